@@ -1,0 +1,76 @@
+# Every target makes the environment that it needs, and brings it up to date when pyproject.toml changes.
+
+PYTHON ?= python3
+# For `make test-all`; those that are missing, or are there but do not run, are passed over.
+PYTHONS ?= python3.11 python3.12 python3.13
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint types test-all bench bench-quick docs clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.has-core  ## a short tour of what the package does
+	$(BIN)/parallelkit demo
+
+test: $(VENV)/.has-test  ## the tests, in a minute or two
+	$(BIN)/python -m pytest
+
+check: lint types test  ## all that a change must pass
+
+lint: $(VENV)/.has-test  ## style and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/.has-test  ## mypy on the package, mypy and pyright on its use from outside
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing
+
+# Each interpreter gets an environment of its own by calling this file again.
+test-all: .cache/cpython-3.11  ## everything, also what is slow, on each Python found
+	@ran=; for python in $(PYTHONS); do \
+		$$python -c '' 2>/dev/null || { echo "$$python: not here, passed over"; continue; }; \
+		$(MAKE) --no-print-directory test-marked PYTHON=$$python VENV=.venv-$$(basename $$python) || exit; \
+		ran="$$ran $$python"; \
+	done; echo "tested on:$$ran"; test -n "$$ran"
+
+.PHONY: test-marked
+test-marked: $(VENV)/.has-test
+	$(BIN)/python -m pytest -m ""
+
+bench: $(VENV)/.has-bench  ## the benchmarks, side by side with the peers
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.has-bench  ## the same with few repeats: a look, not a measurement
+	$(BIN)/python -m benchmarks --quick
+
+docs: $(VENV)/.has-docs  ## the documentation, into docs/_build
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build
+
+clean:  ## remove what was made here
+	rm -rf .venv .venv-* .cache .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache \
+		build dist docs/_build htmlcov *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp says which extra is installed, and since when.
+$(VENV)/.has-%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "parallelkit needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make an environment: on Debian and Ubuntu, install python3-venv first"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter-out core,$*),[$*])'
+	@touch $@
+
+# CPython's own tests of its executors (tests/cpython). They are Debian's, for 3.11; elsewhere these tests are skipped.
+.cache/cpython-3.11:
+	@mkdir -p .cache && rm -rf $@.part && mkdir $@.part
+	@if cd $@.part && apt-get download -qq libpython3.11-testsuite && dpkg -x *.deb .; then \
+		cd ../.. && mv $@.part $@; \
+	else \
+		echo "CPython's tests cannot be had here (apt-get download libpython3.11-testsuite): skipped"; \
+	fi
