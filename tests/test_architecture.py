@@ -1,0 +1,179 @@
+"""What keeps the package readable as it grows: who may import whom, what is public, how long things are."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "parallelkit"
+
+# A module imports only from lines below its own. What stands on one line does not know of each other.
+LAYERS = """
+__init__  __main__
+_cli  http  joblib_backend  testing
+_recipes
+_run
+_loop
+_executors/__init__  _report/__init__  _checkpoint  _progress
+_report/*
+_executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
+_executors/_supervisor
+_executors/_handle
+_executors/_futures
+_executors/_gate  _executors/_width
+_executors/_contract
+_worker/__main__
+_worker/_serve
+_worker/_travel
+_worker/_channel  _worker/_buffers
+_worker/__init__
+_tasks
+_retry  _limits
+_ledger
+_outcomes
+_died
+_errors
+"""
+
+EXPORTED = """
+run_parallel iter_parallel map_reduce first_success Task
+Results Success Failure Outcome Attempt
+Retry RateLimit ConcurrencyLimit Checkpoint
+ThreadExecutor ProcessExecutor
+ParallelKitError TaskTimeout WorkerDied TaskCancelled TaskExited RemoteError InputError TaskFailures RunInterrupted
+"""
+
+# Imported where they are first needed, so that `import parallelkit` stays cheap.
+HEAVY = {
+    "asyncio",
+    "cloudpickle",
+    "dask",
+    "joblib",
+    "multiprocessing",
+    "numpy",
+    "requests",
+    "sqlite3",
+    "tblib",
+    "tqdm",
+}
+
+
+def name_of(path: Path) -> str:
+    """A module as the table calls it: its path in the package, without the suffix."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+def layer_of(name: str) -> int | None:
+    """The line of the table in which the module stands; None where it stands in none."""
+    lines = enumerate(LAYERS.split("\n"))
+    return next((number for number, line in lines for entry in line.split() if fnmatch(name, entry)), None)
+
+
+def imports_of(name: str, nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """What is imported by these nodes of a module, in full and dotted, one name for each thing."""
+    package = ["parallelkit", *name.split("/")[:-1]]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            yield from (".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names)
+
+
+def module_named(dotted: str) -> str | None:
+    """The module of the package that a dotted name is, or is a part of."""
+    parts = dotted.split(".")[1:]
+    for end in range(len(parts), -1, -1):
+        for name in ("/".join(parts[:end]), "/".join([*parts[:end], "__init__"])):
+            if name in MODULES:
+                return name
+    return None
+
+
+def at_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that run when a module is imported: all but the bodies of functions."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from at_import(node)
+
+
+@every_module
+def test_imports_point_downwards(name):
+    """Every module has its place, and imports only from below it: so there is no cycle either."""
+    own = layer_of(name)
+    assert own is not None, f"{name} has no line in the table of layers"
+
+    imported = {module_named(dotted) for dotted in imports_of(name, ast.walk(TREES[name])) if is_own(dotted)}
+    wrong = {other for other in imported - {name} if (layer_of(other) or 0) <= own}
+
+    assert not wrong or name in ("__init__", "__main__"), (
+        f"{name} imports from beside or above: {sorted(wrong)}"
+    )
+
+
+def is_own(dotted: str) -> bool:
+    return dotted.partition(".")[0] == "parallelkit"
+
+
+@every_module
+def test_heavy_imports_are_late(name):
+    """No module pays for a heavy package before it is needed."""
+    imported = {dotted.partition(".")[0] for dotted in imports_of(name, at_import(TREES[name]))}
+    assert not imported.intersection(HEAVY)
+
+
+def test_import_is_light():
+    """`import parallelkit` loads none of the heavy packages, in a fresh interpreter."""
+    code = "import sys, parallelkit; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not (HEAVY | {"concurrent.futures.process"}).intersection(loaded)
+
+
+def test_public_names_are_the_promised_ones():
+    """Nothing is exported that the design does not list; what is exported is sorted, and is there."""
+    import parallelkit
+
+    assert set(parallelkit.__all__) <= set(EXPORTED.split())
+    assert sorted(parallelkit.__all__) == list(parallelkit.__all__)
+    for name in parallelkit.__all__:
+        assert getattr(parallelkit, name).__name__ == name or name == "Outcome"
+
+
+@every_module
+def test_files_and_functions_are_short(name):
+    """No file is longer than 300 lines, no function than 40 without its docstring."""
+    assert MODULES[name].read_text(encoding="utf-8").count("\n") <= 300
+
+    functions = (
+        node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    lengths = {f"{function.name}, line {function.lineno}": length_of(function) for function in functions}
+    assert not {function: length for function, length in lengths.items() if length > 40}
+
+
+def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tests/**/test_*.py")), ids=lambda path: path.name)
+def test_every_test_states_its_property(path):
+    """Each test has a sentence that says what it holds true."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tests = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert not [test.name for test in tests if not ast.get_docstring(test)]
