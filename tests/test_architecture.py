@@ -18,10 +18,13 @@ __init__  __main__
 _cli  http  joblib_backend  testing
 _recipes
 _run
+_options  _stream
 _loop
-_executors/__init__  _report/__init__  _checkpoint  _progress
-_report/*
+_executors/__init__  _checkpoint  _progress
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
+_report/__init__
+_report/_text  _report/_html  _report/_trace
+_report/_summary
 _executors/_supervisor
 _executors/_handle
 _executors/_futures

@@ -1,0 +1,94 @@
+"""Typed use of the public names, as a caller writes it. Checked by mypy and pyright in strict mode, never run."""
+
+# pyright: strict
+
+from collections.abc import Iterator
+from typing import Any, assert_type
+
+from parallelkit import (
+    Failure,
+    Outcome,
+    Results,
+    Retry,
+    Success,
+    Task,
+    iter_parallel,
+    run_parallel,
+)
+
+
+def length(text: str) -> int:
+    return len(text)
+
+
+def answer() -> int:
+    return 42
+
+
+def title(text: str) -> str:
+    return text.title()
+
+
+def power(number: int, exponent: int) -> int:
+    return int(number**exponent)
+
+
+def map_form(words: list[str], by_name: dict[str, str]) -> None:
+    """Keys are positions, what ``key`` gives, or the mapping's own; values are what the function returns."""
+    assert_type(run_parallel(length, words), Results[int, int])
+    assert_type(run_parallel(length, iter(words)), Results[int, int])
+    assert_type(run_parallel(length, words, key=None), Results[int, int])
+    assert_type(run_parallel(length, words, key=title), Results[str, int])
+    assert_type(run_parallel(length, words, key=length), Results[int, int])
+    assert_type(run_parallel(length, by_name), Results[str, int])
+    assert_type(run_parallel(power, [(2, 3), (3, 2)], star=True), Results[int, int])
+
+
+def task_form() -> None:
+    """A mapping of tasks lends its keys; tasks one after the other may name their own."""
+    assert_type(run_parallel({"a": answer, "b": answer}), Results[str, int])
+    assert_type(run_parallel({1: Task(length, "one"), 2: Task(length, "two")}), Results[int, int])
+    assert_type(run_parallel([Task(length, "one", key="first"), Task(length, "two")]), Results[Any, int])
+    assert_type(run_parallel([answer, answer]), Results[Any, int])
+
+
+def streams(words: list[str], by_name: dict[str, str]) -> None:
+    """A stream yields outcomes with the same keys and values."""
+    assert_type(iter_parallel(length, words), Iterator[Outcome[int, int]])
+    assert_type(iter_parallel(length, words, key=title), Iterator[Outcome[str, int]])
+    assert_type(iter_parallel(length, by_name), Iterator[Outcome[str, int]])
+    assert_type(iter_parallel({"a": answer}), Iterator[Outcome[str, int]])
+
+
+def options(words: list[str]) -> Results[int, int]:
+    """Every option is a plain keyword with a type of its own."""
+    return run_parallel(
+        length,
+        words,
+        executor="processes",
+        max_workers=2,
+        timeout=5,
+        run_timeout=60.0,
+        retries=Retry(3, on=(OSError, TimeoutError), delay=0.5),
+        on_error="raise",
+        max_failures=0.1,
+        order="completion",
+        buffersize=100,
+        progress={"desc": "words"},
+    )
+
+
+def outcomes(results: Results[str, int]) -> None:
+    """An outcome is a success with a value or a failure with an error, and a match is exhaustive."""
+    assert_type(results["a"], int)
+    assert_type(results.get("a"), int | None)
+    assert_type(results.values(), list[int])
+    assert_type(results.items(), list[tuple[str, int]])
+    for outcome in results.outcomes.values():
+        match outcome:
+            case Success(value=value):
+                assert_type(value, int)
+            case Failure(error=error):
+                assert_type(error, BaseException)
+        assert_type(outcome.key, str)
+        assert_type(outcome.unwrap(), int)
