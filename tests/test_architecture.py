@@ -18,16 +18,18 @@ __init__  __main__
 _cli  http  joblib_backend  testing
 _recipes
 _run
+_plan
 _options  _stream
 _loop
+_executors/_futures
 _executors/__init__  _checkpoint  _progress
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
+_executors/_thread_port
 _report/__init__
 _report/_text  _report/_html  _report/_trace
 _report/_summary
 _executors/_supervisor
 _executors/_handle
-_executors/_futures
 _executors/_gate  _executors/_width
 _executors/_contract
 _worker/__main__

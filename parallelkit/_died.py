@@ -1,0 +1,42 @@
+"""``WorkerDied``, apart from the other errors: its base class pulls in multiprocessing."""
+
+from __future__ import annotations
+
+from concurrent.futures.process import BrokenProcessPool
+from signal import Signals
+
+from parallelkit._errors import ParallelKitError
+
+
+class WorkerDied(ParallelKitError, BrokenProcessPool):
+    """The worker process ended while it ran this attempt; no other task is touched by it.
+
+    ``exitcode`` is the code it exited with, or None where a signal ended it; ``signal`` is that
+    signal's number, or None. ``pid`` is the dead process. ``may_have_run`` is True where it is not
+    known whether the attempt had begun (pools that are not parallelkit's own).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        exitcode: int | None = None,
+        signal: int | None = None,
+        pid: int | None = None,
+        may_have_run: bool = True,
+    ) -> None:
+        super().__init__(message, exitcode, signal, pid, may_have_run)
+        self.exitcode = exitcode
+        self.signal = signal
+        self.pid = pid
+        self.may_have_run = may_have_run
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    @classmethod
+    def from_status(cls, status: int, pid: int) -> WorkerDied:
+        """From a return code as ``subprocess`` gives it: negative means a signal."""
+        if status < 0:
+            name = Signals(-status).name if -status in set(Signals) else f"signal {-status}"
+            return cls(f"worker process {pid} was ended by {name}", None, -status, pid)
+        return cls(f"worker process {pid} exited with code {status}", status, None, pid)

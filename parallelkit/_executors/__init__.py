@@ -1,0 +1,70 @@
+"""Executors: several implementations of one interface; each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from parallelkit._executors._contract import Engine
+from parallelkit._executors._width import outer_width
+
+
+def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
+    """The engine that the option ``executor`` asks for, and whether the run must close it."""
+    if executor == "threads":
+        from parallelkit._executors._threads import ThreadEngine
+
+        return ThreadEngine(max_workers or default_threads()), True
+    if executor == "processes":
+        from parallelkit._executors._processes import ProcessEngine
+
+        return ProcessEngine(max_workers or default_processes()), True
+    if executor == "inline":
+        from parallelkit._executors._inline import InlineEngine
+
+        return InlineEngine(), True
+    engine = getattr(executor, "_engine", None)
+    if engine is not None:
+        if max_workers is not None:
+            raise ValueError(
+                f"max_workers must not be given together with a parallelkit executor, which has its own, got {max_workers}"
+            )
+        return engine(), False
+    from parallelkit._executors._foreign import ForeignEngine
+
+    return ForeignEngine(executor, max_workers), True
+
+
+def default_threads() -> int:
+    """``min(32, cpus + 4)``, divided by the width of the runs around this one."""
+    return max(1, min(32, usable_cpus() + 4) // outer_width())
+
+
+def default_processes() -> int:
+    """One for each usable cpu, divided by the width of the runs around this one."""
+    return max(1, usable_cpus() // outer_width())
+
+
+def usable_cpus() -> int:
+    """The cpus that this process may use: its affinity, and the quota of its cgroup (Linux)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return cpus if quota is None else max(1, min(cpus, int(quota + 0.5)))
+
+
+def _cgroup_quota() -> float | None:
+    """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        try:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
+                quota = file.read()
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+                period = file.read()
+        except OSError:
+            return None
+    if quota.strip() in ("max", "-1"):
+        return None
+    return int(quota) / int(period)

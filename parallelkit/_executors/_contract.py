@@ -1,0 +1,134 @@
+"""What the loop asks of an executor, and the values that pass between them.
+
+An executor owns workers. A run opens a *port* on it, its own end of the executor: tickets go in by
+``start``, what has ended comes out of ``wait``. Several runs may hold ports on one executor at once.
+All instants are on the clock of ``time.monotonic``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+Ticket: TypeAlias = tuple[int, int, Any, float | None]
+"""An attempt to run: index of the task, number of the attempt (from 1), item, timeout in seconds.
+
+A plain tuple on purpose: one is made for every attempt, and anything else costs five times as much.
+"""
+
+Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
+"""The item of a task that brings its own function (see ``Job.fn``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all attempts of a run have in common.
+
+    With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own.
+    ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``).
+    ``label`` names a task (index → text) in messages about it.
+    """
+
+    fn: Callable[..., Any] | None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    star: bool = False
+    exact: bool = False
+    label: Callable[[int], str] = "task {}".format
+
+
+class Block(NamedTuple):
+    """Attempts that succeeded, in columns of equal length; a whole block is settled in one call."""
+
+    indices: Sequence[int]
+    values: Sequence[Any]
+    started: Sequence[float]
+    ended: Sequence[float]
+    workers: Sequence[str]
+
+
+class Ended(NamedTuple):
+    """One attempt that did not succeed.
+
+    ``started`` is None where it never began. ``final``: another try cannot help (what cannot be
+    pickled). ``traceback`` is text, or empty where ``error.__traceback__`` says it all.
+    """
+
+    index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
+    error: BaseException
+    traceback: str
+    started: float | None
+    ended: float
+    worker: str | None
+    stack: str | None = None
+    final: bool = False
+
+
+class Port(Protocol):
+    """A run's end of an executor; used by one thread, but for ``wake``."""
+
+    failure: Exception | None
+    """Why nothing can run here any more (a broken initializer, every thread hung); None while all is well."""
+
+    def room(self) -> int:
+        """How many more tickets may be handed over now; 0 when full."""
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        """Hand over attempts; never blocks. The executor batches them as it sees fit."""
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        """Block until something has ended, ``wake`` was called or ``until`` has come; return all that ended.
+
+        Enforces the timeouts. An attempt is reported exactly once, and never after its timeout was.
+        """
+
+    def running(self) -> list[tuple[int, float, str]]:
+        """The attempts that have begun and not ended: index, instant of the start, worker."""
+
+    def wake(self) -> None:
+        """Make ``wait`` return soon, from any thread or from a signal handler."""
+
+    def close(self) -> None:
+        """Withdraw what is queued, kill or abandon what runs, and wait for no task. Idempotent.
+
+        A ``wait`` afterwards still returns what had been committed before.
+        """
+
+
+class Engine(Protocol):
+    """An executor as a run sees it."""
+
+    max_workers: int
+
+    def open(self, job: Job) -> Port:
+        """A new port; raises TypeError where the job cannot be sent to the workers."""
+
+    def close(self) -> None:
+        """End all workers. Nothing is left when it returns, but for abandoned threads."""
+
+
+def call_with(job: Job) -> Callable[[Any], Any]:
+    """The job as a function of one item; the bare function itself where nothing is added to it."""
+    fn, args, kwargs = job.fn, job.args, job.kwargs
+    if fn is None:
+        return lambda call: call[0](*call[1], *args, **{**call[2], **kwargs})
+    if job.star:
+        return lambda item: fn(*item, *args, **kwargs)
+    if args or kwargs:
+        return lambda item: fn(item, *args, **kwargs)
+    return fn
+
+
+def drop_own_frames(error: BaseException) -> BaseException:
+    """Cut the executor's own frames off the head of the traceback, where they are not all there is."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and _is_own(frames):
+        frames = frames.tb_next
+    error.__traceback__ = frames
+    return error
+
+
+def _is_own(frames: TracebackType) -> bool:
+    return str(frames.tb_frame.f_globals.get("__name__")).startswith("parallelkit._executors.")

@@ -1,0 +1,274 @@
+"""``ThreadExecutor`` and ``ProcessExecutor``: ``concurrent.futures.Executor`` on parallelkit's own workers.
+
+One thread an executor, started with the first ``submit``, hands calls to the workers and settles the
+futures; so a callback that blocks holds up other callbacks, but no worker and no timeout.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from parallelkit._executors import default_processes, default_threads
+from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port
+from parallelkit._retry import check_number
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Request = tuple[Future[Any], Call]
+
+_exiting = False
+_desks: weakref.WeakSet[_Desk] = weakref.WeakSet()
+
+
+class _Pool(Executor):
+    """What both executors share; ``_make_engine`` is what sets them apart."""
+
+    def __init__(self, engine: Engine, timeout: float | None) -> None:
+        if timeout is not None:
+            check_number("timeout", timeout, 0.0)
+        self._pool = engine
+        self._max_workers = engine.max_workers
+        self._desk = _Desk(engine, timeout)
+        weakref.finalize(self, self._desk.shut, False).atexit = False
+
+    def _engine(self) -> Engine:
+        """The engine, for a run that was given this executor."""
+        self._desk.check_open()
+        return self._pool
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Schedule ``fn(*args, **kwargs)`` and return its future.
+
+        A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
+        RuntimeError after ``shutdown``, and the executor's own error where it is broken.
+        """
+        future: Future[R] = Future()
+        self._desk.take(future, (fn, args, kwargs))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls, and free the workers once the submitted ones are done.
+
+        ``wait`` for that (calls past their timeout are not waited for); ``cancel_futures`` that
+        have not begun.
+        """
+        self._desk.shut(cancel_futures)
+        if wait:
+            self._desk.join()
+
+
+class ThreadExecutor(_Pool):
+    """A pool of threads that stands wherever ``ThreadPoolExecutor`` stands.
+
+    Beyond the standard pool: ``timeout`` (seconds a call, from its start; an overdue call ends in
+    ``TaskTimeout`` and its thread is abandoned), a hung call neither keeps its slot nor the
+    interpreter, calls see the context variables of ``submit``'s caller, and ``run_parallel`` takes
+    it as ``executor=`` to keep threads warm between runs.
+
+    >>> from parallelkit import ThreadExecutor
+    >>> with ThreadExecutor(4) as executor:
+    ...     list(executor.map(pow, [2, 3], [5, 2]))
+    [32, 9]
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        thread_name_prefix: str = "",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        from parallelkit._executors._threads import ThreadEngine
+
+        width = check_width(max_workers, default_threads)
+        check_initializer(initializer)
+        prefix = thread_name_prefix or "parallelkit"
+        super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout)
+
+
+class ProcessExecutor(_Pool):
+    """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
+
+    Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the
+    pool lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call;
+    lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
+    ``mp_context`` is accepted and unused: workers are fresh interpreters, never forks.
+
+    >>> from parallelkit import ProcessExecutor
+    >>> with ProcessExecutor(2) as executor:
+    ...     executor.submit(pow, 2, 5).result()
+    32
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: object = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        from parallelkit._executors._processes import ProcessEngine
+
+        width = check_width(max_workers, default_processes)
+        check_initializer(initializer)
+        if max_tasks_per_child is not None:
+            check_width(max_tasks_per_child, default_processes, "max_tasks_per_child")
+        super().__init__(ProcessEngine(width, initializer, initargs, max_tasks_per_child), timeout)
+
+    def map(
+        self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1
+    ) -> Iterator[R]:
+        """As ``Executor.map``; ``chunksize`` is accepted and unused, batches size themselves."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        return super().map(fn, *iterables, timeout=timeout)
+
+
+class _Desk:
+    """Takes calls, hands them to the engine's port, and settles their futures, in a thread of its own."""
+
+    def __init__(self, engine: Engine, timeout: float | None) -> None:
+        self._engine = engine
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._inbox: deque[Request] = deque()
+        self._flying: dict[int, Future[Any]] = {}
+        self._next = 0
+        self._shut = False
+        self._cancel = False
+        self._port: Port | None = None
+        self._thread: threading.Thread | None = None
+        _desks.add(self)
+
+    def check_open(self) -> None:
+        """Raise RuntimeError where no new call is taken."""
+        if self._shut:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def take(self, future: Future[Any], call: Call) -> None:
+        """From any thread: a new call."""
+        with self._lock:
+            self.check_open()
+            if self._port is None:
+                self._open()
+            assert self._port is not None, "opened above"
+            if self._port.failure is not None:
+                raise self._port.failure
+            self._inbox.append((future, call))
+            self._port.wake()
+
+    def _open(self) -> None:
+        self._port = self._engine.open(Job(None, label="call {}".format, exact=True))
+        self._thread = threading.Thread(target=self._work, name="parallelkit_futures", daemon=True)
+        self._thread.start()
+
+    def shut(self, cancel_futures: bool) -> None:
+        """No more calls; the thread ends, and the engine with it, when those it has are done."""
+        with self._lock:
+            self._shut = True
+            self._cancel = self._cancel or cancel_futures
+            if self._port is not None:
+                self._port.wake()
+                return
+        self._engine.close()
+
+    def join(self) -> None:
+        """Wait until all is done; not from the thread that does it (a callback that shuts down)."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _work(self) -> None:
+        port = self._port
+        assert port is not None, "the thread is started after the port"
+        try:
+            while not (self._shut and not self._inbox and not self._flying):
+                self._hand_over(port)
+                for event in port.wait(None):
+                    self._settle(event)
+                if port.failure is not None:
+                    self._break(port.failure)
+        finally:
+            port.close()
+            if self._shut:
+                self._engine.close()
+
+    def _hand_over(self, port: Port) -> None:
+        tickets = []
+        if self._cancel:
+            while self._inbox:
+                cancel(self._inbox.popleft()[0])
+        for _ in range(min(port.room(), len(self._inbox))):
+            future, call = self._inbox.popleft()
+            if future.set_running_or_notify_cancel():
+                self._flying[self._next] = future
+                tickets.append((self._next, 1, call, self._timeout))
+                self._next += 1
+        port.start(tickets)
+
+    def _settle(self, event: Block | Ended) -> None:
+        if isinstance(event, Block):
+            for index, value in zip(event.indices, event.values, strict=True):
+                self._flying.pop(index).set_result(value)
+        else:
+            self._flying.pop(event.index).set_exception(event.error)
+
+    def _break(self, failure: Exception) -> None:
+        """The engine is broken: all that was submitted fails with its error."""
+        with self._lock:
+            self._shut = True
+        for future in self._flying.values():
+            future.set_exception(failure)
+        self._flying.clear()
+        while self._inbox:
+            future = self._inbox.popleft()[0]
+            if future.set_running_or_notify_cancel():
+                future.set_exception(failure)
+
+
+def cancel(future: Future[Any]) -> None:
+    """Cancel a future that has not begun, and tell those that wait for it."""
+    if future.cancel():
+        future.set_running_or_notify_cancel()
+
+
+def check_width(value: Any, default: Callable[[], int], name: str = "max_workers") -> int:
+    """A count of workers, checked as the standard pools check it."""
+    if value is None:
+        return default()
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value <= 0:
+        raise ValueError(f"{name} must be greater than 0, got {value}")
+    return value
+
+
+def check_initializer(initializer: Any) -> None:
+    """Raise TypeError for an initializer that cannot be called."""
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be callable, got {initializer!r}")
+
+
+def _finish_all() -> None:
+    """At exit: wait for what was submitted, as the standard pools do."""
+    global _exiting
+    _exiting = True
+    for desk in list(_desks):
+        desk.shut(False)
+        desk.join()
+
+
+atexit.register(_finish_all)

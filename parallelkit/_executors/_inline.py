@@ -1,0 +1,61 @@
+"""The caller's own thread as an executor: one attempt after another, for debuggers and tests."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+
+
+class InlineEngine:
+    """Runs every attempt inside ``wait``. A timeout cannot be enforced here, and is not."""
+
+    max_workers = 1
+
+    def open(self, job: Job) -> InlinePort:
+        """A port that runs its attempts itself."""
+        return InlinePort(job)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class InlinePort:
+    """One attempt at a time: there is room for the next when the last has been reported."""
+
+    def __init__(self, job: Job) -> None:
+        self.failure: Exception | None = None
+        self._call = call_with(job)
+        self._queue: deque[Ticket] = deque()
+
+    def room(self) -> int:
+        return 1 - len(self._queue)
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        self._queue.extend(tickets)
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        if not self._queue:
+            assert until is not None, "nothing runs and nothing is delayed: this would wait for ever"
+            time.sleep(max(0.0, until - time.monotonic()))
+            return []
+        index, _, item, _ = self._queue.popleft()
+        started = time.monotonic()
+        try:
+            value = self._call(item)
+        except KeyboardInterrupt:
+            raise  # this is the caller's thread: the interrupt is the caller's, not the task's
+        except BaseException as error:
+            return [Ended(index, drop_own_frames(error), "", started, time.monotonic(), "inline")]
+        return [Block((index,), (value,), (started,), (time.monotonic(),), ("inline",))]
+
+    def running(self) -> list[tuple[int, float, str]]:
+        return []
+
+    def wake(self) -> None:
+        """``wait`` never blocks for news: nothing to wake."""
+
+    def close(self) -> None:
+        self._queue.clear()

@@ -1,0 +1,251 @@
+"""A run's end of a thread engine: tickets in, outcomes out, and the watch over timeouts.
+
+Who settles an attempt is decided by one atomic ``pop`` of its claim: the worker that finished it, or
+the run that gave up on it, never both.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Collection, Sequence
+from contextvars import copy_context
+from time import monotonic
+from typing import Any, Protocol, TypeAlias
+
+from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._executors._gate import Gate
+from parallelkit._executors._width import widen
+
+UNLIMITED = sys.maxsize
+
+Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
+"""What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""
+
+
+class Worker(Protocol):
+    """A thread, as its port sees it."""
+
+    name: str
+    thread: threading.Thread
+    current: Current | None
+
+
+class Crew(Protocol):
+    """The engine, as its ports see it."""
+
+    max_workers: int
+    broken: Exception | None
+    lost_at: float | None
+    ports: tuple[ThreadPort, ...]
+
+    @property
+    def workers(self) -> Collection[Worker]:
+        """The threads that count as workers."""
+
+    @property
+    def abandoned(self) -> Collection[Worker]:
+        """The threads that do no longer."""
+
+    def capacity(self) -> int:
+        """How many attempts may run at once."""
+
+    def supply(self, tickets: int) -> None:
+        """See that somebody works on new tickets."""
+
+    def abandon(self, worker: Any, now: float) -> None:
+        """Give up on a thread."""
+
+    def remove(self, port: ThreadPort) -> None:
+        """Forget a closed port."""
+
+
+class ThreadPort:
+    """A run's end of a thread engine."""
+
+    def __init__(self, engine: Crew, job: Job, nested: bool) -> None:
+        self.failure = engine.broken
+        self.nested = nested
+        self.queue: deque[Ticket] = deque()
+        self._engine = engine
+        self._exact = job.exact
+        self._call = call_with(job)
+        self._context = copy_context()
+        self._context.run(widen, engine.max_workers)
+        self._done: deque[tuple[int, Any, float, float, str]] = deque()
+        self._lost: deque[Ended] = deque()
+        self._gate = Gate()
+        self._woken = False
+        self._closed = False
+        self._given = 0  # tickets handed over and not reported back
+        self._shortest: float | None = None
+        self._look_at: float | None = None  # when an attempt may be overdue next
+
+    def room(self) -> int:
+        if not self._exact:
+            return UNLIMITED
+        others = sum(port._given - len(port.queue) for port in self._engine.ports if port is not self)
+        return max(0, self._engine.capacity() - self._given - others)
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        if not tickets:
+            return
+        self._given += len(tickets)
+        limits = [limit for _, _, _, limit in tickets if limit is not None]
+        if limits:
+            self._expect(min(limits))
+        self.queue.extend(tickets)
+        self._engine.supply(len(tickets))
+
+    def _expect(self, limit: float) -> None:
+        """Attempts with this timeout may start from now on."""
+        self._shortest = limit if self._shortest is None else min(limit, self._shortest)
+        if self._look_at is None or monotonic() + limit < self._look_at:
+            self._look_at = monotonic() + limit
+
+    def execute(self, worker: Worker, ticket: Ticket) -> bool:
+        """In a worker: run one attempt; False where it has been given up meanwhile."""
+        started = monotonic()
+        claim = [started]
+        worker.current = (self, ticket, claim)
+        if self._closed:  # after the claim is laid open: close() or we see the other
+            worker.current = None
+            return True
+        index, _, item, _ = ticket
+        try:
+            value = self._context.copy().run(self._call, item)
+        except BaseException as error:
+            ended = monotonic()
+            lost = Ended(index, drop_own_frames(error), "", started, ended, worker.name)
+            return self._commit(worker, claim, self._lost, lost)
+        return self._commit(worker, claim, self._done, (index, value, started, monotonic(), worker.name))
+
+    def _commit(self, worker: Worker, claim: list[float], results: deque[Any], result: Any) -> bool:
+        try:
+            claim.pop()
+        except IndexError:
+            return False
+        worker.current = None
+        results.append(result)
+        self._gate.open()
+        return True
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        while True:
+            events = self._drain()
+            now = monotonic()
+            if self._look_at is not None and now >= self._look_at:
+                events += self._expire(now)
+            if events or self._woken or self.failure is not None or (until is not None and now >= until):
+                self._woken = False
+                return events
+            instants = [at for at in (until, self._look_at) if at is not None]
+            self._gate.wait(self._news, min(instants) - now if instants else None)
+
+    def _news(self) -> bool:
+        return bool(self._done or self._lost or self._woken or self.failure is not None)
+
+    def _drain(self) -> list[Block | Ended]:
+        events: list[Block | Ended] = []
+        done = [self._done.popleft() for _ in range(len(self._done))]
+        if done:
+            events.append(Block(*zip(*done, strict=True)))
+        events += [self._lost.popleft() for _ in range(len(self._lost))]
+        self._given -= len(done) + len(events) - bool(done)
+        return events
+
+    def _expire(self, now: float) -> list[Block | Ended]:
+        """Give up on the attempts that are overdue; a claim that is gone has been committed in time."""
+        overdue: list[Block | Ended] = []
+        assert self._shortest is not None, "only attempts with a timeout set the instant to look at"
+        instants: list[float] = []
+        begun = 0
+        for worker in tuple(self._engine.workers):
+            port, ticket, claim = worker.current or (None, None, [])
+            if port is not self or ticket is None:
+                continue
+            begun += 1
+            if ticket[3] is None:
+                continue
+            try:
+                started = claim[0]
+                if started + ticket[3] > now:
+                    instants.append(started + ticket[3])
+                    continue
+                stack = stack_of(worker.thread)
+                claim.pop()
+            except IndexError:
+                continue  # it was committed this moment
+            overdue.append(self._overdue(worker, ticket, started, now, stack))
+        if self._given > begun:  # what has not begun may begin now
+            instants.append(now + self._shortest)
+        self._given -= len(overdue)
+        self._look_at = self._check_lost(now, min(instants, default=None))
+        return overdue
+
+    def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
+        self._engine.abandon(worker, now)
+        error = TaskTimeout(
+            f"attempt {ticket[1]} ran longer than its timeout of {ticket[3]:g} s; its thread, "
+            f"which cannot be killed, was abandoned"
+        )
+        return Ended(ticket[0], error, "", started, now, worker.name, stack)
+
+    def _check_lost(self, now: float, look_at: float | None) -> float | None:
+        """Where every slot is lost to abandoned threads, give them one more timeout, then fail."""
+        lost_at, patience = self._engine.lost_at, self._shortest or 0.0
+        if lost_at is None:
+            return look_at
+        if now >= lost_at + patience:
+            self.fail(ParallelKitError(all_hung(len(self._engine.abandoned), patience)))
+        return lost_at + patience if look_at is None else min(look_at, lost_at + patience)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing can run here any more."""
+        self.failure = error
+        self._gate.open()
+
+    def running(self) -> list[tuple[int, float, str]]:
+        begun = []
+        for worker in tuple(self._engine.workers):
+            port, ticket, claim = worker.current or (None, None, [])
+            if port is self and ticket is not None and claim:
+                begun.append((ticket[0], claim[0], worker.name))
+        return begun
+
+    def wake(self) -> None:
+        self._woken = True
+        self._gate.open()
+
+    def close(self) -> None:
+        self._closed = True
+        self.queue.clear()
+        for worker in tuple(self._engine.workers):
+            port, _, claim = worker.current or (None, None, [])
+            if port is self and claim:
+                self._give_up(worker, claim)
+        self._engine.remove(self)
+
+    def _give_up(self, worker: Worker, claim: list[float]) -> None:
+        try:
+            claim.pop()
+        except IndexError:
+            return
+        self._engine.abandon(worker, monotonic())
+
+
+def stack_of(thread: threading.Thread) -> str:
+    """Where a thread stands now, as text."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+
+
+def all_hung(abandoned: int, patience: float) -> str:
+    """Why a run ends whose every thread hangs."""
+    return (
+        f"every slot is lost: {abandoned} threads overran their timeout, cannot be killed, "
+        f"and none returned within {patience:g} s more"
+    )

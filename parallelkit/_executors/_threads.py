@@ -1,0 +1,203 @@
+"""Daemon threads; a thread cannot be killed, so one that overruns its timeout is abandoned, and we say so.
+
+The protocol: each port has one deque of tickets, each worker its own gate. An idle worker puts itself
+on the idle deque, looks for tickets once more and blocks. Whoever adds tickets wakes one worker, and
+a worker that leaves tickets behind wakes the next. A finished attempt goes onto its port's deque of
+results, and opens the port's gate in case the run waits there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from parallelkit._executors._contract import Job
+from parallelkit._executors._gate import Gate
+from parallelkit._executors._thread_port import Current, ThreadPort
+
+IDLE = 5.0  # seconds after which an idle thread retires
+
+_numbers = count(1)
+
+
+class ThreadEngine:
+    """Owns the threads. Up to ``max_workers`` run, and as many again may be abandoned ones."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        name_prefix: str = "parallelkit",
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+    ) -> None:
+        self.max_workers = max_workers
+        self.name_prefix = name_prefix
+        self.broken: Exception | None = None
+        self.closed = False
+        self.ports: tuple[ThreadPort, ...] = ()
+        self.workers: set[_Worker] = set()
+        self.abandoned: set[_Worker] = set()
+        self.idle: deque[_Worker] = deque()
+        self.lost_at: float | None = None
+        self._initializer = initializer
+        self._initargs = initargs
+        self._lent = 0  # slots whose task waits for a nested run on this same engine
+        self._lock = threading.Lock()
+
+    def open(self, job: Job) -> ThreadPort:
+        """A new port. Opened from a task of this engine, it gets that task's slot as one more."""
+        nested = any(worker.ident == threading.get_ident() for worker in tuple(self.workers))
+        port = ThreadPort(self, job, nested)
+        with self._lock:
+            self._lent += nested
+            self.ports += (port,)
+        return port
+
+    def capacity(self) -> int:
+        """How many threads may run tasks now: slots are lost once too many threads are abandoned."""
+        return self.max_workers + self._lent - max(0, len(self.abandoned) - self.max_workers)
+
+    def remove(self, port: ThreadPort) -> None:
+        """Forget a closed port."""
+        with self._lock:
+            self._lent -= port.nested
+            self.ports = tuple(other for other in self.ports if other is not port)
+
+    def supply(self, tickets: int) -> None:
+        """See that somebody works on ``tickets`` new ones: wake one that idles, start those that lack."""
+        self.wake_one()
+        if len(self.workers) < self.capacity():
+            with self._lock:
+                missing = min(tickets - len(self.idle), self.capacity() - len(self.workers))
+                for _ in range(missing if not self.closed else 0):
+                    self._start_worker()
+
+    def _start_worker(self) -> None:
+        worker = _Worker(self, f"{self.name_prefix}_{next(_numbers)}")
+        self.workers.add(worker)
+        try:
+            worker.thread.start()
+        except RuntimeError:
+            self.workers.discard(worker)
+            if not self.workers:  # the limit of the system: fewer threads will do, none will not
+                raise
+
+    def wake_one(self) -> None:
+        """Wake an idle worker, if there is one."""
+        try:
+            self.idle.pop().gate.open()
+        except IndexError:
+            return
+
+    def initialize(self) -> bool:
+        """Run the initializer in the thread that calls; a failure breaks the engine, as the standard pools'."""
+        if self._initializer is None:
+            return True
+        try:
+            self._initializer(*self._initargs)
+        except BaseException as error:
+            from concurrent.futures.thread import BrokenThreadPool
+
+            self.broken = BrokenThreadPool(
+                f"the initializer of a worker thread raised {type(error).__name__}"
+            )
+            self.broken.__cause__ = error
+            for port in self.ports:
+                port.fail(self.broken)
+            return False
+        return True
+
+    def abandon(self, worker: _Worker, now: float) -> None:
+        """Give up on a thread: it no longer counts as a worker, and another may take its place."""
+        with self._lock:
+            self.workers.discard(worker)
+            self.abandoned.add(worker)
+            if self.capacity() <= 0 and self.lost_at is None:
+                self.lost_at = now
+        waiting = sum(len(port.queue) for port in self.ports)
+        if waiting:
+            self.supply(waiting)
+
+    def leave(self, worker: _Worker) -> None:
+        """A thread ends. If it had been abandoned, the slot that it had cost is back."""
+        with self._lock:
+            self.workers.discard(worker)
+            if worker in self.abandoned:
+                self.abandoned.discard(worker)
+                self.lost_at = None
+        waiting = sum(len(port.queue) for port in self.ports)
+        if waiting and not self.closed:
+            self.supply(waiting)
+
+    def close(self) -> None:
+        """End all idle threads and wait for their end; threads inside a task are left to themselves."""
+        with self._lock:
+            self.closed = True
+            workers = tuple(self.workers)
+        for port in self.ports:
+            port.close()
+        for worker in workers:
+            worker.gate.open()
+        for worker in workers:
+            if worker not in self.abandoned and worker.ident != threading.get_ident():
+                worker.thread.join()
+
+
+class _Worker:
+    """One thread. ``current`` is what it runs: port, ticket, and the claim on its outcome."""
+
+    __slots__ = ("current", "engine", "gate", "ident", "name", "thread")
+
+    def __init__(self, engine: ThreadEngine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+        self.gate = Gate()
+        self.current: Current | None = None
+        self.ident: int | None = None
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def _work(self) -> None:
+        self.ident = threading.get_ident()
+        try:
+            if self.engine.initialize():
+                self._serve()
+        finally:
+            self.engine.leave(self)
+
+    def _serve(self) -> None:
+        engine = self.engine
+        turn = 0
+        while True:
+            ports = engine.ports
+            for offset in range(len(ports)):  # ports take turns
+                port = ports[(turn + offset) % len(ports)]
+                try:
+                    ticket = port.queue.popleft()
+                except IndexError:
+                    continue
+                turn += 1
+                if port.queue and engine.idle:
+                    engine.wake_one()
+                if not port.execute(self, ticket):
+                    return  # abandoned: another thread has this one's slot
+                break
+            else:
+                if engine.closed or engine.broken is not None or not self._rest():
+                    return
+
+    def _rest(self) -> bool:
+        """Wait for work; False when there has been none for long."""
+        engine = self.engine
+        engine.idle.append(self)
+        in_time = self.gate.wait(self._wanted, IDLE)
+        try:
+            engine.idle.remove(self)
+        except ValueError:
+            return True  # somebody took this worker off the deque: there is work for it
+        return in_time
+
+    def _wanted(self) -> bool:
+        return any(port.queue for port in self.engine.ports) or self.engine.closed

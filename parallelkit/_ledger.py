@@ -1,0 +1,258 @@
+"""What has settled, in columns; an ``Outcome`` is built when somebody looks at it.
+
+A Python object for every outcome costs more time and memory than all the rest of a run together:
+a million of them take 224 MiB as objects and a quarter of that as columns.
+"""
+
+from __future__ import annotations
+
+import traceback
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from parallelkit._errors import TaskCancelled
+from parallelkit._outcomes import Attempt, Failure, Outcome, Success
+
+
+class _Mark:
+    """A value that stands for "no value here"; survives pickling as itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> str:
+        return self.name
+
+
+OPEN = _Mark("OPEN")  # admitted, not settled
+FAILED = _Mark("FAILED")  # see Ledger.failed
+CANCELLED = _Mark("CANCELLED")  # see Ledger.cancelled
+
+
+@dataclass(slots=True)
+class Lost:
+    """One attempt that gave no value; ``number`` counts the task's attempts, this one included.
+
+    ``error`` is None for an attempt that was cut off by the stop of the run.
+    """
+
+    error: BaseException | None
+    number: int
+    started: float | None
+    ended: float
+    worker: str | None
+    text: str = ""
+    stack: str | None = None
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the report wants to know of a run beside its outcomes. Instants as the clock gives them."""
+
+    executor: str = "threads"
+    max_workers: int = 1
+    began_at: float = 0.0
+    ended_at: float = 0.0
+    cpu_seconds: float = 0.0
+    timeouts_enforced: bool = True
+    abandoned: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The columns of a run, one row a task, in order of admission."""
+
+    facts: Facts = field(default_factory=Facts)
+    values: list[Any] = field(default_factory=list)
+    queued: array[float] = field(default_factory=lambda: array("d"))
+    started: array[float] = field(default_factory=lambda: array("d"))
+    ended: array[float] = field(default_factory=lambda: array("d"))
+    workers: list[str | None] = field(default_factory=list)
+    keys: list[Any] | None = None
+    failed: dict[int, Lost] = field(default_factory=dict)
+    cancelled: dict[int, Lost | None] = field(default_factory=dict)
+    retried: dict[int, int] = field(default_factory=dict)
+    tried: list[tuple[int, Lost]] = field(default_factory=list)
+    parents: dict[int, Any] = field(default_factory=dict)
+    completion: array[int] | None = None
+    stopped: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def key(self, index: int) -> Any:
+        """The key of a task: its position, unless the caller gave it one."""
+        return index if self.keys is None else self.keys[index]
+
+    def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
+        """Open ``count`` new rows."""
+        first = len(self.values)
+        if keys is not None and self.keys is None and keys != range(first, first + count):
+            self.keys = list(range(first))
+        if self.keys is not None:
+            self.keys.extend(range(first, first + count) if keys is None else keys)
+        self.values.extend([OPEN] * count)
+        self.workers.extend([None] * count)
+        self.queued.extend([now] * count)
+        self.started.frombytes(bytes(8 * count))
+        self.ended.frombytes(bytes(8 * count))
+
+    def succeed(
+        self,
+        indices: Sequence[int],
+        values: Sequence[Any],
+        started: Sequence[float],
+        ended: Sequence[float],
+        workers: Sequence[str],
+    ) -> None:
+        """Settle successes, a block at a time."""
+        first, end = indices[0], indices[0] + len(indices)
+        if indices[-1] == end - 1 and list(range(first, end)) == list(indices):
+            self.values[first:end] = values
+            self.started[first:end] = array("d", started)
+            self.ended[first:end] = array("d", ended)
+            self.workers[first:end] = workers
+        else:
+            for index, value, start, stop, worker in zip(
+                indices, values, started, ended, workers, strict=True
+            ):
+                self.values[index] = value
+                self.started[index] = start
+                self.ended[index] = stop
+                self.workers[index] = worker
+        if self.completion is not None:
+            self.completion.extend(indices)
+
+    def succeed_again(self, index: int, number: int) -> None:
+        """Note that a success needed more than one attempt."""
+        self.retried[index] = number
+
+    def fail(self, index: int, lost: Lost) -> None:
+        """Settle a failure for good."""
+        self.values[index] = FAILED
+        self.failed[index] = lost
+        if self.completion is not None:
+            self.completion.append(index)
+
+    def try_again(self, index: int, lost: Lost) -> None:
+        """Log an attempt that failed and is not the last."""
+        self.tried.append((index, lost))
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        """Settle tasks that the stop of the run left undone; ``last`` has earlier attempts of theirs."""
+        for index in indices:
+            self.values[index] = CANCELLED
+            self.cancelled[index] = last.get(index)
+        if self.completion is not None:
+            self.completion.extend(indices)
+
+    def outcome(self, index: int) -> Outcome[Any, Any]:
+        """The outcome of one task, made on the spot."""
+        value = self.values[index]
+        if value is FAILED:
+            return self._failure(index, self.failed[index])
+        if value is CANCELLED:
+            return self._failure(index, cancelled(self.stopped, self.cancelled[index]))
+        assert value is not OPEN, f"task {index} has no outcome yet"
+        began = self.facts.began_at
+        return Success(
+            self.key(index),
+            index,
+            value,
+            self.retried.get(index, 1),
+            self.queued[index] - began,
+            self.started[index] - began,
+            self.ended[index] - self.started[index],
+            self.workers[index] or "",
+            self.parents.get(index),
+        )
+
+    def _failure(self, index: int, lost: Lost) -> Failure[Any]:
+        queued = self.queued[index]
+        return failure(self.key(index), index, lost, queued, self.facts.began_at, self.parents.get(index))
+
+    def outcomes(self) -> Iterator[Outcome[Any, Any]]:
+        """Every outcome, in order of admission."""
+        return map(self.outcome, range(len(self.values)))
+
+    def attempts(self) -> list[Attempt[Any]]:
+        """Every execution there was, by the time it started; what never began comes last."""
+        log = [self._attempt(index, lost) for index, lost in self.tried]
+        log += [self._attempt(index, lost) for index, lost in self.failed.items()]
+        began, retried = self.facts.began_at, self.retried
+        for index, value in enumerate(self.values):
+            if not isinstance(value, _Mark):
+                start = self.started[index]
+                duration = self.ended[index] - start
+                worker, number = self.workers[index], retried.get(index, 1)
+                log.append(Attempt(self.key(index), index, number, start - began, duration, worker, None))
+        return sorted(log, key=_start_of)
+
+    def sealed(self) -> Ledger:
+        """A copy fit to be pickled: tracebacks as text, since the objects do not travel."""
+        copy = replace(self)
+        copy.failed = {index: with_text(lost) for index, lost in self.failed.items()}
+        copy.cancelled = {index: lost and with_text(lost) for index, lost in self.cancelled.items()}
+        copy.tried = [(index, with_text(lost)) for index, lost in self.tried]
+        return copy
+
+    def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:
+        start, began = lost.started, self.facts.began_at
+        at, duration = (None, 0.0) if start is None else (start - began, lost.ended - start)
+        return Attempt(self.key(index), index, lost.number, at, duration, lost.worker, lost.error)
+
+
+def failure(
+    key: Any, index: int, lost: Lost, queued: float, began: float, parent: Any = None
+) -> Failure[Any]:
+    """A ``Failure`` from what was noted of the last attempt."""
+    start = lost.started
+    assert lost.error is not None, "an attempt that was cut off is wrapped by cancelled() first"
+    return Failure(
+        key=key,
+        index=index,
+        error=lost.error,
+        attempts=lost.number,
+        queued_at=queued - began,
+        started_at=None if start is None else start - began,
+        duration=0.0 if start is None else lost.ended - start,
+        worker=lost.worker,
+        parent=parent,
+        traceback=lost.text or as_text(lost.error),
+        stack=lost.stack,
+    )
+
+
+def cancelled(reason: str | None, last: Lost | None) -> Lost:
+    """What is noted of a task that was not done when the run stopped."""
+    error = TaskCancelled(f"the run was stopped before this task was done: {reason}")
+    if last is None:
+        return Lost(error, 0, None, 0.0, None)
+    error.__cause__ = last.error
+    return Lost(error, last.number, last.started, last.ended, last.worker, last.text, last.stack)
+
+
+def cut_off(started: float, now: float, worker: str, before: Lost | None) -> Lost:
+    """What is noted of an attempt that was running when the run stopped."""
+    if before is None:
+        return Lost(None, 1, started, now, worker)
+    return Lost(before.error, before.number + 1, started, now, worker, before.text)
+
+
+def with_text(lost: Lost) -> Lost:
+    """The same with its traceback as text."""
+    return lost if lost.text or lost.error is None else replace(lost, text=as_text(lost.error))
+
+
+def as_text(error: BaseException) -> str:
+    """The traceback of an error as text; an error whose own ``__str__`` fails is named by its type."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception as broken:
+        return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})\n"
+
+
+def _start_of(attempt: Attempt[Any]) -> float:
+    return float("inf") if attempt.started_at is None else attempt.started_at

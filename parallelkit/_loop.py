@@ -1,0 +1,179 @@
+"""``drive``: the one loop that joins input, scheduler, executor, clock and progress.
+
+It blocks in one place, ``port.wait``, for exactly as long as nothing can be decided.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Protocol
+
+from parallelkit._executors._contract import Port
+from parallelkit._progress import Silent
+from parallelkit._scheduler import Scheduler
+from parallelkit._tasks import Intake, Portion
+
+WINDOW = 32  # tasks read ahead, for each worker
+WIDEST = 10_000  # how far the default window grows with what is done
+
+Clock = Callable[[], float]
+
+
+class Source(Protocol):
+    """Where the loop gets its tasks: read here and now, or handed over by another thread."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no more will come."""
+
+    def next(self, done: int) -> Portion | None:
+        """What may be admitted now, given how many are done; None: nothing now."""
+
+
+@dataclass(slots=True)
+class Interrupt:
+    """Ctrl-C as a flag that the loop obeys where no outcome can be lost.
+
+    While the caller's own code runs (``exposed``), and from the second Ctrl-C on, it is raised at once.
+    """
+
+    wake: Callable[[], None] = lambda: None
+    asked: bool = False
+    exposed: bool = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if self.exposed or self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.wake()
+
+    @contextmanager
+    def user_code(self) -> Iterator[None]:
+        """Code of the caller's runs in this block."""
+        self.exposed = True
+        try:
+            if self.asked:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            self.exposed = False
+
+
+@contextmanager
+def catch_interrupt(interrupt: Interrupt) -> Iterator[None]:
+    """Turn SIGINT into the flag, in the main thread and where nobody else has taken the signal."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@dataclass(slots=True)
+class Window:
+    """How far the input is read ahead of what is done (``buffersize``)."""
+
+    workers: int
+    size: int | None = None
+
+    def room(self, ahead: int, done: int) -> int:
+        """How many more may be read, with ``ahead`` of them read and not yet done."""
+        size = self.size or max(WINDOW * self.workers, min(done, WIDEST))
+        return size - ahead
+
+
+@dataclass(slots=True)
+class DirectSource:
+    """Reads the caller's input in the thread of the loop, a portion at a time."""
+
+    intake: Intake
+    window: Window
+    interrupt: Interrupt
+    admit: Callable[[Portion], None]
+
+    @property
+    def exhausted(self) -> bool:
+        return self.intake.exhausted
+
+    def next(self, done: int) -> Portion | None:
+        room = self.window.room(self.intake.read_so_far - done, done)
+        if room <= 0 or self.intake.exhausted:
+            return None
+        with self.interrupt.user_code():
+            portion = self.intake.read(room)
+        if portion is not None:
+            self.admit(portion)
+        return portion
+
+
+@dataclass(slots=True)
+class Loop:
+    """What one run is made of."""
+
+    scheduler: Scheduler
+    port: Port
+    source: Source
+    clock: Clock
+    bar: Silent = field(default_factory=Silent)
+    total: Callable[[], int | None] = lambda: None
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    asked: str | None = None  # why somebody else wants the run to stop
+
+    def drive(self) -> None:
+        """Run until every task is settled or the run is stopped."""
+        while self.step():
+            pass
+
+    def step(self) -> bool:
+        """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
+        scheduler, port = self.scheduler, self.port
+        portion = self.source.next(scheduler.settled)
+        if portion is not None:
+            scheduler.admit(portion.items, portion.own)
+        port.start(scheduler.start_due(self.clock(), port.room()))
+        if not scheduler.open and self.source.exhausted:
+            return False
+        scheduler.finish(port.wait(self._until(portion is not None)), self.clock())
+        self.show()
+        self._obey()
+        return scheduler.stopped is None
+
+    def _until(self, reading: bool) -> float | None:
+        """When to come back at the latest: at once where there may be more to read."""
+        return self.clock() if reading else self.scheduler.wake_at()
+
+    def _obey(self) -> None:
+        """The one safe point: everything that has come in is settled, nothing is half done."""
+        if self.interrupt.asked:
+            raise KeyboardInterrupt
+        if self.asked is not None:
+            self.stop(self.asked)
+            return
+        if self.port.failure is not None:
+            self.stop(str(self.port.failure))
+            return
+        reason = self.scheduler.stop_reason(self.clock())
+        if reason is not None and (self.scheduler.open or not self.source.exhausted):
+            self.stop(reason)
+
+    def stop(self, reason: str) -> None:
+        """The stop rule: withdraw what is queued, kill or abandon what runs, wait for nothing."""
+        now = self.clock()
+        running = self.port.running()
+        self.port.close()
+        self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
+        self.scheduler.stop(reason, now, running)
+
+    def show(self) -> None:
+        """Bring the bar up to date."""
+        scheduler = self.scheduler
+        self.bar.show(self.total(), scheduler.settled, scheduler.failed, scheduler.retried)

@@ -1,0 +1,128 @@
+"""The options of a run: their types, and the one place where they are checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from parallelkit._retry import RetryPolicy, as_policy
+from parallelkit._tasks import check_timeout
+
+EXECUTORS = ("threads", "processes", "inline")
+
+
+class RunOptions(TypedDict, total=False):
+    """The keywords that every form of a run takes; ``run_parallel`` says what they mean."""
+
+    executor: Literal["threads", "processes", "inline"] | Executor
+    max_workers: int | None
+    args: Iterable[Any]
+    kwargs: Mapping[str, Any] | None
+    star: bool
+    timeout: float | None
+    run_timeout: float | None
+    retries: Any
+    on_error: Literal["collect", "raise"]
+    max_failures: float | None
+    order: Literal["input", "key", "completion"]
+    buffersize: int | None
+    progress: bool | dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Options that have passed the door; nobody asks again."""
+
+    executor: Any = "threads"
+    max_workers: int | None = None
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    star: bool = False
+    key: Callable[[Any], Any] | None = None
+    timeout: float | None = None
+    run_timeout: float | None = None
+    policy: RetryPolicy | None = None
+    on_error: str = "collect"
+    max_failures: float | None = None
+    order: str = "input"
+    buffersize: int | None = None
+    progress: bool | dict[str, Any] = False
+
+
+def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checked:
+    """The options checked, or TypeError or ValueError with the argument, the rule and the value."""
+    given = dict(options)
+    _check_names(given)
+    given.setdefault("order", order)
+    _check_choice("on_error", given.get("on_error", "collect"), ("collect", "raise"))
+    _check_choice("order", given["order"], ("input", "key", "completion"))
+    _check_executor(given.get("executor", "threads"))
+    for name in ("max_workers", "buffersize"):
+        _check_count(name, given.get(name))
+    for name in ("timeout", "run_timeout"):
+        check_timeout(name, given.get(name))
+    _check_max_failures(given.get("max_failures"))
+    if given.get("key") is not None and not callable(given["key"]):
+        raise TypeError(f"key must be callable, got {given['key']!r}")
+    if not isinstance(given.get("progress", False), (bool, dict)):
+        raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {given['progress']!r}")
+    given["args"], given["kwargs"] = _check_arguments(given.get("args", ()), given.get("kwargs"))
+    given["policy"] = as_policy(given.pop("retries", 0))
+    return Checked(**given)
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    known = sorted({*Checked.__dataclass_fields__, "retries"} - {"policy"})
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}"
+            raise TypeError(f"unknown option {name!r}; {hint}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _check_executor(executor: Any) -> None:
+    if (isinstance(executor, str) and executor in EXECUTORS) or isinstance(executor, Executor):
+        return
+    if not isinstance(executor, str) and callable(getattr(executor, "submit", None)):
+        return  # stands where an Executor stands without being one by name
+    choices = ", ".join(map(repr, EXECUTORS))
+    raise ValueError(f"executor must be {choices} or a concurrent.futures.Executor, got {executor!r}")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be greater than 0, got {value}")
+
+
+def _check_max_failures(value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"max_failures must be an int or a float, got {value!r}")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"max_failures must be at least 1, or a share between 0 and 1, got {value}")
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ValueError(f"max_failures as a share must be between 0 and 1, got {value!r}")
+
+
+def _check_arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(args, str) or not isinstance(args, Iterable):
+        raise TypeError(f"args must be a tuple of arguments, got {args!r}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a mapping, got {kwargs!r}")
+    wrong = [name for name in kwargs or () if not isinstance(name, str)]
+    if wrong:
+        raise TypeError(f"kwargs must have names as keys, got {wrong[0]!r}")
+    return tuple(args), dict(kwargs or {})

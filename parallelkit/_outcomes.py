@@ -1,0 +1,86 @@
+"""How a task ended: ``Success`` or ``Failure``; and ``Attempt``, one execution of it.
+
+All instants are seconds since the run began.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Success(Generic[K, V]):
+    """A task that gave a value. ``started_at`` and ``duration`` are those of its last attempt."""
+
+    ok: ClassVar[Literal[True]] = True
+
+    key: K
+    index: int
+    value: V
+    attempts: int
+    queued_at: float
+    started_at: float
+    duration: float
+    worker: str
+    parent: Any = None
+
+    def unwrap(self) -> V:
+        """The value.
+
+        >>> Success("a", 0, 42, 1, 0.0, 0.0, 0.1, "thread 1").unwrap()
+        42
+        """
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Generic[K]):
+    """A task that gave no value, and why.
+
+    ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
+    ``traceback`` is text, the remote part included; ``stack`` is where an abandoned thread stood.
+    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0.
+    """
+
+    ok: ClassVar[Literal[False]] = False
+
+    key: K
+    index: int
+    error: BaseException
+    attempts: int
+    queued_at: float
+    started_at: float | None
+    duration: float
+    worker: str | None
+    parent: Any = None
+    traceback: str = ""
+    stack: str | None = None
+
+    def unwrap(self) -> NoReturn:
+        """Raise the error.
+
+        >>> Failure("a", 0, ValueError("no"), 1, 0.0, 0.0, 0.1, "thread 1").unwrap()
+        Traceback (most recent call last):
+        ValueError: no
+        """
+        raise self.error
+
+
+Outcome: TypeAlias = Success[K, V] | Failure[K]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(Generic[K]):
+    """One execution of a task; ``error`` is None where it gave a value."""
+
+    key: K
+    index: int
+    number: int
+    started_at: float | None
+    duration: float
+    worker: str | None
+    error: BaseException | None

@@ -1,0 +1,79 @@
+"""The bar, a tqdm; and a silent one that the loop drives all the same."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+logger = logging.getLogger("parallelkit")
+
+
+class Silent:
+    """A bar that shows nothing."""
+
+    def show(self, total: int | None, settled: int, failed: int, retried: int) -> None:
+        """The counts as they are now; ``total`` None where it is not known yet."""
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+
+
+class Bar(Silent):
+    """Counts tasks, not batches; shows what failed and what was tried again; the total may grow.
+
+    Nothing is drawn when stderr is no terminal, unless ``disable=False`` is among the options. A
+    bar that fails is logged once and switched off: the run goes on.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._bar: Any = None
+        self._broken = False
+        self._shown: tuple[int | None, int, int, int] | None = None
+
+    def show(self, total: int | None, settled: int, failed: int, retried: int) -> None:
+        counts = (total, settled, failed, retried)
+        if not self._broken and counts != self._shown:
+            self._shown = counts
+            self._guarded(self._draw, *counts)
+
+    def _draw(self, total: int | None, settled: int, failed: int, retried: int) -> None:
+        if self._bar is None:
+            self._bar = self._make(total)
+        bar = self._bar
+        if bar.total != total:
+            bar.total = total
+            bar.refresh()
+        notes = [f"{count} {name}" for name, count in (("failed", failed), ("retried", retried)) if count]
+        if notes:
+            bar.set_postfix_str(", ".join(notes), refresh=False)
+        bar.update(settled - bar.n)
+
+    def _make(self, total: int | None) -> Any:
+        import tqdm
+        from tqdm.auto import tqdm as make
+
+        tqdm.tqdm.monitor_interval = 0  # tqdm's watching thread would outlive the run
+        return make(**{"total": total, "disable": None, "unit": "task", **self._options})
+
+    def close(self) -> None:
+        if self._bar is not None and not self._broken:
+            self._guarded(self._finish)
+
+    def _finish(self) -> None:
+        self._bar.refresh()
+        self._bar.close()
+
+    def _guarded(self, draw: Any, *counts: Any) -> None:
+        try:
+            draw(*counts)
+        except Exception:
+            self._broken = True
+            logger.warning("the progress bar failed and is switched off; the run goes on", exc_info=True)
+
+
+def open_bar(progress: Any) -> Silent:
+    """The bar that the option ``progress`` asks for."""
+    if not progress:
+        return Silent()
+    return Bar(dict(progress) if isinstance(progress, dict) else {})

@@ -1,0 +1,244 @@
+"""``Results``: every outcome of a run by key, in the order that the caller chose."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar, overload
+
+from parallelkit._errors import TaskFailures
+from parallelkit._ledger import Ledger
+from parallelkit._outcomes import Attempt, Failure, Outcome
+from parallelkit._report import write_text
+from parallelkit._report._summary import Summary, summarize
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+RAISE: Any = type("RAISE", (), {"__repr__": lambda self: "RAISE"})()
+
+
+class Results(Mapping[K, V], Generic[K, V]):
+    """What a run gave, by key. ``results[key]`` is the value, or raises what that task raised.
+
+    ``in``, ``len`` and iteration look at keys only; ``get`` gives its default for unknown keys and
+    raises for a failed task. ``values()`` and ``items()`` are lists, or raise ``TaskFailures`` with
+    every failure in it. Outcomes are built when they are looked at: a million of them are small.
+
+    >>> from parallelkit import run_parallel
+    >>> results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, executor="inline")
+    >>> results["a"], results.failures["b"].error
+    (4, ZeroDivisionError('integer division or modulo by zero'))
+    >>> results.to_dict(default=None)
+    {'a': 4, 'b': None}
+    """
+
+    __slots__ = ("_index_of", "_ledger", "_order")
+
+    def __init__(self, ledger: Ledger, order: Sequence[int] | None = None) -> None:
+        self._ledger = ledger
+        self._order = order
+        self._index_of: dict[Any, int] | None = None
+
+    # Mapping: keys, and a value by key.
+
+    def __getitem__(self, key: K) -> V:
+        index = self._find(key)
+        if self._is_success(index):
+            return self._ledger.values[index]  # type: ignore[no-any-return]  # columns hold what the tasks gave
+        return self._ledger.outcome(index).unwrap()  # type: ignore[no-any-return]  # it raises
+
+    def __len__(self) -> int:
+        return len(self._ledger)
+
+    def __iter__(self) -> Iterator[K]:
+        return map(self._ledger.key, self._indices())
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self._find(key)
+        except KeyError:
+            return False
+        return True
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+    @overload
+    def get(self, key: K, /, default: V | D) -> V | D: ...
+    def get(self, key: K, /, default: Any = None) -> Any:
+        """The value of a known key (a failed task raises), ``default`` for an unknown one."""
+        return self[key] if key in self else default  # noqa: SIM401  this is the get that it would call
+
+    def values(self, *, default: Any = RAISE) -> list[V]:  # type: ignore[override]  # a list, by design
+        """The values, in order; raises ``TaskFailures`` unless every task has one or a ``default`` is given."""
+        return [value for _, value in self.items(default=default)]
+
+    def items(self, *, default: Any = RAISE) -> list[tuple[K, V]]:  # type: ignore[override]  # a list, by design
+        """Pairs of key and value, in order; ``default`` as for ``values``."""
+        if default is RAISE:
+            self.raise_failures()
+        values, key = self._ledger.values, self._ledger.key
+        return [
+            (key(index), values[index] if self._is_success(index) else default) for index in self._indices()
+        ]
+
+    def to_dict(self, *, default: Any = RAISE) -> dict[K, V]:
+        """A plain dict in order; ``default`` as for ``values``."""
+        return dict(self.items(default=default))
+
+    # Views of the outcomes.
+
+    @property
+    def outcomes(self) -> Mapping[K, Outcome[K, V]]:
+        """Key → ``Success`` or ``Failure``, each built when it is looked at."""
+        return _Outcomes(self)
+
+    @property
+    def successes(self) -> dict[K, V]:
+        """Key → value of the tasks that gave one."""
+        key, values = self._ledger.key, self._ledger.values
+        return {key(index): values[index] for index in self._indices() if self._is_success(index)}
+
+    @property
+    def failures(self) -> dict[K, Failure[K]]:
+        """Key → ``Failure`` of the tasks that gave no value, the cancelled ones included."""
+        lost = self._ledger.failed.keys() | self._ledger.cancelled.keys()
+        if not lost:
+            return {}
+        outcome = self._ledger.outcome
+        found = (outcome(index) for index in self._indices() if index in lost)
+        return {failure.key: failure for failure in found}  # type: ignore[misc]  # only failures are in lost
+
+    def raise_failures(self) -> None:
+        """Raise ``TaskFailures`` with every failure, if there is one."""
+        failures = self.failures
+        if failures:
+            errors = [as_error(failure.error) for failure in failures.values()]
+            group = TaskFailures(f"{len(failures)} of {len(self)} tasks failed", errors)
+            group.results = self
+            raise group
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run was stopped; None for a run that went to its end."""
+        return self._ledger.stopped
+
+    @property
+    def attempts(self) -> list[Attempt[K]]:
+        """Every execution there was, the failed ones before a success included, by their start."""
+        return self._ledger.attempts()
+
+    @property
+    def summary(self) -> Summary:
+        """Counts, wall and busy seconds, and parallelism (busy ÷ wall)."""
+        return summarize(self._ledger)
+
+    def report(self, cost_per_attempt: float | None = None) -> str:
+        """What the run cost, what it gained and what held it back, as text of about a screenful.
+
+        With ``cost_per_attempt`` (in a currency of your choice) it adds the table of time, calls
+        and cost, sequential against parallel.
+        """
+        return write_text(self._ledger, cost_per_attempt)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict a task, in order: what ``pandas.DataFrame`` and ``polars.DataFrame`` take."""
+        return [as_row(outcome) for outcome in self.outcomes.values()]
+
+    def to_frame(self) -> Any:
+        """``rows()`` as a pandas DataFrame, indexed by key; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows()).set_index("key")
+
+    def __repr__(self) -> str:
+        failed, cancelled = len(self._ledger.failed), len(self._ledger.cancelled)
+        shown = f"{len(self)} tasks: {len(self) - failed - cancelled} succeeded, {failed} failed"
+        shown += f", {cancelled} cancelled" if cancelled else ""
+        return f"<Results of {shown}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]  # as for every mapping
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"ledger": self._ledger.sealed(), "order": self._order}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._ledger, self._order, self._index_of = state["ledger"], state["order"], None
+
+    # Where things are.
+
+    def _indices(self) -> Sequence[int]:
+        return range(len(self._ledger)) if self._order is None else self._order
+
+    def _is_success(self, index: int) -> bool:
+        return index not in self._ledger.failed and index not in self._ledger.cancelled
+
+    def _find(self, key: Any) -> int:
+        keys = self._ledger.keys
+        if keys is None:
+            if isinstance(key, int) and 0 <= key < len(self._ledger):
+                return operator.index(key)
+            raise KeyError(key)
+        if self._index_of is None:
+            self._index_of = {key: index for index, key in enumerate(keys)}
+        return self._index_of[key]
+
+
+class _Outcomes(Mapping[K, Outcome[K, V]], Generic[K, V]):
+    """The outcomes of a ``Results``, built on access."""
+
+    def __init__(self, results: Results[K, V]) -> None:
+        self._results = results
+
+    def __getitem__(self, key: K) -> Outcome[K, V]:
+        return self._results._ledger.outcome(self._results._find(key))
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __repr__(self) -> str:
+        return f"<outcomes of {self._results!r}>"
+
+
+def sorted_by_key(ledger: Ledger) -> list[int]:
+    """The indices in the order of their keys; TypeError where keys cannot be compared."""
+    by_key: Callable[[int], Any] = ledger.key
+    return sorted(range(len(ledger)), key=by_key)
+
+
+def as_error(error: BaseException) -> Exception:
+    """Every error that a Failure holds is an Exception already: the scheduler sees to it."""
+    assert isinstance(error, Exception), f"a bare {type(error).__name__} became an outcome"
+    return error
+
+
+def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
+    """One outcome as a flat dict."""
+    return {
+        "key": outcome.key,
+        "index": outcome.index,
+        "ok": outcome.ok,
+        "value": outcome.value if outcome.ok else None,
+        "error": None if outcome.ok else repr_of(outcome.error),
+        "attempts": outcome.attempts,
+        "queued_at": outcome.queued_at,
+        "started_at": outcome.started_at,
+        "duration": outcome.duration,
+        "worker": outcome.worker,
+        "parent": outcome.parent,
+    }
+
+
+def repr_of(error: BaseException) -> str:
+    """Type and text of an error, also of one whose own ``__str__`` fails."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as broken:
+        return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})"

@@ -1,0 +1,134 @@
+"""When a failed attempt is tried again: ``Retry``; waiting itself is the scheduler's business."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Protocol, TypeAlias
+
+On: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
+
+
+class RetryPolicy(Protocol):
+    """What the scheduler asks after a failed attempt."""
+
+    @property
+    def budget(self) -> float | None:
+        """The share of started tasks that caps the retries of a run."""
+
+    def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
+        """Seconds until the next attempt, or None where there is none.
+
+        ``number`` attempts have failed, the last with ``error``, ``elapsed`` seconds after the first began.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try a failed task again, up to ``retries`` extra times, after a growing random delay.
+
+    The n-th retry waits a random time between 0 and ``min(max_delay, delay * factor ** (n - 1))``
+    seconds ("full jitter", Marc Brooker, *Exponential Backoff and Jitter*, 2015), and holds no
+    worker meanwhile. ``on`` says which errors are tried again: exception types, or a function of
+    the error; ``TaskTimeout`` and ``WorkerDied`` are ordinary types here. ``max_time`` bounds the
+    task over all its attempts, in seconds from the start of the first: no retry starts later than
+    that. ``budget`` caps the retries of the whole run at that share of its started tasks (but
+    never below 10), so that an outage does not double the load.
+
+    >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
+    0.0
+    >>> Retry(3, on=ConnectionError).delay_after(1, ValueError(), 0.0) is None
+    True
+    """
+
+    retries: int
+    _: KW_ONLY
+    on: On = Exception
+    delay: float = 0.1
+    factor: float = 2
+    max_delay: float = 30
+    max_time: float | None = None
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int):
+            raise TypeError(f"retries must be an int, got {self.retries!r}")
+        if self.retries < 0:
+            raise ValueError(f"retries must be at least 0, got {self.retries}")
+        _check_on(self.on)
+        for name, least in (("delay", 0.0), ("factor", 1.0), ("max_delay", 0.0)):
+            check_number(name, getattr(self, name), least)
+        for name in ("max_time", "budget"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0.0)
+
+    def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
+        """Seconds until attempt ``number + 1``, or None where the failure is final."""
+        if number > self.retries or not self._matches(error):
+            return None
+        try:
+            ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
+        except OverflowError:
+            ceiling = self.max_delay
+        delay = random.uniform(0.0, ceiling)
+        if self.max_time is not None and elapsed + delay > self.max_time:
+            return None
+        return delay
+
+    def _matches(self, error: BaseException) -> bool:
+        if isinstance(self.on, (type, tuple)):
+            return isinstance(error, self.on)
+        return bool(self.on(error))
+
+
+class TenacityPolicy:
+    """A ``tenacity.Retrying`` as a policy: its retry, wait and stop are evaluated here, its sleep never."""
+
+    budget = None
+
+    def __init__(self, retrying: Any) -> None:
+        self._retrying = retrying
+
+    def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
+        """As tenacity itself would decide after ``number`` failed attempts."""
+        from tenacity import RetryCallState
+
+        state = RetryCallState(self._retrying, None, (), {})
+        state.start_time = time.monotonic() - elapsed
+        state.attempt_number = number
+        state.set_exception((type(error), error, error.__traceback__))
+        if not self._retrying.retry(state):
+            return None
+        state.upcoming_sleep = self._retrying.wait(state) if self._retrying.wait else 0.0
+        return None if self._retrying.stop(state) else max(0.0, float(state.upcoming_sleep))
+
+
+def as_policy(retries: Any) -> RetryPolicy | None:
+    """The policy that the option ``retries`` stands for; None for no retries at all."""
+    if isinstance(retries, Retry):
+        return retries if retries.retries else None
+    if isinstance(retries, int) and not isinstance(retries, bool):
+        policy = Retry(retries)  # checks the value
+        return policy if retries else None
+    if all(callable(getattr(retries, name, None)) for name in ("retry", "wait", "stop", "iter")):
+        return TenacityPolicy(retries)
+    raise TypeError(f"retries must be an int, a Retry or a tenacity.Retrying, got {retries!r}")
+
+
+def check_number(name: str, value: Any, least: float) -> None:
+    """Raise unless ``value`` is a number not below ``least``, and not NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least:g}, got {value!r}")
+
+
+def _check_on(on: Any) -> None:
+    kinds = on if isinstance(on, tuple) else (on,)
+    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return
+    if not isinstance(on, type) and callable(on):
+        return
+    raise TypeError(f"on must be exception types or a function of the error, got {on!r}")

@@ -1,0 +1,227 @@
+"""Outcomes one by one: the outbox of a stream, and the generator that empties it.
+
+A thread of the run's own drives the loop, so that timeouts and retries go on while the caller is
+busy elsewhere. The input is read in the caller's thread all the same, whenever it asks for the next
+outcome: database cursors and generators are bound to their thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from parallelkit._executors._gate import Gate
+from parallelkit._ledger import Ledger, Lost, cancelled, failure
+from parallelkit._loop import Loop, Window
+from parallelkit._outcomes import Outcome, Success
+from parallelkit._tasks import Intake, Portion
+
+SLOW = 0.001  # an input that takes longer than this for an item is not read while an outcome is ready
+
+
+class Outbox:
+    """A book whose outcomes leave as soon as their turn comes; it holds none that has been yielded."""
+
+    def __init__(self, began_at: float, in_order: bool) -> None:
+        self.ready: deque[Outcome[Any, Any]] = deque()
+        self.gate = Gate()
+        self.stopped: str | None = None
+        self._began = began_at
+        self._in_order = in_order
+        self._next = 0
+        self._early: dict[int, Outcome[Any, Any]] = {}
+        self._keys: dict[int, tuple[Any, float]] = {}
+        self._numbers: dict[int, int] = {}
+        self._admitted = 0
+
+    def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
+        """New tasks, with their keys."""
+        first = self._admitted
+        self._admitted += count
+        for offset in range(count):
+            index = first + offset
+            self._keys[index] = (index if keys is None else keys[offset], now)
+
+    def admit_portion(self, portion: Portion) -> None:
+        """New tasks, just read."""
+        self.admit(portion.keys, len(portion.items), time.monotonic())
+
+    def key(self, index: int) -> Any:
+        """The key of a task that is not settled."""
+        return self._keys[index][0] if index in self._keys else index
+
+    def succeed(
+        self,
+        indices: Sequence[int],
+        values: Sequence[Any],
+        started: Sequence[float],
+        ended: Sequence[float],
+        workers: Sequence[str],
+    ) -> None:
+        began, numbers = self._began, self._numbers
+        for index, value, start, end, worker in zip(indices, values, started, ended, workers, strict=True):
+            key, queued = self._keys.pop(index)
+            number = numbers.pop(index, 1) if numbers else 1
+            self._put(Success(key, index, value, number, queued - began, start - began, end - start, worker))
+        self.gate.open()
+
+    def succeed_again(self, index: int, number: int) -> None:
+        self._numbers[index] = number
+
+    def fail(self, index: int, lost: Lost) -> None:
+        key, queued = self._keys.pop(index)
+        self._put(failure(key, index, lost, queued, self._began))
+        self.gate.open()
+
+    def try_again(self, index: int, lost: Lost) -> None:
+        """A stream keeps no log of attempts."""
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        for index in indices:
+            self.fail(index, cancelled(self.stopped, last.get(index)))
+
+    def _put(self, outcome: Outcome[Any, Any]) -> None:
+        if not self._in_order:
+            self.ready.append(outcome)
+            return
+        self._early[outcome.index] = outcome
+        while self._next in self._early:
+            self.ready.append(self._early.pop(self._next))
+            self._next += 1
+
+
+class HandedSource:
+    """Portions that the caller's thread has read, on their way to the thread of the loop."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.ended = False
+        self._outbox = outbox
+        self._portions: deque[Portion] = deque()
+
+    @property
+    def exhausted(self) -> bool:
+        return self.ended and not self._portions
+
+    def hand(self, portion: Portion) -> None:
+        """From the caller's thread."""
+        self._portions.append(portion)
+
+    def next(self, done: int) -> Portion | None:
+        if not self._portions:
+            return None
+        portion = self._portions.popleft()
+        self._outbox.admit_portion(portion)
+        return portion
+
+
+class Stream:
+    """Joins the caller's thread, which reads and yields, with the thread that drives the loop."""
+
+    def __init__(
+        self, loop: Loop, source: HandedSource, outbox: Outbox, intake: Intake, window: Window
+    ) -> None:
+        self._loop = loop
+        self._source = source
+        self._outbox = outbox
+        self._intake = intake
+        self._window = window
+        self._yielded = 0
+        self._slow = False
+        self._over = False
+        self._crash: BaseException | None = None
+        self._thread = threading.Thread(target=self._drive, name="parallelkit_stream", daemon=True)
+
+    def _drive(self) -> None:
+        try:
+            self._loop.drive()
+        except BaseException as error:
+            self._crash = error  # a fault of ours: the caller's thread raises it
+        finally:
+            self._over = True
+            self._outbox.gate.open()
+
+    def outcomes(self) -> Iterator[Outcome[Any, Any]]:
+        """Every outcome; starts the thread."""
+        self._thread.start()
+        ready = self._outbox.ready
+        while True:
+            self._read()
+            if ready:
+                outcome = ready.popleft()
+                self._yielded += 1
+                self._intake.forget((outcome.key,))
+                yield outcome
+            elif self._over:
+                if not ready:
+                    break
+            elif self._source.ended or not self._room():
+                self._outbox.gate.wait(lambda: ready or self._over)
+        if self._crash is not None:
+            raise self._crash
+
+    def _room(self) -> int:
+        return self._window.room(self._intake.read_so_far - self._yielded, self._yielded)
+
+    def _read(self) -> None:
+        """Read a portion, if it is time to: when a quarter of the window is free, or nothing else is to be done."""
+        if self._source.ended or self._over:
+            return
+        room = self._room()
+        if room <= 0 or (self._outbox.ready and (self._slow or room < self._yielded_share())):
+            return
+        began, before = time.monotonic(), self._intake.read_so_far
+        portion = self._intake.read(room)
+        count = self._intake.read_so_far - before
+        self._slow = time.monotonic() - began > SLOW * max(1, count)
+        if portion is not None:
+            self._source.hand(portion)
+        self._source.ended = self._intake.exhausted
+        self._loop.port.wake()
+
+    def _yielded_share(self) -> int:
+        ahead = self._intake.read_so_far - self._yielded
+        return max(1, (ahead + self._room()) // 4)
+
+    def close(self, reason: str) -> None:
+        """Stop the run and wait for its thread, which waits for no task."""
+        if self._thread.is_alive():
+            self._loop.asked = reason
+            self._loop.port.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def rest(self) -> list[Outcome[Any, Any]]:
+        """The outcomes that were not yielded, once the stream is closed."""
+        rest = list(self._outbox.ready)
+        self._outbox.ready.clear()
+        return rest
+
+
+def stepwise(loop: Loop, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
+    """Every outcome, with the loop driven in the caller's own thread (inline runs)."""
+    going = True
+    while going or outbox.ready:
+        while outbox.ready:
+            yield outbox.ready.popleft()
+        going = going and loop.step()
+
+
+def ledger_of(outcomes: Sequence[Outcome[Any, Any]], began_at: float) -> Ledger:
+    """A ledger of outcomes that were never yielded, for the error that ends a stream."""
+    ledger = Ledger()
+    ledger.facts.began_at = began_at
+    ledger.admit([outcome.key for outcome in outcomes], len(outcomes), began_at)
+    for index, one in enumerate(outcomes):
+        start = began_at + (one.started_at or 0.0)
+        if isinstance(one, Success):
+            ledger.succeed((index,), (one.value,), (start,), (start + one.duration,), (one.worker,))
+        else:
+            started = None if one.started_at is None else start
+            lost = Lost(
+                one.error, one.attempts, started, start + one.duration, one.worker, one.traceback, one.stack
+            )
+            ledger.fail(index, lost)
+    return ledger
