@@ -34,8 +34,9 @@ _executors/_gate  _executors/_width
 _executors/_contract
 _worker/__main__
 _worker/_serve
+_worker/_faults  _worker/_logs
 _worker/_travel
-_worker/_channel  _worker/_buffers
+_worker/_channel  _worker/_buffers  _worker/_lifeline  _worker/_surroundings
 _worker/__init__
 _tasks
 _retry  _limits
