@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
 
-demo: $(VENV)/.has-core  ## a short tour of what the package does
+demo: $(VENV)/.has-http  ## a short tour of what the package does
 	$(BIN)/parallelkit demo
 
 test: $(VENV)/.has-test  ## the tests, in a minute or two

@@ -14,8 +14,12 @@ PACKAGE = ROOT / "parallelkit"
 
 # A module imports only from lines below its own. What stands on one line does not know of each other.
 LAYERS = """
+_demo/count_tokens
 __init__  __main__
 _cli  http  joblib_backend  testing
+_demo/__init__
+_demo/_research  _demo/_tokens
+_demo/_claims  _demo/_sources
 _recipes
 _run
 _plan

@@ -1,0 +1,55 @@
+import subprocess
+import sys
+
+import pytest
+
+import parallelkit._demo
+from parallelkit import _cli
+from parallelkit._cli import main
+
+
+@pytest.mark.parametrize("argv", [[], ["dmeo"], ["demo", "--fast"]])
+def test_wrong_usage_is_code_2(argv, capsys):
+    """No command, an unknown one or an unknown option: exit code 2, and the reason on stderr."""
+    assert 2 == main(argv)
+    assert "usage: parallelkit" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    """Whoever asks for help gets the commands, and exit code 0."""
+    assert 0 == main(["--help"])
+    assert "demo" in capsys.readouterr().out
+
+
+def test_module_is_the_command():
+    """``python -m parallelkit`` is the same command line."""
+    run = subprocess.run(
+        [sys.executable, "-m", "parallelkit", "demo", "--help"], check=False, capture_output=True, text=True
+    )
+    assert (0, "") == (run.returncode, run.stderr)
+    assert "usage: parallelkit demo" in run.stdout
+
+
+@pytest.mark.parametrize(("holds", "code"), [(True, 0), (False, 1)])
+def test_demo_exits_by_its_claims(monkeypatch, holds, code):
+    """The demo fails when something that it printed does not hold."""
+    monkeypatch.setattr(parallelkit._demo, "run_demo", lambda: holds)
+    assert code == main(["demo"])
+
+
+def test_missing_package_is_named(monkeypatch, capsys):
+    """Without requests the demo does not begin; it says what to install."""
+    monkeypatch.setattr(_cli, "find_spec", lambda name: None)
+    assert 2 == main(["demo"])
+    assert "pip install 'parallelkit[http]'" in capsys.readouterr().err
+
+
+def test_interrupt_is_code_130(monkeypatch, capsys):
+    """Ctrl-C ends a command with the shell's own code for it and without a traceback."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parallelkit._demo, "run_demo", interrupted)
+    assert 130 == main(["demo"])
+    assert "interrupted\n" == capsys.readouterr().err
