@@ -24,26 +24,34 @@ _recipes
 _run
 _plan
 _options  _stream
+_growth
 _loop
 _executors/_futures
 _executors/__init__  _checkpoint  _progress
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
+_ready  _tries
 _executors/_thread_port
 _report/__init__
 _report/_text  _report/_html  _report/_trace
 _report/_summary
 _executors/_supervisor
+_executors/_crew
 _executors/_handle
+_executors/_wire  _executors/_decode  _executors/_spawn
+_executors/_lane
 _executors/_gate  _executors/_width
 _executors/_contract
 _worker/__main__
 _worker/_serve
-_worker/_faults  _worker/_logs
+_worker/_slots
+_worker/_faults  _worker/_logs  _worker/_surroundings
 _worker/_travel
-_worker/_channel  _worker/_buffers  _worker/_lifeline  _worker/_surroundings
+_worker/_channel  _worker/_buffers  _worker/_lifeline
 _worker/__init__
+_intake
 _tasks
-_retry  _limits
+_limits
+_retry  _told
 _ledger
 _outcomes
 _died

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from parallelkit._executors._contract import Engine
-from parallelkit._executors._width import outer_width
+from parallelkit._executors._width import outer_width, usable_cpus
 
 
 def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
@@ -43,28 +42,3 @@ def default_threads() -> int:
 def default_processes() -> int:
     """One for each usable cpu, divided by the width of the runs around this one."""
     return max(1, usable_cpus() // outer_width())
-
-
-def usable_cpus() -> int:
-    """The cpus that this process may use: its affinity, and the quota of its cgroup (Linux)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return cpus if quota is None else max(1, min(cpus, int(quota + 0.5)))
-
-
-def _cgroup_quota() -> float | None:
-    """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-    except (OSError, ValueError):
-        try:
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
-                quota = file.read()
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
-                period = file.read()
-        except OSError:
-            return None
-    if quota.strip() in ("max", "-1"):
-        return None
-    return int(quota) / int(period)

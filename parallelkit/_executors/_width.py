@@ -1,7 +1,8 @@
-"""How many tasks run beside this one: the width by which a nested run divides its own default."""
+"""How many tasks may run beside one another: the cpus there are, and the widths of the runs around this one."""
 
 from __future__ import annotations
 
+import os
 from contextvars import ContextVar
 
 _width: ContextVar[int] = ContextVar("parallelkit_width", default=1)
@@ -17,3 +18,28 @@ def outer_width() -> int:
     from parallelkit._worker import _channel
 
     return _width.get() * _channel.outer_width()
+
+
+def usable_cpus() -> int:
+    """The cpus that this process may use: its affinity, and the quota of its cgroup (Linux)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return cpus if quota is None else max(1, min(cpus, int(quota + 0.5)))
+
+
+def _cgroup_quota() -> float | None:
+    """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        try:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
+                quota = file.read()
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+                period = file.read()
+        except OSError:
+            return None
+    if quota.strip() in ("max", "-1"):
+        return None
+    return int(quota) / int(period)

@@ -1,0 +1,135 @@
+"""The workers of an engine and the lanes that they serve: who gets what, who is hired, what is taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from parallelkit._executors._handle import LOOK, Worker, requeue
+from parallelkit._executors._lane import Lane
+
+STUCK = 0.002
+"""Seconds after which what waits behind a running attempt is given to an idle worker instead."""
+
+PAUSE = 0.1
+"""Seconds until the next try where the system could not start a process."""
+
+
+class Crew:
+    """Decides, and gives; everything here is called by the supervisor's thread."""
+
+    def __init__(
+        self, max_workers: int, max_tasks: int | None, spawn: Callable[[float], Worker | None]
+    ) -> None:
+        self.max_workers = max_workers
+        self.lanes: list[Lane] = []
+        self.workers: list[Worker] = []
+        self.spare: Worker | None = None
+        self.wants_spare = False
+        self.act_at = inf  # when there is something to do here, should nothing else happen
+        self._max_tasks = max_tasks or 0
+        self._spawn = spawn
+        self._hire_at = 0.0
+
+    def everybody(self) -> list[Worker]:
+        """All workers, the spare included."""
+        return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
+
+    def remove(self, worker: Worker) -> None:
+        """It has ended."""
+        if worker is self.spare:
+            self.spare = None
+        else:
+            self.workers.remove(worker)
+
+    def assign(self, now: float) -> None:
+        """Give out what is queued, hire where hands are missing, and even out where they idle."""
+        self.act_at = inf
+        self._feed(now)
+        self._hire(now)
+        self._steal(now)
+
+    def _feed(self, now: float) -> None:
+        """Give out what is queued, first to those that have nothing."""
+        for worker in sorted(self.workers, key=_pending):
+            if not worker.ready or worker.held is not None or worker.retiring or worker.garbage:
+                continue
+            if self._max_tasks and worker.done >= self._max_tasks:
+                worker.retire()
+                self.wants_spare = True
+            elif (lane := self._choose(worker)) is not None:
+                self._give(worker, lane, now)
+
+    def _choose(self, worker: Worker) -> Lane | None:
+        """Whose turn it is. Lanes take free workers in turns; while one waits, none queues ahead."""
+        hungry = [lane for lane in self.lanes if lane.queue]
+        if not hungry:
+            return None
+        lane = hungry[0]
+        if worker.pending:
+            fits = lane is worker.lane and lane.ahead and not lane.exact and worker.pending <= lane.limit
+            return lane if fits and len(hungry) == 1 else None
+        self.lanes.remove(lane)
+        self.lanes.append(lane)
+        return lane
+
+    def _give(self, worker: Worker, lane: Lane, now: float) -> None:
+        most = min(lane.limit, -(-lane.waiting() // self.max_workers))
+        if self._max_tasks:
+            most = min(most, self._max_tasks - worker.sent)
+        if most > 0:
+            worker.give(lane.take(most), now)
+
+    def _hire(self, now: float) -> None:
+        """Start workers, never more than there is work for; and a spare, once workers have begun to end."""
+        waiting = sum([lane.waiting() for lane in self.lanes])
+        staying = [worker for worker in self.workers if not worker.retiring]
+        busy = sum([worker.pending > 0 for worker in staying])
+        missing = min(self.max_workers, busy + waiting) - len(staying)
+        if missing > 0 and now < self._hire_at:
+            self.act_at = self._hire_at
+            return
+        for _ in range(missing):
+            self._hire_one(now)
+        if self.wants_spare and self.spare is None and self.lanes and now >= self._hire_at:
+            self.spare = self._start(now)
+
+    def _hire_one(self, now: float) -> None:
+        worker, self.spare = self.spare or self._start(now), None
+        if worker is not None:
+            self.workers.append(worker)
+            if worker.ready:
+                self.act_at = now  # it is fed in the next turn
+
+    def _start(self, now: float) -> Worker | None:
+        worker = self._spawn(now)
+        if worker is None:
+            self._hire_at = now + PAUSE
+        else:
+            for lane in self.lanes:
+                worker.teach(lane, now)
+        return worker
+
+    def _steal(self, now: float) -> None:
+        """Where hands idle and nothing is queued, take back what waits behind a long attempt elsewhere."""
+        idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
+        if not idle or any(lane.queue for lane in self.lanes):
+            return
+        for worker in self.workers:
+            if worker.held is not None:
+                due = worker.held_at + LOOK
+                if now >= due and worker.pending > 1:
+                    requeue(worker.take_back())
+                    due = now
+            elif worker.pending > 1:
+                due = worker.stuck_since() + STUCK
+                if now >= due:
+                    worker.hold(now)
+                    due = now + LOOK
+            else:
+                continue
+            self.act_at = min(self.act_at, due)
+
+
+def _pending(worker: Worker) -> int:
+    return worker.pending

@@ -1,0 +1,278 @@
+"""One worker process as the supervisor sees it: what it was given, what it has committed, how it ends.
+
+All methods are called by the supervisor's thread. None of them blocks, and none runs the user's code.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from math import inf
+from threading import Event
+from time import monotonic
+from typing import Any
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._lane import Batch, Lane, Record, Span
+from parallelkit._executors._spawn import cut_lifeline, setup_frame, spawn
+from parallelkit._executors._wire import Wire
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
+
+LOOK = 0.001
+"""Seconds after which every store of the other end is certain to be seen."""
+
+START_LIMIT = 60.0
+"""Seconds that a worker may take to start, its initializer included."""
+
+LOAD_LIMIT = 300.0
+"""Seconds that it may take to load a function, with all the imports that go with it."""
+
+
+class Worker:
+    """Holds the attempts of at most one lane at a time, so that ending it touches one run only."""
+
+    def __init__(self, width: int, initializer: bytes | None, now: float) -> None:
+        self.process, socket, ring, self._lifeline = spawn(width)
+        self.pid = self.process.pid
+        self.pidfd = os.pidfd_open(self.pid)
+        self.label = f"process {self.pid}"
+        self.wire = Wire(socket, ring)
+        self.known: set[int] = set()
+        self.batches: deque[Batch] = deque()
+        self.sent = 0  # attempts sent, in all
+        self.done = 0  # attempts committed and drained, in all
+        self.ready = False
+        self.retiring = False
+        self.refusal: bytes | None = None  # what its initializer raised
+        self.doomed = False  # killed because what it runs is overdue
+        self.garbage = False  # killed because what it writes makes no sense
+        self.dismissed = False  # killed because its lane was closed
+        self.gone = Event()
+        self.awaited = -1  # what the supervisor's epoll listens for on its socket
+        self.check_at = inf
+        self.deadline = now + START_LIMIT
+        self.held: int | None = None  # it will not begin this attempt or a later one ...
+        self.held_at = 0.0  # ... for certain from a moment after this
+        self._expects_stop = False
+        self._stopped_at: int | None = None
+        self.wire.send(setup_frame(width, initializer))
+
+    @property
+    def pending(self) -> int:
+        """How many attempts it holds."""
+        return self.sent - self.done
+
+    @property
+    def lane(self) -> Lane | None:
+        """Whose attempts it holds."""
+        return self.batches[0].lane if self.batches else None
+
+    # Giving
+
+    def teach(self, lane: Lane, now: float) -> None:
+        """Have it load the lane's function, if it has not yet."""
+        if lane.number not in self.known:
+            self.known.add(lane.number)
+            if self.ready:
+                self.deadline = now + LOAD_LIMIT
+            self.wire.send(lane.job)
+
+    def forget(self, lane: Lane) -> None:
+        """Have it drop the function of a lane that is closed."""
+        if lane.number in self.known:
+            self.known.discard(lane.number)
+            self.wire.send(frame(_channel.FORGET, WORD.pack(lane.number)))
+
+    def give(self, batch: Batch, now: float) -> None:
+        """Send it attempts; each takes the next slot of the ring."""
+        self.teach(batch.lane, now)
+        self.wire.send_batch(batch)
+        self.batches.append(batch)
+        self.sent += len(batch.tickets)
+        self.check_at = min(self.check_at, now + batch.shortest_timeout())
+
+    def retire(self) -> None:
+        """Have it end by itself when all that it holds is done."""
+        self.retiring = True
+        self.wire.send(frame(_channel.STOP))
+
+    # Taking
+
+    def drain(self, last: bool = False) -> bool:
+        """Take and post what it has committed and sent; False where there is nothing. Raises GarbageError."""
+        head = self.wire.head
+        if head == self.done and not self.wire.has_frames and not last:
+            return False
+        if not self.done <= head <= self.sent:
+            raise GarbageError(f"it says that {head} of {self.sent} attempts are done, after {self.done}")
+        for kind, body in self.wire.frames():
+            self._accept(kind, body)
+        while self.done < head:
+            self._take_span(head)
+        if self.held is not None:
+            self._look_at_hold()
+        return True
+
+    def _accept(self, kind: int, body: bytes) -> None:
+        if kind == _channel.READY:
+            self.ready = True
+            self.deadline = monotonic() + LOAD_LIMIT if self.known else inf
+        elif kind == _channel.UNREADY:
+            self.refusal = body
+        elif kind == _channel.STOPPED:
+            (self._stopped_at,) = WORD.unpack(body)
+        elif kind == _channel.RECORD:
+            if (lane := self.lane) is not None:
+                lane.post(Record(body[WORD.size :], self._ticket(*WORD.unpack_from(body))))
+        elif kind == _channel.BIG_RESULT:
+            self.wire.accept_file(body)
+        elif kind != _channel.BELL:
+            raise GarbageError(f"a frame of kind {kind}")
+
+    def _take_span(self, head: int) -> None:
+        batch = self.batches[0]
+        slot = self.done & MASK
+        count = min(len(batch.tickets), head - self.done, SLOTS - slot)
+        columns = self.wire.take(slot, count)
+        self.done += count
+        self.deadline = inf
+        self.batches.popleft()
+        if count < len(batch.tickets):
+            self.batches.appendleft(batch.part(count))
+            batch = batch.part(0, count)
+        batch.lane.measure(count, columns.ended[-1] - columns.started[0])
+        batch.lane.post(Span(batch, columns, self.label))
+
+    def _ticket(self, number: int) -> Ticket | None:
+        at = number - self.done
+        for batch in self.batches:
+            if 0 <= at < len(batch.tickets):
+                return batch.tickets[at]
+            at -= len(batch.tickets)
+        return None
+
+    # Watching
+
+    def running(self) -> tuple[Ticket, float] | None:
+        """The attempt that has begun and is not committed, and when it began.
+
+        It is the first that is not committed, if its start is not older than the end of the one before
+        it: what an earlier lap of the ring left there is.
+        """
+        if self.done >= self.sent:
+            return None
+        ring = self.wire.ring
+        started = ring.starts[self.done & MASK]
+        before = ring.ends[(self.done - 1) & MASK] if self.done else 0.0
+        if not started or started < before:
+            return None
+        return self.batches[0].tickets[0], started
+
+    def stuck_since(self) -> float:
+        """Since when it has run the same attempt, or has been loading; infinity where it just goes on."""
+        running = self.running()
+        if running is not None:
+            return running[1]
+        return 0.0 if self.wire.loading else inf
+
+    def watch(self, now: float) -> None:
+        """Kill it if what it runs is overdue; else set ``check_at`` to when that can next be so.
+
+        It is first held: should it commit at the last moment, it begins nothing that would die instead.
+        """
+        if now >= self.deadline:
+            self.deadline = inf
+            if self.wire.loading:
+                self.kill()
+        self.check_at = now + min([batch.shortest_timeout() for batch in self.batches], default=inf)
+        running = self.running()
+        if running is None or running[0][3] is None:
+            return
+        due = running[1] + running[0][3]
+        if now < due:
+            self.check_at = min(due, self.check_at)
+        elif self.held != self.done + 1:
+            self.hold(now)
+            self.check_at = now + LOOK
+        elif now < self.held_at + LOOK:
+            self.check_at = self.held_at + LOOK
+        else:
+            self.doomed = True
+            self.check_at = inf
+            self.kill()
+
+    # Holding
+
+    def hold(self, now: float) -> None:
+        """Let it begin nothing after what it runs now; it tells where it stopped, if it has more than that."""
+        self.held = self.done if self.wire.loading else self.done + 1
+        self.held_at = now
+        self._expects_stop = self.sent > self.held
+        self.wire.limit(self.held)
+
+    def take_back(self) -> list[Batch]:
+        """What it has not begun and, held for long enough, never will: the caller's again.
+
+        The worker looks at the limit after each commit. By now it sees the limit, so it cannot get past
+        what it had not committed when we last looked; while it loads, not even to that.
+        """
+        return self.cut_off(self.done if self.wire.loading else self.done + 1)
+
+    def cut_off(self, keep: int) -> list[Batch]:
+        """Take away all attempts from number ``keep`` on."""
+        taken: list[Batch] = []
+        while self.sent > keep:
+            batch = self.batches.pop()
+            kept = max(0, len(batch.tickets) - (self.sent - keep))
+            self.sent -= len(batch.tickets) - kept
+            taken.insert(0, batch.part(kept))
+            if kept:
+                self.batches.append(batch.part(0, kept))
+        return taken
+
+    def _look_at_hold(self) -> None:
+        """The hold ends when the worker has stopped, or when it had nothing behind and that is done."""
+        if self._stopped_at is not None and self._stopped_at <= self.done:
+            requeue(self.cut_off(self.done))
+            self._stopped_at = None
+            self.wire.send(frame(_channel.RESUME))
+        elif not self._expects_stop and self.done >= self.sent:
+            self.wire.limit(_channel.UNLIMITED)
+        else:
+            return
+        self.held = None
+
+    # Ending
+
+    def kill(self) -> None:
+        """Send SIGKILL to its group: it and its children."""
+        try:
+            # While it is not reaped, its number is that of no other group.
+            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            os.killpg(self.pid, signal.SIGKILL)
+        except (ChildProcessError, ProcessLookupError, PermissionError):
+            pass  # other code has reaped it, or took another user's identity
+
+    def reap(self) -> int | None:
+        """When its pidfd has told the end: kill what is left of its group, free everything, return its status."""
+        self.kill()
+        status: int | None
+        try:
+            info: Any = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+            status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
+        except ChildProcessError:
+            status = None  # other code of this program has waited for it
+        self.process.returncode = -1 if status is None else status
+        cut_lifeline(self._lifeline)
+        os.close(self.pidfd)
+        self.wire.close()
+        return status
+
+
+def requeue(batches: list[Batch]) -> None:
+    """Put back at the head of the queue what had not begun."""
+    for batch in reversed(batches):
+        if not batch.lane.closed:
+            batch.lane.queue.appendleft(batch)

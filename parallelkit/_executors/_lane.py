@@ -1,0 +1,184 @@
+"""What the supervisor knows of a port: its queue, its pace, and where to put what has ended.
+
+A lane is touched by two threads, the run's and the supervisor's. Every field says which of them writes it.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from mmap import mmap
+from typing import NamedTuple, TypeAlias
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._gate import Gate
+
+AHEAD = 0.005  # seconds of measured work that may wait in a worker behind what it runs
+LONGEST_BATCH = 1500  # two of them fit into the ring
+HEAVY = 1 << 20  # bytes of packed items in a batch, but for a single one
+FORGET = 0.8  # weight of the past in the measured duration, for each batch that ends
+
+
+class File:
+    """A packed item too large for the socket, in a file without a name; closed with its last user."""
+
+    __slots__ = ("fd", "length")
+
+    def __init__(self, fd: int, length: int) -> None:
+        self.fd = fd
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+Payload: TypeAlias = bytes | File
+
+
+class Batch(NamedTuple):
+    """Attempts of one lane, with their packed items; None where all items are plain atoms."""
+
+    lane: Lane
+    tickets: Sequence[Ticket]
+    payloads: Sequence[Payload] | None
+
+    def part(self, start: int, end: int | None = None) -> Batch:
+        payloads = self.payloads[start:end] if self.payloads is not None else None
+        return Batch(self.lane, self.tickets[start:end], payloads)
+
+    def shortest_timeout(self) -> float:
+        return min([inf if timeout is None else timeout for _, _, _, timeout in self.tickets])
+
+    def size(self) -> int:
+        """How many bytes of packed items it holds."""
+        return sum(map(len, self.payloads)) if self.payloads is not None else 0
+
+
+class Columns(NamedTuple):
+    """Results of consecutive slots as they lie in the ring."""
+
+    started: array[float]
+    ended: array[float]
+    kinds: bytes
+    words: bytes
+    heap: bytes
+    heap_from: int
+    files: list[mmap]
+
+
+class Span(NamedTuple):
+    """Attempts that were committed, in the ring's own columns; the run's thread makes values of them."""
+
+    batch: Batch
+    columns: Columns
+    worker: str
+
+
+class Lost(NamedTuple):
+    """An attempt whose worker ended under it; ``status`` as subprocess gives it, None where it is not known."""
+
+    batch: Batch
+    started: float
+    ended: float
+    pid: int
+    status: int | None
+    overdue: bool
+    worker: str
+
+
+class Record(NamedTuple):
+    """A log record that a task wrote; the ticket is None where the task had ended."""
+
+    packed: bytes
+    ticket: Ticket | None
+
+
+class Broken(NamedTuple):
+    """Why no attempt can run any more; ``refusal`` is what the initializer raised, packed."""
+
+    reason: str
+    refusal: bytes | None = None
+    cause: BaseException | None = None
+
+
+Event: TypeAlias = Span | Lost | Record
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """The supervisor's side of a port."""
+
+    number: int
+    job: bytes
+    exact: bool
+    gate: Gate = field(default_factory=Gate)
+    queue: deque[Batch] = field(default_factory=deque)
+    """The run appends at the end; the supervisor takes from the front, and puts back there."""
+    events: deque[Event] = field(default_factory=deque)
+    """The supervisor appends, the run takes."""
+    broken: Broken | None = None
+    """Written by the supervisor, once."""
+    closed: bool = False
+    """Written by the run, once, and asked by the supervisor."""
+
+    limit: int = 1
+    """How many attempts a batch may have; this and what follows is the supervisor's."""
+    ahead: bool = False
+    """Whether a second batch may wait behind the one that runs."""
+    _count: float = 0.0
+    _time: float = 0.0
+
+    def post(self, event: Event) -> None:
+        """Hand over what came; whoever posts opens the gate when all is posted."""
+        if not self.closed:
+            self.events.append(event)
+
+    def fail(self, broken: Broken) -> None:
+        """Nothing can run here any more."""
+        if self.broken is None:
+            self.broken = broken
+        self.gate.open()
+
+    def waiting(self) -> int:
+        """How many attempts are queued."""
+        return sum([len(batch.tickets) for batch in tuple(self.queue)])
+
+    def take(self, most: int) -> Batch:
+        """The next attempts in order, at most so many."""
+        batch = self.queue.popleft()
+        if batch.payloads is not None and batch.size() > HEAVY:
+            most = min(most, _light_part(batch.payloads))
+        if len(batch.tickets) > most:
+            self.queue.appendleft(batch.part(most))
+            batch = batch.part(0, most)
+        return batch
+
+    def measure(self, count: int, seconds: float) -> None:
+        """Learn from a part of a batch how much work may be handed over at once: at most twice as much as before."""
+        self._count = self._count * FORGET + count
+        self._time = self._time * FORGET + seconds
+        mean = self._time / self._count
+        wanted = LONGEST_BATCH if mean * LONGEST_BATCH < AHEAD else max(1, int(AHEAD / mean))
+        self.limit = min(self.limit * 2, wanted)
+        self.ahead = mean < 5 * AHEAD
+
+    def expected(self, count: int) -> float:
+        """Seconds that so many attempts will take."""
+        return count * self._time / self._count if self._count else inf
+
+
+def _light_part(payloads: Sequence[Payload]) -> int:
+    """How many of the first stay below the bytes of a batch; at least one."""
+    total = 0
+    for count, payload in enumerate(payloads):
+        total += len(payload)
+        if total > HEAVY:
+            return max(1, count)
+    return len(payloads)

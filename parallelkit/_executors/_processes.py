@@ -1,0 +1,253 @@
+"""Worker processes that can be killed: a hung or crashed task costs itself, and no other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import count
+from time import monotonic
+from typing import Any
+
+from parallelkit._executors._contract import Block, Ended, Job, Ticket
+from parallelkit._executors._decode import decode, decode_lost
+from parallelkit._executors._lane import Batch, Broken, File, Lane, Lost, Payload, Record, Span
+from parallelkit._executors._supervisor import Supervisor
+from parallelkit._worker import _channel, _faults
+from parallelkit._worker._travel import describe, describe_error, pack, pack_job
+
+QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
+OWN_FILE = 1 << 20  # a packed item of this size or more travels in a file of its own
+SHORT = 1024  # a text up to this length is an atom
+
+ATOMS: set[type] = {int, float, bool, type(None)}
+TEXTS: set[type] = {str, bytes}
+"""Immutable, and unpickled without running any code: a batch of them may be one pickle."""
+
+
+class ProcessEngine:
+    """Owns up to ``max_workers`` worker processes; they start when there is work, and stay until ``close``.
+
+    ``initializer`` runs in each worker before its first task. A worker is replaced after
+    ``max_tasks_per_child`` tasks.
+    """
+
+    def __init__(
+        self,
+        max_workers: int,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        if not hasattr(os, "pidfd_open"):
+            raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
+        packed = None if initializer is None else _pack_initializer(initializer, initargs)
+        self.max_workers = max_workers
+        self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
+        self._numbers = count(1)
+        self._pid = os.getpid()
+
+    def open(self, job: Job) -> ProcessPort:
+        """A new port; raises TypeError where the function or its arguments cannot be pickled."""
+        if self._supervisor.closing:
+            raise RuntimeError("this engine is closed")
+        if os.getpid() != self._pid:
+            raise RuntimeError("this engine belongs to the process that made it, not to a fork of that")
+        number = next(self._numbers)
+        packed = pack_job(job.fn, job.args, job.kwargs, job.star)
+        frame = _channel.frame(_channel.JOB, _channel.WORD.pack(number) + packed)
+        return ProcessPort(self, self._supervisor, Lane(number, frame, job.exact), job)
+
+    def close(self) -> None:
+        """End all workers and their children at once; when this returns, nothing is left. Idempotent."""
+        if os.getpid() == self._pid:
+            self._supervisor.stop()
+            self._supervisor.join()
+
+    def __del__(self) -> None:
+        if "_pid" in vars(self) and os.getpid() == self._pid:
+            self._supervisor.stop()
+
+
+def _pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes:
+    try:
+        return pack((initializer, initargs))
+    except Exception as error:
+        raise TypeError(
+            f"initializer {describe(initializer)} with its initargs cannot be sent to worker processes "
+            f"({describe_error(error)})"
+        ) from error
+
+
+class ProcessPort:
+    """A run's end: packs items, unpacks results; everything between is the supervisor's."""
+
+    failure: Exception | None = None
+
+    def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
+        self._engine = engine
+        self._supervisor = supervisor
+        self._lane = lane
+        self._job = job
+        self._pending = 0  # handed over and not yet returned
+        self._bytes = 0  # of packed items among these
+        self._largest = 1  # packed item so far
+        self._ended: list[Block | Ended] = []
+        self._woken = False
+        supervisor.crew.lanes.append(lane)
+        if supervisor.broken is not None:
+            lane.fail(supervisor.broken)
+
+    def room(self) -> int:
+        """For an exact job the free slots; else enough that no worker starves, by count and by bytes."""
+        lane, width = self._lane, self._engine.max_workers
+        if lane.closed or lane.broken is not None:
+            return 0
+        if lane.exact:
+            others = sum(worker.lane not in (lane, None) for worker in tuple(self._supervisor.crew.workers))
+            free = width - others - self._pending
+            return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
+        room = width * lane.limit * 3 - self._pending
+        if self._bytes:
+            room = min(room, max(width - self._pending, (QUEUED_BYTES - self._bytes) // self._largest))
+        return max(0, room)
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        """Pack the items and queue them; what cannot be packed is reported by the next ``wait``."""
+        if not tickets:
+            return
+        if self._lane.closed:
+            raise RuntimeError("this port is closed")
+        self._pending += len(tickets)
+        if _all_atoms([item for _, _, item, _ in tickets]):
+            self._queue(tickets, None)
+            return
+        good: list[Ticket] = []
+        payloads: list[Payload] = []
+        for ticket in tickets:
+            try:
+                payload = self._pack(ticket[2])
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                self._ended.append(self._unpackable(ticket, error))
+            else:
+                good.append(ticket)
+                payloads.append(payload)
+        if good:
+            self._queue(good, payloads)
+
+    def _queue(self, tickets: Sequence[Ticket], payloads: list[Payload] | None) -> None:
+        self._lane.queue.append(Batch(self._lane, tickets, payloads))
+        self._supervisor.poke()
+
+    def _pack(self, item: object) -> Payload:
+        blob = pack(item)
+        self._bytes += len(blob)
+        self._largest = max(self._largest, len(blob))
+        if len(blob) < OWN_FILE:
+            return blob
+        file = File(_channel.new_file("parallelkit-item"), len(blob))
+        _channel.write_all(file.fd, blob)
+        return file
+
+    def _unpackable(self, ticket: Ticket, error: BaseException) -> Ended:
+        told = TypeError(
+            f"the item of {self._job.label(ticket[0])} cannot be sent to a worker process: "
+            f"{describe(ticket[2])} cannot be pickled ({describe_error(error)}); "
+            "pass plain data and build the rest inside the task, or use executor='threads'"
+        )
+        told.__cause__ = error
+        return Ended(ticket[0], told, "", None, monotonic(), None, final=True)
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        """Block until something has ended, ``wake`` was called or ``until`` has come; return all that ended."""
+        if not self._ended:
+            timeout = None if until is None else until - monotonic()
+            self._lane.gate.wait(self._has_news, timeout)
+        self._woken = False
+        events = self._lane.events
+        # An event is removed when it is dealt with: an exception out of a signal handler loses nothing.
+        while events:
+            self._deal_with(events[0])
+            events.popleft()
+        if self._lane.broken is not None and self.failure is None:
+            self.failure = self._explain(self._lane.broken)
+        ended, self._ended = self._ended, []
+        self._pending -= sum(len(entry.indices) if isinstance(entry, Block) else 1 for entry in ended)
+        return ended
+
+    def _has_news(self) -> bool:
+        return bool(self._lane.events) or self._woken or self._lane.broken is not None
+
+    def _deal_with(self, event: Span | Lost | Record) -> None:
+        if isinstance(event, Record):
+            self._log(event)
+            return
+        if isinstance(event, Span):
+            self._ended += decode(event, self._job.label)
+        else:
+            self._ended.append(decode_lost(event, self._job.label))
+        self._bytes -= event.batch.size()
+
+    def _log(self, record: Record) -> None:
+        """Handle a task's log record as if it had been logged here."""
+        import logging
+
+        made = logging.makeLogRecord(_faults_free(record.packed))
+        made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
+        logging.getLogger(made.name).handle(made)
+
+    def _explain(self, broken: Broken) -> Exception:
+        from concurrent.futures.process import BrokenProcessPool
+
+        error = BrokenProcessPool(broken.reason)
+        error.__cause__ = broken.cause
+        if broken.refusal is not None:
+            cause, text, _ = _faults.restore(broken.refusal, lambda: "the initializer")
+            error = BrokenProcessPool(
+                f"the initializer of a worker process raised {describe_error(cause)}\n{text}"
+            )
+            error.__cause__ = cause
+        return error
+
+    def running(self) -> list[tuple[int, float, str]]:
+        """The attempts that have begun and not ended: index, instant of the start, worker."""
+        return self._supervisor.ask(self._find_running)
+
+    def _find_running(self) -> list[tuple[int, float, str]]:
+        found = []
+        for worker in self._supervisor.crew.workers:
+            running = worker.running() if worker.lane is self._lane else None
+            if running is not None:
+                found.append((running[0][0], running[1], worker.label))
+        return found
+
+    def wake(self) -> None:
+        """Make ``wait`` return soon; takes no lock, so a signal handler may call it."""
+        self._woken = True
+        self._lane.gate.open()
+
+    def close(self) -> None:
+        """Withdraw what is queued and kill the workers that hold attempts of this run, and only these."""
+        if self._lane.closed:
+            return
+        self._lane.closed = True
+        victims = self._supervisor.ask(lambda: self._supervisor.drop(self._lane))
+        for worker in victims:
+            worker.gone.wait(10.0)
+
+
+def _all_atoms(items: list[Any]) -> bool:
+    kinds = set(map(type, items))
+    if kinds <= ATOMS:
+        return True
+    if not kinds <= ATOMS | TEXTS:
+        return False
+    return max(len(item) for item in items if type(item) in TEXTS) <= SHORT
+
+
+def _faults_free(packed: bytes) -> dict[str, Any]:
+    from parallelkit._worker._travel import unpack
+
+    fields: dict[str, Any] = unpack(packed)
+    return fields

@@ -1,0 +1,162 @@
+"""How a worker process is started, and what it is told first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+from parallelkit import _worker
+from parallelkit._executors._width import usable_cpus
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import outer_width
+from parallelkit._worker._travel import pack
+
+ENTRY = str(Path(_worker.__file__).absolute().with_name("__main__.py"))
+
+THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")
+"""Libraries that would start a thread for each cpu in every worker."""
+
+# Finders that are there without anybody having asked for them, or that find only what is loaded already.
+_USUAL_FINDERS = ("_frozen_importlib", "_pytest.", "_distutils_hack", "six", "parallelkit.", "builtins")
+
+_DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
+    ("default", None, DeprecationWarning, "__main__", 0),
+    ("ignore", None, DeprecationWarning, None, 0),
+    ("ignore", None, PendingDeprecationWarning, None, 0),
+    ("ignore", None, ImportWarning, None, 0),
+    ("ignore", None, ResourceWarning, None, 0),
+]
+
+
+class Spawned(NamedTuple):
+    """A fresh worker process and the parent's ends of what it was given."""
+
+    process: subprocess.Popen[bytes]
+    socket: Any
+    ring: _channel.Ring
+    lifeline: int
+
+
+def spawn(width: int) -> Spawned:
+    """Start a process; raises OSError where the system has no more to give."""
+    import socket
+
+    ours, theirs = socket.socketpair()
+    opened: list[int] = []
+    try:
+        ring_fd = _channel.new_file("parallelkit-ring")
+        opened.append(ring_fd)
+        os.ftruncate(ring_fd, _channel.SIZE)
+        ring = _channel.Ring(ring_fd)
+        ring.head[_channel.LIMIT] = _channel.UNLIMITED
+        with _lifelines_lock:
+            life, lifeline = os.pipe()
+            _lifelines.add(lifeline)
+        opened.append(life)
+        fds = (theirs.fileno(), ring_fd, life)
+        process = _start(fds, width)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        for fd in opened:
+            os.close(fd)
+    ours.setblocking(False)
+    return Spawned(process, ours, ring, lifeline)
+
+
+def _start(fds: tuple[int, ...], width: int) -> subprocess.Popen[bytes]:
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-S", "-P", ENTRY, *map(str, fds)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=fds,
+        process_group=0,
+        env=_environment(width),
+    )
+
+
+def _environment(width: int) -> dict[str, str]:
+    """The parent's, with the threads of numerical libraries shared out among the workers."""
+    share = str(max(1, usable_cpus() // (width * outer_width())))
+    capped = {name + "_NUM_THREADS": share for name in THREADS}
+    return {**capped, **os.environ}
+
+
+def setup_frame(width: int, initializer: bytes | None) -> bytes:
+    """What a worker must know before anything else; of the parent as it is at this moment."""
+    levels, disabled = _log_levels()
+    setup = {
+        "prefix": sys.prefix,
+        "exec_prefix": sys.exec_prefix,
+        "site": _needs_site(),
+        "path": list(sys.path),
+        "argv": list(sys.argv),
+        "warnings": _warning_filters(),
+        "levels": levels,
+        "disabled": disabled,
+        "width": width * outer_width(),
+        "initializer": initializer,
+    }
+    return _channel.frame(_channel.SETUP, pack(setup))
+
+
+def _needs_site() -> bool:
+    """Whether this interpreter's imports depend on what ``site`` does: import hooks of editable installs."""
+    if "sitecustomize" in sys.modules or "usercustomize" in sys.modules:
+        return True
+    finders = (finder if isinstance(finder, type) else type(finder) for finder in sys.meta_path)
+    return not all(finder.__module__.startswith(_USUAL_FINDERS) for finder in finders)
+
+
+def _log_levels() -> tuple[dict[str, int], int]:
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return {}, 0
+    root = logging.root
+    loggers = {
+        name: logger for name, logger in list(root.manager.loggerDict.items()) if hasattr(logger, "level")
+    }
+    levels = {name: logger.level for name, logger in loggers.items() if logger.level}
+    return {"": root.level, **levels}, root.manager.disable
+
+
+def _warning_filters() -> list[tuple[Any, ...]] | None:
+    """Each with the module of its category, and that packed; None where they are every interpreter's own."""
+    warnings = sys.modules.get("warnings")
+    if warnings is None or warnings.filters == _DEFAULT_WARNINGS:
+        return None
+    return [
+        (action, message, category.__module__, pack(category), module, line)
+        for action, message, category, module, line in warnings.filters
+    ]
+
+
+# A forked child of this process would keep our workers alive by its copies of the lifelines.
+_lifelines: set[int] = set()
+_lifelines_lock = Lock()
+
+
+def cut_lifeline(fd: int) -> None:
+    """Close the write end: what is left of that worker's group is killed by the kernel."""
+    with _lifelines_lock:
+        _lifelines.discard(fd)
+        os.close(fd)
+
+
+def _after_fork() -> None:
+    _lifelines_lock.release()
+    while _lifelines:
+        os.close(_lifelines.pop())
+
+
+os.register_at_fork(
+    before=_lifelines_lock.acquire,
+    after_in_parent=_lifelines_lock.release,
+    after_in_child=_after_fork,
+)

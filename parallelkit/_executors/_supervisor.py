@@ -1,0 +1,291 @@
+"""The thread that owns all workers: it feeds them, drains their rings, kills what is overdue, replaces what died.
+
+It runs none of the user's code: items are pickled, and results unpickled, in the run's own thread. So
+neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from threading import Lock, Thread, current_thread
+from time import monotonic
+from typing import TypeVar
+
+from parallelkit._executors._crew import Crew
+from parallelkit._executors._handle import LOOK, Worker, requeue
+from parallelkit._executors._lane import Broken, Lane, Lost
+from parallelkit._worker._channel import GarbageError
+
+T = TypeVar("T")
+
+
+class Bell:
+    """Wakes the supervisor; closed when nobody can ring it any more, lest the number be another's by then."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Supervisor:
+    """Public methods are for other threads; what begins with an underscore runs in the supervisor's own."""
+
+    def __init__(self, max_workers: int, initializer: bytes | None, max_tasks: int | None) -> None:
+        self.max_workers = max_workers
+        self.broken: Broken | None = None
+        self.closing = False
+        self._initializer = initializer
+        self.crew = Crew(max_workers, max_tasks, self._spawn)
+        self._barren = 0  # workers in a row that ended before they did anything
+        self._look_at = inf
+        self._commands: deque[Callable[[], object]] = deque()
+        self._poked = False
+        self._asleep = False
+        self._bell = Bell()
+        self._by_fd: dict[int, Worker] = {}
+        self._thread: Thread | None = None
+        self._starting = Lock()
+
+    def poke(self) -> None:
+        """Have it look at the queues."""
+        self._poked = True
+        if self._asleep:
+            self._bell.ring()
+        elif self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self.closing:
+                self._thread = Thread(target=self._run, name="parallelkit-supervisor", daemon=True)
+                self._thread.start()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Have it answer between two turns, when it has just drained all rings."""
+        thread = self._thread
+        if thread is None or thread is current_thread():
+            return question()
+        answer: list[T] = []
+        answered = Lock()
+        answered.acquire()
+
+        def reply() -> None:
+            answer.append(question())
+            answered.release()
+
+        self._commands.append(reply)
+        self.poke()
+        while not answered.acquire(timeout=1.0):
+            if not thread.is_alive():
+                return question()
+        return answer[0]
+
+    def stop(self) -> None:
+        """End all workers and the thread; does not wait."""
+        self.closing = True
+        self.poke()
+
+    def join(self) -> None:
+        """Wait until everything is gone."""
+        with self._starting:
+            thread = self._thread
+        if thread is not None and thread is not current_thread():
+            thread.join()
+
+    def drop(self, lane: Lane) -> list[Worker]:
+        """Withdraw a closed lane and kill the workers that hold its attempts, which are returned. By ``ask``."""
+        lane.queue.clear()
+        if lane in self.crew.lanes:
+            self.crew.lanes.remove(lane)
+        victims = []
+        for worker in self.crew.everybody():
+            if worker.lane is lane:
+                worker.dismissed = True
+                worker.kill()
+                victims.append(worker)
+            else:
+                worker.forget(lane)
+        return victims
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._poll = select.epoll()
+            self._poll.register(self._bell.fd, select.EPOLLIN)
+            while not self.closing:
+                self._turn()
+        except BaseException as error:  # a bug of ours must not leave the runs waiting for ever
+            self._break(Broken("the supervisor of the worker processes failed", cause=error))
+        finally:
+            self._end_all()
+
+    def _turn(self) -> None:
+        dead, moved = self._hear(self._sleep())
+        now = monotonic()
+        for worker in self.crew.workers:
+            moved |= self._drain(worker)
+        for worker in dead:
+            self._bury(worker, now)
+        while self._commands:
+            self._commands.popleft()()
+        for worker in self.crew.everybody():
+            if now >= worker.check_at or now >= worker.deadline:
+                worker.watch(now)
+        self.crew.assign(now)
+        for worker in self.crew.everybody():
+            self._await(worker)
+        self._listen(now, moved)
+        for lane in self.crew.lanes:
+            if lane.events:
+                lane.gate.open()
+
+    def _sleep(self) -> list[tuple[int, int]]:
+        """Block until something happens or is due."""
+        checks = [min(worker.check_at, worker.deadline) for worker in self.crew.everybody()]
+        due = min([self._look_at, self.crew.act_at, *checks])
+        self._asleep = True
+        # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
+        patience = 0.0 if self._poked else max(0.0, due - monotonic())
+        events = self._poll.poll(None if patience == inf else patience)
+        self._asleep = False
+        self._poked = False
+        return events
+
+    def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], bool]:
+        """Look at what is ready: who died, and whether anything came."""
+        dead = []
+        moved = False
+        for fd, what in events:
+            worker = self._by_fd.get(fd)
+            if worker is None:
+                os.eventfd_read(self._bell.fd)
+            elif fd == worker.pidfd:
+                dead.append(worker)
+            else:
+                moved = True
+                if what & select.EPOLLOUT:
+                    worker.wire.flush()
+                self._drain(worker, True)
+        return dead, moved
+
+    def _await(self, worker: Worker) -> None:
+        """Listen to its socket as far as that makes sense now."""
+        events = 0 if worker.wire.deaf else select.EPOLLIN
+        if worker.wire.stuffed:
+            events |= select.EPOLLOUT
+        if worker.awaited != events:
+            worker.awaited = events
+            self._poll.modify(worker.wire.socket, events)
+
+    def _drain(self, worker: Worker, force: bool = False) -> bool:
+        try:
+            return worker.drain(force)
+        except GarbageError:
+            worker.garbage = True
+            worker.kill()
+            return False
+
+    def _listen(self, now: float, moved: bool) -> None:
+        """Decide which workers ring at their next commit, and when to look at the rings without a bell.
+
+        One that has plenty to do is looked at every millisecond instead, which costs it nothing. Whoever
+        was told to ring is looked at once more: our store and its load may have crossed.
+        """
+        self._look_at = now + LOOK if moved else inf
+        for worker in self.crew.workers:
+            if worker.pending:
+                lane = worker.lane
+                if lane is not None and lane.expected(worker.pending) > LOOK and worker.pending > 2 and moved:
+                    continue
+                if worker.wire.arm():
+                    self._look_at = now + LOOK
+
+    def _spawn(self, now: float) -> Worker | None:
+        try:
+            worker = Worker(self.max_workers, self._initializer, now)
+        except OSError as error:
+            if not self.crew.workers:
+                self._break(Broken(f"no worker process can be started: {error}", cause=error))
+            return None
+        for fd in (worker.pidfd, worker.wire.socket.fileno()):
+            self._by_fd[fd] = worker
+            self._poll.register(fd, select.EPOLLIN)
+        return worker
+
+    # Ending
+
+    def _bury(self, worker: Worker, now: float) -> None:
+        """A worker has ended: what it committed is taken, what it ran is blamed, the rest is put back."""
+        self._drain(worker, True)
+        for fd in (worker.pidfd, worker.wire.socket.fileno()):
+            self._poll.unregister(fd)
+            del self._by_fd[fd]
+        status = worker.reap()
+        self.crew.remove(worker)
+        running = worker.running()
+        if running is None and worker.garbage and worker.batches:
+            running = worker.batches[0].tickets[0], now
+        if running is not None:
+            batch = worker.batches[0]
+            overdue = worker.doomed and not worker.garbage
+            batch.lane.post(
+                Lost(batch.part(0, 1), running[1], now, worker.pid, status, overdue, worker.label)
+            )
+        lane = worker.lane
+        requeue(worker.cut_off(worker.done + (running is not None)))
+        worker.gone.set()
+        if not worker.retiring:
+            self._learn_from(worker, lane, running is not None)
+
+    def _learn_from(self, worker: Worker, lane: Lane | None, blamed: bool) -> None:
+        """A death calls for a spare; deaths for which no attempt can be blamed must not go on for ever."""
+        self.crew.wants_spare = True
+        if blamed or worker.done or worker.dismissed:
+            self._barren = 0
+            return
+        self._barren += 1
+        if not worker.ready and self._barren >= 2:
+            self._break(Broken("worker processes do not start", refusal=worker.refusal, cause=None))
+        elif worker.ready and worker.wire.loading and lane is not None and self._barren >= 2:
+            lane.fail(Broken("worker processes die while they load the function"))
+            lane.queue.clear()
+        elif self._barren >= 2 * self.max_workers + 8:
+            self._break(Broken("worker processes die before they run anything"))
+
+    def _break(self, broken: Broken) -> None:
+        self.broken = broken
+        for lane in tuple(self.crew.lanes):
+            lane.queue.clear()
+            lane.fail(broken)
+        for worker in self.crew.everybody():
+            worker.dismissed = True
+            worker.kill()
+
+    def _end_all(self) -> None:
+        """Kill every group, wait for the ends, answer whoever still asks."""
+        self.closing = True
+        workers = self.crew.everybody()
+        for worker in workers:
+            worker.kill()
+        deadline = monotonic() + 10.0
+        for worker in workers:
+            dying = select.poll()
+            dying.register(worker.pidfd, select.POLLIN)
+            if dying.poll(max(0.0, deadline - monotonic()) * 1000):
+                worker.reap()
+                worker.gone.set()
+        self._poll.close()
+        self.crew.workers.clear()
+        self.crew.spare = None
+        while self._commands:
+            self._commands.popleft()()

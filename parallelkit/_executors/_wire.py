@@ -1,0 +1,191 @@
+"""The parent's end of a worker's channel: frames out, frames in, and results out of the ring.
+
+What the worker writes is believed only as far as it can be checked: a task may have overwritten its
+process's memory, or written to our descriptors. What cannot be is a GarbageError.
+"""
+
+from __future__ import annotations
+
+import os
+from _pickle import dumps
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from itertools import groupby
+from mmap import mmap
+from typing import Any
+
+from parallelkit._executors._lane import Batch, Columns, File
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import ARMED, HEAD, HEAP, LIMIT, PHASE, SENT, TAIL, GarbageError
+
+
+class Wire:
+    """Never blocks. What the socket does not take waits here."""
+
+    def __init__(self, socket: Any, ring: _channel.Ring) -> None:
+        self.socket = socket
+        self.ring = ring
+        self.deaf = False  # nothing will come out of the socket any more
+        self._inbox = _channel.Inbox(socket)
+        self._out: deque[tuple[memoryview, File | None]] = deque()
+        self._frames = 0
+        self._heap_tail = 0
+        self._files: deque[mmap] = deque()
+
+    def close(self) -> None:
+        self._inbox.close()
+        self.socket.close()
+
+    # Out
+
+    def send(self, message: bytes, file: File | None = None) -> None:
+        self._out.append((memoryview(message), file))
+        self.flush()
+
+    def send_batch(self, batch: Batch) -> None:
+        for message, file in frames_of(batch):
+            self.send(message, file)
+
+    def flush(self) -> None:
+        """Write what the socket takes. A worker that is gone is noticed by its pidfd, not here."""
+        while self._out:
+            message, file = self._out[0]
+            try:
+                done = self.socket.sendmsg([message], _channel.rights(file.fd) if file is not None else [])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._out.clear()
+                return
+            if done == len(message):
+                self._out.popleft()
+            else:
+                self._out[0] = (message[done:], None)
+
+    @property
+    def stuffed(self) -> bool:
+        """Whether something waits until the socket takes more."""
+        return bool(self._out)
+
+    # The ring's words
+
+    @property
+    def head(self) -> int:
+        """How many attempts the worker has committed."""
+        return self.ring.head[HEAD]
+
+    @property
+    def loading(self) -> bool:
+        """Whether the worker has yet to start, or is loading a function, and so runs no attempt."""
+        return self.ring.head[PHASE] != _channel.WAITING
+
+    def arm(self) -> bool:
+        """Ask for the bell at the next commit; False if that was asked for already."""
+        if self.ring.head[ARMED]:
+            return False
+        self.ring.head[ARMED] = 1
+        return True
+
+    def limit(self, number: int) -> None:
+        """The worker shall not begin this attempt or a later one."""
+        self.ring.head[LIMIT] = number
+
+    # In
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """All that has come; at least all that the worker had sent before it committed what we see."""
+        _channel.barrier()
+        promised = self.ring.head[SENT]
+        while self._receive():
+            while (taken := self._inbox.take()) is not None:
+                self._frames += 1
+                yield taken
+        if self._frames < promised:
+            raise GarbageError(f"it says that it sent {promised} frames, of which {self._frames} came")
+
+    def _receive(self) -> bool:
+        if self.deaf:
+            return False
+        try:
+            self.deaf = not self._inbox.receive()
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.deaf = True
+        return not self.deaf
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the worker has sent frames that we have not read."""
+        return self.ring.head[SENT] > self._frames
+
+    def accept_file(self, body: bytes) -> None:
+        """A large result's file comes ahead of the slot that means it."""
+        (length,) = _channel.WORD.unpack(body)
+        self._files.append(map_file(self._inbox.take_fd(), length))
+
+    def take(self, slot: int, count: int) -> Columns:
+        """Copy the results of these slots, and free what they occupy."""
+        ring, end = self.ring, slot + count
+        kinds = bytes(ring.kinds[slot:end])
+        started = array("d", ring.starts[slot:end].tobytes())
+        ended = array("d", ring.ends[slot:end].tobytes())
+        if not kinds.strip(b"\0"):  # nothing but None
+            return Columns(started, ended, kinds, b"", b"", 0, [])
+        words = ring.words[slot:end].tobytes()
+        heap_from = self._heap_tail
+        last = max(kinds.rfind(_channel.VALUE), kinds.rfind(_channel.FAILED))
+        heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
+        return Columns(started, ended, kinds, words, heap, heap_from, self._take_files(kinds))
+
+    def _take_heap(self, last: int) -> bytes:
+        """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
+        start, end = self._heap_tail, (last >> 32) + (last & 0xFFFFFFFF)
+        if not 0 < end <= HEAP:
+            raise GarbageError(f"a result that ends at {end} of {HEAP}")
+        heap = self.ring.heap
+        piece = bytes(heap[start:end]) if end > start else bytes(heap[start:]) + bytes(heap[:end])
+        self._heap_tail = self.ring.head[TAIL] = end
+        return piece
+
+    def _take_files(self, kinds: bytes) -> list[mmap]:
+        count = kinds.count(_channel.BIG_VALUE) + kinds.count(_channel.BIG_FAILED)
+        if count > len(self._files):
+            raise GarbageError(f"{count} large results, of which {len(self._files)} came")
+        return [self._files.popleft() for _ in range(count)]
+
+
+def frames_of(batch: Batch) -> Iterator[tuple[bytes, File | None]]:
+    """The batch as frames; an item in a file goes alone."""
+    number = batch.lane.number
+    if batch.payloads is None:
+        items = dumps([item for _, _, item, _ in batch.tickets], 5)
+        yield (
+            _channel.frame(
+                _channel.BATCH, _channel.BATCH_HEAD.pack(number, len(batch.tickets), True) + items
+            ),
+            None,
+        )
+        return
+    for is_file, group in groupby(batch.payloads, lambda payload: isinstance(payload, File)):
+        payloads: list[Any] = list(group)
+        if is_file:
+            for file in payloads:
+                head = _channel.BATCH_HEAD.pack(number, 1, False)
+                yield _channel.frame(_channel.BIG_ITEM, head + _channel.WORD.pack(file.length)), file
+        else:
+            head = _channel.BATCH_HEAD.pack(number, len(payloads), False)
+            lengths = array("I", map(len, payloads)).tobytes()
+            yield _channel.frame(_channel.BATCH, b"".join((head, lengths, *payloads))), None
+
+
+def map_file(fd: int, length: int) -> mmap:
+    """Map a result's file and close the descriptor; a file shorter than it says would kill us when read."""
+    try:
+        size = os.fstat(fd).st_size
+        if not 0 < length <= size:
+            raise GarbageError(f"a file of {size} bytes that should have {length}")
+        return mmap(fd, length)
+    finally:
+        os.close(fd)

@@ -1,0 +1,46 @@
+"""The entry of a worker process, started by its path; imports next to nothing."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+NAME = "parallelkit"
+
+
+def main() -> None:
+    """Serve the parent whose socket, ring and lifeline are the descriptors in the arguments."""
+    add_package(__file__.rpartition("/_worker/")[0])
+    socket, ring, lifeline = map(int, sys.argv[1:4])
+    from parallelkit._worker._serve import serve
+
+    # Tasks shall not find us where they expect the user's main module, which is not here.
+    sys.modules["__main__"] = ModuleType("__main__")
+    serve(socket, ring, lifeline)
+
+
+def add_package(folder: str) -> None:
+    """Put the package there without running its ``__init__``, which runs when somebody asks for a name of it."""
+    from _frozen_importlib_external import spec_from_file_location
+
+    spec = spec_from_file_location(NAME, folder + "/__init__.py", submodule_search_locations=[folder])
+    assert spec is not None
+    assert spec.loader is not None
+    loader = spec.loader
+    package = ModuleType(NAME)
+    package.__spec__, package.__loader__, package.__package__ = spec, loader, NAME
+    package.__file__, package.__path__ = spec.origin, [folder]
+
+    def load(name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        del package.__getattr__
+        loader.exec_module(package)
+        return getattr(package, name)
+
+    package.__getattr__ = load  # type: ignore[method-assign]
+    sys.modules[NAME] = package
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""What both ends of a worker's channel share: frames on a socket, and the ring in which results are committed.
+
+A *frame* is a length, a kind and a body. Frames carry what is rare or large: set-up and batches to the
+worker; log records, descriptors and the bell to the parent. Results take the ring, because a store into
+shared memory costs no system call and outlives the process that made it.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
+from _socket import socket as Socket  # noqa: N812
+from _struct import Struct
+from _thread import allocate_lock
+from collections import deque
+from mmap import mmap
+
+# Frames to the worker
+SETUP, JOB, FORGET, BATCH, BIG_ITEM, RESUME, STOP = range(1, 8)
+# Frames to the parent
+READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT = range(16, 22)
+
+HEADER = Struct("<IB")
+BATCH_HEAD = Struct("<II?")
+"""Of a batch: the number of its job, how many tasks, and whether their items are one pickle of atoms."""
+LENGTH = Struct("<I")
+WORD = Struct("<Q")
+LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
+CHUNK = 1 << 16
+_CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
+_FD = Struct("i")
+
+SLOTS = 4096
+MASK = SLOTS - 1
+HEAP = 1 << 20
+LARGE = 1 << 16  # a result longer than this gets a file of its own
+UNLIMITED = (1 << 63) - 1
+
+# Words of the ring's header; each side writes to cache lines of its own.
+HEAD = 0  # worker: how many tasks are committed
+SENT = 1  # worker: how many frames it has sent to the parent
+PHASE = 2  # worker: what it is busy with beside tasks, see below
+ARMED = 8  # parent: it sleeps and wants the bell; the worker that rings it clears the word
+LIMIT = 16  # parent: the worker must not begin this task or a later one
+TAIL = 24  # parent: how far the heap has been read
+
+STARTING, WAITING, LOADING = range(3)  # phases; a new ring says STARTING
+
+# How a slot holds its result. The last two are failures, those before are values.
+NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED = range(9)
+
+_HEADER_SIZE = 4096
+_COLUMN = SLOTS * 8
+SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP
+
+WEAKLY_ORDERED = os.uname().machine not in ("x86_64", "i686")
+"""Whether another processor may see our stores in another order than we made them."""
+
+_lock = allocate_lock()
+
+
+def barrier() -> None:
+    """Between two stores, or two loads: the first is visible to, or made, before the second."""
+    with _lock:
+        pass
+
+
+class Ring:
+    """A file that both ends map: a header, columns of one cell a slot, and a heap for pickles.
+
+    Task number n uses slot ``n & MASK``. The worker fills the slot and then counts ``HEAD`` up, which
+    is the commit. ``words`` and ``floats`` are one column: the number itself, or where the pickle is.
+    """
+
+    __slots__ = ("ends", "floats", "head", "heap", "kinds", "map", "starts", "words")
+
+    def __init__(self, fd: int) -> None:
+        self.map = mmap(fd, SIZE)
+        view = memoryview(self.map)
+        columns = [view[_HEADER_SIZE + n * _COLUMN : _HEADER_SIZE + (n + 1) * _COLUMN] for n in range(3)]
+        self.head = view[:_HEADER_SIZE].cast("Q")
+        self.starts = columns[0].cast("d")
+        self.ends = columns[1].cast("d")
+        self.words = columns[2].cast("q")
+        self.floats = columns[2].cast("d")
+        self.kinds = view[SIZE - HEAP - SLOTS : SIZE - HEAP]
+        self.heap = view[SIZE - HEAP :]
+
+
+def new_file(name: str) -> int:
+    """A descriptor of a file that has no name in any directory and vanishes with its last user."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    import tempfile
+
+    fd, path = tempfile.mkstemp(prefix=name)
+    os.unlink(path)
+    return fd
+
+
+def write_all(fd: int, blob: bytes | memoryview) -> None:
+    """Write everything; the system takes at most 2 GiB at a time."""
+    left = memoryview(blob)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def place(length: int, tail: int, head: int) -> int:
+    """Where in the circular heap ``length`` bytes fit in one piece, or -1.
+
+    ``head`` is where the last ones ended, ``tail`` up to where they have been read. The byte before
+    the tail stays free, so that equal means empty.
+    """
+    if head < tail:
+        return head if length < tail - head else -1
+    if length < HEAP - head or (length == HEAP - head and tail > 0):
+        return head
+    return 0 if length < tail else -1
+
+
+def frame(kind: int, body: bytes = b"") -> bytes:
+    """A frame as it goes onto the socket."""
+    return HEADER.pack(len(body), kind) + body
+
+
+def rights(fd: int) -> list[tuple[int, int, bytes]]:
+    """Ancillary data by which a descriptor travels with a frame."""
+    return [(SOL_SOCKET, SCM_RIGHTS, _FD.pack(fd))]
+
+
+class GarbageError(Exception):
+    """The other end wrote what it cannot have meant: its memory is corrupt, or a task wrote to our socket."""
+
+
+class Inbox:
+    """Cuts what comes out of the socket into frames, and keeps the descriptors that came along, in order."""
+
+    __slots__ = ("_buffer", "_socket", "fds")
+
+    def __init__(self, socket: Socket) -> None:
+        self._socket = socket
+        self._buffer = bytearray()
+        self.fds: deque[int] = deque()
+
+    def receive(self) -> bool:
+        """Read once; False at the end of the stream. On a non-blocking socket raises BlockingIOError."""
+        got, ancillary, _, _ = self._socket.recvmsg(CHUNK, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
+        for level, kind, content in ancillary:
+            if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+                whole = len(content) - len(content) % _FD.size
+                self.fds.extend(fd for (fd,) in _FD.iter_unpack(content[:whole]))
+        self._buffer += got
+        return bool(got)
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The next whole frame as kind and body; None where there is none yet."""
+        if len(self._buffer) < HEADER.size:
+            return None
+        length, kind = HEADER.unpack_from(self._buffer)
+        if length > LONGEST:
+            raise GarbageError(f"a frame of {length} bytes")
+        end = HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        body = bytes(memoryview(self._buffer)[HEADER.size : end])
+        del self._buffer[:end]
+        return kind, body
+
+    def take_fd(self) -> int:
+        """The descriptor that belongs to the frame just taken."""
+        if not self.fds:
+            raise GarbageError("a frame without its descriptor")
+        return self.fds.popleft()
+
+    def close(self) -> None:
+        """Close the descriptors that nobody took."""
+        while self.fds:
+            os.close(self.fds.popleft())
+
+
+_outer_width = 1
+
+
+def outer_width() -> int:
+    """How many workers run beside this one, over all engines around it; 1 outside of a worker."""
+    return _outer_width
+
+
+def set_outer_width(width: int) -> None:
+    """Called once in a worker, when its parent has told it."""
+    global _outer_width
+    _outer_width = width

@@ -1,0 +1,284 @@
+"""Errors made fit to travel: whole where that can be proven, else as much of them as survives.
+
+An error is pickled together with its chain, its notes and its tracebacks, and unpickled once on the spot
+to prove that it will arrive. One that does not arrive whole loses first the attributes that cannot be
+pickled (with a note that says so) and then its class: a ``RemoteError`` stands in for it.
+"""
+
+from __future__ import annotations
+
+from _pickle import dumps, loads
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+from types import CoroutineType, TracebackType
+
+from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
+
+RAISED, UNSENDABLE = range(2)
+DEEPEST = 100  # frames of a traceback that travel as objects; its text has them all
+
+
+def capture(error: BaseException) -> bytes:
+    """What a task raised, as bytes for ``restore``; never raises."""
+    _drop_own_frames(error)
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return dumps((RAISED, _pack_error(error), describe_error(error), kind, _text_of(error)), 5)
+
+
+def capture_unsendable(value: object, error: BaseException) -> bytes:
+    """That a task's value cannot be pickled, as bytes for ``restore``."""
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    advice = "return plain data, or use executor='threads'"
+    if isinstance(value, CoroutineType):
+        value.close()  # else Python warns that it was never awaited, which is not the point
+        advice = "pass a coroutine function itself (async def) and executor='threads'"
+    return dumps((UNSENDABLE, None, describe_error(error), kind, advice), 5)
+
+
+def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, bool]:
+    """The error, its traceback as text, and whether another try cannot help."""
+    what, packed, shown, kind, text = loads(blob)
+    if what == UNSENDABLE:
+        return TypeError(f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"), "", True
+    error = _unpack_error(packed, shown, kind)
+    if isinstance(error, Exception):
+        return error, text, False
+    from parallelkit._errors import TaskExited
+
+    exited = TaskExited(f"{label()} raised {shown}")
+    exited.__cause__ = error
+    return exited, text, False
+
+
+def _unpack_error(packed: bytes | None, shown: str, kind: str) -> BaseException:
+    try:
+        if packed is not None:
+            error = unpack(packed)
+            if isinstance(error, BaseException):
+                return error
+    except BaseException as failed:  # whatever its class does when it is unpickled
+        shown = f"{shown} (it broke on unpickling: {describe_error(failed)})"
+    return _make_remote(f"{kind}: {shown.removeprefix(kind.rpartition('.')[2] + ': ')}", kind)
+
+
+def _make_remote(message: str, kind: str) -> BaseException:
+    from parallelkit._errors import RemoteError
+
+    return RemoteError(message, kind)
+
+
+def _drop_own_frames(error: BaseException) -> None:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None:
+        if not str(frames.tb_frame.f_globals.get("__name__")).startswith("parallelkit._worker."):
+            break
+        frames = frames.tb_next
+    error.__traceback__ = frames
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        from traceback import format_exception
+
+        return "".join(format_exception(error))
+    except BaseException as worse:
+        return f"{describe_error(error)}\n(its traceback cannot be shown: {describe_error(worse)})\n"
+
+
+def _pack_error(error: BaseException) -> bytes | None:
+    """The error with all that hangs on it, proven to arrive; None if not even a stand-in does."""
+    for with_chain in (True, False):
+        try:
+            packed = _dump(error, {}, with_chain)
+            unpack(packed)
+            return packed
+        except BaseException:
+            continue
+    return None
+
+
+def _dump(error: BaseException, forms: dict[int, Any], with_chain: bool) -> bytes:
+    file = BytesIO()
+    _pickler_type()(file, forms, with_chain).dump(error)
+    return file.getvalue()
+
+
+@cache
+def _pickler_type() -> Any:
+    """A pickler that knows errors and tracebacks."""
+
+    class ErrorPickler(by_value_pickler()):  # type: ignore[misc]
+        def __init__(self, file: BytesIO, forms: dict[int, Any], with_chain: bool) -> None:
+            super().__init__(file, 5)
+            self.forms = forms
+            self.with_chain = with_chain
+
+        def reducer_override(self, obj: Any) -> Any:
+            if isinstance(obj, BaseException):
+                return self.reduce_error(obj)
+            if isinstance(obj, TracebackType):
+                return _build_traceback, (_frames_of(obj),)
+            return super().reducer_override(obj)
+
+        def reduce_error(self, error: BaseException) -> Any:
+            form = self.forms.get(id(error))
+            if form is None:
+                form = self.forms[id(error)] = _form_of(error)
+            make, args, state = form
+            # The chain goes into the state, which is pickled after the error is known to the pickler:
+            # so a chain may lead back to where it began.
+            return make, args, (state, *_hangings(error, self.with_chain)), None, None, _set_state
+
+    return ErrorPickler
+
+
+def _form_of(error: BaseException) -> Form:
+    """How to make this one error again, without what hangs on it: the first way that is proven to work."""
+    for way in (_own_form, _bare_form, _thinned_form):
+        try:
+            form = way(error)
+            alone = pack(form) if not isinstance(error, BaseExceptionGroup) else None
+            if alone is None:
+                return form
+            make, args, state = unpack(alone)
+            copy = make(*args)
+            _set_state(copy, (state, None, None, False, None, None))
+            if type(copy) is type(error) or type(error).__module__ == "__main__":
+                return form
+        except BaseException:
+            continue
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return _make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
+
+
+def _own_form(error: BaseException) -> Form:
+    """As its class says; not where only ``__init__`` was written, which then gets the wrong arguments."""
+    cls = type(error)
+    if cls.__reduce__ in _BUILTIN_REDUCERS and cls.__init__ not in _BUILTIN_INITS:
+        return _bare_form(error)
+    reduced = error.__reduce_ex__(5)
+    if not isinstance(reduced, tuple) or len(reduced) > 3:
+        raise TypeError("this way of pickling is not known here")
+    make, args, *state = reduced
+    return make, args, state[0] if state else None
+
+
+def _bare_form(error: BaseException) -> Form:
+    return _make_bare, (type(error), *_bare_parts(error)), dict(vars(error))
+
+
+def _thinned_form(error: BaseException) -> Form:
+    """Without the attributes that cannot travel, and with texts in place of such arguments."""
+    left = []
+    state = {}
+    for name, value in vars(error).items():
+        if _travels(value):
+            state[name] = value
+        else:
+            left.append(name)
+    args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in error.args)
+    notes = [*getattr(error, "__notes__", ()), _thinned_note(left, args != error.args)]
+    state["__notes__"] = notes
+    return _make_bare, (type(error), args, {}), state
+
+
+def _thinned_note(left: list[str], args_changed: bool) -> str:
+    lost = [f"attribute {name!r}" for name in left] + ["arguments"] * args_changed
+    return f"left behind in the worker process, because it cannot be pickled: {', '.join(lost)}"
+
+
+def describe_error_argument(arg: object) -> str:
+    """A text in place of an argument that cannot travel."""
+    try:
+        return repr(arg)[:200]
+    except BaseException:
+        return f"<{type(arg).__qualname__}>"
+
+
+def _travels(value: object) -> bool:
+    try:
+        unpack(pack(value))
+    except BaseException:
+        return False
+    return True
+
+
+_BUILTIN_REDUCERS = (OSError.__reduce__, BaseException.__reduce__, ImportError.__reduce__)
+_BUILTIN_INITS = (OSError.__init__, BaseException.__init__, ImportError.__init__)
+
+
+def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, and the fields that the C part of an OSError keeps outside of ``__dict__``."""
+    fields = {}
+    if isinstance(error, OSError):
+        names = ("errno", "strerror", "filename", "filename2")
+        fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
+    return error.args, fields
+
+
+def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    """An error without a call of its ``__init__``, whose arguments nobody knows."""
+    error = cls.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
+    error.args = args
+    for name, value in fields.items():
+        setattr(error, name, value)
+    return error
+
+
+def _hangings(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
+    chain = (error.__cause__, error.__context__) if with_chain else (None, None)
+    notes = getattr(error, "__notes__", None)
+    shown = [note if isinstance(note, str) else describe_error_argument(note) for note in notes or ()]
+    return (*chain, error.__suppress_context__, error.__traceback__, shown or None)
+
+
+def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
+    own, cause, context, suppress, frames, notes = state
+    if own is not None:
+        if hasattr(error, "__setstate__"):
+            error.__setstate__(own)
+        else:
+            vars(error).update(own)
+    error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppress
+    error.__traceback__ = frames
+    if notes:
+        error.__notes__ = notes
+
+
+def _frames_of(frames: TracebackType | None) -> list[tuple[str, str, int, str]]:
+    """File, function, line and module of each frame; of a very long traceback the two ends."""
+    found = []
+    while frames is not None:
+        code = frames.tb_frame.f_code
+        module = str(frames.tb_frame.f_globals.get("__name__", "?"))
+        found.append((code.co_filename, code.co_name, frames.tb_lineno, module))
+        frames = frames.tb_next
+    return found if len(found) <= DEEPEST else found[: DEEPEST // 2] + found[-DEEPEST // 2 :]
+
+
+def _build_traceback(frames: list[tuple[str, str, int, str]]) -> TracebackType | None:
+    """A real traceback object that shows these frames."""
+    from tblib import Traceback
+
+    built: Any = None
+    for filename, name, line, module in reversed(frames):
+        entry = {
+            "tb_frame": {
+                "f_globals": {"__name__": module, "__file__": filename},
+                "f_code": {"co_filename": filename, "co_name": name},
+                "f_lineno": line,
+            },
+            "tb_lineno": line,
+            "tb_next": None,
+        }
+        step = Traceback.from_dict(entry)
+        step.tb_next, built = built, step
+    traceback: TracebackType | None = built.as_traceback() if built else None
+    return traceback

@@ -1,0 +1,80 @@
+"""Log records of tasks go to the parent at once, so that they outlive the task that wrote them."""
+
+from __future__ import annotations
+
+import sys
+from _frozen_importlib_external import PathFinder
+from _pickle import dumps
+from collections.abc import Callable
+
+from parallelkit._worker._travel import describe, pack
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from logging import LogRecord
+    from typing import Any
+
+    Send = Callable[[bytes], None]
+
+
+def forward_logs(send: Send, levels: dict[str, int], disabled: int) -> None:
+    """Send what is logged here to the parent, at the parent's levels; now, or once somebody imports logging."""
+    if "logging" in sys.modules:
+        _install(send, levels, disabled)
+    else:
+        sys.meta_path.insert(0, _Waiting(lambda: _install(send, levels, disabled)))
+
+
+class _Waiting:
+    """A finder that finds nothing, but sees ``logging`` being imported; nobody else pays for that import."""
+
+    def __init__(self, install: Callable[[], None]) -> None:
+        self.install = install
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "logging":
+            return None
+        sys.meta_path.remove(self)
+        spec: Any = PathFinder.find_spec(name)
+        load = spec.loader.exec_module
+
+        def load_and_install(module: Any) -> None:
+            load(module)
+            self.install()
+
+        spec.loader.exec_module = load_and_install
+        return spec
+
+
+def _install(send: Send, levels: dict[str, int], disabled: int) -> None:
+    import logging
+
+    class ToParent(logging.Handler):
+        def emit(self, record: LogRecord) -> None:
+            try:
+                send(_pack_record(record))
+            except Exception:
+                self.handleError(record)
+
+    logging.root.handlers[:] = [ToParent()]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.disable(disabled)
+
+
+def _pack_record(record: LogRecord) -> bytes:
+    """The record's attributes, with the message put together and the exception as text."""
+    import logging
+
+    fields = dict(vars(record))
+    fields.update(msg=record.getMessage(), args=None, exc_info=None)
+    if record.exc_info and not record.exc_text:
+        fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
+    try:
+        return pack(fields)
+    except Exception:
+        return dumps({name: _plain(value) for name, value in fields.items()}, 5)
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, str | int | float | None) else describe(value)

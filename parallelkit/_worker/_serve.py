@@ -1,0 +1,215 @@
+"""The life of a worker: take batches from the socket, run them one by one, commit each result to the ring.
+
+A result is committed before the next task begins, so whatever ends this process afterwards, the parent
+has it. Whoever reads ``_run`` reads the protocol: the order of its stores is what the parent relies on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _pickle import loads
+from _socket import socket as Socket  # noqa: N812
+from collections.abc import Callable, Iterable
+from mmap import mmap
+from time import monotonic
+
+from parallelkit._worker import _channel, _faults, _lifeline
+from parallelkit._worker._channel import (
+    ARMED,
+    BATCH_HEAD,
+    HEAD,
+    LENGTH,
+    LIMIT,
+    MASK,
+    NONE,
+    PHASE,
+    WORD,
+    frame,
+)
+from parallelkit._worker._logs import forward_logs
+from parallelkit._worker._slots import Outbox, Slots
+from parallelkit._worker._surroundings import Surroundings, furnish
+from parallelkit._worker._travel import bind, unpack
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
+    """Work for the parent until it says stop, or is gone."""
+    _lifeline.arm(lifeline)
+    worker = _Worker(Socket(fileno=socket), _channel.Ring(ring))
+    os.close(ring)
+    try:
+        worker.serve()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone, and the lifeline is about to end us
+    finally:
+        _flush_streams()
+    os._exit(0)
+
+
+def _flush_streams() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # closed, or replaced by a task
+
+
+class _Worker:
+    def __init__(self, socket: Socket, ring: _channel.Ring) -> None:
+        self.ring = ring
+        self.inbox = _channel.Inbox(socket)
+        self.outbox = Outbox(socket, ring)
+        self.slots = Slots(ring, self.outbox)
+        self.jobs: dict[int, Callable[[Any], Any]] = {}
+
+    def serve(self) -> None:
+        kind, body = self._next_frame()
+        if kind != _channel.SETUP or not self._set_up(loads(body)):
+            return
+        self._tell_phase(_channel.WAITING)
+        self.outbox.send(frame(_channel.READY))
+        while True:
+            kind, body = self._next_frame()
+            if kind == _channel.STOP:
+                return
+            if not self._obey(kind, body):
+                self._stand_still()
+
+    def _next_frame(self) -> tuple[int, bytes]:
+        while (taken := self.inbox.take()) is None:
+            if not self.inbox.receive():
+                raise BrokenPipeError
+        return taken
+
+    def _set_up(self, setup: dict[str, Any]) -> bool:
+        furnish(setup)
+        _channel.set_outer_width(setup["width"])
+        forward_logs(self._send_record, setup["levels"], setup["disabled"])
+        self.surroundings = Surroundings(setup["warnings"])
+        try:
+            if setup["initializer"] is not None:
+                initializer, initargs = unpack(setup["initializer"])
+                initializer(*initargs)
+        except BaseException as error:
+            self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
+            return False
+        self.surroundings.keep()
+        return True
+
+    def _tell_phase(self, phase: int) -> None:
+        self.ring.head[PHASE] = phase
+
+    def _obey(self, kind: int, body: bytes) -> bool:
+        """Do what a frame asks for; False where the parent has set a limit that was reached."""
+        if kind == _channel.BATCH:
+            return self._run_batch(body)
+        if kind == _channel.BIG_ITEM:
+            return self._run_big(body)
+        if kind == _channel.JOB:
+            self._load(body)
+        elif kind == _channel.FORGET:
+            self.jobs.pop(WORD.unpack(body)[0], None)
+        return True
+
+    def _stand_still(self) -> None:
+        """The parent took back what we have not begun: drop it, and say where we stopped."""
+        self.outbox.send(frame(_channel.STOPPED, WORD.pack(self.ring.head[HEAD])))
+        while True:
+            kind, body = self._next_frame()
+            if kind == _channel.RESUME:
+                self.ring.head[LIMIT] = _channel.UNLIMITED
+                return
+            if kind == _channel.BIG_ITEM:
+                os.close(self.inbox.take_fd())
+            elif kind != _channel.BATCH:
+                self._obey(kind, body)
+
+    def _load(self, body: bytes) -> None:
+        """Learn the function of a job. Its module may take long to import: that is not the task's time."""
+        number = WORD.unpack_from(body)[0]
+        self._tell_phase(_channel.LOADING)
+        try:
+            self.jobs[number] = bind(*unpack(body[WORD.size :]))
+        except BaseException as error:
+            self.jobs[number] = _raiser(error)
+        self.surroundings.keep()
+        self._tell_phase(_channel.WAITING)
+
+    def _run_batch(self, body: bytes) -> bool:
+        number, count, atoms = BATCH_HEAD.unpack_from(body)
+        call = self.jobs[number]
+        if atoms:
+            return self._run(call, loads(memoryview(body)[BATCH_HEAD.size :]))
+        return self._run(lambda blob: call(unpack(blob)), _cut(body, count))
+
+    def _run_big(self, body: bytes) -> bool:
+        number, _, _ = BATCH_HEAD.unpack_from(body)
+        (length,) = WORD.unpack_from(body, BATCH_HEAD.size)
+        call = self.jobs[number]
+        fd = self.inbox.take_fd()
+        item = mmap(fd, length)
+        os.close(fd)
+        return self._run(lambda blob: call(unpack(blob)), [item])
+
+    def _run(self, call: Callable[[Any], Any], payloads: Iterable[Any]) -> bool:
+        """Run tasks in order; False where the limit cut them short."""
+        ring, puts, put_object, around = self.ring, self.slots.puts, self.slots.put_object, self.surroundings
+        head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
+        touched = around.touched
+        number = head[HEAD]
+        for payload in payloads:
+            # Looked at after the last commit and before the start: that order lets the parent take back.
+            if number >= head[LIMIT]:
+                return False
+            slot = number & MASK
+            starts[slot] = monotonic()
+            try:
+                value = call(payload)
+            except BaseException as error:
+                self.slots.put_failure(slot, _faults.capture(error))
+            else:
+                if value is None:
+                    kinds[slot] = NONE
+                else:
+                    puts.get(type(value), put_object)(slot, value)
+                    value = None
+            if touched or sys.path != around.path:
+                around.put_back()
+            ends[slot] = monotonic()
+            number += 1
+            if _channel.WEAKLY_ORDERED:
+                _channel.barrier()
+            head[HEAD] = number
+            if head[ARMED]:
+                head[ARMED] = 0
+                self.outbox.send(_BELL)
+        return True
+
+    def _send_record(self, record: bytes) -> None:
+        self.outbox.post(frame(_channel.RECORD, WORD.pack(self.ring.head[HEAD]) + record))
+
+
+_BELL = frame(_channel.BELL)
+
+
+def _cut(body: bytes, count: int) -> Iterable[bytes]:
+    """The pickles of a batch: a column of lengths, then one after the other."""
+    at = BATCH_HEAD.size + count * LENGTH.size
+    for (length,) in LENGTH.iter_unpack(memoryview(body)[BATCH_HEAD.size : at]):
+        yield body[at : at + length]
+        at += length
+
+
+def _raiser(error: BaseException) -> Callable[[Any], NoReturn]:
+    """A function that could not be loaded: every attempt of it fails with the reason."""
+    frames = error.__traceback__
+
+    def fail(item: object) -> NoReturn:
+        raise error.with_traceback(frames)
+
+    return fail

@@ -1,0 +1,118 @@
+"""What a task finds around it: the parent's paths and settings, and put back after a task that changed them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from parallelkit._worker._travel import unpack
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def furnish(setup: dict[str, Any]) -> None:
+    """Make this fresh interpreter look like the parent."""
+    sys.prefix, sys.exec_prefix = setup["prefix"], setup["exec_prefix"]
+    if setup["site"]:
+        import site
+
+        site.main()
+    else:
+        import builtins
+        from _sitebuiltins import Quitter
+
+        for name in ("exit", "quit"):
+            setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
+    sys.path[:] = setup["path"]
+    sys.argv[:] = setup["argv"]
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+class WarningFilters:
+    """The parent's filters; one for a category of a module that is not loaded waits until it is."""
+
+    def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
+        self._waiting = filters or []
+        if filters is not None:
+            import warnings
+
+            warnings.resetwarnings()
+            self.apply()
+
+    def apply(self) -> None:
+        """Put in what can be put in by now, ahead of what modules here have added themselves."""
+        if not self._waiting:
+            return
+        import warnings
+
+        ready = [entry for entry in self._waiting if entry[2] in sys.modules]
+        self._waiting = [entry for entry in self._waiting if entry not in ready]
+        for action, message, _, category, module, line in reversed(ready):
+            warnings.filters.insert(0, (action, message, unpack(category), module, line))  # type: ignore[attr-defined]
+        warnings._filters_mutated()  # type: ignore[attr-defined]
+
+
+class Surroundings:
+    """Working directory, environment and ``sys.path`` as tasks shall find them.
+
+    Changes of the first two set a flag, so that looking after each task costs next to nothing. What the
+    initializer and the loading of a function change stays: ``keep`` is called after them.
+    """
+
+    def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
+        self._filters = WarningFilters(filters)
+        self.path: list[str] = []
+        self.touched: list[None] = []
+        """Not empty: somebody changed something, or this is a forked child."""
+        self._pid = os.getpid()
+        self._environ: dict[str, str] = {}
+        self._directory: int | None = None
+        for name in ("chdir", "fchdir", "putenv", "unsetenv"):
+            setattr(os, name, self._watched(getattr(os, name)))
+        os.register_at_fork(after_in_child=self._touch)
+        self.keep()
+
+    def keep(self) -> None:
+        """What there is now is what later tasks shall find."""
+        self._filters.apply()
+        self.path = list(sys.path)
+        self._environ = dict(os.environ)
+        if self._directory is not None:
+            os.close(self._directory)
+        try:
+            self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # deleted, or not ours to read
+            self._directory = None
+        self.touched.clear()
+
+    def put_back(self) -> None:
+        """Undo what a task changed. A forked child that came back from its task ends here."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+        if sys.path != self.path:
+            sys.path[:] = self.path
+        if self.touched:
+            for name in set(os.environ) - set(self._environ):
+                del os.environ[name]
+            for name, value in self._environ.items():
+                if os.environ.get(name) != value:
+                    os.environ[name] = value
+            if self._directory is not None:
+                os.fchdir(self._directory)
+            self.touched.clear()
+
+    def _touch(self) -> None:
+        self.touched.append(None)
+
+    def _watched(self, change: Callable[..., None]) -> Callable[..., None]:
+        def watched(*args: Any, **kwargs: Any) -> None:
+            self.touched.append(None)
+            change(*args, **kwargs)
+
+        watched.__name__ = change.__name__
+        watched.__doc__ = change.__doc__
+        return watched

@@ -1,0 +1,172 @@
+"""Functions, items and values made fit to travel between two processes, and unpacked at the other end.
+
+What can be imported by name travels as a reference (plain pickle); what belongs to the user's
+``__main__`` or is defined inside a function travels by value (cloudpickle), for no worker imports that
+module.
+"""
+
+from __future__ import annotations
+
+from _pickle import Unpickler, dumps, loads
+from _weakref import ref
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from functools import cache
+from io import BytesIO
+from mmap import mmap
+from types import CodeType
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+CLOUDPICKLE = "cloudpickle.cloudpickle"
+
+
+def pack(thing: object) -> bytes:
+    """The thing as bytes; raises whatever pickling it raises."""
+    try:
+        blob = dumps(thing, 5)
+    except Exception:
+        return _pack_by_value(thing)
+    # A reference into __main__ means another module at the other end.
+    return _pack_by_value(thing) if b"__main__" in blob else blob
+
+
+def _pack_by_value(thing: object) -> bytes:
+    file = BytesIO()
+    by_value_pickler()(file, 5).dump(thing)
+    return file.getvalue()
+
+
+@cache
+def by_value_pickler() -> Any:
+    """The class of cloudpickle's pickler, made late, because it takes 20 ms to import."""
+    from cloudpickle import Pickler, cloudpickle
+
+    def reduce_code(code: CodeType) -> Any:
+        # cloudpickle hides the file name, without which a traceback cannot show where an error is.
+        make, args = cloudpickle._code_reduce(code)
+        return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+
+    class ByValue(Pickler):  # type: ignore[misc]
+        dispatch_table = ChainMap({CodeType: reduce_code}, Pickler.dispatch_table)  # noqa: RUF012
+
+    return ByValue
+
+
+def unpack(blob: bytes | mmap) -> Any:
+    """What ``pack`` was given; raises whatever unpickling it raises."""
+    if blob.find(b"cloudpickle") < 0:
+        return loads(blob)
+    return _Unpacker(BytesIO(blob) if isinstance(blob, bytes) else blob).load()
+
+
+class _Unpacker(Unpickler):
+    """Leaves alone the classes that this process has, where cloudpickle would fill them anew.
+
+    A class that travels by value carries an id, by which cloudpickle finds the original. But it then
+    sets all attributes again, to copies: methods with other globals, counters at old values.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == CLOUDPICKLE and name in _CAREFUL:
+            return _CAREFUL[name]
+        return super().find_class(module, name)
+
+
+_empty: dict[int, ref[type]] = {}  # made here and not yet filled, by id: a class need not be hashable
+
+
+def _make_class(*spec: Any) -> type:
+    return _find_or_make("_make_skeleton_class", spec)
+
+
+def _make_enum(*spec: Any) -> type:
+    return _find_or_make("_make_skeleton_enum", spec)
+
+
+def _find_or_make(maker: str, spec: tuple[Any, ...]) -> type:
+    from cloudpickle import cloudpickle
+
+    tracker_id = spec[-2]  # both kinds end in (…, class_tracker_id, extra)
+    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
+    if known is not None:
+        return known
+    made: type = getattr(cloudpickle, maker)(*spec)
+    _empty[id(made)] = ref(made)
+    return made
+
+
+def _fill_class(cls: type, state: Any) -> type:
+    from cloudpickle import cloudpickle
+
+    waiting = _empty.pop(id(cls), None)
+    if waiting is not None and waiting() is cls:
+        cloudpickle._class_setstate(cls, state)
+    return cls
+
+
+_CAREFUL: dict[str, Callable[..., type]] = {
+    "_make_skeleton_class": _make_class,
+    "_make_skeleton_enum": _make_enum,
+    "_class_setstate": _fill_class,
+}
+
+
+def bind(
+    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
+) -> Callable[[Any], Any]:
+    """A job as a function of one item; the bare function itself where nothing is added to it."""
+    if fn is None:
+        return lambda call: call[0](*call[1], *args, **{**call[2], **kwargs})
+    if star:
+        return lambda item: fn(*item, *args, **kwargs)
+    if args or kwargs:
+        return lambda item: fn(item, *args, **kwargs)
+    return fn
+
+
+def pack_job(
+    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
+) -> bytes:
+    """The job as bytes; raises TypeError that names what cannot travel, and what to do instead."""
+    try:
+        return pack((fn, args, dict(kwargs), star))
+    except Exception as error:
+        name, culprit, cause = _find_culprit(fn, args, kwargs, error)
+        raise TypeError(
+            f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
+            f"({describe_error(cause)}); create it inside the task, or use executor='threads'"
+        ) from error
+
+
+def _find_culprit(
+    fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> tuple[str, object, BaseException]:
+    parts = {"fn": fn, **{f"args[{n}]": arg for n, arg in enumerate(args)}}
+    parts.update((f"kwargs[{name!r}]", arg) for name, arg in kwargs.items())
+    for name, part in parts.items():
+        try:
+            pack(part)
+        except Exception as cause:
+            return name, part, cause
+    return "fn with its args and kwargs", fn, error
+
+
+def describe(thing: object) -> str:
+    """A short text for messages; never raises, whatever the object's own methods do."""
+    name = getattr(thing, "__qualname__", None)
+    if isinstance(name, str):
+        return f"{getattr(thing, '__module__', '?')}.{name}"
+    kind = type(thing)
+    return f"an object of type {kind.__module__}.{kind.__qualname__}"
+
+
+def describe_error(error: BaseException) -> str:
+    """``Type: text`` of an error; never raises."""
+    try:
+        text = str(error)
+    except BaseException as worse:
+        text = f"<its text cannot be had: {type(worse).__name__}>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
