@@ -1,0 +1,378 @@
+"""A clock that is moved by hand and an executor that follows a script: hours of a run in a millisecond.
+
+``FakeClock`` stands still until it is moved. ``FakeExecutor`` keeps the contract of
+``parallelkit/_executors/_contract.py`` on such a clock: a task says by what it returns how its attempt
+goes (``Done``, ``Fail``, ``Hang``, ``Die``), and ``wait`` blocks nobody but jumps to the next event. A
+``wait`` that would never return is an error. ``FakeRun`` joins both to the real scheduler and loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
+
+from parallelkit._died import WorkerDied
+from parallelkit._errors import TaskTimeout
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
+from parallelkit._intake import Intake, Portion, Shape
+from parallelkit._ledger import Facts, Ledger
+from parallelkit._loop import DirectSource, Interrupt, Loop, Window
+from parallelkit._outcomes import Outcome
+from parallelkit._results import Results
+from parallelkit._scheduler import Scheduler
+
+
+class FakeClock:
+    """Stands where ``time.monotonic`` stands, and moves only when it is told to.
+
+    Call it for the instant. ``advance`` moves it by seconds, ``jump`` to an instant; both do what was
+    asked for by ``call_at`` on the way, each at its own instant. It never goes back.
+
+    >>> clock = FakeClock()
+    >>> clock.call_at(2, lambda: print("it is", clock()))
+    >>> clock.advance(5)
+    it is 2.0
+    >>> clock()
+    5.0
+
+    Not for use by several threads at once.
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = float(now)
+        self._calls: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = (
+            count()
+        )  # calls at the same instant are made in the order in which they were asked for
+
+    def __call__(self) -> float:
+        return self._now
+
+    def __repr__(self) -> str:
+        return f"FakeClock({self._now:g})"
+
+    def advance(self, seconds: float) -> None:
+        """Move on by so many seconds; ValueError for fewer than none."""
+        self.jump(self._now + seconds)
+
+    def jump(self, instant: float) -> None:
+        """Move on to an instant; ValueError for one that is past."""
+        if not instant >= self._now:
+            raise ValueError(f"instant must not be before {self._now:g}, got {instant!r}")
+        while self._calls and self._calls[0][0] <= instant:
+            at, _, call = heappop(self._calls)
+            self._now = max(self._now, at)
+            call()
+        self._now = max(self._now, instant)  # a call may have moved the clock further
+
+    def call_at(self, instant: float, call: Callable[[], object]) -> None:
+        """Have something done when the clock comes to an instant; at the next move, if that is past."""
+        heappush(self._calls, (float(instant), next(self._numbers), call))
+
+    def next_call_at(self) -> float | None:
+        """The instant of the next call that was asked for, or None."""
+        return self._calls[0][0] if self._calls else None
+
+
+# How an attempt goes: what a task returns to a FakeExecutor. Anything else is Done at once.
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The attempt gives a value, ``after`` so many seconds."""
+
+    value: Any = None
+    after: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The attempt raises. ``final``: another try could not help."""
+
+    error: BaseException
+    after: float = 0.0
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """The attempt never ends by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Die:
+    """The attempt's worker exits; another takes its slot at once."""
+
+    exitcode: int = 1
+    after: float = 0.0
+
+
+Step = Done | Fail | Hang | Die
+
+
+class Script:
+    """A task function that goes by a script: for each item its step, or its steps attempt by attempt.
+
+    An item that is not in the script gives itself at once. An attempt more than there are steps is an
+    AssertionError. ``calls`` lists the items in the order in which their attempts began.
+
+    >>> script = Script({"a": [Fail(OSError()), Done(1)]})
+    >>> script("a"), script("a"), script("b")
+    (Fail(error=OSError(), after=0.0, final=False), Done(value=1, after=0.0), 'b')
+    """
+
+    def __init__(self, steps: Mapping[Any, Step | Sequence[Step]] | None = None) -> None:
+        self.calls: list[Any] = []
+        self._left = {
+            item: deque(its if isinstance(its, Sequence) else (its,)) for item, its in (steps or {}).items()
+        }
+
+    def __call__(self, item: Any) -> Any:
+        self.calls.append(item)
+        if item not in self._left:
+            return item
+        assert self._left[item], f"the script foresees no further attempt of {item!r}"
+        return self._left[item].popleft()
+
+    @property
+    def left(self) -> dict[Any, list[Step]]:
+        """The steps that were not taken."""
+        return {item: list(steps) for item, steps in self._left.items() if steps}
+
+
+class FakeExecutor:
+    """An executor in no time: attempts begin, end, fail, die and overrun their timeouts by a ``FakeClock``.
+
+    ``ahead``: how many tickets a port takes beyond the free slots, as if workers were fed in batches
+    (a job that is ``exact`` gets none). ``widest`` is the most that ever ran at once.
+    """
+
+    def __init__(self, clock: FakeClock, max_workers: int = 2, *, ahead: float = math.inf) -> None:
+        self.clock = clock
+        self.max_workers = max_workers
+        self.ahead = ahead
+        self.ports: list[FakePort] = []
+        self.running: list[_Run] = []
+        self.widest = 0
+        self._pids = count(1)
+
+    def open(self, job: Job) -> FakePort:
+        """A new port."""
+        port = FakePort(self, job)
+        self.ports.append(port)
+        return port
+
+    def close(self) -> None:
+        """End all that runs."""
+        for port in tuple(self.ports):
+            port.close()
+
+    def catch_up(self) -> None:
+        """Let happen, in order, what happens until now: attempts end, and queued ones take their slots."""
+        while self.running:
+            first = min(self.running, key=lambda run: run.ends_at)
+            if first.ends_at > self.clock():
+                return
+            self.running.remove(first)
+            first.port.report(first.end)
+            self.fill(first.ends_at)
+
+    def fill(self, now: float) -> None:
+        """Begin what is queued while there are slots; ports take turns."""
+        while len(self.running) < self.max_workers:
+            port = next((port for port in self.ports if port.queue), None)
+            if port is None:
+                return
+            self.ports.remove(port)
+            self.ports.append(port)
+            self.running.append(self._begin(port, port.queue.popleft(), now))
+            self.widest = max(self.widest, len(self.running))
+
+    def _begin(self, port: FakePort, ticket: Ticket, now: float) -> _Run:
+        taken = {run.worker for run in self.running}
+        worker = next(name for name in map("fake {}".format, count(1)) if name not in taken)
+        index, number, _, limit = ticket
+        step = port.step_of(ticket)
+        ends_at = math.inf if isinstance(step, Hang) else now + step.after
+        if limit is not None and ends_at > now + limit:  # what ends at the very limit is in time
+            error = TaskTimeout(f"attempt {number} ran longer than its timeout of {limit:g} s")
+            return _Run(port, now, worker, Ended(index, error, "", now, now + limit, worker))
+        return _Run(port, now, worker, self._end_of(step, index, now, ends_at, worker))
+
+    def _end_of(self, step: Step, index: int, now: float, ends_at: float, worker: str) -> Block | Ended:
+        match step:
+            case Done(value):
+                return Block((index,), (value,), (now,), (ends_at,), (worker,))
+            case Fail(error, _, final):
+                return Ended(index, error, "", now, ends_at, worker, None, final)
+            case Die(exitcode):
+                died = WorkerDied.from_status(exitcode, next(self._pids))
+                return Ended(index, died, "", now, ends_at, worker)
+            case Hang():
+                return Ended(index, AssertionError("a hanging task ended"), "", now, ends_at, worker)
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An attempt that runs, and how it will end."""
+
+    port: FakePort
+    started: float
+    worker: str
+    end: Block | Ended
+
+    @property
+    def index(self) -> int:
+        return self.end.indices[0] if isinstance(self.end, Block) else self.end.index
+
+    @property
+    def ends_at(self) -> float:
+        return self.end.ended[0] if isinstance(self.end, Block) else self.end.ended
+
+
+class FakePort:
+    """A run's end of a ``FakeExecutor``. ``waits`` counts the calls of ``wait``."""
+
+    def __init__(self, executor: FakeExecutor, job: Job) -> None:
+        self.failure: Exception | None = None
+        self.queue: deque[Ticket] = deque()
+        self.waits = 0
+        self.closed = False
+        self._executor = executor
+        self._call = call_with(job)
+        self._ahead = 0 if job.exact else executor.ahead
+        self._events: list[Block | Ended] = []
+        self._woken = False
+
+    def step_of(self, ticket: Ticket) -> Step:
+        """How an attempt goes."""
+        try:
+            step = self._call(ticket[2])
+        except BaseException as error:
+            return Fail(error)
+        return step if isinstance(step, Step) else Done(step)
+
+    def report(self, end: Block | Ended) -> None:
+        """An attempt has ended."""
+        self._events.append(end)
+
+    def room(self) -> int:
+        self._executor.catch_up()
+        free = self._executor.max_workers - len(self._executor.running)
+        return int(min(max(0, free + self._ahead - len(self.queue)), 10**9))
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        assert not self.closed, "a ticket came after the close"
+        assert len(tickets) <= self.room(), "more tickets came than there was room for"
+        self.queue.extend(tickets)
+        self._executor.fill(self._executor.clock())
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        self.waits += 1
+        clock = self._executor.clock
+        while True:
+            self._executor.catch_up()
+            if self._events or self._woken or self.failure is not None:
+                break
+            if until is not None and clock() >= until:
+                break
+            clock.jump(self._next_instant(until))
+        self._woken = False
+        return self._drain()
+
+    def _next_instant(self, until: float | None) -> float:
+        ends = [run.ends_at for run in self._executor.running]
+        instants = [at for at in (until, self._executor.clock.next_call_at(), *ends) if at is not None]
+        soonest = min(instants, default=math.inf)
+        assert soonest < math.inf, (
+            "this wait would never return: nothing ends, and nobody was asked to wake it"
+        )
+        return soonest
+
+    def _drain(self) -> list[Block | Ended]:
+        """All that has ended, the successes in one block."""
+        done = [event for event in self._events if isinstance(event, Block)]
+        lost = [event for event in self._events if isinstance(event, Ended)]
+        self._events.clear()
+        columns = zip(*(tuple(column[0] for column in block) for block in done), strict=True)
+        return [*([Block(*columns)] if done else []), *lost]
+
+    def running(self) -> list[tuple[int, float, str]]:
+        self._executor.catch_up()
+        return [(run.index, run.started, run.worker) for run in self._executor.running if run.port is self]
+
+    def wake(self) -> None:
+        self._woken = True
+
+    def fail(self, error: Exception) -> None:
+        """From now on nothing can run here any more."""
+        self.failure = error
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self._executor.catch_up()
+        self.closed = True
+        self.queue.clear()
+        self._executor.running = [run for run in self._executor.running if run.port is not self]
+        self._executor.ports.remove(self)
+        self._executor.fill(self._executor.clock())
+
+
+class FakeRun:
+    """A run of the real scheduler and loop, on a ``FakeClock`` and a ``FakeExecutor``.
+
+    ``options`` are those of the ``Scheduler``. Nothing happens before ``drive``.
+
+    >>> from parallelkit import Retry
+    >>> script = Script({"a": [Fail(OSError(), after=2), Done(1, after=3)]})
+    >>> run = FakeRun(script, ["a"], policy=Retry(1, delay=0)).drive()
+    >>> run.clock(), run.results[0]
+    (5.0, 1)
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        workers: int = 2,
+        ahead: float = math.inf,
+        buffersize: int | None = None,
+        clock: FakeClock | None = None,
+        **options: Any,
+    ) -> None:
+        self.clock = clock or FakeClock()
+        self.executor = FakeExecutor(self.clock, workers, ahead=ahead)
+        self.port = self.executor.open(Job(fn))
+        self.ledger = Ledger(Facts(began_at=self.clock()))
+        self.intake = Intake(items, Shape())
+        self.interrupt = Interrupt(self.port.wake)
+        self.scheduler = Scheduler(self.ledger, **options)
+        source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)
+        self.loop = Loop(self.scheduler, self.port, source, self.clock)
+        self.loop.interrupt = self.interrupt
+
+    def _admit(self, portion: Portion) -> None:
+        self.ledger.admit(portion.keys, len(portion.items), self.clock())
+
+    def drive(self) -> FakeRun:
+        """Run to the end."""
+        self.loop.drive()
+        self.ledger.facts.ended_at = self.clock()
+        return self
+
+    @property
+    def results(self) -> Results[Any, Any]:
+        """What has become of all that was admitted."""
+        return Results(self.ledger)
+
+    @property
+    def outcomes(self) -> list[Outcome[Any, Any]]:
+        """The outcomes in input order."""
+        return list(self.ledger.outcomes())

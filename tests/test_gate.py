@@ -1,0 +1,187 @@
+"""The gate on which everything waits: nothing that was opened is ever slept through."""
+
+import signal
+import sys
+import threading
+from collections import deque
+from itertools import count
+from time import monotonic
+
+import pytest
+
+from parallelkit._executors._gate import Gate
+
+LONG = 30  # seconds: a wait that takes so long has lost its wake-up
+
+
+def nothing():
+    return False
+
+
+@pytest.fixture
+def restless():
+    """Threads take turns a thousand times as often as they would."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_no_wake_up_is_lost(restless):
+    """However putting and waiting interleave, the waiter sees every item, and sleeps for none that is there."""
+    gate, items, senders, each = Gate(), deque(), 4, 5_000
+
+    def send():
+        for number in range(each):
+            items.append(number)
+            gate.open()
+
+    threads = [threading.Thread(target=send) for _ in range(senders)]
+    for thread in threads:
+        thread.start()
+    seen = 0
+    while seen < senders * each:
+        if items:
+            items.popleft()
+            seen += 1
+        else:
+            assert gate.wait(lambda: items, LONG), f"slept although {len(items)} items were there"
+    for thread in threads:
+        thread.join()
+
+
+def test_no_wake_up_is_lost_between_two_that_answer_each_other(restless):
+    """Two threads that hand a ball to and fro, each blocked while the other has it, never both sleep."""
+    gates, ball, rounds = (Gate(), Gate()), [0], 5_000
+    lost = []
+
+    def play(me):
+        while ball[0] < rounds:
+            if ball[0] % 2 == me:
+                ball[0] += 1
+                gates[1 - me].open()
+            elif not gates[me].wait(lambda: ball[0] % 2 == me or ball[0] >= rounds, LONG):
+                lost.append(me)
+                return
+
+    threads = [threading.Thread(target=play, args=(me,)) for me in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ([], rounds) == (lost, ball[0])
+
+
+def test_no_wake_up_is_lost_when_the_wait_runs_out_at_that_moment(restless):
+    """A wait whose time runs out while somebody opens leaves the gate as good as new for the next."""
+    gate, end = Gate(), threading.Event()
+
+    def open_again_and_again():
+        while not end.is_set():
+            gate.open()
+
+    opener = threading.Thread(target=open_again_and_again)
+    opener.start()
+    try:
+        for pause in range(2_000):
+            gate.wait(nothing, pause % 5 * 1e-5)
+    finally:
+        end.set()
+        opener.join()
+    assert not gate.wait(nothing, 0.0)
+    assert not gate.wait(nothing, 0.001)
+
+
+def test_what_is_ready_is_not_waited_for():
+    """Where there is news already, the wait returns at once and leaves nothing behind."""
+    gate = Gate()
+    assert gate.wait(lambda: True)
+    assert not gate.wait(nothing, 0.0)
+
+
+def test_an_opening_that_comes_while_the_waiter_looks_is_used_up():
+    """Whoever opens between the laying down of the token and the look does not open the next wait."""
+    gate = Gate()
+    assert gate.wait(lambda: gate.open() or True)
+    assert not gate.wait(nothing, 0.0)
+
+
+def test_opening_without_a_waiter_is_not_remembered():
+    """A gate is no counter: what was opened before the wait must be seen by its condition."""
+    gate = Gate()
+    gate.open()
+    gate.open()
+    assert not gate.wait(nothing, 0.0)
+
+
+def test_a_wait_ends_in_its_time():
+    """A wait that nobody ends returns False after its time, and not before."""
+    gate, began = Gate(), monotonic()
+    assert not gate.wait(nothing, 0.02)
+    assert monotonic() - began >= 0.02
+
+
+@pytest.mark.parametrize("timeout", [-1.0, -0.0])
+def test_a_time_that_is_past_does_not_block(timeout):
+    """A timeout below zero, as one late for its instant computes it, means not at all."""
+    assert not Gate().wait(nothing, timeout)
+
+
+def test_a_very_long_time_is_taken():
+    """A timeout beyond what a lock can take, infinity too, waits until somebody opens."""
+    gate, laid_down = Gate(), threading.Event()
+
+    def ready():
+        laid_down.set()  # after the token: whoever opens from now on finds it
+
+    opener = threading.Thread(target=lambda: (laid_down.wait(), gate.open()))
+    opener.start()
+    assert gate.wait(ready, float("inf"))
+    opener.join()
+
+
+def test_a_signal_handler_may_open():
+    """A handler that opens the gate at which its own thread waits lets it through."""
+    gate, woken = Gate(), []
+
+    def handle(signum, frame):
+        woken.append(signum)
+        gate.open()
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.005)
+    try:
+        assert gate.wait(lambda: woken, LONG)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert [signal.SIGALRM] == woken
+
+
+def test_a_signal_handler_that_raises_leaves_the_gate_whole():
+    """After an exception has broken through a wait, the next wait blocks, and is woken, as ever."""
+
+    def handle(signum, frame):
+        raise InterruptedError
+
+    gate, numbers = Gate(), count()
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        for _ in range(3):
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            with pytest.raises(InterruptedError):
+                gate.wait(nothing, LONG)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not gate.wait(nothing, 0.0)
+
+    laid_down = threading.Event()
+
+    def ready():
+        laid_down.set()
+        next(numbers)
+
+    opener = threading.Thread(target=lambda: (laid_down.wait(), gate.open()))
+    opener.start()
+    assert gate.wait(ready, LONG)
+    opener.join()
+    assert 1 == next(numbers)
