@@ -58,7 +58,7 @@ results = run_parallel(
     key=str,
     executor="processes",
     timeout=3,
-    progress={"desc": "  count", "unit": "file", "mininterval": 0.5, "disable": False},
+    progress={"desc": "  count", "unit": "file", "mininterval": 1, "disable": False},
 )
 
 failures = {name: type(failure.error).__name__ for name, failure in results.failures.items()}

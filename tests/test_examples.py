@@ -1,0 +1,52 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# What must stand in the output of each. Times are left out.
+EXPECTED = {
+    "product_research": [
+        "{'rating': 4.0, 'threads': ['Worth it?', 'It leaks'], 'videos': None, 'price': 189.5, 'verdict': 'buy'}",
+        "videos: attempt 1 ran longer than its timeout of 1 s",
+        "7 calls in 1.",
+    ],
+    "cpu_sweep": [
+        "1 people a minute      –   0.33   0.05   0.01",
+        "2 people a minute, 2 counters: the queue grows for ever",
+    ],
+    "legacy_for_loop": [
+        "nothing, as one account failed: integer division or modulo by zero",
+        "no balance for A-013: integer division or modulo by zero",
+        "39 of 40 balances",
+    ],
+    "threadpoolexecutor_replaced": [
+        "db-2 is up",
+        "db-3: attempt 1 ran longer than its timeout of 0.2 s",
+        "db-4 is up",
+    ],
+}
+SLOW = {"product_research", "cpu_sweep"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXPECTED]
+)
+def test_example_prints_what_it_promises(name):
+    """Each example ends by itself and without a word on stderr, and its output is right."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / f"{name}.py"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert (0, "") == (run.returncode, run.stderr)
+    assert [] == [line for line in EXPECTED[name] if line not in run.stdout]
+
+
+def test_every_example_is_run():
+    """No example is without a test; ``web_stand_in`` is a part of one."""
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*EXPECTED, "web_stand_in"}
