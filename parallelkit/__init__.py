@@ -19,6 +19,7 @@ from parallelkit._errors import (
     TaskFailures,
     TaskTimeout,
 )
+from parallelkit._limits import ConcurrencyLimit, RateLimit
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 from parallelkit._results import Results
 from parallelkit._retry import Retry
@@ -33,11 +34,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "ConcurrencyLimit",
     "Failure",
     "InputError",
     "Outcome",
     "ParallelKitError",
     "ProcessExecutor",
+    "RateLimit",
     "RemoteError",
     "Results",
     "Retry",

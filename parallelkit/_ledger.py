@@ -6,13 +6,12 @@ a million of them take 224 MiB as objects and a quarter of that as columns.
 
 from __future__ import annotations
 
-import traceback
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parallelkit._errors import TaskCancelled
+from parallelkit._lost import Lost, cancelled, failure, with_text
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 
 
@@ -25,39 +24,35 @@ class _Mark:
     def __reduce__(self) -> str:
         return self.name
 
+    __repr__ = __reduce__
 
+
+UNSET: Any = _Mark("UNSET")  # an argument that was not given
 OPEN = _Mark("OPEN")  # admitted, not settled
 FAILED = _Mark("FAILED")  # see Ledger.failed
 CANCELLED = _Mark("CANCELLED")  # see Ledger.cancelled
 
 
 @dataclass(slots=True)
-class Lost:
-    """One attempt that gave no value; ``number`` counts the task's attempts, this one included.
-
-    ``error`` is None for an attempt that was cut off by the stop of the run.
-    """
-
-    error: BaseException | None
-    number: int
-    started: float | None
-    ended: float
-    worker: str | None
-    text: str = ""
-    stack: str | None = None
-
-
-@dataclass(slots=True)
 class Facts:
-    """What the report wants to know of a run beside its outcomes. Instants as the clock gives them."""
+    """What the report wants to know of a run beside its outcomes. Instants as the clock gives them.
+
+    ``cpu_seconds`` is the processor time of this process during the run, ``worker_cpu_seconds`` that
+    of its worker threads alone (None where nobody measured it). ``input_seconds`` went into reading
+    the input, ``travel_seconds`` into pickling and unpickling, in the parent and in the workers.
+    """
 
     executor: str = "threads"
     max_workers: int = 1
     began_at: float = 0.0
     ended_at: float = 0.0
+    cpus: int = 1
     cpu_seconds: float = 0.0
+    worker_cpu_seconds: float | None = None
+    input_seconds: float = 0.0
+    travel_seconds: float = 0.0
+    timeout: float | None = None
     timeouts_enforced: bool = True
-    abandoned: int = 0
 
 
 @dataclass(slots=True)
@@ -78,6 +73,7 @@ class Ledger:
     parents: dict[int, Any] = field(default_factory=dict)
     completion: array[int] | None = None
     stopped: str | None = None
+    settled: list[int] | None = None  # since somebody last asked (``then``)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -92,7 +88,7 @@ class Ledger:
         if keys is not None and self.keys is None and keys != range(first, first + count):
             self.keys = list(range(first))
         if self.keys is not None:
-            self.keys.extend(range(first, first + count) if keys is None else keys)
+            self.keys.extend(range(first, first + count) if keys is None else numbered(keys, first))
         self.values.extend([OPEN] * count)
         self.workers.extend([None] * count)
         self.queued.extend([now] * count)
@@ -122,8 +118,22 @@ class Ledger:
                 self.started[index] = start
                 self.ended[index] = stop
                 self.workers[index] = worker
+        self._note_settled(indices)
+
+    def _note_settled(self, indices: Sequence[int]) -> None:
         if self.completion is not None:
             self.completion.extend(indices)
+        if self.settled is not None:
+            self.settled.extend(indices)
+
+    def keep_settled(self) -> None:
+        """From now on, have what is settled at hand for ``then``."""
+        self.settled = []
+
+    def take_settled(self) -> list[Outcome[Any, Any]]:
+        """The outcomes settled since the last call."""
+        settled, self.settled = self.settled or [], []
+        return [self.outcome(index) for index in settled]
 
     def succeed_again(self, index: int, number: int) -> None:
         """Note that a success needed more than one attempt."""
@@ -133,8 +143,7 @@ class Ledger:
         """Settle a failure for good."""
         self.values[index] = FAILED
         self.failed[index] = lost
-        if self.completion is not None:
-            self.completion.append(index)
+        self._note_settled((index,))
 
     def try_again(self, index: int, lost: Lost) -> None:
         """Log an attempt that failed and is not the last."""
@@ -181,6 +190,7 @@ class Ledger:
         """Every execution there was, by the time it started; what never began comes last."""
         log = [self._attempt(index, lost) for index, lost in self.tried]
         log += [self._attempt(index, lost) for index, lost in self.failed.items()]
+        log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
         began, retried = self.facts.began_at, self.retried
         for index, value in enumerate(self.values):
             if not isinstance(value, _Mark):
@@ -189,6 +199,14 @@ class Ledger:
                 worker, number = self.workers[index], retried.get(index, 1)
                 log.append(Attempt(self.key(index), index, number, start - began, duration, worker, None))
         return sorted(log, key=_start_of)
+
+    def cut_off(self) -> Iterator[tuple[int, Lost]]:
+        """The attempts that were running when the run stopped, with their tasks."""
+        known = {(index, lost.number) for index, lost in self.tried}
+        for index, last in self.cancelled.items():
+            # The last attempt of a task that was waiting for its next one is in the log already.
+            if last is not None and last.started is not None and (index, last.number) not in known:
+                yield index, last
 
     def sealed(self) -> Ledger:
         """A copy fit to be pickled: tracebacks as text, since the objects do not travel."""
@@ -204,54 +222,9 @@ class Ledger:
         return Attempt(self.key(index), index, lost.number, at, duration, lost.worker, lost.error)
 
 
-def failure(
-    key: Any, index: int, lost: Lost, queued: float, began: float, parent: Any = None
-) -> Failure[Any]:
-    """A ``Failure`` from what was noted of the last attempt."""
-    start = lost.started
-    assert lost.error is not None, "an attempt that was cut off is wrapped by cancelled() first"
-    return Failure(
-        key=key,
-        index=index,
-        error=lost.error,
-        attempts=lost.number,
-        queued_at=queued - began,
-        started_at=None if start is None else start - began,
-        duration=0.0 if start is None else lost.ended - start,
-        worker=lost.worker,
-        parent=parent,
-        traceback=lost.text or as_text(lost.error),
-        stack=lost.stack,
-    )
-
-
-def cancelled(reason: str | None, last: Lost | None) -> Lost:
-    """What is noted of a task that was not done when the run stopped."""
-    error = TaskCancelled(f"the run was stopped before this task was done: {reason}")
-    if last is None:
-        return Lost(error, 0, None, 0.0, None)
-    error.__cause__ = last.error
-    return Lost(error, last.number, last.started, last.ended, last.worker, last.text, last.stack)
-
-
-def cut_off(started: float, now: float, worker: str, before: Lost | None) -> Lost:
-    """What is noted of an attempt that was running when the run stopped."""
-    if before is None:
-        return Lost(None, 1, started, now, worker)
-    return Lost(before.error, before.number + 1, started, now, worker, before.text)
-
-
-def with_text(lost: Lost) -> Lost:
-    """The same with its traceback as text."""
-    return lost if lost.text or lost.error is None else replace(lost, text=as_text(lost.error))
-
-
-def as_text(error: BaseException) -> str:
-    """The traceback of an error as text; an error whose own ``__str__`` fails is named by its type."""
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception as broken:
-        return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})\n"
+def numbered(keys: Iterable[Any], first: int) -> list[Any]:
+    """The keys, with the index of the task in place of those that were not given."""
+    return [index if key is UNSET else key for index, key in enumerate(keys, first)]
 
 
 def _start_of(attempt: Attempt[Any]) -> float:

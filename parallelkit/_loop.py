@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Protocol
 
 from parallelkit._executors._contract import Port
+from parallelkit._intake import Intake, Portion
 from parallelkit._progress import Silent
 from parallelkit._scheduler import Scheduler
-from parallelkit._tasks import Intake, Portion
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 10_000  # how far the default window grows with what is done
@@ -126,6 +126,7 @@ class Loop:
     bar: Silent = field(default_factory=Silent)
     total: Callable[[], int | None] = lambda: None
     interrupt: Interrupt = field(default_factory=Interrupt)
+    grow: Callable[[], None] = lambda: None  # makes new tasks of what has just been settled
     asked: str | None = None  # why somebody else wants the run to stop
 
     def drive(self) -> None:
@@ -138,14 +139,21 @@ class Loop:
         scheduler, port = self.scheduler, self.port
         portion = self.source.next(scheduler.settled)
         if portion is not None:
-            scheduler.admit(portion.items, portion.own)
+            self.admit(portion)
+        if scheduler.wants_starts:
+            scheduler.begun(port.running())
         port.start(scheduler.start_due(self.clock(), port.room()))
         if not scheduler.open and self.source.exhausted:
             return False
         scheduler.finish(port.wait(self._until(portion is not None)), self.clock())
+        self.grow()
         self.show()
         self._obey()
         return scheduler.stopped is None
+
+    def admit(self, portion: Portion) -> None:
+        """New tasks, of the input or of ``then``."""
+        self.scheduler.admit(portion.items, portion.own, portion.traits)
 
     def _until(self, reading: bool) -> float | None:
         """When to come back at the latest: at once where there may be more to read."""

@@ -8,6 +8,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+from parallelkit._limits import Limit, as_limits
+from parallelkit._outcomes import Outcome
 from parallelkit._retry import RetryPolicy, as_policy
 from parallelkit._tasks import check_timeout
 
@@ -25,6 +27,9 @@ class RunOptions(TypedDict, total=False):
     timeout: float | None
     run_timeout: float | None
     retries: Any
+    limits: Any
+    priority: Callable[[Any], float] | None
+    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None
     on_error: Literal["collect", "raise"]
     max_failures: float | None
     order: Literal["input", "key", "completion"]
@@ -45,6 +50,9 @@ class Checked:
     timeout: float | None = None
     run_timeout: float | None = None
     policy: RetryPolicy | None = None
+    limits: tuple[Limit, ...] = ()
+    priority: Callable[[Any], float] | None = None
+    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None = None
     on_error: str = "collect"
     max_failures: float | None = None
     order: str = "input"
@@ -65,11 +73,13 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     for name in ("timeout", "run_timeout"):
         check_timeout(name, given.get(name))
     _check_max_failures(given.get("max_failures"))
-    if given.get("key") is not None and not callable(given["key"]):
-        raise TypeError(f"key must be callable, got {given['key']!r}")
+    for name in ("key", "priority", "then"):
+        if given.get(name) is not None and not callable(given[name]):
+            raise TypeError(f"{name} must be callable, got {given[name]!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):
         raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {given['progress']!r}")
     given["args"], given["kwargs"] = _check_arguments(given.get("args", ()), given.get("kwargs"))
+    given["limits"] = as_limits(given.get("limits"))
     given["policy"] = as_policy(given.pop("retries", 0))
     return Checked(**given)
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from parallelkit._errors import InputError, RunInterrupted
+from parallelkit._errors import RunInterrupted
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
-from parallelkit._ledger import Facts, Ledger, cancelled, failure
+from parallelkit._growth import Growth
+from parallelkit._intake import Intake, Portion, Shape, check_keys
+from parallelkit._ledger import UNSET, Facts, Ledger
 from parallelkit._loop import DirectSource, Interrupt, Loop, Source, Window, catch_interrupt
+from parallelkit._lost import cancelled, failure
 from parallelkit._options import Checked, check_options
 from parallelkit._outcomes import Outcome
 from parallelkit._progress import open_bar
+from parallelkit._ready import Gated
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
 from parallelkit._stream import HandedSource, Outbox, Stream, ledger_of, stepwise
-from parallelkit._tasks import UNSET, Intake, Portion
+from parallelkit._tasks import Task
 
 
 @dataclass(slots=True)
@@ -30,7 +34,7 @@ class Plan:
     options: Checked
     fn: Callable[..., Any] | None
     intake: Intake
-    stop_note: str = ""
+    growth: Growth | None = None
     ledger: Ledger = field(default_factory=Ledger)
 
     @classmethod
@@ -41,21 +45,13 @@ class Plan:
             raise ValueError("order must be 'input' or 'completion' for a stream, got 'key'")
         tasks = items is UNSET
         source = fn if tasks else items
-        if tasks and callable(fn):
-            raise TypeError(f"items must be given together with a function, got only {fn!r}")
-        if not tasks and isinstance(fn, Mapping):
-            raise TypeError(
-                "items must not be given together with a mapping of tasks, which holds all there is to do"
-            )
-        if not tasks and not callable(fn):
-            raise TypeError(f"fn must be callable, got {fn!r}")
-        if not isinstance(source, Iterable):
-            raise TypeError(f"{'tasks' if tasks else 'items'} must be iterable, got {source!r}")
-        intake = Intake(source, key=checked.key, tasks=tasks)
-        plan = cls(checked, None if tasks else fn, intake)
-        if checked.order == "key" and intake.sized_keys is not None:
-            check_sortable(intake.sized_keys)
-        return plan
+        check_form(fn, items)
+        intake = Intake(source, shape_of(checked, None if tasks else fn, source))
+        if checked.order == "key" and intake.keys is not None:
+            check_keys(intake.keys)
+        return cls(checked, None if tasks or checked.then is not None else fn, intake)
+
+    # Collected runs.
 
     def collect(self) -> Results[Any, Any]:
         """Run to the end, or to the stop, and return or raise what has become of it."""
@@ -72,9 +68,10 @@ class Plan:
         self.ledger = self._open_ledger(engine)
         port = engine.open(self._job(self.ledger.key))
         interrupt.wake = port.wake
-        source = DirectSource(self.intake, self._window(engine), interrupt, self._admit)
+        source = DirectSource(self.intake, self._window(engine), interrupt, self._enter)
         loop = self._loop(self.ledger, self.ledger.key, port, source)
         loop.interrupt = interrupt
+        self._let_grow(loop, self.ledger, self._enter)
         interrupted = False
         try:
             loop.drive()
@@ -95,33 +92,11 @@ class Plan:
         completion = array("q") if self.options.order == "completion" else None
         return Ledger(facts, completion=completion)
 
-    def _job(self, key: Callable[[int], Any], exact: bool = False) -> Job:
-        options = self.options
-        return Job(
-            self.fn, options.args, options.kwargs, options.star, exact, lambda index: label(key(index))
-        )
-
-    def _loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
-        options, now = self.options, time.monotonic()
-        scheduler = Scheduler(
-            book,
-            label=lambda index: label(key(index)),
-            timeout=options.timeout,
-            policy=options.policy,
-            end_at=None if options.run_timeout is None else now + options.run_timeout,
-            end_reason=f"run_timeout of {options.run_timeout:g} s" if options.run_timeout is not None else "",
-            raise_first=options.on_error == "raise",
-            max_failures=options.max_failures,
-        )
-        return Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
-
-    def _total(self) -> int | None:
-        return self.intake.read_so_far if self.intake.exhausted else self.intake.size
-
-    def _window(self, engine: Engine) -> Window:
-        return Window(engine.max_workers, self.options.buffersize)
-
-    def _admit(self, portion: Portion) -> None:
+    def _enter(self, portion: Portion) -> None:
+        """Tasks just read, or made by ``then``, get their rows in the ledger."""
+        if portion.parent is not None:
+            indices = range(len(self.ledger), len(self.ledger) + len(portion.items))
+            self.ledger.parents.update(dict.fromkeys(indices, portion.parent))
         self.ledger.admit(portion.keys, len(portion.items), time.monotonic())
 
     def _conclude(self, loop: Loop, interrupted: bool) -> Results[Any, Any]:
@@ -147,15 +122,16 @@ class Plan:
         return range(self.intake.read_so_far, size if size is not None and error is None else 0)
 
     def _unread_keys(self) -> Sequence[Any]:
-        keys, unread = self.intake.sized_keys, self._unread()
-        return unread if keys is None else keys[unread.start : unread.stop]
+        keys, unread = self.intake.keys, self._unread()
+        return [UNSET] * len(unread) if keys is None else keys[unread.start : unread.stop]
 
     def _cancel_rest(self) -> None:
         """Sized input: what had not been read gets its outcome too. Any other is closed."""
-        unread = self._unread()
+        unread, first = self._unread(), len(self.ledger)
         if unread:
-            self.ledger.admit(self._unread_keys(), len(unread), time.monotonic())
-            self.ledger.cancel(unread, {})
+            keys = None if self.intake.keys is None else self._unread_keys()
+            self.ledger.admit(keys, len(unread), time.monotonic())
+            self.ledger.cancel(range(first, first + len(unread)), {})
         self.intake.close()
 
     def _in_order(self) -> Results[Any, Any]:
@@ -166,9 +142,10 @@ class Plan:
         try:
             return Results(self.ledger, sorted_by_key(self.ledger))
         except TypeError as error:
-            self.intake.error = InputError("order='key' needs keys that can be compared with each other")
-            self.intake.error.__cause__ = error
+            self.intake.fail("order='key' needs keys that can be compared with each other", error)
             return Results(self.ledger)
+
+    # Streams.
 
     def stream(self) -> Iterator[Outcome[Any, Any]]:
         """The generator of ``iter_parallel``; its body runs from the first ``next()`` on."""
@@ -177,18 +154,17 @@ class Plan:
     def _stream(self, engine: Engine, owned: bool) -> Iterator[Outcome[Any, Any]]:
         outbox = Outbox(time.monotonic(), self.options.order == "input")
         port = engine.open(self._job(outbox.key))
-        source = HandedSource(outbox)
+        source, window = HandedSource(outbox), self._window(engine)
         loop = self._loop(outbox, outbox.key, port, source)
-        stream = Stream(loop, source, outbox, self.intake, self._window(engine))
+        self._let_grow(loop, outbox, outbox.enter)
+        stream = Stream(loop, source, outbox, self.intake, window)
         try:
             if self.options.executor == "inline":
-                loop.source = DirectSource(
-                    self.intake, self._window(engine), Interrupt(), outbox.admit_portion
-                )
+                loop.source = DirectSource(self.intake, window, Interrupt(), outbox.enter)
                 yield from stepwise(loop, outbox)
             else:
                 yield from stream.outcomes()
-            yield from self._last_of(loop, outbox)
+            yield from self._last_of(loop)
         except KeyboardInterrupt:
             stream.close("interrupted (Ctrl-C)")
             results = Results[Any, Any](ledger_of(stream.rest(), time.monotonic()))
@@ -201,7 +177,7 @@ class Plan:
             if owned:
                 engine.close()
 
-    def _last_of(self, loop: Loop, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
+    def _last_of(self, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         """After the last settled task: what a stop left undone, or the error that ended the stream."""
         scheduler = loop.scheduler
         if self.options.on_error == "raise" and scheduler.first_error is not None:
@@ -211,8 +187,85 @@ class Plan:
             raise self.intake.error
         if scheduler.stopped is not None:
             for index, key in zip(self._unread(), self._unread_keys(), strict=True):
-                yield failure(key, index, cancelled(scheduler.stopped, None), 0.0, 0.0)
+                own = index if key is UNSET else key
+                yield failure(own, index, cancelled(scheduler.stopped, None), 0.0, 0.0)
             self.intake.close()
+
+    # What both are made of.
+
+    def _job(self, key: Callable[[int], Any]) -> Job:
+        options, exact = self.options, self.intake.shape.gated
+        star = options.star and self.fn is not None
+        return Job(self.fn, options.args, options.kwargs, star, exact, lambda index: label(key(index)))
+
+    def _loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
+        options, now = self.options, time.monotonic()
+        scheduler = Scheduler(
+            book,
+            label=lambda index: label(key(index)),
+            timeout=options.timeout,
+            policy=options.policy,
+            end_at=None if options.run_timeout is None else now + options.run_timeout,
+            end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
+            raise_first=options.on_error == "raise",
+            max_failures=options.max_failures,
+            gated=Gated(options.limits) if self.intake.shape.gated else None,
+        )
+        return Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+
+    def _total(self) -> int | None:
+        size = self.intake.read_so_far if self.intake.exhausted else self.intake.size
+        return size if size is None or self.growth is None else size + self.growth.children
+
+    def _window(self, engine: Engine) -> Window:
+        """How far to read ahead: with priorities all of a sized input, for any of it may come first."""
+        whole = self.intake.size if self.options.priority is not None else None
+        return Window(engine.max_workers, self.options.buffersize or whole)
+
+    def _let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
+        if self.options.then is not None:
+            book.keep_settled()
+            self.growth = Growth(self.options.then, self.intake, loop, book, enter)
+            loop.grow = self.growth
+
+
+def check_form(fn: Any, items: Any) -> None:
+    """Raise TypeError unless it is a function with items, or tasks alone."""
+    if items is UNSET:
+        if callable(fn):
+            raise TypeError(f"items must be given together with a function, got only {fn!r}")
+    elif isinstance(fn, Mapping):
+        raise TypeError(
+            "items must not be given together with a mapping of tasks, which holds all there is to do"
+        )
+    elif not callable(fn):
+        raise TypeError(f"fn must be callable, got {fn!r}")
+    name, source = ("tasks", fn) if items is UNSET else ("items", items)
+    if not isinstance(source, Iterable):
+        raise TypeError(f"{name} must be iterable, got {source!r}")
+
+
+def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
+    """How the items of this run become tasks (``fn`` None: they are tasks already)."""
+    gated = bool(options.limits) or options.priority is not None or options.then is not None
+    return Shape(
+        tasks=fn is None,
+        key=options.key,
+        gated=gated or (fn is None and may_have_priorities(source)),
+        priority=options.priority,
+        bys=tuple(limit.by for limit in options.limits),
+        fn=fn if options.then is not None else None,
+        star=options.star,
+    )
+
+
+def may_have_priorities(tasks: Iterable[Any]) -> bool:
+    """Whether a task has a priority of its own; where that cannot be known beforehand, it may."""
+    if isinstance(tasks, Mapping):
+        tasks = tasks.values()
+    elif not isinstance(tasks, Sized):
+        return True
+    return any(isinstance(task, Task) and task.priority is not None for task in tasks)
 
 
 def noted(error: BaseException, done: object) -> BaseException:
@@ -228,11 +281,3 @@ def label(key: Any) -> str:
         return f"task {key!r}"
     except Exception as broken:
         return f"task <{type(key).__name__}, whose repr raised {type(broken).__name__}>"
-
-
-def check_sortable(keys: Iterable[Any]) -> None:
-    """Raise TypeError unless the keys can be sorted."""
-    try:
-        sorted(keys)
-    except TypeError as error:
-        raise TypeError(f"key must give values that can be compared, for order='key': {error}") from None

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
 from parallelkit._ledger import Ledger
+from parallelkit._lost import describe
 from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._report import write_text
 from parallelkit._report._summary import Summary, summarize
@@ -226,7 +227,7 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
         "index": outcome.index,
         "ok": outcome.ok,
         "value": outcome.value if outcome.ok else None,
-        "error": None if outcome.ok else repr_of(outcome.error),
+        "error": None if outcome.ok else describe(outcome.error),
         "attempts": outcome.attempts,
         "queued_at": outcome.queued_at,
         "started_at": outcome.started_at,
@@ -234,11 +235,3 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
         "worker": outcome.worker,
         "parent": outcome.parent,
     }
-
-
-def repr_of(error: BaseException) -> str:
-    """Type and text of an error, also of one whose own ``__str__`` fails."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception as broken:
-        return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})"

@@ -18,6 +18,10 @@ class RetryPolicy(Protocol):
     def budget(self) -> float | None:
         """The share of started tasks that caps the retries of a run."""
 
+    @property
+    def max_time(self) -> float | None:
+        """Seconds from the start of the first attempt after which no other starts."""
+
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
         """Seconds until the next attempt, or None where there is none.
 
@@ -87,6 +91,7 @@ class TenacityPolicy:
     """A ``tenacity.Retrying`` as a policy: its retry, wait and stop are evaluated here, its sleep never."""
 
     budget = None
+    max_time = None
 
     def __init__(self, retrying: Any) -> None:
         self._retrying = retrying

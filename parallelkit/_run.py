@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
+from parallelkit._ledger import UNSET
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Outcome
 from parallelkit._plan import Plan
 from parallelkit._results import Results
-from parallelkit._tasks import UNSET, Task
+from parallelkit._tasks import Task
 
 K = TypeVar("K")
 T = TypeVar("T")

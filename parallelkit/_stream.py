@@ -14,10 +14,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from parallelkit._executors._gate import Gate
-from parallelkit._ledger import Ledger, Lost, cancelled, failure
+from parallelkit._intake import Intake, Portion
+from parallelkit._ledger import Ledger, numbered
 from parallelkit._loop import Loop, Window
+from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._outcomes import Outcome, Success
-from parallelkit._tasks import Intake, Portion
 
 SLOW = 0.001  # an input that takes longer than this for an item is not read while an outcome is ready
 
@@ -36,18 +37,32 @@ class Outbox:
         self._keys: dict[int, tuple[Any, float]] = {}
         self._numbers: dict[int, int] = {}
         self._admitted = 0
+        self._parents: dict[int, Any] = {}
+        self._settled: list[Outcome[Any, Any]] | None = None
 
     def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
         """New tasks, with their keys."""
         first = self._admitted
         self._admitted += count
-        for offset in range(count):
-            index = first + offset
-            self._keys[index] = (index if keys is None else keys[offset], now)
+        indices = range(first, first + count)
+        for index, key in zip(indices, indices if keys is None else numbered(keys, first), strict=True):
+            self._keys[index] = (key, now)
 
-    def admit_portion(self, portion: Portion) -> None:
-        """New tasks, just read."""
+    def enter(self, portion: Portion) -> None:
+        """New tasks, just read, or made by ``then``."""
+        if portion.parent is not None:
+            indices = range(self._admitted, self._admitted + len(portion.items))
+            self._parents.update(dict.fromkeys(indices, portion.parent))
         self.admit(portion.keys, len(portion.items), time.monotonic())
+
+    def keep_settled(self) -> None:
+        """From now on, have what is settled at hand for ``then``."""
+        self._settled = []
+
+    def take_settled(self) -> list[Outcome[Any, Any]]:
+        """The outcomes settled since the last call."""
+        settled, self._settled = self._settled or [], []
+        return settled
 
     def key(self, index: int) -> Any:
         """The key of a task that is not settled."""
@@ -65,7 +80,10 @@ class Outbox:
         for index, value, start, end, worker in zip(indices, values, started, ended, workers, strict=True):
             key, queued = self._keys.pop(index)
             number = numbers.pop(index, 1) if numbers else 1
-            self._put(Success(key, index, value, number, queued - began, start - began, end - start, worker))
+            parent = self._parents.pop(index, None) if self._parents else None
+            self._put(
+                Success(key, index, value, number, queued - began, start - began, end - start, worker, parent)
+            )
         self.gate.open()
 
     def succeed_again(self, index: int, number: int) -> None:
@@ -73,7 +91,7 @@ class Outbox:
 
     def fail(self, index: int, lost: Lost) -> None:
         key, queued = self._keys.pop(index)
-        self._put(failure(key, index, lost, queued, self._began))
+        self._put(failure(key, index, lost, queued, self._began, self._parents.pop(index, None)))
         self.gate.open()
 
     def try_again(self, index: int, lost: Lost) -> None:
@@ -84,6 +102,8 @@ class Outbox:
             self.fail(index, cancelled(self.stopped, last.get(index)))
 
     def _put(self, outcome: Outcome[Any, Any]) -> None:
+        if self._settled is not None:
+            self._settled.append(outcome)
         if not self._in_order:
             self.ready.append(outcome)
             return
@@ -113,7 +133,7 @@ class HandedSource:
         if not self._portions:
             return None
         portion = self._portions.popleft()
-        self._outbox.admit_portion(portion)
+        self._outbox.enter(portion)
         return portion
 
 
@@ -152,7 +172,7 @@ class Stream:
             if ready:
                 outcome = ready.popleft()
                 self._yielded += 1
-                self._intake.forget((outcome.key,))
+                self._intake.forget(outcome.key)
                 yield outcome
             elif self._over:
                 if not ready:

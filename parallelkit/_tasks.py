@@ -1,23 +1,15 @@
-"""``Task``; and the intake, where the caller's input becomes tasks.
-
-Input is read lazily, in the caller's thread, in small portions: ``Intake.read`` stops after a
-millisecond, so that a slow input never keeps results waiting for longer than its own next item.
-"""
+"""``Task``: one call to be made, with options of its own; and how the run takes it apart."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from parallelkit._errors import InputError
+from parallelkit._ledger import UNSET
 from parallelkit._retry import RetryPolicy, as_policy, check_number
 
 V = TypeVar("V")
-UNSET: Any = type("UNSET", (), {"__repr__": lambda self: "UNSET"})()
-PORTION = 0.001  # seconds that one portion of reading may take
 
 
 class Task(Generic[V]):
@@ -80,173 +72,26 @@ class Own:
     has_policy: bool
 
 
-@dataclass(slots=True)
-class Portion:
-    """Tasks just read: their items, their keys (None: positions) and, by offset, options of their own."""
-
-    items: list[Any]
-    keys: list[Any] | None
-    own: dict[int, Own]
-
-
-class Intake:
-    """Reads the caller's input. ``size`` is its length where known, ``error`` what ended it early.
-
-    Sized input that has a ``key`` is keyed and checked here, at the door; all else as it is read.
-    """
-
-    def __init__(
-        self, source: Iterable[Any], *, key: Callable[[Any], Any] | None, tasks: bool, unique: bool = True
-    ) -> None:
-        self.error: InputError | None = None
-        self.exhausted = False
-        self.read_so_far = 0
-        self._tasks = tasks
-        self._key = key
-        self._unique = unique
-        self._seen: dict[Any, int] = {}
-        self._keys: list[Any] | None = None
-        self.size: int | None = len(source) if isinstance(source, Sized) else None
-        if isinstance(source, Mapping):
-            self._keys = list(source)
-            if tasks:
-                check_tasks(source.values())
-            source = map(source.__getitem__, self._keys)
-        elif self.size is not None and (key is not None or tasks):
-            source = self._key_at_the_door(source)
-        self._iterator = iter(source)
-        self._bulk = isinstance(source, (list, tuple, range))
-
-    @property
-    def keyed(self) -> bool:
-        """Whether tasks have keys other than their positions."""
-        return self._keys is not None or self._key is not None or self._tasks
-
-    @property
-    def sized_keys(self) -> Sequence[Any] | None:
-        """All keys, where they are known before the run."""
-        return self._keys
-
-    def _key_at_the_door(self, source: Iterable[Any]) -> list[Any]:
-        items = list(source)
-        if self._tasks:
-            check_tasks(items)
-        keys = [self._key_of(item, position) for position, item in enumerate(items)]
-        check_unique(keys)
-        self._keys = keys
-        return items
-
-    def _key_of(self, item: Any, position: int) -> Any:
-        if self._tasks:
-            return position if not isinstance(item, Task) or item.key is UNSET else item.key
-        if self._key is None:
-            return position
-        try:
-            return self._key(item)
-        except Exception as error:
-            raise InputError(
-                f"key raised {type(error).__name__} for the item at position {position}"
-            ) from error
-
-    def read(self, limit: int) -> Portion | None:
-        """Up to ``limit`` tasks, or what can be read in a millisecond; None at the end of the input.
-
-        An input, or a key, that raises ends the input; ``error`` is set then.
-        """
-        if self.exhausted:
-            return None
-        items = self._take(limit)
-        first = self.read_so_far
-        self.read_so_far += len(items)
-        keys = self._keys_for(items, first)
-        if keys is not None and len(keys) < len(items):  # a key failed: what lies before it still counts
-            del items[len(keys) :]
-            self.read_so_far = first + len(items)
-        own: dict[int, Own] = {}
-        if self._tasks:
-            items = self._as_calls(items, own)
-            keys = None if keys is None else keys[: len(items)]
-        return Portion(items, keys, own) if items else None
-
-    def _take(self, limit: int) -> list[Any]:
-        if self._bulk:
-            items = list(islice(self._iterator, limit))
-            self.exhausted = len(items) < limit
-            return items
-        items = []
-        end = time.monotonic() + PORTION
-        try:
-            for item in islice(self._iterator, limit):
-                items.append(item)
-                if time.monotonic() >= end:
-                    return items
-            self.exhausted = len(items) < limit
-        except Exception as error:
-            self._fail(
-                f"the input raised {type(error).__name__} after {self.read_so_far + len(items)} items", error
-            )
-        return items
-
-    def _keys_for(self, items: list[Any], first: int) -> list[Any] | None:
-        if self._keys is not None:
-            return self._keys[first : first + len(items)]
-        if self._key is None and not self._tasks:
-            return None
-        keys: list[Any] = []
-        try:
-            for position, item in enumerate(items, first):
-                key = self._key_of(item, position)
-                self._note(key, position)
-                keys.append(key)
-        except InputError as error:
-            self.error, self.exhausted = error, True
-        except (ValueError, TypeError) as error:
-            self._fail(str(error), error)
-        return keys
-
-    def _note(self, key: Any, position: int) -> None:
-        if self._unique:
-            earlier = self._seen.setdefault(key, position)
-            if earlier != position:
-                raise ValueError(duplicate(key, earlier, position))
-
-    def forget(self, keys: Iterable[Any]) -> None:
-        """Keys of yielded tasks may come again (streams)."""
-        for key in keys:
-            self._seen.pop(key, None)
-
-    def _as_calls(self, items: list[Any], own: dict[int, Own]) -> list[Any]:
-        calls = []
-        try:
-            for offset, item in enumerate(items):
-                calls.append(as_call(item, offset, own))
-        except TypeError as error:
-            self._fail(str(error), error)
-        return calls
-
-    def _fail(self, message: str, error: Exception) -> None:
-        self.exhausted = True
-        self.error = InputError(message)
-        self.error.__cause__ = error
-
-    def close(self) -> None:
-        """Close a generator given as input, so that its ``finally`` runs now."""
-        self.exhausted = True
-        closing = getattr(self._iterator, "close", None)
-        if callable(closing) and isinstance(self._iterator, Iterator):
-            closing()
+def as_call(task: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """A task of the tasks form as ``(fn, args, kwargs)``."""
+    if isinstance(task, Task):
+        return task.fn, task.args, task.kwargs
+    if callable(task):
+        return task, (), {}
+    raise TypeError(f"tasks must be callables or Task objects, got {task!r}")
 
 
-def as_call(item: Any, offset: int, own: dict[int, Own]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """A task of the tasks form as ``(fn, args, kwargs)``; its own options go into ``own``."""
-    if isinstance(item, Task):
-        if item.timeout is not None or item.retries is not None:
-            policy = None if item.retries is None else as_policy(item.retries)
-            own[offset] = Own(item.timeout, policy, item.retries is not None)
-        return item.fn, item.args, item.kwargs
-    if callable(item):
-        return item, (), {}
-    raise TypeError(f"tasks must be callables or Task objects, got {item!r}")
+def own_options(task: Any) -> Own | None:
+    """The options that a task brings itself; None where it brings none."""
+    if not isinstance(task, Task) or (task.timeout is None and task.retries is None):
+        return None
+    policy = None if task.retries is None else as_policy(task.retries)
+    return Own(task.timeout, policy, task.retries is not None)
+
+
+def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs: Any) -> V:
+    """Unpack an item in the worker, where its failure to unpack is its own."""
+    return fn(*item, *args, **kwargs)
 
 
 def check_tasks(tasks: Iterable[Any]) -> None:
@@ -261,20 +106,3 @@ def check_timeout(name: str, timeout: Any) -> float | None:
     if timeout is not None:
         check_number(name, timeout, 0.0)
     return timeout  # type: ignore[no-any-return]  # checked to be a number just above
-
-
-def check_unique(keys: Sequence[Any]) -> None:
-    """Raise ValueError naming both positions where a key comes twice, TypeError where one is unhashable."""
-    seen: dict[Any, int] = {}
-    for position, key in enumerate(keys):
-        try:
-            earlier = seen.setdefault(key, position)
-        except TypeError:
-            raise TypeError(f"key must be hashable, got {key!r} at position {position}") from None
-        if earlier != position:
-            raise ValueError(duplicate(key, earlier, position))
-
-
-def duplicate(key: Any, earlier: int, position: int) -> str:
-    """The message for a key that comes twice."""
-    return f"key must be unique, got {key!r} at positions {earlier} and {position}"

@@ -53,6 +53,7 @@ _tasks
 _limits
 _retry  _told
 _ledger
+_lost
 _outcomes
 _died
 _errors

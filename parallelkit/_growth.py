@@ -1,0 +1,60 @@
+"""``then``: new tasks for the same run, made by the caller of what has just been settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from parallelkit._errors import InputError
+from parallelkit._intake import Intake, Portion
+from parallelkit._loop import Loop
+from parallelkit._outcomes import Outcome
+
+
+class SettledBook(Protocol):
+    """A book that keeps what was settled since it was last asked."""
+
+    def take_settled(self) -> list[Outcome[Any, Any]]:
+        """The outcomes settled since the last call."""
+
+
+class Growth:
+    """Calls ``then`` with every outcome, in the run's own thread, and admits what it gives.
+
+    If it raises, or gives something wrong, it is not asked again: what was read is run to its end.
+    """
+
+    def __init__(
+        self,
+        then: Callable[[Outcome[Any, Any]], Iterable[Any] | None],
+        intake: Intake,
+        loop: Loop,
+        book: SettledBook,
+        enter: Callable[[Portion], None],
+    ) -> None:
+        self.children = 0
+        self._then = then
+        self._intake = intake
+        self._loop = loop
+        self._book = book
+        self._enter = enter
+
+    def __call__(self) -> None:
+        for outcome in self._book.take_settled():
+            if self._intake.error is None:
+                self._follow(outcome)
+
+    def _follow(self, outcome: Outcome[Any, Any]) -> None:
+        try:
+            with self._loop.interrupt.user_code():
+                children = list(self._then(outcome) or ())
+            portion = self._intake.adopt(children, outcome.key, self._loop.scheduler.admitted)
+        except InputError as error:
+            self._intake.error, self._intake.exhausted = error, True
+        except Exception as error:
+            self._intake.fail(f"then raised {type(error).__name__} for {outcome.key!r}: {error}", error)
+        else:
+            if portion.items:
+                self.children += len(portion.items)
+                self._enter(portion)
+                self._loop.admit(portion)

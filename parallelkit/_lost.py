@@ -1,0 +1,84 @@
+"""``Lost``: what is noted of an attempt that gave no value, and what is made of it."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parallelkit._errors import TaskCancelled
+from parallelkit._outcomes import Failure
+
+
+@dataclass(slots=True)
+class Lost:
+    """One attempt that gave no value; ``number`` counts the task's attempts, this one included.
+
+    ``error`` is None for an attempt that was cut off by the stop of the run.
+    """
+
+    error: BaseException | None
+    number: int
+    started: float | None
+    ended: float
+    worker: str | None
+    text: str = ""
+    stack: str | None = None
+
+
+def failure(
+    key: Any, index: int, lost: Lost, queued: float, began: float, parent: Any = None
+) -> Failure[Any]:
+    """A ``Failure`` from what was noted of the last attempt."""
+    start = lost.started
+    assert lost.error is not None, "an attempt that was cut off is wrapped by cancelled() first"
+    return Failure(
+        key=key,
+        index=index,
+        error=lost.error,
+        attempts=lost.number,
+        queued_at=queued - began,
+        started_at=None if start is None else start - began,
+        duration=0.0 if start is None else lost.ended - start,
+        worker=lost.worker,
+        parent=parent,
+        traceback=lost.text or as_text(lost.error),
+        stack=lost.stack,
+    )
+
+
+def cancelled(reason: str | None, last: Lost | None) -> Lost:
+    """What is noted of a task that was not done when the run stopped."""
+    error = TaskCancelled(f"the run was stopped before this task was done: {reason}")
+    if last is None:
+        return Lost(error, 0, None, 0.0, None)
+    error.__cause__ = last.error
+    return Lost(error, last.number, last.started, last.ended, last.worker, last.text, last.stack)
+
+
+def cut_off(started: float, now: float, worker: str, before: Lost | None) -> Lost:
+    """What is noted of an attempt that was running when the run stopped."""
+    if before is None:
+        return Lost(None, 1, started, now, worker)
+    return Lost(before.error, before.number + 1, started, now, worker, before.text)
+
+
+def with_text(lost: Lost) -> Lost:
+    """The same with its traceback as text."""
+    return lost if lost.text or lost.error is None else replace(lost, text=as_text(lost.error))
+
+
+def as_text(error: BaseException) -> str:
+    """The traceback of an error as text; an error whose own ``__str__`` fails is named by its type."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return describe(error) + "\n"
+
+
+def describe(error: BaseException) -> str:
+    """Type and text of an error, also of one whose own ``__str__`` fails."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as broken:
+        return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})"

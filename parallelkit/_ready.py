@@ -1,0 +1,258 @@
+"""The attempts that are ready: which of them may start next. ``Fifo`` for the ordinary run, ``Gated``
+where priorities or limits decide.
+
+In ``Gated`` tasks of the same groups form a *lane*, sorted by priority. A lane stands in one place: in
+the queue of those that may start, or waiting at the one gate that holds it up; so a waiting group
+never holds up another, and a gate that opens for one start wakes one lane: O(log n) a start.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._limits import Cap, Limit, RateLog, meter_for
+
+Rank = tuple[float, int]  # minus the priority, then the index: the smallest goes first
+
+
+class Ready(Protocol):
+    """What the scheduler asks of either queue."""
+
+    def push(self, tickets: Iterable[Ticket]) -> None:
+        """Attempts become ready, behind those that are."""
+
+    def push_again(self, ticket: Ticket) -> None:
+        """An attempt that is not a task's first becomes ready."""
+
+    def pop(self, now: float, room: int) -> list[Ticket]:
+        """Up to ``room`` attempts that may start now."""
+
+    def begun(self, index: int, at: float) -> None:
+        """The worker of an attempt has reported its start."""
+
+    def ended(self, index: int, now: float) -> None:
+        """An attempt is over."""
+
+    def wake_at(self) -> float | None:
+        """When something may start that may not now."""
+
+    def clear(self, now: float) -> None:
+        """Forget all that is ready, and all that runs."""
+
+
+class Fifo:
+    """First in, first out; what is tried again goes first."""
+
+    def __init__(self) -> None:
+        self._tickets: deque[Ticket] = deque()
+
+    def push(self, tickets: Iterable[Ticket]) -> None:
+        self._tickets.extend(tickets)
+
+    def push_again(self, ticket: Ticket) -> None:
+        self._tickets.appendleft(ticket)
+
+    def pop(self, now: float, room: int) -> list[Ticket]:
+        tickets = self._tickets
+        if room >= len(tickets):
+            due = list(tickets)
+            tickets.clear()
+            return due
+        return [tickets.popleft() for _ in range(room)]
+
+    def begun(self, index: int, at: float) -> None:
+        """Of no interest here."""
+
+    def ended(self, index: int, now: float) -> None:
+        """Of no interest here."""
+
+    def wake_at(self) -> float | None:
+        return None
+
+    def clear(self, now: float) -> None:
+        self._tickets.clear()
+
+
+class Gate:
+    """A meter, and the lanes that wait for it."""
+
+    __slots__ = ("__weakref__", "meter", "timer", "waiting")
+
+    def __init__(self, meter: RateLog | Cap) -> None:
+        self.meter = meter
+        self.waiting: list[tuple[Rank, int, Lane]] = []
+        self.timer: float | None = None
+
+
+class Lane:
+    """The ready tasks of the same groups. ``place`` is the heap in which it stands, or None."""
+
+    __slots__ = ("gates", "groups", "place", "tickets")
+
+    def __init__(self, groups: tuple[Hashable, ...], gates: tuple[Gate, ...]) -> None:
+        self.groups = groups
+        self.gates = gates
+        self.tickets: list[tuple[Rank, Ticket]] = []
+        self.place: list[tuple[Rank, int, Lane]] | None = None
+
+
+class Gated:
+    """Larger priorities first, exactly, ties in input order; every limit kept."""
+
+    def __init__(self, limits: Sequence[Limit], clock_now: float = 0.0) -> None:
+        self._limits = limits
+        self._now = clock_now
+        self._traits: dict[int, tuple[float, tuple[Hashable, ...]]] = {}
+        self._lanes: dict[tuple[Hashable, ...], Lane] = {}
+        self._gates: WeakValueDictionary[tuple[int, Hashable], Gate] = WeakValueDictionary()
+        self._open: list[tuple[Rank, int, Lane]] = []
+        self._timers: list[tuple[float, int, Gate]] = []
+        self._flying: dict[int, tuple[Lane, list[RateLog]]] = {}
+        self._numbers = count()  # breaks ties in the heaps, where lanes cannot be compared
+
+    def describe(self, index: int, priority: float, groups: tuple[Hashable, ...]) -> None:
+        """What is known of a task before it is pushed; kept until ``forget``."""
+        self._traits[index] = (priority, groups)
+
+    def forget(self, index: int) -> None:
+        """The task is settled."""
+        self._traits.pop(index, None)
+
+    def push(self, tickets: Iterable[Ticket]) -> None:
+        for ticket in tickets:
+            self.push_again(ticket)
+
+    def push_again(self, ticket: Ticket) -> None:
+        priority, groups = self._traits[ticket[0]]
+        lane = self._lanes.get(groups)
+        if lane is None:
+            lane = self._lanes[groups] = Lane(groups, self._gates_of(groups))
+        rank = (-priority, ticket[0])
+        heappush(lane.tickets, (rank, ticket))
+        if lane.tickets[0][0] == rank:  # a new head: it stands where its lane stands, by its own rank
+            self._stand(lane, self._open if lane.place is None else lane.place)
+
+    def _gates_of(self, groups: tuple[Hashable, ...]) -> tuple[Gate, ...]:
+        gates = []
+        for number, (limit, group) in enumerate(zip(self._limits, groups, strict=True)):
+            if group is None and limit.by is not None:
+                continue
+            gate = self._gates.get((number, group))
+            if gate is None:
+                gate = self._gates[number, group] = Gate(meter_for(limit, group, self._now))
+            gates.append(gate)
+        return tuple(gates)
+
+    def _stand(self, lane: Lane, place: list[tuple[Rank, int, Lane]]) -> None:
+        lane.place = place
+        heappush(place, (lane.tickets[0][0], next(self._numbers), lane))
+
+    def _next_of(self, place: list[tuple[Rank, int, Lane]]) -> Lane | None:
+        """Take the best lane out of a heap; entries that are out of date are dropped."""
+        while place:
+            rank, _, lane = heappop(place)
+            if lane.place is place and lane.tickets and lane.tickets[0][0] == rank:
+                lane.place = None
+                return lane
+        return None
+
+    def pop(self, now: float, room: int) -> list[Ticket]:
+        self._now = now
+        self._ring_timers(now)
+        due: list[Ticket] = []
+        while len(due) < room:
+            lane = self._next_of(self._open)
+            if lane is None:
+                break
+            closed = self._enter(lane, now)
+            if closed is None:
+                due.append(self._start(lane))
+            else:
+                self._stand(lane, closed.waiting)
+            for gate in lane.gates:
+                self._pass_on(gate, now)
+        return due
+
+    def _enter(self, lane: Lane, now: float) -> Gate | None:
+        """Take a start from every gate of the lane, or from none: then the one that is closed."""
+        for gate in lane.gates:
+            if gate.meter.earliest(now) > now:
+                return gate
+        taken: list[Gate] = []
+        for gate in lane.gates:
+            if not gate.meter.take(now):  # another run on the same RateLimit was quicker
+                for other in taken:
+                    other.meter.give_back()
+                return gate
+            taken.append(gate)
+        return None
+
+    def _start(self, lane: Lane) -> Ticket:
+        ticket = heappop(lane.tickets)[1]
+        logs = [gate.meter for gate in lane.gates if isinstance(gate.meter, RateLog)]
+        self._flying[ticket[0]] = (lane, logs)
+        if lane.tickets:
+            self._stand(lane, self._open)
+        else:
+            del self._lanes[lane.groups]
+        return ticket
+
+    def _pass_on(self, gate: Gate, now: float) -> None:
+        """If the gate is open let the next lane try; if it opens by itself, set the timer."""
+        if not gate.waiting:
+            return
+        at = gate.meter.earliest(now)
+        if at <= now:
+            lane = self._next_of(gate.waiting)
+            if lane is not None:
+                self._stand(lane, self._open)
+        elif at < float("inf") and (gate.timer is None or at < gate.timer):
+            gate.timer = at
+            heappush(self._timers, (at, next(self._numbers), gate))
+
+    def _ring_timers(self, now: float) -> None:
+        while self._timers and self._timers[0][0] <= now:
+            at, _, gate = heappop(self._timers)
+            if gate.timer == at:
+                gate.timer = None
+                self._pass_on(gate, now)
+
+    def begun(self, index: int, at: float) -> None:
+        flight = self._flying.get(index)
+        if flight is not None:
+            for log in flight[1]:
+                log.confirm(at)
+            flight[1].clear()
+
+    def unreported(self) -> bool:
+        """Whether a start is awaited whose report may let another begin."""
+        return bool(self._timers) and any(logs for _, logs in self._flying.values())
+
+    def ended(self, index: int, now: float) -> None:
+        self.begun(index, now)  # where the start was never reported, it is no later than this
+        lane, _ = self._flying.pop(index)
+        for gate in lane.gates:
+            if isinstance(gate.meter, Cap):
+                gate.meter.give_back()
+                self._pass_on(gate, now)
+
+    def pause(self, index: int, until: float) -> None:
+        """The other side asked the task's rate-limit groups to wait."""
+        for gate in self._gates_of(self._traits[index][1]):
+            if isinstance(gate.meter, RateLog):
+                gate.meter.pause(until)
+
+    def wake_at(self) -> float | None:
+        return self._timers[0][0] if self._timers else None
+
+    def clear(self, now: float) -> None:
+        for index in list(self._flying):
+            self.begun(index, now)
+        for table in (self._flying, self._lanes, self._open, self._timers, self._traits):
+            table.clear()

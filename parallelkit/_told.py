@@ -1,0 +1,49 @@
+"""How long the other side asked us to wait, where an error says so."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+LONGEST = 300.0  # seconds; whoever asks for more is not waited for
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds, from an HTTP error's Retry-After header or an exception's ``retry_after``; None for nonsense.
+
+    A header is read as RFC 9110 §10.2.3 has it: seconds, or a date.
+
+    >>> error = OSError()
+    >>> error.retry_after = "2"
+    >>> retry_after(error)
+    2.0
+    """
+    try:
+        told = getattr(error, "retry_after", None)
+        if told is None:
+            told = error.response.headers.get("Retry-After")  # type: ignore[attr-defined]  # where there is one
+        return None if told is None else _seconds(told)
+    except Exception:  # no such attributes, or ones that raise: nobody has told us anything
+        return None
+
+
+def _seconds(told: Any) -> float | None:
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()
+        return max(0.0, seconds)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def did_not_run(error: BaseException) -> float | None:
+    """Seconds to wait, where a ``ratelimit.RateLimitException`` says that the function did not run at all."""
+    kind = type(error)
+    if kind.__name__ != "RateLimitException" or not kind.__module__.startswith("ratelimit"):
+        return None
+    remaining = getattr(error, "period_remaining", None)
+    if not isinstance(remaining, (int, float)) or not math.isfinite(remaining):
+        return None
+    return max(0.0, float(remaining))

@@ -1,0 +1,132 @@
+"""What becomes of a failed attempt: another try, and when, or the final failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from parallelkit._errors import TaskExited
+from parallelkit._executors._contract import Ended
+from parallelkit._lost import Lost, describe
+from parallelkit._retry import Retry, RetryPolicy
+from parallelkit._tasks import Own
+from parallelkit._told import LONGEST, did_not_run, retry_after
+
+LEAST_RETRIES = 10  # that a budget always allows
+
+
+@dataclass(slots=True)
+class Verdict:
+    """On one failed attempt. ``delay`` None: it was the last. ``pause``: seconds that its groups must wait."""
+
+    lost: Lost
+    delay: float | None = None
+    pause: float | None = None
+    counted: bool = True
+
+
+class Tries:
+    """The tries of all tasks that have failed at least once; the others cost nothing here."""
+
+    def __init__(
+        self, policy: RetryPolicy | None, label: Callable[[int], str], end_at: float | None = None
+    ) -> None:
+        self.own: dict[int, Own] = {}
+        self.last: dict[int, Lost] = {}
+        self.retried = 0
+        self._first_start: dict[int, float] = {}
+        self._policy = policy
+        self._label = label
+        self._end_at = end_at
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to know of any task."""
+        return bool(self.last or self.own)
+
+    def made(self, index: int) -> int:
+        """How many attempts of a task have failed."""
+        before = self.last.get(index)
+        return 0 if before is None else before.number
+
+    def forget(self, index: int) -> None:
+        """The task is settled."""
+        for table in (self.last, self.own, self._first_start):
+            table.pop(index, None)
+
+    def judge(self, ended: Ended, now: float, started: int) -> Verdict:
+        """What follows from a failed attempt; ``started`` attempts have been started in this run."""
+        index, number = ended.index, self.made(ended.index) + 1
+        error = as_exception(ended.error)
+        lost = Lost(error, number, ended.started, ended.ended, ended.worker, ended.traceback, ended.stack)
+        verdict = Verdict(lost)
+        wait = did_not_run(error)
+        if ended.final:
+            lost.number -= ended.started is None  # it never began
+        elif wait is not None:
+            lost.number -= 1
+            verdict.counted = False
+            verdict.delay = self._in_time(index, lost, wait, now) if wait <= LONGEST else None
+        else:
+            self._retry(verdict, index, now, started)
+        add_note(error, f"{self._label(index)}, attempt {number}{self._of(index)}")
+        if verdict.delay is not None:
+            self.retried += verdict.counted
+            self.last[index] = lost
+        return verdict
+
+    def _retry(self, verdict: Verdict, index: int, now: float, started: int) -> None:
+        lost, policy = verdict.lost, self._policy_of(index)
+        assert lost.error is not None, "a failed attempt has its error"
+        told = retry_after(lost.error)
+        if told is not None and told <= LONGEST:
+            verdict.pause = told
+        if policy is None or (told is not None and told > LONGEST):
+            return
+        if policy.budget is not None and self.retried >= max(LEAST_RETRIES, policy.budget * started):
+            return
+        delay = policy.delay_after(lost.number, lost.error, self._elapsed(index, lost))
+        if delay is not None:
+            wait = delay if told is None else max(delay, told)
+            verdict.delay = self._in_time(index, lost, wait, now)
+
+    def _in_time(self, index: int, lost: Lost, wait: float, now: float) -> float | None:
+        """The wait itself, or None where it would go past a limit: then the failure is final at once."""
+        policy = self._policy_of(index)
+        limit = None if policy is None else policy.max_time
+        if limit is not None and self._elapsed(index, lost) + wait > limit:
+            return None
+        if self._end_at is not None and now + wait > self._end_at:
+            return None
+        return wait
+
+    def _elapsed(self, index: int, lost: Lost) -> float:
+        began = self._first_start.setdefault(index, lost.ended if lost.started is None else lost.started)
+        return lost.ended - began
+
+    def _policy_of(self, index: int) -> RetryPolicy | None:
+        own = self.own.get(index)
+        return own.policy if own is not None and own.has_policy else self._policy
+
+    def _of(self, index: int) -> str:
+        policy = self._policy_of(index)
+        return f" of {policy.retries + 1}" if isinstance(policy, Retry) else " of 1" if policy is None else ""
+
+
+def as_exception(error: BaseException) -> Exception:
+    """What a task raised, as an ``Exception``: anything else could end the caller's program."""
+    if isinstance(error, Exception):
+        return error
+    exited = TaskExited(f"the task raised {describe(error)}")
+    exited.__cause__ = error
+    return exited
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Note the task on its error; an object raised by many tasks keeps only the last one's note."""
+    marked = "parallelkit: "
+    notes = getattr(error, "__notes__", None)
+    if isinstance(notes, list):
+        notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(marked))]
+    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
+        error.add_note(marked + note)
