@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parallelkit._lost import Lost, cancelled, failure, with_text
+from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 
 
@@ -209,11 +209,11 @@ class Ledger:
                 yield index, last
 
     def sealed(self) -> Ledger:
-        """A copy fit to be pickled: tracebacks as text, since the objects do not travel."""
+        """A copy fit to be pickled."""
         copy = replace(self)
-        copy.failed = {index: with_text(lost) for index, lost in self.failed.items()}
-        copy.cancelled = {index: lost and with_text(lost) for index, lost in self.cancelled.items()}
-        copy.tried = [(index, with_text(lost)) for index, lost in self.tried]
+        copy.failed = {index: lost.sealed() for index, lost in self.failed.items()}
+        copy.cancelled = {index: lost and lost.sealed() for index, lost in self.cancelled.items()}
+        copy.tried = [(index, lost.sealed()) for index, lost in self.tried]
         return copy
 
     def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:

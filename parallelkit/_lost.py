@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure
+
+BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
 
 @dataclass(slots=True)
@@ -24,6 +27,22 @@ class Lost:
     worker: str | None
     text: str = ""
     stack: str | None = None
+    frames: TracebackType | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # As it is now: the error's own traceback grows whenever somebody raises it, by ``unwrap`` for one.
+        self.frames = None if self.error is None else self.error.__traceback__
+
+    @property
+    def traceback(self) -> str:
+        """The traceback as text."""
+        return self.text or ("" if self.error is None else as_text(self.error, self.frames))
+
+    def sealed(self) -> Lost:
+        """A copy fit to be pickled: its traceback as text, since the object does not travel."""
+        copy = replace(self, text=self.traceback)
+        copy.frames = None
+        return copy
 
 
 def failure(
@@ -42,7 +61,7 @@ def failure(
         duration=0.0 if start is None else lost.ended - start,
         worker=lost.worker,
         parent=parent,
-        traceback=lost.text or as_text(lost.error),
+        traceback=lost.traceback,
         stack=lost.stack,
     )
 
@@ -52,8 +71,9 @@ def cancelled(reason: str | None, last: Lost | None) -> Lost:
     error = TaskCancelled(f"the run was stopped before this task was done: {reason}")
     if last is None:
         return Lost(error, 0, None, 0.0, None)
+    text = f"{last.text}{BECAUSE}{as_text(error, None)}" if last.text else ""
     error.__cause__ = last.error
-    return Lost(error, last.number, last.started, last.ended, last.worker, last.text, last.stack)
+    return Lost(error, last.number, last.started, last.ended, last.worker, text, last.stack)
 
 
 def cut_off(started: float, now: float, worker: str, before: Lost | None) -> Lost:
@@ -63,15 +83,10 @@ def cut_off(started: float, now: float, worker: str, before: Lost | None) -> Los
     return Lost(before.error, before.number + 1, started, now, worker, before.text)
 
 
-def with_text(lost: Lost) -> Lost:
-    """The same with its traceback as text."""
-    return lost if lost.text or lost.error is None else replace(lost, text=as_text(lost.error))
-
-
-def as_text(error: BaseException) -> str:
-    """The traceback of an error as text; an error whose own ``__str__`` fails is named by its type."""
+def as_text(error: BaseException, frames: TracebackType | None) -> str:
+    """An error with its traceback as text; one whose own ``__str__`` fails is named by its type."""
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(type(error), error, frames))
     except Exception:
         return describe(error) + "\n"
 
