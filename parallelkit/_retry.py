@@ -75,7 +75,7 @@ class Retry:
         try:
             ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
         except OverflowError:
-            ceiling = self.max_delay
+            ceiling = self.max_delay if self.delay else 0.0
         delay = random.uniform(0.0, ceiling)
         if self.max_time is not None and elapsed + delay > self.max_time:
             return None

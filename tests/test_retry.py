@@ -1,0 +1,266 @@
+"""When a failed attempt is tried again: ``Retry``, and ``tenacity.Retrying`` in its place."""
+
+import random
+from dataclasses import FrozenInstanceError
+
+import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelkit import Retry, TaskTimeout, WorkerDied
+from parallelkit._retry import TenacityPolicy, as_policy
+
+ERROR = OSError("down")
+
+
+def at_most(monkeypatch):
+    """Let chance always choose the longest delay."""
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+
+
+def delays(policy, error=ERROR, attempts=10):
+    """The delay after each failed attempt, up to the first that is final."""
+    found = []
+    for number in range(1, attempts + 1):
+        delay = policy.delay_after(number, error, 0.0)
+        if delay is None:
+            break
+        found.append(delay)
+    return found
+
+
+# How often
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_there_are_as_many_extra_tries_as_asked_for(retries):
+    """``Retry(n)`` means n tries beyond the first."""
+    assert [0.0] * retries == delays(Retry(retries, delay=0))
+
+
+@pytest.mark.parametrize(
+    ("on", "error", "expected"),
+    [
+        (Exception, ValueError(), True),
+        (OSError, ConnectionError(), True),
+        (OSError, ValueError(), False),
+        ((ValueError, OSError), TimeoutError(), True),
+        ((ValueError, OSError), KeyError(), False),
+        ((), ValueError(), False),
+        (lambda error: "busy" in str(error), ValueError("busy"), True),
+        (lambda error: "busy" in str(error), ValueError("broken"), False),
+        (lambda error: [], ValueError(), False),
+        (lambda error: [1], ValueError(), True),
+        (TaskTimeout, TaskTimeout("late"), True),
+        (TimeoutError, TaskTimeout("late"), True),
+        (WorkerDied, WorkerDied("gone", exitcode=1), True),
+        (BaseException, ValueError(), True),
+    ],
+)
+def test_on_says_which_errors_are_tried_again(on, error, expected):
+    """Types as ``isinstance`` has it, or the truth of what a function says; our own errors are no exception."""
+    assert expected == (Retry(1, on=on, delay=0).delay_after(1, error, 0.0) is not None)
+
+
+def test_a_predicate_is_not_asked_when_no_try_is_left():
+    """The caller's function is called for errors that it decides about, and for no other."""
+    asked = []
+    policy = Retry(1, on=lambda error: asked.append(error) or True, delay=0)
+    policy.delay_after(1, ERROR, 0.0)
+    policy.delay_after(2, ERROR, 0.0)
+    assert [ERROR] == asked
+
+
+# How late
+
+
+def test_the_ceiling_of_the_delay_grows_by_the_factor_up_to_its_limit(monkeypatch):
+    """``min(max_delay, delay * factor ** (n - 1))`` seconds after the n-th attempt."""
+    at_most(monkeypatch)
+    assert [0.1, 0.2, 0.4, 0.8] == delays(Retry(4))
+    assert [2, 6, 18, 20, 20] == delays(Retry(5, delay=2, factor=3, max_delay=20))
+    assert [5, 5, 5] == delays(Retry(3, delay=5, factor=1))
+    assert [1, 1] == delays(Retry(2, delay=4, max_delay=1))
+
+
+def test_chance_chooses_between_nothing_and_the_ceiling(monkeypatch):
+    """Full jitter: what is drawn is drawn from zero on."""
+    asked = []
+    monkeypatch.setattr(random, "uniform", lambda *bounds: asked.append(bounds) or 0.0)
+    delays(Retry(3, delay=1))
+    assert [(0.0, 1.0), (0.0, 2.0), (0.0, 4.0)] == asked
+
+
+@given(
+    number=st.integers(1, 10_000),
+    delay=st.floats(0, 1e6),
+    factor=st.floats(1, 1e6) | st.integers(1, 1000),
+    max_delay=st.floats(0, 1e6),
+)
+def test_a_delay_is_never_longer_than_its_limit(number, delay, factor, max_delay):
+    """Whatever is multiplied, and however often, the result is a number between 0 and ``max_delay``."""
+    policy = Retry(10_000, delay=delay, factor=factor, max_delay=max_delay)
+    assert 0 <= policy.delay_after(number, ERROR, 0.0) <= max_delay
+
+
+@pytest.mark.parametrize("number", [1, 2, 5_000])
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_no_delay_is_no_delay_however_often(zero, number):
+    """``delay=0`` tries again at once, also where the growing factor is too large for a float."""
+    assert 0 == Retry(5_000, delay=zero).delay_after(number, ERROR, 0.0)
+
+
+def test_no_try_starts_after_max_time(monkeypatch):
+    """Time that has passed and the delay together must stay within ``max_time``; the last instant is in time."""
+    at_most(monkeypatch)
+    policy = Retry(9, delay=2, factor=1, max_time=10)
+    assert 2 == policy.delay_after(1, ERROR, 7.5)
+    assert 2 == policy.delay_after(1, ERROR, 8.0)
+    assert policy.delay_after(1, ERROR, 8.1) is None
+
+
+# What is no Retry
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"retries": -1}, ValueError, "retries must be at least 0, got -1"),
+        ({"retries": 1.5}, TypeError, "retries must be an int, got 1.5"),
+        ({"retries": True}, TypeError, "retries must be an int, got True"),
+        ({"retries": None}, TypeError, "retries must be an int, got None"),
+        ({"delay": -0.1}, ValueError, "delay must be at least 0, got -0.1"),
+        ({"delay": float("nan")}, ValueError, "delay must be at least 0, got nan"),
+        ({"delay": "1"}, TypeError, "delay must be a number, got '1'"),
+        ({"factor": 0.5}, ValueError, "factor must be at least 1, got 0.5"),
+        ({"factor": None}, TypeError, "factor must be a number, got None"),
+        ({"max_delay": -1}, ValueError, "max_delay must be at least 0, got -1"),
+        ({"max_delay": False}, TypeError, "max_delay must be a number, got False"),
+        ({"max_time": -1}, ValueError, "max_time must be at least 0, got -1"),
+        ({"budget": -0.1}, ValueError, "budget must be at least 0, got -0.1"),
+        ({"budget": "half"}, TypeError, "budget must be a number, got 'half'"),
+        (
+            {"on": "OSError"},
+            TypeError,
+            "on must be exception types or a function of the error, got 'OSError'",
+        ),
+        ({"on": int}, TypeError, "on must be exception types .* got <class 'int'>"),
+        ({"on": (OSError, int)}, TypeError, "on must be exception types .* got "),
+        ({"on": [OSError]}, TypeError, "on must be exception types .* got "),
+        ({"on": None}, TypeError, "on must be exception types .* got None"),
+    ],
+)
+def test_a_bad_value_names_argument_rule_and_value(options, kind, message):
+    """It is refused when the ``Retry`` is made, long before anything fails."""
+    with pytest.raises(kind, match=message):
+        Retry(**{"retries": 1, **options})
+
+
+def test_a_retry_is_a_value():
+    """It compares, hashes and cannot be changed, so one object serves many runs at once."""
+    assert Retry(2, delay=1) == Retry(2, delay=1)
+    assert hash(Retry(2)) == hash(Retry(2))
+    with pytest.raises(FrozenInstanceError):
+        Retry(2).retries = 3
+    with pytest.raises(TypeError):
+        Retry(2, OSError)  # all but the number only by name
+
+
+# The option `retries`
+
+
+def test_an_int_is_short_for_a_retry():
+    """A number of extra tries, with the default delays."""
+    assert Retry(3) == as_policy(3)
+
+
+@pytest.mark.parametrize("none", [0, Retry(0)])
+def test_no_retries_are_no_policy(none):
+    """Where nothing is ever tried again, nobody needs to be asked."""
+    assert as_policy(none) is None
+
+
+def test_a_retry_is_its_own_policy():
+    """What the caller has made is taken as it is."""
+    policy = Retry(3, on=OSError)
+    assert as_policy(policy) is policy
+
+
+@pytest.mark.parametrize(
+    ("retries", "kind", "message"),
+    [
+        (-1, ValueError, "retries must be at least 0, got -1"),
+        (2.0, TypeError, "retries must be an int, a Retry or a tenacity.Retrying, got 2.0"),
+        (True, TypeError, "retries must be .* got True"),
+        (None, TypeError, "retries must be .* got None"),
+        ("3", TypeError, "retries must be .* got '3'"),
+        (Retry, TypeError, "retries must be .* got <class"),
+    ],
+)
+def test_anything_else_is_no_policy(retries, kind, message):
+    """The message says what can be given."""
+    with pytest.raises(kind, match=message):
+        as_policy(retries)
+
+
+# tenacity
+
+
+def tenacious(**options):
+    policy = as_policy(tenacity.Retrying(**options))
+    assert isinstance(policy, TenacityPolicy)
+    return policy
+
+
+def test_tenacity_stops_where_it_would():
+    """``stop`` counts attempts as tenacity counts them."""
+    assert [0.0, 0.0] == delays(tenacious(stop=tenacity.stop_after_attempt(3)))
+
+
+def test_tenacity_waits_as_long_as_it_would():
+    """``wait`` is evaluated for the attempt that failed, and slept by nobody."""
+    waits = tenacity.wait_incrementing(start=1, increment=2)
+    assert [1.0, 3.0, 5.0] == delays(tenacious(wait=waits, stop=tenacity.stop_after_attempt(4)))
+    assert [7.0] * 3 == delays(tenacious(wait=tenacity.wait_fixed(7)), attempts=3)
+
+
+def test_tenacity_retries_what_it_would():
+    """``retry`` sees the error itself, its combinations included."""
+    policy = tenacious(
+        retry=tenacity.retry_if_exception_type(OSError)
+        & tenacity.retry_if_exception(lambda error: "busy" in str(error))
+    )
+    assert 0.0 == policy.delay_after(1, OSError("busy"), 0.0)
+    assert policy.delay_after(1, OSError("broken"), 0.0) is None
+    assert policy.delay_after(1, ValueError("busy"), 0.0) is None
+
+
+def test_tenacity_counts_from_the_first_attempt():
+    """A ``stop`` by time is told how long the task has been tried, however long it was queued."""
+    policy = tenacious(stop=tenacity.stop_after_delay(10))
+    assert 0.0 == policy.delay_after(1, ERROR, 9.0)
+    assert policy.delay_after(1, ERROR, 10.0) is None
+
+
+def test_tenacity_may_stop_before_a_wait_that_is_too_long():
+    """A ``stop`` that looks at the coming wait sees it."""
+    policy = tenacious(wait=tenacity.wait_fixed(3), stop=tenacity.stop_before_delay(10))
+    assert 3.0 == policy.delay_after(1, ERROR, 6.0)
+    assert policy.delay_after(1, ERROR, 8.0) is None
+
+
+def test_tenacity_never_sleeps_here():
+    """Its own ``sleep`` and callbacks belong to a loop that is not run."""
+
+    def forbidden(*_):
+        raise AssertionError("nobody may call this")
+
+    policy = tenacious(sleep=forbidden, before=forbidden, after=forbidden, wait=tenacity.wait_fixed(1))
+    assert 1.0 == policy.delay_after(1, ERROR, 0.0)
+
+
+def test_tenacity_has_no_budget():
+    """What only a ``Retry`` knows does not bind a ``Retrying``."""
+    policy = tenacious()
+    assert (None, None) == (policy.budget, policy.max_time)
