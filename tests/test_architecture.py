@@ -33,7 +33,9 @@ _ready  _tries
 _executors/_thread_port
 _report/__init__
 _report/_text  _report/_html  _report/_trace
-_report/_summary
+_report/_advice
+_report/_summary  _report/_failures
+_report/_format
 _executors/_supervisor
 _executors/_crew
 _executors/_handle

@@ -3,15 +3,20 @@
 # pyright: strict
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any, assert_type
 
 from parallelkit import (
+    ConcurrencyLimit,
     Failure,
     Outcome,
+    ProcessExecutor,
+    RateLimit,
     Results,
     Retry,
     Success,
     Task,
+    ThreadExecutor,
     iter_parallel,
     run_parallel,
 )
@@ -60,6 +65,11 @@ def streams(words: list[str], by_name: dict[str, str]) -> None:
     assert_type(iter_parallel({"a": answer}), Iterator[Outcome[str, int]])
 
 
+def longer(outcome: Outcome[int, int]) -> list[Task[int]]:
+    """What ``then`` is given, and what it gives."""
+    return [Task(length, "longer")] if outcome.ok else []
+
+
 def options(words: list[str]) -> Results[int, int]:
     """Every option is a plain keyword with a type of its own."""
     return run_parallel(
@@ -70,6 +80,9 @@ def options(words: list[str]) -> Results[int, int]:
         timeout=5,
         run_timeout=60.0,
         retries=Retry(3, on=(OSError, TimeoutError), delay=0.5),
+        limits=[RateLimit(10, per=1, by=title), ConcurrencyLimit(2)],
+        priority=length,
+        then=longer,
         on_error="raise",
         max_failures=0.1,
         order="completion",
@@ -92,3 +105,12 @@ def outcomes(results: Results[str, int]) -> None:
                 assert_type(error, BaseException)
         assert_type(outcome.key, str)
         assert_type(outcome.unwrap(), int)
+
+
+def executors(words: list[str]) -> None:
+    """The executors are those of ``concurrent.futures``, and a run takes either."""
+    with ThreadExecutor(4, timeout=5) as threads, ProcessExecutor(max_tasks_per_child=10) as processes:
+        assert_type(threads.submit(length, "one"), Future[int])
+        assert_type(processes.submit(pow, 2, 5), Future[int])
+        assert_type(processes.map(length, words, chunksize=10), Iterator[int])
+        assert_type(run_parallel(length, words, executor=processes), Results[int, int])
