@@ -92,6 +92,7 @@ class Shape:
 class Intake:
     """Reads the caller's input. ``size`` is its length where known, ``error`` what ended it early.
 
+    ``seconds`` is the time that reading has taken, with the callables that are asked about items.
     Sized input that has keys is keyed and checked here, at the door; all else as it is read.
     """
 
@@ -99,6 +100,7 @@ class Intake:
         self.error: InputError | None = None
         self.exhausted = False
         self.read_so_far = 0
+        self.seconds = 0.0
         self.shape = shape
         self.size: int | None = len(source) if isinstance(source, Sized) else None
         self.keys: list[Any] | None = None  # of all the input, where they are known before the run
@@ -131,6 +133,13 @@ class Intake:
         """
         if self.exhausted:
             return None
+        began = time.monotonic()
+        try:
+            return self._read(limit)
+        finally:
+            self.seconds += time.monotonic() - began
+
+    def _read(self, limit: int) -> Portion | None:
         items = self._take(limit)
         first = self.read_so_far
         if self.shape.plain and (self.keys is not None or self.shape.key is None):

@@ -39,7 +39,8 @@ class Facts:
 
     ``cpu_seconds`` is the processor time of this process during the run, ``worker_cpu_seconds`` that
     of its worker threads alone (None where nobody measured it). ``input_seconds`` went into reading
-    the input, ``travel_seconds`` into pickling and unpickling, in the parent and in the workers.
+    the input, ``travel_seconds`` into pickling arguments and unpickling results, in the parent.
+    ``limits`` are the run's limits as text.
     """
 
     executor: str = "threads"
@@ -53,6 +54,7 @@ class Facts:
     travel_seconds: float = 0.0
     timeout: float | None = None
     timeouts_enforced: bool = True
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 from parallelkit._errors import RunInterrupted
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
+from parallelkit._executors._width import usable_cpus
 from parallelkit._growth import Growth
 from parallelkit._intake import Intake, Portion, Shape, check_keys
 from parallelkit._ledger import UNSET, Facts, Ledger
@@ -21,6 +22,7 @@ from parallelkit._options import Checked, check_options
 from parallelkit._outcomes import Outcome
 from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
+from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
 from parallelkit._stream import HandedSource, Outbox, Stream, ledger_of, stepwise
@@ -87,7 +89,9 @@ class Plan:
     def _open_ledger(self, engine: Engine) -> Ledger:
         executor = self.options.executor
         name = executor if isinstance(executor, str) else type(executor).__name__
-        facts = Facts(name, engine.max_workers, time.monotonic(), timeouts_enforced=executor != "inline")
+        facts = Facts(name, engine.max_workers, time.monotonic(), cpus=usable_cpus())
+        facts.timeout, facts.timeouts_enforced = self.options.timeout, executor != "inline"
+        facts.limits = tuple(map(repr, self.options.limits))
         facts.cpu_seconds = -time.process_time()
         completion = array("q") if self.options.order == "completion" else None
         return Ledger(facts, completion=completion)
@@ -106,6 +110,7 @@ class Plan:
         facts = self.ledger.facts
         facts.ended_at = time.monotonic()
         facts.cpu_seconds += time.process_time()
+        facts.input_seconds = self.intake.seconds
         results = self._in_order()
         if interrupted:
             raise RunInterrupted(f"interrupted: {results!r}", results)
@@ -211,7 +216,10 @@ class Plan:
             max_failures=options.max_failures,
             gated=Gated(options.limits) if self.intake.shape.gated else None,
         )
-        return Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+        loop = Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+        cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
+        loop.recalls = () if cache is None else (cache,)
+        return loop
 
     def _total(self) -> int | None:
         size = self.intake.read_so_far if self.intake.exhausted else self.intake.size

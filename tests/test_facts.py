@@ -1,0 +1,60 @@
+"""What a run notes about itself for the report."""
+
+import time
+
+from parallelkit import RateLimit, run_parallel
+from parallelkit._executors._width import usable_cpus
+
+
+def facts_of(*args, **options):
+    return run_parallel(*args, **options)._ledger.facts
+
+
+def test_a_run_notes_where_it_ran():
+    """Executor, width, the cpus there were and the timeout are those of the run."""
+    facts = facts_of(abs, [1], max_workers=3, timeout=5)
+    assert ("threads", 3, usable_cpus(), 5) == (
+        facts.executor,
+        facts.max_workers,
+        facts.cpus,
+        facts.timeout,
+    )
+    assert facts.timeouts_enforced
+
+
+def test_an_inline_run_notes_that_timeouts_are_not_enforced():
+    """Nobody is there to enforce them."""
+    assert not facts_of(abs, [1], executor="inline", timeout=5).timeouts_enforced
+
+
+def test_limits_are_noted_as_text():
+    """A limit holds locks and callables; its text is what the report needs, and it pickles."""
+    assert ("RateLimit(10, per=1)",) == facts_of(abs, [1], limits=RateLimit(10, per=1)).limits
+    assert () == facts_of(abs, [1]).limits
+
+
+def test_the_time_of_reading_the_input_is_noted():
+    """A generator that computes for 50 ms makes input of at least 50 ms; the same items in a list of next to none."""
+
+    def slow():
+        for item in range(5):
+            end = time.monotonic() + 0.01
+            while time.monotonic() < end:
+                pass
+            yield item
+
+    facts = facts_of(abs, slow())
+    assert 0.05 <= facts.input_seconds <= facts.ended_at - facts.began_at
+    assert facts_of(abs, list(range(5))).input_seconds < 0.05
+
+
+def test_the_time_of_a_slow_key_is_noted_as_reading():
+    """What the caller's own callables take while the input is read keeps the workers waiting just the same."""
+
+    def slow_key(item):
+        end = time.monotonic() + 0.01
+        while time.monotonic() < end:
+            pass
+        return item
+
+    assert facts_of(abs, iter(range(5)), key=slow_key).input_seconds >= 0.05
