@@ -51,20 +51,19 @@ class Fifo:
 
     def __init__(self) -> None:
         self._tickets: deque[Ticket] = deque()
+        self._again: deque[Ticket] = deque()
 
     def push(self, tickets: Iterable[Ticket]) -> None:
         self._tickets.extend(tickets)
 
     def push_again(self, ticket: Ticket) -> None:
-        self._tickets.appendleft(ticket)
+        self._again.append(ticket)
 
     def pop(self, now: float, room: int) -> list[Ticket]:
-        tickets = self._tickets
-        if room >= len(tickets):
-            due = list(tickets)
-            tickets.clear()
-            return due
-        return [tickets.popleft() for _ in range(room)]
+        if self._again:
+            due = take(self._again, room)
+            return due + take(self._tickets, room - len(due))
+        return take(self._tickets, room)
 
     def begun(self, index: int, at: float) -> None:
         """Of no interest here."""
@@ -77,6 +76,16 @@ class Fifo:
 
     def clear(self, now: float) -> None:
         self._tickets.clear()
+        self._again.clear()
+
+
+def take(tickets: deque[Ticket], room: int) -> list[Ticket]:
+    """Up to ``room`` from the front."""
+    if room >= len(tickets):
+        due = list(tickets)
+        tickets.clear()
+        return due
+    return [tickets.popleft() for _ in range(room)]
 
 
 class Gate:

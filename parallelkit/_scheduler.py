@@ -204,7 +204,8 @@ class Scheduler:
         if self._gated is not None:
             self._gated.forget(index)
         self.failed += 1
-        self.first_error = self.first_error or verdict.lost.error
+        if self.first_error is None:
+            self.first_error = verdict.lost.error
         self._book.fail(index, verdict.lost)
 
     def stop_reason(self, now: float) -> str | None:

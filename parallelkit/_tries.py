@@ -18,12 +18,16 @@ LEAST_RETRIES = 10  # that a budget always allows
 
 @dataclass(slots=True)
 class Verdict:
-    """On one failed attempt. ``delay`` None: it was the last. ``pause``: seconds that its groups must wait."""
+    """On one failed attempt. ``delay`` None: it was the last. ``pause``: seconds that its groups must wait.
+
+    ``why`` is an addition to the note on its error.
+    """
 
     lost: Lost
     delay: float | None = None
     pause: float | None = None
     counted: bool = True
+    why: str = ""
 
 
 class Tries:
@@ -69,7 +73,7 @@ class Tries:
             verdict.delay = self._in_time(index, lost, wait, now) if wait <= LONGEST else None
         else:
             self._retry(verdict, index, now, started)
-        add_note(error, f"{self._label(index)}, attempt {number}{self._of(index)}")
+        add_note(error, f"{self._label(index)}, attempt {number}{self._of(index)}{verdict.why}")
         if verdict.delay is not None:
             self.retried += verdict.counted
             self.last[index] = lost
@@ -85,7 +89,11 @@ class Tries:
             return
         if policy.budget is not None and self.retried >= max(LEAST_RETRIES, policy.budget * started):
             return
-        delay = policy.delay_after(lost.number, lost.error, self._elapsed(index, lost))
+        try:
+            delay = policy.delay_after(lost.number, lost.error, self._elapsed(index, lost))
+        except Exception as broken:  # the caller's predicate: that costs this task its retries and no other
+            verdict.why = f"; not tried again, because retries raised {describe(broken)}"
+            return
         if delay is not None:
             wait = delay if told is None else max(delay, told)
             verdict.delay = self._in_time(index, lost, wait, now)
@@ -125,8 +133,8 @@ def as_exception(error: BaseException) -> Exception:
 def add_note(error: BaseException, note: str) -> None:
     """Note the task on its error; an object raised by many tasks keeps only the last one's note."""
     marked = "parallelkit: "
-    notes = getattr(error, "__notes__", None)
-    if isinstance(notes, list):
-        notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(marked))]
-    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
+    with suppress(Exception):  # an error class may override all of this; the error itself is what counts
+        notes = getattr(error, "__notes__", None)
+        if isinstance(notes, list):
+            notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(marked))]
         error.add_note(marked + note)

@@ -1,0 +1,560 @@
+"""The state machine, row by row: instants go in as numbers, decisions come out as values."""
+
+import time
+
+import pytest
+
+from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
+from parallelkit._executors._contract import Block, Ended
+from parallelkit._ledger import Facts, Ledger
+from parallelkit._scheduler import Scheduler
+from parallelkit._tasks import Own
+
+ERROR = OSError("down")
+AT_ONCE = Retry(1, delay=0)
+
+
+class Delays:
+    """A policy that says what it was told to, and remembers what it was asked."""
+
+    budget = max_time = None
+
+    def __init__(self, *delays):
+        self.asked = []
+        self._delays = list(delays)
+
+    def delay_after(self, number, error, elapsed):
+        self.asked.append((number, error, elapsed))
+        return self._delays.pop(0) if self._delays else None
+
+
+class Bench:
+    """A scheduler with a ledger, and its executor played by hand."""
+
+    def __init__(self, items=(), own=None, **options):
+        self.ledger = Ledger(Facts())
+        self.scheduler = Scheduler(self.ledger, **options)
+        self.admit(items, own)
+
+    def admit(self, items, own=None, now=0.0):
+        if items:
+            self.ledger.admit(None, len(items), now)
+            self.scheduler.admit(items, own)
+
+    def start(self, now=0.0, room=100):
+        return self.scheduler.start_due(now, room)
+
+    def succeed(self, *indices, started=0.0, ended=1.0):
+        count = len(indices)
+        values = [f"value {index}" for index in indices]
+        self.scheduler.finish(
+            [Block(indices, values, [started] * count, [ended] * count, ["w"] * count)], ended
+        )
+
+    def lose(self, index, error=ERROR, started=0.0, ended=1.0, *, final=False):
+        self.scheduler.finish([Ended(index, error, "", started, ended, "w", None, final)], ended)
+
+    def outcome(self, index):
+        return self.ledger.outcome(index)
+
+    @property
+    def settled(self):
+        return {
+            index
+            for index, value in enumerate(self.ledger.values)
+            if repr(value) not in ("OPEN", "CANCELLED")
+        }
+
+
+# ready → running
+
+
+def test_ready_tasks_start_in_input_order():
+    """A ticket has the task's index, the attempt's number, the item and the timeout."""
+    bench = Bench(["a", "b", "c"], timeout=5)
+    assert [(0, 1, "a", 5), (1, 1, "b", 5), (2, 1, "c", 5)] == bench.start()
+    assert [] == bench.start(), "what runs is not ready any more"
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 4])
+def test_no_more_start_than_there_is_room_for(room):
+    """The rest stays ready, in order."""
+    bench = Bench("abc")
+    assert [0, 1, 2][:room] == [ticket[0] for ticket in bench.start(room=room)]
+    assert [0, 1, 2][room:] == [ticket[0] for ticket in bench.start()]
+
+
+def test_indices_go_on_where_the_last_admission_ended():
+    """Tasks may be admitted at any time, also while others run or are done."""
+    bench = Bench("ab")
+    bench.start()
+    bench.succeed(0)
+    bench.admit("cd")
+    assert [(2, "c"), (3, "d")] == [(index, item) for index, _, item, _ in bench.start()]
+    assert 3 == bench.scheduler.open
+
+
+# running → settled
+
+
+def test_a_success_is_settled():
+    """It is in the book, and no longer open."""
+    bench = Bench("ab")
+    bench.start(2.0)
+    bench.succeed(1, started=2.0, ended=5.0)
+    assert Success(1, 1, "value 1", 1, 0.0, 2.0, 3.0, "w") == bench.outcome(1)
+    assert (1, 1, 1) == (bench.scheduler.open, bench.scheduler.succeeded, bench.scheduler.settled)
+
+
+def test_a_failure_without_retries_is_settled():
+    """The error is the task's own object, and is noted with the task and the attempt."""
+    bench, error = Bench("ab"), OSError("down")
+    bench.start()
+    bench.lose(0, error, started=1.0, ended=3.0)
+    failure = bench.outcome(0)
+    assert isinstance(failure, Failure)
+    assert (error, 1, 1.0, 2.0, "w") == (
+        failure.error,
+        failure.attempts,
+        failure.started_at,
+        failure.duration,
+        failure.worker,
+    )
+    assert ["parallelkit: task 0, attempt 1 of 1"] == error.__notes__
+    assert (1, 1) == (bench.scheduler.failed, bench.scheduler.open)
+
+
+def test_events_of_one_wait_are_settled_together():
+    """Blocks and failures come mixed and in any order."""
+    bench = Bench("abcd")
+    bench.start()
+    bench.scheduler.finish(
+        [
+            Ended(3, ERROR, "", 0.0, 1.0, "w"),
+            Block((2, 0), ("c", "a"), (0.0, 0.5), (1.0, 1.0), ("w", "w")),
+            Ended(1, ERROR, "", 0.0, 1.0, "w"),
+        ],
+        1.0,
+    )
+    assert (0, 2, 2) == (bench.scheduler.open, bench.scheduler.succeeded, bench.scheduler.failed)
+    assert ["a", ERROR, "c", ERROR] == [
+        outcome.value if outcome.ok else outcome.error for outcome in bench.ledger.outcomes()
+    ]
+
+
+def test_nothing_is_settled_twice():
+    """An executor that reports an attempt again has a fault, which is not passed over."""
+    bench = Bench("ab")
+    bench.start()
+    bench.succeed(0)
+    with pytest.raises(KeyError):
+        bench.succeed(0)
+    bench.lose(1)
+    with pytest.raises(KeyError):
+        bench.lose(1)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_what_is_no_exception_becomes_one(error):
+    """``TaskExited`` with the original as its cause: no task ends the caller's program."""
+    bench = Bench("a")
+    bench.start()
+    bench.lose(0, error)
+    exited = bench.outcome(0).error
+    assert isinstance(exited, TaskExited)
+    assert error is exited.__cause__
+    assert type(error).__name__ in str(exited)
+
+
+class Mute(BaseException):
+    """Fails whatever is done with it."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    @property
+    def __notes__(self):
+        raise RuntimeError("no notes")
+
+    def add_note(self, note):
+        raise RuntimeError("no note")
+
+
+class MuteException(Mute, Exception):
+    def __bool__(self):
+        raise RuntimeError("neither true nor false")
+
+
+@pytest.mark.parametrize("error", [Mute(), MuteException()])
+def test_an_error_that_cannot_be_asked_anything_costs_its_own_task(error):
+    """Text, notes and truth of an error are looked at with care, and then it is an outcome like any other."""
+    bench = Bench("abc")
+    bench.start()
+    bench.lose(0, error)
+    bench.lose(1)
+    bench.succeed(2)
+    failure = bench.outcome(0)
+    assert error in (failure.error, failure.error.__cause__)
+    assert failure.error is bench.scheduler.first_error
+
+
+# running → delayed → ready → running
+
+
+def test_a_failure_with_a_try_left_waits_for_its_instant():
+    """Delayed until t counted from now; ready, with the next number, when t is reached and not before."""
+    bench = Bench("ab", policy=Delays(2.5), timeout=7)
+    bench.start()
+    bench.lose(0, ended=4.0)
+    assert 6.5 == bench.scheduler.wake_at()
+    assert set() == bench.settled
+    assert [] == bench.start(6.4)
+    assert [(0, 2, "a", 7)] == bench.start(6.5)
+    assert bench.scheduler.wake_at() is None
+
+
+def test_a_timeout_and_a_death_are_tried_again_like_any_error():
+    """The scheduler knows of no special failures."""
+    bench = Bench("a", policy=Retry(1, delay=0, on=TaskTimeout))
+    bench.start()
+    bench.lose(0, TaskTimeout("late"), ended=1.0)
+    assert [(0, 2, "a", None)] == bench.start(1.0)
+
+
+def test_backoff_frees_the_slot():
+    """While one task waits to be tried again, another runs."""
+    bench = Bench("ab", policy=Delays(100.0))
+    bench.start(room=1)
+    bench.lose(0)
+    assert [(1, 1, "b", None)] == bench.start(1.0, room=1)
+
+
+def test_a_success_at_a_later_try_counts_the_attempts():
+    """The outcome has the number of attempts, the log has each of them."""
+    bench = Bench("a", policy=AT_ONCE)
+    bench.start()
+    bench.lose(0, started=0.0, ended=1.0)
+    bench.start(1.0)
+    bench.succeed(0, started=1.0, ended=2.0)
+    assert Success(0, 0, "value 0", 2, 0.0, 1.0, 1.0, "w") == bench.outcome(0)
+    assert [(1, ERROR), (2, None)] == [(one.number, one.error) for one in bench.ledger.attempts()]
+    assert (1, 0) == (bench.scheduler.retried, bench.scheduler.failed)
+
+
+def test_the_last_failure_is_the_outcome():
+    """Where no try is left, the last error stands, noted with its number."""
+    bench, last = Bench("a", policy=AT_ONCE), ValueError("last")
+    bench.start()
+    bench.lose(0)
+    bench.start(1.0)
+    bench.lose(0, last, started=1.0, ended=3.0)
+    failure = bench.outcome(0)
+    assert (last, 2, 1.0, 2.0) == (failure.error, failure.attempts, failure.started_at, failure.duration)
+    assert ["parallelkit: task 0, attempt 2 of 2"] == last.__notes__
+    assert [ERROR, last] == [one.error for one in bench.ledger.attempts()]
+
+
+def test_an_error_that_comes_again_keeps_one_note():
+    """An object raised by many attempts or tasks is noted with the last of them, not with all."""
+    bench, error = Bench("ab", policy=AT_ONCE), OSError("shared")
+    error.add_note("the task's own note")
+    for index in (0, 1):
+        bench.start(room=1)
+        bench.lose(index, error)
+    assert ["the task's own note", "parallelkit: task 1, attempt 1 of 2"] == error.__notes__
+
+
+def test_tries_are_made_in_the_order_in_which_they_fall_due():
+    """What has waited longest goes first, and before what was never tried."""
+    bench = Bench("abcd", policy=Delays(3.0, 1.0, 2.0))
+    bench.start(room=3)
+    for index in (0, 1, 2):
+        bench.lose(index)
+    assert [(1, 2), (2, 2), (0, 2), (3, 1)] == [ticket[:2] for ticket in bench.start(9.0)]
+
+
+def test_what_cannot_be_pickled_is_not_tried_again():
+    """``final``: another try could not help, whatever the policy says, and nothing was attempted."""
+    bench = Bench("a", policy=AT_ONCE)
+    bench.start()
+    bench.lose(0, TypeError("cannot be pickled"), started=None, final=True)
+    assert 0 == bench.outcome(0).attempts
+    assert [] == bench.start(9.0)
+
+
+def test_a_policy_is_asked_with_number_error_and_time_since_the_first_start():
+    """Queue time does not count, the time spent in delays does."""
+    policy = Delays(10.0, 10.0)
+    bench = Bench("a", policy=policy)
+    bench.start(5.0)
+    bench.lose(0, started=6.0, ended=8.0)
+    bench.start(18.0)
+    bench.lose(0, started=18.0, ended=19.0)
+    assert [(1, ERROR, 2.0), (2, ERROR, 13.0)] == policy.asked
+
+
+def test_a_policy_that_raises_makes_the_failure_final():
+    """The error of the caller's predicate costs no other task; the task keeps its own error, with a note."""
+
+    def broken(error):
+        raise ZeroDivisionError("of the predicate")
+
+    bench, error = Bench("ab", policy=Retry(1, on=broken)), OSError("down")
+    bench.start()
+    bench.lose(0, error)
+    bench.succeed(1)
+    assert error is bench.outcome(0).error
+    assert "ZeroDivisionError: of the predicate" in "".join(error.__notes__)
+
+
+# Retry's bounds on a task and on the run
+
+
+def test_max_time_bounds_a_task_over_all_its_attempts():
+    """A delay that would end after ``max_time``, counted from the first start, makes the failure final."""
+    bench = Bench("a", policy=Retry(9, delay=0, max_time=10))
+    bench.start(5.0)
+    bench.lose(0, started=5.0, ended=15.0)
+    assert [(0, 2)] == [ticket[:2] for ticket in bench.start(15.0)]
+    bench.lose(0, started=15.0, ended=15.1)
+    assert 2 == bench.outcome(0).attempts
+
+
+def test_no_try_is_awaited_beyond_the_end_of_the_run():
+    """A failure whose next try would come after ``run_timeout`` is final at once."""
+    bench = Bench("ab", policy=Delays(4.0, 5.0), end_at=10.0)
+    bench.start()
+    bench.lose(0, ended=5.5)
+    bench.lose(1, ended=5.5)
+    assert {1} == bench.settled
+    assert 9.5 == bench.scheduler.wake_at()
+
+
+def test_a_budget_caps_the_retries_of_the_run():
+    """At least ten; beyond that no more than the share of started attempts."""
+    count = 100
+    bench = Bench(range(count), policy=Retry(9, delay=0, budget=0.2))
+    bench.start(room=count)
+    for index in range(count):
+        bench.lose(index)
+    assert (20, 80) == (bench.scheduler.retried, bench.scheduler.failed)
+
+
+def test_a_budget_always_allows_ten():
+    """A run of a few tasks may retry them."""
+    bench = Bench(range(15), policy=Retry(9, delay=0, budget=0.1))
+    bench.start(room=15)
+    for index in range(15):
+        bench.lose(index)
+    assert (10, 5) == (bench.scheduler.retried, bench.scheduler.failed)
+
+
+# Options of a task's own
+
+
+def test_own_options_override_those_of_the_run():
+    """Timeout and retries of a ``Task`` hold for it alone; what it leaves open is the run's."""
+    own = {0: Own(1.5, None, False), 2: Own(None, Retry(3, delay=0), True), 3: Own(None, None, True)}
+    bench = Bench("abcd", own, timeout=9, policy=AT_ONCE)
+    assert [1.5, 9, 9, 9] == [ticket[3] for ticket in bench.start()]
+    errors = [OSError() for _ in "abcd"]
+    for index, error in enumerate(errors):
+        bench.lose(index, error)
+    assert ["2", "2", "4", "1"] == [error.__notes__[0].rpartition(" ")[2] for error in errors]
+    assert {3} == bench.settled, "retries=0 of its own means none"
+    assert [1.5, 9, 9] == [ticket[3] for ticket in bench.start(1.0)], "a try has the same timeout"
+
+
+def test_options_that_say_the_same_change_nothing():
+    """Tasks that carry the run's own options take the other path, and end the same."""
+
+    def play(own):
+        bench = Bench("abcd", own, timeout=5, policy=Retry(2, delay=0))
+        tickets = bench.start()
+        bench.lose(1)
+        bench.succeed(0, 2)
+        tickets += bench.start(1.0)
+        bench.lose(1, ended=2.0)
+        tickets += bench.start(2.0)
+        bench.lose(3, ended=2.0)
+        bench.succeed(1, started=2.0, ended=3.0)
+        tickets += bench.start(3.0)
+        bench.scheduler.stop("enough", 4.0, [(3, 3.0, "w")])
+        return tickets, [str(outcome) for outcome in bench.ledger.outcomes()], bench.ledger.attempts()[:-1]
+
+    assert play(None) == play(dict.fromkeys(range(4), Own(5, Retry(2, delay=0), True)))
+
+
+# Why a run stops
+
+
+def test_a_run_in_which_nothing_failed_goes_on():
+    """No reason to stop, however long it takes."""
+    bench = Bench("a", raise_first=True, max_failures=1)
+    assert bench.scheduler.stop_reason(1e9) is None
+
+
+def test_the_first_final_failure_stops_a_run_that_raises():
+    """A failure that will be tried again does not."""
+    bench = Bench("ab", raise_first=True, policy=AT_ONCE)
+    bench.start()
+    bench.lose(0)
+    assert bench.scheduler.stop_reason(1.0) is None
+    bench.start(1.0)
+    bench.lose(0)
+    assert "a task failed, and on_error is 'raise'" == bench.scheduler.stop_reason(1.0)
+    assert ERROR is bench.scheduler.first_error
+
+
+def test_the_first_error_stays_the_first():
+    """Later failures do not take its place."""
+    bench = Bench("ab")
+    bench.start()
+    bench.lose(0, ERROR)
+    bench.lose(1, ValueError())
+    assert ERROR is bench.scheduler.first_error
+
+
+def test_max_failures_stops_as_the_nth_failure_settles():
+    """An int counts failures, not attempts."""
+    bench = Bench("abc", max_failures=2)
+    bench.start()
+    bench.lose(0)
+    bench.succeed(1)
+    assert bench.scheduler.stop_reason(1.0) is None
+    bench.lose(2)
+    assert "max_failures of 2 reached" == bench.scheduler.stop_reason(1.0)
+
+
+@pytest.mark.parametrize(
+    ("failed", "succeeded", "stops"),
+    [(5, 14, False), (5, 15, True), (4, 16, False), (6, 18, True), (19, 0, False), (20, 0, True)],
+)
+def test_a_share_of_failures_is_looked_at_from_twenty_outcomes_on(failed, succeeded, stops):
+    """A float is a share of the outcomes there are."""
+    bench = Bench(range(failed + succeeded), max_failures=0.25)
+    bench.start(room=100)
+    for index in range(failed):
+        bench.lose(index)
+    if succeeded:
+        bench.succeed(*range(failed, failed + succeeded))
+    reason = bench.scheduler.stop_reason(1.0)
+    assert stops == (reason is not None)
+    if stops:
+        total = failed + succeeded
+        assert f"max_failures of 0.25 reached: {failed} of {total} outcomes are failures" == reason
+
+
+def test_the_end_of_the_run_is_an_instant():
+    """It is awaited like a delay, whichever comes first, and then is the reason."""
+    bench = Bench("a", policy=Delays(3.0, 1.0), end_at=10.0, end_reason="run_timeout of 10 s")
+    assert 10.0 == bench.scheduler.wake_at()
+    bench.start()
+    bench.lose(0, ended=1.0)
+    assert 4.0 == bench.scheduler.wake_at()
+    assert bench.scheduler.stop_reason(9.99) is None
+    assert "run_timeout of 10 s" == bench.scheduler.stop_reason(10.0)
+
+
+def test_nothing_to_wait_for_is_no_instant():
+    """Without a delay and without an end, only the executor's news can change anything."""
+    assert Bench("a").scheduler.wake_at() is None
+
+
+# any → settled (cancelled)
+
+
+def stopped_bench():
+    """Task 0 ready, 1 running, 2 running again, 3 delayed, 4 done, 5 failed."""
+    bench = Bench(range(6), policy=Delays(0.0, 50.0))
+    tickets = bench.start(room=6)
+    bench.scheduler.admit(["ready"])
+    bench.ledger.admit(None, 1, 0.0)
+    assert 6 == len(tickets)
+    bench.lose(2, started=0.0, ended=1.0)
+    bench.lose(3, started=0.0, ended=1.0)
+    assert [2, 6] == [ticket[0] for ticket in bench.start(1.0, 2)]
+    bench.succeed(4)
+    bench.lose(5)
+    bench.scheduler.stop("enough", 4.0, [(1, 0.5, "w1"), (2, 1.5, "w2")])
+    return bench
+
+
+def test_a_stop_settles_everything_as_cancelled():
+    """From whatever state: each open task gets its outcome, and what was settled keeps its own."""
+    bench = stopped_bench()
+    assert 0 == bench.scheduler.open
+    assert "enough" == bench.scheduler.stopped == bench.ledger.stopped
+    kinds = [outcome.ok or type(outcome.error) for outcome in bench.ledger.outcomes()]
+    assert [*[TaskCancelled] * 4, True, OSError, TaskCancelled] == kinds
+
+
+def test_a_cancelled_task_keeps_what_is_known_of_its_attempts():
+    """Never begun: none. Running: that one. Tried before: also the error, as the cause."""
+    bench = stopped_bench()
+    seen = {
+        index: (one.attempts, one.started_at, one.duration, one.worker, one.error.__cause__)
+        for index, one in enumerate(bench.ledger.outcomes())
+        if not one.ok and isinstance(one.error, TaskCancelled)
+    }
+    assert {
+        0: (0, None, 0.0, None, None),
+        1: (1, 0.5, 3.5, "w1", None),
+        2: (2, 1.5, 2.5, "w2", ERROR),
+        3: (1, 0.0, 1.0, "w", ERROR),
+        6: (0, None, 0.0, None, None),
+    } == seen
+
+
+def test_after_a_stop_nothing_starts_and_nothing_is_awaited():
+    """The queue, the delays and their options are gone."""
+    bench = stopped_bench()
+    assert [] == bench.start(100.0)
+    assert bench.scheduler.wake_at() is None
+
+
+def test_cancelled_tasks_do_not_count_as_settled():
+    """Neither as failures for ``max_failures`` nor for the bar."""
+    bench = stopped_bench()
+    assert (1, 1, 2) == (bench.scheduler.failed, bench.scheduler.succeeded, bench.scheduler.settled)
+
+
+def test_what_ended_before_the_stop_is_not_cancelled_by_it():
+    """An attempt said to be running that was reported meanwhile keeps its outcome."""
+    bench = Bench("ab")
+    bench.start()
+    bench.succeed(0)
+    bench.scheduler.stop("enough", 2.0, [(0, 0.0, "w"), (1, 0.0, "w")])
+    assert [True, False] == [outcome.ok for outcome in bench.ledger.outcomes()]
+
+
+# Cost
+
+
+def cost_per_task(count, room=50):
+    """Processor seconds a task, through all states: admitted, failed once, delayed, succeeded."""
+    bench = Bench(policy=Retry(1, delay=0))
+    began = time.thread_time()
+    bench.admit(range(count))
+    now = 0.0
+    while bench.scheduler.open:
+        now += 1.0
+        tickets = bench.start(now, room)
+        bench.scheduler.wake_at()
+        bench.scheduler.stop_reason(now)
+        first = [ticket[0] for ticket in tickets if ticket[1] == 1 and ticket[0] % 10 == 0]
+        rest = [ticket[0] for ticket in tickets if not (ticket[1] == 1 and ticket[0] % 10 == 0)]
+        for index in first:
+            bench.lose(index, started=now, ended=now)
+        if rest:
+            bench.succeed(*rest, started=now, ended=now)
+    assert count == bench.scheduler.succeeded
+    return (time.thread_time() - began) / count
+
+
+def test_cost_per_task_does_not_grow_with_the_run():
+    """No table is searched or scanned: a task among sixty thousand costs what one among a thousand does."""
+    cost_per_task(1_000)
+    small = min(cost_per_task(1_000) for _ in range(3))
+    large = min(cost_per_task(60_000) for _ in range(2))
+    assert large < 4 * small, "a rescan would cost sixty times as much"
