@@ -69,6 +69,10 @@ class Worker:
         """Whose attempts it holds."""
         return self.batches[0].lane if self.batches else None
 
+    def is_stocked(self) -> bool:
+        """Whether it will be busy until we look at its ring again in any case."""
+        return self.pending > 2 and self.batches[0].lane.expected(self.pending) > LOOK
+
     # Giving
 
     def teach(self, lane: Lane, now: float) -> None:
@@ -107,10 +111,16 @@ class Worker:
             return False
         if not self.done <= head <= self.sent:
             raise GarbageError(f"it says that {head} of {self.sent} attempts are done, after {self.done}")
-        for kind, body in self.wire.frames():
-            self._accept(kind, body)
+        garbage = None
+        try:
+            for kind, body in self.wire.frames():
+                self._accept(kind, body)
+        except GarbageError as error:
+            garbage = error  # what was committed is to be believed all the same
         while self.done < head:
             self._take_span(head)
+        if garbage is not None:
+            raise garbage
         if self.held is not None:
             self._look_at_hold()
         return True
@@ -256,7 +266,7 @@ class Worker:
             pass  # other code has reaped it, or took another user's identity
 
     def reap(self) -> int | None:
-        """When its pidfd has told the end: kill what is left of its group, free everything, return its status."""
+        """When its pidfd has told the end: kill what is left of its group, and return its status."""
         self.kill()
         status: int | None
         try:
@@ -267,7 +277,6 @@ class Worker:
         self.process.returncode = -1 if status is None else status
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
-        self.wire.close()
         return status
 
 

@@ -70,7 +70,7 @@ class Columns(NamedTuple):
     words: bytes
     heap: bytes
     heap_from: int
-    files: list[mmap]
+    files: list[bytes | mmap]
 
 
 class Span(NamedTuple):

@@ -24,16 +24,23 @@ T = TypeVar("T")
 
 
 class Bell:
-    """Wakes the supervisor; closed when nobody can ring it any more, lest the number be another's by then."""
+    """Wakes the supervisor. Locked, lest somebody ring when it is closed and its number is another file's."""
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = Lock()
+        self._closed = False
 
     def ring(self) -> None:
-        os.eventfd_write(self.fd, 1)
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self.fd, 1)
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self.fd)
 
 
 class Supervisor:
@@ -72,7 +79,7 @@ class Supervisor:
     def ask(self, question: Callable[[], T]) -> T:
         """Have it answer between two turns, when it has just drained all rings."""
         thread = self._thread
-        if thread is None or thread is current_thread():
+        if thread is None or thread is current_thread() or not thread.is_alive():
             return question()
         answer: list[T] = []
         answered = Lock()
@@ -84,7 +91,7 @@ class Supervisor:
 
         self._commands.append(reply)
         self.poke()
-        while not answered.acquire(timeout=1.0):
+        while not answered.acquire(timeout=0.1):
             if not thread.is_alive():
                 return question()
         return answer[0]
@@ -93,6 +100,9 @@ class Supervisor:
         """End all workers and the thread; does not wait."""
         self.closing = True
         self.poke()
+        with self._starting:
+            if self._thread is None:
+                self._bell.close()
 
     def join(self) -> None:
         """Wait until everything is gone."""
@@ -199,16 +209,16 @@ class Supervisor:
         """Decide which workers ring at their next commit, and when to look at the rings without a bell.
 
         One that has plenty to do is looked at every millisecond instead, which costs it nothing. Whoever
-        was told to ring is looked at once more: our store and its load may have crossed.
+        was told to ring is looked at again: it may have committed before it could see that, and even
+        after we looked, as our store and its load may cross.
         """
         self._look_at = now + LOOK if moved else inf
         for worker in self.crew.workers:
-            if worker.pending:
-                lane = worker.lane
-                if lane is not None and lane.expected(worker.pending) > LOOK and worker.pending > 2 and moved:
-                    continue
-                if worker.wire.arm():
-                    self._look_at = now + LOOK
+            if not worker.pending or (moved and worker.is_stocked()):
+                continue
+            if worker.wire.arm():
+                self._look_at = now + LOOK
+                self._poked |= worker.wire.head != worker.done
 
     def _spawn(self, now: float) -> Worker | None:
         try:
@@ -243,9 +253,10 @@ class Supervisor:
             )
         lane = worker.lane
         requeue(worker.cut_off(worker.done + (running is not None)))
-        worker.gone.set()
         if not worker.retiring:
             self._learn_from(worker, lane, running is not None)
+        worker.wire.close()
+        worker.gone.set()
 
     def _learn_from(self, worker: Worker, lane: Lane | None, blamed: bool) -> None:
         """A death calls for a spare; deaths for which no attempt can be blamed must not go on for ever."""
@@ -283,8 +294,10 @@ class Supervisor:
             dying.register(worker.pidfd, select.POLLIN)
             if dying.poll(max(0.0, deadline - monotonic()) * 1000):
                 worker.reap()
+                worker.wire.close()
                 worker.gone.set()
         self._poll.close()
+        self._bell.close()
         self.crew.workers.clear()
         self.crew.spare = None
         while self._commands:

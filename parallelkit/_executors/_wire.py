@@ -19,6 +19,8 @@ from parallelkit._executors._lane import Batch, Columns, File
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import ARMED, HEAD, HEAP, LIMIT, PHASE, SENT, TAIL, GarbageError
 
+MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
+
 
 class Wire:
     """Never blocks. What the socket does not take waits here."""
@@ -31,11 +33,12 @@ class Wire:
         self._out: deque[tuple[memoryview, File | None]] = deque()
         self._frames = 0
         self._heap_tail = 0
-        self._files: deque[mmap] = deque()
+        self._files: deque[bytes | mmap] = deque()
 
     def close(self) -> None:
         self._inbox.close()
         self.socket.close()
+        self.ring.close()
 
     # Out
 
@@ -123,7 +126,7 @@ class Wire:
     def accept_file(self, body: bytes) -> None:
         """A large result's file comes ahead of the slot that means it."""
         (length,) = _channel.WORD.unpack(body)
-        self._files.append(map_file(self._inbox.take_fd(), length))
+        self._files.append(content_of(self._inbox.take_fd(), length))
 
     def take(self, slot: int, count: int) -> Columns:
         """Copy the results of these slots, and free what they occupy."""
@@ -149,7 +152,7 @@ class Wire:
         self._heap_tail = self.ring.head[TAIL] = end
         return piece
 
-    def _take_files(self, kinds: bytes) -> list[mmap]:
+    def _take_files(self, kinds: bytes) -> list[bytes | mmap]:
         count = kinds.count(_channel.BIG_VALUE) + kinds.count(_channel.BIG_FAILED)
         if count > len(self._files):
             raise GarbageError(f"{count} large results, of which {len(self._files)} came")
@@ -180,12 +183,12 @@ def frames_of(batch: Batch) -> Iterator[tuple[bytes, File | None]]:
             yield _channel.frame(_channel.BATCH, b"".join((head, lengths, *payloads))), None
 
 
-def map_file(fd: int, length: int) -> mmap:
-    """Map a result's file and close the descriptor; a file shorter than it says would kill us when read."""
+def content_of(fd: int, length: int) -> bytes | mmap:
+    """A result out of its file; mapped where it is so large that descriptors cannot run out for it."""
     try:
         size = os.fstat(fd).st_size
-        if not 0 < length <= size:
+        if not 0 < length <= size:  # a mapping that is longer than its file kills whoever reads it
             raise GarbageError(f"a file of {size} bytes that should have {length}")
-        return mmap(fd, length)
+        return os.pread(fd, length, 0) if length < MAPPED else mmap(fd, length)
     finally:
         os.close(fd)

@@ -32,8 +32,8 @@ _FD = Struct("i")
 
 SLOTS = 4096
 MASK = SLOTS - 1
-HEAP = 1 << 20
-LARGE = 1 << 16  # a result longer than this gets a file of its own
+HEAP = 1 << 21
+LARGE = 1 << 18  # a result longer than this gets a file of its own
 UNLIMITED = (1 << 63) - 1
 
 # Words of the ring's header; each side writes to cache lines of its own.
@@ -72,12 +72,14 @@ class Ring:
     is the commit. ``words`` and ``floats`` are one column: the number itself, or where the pickle is.
     """
 
-    __slots__ = ("ends", "floats", "head", "heap", "kinds", "map", "starts", "words")
+    __slots__ = ("_views", "ends", "floats", "head", "heap", "kinds", "map", "starts", "words")
 
     def __init__(self, fd: int) -> None:
         self.map = mmap(fd, SIZE)
         view = memoryview(self.map)
-        columns = [view[_HEADER_SIZE + n * _COLUMN : _HEADER_SIZE + (n + 1) * _COLUMN] for n in range(3)]
+        columns: list[memoryview] = [
+            view[_HEADER_SIZE + n * _COLUMN : _HEADER_SIZE + (n + 1) * _COLUMN] for n in range(3)
+        ]
         self.head = view[:_HEADER_SIZE].cast("Q")
         self.starts = columns[0].cast("d")
         self.ends = columns[1].cast("d")
@@ -85,6 +87,14 @@ class Ring:
         self.floats = columns[2].cast("d")
         self.kinds = view[SIZE - HEAP - SLOTS : SIZE - HEAP]
         self.heap = view[SIZE - HEAP :]
+        self._views: list[memoryview[int] | memoryview[float]] = [self.head, self.starts, self.ends]
+        self._views += [self.words, self.floats, self.kinds, self.heap, *columns, view]
+
+    def close(self) -> None:
+        """Unmap; nothing may be read afterwards."""
+        for view in self._views:
+            view.release()
+        self.map.close()
 
 
 def new_file(name: str) -> int:

@@ -11,7 +11,7 @@ from _pickle import dumps, loads
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
-from types import CoroutineType, TracebackType
+from types import CoroutineType, FunctionType, TracebackType
 
 from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
 
@@ -161,7 +161,7 @@ def _form_of(error: BaseException) -> Form:
 def _own_form(error: BaseException) -> Form:
     """As its class says; not where only ``__init__`` was written, which then gets the wrong arguments."""
     cls = type(error)
-    if cls.__reduce__ in _BUILTIN_REDUCERS and cls.__init__ not in _BUILTIN_INITS:
+    if isinstance(cls.__init__, FunctionType) and not isinstance(cls.__reduce__, FunctionType):
         return _bare_form(error)
     reduced = error.__reduce_ex__(5)
     if not isinstance(reduced, tuple) or len(reduced) > 3:
@@ -210,10 +210,6 @@ def _travels(value: object) -> bool:
     return True
 
 
-_BUILTIN_REDUCERS = (OSError.__reduce__, BaseException.__reduce__, ImportError.__reduce__)
-_BUILTIN_INITS = (OSError.__init__, BaseException.__init__, ImportError.__init__)
-
-
 def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments, and the fields that the C part of an OSError keeps outside of ``__dict__``."""
     fields = {}
@@ -224,8 +220,13 @@ def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
-    """An error without a call of its ``__init__``, whose arguments nobody knows."""
+    """An error without a call of the user's ``__init__``, whose arguments nobody knows; only of the builtin one's."""
     error = cls.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
+    builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    try:
+        builtin.__init__(error, *args)  # type: ignore[misc]
+    except TypeError:
+        pass  # args are not what it was made with
     error.args = args
     for name, value in fields.items():
         setattr(error, name, value)

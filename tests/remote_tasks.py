@@ -1,0 +1,118 @@
+"""Functions that tests run in worker processes. Imports next to nothing, for every worker imports it."""
+
+import os
+import signal
+import sys
+import time
+
+runs = 0
+
+
+def give_back(value):
+    return value
+
+
+def nothing(value):
+    return None
+
+
+def add(left, right, *, factor=1):
+    return (left + right) * factor
+
+
+def pid_of(item):
+    return os.getpid()
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def fail(error):
+    raise error
+
+
+def leave(code):
+    os._exit(code)
+
+
+def end_by(number):
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def on(table, item):
+    """Do to each item what a table says: ``(function, argument)``; what is not in it comes back."""
+    if item in table:
+        function, argument = table[item]
+        return function(argument)
+    return item
+
+
+def tell(path, text=None):
+    """Write into a FIFO, which blocks until somebody reads it."""
+    with open(path, "w") as fifo:
+        fifo.write(str(os.getpid()) if text is None else text)
+
+
+def hear(path):
+    """Read from a FIFO until everybody who writes it has closed it."""
+    with open(path) as fifo:
+        return fifo.read()
+
+
+def tell_and_hang(path):
+    tell(path)
+    while True:
+        signal.pause()
+
+
+def tell_and_hear(paths):
+    mine, yours = paths
+    tell(mine)
+    return hear(yours)
+
+
+def have_child_and_hang(path):
+    """A child that would sleep for long; its pid is told."""
+    child = os.fork()
+    if child == 0:
+        os.close(2)
+        time.sleep(1000)
+    tell(path, str(child))
+    while True:
+        signal.pause()
+
+
+def note(path, text):
+    """Append a line; a line is written at once, so it tells what had begun when a process was killed."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{text}\n".encode())
+    os.close(descriptor)
+
+
+def count_runs(item):
+    global runs
+    runs += 1
+    return os.getpid(), runs
+
+
+def set_variable(name, value):
+    os.environ[name] = value
+
+
+def get_variable(name):
+    return os.environ.get(name)
+
+
+def repeat(text, times):
+    return text * times
+
+
+def long_bytes(size):
+    return b"x" * size
+
+
+def loaded_modules(_):
+    return list(sys.modules)

@@ -1,0 +1,147 @@
+import os
+import socket
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
+
+
+@pytest.fixture
+def pair():
+    ends = socket.socketpair()
+    yield ends
+    for end in ends:
+        end.close()
+
+
+@pytest.fixture
+def ring():
+    fd = _channel.new_file("test-ring")
+    os.ftruncate(fd, _channel.SIZE)
+    ring = Ring(fd)
+    os.close(fd)
+    yield ring
+    ring.close()
+
+
+@given(st.lists(st.one_of(st.integers(1, _channel.LARGE), st.none()), max_size=60))
+def test_heap_never_overwrites_what_is_unread(steps):
+    """Whatever is put in and read out, pieces lie inside the heap and apart from those not yet read."""
+    tail = head = 0
+    unread = deque()
+    for length in steps:
+        if length is None:
+            if unread:
+                _start, end = unread.popleft()
+                tail = end
+            continue
+        at = place(length, tail, head)
+        if at < 0:
+            assert sum(end - start for start, end in unread) + 2 * length > HEAP - _channel.LARGE
+            continue
+        assert 0 <= at <= at + length <= HEAP
+        assert all(at + length <= start or end <= at for start, end in unread)
+        unread.append((at, at + length))
+        head = at + length
+    assert not unread or head == unread[-1][1]
+
+
+def test_empty_heap_takes_the_largest_piece():
+    """Wherever the last one ended."""
+    for head in range(0, HEAP + 1, 4099):
+        assert place(_channel.LARGE, head, head) >= 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.binary(max_size=300)), max_size=20), st.integers(1, 50))
+def test_frames_come_out_as_they_went_in(frames, step):
+    """However the stream is cut."""
+    stream = b"".join(frame(kind, body) for kind, body in frames)
+    inbox = Inbox(Dripping(stream, step))
+    taken = []
+    while inbox.receive():
+        while (one := inbox.take()) is not None:
+            taken.append(one)
+    assert frames == taken
+
+
+class Dripping:
+    """A socket that gives a few bytes at a time."""
+
+    def __init__(self, stream, step):
+        self.stream = stream
+        self.step = step
+
+    def recvmsg(self, *_):
+        piece, self.stream = self.stream[: self.step], self.stream[self.step :]
+        return piece, [], 0, None
+
+
+def test_descriptors_come_with_their_frames(pair):
+    """In order, and closed on exec."""
+    ours, theirs = pair
+    files = [_channel.new_file(f"test-{number}") for number in range(3)]
+    for number, fd in enumerate(files):
+        os.write(fd, b"%d" % number)
+        ours.sendmsg([frame(_channel.BIG_RESULT, b"%d" % number)], _channel.rights(fd))
+        os.close(fd)
+    inbox = Inbox(theirs)
+    for number in range(3):
+        while (taken := inbox.take()) is None:
+            inbox.receive()
+        fd = inbox.take_fd()
+        assert (_channel.BIG_RESULT, b"%d" % number) == taken
+        assert not os.get_inheritable(fd)
+        assert b"%d" % number == os.pread(fd, 10, 0)
+        os.close(fd)
+
+
+def test_descriptors_that_nobody_takes_are_closed(pair):
+    """The fixture would see one that is left."""
+    ours, theirs = pair
+    fd = _channel.new_file("test")
+    ours.sendmsg([b"x"], _channel.rights(fd))
+    os.close(fd)
+    inbox = Inbox(theirs)
+    inbox.receive()
+    inbox.close()
+
+
+def test_frame_that_cannot_be_is_garbage(pair):
+    """A length beyond all reason, and a descriptor that did not come."""
+    ours, theirs = pair
+    ours.send(b"\xff" * 5)
+    inbox = Inbox(theirs)
+    inbox.receive()
+    with pytest.raises(GarbageError):
+        inbox.take()
+    with pytest.raises(GarbageError):
+        inbox.take_fd()
+
+
+def test_columns_of_the_ring_do_not_overlap(ring):
+    """Each cell is its own, but for numbers, which are one cell by two names."""
+    ring.starts[0] = ring.starts[_channel.MASK] = 1.5
+    ring.ends[0] = ring.ends[_channel.MASK] = 2.5
+    ring.words[0] = ring.words[_channel.MASK] = -7
+    ring.kinds[0] = ring.kinds[_channel.MASK] = 9
+    ring.heap[0] = ring.heap[HEAP - 1] = 255
+    ring.head[0] = ring.head[_channel.TAIL] = 1 << 63
+
+    assert [1.5, 2.5, -7, 9, 255] == [
+        column[at]
+        for column, at in zip(
+            (ring.starts, ring.ends, ring.words, ring.kinds, ring.heap), (0,) * 5, strict=True
+        )
+    ]
+    ring.floats[0] = 0.25
+    assert ring.words[0] != -7
+
+
+def test_new_ring_says_that_its_worker_starts(ring):
+    """A fresh file is all zeros, which must mean what is true at first."""
+    assert _channel.STARTING == ring.head[_channel.PHASE]
+    assert 0 == ring.head[_channel.HEAD] == ring.head[_channel.SENT]

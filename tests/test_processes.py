@@ -1,0 +1,589 @@
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+
+import pytest
+import remote_tasks as far
+from port_driver import drive, drive_port, fifo, opened, wait
+
+from parallelkit._died import WorkerDied
+from parallelkit._errors import TaskTimeout
+from parallelkit._executors._contract import Ended
+from parallelkit._executors._processes import ProcessEngine
+
+
+@pytest.fixture
+def engine():
+    engine = ProcessEngine(2)
+    yield engine
+    engine.close()
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, patience=10.0):
+    """For what another process does and tells nobody."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# What comes back
+
+
+def test_every_item_has_its_value(engine):
+    """Thousands of tasks, each reported once, with its own value, by a worker that tells its pid."""
+    seen = drive(engine, far.give_back, range(5000), timeout=10)
+
+    assert {index: index for index in range(5000)} == seen.values
+    assert {f"process {worker.pid}" for worker in engine._supervisor.crew.workers} >= set(
+        seen.workers.values()
+    )
+
+
+def test_times_are_those_of_the_task(engine):
+    """An attempt's instants are taken in the worker, on the clock that this process reads."""
+    before = time.monotonic()
+    seen = drive(engine, far.nap, [0.02])
+    started, ended = seen.times[0]
+
+    assert before < started < ended < time.monotonic()
+    assert ended - started >= 0.02
+
+
+def test_arguments_follow_the_item(engine):
+    """A job's own arguments come after the item, and ``star`` unpacks it."""
+    assert {0: 33} == drive(engine, far.add, [1], args=(10,), kwargs={"factor": 3}).values
+    assert {0: 9} == drive(engine, far.add, [(1, 2)], star=True, kwargs={"factor": 3}).values
+
+
+def test_calls_bring_their_own_function(engine):
+    """Without a function of the run, every item is a call."""
+    calls = [(far.add, (1, 2), {"factor": 5}), (math.sqrt, (16.0,), {}), (lambda: "mine", (), {})]
+    assert {0: 15, 1: 4.0, 2: "mine"} == drive(engine, None, calls).values
+
+
+def test_workers_start_when_there_is_work(engine):
+    """No process before the first task, and one process for one task."""
+    assert [] == engine._supervisor.crew.workers
+    with opened(engine, far.give_back) as port:
+        assert [] == engine._supervisor.crew.workers
+        port.start([(0, 1, "x", None)])
+        wait(port)
+        assert 1 == len(engine._supervisor.crew.workers)
+
+
+def test_workers_stay_for_the_next_run(engine):
+    """A port that is closed when its tasks are done leaves the workers to the next."""
+    first = drive(engine, far.pid_of, range(50)).values
+    assert set(drive(engine, far.pid_of, range(50)).values.values()) <= set(first.values())
+
+
+# Death
+
+
+def test_exit_costs_its_own_task(engine):
+    """A task that leaves without a word is a failure with the exit code; all others have their values."""
+    seen = drive(engine, partial(far.on, {7: (far.leave, 3)}), range(200))
+
+    assert [7] == list(seen.failures)
+    assert {index: index for index in range(200) if index != 7} == seen.values
+    error = seen.failures[7].error
+    assert isinstance(error, WorkerDied)
+    assert (3, None, f"process {error.pid}") == (error.exitcode, error.signal, seen.failures[7].worker)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
+def test_signal_costs_its_own_task(engine, number):
+    """So does a signal, and the failure names it."""
+    seen = drive(engine, partial(far.on, {3: (far.end_by, number)}), range(20))
+
+    assert [3] == list(seen.failures)
+    assert (None, number) == (seen.failures[3].error.exitcode, seen.failures[3].error.signal)
+
+
+def test_every_task_may_die(engine):
+    """If each task kills its worker, each is blamed for itself, and the run ends."""
+    seen = drive(engine, far.leave, range(12))
+    assert list(range(12)) == [seen.failures[index].error.exitcode for index in range(12)]
+
+
+def test_what_waits_behind_the_dead_runs_elsewhere(engine):
+    """Tasks that were queued in the dead worker run, once, in another."""
+    with opened(engine, partial(far.on, {900: (far.leave, 1)})) as port:
+        drive_port(port, list(range(800)))  # now batches are long
+        seen = drive_port(port, list(range(700, 1000)))
+
+    assert [200] == list(seen.failures)
+    assert {index: 700 + index for index in range(300) if index != 200} == seen.values
+
+
+def test_worker_dead_in_idleness_is_replaced(engine):
+    """A worker that is killed while it does nothing costs no task."""
+    first = set(drive(engine, far.pid_of, range(20)).values.values())
+    for pid in first:
+        os.kill(pid, signal.SIGKILL)
+    seen = drive(engine, far.pid_of, range(20))
+
+    assert not seen.failures
+    assert not first & set(seen.values.values())
+
+
+# Timeouts
+
+
+def test_overdue_task_is_killed(engine):
+    """A task past its timeout fails with TaskTimeout, soon after; its neighbours do not."""
+    seen = drive(engine, partial(far.on, {1: (far.nap, 1000)}), range(10), timeout=0.2)
+
+    assert [1] == list(seen.failures)
+    assert isinstance(seen.failures[1].error, TaskTimeout)
+    assert "0.2" in str(seen.failures[1].error)
+    started, ended = seen.times[1]
+    assert 0.2 <= ended - started < 1.0
+
+
+def test_timeout_does_not_count_the_queue(engine):
+    """Tasks that wait for a worker longer than their timeout are none the worse for it."""
+    seen = drive(engine, far.nap, [0.05] * 20, timeout=0.2)
+    assert not seen.failures
+
+
+def test_timeout_is_counted_from_the_start_of_each(engine):
+    """Of many short tasks with one timeout none is overdue, whatever they add up to."""
+    seen = drive(engine, far.nap, [0.002] * 300, timeout=0.25)
+    assert not seen.failures
+
+
+def test_timeouts_may_differ(engine):
+    """Each attempt has the timeout of its own ticket."""
+    with opened(engine, far.nap) as port:
+        port.start([(0, 1, 1000, 0.1), (1, 1, 0.3, 10.0), (2, 1, 0.0, None)])
+        seen = drive_rest(port, 3)
+
+    assert [0] == list(seen.failures)
+
+
+def drive_rest(port, number):
+    from port_driver import Seen
+
+    seen = Seen()
+    while len(seen) < number:
+        seen.add(wait(port))
+    return seen
+
+
+def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path):
+    """The whole process group goes."""
+    path = fifo(tmp_path / "child")
+    with opened(engine, far.have_child_and_hang) as port:
+        port.start([(0, 1, path, 0.3)])
+        child = int(far.hear(path))
+        assert is_alive(child)
+        (ended,) = wait(port)
+
+    assert isinstance(ended.error, TaskTimeout)
+    wait_until(lambda: not is_alive(child))
+
+
+def test_busy_caller_delays_no_kill(engine, tmp_path):
+    """The caller's thread need not be waiting for an overdue task to be killed."""
+    path = fifo(tmp_path / "pid")
+    with opened(engine, far.tell_and_hang) as port:
+        port.start([(0, 1, path, 0.1)])
+        pid = int(far.hear(path))
+        wait_until(lambda: not is_alive(pid))  # without a call of port.wait
+        (ended,) = wait(port)
+
+    assert isinstance(ended.error, TaskTimeout)
+
+
+def test_committed_result_beats_a_late_look(engine):
+    """A task that took longer than its timeout, but was done before anybody looked, has its value."""
+    import ctypes
+
+    drive(engine, far.nothing, [0])
+    with opened(engine, far.nap) as port:
+        port.start([(0, 1, 0.3, 0.25)])
+        wait_until(lambda: any(worker.pending for worker in engine._supervisor.crew.workers))
+        ctypes.PyDLL(None).usleep(500_000)  # does not let go of the GIL: the supervisor cannot look
+        seen = drive_rest(port, 1)
+
+    assert {0: 0.3} == seen.values
+
+
+# Who waits for whom
+
+
+def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
+    """What had been sent to a worker behind a task that hangs is taken back and runs elsewhere."""
+    mine, yours = fifo(tmp_path / "mine"), fifo(tmp_path / "yours")
+    with opened(engine, partial(far.on, {"hang": (far.tell_and_hear, (mine, yours))})) as port:
+        drive_port(port, list(range(2000)))  # now much is sent ahead
+        port.start([(0, 1, "hang", None), *((index, 1, index, None) for index in range(1, 500))])
+        far.hear(mine)
+        seen = drive_rest(port, 499)
+        assert 0 not in seen.values
+        far.tell(yours, "go on")
+        seen.add(wait(port))
+        assert "go on" == seen.values[0]
+        drive_port(port, list(range(2000)))  # the worker that was held serves again
+
+
+def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):
+    """With ``exact``, room is made by tasks that end."""
+    mine, yours = fifo(tmp_path / "mine"), fifo(tmp_path / "yours")
+    with opened(engine, partial(far.on, {"hang": (far.tell_and_hear, (mine, yours))}), exact=True) as port:
+        assert 2 == port.room()
+        port.start([(0, 1, "hang", None), (1, 1, "x", None)])
+        assert 0 == port.room()
+        wait(port)
+        assert 1 == port.room()
+        far.hear(mine)
+        far.tell(yours)
+        wait(port)
+        assert 2 == port.room()
+
+
+def test_two_runs_take_turns(engine):
+    """A second run gets its share at once, and both end; a worker holds tasks of one run at a time."""
+    with opened(engine, far.nap) as long, opened(engine, far.give_back, exact=True) as short:
+        long.start([(index, 1, 0.01, None) for index in range(100)])
+        seen = drive_port(short, list(range(20)))
+        assert {index: index for index in range(20)} == seen.values
+        assert len(drive_rest(long, 100)) == 100
+
+
+def test_closing_a_port_kills_its_own_tasks_only(engine, tmp_path):
+    """Workers that run the closed run's tasks end; the other run's task goes on."""
+    first, mine, yours = (fifo(tmp_path / name) for name in ("first", "mine", "yours"))
+    with opened(engine, far.tell_and_hear) as other:
+        with opened(engine, far.tell_and_hang) as port:
+            port.start([(0, 1, first, None)])
+            pid = int(far.hear(first))
+            other.start([(0, 1, (mine, yours), None)])
+            survivor = int(far.hear(mine))
+        assert not is_alive(pid)
+        assert is_alive(survivor)
+        far.tell(yours, "fine")
+        assert {0: "fine"} == drive_rest(other, 1).values
+
+
+def test_running_tells_what_has_begun(engine, tmp_path):
+    """Index, start and worker of what is in a worker's hands; not what is queued."""
+    path = fifo(tmp_path / "pid")
+    with opened(engine, far.tell_and_hang) as port:
+        assert [] == port.running()
+        before = time.monotonic()
+        port.start([(7, 1, path, None)])
+        pid = far.hear(path)
+        ((index, started, worker),) = port.running()
+
+    assert (7, f"process {pid}") == (index, worker)
+    assert before < started < time.monotonic()
+
+
+def test_wait_returns_when_its_time_has_come(engine):
+    """Nothing ended: an empty list, not before the instant and not long after."""
+    with opened(engine, far.nothing) as port:
+        start = time.monotonic()
+        assert [] == port.wait(start + 0.05)
+        assert 0.05 <= time.monotonic() - start < 1
+
+
+def test_wake_makes_wait_return(engine):
+    """From another thread, or before the wait."""
+    with opened(engine, far.nothing) as port:
+        port.wake()
+        assert [] == port.wait(None)
+        thread = threading.Timer(0.01, port.wake)
+        thread.start()
+        assert [] == port.wait(None)
+        thread.join()
+
+
+def test_wake_is_safe_in_a_signal_handler(engine):
+    """A handler that calls ``wake`` interrupts the wait of the very thread in which it runs."""
+    old = signal.signal(signal.SIGALRM, lambda *_: port.wake())
+    try:
+        with opened(engine, far.nothing) as port:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            assert [] == port.wait(None)
+    finally:
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_handler_that_raises_leaves_the_port_usable(engine):
+    """An exception through ``wait`` loses no outcome."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with opened(engine, far.nap) as port:
+            port.start([(0, 1, 0.05, None)])
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            with pytest.raises(KeyboardInterrupt):
+                port.wait(None)
+            assert {0: 0.05} == drive_rest(port, 1).values
+    finally:
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_runs_in_several_threads(engine):
+    """Two threads, two ports, one engine: each gets its own."""
+    seen = {}
+
+    def run(name):
+        seen[name] = drive(engine, far.give_back, [(name, number) for number in range(500)]).values
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert {name: {n: (name, n) for n in range(500)} for name in "ab"} == seen
+
+
+# Memory
+
+
+def test_items_are_not_packed_far_ahead(engine):
+    """However long the input, what waits packed is bounded by count and by bytes."""
+    with opened(engine, far.nothing) as port:
+        assert port.room() <= 16
+        drive_port(port, [b"x" * 8_000_000] * 4)
+        assert 0 < port.room() <= 10
+
+
+# The life of workers
+
+
+def test_initializer_runs_once_in_each_worker():
+    """Before the first task, and what it sets stays."""
+    engine = ProcessEngine(2, initializer=far.set_variable, initargs=("PARALLELKIT_TEST", "set"))
+    try:
+        seen = drive(engine, far.get_variable, ["PARALLELKIT_TEST"] * 10)
+    finally:
+        engine.close()
+    assert ["set"] * 10 == list(seen.values.values())
+
+
+@pytest.mark.parametrize(
+    ("initializer", "argument", "shown"),
+    [(far.fail, ValueError("not today"), "ValueError: not today"), (far.leave, 1, "do not start")],
+)
+def test_initializer_that_fails_breaks_the_engine(initializer, argument, shown):
+    """The port says why; it does not try for ever."""
+    engine = ProcessEngine(2, initializer=initializer, initargs=(argument,))
+    try:
+        with opened(engine, far.nothing) as port:
+            port.start([(0, 1, 0, None)])
+            assert [] == port.wait(time.monotonic() + 30)
+            assert isinstance(port.failure, BrokenProcessPool)
+            assert shown in str(port.failure)
+        with opened(engine, far.nothing) as port:
+            assert 0 == port.room()
+    finally:
+        engine.close()
+
+
+def test_initializer_that_cannot_be_sent_is_refused():
+    """At once, by a TypeError that names it."""
+    with pytest.raises(TypeError, match="initializer"):
+        ProcessEngine(1, initializer=threading.Lock().acquire)
+
+
+def test_initializer_that_hangs_breaks_the_engine(monkeypatch):
+    """There is a limit to how long a worker may take to start."""
+    monkeypatch.setattr("parallelkit._executors._handle.START_LIMIT", 0.3)
+    engine = ProcessEngine(1, initializer=far.nap, initargs=(1000,))
+    try:
+        with opened(engine, far.nothing) as port:
+            port.start([(0, 1, 0, None)])
+            assert [] == port.wait(time.monotonic() + 30)
+            assert isinstance(port.failure, BrokenProcessPool)
+    finally:
+        engine.close()
+
+
+def test_worker_is_replaced_after_its_share():
+    """With ``max_tasks_per_child``, no process runs more tasks than that, and all tasks are run."""
+    engine = ProcessEngine(2, max_tasks_per_child=3)
+    try:
+        seen = drive(engine, far.count_runs, range(20))
+    finally:
+        engine.close()
+    assert 20 == len(seen.values)
+    assert max(runs for _, runs in seen.values.values()) <= 3
+
+
+def test_close_ends_everything_at_once(tmp_path):
+    """Workers, their children and the thread; from any thread, and twice."""
+    path = fifo(tmp_path / "child")
+    engine = ProcessEngine(2)
+    port = engine_port(engine, far.have_child_and_hang)
+    port.start([(0, 1, path, None)])
+    child = int(far.hear(path))
+    start = time.monotonic()
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    closer.join()
+    assert time.monotonic() - start < 1
+    engine.close()
+    wait_until(lambda: not is_alive(child))
+    port.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        engine_port(engine, far.nothing)
+
+
+def engine_port(engine, fn):
+    from parallelkit._executors._contract import Job
+
+    return engine.open(Job(fn))
+
+
+def test_forgotten_engine_ends_its_workers():
+    """An engine that nobody closed and nobody holds any more takes its processes with it."""
+    engine = ProcessEngine(1)
+    (pid,) = drive(engine, far.pid_of, [0]).values.values()
+    del engine
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_fault_of_ours_ends_the_run(engine, monkeypatch):
+    """Should the supervisor ever raise, every port fails with it, and nobody waits for ever."""
+
+    def fail(now):
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(engine._supervisor.crew, "assign", fail)
+    with opened(engine, far.nothing) as port:
+        port.start([(0, 1, 0, None)])
+        assert [] == port.wait(time.monotonic() + 30)
+        assert "a bug" in repr(port.failure.__cause__)
+
+
+# Garbage
+
+
+def scribble_on_ring(what):
+    import gc
+    import mmap
+
+    from parallelkit._worker import _channel
+
+    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
+    assert isinstance(ring.map, mmap.mmap)
+    if what == "head":
+        ring.head[_channel.HEAD] = 12345
+    elif what == "frames":
+        ring.head[_channel.SENT] = 12345
+    os._exit(0)
+
+
+@pytest.mark.parametrize("what", ["head", "frames"])
+def test_worker_that_writes_nonsense_is_ended(engine, what):
+    """A task that overwrites the memory of its channel costs itself; the parent neither hangs nor dies."""
+    seen = drive(engine, partial(far.on, {2: (scribble_on_ring, what)}), range(20))
+    assert [2] == list(seen.failures)
+    assert {index: index for index in range(20) if index != 2} == seen.values
+
+
+@pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe", os.urandom(3000)])
+def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
+    """So does a task that writes into descriptors that are not its own."""
+
+    def write_everywhere(junk):
+        for fd in range(3, 30):
+            try:
+                os.write(fd, junk)
+            except OSError:
+                pass
+        time.sleep(1000)
+
+    seen = drive(engine, partial(far.on, {2: (write_everywhere, junk)}), range(20), timeout=5.0)
+    assert {index: index for index in range(20) if index != 2} == seen.values
+
+
+def test_task_may_close_all_descriptors(engine):
+    """It costs that task, or none; the others run."""
+    seen = drive(engine, partial(far.on, {2: (close_all, None)}), range(20))
+    assert {*range(20)} - {2} <= set(seen.values)
+
+
+def close_all(_):
+    os.closerange(3, 256)
+
+
+# What else a process may do
+
+
+def test_forked_child_that_returns_publishes_nothing(engine):
+    """A task that forks and lets both come back has one outcome."""
+    seen = drive(engine, partial(far.on, {2: (fork_and_return, None)}), range(20))
+    assert 20 == len(seen)
+    assert "parent" == seen.values[2]
+
+
+def fork_and_return(_):
+    return "child" if os.fork() == 0 else "parent"
+
+
+def test_fork_of_this_process_cannot_use_the_engine(engine):
+    """A forked child neither uses nor ends the parent's workers."""
+    drive(engine, far.nothing, [0])
+    child = os.fork()
+    if child == 0:
+        try:
+            engine_port(engine, far.nothing)
+        except RuntimeError:
+            engine.close()
+            os._exit(0)
+        os._exit(1)
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert not drive(engine, far.nothing, range(100)).failures
+
+
+def test_engine_inside_a_worker(engine):
+    """A task may have an engine of its own, and knows how many workers there are around it."""
+    assert {0: ([0, 1, 4], 2)} == drive(engine, use_own_engine, [3]).values
+
+
+def use_own_engine(number):
+    from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._worker._channel import outer_width
+
+    sys.path.insert(0, os.path.dirname(far.__file__))
+    own = ProcessEngine(2)
+    try:
+        seen = drive(own, lambda item: item * item, range(number))
+    finally:
+        own.close()
+    return [seen.values[index] for index in range(number)], outer_width()
+
+
+def test_ended_entry_is_complete(engine):
+    """A failure carries when it started and ended, and the worker's name."""
+    with opened(engine, far.fail) as port:
+        port.start([(4, 1, KeyError("gone"), None)])
+        (ended,) = wait(port)
+    assert isinstance(ended, Ended)
+    assert (4, "KeyError('gone')", False) == (ended.index, repr(ended.error), ended.final)
+    assert ended.started <= ended.ended
+    assert ended.worker.startswith("process ")
+    assert "KeyError: 'gone'" in ended.traceback

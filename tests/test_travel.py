@@ -1,0 +1,753 @@
+import enum
+import logging
+import math
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+
+import pytest
+import remote_tasks as far
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from port_driver import drive, opened, wait
+
+from parallelkit._died import WorkerDied
+from parallelkit._errors import RemoteError, TaskExited, TaskTimeout
+from parallelkit._executors._processes import ProcessEngine
+
+
+@pytest.fixture(scope="module")
+def engine():
+    engine = ProcessEngine(1)
+    drive(
+        engine, far.nothing, [0]
+    )  # its thread and process are there before the first test, and until the last
+    yield engine
+    engine.close()
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        0,
+        2**63 - 1,
+        -(2**63),
+        2**63,
+        -(2**200),
+        0.5,
+        math.inf,
+        -0.0,
+        "",
+        "text",
+        "ß" * 5000,
+        b"bytes",
+        (),
+        [1, [2]],
+        {"a": {1, 2}},
+        3 + 4j,
+        ValueError("a value"),
+        range(3),
+        os.path.join,
+        enum.auto,
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_value_comes_back_as_it_is(engine, value):
+    """Both ways, with its type, whichever way it takes through the channel."""
+    (back,) = drive(engine, far.give_back, [value]).values.values()
+    assert (type(value), repr(value)) == (type(back), repr(back))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.tuples(st.text())
+        )
+    )
+)
+def test_any_mixture_comes_back(engine, items):
+    """Whatever kinds follow one another in a batch."""
+    assert repr(dict(enumerate(items))) == repr(
+        dict(sorted(drive(engine, far.give_back, items).values.items()))
+    )
+
+
+@pytest.mark.parametrize("size", [10_000, 200_000, 262_144, 1_000_000, 1_100_000, 5_000_000])
+def test_size_does_not_matter(engine, size):
+    """Small, large, and around the lengths at which the way through the channel changes."""
+    items = [bytes([number]) * (size + number) for number in range(5)]
+    assert dict(enumerate(items)) == drive(engine, far.give_back, items).values
+
+
+def test_many_medium_values_come_back(engine):
+    """More than the shared memory holds at a time, as fast as the worker makes them."""
+    seen = drive(engine, partial(far.repeat, "x" * 1000), range(300))
+    assert {index: "x" * 1000 * index for index in range(300)} == seen.values
+
+
+@pytest.mark.all
+def test_value_of_several_gigabytes(engine):
+    """Beyond every 32-bit length on the way."""
+    size = (1 << 32) + 1000
+    (back,) = drive(engine, far.long_bytes, [size]).values.values()
+    assert size == len(back)
+
+
+def test_float_nan_and_int_subclasses_keep_their_type(engine):
+    """What only resembles a number is not sent as one."""
+
+    class Count(int):
+        pass
+
+    seen = drive(engine, far.give_back, [math.nan, Count(3), enum.IntEnum("Colour", ["RED"]).RED]).values
+    assert math.isnan(seen[0])
+    assert isinstance(seen[1], Count)
+    assert "RED" == seen[2].name
+
+
+def test_tasks_share_no_mutable_object(engine):
+    """An object that occurs in many items is another one in each task, whatever the batches."""
+    shared = [0]
+    seen = drive(engine, append_one, [(shared, number) for number in range(300)])
+    assert {index: [0, index] for index in range(300)} == seen.values
+    assert [0] == shared
+
+
+def append_one(item):
+    values, number = item
+    values.append(number)
+    return values
+
+
+def test_value_that_cannot_be_pickled_fails_its_task(engine):
+    """The failure names task, type and cause, and that another try cannot help; others are not touched."""
+    seen = drive(engine, partial(far.on, {2: (make_lock, None)}), range(5))
+
+    assert [2] == list(seen.failures)
+    ended = seen.failures[2]
+    assert isinstance(ended.error, TypeError)
+    assert ended.final
+    for part in ("task 2", "_thread.lock", "cannot pickle", "executor='threads'"):
+        assert part in str(ended.error)
+
+
+def make_lock(_):
+    return threading.Lock()
+
+
+def test_coroutine_as_value_says_what_to_pass(engine):
+    """A plain function that returns a coroutine fails with advice, and without a warning."""
+
+    async def later():
+        pass
+
+    (ended,) = drive(engine, lambda item: later(), [0]).failures.values()
+    assert "async def" in str(ended.error)
+
+
+def test_value_that_breaks_on_unpickling_fails_its_task(engine):
+    """In this process, which goes on, and keeps the values around it."""
+    seen = drive(engine, partial(far.on, {2: (Bomb, "out")}), range(5))
+
+    assert [2] == list(seen.failures)
+    assert {0: 0, 1: 1, 3: 3, 4: 4} == seen.values
+    assert "task 2" in str(seen.failures[2].error)
+    assert isinstance(seen.failures[2].error.__cause__, SystemExit)
+
+
+class Bomb:
+    """Goes off when it is unpickled in the process it is meant for."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def __reduce__(self):
+        return explode, (self.where,)
+
+
+def explode(where):
+    inside = is_worker()
+    if where == "out" and not inside:
+        raise SystemExit("boom")
+    if where == "in" and inside:
+        raise SystemExit("boom")
+    if where == "die" and inside:
+        os._exit(9)
+    if where == "hang" and inside:
+        time.sleep(1000)
+    return Bomb(where)
+
+
+def is_worker():
+    return "parallelkit._worker._serve" in sys.modules
+
+
+# Items
+
+
+def test_item_that_cannot_be_pickled_fails_its_task(engine):
+    """It never starts; the failure names task, type and what to do."""
+    seen = drive(engine, far.give_back, [1, threading.Lock(), 3])
+
+    assert {0: 1, 2: 3} == seen.values
+    ended = seen.failures[1]
+    assert (None, None, True) == (ended.started, ended.worker, ended.final)
+    for part in ("task 1", "_thread.lock", "executor='threads'"):
+        assert part in str(ended.error)
+
+
+def test_item_whose_pickling_exits_fails_its_task(engine):
+    """Not even SystemExit in ``__reduce__`` ends the caller."""
+    (ended,) = drive(engine, far.give_back, [Unreducible()]).failures.values()
+    assert "SystemExit" in str(ended.error)
+
+
+class Unreducible:
+    def __reduce__(self):
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(("how", "error"), [("in", TaskExited), ("die", WorkerDied), ("hang", TaskTimeout)])
+def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
+    """Unpickling is part of the attempt: what it raises, its crash and its hang are that task's."""
+    own = ProcessEngine(1)
+    try:
+        seen = drive(own, far.nothing, [Bomb(""), Bomb(how), Bomb("")], timeout=0.5)
+    finally:
+        own.close()
+
+    assert [1] == list(seen.failures)
+    assert isinstance(seen.failures[1].error, error)
+    assert seen.failures[1].started is not None
+
+
+# Functions
+
+
+def test_function_that_cannot_be_pickled_is_refused(engine):
+    """At ``open``, by a TypeError that names the argument, the object and what to do."""
+    lock = threading.Lock()
+    for job, name in (
+        ({"fn": lambda item: lock}, "fn"),
+        ({"fn": far.add, "args": (1, lock)}, r"args\[1\]"),
+        ({"fn": far.add, "kwargs": {"factor": lock}}, r"kwargs\['factor'\]"),
+    ):
+        fn = job.pop("fn")
+        with (
+            pytest.raises(TypeError, match=f"^{name} cannot be sent.*executor='threads'"),
+            opened(engine, fn, **job),
+        ):
+            pass
+
+
+def test_function_whose_module_is_missing_fails_every_task(engine):
+    """The worker goes on, and says what is missing."""
+    missing = type(sys)("missing_there")
+    exec("def function(item): return item", missing.__dict__)
+    sys.modules["missing_there"] = missing
+    try:
+        seen = drive(engine, missing.function, range(5))
+    finally:
+        del sys.modules["missing_there"]
+    assert 5 == len(seen.failures)
+    assert isinstance(seen.failures[0].error, ModuleNotFoundError)
+
+
+def test_closures_and_lambdas_travel(engine):
+    """With what they close over, and with the functions that they call."""
+    offset = 10
+
+    def helper(number):
+        return number + offset
+
+    assert {0: 22, 1: 24} == drive(engine, lambda item: helper(item) * 2, [1, 2]).values
+
+
+def test_function_is_loaded_once_a_worker(engine):
+    """Not for each task, and not for each batch."""
+
+    class Counted:
+        loads = 0
+
+        def __setstate__(self, state):
+            type(self).loads += 1
+
+        def __getstate__(self):
+            return {"any": 1}
+
+        def __call__(self, item):
+            return type(self).loads
+
+    assert {1} == set(drive(engine, Counted(), range(500)).values.values())
+
+
+# Errors
+
+
+class Odd(Exception):
+    """Its constructor cannot be called with its ``args``."""
+
+    def __init__(self, code, *, reason):
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+        self.reason = reason
+
+
+class Wrapped(Exception):
+    """Its constructor changes what it is given."""
+
+    def __init__(self, message, code=0):
+        super().__init__(f"[{code}] {message}")
+        self.code = code
+
+
+class Holder(Exception):
+    """Holds something that cannot be pickled."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.name = name
+        self.lock = threading.Lock()
+
+
+class Hostile(Exception):
+    """Everything that one may ask it fails."""
+
+    def __repr__(self):
+        raise SystemExit(1)
+
+    __str__ = __repr__
+
+    def __reduce__(self):
+        raise SystemExit(2)
+
+    def __del__(self):
+        if is_worker():
+            raise RuntimeError("in __del__")
+
+
+def failing(error):
+    if isinstance(error, type):
+        error = error()
+    raise error
+
+
+def error_of(engine, make):
+    (ended,) = drive(engine, lambda item: failing(make()), [0]).failures.values()
+    return ended
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ValueError("plain", 1),
+        lambda: KeyError("key"),
+        lambda: OSError(2, "No such file", "name"),
+        lambda: FileNotFoundError(2, "No such file", "from", None, "to"),
+        lambda: UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+        lambda: ImportError("no", name="module", path="path"),
+        lambda: StopIteration(3),
+        lambda: Odd(5, reason="because"),
+        lambda: Wrapped("text", 7),
+        lambda: subprocess.CalledProcessError(3, ["cmd"], b"out"),
+        lambda: pickle.PicklingError("own"),
+        AssertionError,
+    ],
+)
+def test_error_comes_back_whole(engine, make):
+    """Type, arguments, attributes and text."""
+    error, original = error_of(engine, make).error, make()
+
+    assert (type(original), original.args, str(original)) == (type(error), error.args, str(error))
+    assert vars(original) == {name: value for name, value in vars(error).items() if name != "__notes__"}
+
+
+def raise_chain():
+    try:
+        try:
+            raise KeyError("first")
+        except KeyError as first:
+            raise ValueError("second") from first
+    except ValueError as second:
+        second.add_note("a note")
+        raise TypeError("third")  # noqa: B904
+
+
+def test_chain_notes_and_tracebacks_come_back(engine):
+    """Cause, context, notes; each error with the frames in which it was raised."""
+    ended = drive(engine, lambda item: raise_chain(), [0]).failures[0]
+    third = ended.error
+    second = third.__context__
+    first = second.__cause__
+
+    assert ("third", "second", "'first'") == (str(third), str(second), str(first))
+    assert ["a note"] == second.__notes__
+    assert not third.__suppress_context__
+    frames = third.__traceback__
+    names = []
+    while frames is not None:
+        names.append(frames.tb_frame.f_code.co_name)
+        frames = frames.tb_next
+    assert ["<lambda>", "raise_chain"] == names
+    for part in ("raise_chain", Path(__file__).name, "KeyError: 'first'", "a note", "TypeError: third"):
+        assert part in ended.traceback
+
+
+def test_groups_come_back(engine):
+    """With their members, and what hangs on these."""
+
+    def make():
+        inner = ValueError("inner")
+        inner.add_note("noted")
+        return ExceptionGroup("outer", [inner, ExceptionGroup("nested", [Odd(1, reason="odd")])])
+
+    error = error_of(engine, make).error
+    assert ("outer", ["noted"]) == (error.message, error.exceptions[0].__notes__)
+    assert 1 == error.exceptions[1].exceptions[0].code
+
+
+def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):
+    """It loses the attribute, and says so."""
+    error = error_of(engine, lambda: Holder("who")).error
+
+    assert isinstance(error, Holder)
+    assert ("who", False) == (error.name, hasattr(error, "lock"))
+    assert "lock" in error.__notes__[-1]
+
+
+def test_error_that_cannot_travel_has_a_stand_in(engine):
+    """RemoteError, with the type's name, and the traceback as text."""
+    ended = error_of(engine, Hostile)
+
+    assert isinstance(ended.error, RemoteError | Hostile)
+    assert "failing" in ended.traceback
+    assert not drive(engine, far.nothing, range(10)).failures
+
+
+def test_member_that_cannot_travel_leaves_the_others(engine):
+    """In a chain only the link that cannot travel is replaced."""
+
+    def make():
+        error = ValueError("whole")
+        error.__cause__ = Hostile()
+        return error
+
+    error = error_of(engine, make).error
+    assert ("whole", True) == (str(error), error.__cause__ is not None)
+
+
+def test_chain_that_bites_its_tail_comes_back(engine):
+    """A cycle of causes neither hangs nor is lost."""
+
+    def make():
+        first, second = ValueError("first"), ValueError("second")
+        first.__context__, second.__context__ = second, first
+        return first
+
+    error = error_of(engine, make).error
+    assert "first" == str(error)
+
+
+@pytest.mark.parametrize("make", [lambda: SystemExit(3), lambda: KeyboardInterrupt("k"), GeneratorExit])
+def test_exit_of_a_task_is_an_error_of_it(engine, make):
+    """What is no Exception becomes TaskExited, with the original as its cause."""
+    error = error_of(engine, make).error
+    assert isinstance(error, TaskExited)
+    assert (type(make()), make().args) == (type(error.__cause__), error.__cause__.args)
+
+
+def test_sys_exit_and_exit_are_errors_of_the_task(engine):
+    """Also by the name ``exit``, which ``site`` would have provided."""
+    seen = drive(engine, lambda name: sys.exit(name) if name == "sys" else exit(name), ["sys", "builtin"])
+    assert [("sys",), ("builtin",)] == [seen.failures[index].error.__cause__.args for index in range(2)]
+
+
+def test_bottomless_recursion_is_an_error_of_the_task(engine):
+    """RecursionError comes back, with a traceback that can be read."""
+
+    def fall(depth):
+        return fall(depth + 1)
+
+    ended = drive(engine, fall, [0]).failures[0]
+    assert isinstance(ended.error, RecursionError)
+    assert len(ended.traceback) < 10_000
+
+
+def test_value_nested_too_deeply_is_an_error_of_the_task(engine):
+    """Pickling it would recurse too deeply; the worker lives."""
+
+    def nest(depth):
+        value = []
+        for _ in range(depth):
+            value = [value]
+        return value
+
+    seen = drive(engine, nest, [100_000, 3])
+    assert [0] == list(seen.failures)
+    assert {1: [[[[]]]]} == seen.values
+
+
+def test_memory_error_is_an_error_of_the_task(engine):
+    """And the next task runs in the same worker."""
+    seen = drive(engine, lambda size: len(bytearray(size)), [1 << 60, 5])
+    assert isinstance(seen.failures[0].error, MemoryError)
+    assert {1: 5} == seen.values
+
+
+# The user's main module
+
+
+def run_script(folder, source, *flags):
+    """Run a script without a guard; it drives an engine on its own functions and classes."""
+    script = folder / "script.py"
+    head = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]\n"
+    script.write_text(head + textwrap.dedent(source))
+    done = subprocess.run(
+        [sys.executable, *flags, script], capture_output=True, text=True, timeout=60, cwd=folder, check=False
+    )
+    assert "" == done.stderr
+    return done.stdout.split()
+
+
+MAIN = """
+from dataclasses import dataclass
+from enum import Enum
+from parallelkit._executors._processes import ProcessEngine
+from port_driver import drive
+
+class Colour(Enum):
+    RED = 1
+
+@dataclass
+class Point:
+    x: int
+    made = 0
+    def norm(self):
+        return abs(self.x) + OFFSET
+
+class Mine(Exception):
+    pass
+
+OFFSET = 1
+Point.made = 5
+norm = Point.norm
+
+def work(number):
+    if number == 3:
+        raise Mine("three")
+    Point.made += 1
+    return Point(-number), Colour.RED
+
+engine = ProcessEngine(1)
+seen = drive(engine, work, range(5))
+again = drive(engine, lambda point: (point.norm(), isinstance(point, Point)), [Point(-7), Point(8)])
+engine.close()
+point, colour = seen.values[2]
+OFFSET = 100
+print(isinstance(point, Point), type(point) is Point, colour is Colour.RED, point.norm(), Point.made)
+print(Point.norm is norm, isinstance(seen.failures[3].error, Mine), again.values[0], "script.py" in seen.failures[3].traceback)
+try:
+    raise seen.failures[3].error
+except Mine as error:
+    print(error.args[0])
+"""
+
+
+def test_classes_of_main_are_the_callers_own(tmp_path):
+    """In a script without a guard: isinstance and except hold, and the class is not changed by the journey."""
+    out = run_script(tmp_path, MAIN)
+    assert ["True", "True", "True", "102", "5", "True", "True", "(8,", "True)", "True", "three"] == out
+
+
+def test_main_of_the_caller_is_not_imported(tmp_path):
+    """A script runs once, however many workers there are."""
+    source = """
+    from parallelkit._executors._processes import ProcessEngine
+    from port_driver import drive
+    print("once")
+    engine = ProcessEngine(2)
+    print(sorted(drive(engine, lambda item: __import__("sys").modules["__main__"].__dict__.get("engine"), [1, 2]).values))
+    engine.close()
+    """
+    assert ["once", "[0,", "1]"] == run_script(tmp_path, source)
+
+
+# Surroundings
+
+
+def test_surroundings_are_the_parents(engine, tmp_path, monkeypatch):
+    """Directory, environment, path, arguments and prefix are those at the start of the worker."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PARALLELKIT_TEST", "set")
+    monkeypatch.syspath_prepend("/somewhere")
+    own = ProcessEngine(1)
+    try:
+        ((directory, variable, path, argv, prefix),) = drive(own, look_around, [0]).values.values()
+    finally:
+        own.close()
+    assert (str(tmp_path), "set", sys.path, sys.argv, sys.prefix) == (directory, variable, path, argv, prefix)
+
+
+def look_around(_):
+    return os.getcwd(), os.environ.get("PARALLELKIT_TEST"), list(sys.path), sys.argv, sys.prefix
+
+
+def disturb(_):
+    os.chdir("/")
+    os.environ["PARALLELKIT_TEST"] = "changed"
+    os.environ.pop("PATH", None)
+    sys.path.insert(0, "/elsewhere")
+
+
+def test_what_a_task_changes_is_put_back(engine):
+    """The next task finds directory, environment and path as they were; only a process's state is shared."""
+    with opened(
+        engine, lambda how: disturb(how) if how else (*look_around(how), os.environ.get("PATH"))
+    ) as port:
+        port.start([(0, 1, 0, None), (1, 1, 1, None), (2, 1, 0, None)])
+        seen = {}
+        while len(seen) < 3:
+            for block in wait(port):
+                seen.update(zip(block.indices, block.values, strict=True))
+    assert seen[0] == seen[2]
+
+
+def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
+    """Each worker may use its share of the cpus, unless the user has said otherwise."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    own = ProcessEngine(1000)
+    try:
+        seen = drive(own, far.get_variable, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+    finally:
+        own.close()
+    assert {0: "1", 1: "7"} == seen.values
+
+
+def test_warning_filters_are_taken_over():
+    """A filter that turns a warning into an error does so in the tasks."""
+
+    def warn(category):
+        warnings.warn("beware", category, stacklevel=1)
+
+    own = ProcessEngine(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", FutureWarning)
+            seen = drive(own, warn, [FutureWarning, UserWarning])
+    finally:
+        own.close()
+    assert [0] == list(seen.failures)
+    assert isinstance(seen.failures[0].error, FutureWarning)
+
+
+def test_flags_are_taken_over(tmp_path):
+    """-O and -X of this interpreter hold in the workers."""
+    source = """
+    from parallelkit._executors._processes import ProcessEngine
+    from port_driver import drive
+    engine = ProcessEngine(1)
+    print(drive(engine, lambda item: (sys.flags.optimize, sys.flags.utf8_mode), [0]).values[0])
+    engine.close()
+    """
+    assert ["(1,", "1)"] == run_script(tmp_path, source, "-O", "-X", "utf8")
+
+
+# Logs
+
+
+class Kept(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture
+def kept():
+    handler = Kept()
+    logger = logging.getLogger("far")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler.records
+    logger.removeHandler(handler)
+    logger.setLevel(logging.NOTSET)
+
+
+def log_and(item):
+    import logging
+
+    logger = logging.getLogger("far")
+    logger.debug("below the level")
+    logger.info("item %s", item, extra={"own": [item]})
+    if item == 1:
+        try:
+            raise ValueError("logged")
+        except ValueError:
+            logger.exception("failed")
+    if item == 2:
+        os._exit(1)
+    return item
+
+
+def test_log_records_come_back(kept):
+    """Of tasks that end well and of tasks that die, before the run is over, with index and attempt."""
+    own = ProcessEngine(2)
+    try:
+        drive(own, log_and, range(4))
+    finally:
+        own.close()
+    messages = sorted((record.task_index, record.task_attempt, record.getMessage()) for record in kept)
+
+    assert [
+        (0, 1, "item 0"),
+        (1, 1, "failed"),
+        (1, 1, "item 1"),
+        (2, 1, "item 2"),
+        (3, 1, "item 3"),
+    ] == messages
+    (failed,) = [record for record in kept if record.exc_text]
+    assert "ValueError: logged" in failed.exc_text
+    assert {(index,) for index in range(4)} == {
+        tuple(record.own) for record in kept if hasattr(record, "own")
+    }
+
+
+def test_logging_is_not_imported_for_nothing(engine):
+    """A worker whose tasks do not log pays nothing."""
+    own = ProcessEngine(1)
+    try:
+        (loaded,) = drive(own, far.loaded_modules, [0]).values.values()
+    finally:
+        own.close()
+    assert not {"logging", "typing", "re", "threading", "cloudpickle", "parallelkit._run"} & set(loaded)
+
+
+def test_standard_output_is_the_parents(tmp_path):
+    """What tasks print appears, in whole lines."""
+    source = """
+    from parallelkit._executors._processes import ProcessEngine
+    from port_driver import drive
+    engine = ProcessEngine(2)
+    drive(engine, lambda item: print("line", item), range(20))
+    engine.close()
+    """
+    out = run_script(tmp_path, source)
+    assert sorted(["line"] * 20 + [str(number) for number in range(20)]) == sorted(out)
