@@ -39,10 +39,12 @@ class Growth:
         self._book = book
         self._enter = enter
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
+        before = self.children
         for outcome in self._book.take_settled():
             if self._intake.error is None:
                 self._follow(outcome)
+        return self.children > before
 
     def _follow(self, outcome: Outcome[Any, Any]) -> None:
         try:

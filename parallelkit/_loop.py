@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -16,6 +16,7 @@ from typing import Protocol
 from parallelkit._executors._contract import Port
 from parallelkit._intake import Intake, Portion
 from parallelkit._progress import Silent
+from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
 
 WINDOW = 32  # tasks read ahead, for each worker
@@ -126,7 +127,8 @@ class Loop:
     bar: Silent = field(default_factory=Silent)
     total: Callable[[], int | None] = lambda: None
     interrupt: Interrupt = field(default_factory=Interrupt)
-    grow: Callable[[], None] = lambda: None  # makes new tasks of what has just been settled
+    grow: Callable[[], bool] = lambda: False  # makes new tasks of what has been settled; whether it did
+    recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     asked: str | None = None  # why somebody else wants the run to stop
 
     def drive(self) -> None:
@@ -140,24 +142,32 @@ class Loop:
         portion = self.source.next(scheduler.settled)
         if portion is not None:
             self.admit(portion)
+        grew = self.grow()
         if scheduler.wants_starts:
             scheduler.begun(port.running())
         port.start(scheduler.start_due(self.clock(), port.room()))
-        if not scheduler.open and self.source.exhausted:
+        if not (scheduler.open or grew) and self.source.exhausted:
             return False
-        scheduler.finish(port.wait(self._until(portion is not None)), self.clock())
-        self.grow()
+        scheduler.finish(port.wait(self._until(grew or portion is not None)), self.clock())
         self.show()
         self._obey()
         return scheduler.stopped is None
 
     def admit(self, portion: Portion) -> None:
         """New tasks, of the input or of ``then``."""
-        self.scheduler.admit(portion.items, portion.own, portion.traits)
+        scheduler = self.scheduler
+        first = scheduler.admitted
+        known: dict[int, Recalled] = {}
+        for recall in self.recalls:
+            with self.interrupt.user_code():
+                known.update(recall(portion, first))
+        scheduler.admit(portion.items, portion.own, portion.traits, known)
+        for offset, recalled in known.items():
+            scheduler.recall(first + offset, recalled, self.clock())
 
-    def _until(self, reading: bool) -> float | None:
-        """When to come back at the latest: at once where there may be more to read."""
-        return self.clock() if reading else self.scheduler.wake_at()
+    def _until(self, again: bool) -> float | None:
+        """When to come back at the latest: at once where there may be more to read, or to grow."""
+        return self.clock() if again else self.scheduler.wake_at()
 
     def _obey(self) -> None:
         """The one safe point: everything that has come in is settled, nothing is half done."""

@@ -22,6 +22,7 @@ from parallelkit._options import Checked, check_options
 from parallelkit._outcomes import Outcome
 from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
+from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
 from parallelkit._stream import HandedSource, Outbox, Stream, ledger_of, stepwise
@@ -215,7 +216,10 @@ class Plan:
             max_failures=options.max_failures,
             gated=Gated(options.limits) if self.intake.shape.gated else None,
         )
-        return Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+        loop = Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+        cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
+        loop.recalls = () if cache is None else (cache,)
+        return loop
 
     def _total(self) -> int | None:
         size = self.intake.read_so_far if self.intake.exhausted else self.intake.size

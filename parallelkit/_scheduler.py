@@ -14,7 +14,7 @@ only what has failed, or has options of its own, has an entry anywhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import repeat
 from typing import Any, Protocol
@@ -22,9 +22,10 @@ from typing import Any, Protocol
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._lost import Lost, cut_off
 from parallelkit._ready import Fifo, Gated, Ready
+from parallelkit._recall import Recalled
 from parallelkit._retry import RetryPolicy
 from parallelkit._tasks import Own
-from parallelkit._tries import Tries, Verdict
+from parallelkit._tries import Tries
 
 LEAST_OUTCOMES = 20  # before a share of failures is looked at
 
@@ -111,10 +112,12 @@ class Scheduler:
         items: Sequence[Any],
         own: dict[int, Own] | None = None,
         traits: Sequence[tuple[float, tuple[Hashable, ...]]] | None = None,
+        known: Collection[int] = (),
     ) -> None:
         """New tasks become ready; their indices follow those of the tasks before.
 
-        ``own``: options of their own, by offset. ``traits``: priority and groups of each, in a gated run.
+        ``own``: options of their own, by offset. ``traits``: priority and groups of each, in a gated
+        run. Those at the offsets ``known`` do not become ready: ``recall`` settles them.
         """
         first, end = self.admitted, self.admitted + len(items)
         self.admitted = end
@@ -123,9 +126,9 @@ class Scheduler:
             assert traits is not None, "a gated run knows the priority and groups of every task"
             for index, trait in zip(range(first, end), traits, strict=True):
                 self._gated.describe(index, *trait)
-        if own:
-            self._tries.own.update((first + offset, options) for offset, options in own.items())
-            self._ready.push(self._ticket(index) for index in range(first, end))
+        if own or known:
+            self._tries.own.update((first + offset, options) for offset, options in (own or {}).items())
+            self._ready.push(self._ticket(index) for index in range(first, end) if index - first not in known)
         else:
             self._ready.push(zip(range(first, end), repeat(1), items, repeat(self._timeout)))
 
@@ -182,6 +185,22 @@ class Scheduler:
         self.succeeded += len(block.indices)
         self._book.succeed(*block)
 
+    def recall(self, index: int, recalled: Recalled, now: float) -> None:
+        """Settle a task whose outcome was known before it could start."""
+        if recalled.lost is not None:
+            self._settle_failure(index, recalled.lost)
+            return
+        self._forget(index)
+        self.succeeded += 1
+        self._book.succeed_again(index, 0)
+        self._book.succeed((index,), (recalled.value,), (now,), (now,), (recalled.source,))
+
+    def _forget(self, index: int) -> None:
+        del self._items[index]
+        self._tries.forget(index)
+        if self._gated is not None:
+            self._gated.forget(index)
+
     def _lose(self, ended: Ended, now: float) -> None:
         index = ended.index
         if self._gated is not None:
@@ -192,21 +211,18 @@ class Scheduler:
         if verdict.pause is not None and self._gated is not None:
             self._gated.pause(index, now + verdict.pause)
         if verdict.delay is None:
-            self._settle_failure(index, verdict)
+            self._settle_failure(index, verdict.lost)
             return
         heappush(self._delayed, (now + verdict.delay, index))
         if verdict.counted:
             self._book.try_again(index, verdict.lost)
 
-    def _settle_failure(self, index: int, verdict: Verdict) -> None:
-        del self._items[index]
-        self._tries.forget(index)
-        if self._gated is not None:
-            self._gated.forget(index)
+    def _settle_failure(self, index: int, lost: Lost) -> None:
+        self._forget(index)
         self.failed += 1
         if self.first_error is None:
-            self.first_error = verdict.lost.error
-        self._book.fail(index, verdict.lost)
+            self.first_error = lost.error
+        self._book.fail(index, lost)
 
     def stop_reason(self, now: float) -> str | None:
         """Why the run must stop now, if it must."""

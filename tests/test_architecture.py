@@ -30,6 +30,7 @@ _executors/_futures
 _executors/__init__  _checkpoint  _progress
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
 _ready  _tries
+_recall
 _executors/_thread_port
 _report/__init__
 _report/_text  _report/_html  _report/_trace
