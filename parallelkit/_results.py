@@ -71,11 +71,19 @@ class Results(Mapping[K, V], Generic[K, V]):
         """The value of a known key (a failed task raises), ``default`` for an unknown one."""
         return self[key] if key in self else default  # noqa: SIM401  this is the get that it would call
 
-    def values(self, *, default: Any = RAISE) -> list[V]:  # type: ignore[override]  # a list, by design
+    @overload  # type: ignore[override]  # a list, by design
+    def values(self) -> list[V]: ...
+    @overload
+    def values(self, *, default: D) -> list[V | D]: ...
+    def values(self, *, default: Any = RAISE) -> list[Any]:
         """The values, in order; raises ``TaskFailures`` unless every task has one or a ``default`` is given."""
         return [value for _, value in self.items(default=default)]
 
-    def items(self, *, default: Any = RAISE) -> list[tuple[K, V]]:  # type: ignore[override]  # a list, by design
+    @overload  # type: ignore[override]  # a list, by design
+    def items(self) -> list[tuple[K, V]]: ...
+    @overload
+    def items(self, *, default: D) -> list[tuple[K, V | D]]: ...
+    def items(self, *, default: Any = RAISE) -> list[tuple[K, Any]]:
         """Pairs of key and value, in order; ``default`` as for ``values``."""
         if default is RAISE:
             self.raise_failures()
@@ -84,7 +92,11 @@ class Results(Mapping[K, V], Generic[K, V]):
             (key(index), values[index] if self._is_success(index) else default) for index in self._indices()
         ]
 
-    def to_dict(self, *, default: Any = RAISE) -> dict[K, V]:
+    @overload
+    def to_dict(self) -> dict[K, V]: ...
+    @overload
+    def to_dict(self, *, default: D) -> dict[K, V | D]: ...
+    def to_dict(self, *, default: Any = RAISE) -> dict[K, Any]:
         """A plain dict in order; ``default`` as for ``values``."""
         return dict(self.items(default=default))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
+from parallelkit._errors import TaskExited
 from parallelkit._executors import default_processes, default_threads
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port
 from parallelkit._retry import check_number
@@ -195,10 +196,11 @@ class _Desk:
         port = self._port
         assert port is not None, "the thread is started after the port"
         try:
-            while not (self._shut and not self._inbox and not self._flying):
+            while True:
                 self._hand_over(port)
-                for event in port.wait(None):
-                    self._settle(event)
+                if self._shut and not self._inbox and not self._flying:
+                    break
+                self._settle(port.wait(None))
                 if port.failure is not None:
                     self._break(port.failure)
         finally:
@@ -208,23 +210,26 @@ class _Desk:
 
     def _hand_over(self, port: Port) -> None:
         tickets = []
-        if self._cancel:
-            while self._inbox:
-                cancel(self._inbox.popleft()[0])
-        for _ in range(min(port.room(), len(self._inbox))):
+        room = port.room()
+        while self._inbox and len(tickets) < room:
             future, call = self._inbox.popleft()
             if future.set_running_or_notify_cancel():
                 self._flying[self._next] = future
                 tickets.append((self._next, 1, call, self._timeout))
                 self._next += 1
         port.start(tickets)
+        if self._cancel:  # after the free slots are filled: a standard pool would have begun these at submit
+            while self._inbox:
+                cancel(self._inbox.popleft()[0])
 
-    def _settle(self, event: Block | Ended) -> None:
-        if isinstance(event, Block):
-            for index, value in zip(event.indices, event.values, strict=True):
-                self._flying.pop(index).set_result(value)
-        else:
-            self._flying.pop(event.index).set_exception(event.error)
+    def _settle(self, events: list[Block | Ended]) -> None:
+        """In a call of its own, so that nothing here refers to a result once its future has it."""
+        for event in events:
+            if isinstance(event, Block):
+                for index, value in zip(event.indices, event.values, strict=True):
+                    self._flying.pop(index).set_result(value)
+            else:
+                self._flying.pop(event.index).set_exception(as_raised(event.error))
 
     def _break(self, failure: Exception) -> None:
         """The engine is broken: all that was submitted fails with its error."""
@@ -237,6 +242,11 @@ class _Desk:
             future = self._inbox.popleft()[0]
             if future.set_running_or_notify_cancel():
                 future.set_exception(failure)
+
+
+def as_raised(error: BaseException) -> BaseException:
+    """What the call raised, ``SystemExit`` included: a future hands it to whoever asks for it, as it was."""
+    return error.__cause__ or error if isinstance(error, TaskExited) else error
 
 
 def cancel(future: Future[Any]) -> None:

@@ -183,6 +183,7 @@ class _Worker:
                     engine.wake_one()
                 if not port.execute(self, ticket):
                     return  # abandoned: another thread has this one's slot
+                del ticket  # an idle thread keeps no argument alive
                 break
             else:
                 if engine.closed or engine.broken is not None or not self._rest():
