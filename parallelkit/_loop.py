@@ -173,15 +173,17 @@ class Loop:
         """The one safe point: everything that has come in is settled, nothing is half done."""
         if self.interrupt.asked:
             raise KeyboardInterrupt
+        if self.scheduler.open or not self.source.exhausted:
+            reason = self._stop_reason()
+            if reason is not None:
+                self.stop(reason)
+
+    def _stop_reason(self) -> str | None:
         if self.asked is not None:
-            self.stop(self.asked)
-            return
+            return self.asked
         if self.port.failure is not None:
-            self.stop(str(self.port.failure))
-            return
-        reason = self.scheduler.stop_reason(self.clock())
-        if reason is not None and (self.scheduler.open or not self.source.exhausted):
-            self.stop(reason)
+            return str(self.port.failure)
+        return self.scheduler.stop_reason(self.clock())
 
     def stop(self, reason: str) -> None:
         """The stop rule: withdraw what is queued, kill or abandon what runs, wait for nothing."""

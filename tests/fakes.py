@@ -145,6 +145,23 @@ class Script:
         return {item: list(steps) for item, steps in self._left.items() if steps}
 
 
+class Delays:
+    """A retry policy without chance: gives these delays, one a question, and then no more tries.
+
+    ``asked`` lists the questions: number, error and elapsed time.
+    """
+
+    budget = max_time = None
+
+    def __init__(self, *delays: float) -> None:
+        self.asked: list[tuple[int, BaseException, float]] = []
+        self._left = deque(delays)
+
+    def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
+        self.asked.append((number, error, elapsed))
+        return self._left.popleft() if self._left else None
+
+
 class FakeExecutor:
     """An executor in no time: attempts begin, end, fail, die and overrun their timeouts by a ``FakeClock``.
 

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from fakes import Delays
 
 from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
 from parallelkit._executors._contract import Block, Ended
@@ -12,20 +13,6 @@ from parallelkit._tasks import Own
 
 ERROR = OSError("down")
 AT_ONCE = Retry(1, delay=0)
-
-
-class Delays:
-    """A policy that says what it was told to, and remembers what it was asked."""
-
-    budget = max_time = None
-
-    def __init__(self, *delays):
-        self.asked = []
-        self._delays = list(delays)
-
-    def delay_after(self, number, error, elapsed):
-        self.asked.append((number, error, elapsed))
-        return self._delays.pop(0) if self._delays else None
 
 
 class Bench:

@@ -1,0 +1,503 @@
+"""The loop on a fake clock: it reads, starts, waits and settles, blocks in one place, and loses nothing."""
+
+import signal
+import threading
+import time
+
+import pytest
+from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Hang, Script
+
+from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
+from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._loop import WIDEST, WINDOW, Interrupt, Window, catch_interrupt
+from parallelkit._progress import Silent
+
+ERROR = OSError("down")
+
+
+@pytest.fixture
+def one_by_one(monkeypatch):
+    """Every portion of input is a single item, as if each took its time."""
+    monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)
+
+
+def kinds(run):
+    """Of each task, in input order: its value, or the type of its error."""
+    return [outcome.value if outcome.ok else type(outcome.error) for outcome in run.outcomes]
+
+
+# Time passes on the clock alone
+
+
+def test_twenty_seconds_pass_in_no_time():
+    """Retries, hangs, deaths and slow tasks end at the instants that follow from their figures."""
+    script = Script(
+        {
+            "steady": Done("ok", after=20),
+            "flaky": [Fail(ERROR, after=1), Fail(ERROR, after=1), Done("at last", after=1)],
+            "hung": [Hang(), Done("second", after=2)],
+            "deadly": [Die(after=3), Die(after=3), Die(after=3)],
+        }
+    )
+    began = time.thread_time()
+    run = FakeRun(script, list(script.left), workers=4, timeout=20, policy=Retry(2, delay=0)).drive()
+    assert time.thread_time() - began < 0.1
+    assert 22.0 == run.clock()
+    assert ["ok", "at last", "second", WorkerDied] == kinds(run)
+    assert {} == script.left
+    assert Success(1, 1, "at last", 3, 0.0, 2.0, 1.0, "fake 2") == run.outcomes[1]
+    assert [(1, 20.0, TaskTimeout), (2, 2.0, type(None))] == [
+        (one.number, one.duration, type(one.error)) for one in run.ledger.attempts() if one.key == 2
+    ]
+
+
+def test_a_run_takes_as_long_as_its_slots_need():
+    """Ten tasks of two seconds in four slots take six seconds, and no slot is ever used twice."""
+    run = FakeRun(Script(dict.fromkeys(range(10), Done(after=2))), range(10), workers=4).drive()
+    assert (6.0, 4) == (run.clock(), run.executor.widest)
+
+
+def test_backoff_lets_others_run():
+    """With one slot, a task that waits for its next try holds up nobody."""
+    script = Script({"flaky": [Fail(ERROR), Done(1)], "long": Done(2, after=7)})
+    run = FakeRun(script, ["flaky", "long"], workers=1, policy=Retry(1, delay=5, factor=1)).drive()
+    assert ["flaky", "long", "flaky"] == script.calls
+    assert 7.0 == run.clock()
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 3, float("inf")])
+def test_the_outcomes_do_not_depend_on_how_far_the_executor_is_fed(ahead):
+    """Whether tickets wait here or there, each task ends the same; and no port gets more than it has room for."""
+    script = Script({index: [Fail(ERROR, after=1), Done(index, after=2)] for index in range(0, 20, 3)})
+    run = FakeRun(script, range(20), ahead=ahead, policy=Retry(1, delay=0)).drive()
+    assert list(range(20)) == kinds(run)
+
+
+def test_a_timeout_bounds_the_attempt_and_not_the_queue():
+    """A task that waits for its slot longer than its timeout is not late."""
+    run = FakeRun(Script(dict.fromkeys("abc", Done(1, after=2))), "abc", workers=1, timeout=2).drive()
+    assert [1, 1, 1] == kinds(run)
+    assert 6.0 == run.clock()
+
+
+# Waiting
+
+
+def test_an_empty_run_waits_for_nothing():
+    """Without tasks there is nothing to wait for."""
+    run = FakeRun(Script(), []).drive()
+    assert (0, []) == (run.port.waits, run.outcomes)
+
+
+def test_a_wait_without_a_wake_up_is_an_error():
+    """The fake executor refuses a wait that could never end, so every test here shows that there is none."""
+    run = FakeRun(Script({"a": Hang()}), ["a"])
+    with pytest.raises(AssertionError, match="this wait would never return"):
+        run.drive()
+
+
+def test_the_loop_does_not_poll():
+    """It wakes for what ends and for what falls due, and for nothing else."""
+    script = Script({index: [Fail(ERROR, after=60), Done(1, after=600)] for index in range(8)})
+    run = FakeRun(script, range(8), workers=1, policy=Retry(1, delay=100, factor=1)).drive()
+    assert run.clock() >= 8 * 660
+    assert run.port.waits <= 1 + 1 + 16 + 8, "one for the input, one for its end, one an attempt, one a delay"
+
+
+def test_while_there_is_input_the_loop_only_looks(one_by_one):
+    """Between portions it takes what has come and reads on, without waiting for anything to end."""
+    clock = FakeClock()
+    read_at = []
+
+    def items():
+        for item in range(5):
+            read_at.append(clock())
+            yield item
+
+    run = FakeRun(Script(dict.fromkeys(range(5), Done(after=3))), items(), workers=5, clock=clock).drive()
+    assert [0.0] * 5 == read_at
+    assert 3.0 == run.clock()
+
+
+# Input
+
+
+def test_slow_input_holds_up_no_outcome(one_by_one):
+    """What ends while an item is awaited is settled as soon as that item has come."""
+    clock = FakeClock()
+    seen = []
+
+    def items():
+        for item in range(4):
+            clock.advance(10)
+            seen.append(run.scheduler.settled)
+            yield item
+
+    run = FakeRun(Script(dict.fromkeys(range(4), Done(after=1))), items(), clock=clock)
+    run.drive()
+    assert [0, 0, 1, 2] == seen
+    assert [(10.0 * number, 10.0 * number) for number in (1, 2, 3, 4)] == [
+        (one.queued_at, one.started_at) for one in run.outcomes
+    ]
+
+
+def test_input_that_raises_ends_the_input_and_no_task():
+    """All that was read before is run and settled; the error stays with the intake."""
+
+    def items():
+        yield from range(3)
+        raise ERROR
+
+    run = FakeRun(Script(dict.fromkeys(range(3), Done(after=1))), items()).drive()
+    assert [None, None, None] == kinds(run)
+    assert isinstance(run.intake.error, InputError)
+    assert ERROR is run.intake.error.__cause__
+    assert run.scheduler.stopped is None
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("buffersize", [None, 1, 2, 7])
+def test_no_more_is_read_than_the_window_allows(workers, buffersize, one_by_one):
+    """Tasks read and not settled are never more than ``buffersize``, by default 32 a worker or what is done."""
+    ahead = []
+
+    def items():
+        for item in range(400):
+            settled = run.scheduler.settled
+            ahead.append((item + 1 - settled, buffersize or max(WINDOW * workers, settled)))
+            yield item
+
+    run = FakeRun(lambda item: Done(item, after=1), items(), workers=workers, buffersize=buffersize)
+    run.drive()
+    assert all(read <= allowed for read, allowed in ahead)
+    assert any(read == allowed for read, allowed in ahead), "and that much is made use of"
+    assert list(range(400)) == kinds(run)
+
+
+def test_a_window_of_one_still_runs_everything():
+    """One task at a time, read when the one before is settled, retries included."""
+    script = Script({item: [Fail(ERROR, after=1), Done(item)] for item in range(5)})
+    run = FakeRun(script, iter(range(5)), buffersize=1, policy=Retry(1, delay=0)).drive()
+    assert [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] == script.calls
+    assert 1 == run.executor.widest
+
+
+def test_the_default_window_grows_with_what_is_done():
+    """32 a worker to begin with, then as many as are done, up to ten thousand."""
+    window = Window(workers=2)
+    assert [64, 64, 65, WIDEST, WIDEST] == [window.room(0, done) for done in (0, 64, 65, WIDEST, 10**6)]
+    assert 54 == window.room(10, 0)
+
+
+def test_a_given_window_does_not_grow():
+    """``buffersize`` is kept to the letter."""
+    assert [3, 0] == [Window(2, 3).room(ahead, 10**6) for ahead in (0, 3)]
+
+
+# Ctrl-C
+
+
+def press(run, at):
+    """Ctrl-C, at an instant of the run."""
+    run.clock.call_at(at, lambda: run.interrupt(signal.SIGINT, None))
+
+
+def test_an_interrupt_is_obeyed_where_nothing_is_lost():
+    """What ended until then is settled, at the instant of the Ctrl-C, and the rest can be cancelled."""
+    script = Script({0: Done("done", after=1), 1: Done("at that very moment", after=3), 2: Hang(), 3: Hang()})
+    run = FakeRun(script, range(4))
+    press(run, 3)
+    with pytest.raises(KeyboardInterrupt):
+        run.drive()
+    assert 3.0 == run.clock()
+    assert (2, 2) == (run.scheduler.succeeded, run.scheduler.open)
+    run.loop.stop("interrupted")
+    assert ["done", "at that very moment", TaskCancelled, TaskCancelled] == kinds(run)
+    assert [(1, 2.0), (1, 0.0)] == [(one.attempts, one.duration) for one in run.outcomes[2:]]
+
+
+def test_a_second_interrupt_is_raised_at_once():
+    """Whoever presses twice does not want to wait for a safe point."""
+    run, raised_at = FakeRun(Script({0: Hang()}), [0]), []
+
+    def press_twice():
+        run.interrupt(signal.SIGINT, None)
+        try:
+            run.interrupt(signal.SIGINT, None)
+        except KeyboardInterrupt:
+            raised_at.append(run.clock())
+            raise
+
+    run.clock.call_at(5, press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run.drive()
+    assert [5.0] == raised_at
+
+
+def test_an_interrupt_is_raised_at_once_in_the_callers_code():
+    """An input that takes for ever is interrupted where it stands."""
+    reached = []
+
+    def items():
+        yield 0
+        run.interrupt(signal.SIGINT, None)
+        reached.append("never")
+
+    run = FakeRun(Script(), items())
+    with pytest.raises(KeyboardInterrupt):
+        run.drive()
+    assert [] == reached
+
+
+def test_an_interrupt_that_came_before_is_obeyed_before_the_callers_code():
+    """Nothing more is read once the flag is up."""
+    interrupt = Interrupt()
+    interrupt(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt), interrupt.user_code():
+        pytest.fail("the caller's code was entered")
+
+
+def test_the_callers_code_is_exposed_only_while_it_runs():
+    """After it, also after an error of its, Ctrl-C is a flag again."""
+    interrupt = Interrupt()
+    with pytest.raises(ZeroDivisionError), interrupt.user_code():
+        raise ZeroDivisionError
+    interrupt(signal.SIGINT, None)
+    assert interrupt.asked
+
+
+def test_an_interrupt_wakes_the_wait():
+    """The flag alone would be seen only when something ends."""
+    woken = []
+    interrupt = Interrupt(wake=lambda: woken.append(True))
+    interrupt(signal.SIGINT, None)
+    assert [True] == woken
+
+
+def test_sigint_becomes_a_flag_and_then_is_what_it_was():
+    """The handler is ours for the run, and Python's own after it, also after an error."""
+    interrupt = Interrupt()
+    with pytest.raises(ZeroDivisionError), catch_interrupt(interrupt):
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+        raise ZeroDivisionError
+    assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
+
+
+def test_a_handler_of_the_callers_is_left_alone():
+    """Who has taken SIGINT keeps it: a run around this one, or a server's own shutdown."""
+    seen, interrupt = [], Interrupt()
+    before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
+    try:
+        with catch_interrupt(interrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ([True], False) == (seen, interrupt.asked)
+
+
+def test_other_threads_do_not_touch_the_handler():
+    """Only the main thread may set one, and only it gets the signal."""
+    inside = []
+
+    def work():
+        with catch_interrupt(Interrupt()):
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert [signal.default_int_handler] == inside
+
+
+# Stops
+
+
+def test_the_end_of_the_run_strikes_on_time():
+    """What is done by then is kept; what runs, waits or is delayed is cancelled at that instant."""
+    script = Script({0: Done(0, after=4), 1: Hang(), 2: [Fail(ERROR, after=1), Hang()], 3: Hang()})
+    end = {"end_at": 10.0, "end_reason": "run_timeout of 10 s"}
+    run = FakeRun(script, range(4), workers=3, policy=Delays(8.0), **end).drive()
+    assert 10.0 == run.clock()
+    assert [0, TaskCancelled, TaskCancelled, TaskCancelled] == kinds(run)
+    assert [1, 1, 2, 1] == [outcome.attempts for outcome in run.outcomes]
+    assert "run_timeout of 10 s" == run.ledger.stopped
+
+
+def test_a_run_that_raises_stops_at_its_first_failure():
+    """Nothing is waited for: the task that hangs is cancelled with the rest."""
+    script = Script({0: Hang(), 1: Fail(ERROR, after=2), 2: Hang()})
+    run = FakeRun(script, range(3), raise_first=True).drive()
+    assert 2.0 == run.clock()
+    assert [TaskCancelled, OSError, TaskCancelled] == kinds(run)
+    assert ERROR is run.scheduler.first_error
+
+
+def test_the_nth_failure_stops_the_run():
+    """``max_failures`` counts final failures."""
+    run = FakeRun(lambda item: Fail(OSError(item), after=1), range(10), workers=1, max_failures=3).drive()
+    assert [*[OSError] * 3, *[TaskCancelled] * 7] == kinds(run)
+    assert "max_failures of 3 reached" == run.ledger.stopped
+
+
+@pytest.mark.parametrize("options", [{"raise_first": True}, {"max_failures": 2}, {"end_at": 2.0}])
+def test_a_reason_that_comes_with_the_last_outcome_stops_nothing(options):
+    """A run of which nothing is left is whole."""
+    run = FakeRun(lambda item: Fail(OSError(item), after=item + 1), range(2), **options)
+    if options == {"raise_first": True}:
+        run = FakeRun(lambda item: Fail(OSError(item), after=1), range(2), **options)
+    assert [OSError, OSError] == kinds(run.drive())
+    assert run.ledger.stopped is None
+
+
+def test_somebody_else_may_ask_for_the_stop():
+    """The reason is set and the wait is woken, by a stream that is closed for one."""
+    run = FakeRun(Script({0: Hang()}), [0])
+
+    def ask():
+        run.loop.asked = "the stream was closed"
+        run.port.wake()
+
+    run.clock.call_at(3, ask)
+    assert [TaskCancelled] == kinds(run.drive())
+    assert (3.0, "the stream was closed") == (run.clock(), run.ledger.stopped)
+
+
+def test_an_executor_that_breaks_stops_the_run():
+    """Its error is the reason; what it had committed is kept."""
+    run = FakeRun(Script({0: Done("kept", after=1), 1: Hang(), 2: Hang()}), range(3))
+    run.clock.call_at(4, lambda: run.port.fail(RuntimeError("the initializer raised")))
+    assert ["kept", TaskCancelled, TaskCancelled] == kinds(run.drive())
+    assert (4.0, "the initializer raised") == (run.clock(), run.ledger.stopped)
+
+
+def test_an_executor_that_breaks_when_all_is_done_stops_nothing():
+    """Every outcome is there: whoever reads ``stopped`` must not think that some are missing."""
+    run = FakeRun(Script({0: Done(1, after=4)}), [0])
+    run.clock.call_at(4, lambda: run.port.fail(RuntimeError("too late")))
+    assert [1] == kinds(run.drive())
+    assert run.ledger.stopped is None
+
+
+class Dawdling(Silent):
+    """A bar that takes two seconds to draw a failure."""
+
+    def __init__(self, clock):
+        self.clock = clock
+
+    def show(self, total, settled, failed, retried):
+        self.clock.advance(2 if failed else 0)
+
+
+def test_what_is_committed_until_the_stop_is_delivered():
+    """An attempt that ends between the last look and the stop keeps its value."""
+    script = Script({0: Fail(ERROR, after=1), 1: Done("in time", after=2), 2: Hang()})
+    run = FakeRun(script, range(3), workers=3, raise_first=True)
+    run.loop.bar = Dawdling(run.clock)
+    assert [OSError, "in time", TaskCancelled] == kinds(run.drive())
+    assert "a task failed, and on_error is 'raise'" == run.ledger.stopped
+
+
+def test_what_fails_until_the_stop_is_cancelled_where_a_try_was_left():
+    """Its error is the cause, for it was not the last word."""
+    again = OSError("try me again")
+    script = Script({0: Fail(ValueError(), after=1), 1: Fail(again, after=2)})
+    run = FakeRun(script, range(2), raise_first=True, policy=Retry(1, delay=0, on=OSError))
+    run.loop.bar = Dawdling(run.clock)
+    run.drive()
+    assert [ValueError, TaskCancelled] == kinds(run)
+    tried = run.outcomes[1]
+    assert (again, 1, 2.0) == (tried.error.__cause__, tried.attempts, tried.duration)
+
+
+def test_after_the_stop_nothing_runs():
+    """The port is closed and empty, and a further step would find nothing to do."""
+    run = FakeRun(Script({0: Fail(ERROR), 1: Hang(), 2: Hang()}), range(3), raise_first=True).drive()
+    assert (True, [], []) == (run.port.closed, run.executor.running, run.port.running())
+
+
+# The bar
+
+
+class Counts(Silent):
+    def __init__(self):
+        self.shown = []
+
+    def show(self, total, settled, failed, retried):
+        self.shown.append((total, settled, failed, retried))
+
+
+def test_the_bar_is_told_after_every_wait():
+    """Total, settled, failed and retried, as they are then; tasks, not batches."""
+    script = Script({0: Done(after=1), 1: [Fail(ERROR, after=2), Fail(ERROR, after=1)]})
+    run = FakeRun(script, range(2), policy=Retry(1, delay=0))
+    run.loop.bar = bar = Counts()
+    run.loop.total = lambda: 2
+    run.drive()
+    assert (2, 2, 1, 1) == bar.shown[-1]
+    assert sorted(set(bar.shown)) == list(dict.fromkeys(bar.shown)), "no count ever goes back"
+
+
+# The fakes themselves
+
+
+def test_the_clock_never_goes_back():
+    """An instant that is past, or is none, is refused."""
+    clock = FakeClock(5)
+    for instant in (4.9, float("nan")):
+        with pytest.raises(ValueError, match="instant must not be before 5"):
+            clock.jump(instant)
+    with pytest.raises(ValueError):
+        clock.advance(-1)
+    assert 5.0 == clock()
+
+
+def test_the_clock_makes_its_calls_in_order_and_on_time():
+    """Each at its own instant, also those that are asked for on the way, also where a call moves the clock."""
+    clock, seen = FakeClock(), []
+
+    def call(name, then=None):
+        def made():
+            seen.append((name, clock()))
+            if then:
+                then()
+
+        return made
+
+    clock.call_at(2, call("b", lambda: clock.call_at(3, call("c"))))
+    clock.call_at(1, call("a"))
+    clock.call_at(9, call("e", lambda: clock.advance(5)))
+    clock.call_at(4, call("d"))
+    clock.advance(10)
+    assert [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 9.0)] == seen
+    assert (14.0, None) == (clock(), clock.next_call_at())
+    assert "FakeClock(14)" == repr(clock)
+
+
+def test_a_script_says_when_it_is_left():
+    """An attempt that was not foreseen is a failure of the test, and what was foreseen and did not come is seen."""
+    script = Script({"a": Done(1), "b": [Hang(), Done(2)]})
+    assert Done(1) == script("a")
+    with pytest.raises(AssertionError, match="no further attempt of 'a'"):
+        script("a")
+    assert {"b": [Hang(), Done(2)]} == script.left
+
+
+def test_a_task_of_the_fake_executor_may_raise():
+    """As anywhere, that is how its attempt ends."""
+    clock = FakeClock()
+    port = FakeExecutor(clock).open(Job(lambda item: 1 // item))
+    port.start([(0, 1, 0, None), (1, 1, 1, None)])
+    block, ended = port.wait(None)
+    assert Block((1,), (1,), (0.0,), (0.0,), ("fake 2",)) == block
+    assert (0, ZeroDivisionError) == (ended.index, type(ended.error))
+
+
+def test_what_ends_at_the_limit_is_in_time():
+    """A committed result beats a timeout that falls due at the same instant."""
+    port = FakeExecutor(FakeClock()).open(Job(lambda item: Done(item, after=2)))
+    port.start([(0, 1, "a", 2.0), (1, 1, "b", 1.9)])
+    first, second = port.wait(None), port.wait(None)
+    assert isinstance(first[0], Ended)
+    assert isinstance(first[0].error, TaskTimeout)
+    assert (1.9, "a") == (first[0].ended, second[0].values[0])
