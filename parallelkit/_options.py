@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 from parallelkit._limits import Limit, as_limits
 from parallelkit._outcomes import Outcome
 from parallelkit._retry import RetryPolicy, as_policy
-from parallelkit._tasks import check_timeout
+from parallelkit._tasks import check_kwargs, check_timeout
 
 EXECUTORS = ("threads", "processes", "inline")
 
@@ -130,9 +130,4 @@ def _check_max_failures(value: Any) -> None:
 def _check_arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(args, str) or not isinstance(args, Iterable):
         raise TypeError(f"args must be a tuple of arguments, got {args!r}")
-    if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise TypeError(f"kwargs must be a mapping, got {kwargs!r}")
-    wrong = [name for name in kwargs or () if not isinstance(name, str)]
-    if wrong:
-        raise TypeError(f"kwargs must have names as keys, got {wrong[0]!r}")
-    return tuple(args), dict(kwargs or {})
+    return tuple(args), check_kwargs("kwargs", kwargs)

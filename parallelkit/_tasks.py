@@ -45,11 +45,9 @@ class Task(Generic[V]):
             )
         if not callable(fn):
             raise TypeError(f"Task: fn must be callable, got {fn!r}")
-        if kwargs is not None and not isinstance(kwargs, Mapping):
-            raise TypeError(f"Task: kwargs must be a mapping, got {kwargs!r}")
         if priority is not None:
             check_number("priority", priority, float("-inf"))
-        self.fn, self.args, self.kwargs = fn, args, dict(kwargs or {})
+        self.fn, self.args, self.kwargs = fn, args, check_kwargs("Task: kwargs", kwargs)
         self.key, self.priority = key, priority
         self.timeout = check_timeout("timeout", timeout)
         self.retries = retries
@@ -99,6 +97,16 @@ def check_tasks(tasks: Iterable[Any]) -> None:
     for position, task in enumerate(tasks):
         if not isinstance(task, Task) and not callable(task):
             raise TypeError(f"tasks must be callables or Task objects, got {task!r} at position {position}")
+
+
+def check_kwargs(name: str, kwargs: Any) -> dict[str, Any]:
+    """A function's own keywords, as a dict; TypeError for what is none."""
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"{name} must be a mapping, got {kwargs!r}")
+    for key in kwargs or ():
+        if not isinstance(key, str):
+            raise TypeError(f"{name} must have names as keys, got {key!r}")
+    return dict(kwargs or {})
 
 
 def check_timeout(name: str, timeout: Any) -> float | None:

@@ -1,0 +1,147 @@
+"""``Task``: what it takes, what it refuses, and what a run makes of it."""
+
+import pytest
+
+from parallelkit import Retry, Task
+from parallelkit._ledger import UNSET
+from parallelkit._tasks import Own, as_call, call_star, check_tasks, check_timeout, own_options
+
+
+def add(a, b=0, *, timeout=0):
+    return a + b + timeout
+
+
+def test_a_task_is_a_call():
+    """Its function, arguments and the function's own keywords are what will be called."""
+    fn, args, kwargs = as_call(Task(add, 1, 2, kwargs={"timeout": 3}))
+    assert 6 == fn(*args, **kwargs)
+
+
+def test_a_bare_callable_is_a_task_without_arguments():
+    """Functions, methods and classes may stand where a ``Task`` stands."""
+    assert (dict, (), {}) == as_call(dict)
+
+
+def test_the_functions_own_keywords_do_not_clash_with_the_options():
+    """A function with a keyword ``timeout`` gets its own by ``kwargs``."""
+    task = Task(add, 1, kwargs={"timeout": 3}, timeout=5)
+    assert ({"timeout": 3}, 5) == (task.kwargs, task.timeout)
+
+
+def test_kwargs_are_copied():
+    """What the caller changes afterwards changes no task."""
+    kwargs = {"b": 1}
+    task = Task(add, 1, kwargs=kwargs)
+    kwargs["b"] = 100
+    assert {"b": 1} == task.kwargs
+
+
+def test_options_that_are_not_given_are_the_runs():
+    """Key, priority, timeout and retries are left open."""
+    task = Task(add, 1)
+    assert (UNSET, None, None, None) == (task.key, task.priority, task.timeout, task.retries)
+    assert own_options(task) is None
+    assert own_options(add) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"timeout": 2}, Own(2, None, False)),
+        ({"retries": 3}, Own(None, Retry(3), True)),
+        ({"retries": 0}, Own(None, None, True)),
+        ({"timeout": 2, "retries": Retry(1, on=OSError)}, Own(2, Retry(1, on=OSError), True)),
+    ],
+)
+def test_options_of_its_own_say_what_they_override(options, expected):
+    """``retries=0`` is not the same as retries left open."""
+    assert expected == own_options(Task(add, 1, **options))
+
+
+@pytest.mark.parametrize("key", [None, 0, "a", ("a", 1)])
+def test_any_key_is_a_key(key):
+    """None and zero too, which are not the same as a key left open."""
+    assert key == Task(add, key=key).key
+
+
+@pytest.mark.parametrize("priority", [0, -1, 2.5, float("inf")])
+def test_any_number_is_a_priority(priority):
+    """Negative and infinite ones included."""
+    assert priority == Task(add, priority=priority).priority
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "kind", "message"),
+    [
+        ((3,), {}, TypeError, "Task: fn must be callable, got 3"),
+        ((add,), {"b": 1}, TypeError, r"unknown keyword: b; pass the function's own keywords as kwargs=\{"),
+        ((add,), {"timeOut": 1, "b": 1}, TypeError, "unknown keyword: b, timeOut; pass"),
+        ((add,), {"kwargs": ["b"]}, TypeError, r"Task: kwargs must be a mapping, got \['b'\]"),
+        ((add,), {"kwargs": {1: 2}}, TypeError, "Task: kwargs must have names as keys, got 1"),
+        ((add,), {"timeout": -1}, ValueError, "timeout must be at least 0, got -1"),
+        ((add,), {"timeout": float("nan")}, ValueError, "timeout must be at least 0, got nan"),
+        ((add,), {"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
+        ((add,), {"retries": -1}, ValueError, "retries must be at least 0, got -1"),
+        ((add,), {"retries": "3"}, TypeError, "retries must be an int, a Retry .* got '3'"),
+        ((add,), {"priority": "high"}, TypeError, "priority must be a number, got 'high'"),
+        ((add,), {"priority": float("nan")}, ValueError, "priority must be .* got nan"),
+    ],
+)
+def test_a_bad_task_is_refused_where_it_is_made(arguments, options, kind, message):
+    """The message names the argument, the rule and the value."""
+    with pytest.raises(kind, match=message):
+        Task(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("task", "shown"),
+    [
+        (Task(add), "Task(add)"),
+        (Task(add, 1, "b"), "Task(add, 1, 'b')"),
+        (Task(add, 1, kwargs={"b": 2}, key="k"), "Task(add, 1, kwargs={'b': 2}, key='k')"),
+        (Task(add, key=None), "Task(add, key=None)"),
+    ],
+)
+def test_a_task_shows_its_call(task, shown):
+    """Its repr is what was written."""
+    assert shown == repr(task)
+
+
+def test_what_has_no_name_shows_itself():
+    """A callable object without ``__name__`` is shown by its own repr."""
+
+    class Adder:
+        def __call__(self):
+            return 1
+
+        def __repr__(self):
+            return "<adder>"
+
+    assert "Task(<adder>)" == repr(Task(Adder()))
+
+
+@pytest.mark.parametrize("wrong", [3, "name", None, [add]])
+def test_what_cannot_be_called_is_no_task(wrong):
+    """The message shows it, and at the door also where it stands."""
+    with pytest.raises(TypeError, match="tasks must be callables or Task objects, got"):
+        as_call(wrong)
+    with pytest.raises(TypeError, match=r"got .* at position 1"):
+        check_tasks([add, wrong])
+
+
+def test_what_can_be_called_is_a_task():
+    """Nothing is said about good ones."""
+    assert check_tasks([add, Task(add, 1), dict]) is None
+
+
+def test_star_unpacks_in_the_worker():
+    """An item that cannot be unpacked is that task's own error."""
+    assert 6 == call_star(add, (1, 2), timeout=3)
+    with pytest.raises(TypeError):
+        call_star(add, 1)
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 0.5, 10, float("inf")])
+def test_a_timeout_is_seconds_or_none(timeout):
+    """None is no limit."""
+    assert timeout == check_timeout("timeout", timeout)
