@@ -21,6 +21,7 @@ from parallelkit._errors import (
 )
 from parallelkit._limits import ConcurrencyLimit, RateLimit
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
+from parallelkit._recipes import first_success, map_reduce
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import iter_parallel, run_parallel
@@ -53,7 +54,9 @@ __all__ = [
     "TaskTimeout",
     "ThreadExecutor",
     "WorkerDied",
+    "first_success",
     "iter_parallel",
+    "map_reduce",
     "run_parallel",
 ]
 

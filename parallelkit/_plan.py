@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,11 +152,11 @@ class Plan:
 
     # Streams.
 
-    def stream(self) -> Iterator[Outcome[Any, Any]]:
+    def stream(self) -> Generator[Outcome[Any, Any], None, None]:
         """The generator of ``iter_parallel``; its body runs from the first ``next()`` on."""
         return self._stream(*open_engine(self.options.executor, self.options.max_workers))
 
-    def _stream(self, engine: Engine, owned: bool) -> Iterator[Outcome[Any, Any]]:
+    def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
         outbox = Outbox(time.monotonic(), self.options.order == "input")
         port = engine.open(self._job(outbox.key))
         source, window = HandedSource(outbox), self._window(engine)
@@ -182,7 +182,7 @@ class Plan:
             if owned:
                 engine.close()
 
-    def _last_of(self, loop: Loop) -> Iterator[Outcome[Any, Any]]:
+    def _last_of(self, loop: Loop) -> Generator[Outcome[Any, Any], None, None]:
         """After the last settled task: what a stop left undone, or the error that ended the stream."""
         scheduler = loop.scheduler
         if self.options.on_error == "raise" and scheduler.first_error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack, overload
 
 from parallelkit._ledger import UNSET
@@ -55,24 +55,24 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 @overload
 def iter_parallel(  # type: ignore[overload-overlap]  # a mapping is an iterable too, and comes first
     fn: Callable[..., V], /, items: Mapping[K, Any], **options: Unpack[RunOptions]
-) -> Iterator[Outcome[K, V]]: ...
+) -> Generator[Outcome[K, V], None, None]: ...
 @overload
 def iter_parallel(
     fn: Callable[..., V], /, items: Iterable[T], *, key: Callable[[T], K], **options: Unpack[RunOptions]
-) -> Iterator[Outcome[K, V]]: ...
+) -> Generator[Outcome[K, V], None, None]: ...
 @overload
 def iter_parallel(
     fn: Callable[..., V], /, items: Iterable[Any], *, key: None = None, **options: Unpack[RunOptions]
-) -> Iterator[Outcome[int, V]]: ...
+) -> Generator[Outcome[int, V], None, None]: ...
 @overload
 def iter_parallel(
     tasks: Mapping[K, Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
-) -> Iterator[Outcome[K, V]]: ...
+) -> Generator[Outcome[K, V], None, None]: ...
 @overload
 def iter_parallel(
     tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
-) -> Iterator[Outcome[Any, V]]: ...
-def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Iterator[Outcome[Any, Any]]:
+) -> Generator[Outcome[Any, V], None, None]: ...
+def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[Outcome[Any, Any], None, None]:
     """The outcomes of ``run_parallel``, one by one as they come, in flat memory.
 
     Takes the same two forms and options, but ``order="key"``; the default order is "completion".

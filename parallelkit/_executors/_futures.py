@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors import default_processes, default_threads
-from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port
+from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
 from parallelkit._retry import check_number
 
 P = ParamSpec("P")
@@ -209,7 +209,7 @@ class _Desk:
                 self._engine.close()
 
     def _hand_over(self, port: Port) -> None:
-        tickets = []
+        tickets: list[Ticket] = []
         room = port.room()
         while self._inbox and len(tickets) < room:
             future, call = self._inbox.popleft()

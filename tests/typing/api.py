@@ -2,7 +2,7 @@
 
 # pyright: strict
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, assert_type
 
@@ -59,10 +59,10 @@ def task_form() -> None:
 
 def streams(words: list[str], by_name: dict[str, str]) -> None:
     """A stream yields outcomes with the same keys and values."""
-    assert_type(iter_parallel(length, words), Iterator[Outcome[int, int]])
-    assert_type(iter_parallel(length, words, key=title), Iterator[Outcome[str, int]])
-    assert_type(iter_parallel(length, by_name), Iterator[Outcome[str, int]])
-    assert_type(iter_parallel({"a": answer}), Iterator[Outcome[str, int]])
+    assert_type(iter_parallel(length, words), Generator[Outcome[int, int], None, None])
+    assert_type(iter_parallel(length, words, key=title), Generator[Outcome[str, int], None, None])
+    assert_type(iter_parallel(length, by_name), Generator[Outcome[str, int], None, None])
+    assert_type(iter_parallel({"a": answer}), Generator[Outcome[str, int], None, None])
 
 
 def longer(outcome: Outcome[int, int]) -> list[Task[int]]:

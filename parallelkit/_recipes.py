@@ -1,0 +1,116 @@
+"""``map_reduce`` and ``first_success``: two shapes of a run, built on the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, TypeVar, Unpack
+
+from parallelkit._errors import InputError, TaskFailures
+from parallelkit._options import RunOptions
+from parallelkit._outcomes import Failure, Outcome, Success
+from parallelkit._results import Results
+from parallelkit._run import iter_parallel
+from parallelkit._stream import ledger_of
+from parallelkit._tasks import Task
+
+A = TypeVar("A")
+K = TypeVar("K")
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+def map_reduce(
+    fn: Callable[..., V],
+    items: Iterable[Any],
+    reduce: Callable[[A, V], A],
+    *,
+    initial: A,
+    **options: Unpack[RunOptions],
+) -> A:
+    """Call ``fn`` once an item in parallel and fold the values, in this thread, as they come.
+
+    ``reduce(so_far, value)`` gives the next ``so_far``, beginning with ``initial``; it may change and
+    return the same object. Values are folded in input order with ``order="input"``, else as tasks are
+    done; none is kept, so memory stays flat. Takes the options of ``iter_parallel``.
+
+    Raises ``TaskFailures`` with all failures once everything is done, for a fold over missing parts
+    is wrong (with ``on_error="raise"`` the first failure itself, at once); ``InputError`` if
+    ``reduce`` or the input raises.
+
+    >>> from parallelkit import map_reduce
+    >>> map_reduce(len, ["a", "bb", "ccc"], int.__add__, initial=0)
+    6
+    """
+    if not callable(reduce):
+        raise TypeError(f"reduce must be callable, got {reduce!r}")
+    so_far = initial
+    failures: list[Failure[Any]] = []
+    count = 0
+    stream = iter_parallel(fn, items, **options)
+    try:
+        for outcome in stream:
+            count += 1
+            if outcome.ok:
+                so_far = folded(reduce, so_far, outcome)
+            else:
+                failures.append(outcome)
+    finally:
+        stream.close()
+    if failures:
+        raise failed(f"{len(failures)} of {count} tasks failed: the fold would miss their parts", failures)
+    return so_far
+
+
+def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> A:
+    """One step of the fold; what ``reduce`` raises is the caller's, not a task's."""
+    try:
+        return reduce(so_far, outcome.value)
+    except Exception as error:
+        message = f"reduce raised {type(error).__name__} for the value of {outcome.key!r}: {error}"
+        wrong = InputError(message)
+        wrong.results = Results(ledger_of([outcome], 0.0))
+        raise wrong from error
+
+
+def first_success(
+    tasks: Mapping[K, Callable[..., V] | Task[V]] | Iterable[Callable[..., V] | Task[V]],
+    /,
+    **options: Unpack[RunOptions],
+) -> Success[Any, V]:
+    """Run all tasks, give back the first that succeeds, and stop the rest.
+
+    The tasks are a mapping or an iterable of callables or ``Task`` objects. It returns while the
+    others still run: processes are killed, threads abandoned, what waits is withdrawn. At most
+    ``max_workers`` start at once.
+
+    Raises ``TaskFailures`` with all failures where none succeeds (also where there was no task).
+
+    >>> from parallelkit import first_success
+    >>> first_success({"zero": lambda: 1 / 0, "one": lambda: 1 / 1}).key
+    'one'
+    """
+    failures: list[Failure[Any]] = []
+    stream: Generator[Outcome[Any, V], None, None] = iter_parallel(tasks, **options)
+    try:
+        for outcome in stream:
+            if outcome.ok:
+                return outcome
+            failures.append(outcome)
+    finally:
+        stream.close()
+    if not failures:
+        raise ValueError("first_success needs at least one task, got none")
+    raise failed(f"none of {len(failures)} tasks succeeded", failures)
+
+
+def failed(message: str, failures: list[Failure[Any]]) -> TaskFailures:
+    """The failures of a stream as one group that carries them as results."""
+    group = TaskFailures(message, [as_raised(failure) for failure in failures])
+    group.results = Results(ledger_of(failures, 0.0))
+    return group
+
+
+def as_raised(failure: Failure[Any]) -> Exception:
+    """The error of a failure, which is always an ``Exception``."""
+    assert isinstance(failure.error, Exception), "the scheduler wraps anything else"
+    return failure.error
