@@ -19,6 +19,7 @@ from parallelkit._errors import (
     TaskFailures,
     TaskTimeout,
 )
+from parallelkit._events import Event
 from parallelkit._limits import ConcurrencyLimit, RateLimit
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 from parallelkit._recipes import first_success, map_reduce
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Attempt",
     "ConcurrencyLimit",
+    "Event",
     "Failure",
     "InputError",
     "Outcome",

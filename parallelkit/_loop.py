@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
 
+from parallelkit._events import Observer
 from parallelkit._executors._contract import Port
 from parallelkit._intake import Intake, Portion
+from parallelkit._lost import describe
 from parallelkit._progress import Silent
 from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
@@ -129,6 +131,7 @@ class Loop:
     interrupt: Interrupt = field(default_factory=Interrupt)
     grow: Callable[[], bool] = lambda: False  # makes new tasks of what has been settled; whether it did
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
+    observer: Observer | None = None
     asked: str | None = None  # why somebody else wants the run to stop
 
     def drive(self) -> None:
@@ -145,10 +148,12 @@ class Loop:
         grew = self.grow()
         if scheduler.wants_starts:
             scheduler.begun(port.running())
-        port.start(scheduler.start_due(self.clock(), port.room()))
+        due = scheduler.start_due(self.clock(), port.room())
+        port.start(due)
         if not (scheduler.open or grew) and self.source.exhausted:
             return False
-        scheduler.finish(port.wait(self._until(grew or portion is not None)), self.clock())
+        scheduler.finish(port.wait(self._until(grew or portion is not None, bool(due))), self.clock())
+        self._tell()
         self.show()
         self._obey()
         return scheduler.stopped is None
@@ -158,16 +163,27 @@ class Loop:
         scheduler = self.scheduler
         first = scheduler.admitted
         known: dict[int, Recalled] = {}
-        for recall in self.recalls:
-            with self.interrupt.user_code():
-                known.update(recall(portion, first))
-        scheduler.admit(portion.items, portion.own, portion.traits, known)
-        for offset, recalled in known.items():
-            scheduler.recall(first + offset, recalled, self.clock())
+        try:
+            for recall in self.recalls:
+                with self.interrupt.user_code():
+                    known.update(recall(portion, first))
+        finally:  # also when interrupted: these tasks have their rows, and need their outcomes
+            scheduler.admit(portion.items, portion.own, portion.traits, known)
+            for offset, recalled in known.items():
+                scheduler.recall(first + offset, recalled, self.clock())
 
-    def _until(self, again: bool) -> float | None:
+    def _until(self, again: bool, handed: bool) -> float | None:
         """When to come back at the latest: at once where there may be more to read, or to grow."""
-        return self.clock() if again else self.scheduler.wake_at()
+        if again:
+            return self.clock()
+        at = self.scheduler.wake_at()
+        return at if self.observer is None else self.observer.look_at(self.clock(), at, handed)
+
+    def _tell(self) -> None:
+        """Tell the observer what has begun and what has ended."""
+        if self.observer is not None:
+            self.observer.ended(self.scheduler.take_news())
+            self.observer.begun(self.port.running())
 
     def _obey(self) -> None:
         """The one safe point: everything that has come in is settled, nothing is half done."""
@@ -182,7 +198,7 @@ class Loop:
         if self.asked is not None:
             return self.asked
         if self.port.failure is not None:
-            return str(self.port.failure)
+            return reason_of(self.port.failure)
         return self.scheduler.stop_reason(self.clock())
 
     def stop(self, reason: str) -> None:
@@ -191,9 +207,15 @@ class Loop:
         running = self.port.running()
         self.port.close()
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
+        self._tell()
         self.scheduler.stop(reason, now, running)
 
     def show(self) -> None:
         """Bring the bar up to date."""
         scheduler = self.scheduler
         self.bar.show(self.total(), scheduler.settled, scheduler.failed, scheduler.retried)
+
+
+def reason_of(failure: Exception) -> str:
+    """Why nothing can run any more, with what caused it."""
+    return f"{failure}" if failure.__cause__ is None else f"{failure} ({describe(failure.__cause__)})"

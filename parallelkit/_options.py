@@ -35,6 +35,7 @@ class RunOptions(TypedDict, total=False):
     order: Literal["input", "key", "completion"]
     buffersize: int | None
     progress: bool | dict[str, Any]
+    on_event: Callable[[Any], object] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Checked:
     order: str = "input"
     buffersize: int | None = None
     progress: bool | dict[str, Any] = False
+    on_event: Callable[[Any], object] | None = None
 
 
 def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checked:
@@ -73,7 +75,7 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     for name in ("timeout", "run_timeout"):
         check_timeout(name, given.get(name))
     _check_max_failures(given.get("max_failures"))
-    for name in ("key", "priority", "then"):
+    for name in ("key", "priority", "then", "on_event"):
         if given.get(name) is not None and not callable(given[name]):
             raise TypeError(f"{name} must be callable, got {given[name]!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):

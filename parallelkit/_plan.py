@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallelkit._errors import RunInterrupted
+from parallelkit._events import Observer
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._executors._width import usable_cpus
@@ -217,6 +218,9 @@ class Plan:
             gated=Gated(options.limits) if self.intake.shape.gated else None,
         )
         loop = Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+        if options.on_event is not None:
+            scheduler.news = []
+            loop.observer = Observer(options.on_event, key, now)
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = () if cache is None else (cache,)
         return loop

@@ -42,7 +42,53 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     Two forms: ``run_parallel(fn, items)`` calls ``fn`` once an item (of a mapping: once a value,
     under its key); ``run_parallel(tasks)`` calls each of several functions, given as a mapping
-    from key to callable or ``Task``, or as an iterable of these.
+    from key to callable or ``Task``, or as an iterable of these. It returns when every task has its
+    outcome, or the run was stopped; a task's error, timeout or crash is its own outcome and never
+    ends the run, unless ``on_error`` or ``max_failures`` say so. All times are in seconds.
+
+    Where and how wide:
+
+    - ``executor``: "threads" (default; for I/O), "processes" (for CPU work; a crash or a hang costs
+      its own task), "inline" (one by one in this thread, for debuggers; timeouts are not enforced),
+      or any ``concurrent.futures.Executor``, which is not shut down.
+    - ``max_workers``: threads: ``min(32, cpus + 4)``; processes: the usable cpus; in a nested run
+      divided by the outer width. Not together with a parallelkit executor object.
+    - ``args``, ``kwargs``: passed to every task after its item. ``star``: unpack each item as
+      positional arguments.
+
+    Keys, order, memory:
+
+    - ``key``: a function item → key (default: the position). Keys must be unique.
+    - ``order``: of the results: "input" (default), "key" (sorted) or "completion".
+    - ``buffersize``: how many tasks are read from the input ahead of the last one done; default
+      ``max(32 * workers, min(done, 10_000))``.
+
+    Time and failure:
+
+    - ``timeout``: bounds one attempt, from the moment its worker begins with it; never the queue. An
+      overdue process is killed with its children; a thread cannot be, it is abandoned and its slot
+      is filled anew. ``run_timeout``: bounds the run: what is done is returned, the rest cancelled.
+    - ``retries``: extra tries, or a ``Retry``, or a ``tenacity.Retrying``.
+    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise it.
+    - ``max_failures``: stop as the n-th failure settles, or (0 < share < 1, of 20 outcomes or more).
+
+    Which task when:
+
+    - ``limits``: one or several ``RateLimit`` and ``ConcurrencyLimit`` objects.
+    - ``priority``: a function item → number; larger runs first, ties in input order.
+    - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread.
+
+    Watching it:
+
+    - ``progress``: True for a tqdm bar, or a dict of tqdm's own options.
+    - ``on_event``: a function that is given every ``Event``.
+
+    Returns ``Results``, a mapping from key to value in the chosen order. Raises TypeError and
+    ValueError for bad arguments before anything runs; ``InputError`` where the input (or ``key``,
+    ``priority``, ``by``, ``then``) raised, after what had been read was run; ``RunInterrupted`` on
+    Ctrl-C; with ``on_error="raise"`` the task's own error. All but the first two carry ``results``.
+
+    A task costs about 1.5 µs in threads; in processes 1 to 10 µs, more with large arguments.
 
     >>> from parallelkit import run_parallel
     >>> results = run_parallel(len, ["a", "bb", "ccc"], key=str.upper)

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._lost import Lost, cut_off
@@ -58,6 +58,18 @@ class Book(Protocol):
         """Settle what the stop of the run left undone."""
 
 
+class Failed(NamedTuple):
+    """News of a failed attempt: ``delay`` until the next, None where it was the last."""
+
+    index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
+    lost: Lost
+    delay: float | None
+    counted: bool
+
+
+News: TypeAlias = Block | Failed
+
+
 class Scheduler:
     """The state of every attempt of one run."""
 
@@ -91,6 +103,7 @@ class Scheduler:
         self.failed = 0
         self.stopped: str | None = None
         self.first_error: BaseException | None = None
+        self.news: list[News] | None = None  # what has ended, for whoever wants to hear of it
 
     @property
     def settled(self) -> int:
@@ -183,7 +196,14 @@ class Scheduler:
                 self._gated.ended(index, now)
                 self._gated.forget(index)
         self.succeeded += len(block.indices)
+        if self.news is not None:
+            self.news.append(block)
         self._book.succeed(*block)
+
+    def take_news(self) -> list[News]:
+        """What has ended since the last call."""
+        news, self.news = self.news or [], []
+        return news
 
     def recall(self, index: int, recalled: Recalled, now: float) -> None:
         """Settle a task whose outcome was known before it could start."""
@@ -210,6 +230,8 @@ class Scheduler:
         verdict = self._tries.judge(ended, now, self.started)
         if verdict.pause is not None and self._gated is not None:
             self._gated.pause(index, now + verdict.pause)
+        if self.news is not None:
+            self.news.append(Failed(index, verdict.lost, verdict.delay, verdict.counted))
         if verdict.delay is None:
             self._settle_failure(index, verdict.lost)
             return

@@ -26,6 +26,7 @@ _plan
 _options  _stream
 _growth
 _loop
+_events
 _executors/_futures
 _executors/__init__  _checkpoint  _progress
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
@@ -42,7 +43,7 @@ _executors/_crew
 _executors/_handle
 _executors/_wire  _executors/_decode  _executors/_spawn
 _executors/_lane
-_executors/_gate  _executors/_width
+_executors/_gate  _executors/_width  _executors/_bell
 _executors/_contract
 _worker/__main__
 _worker/_serve
@@ -65,7 +66,7 @@ _errors
 EXPORTED = """
 run_parallel iter_parallel map_reduce first_success Task
 Results Success Failure Outcome Attempt
-Retry RateLimit ConcurrencyLimit Checkpoint
+Retry RateLimit ConcurrencyLimit Checkpoint Event
 ThreadExecutor ProcessExecutor
 ParallelKitError TaskTimeout WorkerDied TaskCancelled TaskExited RemoteError InputError TaskFailures RunInterrupted
 """

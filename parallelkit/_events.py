@@ -1,0 +1,136 @@
+"""What happens in a run, told as it happens: ``Event``, and the observer that tells it (``on_event``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from parallelkit._errors import TaskTimeout
+from parallelkit._executors._contract import Block
+from parallelkit._lost import Lost
+from parallelkit._scheduler import Failed, News
+
+logger = logging.getLogger("parallelkit")
+
+K = TypeVar("K")
+
+Kind: TypeAlias = Literal[
+    "started", "succeeded", "failed", "retrying", "waiting", "abandoned", "worker_started", "worker_died"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[K]):
+    """One thing that happened in a run.
+
+    ``kind``: an attempt "started"; a task "succeeded" or "failed" for good; it is "retrying" or
+    (asked to wait, uncounted) "waiting" for ``delay`` seconds after ``error``; its thread was
+    "abandoned"; a "worker_started" or "worker_died". ``at``: seconds since the run began.
+    ``duration``: seconds that the attempt ran. Key, index and attempt are None for what concerns a
+    worker alone.
+    """
+
+    kind: Kind
+    at: float
+    key: K | None = None
+    index: int | None = None
+    attempt: int | None = None
+    worker: str | None = None
+    duration: float | None = None
+    delay: float | None = None
+    error: BaseException | None = None
+
+
+class Observer:
+    """Tells events to the caller's function; it may fail: then that is logged once, and it hears no more."""
+
+    LOOKS = 3  # how often starts are looked for, LOOK seconds apart, after attempts were handed over
+    LOOK = 0.004
+
+    def __init__(self, tell: Callable[[Event[Any]], object], key: Callable[[int], Any], began: float) -> None:
+        self._tell = tell
+        self._key = key
+        self._began = began
+        self._attempts: dict[int, float] = {}  # index → start, of the attempts whose start was told
+        self._tries: dict[int, int] = {}
+        self._workers: set[str] = set()
+        self._deaf = False
+        self._looks = 0
+
+    def look_at(self, now: float, until: float | None, handed: bool) -> float | None:
+        """When to look for starts: some attempts that were just handed over begin in a moment, unheard."""
+        self._looks = self.LOOKS if handed else self._looks - 1
+        if self._looks <= 0 or self._deaf:
+            return until
+        return now + self.LOOK if until is None else min(until, now + self.LOOK)
+
+    def begun(self, running: Iterable[tuple[int, float, str]]) -> None:
+        """These attempts run now."""
+        for index, started, worker in running:
+            if self._attempts.get(index) != started:
+                self._start(index, started, worker)
+
+    def _start(self, index: int, started: float, worker: str) -> None:
+        if worker not in self._workers:
+            self._workers.add(worker)
+            self._say("worker_started", started, worker=worker)
+        self._attempts[index] = started
+        self._about("started", index, started, worker=worker)
+
+    def ended(self, news: Iterable[News]) -> None:
+        """These attempts have ended."""
+        for one in news:
+            if isinstance(one, Block):
+                for index, start, end, worker in zip(
+                    one.indices, one.started, one.ended, one.workers, strict=True
+                ):
+                    self._end(index, start, worker)
+                    self._about("succeeded", index, end, worker=worker, duration=end - start)
+                    self._tries.pop(index, None)
+            else:
+                self._failed(one)
+
+    def _end(self, index: int, started: float | None, worker: str | None) -> None:
+        if started is not None and worker is not None and self._attempts.get(index) != started:
+            self._start(index, started, worker)
+        self._attempts.pop(index, None)
+
+    def _failed(self, one: Failed) -> None:
+        lost, index = one.lost, one.index
+        self._end(index, lost.started, lost.worker)
+        self._about_worker(lost)
+        duration = None if lost.started is None else lost.ended - lost.started
+        kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
+        self._about(
+            kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error
+        )
+        if one.delay is None:
+            self._tries.pop(index, None)
+        elif one.counted:
+            self._tries[index] = lost.number
+
+    def _about_worker(self, lost: Lost) -> None:
+        worker, error = lost.worker, lost.error
+        if worker is None:
+            return
+        if lost.stack is not None:
+            self._say("abandoned", lost.ended, worker=worker, error=error)
+        elif isinstance(error, TaskTimeout) or type(error).__name__ == "WorkerDied":
+            self._say("worker_died", lost.ended, worker=worker, error=error)
+        else:
+            return
+        self._workers.discard(worker)
+
+    def _about(self, kind: Kind, index: int, at: float, **more: Any) -> None:
+        self._say(kind, at, key=self._key(index), index=index, attempt=self._tries.get(index, 0) + 1, **more)
+
+    def _say(self, kind: Kind, at: float, **more: Any) -> None:
+        if self._deaf:
+            return
+        try:
+            self._tell(Event(kind, at - self._began, **more))
+        except Exception:
+            self._deaf = True
+            logger.warning("on_event failed and hears no more; the run goes on", exc_info=True)
