@@ -33,11 +33,13 @@ _executors/_threads _executors/_processes _executors/_inline _executors/_foreign
 _ready  _tries
 _recall
 _executors/_thread_port
-_report/__init__
-_report/_text  _report/_html  _report/_trace
+_report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
-_report/_summary  _report/_failures
-_report/_format
+_report/_slow  _report/_wasted
+_report/_words  _report/_lanes  _report/_estimates
+_report/_failures  _report/_summary
+_report/_format  _report/_rows
+_report/__init__
 _executors/_supervisor
 _executors/_crew
 _executors/_handle

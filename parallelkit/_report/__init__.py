@@ -1,7 +1,1 @@
-"""Text, HTML page and trace: writers over one ledger."""
-
-from __future__ import annotations
-
-from parallelkit._report._text import write_text
-
-__all__ = ["write_text"]
+"""Text, page, card and trace: writers over one ledger. Nothing is computed, or imported, before somebody asks."""

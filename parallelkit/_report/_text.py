@@ -2,11 +2,117 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from textwrap import fill
+
 from parallelkit._ledger import Ledger
-from parallelkit._report._summary import summarize
+from parallelkit._report._advice import advise
+from parallelkit._report._estimates import compute_seconds, interpreter_bound
+from parallelkit._report._failures import kinds_of_failure
+from parallelkit._report._format import clip, count, key_text, number, percent, seconds
+from parallelkit._report._summary import Survey, survey
+from parallelkit._report._words import counts, examples, fate, how_many
+
+SLOWEST = 5  # tasks named
+KINDS = 8  # of failures named
+WIDTH = 100  # characters in a line
 
 
 def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
     """See ``Results.report``."""
-    summary = summarize(ledger)
-    return f"{summary}"
+    run = survey(ledger)
+    parts = [head(run), times(run), slowest(run), failures(run)]
+    if cost_per_attempt is not None:
+        parts.append(costs(run, cost_per_attempt))
+    parts.append(advice(run))
+    return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
+
+
+def head(run: Survey) -> Iterator[str]:
+    """How many tasks there were, how they ended, why the run did."""
+    facts = run.ledger.facts
+    yield counts(run.summary)
+    if run.ledger.stopped is not None:
+        yield fill(f"stopped: {run.ledger.stopped}", WIDTH, subsequent_indent="  ")
+    note = "" if facts.timeouts_enforced else "; one by one in the caller's thread, timeouts are not enforced"
+    yield f"executor {facts.executor}, {count(facts.max_workers, 'worker')}{note}"
+
+
+def times(run: Survey) -> Iterator[str]:
+    """How long it took and how much ran at a time."""
+    summary = run.summary
+    yield (
+        f"wall {seconds(summary.wall)}, busy {seconds(summary.busy)}: "
+        f"ran {number(summary.parallelism, 2)} at a time"
+    )
+    if summary.wall > 0 and summary.attempts:
+        yield f"longest task {seconds(summary.longest)}, {percent(summary.longest / summary.wall)} of the wall time"
+
+
+def slowest(run: Survey) -> Iterator[str]:
+    """The tasks that took the most, over all their attempts."""
+    indices = run.slowest(SLOWEST)
+    if indices:
+        yield "slowest tasks"
+        rows = [
+            (seconds(run.seconds[index]), key_text(run.ledger.key(index)), fate(run.ledger, index))
+            for index in indices
+        ]
+        width = max(len(key) for _, key, _ in rows)
+        for took, key, ended in rows:
+            yield f"  {took:>9}  {key:<{width}}  {ended}".rstrip()
+
+
+def failures(run: Survey) -> Iterator[str]:
+    """Failures by kind, also of attempts that were retried."""
+    kinds = kinds_of_failure(run.ledger)
+    if kinds:
+        yield "failures"
+    width = max((len(how_many(kind)) for kind in kinds[:KINDS]), default=0)
+    for kind in kinds[:KINDS]:
+        yield f"  {how_many(kind):>{width}}  {clip(kind.text, WIDTH - width - 4)}"
+        yield f"  {'':>{width}}  {clip(examples(run.ledger, kind), WIDTH - width - 4)}"
+    if len(kinds) > KINDS:
+        rest = sum(kind.attempts for kind in kinds[KINDS:])
+        yield f"  and {count(rest, 'attempt')} of {count(len(kinds) - KINDS, 'further kind')}"
+
+
+def costs(run: Survey, cost: float) -> Iterator[str]:
+    """Time, calls and cost, one after the other against in parallel."""
+    summary = run.summary
+    # Threads that compute stretch each other's durations; their processor time is what a loop would need.
+    alone = min(summary.busy, compute_seconds(run)) if interpreter_bound(run) else summary.busy
+    saved = percent(max(0.0, 1 - summary.wall / alone)) if alone > 0 else "none"
+    calls, price = f"{summary.attempts:,}", money(summary.attempts, cost)
+    rows = [
+        ("", "sequential", "parallel", "saved"),
+        ("time", seconds(alone), seconds(summary.wall), saved),
+        ("calls", calls, calls, "none"),
+        ("cost", price, price, "none"),
+    ]
+    for name, *cells in rows:
+        yield f"{name:<8}" + "".join(f"{cell:>14}" for cell in cells)
+    yield "Parallel runs save time, not cost."
+    if summary.retried:
+        retried = money(summary.retried, cost)
+        yield f"{count(summary.retried, 'call')} of these, for {retried}, had to be made again."
+
+
+def money(calls: int, price: float) -> str:
+    """What so many calls cost, with as many decimals as the price needs, and at least two.
+
+    >>> money(5, 0.03), money(5, 0.00025), money(2, 1500)
+    ('0.15', '0.00125', '3,000.00')
+    """
+    whole, decimals = f"{calls * price:,.8f}".split(".")
+    return f"{whole}.{decimals.rstrip('0'):0<2}"
+
+
+def advice(run: Survey) -> Iterator[str]:
+    """What held the run back, and what would help."""
+    found = advise(run)
+    if found:
+        yield "advice"
+    for one in found:
+        yield fill(one.cause, WIDTH, initial_indent="  - ", subsequent_indent="    ")
+        yield fill(one.cure, WIDTH, initial_indent="    → ", subsequent_indent="      ")

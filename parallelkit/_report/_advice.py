@@ -1,0 +1,31 @@
+"""What held a run back, why, and what would help; nothing for a healthy run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from parallelkit._report import _slow, _wasted
+from parallelkit._report._estimates import Advice
+from parallelkit._report._summary import Survey
+
+LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
+    _slow.cpu_bound_threads,
+    _slow.dominating_task,
+    _slow.too_small,
+    _slow.starved,
+    _slow.held_by_limits,
+    _slow.costly_pickling,
+    _slow.oversubscribed,
+    _wasted.retry_storm,
+    _wasted.abandoned_threads,
+    _wasted.timeouts_not_enforced,
+    _wasted.memory_pressure,
+)
+
+
+def advise(run: Survey) -> list[Advice]:
+    """All that can be said, the most worthwhile first."""
+    if not run.summary.attempts or run.summary.wall <= 0:
+        return []
+    found = [advice for look in LOOKS if (advice := look(run)) is not None]
+    return sorted(found, key=lambda advice: -advice.saves)

@@ -1,0 +1,53 @@
+"""``Advice``, and the estimates on which it rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parallelkit._report._summary import Survey
+
+THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
+PROCESSES = ("processes", "ProcessExecutor", "ProcessPoolExecutor")
+
+LEAST_SAVED = 0.1  # seconds, and share of the run: less is not worth a change
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing that held the run back; ``saves`` is about how many seconds of it the cure is worth."""
+
+    cause: str
+    cure: str
+    saves: float = 0.0
+
+
+def worthwhile(run: Survey, saved: float) -> bool:
+    """Whether so many seconds are worth a change."""
+    return saved >= LEAST_SAVED and saved >= LEAST_SAVED * run.summary.wall
+
+
+def ideal(run: Survey) -> float:
+    """The seconds that these attempts would take if nothing but their number and length mattered."""
+    return max(run.summary.longest, run.summary.busy / run.ledger.facts.max_workers)
+
+
+def of_the_run(run: Survey, work: float) -> float:
+    """Seconds of the run that so many seconds of work took."""
+    return work / run.summary.parallelism if run.summary.parallelism else 0.0
+
+
+def compute_seconds(run: Survey) -> float:
+    """Processor time of the tasks; that of the whole process where nobody measured the workers'."""
+    facts = run.ledger.facts
+    return facts.cpu_seconds if facts.worker_cpu_seconds is None else facts.worker_cpu_seconds
+
+
+def interpreter_bound(run: Survey) -> bool:
+    """Whether threads ran at the pace of one processor: each waits for the interpreter's lock."""
+    facts, wall = run.ledger.facts, run.summary.wall
+    return (
+        facts.executor in THREADS
+        and run.summary.parallelism >= 1.5
+        and compute_seconds(run) >= 0.7 * wall
+        and facts.cpu_seconds <= 1.3 * wall  # else they compute outside of Python, beside one another
+    )

@@ -1,0 +1,72 @@
+"""Failures grouped by kind: the type of the error and the shape of its message."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from parallelkit._ledger import Ledger
+from parallelkit._lost import Lost, describe
+from parallelkit._report._format import clip
+
+KEYS = 3  # examples that a kind remembers
+LOOKED_AT = 300  # characters of a message that can make a kind
+
+# What differs between two messages of one kind: quoted text, addresses, paths, and words with a digit in them.
+VARIABLE = re.compile(
+    r"""(?<!\w)'[^']*'(?!\w) | "[^"]*" | \w+://\S+ | (?:/[\w.\-]+){2,} | \b\w*\d\w*(?:[.,:\-]\w+)*""",
+    re.VERBOSE,
+)
+
+
+@dataclass(slots=True)
+class Kind:
+    """Attempts that failed alike. ``text`` and ``first`` are of the first of them, ``tasks`` the first few."""
+
+    text: str
+    first: Lost
+    failed: int = 0
+    retried: int = 0
+    tasks: list[int] = field(default_factory=list)
+
+    @property
+    def attempts(self) -> int:
+        """How many there were."""
+        return self.failed + self.retried
+
+
+def kinds_of_failure(ledger: Ledger) -> list[Kind]:
+    """The kinds, what failed for good before what was retried, the commonest first."""
+    kinds: dict[tuple[type, str], Kind] = {}
+    for index, lost in ledger.failed.items():
+        kind = _kind_of(lost, kinds)
+        kind.failed += 1
+        _remember(kind, index)
+    for index, lost in ledger.tried:
+        kind = _kind_of(lost, kinds)
+        kind.retried += 1
+        _remember(kind, index)
+    return sorted(kinds.values(), key=lambda kind: (-kind.failed, -kind.retried))
+
+
+def _kind_of(lost: Lost, kinds: dict[tuple[type, str], Kind]) -> Kind:
+    assert lost.error is not None, "only what is cut off has no error"
+    text = describe(lost.error)
+    name = type(lost.error), shape(text)
+    if name not in kinds:
+        kinds[name] = Kind(clip(text, LOOKED_AT), lost)
+    return kinds[name]
+
+
+def _remember(kind: Kind, index: int) -> None:
+    if len(kind.tasks) < KEYS and index not in kind.tasks:
+        kind.tasks.append(index)
+
+
+def shape(message: str) -> str:
+    """A message without what differs from one task to the next.
+
+    >>> shape("no answer from 'api-7' (10.0.0.1:8080) in 5.03 s")
+    'no answer from … (…) in … s'
+    """
+    return VARIABLE.sub("…", message[:LOOKED_AT])

@@ -1,0 +1,100 @@
+"""Figures, keys and errors as the writers show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallelkit._lost import describe
+
+UNITS = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
+
+
+def seconds(value: float) -> str:
+    """A span of time to three figures.
+
+    >>> [seconds(value) for value in (0.0000123, 0.9996, 4.1, 725.2, 5000)]
+    ['12.3 µs', '1.00 s', '4.10 s', '12 min 5 s', '1 h 23 min']
+    """
+    if value < 59.95:
+        return _in_units(value, 3)
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def about(value: float) -> str:
+    """A span of time to two figures: an estimate.
+
+    >>> about(4.13), about(0.0317)
+    ('4.1 s', '32 ms')
+    """
+    return _in_units(value, 2) if value < 59.5 else seconds(value)
+
+
+def _in_units(value: float, figures: int) -> str:
+    if value <= 0:
+        return "0 s"
+    unit, name = next((unit for unit in UNITS if value < 999.5 * unit[0]), UNITS[-1])
+    return f"{number(value / unit, figures)} {name}"
+
+
+def number(value: float, figures: int = 3) -> str:
+    """A number to so many figures, never in powers of ten.
+
+    >>> number(7.6, 2), number(31.94), number(1234.5)
+    ('7.6', '31.9', '1,234')
+    """
+    decimals = max(0, figures - len(f"{value:.0f}"))
+    return f"{value:,.{decimals}f}"
+
+
+def percent(share: float) -> str:
+    """A share as a whole percentage.
+
+    >>> percent(0.497), percent(0.003)
+    ('50 %', '< 1 %')
+    """
+    return "< 1 %" if 0 < share < 0.005 else f"{share * 100:.0f} %"
+
+
+def count(how_many: int, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "task"), count(1200, "retry")
+    ('1 task', '1,200 retries')
+    """
+    if how_many != 1:
+        noun = noun[:-1] + "ies" if noun.endswith("ry") else noun + "s"
+    return f"{how_many:,} {noun}"
+
+
+def clip(text: str, width: int) -> str:
+    r"""A text on one line, its end cut off where it is longer than ``width``.
+
+    >>> clip("one\n two", 20), clip("a long story", 8)
+    ('one two', 'a long …')
+    """
+    line = " ".join(text[: 4 * width].split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def key_text(key: Any, width: int = 60) -> str:
+    """A key: plain text as it is, all else by its ``repr``; a long one loses its middle.
+
+    Keys of one run often begin alike, so it is the end that tells them apart.
+
+    >>> key_text("eu-west"), key_text(("a", 1)), key_text(""), key_text("https://example.org/item/17", 16)
+    ('eu-west', "('a', 1)", "''", 'https:/…/item/17')
+    """
+    try:
+        text = key if type(key) is str and key.strip() and key.isprintable() else repr(key)
+    except Exception as broken:
+        return f"<{type(key).__name__}, whose repr raised {type(broken).__name__}>"
+    text = " ".join(text.split()) if len(text) <= 4 * width else text
+    return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[width // 2 - width :]}"
+
+
+def error_text(error: BaseException | None, width: int = 160) -> str:
+    """Type and text of an error; of None, that of an attempt which the stop of the run cut off."""
+    return "cut off by the stop of the run" if error is None else clip(describe(error), width)

@@ -1,0 +1,25 @@
+"""Outcomes as flat dicts: what data frames are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from parallelkit._lost import describe
+from parallelkit._outcomes import Outcome
+
+
+def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
+    """One outcome as a flat dict."""
+    return {
+        "key": outcome.key,
+        "index": outcome.index,
+        "ok": outcome.ok,
+        "value": outcome.value if outcome.ok else None,
+        "error": None if outcome.ok else describe(outcome.error),
+        "attempts": outcome.attempts,
+        "queued_at": outcome.queued_at,
+        "started_at": outcome.started_at,
+        "duration": outcome.duration,
+        "worker": outcome.worker,
+        "parent": outcome.parent,
+    }

@@ -1,0 +1,164 @@
+"""What made a run slower than it had to be. Each function is one item, silent where all is well."""
+
+from __future__ import annotations
+
+from heapq import nlargest
+from math import ceil
+
+from parallelkit._report._estimates import (
+    PROCESSES,
+    Advice,
+    compute_seconds,
+    ideal,
+    interpreter_bound,
+    worthwhile,
+)
+from parallelkit._report._format import about, count, key_text, number, percent, seconds
+from parallelkit._report._lanes import all_bars
+from parallelkit._report._summary import Survey
+
+START = 0.1  # seconds until worker processes are at work
+SMALL = 0.001  # seconds; to a shorter task its way to a worker and back may matter
+SPARE = 1.2  # workers for each that a limit keeps busy
+IDLE = 0.25  # share of the workers' time that limits may cost before it is worth a word
+
+
+def cpu_bound_threads(run: Survey) -> Advice | None:
+    """Tasks that compute, in threads."""
+    facts, summary, compute = run.ledger.facts, run.summary, compute_seconds(run)
+    if not interpreter_bound(run):
+        return None
+    estimate = START + max(compute / facts.cpus, summary.longest * compute / summary.busy)
+    saved = summary.wall - estimate
+    if not worthwhile(run, saved):
+        return None
+    return Advice(
+        f"The tasks compute: {facts.max_workers} threads used {seconds(compute)} of processor time in "
+        f"{seconds(summary.wall)}, because only one of them at a time can run Python code.",
+        f'executor="processes" would take about {about(estimate)} on {count(facts.cpus, "processor")}.',
+        saved,
+    )
+
+
+def dominating_task(run: Survey) -> Advice | None:
+    """One task as long as the run."""
+    ledger, summary, width = run.ledger, run.summary, run.ledger.facts.max_workers
+    if width < 2 or summary.tasks < 2 or summary.longest < summary.wall / 2:
+        return None
+    longest, second = nlargest(2, run.seconds)
+    others = max(second, (summary.busy - longest) / width)
+    if others > longest / 2 or not worthwhile(run, longest - others):
+        return None
+    (index,) = run.slowest(1)
+    late = 0.0 if index in ledger.failed else ledger.started[index] - ledger.facts.began_at
+    cure = f"Split it: the other {count(summary.tasks - 1, 'task')} would take about {about(others)} by themselves."
+    if worthwhile(run, late):
+        cure += f" It began {seconds(late)} into the run; put first in the input it would save about {about(late)}."
+    return Advice(
+        f"Task {key_text(ledger.key(index))} alone took {seconds(longest)} of {seconds(summary.wall)}: "
+        "no number of workers can beat that.",
+        cure,
+        longest - others,
+    )
+
+
+def too_small(run: Survey) -> Advice | None:
+    """Tasks that cost less than their way to another process."""
+    facts, summary = run.ledger.facts, run.summary
+    mean = summary.busy / summary.attempts
+    saved = summary.wall - facts.input_seconds - summary.busy
+    # Pauses before retries and waits for limits are no fault of the tasks' size.
+    waits = summary.retried or facts.limits
+    if facts.executor not in PROCESSES or mean >= SMALL or waits or not worthwhile(run, saved):
+        return None
+    return Advice(
+        f"The tasks are small: {summary.attempts:,} of about {about(mean)}, {seconds(summary.busy)} of work "
+        f"in a run of {seconds(summary.wall)}. The rest went into sending them to processes.",
+        f'A plain loop (executor="inline") would take about {about(summary.busy)}; '
+        "or make one task of many items, so that each takes some milliseconds.",
+        saved,
+    )
+
+
+def starved(run: Survey) -> Advice | None:
+    """Workers that wait for a slow input."""
+    facts, summary = run.ledger.facts, run.summary
+    estimate = ideal(run)
+    saved = min(facts.input_seconds, summary.wall - estimate)
+    if facts.executor == "inline" or facts.input_seconds < summary.wall / 2 or not worthwhile(run, saved):
+        return None
+    return Advice(
+        f"The workers starved: reading the input took {seconds(facts.input_seconds)} of "
+        f"{seconds(summary.wall)}, and {number(summary.parallelism, 2)} of {facts.max_workers} workers "
+        "were busy on average.",
+        f"With its items at hand the run would take about {about(summary.wall - saved)}: "
+        "move work out of the input (a generator, say) into the task.",
+        saved,
+    )
+
+
+def held_by_limits(run: Survey) -> Advice | None:
+    """Workers that idle because a rate limit or a cap lets nothing start."""
+    ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
+    # Up to the last start there was always something to begin, unless the input was slow.
+    until = max(ledger.started, default=0.0) - facts.began_at
+    saved = summary.wall - ideal(run)
+    if not facts.limits or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
+        return None
+    busy = sum(max(0.0, min(bar.end, until) - bar.start) for bar in all_bars(ledger))
+    idle = 1 - busy / (until * facts.max_workers)
+    if idle < IDLE:
+        return None
+    enough = min(facts.max_workers, ceil(SPARE * busy / until))
+    fewer = (
+        f"{count(enough, 'worker')} instead of {facts.max_workers} would do. "
+        if enough < facts.max_workers
+        else ""
+    )
+    return Advice(
+        f"The workers idled {percent(idle)} of the time, held back by {', '.join(facts.limits)}.",
+        f"{fewer}Without the limit the run would take about {about(ideal(run))}, if the other side can bear it.",
+        saved,
+    )
+
+
+def costly_pickling(run: Survey) -> Advice | None:
+    """Arguments and results that cost more to send than to work on."""
+    facts, summary = run.ledger.facts, run.summary
+    # What the parent pickles a worker unpickles, in about the same time, and the other way round.
+    work = max(0.0, summary.busy - facts.travel_seconds)
+    estimate = max(work / facts.max_workers, work / summary.attempts)
+    saved = summary.wall - estimate
+    large = facts.travel_seconds / summary.attempts >= SMALL
+    if not large or 2 * facts.travel_seconds < work or not worthwhile(run, saved):
+        return None
+    return Advice(
+        f"Sending costs more than the work: pickling arguments and results took {seconds(facts.travel_seconds)} "
+        f"in the parent and about as much in the workers, for {seconds(work)} of work.",
+        f"Send a path, a key or a range and load the data in the task: about {about(estimate)} if that were "
+        "free. What is bound by memory is often fastest in threads, or in a plain loop.",
+        saved,
+    )
+
+
+def oversubscribed(run: Survey) -> Advice | None:
+    """Tasks with threads of their own, more in all than there are processors."""
+    facts, summary = run.ledger.facts, run.summary
+    if facts.worker_cpu_seconds is None or facts.max_workers < 2:
+        return None
+    inner = facts.cpu_seconds - facts.worker_cpu_seconds
+    cpus_used = facts.cpu_seconds / summary.wall
+    runnable = summary.parallelism * facts.cpu_seconds / max(facts.worker_cpu_seconds, 1e-6)
+    if (
+        cpus_used < max(1.3, 0.7 * facts.cpus)
+        or inner < 0.4 * facts.cpu_seconds
+        or runnable < 1.5 * facts.cpus
+    ):
+        return None
+    return Advice(
+        f"The tasks have threads of their own (BLAS, OpenMP) beside the {facts.max_workers} workers: they used "
+        f"{percent(inner / facts.cpu_seconds)} of the processor time, with about "
+        f"{number(runnable / facts.cpus, 2)} threads to a processor.",
+        "One thread a task is enough: threadpoolctl.threadpool_limits(1) around the run, or OMP_NUM_THREADS=1; "
+        f"or max_workers={max(1, round(facts.max_workers * facts.cpus / runnable))}.",
+    )

@@ -1,0 +1,38 @@
+"""Phrases that the text, the page and the card have in common."""
+
+from __future__ import annotations
+
+from parallelkit._ledger import Ledger
+from parallelkit._report._failures import Kind
+from parallelkit._report._format import count, key_text
+from parallelkit._report._summary import Summary
+
+
+def counts(summary: Summary) -> str:
+    """The tasks by their fate, and how many attempts they took."""
+    text = f"{count(summary.tasks, 'task')}: {summary.succeeded:,} succeeded, {summary.failed:,} failed"
+    text += f", {summary.cancelled:,} cancelled" if summary.cancelled else ""
+    return text + (f"; {count(summary.retried, 'retry')}" if summary.retried else "")
+
+
+def fate(ledger: Ledger, index: int) -> str:
+    """How a task ended, where there is more to say than that it succeeded."""
+    if index in ledger.cancelled:
+        return "cancelled"
+    lost = ledger.failed.get(index)
+    number = ledger.retried.get(index, 1) if lost is None else lost.number
+    attempts = f" after {count(number, 'attempt')}" if number > 1 else ""
+    return f"failed{attempts}" if lost is not None else f"succeeded{attempts}" if attempts else ""
+
+
+def how_many(kind: Kind) -> str:
+    """The count of a kind."""
+    failed = f"{kind.failed:,} failed" if kind.failed else ""
+    retried = f"{kind.retried:,} retried" if kind.retried else ""
+    return ", ".join(filter(None, (failed, retried)))
+
+
+def examples(ledger: Ledger, kind: Kind) -> str:
+    """The keys of a few tasks of a kind."""
+    more = ", …" if kind.attempts > len(kind.tasks) else ""
+    return ", ".join(key_text(ledger.key(index), 30) for index in kind.tasks) + more

@@ -1,0 +1,69 @@
+"""Ledgers of runs that never took place: a schedule is computed, and nothing waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from heapq import heapify, heapreplace
+from typing import Any
+
+from parallelkit._ledger import Facts, Ledger
+from parallelkit._lost import Lost
+
+BEGAN = 1000.0  # the clock of a run does not begin at zero
+
+
+def plant(
+    durations: Sequence[float],
+    workers: int = 8,
+    *,
+    executor: str = "threads",
+    keys: Sequence[Any] | None = None,
+    pause: float = 0.0,
+    **facts: Any,
+) -> Ledger:
+    """A run whose tasks took ``durations``, each begun by the worker that was free first.
+
+    ``pause`` is the least time from one start to the next. ``wall`` is until the last task's end,
+    unless ``ended_at`` says something else.
+    """
+    ledger = Ledger(Facts(executor, workers, BEGAN, cpus=4))
+    ledger.admit(keys, len(durations), BEGAN)
+    free = [(0.0, number) for number in range(workers)]
+    heapify(free)
+    for index, duration in enumerate(durations):
+        start, number = free[0]
+        start = max(start, index * pause)
+        heapreplace(free, (start + duration, number))
+        start += BEGAN
+        ledger.succeed((index,), (None,), (start,), (start + duration,), (f"worker {number}",))
+    ledger.facts.ended_at = max(ledger.ended, default=BEGAN)
+    for name, value in facts.items():
+        setattr(ledger.facts, name, value)
+    return ledger
+
+
+def fail(ledger: Ledger, index: int, error: BaseException, *, number: int = 1, **more: Any) -> None:
+    """Turn a planted success into a failure."""
+    ledger.fail(index, _lost(ledger, index, error, number, **more))
+    ledger.started[index] = ledger.ended[index] = 0.0
+
+
+def retry(ledger: Ledger, index: int, error: BaseException, took: float) -> None:
+    """Let one attempt that failed go before a planted success."""
+    number = ledger.retried.get(index, 1)
+    start = ledger.started[index] - took
+    ledger.try_again(index, Lost(error, number, start, start + took, ledger.workers[index]))
+    ledger.succeed_again(index, number + 1)
+
+
+def cut_off(ledger: Ledger, indices: Iterable[int], reason: str) -> None:
+    """Stop the run while these tasks ran."""
+    ledger.stopped = reason
+    last = {index: _lost(ledger, index, None, 1) for index in indices}
+    ledger.cancel(list(last), last)
+    for index in last:
+        ledger.started[index] = ledger.ended[index] = 0.0
+
+
+def _lost(ledger: Ledger, index: int, error: BaseException | None, number: int, **more: Any) -> Lost:
+    return Lost(error, number, ledger.started[index], ledger.ended[index], ledger.workers[index], **more)

@@ -1,0 +1,304 @@
+"""Each item of the advice speaks on a run that needs it, with figures, and is silent on one that does not."""
+
+import pickle
+import threading
+import time
+from itertools import count
+
+import pytest
+from planted import BEGAN, cut_off, fail, plant, retry
+
+from parallelkit import RateLimit, Results, Retry, TaskTimeout, run_parallel
+from parallelkit._died import WorkerDied
+from parallelkit._report import _slow, _wasted
+from parallelkit._report._advice import LOOKS, advise
+from parallelkit._report._summary import survey
+
+
+def advice_on(ledger):
+    return advise(survey(ledger))
+
+
+def only(ledger, look):
+    """The one piece of advice on a run, which must be that of ``look``."""
+    run = survey(ledger)
+    spoke = [each for each in LOOKS if each(run) is not None]
+    assert [look] == spoke
+    return look(run)
+
+
+# Silence
+
+
+HEALTHY = {
+    "calls in threads": plant([0.2] * 80, cpu_seconds=0.3),
+    "calls in threads, of mixed length": plant([0.1, 0.2, 0.4, 0.8] * 20, cpu_seconds=0.3),
+    "as many workers as tasks": plant([2.0, 1.9, 2.1], workers=3, cpu_seconds=0.01),
+    "computing in processes": plant([0.05] * 400, workers=4, executor="processes", cpu_seconds=0.2),
+    "arrays in threads, without the lock": plant([0.05] * 400, workers=4, cpu_seconds=18.0),
+    "one by one": plant([0.1] * 20, workers=1, executor="inline", cpu_seconds=2.0),
+    "a quick input": plant([0.1] * 100, input_seconds=0.2),
+    "a limit that lets all workers run": plant([0.1] * 100, limits=("RateLimit(1000, per=1)",)),
+    "tiny": plant([0.00001] * 100, executor="processes", ended_at=BEGAN + 0.05),
+    "empty": plant([]),
+}
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_run_needs_no_advice(name):
+    """Where nothing could be gained, nothing is said."""
+    assert [] == advice_on(HEALTHY[name])
+
+
+def test_a_run_of_which_nothing_began_needs_no_advice():
+    """No attempt, nothing to say."""
+    ledger = plant([0.0] * 3)
+    ledger.stopped = "run_timeout"
+    ledger.cancel(range(3), {})
+    assert [] == advice_on(ledger)
+
+
+# What made it slow
+
+
+def test_tasks_that_compute_belong_into_processes():
+    """8 s of processor time in 8 s on 4 processors: 2 s, and a tenth until the workers are up."""
+    advice = only(plant([0.8] * 80, cpu_seconds=8.0), _slow.cpu_bound_threads)
+    assert 'executor="processes" would take about 2.1 s on 4 processors.' == advice.cure
+    assert "used 8.00 s of processor time in 8.00 s" in advice.cause
+    assert pytest.approx(5.9) == advice.saves
+
+
+def test_computing_on_one_processor_is_as_fast_in_threads():
+    """Processes cannot compute faster than the processors there are."""
+    assert [] == advice_on(plant([0.8] * 80, cpu_seconds=8.0, cpus=1))
+
+
+def test_the_workers_own_processor_time_is_better_evidence():
+    """A parent that computes while its threads wait is no reason to take processes."""
+    ledger = plant([0.8] * 80, cpu_seconds=8.0, worker_cpu_seconds=0.4)
+    assert _slow.cpu_bound_threads(survey(ledger)) is None
+
+
+def test_one_task_dominates():
+    """A task of 10 s beside 128 of 0.1 s: no width can beat it, the others would take 1.6 s."""
+    ledger = plant([10.0] + [0.1] * 128, keys=["whale", *range(128)])
+    advice = only(ledger, _slow.dominating_task)
+    assert "Task whale alone took 10.0 s of 10.0 s: no number of workers can beat that." == advice.cause
+    assert "Split it: the other 128 tasks would take about 1.6 s by themselves." == advice.cure
+
+
+def test_a_dominating_task_that_began_late_should_come_first():
+    """What is long is best begun first; the advice says what that saves."""
+    advice = only(plant([0.1] * 320 + [10.0], cpu_seconds=1.0), _slow.dominating_task)
+    assert "It began 4.00 s into the run; put first in the input it would save about 4.0 s." in advice.cure
+
+
+def test_a_dominating_task_that_failed_still_dominates():
+    """How it ended does not matter."""
+    ledger = plant([10.0] + [0.1] * 100)
+    fail(ledger, 0, ValueError("no"))
+    assert "Task 0 alone took 10.0 s" in only(ledger, _slow.dominating_task).cause
+
+
+def test_tasks_may_be_too_small_for_processes():
+    """20,000 tasks of 10 µs that took 2 s: a plain loop needs 0.2 s."""
+    ledger = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2)
+    advice = only(ledger, _slow.too_small)
+    assert "20,000 of about 10 µs, 200 ms of work in a run of 2.00 s" in advice.cause
+    assert advice.cure.startswith('A plain loop (executor="inline") would take about 200 ms')
+
+
+def test_a_slow_input_starves_the_workers():
+    """Reading takes 11.5 of 12.8 s, and the tasks by themselves would take 1.6 s."""
+    ledger = plant([0.1] * 128, pause=0.1, input_seconds=11.5)
+    advice = only(ledger, _slow.starved)
+    assert "reading the input took 11.5 s of 12.8 s, and 1.0 of 8 workers were busy" in advice.cause
+    assert "would take about 1.6 s" in advice.cure
+
+
+def test_an_input_slowed_by_the_tasks_is_not_to_blame():
+    """Tasks that hold the interpreter's lock slow down reading too; the workers are busy all the same."""
+    assert _slow.starved(survey(plant([0.8] * 80, cpu_seconds=8.0, input_seconds=7.0))) is None
+
+
+def test_workers_idle_for_a_limit():
+    """Ten starts a second with 10 workers and tasks of 0.1 s: one or two workers would do."""
+    advice = only(plant([0.1] * 140, 10, pause=0.1, limits=("RateLimit(10, per=1)",)), _slow.held_by_limits)
+    assert "The workers idled 90 % of the time, held back by RateLimit(10, per=1)." == advice.cause
+    assert advice.cure.startswith(
+        "2 workers instead of 10 would do. Without the limit the run would take about 1.4 s"
+    )
+
+
+def test_pickling_may_cost_more_than_the_work():
+    """4 s of pickling in the parent, as much in the workers, for 1 s of work."""
+    ledger = plant([0.05] * 100, workers=4, executor="processes", travel_seconds=4.0, ended_at=BEGAN + 5)
+    advice = only(ledger, _slow.costly_pickling)
+    assert "took 4.00 s in the parent and about as much in the workers, for 1.00 s of work" in advice.cause
+    assert "about 250 ms if that were free" in advice.cure
+
+
+def test_pickling_that_costs_little_is_not_mentioned():
+    """A tenth of the work is a fair price."""
+    ledger = plant([0.05] * 100, workers=4, executor="processes", travel_seconds=0.5)
+    assert [] == advice_on(ledger)
+
+
+def test_tasks_with_threads_of_their_own_crowd_the_processors():
+    """8 workers whose tasks start threads: 24 s of the 32 s of processor time are not the workers'."""
+    ledger = plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=8.0)
+    advice = only(ledger, _slow.oversubscribed)
+    assert "they used 75 % of the processor time, with about 8.0 threads to a processor." in advice.cause
+    assert advice.cure.endswith("or max_workers=1.")
+
+
+def test_tasks_that_compute_without_the_lock_are_not_crowded():
+    """All the processor time is the workers' own."""
+    assert [] == advice_on(plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=31.0))
+
+
+# What was wasted
+
+
+def test_a_storm_of_retries():
+    """60 of 160 attempts made again: how much work that was, why, and what a budget would have done."""
+    ledger = plant([0.2] * 100, workers=4)
+    for index in range(60):
+        retry(ledger, index, ConnectionError(f"no answer from 10.0.0.{index}"), 0.1)
+    advice = only(ledger, _wasted.retry_storm)
+    assert "60 of 160 attempts failed and were made again (38 %, 6.00 s of work)" in advice.cause
+    assert "mostly for ConnectionError: no answer from 10.0.0.0" in advice.cause
+    assert "budget=0.1) would have stopped after about 16" in advice.cure
+
+
+def test_a_few_retries_are_no_storm():
+    """That is what they are for."""
+    ledger = plant([0.2] * 100)
+    for index in range(15):
+        retry(ledger, index, ConnectionError("no"), 0.1)
+    assert [] == advice_on(ledger)
+
+
+STACK = """\
+  File "/usr/lib/python3.11/threading.py", line 1038, in _bootstrap_inner
+    self.run()
+  File "/somewhere/parallelkit/_executors/_thread_port.py", line 117, in execute
+    value = self._context.copy().run(self._call, item)
+  File "/home/me/shop/client.py", line 40, in fetch
+    return self.socket.recv(4096)
+"""
+
+
+def test_abandoned_threads():
+    """How many, the work that is lost, and where most of them stood."""
+    ledger = plant([2.0] * 3 + [0.5] * 100)
+    for index in range(3):
+        fail(ledger, index, TaskTimeout("too long"), stack=STACK)
+    advice = only(ledger, _wasted.abandoned_threads)
+    assert "3 threads overran the timeout and had to be abandoned after 6.00 s of work" in advice.cause
+    assert "Most stood in fetch (client.py, line 40)." in advice.cause
+
+
+def test_a_thread_that_stood_in_no_python_code_of_the_task_is_not_placed():
+    """Our own frames say nothing to the caller."""
+    stack = STACK[: STACK.index('  File "/home/me')]
+    assert "" == _wasted.innermost(stack) == _wasted.innermost("")
+
+
+def test_a_timeout_that_nobody_enforced():
+    """An inline run says how many attempts overran, and by how much."""
+    ledger = plant([0.1] * 10 + [1.5, 3.0], workers=1, executor="inline", timeout=1, timeouts_enforced=False)
+    advice = only(ledger, _wasted.timeouts_not_enforced)
+    assert "2 attempts ran past the timeout of 1 s, the longest to 3.00 s" in advice.cause
+
+
+def test_a_timeout_that_nobody_needed_is_not_mentioned():
+    """Nothing overran."""
+    ledger = plant([0.1] * 10, workers=1, executor="inline", timeout=1, timeouts_enforced=False)
+    assert [] == advice_on(ledger)
+
+
+def test_memory_that_ran_out():
+    """MemoryError and workers that the kernel killed are counted together, each by its name."""
+    ledger = plant([0.5] * 100, executor="processes")
+    fail(ledger, 3, MemoryError())
+    for index in (4, 5):
+        fail(ledger, index, WorkerDied("killed", exitcode=-9, signal=9, pid=7))
+    advice = only(ledger, _wasted.memory_pressure)
+    assert "3 attempts ended, 1 by MemoryError and 2 by SIGKILL" in advice.cause
+    assert "1.50 s of work are lost" in advice.cause
+    assert "max_workers=4 instead of 8" in advice.cure
+
+
+def test_a_worker_that_ended_otherwise_is_no_sign_of_little_memory():
+    """A segfault is not the kernel's doing, and a timeout is no death."""
+    ledger = plant([0.5] * 100, executor="processes")
+    fail(ledger, 3, WorkerDied("segfault", exitcode=-11, signal=11, pid=7))
+    fail(ledger, 4, TaskTimeout("killed"))
+    assert [] == advice_on(ledger)
+
+
+def test_what_was_cut_off_by_the_stop_is_not_held_against_the_run():
+    """The stop of a run abandons threads by design."""
+    ledger = plant([0.5] * 100)
+    cut_off(ledger, range(95, 100), "run_timeout of 6 s")
+    assert [] == advice_on(ledger)
+
+
+# All together
+
+
+def test_the_most_worthwhile_comes_first():
+    """By the seconds that the cure saves."""
+    ledger = plant([10.0] + [0.1] * 100)
+    fail(ledger, 1, MemoryError())
+    causes = [advice.cause for advice in advice_on(ledger)]
+    assert ["Task 0 alone", "Memory ran s"] == [cause[:12] for cause in causes]
+
+
+def test_results_that_were_pickled_give_the_same_advice():
+    """All that the advice rests on is in the results themselves."""
+    results = Results(plant([0.8] * 80, cpu_seconds=8.0))
+    assert results.report() == pickle.loads(pickle.dumps(results)).report()
+    assert "would take about 2.1 s" in results.report()
+
+
+def test_a_real_run_that_waits_for_a_limit_is_told():
+    """The facts of the advice are those that a run really notes."""
+    results = run_parallel(abs, range(6), max_workers=4, limits=RateLimit(2, per=0.1))
+    assert "held back by RateLimit(2, per=0.1)" in results.report()
+
+
+def test_a_real_storm_of_retries_is_told():
+    """Each task fails once before it succeeds."""
+    calls = count()
+    lock = threading.Lock()
+    seen = set()
+
+    def flaky(item):
+        next(calls)
+        with lock:
+            if item not in seen:
+                seen.add(item)
+                raise ConnectionError("come back later")
+
+    results = run_parallel(flaky, range(30), retries=Retry(1, delay=0))
+    assert "30 of 60 attempts failed and were made again (50 %" in results.report()
+
+
+@pytest.mark.slow
+def test_a_real_run_that_computes_in_threads_is_told():
+    """A second of pure Python in four threads."""
+
+    def spin(item):
+        end = time.thread_time() + 0.025
+        while time.thread_time() < end:
+            pass
+
+    results = run_parallel(spin, range(40), max_workers=4)
+    facts = results._ledger.facts
+    share = facts.cpu_seconds / results.summary.wall
+    if facts.cpus == 1 or share < 0.7:
+        pytest.skip(f"{facts.cpus} processors, of which others left this run {share:.0%} of one")
+    assert 'executor="processes" would take about' in results.report()

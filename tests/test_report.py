@@ -1,0 +1,282 @@
+"""The report as text, and the figures under it."""
+
+import time
+
+import pytest
+from planted import BEGAN, cut_off, fail, plant, retry
+
+from parallelkit import Results, Task, run_parallel
+from parallelkit._ledger import Ledger
+from parallelkit._report._failures import kinds_of_failure, shape
+from parallelkit._report._summary import summarize, survey
+
+
+def lines_of(ledger, **options):
+    return Results(ledger).report(**options).splitlines()
+
+
+def line_with(ledger, text, **options):
+    """The one line that has this text."""
+    (line,) = [line.strip() for line in lines_of(ledger, **options) if text in line]
+    return line
+
+
+def part(ledger, title, **options):
+    """The lines of one part of the report, without its title."""
+    lines = lines_of(ledger, **options)
+    first = lines.index(title) + 1
+    return lines[first : lines.index("", first) if "" in lines[first:] else None]
+
+
+# Figures
+
+
+def test_busy_is_the_sum_of_all_attempts():
+    """What failed, was retried or was cut off kept a worker busy just the same."""
+    ledger = plant([1.0, 2.0, 3.0, 4.0], workers=4)
+    retry(ledger, 0, ValueError("again"), 0.5)
+    fail(ledger, 1, ValueError("no"))
+    cut_off(ledger, [3], "Ctrl-C")
+    summary = summarize(ledger)
+    assert 10.5 == summary.busy
+    assert (4, 2, 1, 1, 5, 1) == (
+        summary.tasks,
+        summary.succeeded,
+        summary.failed,
+        summary.cancelled,
+        summary.attempts,
+        summary.retried,
+    )
+    assert 10.5 / 4.0 == summary.parallelism
+
+
+def test_the_longest_task_counts_all_its_attempts():
+    """Two seconds and one before that are three."""
+    ledger = plant([2.5, 2.0])
+    retry(ledger, 1, ValueError("again"), 1.0)
+    assert 3.0 == summarize(ledger).longest
+
+
+def test_a_task_that_never_began_is_no_attempt():
+    """Neither one that was cancelled in the queue, nor one that could not be sent."""
+    ledger = plant([1.0, 0.0, 0.0])
+    ledger.cancel([1], {})
+    fail(ledger, 2, TypeError("cannot be pickled"))
+    ledger.failed[2].started = None
+    summary = summarize(ledger)
+    assert (1, 1.0) == (summary.attempts, summary.busy)
+
+
+def test_an_attempt_that_waited_for_its_next_one_is_counted_once():
+    """The stop finds a task between two attempts: the one before is in the log already."""
+    ledger = plant([1.0])
+    retry(ledger, 0, ValueError("again"), 0.5)
+    _, lost = ledger.tried[0]
+    ledger.cancel([0], {0: lost})
+    ledger.started[0] = ledger.ended[0] = 0.0
+    assert (1, 0.5) == (summarize(ledger).attempts, summarize(ledger).busy)
+
+
+def test_the_summary_agrees_with_the_log_of_attempts():
+    """Two ways to count a real run with failures and retries."""
+    fails = {3, 5}
+
+    def flaky(item):
+        if item in fails:
+            fails.discard(item)
+            raise OSError("again")
+        if item == 7:
+            raise ValueError("no")
+
+    results = run_parallel(flaky, range(10), retries=1, max_workers=3)
+    attempts = results.attempts
+    assert len(attempts) == results.summary.attempts == 13
+    assert sum(attempt.duration for attempt in attempts) == pytest.approx(results.summary.busy)
+
+
+# Counts and times
+
+
+def test_the_report_begins_with_the_counts():
+    """Tasks by their fate, and how many retries it took."""
+    ledger = plant([1.0] * 5)
+    assert "5 tasks: 5 succeeded, 0 failed" == lines_of(ledger)[0]
+
+    retry(ledger, 0, ValueError("again"), 0.5)
+    fail(ledger, 1, ValueError("no"))
+    cut_off(ledger, [2, 3], "max_failures of 1 reached")
+    lines = lines_of(ledger)
+    assert "5 tasks: 2 succeeded, 1 failed, 2 cancelled; 1 retry" == lines[0]
+    assert "stopped: max_failures of 1 reached" == lines[1]
+
+
+def test_the_report_says_how_much_ran_at_a_time():
+    """It is called what it is: not a speedup, which contention would fake."""
+    ledger = plant([1.0] * 32 + [2.0])
+    assert "wall 6.00 s, busy 34.0 s: ran 5.7 at a time" == line_with(ledger, "busy")
+    assert "longest task 2.00 s, 33 % of the wall time" == line_with(ledger, "longest")
+    assert "speedup" not in "".join(lines_of(ledger))
+
+
+def test_an_inline_run_says_that_timeouts_are_not_enforced():
+    """Also where none was given: a task may have one of its own."""
+    results = run_parallel([Task(abs, -1, timeout=1)], executor="inline")
+    assert "timeouts are not enforced" in results.report()
+    assert "timeouts" not in run_parallel([Task(abs, -1, timeout=1)]).report()
+
+
+def test_a_run_of_nothing_has_a_report():
+    """No division by zero."""
+    assert "0 tasks: 0 succeeded, 0 failed" == Results(Ledger()).report().splitlines()[0]
+    assert "0 tasks: 0 succeeded, 0 failed" == run_parallel(abs, []).report(0.03).splitlines()[0]
+
+
+def test_the_slowest_tasks_are_named():
+    """Five of them, the slowest first, with what is special about each."""
+    ledger = plant([0.1, 0.5, 0.2, 0.6, 0.3, 0.4, 0.7], keys=list("abcdefg"))
+    retry(ledger, 3, ValueError("again"), 0.3)
+    fail(ledger, 6, ValueError("no"))
+    assert [
+        ["900", "ms", "d", "succeeded", "after", "2", "attempts"],
+        ["700", "ms", "g", "failed"],
+        ["500", "ms", "b"],
+        ["400", "ms", "f"],
+        ["300", "ms", "e"],
+    ] == [line.split() for line in part(ledger, "slowest tasks")]
+
+
+# Failures
+
+
+def test_failures_are_grouped_by_kind():
+    """Type and shape of the message make a kind; it has counts and a few keys, also of retried attempts."""
+    ledger = plant([0.1] * 20, keys=[f"host-{number}" for number in range(20)])
+    for index in range(5):
+        fail(ledger, index, ConnectionError(f"host-{index}:80 refused after {index}.5 s"))
+    fail(ledger, 5, ValueError("host-5:80 refused after 5.5 s"))
+    for index in (0, 9):
+        retry(ledger, index, ConnectionError(f"host-{index}:80 refused after 1.5 s"), 0.1)
+    assert [
+        "  5 failed, 2 retried  ConnectionError: host-0:80 refused after 0.5 s",
+        "                       host-0, host-1, host-2, …",
+        "             1 failed  ValueError: host-5:80 refused after 5.5 s",
+        "                       host-5",
+    ] == part(ledger, "failures")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("HTTP 503 for https://a.org/x?y=1", "HTTP 504 for http://b.org"),
+        ("no such file: '/tmp/a b'", "no such file: '/var/c'"),
+        ("<Session object at 0x7f3a>", "<Session object at 0x8c11>"),
+        ("job 3f2a-77b1 lost", "job 99c0-1a2b lost"),
+        ("cannot open /srv/data/a.csv", "cannot open /srv/data/b.csv"),
+    ],
+)
+def test_messages_that_differ_in_a_detail_have_one_shape(one, other):
+    """Numbers, addresses, paths and quoted text are details."""
+    assert shape(one) == shape(other) != one
+
+
+def test_messages_that_differ_in_a_word_have_two_shapes():
+    """An apostrophe is no quotation mark."""
+    assert shape("host refused") != shape("host vanished")
+    assert "it can't be, it won't" == shape("it can't be, it won't")
+
+
+def test_an_error_without_a_text_costs_nothing_but_its_text():
+    """A broken ``__str__``, or a key whose ``repr`` fails, is named by its type."""
+
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("mute")
+
+    class Shy:
+        def __repr__(self):
+            raise RuntimeError("shy")
+
+    ledger = plant([1.0], keys=[Shy()])
+    fail(ledger, 0, Mute())
+    report = Results(ledger).report()
+    assert "Mute (its text cannot be had: RuntimeError)" in report
+    assert "<Shy, whose repr raised RuntimeError>" in report
+
+
+def test_many_kinds_of_failure_still_fit_the_screen():
+    """Eight are named, the rest counted."""
+    ledger = plant([0.1] * 30)
+    for index in range(20):
+        fail(ledger, index, ValueError("x" * (index + 1)))
+    assert "and 12 attempts of 12 further kinds" == line_with(ledger, "further")
+    assert len(lines_of(ledger)) < 40
+
+
+def test_no_line_is_longer_than_the_screen_is_wide():
+    """However long keys, errors and reasons are."""
+    ledger = plant([0.1] * 8, keys=[f"{number}" * 500 for number in range(8)])
+    ledger.stopped = "reason " * 100
+    for index in range(3):
+        fail(ledger, index, ValueError("word " * 100 + "\nsecond line"))
+    assert max(map(len, lines_of(ledger, cost_per_attempt=1e6))) <= 100
+
+
+# Cost
+
+
+def test_the_cost_table_says_that_parallel_runs_save_time_and_not_cost():
+    """The product research of the pattern: five calls of three seconds at 0.03 each."""
+    ledger = plant([3.0] * 5, workers=5)
+    assert [
+        ["time", "15.0", "s", "3.00", "s", "80", "%"],
+        ["calls", "5", "5", "none"],
+        ["cost", "0.15", "0.15", "none"],
+    ] == [line_with(ledger, word, cost_per_attempt=0.03).split() for word in ("time  ", "calls  ", "cost  ")]
+    assert "sequential" not in "".join(lines_of(ledger))
+
+
+def test_retries_cost():
+    """Each is a call of its own, and the table says for how much."""
+    ledger = plant([3.0] * 5, workers=5)
+    retry(ledger, 0, ConnectionError("503"), 1.0)
+    assert "6" == line_with(ledger, "calls  ", cost_per_attempt=0.03).split()[1]
+    assert "0.18" == line_with(ledger, "cost  ", cost_per_attempt=0.03).split()[1]
+    assert "1 call of these, for 0.03, had to be made again." in lines_of(ledger, cost_per_attempt=0.03)
+
+
+def test_threads_that_compute_are_not_credited_with_time_saved():
+    """They stretch each other's durations: one after the other they would take their processor time."""
+    ledger = plant([0.8] * 80, cpu_seconds=8.0)
+    assert ["time", "8.00", "s", "8.00", "s", "0", "%"] == line_with(
+        ledger, "time  ", cost_per_attempt=1
+    ).split()
+
+
+def test_prices_below_a_cent_are_shown():
+    """Language models cost fractions of a cent a call."""
+    assert "0.00125" == line_with(plant([1.0] * 5), "cost  ", cost_per_attempt=0.00025).split()[1]
+
+
+# Pace
+
+
+def test_a_million_outcomes_are_reported_quickly():
+    """Columns, not objects: the report of a million takes a fraction of a second, whatever the keys."""
+    count = 1_000_000
+    ledger = Ledger()
+    ledger.admit(None, count, BEGAN)
+    ledger.succeed(range(count), [None] * count, [BEGAN] * count, [BEGAN + 0.001] * count, ["w"] * count)
+    ledger.facts.began_at, ledger.facts.ended_at = BEGAN, BEGAN + 200
+    began = time.perf_counter()
+    report = Results(ledger).report()
+    assert time.perf_counter() - began < 2  # measured: 0.2
+    assert "1,000,000 tasks: 1,000,000 succeeded" in report
+
+
+def test_the_survey_leaves_the_ledger_as_it_is():
+    """Looking twice gives the same figures."""
+    ledger = plant([1.0] * 5)
+    retry(ledger, 0, ValueError("again"), 0.5)
+    fail(ledger, 1, ValueError("no"))
+    assert survey(ledger).summary == survey(ledger).summary
+    assert kinds_of_failure(ledger) == kinds_of_failure(ledger)
