@@ -21,8 +21,10 @@ from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
 from parallelkit._intake import Intake, Portion, Shape
 from parallelkit._ledger import Facts, Ledger
+from parallelkit._limits import Limit
 from parallelkit._loop import DirectSource, Interrupt, Loop, Window
 from parallelkit._outcomes import Outcome
+from parallelkit._ready import Gated
 from parallelkit._results import Results
 from parallelkit._scheduler import Scheduler
 
@@ -344,7 +346,7 @@ class FakePort:
 class FakeRun:
     """A run of the real scheduler and loop, on a ``FakeClock`` and a ``FakeExecutor``.
 
-    ``options`` are those of the ``Scheduler``. Nothing happens before ``drive``.
+    ``limits`` and ``priority`` are the options of a run, ``options`` those of the ``Scheduler``. Nothing happens before ``drive``.
 
     >>> from parallelkit import Retry
     >>> script = Script({"a": [Fail(OSError(), after=2), Done(1, after=3)]})
@@ -362,15 +364,19 @@ class FakeRun:
         ahead: float = math.inf,
         buffersize: int | None = None,
         clock: FakeClock | None = None,
+        limits: Sequence[Limit] = (),
+        priority: Callable[[Any], float] | None = None,
         **options: Any,
     ) -> None:
+        gated = bool(limits) or priority is not None
         self.clock = clock or FakeClock()
         self.executor = FakeExecutor(self.clock, workers, ahead=ahead)
-        self.port = self.executor.open(Job(fn))
+        self.port = self.executor.open(Job(fn, exact=gated))
         self.ledger = Ledger(Facts(began_at=self.clock()))
-        self.intake = Intake(items, Shape())
+        bys = tuple(limit.by for limit in limits)
+        self.intake = Intake(items, Shape(gated=gated, priority=priority, bys=bys))
         self.interrupt = Interrupt(self.port.wake)
-        self.scheduler = Scheduler(self.ledger, **options)
+        self.scheduler = Scheduler(self.ledger, gated=Gated(limits) if gated else None, **options)
         source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)
         self.loop = Loop(self.scheduler, self.port, source, self.clock)
         self.loop.interrupt = self.interrupt

@@ -1,0 +1,275 @@
+"""Rates and caps: the meters by arithmetic, whole runs by the fake clock, and once each for real."""
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+from fakes import Done, Fail, FakeClock, FakeRun, Script
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelkit import ConcurrencyLimit, RateLimit, Retry, run_parallel
+from parallelkit._limits import RateLog, as_limits
+
+
+def most_in_a_window(stamps, per):
+    """The largest number of stamps in any half-open window of ``per`` seconds."""
+    stamps = sorted(stamps)
+    first = most = 0
+    for last, stamp in enumerate(stamps):
+        while stamp - stamps[first] >= per:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def started(run):
+    return [outcome.started_at for outcome in run.outcomes]
+
+
+# The meters.
+
+
+@given(
+    calls=st.integers(1, 5),
+    waits=st.lists(st.floats(0, 0.4), min_size=1, max_size=60),
+    lags=st.lists(st.floats(0, 0.3), min_size=60, max_size=60),
+)
+def test_no_window_holds_more_starts_than_calls(calls, waits, lags):
+    """However late the workers report their starts, no window of ``per`` seconds has too many."""
+    log = RateLog(calls, 1.0, False, threading.Lock())
+    now, pending, stamps = 0.0, [], []
+    for wait, lag in zip(waits, lags, strict=False):
+        now += wait
+        for at in sorted(at for at in pending if at <= now):
+            log.confirm(at)
+            stamps.append(at)
+            pending.remove(at)
+        if log.take(now):
+            pending.append(now + lag)
+    assert most_in_a_window(stamps + pending, 1.0) <= calls
+
+
+def test_a_start_counts_from_its_report():
+    """A start that is granted at 0 and begins at 0.3 keeps its place in the window until 1.3."""
+    log = RateLog(1, 1.0, False, threading.Lock())
+    assert log.take(0.0)
+    log.confirm(0.3)
+
+    assert log.earliest(1.0) == pytest.approx(1.305)
+    assert not log.take(1.2)
+    assert log.take(1.31)
+
+
+def test_smooth_starts_are_spread_evenly_and_do_not_drift():
+    """Starts come per / calls apart; one that is a little late does not shift those behind it."""
+    log = RateLog(10, 1.0, True, threading.Lock())
+    assert log.take(0.0)
+    assert log.earliest(0.05) == pytest.approx(0.1)
+    assert log.take(0.13)
+    assert log.earliest(0.13) == pytest.approx(0.2)
+    assert log.take(5.0)
+    assert log.earliest(5.0) == pytest.approx(5.1), "after idling there is no burst"
+
+
+def test_groups_at_rest_are_forgotten():
+    """A hundred thousand hosts asked once each leave the state of those of the last ``per`` seconds."""
+    limit = RateLimit(2, per=1)
+    for number in range(10_000):
+        now = number * 0.01
+        log = limit.log(number, now)
+        assert log.take(now)
+        log.confirm(now)
+    assert len(limit._logs) < 210
+
+
+def test_a_log_that_somebody_still_holds_is_found_again():
+    """Forgetting a group at rest never gives it a second log beside one in use."""
+    limit = RateLimit(1, per=1)
+    held = limit.log("a", 0.0)
+    limit.log("b", 100.0)
+    assert held is limit.log("a", 100.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: RateLimit(0, per=1), "calls must be at least 1, got 0"),
+        (lambda: RateLimit(1.5, per=1), r"calls must be an int, got 1\.5"),
+        (lambda: RateLimit(1, per=0), "per must be a finite number of seconds above 0, got 0"),
+        (lambda: RateLimit(1, per=float("nan")), "per must be at least 0, got nan"),
+        (lambda: RateLimit(1, per=1, by=3), "by must be callable, got 3"),
+        (lambda: ConcurrencyLimit(0), "n must be at least 1, got 0"),
+        (lambda: ConcurrencyLimit(True), "n must be an int, got True"),
+        (lambda: run_parallel(abs, [1], limits=3), "limits must be RateLimit or ConcurrencyLimit objects, got 3"),
+    ],
+)
+def test_bad_limits_are_refused_at_the_door(make, text):
+    """The message names the argument, the rule and the value."""
+    with pytest.raises((TypeError, ValueError), match=text):
+        make()
+
+
+# Runs on the fake clock.
+
+
+def test_starts_keep_the_rate():
+    """Ten tasks at two a second take a little over four seconds, whatever room there is."""
+    run = FakeRun(Script(), range(10), workers=8, limits=[RateLimit(2, per=1)]).drive()
+    assert most_in_a_window(started(run), 1.0) == 2
+    assert 4.0 <= run.clock() <= 4.1
+
+
+def test_several_limits_hold_at_once():
+    """Sixty a minute and four a second and two at a time: all three are kept."""
+    script = Script({item: Done(item, after=0.1) for item in range(100)})
+    limits = [RateLimit(60, per=60), RateLimit(4, per=1), ConcurrencyLimit(2)]
+    run = FakeRun(script, range(100), workers=8, limits=limits).drive()
+
+    assert most_in_a_window(started(run), 60) == 60
+    assert most_in_a_window(started(run), 1) == 4
+    assert run.executor.widest == 2
+
+
+def test_a_waiting_group_holds_up_no_other():
+    """While one host is at its limit, tasks of another that come later in the input start at once."""
+    items = [("slow", n) for n in range(5)] + [("quick", n) for n in range(5)]
+    run = FakeRun(Script(), items, limits=[RateLimit(1, per=10, by=lambda item: item[0])]).drive()
+    by_item = dict(zip(items, started(run), strict=True))
+
+    assert by_item["quick", 0] == 0.0
+    assert by_item["slow", 4] == pytest.approx(by_item["quick", 4])
+
+
+def test_a_group_of_none_is_not_limited():
+    """Items whose group is None pass freely."""
+    run = FakeRun(Script(), range(50), limits=[RateLimit(1, per=10, by=lambda item: None)]).drive()
+    assert run.clock() == 0.0
+
+
+def test_caps_hold_in_each_group():
+    """Never more than two attempts of one group at a time, and slots are not wasted on what must wait."""
+    running, most = Counter(), Counter()
+
+    def task(item):
+        host = item % 3
+        running[host] += 1
+        most[host] = max(most[host], running[host])
+        run.clock.call_at(run.clock() + 0.999, lambda: running.subtract([host]))
+        return Done(item, after=1)
+
+    run = FakeRun(task, range(60), workers=6, limits=[ConcurrencyLimit(2, by=lambda item: item % 3)])
+    run.drive()
+    assert {0: 2, 1: 2, 2: 2} == most
+    assert run.clock() == 10.0
+
+
+def test_retries_count_as_starts():
+    """An attempt that follows a failure takes its place in the window like any other."""
+    script = Script({"a": [Fail(OSError()), Done(1)]})
+    run = FakeRun(script, ["a", "b"], limits=[RateLimit(1, per=1)], policy=Retry(1, delay=0)).drive()
+    assert run.clock() > 2.0
+
+
+def test_a_capped_task_that_backs_off_gives_its_place_back():
+    """While one task waits for its retry, another of its group runs."""
+    script = Script({"a": [Fail(OSError()), Done(1)], "b": Done(2, after=1)})
+    policy = type("Wait", (), {"budget": None, "max_time": None, "delay_after": lambda *_: 5.0})()
+    run = FakeRun(script, ["a", "b"], limits=[ConcurrencyLimit(1)], policy=policy).drive()
+    assert ["a", "b", "a"] == script.calls
+    assert run.clock() == 5.0
+
+
+def test_larger_priorities_run_first_and_ties_in_input_order():
+    """With one worker the order of the starts is exactly that of priority, then input."""
+    script = Script()
+    FakeRun(script, range(12), workers=1, buffersize=100, priority=lambda item: item % 3).drive()
+    assert [2, 5, 8, 11, 1, 4, 7, 10, 0, 3, 6, 9] == script.calls
+
+
+def test_a_retry_keeps_its_priority():
+    """A task tried again comes before all smaller ones, not behind them."""
+    script = Script({5: [Fail(OSError()), Done(5)]})
+    FakeRun(
+        script, range(6), workers=1, buffersize=100, priority=lambda item: item, policy=Retry(1, delay=0)
+    ).drive()
+    assert [5, 5, 4, 3, 2, 1, 0] == script.calls
+
+
+def test_a_high_priority_waits_for_its_own_gate_only():
+    """The most urgent task that its limit holds up lets the others by, and goes first when it may."""
+    script = Script({item: Done(item, after=1) for item in range(6)})
+    limits = [RateLimit(1, per=3, by=lambda item: "even" if item % 2 == 0 else None)]
+    FakeRun(script, range(6), workers=1, buffersize=100, priority=lambda i: i, limits=limits).drive()
+    assert [5, 4, 3, 1, 2, 0] == script.calls
+
+
+def test_many_groups_cost_no_rescan():
+    """Twenty thousand groups behind one common limit: the work grows with the starts, not their square."""
+    clock = FakeClock()
+    limits = [RateLimit(1000, per=1), RateLimit(1, per=1, by=lambda item: item)]
+    began = time.perf_counter()
+    run = FakeRun(Script(), range(20_000), workers=50, buffersize=20_000, clock=clock, limits=limits).drive()
+    assert most_in_a_window(started(run), 1.0) == 1000
+    assert time.perf_counter() - began < 30, "this took hours where every start looked at every group"
+
+
+# For real.
+
+
+def stamp(_):
+    return time.monotonic()
+
+
+@pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
+def test_the_rate_is_kept_for_real(executor, width):
+    """By the tasks' own clocks, no window of 0.1 s has more than the calls allowed."""
+    results = run_parallel(
+        stamp, range(100), executor=executor, max_workers=width, limits=RateLimit(20, per=0.1)
+    )
+    assert most_in_a_window(results.values(), 0.1) <= 20
+
+
+@pytest.mark.all
+@pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
+@pytest.mark.parametrize("round_", range(3))
+def test_the_rate_is_kept_and_reached_over_ten_seconds(executor, width, round_):
+    """Strictly never above the rate, and within 2 % of it."""
+    limit = RateLimit(50, per=0.5)
+    results = run_parallel(stamp, range(1050), executor=executor, max_workers=width, limits=limit)
+    stamps = sorted(results.values())
+    assert most_in_a_window(stamps, 0.5) <= 50
+    # The first of 1,050 at 100 a second comes 10 s before the first of the last 50.
+    assert (stamps[1000] - stamps[0]) == pytest.approx(10, rel=0.02)
+
+
+def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
+    """Two runs at once and a third after them, on one object: never more than five in a window."""
+    limit, stamps = RateLimit(5, per=0.2), []
+
+    def note(_):
+        stamps.append(time.monotonic())
+
+    runs = [threading.Thread(target=run_parallel, args=(note, range(10)), kwargs={"limits": limit}) for _ in "ab"]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    run_parallel(note, range(5), limits=limit)
+
+    assert len(stamps) == 25
+    assert most_in_a_window(stamps, 0.2) <= 5
+
+
+def test_a_decorator_of_ratelimit_is_read_as_a_limit():
+    """``ratelimit.limits(calls=, period=)`` is enforced in the parent, so over processes too."""
+    ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+    decorator = ratelimit.limits(calls=7, period=3)
+    (limit,) = as_limits(decorator)
+    assert (7, 3) == (limit.calls, limit.per)
+    assert as_limits(decorator) == (limit,), "runs that share the decorator share the limit"
+
+    quick = ratelimit.limits(calls=10, period=0.2)
+    results = run_parallel(stamp, range(30), executor="processes", max_workers=2, limits=quick)
+    assert most_in_a_window(results.values(), 0.2) <= 10
