@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from parallelkit._errors import InputError
@@ -263,8 +263,28 @@ def comparable(priority: Any, position: int) -> float:
 
 
 def check_keys(keys: Sequence[Any]) -> None:
-    """Raise TypeError unless the keys can be sorted (``order="key"``)."""
+    """Raise TypeError, naming both positions, unless the keys can be sorted (``order="key"``)."""
     try:
         sorted(keys)
     except TypeError as error:
-        raise TypeError(f"key must give values that can be compared, for order='key': {error}") from None
+        sorted(map(Placed, keys, count()))
+        raise error  # these keys compare differently from one time to the next
+
+
+class Placed:
+    """A key that says where it stands when it cannot be compared."""
+
+    __slots__ = ("key", "position")
+
+    def __init__(self, key: Any, position: int) -> None:
+        self.key = key
+        self.position = position
+
+    def __lt__(self, other: Placed) -> bool:
+        try:
+            return self.key < other.key  # type: ignore[no-any-return]  # whatever it is, sorting takes its truth
+        except TypeError:
+            raise TypeError(
+                f"key must give values that can be compared, for order='key', got {self.key!r} and "
+                f"{other.key!r} at positions {self.position} and {other.position}"
+            ) from None

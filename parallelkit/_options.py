@@ -78,6 +78,8 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     for name in ("key", "priority", "then", "on_event"):
         if given.get(name) is not None and not callable(given[name]):
             raise TypeError(f"{name} must be callable, got {given[name]!r}")
+    if not isinstance(given.get("star", False), bool):
+        raise TypeError(f"star must be a bool, got {given['star']!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):
         raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {given['progress']!r}")
     given["args"], given["kwargs"] = _check_arguments(given.get("args", ()), given.get("kwargs"))
@@ -103,7 +105,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 def _check_executor(executor: Any) -> None:
     if (isinstance(executor, str) and executor in EXECUTORS) or isinstance(executor, Executor):
         return
-    if not isinstance(executor, str) and callable(getattr(executor, "submit", None)):
+    if not isinstance(executor, (str, type)) and callable(getattr(executor, "submit", None)):
         return  # stands where an Executor stands without being one by name
     choices = ", ".join(map(repr, EXECUTORS))
     raise ValueError(f"executor must be {choices} or a concurrent.futures.Executor, got {executor!r}")

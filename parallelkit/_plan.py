@@ -16,7 +16,7 @@ from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._executors._width import usable_cpus
 from parallelkit._growth import Growth
 from parallelkit._intake import Intake, Portion, Shape, check_keys
-from parallelkit._ledger import UNSET, Facts, Ledger
+from parallelkit._ledger import UNSET, Facts, Ledger, numbered
 from parallelkit._loop import DirectSource, Interrupt, Loop, Source, Window, catch_interrupt
 from parallelkit._lost import cancelled, failure
 from parallelkit._options import Checked, check_options
@@ -48,10 +48,10 @@ class Plan:
             raise ValueError("order must be 'input' or 'completion' for a stream, got 'key'")
         tasks = items is UNSET
         source = fn if tasks else items
-        check_form(fn, items)
+        check_form(fn, items, checked)
         intake = Intake(source, shape_of(checked, None if tasks else fn, source))
         if checked.order == "key" and intake.keys is not None:
-            check_keys(intake.keys)
+            check_keys(numbered(intake.keys, 0))
         return cls(checked, None if tasks or checked.then is not None else fn, intake)
 
     # Collected runs.
@@ -241,8 +241,8 @@ class Plan:
             loop.grow = self.growth
 
 
-def check_form(fn: Any, items: Any) -> None:
-    """Raise TypeError unless it is a function with items, or tasks alone."""
+def check_form(fn: Any, items: Any, options: Checked) -> None:
+    """Raise TypeError unless it is a function with items, or tasks alone, and the options fit it."""
     if items is UNSET:
         if callable(fn):
             raise TypeError(f"items must be given together with a function, got only {fn!r}")
@@ -255,6 +255,13 @@ def check_form(fn: Any, items: Any) -> None:
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not isinstance(source, Iterable):
         raise TypeError(f"{name} must be iterable, got {source!r}")
+    for option in ("key", "star"):
+        if items is UNSET and getattr(options, option):
+            raise TypeError(
+                f"{option} must not be given together with tasks; it is for a function with items"
+            )
+    if options.key is not None and isinstance(source, Mapping):
+        raise TypeError("key must not be given together with a mapping, whose keys are the keys")
 
 
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:

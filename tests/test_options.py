@@ -1,0 +1,324 @@
+"""The door: every bad call is refused at once, with the argument, the rule and the value; nothing has run."""
+
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+
+import pytest
+
+from parallelkit import InputError, RateLimit, Retry, Task, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit._options import Checked, check_options
+
+
+def both(*, stream_too=True):
+    """Parametrise over the two calls; of ``iter_parallel`` nothing but the call is made."""
+    calls = [run_parallel, *([iter_parallel] if stream_too else [])]
+    return pytest.mark.parametrize("call", calls, ids=lambda call: call.__name__)
+
+
+class Trace:
+    """A function and an input that notice whether anybody touches them."""
+
+    def __init__(self):
+        self.touched = []
+
+    def fn(self, item):
+        self.touched.append(("ran", item))
+
+    def items(self):
+        self.touched.append("read")
+        yield 1
+
+
+@pytest.fixture
+def trace():
+    trace = Trace()
+    yield trace
+    assert [] == trace.touched, "nothing has run, and nothing was read"
+
+
+NAN, INF = float("nan"), float("inf")
+
+BAD_OPTIONS = [
+    # names
+    ({"max_worker": 4}, TypeError, "unknown option 'max_worker'; did you mean 'max_workers'?"),
+    ({"time_out": 4}, TypeError, "unknown option 'time_out'; did you mean 'timeout'?"),
+    ({"retry": 4}, TypeError, "unknown option 'retry'; did you mean 'retries'?"),
+    ({"on_eror": 4}, TypeError, "unknown option 'on_eror'; did you mean 'on_error'?"),
+    ({"buffer_size": 4}, TypeError, "unknown option 'buffer_size'; did you mean 'buffersize'?"),
+    ({"policy": 4}, TypeError, "unknown option 'policy'; "),
+    ({"xyz": 4}, TypeError, "unknown option 'xyz'; the options are args, "),
+    # executor
+    ({"executor": "thread"}, ValueError, "executor must be 'threads', 'processes', 'inline' or a concurrent"),
+    ({"executor": "Threads"}, ValueError, "executor must be .* got 'Threads'"),
+    ({"executor": None}, ValueError, "executor must be .* got None"),
+    ({"executor": 4}, ValueError, "executor must be .* got 4"),
+    ({"executor": object}, ValueError, "executor must be .* got <class 'object'>"),
+    ({"executor": ThreadPoolExecutor}, ValueError, "executor must be .* got <class 'concurrent.+ThreadPool"),
+    # counts
+    ({"max_workers": 0}, ValueError, "max_workers must be greater than 0, got 0"),
+    ({"max_workers": -3}, ValueError, "max_workers must be greater than 0, got -3"),
+    ({"max_workers": 2.0}, TypeError, "max_workers must be an int, got 2.0"),
+    ({"max_workers": "2"}, TypeError, "max_workers must be an int, got '2'"),
+    ({"max_workers": True}, TypeError, "max_workers must be an int, got True"),
+    ({"buffersize": 0}, ValueError, "buffersize must be greater than 0, got 0"),
+    ({"buffersize": 1.5}, TypeError, "buffersize must be an int, got 1.5"),
+    # seconds
+    ({"timeout": -1}, ValueError, "timeout must be at least 0, got -1"),
+    ({"timeout": NAN}, ValueError, "timeout must be at least 0, got nan"),
+    ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
+    ({"timeout": True}, TypeError, "timeout must be a number, got True"),
+    ({"run_timeout": -0.5}, ValueError, "run_timeout must be at least 0, got -0.5"),
+    ({"run_timeout": NAN}, ValueError, "run_timeout must be at least 0, got nan"),
+    ({"run_timeout": [5]}, TypeError, r"run_timeout must be a number, got \[5\]"),
+    # retries
+    ({"retries": -1}, ValueError, "retries must be at least 0, got -1"),
+    ({"retries": 1.0}, TypeError, "retries must be an int, a Retry or a tenacity.Retrying, got 1.0"),
+    ({"retries": None}, TypeError, "retries must be an int, a Retry or a tenacity.Retrying, got None"),
+    # failures
+    ({"on_error": "ignore"}, ValueError, "on_error must be one of 'collect', 'raise', got 'ignore'"),
+    ({"on_error": None}, ValueError, "on_error must be one of 'collect', 'raise', got None"),
+    ({"on_error": ["raise"]}, ValueError, r"on_error must be one of 'collect', 'raise', got \['raise'\]"),
+    ({"max_failures": 0}, ValueError, "max_failures must be at least 1, or a share between 0 and 1, got 0"),
+    ({"max_failures": -1}, ValueError, "max_failures must be at least 1, .* got -1"),
+    ({"max_failures": 0.0}, ValueError, "max_failures as a share must be between 0 and 1, got 0.0"),
+    ({"max_failures": 1.0}, ValueError, "max_failures as a share must be between 0 and 1, got 1.0"),
+    ({"max_failures": NAN}, ValueError, "max_failures as a share must be between 0 and 1, got nan"),
+    ({"max_failures": "3"}, TypeError, "max_failures must be an int or a float, got '3'"),
+    ({"max_failures": True}, TypeError, "max_failures must be an int or a float, got True"),
+    # order and key
+    ({"order": "inputs"}, ValueError, "order must be one of 'input', 'key', 'completion', got 'inputs'"),
+    ({"order": None}, ValueError, "order must be one of 'input', 'key', 'completion', got None"),
+    ({"key": "name"}, TypeError, "key must be callable, got 'name'"),
+    ({"priority": 3}, TypeError, "priority must be callable, got 3"),
+    ({"then": []}, TypeError, r"then must be callable, got \[\]"),
+    # arguments
+    ({"args": "abc"}, TypeError, "args must be a tuple of arguments, got 'abc'"),
+    ({"args": 5}, TypeError, "args must be a tuple of arguments, got 5"),
+    ({"args": None}, TypeError, "args must be a tuple of arguments, got None"),
+    ({"kwargs": ["a"]}, TypeError, r"kwargs must be a mapping, got \['a'\]"),
+    ({"kwargs": {3: "a"}}, TypeError, "kwargs must have names as keys, got 3"),
+    ({"star": 1}, TypeError, "star must be a bool, got 1"),
+    ({"star": "yes"}, TypeError, "star must be a bool, got 'yes'"),
+    # the rest
+    ({"progress": "bar"}, TypeError, "progress must be a bool or a dict of tqdm's options, got 'bar'"),
+    ({"progress": None}, TypeError, "progress must be a bool or a dict of tqdm's options, got None"),
+    ({"limits": 10}, TypeError, "limits must be RateLimit or ConcurrencyLimit objects, got 10"),
+    ({"limits": [RateLimit(1, per=1), "2/s"]}, TypeError, "limits must be RateLimit .* got '2/s'"),
+]
+
+
+@both()
+@pytest.mark.parametrize(("options", "kind", "message"), BAD_OPTIONS)
+def test_a_bad_option_is_refused_at_the_call(call, options, kind, message, trace):
+    """The message names the argument, the rule and the value."""
+    with pytest.raises(kind, match=message):
+        call(trace.fn, trace.items(), **options)
+
+
+GOOD_OPTIONS = [
+    {"executor": "processes"},
+    {"max_workers": None, "timeout": None, "run_timeout": None, "key": None, "buffersize": None},
+    {"max_workers": 1, "buffersize": 1, "timeout": 0, "run_timeout": 0.5},
+    {"timeout": INF, "run_timeout": INF},
+    {"retries": Retry(0), "max_failures": 1},
+    {"max_failures": 0.01},
+    {"args": [1, 2], "kwargs": None},
+    {"args": (), "kwargs": {}, "star": True},
+    {"progress": {"desc": "all"}},
+    {"limits": RateLimit(1, per=1)},
+]
+
+
+@pytest.mark.parametrize("options", GOOD_OPTIONS)
+def test_a_good_option_is_let_in(options):
+    """The edges of each rule are inside."""
+    checked = check_options(options)
+    given = {
+        name: value for name, value in options.items() if name in ("timeout", "run_timeout", "max_failures")
+    }
+    assert given == {name: getattr(checked, name) for name in given}
+
+
+def test_what_is_not_given_has_its_default():
+    """A run without options is a run in threads that collects, in input order."""
+    assert Checked() == check_options({})
+    assert ("threads", "collect", "input", None, None) == (
+        (checked := check_options({})).executor,
+        checked.on_error,
+        checked.order,
+        checked.timeout,
+        checked.policy,
+    )
+
+
+def test_arguments_are_copied():
+    """What the caller changes afterwards changes nothing in the run."""
+    args, kwargs = [1], {"a": 1}
+    checked = check_options({"args": args, "kwargs": kwargs})
+    args.append(2)
+    kwargs["b"] = 2
+    assert ((1,), {"a": 1}) == (checked.args, checked.kwargs)
+
+
+def test_whatever_can_submit_is_an_executor():
+    """A class of somebody else's that stands where an Executor stands need not derive from it."""
+
+    class Pool:
+        def submit(self, fn, /, *args, **kwargs):
+            raise AssertionError("not called at the door")
+
+    pool = Pool()
+    assert pool is check_options({"executor": pool}).executor
+
+
+# The two forms
+
+
+def square(x):
+    return x * x
+
+
+@both()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((3, [1]), "fn must be callable, got 3"),
+        (("len", [1]), "fn must be callable, got 'len'"),
+        (([square], [1]), "fn must be callable, got "),
+        ((square,), "items must be given together with a function, got only <function square"),
+        ((square, 5), "items must be iterable, got 5"),
+        ((square, None), "items must be iterable, got None"),
+        ((5,), "tasks must be iterable, got 5"),
+        (({"a": square}, [1]), "items must not be given together with a mapping of tasks"),
+        ((None, [1]), "fn must be callable, got None"),
+    ],
+)
+def test_what_is_neither_form_is_refused(call, arguments, message):
+    """A function with items, or tasks alone."""
+    with pytest.raises(TypeError, match=message):
+        call(*arguments)
+
+
+@both(stream_too=False)
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ([square, 3], "tasks must be callables or Task objects, got 3 at position 1"),
+        ((None,), "tasks must be callables or Task objects, got None at position 0"),
+        ({"a": square, "b": "c"}, "tasks must be callables or Task objects, got 'c' at position 1"),
+    ],
+)
+def test_what_cannot_be_called_is_refused_before_anything_runs(call, tasks, message, trace):
+    """Also where it stands behind good tasks."""
+    tasks = {"first": trace.fn, **tasks} if isinstance(tasks, dict) else tasks
+    with pytest.raises(TypeError, match=message.replace("1", "[12]")):
+        call(tasks)
+
+
+@both()
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((square, {"a": 1}), {"key": str}, "key must not be given together with a mapping"),
+        (({"a": square},), {"key": str}, "key must not be given together with tasks"),
+        (([square],), {"key": str}, "key must not be given together with tasks"),
+        (([square],), {"star": True}, "star must not be given together with tasks"),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(call, arguments, options, message):
+    """Rather than passed over: the caller expects something of it."""
+    with pytest.raises(TypeError, match=message):
+        call(*arguments, **options)
+
+
+# Keys of sized input
+
+
+@pytest.mark.parametrize(
+    ("items", "key", "kind", "message"),
+    [
+        (["a", "b", "a"], str, ValueError, "key must be unique, got 'a' at positions 0 and 2"),
+        ([1, 2.5, 1.0], lambda item: item, ValueError, "key must be unique, got 1.0 at positions 0 and 2"),
+        (["a", "b"], lambda item: [item], TypeError, r"key must be hashable, got \['a'\] at position 0"),
+        (["a", 3], len, InputError, "key raised TypeError for the item at position 1"),
+    ],
+)
+def test_a_bad_key_of_sized_input_is_found_before_anything_runs(items, key, kind, message, trace):
+    """The message names the key and where it stands, of a duplicate both positions."""
+    with pytest.raises(kind, match=message):
+        run_parallel(trace.fn, items, key=key)
+
+
+def test_a_task_with_the_key_of_another_is_found_before_anything_runs(trace):
+    """Keys of tasks, and positions of those that have none, are one set."""
+    with pytest.raises(ValueError, match="key must be unique, got 'k' at positions 0 and 2"):
+        run_parallel([Task(trace.fn, 1, key="k"), trace.fn, Task(trace.fn, 2, key="k")])
+    with pytest.raises(ValueError, match="key must be unique, got 1 at positions 0 and 1"):
+        run_parallel([Task(trace.fn, 1, key=1), trace.fn])
+
+
+@pytest.mark.parametrize(
+    ("keys", "positions"),
+    [([1, "b"], "[01] and [01]"), ([3, 1, None, 2], "[0123] and [0123]"), ([1j, 2j], "[01] and [01]")],
+)
+def test_keys_that_cannot_be_sorted_are_found_before_anything_runs(keys, positions, trace):
+    """With order="key": the message names both positions."""
+    message = f"key must give values that can be compared, for order='key'.* at positions {positions}"
+    with pytest.raises(TypeError, match=message):
+        run_parallel(trace.fn, keys, key=lambda item: item, order="key")
+    with pytest.raises(TypeError, match=message):
+        run_parallel(dict.fromkeys(keys, trace.fn), order="key")
+
+
+def test_tasks_without_keys_are_sorted_by_position():
+    """Their positions are their keys, and those can be compared."""
+    assert [0, 1, 2] == list(run_parallel([list, list, list], order="key"))
+
+
+def test_a_key_that_raises_keeps_its_error(trace):
+    """It is the cause of the ``InputError``."""
+    with pytest.raises(InputError) as caught:
+        run_parallel(trace.fn, [1], key=lambda item: item.name)
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_a_stream_cannot_be_sorted(trace):
+    """It would have to wait for its last outcome before it yields the first."""
+    with pytest.raises(ValueError, match="order must be 'input' or 'completion' for a stream, got 'key'"):
+        iter_parallel(trace.fn, trace.items(), order="key")
+
+
+# Executors
+
+
+@both()
+def test_the_width_of_our_own_executor_is_its_own(call, trace):
+    """``max_workers`` together with an executor of ours is a contradiction."""
+    with ThreadExecutor(2) as executor:
+        with pytest.raises(
+            ValueError, match="max_workers must not be given together with a parallelkit executor"
+        ):
+            call(trace.fn, trace.items(), executor=executor, max_workers=3)
+
+
+@both()
+def test_an_executor_that_is_shut_down_is_refused(call, trace):
+    """As its own ``submit`` refuses."""
+    executor = ThreadExecutor(1)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        call(trace.fn, trace.items(), executor=executor)
+
+
+@both()
+def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
+    """Where it does not say, the caller must."""
+
+    class Pool(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return future
+
+    with pytest.raises(ValueError, match="max_workers must be given for Pool"):
+        call(trace.fn, trace.items(), executor=Pool())
+    assert [1, 4] == run_parallel(square, [1, 2], executor=Pool(), max_workers=2).values()
