@@ -86,7 +86,7 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     Returns ``Results``, a mapping from key to value in the chosen order. Raises TypeError and
     ValueError for bad arguments before anything runs; ``InputError`` where the input (or ``key``,
     ``priority``, ``by``, ``then``) raised, after what had been read was run; ``RunInterrupted`` on
-    Ctrl-C; with ``on_error="raise"`` the task's own error. All but the first two carry ``results``.
+    Ctrl-C (both carry ``results``); with ``on_error="raise"`` the task's own error.
 
     A task costs about 1.5 µs in threads; in processes 1 to 10 µs, more with large arguments.
 

@@ -1,0 +1,152 @@
+"""``on_event``: every event once, in order, with what a monitor wants to know; and three monitors."""
+
+import json
+import logging
+import threading
+
+import pytest
+
+from parallelkit import Event, Retry, run_parallel
+
+AT_ONCE = Retry(1, delay=0)
+
+
+def run_and_hear(fn, items, **options):
+    heard = []
+    run_parallel(fn, items, on_event=heard.append, **options)
+    return heard
+
+
+def story(heard, key):
+    """What was heard of one task."""
+    return [(event.kind, event.attempt) for event in heard if event.key == key]
+
+
+def test_a_success_is_started_and_succeeded():
+    """Key, index, attempt, worker and duration come along; instants do not go back."""
+    heard = run_and_hear(abs, [-3], key=str)
+    assert [("started", 1), ("succeeded", 1)] == story(heard, "-3")
+    done = heard[-1]
+    assert (0, True, None) == (done.index, done.duration >= 0, done.error)
+    assert "worker_started" == heard[0].kind
+    assert done.worker == heard[0].worker
+
+
+def test_a_retry_tells_its_delay_and_error():
+    """Failed attempts are "retrying" with the delay until the next, the last one is "failed"."""
+    heard = run_and_hear(lambda n: 1 / n, [0], retries=AT_ONCE)
+    assert [("started", 1), ("retrying", 1), ("started", 2), ("failed", 2)] == story(heard, 0)
+    assert 0 == next(event.delay for event in heard if event.kind == "retrying")
+    assert isinstance(heard[-1].error, ZeroDivisionError)
+
+
+@pytest.mark.abandons(1)
+def test_an_abandoned_thread_is_told():
+    """A timeout in a thread abandons its worker, and a new one starts for the rest."""
+    release = threading.Event()
+    heard = run_and_hear(lambda n: n or release.wait(), [0, 1], timeout=0.1, max_workers=1)
+    release.set()
+    assert ["worker_started", "abandoned", "worker_started"] == [e.kind for e in heard if e.key is None]
+
+
+def test_a_dead_process_is_told():
+    """A worker that exits "died", and another started."""
+    import os
+
+    heard = run_and_hear(lambda n: n or os._exit(3), [0, 1], executor="processes", max_workers=1)
+    died = next(event for event in heard if event.kind == "worker_died")
+    assert 3 == died.error.exitcode
+    assert [("started", 1), ("failed", 1)] == story(heard, 0)
+
+
+def test_the_start_of_a_long_task_is_told_while_it_runs():
+    """A monitor need not wait for the end of a task to hear of its start."""
+    told = threading.Event()
+
+    def hear(event):
+        if event.kind == "started":
+            told.set()
+
+    assert run_parallel(lambda _: told.wait(20), [0], on_event=hear)[0] is True
+
+
+def test_a_listener_that_raises_is_logged_once_and_hears_no_more(caplog):
+    """The run goes on."""
+    heard = []
+
+    def hear(event):
+        heard.append(event)
+        raise RuntimeError("deaf")
+
+    with caplog.at_level(logging.WARNING, "parallelkit"):
+        assert [1, 2, 3] == run_parallel(abs, [-1, -2, -3], on_event=hear).values()
+    assert 1 == len(heard)
+    assert 1 == sum("on_event failed" in record.message for record in caplog.records)
+
+
+def test_events_are_frozen():
+    """A listener cannot change what the next one sees."""
+    event = run_and_hear(abs, [1])[0]
+    assert isinstance(event, Event)
+    with pytest.raises(AttributeError):
+        event.kind = "other"
+
+
+# Three monitors, as the docs show them.
+
+
+def test_a_json_lines_log(tmp_path):
+    """One line an event."""
+    path = tmp_path / "events.jsonl"
+    with path.open("w") as file:
+
+        def log(event):
+            line = {"at": event.at, "kind": event.kind, "key": event.key, "error": repr(event.error)}
+            file.write(json.dumps(line) + "\n")
+
+        run_parallel(abs, range(3), on_event=log)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {0, 1, 2} == {line["key"] for line in lines if line["kind"] == "succeeded"}
+
+
+def test_a_prometheus_counter():
+    """Outcomes by kind, and a gauge of what runs."""
+    prometheus = pytest.importorskip("prometheus_client", reason="installed with the test extra")
+    registry = prometheus.CollectorRegistry()
+    ended = prometheus.Counter("tasks", "Attempts by how they ended", ["kind"], registry=registry)
+    running = prometheus.Gauge("running", "Attempts that run now", registry=registry)
+
+    def count(event):
+        if event.kind == "started":
+            running.inc()
+        elif event.kind in ("succeeded", "failed", "retrying"):
+            running.dec()
+            ended.labels(event.kind).inc()
+
+    run_parallel(lambda n: 1 / n, range(5), retries=AT_ONCE, on_event=count)
+    assert 4.0 == registry.get_sample_value("tasks_total", {"kind": "succeeded"})
+    assert 1.0 == registry.get_sample_value("tasks_total", {"kind": "retrying"})
+    assert 0.0 == registry.get_sample_value("running")
+
+
+def test_opentelemetry_spans_in_threads():
+    """Tasks in threads see the caller's span as their parent, and their own spans are its children."""
+    trace = pytest.importorskip("opentelemetry.sdk.trace", reason="installed with the test extra")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans = InMemorySpanExporter()
+    provider = trace.TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    tracer = provider.get_tracer("test")
+
+    def task(n):
+        with tracer.start_as_current_span(f"task {n}"):
+            return n
+
+    with tracer.start_as_current_span("run") as run:
+        run_parallel(task, range(3))
+    children = [span for span in spans.get_finished_spans() if span.name.startswith("task")]
+    assert 3 == len(children)
+    assert {run.get_span_context().span_id} == {span.parent.span_id for span in children}
+    provider.shutdown()

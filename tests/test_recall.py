@@ -1,0 +1,60 @@
+"""Outcomes that are known before a task starts: hits of a ``joblib.Memory``."""
+
+from textwrap import shorten
+
+import pytest
+
+from parallelkit import RateLimit, Task, run_parallel
+
+joblib = pytest.importorskip("joblib", reason="joblib is an extra")
+
+
+@pytest.fixture
+def cached(tmp_path):
+    """A function whose values are kept in a folder of the test."""
+    return joblib.Memory(tmp_path, verbose=0).cache(shorten)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_hits_take_no_worker_and_no_token(cached, executor):
+    """What a first run stored, the second answers in the parent; only the new item is an attempt."""
+    texts = [f"text number {n}" for n in range(5)]
+    first = run_parallel(cached, texts, kwargs={"width": 8}, executor=executor)
+    limit = RateLimit(1, per=60)
+    again = run_parallel(cached, [*texts, "new"], kwargs={"width": 8}, executor=executor, limits=limit)
+
+    assert first.values() == again.values()[:5]
+    assert [0, 0, 0, 0, 0, 1] == [outcome.attempts for outcome in again.outcomes.values()]
+    assert {"cache"} == {again.outcomes[index].worker for index in range(5)}
+
+
+def test_tasks_of_their_own_are_answered_too(cached):
+    """Also in the tasks form, and for children of ``then``."""
+    cached("a long text of words", width=9)
+    tasks = {"known": Task(cached, "a long text of words", kwargs={"width": 9}), "other": lambda: 1}
+    results = run_parallel(tasks)
+    assert (0, 1) == (results.outcomes["known"].attempts, results.outcomes["other"].attempts)
+
+    grown = run_parallel(
+        str,
+        ["x"],
+        then=lambda o: (
+            [Task(cached, "a long text of words", kwargs={"width": 9})] if o.parent is None else ()
+        ),
+    )
+    assert 0 == grown.outcomes[1].attempts
+
+
+def test_an_unreadable_entry_is_computed_anew(cached, tmp_path):
+    """A damaged store is a miss, not an error."""
+    cached("a long text of words", width=9)
+    for entry in tmp_path.rglob("output.pkl"):
+        entry.write_bytes(b"damaged")
+    results = run_parallel({"a": Task(cached, "a long text of words", kwargs={"width": 9})})
+    assert 1 == results.outcomes["a"].attempts
+
+
+def test_arguments_that_do_not_fit_are_the_tasks_own_error(cached):
+    """What cannot be looked up is run, and fails there under its key."""
+    results = run_parallel(cached, ["a long text of words"], kwargs={"breadth": 3})
+    assert isinstance(results.failures[0].error, (TypeError, ValueError))

@@ -1,0 +1,71 @@
+"""``map_reduce`` and ``first_success``."""
+
+import threading
+
+import pytest
+
+from parallelkit import InputError, Success, TaskFailures, first_success, map_reduce
+
+
+def test_values_are_folded():
+    """The fold begins with ``initial`` and takes every value once."""
+    assert 4951 == map_reduce(abs, range(100), lambda so_far, value: so_far + value, initial=1)
+
+
+def test_a_fold_may_keep_the_input_order():
+    """With ``order="input"`` the fold is that of functools.reduce."""
+    letters = "the quick brown fox"
+    assert letters == map_reduce(str, letters, str.__add__, initial="", order="input", max_workers=8)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_a_fold_over_missing_parts_is_refused(executor):
+    """Any final failure raises, with every failure in it, after the rest was done."""
+    with pytest.raises(TaskFailures, match="2 of 4 tasks failed") as caught:
+        map_reduce(lambda n: 1 // (n % 2), range(4), int.__add__, initial=0, executor=executor)
+    assert [ZeroDivisionError] * 2 == [type(error) for error in caught.value.exceptions]
+    assert {0, 2} == set(caught.value.results.failures)
+
+
+def test_a_reduce_that_raises_ends_the_run():
+    """The error is the caller's: an InputError with its cause."""
+    with pytest.raises(InputError, match="reduce raised TypeError") as caught:
+        map_reduce(str, range(10), int.__add__, initial=0)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_a_reduce_that_cannot_be_called_is_refused_at_the_door():
+    """The message names the argument and the value."""
+    with pytest.raises(TypeError, match="reduce must be callable, got 3"):
+        map_reduce(str, [], 3, initial=0)
+
+
+@pytest.mark.abandons(1)
+def test_the_first_success_wins_while_a_loser_still_sleeps():
+    """It returns at once; the thread that hangs is left to itself."""
+    forever = threading.Event()
+    won = first_success({"hangs": forever.wait, "fails": lambda: 1 / 0, "works": lambda: 42})
+    assert ("works", 42) == (won.key, won.value)
+    assert isinstance(won, Success)
+    forever.set()
+
+
+def test_where_none_succeeds_all_failures_are_raised():
+    """The group has every error, its results every outcome."""
+    with pytest.raises(TaskFailures, match="none of 2 tasks succeeded") as caught:
+        first_success([lambda: 1 / 0, lambda: {}["no"]])
+    assert {ZeroDivisionError, KeyError} == {type(error) for error in caught.value.exceptions}
+
+
+def test_no_task_at_all_is_an_error():
+    """There is nothing that could succeed."""
+    with pytest.raises(ValueError, match="at least one task"):
+        first_success([])
+
+
+def test_losing_processes_are_killed():
+    """In processes nothing of the losers is left (the leak checks of every test look)."""
+    import time
+
+    won = first_success([lambda: time.sleep(60), lambda: 7], executor="processes", max_workers=2)
+    assert 7 == won.value

@@ -1,0 +1,142 @@
+"""Told to wait: Retry-After, and what the package ratelimit raises."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from fakes import Delays, Done, Fail, FakeRun, Script
+
+from parallelkit import RateLimit, Retry, run_parallel
+from parallelkit._told import did_not_run, retry_after
+
+
+def told(seconds):
+    """An error that asks for a wait."""
+    error = OSError("429")
+    error.retry_after = seconds
+    return error
+
+
+def answered(header):
+    """An HTTP error as requests raises it."""
+    error = OSError("503")
+    error.response = type("Response", (), {"headers": {"Retry-After": header}})()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (told(2), 2.0),
+        (told("1.5"), 1.5),
+        (told(-1), None),
+        (told(float("nan")), None),
+        (told(float("inf")), None),
+        (told("soon"), None),
+        (told([3]), None),
+        (answered("7"), 7.0),
+        (answered("nonsense"), None),
+        (answered(None), None),
+        (OSError(), None),
+    ],
+)
+def test_what_an_error_asks_for(error, seconds):
+    """Seconds are read, from an attribute or a header; nonsense is nothing."""
+    assert seconds == retry_after(error)
+
+
+def test_a_date_is_read_as_the_seconds_until_then():
+    """A header may be a date; one that is past means now."""
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    past = format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)
+    assert 55 < retry_after(answered(soon)) <= 60
+    assert 0.0 == retry_after(answered(past))
+
+
+def test_an_error_whose_attributes_raise_has_told_nothing():
+    """A strange error object does not hurt the run."""
+
+    class Strange(Exception):
+        @property
+        def retry_after(self):
+            raise RuntimeError("no")
+
+    assert retry_after(Strange()) is None
+
+
+def test_the_wait_asked_for_is_the_least_delay():
+    """Retry-After of 4 s and a delay of 1 s make 4 s."""
+    script = Script({"a": [Fail(told(4)), Done(1)]})
+    run = FakeRun(script, ["a"], policy=Delays(1)).drive()
+    assert 4.0 == run.clock()
+
+
+def test_without_retries_it_is_a_failure_at_once():
+    """The wait is obeyed only where ``retries`` allows another try."""
+    run = FakeRun(Script({"a": Fail(told(4))}), ["a"]).drive()
+    assert 0.0 == run.clock()
+    assert not run.outcomes[0].ok
+
+
+def test_the_group_pauses_too():
+    """After one task of a host is told to wait, the host's other tasks wait as well; others do not."""
+    items = [("x", 0), ("x", 1), ("y", 0)]
+    script = Script({("x", 0): [Fail(told(5)), Done(1)]})
+    limits = [RateLimit(100, per=1, by=lambda item: item[0])]
+    run = FakeRun(script, items, workers=1, limits=limits, policy=Retry(1, delay=0)).drive()
+    assert [5.0, 5.0, 0.0] == [outcome.started_at for outcome in run.outcomes]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "options"),
+    [
+        (301, {"policy": Retry(5)}),
+        (20, {"policy": Retry(5, max_time=10)}),
+        (20, {"policy": Retry(5), "end_at": 10.0}),
+    ],
+)
+def test_a_wait_beyond_a_limit_is_the_final_failure_at_once(seconds, options):
+    """Beyond 300 s, ``max_time`` or ``run_timeout`` nobody waits."""
+    run = FakeRun(Script({"a": Fail(told(seconds))}), ["a"], **options).drive()
+    assert 0.0 == run.clock()
+    assert run.scheduler.stopped is None
+    assert isinstance(run.outcomes[0].error, OSError)
+
+
+def test_a_function_that_says_it_did_not_run_waits_uncounted():
+    """A RateLimitException of the package ratelimit is no attempt: the task waits in the parent."""
+    ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+    refusal = ratelimit.RateLimitException("too many calls", 3)
+    script = Script({"a": [Fail(refusal), Fail(refusal), Done(1)]})
+    run = FakeRun(script, ["a"]).drive()
+
+    assert 6.0 == run.clock()
+    assert (True, 1) == (run.outcomes[0].ok, run.outcomes[0].attempts)
+    assert 0 == run.scheduler.retried
+
+
+def test_only_the_real_exception_means_that_nothing_ran():
+    """A class of the same name from elsewhere is an ordinary error."""
+
+    class RateLimitException(Exception):
+        period_remaining = 3
+
+    assert did_not_run(RateLimitException()) is None
+
+
+def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
+    """The exception does not unpickle by itself; its wait is obeyed all the same."""
+    pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+
+    def once(path):
+        from ratelimit import RateLimitException
+
+        try:
+            open(path, "x").close()
+        except FileExistsError:
+            return "ran"
+        raise RateLimitException("too many calls", 0.05)
+
+    results = run_parallel(once, [f"{tmp_path}/mark"], executor="processes", max_workers=1)
+    assert ["ran"] == results.values()
+    assert 1 == results.outcomes[0].attempts
