@@ -116,3 +116,51 @@ def long_bytes(size):
 
 def loaded_modules(_):
     return list(sys.modules)
+
+
+def note_and_work(path, item):
+    """Tell that it has begun; take a little time; give back something long or short."""
+    note(path, item)
+    end = time.perf_counter() + item % 7 * 1e-4
+    while time.perf_counter() < end:
+        pass
+    return "x" * (item % 5 * item % 700)
+
+
+kept = b""
+
+
+def keep(value):
+    global kept
+    kept = value
+
+
+def measure_all(item, argument):
+    return len(kept), len(argument)
+
+
+class Bomb:
+    """Goes off when it is unpickled in the process it is meant for."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def __reduce__(self):
+        return explode, (self.where,)
+
+
+def explode(where):
+    inside = is_worker()
+    if where == "out" and not inside:
+        raise SystemExit("boom")
+    if where == "in" and inside:
+        raise SystemExit("boom")
+    if where == "die" and inside:
+        os._exit(9)
+    if where == "hang" and inside:
+        time.sleep(1000)
+    return Bomb(where)
+
+
+def is_worker():
+    return "parallelkit._worker._serve" in sys.modules

@@ -29,9 +29,13 @@ _loop
 _events
 _executors/_futures
 _executors/__init__  _checkpoint  _progress
-_executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_coroutines _executors/_dask _results _scheduler
-_ready  _tries
+_executors/_coroutines
+_executors/_coroutine_port
+_executors/_watch
+_executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_dask _results _scheduler
+_ready  _tries  _unawaited
 _recall
+_executors/_event_loop
 _executors/_thread_port
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
@@ -43,7 +47,7 @@ _report/__init__
 _executors/_supervisor
 _executors/_crew
 _executors/_handle
-_executors/_wire  _executors/_decode  _executors/_spawn
+_executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
 _executors/_lane
 _executors/_gate  _executors/_width  _executors/_bell
 _executors/_contract
@@ -61,7 +65,7 @@ _retry  _told
 _ledger
 _lost
 _outcomes
-_died
+_died  _coroutine_functions
 _errors
 """
 

@@ -87,8 +87,10 @@ def test_workers_start_when_there_is_work(engine):
 
 def test_workers_stay_for_the_next_run(engine):
     """A port that is closed when its tasks are done leaves the workers to the next."""
-    first = drive(engine, far.pid_of, range(50)).values
-    assert set(drive(engine, far.pid_of, range(50)).values.values()) <= set(first.values())
+    drive(engine, far.nothing, range(50))
+    before = list(engine._supervisor.crew.workers)
+    drive(engine, far.nothing, range(50))
+    assert before == engine._supervisor.crew.workers[: len(before)]
 
 
 # Death
@@ -112,6 +114,20 @@ def test_signal_costs_its_own_task(engine, number):
 
     assert [3] == list(seen.failures)
     assert (None, number) == (seen.failures[3].error.exitcode, seen.failures[3].error.signal)
+
+
+def test_crash_tells_where_it_was(engine):
+    """The failure of a segfault shows the task's stack at that moment."""
+    (ended,) = drive(engine, crash, [0]).failures.values()
+    assert "Segmentation fault" in ended.stack
+    assert "crash" in ended.stack
+    assert "_serve" not in ended.stack
+
+
+def crash(_):
+    import ctypes
+
+    ctypes.string_at(0)
 
 
 def test_every_task_may_die(engine):
@@ -141,6 +157,24 @@ def test_worker_dead_in_idleness_is_replaced(engine):
     assert not first & set(seen.values.values())
 
 
+def test_function_whose_loading_kills_fails_its_run_only(engine):
+    """Nobody can be blamed, so the run says why; another run's tasks are none the worse for it."""
+    with opened(engine, Deadly()) as port:
+        port.start([(0, 1, 0, None)])
+        assert [] == port.wait(time.monotonic() + 30)
+        assert isinstance(port.failure, BrokenProcessPool)
+        assert "load" in str(port.failure)
+    assert not drive(engine, far.nothing, range(10)).failures
+
+
+class Deadly:
+    def __call__(self, item):
+        return item
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
 # Timeouts
 
 
@@ -153,6 +187,7 @@ def test_overdue_task_is_killed(engine):
     assert "0.2" in str(seen.failures[1].error)
     started, ended = seen.times[1]
     assert 0.2 <= ended - started < 1.0
+    assert "in nap" in seen.failures[1].stack
 
 
 def test_timeout_does_not_count_the_queue(engine):
@@ -504,7 +539,7 @@ def test_worker_that_writes_nonsense_is_ended(engine, what):
     assert {index: index for index in range(20) if index != 2} == seen.values
 
 
-@pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe", os.urandom(3000)])
+@pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe" + b"\x00" * 8, os.urandom(3000)])
 def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
     """So does a task that writes into descriptors that are not its own."""
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -161,39 +160,12 @@ def test_coroutine_as_value_says_what_to_pass(engine):
 
 def test_value_that_breaks_on_unpickling_fails_its_task(engine):
     """In this process, which goes on, and keeps the values around it."""
-    seen = drive(engine, partial(far.on, {2: (Bomb, "out")}), range(5))
+    seen = drive(engine, partial(far.on, {2: (far.Bomb, "out")}), range(5))
 
     assert [2] == list(seen.failures)
     assert {0: 0, 1: 1, 3: 3, 4: 4} == seen.values
     assert "task 2" in str(seen.failures[2].error)
     assert isinstance(seen.failures[2].error.__cause__, SystemExit)
-
-
-class Bomb:
-    """Goes off when it is unpickled in the process it is meant for."""
-
-    def __init__(self, where):
-        self.where = where
-
-    def __reduce__(self):
-        return explode, (self.where,)
-
-
-def explode(where):
-    inside = is_worker()
-    if where == "out" and not inside:
-        raise SystemExit("boom")
-    if where == "in" and inside:
-        raise SystemExit("boom")
-    if where == "die" and inside:
-        os._exit(9)
-    if where == "hang" and inside:
-        time.sleep(1000)
-    return Bomb(where)
-
-
-def is_worker():
-    return "parallelkit._worker._serve" in sys.modules
 
 
 # Items
@@ -226,7 +198,7 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
     """Unpickling is part of the attempt: what it raises, its crash and its hang are that task's."""
     own = ProcessEngine(1)
     try:
-        seen = drive(own, far.nothing, [Bomb(""), Bomb(how), Bomb("")], timeout=0.5)
+        seen = drive(own, far.nothing, [far.Bomb(""), far.Bomb(how), far.Bomb("")], timeout=1.0)
     finally:
         own.close()
 
@@ -275,6 +247,16 @@ def test_closures_and_lambdas_travel(engine):
         return number + offset
 
     assert {0: 22, 1: 24} == drive(engine, lambda item: helper(item) * 2, [1, 2]).values
+
+
+def test_function_may_be_large():
+    """A document that every task needs travels once to each worker, whatever its size."""
+    own = ProcessEngine(2, initializer=far.keep, initargs=(b"y" * 3_000_000,))
+    try:
+        seen = drive(own, far.measure_all, range(10), args=(b"x" * 300_000_000,))
+    finally:
+        own.close()
+    assert {(3_000_000, 300_000_000)} == set(seen.values.values())
 
 
 def test_function_is_loaded_once_a_worker(engine):
@@ -336,7 +318,7 @@ class Hostile(Exception):
         raise SystemExit(2)
 
     def __del__(self):
-        if is_worker():
+        if far.is_worker():
             raise RuntimeError("in __del__")
 
 

@@ -105,9 +105,10 @@ class Crew:
         worker = self._spawn(now)
         if worker is None:
             self._hire_at = now + PAUSE
-        else:
-            for lane in self.lanes:
-                worker.teach(lane, now)
+            return None
+        hungry = [lane for lane in self.lanes if lane.queue]
+        for lane in hungry or self.lanes:
+            worker.teach(lane, now)
         return worker
 
     def _steal(self, now: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended
-from parallelkit._executors._lane import Columns, Lost, Span
+from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
     BIG_FAILED,
@@ -124,13 +124,24 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
     """The failure of an attempt whose worker ended under it."""
     index, _, _, timeout = lost.batch.tickets[0]
     error: Exception
-    if lost.overdue:
+    if lost.why is Why.OVERDUE:
         error = TaskTimeout(f"{label(index)} ran longer than its timeout of {timeout:g} seconds")
     else:
-        from parallelkit._died import WorkerDied
+        error = _death(lost)
+    return Ended(index, error, "", lost.started, lost.ended, lost.worker, stack=_own_frames(lost.stack))
 
-        if lost.status is None:
-            error = WorkerDied(f"worker process {lost.pid} ended; other code took its status", pid=lost.pid)
-        else:
-            error = WorkerDied.from_status(lost.status, lost.pid)
-    return Ended(index, error, "", lost.started, lost.ended, lost.worker)
+
+def _own_frames(stack: str) -> str | None:
+    """The task's part of a stack; None where there is none."""
+    lines = [line for line in stack.splitlines() if "/parallelkit/_worker/" not in line]
+    return "\n".join(lines) or None
+
+
+def _death(lost: Lost) -> Exception:
+    from parallelkit._died import WorkerDied
+
+    if lost.why is Why.GARBAGE:
+        return WorkerDied(f"worker process {lost.pid} overwrote its channel to the parent", pid=lost.pid)
+    if lost.status is None:
+        return WorkerDied(f"worker process {lost.pid} ended; other code took its status", pid=lost.pid)
+    return WorkerDied.from_status(lost.status, lost.pid)

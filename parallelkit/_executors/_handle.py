@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections import deque
 from math import inf
 from threading import Event
 from time import monotonic
 from typing import Any
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._lane import Batch, Lane, Record, Span
+from parallelkit._executors._holding import Holding
+from parallelkit._executors._lane import Batch, Lane, Payload, Record, Span
 from parallelkit._executors._spawn import cut_lifeline, setup_frame, spawn
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
@@ -23,6 +23,9 @@ from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 LOOK = 0.001
 """Seconds after which every store of the other end is certain to be seen."""
 
+LAST_WORDS = 0.01
+"""Seconds that an overdue worker has at most to write down its stack."""
+
 START_LIMIT = 60.0
 """Seconds that a worker may take to start, its initializer included."""
 
@@ -30,19 +33,17 @@ LOAD_LIMIT = 300.0
 """Seconds that it may take to load a function, with all the imports that go with it."""
 
 
-class Worker:
+class Worker(Holding):
     """Holds the attempts of at most one lane at a time, so that ending it touches one run only."""
 
-    def __init__(self, width: int, initializer: bytes | None, now: float) -> None:
+    def __init__(self, width: int, initializer: Payload | None, now: float) -> None:
+        super().__init__()
         self.process, socket, ring, self._lifeline = spawn(width)
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         self.label = f"process {self.pid}"
         self.wire = Wire(socket, ring)
         self.known: set[int] = set()
-        self.batches: deque[Batch] = deque()
-        self.sent = 0  # attempts sent, in all
-        self.done = 0  # attempts committed and drained, in all
         self.ready = False
         self.retiring = False
         self.refusal: bytes | None = None  # what its initializer raised
@@ -55,19 +56,14 @@ class Worker:
         self.deadline = now + START_LIMIT
         self.held: int | None = None  # it will not begin this attempt or a later one ...
         self.held_at = 0.0  # ... for certain from a moment after this
+        self._overdue = -1  # the attempt that is past its timeout ...
+        self._overdue_at = 0.0  # ... since we know
         self._expects_stop = False
         self._stopped_at: int | None = None
-        self.wire.send(setup_frame(width, initializer))
-
-    @property
-    def pending(self) -> int:
-        """How many attempts it holds."""
-        return self.sent - self.done
-
-    @property
-    def lane(self) -> Lane | None:
-        """Whose attempts it holds."""
-        return self.batches[0].lane if self.batches else None
+        self._latest_lane: Lane | None = None
+        self.wire.send(setup_frame(width, initializer is not None))
+        if initializer is not None:
+            self.wire.send_payload(_channel.INITIALIZER, b"", initializer)
 
     def is_stocked(self) -> bool:
         """Whether it will be busy until we look at its ring again in any case."""
@@ -81,7 +77,7 @@ class Worker:
             self.known.add(lane.number)
             if self.ready:
                 self.deadline = now + LOAD_LIMIT
-            self.wire.send(lane.job)
+            self.wire.send_payload(_channel.JOB, WORD.pack(lane.number), lane.job)
 
     def forget(self, lane: Lane) -> None:
         """Have it drop the function of a lane that is closed."""
@@ -93,8 +89,8 @@ class Worker:
         """Send it attempts; each takes the next slot of the ring."""
         self.teach(batch.lane, now)
         self.wire.send_batch(batch)
-        self.batches.append(batch)
-        self.sent += len(batch.tickets)
+        self.add(batch)
+        self._latest_lane = batch.lane
         self.check_at = min(self.check_at, now + batch.shortest_timeout())
 
     def retire(self) -> None:
@@ -113,8 +109,8 @@ class Worker:
             raise GarbageError(f"it says that {head} of {self.sent} attempts are done, after {self.done}")
         garbage = None
         try:
-            for kind, body in self.wire.frames():
-                self._accept(kind, body)
+            for kind, body, length in self.wire.frames():
+                self._accept(kind, body, length)
         except GarbageError as error:
             garbage = error  # what was committed is to be believed all the same
         while self.done < head:
@@ -125,7 +121,7 @@ class Worker:
             self._look_at_hold()
         return True
 
-    def _accept(self, kind: int, body: bytes) -> None:
+    def _accept(self, kind: int, body: bytes, length: int) -> None:
         if kind == _channel.READY:
             self.ready = True
             self.deadline = monotonic() + LOAD_LIMIT if self.known else inf
@@ -134,10 +130,10 @@ class Worker:
         elif kind == _channel.STOPPED:
             (self._stopped_at,) = WORD.unpack(body)
         elif kind == _channel.RECORD:
-            if (lane := self.lane) is not None:
-                lane.post(Record(body[WORD.size :], self._ticket(*WORD.unpack_from(body))))
+            if self._latest_lane is not None:
+                self._latest_lane.post(Record(body[WORD.size :], self.ticket(*WORD.unpack_from(body))))
         elif kind == _channel.BIG_RESULT:
-            self.wire.accept_file(body)
+            self.wire.accept_file(length)
         elif kind != _channel.BELL:
             raise GarbageError(f"a frame of kind {kind}")
 
@@ -146,22 +142,10 @@ class Worker:
         slot = self.done & MASK
         count = min(len(batch.tickets), head - self.done, SLOTS - slot)
         columns = self.wire.take(slot, count)
-        self.done += count
         self.deadline = inf
-        self.batches.popleft()
-        if count < len(batch.tickets):
-            self.batches.appendleft(batch.part(count))
-            batch = batch.part(0, count)
+        batch = self.advance(count)
         batch.lane.measure(count, columns.ended[-1] - columns.started[0])
         batch.lane.post(Span(batch, columns, self.label))
-
-    def _ticket(self, number: int) -> Ticket | None:
-        at = number - self.done
-        for batch in self.batches:
-            if 0 <= at < len(batch.tickets):
-                return batch.tickets[at]
-            at -= len(batch.tickets)
-        return None
 
     # Watching
 
@@ -196,22 +180,35 @@ class Worker:
             self.deadline = inf
             if self.wire.loading:
                 self.kill()
-        self.check_at = now + min([batch.shortest_timeout() for batch in self.batches], default=inf)
+        self.check_at = now + self.shortest_timeout()
         running = self.running()
         if running is None or running[0][3] is None:
             return
         due = running[1] + running[0][3]
         if now < due:
             self.check_at = min(due, self.check_at)
-        elif self.held != self.done + 1:
-            self.hold(now)
+        else:
+            self._end_overdue(now)
+
+    def _end_overdue(self, now: float) -> None:
+        if self._overdue != self.done:
+            self._overdue, self._overdue_at = self.done, now
+            if self.held != self.done + 1:
+                self.hold(now)
+            self._ask_for_stack()
+        if now - self._overdue_at < (LOOK if self.wire.has_stack else LAST_WORDS):
             self.check_at = now + LOOK
-        elif now < self.held_at + LOOK:
-            self.check_at = self.held_at + LOOK
         else:
             self.doomed = True
             self.check_at = inf
             self.kill()
+
+    def _ask_for_stack(self) -> None:
+        """Have it write down where it stands, whatever it is doing."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, _channel.STACK_SIGNAL)
+        except ProcessLookupError:
+            pass  # it has just ended
 
     # Holding
 
@@ -229,18 +226,6 @@ class Worker:
         what it had not committed when we last looked; while it loads, not even to that.
         """
         return self.cut_off(self.done if self.wire.loading else self.done + 1)
-
-    def cut_off(self, keep: int) -> list[Batch]:
-        """Take away all attempts from number ``keep`` on."""
-        taken: list[Batch] = []
-        while self.sent > keep:
-            batch = self.batches.pop()
-            kept = max(0, len(batch.tickets) - (self.sent - keep))
-            self.sent -= len(batch.tickets) - kept
-            taken.insert(0, batch.part(kept))
-            if kept:
-                self.batches.append(batch.part(0, kept))
-        return taken
 
     def _look_at_hold(self) -> None:
         """The hold ends when the worker has stopped, or when it had nothing behind and that is done."""

@@ -10,12 +10,14 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from math import inf
 from mmap import mmap
 from typing import NamedTuple, TypeAlias
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
+from parallelkit._worker import _channel
 
 AHEAD = 0.005  # seconds of measured work that may wait in a worker behind what it runs
 LONGEST_BATCH = 1500  # two of them fit into the ring
@@ -40,6 +42,18 @@ class File:
 
 
 Payload: TypeAlias = bytes | File
+"""Something packed."""
+
+OWN_FILE = 1 << 20  # what is packed to so many bytes or more travels in a file of its own
+
+
+def payload_of(blob: bytes) -> Payload:
+    """The same, in a file if it is large."""
+    if len(blob) < OWN_FILE:
+        return blob
+    file = File(_channel.new_file("parallelkit-large"), len(blob))
+    _channel.write_all(file.fd, blob)
+    return file
 
 
 class Batch(NamedTuple):
@@ -81,6 +95,14 @@ class Span(NamedTuple):
     worker: str
 
 
+class Why(Enum):
+    """What made a worker end: something in it, or we."""
+
+    ITSELF = auto()
+    OVERDUE = auto()
+    GARBAGE = auto()
+
+
 class Lost(NamedTuple):
     """An attempt whose worker ended under it; ``status`` as subprocess gives it, None where it is not known."""
 
@@ -89,8 +111,9 @@ class Lost(NamedTuple):
     ended: float
     pid: int
     status: int | None
-    overdue: bool
+    why: Why
     worker: str
+    stack: str
 
 
 class Record(NamedTuple):
@@ -116,7 +139,8 @@ class Lane:
     """The supervisor's side of a port."""
 
     number: int
-    job: bytes
+    job: Payload
+    """The function with its arguments, packed."""
     exact: bool
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
@@ -128,6 +152,8 @@ class Lane:
     closed: bool = False
     """Written by the run, once, and asked by the supervisor."""
 
+    fatal_loads: int = 0
+    """How many workers ended while they loaded the function."""
     limit: int = 1
     """How many attempts a batch may have; this and what follows is the supervisor's."""
     ahead: bool = False

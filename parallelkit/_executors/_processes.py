@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
@@ -10,13 +11,12 @@ from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import decode, decode_lost
-from parallelkit._executors._lane import Batch, Broken, File, Lane, Lost, Payload, Record, Span
+from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
-from parallelkit._worker import _channel, _faults
-from parallelkit._worker._travel import describe, describe_error, pack, pack_job
+from parallelkit._worker import _faults
+from parallelkit._worker._travel import describe, describe_error, pack, pack_job, unpack
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
-OWN_FILE = 1 << 20  # a packed item of this size or more travels in a file of its own
 SHORT = 1024  # a text up to this length is an atom
 
 ATOMS: set[type] = {int, float, bool, type(None)}
@@ -40,7 +40,7 @@ class ProcessEngine:
     ) -> None:
         if not hasattr(os, "pidfd_open"):
             raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
-        packed = None if initializer is None else _pack_initializer(initializer, initargs)
+        packed = None if initializer is None else payload_of(_pack_initializer(initializer, initargs))
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
         self._numbers = count(1)
@@ -53,9 +53,8 @@ class ProcessEngine:
         if os.getpid() != self._pid:
             raise RuntimeError("this engine belongs to the process that made it, not to a fork of that")
         number = next(self._numbers)
-        packed = pack_job(job.fn, job.args, job.kwargs, job.star)
-        frame = _channel.frame(_channel.JOB, _channel.WORD.pack(number) + packed)
-        return ProcessPort(self, self._supervisor, Lane(number, frame, job.exact), job)
+        packed = payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
+        return ProcessPort(self, self._supervisor, Lane(number, packed, job.exact), job)
 
     def close(self) -> None:
         """End all workers and their children at once; when this returns, nothing is left. Idempotent."""
@@ -144,11 +143,7 @@ class ProcessPort:
         blob = pack(item)
         self._bytes += len(blob)
         self._largest = max(self._largest, len(blob))
-        if len(blob) < OWN_FILE:
-            return blob
-        file = File(_channel.new_file("parallelkit-item"), len(blob))
-        _channel.write_all(file.fd, blob)
-        return file
+        return payload_of(blob)
 
     def _unpackable(self, ticket: Ticket, error: BaseException) -> Ended:
         told = TypeError(
@@ -193,9 +188,15 @@ class ProcessPort:
         """Handle a task's log record as if it had been logged here."""
         import logging
 
-        made = logging.makeLogRecord(_faults_free(record.packed))
-        made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
-        logging.getLogger(made.name).handle(made)
+        try:
+            made = logging.makeLogRecord(unpack(record.packed))
+            made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
+            logging.getLogger(made.name).handle(made)
+        except Exception:  # as logging itself does: what cannot be logged must not end the program
+            if logging.raiseExceptions and sys.stderr is not None:
+                import traceback
+
+                traceback.print_exc()
 
     def _explain(self, broken: Broken) -> Exception:
         from concurrent.futures.process import BrokenProcessPool
@@ -244,10 +245,3 @@ def _all_atoms(items: list[Any]) -> bool:
     if not kinds <= ATOMS | TEXTS:
         return False
     return max(len(item) for item in items if type(item) in TEXTS) <= SHORT
-
-
-def _faults_free(packed: bytes) -> dict[str, Any]:
-    from parallelkit._worker._travel import unpack
-
-    fields: dict[str, Any] = unpack(packed)
-    return fields

@@ -88,7 +88,7 @@ def _environment(width: int) -> dict[str, str]:
     return {**capped, **os.environ}
 
 
-def setup_frame(width: int, initializer: bytes | None) -> bytes:
+def setup_frame(width: int, initializer: bool) -> bytes:
     """What a worker must know before anything else; of the parent as it is at this moment."""
     levels, disabled = _log_levels()
     setup = {

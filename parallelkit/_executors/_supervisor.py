@@ -6,7 +6,6 @@ neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a
 
 from __future__ import annotations
 
-import os
 import select
 from collections import deque
 from collections.abc import Callable
@@ -15,38 +14,19 @@ from threading import Lock, Thread, current_thread
 from time import monotonic
 from typing import TypeVar
 
+from parallelkit._executors._bell import Bell
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import LOOK, Worker, requeue
-from parallelkit._executors._lane import Broken, Lane, Lost
+from parallelkit._executors._lane import Broken, Lane, Lost, Payload, Why
 from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
 
 
-class Bell:
-    """Wakes the supervisor. Locked, lest somebody ring when it is closed and its number is another file's."""
-
-    def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = Lock()
-        self._closed = False
-
-    def ring(self) -> None:
-        with self._lock:
-            if not self._closed:
-                os.eventfd_write(self.fd, 1)
-
-    def close(self) -> None:
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self.fd)
-
-
 class Supervisor:
     """Public methods are for other threads; what begins with an underscore runs in the supervisor's own."""
 
-    def __init__(self, max_workers: int, initializer: bytes | None, max_tasks: int | None) -> None:
+    def __init__(self, max_workers: int, initializer: Payload | None, max_tasks: int | None) -> None:
         self.max_workers = max_workers
         self.broken: Broken | None = None
         self.closing = False
@@ -178,7 +158,7 @@ class Supervisor:
         for fd, what in events:
             worker = self._by_fd.get(fd)
             if worker is None:
-                os.eventfd_read(self._bell.fd)
+                self._bell.hear()
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:
@@ -247,29 +227,31 @@ class Supervisor:
             running = worker.batches[0].tickets[0], now
         if running is not None:
             batch = worker.batches[0]
-            overdue = worker.doomed and not worker.garbage
-            batch.lane.post(
-                Lost(batch.part(0, 1), running[1], now, worker.pid, status, overdue, worker.label)
-            )
-        lane = worker.lane
+            why = Why.GARBAGE if worker.garbage else Why.OVERDUE if worker.doomed else Why.ITSELF
+            lost = (batch.part(0, 1), running[1], now, worker.pid, status, why, worker.label)
+            batch.lane.post(Lost(*lost, worker.wire.last_stack()))
         requeue(worker.cut_off(worker.done + (running is not None)))
         if not worker.retiring:
-            self._learn_from(worker, lane, running is not None)
+            self._learn_from(worker, running is not None)
         worker.wire.close()
         worker.gone.set()
 
-    def _learn_from(self, worker: Worker, lane: Lane | None, blamed: bool) -> None:
+    def _learn_from(self, worker: Worker, blamed: bool) -> None:
         """A death calls for a spare; deaths for which no attempt can be blamed must not go on for ever."""
         self.crew.wants_spare = True
-        if blamed or worker.done or worker.dismissed:
+        number = worker.wire.loads
+        for lane in self.crew.lanes:
+            if lane.number == number and not blamed and not worker.dismissed:
+                lane.fatal_loads += 1
+                if lane.fatal_loads >= 2:
+                    lane.fail(Broken("worker processes end while they load the function"))
+                    lane.queue.clear()
+        if blamed or worker.done or worker.dismissed or number is not None:
             self._barren = 0
             return
         self._barren += 1
         if not worker.ready and self._barren >= 2:
             self._break(Broken("worker processes do not start", refusal=worker.refusal, cause=None))
-        elif worker.ready and worker.wire.loading and lane is not None and self._barren >= 2:
-            lane.fail(Broken("worker processes die while they load the function"))
-            lane.queue.clear()
         elif self._barren >= 2 * self.max_workers + 8:
             self._break(Broken("worker processes die before they run anything"))
 

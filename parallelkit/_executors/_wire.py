@@ -15,7 +15,7 @@ from itertools import groupby
 from mmap import mmap
 from typing import Any
 
-from parallelkit._executors._lane import Batch, Columns, File
+from parallelkit._executors._lane import Batch, Columns, File, Payload
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import ARMED, HEAD, HEAP, LIMIT, PHASE, SENT, TAIL, GarbageError
 
@@ -46,9 +46,30 @@ class Wire:
         self._out.append((memoryview(message), file))
         self.flush()
 
+    def send_payload(self, kind: int, head: bytes, payload: Payload) -> None:
+        if isinstance(payload, File):
+            self.send(_channel.frame(kind, head, payload.length), payload)
+        else:
+            self.send(_channel.frame(kind, head + payload))
+
     def send_batch(self, batch: Batch) -> None:
-        for message, file in frames_of(batch):
-            self.send(message, file)
+        """The batch as frames; an item in a file goes alone."""
+        number, payloads = batch.lane.number, batch.payloads
+        if payloads is None:
+            items = dumps([item for _, _, item, _ in batch.tickets], 5)
+            self.send_payload(
+                _channel.BATCH, _channel.BATCH_HEAD.pack(number, len(batch.tickets), True), items
+            )
+            return
+        for is_file, group in groupby(payloads, _is_file):
+            some: list[Any] = list(group)
+            if is_file:
+                for file in some:
+                    self.send_payload(_channel.BATCH, _channel.BATCH_HEAD.pack(number, 1, False), file)
+            else:
+                head = _channel.BATCH_HEAD.pack(number, len(some), False)
+                lengths = array("I", map(len, some)).tobytes()
+                self.send(_channel.frame(_channel.BATCH, b"".join((head, lengths, *some))))
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone is noticed by its pidfd, not here."""
@@ -83,6 +104,21 @@ class Wire:
         """Whether the worker has yet to start, or is loading a function, and so runs no attempt."""
         return self.ring.head[PHASE] != _channel.WAITING
 
+    @property
+    def loads(self) -> int | None:
+        """The number of the job whose function it is loading."""
+        number = self.ring.head[PHASE] - _channel.LOADING
+        return number if number > 0 else None
+
+    @property
+    def has_stack(self) -> bool:
+        """Whether the worker has written down where it stands."""
+        return self.ring.stack[0] != 0
+
+    def last_stack(self) -> str:
+        """Where the worker stood when it crashed, or was asked; empty where it wrote nothing."""
+        return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
+
     def arm(self) -> bool:
         """Ask for the bell at the next commit; False if that was asked for already."""
         if self.ring.head[ARMED]:
@@ -96,7 +132,7 @@ class Wire:
 
     # In
 
-    def frames(self) -> Iterator[tuple[int, bytes]]:
+    def frames(self) -> Iterator[tuple[int, bytes, int]]:
         """All that has come; at least all that the worker had sent before it committed what we see."""
         _channel.barrier()
         promised = self.ring.head[SENT]
@@ -123,9 +159,8 @@ class Wire:
         """Whether the worker has sent frames that we have not read."""
         return self.ring.head[SENT] > self._frames
 
-    def accept_file(self, body: bytes) -> None:
+    def accept_file(self, length: int) -> None:
         """A large result's file comes ahead of the slot that means it."""
-        (length,) = _channel.WORD.unpack(body)
         self._files.append(content_of(self._inbox.take_fd(), length))
 
     def take(self, slot: int, count: int) -> Columns:
@@ -159,28 +194,8 @@ class Wire:
         return [self._files.popleft() for _ in range(count)]
 
 
-def frames_of(batch: Batch) -> Iterator[tuple[bytes, File | None]]:
-    """The batch as frames; an item in a file goes alone."""
-    number = batch.lane.number
-    if batch.payloads is None:
-        items = dumps([item for _, _, item, _ in batch.tickets], 5)
-        yield (
-            _channel.frame(
-                _channel.BATCH, _channel.BATCH_HEAD.pack(number, len(batch.tickets), True) + items
-            ),
-            None,
-        )
-        return
-    for is_file, group in groupby(batch.payloads, lambda payload: isinstance(payload, File)):
-        payloads: list[Any] = list(group)
-        if is_file:
-            for file in payloads:
-                head = _channel.BATCH_HEAD.pack(number, 1, False)
-                yield _channel.frame(_channel.BIG_ITEM, head + _channel.WORD.pack(file.length)), file
-        else:
-            head = _channel.BATCH_HEAD.pack(number, len(payloads), False)
-            lengths = array("I", map(len, payloads)).tobytes()
-            yield _channel.frame(_channel.BATCH, b"".join((head, lengths, *payloads))), None
+def _is_file(payload: Payload) -> bool:
+    return isinstance(payload, File)
 
 
 def content_of(fd: int, length: int) -> bytes | mmap:

@@ -1,6 +1,6 @@
 """What both ends of a worker's channel share: frames on a socket, and the ring in which results are committed.
 
-A *frame* is a length, a kind and a body. Frames carry what is rare or large: set-up and batches to the
+A *frame* is a kind, a body, and maybe a file: what is large travels as a descriptor. Frames carry what is rare or large: set-up and batches to the
 worker; log records, descriptors and the bell to the parent. Results take the ring, because a store into
 shared memory costs no system call and outlives the process that made it.
 """
@@ -16,11 +16,12 @@ from collections import deque
 from mmap import mmap
 
 # Frames to the worker
-SETUP, JOB, FORGET, BATCH, BIG_ITEM, RESUME, STOP = range(1, 8)
+SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP = range(1, 8)
 # Frames to the parent
 READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT = range(16, 22)
 
-HEADER = Struct("<IB")
+HEADER = Struct("<IBQ")
+"""Of a frame: the length of its body, its kind, the length of the file that comes with it (0: none)."""
 BATCH_HEAD = Struct("<II?")
 """Of a batch: the number of its job, how many tasks, and whether their items are one pickle of atoms."""
 LENGTH = Struct("<I")
@@ -39,19 +40,22 @@ UNLIMITED = (1 << 63) - 1
 # Words of the ring's header; each side writes to cache lines of its own.
 HEAD = 0  # worker: how many tasks are committed
 SENT = 1  # worker: how many frames it has sent to the parent
-PHASE = 2  # worker: what it is busy with beside tasks, see below
+PHASE = 2  # worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
 ARMED = 8  # parent: it sleeps and wants the bell; the worker that rings it clears the word
 LIMIT = 16  # parent: the worker must not begin this task or a later one
 TAIL = 24  # parent: how far the heap has been read
 
-STARTING, WAITING, LOADING = range(3)  # phases; a new ring says STARTING
+STARTING, WAITING, LOADING = range(3)  # a new ring is all zeros
 
 # How a slot holds its result. The last two are failures, those before are values.
 NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED = range(9)
 
+STACK_SIGNAL = 60  # of the real-time signals, which nobody uses; asks a worker to write down its stack
+
 _HEADER_SIZE = 4096
 _COLUMN = SLOTS * 8
-SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP
+STACK = 1 << 14
+SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP + STACK
 
 WEAKLY_ORDERED = os.uname().machine not in ("x86_64", "i686")
 """Whether another processor may see our stores in another order than we made them."""
@@ -66,13 +70,14 @@ def barrier() -> None:
 
 
 class Ring:
-    """A file that both ends map: a header, columns of one cell a slot, and a heap for pickles.
+    """A file that both ends map: a header, columns of one cell a slot, a heap for pickles, a last word.
 
     Task number n uses slot ``n & MASK``. The worker fills the slot and then counts ``HEAD`` up, which
     is the commit. ``words`` and ``floats`` are one column: the number itself, or where the pickle is.
+    Into ``stack`` the worker writes where it stood when it crashed or was about to be killed.
     """
 
-    __slots__ = ("_views", "ends", "floats", "head", "heap", "kinds", "map", "starts", "words")
+    __slots__ = ("_views", "ends", "floats", "head", "heap", "kinds", "map", "stack", "starts", "words")
 
     def __init__(self, fd: int) -> None:
         self.map = mmap(fd, SIZE)
@@ -85,10 +90,12 @@ class Ring:
         self.ends = columns[1].cast("d")
         self.words = columns[2].cast("q")
         self.floats = columns[2].cast("d")
-        self.kinds = view[SIZE - HEAP - SLOTS : SIZE - HEAP]
-        self.heap = view[SIZE - HEAP :]
+        at = _HEADER_SIZE + 3 * _COLUMN
+        self.kinds = view[at : at + SLOTS]
+        self.heap = view[at + SLOTS : at + SLOTS + HEAP]
+        self.stack = view[SIZE - STACK :]
         self._views: list[memoryview[int] | memoryview[float]] = [self.head, self.starts, self.ends]
-        self._views += [self.words, self.floats, self.kinds, self.heap, *columns, view]
+        self._views += [self.stack, self.words, self.floats, self.kinds, self.heap, *columns, view]
 
     def close(self) -> None:
         """Unmap; nothing may be read afterwards."""
@@ -128,9 +135,9 @@ def place(length: int, tail: int, head: int) -> int:
     return 0 if length < tail else -1
 
 
-def frame(kind: int, body: bytes = b"") -> bytes:
-    """A frame as it goes onto the socket."""
-    return HEADER.pack(len(body), kind) + body
+def frame(kind: int, body: bytes = b"", file_length: int = 0) -> bytes:
+    """A frame as it goes onto the socket; if it has a file, the descriptor must go with it."""
+    return HEADER.pack(len(body), kind, file_length) + body
 
 
 def rights(fd: int) -> list[tuple[int, int, bytes]]:
@@ -162,11 +169,11 @@ class Inbox:
         self._buffer += got
         return bool(got)
 
-    def take(self) -> tuple[int, bytes] | None:
-        """The next whole frame as kind and body; None where there is none yet."""
+    def take(self) -> tuple[int, bytes, int] | None:
+        """The next whole frame: kind, body, length of its file. None where there is none yet."""
         if len(self._buffer) < HEADER.size:
             return None
-        length, kind = HEADER.unpack_from(self._buffer)
+        length, kind, file_length = HEADER.unpack_from(self._buffer)
         if length > LONGEST:
             raise GarbageError(f"a frame of {length} bytes")
         end = HEADER.size + length
@@ -174,7 +181,7 @@ class Inbox:
             return None
         body = bytes(memoryview(self._buffer)[HEADER.size : end])
         del self._buffer[:end]
-        return kind, body
+        return kind, body, file_length
 
     def take_fd(self) -> int:
         """The descriptor that belongs to the frame just taken."""

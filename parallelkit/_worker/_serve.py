@@ -41,7 +41,7 @@ def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     """Work for the parent until it says stop, or is gone."""
     _lifeline.arm(lifeline)
     worker = _Worker(Socket(fileno=socket), _channel.Ring(ring))
-    os.close(ring)
+    _report_stacks(ring)
     try:
         worker.serve()
     except (BrokenPipeError, ConnectionResetError):
@@ -49,6 +49,15 @@ def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     finally:
         _flush_streams()
     os._exit(0)
+
+
+def _report_stacks(ring: int) -> None:
+    """On a crash, and when the parent asks before it kills, the stack is written into the ring, even without the GIL."""
+    import faulthandler
+
+    os.lseek(ring, _channel.SIZE - _channel.STACK, os.SEEK_SET)
+    faulthandler.enable(ring, all_threads=False)
+    faulthandler.register(_channel.STACK_SIGNAL, ring, all_threads=False)
 
 
 def _flush_streams() -> None:
@@ -68,23 +77,29 @@ class _Worker:
         self.jobs: dict[int, Callable[[Any], Any]] = {}
 
     def serve(self) -> None:
-        kind, body = self._next_frame()
-        if kind != _channel.SETUP or not self._set_up(loads(body)):
+        if not self._set_up(loads(self._next_frame()[1])):
             return
         self._tell_phase(_channel.WAITING)
         self.outbox.send(frame(_channel.READY))
         while True:
-            kind, body = self._next_frame()
+            kind, body, file = self._next_frame()
             if kind == _channel.STOP:
                 return
-            if not self._obey(kind, body):
+            if not self._obey(kind, body, file):
                 self._stand_still()
 
-    def _next_frame(self) -> tuple[int, bytes]:
+    def _next_frame(self) -> tuple[int, bytes, mmap | None]:
         while (taken := self.inbox.take()) is None:
             if not self.inbox.receive():
                 raise BrokenPipeError
-        return taken
+        kind, body, length = taken
+        if not length:
+            return kind, body, None
+        fd = self.inbox.take_fd()
+        try:
+            return kind, body, mmap(fd, length)
+        finally:
+            os.close(fd)
 
     def _set_up(self, setup: dict[str, Any]) -> bool:
         furnish(setup)
@@ -92,8 +107,9 @@ class _Worker:
         forward_logs(self._send_record, setup["levels"], setup["disabled"])
         self.surroundings = Surroundings(setup["warnings"])
         try:
-            if setup["initializer"] is not None:
-                initializer, initargs = unpack(setup["initializer"])
+            if setup["initializer"]:
+                _, body, file = self._next_frame()
+                initializer, initargs = unpack(file or body)
                 initializer(*initargs)
         except BaseException as error:
             self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
@@ -104,14 +120,12 @@ class _Worker:
     def _tell_phase(self, phase: int) -> None:
         self.ring.head[PHASE] = phase
 
-    def _obey(self, kind: int, body: bytes) -> bool:
+    def _obey(self, kind: int, body: bytes, file: mmap | None) -> bool:
         """Do what a frame asks for; False where the parent has set a limit that was reached."""
         if kind == _channel.BATCH:
-            return self._run_batch(body)
-        if kind == _channel.BIG_ITEM:
-            return self._run_big(body)
+            return self._run_batch(body, file)
         if kind == _channel.JOB:
-            self._load(body)
+            self._load(WORD.unpack_from(body)[0], file or body[WORD.size :])
         elif kind == _channel.FORGET:
             self.jobs.pop(WORD.unpack(body)[0], None)
         return True
@@ -120,41 +134,29 @@ class _Worker:
         """The parent took back what we have not begun: drop it, and say where we stopped."""
         self.outbox.send(frame(_channel.STOPPED, WORD.pack(self.ring.head[HEAD])))
         while True:
-            kind, body = self._next_frame()
+            kind, body, file = self._next_frame()
             if kind == _channel.RESUME:
                 self.ring.head[LIMIT] = _channel.UNLIMITED
                 return
-            if kind == _channel.BIG_ITEM:
-                os.close(self.inbox.take_fd())
-            elif kind != _channel.BATCH:
-                self._obey(kind, body)
+            if kind != _channel.BATCH:
+                self._obey(kind, body, file)
 
-    def _load(self, body: bytes) -> None:
+    def _load(self, number: int, blob: bytes | mmap) -> None:
         """Learn the function of a job. Its module may take long to import: that is not the task's time."""
-        number = WORD.unpack_from(body)[0]
-        self._tell_phase(_channel.LOADING)
+        self._tell_phase(_channel.LOADING + number)
         try:
-            self.jobs[number] = bind(*unpack(body[WORD.size :]))
+            self.jobs[number] = bind(*unpack(blob))
         except BaseException as error:
             self.jobs[number] = _raiser(error)
         self.surroundings.keep()
         self._tell_phase(_channel.WAITING)
 
-    def _run_batch(self, body: bytes) -> bool:
+    def _run_batch(self, body: bytes, file: mmap | None) -> bool:
         number, count, atoms = BATCH_HEAD.unpack_from(body)
         call = self.jobs[number]
         if atoms:
             return self._run(call, loads(memoryview(body)[BATCH_HEAD.size :]))
-        return self._run(lambda blob: call(unpack(blob)), _cut(body, count))
-
-    def _run_big(self, body: bytes) -> bool:
-        number, _, _ = BATCH_HEAD.unpack_from(body)
-        (length,) = WORD.unpack_from(body, BATCH_HEAD.size)
-        call = self.jobs[number]
-        fd = self.inbox.take_fd()
-        item = mmap(fd, length)
-        os.close(fd)
-        return self._run(lambda blob: call(unpack(blob)), [item])
+        return self._run(lambda blob: call(unpack(blob)), [file] if file else _cut(body, count))
 
     def _run(self, call: Callable[[Any], Any], payloads: Iterable[Any]) -> bool:
         """Run tasks in order; False where the limit cut them short."""

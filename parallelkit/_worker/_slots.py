@@ -19,7 +19,6 @@ from parallelkit._worker._channel import (
     TAIL,
     TRUE,
     VALUE,
-    WORD,
     frame,
 )
 from parallelkit._worker._travel import pack
@@ -78,7 +77,7 @@ class Slots:
         fd = _channel.new_file("parallelkit-result")
         try:
             _channel.write_all(fd, blob)
-            self._outbox.send(frame(_channel.BIG_RESULT, WORD.pack(length)), fd)
+            self._outbox.send(frame(_channel.BIG_RESULT, b"", length), fd)
         finally:
             os.close(fd)
         self._ring.words[slot] = length

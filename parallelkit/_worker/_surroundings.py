@@ -29,7 +29,7 @@ def furnish(setup: dict[str, Any]) -> None:
     sys.path[:] = setup["path"]
     sys.argv[:] = setup["argv"]
     if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
 
 
 class WarningFilters:
@@ -94,15 +94,18 @@ class Surroundings:
         if os.getpid() != self._pid:
             os._exit(0)
         if sys.path != self.path:
-            sys.path[:] = self.path
+            sys.path = list(self.path)
         if self.touched:
             for name in set(os.environ) - set(self._environ):
                 del os.environ[name]
             for name, value in self._environ.items():
                 if os.environ.get(name) != value:
                     os.environ[name] = value
-            if self._directory is not None:
-                os.fchdir(self._directory)
+            try:
+                if self._directory is not None:
+                    os.fchdir(self._directory)
+            except OSError:
+                pass  # it can no longer be entered
             self.touched.clear()
 
     def _touch(self) -> None:

@@ -39,15 +39,6 @@ class Killer(threading.Thread):
                     pass  # it was buried meanwhile
 
 
-def work(path, item):
-    """Tell that it has begun; take a little time; give back something long or short."""
-    far.note(path, item)
-    end = time.perf_counter() + item % 7 * 1e-4
-    while time.perf_counter() < end:
-        pass
-    return "x" * (item % 5 * item % 700)
-
-
 @pytest.mark.parametrize(
     ("tasks", "rounds"), [(1500, 1), pytest.param(4000, 25, marks=pytest.mark.all)], ids=["some", "many"]
 )
@@ -60,7 +51,7 @@ def test_random_kills_blame_nobody_wrongly(tmp_path, tasks, rounds):
         killer = Killer(engine, seed, 0.02)
         killer.start()
         try:
-            with opened(engine, partial(work, path)) as port:
+            with opened(engine, partial(far.note_and_work, path)) as port:
                 seen = drive_port(port, list(range(tasks)))
         finally:
             killer.enough.set()

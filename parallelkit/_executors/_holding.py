@@ -1,0 +1,65 @@
+"""The attempts that a worker holds, numbered as they were sent; a number is also a slot of its ring."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._lane import Batch, Lane
+
+
+class Holding:
+    """Of one lane at a time. Attempts come in at the end, and leave at the front when they are committed."""
+
+    def __init__(self) -> None:
+        self.batches: deque[Batch] = deque()
+        self.sent = 0  # attempts that came in, in all
+        self.done = 0  # attempts that were committed and drained, in all
+
+    @property
+    def pending(self) -> int:
+        """How many it holds."""
+        return self.sent - self.done
+
+    @property
+    def lane(self) -> Lane | None:
+        """Whose attempts it holds."""
+        return self.batches[0].lane if self.batches else None
+
+    def add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.sent += len(batch.tickets)
+
+    def advance(self, count: int) -> Batch:
+        """The first ``count``, which must be of one batch, are done."""
+        batch = self.batches.popleft()
+        self.done += count
+        if count == len(batch.tickets):
+            return batch
+        self.batches.appendleft(batch.part(count))
+        return batch.part(0, count)
+
+    def cut_off(self, keep: int) -> list[Batch]:
+        """Take away all from number ``keep`` on."""
+        taken: list[Batch] = []
+        while self.sent > keep:
+            batch = self.batches.pop()
+            kept = max(0, len(batch.tickets) - (self.sent - keep))
+            self.sent -= len(batch.tickets) - kept
+            taken.insert(0, batch.part(kept))
+            if kept:
+                self.batches.append(batch.part(0, kept))
+        return taken
+
+    def ticket(self, number: int) -> Ticket | None:
+        """The attempt of this number, if it is held."""
+        at = number - self.done
+        for batch in self.batches:
+            if 0 <= at < len(batch.tickets):
+                return batch.tickets[at]
+            at -= len(batch.tickets)
+        return None
+
+    def shortest_timeout(self) -> float:
+        return min([batch.shortest_timeout() for batch in self.batches], default=inf)
