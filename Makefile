@@ -45,7 +45,7 @@ test-marked: $(VENV)/.has-test
 bench: $(VENV)/.has-bench  ## the benchmarks, side by side with the peers
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.has-bench  ## the same with few repeats: a look, not a measurement
+bench-quick: $(VENV)/.has-bench  ## judge the budget, in under two minutes; fails where it is broken
 	$(BIN)/python -m benchmarks --quick
 
 docs: $(VENV)/.has-docs  ## the documentation, into docs/_build

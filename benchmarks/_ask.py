@@ -1,0 +1,92 @@
+"""Asks a question: all its systems, interleaved, round by round."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from benchmarks._cell import Cell, NoAnswerError
+from benchmarks._question import Figures, Question
+
+Place: TypeAlias = tuple[str, str]
+"""A system in a case."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What a question was answered: every round of every place, and what went wrong where."""
+
+    question: Question
+    rounds: dict[Place, dict[int, Figures]] = field(default_factory=dict)
+    failures: dict[Place, str] = field(default_factory=dict)
+
+    def of(self, place: Place, unit: str = "") -> dict[int, float]:
+        """Round → figure; empty where there is none."""
+        unit = unit or self.question.unit
+        return {number: figures[unit] for number, figures in self.rounds.get(place, {}).items()}
+
+    def median(self, place: Place, unit: str = "") -> float | None:
+        """The middle of all rounds; None where there is none."""
+        figures = self.of(place, unit)
+        return statistics.median(figures.values()) if figures else None
+
+    def ratio(self, one: Place, other: Place) -> float | None:
+        """One place's figure in terms of another's, as the middle of the ratios of each round."""
+        ours, theirs = self.of(one), self.of(other)
+        ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys()]
+        return statistics.median(ratios) if ratios else None
+
+
+class Asking:
+    """Keeps the processes of a question while it is asked."""
+
+    def __init__(self, module: str, question: Question, say: Callable[[str], None]) -> None:
+        self._module = module
+        self._question = question
+        self._say = say
+        self._cells: dict[str, Cell] = {}
+        self._spent: dict[Place, float] = {}
+        self.answers = Answers(question)
+
+    def ask(self, rounds: int, places: Collection[Place]) -> Answers:
+        """Every place once a round; a warming round before it is not counted."""
+        try:
+            for number in range(1 if self._question.fresh else 0, rounds + 1):
+                for place in self._order(number, places):
+                    self._measure(place, number)
+        finally:
+            for cell in self._cells.values():
+                cell.close()
+        return self.answers
+
+    def _order(self, number: int, places: Collection[Place]) -> Iterator[Place]:
+        """Case by case; who goes first changes from round to round."""
+        systems = list(self._question.systems)
+        turn = number % len(systems)
+        for case in self._question.cases:
+            yield from ((name, case) for name in systems[turn:] + systems[:turn] if (name, case) in places)
+
+    def _measure(self, place: Place, number: int) -> None:
+        system, case = place
+        limit = self._question.limit
+        if place in self.answers.failures or (number > 1 and self._spent.get(place, 0.0) > limit):
+            return
+        cell = self._cells.pop(system, None) or Cell(self._module, system)
+        began = time.monotonic()
+        try:
+            figures = cell.ask(case, limit)
+        except NoAnswerError as error:
+            self.answers.failures[place] = str(error)
+            self._say(f"{system}, {case}: {error}")
+            cell.kill()
+            return
+        self._spent[place] = self._spent.get(place, 0.0) + time.monotonic() - began
+        if number:
+            self.answers.rounds.setdefault(place, {})[number] = figures
+        if self._question.fresh:
+            cell.close()
+        else:
+            self._cells[system] = cell

@@ -1,0 +1,107 @@
+"""The budget: what may be spent on what, in terms of a peer or outright, and whether it is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from benchmarks._ask import Answers, Place
+from benchmarks._question import OURS
+
+ENFORCED = {2}
+"""The issues whose limits must be kept by now; the others are shown."""
+
+BEST = "the best peer"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """``at_most`` so much: outright, or times the figure ``of`` a peer (or of ours in another case)."""
+
+    issue: int
+    at_most: float
+    of: str | Place | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the budget. ``peers`` are those that a quick run measures beside ours."""
+
+    what: str
+    question: str
+    case: str
+    limits: tuple[Limit, ...]
+    ours: str = OURS
+    peers: tuple[str, ...] = ()
+
+    def places(self) -> Iterator[Place]:
+        """All that must be measured to judge it."""
+        yield from ((system, self.case) for system in (self.ours, *self.peers))
+        yield from (limit.of for limit in self.limits if isinstance(limit.of, tuple))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A row judged. ``ratio`` is ours in terms of the best peer; ``spent`` has a figure for each limit."""
+
+    row: Row
+    unit: str
+    ours: float | None
+    peer: str | None = None
+    theirs: float | None = None
+    ratio: float | None = None
+    spent: tuple[float, ...] = field(default=())
+
+    def kept(self, limit: Limit) -> bool:
+        spent = dict(zip(self.row.limits, self.spent, strict=True))[limit]
+        return spent <= limit.at_most  # false where there is no figure (nan)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a limit that must be kept by now is not."""
+        return any(limit.issue in ENFORCED and not self.kept(limit) for limit in self.row.limits)
+
+
+def judge(row: Row, answers: Answers) -> Verdict:
+    """Compare with the best peer there is an answer of, and with every limit."""
+    unit, ours = answers.question.unit, answers.median((row.ours, row.case))
+    peer = best_peer(row, answers)
+    spent = tuple(spent_of(limit, row, answers, peer) for limit in row.limits)
+    if peer is None:
+        return Verdict(row, unit, ours, spent=spent)
+    theirs = answers.median((peer, row.case))
+    return Verdict(
+        row, unit, ours, peer, theirs, answers.ratio((row.ours, row.case), (peer, row.case)), spent
+    )
+
+
+def best_peer(row: Row, answers: Answers) -> str | None:
+    """Who of the peers did best in this case."""
+    medians = {peer: answers.median((peer, row.case)) for peer in row.peers}
+    known = {peer: figure for peer, figure in medians.items() if figure is not None}
+    return min(known, key=known.__getitem__) if known else None
+
+
+def spent_of(limit: Limit, row: Row, answers: Answers, peer: str | None) -> float:
+    """What is held against the limit; nan where it could not be measured."""
+    ours = (row.ours, row.case)
+    if limit.of is None:
+        spent = answers.median(ours)
+    elif isinstance(limit.of, tuple):
+        spent = answers.ratio(ours, limit.of)
+    else:
+        name = peer if limit.of == BEST else limit.of
+        spent = answers.ratio(ours, (name, row.case)) if name else None
+    return math.nan if spent is None else spent
+
+
+ROWS = (
+    Row(
+        what="no-op in 8 threads",
+        question="overhead_threads",
+        case="None",
+        limits=(Limit(2, 1 / 2, "ThreadPoolExecutor.map"), Limit(5, 1 / 6, "ThreadPoolExecutor.map")),
+        peers=("ThreadPoolExecutor.map",),
+    ),
+)

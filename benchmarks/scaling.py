@@ -1,0 +1,54 @@
+"""Does a task cost the same in a run of a thousand and in a run of a million?"""
+
+from __future__ import annotations
+
+from benchmarks._processes import process_pools
+from benchmarks._question import OURS, Figures, Question, Run, System, expect, stopwatch
+from benchmarks._tasks import nothing
+from benchmarks._threads import thread_pools
+
+POSITIONS = f"{OURS}, keyed by position"
+IN_THREADS = [OURS, POSITIONS, "ThreadPoolExecutor.map", "joblib threading"]
+IN_PROCESSES = [
+    OURS, POSITIONS, "ProcessPoolExecutor.map", "ProcessPoolExecutor.map, chunked", "joblib",
+    "pebble ProcessPool.map",
+]  # fmt: skip
+
+
+def systems() -> dict[str, System]:
+    threads, processes = thread_pools(8), process_pools(2)
+    return {
+        **{f"{name}, 8 threads" if name.startswith(OURS) else name: threads[name] for name in IN_THREADS},
+        **{
+            f"{name}, 2 processes" if name.startswith(OURS) else name: processes[name]
+            for name in IN_PROCESSES
+        },
+    }
+
+
+def cost_per_task(run: Run, tasks: int) -> Figures:
+    """Short runs are repeated: a single one is over before a clock or a scheduler can be trusted."""
+    repeats = max(1, 20_000 // tasks)
+    seconds = 0.0
+    for _ in range(repeats):
+        took, values = stopwatch(lambda: run(nothing, range(tasks)))
+        expect("results", tasks, len(values))
+        seconds += took
+    return {"µs a task": seconds / repeats / tasks * 1e6}
+
+
+QUESTION = Question(
+    asks=__doc__ or "",
+    systems=systems(),
+    cases={f"{tasks:,}": tasks for tasks in (1_000, 10_000, 100_000, 1_000_000)},
+    measure=cost_per_task,
+    unit="µs a task",
+    limit=45,
+    log=True,
+)
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main([__file__])
