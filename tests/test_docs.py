@@ -1,0 +1,78 @@
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import parallelkit
+from parallelkit._options import RunOptions
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
+]
+
+# A snippet, or one that the reader does not see; what it prints may stand right below it.
+SNIPPET = re.compile(
+    r"^(?:```|<!-- )python\n(.*?)^(?:```|-->)$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
+)
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def script_of(text):
+    """The snippets of a page as one script with the line numbers of the page, and what it should print."""
+    lines, output = [], ""
+    for snippet in SNIPPET.finditer(text):
+        lines += [""] * (text.count("\n", 0, snippet.start(1)) - len(lines))
+        lines += snippet[1].splitlines()
+        output += snippet[2] or ""
+    return "\n".join(lines), output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if SNIPPET.search(page.read_text())], ids=name_of)
+def test_snippets_do_what_the_page_says(page, tmp_path):
+    """The snippets of a page, run one after another as one script, print what stands below them."""
+    source, output = script_of(page.read_text())
+    script = tmp_path / f"{page.stem}.py"
+    script.write_text(source)
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=tmp_path,
+    )
+
+    assert (0, "") == (run.returncode, run.stderr)
+    checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert checker.check_output(output, run.stdout, flags), f"expected\n{output}\ngot\n{run.stdout}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_files_that_a_page_names_exist(page):
+    """Where a page names a file of this project, in a link or in its text, the file is there."""
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#]+)", text)
+    named = re.findall(r"`((?:tests|examples|parallelkit|benchmarks)/[\w/.-]+)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [path for path in named if not (ROOT / path).exists()]
+    assert [] == missing
+
+
+def test_reference_has_every_public_name():
+    """Each public name has its entry in the reference, and the text of an entry its options."""
+    reference = (ROOT / "docs/reference/index.md").read_text()
+    entries = set(re.findall(r"^\.\. auto\w+:: (\w+)", reference, re.MULTILINE))
+    assert set(parallelkit.__all__) - {"Outcome"} == entries
+
+    options = set(re.findall(r"``(\w+)``", parallelkit.run_parallel.__doc__))
+    assert [] == [name for name in RunOptions.__annotations__ if name not in options]
