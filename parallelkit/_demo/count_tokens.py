@@ -16,6 +16,7 @@ from pathlib import Path
 from parallelkit import run_parallel
 
 ROOT = Path(sys.argv[1])
+TIMEOUT = 2  # seconds for one file; the largest takes a tenth of one
 PATIENCE = 12  # seconds for counting one by one: a very slow machine counts fewer files, and says so
 
 
@@ -57,14 +58,14 @@ results = run_parallel(
     list(expected),
     key=str,
     executor="processes",
-    timeout=3,
+    timeout=TIMEOUT,
     progress={"desc": "  count", "unit": "file", "mininterval": 1, "disable": False},
 )
 
 failures = {name: type(failure.error).__name__ for name, failure in results.failures.items()}
 equal = sum(tokens == expected[name] for name, tokens in results.successes.items())
 print(f"  {sum(expected.values()):,} tokens: counted one by one in {sequential:.1f} s,", end=" ")
-print(f"in processes in {results.summary.wall:.1f} s, a hang of 3 s included\n")
+print(f"in processes in {results.summary.wall:.1f} s, a hang of {TIMEOUT} s included\n")
 for name, failure in results.failures.items():
     print(f"  {name}: {failure.error}")
 print(
