@@ -7,7 +7,7 @@ a million of them take 224 MiB as objects and a quarter of that as columns.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,7 +40,8 @@ class Facts:
     ``cpu_seconds`` is the processor time of this process during the run, ``worker_cpu_seconds`` that
     of its worker threads alone (None where nobody measured it). ``input_seconds`` went into reading
     the input, ``travel_seconds`` into pickling arguments and unpickling results, in the parent.
-    ``limits`` are the run's limits as text.
+    ``limits`` are the run's limits as text. Coroutines held their event loop for ``blocked_seconds`` in
+    long steps, the longest of them in the task with the index ``longest_step_of``.
     """
 
     executor: str = "threads"
@@ -55,6 +56,9 @@ class Facts:
     timeout: float | None = None
     timeouts_enforced: bool = True
     limits: tuple[str, ...] = ()
+    blocked_seconds: float = 0.0
+    longest_step: float = 0.0
+    longest_step_of: int = -1
 
 
 @dataclass(slots=True)
@@ -210,12 +214,12 @@ class Ledger:
             if last is not None and last.started is not None and (index, last.number) not in known:
                 yield index, last
 
-    def sealed(self) -> Ledger:
-        """A copy fit to be pickled."""
+    def sealed(self, change: Callable[[Any], Any]) -> Ledger:
+        """A copy with ``change`` made to every error: to bytes before it is pickled, and back afterwards."""
         copy = replace(self)
-        copy.failed = {index: lost.sealed() for index, lost in self.failed.items()}
-        copy.cancelled = {index: lost and lost.sealed() for index, lost in self.cancelled.items()}
-        copy.tried = [(index, lost.sealed()) for index, lost in self.tried]
+        copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
+        copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
+        copy.tried = [(index, lost.sealed(change)) for index, lost in self.tried]
         return copy
 
     def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -38,10 +39,11 @@ class Lost:
         """The traceback as text."""
         return self.text or ("" if self.error is None else as_text(self.error, self.frames))
 
-    def sealed(self) -> Lost:
-        """A copy fit to be pickled: its traceback as text, since the object does not travel."""
-        copy = replace(self, text=self.traceback)
-        copy.frames = None
+    def sealed(self, change: Callable[[Any], Any]) -> Lost:
+        """A copy with ``change`` made to the error, and the traceback as text, since objects do not travel."""
+        text = self.traceback if isinstance(self.error, BaseException) else self.text
+        copy = replace(self, error=None, text=text)
+        copy.error = None if self.error is None else change(self.error)
         return copy
 
 

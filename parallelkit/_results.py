@@ -11,6 +11,7 @@ from parallelkit._ledger import Ledger
 from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._report._rows import as_row
 from parallelkit._report._summary import Summary, summarize
+from parallelkit._worker._faults import capture, restore
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -187,10 +188,12 @@ class Results(Mapping[K, V], Generic[K, V]):
     __hash__ = None  # type: ignore[assignment]  # as for every mapping
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"ledger": self._ledger.sealed(), "order": self._order}
+        return {"ledger": self._ledger.sealed(capture), "order": self._order}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._ledger, self._order, self._index_of = state["ledger"], state["order"], None
+        # Errors travel as they do from a worker: also those that would not pickle by themselves.
+        self._ledger = state["ledger"].sealed(lambda blob: restore(blob, "a task".__str__)[0])
+        self._order, self._index_of = state["order"], None
 
     # Where things are.
 
@@ -203,8 +206,12 @@ class Results(Mapping[K, V], Generic[K, V]):
     def _find(self, key: Any) -> int:
         keys = self._ledger.keys
         if keys is None:
-            if isinstance(key, int) and 0 <= key < len(self._ledger):
-                return operator.index(key)
+            try:
+                index = operator.index(key)
+            except TypeError:
+                raise KeyError(key) from None
+            if 0 <= index < len(self._ledger):
+                return index
             raise KeyError(key)
         if self._index_of is None:
             self._index_of = {key: index for index, key in enumerate(keys)}

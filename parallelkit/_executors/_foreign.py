@@ -7,10 +7,9 @@ slot stays busy until it really ends. The pool is never shut down from here.
 
 from __future__ import annotations
 
-import pickle
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from time import monotonic
 from typing import Any
@@ -18,6 +17,9 @@ from typing import Any
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 from parallelkit._executors._gate import Gate
+from parallelkit._lost import describe
+from parallelkit._worker._faults import capture, capture_unsendable, restore
+from parallelkit._worker._travel import pack, unpack
 
 
 class ForeignEngine:
@@ -74,7 +76,7 @@ class ForeignPort:
         submit = self._engine.executor.submit
         if self._call is None:
             return submit(copy_context().run, timed, self._plain, ticket[2])
-        return submit(run_sealed, self._call, seal(ticket[2]))
+        return submit(run_sealed, self._call, pack(ticket[2]))
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         """The pool took nothing: broken, shut down, or an item that cannot be pickled."""
@@ -114,18 +116,20 @@ class ForeignPort:
         return events
 
     def _event(self, future: Future[Any], ticket: Ticket, handed: float) -> Block | Ended:
-        now = monotonic()
+        index = ticket[0]
         try:
-            started, ended, value = future.result()
-            if self._call is not None:
-                value = unseal(value)
-        except (BrokenExecutor, CancelledError) as error:
-            return Ended(ticket[0], self._died(error), "", handed, now, self._name)
-        except Exception as error:
-            return Ended(ticket[0], drop_own_frames(error), "", handed, now, self._name)
-        except BaseException as error:
-            return Ended(ticket[0], error, "", handed, now, self._name)
-        return Block((ticket[0],), (value,), (started,), (ended,), (self._name,))
+            started, ended, ok, value = future.result()
+        except BaseException as error:  # attempts never raise (see below): this is the pool's own failure
+            return Ended(index, self._died(error), "", handed, monotonic(), self._name)
+        text = ""
+        if self._call is not None:
+            try:
+                value, text, ok = opened(ok, value, lambda: self._job.label(index))
+            except BaseException as error:
+                ok, value = False, broken_value(self._job.label(index), error)
+        if ok:
+            return Block((index,), (value,), (started,), (ended,), (self._name,))
+        return Ended(index, value, text, started, ended, self._name)
 
     def _died(self, error: BaseException) -> Exception:
         from parallelkit._died import WorkerDied
@@ -159,35 +163,49 @@ class ForeignPort:
         self._flights.clear()
 
 
-def timed(call: Callable[[Any], Any], item: Any) -> tuple[float, float, Any]:
-    """In a worker: the value of a call, with the instants of its start and end."""
+Report = tuple[float, float, bool, Any]
+"""What an attempt returns, whatever happens in it: start, end, whether it gave a value, value or error."""
+
+
+def timed(call: Callable[[Any], Any], item: Any) -> Report:
+    """In a worker thread: run one attempt."""
     started = monotonic()
-    value = call(item)
-    return started, monotonic(), value
+    try:
+        value = call(item)
+    except BaseException as error:
+        return started, monotonic(), False, drop_own_frames(error)
+    return started, monotonic(), True, value
 
 
 def sealed(job: Job) -> bytes:
     """The job as bytes, which any pool can carry whatever its own pickling can do."""
-    import cloudpickle
-
-    return cloudpickle.dumps((job.fn, job.args, dict(job.kwargs), job.star))  # type: ignore[no-any-return]  # untyped
+    return pack((job.fn, job.args, dict(job.kwargs), job.star))
 
 
-def seal(item: Any) -> bytes:
-    """An item, or a value, as bytes."""
-    import cloudpickle
-
-    return cloudpickle.dumps(item)  # type: ignore[no-any-return]  # untyped
-
-
-def unseal(payload: bytes) -> Any:
-    """The inverse of ``seal``."""
-    return pickle.loads(payload)
-
-
-def run_sealed(job: bytes, item: bytes) -> tuple[float, float, bytes]:
-    """In a worker process: run one attempt; errors travel as the pool carries them."""
+def run_sealed(job: bytes, item: bytes) -> Report:
+    """In a worker process: run one attempt; value or error come back as bytes that any pool can carry."""
     started = monotonic()
-    call = call_with(Job(*pickle.loads(job)))
-    value = seal(call(pickle.loads(item)))
-    return started, monotonic(), value
+    try:
+        value = call_with(Job(*unpack(job)))(unpack(item))
+    except BaseException as error:
+        return started, monotonic(), False, capture(error)
+    ended = monotonic()
+    try:
+        return started, ended, True, pack(value)
+    except BaseException as error:
+        return started, ended, False, capture_unsendable(value, error)
+
+
+def opened(ok: bool, blob: bytes, label: Callable[[], str]) -> tuple[Any, str, bool]:
+    """Value or error, the error's traceback as text, and which of the two it is."""
+    if ok:
+        return unpack(blob), "", True
+    error, text, _ = restore(blob, label)
+    return error, text, False
+
+
+def broken_value(label: str, error: BaseException) -> Exception:
+    """The error of a task whose value breaks on unpickling."""
+    broken = TypeError(f"{label} returned a value that cannot be unpickled: {describe(error)}")
+    broken.__cause__ = error
+    return broken
