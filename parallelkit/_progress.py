@@ -48,13 +48,14 @@ class Bar(Silent):
         if notes:
             bar.set_postfix_str(", ".join(notes), refresh=False)
         bar.update(settled - bar.n)
+        self._raise_failure()
 
     def _make(self, total: int | None) -> Any:
         import tqdm
         from tqdm.auto import tqdm as make
 
         tqdm.tqdm.monitor_interval = 0  # tqdm's watching thread would outlive the run
-        return make(**{"total": total, "disable": None, "unit": "task", **self._options})
+        return careful(make)(**{"total": total, "disable": None, "unit": "task", **self._options})
 
     def close(self) -> None:
         if self._bar is not None and not self._broken:
@@ -63,6 +64,11 @@ class Bar(Silent):
     def _finish(self) -> None:
         self._bar.refresh()
         self._bar.close()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._bar.failure is not None:
+            raise self._bar.failure
 
     def _guarded(self, draw: Any, *counts: Any) -> None:
         try:
@@ -70,6 +76,28 @@ class Bar(Silent):
         except Exception:
             self._broken = True
             logger.warning("the progress bar failed and is switched off; the run goes on", exc_info=True)
+
+
+def careful(base: Any) -> Any:
+    """Bars of that class, whose ``display`` does not raise but notes its failure.
+
+    If it raised, tqdm would keep its lock for ever, and so block every bar of the program.
+    """
+
+    class Careful(base):  # type: ignore[misc]
+        failure: Exception | None = None
+
+        def display(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().display(*args, **kwargs)
+            except Exception as error:
+                self.failure, self.disable = (
+                    error,
+                    True,
+                )  # disabled: nothing more is drawn, not even at its end
+                return None
+
+    return Careful
 
 
 def open_bar(progress: Any) -> Silent:
