@@ -49,11 +49,11 @@ def fail(ledger: Ledger, index: int, error: BaseException, *, number: int = 1, *
 
 
 def retry(ledger: Ledger, index: int, error: BaseException, took: float) -> None:
-    """Let one attempt that failed go before a planted success."""
-    number = ledger.retried.get(index, 1)
-    start = ledger.started[index] - took
+    """Make the beginning of a planted success an attempt of its own, which failed."""
+    number, start = ledger.retried.get(index, 1), ledger.started[index]
     ledger.try_again(index, Lost(error, number, start, start + took, ledger.workers[index]))
     ledger.succeed_again(index, number + 1)
+    ledger.started[index] += took
 
 
 def cut_off(ledger: Ledger, indices: Iterable[int], reason: str) -> None:

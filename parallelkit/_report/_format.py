@@ -42,10 +42,11 @@ def _in_units(value: float, figures: int) -> str:
 def number(value: float, figures: int = 3) -> str:
     """A number to so many figures, never in powers of ten.
 
-    >>> number(7.6, 2), number(31.94), number(1234.5)
-    ('7.6', '31.9', '1,234')
+    >>> number(7.6, 2), number(9.5), number(9.996), number(1234.4)
+    ('7.6', '9.50', '10.0', '1,234')
     """
-    decimals = max(0, figures - len(f"{value:.0f}"))
+    power = int(f"{value:.{figures - 1}e}".partition("e")[2])  # of the rounded value: 9.96 is 10.0 to three
+    decimals = max(0, figures - 1 - power)
     return f"{value:,.{decimals}f}"
 
 

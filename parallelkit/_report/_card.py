@@ -1,0 +1,71 @@
+"""The run as a notebook shows it: a few lines of HTML that take the notebook's own colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from parallelkit._ledger import Ledger
+from parallelkit._report._advice import advise
+from parallelkit._report._failures import kinds_of_failure
+from parallelkit._report._format import key_text, number, seconds
+from parallelkit._report._summary import Survey, survey
+from parallelkit._report._words import counts, examples, fate, how_many
+
+SLOWEST = 3  # tasks named
+KINDS = 5  # of failures named
+TRACEBACK = 4000  # characters of one, from its end
+
+BOX = "border-left: 3px solid {colour}; padding: 2px 0 2px 12px; max-width: 60em; line-height: 1.5"
+FINE, RED = "#4a86c5", "#cf443a"
+CELL = "text-align: left; padding: 0 1em 0 0; border: 0"
+
+
+def card(ledger: Ledger) -> str:
+    """See ``Results._repr_html_``; everything that comes from the caller is escaped."""
+    run = survey(ledger)
+    colour = RED if ledger.failed or ledger.stopped is not None else FINE
+    parts = [*head(run), *slowest(run), *failures(run), *advice(run)]
+    return f'<div style="{BOX.format(colour=colour)}">{"".join(parts)}</div>'
+
+
+def head(run: Survey) -> Iterator[str]:
+    """Counts and times."""
+    summary = run.summary
+    yield f"<b>{counts(summary)}</b>"
+    if run.ledger.stopped is not None:
+        yield f"<br>stopped: {escape(run.ledger.stopped)}"
+    yield f"<br>{seconds(summary.wall)}, ran {number(summary.parallelism, 2)} at a time"
+
+
+def slowest(run: Survey) -> Iterator[str]:
+    """The tasks that took the most."""
+    rows = [
+        (key_text(run.ledger.key(index)), seconds(run.seconds[index]), fate(run.ledger, index))
+        for index in run.slowest(SLOWEST)
+    ]
+    if rows:
+        cells = ("".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in row) for row in rows)
+        yield folded("slowest tasks", f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>")
+
+
+def failures(run: Survey) -> Iterator[str]:
+    """The commonest kinds of failure, each with the traceback of its first."""
+    kinds = kinds_of_failure(run.ledger)
+    for kind in kinds[:KINDS]:
+        keys = escape(examples(run.ledger, kind))
+        title = f"{how_many(kind)}: {escape(kind.text)} <small>({keys})</small>"
+        yield folded(title, f"<pre>{escape(kind.first.traceback[-TRACEBACK:].strip())}</pre>")
+    if len(kinds) > KINDS:
+        yield f"<div>and {len(kinds) - KINDS} further kinds of failure</div>"
+
+
+def advice(run: Survey) -> Iterator[str]:
+    """What would help, the cause folded above the cure."""
+    for one in advise(run):
+        yield folded(escape(one.cause), escape(one.cure))
+
+
+def folded(title: str, body: str) -> str:
+    """Shown by its title, opened by a click."""
+    return f"<details><summary>{title}</summary>{body}</details>"

@@ -1,0 +1,275 @@
+"""The page, the trace and the notebook's card, as far as no browser is needed (see test_browser.py)."""
+
+import json
+import re
+from array import array
+from base64 import b64decode
+from html.parser import HTMLParser
+
+import pytest
+from planted import BEGAN, cut_off, fail, plant, retry
+
+from parallelkit import Results, TaskTimeout, run_parallel
+from parallelkit._ledger import Ledger
+from parallelkit._report import _html
+from parallelkit._report._lanes import natural, timeline
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'${x}$data"
+
+
+def page_of(ledger, tmp_path):
+    Results(ledger).save_html(tmp_path / "run.html")
+    return (tmp_path / "run.html").read_text(encoding="utf-8")
+
+
+def data_of(page):
+    """What the scripts of a page read."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+
+
+def column(code, text):
+    values = array(code)
+    values.frombytes(b64decode(text))
+    return list(values)
+
+
+def trace_of(ledger, tmp_path):
+    Results(ledger).save_trace(tmp_path / "run.json")
+    return json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["traceEvents"]
+
+
+def slices(events):
+    return [event for event in events if event["ph"] == "X"]
+
+
+def eventful():
+    """Ten tasks of which one was retried, one failed and one was cut off."""
+    ledger = plant([1.0] * 10, workers=2, keys=list("abcdefghij"))
+    retry(ledger, 3, ConnectionError("again"), 0.25)
+    fail(ledger, 4, ValueError("no"))
+    cut_off(ledger, [9], "run_timeout of 5 s")
+    return ledger
+
+
+# Lanes
+
+
+def test_each_worker_has_a_lane_and_each_attempt_a_bar():
+    """In the order of their names and of their starts; instants count from the beginning of the run."""
+    run = timeline(plant([1.0, 2.0, 1.0, 1.0], workers=2))
+    assert ["worker 0", "worker 1"] == run.lanes
+    assert [(0.0, 0), (0.0, 1), (1.0, 0), (2.0, 0)] == [
+        (bar.start, lane) for bar, lane in zip(run.bars, run.lane_of, strict=True)
+    ]
+
+
+def test_attempts_at_the_same_time_share_no_lane():
+    """A worker that runs several at a time, an event loop for one, has a lane for each of them."""
+    ledger = plant([1.0] * 6, workers=3)
+    ledger.workers[:] = ["loop"] * 6
+    run = timeline(ledger)
+    assert ["loop", "loop (2)", "loop (3)"] == run.lanes
+    for lane in range(3):
+        bars = [bar for bar, its in zip(run.bars, run.lane_of, strict=True) if its == lane]
+        assert 2 == len(bars)
+        assert bars[0].end <= bars[1].start
+
+
+def test_attempts_that_touch_share_a_lane():
+    """Clocks have a grain: what overlaps by a tenth of a microsecond came one after the other."""
+    ledger = plant([1.0] * 4, workers=1)
+    for index in range(1, 4):
+        ledger.started[index] -= 1e-7
+    assert ["worker 0"] == timeline(ledger).lanes
+
+
+def test_lanes_are_sorted_as_people_count():
+    """Nine comes before ten."""
+    assert ["w 2", "w 9", "w 10"] == sorted(["w 10", "w 9", "w 2"], key=natural)
+
+
+# The page
+
+
+def test_the_columns_of_the_page_are_those_of_the_run(tmp_path):
+    """Every attempt with its times, its task, its fate and its error."""
+    data = data_of(page_of(eventful(), tmp_path))
+    fates = column("B", data["fate"])
+    lost = dict(zip(column("I", data["lost"]), column("I", data["text"]), strict=True))
+    assert 11 == len(fates) == len(column("d", data["start"]))
+    assert [8, 1, 1, 1] == [fates.count(fate) for fate in range(4)]
+    assert 10.0 == pytest.approx(sum(column("f", data["duration"])))
+    assert {
+        ("d", 1, "ConnectionError: again"),
+        ("e", 2, "ValueError: no"),
+        ("j", 3, "cut off by the stop of the run"),
+    } == {
+        (data["keys"][column("I", data["index"])[place]], fates[place], data["texts"][text])
+        for place, text in lost.items()
+    }
+
+
+def test_positions_need_no_column_of_keys(tmp_path):
+    """A hundred thousand of them would be half a megabyte."""
+    assert data_of(page_of(plant([1.0] * 3), tmp_path))["keys"] is None
+
+
+def test_the_page_is_small(tmp_path):
+    """About 35 bytes an attempt beside the keys: 4 MB for a hundred thousand."""
+    small, large = (len(page_of(plant([0.01] * count), tmp_path)) for count in (1000, 11_000))
+    assert (large - small) / 10_000 < 40
+
+
+def test_very_many_different_errors_do_not_bloat_the_page(tmp_path, monkeypatch):
+    """Beyond a limit the timeline gives an error by its type alone."""
+    monkeypatch.setattr(_html, "TEXTS", 3)
+    ledger = plant([1.0] * 10)
+    for index in range(6):
+        fail(ledger, index, ValueError(f"item {index}"))
+    assert ["ValueError: item 0", "ValueError: item 1", "ValueError: item 2", "ValueError"] == data_of(
+        page_of(ledger, tmp_path)
+    )["texts"]
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: its elements, attributes and text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def hostile():
+    """Keys, errors, tracebacks, worker names and the reason of the stop all try to become markup."""
+    ledger = plant([1.0] * 4, keys=[HOSTILE, HOSTILE + "2", (HOSTILE,), 4])
+    retry(ledger, 0, ValueError(HOSTILE), 0.5)
+    fail(ledger, 1, TaskTimeout(HOSTILE), text=HOSTILE, stack=HOSTILE)
+    ledger.workers[2] = HOSTILE
+    cut_off(ledger, [3], HOSTILE)
+    ledger.facts.executor = HOSTILE
+    return ledger
+
+
+@pytest.mark.parametrize("write", [page_of, lambda ledger, _: Results(ledger)._repr_html_()])
+def test_what_comes_from_outside_is_never_markup(write, tmp_path):
+    """It is shown as the text that it is."""
+    harmless = Reader(write(eventful(), tmp_path))
+    read = Reader(write(hostile(), tmp_path))
+    assert set(read.tags) <= set(harmless.tags) | {"small", "details", "summary", "pre"}
+    assert "onerror" not in read.attributes
+    assert harmless.tags.count("script") == read.tags.count("script")
+    assert any(HOSTILE in text for text in read.texts)
+
+
+def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+    """No address but those that name a format, and a policy that forbids the rest."""
+    page = page_of(eventful(), tmp_path)
+    assert {"http://www.w3.org/2000/svg"} == set(re.findall(r"\w+://[^\"'\s]+", page))
+    assert "default-src 'none'" in page
+
+
+def test_a_text_that_is_not_unicode_does_not_keep_the_page_from_being_written(tmp_path):
+    """File names may hold bytes that no text has: they come as lone surrogates."""
+    ledger = plant([1.0] * 2, keys=["a\udcff", "b"])
+    fail(ledger, 0, ValueError("cannot read a\udcff"))
+    assert "cannot read a\\udcff" in page_of(ledger, tmp_path)
+    assert trace_of(ledger, tmp_path)
+
+
+def test_a_run_of_nothing_has_pictures(tmp_path):
+    """No bar, no division by zero."""
+    assert [] == column("B", data_of(page_of(Ledger(), tmp_path))["fate"])
+    assert [] == slices(trace_of(Ledger(), tmp_path))
+    assert "0 tasks" in Results(Ledger())._repr_html_()
+
+
+def test_the_page_tells_why_the_run_stopped_and_what_failed(tmp_path):
+    """With the traceback of each kind, folded."""
+    page = page_of(eventful(), tmp_path)
+    assert "Stopped: run_timeout of 5 s" in page
+    assert "ValueError: no" in page
+    assert page.count("<details>") == 2
+
+
+def test_the_page_has_the_advice(tmp_path):
+    """As the text has it."""
+    assert "executor=&quot;processes&quot; would take about 2.1 s" in page_of(
+        plant([0.8] * 80, cpu_seconds=8.0), tmp_path
+    )
+    assert "Advice" not in page_of(plant([0.8] * 80), tmp_path)
+
+
+# The trace
+
+
+def test_the_trace_has_a_slice_for_each_attempt(tmp_path):
+    """With its key, its number, its time in the queue and its error, in microseconds from the beginning."""
+    events = slices(trace_of(eventful(), tmp_path))
+    assert 11 == len(events)
+    (second,) = [event for event in events if event["name"] == "d" and event["cat"] == "succeeded"]
+    assert (1_250_000, 750_000) == (second["ts"], second["dur"])
+    assert {"key": "d", "attempt": 2, "seconds since queued": 1.25} == second["args"]
+    (failed,) = [event for event in events if event["cat"] == "failed"]
+    assert "ValueError: no" == failed["args"]["error"]
+    assert {"retried", "failed", "cut_off", "succeeded"} == {event["cat"] for event in events}
+
+
+def test_the_tracks_of_the_trace_are_the_workers(tmp_path):
+    """Each has a name, and every slice lies on a track that has one."""
+    events = trace_of(eventful(), tmp_path)
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert {0: "worker 0", 1: "worker 1"} == names
+    assert {event["tid"] for event in slices(events)} == set(names)
+
+
+def test_slices_of_a_track_never_overlap(tmp_path):
+    """A viewer would nest them: not even by a rounding, not even where clocks have a grain."""
+    ledger = plant([1 / 3] * 300, workers=3)
+    for index in range(3, 300, 2):
+        ledger.started[index] -= 1e-7
+    ends = {}
+    for event in slices(trace_of(ledger, tmp_path)):
+        start, end = round(event["ts"] * 1000), round((event["ts"] + event["dur"]) * 1000)
+        assert ends.get(event["tid"], 0) <= start
+        ends[event["tid"]] = end
+
+
+# The card
+
+
+def test_the_card_of_a_notebook_is_small():
+    """Counts and the first errors, folded, however many there are."""
+    ledger = plant([0.1] * 2000)
+    for index in range(1000):
+        fail(ledger, index, ValueError("x" * index), text="Traceback " + "x" * 10_000)
+    shown = Results(ledger)._repr_html_()
+    assert "2,000 tasks: 1,000 succeeded, 1,000 failed" in shown
+    assert "further kinds of failure" in shown
+    assert shown.count("<details>") < 10
+    assert len(shown) < 30_000
+
+
+def test_pictures_of_a_real_run(tmp_path):
+    """Threads, a failure, keys: what is drawn agrees with what is counted."""
+    results = run_parallel(lambda item: 12 // item, [0, 1, 2, 3], key=str, max_workers=2)
+    results.save_html(str(tmp_path / "run.html"))
+    results.save_trace(str(tmp_path / "run.json"))
+    data = data_of((tmp_path / "run.html").read_text(encoding="utf-8"))
+    assert ["0", "1", "2", "3"] == data["keys"]
+    assert 4 == len(column("B", data["fate"])) == results.summary.attempts
+    assert 4 == len(slices(json.loads((tmp_path / "run.json").read_text())["traceEvents"]))
+    assert BEGAN > max(column("d", data["start"])) >= 0
+
+
+def test_a_path_that_cannot_be_written_is_an_error(tmp_path):
+    """It is the caller's, and is not swallowed."""
+    with pytest.raises(OSError):
+        run_parallel(abs, [1]).save_html(tmp_path / "missing" / "run.html")
