@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 
@@ -27,6 +28,7 @@ class InlinePort:
 
     def __init__(self, job: Job) -> None:
         self.failure: Exception | None = None
+        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
         self._call = call_with(job)
         self._queue: deque[Ticket] = deque()
 
@@ -44,7 +46,8 @@ class InlinePort:
         index, _, item, _ = self._queue.popleft()
         started = time.monotonic()
         try:
-            value = self._call(item)
+            with self.guard():
+                value = self._call(item)
         except KeyboardInterrupt:
             raise  # this is the caller's thread: the interrupt is the caller's, not the task's
         except BaseException as error:
