@@ -13,6 +13,7 @@ from parallelkit._worker._channel import (
     FAILED,
     FALSE,
     FLOAT,
+    HEAP,
     INT,
     LARGE,
     SENT,
@@ -34,54 +35,69 @@ class Slots:
     """Fills slots; that they are filled, ``HEAD`` says, which is not counted up here."""
 
     def __init__(self, ring: _channel.Ring, outbox: Outbox) -> None:
-        self._ring = ring
+        self._head, self._heap, self._kinds = ring.head, ring.heap, ring.kinds
+        self._words, self._floats = ring.words, ring.floats
         self._outbox = outbox
         self._heap_head = 0
         self.puts: dict[type, Put] = {bool: self._put_bool, int: self._put_int, float: self._put_float}
         """What is written as a number needs no pickle; ``put_object`` is for all else."""
 
     def _put_bool(self, slot: int, value: bool) -> None:
-        self._ring.kinds[slot] = TRUE if value else FALSE
+        self._kinds[slot] = TRUE if value else FALSE
 
     def _put_int(self, slot: int, value: int) -> None:
         try:
-            self._ring.words[slot] = value
+            self._words[slot] = value
         except ValueError:  # more than 64 bits
             self.put_object(slot, value)
         else:
-            self._ring.kinds[slot] = INT
+            self._kinds[slot] = INT
 
     def _put_float(self, slot: int, value: float) -> None:
-        self._ring.floats[slot] = value
-        self._ring.kinds[slot] = FLOAT
+        self._floats[slot] = value
+        self._kinds[slot] = FLOAT
 
     def put_object(self, slot: int, value: object) -> None:
+        """Pickle it; that it cannot be, or that there is no room for it, is the task's failure."""
         try:
-            self._put(slot, VALUE, pack(value))
+            blob = pack(value)
         except BaseException as error:
             self.put_failure(slot, _faults.capture_unsendable(value, error))
+            return
+        try:
+            self._put(slot, VALUE, blob)
+        except OSError as error:
+            self.put_failure(slot, _faults.capture(error))
 
     def put_failure(self, slot: int, blob: bytes) -> None:
+        """What ``_faults`` has made of an error."""
         self._put(slot, FAILED, blob)
 
     def _put(self, slot: int, kind: int, blob: bytes) -> None:
-        """Into the heap; what is large, or finds no room, into a file whose descriptor goes ahead."""
-        length = len(blob)
-        at = _channel.place(length, self._ring.head[TAIL], self._heap_head) if length <= LARGE else -1
-        if at >= 0:
-            self._heap_head = at + length
-            self._ring.heap[at : at + length] = blob
-            self._ring.words[slot] = at << 32 | length
-            self._ring.kinds[slot] = kind
+        """Into the heap; what is large, or finds no room, into a file."""
+        length, at = len(blob), self._heap_head
+        if length > LARGE:
+            at = -1
+        elif at + length >= HEAP or at < self._head[TAIL]:
+            at = _channel.place(length, self._head[TAIL], at)
+        if at < 0:
+            self._put_file(slot, kind + 1, blob)
             return
+        self._heap_head = end = at + length
+        self._heap[at:end] = blob
+        self._words[slot] = at << 32 | length
+        self._kinds[slot] = kind
+
+    def _put_file(self, slot: int, kind: int, blob: bytes) -> None:
+        """Its descriptor goes ahead of the slot that means it."""
         fd = _channel.new_file("parallelkit-result")
         try:
             _channel.write_all(fd, blob)
-            self._outbox.send(frame(_channel.BIG_RESULT, b"", length), fd)
+            self._outbox.send(frame(_channel.BIG_RESULT, b"", len(blob)), fd)
         finally:
             os.close(fd)
-        self._ring.words[slot] = length
-        self._ring.kinds[slot] = kind + 1
+        self._words[slot] = len(blob)
+        self._kinds[slot] = kind
 
 
 class Outbox:
