@@ -284,8 +284,38 @@ def test_sigint_becomes_a_flag_and_then_is_what_it_was():
     assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
 
 
+def test_no_interrupt_is_swallowed():
+    """One that comes when all is done, too late for any safe point, is raised in the end."""
+    with pytest.raises(KeyboardInterrupt), catch_interrupt(Interrupt()):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
+
+
+def test_a_run_within_a_run_has_the_signal_to_itself():
+    """It stops at its own safe point; then the run around it has the signal again."""
+    outer, inner = Interrupt(), Interrupt()
+    with catch_interrupt(outer), outer.user_code():
+        with pytest.raises(ZeroDivisionError), catch_interrupt(inner):
+            signal.raise_signal(signal.SIGINT)
+            raise ZeroDivisionError
+        assert (False, True) == (outer.asked, inner.asked)
+        assert outer is signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_callers_code_within_the_callers_code_is_exposed_to_its_end():
+    """Leaving the inner leaves the outer exposed."""
+    interrupt = Interrupt()
+    with interrupt.user_code():
+        with interrupt.user_code():
+            pass
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(signal.SIGINT, None)
+
+
 def test_a_handler_of_the_callers_is_left_alone():
-    """Who has taken SIGINT keeps it: a run around this one, or a server's own shutdown."""
+    """Who has taken SIGINT keeps it, a server's own shutdown for one."""
     seen, interrupt = [], Interrupt()
     before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
     try:
