@@ -1,0 +1,570 @@
+"""What the one task that misbehaves does, in the place where the others return their value.
+
+Each is a function of the ``Scene``. They are run in threads, in coroutines' threads and in processes, as the
+catalogue says; the docstring of the catalogue says what must come back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import broken
+
+BAD = 7
+"""The number of the task that misbehaves, early enough for others to follow it in the same worker."""
+
+
+class Scene(NamedTuple):
+    """Where a case plays: a folder of its own, and the process that called the run."""
+
+    folder: str
+    parent: int
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+
+def note(scene, name, text):
+    """Append a line, in one system call: it tells what had begun, however the process ended."""
+    descriptor = os.open(scene.path(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{text}\n".encode())
+    os.close(descriptor)
+
+
+def work(item, scene, deed):
+    """Count the execution outside; then give a value that tells of the surroundings, or misbehave."""
+    number = item if isinstance(item, int) else BAD
+    note(scene, "runs", number)
+    if number == BAD and deed is not None:
+        return deed(scene)
+    return ordinary(number)
+
+
+def ordinary(number):
+    return [number * 3, os.getcwd(), os.environ.get("HOME"), os.environ.get("PARALLELKIT_STRANGE")]
+
+
+def hang(scene):
+    broken.hang()
+
+
+# Ways to raise
+
+
+def raise_plainly(scene):
+    raise ValueError("no")
+
+
+def raise_two_arguments(scene):
+    raise broken.TwoArguments(5, "no")
+
+
+def raise_with_lock(scene):
+    raise broken.HoldsLock("locked")
+
+
+def raise_lock_as_argument(scene):
+    raise ValueError("locked", threading.Lock())
+
+
+def raise_with_cause(scene):
+    try:
+        {}["missing"]
+    except KeyError as error:
+        raise ValueError("caused") from error
+
+
+def raise_in_circle(scene):
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    raise first
+
+
+def raise_group(scene):
+    raise ExceptionGroup(
+        "several", [ValueError("one"), ExceptionGroup("inner", [broken.TwoArguments(2, "two")])]
+    )
+
+
+def raise_base_group(scene):
+    raise BaseExceptionGroup("several", [KeyboardInterrupt("stop"), ValueError("one")])
+
+
+def raise_no_reduce(scene):
+    raise broken.NoReduce("sticks")
+
+
+def raise_reduces_to_text(scene):
+    raise broken.ReducesToText("sticks")
+
+
+def raise_reduces_to_garbage(scene):
+    raise broken.ReducesToGarbage("sticks")
+
+
+def raise_breaks_on_arrival(scene):
+    raise broken.BreaksOnArrival("sticks")
+
+
+def raise_system_exit(scene):
+    sys.exit(4)
+
+
+def raise_interrupt(scene):
+    raise KeyboardInterrupt("from the task")
+
+
+def raise_generator_exit(scene):
+    raise GeneratorExit("from the task")
+
+
+def raise_own_base(scene):
+    raise broken.OwnBase("base")
+
+
+def raise_cancelled(scene):
+    import asyncio
+
+    raise asyncio.CancelledError("from the task")
+
+
+def raise_stop_iteration(scene):
+    raise StopIteration("from the task")
+
+
+def raise_no_text(scene):
+    raise broken.NoText("hidden")
+
+
+def raise_no_note(scene):
+    raise broken.NoNote("plain")
+
+
+def raise_no_equality(scene):
+    raise broken.NoEquality("alone")
+
+
+def raise_loud_end(scene):
+    raise broken.LoudEnd("leaves")
+
+
+def raise_local_class(scene):
+    class Local(Exception):
+        pass
+
+    raise Local("by value")
+
+
+def raise_os_error(scene):
+    os.stat("/nonexistent/file")
+
+
+def raise_huge(scene):
+    raise ValueError("x" * 20_000_000)
+
+
+def raise_noted(scene):
+    error = ValueError("noted")
+    error.add_note("the task's own note")
+    raise error
+
+
+def raise_timeout(scene):
+    raise TimeoutError("the task's own")
+
+
+def raise_warning(scene):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.warn("careful", UserWarning, stacklevel=1)
+
+
+def recurse(scene):
+    return recurse(scene)
+
+
+# Ways to return
+
+
+def return_none(scene):
+    return None
+
+
+def return_error(scene):
+    return ValueError("a value like any other")
+
+
+def return_lambda(scene):
+    return lambda: 1
+
+
+def return_lock(scene):
+    return threading.Lock()
+
+
+def return_generator(scene):
+    return (number for number in range(3))
+
+
+def return_coroutine(scene):
+    async def nothing():
+        pass
+
+    return nothing()
+
+
+def return_breaking(scene):
+    return broken.Rebuilt(broken.raise_, RuntimeError("broke on arrival"))
+
+
+def return_exiting(scene):
+    return broken.Rebuilt(broken.raise_, SystemExit(5))
+
+
+def return_no_reduce(scene):
+    return broken.Reduces(broken.raise_, RuntimeError("no reduce"))
+
+
+def return_exit_in_reduce(scene):
+    return broken.Reduces(broken.raise_, SystemExit(5))
+
+
+def return_leaving_in_reduce(scene):
+    return broken.Reduces(broken.leave, 6)
+
+
+def return_deep(scene):
+    return broken.nest(100_000)
+
+
+def return_large(scene):
+    return bytes(200_000_000)
+
+
+def return_larger(scene):
+    return bytes(600_000_000)
+
+
+def return_mute(scene):
+    return broken.Mute()
+
+
+def return_loud(scene):
+    return broken.LoudValue()
+
+
+def return_liar(scene):
+    return broken.Liar()
+
+
+def return_huge_int(scene):
+    return 1 << 70
+
+
+# Ways to end the process
+
+
+def leave_0(scene):
+    os._exit(0)
+
+
+def leave_3(scene):
+    os._exit(3)
+
+
+def abort(scene):
+    os.abort()
+
+
+def become_another(scene):
+    os.execv("/bin/sh", ["/bin/sh", "-c", "exit 9"])
+
+
+def kill_self(scene):
+    os.kill(os.getpid(), signal.SIGKILL)
+    hang(scene)
+
+
+def terminate_self(scene):
+    os.kill(os.getpid(), signal.SIGTERM)
+    hang(scene)
+
+
+def kill_group(scene):
+    os.killpg(0, signal.SIGKILL)
+    hang(scene)
+
+
+def segfault(scene):
+    ctypes.string_at(0)
+
+
+def overflow_stack(scene):
+    """By a recursion in C that nobody counts."""
+    value = ()
+    for _ in range(400_000):
+        value = (value,)
+    return hash(value)
+
+
+def be_killed(scene, number=signal.SIGKILL):
+    """By a process that is no relative."""
+    killer = f"kill -{number:d} {os.getpid()}"
+    subprocess.Popen(["sh", "-c", killer], start_new_session=True)
+    hang(scene)
+
+
+def be_killed_and_children(scene):
+    child = subprocess.Popen(["sleep", "1000"])
+    note(scene, "children", child.pid)
+    be_killed(scene)
+
+
+def log_unpicklable(scene):
+    import logging
+
+    logging.getLogger("deeds").warning("with a lock: %s", "text", extra={"lock": threading.Lock()})
+    return "logged"
+
+
+def log(scene):
+    import logging
+
+    logging.getLogger("deeds").error("logged by a task")
+    return "logged"
+
+
+def exhaust_memory(scene):
+    """Under a limit of its own: a MemoryError, or an end of the process."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), resource.RLIM_INFINITY))
+    hoard = []
+    while True:
+        hoard.append(bytearray(1 << 20))
+
+
+def close_own_channel_and_exit(scene):
+    os.closerange(3, 1024)
+    os._exit(8)
+
+
+# Ways to hang
+
+
+def hang_in_c(scene):
+    """In C with the lock of the interpreter held, and deaf to SIGTERM and SIGINT."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def hang_in_loop(scene):
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:  # nothing stops it from within
+            continue
+
+
+def hang_on_lock(scene):
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def hang_deaf(scene):
+    """With every signal blocked that can be."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    broken.hang()
+
+
+def stop_self(scene):
+    os.kill(os.getpid(), signal.SIGSTOP)
+    hang(scene)
+
+
+def hang_with_child(scene):
+    child = subprocess.Popen(["sleep", "1000"])
+    note(scene, "children", child.pid)
+    child.wait()
+
+
+def hang_in_pickling(scene):
+    return broken.Reduces(broken.hang)
+
+
+def hang_in_finally(scene):
+    try:
+        raise ValueError("lost")
+    finally:
+        broken.hang()
+
+
+# Ways to misuse the process
+
+
+def close_descriptors(scene):
+    os.closerange(3, 1024)
+    return "closed"
+
+
+def close_streams(scene):
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+    for number in range(3):
+        os.close(number)
+    return "closed"
+
+
+def replace_streams(scene):
+    sys.stdout = sys.stderr = None
+    return "replaced"
+
+
+def flood_stdout(scene):
+    for _ in range(100):
+        sys.stdout.write("x" * 99_999 + "\n")
+    return "flooded"
+
+
+def change_directory(scene):
+    os.makedirs(scene.path("elsewhere"), exist_ok=True)
+    os.chdir(scene.path("elsewhere"))
+    os.rmdir(scene.path("elsewhere"))
+    return "gone"
+
+
+def change_environment(scene):
+    os.environ["HOME"] = "/nowhere"
+    os.environ["PARALLELKIT_STRANGE"] = "1"
+    return "changed"
+
+
+def change_handlers(scene):
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGCHLD,
+        signal.SIGALRM,
+        signal.SIGPIPE,
+        signal.SIGHUP,
+    ):
+        signal.signal(number, signal.SIG_IGN)
+    return "changed"
+
+
+def change_path(scene):
+    sys.path.clear()
+    return "changed"
+
+
+def change_modules(scene):
+    """Take away what our own code might import later."""
+    for name in ("signal", "logging", "traceback", "cloudpickle", "cloudpickle.cloudpickle", "tblib"):
+        sys.modules.pop(name, None)
+    return "changed"
+
+
+def change_limits(scene):
+    sys.setrecursionlimit(80)
+    gc.disable()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (16, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return "changed"
+
+
+def change_session(scene):
+    """Leave the group, on purpose or not."""
+    if os.fork() == 0:
+        os.setsid()
+        os._exit(0)
+    os.wait()
+    return "changed"
+
+
+def fork_and_leave_child(scene):
+    """The child holds every pipe, and would outlive its parent by long."""
+    child = os.fork()
+    if child == 0:
+        broken.hang()
+    note(scene, "children", child)
+    return "forked"
+
+
+def fork_and_die(scene):
+    child = os.fork()
+    if child == 0:
+        broken.hang()
+    note(scene, "children", child)
+    os._exit(3)
+
+
+def fork_and_return(scene):
+    if os.fork() == 0:
+        return "the child came back"
+    os.wait()
+    return "the parent came back"
+
+
+def fork_and_raise(scene):
+    if os.fork() == 0:
+        raise ValueError("the child came back")
+    os.wait()
+    return "the parent came back"
+
+
+def start_thread(scene):
+    threading.Thread(target=broken.hang).start()
+    return "started"
+
+
+def start_daemon_thread(scene):
+    threading.Thread(target=broken.hang, daemon=True).start()
+    return "started"
+
+
+def start_subprocess(scene):
+    child = subprocess.Popen(["sleep", "1000"])
+    note(scene, "children", child.pid)
+    return "started"
+
+
+def start_standard_pool(scene):
+    from multiprocessing import get_context
+
+    with get_context("fork").Pool(2) as pool:
+        return sum(pool.map(abs, [-1, -2, -3]))
+
+
+def exit_handler_that_hangs(scene):
+    import atexit
+
+    atexit.register(broken.hang)
+    return "registered"
+
+
+def raise_in_thread(scene):
+    thread = threading.Thread(target=raise_plainly, args=(scene,))
+    threading.excepthook = lambda *_: None
+    thread.start()
+    thread.join()
+    return "joined"
+
+
+def collect_garbage_that_raises(scene):
+    loud = broken.LoudValue()
+    loud.itself = loud
+    sys.unraisablehook = lambda *_: None
+    del loud
+    gc.collect()
+    return "collected"

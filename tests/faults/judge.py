@@ -1,0 +1,127 @@
+"""Plays cases in interpreters of their own, and judges from outside what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from cases import COUNT, Case
+from deeds import BAD
+from outside import HERE, Program, left_behind, look_at, soon
+
+EXIT = 1.0
+"""Seconds within which an interpreter that has played must be gone, busy as the machine may be."""
+
+
+class Stage:
+    """One interpreter, in which cases are played one after another; a new one when that breaks."""
+
+    def __init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            argv = [str(HERE / "stage.py"), str(theirs.fileno())]
+            self.program = Program(argv, pass_fds=[theirs.fileno()])
+        self._received = b""
+
+    def judge(self, case: Case) -> list[str]:
+        """Play a case; one line for everything that is wrong."""
+        with tempfile.TemporaryDirectory(prefix="parallelkit-") as folder:
+            before = look_at(self.program)
+            self._line.sendall(json.dumps([case.id, folder]).encode() + b"\n")
+            report = self._hear(case.within)
+            if report is None:
+                shown = f"no report within {case.within} s\n{self.program.out[-2000:]}\n{self.program.err[-4000:]}"
+                self.restart()
+                return [shown]
+            runs = Path(folder, "runs")
+            began = Counter(map(int, runs.read_text().split())) if runs.exists() else Counter()
+            left = soon(lambda: left_behind(self.program, before, case.abandons), [])
+            assert isinstance(left, list)
+            return [*verdict(case, report, began), *(f"left behind: {what}" for what in left)]
+
+    def _hear(self, limit: float) -> dict[str, Any] | None:
+        deadline = time.monotonic() + limit
+        while b"\n" not in self._received:
+            ready, _, _ = select.select([self._line], [], [], max(0.0, deadline - time.monotonic()))
+            got = self._line.recv(1 << 20) if ready else b""
+            if not got:
+                return None
+            self._received += got
+        told, _, self._received = self._received.partition(b"\n")
+        report: dict[str, Any] = json.loads(told)
+        return report
+
+    def close(self) -> list[str]:
+        """End the interpreter; one line for everything that is wrong with how it ends."""
+        self._line.close()
+        began = time.monotonic()
+        try:
+            self.program.process.wait(10)
+        except Exception:
+            wrong = ["the interpreter does not exit"]
+        else:
+            took, code = time.monotonic() - began, self.program.process.returncode
+            wrong = [f"the exit took {took:.2f} s"] if took > EXIT else []
+            wrong += [f"exit code {code}: {self.program.err[-2000:]}"] if code else []
+        left = soon(self.program.descendants, [])
+        wrong += [f"left after the end: process {pid}" for pid in left]  # type: ignore[attr-defined]
+        self.program.end()
+        return wrong
+
+    def restart(self) -> None:
+        self._line.close()
+        self.program.end()
+        self._open()
+
+
+def verdict(case: Case, report: dict[str, Any], began: Counter[int]) -> list[str]:
+    """What is wrong with the outcomes, and with how often each task began."""
+    outcomes: dict[Any, Any] = dict(report["outcomes"])
+    wrong = []
+    raised = outcomes.pop("raised", None)
+    if (raised and raised["type"]) != case.raises:
+        wrong.append(f"the call raised {raised}")
+    if set(outcomes) != set(range(COUNT)):
+        wrong.append(f"the keys are {sorted(outcomes)}")
+    bad = outcomes.pop(BAD, None) if case.wants else None
+    if bad is not None:
+        mismatches = [wanted.mismatch(bad) for wanted in case.wants]
+        if all(mismatches):
+            wrong.append(" and ".join(map(str, mismatches)))
+        if began.pop(BAD, 0) not in case.runs:
+            wrong.append(f"the bad task did not run {case.runs} times")
+    others = [what for key, outcome in outcomes.items() if (what := mistake(key, outcome, report["wanted"]))]
+    wrong += others[:1] + ([f"and {len(others) - 1} more of the others"] if others[1:] else [])
+    if any(count != 1 for count in began.values()) or len(began) != len(outcomes):
+        wrong.append(f"runs: {dict(began)}")
+    return wrong
+
+
+def mistake(key: int, outcome: dict[str, Any], sample: str) -> str | None:
+    """What is wrong with the outcome of a task that did as it was told; ``sample`` is the value of task 0."""
+    wanted = f"[{key * 3}" + sample.removeprefix("[0")
+    right = outcome["ok"] and outcome["shown"] == wanted
+    return None if right else f"task {key}: wanted {wanted}, got {outcome}"
+
+
+def judge_alone(case: Case) -> list[str]:
+    """A case in an interpreter that plays nothing else, its exit included."""
+    stage = Stage()
+    try:
+        wrong = stage.judge(case)
+    finally:
+        ending = stage.close()
+    return wrong + ending
+
+
+assert os.name == "posix", "the judge reads /proc"

@@ -1,0 +1,162 @@
+"""The interpreter in which cases are played: told which one by a socket, it plays it and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable
+from concurrent import futures
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import callers
+from cases import COUNT, PROCESS_POOL, PROCESSES, THREAD_POOL, THREADS, Case
+from catalogue import CASES
+from deeds import BAD, Scene, ordinary, work
+
+import parallelkit
+
+
+def items_of(case: Case, scene: Scene) -> Iterable[Any]:
+    items: list[Any] = list(range(COUNT))
+    if case.item is not None:
+        items[BAD] = case.item(scene)
+    return items
+
+
+# Ways to run
+
+
+def collect(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> None:
+    try:
+        results = parallelkit.run_parallel(partial(work, scene=scene, deed=case.deed), **options)
+    except (parallelkit.InputError, parallelkit.RunInterrupted) as error:
+        found.update(error.results.outcomes)
+        raise
+    found.update(results.outcomes)
+
+
+def stream(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> None:
+    for outcome in parallelkit.iter_parallel(partial(work, scene=scene, deed=case.deed), **options):
+        found[outcome.key] = outcome
+
+
+def submit(
+    case: Case, scene: Scene, found: dict[Any, Any], *, executor: Any, items: Any, timeout: float
+) -> None:
+    """By the standard interface: futures."""
+    given = {key: executor.submit(work, item, scene, case.deed) for key, item in enumerate(items)}
+    found.update((key, settled(key, future)) for key, future in given.items())
+
+
+def settled(key: int, future: futures.Future[Any]) -> Any:
+    try:
+        return parallelkit.Success(key, key, future.result(), 1, 0.0, 0.0, 0.0, "")
+    except Exception as error:
+        return parallelkit.Failure(key, key, error, 1, 0.0, 0.0, 0.0, "")
+
+
+def own_executor(case: Case, stack: ExitStack) -> Any:
+    """One of ours, opened before the run."""
+    if case.executor == THREADS:
+        return stack.enter_context(parallelkit.ThreadExecutor(4, timeout=case.timeout))
+    return stack.enter_context(parallelkit.ProcessExecutor(2, timeout=case.timeout))
+
+
+def executor_of(case: Case, stack: ExitStack) -> Any:
+    if case.executor == THREAD_POOL:
+        return stack.enter_context(futures.ThreadPoolExecutor(4))
+    if case.executor == PROCESS_POOL:
+        return stack.enter_context(futures.ProcessPoolExecutor(2))
+    return own_executor(case, stack) if case.caller in ("executor", "submit") else case.executor
+
+
+WIDTH = {THREADS: 4, PROCESSES: 2}
+WAYS = {"stream": stream, "submit": submit}
+WITHIN = {name: getattr(callers, name) for name in dir(callers) if not name.startswith("_")}
+
+
+def run(case: Case, scene: Scene) -> dict[Any, Any]:
+    """The outcomes by key, as plain dicts; what the call raised stands under the key "raised"."""
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"items": items_of(case, scene), "timeout": case.timeout}
+        options["executor"] = executor_of(case, stack)
+        if isinstance(options["executor"], str):
+            options["max_workers"] = WIDTH[case.executor]
+        options.update(case.options(scene) if case.options is not None else {})
+        found: dict[Any, Any] = {}
+        try:
+            WAYS.get(case.caller, collect)(case, scene, found, **options)
+        except Exception as error:
+            return {**described(found), "raised": describe_error(error)}
+        return described(found)
+
+
+def described(found: dict[Any, Any]) -> dict[Any, Any]:
+    return {key_of(key): describe(outcome) for key, outcome in found.items()}
+
+
+def key_of(key: Any) -> Any:
+    return getattr(key, "number", key)
+
+
+def describe(outcome: Any) -> dict[str, Any]:
+    """What the judge wants to know of an outcome, as plain data."""
+    if outcome.ok:
+        return {"ok": True, "shown": show(outcome.value), "attempts": outcome.attempts}
+    return {
+        **describe_error(outcome.error),
+        "attempts": outcome.attempts,
+        "stack": bool(outcome.stack),
+        "traceback": outcome.traceback[-2000:],
+    }
+
+
+def describe_error(error: BaseException) -> dict[str, Any]:
+    facts = {name: getattr(error, name, None) for name in ("exitcode", "signal", "code", "filename")}
+    return {
+        "ok": False,
+        "type": type(error).__name__,
+        "shown": show(error),
+        "cause": None if error.__cause__ is None else type(error.__cause__).__name__,
+        "notes": [str(note) for note in getattr(error, "__notes__", ())],
+        **facts,
+    }
+
+
+def show(thing: Any) -> str:
+    """A short text of a value, also of one that has none."""
+    if isinstance(thing, bytes) and len(thing) > 1000:
+        return f"{len(thing)} bytes"
+    try:
+        text = repr(thing)
+        return text if len(text) < 500 else f"{len(text)} characters of {text[:50]}"
+    except Exception:
+        return f"<{type(thing).__name__}>"
+
+
+def play(case: Case, folder: str) -> dict[str, Any]:
+    scene = Scene(folder, os.getpid())
+    began = time.monotonic()
+    outcomes = WITHIN.get(case.caller, callers.plain)(partial(run, case, scene))
+    took = time.monotonic() - began
+    return {"outcomes": list(outcomes.items()), "took": took, "wanted": show(ordinary(0))}
+
+
+def main() -> None:
+    sys.modules["stage"] = sys.modules["__main__"]  # nested runs are imported by this name
+    run.__module__ = "stage"
+    cases = {case.id: case for case in CASES}
+    with socket.socket(fileno=int(sys.argv[1])) as line, line.makefile("rw") as judge:
+        for told in judge:
+            name, folder = json.loads(told)
+            judge.write(json.dumps(play(cases[name], folder)) + "\n")
+            judge.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Plays the catalogue. A part of it by default, in one interpreter; all of it, each case alone, in ``make faults``."""
+
+import pytest
+from catalogue import CASES
+from judge import Stage, judge_alone
+
+KNOWN: dict[str, str] = {
+    "raises an error of 20 MB (processes)": "the error's traceback keeps our frames, and so the file of the result",
+    "exhausts its memory (processes)": "the frames of the error keep the memory, so that it cannot be packed",
+    "hangs in C with the lock (processes)": "the signal that asks for the stack ends the hang, as if in time",
+}
+"""Cases that fail today, by id, with the reason."""
+
+
+@pytest.fixture(scope="module")
+def stage():
+    stage = Stage()
+    yield stage
+    assert [] == stage.close()
+
+
+def as_params(cases, *marks):
+    known = [
+        pytest.mark.xfail(strict=True, reason=KNOWN[case.id]) if case.id in KNOWN else None for case in cases
+    ]
+    return [
+        pytest.param(case, id=case.id, marks=[*marks, *filter(None, [fails])])
+        for case, fails in zip(cases, known, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("case", as_params([case for case in CASES if case.core]))
+def test_fault_costs_its_own_task(stage, case):
+    """The bad task has the right outcome, all others have their values and ran once, and nothing is left."""
+    assert [] == stage.judge(case)
+
+
+@pytest.mark.parametrize("case", as_params(CASES, pytest.mark.all))
+def test_fault_in_a_fresh_interpreter(case):
+    """So it is in an interpreter that plays nothing else, which then exits in time."""
+    assert [] == judge_alone(case)
+
+
+def test_catalogue_is_large_and_has_no_doubles():
+    """At least ninety cases, each under a name of its own."""
+    names = [case.id for case in CASES]
+    assert len(names) == len(set(names)) >= 90
+    assert set(KNOWN) <= set(names)
