@@ -209,7 +209,7 @@ def test_marks_survive_pickling_as_themselves():
     ledger = ledger_of(3)
     ledger.fail(0, lost(OSError("gone")))
     ledger.cancel([1], {})
-    copy = pickle.loads(pickle.dumps(ledger.sealed()))
+    copy = pickle.loads(pickle.dumps(ledger.sealed(lambda error: error)))
     assert all(mine is theirs for mine, theirs in zip(ledger.values, copy.values, strict=True))
 
 
@@ -223,7 +223,7 @@ def test_sealing_keeps_tracebacks_as_text():
         ledger.stopped = "run_timeout"
         ledger.cancel([1], {1: lost(error, 2)})
 
-    copy = pickle.loads(pickle.dumps(ledger.sealed()))
+    copy = pickle.loads(pickle.dumps(ledger.sealed(lambda error: error)))
 
     for index in (0, 1):
         assert "in test_sealing_keeps_tracebacks_as_text" in copy.outcome(index).traceback
