@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
+from parallelkit._coroutine_functions import check_plain
 from parallelkit._errors import InputError
 from parallelkit._ledger import UNSET
 from parallelkit._tasks import Own, Task, as_call, call_star, check_tasks, own_options
@@ -43,6 +44,7 @@ class Shape:
 
     ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
     ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
+    ``only_plain``: the executor, where it cannot run coroutine functions.
     """
 
     tasks: bool = False
@@ -52,6 +54,7 @@ class Shape:
     bys: tuple[Callable[[Any], Hashable] | None, ...] = ()
     fn: Callable[..., Any] | None = None
     star: bool = False
+    only_plain: Any = None
 
     @property
     def plain(self) -> bool:
@@ -69,7 +72,10 @@ class Shape:
     def call_of(self, item: Any) -> Any:
         """What the executor is given."""
         if self.tasks:
-            return as_call(item)
+            call = as_call(item)
+            if self.only_plain is not None:
+                check_plain("tasks", call[0], self.only_plain)
+            return call
         if self.fn is None:
             return item
         return (call_star, (self.fn, item), {}) if self.star else (self.fn, (item,), {})
@@ -234,7 +240,7 @@ class Intake:
 
 def replace_form(shape: Shape) -> Shape:
     """The shape of tasks that come in among items of the map form."""
-    return Shape(True, None, True, shape.priority, shape.bys, shape.fn, False)
+    return Shape(True, None, True, shape.priority, shape.bys, shape.fn, False, shape.only_plain)
 
 
 def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:

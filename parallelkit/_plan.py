@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,11 @@ from parallelkit._errors import RunInterrupted
 from parallelkit._events import Observer
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
+from parallelkit._executors._inline import InlinePort
 from parallelkit._executors._width import usable_cpus
+from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
-from parallelkit._intake import Intake, Portion, Shape, check_keys
+from parallelkit._intake import Intake, Portion, check_keys
 from parallelkit._ledger import UNSET, Facts, Ledger, numbered
 from parallelkit._loop import DirectSource, Interrupt, Loop, Source, Window, catch_interrupt
 from parallelkit._lost import cancelled, failure
@@ -27,7 +29,6 @@ from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
 from parallelkit._stream import HandedSource, Outbox, Stream, ledger_of, stepwise
-from parallelkit._tasks import Task
 
 
 @dataclass(slots=True)
@@ -71,6 +72,8 @@ class Plan:
         self.ledger = self._open_ledger(engine)
         port = engine.open(self._job(self.ledger.key))
         interrupt.wake = port.wake
+        if isinstance(port, InlinePort):
+            port.guard = interrupt.user_code
         source = DirectSource(self.intake, self._window(engine), interrupt, self._enter)
         loop = self._loop(self.ledger, self.ledger.key, port, source)
         loop.interrupt = interrupt
@@ -85,7 +88,7 @@ class Plan:
             port.close()
             loop.show()
             loop.bar.close()
-        return self._conclude(loop, interrupted)
+        return self._conclude(loop, interrupted or interrupt.asked)
 
     def _open_ledger(self, engine: Engine) -> Ledger:
         executor = self.options.executor
@@ -112,6 +115,8 @@ class Plan:
         facts.ended_at = time.monotonic()
         facts.cpu_seconds += time.process_time()
         facts.input_seconds = self.intake.seconds
+        if hasattr(loop.port, "measure"):  # an executor that has noted more
+            loop.port.measure(facts)
         results = self._in_order()
         if interrupted:
             raise RunInterrupted(f"interrupted: {results!r}", results)
@@ -239,52 +244,6 @@ class Plan:
             book.keep_settled()
             self.growth = Growth(self.options.then, self.intake, loop, book, enter)
             loop.grow = self.growth
-
-
-def check_form(fn: Any, items: Any, options: Checked) -> None:
-    """Raise TypeError unless it is a function with items, or tasks alone, and the options fit it."""
-    if items is UNSET:
-        if callable(fn):
-            raise TypeError(f"items must be given together with a function, got only {fn!r}")
-    elif isinstance(fn, Mapping):
-        raise TypeError(
-            "items must not be given together with a mapping of tasks, which holds all there is to do"
-        )
-    elif not callable(fn):
-        raise TypeError(f"fn must be callable, got {fn!r}")
-    name, source = ("tasks", fn) if items is UNSET else ("items", items)
-    if not isinstance(source, Iterable):
-        raise TypeError(f"{name} must be iterable, got {source!r}")
-    for option in ("key", "star"):
-        if items is UNSET and getattr(options, option):
-            raise TypeError(
-                f"{option} must not be given together with tasks; it is for a function with items"
-            )
-    if options.key is not None and isinstance(source, Mapping):
-        raise TypeError("key must not be given together with a mapping, whose keys are the keys")
-
-
-def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
-    """How the items of this run become tasks (``fn`` None: they are tasks already)."""
-    gated = bool(options.limits) or options.priority is not None or options.then is not None
-    return Shape(
-        tasks=fn is None,
-        key=options.key,
-        gated=gated or (fn is None and may_have_priorities(source)),
-        priority=options.priority,
-        bys=tuple(limit.by for limit in options.limits),
-        fn=fn if options.then is not None else None,
-        star=options.star,
-    )
-
-
-def may_have_priorities(tasks: Iterable[Any]) -> bool:
-    """Whether a task has a priority of its own; where that cannot be known beforehand, it may."""
-    if isinstance(tasks, Mapping):
-        tasks = tasks.values()
-    elif not isinstance(tasks, Sized):
-        return True
-    return any(isinstance(task, Task) and task.priority is not None for task in tasks)
 
 
 def noted(error: BaseException, done: object) -> BaseException:

@@ -26,6 +26,7 @@ from parallelkit._recall import Recalled
 from parallelkit._retry import RetryPolicy
 from parallelkit._tasks import Own
 from parallelkit._tries import Tries
+from parallelkit._unawaited import holds_coroutine, refuse_coroutines
 
 LEAST_OUTCOMES = 20  # before a share of failures is looked at
 
@@ -176,10 +177,12 @@ class Scheduler:
     def finish(self, events: Iterable[Block | Ended], now: float) -> None:
         """Take in what has ended; afterwards ``stop_reason`` may ask for a stop."""
         for event in events:
-            if isinstance(event, Block):
-                self._succeed(event, now)
-            else:
+            if not isinstance(event, Block):
                 self._lose(event, now)
+            elif holds_coroutine(event):
+                self.finish(refuse_coroutines(event), now)
+            else:
+                self._succeed(event, now)
 
     def _succeed(self, block: Block, now: float) -> None:
         for index in block.indices:

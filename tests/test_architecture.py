@@ -23,6 +23,7 @@ _demo/_claims  _demo/_sources
 _recipes
 _run
 _plan
+_form
 _options  _stream
 _growth
 _loop

@@ -11,9 +11,9 @@ from parallelkit._executors._width import outer_width, usable_cpus
 def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
     """The engine that the option ``executor`` asks for, and whether the run must close it."""
     if executor == "threads":
-        from parallelkit._executors._threads import ThreadEngine
+        from parallelkit._executors._coroutines import CoroutineEngine
 
-        return ThreadEngine(max_workers or default_threads()), True
+        return CoroutineEngine(max_workers or default_threads()), True
     if executor == "processes":
         from parallelkit._executors._processes import ProcessEngine
 

@@ -1,0 +1,71 @@
+"""The two forms of a call, a function with items or tasks alone: whether it is one, and what shape tasks have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sized
+from typing import Any
+
+from parallelkit._coroutine_functions import check_plain
+from parallelkit._intake import Shape
+from parallelkit._ledger import UNSET
+from parallelkit._options import Checked
+from parallelkit._tasks import Task
+
+
+def check_form(fn: Any, items: Any, options: Checked) -> None:
+    """Raise TypeError unless it is a function with items, or tasks alone, and the options fit it."""
+    if items is UNSET:
+        if callable(fn):
+            raise TypeError(f"items must be given together with a function, got only {fn!r}")
+    elif isinstance(fn, Mapping):
+        raise TypeError(
+            "items must not be given together with a mapping of tasks, which holds all there is to do"
+        )
+    elif not callable(fn):
+        raise TypeError(f"fn must be callable, got {fn!r}")
+    name, source = ("tasks", fn) if items is UNSET else ("items", items)
+    if not isinstance(source, Iterable):
+        raise TypeError(f"{name} must be iterable, got {source!r}")
+    for option in ("key", "star"):
+        if items is UNSET and getattr(options, option):
+            raise TypeError(
+                f"{option} must not be given together with tasks; it is for a function with items"
+            )
+    if options.key is not None and isinstance(source, Mapping):
+        raise TypeError("key must not be given together with a mapping, whose keys are the keys")
+    if options.executor != "threads":
+        check_functions(fn, items, options.executor)
+
+
+def check_functions(fn: Any, items: Any, executor: Any) -> None:
+    """Raise TypeError for coroutine functions where none can run; of lazy input each is checked as it is read."""
+    if items is not UNSET:
+        check_plain("fn", fn, executor)
+    elif isinstance(fn, Sized):
+        tasks: Iterable[Any] = fn.values() if isinstance(fn, Mapping) else iter(fn)  # type: ignore[call-overload]  # checked above
+        for task in tasks:
+            check_plain("tasks", task.fn if isinstance(task, Task) else task, executor)
+
+
+def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
+    """How the items of this run become tasks (``fn`` None: they are tasks already)."""
+    gated = bool(options.limits) or options.priority is not None or options.then is not None
+    return Shape(
+        tasks=fn is None,
+        key=options.key,
+        gated=gated or (fn is None and may_have_priorities(source)),
+        priority=options.priority,
+        bys=tuple(limit.by for limit in options.limits),
+        fn=fn if options.then is not None else None,
+        star=options.star,
+        only_plain=None if options.executor == "threads" else options.executor,
+    )
+
+
+def may_have_priorities(tasks: Iterable[Any]) -> bool:
+    """Whether a task has a priority of its own; where that cannot be known beforehand, it may."""
+    if isinstance(tasks, Mapping):
+        tasks = tasks.values()
+    elif not isinstance(tasks, Sized):
+        return True
+    return any(isinstance(task, Task) and task.priority is not None for task in tasks)

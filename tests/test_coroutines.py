@@ -1,0 +1,631 @@
+"""Coroutine functions are tasks like any other in threads: on one event loop, under the same rules."""
+
+import asyncio
+import contextvars
+import functools
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from parallelkit import (
+    ConcurrencyLimit,
+    InputError,
+    RateLimit,
+    Retry,
+    Task,
+    TaskCancelled,
+    TaskExited,
+    TaskFailures,
+    TaskTimeout,
+    ThreadExecutor,
+    first_success,
+    iter_parallel,
+    run_parallel,
+)
+from parallelkit._coroutine_functions import is_coroutine_function
+from parallelkit._executors._contract import Job
+from parallelkit._executors._coroutines import CoroutineEngine
+
+LONG = 3600  # seconds: what takes so long is cancelled
+
+
+async def double(number):
+    await asyncio.sleep(0)
+    return 2 * number
+
+
+async def hang(*_):
+    await asyncio.sleep(LONG)
+
+
+class Meter:
+    """Counts who is inside, and the most that ever were."""
+
+    def __init__(self):
+        self.inside = self.most = 0
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+
+    def __exit__(self, *_):
+        with self.lock:
+            self.inside -= 1
+
+
+# What is a coroutine function
+
+
+class Fetcher:
+    async def fetch(self, item):
+        return item
+
+    async def __call__(self, item):
+        return ("called", item)
+
+
+class Plain:
+    def __call__(self, item):
+        return item
+
+
+@pytest.mark.parametrize(
+    ("fn", "expected"),
+    [
+        (double, True),
+        (functools.partial(double), True),
+        (functools.partial(functools.partial(double), 1), True),
+        (Fetcher().fetch, True),
+        (Fetcher(), True),
+        (AsyncMock(), True),
+        (lambda x: double(x), False),  # noqa: PLW0108  it is the case in question
+        (Plain(), False),
+        (Mock(), False),
+        (Fetcher, False),
+        (len, False),
+        (None, False),
+    ],
+    ids=repr,
+)
+def test_coroutine_functions_are_recognised(fn, expected):
+    """Functions, methods, partials and objects whose call is a coroutine function; nothing else."""
+    assert expected == is_coroutine_function(fn)
+
+
+# Results
+
+
+def test_values_come_by_key():
+    """A coroutine function over items gives what a plain one would."""
+    assert {"A": 2, "B": 4} == run_parallel(double, {"A": 1, "B": 2}).to_dict()
+    assert [0, 2, 4] == run_parallel(double, range(3), timeout=LONG).values()
+
+
+def test_arguments_are_passed_as_to_any_function():
+    """Items unpacked, arguments for all, keywords, partials, methods and objects."""
+
+    async def power(base, exponent, *, offset=0):
+        return base**exponent + offset
+
+    assert [8, 9] == run_parallel(power, [(2, 3), (3, 2)], star=True).values()
+    assert [5, 10] == run_parallel(power, [2, 3], args=(2,), kwargs={"offset": 1}).values()
+    assert [8, 16] == run_parallel(functools.partial(power, 2), [3, 4]).values()
+    assert ["x"] == run_parallel(Fetcher().fetch, ["x"]).values()
+    assert [("called", "x")] == run_parallel(Fetcher(), ["x"]).values()
+
+
+def test_its_own_error_comes_back_untouched():
+    """The same exception object, with a traceback that begins in the user's code."""
+    error = ValueError("no")
+
+    async def fail(_):
+        raise error
+
+    results = run_parallel(fail, [1])
+    assert results.failures[0].error is error
+    assert "fail" == error.__traceback__.tb_frame.f_code.co_name
+    assert "raise error" in results.failures[0].traceback
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_no_coroutine_ends_the_program_or_the_loop(kind):
+    """What is no Exception is a TaskExited with the original as its cause; the others go on."""
+
+    async def leave(item):
+        await asyncio.sleep(0)
+        if item == 1:
+            raise kind("bye")
+        return item
+
+    results = run_parallel(leave, range(3), max_workers=1)
+    assert isinstance(results.failures[1].error, TaskExited)
+    assert isinstance(results.failures[1].error.__cause__, kind)
+    assert {0: 0, 2: 2} == results.successes
+
+
+def test_what_it_leaves_running_cannot_end_the_loop(caplog):
+    """A background task that raises SystemExit is logged; the loop goes on for the others."""
+
+    async def quit_in_background():
+        raise SystemExit(3)
+
+    async def start(item):
+        if item == 0:
+            start.left = asyncio.ensure_future(quit_in_background())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return item
+
+    assert [0, 1] == run_parallel(start, range(2), max_workers=1).values()
+    assert isinstance(start.left.exception(), SystemExit)
+    assert "the loop goes on" in caplog.text
+
+
+def test_each_attempt_has_its_own_copy_of_the_callers_context():
+    """The caller's variables are seen, and what one coroutine sets no other sees."""
+    variable = contextvars.ContextVar("variable", default="none")
+    variable.set("caller")
+
+    async def note(item):
+        before = variable.get()
+        variable.set(item)
+        await asyncio.sleep(0)
+        return before, variable.get()
+
+    assert [("caller", 0), ("caller", 1)] == run_parallel(note, range(2)).values()
+    assert "caller" == variable.get()
+
+
+def test_the_caller_may_be_inside_a_running_loop():
+    """The coroutines have a loop in a thread of their own, so the caller's is none of their business."""
+
+    async def caller():
+        return run_parallel(double, range(3)).values(), threading.current_thread().name
+
+    assert [0, 2, 4] == asyncio.run(caller())[0]
+
+
+def test_a_stream_takes_coroutine_functions_too():
+    """Outcome by outcome, in completion or input order."""
+    assert {0, 2, 4} == {outcome.unwrap() for outcome in iter_parallel(double, range(3))}
+    assert [0, 2, 4] == [outcome.unwrap() for outcome in iter_parallel(double, range(3), order="input")]
+
+
+# Slots
+
+
+def test_no_more_than_max_workers_run_at_a_time():
+    """A slot is free when its coroutine has ended."""
+    meter = Meter()
+
+    async def meet(_):
+        with meter:
+            await asyncio.sleep(0.001)
+
+    run_parallel(meet, range(50), max_workers=7)
+    assert 7 == meter.most
+
+
+@pytest.mark.slow
+def test_ten_thousand_naps_of_a_second_take_less_than_two():
+    """As many coroutines as are asked for wait at the same time; on a busy machine, at the third try."""
+
+    async def nap(item):
+        await asyncio.sleep(1)
+        return item
+
+    def seconds():
+        results = run_parallel(nap, range(10_000), max_workers=10_000)
+        assert list(range(10_000)) == results.values()
+        return results.summary.wall
+
+    assert any(seconds() < 2 for _ in range(3))
+
+
+def test_plain_and_coroutine_functions_share_the_slots():
+    """In one run of both never more than max_workers run, whichever they are."""
+    meter = Meter()
+
+    async def wait(item):
+        with meter:
+            await asyncio.sleep(0.002)
+        return item
+
+    def block(item):
+        with meter:
+            time.sleep(0.002)
+        return -item
+
+    tasks = {n: Task(wait if n % 3 else block, n) for n in range(1, 61)}
+    results = run_parallel(tasks, max_workers=4)
+    assert {n: n if n % 3 else -n for n in range(1, 61)} == results.to_dict()
+    assert 4 == meter.most
+
+
+@pytest.mark.parametrize("coroutines_first", [True, False])
+def test_a_kind_that_comes_late_waits_for_slots(coroutines_first):
+    """Many of one kind, then one of the other: it has its turn, and the bound holds."""
+    meter = Meter()
+
+    async def wait():
+        with meter:
+            await asyncio.sleep(0.001)
+
+    def block():
+        with meter:
+            time.sleep(0.001)
+
+    many, one = (wait, block) if coroutines_first else (block, wait)
+    assert 41 == len(run_parallel([*[many] * 40, one], max_workers=3).values())
+    assert 3 == meter.most
+
+
+def test_limits_and_priorities_hold_for_both_kinds():
+    """A cap of one over plain and coroutine functions; the larger priority runs first."""
+    meter, order = Meter(), []
+
+    async def wait(item):
+        with meter:
+            order.append(item)
+            await asyncio.sleep(0)
+
+    def block(item):
+        with meter:
+            order.append(item)
+
+    tasks = [Task(wait if n % 2 else block, n, priority=n) for n in range(10)]
+    run_parallel(tasks, limits=ConcurrencyLimit(1), max_workers=4)
+    assert 1 == meter.most
+    assert list(range(9, -1, -1)) == order
+
+
+def test_a_rate_holds_for_coroutines():
+    """Never more than two starts in any window of 50 ms."""
+    starts = []
+
+    async def start(_):
+        starts.append(time.monotonic())
+
+    run_parallel(start, range(8), limits=RateLimit(2, per=0.05))
+    assert min(later - first for first, later in zip(starts, starts[2:], strict=False)) >= 0.05
+
+
+def test_then_may_make_coroutine_tasks():
+    """New tasks of either kind join the run."""
+
+    def grow(outcome):
+        return [Task(double, outcome.value, key="child")] if outcome.key == 0 else ()
+
+    assert {0: 3, "child": 6} == run_parallel(abs, [-3], then=grow).to_dict()
+    assert {0: 6, "child": 12} == run_parallel(double, [3], then=grow).to_dict()
+
+
+# Timeouts, retries, stops
+
+
+def test_a_coroutine_past_its_timeout_is_cancelled():
+    """Its clean-up runs, its outcome is TaskTimeout, and the cause shows where it stood."""
+    cleaned = []
+
+    async def slow(item):
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            cleaned.append(item)
+
+    results = run_parallel(slow, ["a"], timeout=0.01)
+    failure = results.failures[0]
+    assert isinstance(failure.error, TaskTimeout)
+    assert "ran longer than its timeout of 0.01 s; it was cancelled" in str(failure.error)
+    assert isinstance(failure.error.__cause__, asyncio.CancelledError)
+    assert "await asyncio.sleep(LONG)" in failure.traceback
+    assert ["a"] == cleaned
+    assert failure.stack is None
+
+
+def test_a_timeout_frees_the_slot():
+    """With one worker, what comes after a cancelled coroutine runs."""
+
+    async def maybe(item):
+        await asyncio.sleep(LONG if item == 0 else 0)
+        return item
+
+    results = run_parallel(maybe, range(3), timeout=0.2, max_workers=1)
+    assert {1: 1, 2: 2} == results.successes
+
+
+def test_the_timeout_counts_from_the_start_not_from_the_queue():
+    """Twenty naps of 30 ms, one at a time, all end within a timeout of 500 ms each."""
+
+    async def nap(_):
+        await asyncio.sleep(0.03)
+
+    assert not run_parallel(nap, range(20), max_workers=1, timeout=0.5).failures
+
+
+def test_own_timeouts_hold_beside_those_of_the_run():
+    """The shorter one strikes first, although it began last."""
+    tasks = {"long": Task(hang, timeout=0.3), "short": Task(hang, timeout=0.01)}
+    failures = run_parallel(tasks, order="completion").failures
+    assert ["short", "long"] == list(failures)
+
+
+def test_what_an_error_in_the_clean_up_says_is_the_cause():
+    """A coroutine that fails while it is cancelled is overdue all the same."""
+
+    async def trip(_):
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            raise ValueError("in the clean-up")
+
+    error = run_parallel(trip, [1], timeout=0.01).failures[0].error
+    assert isinstance(error, TaskTimeout)
+    assert "in the clean-up" == str(error.__cause__)
+
+
+def test_retries_are_those_of_any_task():
+    """A coroutine that fails, or is cancelled at its timeout, is tried again."""
+    tries = Counter()
+
+    async def third_time(item):
+        tries[item] += 1
+        if tries[item] == 1:
+            raise ConnectionError
+        if tries[item] == 2:
+            await asyncio.sleep(LONG)
+        return item
+
+    results = run_parallel(third_time, "ab", timeout=0.2, retries=Retry(2, delay=0))
+    assert {0: "a", 1: "b"} == results.successes
+    assert [3, 3] == [outcome.attempts for outcome in results.outcomes.values()]
+
+
+def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
+    """Its failure says so and shows its stack; its slot is refilled; the run's end leaves nothing behind."""
+
+    async def stubborn(item):
+        while item == 0:
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                pass
+        return item
+
+    results = run_parallel(stubborn, range(3), timeout=0.2, max_workers=1)
+    failure = results.failures[0]
+    assert "did not end within 0.1 s of that, and was abandoned" in str(failure.error)
+    assert "await asyncio.sleep(LONG)" in failure.stack
+    assert {1: 1, 2: 2} == results.successes
+    assert "did not end when it was cancelled" in caplog.text
+    assert "stubborn" in caplog.text
+
+
+def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
+    """When all that runs swallows its cancellation, the rest is cancelled: it never waits for ever."""
+
+    async def stubborn(_):
+        while True:
+            try:
+                await asyncio.sleep(LONG)
+            except asyncio.CancelledError:
+                pass
+
+    results = run_parallel(stubborn, range(5), timeout=0.01, max_workers=1)
+    assert "every slot is lost: 2 attempts overran their timeout" in results.stopped
+    assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
+
+
+@pytest.mark.abandons(1)
+def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
+    """Who waits for it in vain is told by whom; what had not begun runs on a new loop."""
+    release = threading.Event()
+
+    async def maybe(item):
+        if item == "wait":
+            await asyncio.sleep(0.1)
+        elif item == "block":
+            await asyncio.sleep(0)  # so that the other has begun
+            release.wait(30)
+        return item
+
+    items = ["wait", "block", "late", "later"]
+    try:
+        results = run_parallel(maybe, items, key=str, timeout=0.3, max_workers=2)
+    finally:
+        release.set()
+    assert {"late": "late", "later": "later"} == results.successes
+    assert "it blocked the event loop, so it could not be cancelled" in str(results.failures["block"].error)
+    assert "task 'block' blocked the event loop" in str(results.failures["wait"].error)
+    assert "release.wait(30)" in results.failures["block"].stack
+
+
+def test_a_run_timeout_cancels_what_runs():
+    """The coroutine's clean-up runs before the call returns."""
+    cleaned = []
+
+    async def slow(item):
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            cleaned.append(item)
+
+    results = run_parallel(slow, range(3), max_workers=2, run_timeout=0.05)
+    assert [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
+    assert [0, 1] == sorted(cleaned)
+
+
+def test_the_first_success_cancels_the_others():
+    """The losers do not go on."""
+    ended = []
+
+    async def lose():
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def win():
+        await asyncio.sleep(0.01)
+        return "won"
+
+    assert "won" == first_success([lose, win, lose]).value
+    assert ["cancelled"] * 2 == ended
+
+
+def test_closing_a_stream_cancels_what_runs():
+    """Nothing is waited for, and no loop is left."""
+
+    async def maybe(item):
+        await asyncio.sleep(LONG if item else 0)
+        return item
+
+    stream = iter_parallel(maybe, range(3))
+    assert 0 == next(stream).unwrap()
+    stream.close()
+
+
+# Misuse
+
+
+@pytest.mark.parametrize("executor", ["processes", "inline"])
+def test_another_executor_refuses_coroutine_functions(executor):
+    """At the call, with the function's name and what to pass."""
+    with pytest.raises(
+        TypeError, match=rf"under executor='{executor}', got <function double .*executor='threads'"
+    ):
+        run_parallel(double, [1], executor=executor)
+    with pytest.raises(TypeError, match="tasks must not be a coroutine function"):
+        run_parallel({"a": Task(double, 1)}, executor=executor)
+    with pytest.raises(TypeError, match="tasks must not be a coroutine function"):
+        run_parallel([abs, double], executor=executor)
+
+
+def test_an_executor_object_refuses_coroutine_functions():
+    """It has no event loop; the message names its type."""
+    with ThreadExecutor(1) as executor, pytest.raises(TypeError, match="under executor=ThreadExecutor"):
+        run_parallel(double, [1], executor=executor)
+
+
+def test_another_executor_refuses_coroutine_functions_as_they_are_read():
+    """From lazy input, and from ``then``: what had been read is run."""
+    with pytest.raises(InputError, match="must not be a coroutine function") as caught:
+        run_parallel((task for task in [Task(abs, -1), double]), executor="inline")
+    assert {0: 1} == caught.value.results.successes
+    with pytest.raises(InputError, match="must not be a coroutine function"):
+        run_parallel(abs, [-1], executor="inline", then=lambda outcome: [Task(double, 1)])
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_plain_function_that_returns_a_coroutine_has_failed(executor):
+    """Its failure says what to pass, it is not tried again, and Python does not warn."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        results = run_parallel(lambda n: double(n) if n else n, range(3), executor=executor, retries=3)
+    assert {0: 0} == results.successes
+    failure = results.failures[1]
+    assert "returned a coroutine (double) that nobody awaits; pass the coroutine function" in str(
+        failure.error
+    )
+    assert 1 == failure.attempts
+    assert [] == caught
+
+
+def test_a_coroutine_function_that_returns_a_coroutine_has_failed_too():
+    """Awaited once, it gives another coroutine, which is no value."""
+
+    async def nested(number):
+        return double(number)
+
+    with pytest.raises(TaskFailures):
+        run_parallel(nested, [1]).values()
+
+
+def test_a_submitted_call_may_return_a_coroutine():
+    """The executors keep to the letter of concurrent.futures, where a coroutine is a value."""
+    with ThreadExecutor(1) as executor:
+        made = executor.submit(double, 2).result()
+    assert 4 == asyncio.run(made)
+
+
+# What is left, and what is noted
+
+
+def test_async_generators_and_background_tasks_end_with_the_run():
+    """As asyncio.run would end them."""
+    ended = []
+
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            ended.append("generator")
+
+    async def tick():
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            ended.append("background")
+
+    async def start(_):
+        start.kept = numbers(), asyncio.ensure_future(tick())
+        await asyncio.sleep(0)
+        return await anext(start.kept[0])
+
+    assert [1] == run_parallel(start, [0]).values()
+    assert ["background", "generator"] == sorted(ended)
+    del start.kept
+
+
+def test_threads_that_coroutines_start_end_with_the_run():
+    """asyncio.to_thread works, and leaves no thread."""
+
+    async def elsewhere(item):
+        return await asyncio.to_thread(abs, item)
+
+    assert [1, 2] == run_parallel(elsewhere, [-1, -2]).values()
+
+
+def test_the_report_is_told_who_blocked_the_loop():
+    """A step of 80 ms in one task keeps the others waiting that long; short steps are nothing to speak of."""
+
+    async def maybe(item):
+        await asyncio.sleep(0)
+        if item == 2:
+            time.sleep(0.08)  # noqa: ASYNC251  the mistake in question
+
+    facts = run_parallel(maybe, range(4))._ledger.facts
+    assert 2 == facts.longest_step_of
+    assert 0.08 <= facts.longest_step <= facts.blocked_seconds
+    assert -1 == run_parallel(double, range(4))._ledger.facts.longest_step_of
+
+
+def test_an_engine_that_saw_no_coroutine_has_no_loop():
+    """Plain functions run on threads as ever, and asyncio is not imported for them."""
+    code = (
+        "import sys; from parallelkit import run_parallel; run_parallel(abs, [1]); run_parallel([dict]);"
+        "print('asyncio' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "False" == done.stdout.strip()
+
+
+def test_a_port_is_closed_twice_without_harm():
+    """close() is idempotent, also where nothing has begun."""
+    engine = CoroutineEngine(2)
+    port = engine.open(Job(hang))
+    port.start([(0, 1, 5, None)])
+    port.close()
+    port.close()
+    engine.close()
+    engine.close()
+    assert [] == port.wait(0.0)
