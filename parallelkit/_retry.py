@@ -96,14 +96,27 @@ class TenacityPolicy:
     def __init__(self, retrying: Any) -> None:
         self._retrying = retrying
 
+    def refusal(self, number: int, value: Any) -> Exception | None:
+        """The RetryError that stands for a value which ``retry`` does not accept; None for a good one."""
+        from tenacity import RetryCallState, RetryError
+
+        state = RetryCallState(self._retrying, None, (), {})
+        state.attempt_number = number
+        state.set_result(value)
+        assert state.outcome is not None, "just set"
+        return RetryError(state.outcome) if self._retrying.retry(state) else None
+
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
         """As tenacity itself would decide after ``number`` failed attempts."""
-        from tenacity import RetryCallState
+        from tenacity import RetryCallState, RetryError
 
         state = RetryCallState(self._retrying, None, (), {})
         state.start_time = time.monotonic() - elapsed
         state.attempt_number = number
-        state.set_exception((type(error), error, error.__traceback__))
+        if isinstance(error, RetryError) and not error.last_attempt.failed:
+            state.set_result(error.last_attempt.result())
+        else:
+            state.set_exception((type(error), error, error.__traceback__))
         if not self._retrying.retry(state):
             return None
         state.upcoming_sleep = self._retrying.wait(state) if self._retrying.wait else 0.0

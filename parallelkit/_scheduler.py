@@ -141,7 +141,7 @@ class Scheduler:
             for index, trait in zip(range(first, end), traits, strict=True):
                 self._gated.describe(index, *trait)
         if own or known:
-            self._tries.own.update((first + offset, options) for offset, options in (own or {}).items())
+            self._tries.adopt({first + offset: options for offset, options in (own or {}).items()})
             self._ready.push(self._ticket(index) for index in range(first, end) if index - first not in known)
         else:
             self._ready.push(zip(range(first, end), repeat(1), items, repeat(self._timeout)))
@@ -185,6 +185,10 @@ class Scheduler:
                 self._succeed(event, now)
 
     def _succeed(self, block: Block, now: float) -> None:
+        if self._tries.choosy:
+            block = self._accepted(block, now)
+            if not block.indices:
+                return
         for index in block.indices:
             del self._items[index]
         if self._tries:
@@ -202,6 +206,18 @@ class Scheduler:
         if self.news is not None:
             self.news.append(block)
         self._book.succeed(*block)
+
+    def _accepted(self, block: Block, now: float) -> Block:
+        """The part of a block whose values their policies accept; the rest are failed attempts."""
+        good = []
+        for row in zip(*block, strict=True):
+            index, value, started, ended, worker = row
+            refusal = self._tries.refusal(index, value)
+            if refusal is None:
+                good.append(row)
+            else:
+                self._lose(Ended(index, refusal, "", started, ended, worker), now)
+        return Block(*zip(*good, strict=True)) if good else Block((), (), (), (), ())
 
     def take_news(self) -> list[News]:
         """What has ended since the last call."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Ended
 from parallelkit._lost import Lost, describe
-from parallelkit._retry import Retry, RetryPolicy
+from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy
 from parallelkit._tasks import Own
 from parallelkit._told import LONGEST, did_not_run, retry_after
 
@@ -39,6 +40,7 @@ class Tries:
         self.own: dict[int, Own] = {}
         self.last: dict[int, Lost] = {}
         self.retried = 0
+        self.choosy = is_choosy(policy)  # whether values are looked at too
         self._first_start: dict[int, float] = {}
         self._policy = policy
         self._label = label
@@ -47,6 +49,16 @@ class Tries:
     def __bool__(self) -> bool:
         """Whether there is anything to know of any task."""
         return bool(self.last or self.own)
+
+    def adopt(self, own: Mapping[int, Own]) -> None:
+        """These tasks bring options of their own."""
+        self.own.update(own)
+        self.choosy = self.choosy or any(is_choosy(options.policy) for options in own.values())
+
+    def refusal(self, index: int, value: Any) -> Exception | None:
+        """The error that stands for a value which the task's policy does not accept, if it does not."""
+        policy = self._policy_of(index)
+        return policy.refusal(self.made(index) + 1, value) if isinstance(policy, TenacityPolicy) else None
 
     def made(self, index: int) -> int:
         """How many attempts of a task have failed."""
@@ -119,6 +131,11 @@ class Tries:
     def _of(self, index: int) -> str:
         policy = self._policy_of(index)
         return f" of {policy.retries + 1}" if isinstance(policy, Retry) else " of 1" if policy is None else ""
+
+
+def is_choosy(policy: RetryPolicy | None) -> bool:
+    """Whether a policy may refuse a value."""
+    return isinstance(policy, TenacityPolicy)
 
 
 def as_exception(error: BaseException) -> Exception:

@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import tenacity
+from fakes import Done, FakeRun, Script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,3 +265,22 @@ def test_tenacity_has_no_budget():
     """What only a ``Retry`` knows does not bind a ``Retrying``."""
     policy = tenacious()
     assert (None, None) == (policy.budget, policy.max_time)
+
+
+def test_tenacity_may_refuse_a_value():
+    """``retry_if_result`` tries a value again; where it stays, the failure is tenacity's RetryError."""
+    policy = as_policy(
+        tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda value: value is None),
+            stop=tenacity.stop_after_attempt(3),
+            wait=tenacity.wait_fixed(2),
+        )
+    )
+    script = Script({"a": [Done(None), Done(7)], "b": [Done(None), Done(None), Done(None)]})
+    run = FakeRun(script, ["a", "b", "c"], policy=policy).drive()
+
+    good, refused, plain = run.outcomes
+    assert (7, 2) == (good.value, good.attempts)
+    assert ("c", 1) == (plain.value, plain.attempts)
+    assert isinstance(refused.error, tenacity.RetryError)
+    assert (3, 4.0) == (refused.attempts, run.clock())
