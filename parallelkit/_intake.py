@@ -102,7 +102,10 @@ class Intake:
     Sized input that has keys is keyed and checked here, at the door; all else as it is read.
     """
 
-    def __init__(self, source: Iterable[Any], shape: Shape) -> None:
+    def __init__(
+        self, source: Iterable[Any], shape: Shape, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self.error: InputError | None = None
         self.exhausted = False
         self.read_so_far = 0
@@ -139,11 +142,11 @@ class Intake:
         """
         if self.exhausted:
             return None
-        began = time.monotonic()
+        began = self._clock()
         try:
             return self._read(limit)
         finally:
-            self.seconds += time.monotonic() - began
+            self.seconds += self._clock() - began
 
     def _read(self, limit: int) -> Portion | None:
         items = self._take(limit)
@@ -162,11 +165,11 @@ class Intake:
             self.exhausted = len(items) < limit
             return items
         items = []
-        end = time.monotonic() + PORTION
+        end = self._clock() + PORTION
         try:
             for item in islice(self._iterator, limit):
                 items.append(item)
-                if time.monotonic() >= end:
+                if self._clock() >= end:
                     return items
             self.exhausted = len(items) < limit
         except Exception as error:

@@ -29,6 +29,7 @@ from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
 from parallelkit._stream import HandedSource, Outbox, Stream, ledger_of, stepwise
+from parallelkit._world import World, the_world
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Plan:
     options: Checked
     fn: Callable[..., Any] | None
     intake: Intake
+    world: World
     growth: Growth | None = None
     ledger: Ledger = field(default_factory=Ledger)
 
@@ -50,10 +52,12 @@ class Plan:
         tasks = items is UNSET
         source = fn if tasks else items
         check_form(fn, items, checked)
-        intake = Intake(source, shape_of(checked, None if tasks else fn, source))
+        world = the_world.get()
+        intake = Intake(source, shape_of(checked, None if tasks else fn, source), world.now)
         if checked.order == "key" and intake.keys is not None:
             check_keys(numbered(intake.keys, 0))
-        return cls(checked, None if tasks or checked.then is not None else fn, intake)
+        own_fn = None if tasks or checked.then is not None else fn
+        return cls(world.stage(checked), own_fn, intake, world)
 
     # Collected runs.
 
@@ -93,8 +97,11 @@ class Plan:
     def _open_ledger(self, engine: Engine) -> Ledger:
         executor = self.options.executor
         name = executor if isinstance(executor, str) else type(executor).__name__
-        facts = Facts(name, engine.max_workers, time.monotonic(), cpus=usable_cpus())
-        facts.timeout, facts.timeouts_enforced = self.options.timeout, executor != "inline"
+        facts = Facts(name, engine.max_workers, self.world.now(), cpus=usable_cpus())
+        facts.timeout, facts.timeouts_enforced = (
+            self.options.timeout,
+            executor != "inline" or self.world.staged,
+        )
         facts.limits = tuple(map(repr, self.options.limits))
         facts.cpu_seconds = -time.process_time()
         completion = array("q") if self.options.order == "completion" else None
@@ -105,14 +112,14 @@ class Plan:
         if portion.parent is not None:
             indices = range(len(self.ledger), len(self.ledger) + len(portion.items))
             self.ledger.parents.update(dict.fromkeys(indices, portion.parent))
-        self.ledger.admit(portion.keys, len(portion.items), time.monotonic())
+        self.ledger.admit(portion.keys, len(portion.items), self.world.now())
 
     def _conclude(self, loop: Loop, interrupted: bool) -> Results[Any, Any]:
         """The results, or the error that carries them."""
         if loop.scheduler.stopped is not None:
             self._cancel_rest()
         facts = self.ledger.facts
-        facts.ended_at = time.monotonic()
+        facts.ended_at = self.world.now()
         facts.cpu_seconds += time.process_time()
         facts.input_seconds = self.intake.seconds
         if hasattr(loop.port, "measure"):  # an executor that has noted more
@@ -141,7 +148,7 @@ class Plan:
         unread, first = self._unread(), len(self.ledger)
         if unread:
             keys = None if self.intake.keys is None else self._unread_keys()
-            self.ledger.admit(keys, len(unread), time.monotonic())
+            self.ledger.admit(keys, len(unread), self.world.now())
             self.ledger.cancel(range(first, first + len(unread)), {})
         self.intake.close()
 
@@ -163,7 +170,7 @@ class Plan:
         return self._stream(*open_engine(self.options.executor, self.options.max_workers))
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
-        outbox = Outbox(time.monotonic(), self.options.order == "input")
+        outbox = Outbox(self.world.now, self.options.order == "input")
         port = engine.open(self._job(outbox.key))
         source, window = HandedSource(outbox), self._window(engine)
         loop = self._loop(outbox, outbox.key, port, source)
@@ -178,7 +185,7 @@ class Plan:
             yield from self._last_of(loop)
         except KeyboardInterrupt:
             stream.close("interrupted (Ctrl-C)")
-            results = Results[Any, Any](ledger_of(stream.rest(), time.monotonic()))
+            results = Results[Any, Any](ledger_of(stream.rest(), self.world.now()))
             raise RunInterrupted(f"interrupted; not yet yielded: {results!r}", results) from None
         finally:
             stream.close("the stream was closed")
@@ -210,7 +217,7 @@ class Plan:
         return Job(self.fn, options.args, options.kwargs, star, exact, lambda index: label(key(index)))
 
     def _loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
-        options, now = self.options, time.monotonic()
+        options, now = self.options, self.world.now()
         scheduler = Scheduler(
             book,
             label=lambda index: label(key(index)),
@@ -222,7 +229,7 @@ class Plan:
             max_failures=options.max_failures,
             gated=Gated(options.limits) if self.intake.shape.gated else None,
         )
-        loop = Loop(scheduler, port, source, time.monotonic, open_bar(options.progress), self._total)
+        loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         if options.on_event is not None:
             scheduler.news = []
             loop.observer = Observer(options.on_event, key, now)

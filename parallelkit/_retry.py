@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeAlias
 
+from parallelkit._world import the_world
+
 On: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
 
 
@@ -76,7 +78,7 @@ class Retry:
             ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
         except OverflowError:
             ceiling = self.max_delay if self.delay else 0.0
-        delay = random.uniform(0.0, ceiling)
+        delay = ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
         if self.max_time is not None and elapsed + delay > self.max_time:
             return None
         return delay

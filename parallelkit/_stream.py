@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from parallelkit._executors._gate import Gate
@@ -26,11 +26,12 @@ SLOW = 0.001  # an input that takes longer than this for an item is not read whi
 class Outbox:
     """A book whose outcomes leave as soon as their turn comes; it holds none that has been yielded."""
 
-    def __init__(self, began_at: float, in_order: bool) -> None:
+    def __init__(self, clock: Callable[[], float], in_order: bool) -> None:
         self.ready: deque[Outcome[Any, Any]] = deque()
         self.gate = Gate()
         self.stopped: str | None = None
-        self._began = began_at
+        self._clock = clock
+        self._began = clock()
         self._in_order = in_order
         self._next = 0
         self._early: dict[int, Outcome[Any, Any]] = {}
@@ -53,7 +54,7 @@ class Outbox:
         if portion.parent is not None:
             indices = range(self._admitted, self._admitted + len(portion.items))
             self._parents.update(dict.fromkeys(indices, portion.parent))
-        self.admit(portion.keys, len(portion.items), time.monotonic())
+        self.admit(portion.keys, len(portion.items), self._clock())
 
     def keep_settled(self) -> None:
         """From now on, have what is settled at hand for ``then``."""

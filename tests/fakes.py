@@ -1,6 +1,6 @@
 """A clock that is moved by hand and an executor that follows a script: hours of a run in a millisecond.
 
-``FakeClock`` stands still until it is moved. ``FakeExecutor`` keeps the contract of
+``FakeClock`` (``parallelkit/testing.py``) stands still until it is moved. ``FakeExecutor`` keeps the contract of
 ``parallelkit/_executors/_contract.py`` on such a clock: a task says by what it returns how its attempt
 goes (``Done``, ``Fail``, ``Hang``, ``Die``), and ``wait`` blocks nobody but jumps to the next event. A
 ``wait`` that would never return is an error. ``FakeRun`` joins both to the real scheduler and loop.
@@ -12,7 +12,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -27,59 +26,7 @@ from parallelkit._outcomes import Outcome
 from parallelkit._ready import Gated
 from parallelkit._results import Results
 from parallelkit._scheduler import Scheduler
-
-
-class FakeClock:
-    """Stands where ``time.monotonic`` stands, and moves only when it is told to.
-
-    Call it for the instant. ``advance`` moves it by seconds, ``jump`` to an instant; both do what was
-    asked for by ``call_at`` on the way, each at its own instant. It never goes back.
-
-    >>> clock = FakeClock()
-    >>> clock.call_at(2, lambda: print("it is", clock()))
-    >>> clock.advance(5)
-    it is 2.0
-    >>> clock()
-    5.0
-
-    Not for use by several threads at once.
-    """
-
-    def __init__(self, now: float = 0.0) -> None:
-        self._now = float(now)
-        self._calls: list[tuple[float, int, Callable[[], object]]] = []
-        self._numbers = (
-            count()
-        )  # calls at the same instant are made in the order in which they were asked for
-
-    def __call__(self) -> float:
-        return self._now
-
-    def __repr__(self) -> str:
-        return f"FakeClock({self._now:g})"
-
-    def advance(self, seconds: float) -> None:
-        """Move on by so many seconds; ValueError for fewer than none."""
-        self.jump(self._now + seconds)
-
-    def jump(self, instant: float) -> None:
-        """Move on to an instant; ValueError for one that is past."""
-        if not instant >= self._now:
-            raise ValueError(f"instant must not be before {self._now:g}, got {instant!r}")
-        while self._calls and self._calls[0][0] <= instant:
-            at, _, call = heappop(self._calls)
-            self._now = max(self._now, at)
-            call()
-        self._now = max(self._now, instant)  # a call may have moved the clock further
-
-    def call_at(self, instant: float, call: Callable[[], object]) -> None:
-        """Have something done when the clock comes to an instant; at the next move, if that is past."""
-        heappush(self._calls, (float(instant), next(self._numbers), call))
-
-    def next_call_at(self) -> float | None:
-        """The instant of the next call that was asked for, or None."""
-        return self._calls[0][0] if self._calls else None
-
+from parallelkit.testing import FakeClock
 
 # How an attempt goes: what a task returns to a FakeExecutor. Anything else is Done at once.
 

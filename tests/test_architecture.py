@@ -66,7 +66,7 @@ _retry  _told
 _ledger
 _lost
 _outcomes
-_died  _coroutine_functions
+_died  _coroutine_functions  _world
 _errors
 """
 

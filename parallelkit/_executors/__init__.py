@@ -6,6 +6,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Engine
 from parallelkit._executors._width import outer_width, usable_cpus
+from parallelkit._world import the_world
 
 
 def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
@@ -21,7 +22,7 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
     if executor == "inline":
         from parallelkit._executors._inline import InlineEngine
 
-        return InlineEngine(), True
+        return InlineEngine(the_world.get()), True
     engine = getattr(executor, "_engine", None)
     if engine is not None:
         if max_workers is not None:

@@ -1,0 +1,122 @@
+"""Aids for testing code that calls ``run_parallel``: ``inline_runs``, and the ``FakeClock`` of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from heapq import heappop, heappush
+from itertools import count
+
+from parallelkit._limits import Limit, RateLimit
+from parallelkit._options import Checked
+from parallelkit._world import World, the_world
+
+__all__ = ["FakeClock", "inline_runs"]
+
+
+class FakeClock:
+    """Stands where ``time.monotonic`` stands, and moves only when it is told to.
+
+    Call it for the instant, in seconds. ``advance`` moves it by seconds, ``jump`` to an instant; both
+    do what was asked for by ``call_at`` on the way, each at its own instant. It never goes back.
+
+    >>> clock = FakeClock()
+    >>> clock.call_at(2, lambda: print("it is", clock()))
+    >>> clock.advance(5)
+    it is 2.0
+    >>> clock()
+    5.0
+
+    Not for use by several threads at once.
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = float(now)
+        self._calls: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = (
+            count()
+        )  # calls at the same instant are made in the order in which they were asked for
+
+    def __call__(self) -> float:
+        return self._now
+
+    def __repr__(self) -> str:
+        return f"FakeClock({self._now:g})"
+
+    def advance(self, seconds: float) -> None:
+        """Move on by so many seconds; ValueError for fewer than none."""
+        self.jump(self._now + seconds)
+
+    def jump(self, instant: float) -> None:
+        """Move on to an instant; ValueError for one that is past."""
+        if not instant >= self._now:
+            raise ValueError(f"instant must not be before {self._now:g}, got {instant!r}")
+        while self._calls and self._calls[0][0] <= instant:
+            at, _, call = heappop(self._calls)
+            self._now = max(self._now, at)
+            call()
+        self._now = max(self._now, instant)  # a call may have moved the clock further
+
+    def call_at(self, instant: float, call: Callable[[], object]) -> None:
+        """Have something done when the clock comes to an instant; at the next move, if that is past."""
+        heappush(self._calls, (float(instant), next(self._numbers), call))
+
+    def next_call_at(self) -> float | None:
+        """The instant of the next call that was asked for, or None."""
+        return self._calls[0][0] if self._calls else None
+
+
+@contextmanager
+def inline_runs(clock: FakeClock | None = None) -> Iterator[FakeClock]:
+    """Make every run that is begun in this block inline and deterministic; it gives the runs' clock.
+
+    ``run_parallel``, ``iter_parallel``, ``map_reduce``, ``first_success`` and ``http.fetch`` then run
+    their tasks one after another in the calling thread, in input order (or by ``priority``),
+    whatever ``executor`` and ``max_workers`` say. No thread or process is started, an executor that
+    was given is not touched, and a breakpoint or a mock is hit as in a plain loop.
+
+    Time is the clock's (default: a new one at 0), which only waiting moves: backoffs, Retry-After,
+    rate limits and ``run_timeout`` come to pass at once, in a day as in a second. A backoff lasts
+    its whole delay, without the random part. A task that takes time says so by
+    ``clock.advance(seconds)``; one that takes more than its ``timeout`` so is a ``TaskTimeout``.
+    A ``RateLimit`` starts the block with no memory, and takes none along out of it.
+
+    >>> from parallelkit import Retry, run_parallel
+    >>> def refuse(item):
+    ...     raise ConnectionError("down")
+    >>> with inline_runs() as clock:
+    ...     results = run_parallel(
+    ...         refuse, ["a"], executor="processes", retries=Retry(3, delay=60, max_delay=300)
+    ...     )
+    >>> results.outcomes[0].attempts, clock()
+    (4, 420.0)
+
+    It holds for the code that the block calls (a context variable): not for threads that this code
+    starts by itself, nor for the ``submit`` and ``map`` of an executor. Tasks that wait for one
+    another cannot run so. It can decorate a function, too.
+    """
+    clock = FakeClock() if clock is None else clock
+    world = World(clock, clock.advance, _Stage(), staged=True)
+    token = the_world.set(world)
+    try:
+        yield clock
+    finally:
+        the_world.reset(token)
+
+
+class _Stage:
+    """Plays runs inline, under limits of the block's own: of the real ones it neither knows nor leaves a start."""
+
+    def __init__(self) -> None:
+        self._limits: dict[Limit, Limit] = {}
+
+    def __call__(self, options: Checked) -> Checked:
+        limits = tuple(map(self._own, options.limits))
+        return replace(options, executor="inline", max_workers=None, limits=limits)
+
+    def _own(self, limit: Limit) -> Limit:
+        if not isinstance(limit, RateLimit):
+            return limit
+        fresh = RateLimit(limit.calls, limit.per, by=limit.by, smooth=limit.smooth)
+        return self._limits.setdefault(limit, fresh)

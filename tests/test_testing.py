@@ -1,0 +1,273 @@
+"""What ``parallelkit.testing`` promises to the tests of others."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from parallelkit import (
+    ConcurrencyLimit,
+    RateLimit,
+    Retry,
+    TaskFailures,
+    TaskTimeout,
+    ThreadExecutor,
+    first_success,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
+from parallelkit.testing import FakeClock, inline_runs
+
+
+def where(item):
+    return threading.get_ident()
+
+
+HERE = threading.get_ident()
+
+
+# Inline
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"executor": "threads"}, {"executor": "processes"}, {"max_workers": 9}]
+)
+def test_every_run_is_in_the_calling_thread(options):
+    """Whatever executor and width are asked for, the tasks run here, and the results say so."""
+    with inline_runs():
+        results = run_parallel(where, range(3), **options)
+    assert [HERE] * 3 == results.values()
+    assert {"inline"} == {outcome.worker for outcome in results.outcomes.values()}
+
+
+def test_no_thread_and_no_process_is_started(monkeypatch):
+    """Not even a stream starts a thread."""
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail(f"{thread} was started"))
+    with inline_runs():
+        assert [HERE] == [outcome.unwrap() for outcome in iter_parallel(where, [1], executor="processes")]
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ThreadPoolExecutor])
+def test_an_executor_that_is_given_is_not_touched(make):
+    """One that is shut down, which would refuse any work, does as well as another."""
+    executor = make(2)
+    executor.shutdown()
+    with inline_runs():
+        assert [HERE] == run_parallel(where, [1], executor=executor).values()
+
+
+def test_every_form_of_a_run_is_inline():
+    """Streams, folds, races, and runs within runs."""
+
+    def nested(item):
+        return run_parallel(where, [item], executor="processes").values()
+
+    with inline_runs():
+        assert [HERE] == [outcome.value for outcome in iter_parallel(where, [1])]
+        assert {HERE} == map_reduce(where, [1, 2], lambda seen, ident: seen | {ident}, initial=set())
+        assert HERE == first_success({"a": threading.get_ident, "b": threading.get_ident}).value
+        assert [[HERE]] == run_parallel(nested, [1]).values()
+
+
+def test_the_race_is_won_by_the_first_in_input_order():
+    """What the first to succeed leaves behind never starts."""
+    calls = []
+
+    def racer(name, works):
+        calls.append(name)
+        return name if works else 1 / 0
+
+    with inline_runs():
+        won = first_success([lambda: racer("a", False), lambda: racer("b", True), lambda: racer("c", True)])
+    assert ("b", ["a", "b"]) == (won.value, calls)
+
+
+def test_tasks_run_in_input_order_or_by_priority():
+    """The order of execution is the same each time."""
+    calls = []
+    with inline_runs():
+        run_parallel(calls.append, range(100))
+        assert list(range(100)) == calls
+        calls.clear()
+        run_parallel(calls.append, [1, 3, 2], priority=lambda item: item, limits=ConcurrencyLimit(2))
+        assert [3, 2, 1] == calls
+
+
+def test_the_block_ends_also_by_an_exception():
+    """After the block runs are what they were."""
+    with pytest.raises(ZeroDivisionError), inline_runs():
+        1 / 0
+    assert HERE not in run_parallel(where, [1]).values()
+
+
+def test_it_decorates_a_function():
+    """Each call is a block of its own."""
+
+    @inline_runs()
+    def work():
+        return run_parallel(where, [1]).values()
+
+    assert [HERE] == work()
+    assert [HERE] == work()
+    assert HERE not in run_parallel(where, [1]).values()
+
+
+def test_a_stream_of_the_block_stays_inline_after_it():
+    """A stream belongs to the block in which it was made."""
+    with inline_runs():
+        stream = iter_parallel(where, range(3))
+    assert [HERE] * 3 == [outcome.value for outcome in stream]
+
+
+def test_other_threads_do_not_notice():
+    """A run in a thread that was there before, or that the code starts by itself, is an ordinary one."""
+    with inline_runs(), ThreadPoolExecutor(1) as other:
+        ident = other.submit(threading.get_ident).result()
+        assert ident not in other.submit(lambda: run_parallel(where, [1]).values()).result()
+
+
+# Deterministic
+
+
+def failing(*_):
+    raise ConnectionError("down")
+
+
+def test_a_backoff_lasts_its_whole_delay_and_no_time():
+    """1 + 2 + 4 hours, without chance."""
+    with inline_runs() as clock:
+        results = run_parallel(failing, ["a"], retries=Retry(3, delay=3600, max_delay=10**6))
+    assert 7 * 3600.0 == clock()
+    assert [0.0, 3600.0, 3 * 3600.0, 7 * 3600.0] == [attempt.started_at for attempt in results.attempts]
+
+
+def test_the_instants_of_the_results_are_those_of_the_clock():
+    """A task that takes time says so, and its outcome has it to the second."""
+    clock = FakeClock(100)
+    with inline_runs(clock) as same:
+        results = run_parallel(clock.advance, [1, 2])
+    assert clock is same
+    assert [(0.0, 1.0), (1.0, 2.0)] == [(one.started_at, one.duration) for one in results.outcomes.values()]
+    assert 3.0 == results.summary.wall
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(5, None), (5.001, TaskTimeout)])
+def test_the_clock_judges_timeouts(seconds, error):
+    """A task is overdue that has moved the clock further than its timeout."""
+    with inline_runs() as clock:
+        outcome = run_parallel(clock.advance, [seconds], timeout=5).outcomes[0]
+    assert (error is None) == outcome.ok
+    if error is not None:
+        assert (error, 5.0) == (type(outcome.error), outcome.duration)
+
+
+def test_what_raises_too_late_is_a_timeout():
+    """In the real run it would not have come to raise."""
+
+    def late(item):
+        clock.advance(9)
+        raise ValueError(item)
+
+    with inline_runs() as clock:
+        results = run_parallel(late, ["a"], timeout=5, retries=1)
+    assert [TaskTimeout, TaskTimeout] == [type(attempt.error) for attempt in results.attempts]
+
+
+def test_the_run_timeout_strikes_by_the_clock():
+    """What is done is returned, the rest are cancelled."""
+    with inline_runs() as clock:
+        results = run_parallel(clock.advance, [4, 4, 4, 4], run_timeout=10)
+    assert [True, True, True, False] == [outcome.ok for outcome in results.outcomes.values()]
+    assert "run_timeout of 10 s" == results.stopped
+
+
+def test_something_may_happen_while_a_run_waits():
+    """A service that comes back after an hour is met by the first attempt after that."""
+    down = True
+
+    def ask(item):
+        return failing() if down else item
+
+    def come_back():
+        nonlocal down
+        down = False
+
+    with inline_runs() as clock:
+        clock.call_at(3600, come_back)
+        results = run_parallel(ask, ["a"], retries=Retry(9, delay=1000, factor=1, max_delay=1000))
+    assert (4000.0, 5) == (clock(), results.outcomes[0].attempts)
+
+
+def test_a_rate_limit_is_kept_by_the_clock():
+    """Ten a minute, and twenty-five to do: in the third minute."""
+    starts = []
+    with inline_runs() as clock:
+        run_parallel(lambda item: starts.append(clock()), range(25), limits=RateLimit(10, per=60))
+    assert [10, 10, 5] == [sum(start // 60 == minute for start in starts) for minute in range(3)]
+
+
+def test_a_rate_limit_of_the_program_has_no_memory_of_the_block():
+    """Runs of a block share a limit; blocks, and the real runs around them, know nothing of each other."""
+    limit = RateLimit(1, per=3600)
+    run_parallel(where, [1], limits=limit)
+    for _ in range(2):
+        with inline_runs() as clock:
+            run_parallel(where, [1], limits=limit)
+            assert 0.0 == clock()
+            run_parallel(where, [1], limits=limit)
+            assert 3600 <= clock() < 3700
+    fresh = RateLimit(1, per=3600)
+    with inline_runs():
+        run_parallel(where, [1], limits=fresh)
+    assert run_parallel(where, [1], limits=fresh, run_timeout=30).stopped is None
+
+
+def test_every_block_has_its_own_clock():
+    """A block within a block does not move the outer one's clock."""
+    with inline_runs() as outer:
+        outer.advance(5)
+        with inline_runs() as inner:
+            inner.advance(1)
+            assert 1.0 == run_parallel(lambda item: inner(), [1])[0]
+        assert (5.0, 1.0) == (outer(), inner())
+        assert 2.0 == run_parallel(outer.advance, [2]).outcomes[0].duration
+
+
+def test_errors_are_what_they_are_elsewhere():
+    """A fold over missing parts raises, a failed task is a Failure with its note."""
+    with inline_runs():
+        assert isinstance(run_parallel(failing, ["a"]).failures[0].error, ConnectionError)
+        with pytest.raises(TaskFailures):
+            map_reduce(failing, [1], max, initial=0)
+
+
+# The clock
+
+
+def test_the_clock_never_goes_back():
+    """It refuses an instant that is past, and fewer than no seconds."""
+    clock = FakeClock(3)
+    with pytest.raises(ValueError, match=r"instant must not be before 3, got 2"):
+        clock.jump(2)
+    with pytest.raises(ValueError, match=r"instant must not be before 3"):
+        clock.advance(-1)
+    with pytest.raises(ValueError, match=r"instant must not be before 3, got nan"):
+        clock.jump(float("nan"))
+    assert 3.0 == clock()
+
+
+def test_calls_come_at_their_instants_in_order():
+    """Those asked for on the way included, and those at one instant in the order of asking."""
+    clock, calls = FakeClock(), []
+
+    def note(name):
+        return lambda: calls.append((name, clock()))
+
+    clock.call_at(2, note("late"))
+    clock.call_at(1, lambda: clock.call_at(1.5, note("asked on the way")))
+    clock.call_at(2, note("later"))
+    assert 1.0 == clock.next_call_at()
+    clock.advance(3)
+    assert [("asked on the way", 1.5), ("late", 2.0), ("later", 2.0)] == calls
+    assert (3.0, None) == (clock(), clock.next_call_at())
