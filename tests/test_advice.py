@@ -158,6 +158,21 @@ def test_tasks_that_compute_without_the_lock_are_not_crowded():
     assert [] == advice_on(plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=31.0))
 
 
+def test_a_coroutine_that_blocks_its_loop_is_named():
+    """How long all stood still, who held the loop longest, and what to do instead."""
+    facts = {"blocked_seconds": 3.0, "longest_step": 2.0, "longest_step_of": 1}
+    advice = only(plant([0.5] * 80, keys=[f"k{n}" for n in range(80)], **facts), _slow.blocked_loop)
+    assert "stood still for 3.00 s of 5.00 s" in advice.cause
+    assert "task k1 for the longest, 2.00 s at a time" in advice.cause
+    assert "asyncio.to_thread" in advice.cure
+
+
+def test_a_coroutine_that_runs_alone_keeps_nobody_waiting():
+    """There is nothing to gain where one task at a time runs anyway."""
+    facts = {"blocked_seconds": 3.0, "longest_step": 2.0, "longest_step_of": 1}
+    assert [] == advice_on(plant([0.5] * 10, workers=1, **facts))
+
+
 # What was wasted
 
 

@@ -13,6 +13,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
     _slow.dominating_task,
     _slow.too_small,
     _slow.starved,
+    _slow.blocked_loop,
     _slow.held_by_limits,
     _slow.costly_pickling,
     _slow.oversubscribed,

@@ -97,6 +97,21 @@ def starved(run: Survey) -> Advice | None:
     )
 
 
+def blocked_loop(run: Survey) -> Advice | None:
+    """Coroutines that hold their event loop, so that all others stand still."""
+    ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
+    saved = facts.blocked_seconds * (1 - 1 / min(summary.tasks, facts.max_workers))
+    if facts.longest_step_of < 0 or not worthwhile(run, saved):
+        return None
+    return Advice(
+        f"The event loop stood still for {seconds(facts.blocked_seconds)} of {seconds(summary.wall)}: coroutines "
+        f"held it without an await, task {key_text(ledger.key(facts.longest_step_of))} for the longest, "
+        f"{seconds(facts.longest_step)} at a time.",
+        "Await what blocks by asyncio.to_thread(…), or make it a plain function, which gets a thread of its own.",
+        saved,
+    )
+
+
 def held_by_limits(run: Survey) -> Advice | None:
     """Workers that idle because a rate limit or a cap lets nothing start."""
     ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
