@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -196,11 +197,17 @@ def shared_memory() -> frozenset[str]:
 
 
 def is_ours(name: str) -> bool:
-    """False if a process that does not descend from us has it mapped: tests of others may run here too."""
+    """False if it is a living stranger's: tests of others may run here too.
+
+    A stranger has it mapped, or has put its own number into the name.
+    """
     ours = processes() | {os.getpid()}
-    for pid, _, _ in process_table():
+    strangers = {pid for pid, _, _ in process_table()} - ours
+    if strangers & {int(number) for number in re.findall(r"(?<![0-9a-zA-Z])\d{2,7}(?![0-9a-zA-Z])", name)}:
+        return False
+    for pid in strangers:
         try:
-            if pid not in ours and f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text():
+            if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text():
                 return False
         except OSError:
             pass  # it ended, or belongs to another user
