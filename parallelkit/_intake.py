@@ -123,7 +123,7 @@ class Intake:
         elif self.size is not None and (shape.key is not None or shape.tasks):
             source = self._key_at_the_door(source)
         self._iterator = iter(source)
-        self._bulk = isinstance(source, (list, tuple, range))
+        self._bulk, self._stride = isinstance(source, (list, tuple, range)), 1
 
     def _key_at_the_door(self, source: Iterable[Any]) -> list[Any]:
         items = list(source)
@@ -164,14 +164,15 @@ class Intake:
             items = list(islice(self._iterator, limit))
             self.exhausted = len(items) < limit
             return items
-        items = []
+        # Nothing of a portion starts before it is whole: an input that is slow is read one by one.
+        items, limit, self._stride = [], min(limit, self._stride), 1
         end = self._clock() + PORTION
         try:
             for item in islice(self._iterator, limit):
                 items.append(item)
                 if self._clock() >= end:
                     return items
-            self.exhausted = len(items) < limit
+            self.exhausted, self._stride = len(items) < limit, 2 * limit
         except Exception as error:
             count = self.read_so_far + len(items)
             self.fail(f"the input raised {type(error).__name__} after {count} items", error)

@@ -7,7 +7,6 @@ has left its group, its session and its parent.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -164,16 +163,8 @@ def left_behind(program: Program, before: Sight, abandoned: int) -> list[str]:
         *([f"{more} threads"] if more > 0 else []),
         *(leaks.describe_process(pid) for pid in now.processes - before.processes),
         *(f"descriptor {target}" for target in (now.descriptors - before.descriptors).elements()),
-        *(f"/dev/shm/{name}" for name in now.shared_memory - before.shared_memory if _may_be_ours(name)),
+        *(f"/dev/shm/{name}" for name in now.shared_memory - before.shared_memory if leaks.is_ours(name)),
     ]
-
-
-def _may_be_ours(name: str) -> bool:
-    """Not if its name has the number of a living process that is no relative, or such a process has it mapped."""
-    numbers = {int(number) for number in re.findall(r"\d+", name) if len(number) < 8}
-    ours = leaks.processes() | {os.getpid()}
-    others = {pid for pid, _, _ in leaks.process_table()} - ours
-    return leaks.is_ours(name) and not numbers & others
 
 
 def _descriptors(pid: int) -> Iterator[str]:

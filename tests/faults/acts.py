@@ -1,0 +1,133 @@
+"""What tasks of the promise tests do; imports next to nothing, for every worker imports it."""
+
+import errno
+import os
+import signal
+import time
+
+LONG = 1000.0
+
+
+def note(path, text=""):
+    """Append a line with the process's number; in one system call, so that it outlives the process."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, f"{os.getpid()} {text}\n".encode())
+    os.close(descriptor)
+
+
+def lines(path):
+    """What was noted: pairs of process number and text."""
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        return [
+            (int(number), text) for number, _, text in (line.rstrip("\n").partition(" ") for line in file)
+        ]
+
+
+def wait_for_lines(path, count, patience=20.0):
+    """Until so many lines were noted."""
+    deadline = time.monotonic() + patience
+    while len(found := lines(path)) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{len(found)} of {count} lines in {path}")
+        time.sleep(0.001)
+    return found
+
+
+def noted(item, path):
+    note(path, item)
+    return item
+
+
+def note_and_hang(item, path):
+    note(path, item)
+    while True:
+        time.sleep(LONG)
+
+
+def meet(item, path, count):
+    """Come back when so many are here at the same time; each holds its own worker until then."""
+    note(path, item)
+    wait_for_lines(path, count)
+    return item
+
+
+def hang_if(item, bad, path):
+    return note_and_hang(item, path) if item in bad else noted(item, path)
+
+
+def leave_if(item, bad, path):
+    note(path, item)
+    if item in bad:
+        os._exit(3)
+    return item
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def all_kinds(item):
+    """Every seventh task goes wrong, each in another way."""
+    kind, rest = divmod(item, 7)
+    if rest == 0:
+        WRONGS[kind % len(WRONGS)]()
+    return item
+
+
+def _raise():
+    raise ValueError("wrong")
+
+
+def _leave():
+    os._exit(3)
+
+
+def _kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _hang():
+    while True:
+        time.sleep(LONG)
+
+
+def _exit():
+    raise SystemExit(2)
+
+
+WRONGS = [_raise, _leave, _kill, _crash, _hang, _exit]
+
+
+def die_once(item, path):
+    """The first attempt dies; the second tells whether the process of the first is gone."""
+    if not lines(path):
+        note(path)
+        os._exit(3)
+    (before, _), *_ = lines(path)
+    return alive(before)
+
+
+def alive(pid):
+    """Whether the process runs, or has ended and nobody has waited for it."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
+def fork_hanging_child(path, leave_group=False):
+    child = os.fork()
+    if child == 0:
+        if leave_group:
+            os.setsid()
+        time.sleep(LONG)
+    note(path, child)
+    time.sleep(LONG)

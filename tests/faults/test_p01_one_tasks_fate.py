@@ -1,0 +1,96 @@
+"""Promise 1: one task's fate is its own."""
+
+import signal
+import threading
+from functools import partial
+
+import acts
+import pytest
+import remote_tasks as far
+from outside import run_script
+
+from parallelkit import TaskExited, TaskTimeout, WorkerDied, run_parallel
+
+WIDE = {"threads": 4, "processes": 2}
+
+
+def test_every_kind_of_fault_in_one_run():
+    """Sixteen of 112 tasks raise, leave, are killed, crash, hang or exit; all others have their values."""
+    results = run_parallel(acts.all_kinds, range(112), executor="processes", max_workers=2, timeout=0.5)
+
+    kinds = [ValueError, WorkerDied, WorkerDied, WorkerDied, TaskTimeout, TaskExited]
+    assert {item: kinds[item // 7 % 6] for item in range(0, 112, 7)} == {
+        key: type(failure.error) for key, failure in results.failures.items()
+    }
+    assert {item: item for item in range(112) if item % 7} == results.successes
+
+
+def test_what_a_worker_died_of_is_told():
+    """Exit code or signal, and the number of the process that is gone."""
+    results = run_parallel(acts.all_kinds, [7, 14, 21], executor="processes", max_workers=2)
+    left, killed, crashed = (failure.error for failure in results.failures.values())
+
+    assert [(3, None), (None, signal.SIGKILL), (None, signal.SIGSEGV)] == [
+        (error.exitcode, error.signal) for error in (left, killed, crashed)
+    ]
+    assert [f"process {error.pid}" for error in (left, killed, crashed)] == [
+        failure.worker for failure in results.failures.values()
+    ]
+
+
+@pytest.mark.parametrize("executor", WIDE)
+def test_errors_leave_the_full_width(executor, tmp_path):
+    """After failures in every worker, as many tasks run at the same time as before."""
+    width, path = WIDE[executor], str(tmp_path / "here")
+    tasks = [partial(far.fail, ValueError(number)) for number in range(3 * width)]
+    tasks += [partial(acts.meet, number, path, width) for number in range(width)]
+    results = run_parallel(tasks, executor=executor, max_workers=width, timeout=20)
+
+    assert list(range(width)) == results.values(default=None)[-width:]
+
+
+def test_deaths_leave_the_full_width(tmp_path):
+    """Workers that died were replaced: two tasks meet that can only end together."""
+    path = str(tmp_path / "here")
+    tasks = [partial(far.leave, 3) for _ in range(6)]
+    tasks += [partial(acts.meet, number, path, 2) for number in range(2)]
+    results = run_parallel(tasks, executor="processes", max_workers=2, timeout=20)
+
+    assert [0, 1] == results.values(default=None)[-2:]
+
+
+def test_kills_leave_the_full_width(tmp_path):
+    """So were workers that were killed for a timeout."""
+    path, noted = str(tmp_path / "here"), str(tmp_path / "noted")
+    bad = range(4)
+    results = run_parallel(
+        partial(acts.hang_if, bad=bad, path=noted), range(6), executor="processes", max_workers=2, timeout=0.3
+    )
+    assert [*bad] == [*results.failures]
+    tasks = [partial(acts.note_and_hang, 0, noted)] * 2 + [partial(acts.meet, n, path, 2) for n in range(2)]
+    results = run_parallel(tasks, executor="processes", max_workers=2, timeout=0.5)
+
+    assert [None, None, 0, 1] == results.values(default=None)
+
+
+@pytest.mark.abandons(4)
+def test_abandoned_threads_leave_the_full_width():
+    """Every thread hangs for good; four tasks still meet that can only end together."""
+    barrier, never = threading.Barrier(4), threading.Event()
+
+    def work(item):
+        return never.wait() if item < 4 else barrier.wait(20) >= 0
+
+    results = run_parallel(work, range(12), max_workers=4, timeout=0.2)
+    never.set()
+
+    assert [0, 1, 2, 3] == [*results.failures]
+    assert [True] * 8 == [*results.successes.values()]
+
+
+def test_crash_in_a_thread_ends_the_program():
+    """As it must: a thread has no memory of its own. The promise for crashes is one of processes."""
+    finished = run_script(
+        "import ctypes\nfrom parallelkit import run_parallel\nrun_parallel(ctypes.string_at, [0])\n"
+    )
+    assert -signal.SIGSEGV == finished.code
