@@ -92,6 +92,11 @@ def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs
     return fn(*item, *args, **kwargs)
 
 
+def function_of(call: Any) -> Any:
+    """The caller's own function in a call as executors get it."""
+    return call[1][0] if call[0] is call_star else call[0]
+
+
 def check_tasks(tasks: Iterable[Any]) -> None:
     """Raise TypeError where something is neither a callable nor a ``Task``."""
     for position, task in enumerate(tasks):

@@ -1,4 +1,4 @@
-"""The world as a run sees it: its clock, how it waits, how it is played. A test may put another in its place."""
+"""The world as a run sees it: its clock, and how it is played. A test may put another in its place."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ def unchanged(options: T) -> T:
 class World:
     """``stage`` gives the checked options under which a run is played here.
 
-    ``staged``: a test has made this world. Chance has no part in it, and its clock judges timeouts.
+    ``inline`` makes the engine of inline runs; where there is one, a test has made this world, its
+    clock judges timeouts, and chance has no part in it.
     """
 
     now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], object] = time.sleep
     stage: Callable[[Any], Any] = unchanged
-    staged: bool = False
+    inline: Callable[[], Any] | None = None
+
+    @property
+    def staged(self) -> bool:
+        """Whether a test has made this world."""
+        return self.inline is not None
 
 
 the_world: ContextVar[World] = ContextVar("parallelkit_world", default=World())  # noqa: B039  it is frozen

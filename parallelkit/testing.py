@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import replace
 from heapq import heappop, heappush
 from itertools import count
+from types import CoroutineType
+from typing import Any
 
+from parallelkit._coroutine_functions import is_coroutine_function
+from parallelkit._errors import TaskTimeout
+from parallelkit._executors._contract import Job, Ticket
+from parallelkit._executors._inline import InlineEngine, InlinePort
 from parallelkit._limits import Limit, RateLimit
 from parallelkit._options import Checked
+from parallelkit._tasks import function_of
 from parallelkit._world import World, the_world
 
 __all__ = ["FakeClock", "inline_runs"]
@@ -77,28 +85,25 @@ def inline_runs(clock: FakeClock | None = None) -> Iterator[FakeClock]:
     was given is not touched, and a breakpoint or a mock is hit as in a plain loop.
 
     Time is the clock's (default: a new one at 0), which only waiting moves: backoffs, Retry-After,
-    rate limits and ``run_timeout`` come to pass at once, in a day as in a second. A backoff lasts
-    its whole delay, without the random part. A task that takes time says so by
-    ``clock.advance(seconds)``; one that takes more than its ``timeout`` so is a ``TaskTimeout``.
+    rate limits, ``run_timeout`` and the sleeps of coroutines come to pass at once, in a day as in a
+    second. A backoff lasts its whole delay, without the random part. A function that takes time says
+    so by ``clock.advance(seconds)``; one that takes more than its ``timeout`` so is a ``TaskTimeout``.
     A ``RateLimit`` starts the block with no memory, and takes none along out of it.
 
     >>> from parallelkit import Retry, run_parallel
     >>> def refuse(item):
     ...     raise ConnectionError("down")
     >>> with inline_runs() as clock:
-    ...     results = run_parallel(
-    ...         refuse, ["a"], executor="processes", retries=Retry(3, delay=60, max_delay=300)
-    ...     )
+    ...     results = run_parallel(refuse, ["a"], executor="processes", retries=Retry(2, delay=20))
     >>> results.outcomes[0].attempts, clock()
-    (4, 420.0)
+    (3, 50.0)
 
     It holds for the code that the block calls (a context variable): not for threads that this code
     starts by itself, nor for the ``submit`` and ``map`` of an executor. Tasks that wait for one
     another cannot run so. It can decorate a function, too.
     """
     clock = FakeClock() if clock is None else clock
-    world = World(clock, clock.advance, _Stage(), staged=True)
-    token = the_world.set(world)
+    token = the_world.set(World(clock, _Stage(), lambda: _Engine(clock)))
     try:
         yield clock
     finally:
@@ -120,3 +125,83 @@ class _Stage:
             return limit
         fresh = RateLimit(limit.calls, limit.per, by=limit.by, smooth=limit.smooth)
         return self._limits.setdefault(limit, fresh)
+
+
+class _Engine(InlineEngine):
+    """Inline runs by a ``FakeClock``."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+
+    def open(self, job: Job) -> _Port:
+        return _Port(job, self._clock)
+
+
+class _Port(InlinePort):
+    """Judges timeouts after the attempt, and completes coroutines on an event loop without real time."""
+
+    def __init__(self, job: Job, clock: FakeClock) -> None:
+        super().__init__(job)
+        self.now = clock  # type: ignore[method-assign]  # the clock stands where the method stands
+        self.sleep = clock.advance  # type: ignore[method-assign]
+        self._clock = clock
+        self._fn = job.fn
+
+    def run(self, ticket: Ticket) -> Any:
+        _, number, item, limit = ticket
+        started = self._clock()
+        overdue = TaskTimeout(f"attempt {number} ran longer than its timeout of {limit or 0:g} s")
+        try:
+            value = super().run(ticket)
+            if isinstance(value, CoroutineType) and is_coroutine_function(self._fn or function_of(item)):
+                value = complete(value, self._clock, limit, overdue)
+        finally:
+            if limit is not None and self._clock() - started > limit:
+                raise overdue  # whatever it gave or raised came too late
+        return value
+
+
+def complete(
+    coroutine: CoroutineType[Any, Any, Any], clock: FakeClock, limit: float | None, overdue: Exception
+) -> Any:
+    """The value of a coroutine; ``overdue`` is raised after ``limit`` seconds of the clock."""
+    import asyncio
+
+    async def bounded() -> Any:
+        try:
+            async with asyncio.timeout(limit) as bound:
+                return await coroutine
+        except TimeoutError:
+            if bound.expired():
+                raise overdue from None
+            raise
+
+    def run() -> Any:
+        with asyncio.Runner(loop_factory=lambda: open_loop(clock)) as runner:
+            return runner.run(bounded())
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run()
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as another:  # no loop can run within the loop of this thread
+        return another.submit(copy_context().run, run).result()
+
+
+def open_loop(clock: FakeClock) -> Any:
+    """An event loop that jumps to its next timer when nothing else is to be done."""
+    import asyncio
+    import selectors
+
+    class Jumping(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            events = super().select(timeout and 0)
+            if timeout and not events:
+                clock.advance(timeout)
+            return events
+
+    loop = asyncio.SelectorEventLoop(Jumping())
+    loop.time = clock  # type: ignore[method-assign]  # as in _Port
+    return loop

@@ -22,7 +22,7 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
     if executor == "inline":
         from parallelkit._executors._inline import InlineEngine
 
-        return InlineEngine(the_world.get()), True
+        return (the_world.get().inline or InlineEngine)(), True
     engine = getattr(executor, "_engine", None)
     if engine is not None:
         if max_workers is not None:

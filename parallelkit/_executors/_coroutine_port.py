@@ -12,14 +12,14 @@ from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._errors import ParallelKitError, TaskTimeout
-from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._thread_port import UNLIMITED, ThreadPort, stack_of
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._watch import Watch
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
-from parallelkit._tasks import call_star
+from parallelkit._tasks import function_of
 
 
 class CoroutinePort:
@@ -85,8 +85,7 @@ class CoroutinePort:
     def _is_coroutine(self, ticket: Ticket) -> bool:
         if self._fn is not None:
             return True
-        call: Call = ticket[2]
-        return is_coroutine_function(call[1][0] if call[0] is call_star else call[0])
+        return is_coroutine_function(function_of(ticket[2]))
 
     def _offer(self) -> None:
         if self._loop is None:

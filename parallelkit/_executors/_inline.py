@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
-from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
-from parallelkit._world import World
 
 
 class InlineEngine:
-    """Runs every attempt inside ``wait``. A timeout cannot be enforced here, and is not.
-
-    In a world that a test has staged, the clock says after the attempt whether it was overdue.
-    """
+    """Runs every attempt inside ``wait``. A timeout cannot be enforced here, and is not."""
 
     max_workers = 1
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-
     def open(self, job: Job) -> InlinePort:
         """A port that runs its attempts itself."""
-        return InlinePort(job, self._world)
+        return InlinePort(job)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -33,10 +27,9 @@ class InlineEngine:
 class InlinePort:
     """One attempt at a time: there is room for the next when the last has been reported."""
 
-    def __init__(self, job: Job, world: World) -> None:
+    def __init__(self, job: Job) -> None:
         self.failure: Exception | None = None
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
-        self._world = world
         self._call = call_with(job)
         self._queue: deque[Ticket] = deque()
 
@@ -47,27 +40,32 @@ class InlinePort:
         self._queue.extend(tickets)
 
     def wait(self, until: float | None) -> list[Block | Ended]:
-        now = self._world.now
         if not self._queue:
             assert until is not None, "nothing runs and nothing is delayed: this would wait for ever"
-            self._world.sleep(max(0.0, until - now()))
+            self.sleep(max(0.0, until - self.now()))
             return []
-        index, number, item, limit = self._queue.popleft()
-        value, error, started = None, None, now()
+        ticket = self._queue.popleft()
+        index, started = ticket[0], self.now()
         try:
             with self.guard():
-                value = self._call(item)
+                value = self.run(ticket)
         except KeyboardInterrupt:
             raise  # this is the caller's thread: the interrupt is the caller's, not the task's
-        except BaseException as raised:
-            error = drop_own_frames(raised)
-        ended = now()
-        if self._world.staged and limit is not None and ended - started > limit:
-            error = TaskTimeout(f"attempt {number} ran longer than its timeout of {limit:g} s")
-            ended = started + limit
-        if error is not None:
-            return [Ended(index, error, "", started, ended, "inline")]
-        return [Block((index,), (value,), (started,), (ended,), ("inline",))]
+        except BaseException as error:
+            return [Ended(index, drop_own_frames(error), "", started, self.now(), "inline")]
+        return [Block((index,), (value,), (started,), (self.now(),), ("inline",))]
+
+    def now(self) -> float:
+        """The instant."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def run(self, ticket: Ticket) -> Any:
+        """Make one attempt."""
+        return self._call(ticket[2])
 
     def running(self) -> list[tuple[int, float, str]]:
         return []
