@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import parallelkit
+from parallelkit import testing
 from parallelkit._options import RunOptions
 
 ROOT = Path(__file__).parent.parent
@@ -71,8 +72,9 @@ def test_files_that_a_page_names_exist(page):
 def test_reference_has_every_public_name():
     """Each public name has its entry in the reference, and the text of an entry its options."""
     reference = (ROOT / "docs/reference/index.md").read_text()
-    entries = set(re.findall(r"^\.\. auto\w+:: (\w+)", reference, re.MULTILINE))
-    assert set(parallelkit.__all__) - {"Outcome"} == entries
+    entries = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", reference, re.MULTILINE))
+    names = {*parallelkit.__all__, *(f"parallelkit.testing.{name}" for name in testing.__all__)}
+    assert names - {"Outcome"} == entries
 
     options = set(re.findall(r"``(\w+)``", parallelkit.run_parallel.__doc__))
     assert [] == [name for name in RunOptions.__annotations__ if name not in options]
