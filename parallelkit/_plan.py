@@ -103,7 +103,7 @@ class Plan:
             executor != "inline" or self.world.staged,
         )
         facts.limits = tuple(map(repr, self.options.limits))
-        facts.cpu_seconds = -time.process_time()
+        facts.cpu_seconds = time.thread_time() - time.process_time()
         completion = array("q") if self.options.order == "completion" else None
         return Ledger(facts, completion=completion)
 
@@ -120,7 +120,7 @@ class Plan:
             self._cancel_rest()
         facts = self.ledger.facts
         facts.ended_at = self.world.now()
-        facts.cpu_seconds += time.process_time()
+        facts.cpu_seconds += time.process_time() - time.thread_time()
         facts.input_seconds = self.intake.seconds
         if hasattr(loop.port, "measure"):  # an executor that has noted more
             loop.port.measure(facts)

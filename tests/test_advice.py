@@ -75,7 +75,7 @@ def test_computing_on_one_processor_is_as_fast_in_threads():
 
 
 def test_the_workers_own_processor_time_is_better_evidence():
-    """A parent that computes while its threads wait is no reason to take processes."""
+    """Where others compute while the threads wait, processes would not help."""
     ledger = plant([0.8] * 80, cpu_seconds=8.0, worker_cpu_seconds=0.4)
     assert _slow.cpu_bound_threads(survey(ledger)) is None
 
@@ -149,7 +149,7 @@ def test_tasks_with_threads_of_their_own_crowd_the_processors():
     """8 workers whose tasks start threads: 24 s of the 32 s of processor time are not the workers'."""
     ledger = plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=8.0)
     advice = only(ledger, _slow.oversubscribed)
-    assert "they used 75 % of the processor time, with about 8.0 threads to a processor." in advice.cause
+    assert "these used 75 % of the processor time, with about 8.0 threads to a processor." in advice.cause
     assert advice.cure.endswith("or max_workers=1.")
 
 

@@ -2,7 +2,9 @@
 
 import time
 
-from parallelkit import RateLimit, run_parallel
+from parallelkit import RateLimit, ThreadExecutor, run_parallel
+from parallelkit._executors._contract import Job
+from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import usable_cpus
 
 
@@ -58,3 +60,42 @@ def test_the_time_of_a_slow_key_is_noted_as_reading():
         return item
 
     assert facts_of(abs, iter(range(5)), key=slow_key).input_seconds >= 0.05
+
+
+def spin(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_the_processor_time_of_the_threads_is_told_from_the_rest():
+    """What the input costs in the caller's own thread is not counted; what the workers compute is."""
+
+    def costly_input():
+        for item in [0.02] * 5:
+            spin(0.02)
+            yield item
+
+    facts = facts_of(spin, costly_input(), max_workers=2)
+    assert 0.1 <= facts.worker_cpu_seconds < 0.2
+    assert 0.1 <= facts.cpu_seconds < 0.2
+
+
+def test_an_executor_that_lives_on_counts_each_run_by_itself():
+    """Also the time of threads that have ended meanwhile."""
+    with ThreadExecutor(2) as executor:
+        facts_of(spin, [0.05] * 2, executor=executor)
+        assert facts_of(abs, [1] * 2, executor=executor).worker_cpu_seconds < 0.05
+
+
+def test_threads_that_have_ended_are_counted():
+    """What a thread has used is noted when it ends."""
+    engine = ThreadEngine(2)
+    port = engine.open(Job(spin))
+    port.start([(index, 1, 0.02, None) for index in range(4)])
+    done = 0
+    while done < 4:
+        done += sum(len(block.indices) for block in port.wait(None))
+    engine.close()
+    assert not engine.workers
+    assert 0.08 <= engine.cpu_seconds() < 0.16

@@ -19,6 +19,7 @@ from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._width import widen
+from parallelkit._ledger import Facts
 
 UNLIMITED = sys.maxsize
 
@@ -53,6 +54,9 @@ class Crew(Protocol):
     def capacity(self) -> int:
         """How many attempts may run at once."""
 
+    def cpu_seconds(self) -> float | None:
+        """Processor time of all threads so far, where it is known."""
+
     def supply(self, tickets: int) -> None:
         """See that somebody works on new tickets."""
 
@@ -80,6 +84,7 @@ class ThreadPort:
         self._gate = Gate()
         self._woken = False
         self._closed = False
+        self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._shortest: float | None = None
         self._look_at: float | None = None  # when an attempt may be overdue next
@@ -215,6 +220,12 @@ class ThreadPort:
             if port is self and ticket is not None and claim:
                 begun.append((ticket[0], claim[0], worker.name))
         return begun
+
+    def measure(self, facts: Facts) -> None:
+        """Note the processor time that the threads have used since the port was opened."""
+        spent = self._engine.cpu_seconds()
+        if spent is not None and self._spent_before is not None:
+            facts.worker_cpu_seconds = spent - self._spent_before
 
     def wake(self) -> None:
         self._woken = True

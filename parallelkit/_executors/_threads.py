@@ -9,6 +9,7 @@ results, and opens the port's gate in case the run waits there.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -44,6 +45,7 @@ class ThreadEngine:
         self.lost_at: float | None = None
         self._initializer = initializer
         self._initargs = initargs
+        self._spent = 0.0  # processor seconds of the threads that have ended
         self._lent = 0  # slots whose task waits for a nested run on this same engine
         self._lock = threading.Lock()
 
@@ -59,6 +61,15 @@ class ThreadEngine:
     def capacity(self) -> int:
         """How many threads may run tasks now: slots are lost once too many threads are abandoned."""
         return self.max_workers + self._lent - max(0, len(self.abandoned) - self.max_workers)
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of all threads so far; None where the system does not tell."""
+        if not hasattr(time, "pthread_getcpuclockid"):
+            return None
+        with self._lock:  # which a thread takes when it ends: so each that is asked still lives
+            idents = [worker.ident for worker in (*self.workers, *self.abandoned)]
+            clocks = [time.pthread_getcpuclockid(ident) for ident in idents if ident is not None]
+            return self._spent + sum(map(time.clock_gettime, clocks))
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -124,6 +135,7 @@ class ThreadEngine:
     def leave(self, worker: _Worker) -> None:
         """A thread ends. If it had been abandoned, the slot that it had cost is back."""
         with self._lock:
+            self._spent += time.thread_time()
             self.workers.discard(worker)
             if worker in self.abandoned:
                 self.abandoned.discard(worker)

@@ -37,17 +37,17 @@ def of_the_run(run: Survey, work: float) -> float:
 
 
 def compute_seconds(run: Survey) -> float:
-    """Processor time of the tasks; that of the whole process where nobody measured the workers'."""
+    """Processor time of the worker threads; where nobody measured it, with all that the tasks started."""
     facts = run.ledger.facts
     return facts.cpu_seconds if facts.worker_cpu_seconds is None else facts.worker_cpu_seconds
 
 
 def interpreter_bound(run: Survey) -> bool:
     """Whether threads ran at the pace of one processor: each waits for the interpreter's lock."""
-    facts, wall = run.ledger.facts, run.summary.wall
+    facts, wall, compute = run.ledger.facts, run.summary.wall, compute_seconds(run)
     return (
         facts.executor in THREADS
         and run.summary.parallelism >= 1.5
-        and compute_seconds(run) >= 0.7 * wall
-        and facts.cpu_seconds <= 1.3 * wall  # else they compute outside of Python, beside one another
+        and 0.7 * wall <= compute <= 1.3 * wall
+        and compute >= 0.75 * facts.cpu_seconds  # else it is threads of the tasks' own that compute
     )

@@ -20,6 +20,9 @@ from parallelkit._report._summary import Survey
 START = 0.1  # seconds until worker processes are at work
 SMALL = 0.001  # seconds; to a shorter task its way to a worker and back may matter
 SPARE = 1.2  # workers for each that a limit keeps busy
+COMPUTES = 0.5  # processors in use, from which on tasks do not merely wait
+INNER = 0.3  # share of the processor time that threads of the tasks' own must have
+CROWD = 1.5  # threads to a processor
 IDLE = 0.25  # share of the workers' time that limits may cost before it is worth a word
 
 
@@ -159,21 +162,17 @@ def costly_pickling(run: Survey) -> Advice | None:
 def oversubscribed(run: Survey) -> Advice | None:
     """Tasks with threads of their own, more in all than there are processors."""
     facts, summary = run.ledger.facts, run.summary
-    if facts.worker_cpu_seconds is None or facts.max_workers < 2:
+    if not facts.worker_cpu_seconds or facts.max_workers < 2 or facts.cpu_seconds < COMPUTES * summary.wall:
         return None
-    inner = facts.cpu_seconds - facts.worker_cpu_seconds
-    cpus_used = facts.cpu_seconds / summary.wall
-    runnable = summary.parallelism * facts.cpu_seconds / max(facts.worker_cpu_seconds, 1e-6)
-    if (
-        cpus_used < max(1.3, 0.7 * facts.cpus)
-        or inner < 0.4 * facts.cpu_seconds
-        or runnable < 1.5 * facts.cpus
-    ):
+    inner = 1 - facts.worker_cpu_seconds / facts.cpu_seconds
+    runnable = summary.parallelism * facts.cpu_seconds / facts.worker_cpu_seconds
+    if inner < INNER or runnable < CROWD * facts.cpus:
         return None
+    fewer = max(1, round(facts.max_workers * facts.cpus / runnable))
     return Advice(
-        f"The tasks have threads of their own (BLAS, OpenMP) beside the {facts.max_workers} workers: they used "
-        f"{percent(inner / facts.cpu_seconds)} of the processor time, with about "
-        f"{number(runnable / facts.cpus, 2)} threads to a processor.",
+        f"The tasks have threads of their own (BLAS, OpenMP) beside the {count(facts.max_workers, 'worker')}: these "
+        f"used {percent(inner)} of the processor time, with about {number(runnable / facts.cpus, 2)} threads to a "
+        "processor.",
         "One thread a task is enough: threadpoolctl.threadpool_limits(1) around the run, or OMP_NUM_THREADS=1; "
-        f"or max_workers={max(1, round(facts.max_workers * facts.cpus / runnable))}.",
+        f"or max_workers={fewer}.",
     )
