@@ -56,6 +56,7 @@ class Facts:
     timeout: float | None = None
     timeouts_enforced: bool = True
     limits: tuple[str, ...] = ()
+    coroutines: bool = False
     blocked_seconds: float = 0.0
     longest_step: float = 0.0
     longest_step_of: int = -1

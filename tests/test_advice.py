@@ -69,6 +69,13 @@ def test_tasks_that_compute_belong_into_processes():
     assert pytest.approx(5.9) == advice.saves
 
 
+def test_coroutines_that_compute_cannot_go_into_processes_as_they_are():
+    """The cure is to make plain functions of them first."""
+    advice = only(plant([0.8] * 80, cpu_seconds=8.0, coroutines=True), _slow.cpu_bound_threads)
+    assert advice.cure.startswith('Plain functions with executor="processes" would take about 2.1 s')
+    assert "8 coroutines used" in advice.cause
+
+
 def test_computing_on_one_processor_is_as_fast_in_threads():
     """Processes cannot compute faster than the processors there are."""
     assert [] == advice_on(plant([0.8] * 80, cpu_seconds=8.0, cpus=1))

@@ -191,6 +191,7 @@ class CoroutinePort:
 
     def measure(self, facts: Facts) -> None:
         """Note how long the loops stood still, and who held one longest."""
+        facts.coroutines = True
         for loop in self._loops:
             total, longest, index = loop.blocked()
             facts.blocked_seconds += total

@@ -35,10 +35,14 @@ def cpu_bound_threads(run: Survey) -> Advice | None:
     saved = summary.wall - estimate
     if not worthwhile(run, saved):
         return None
+    who = "coroutines" if facts.coroutines else "threads"
+    cure = 'executor="processes"'
+    if facts.coroutines:  # which do not run in processes
+        cure = f"Plain functions with {cure}"
     return Advice(
-        f"The tasks compute: {facts.max_workers} threads used {seconds(compute)} of processor time in "
+        f"The tasks compute: {facts.max_workers} {who} used {seconds(compute)} of processor time in "
         f"{seconds(summary.wall)}, because only one of them at a time can run Python code.",
-        f'executor="processes" would take about {about(estimate)} on {count(facts.cpus, "processor")}.',
+        f"{cure} would take about {about(estimate)} on {count(facts.cpus, 'processor')}.",
         saved,
     )
 
