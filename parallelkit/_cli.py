@@ -1,16 +1,18 @@
 """The command line: ``parallelkit COMMAND``.
 
-Exit codes: 0 all well, 1 something failed, 2 wrong usage or a package missing, 130 interrupted.
+Exit codes: 0 all well, 1 something failed, 2 wrong usage or a package missing, 130 interrupted, 141 the
+reader of our output went away (the last two are what a shell says of SIGINT and SIGPIPE).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-WELL, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,6 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE if end.code else WELL
     try:
         code: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        return UNREAD
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

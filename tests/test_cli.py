@@ -53,3 +53,17 @@ def test_interrupt_is_code_130(monkeypatch, capsys):
     monkeypatch.setattr(parallelkit._demo, "run_demo", interrupted)
     assert 130 == main(["demo"])
     assert "interrupted\n" == capsys.readouterr().err
+
+
+def test_closed_pipe_ends_it_without_a_word():
+    """Where the reader goes away, as ``head`` does, the command ends as one that SIGPIPE ended: silently."""
+    talkative = "import sys, parallelkit._demo as demo, parallelkit._cli as cli\n"
+    talkative += "demo.run_demo = lambda: print('all is well\\n' * 100_000) or True\n"
+    talkative += "sys.exit(cli.main(['demo']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", talkative], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert "all is well\n" == command.stdout.readline()
+        command.stdout.close()
+        assert "" == command.stderr.read()
+    assert 141 == command.returncode
