@@ -113,7 +113,7 @@ def test_tasks_may_be_too_small_for_processes():
     ledger = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2)
     advice = only(ledger, _slow.too_small)
     assert "20,000 of about 10 µs, 200 ms of work in a run of 2.00 s" in advice.cause
-    assert advice.cure.startswith('A plain loop (executor="inline") would take about 200 ms')
+    assert advice.cure.startswith("A plain loop would take about 200 ms")
 
 
 def test_a_slow_input_starves_the_workers():
@@ -307,6 +307,13 @@ def test_a_real_storm_of_retries_is_told():
 
     results = run_parallel(flaky, range(30), retries=Retry(1, delay=0))
     assert "30 of 60 attempts failed and were made again (50 %" in results.report()
+
+
+@pytest.mark.slow
+def test_a_real_run_that_sends_more_than_it_works_is_told():
+    """A fifth of a million texts are sent to have them counted."""
+    results = run_parallel(len, [list(map(str, range(200_000)))] * 6, executor="processes", max_workers=2)
+    assert "Sending costs more than the work" in results.report()
 
 
 @pytest.mark.slow

@@ -99,3 +99,11 @@ def test_threads_that_have_ended_are_counted():
     engine.close()
     assert not engine.workers
     assert 0.08 <= engine.cpu_seconds() < 0.16
+
+
+def test_the_time_of_pickling_is_noted():
+    """Three times 100,000 texts, there and back, take their time in the parent; numbers take next to none."""
+    heavy = facts_of(list, [list(map(str, range(100_000)))] * 3, executor="processes", max_workers=1)
+    light = facts_of(abs, range(100), executor="processes", max_workers=1)
+    assert 0.01 < heavy.travel_seconds < heavy.ended_at - heavy.began_at
+    assert light.travel_seconds < heavy.travel_seconds

@@ -13,6 +13,7 @@ from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import decode, decode_lost
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._ledger import Facts
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import describe, describe_error, pack, pack_job, unpack
 
@@ -90,6 +91,7 @@ class ProcessPort:
         self._pending = 0  # handed over and not yet returned
         self._bytes = 0  # of packed items among these
         self._largest = 1  # packed item so far
+        self._packing = 0.0  # seconds spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._woken = False
         supervisor.crew.lanes.append(lane)
@@ -120,6 +122,7 @@ class ProcessPort:
         if _all_atoms([item for _, _, item, _ in tickets]):
             self._queue(tickets, None)
             return
+        began = monotonic()
         good: list[Ticket] = []
         payloads: list[Payload] = []
         for ticket in tickets:
@@ -132,6 +135,7 @@ class ProcessPort:
             else:
                 good.append(ticket)
                 payloads.append(payload)
+        self._packing += monotonic() - began
         if good:
             self._queue(good, payloads)
 
@@ -179,7 +183,9 @@ class ProcessPort:
             self._log(event)
             return
         if isinstance(event, Span):
+            began = monotonic()
             self._ended += decode(event, self._job.label)
+            self._packing += monotonic() - began
         else:
             self._ended.append(decode_lost(event, self._job.label))
         self._bytes -= event.batch.size()
@@ -222,6 +228,10 @@ class ProcessPort:
             if running is not None:
                 found.append((running[0][0], running[1], worker.label))
         return found
+
+    def measure(self, facts: Facts) -> None:
+        """Note how long the parent packed and unpacked."""
+        facts.travel_seconds = self._packing
 
     def wake(self) -> None:
         """Make ``wait`` return soon; takes no lock, so a signal handler may call it."""

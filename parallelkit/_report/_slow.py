@@ -81,7 +81,7 @@ def too_small(run: Survey) -> Advice | None:
     return Advice(
         f"The tasks are small: {summary.attempts:,} of about {about(mean)}, {seconds(summary.busy)} of work "
         f"in a run of {seconds(summary.wall)}. The rest went into sending them to processes.",
-        f'A plain loop (executor="inline") would take about {about(summary.busy)}; '
+        f"A plain loop would take about {about(summary.busy)}; "
         "or make one task of many items, so that each takes some milliseconds.",
         saved,
     )
