@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _pickle import PicklingError
 from collections.abc import Callable, Sequence
 from itertools import count
 from time import monotonic
@@ -150,11 +151,12 @@ class ProcessPort:
         return payload_of(blob)
 
     def _unpackable(self, ticket: Ticket, error: BaseException) -> Ended:
-        told = TypeError(
+        message = (
             f"the item of {self._job.label(ticket[0])} cannot be sent to a worker process: "
             f"{describe(ticket[2])} cannot be pickled ({describe_error(error)}); "
             "pass plain data and build the rest inside the task, or use executor='threads'"
         )
+        told = _faults.unpicklable(message, isinstance(error, PicklingError))
         told.__cause__ = error
         return Ended(ticket[0], told, "", None, monotonic(), None, final=True)
 

@@ -102,8 +102,16 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "disabled": disabled,
         "width": width * outer_width(),
         "initializer": initializer,
+        "authkey": _authkey(),
     }
     return _channel.frame(_channel.SETUP, pack(setup))
+
+
+def _authkey() -> bytes | None:
+    """The key by which proxies of a ``multiprocessing`` manager are let in; None where no manager is used."""
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
 
 
 def _needs_site() -> bool:

@@ -7,7 +7,7 @@ pickled (with a note that says so) and then its class: a ``RemoteError`` stands 
 
 from __future__ import annotations
 
-from _pickle import dumps, loads
+from _pickle import PicklingError, dumps, loads
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
@@ -39,14 +39,16 @@ def capture_unsendable(value: object, error: BaseException) -> bytes:
     if isinstance(value, CoroutineType):
         value.close()  # else Python warns that it was never awaited, which is not the point
         advice = "pass a coroutine function itself (async def) and executor='threads'"
-    return dumps((UNSENDABLE, None, describe_error(error), kind, advice), 5)
+    named = b"PicklingError" if isinstance(error, PicklingError) else None
+    return dumps((UNSENDABLE, named, describe_error(error), kind, advice), 5)
 
 
 def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, bool]:
     """The error, its traceback as text, and whether another try cannot help."""
     what, packed, shown, kind, text = loads(blob)
     if what == UNSENDABLE:
-        return TypeError(f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"), "", True
+        message = f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"
+        return unpicklable(message, packed is not None), "", True
     error = _unpack_error(packed, shown, kind)
     if isinstance(error, Exception):
         return error, text, False
@@ -55,6 +57,11 @@ def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, 
     exited = TaskExited(f"{label()} raised {shown}")
     exited.__cause__ = error
     return exited, text, False
+
+
+def unpicklable(message: str, by_pickle: bool) -> Exception:
+    """The error of what cannot be pickled, of the kind that callers of standard pools catch."""
+    return PicklingError(message) if by_pickle else TypeError(message)
 
 
 def _unpack_error(packed: bytes | None, shown: str, kind: str) -> BaseException:

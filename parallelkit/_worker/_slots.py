@@ -61,8 +61,11 @@ class Slots:
         """Pickle it; that it cannot be, or that there is no room for it, is the task's failure."""
         try:
             blob = pack(value)
-        except BaseException as error:
+        except Exception as error:
             self.put_failure(slot, _faults.capture_unsendable(value, error))
+            return
+        except BaseException as error:  # its class exits: that is no way of pickling, but the task's own end
+            self.put_failure(slot, _faults.capture(error))
             return
         try:
             self._put(slot, VALUE, blob)

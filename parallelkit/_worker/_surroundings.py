@@ -27,6 +27,10 @@ def furnish(setup: dict[str, Any]) -> None:
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
+    if setup["authkey"] is not None:
+        from multiprocessing import process
+
+        process.current_process().authkey = setup["authkey"]
     sys.argv[:] = setup["argv"]
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
