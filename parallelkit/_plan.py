@@ -28,7 +28,7 @@ from parallelkit._ready import Gated
 from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
-from parallelkit._stream import HandedSource, Outbox, Stream, ledger_of, stepwise
+from parallelkit._stream import HandedSource, Outbox, Stream, closed_at_exit, ledger_of, stepwise
 from parallelkit._world import World, the_world
 
 
@@ -167,7 +167,8 @@ class Plan:
 
     def stream(self) -> Generator[Outcome[Any, Any], None, None]:
         """The generator of ``iter_parallel``; its body runs from the first ``next()`` on."""
-        return self._stream(*open_engine(self.options.executor, self.options.max_workers))
+        engine, owned = open_engine(self.options.executor, self.options.max_workers)
+        return closed_at_exit(self._stream(engine, owned))
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
         outbox = Outbox(self.world.now, self.options.order == "input")
@@ -188,12 +189,13 @@ class Plan:
             results = Results[Any, Any](ledger_of(stream.rest(), self.world.now()))
             raise RunInterrupted(f"interrupted; not yet yielded: {results!r}", results) from None
         finally:
-            stream.close("the stream was closed")
-            port.close()
-            loop.show()
-            loop.bar.close()
-            if owned:
-                engine.close()
+            if not stream.is_fork:
+                stream.close("the stream was closed")
+                port.close()
+                loop.show()
+                loop.bar.close()
+                if owned:
+                    engine.close()
 
     def _last_of(self, loop: Loop) -> Generator[Outcome[Any, Any], None, None]:
         """After the last settled task: what a stop left undone, or the error that ended the stream."""

@@ -7,11 +7,16 @@ outcome: database cursors and generators are bound to their thread.
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 from parallelkit._executors._gate import Gate
 from parallelkit._intake import Intake, Portion
@@ -19,6 +24,8 @@ from parallelkit._ledger import Ledger, numbered
 from parallelkit._loop import Loop, Window
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._outcomes import Outcome, Success
+
+T = TypeVar("T")
 
 SLOW = 0.001  # an input that takes longer than this for an item is not read while an outcome is ready
 
@@ -153,6 +160,7 @@ class Stream:
         self._slow = False
         self._over = False
         self._crash: BaseException | None = None
+        self._pid = os.getpid()
         self._thread = threading.Thread(target=self._drive, name="parallelkit_stream", daemon=True)
 
     def _drive(self) -> None:
@@ -169,6 +177,8 @@ class Stream:
         self._thread.start()
         ready = self._outbox.ready
         while True:
+            if self.is_fork:
+                raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
             self._read()
             if ready:
                 outcome = ready.popleft()
@@ -182,6 +192,11 @@ class Stream:
                 self._outbox.gate.wait(lambda: ready or self._over)
         if self._crash is not None:
             raise self._crash
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether this is a copy in a forked process, which has none of the threads and must not touch the workers."""
+        return os.getpid() != self._pid
 
     def _room(self) -> int:
         return self._window.room(self._intake.read_so_far - self._yielded, self._yielded)
@@ -211,7 +226,7 @@ class Stream:
         if self._thread.is_alive():
             self._loop.asked = reason
             self._loop.port.wake()
-        if self._thread.ident is not None:
+        if self._thread.ident is not None and not sys.is_finalizing():  # daemon threads are frozen by then
             self._thread.join()
 
     def rest(self) -> list[Outcome[Any, Any]]:
@@ -219,6 +234,25 @@ class Stream:
         rest = list(self._outbox.ready)
         self._outbox.ready.clear()
         return rest
+
+
+_open: WeakSet[Generator[Any, None, None]] = WeakSet()
+
+
+def closed_at_exit(stream: Generator[T, None, None]) -> Generator[T, None, None]:
+    """The stream itself, which, if it is left behind, is closed while the threads that this takes can still run."""
+    _open.add(stream)
+    return stream
+
+
+def _close_all() -> None:
+    for stream in list(_open):
+        with suppress(ValueError):  # it is being advanced at this moment, by a daemon thread
+            stream.close()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_open.clear)
 
 
 def stepwise(loop: Loop, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
