@@ -48,7 +48,6 @@ class RateLimit:
         self.calls, self.per, self.by, self.smooth = calls, per, by, smooth
         self._lock = threading.Lock()
         self._logs: OrderedDict[Hashable, RateLog] = OrderedDict()
-        # A log that is forgotten while a run still waits for it must be found again by the next.
         self._held: WeakValueDictionary[Hashable, RateLog] = WeakValueDictionary()
 
     def __repr__(self) -> str:
@@ -59,17 +58,25 @@ class RateLimit:
     def log(self, group: Hashable, now: float) -> RateLog:
         """The log of a group, which all runs share; forgets groups that have been at rest."""
         with self._lock:
-            while self._logs:
-                oldest = next(iter(self._logs))
-                if oldest == group or not self._logs[oldest].at_rest(now):
-                    break
-                del self._logs[oldest]
-            log = self._logs.get(group) or self._held.get(group)
+            while self._logs and self._forget(next(iter(self._logs)), now):
+                pass
+            log = self._logs.get(group)
             if log is None:
                 log = RateLog(self.calls, self.per, self.smooth, self._lock)
             self._logs[group] = self._held[group] = log
             self._logs.move_to_end(group)
             return log
+
+    def _forget(self, group: Hashable, now: float) -> bool:
+        """Forget a group that is at rest, unless a run holds its log: that will start tasks by it yet."""
+        if not self._logs[group].at_rest(now):
+            return False
+        del self._logs[group]
+        held = self._held.get(group)
+        if held is None:
+            return True
+        self._logs[group] = held  # at the end of the queue, so that those behind it can be forgotten
+        return False
 
 
 class ConcurrencyLimit:

@@ -19,9 +19,10 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
 from parallelkit._intake import Intake, Portion, Shape
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._ledger import OPEN, Facts, Ledger
 from parallelkit._limits import Limit
 from parallelkit._loop import DirectSource, Interrupt, Loop, Window
+from parallelkit._lost import Lost
 from parallelkit._outcomes import Outcome
 from parallelkit._ready import Gated
 from parallelkit._results import Results
@@ -202,7 +203,7 @@ class _Run:
 
 
 class FakePort:
-    """A run's end of a ``FakeExecutor``. ``waits`` counts the calls of ``wait``."""
+    """A run's end of a ``FakeExecutor``. ``waits`` counts the calls of ``wait``, ``ends`` lists all that ended."""
 
     def __init__(self, executor: FakeExecutor, job: Job) -> None:
         self.failure: Exception | None = None
@@ -212,6 +213,7 @@ class FakePort:
         self._executor = executor
         self._call = call_with(job)
         self._ahead = 0 if job.exact else executor.ahead
+        self.ends: list[Block | Ended] = []
         self._events: list[Block | Ended] = []
         self._woken = False
 
@@ -225,6 +227,7 @@ class FakePort:
 
     def report(self, end: Block | Ended) -> None:
         """An attempt has ended."""
+        self.ends.append(end)
         self._events.append(end)
 
     def room(self) -> int:
@@ -290,10 +293,33 @@ class FakePort:
         self._executor.fill(self._executor.clock())
 
 
+class StrictLedger(Ledger):
+    """A ledger that settles no task twice."""
+
+    def succeed(self, indices: Sequence[int], *columns: Any) -> None:
+        self.check_open(indices)
+        super().succeed(indices, *columns)
+
+    def fail(self, index: int, lost: Lost) -> None:
+        self.check_open((index,))
+        super().fail(index, lost)
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        self.check_open(indices)
+        super().cancel(indices, last)
+
+    def check_open(self, indices: Sequence[int]) -> None:
+        """All of these may be settled."""
+        twice = [index for index in indices if self.values[index] is not OPEN]
+        assert len(set(indices)) == len(indices), f"one of {indices} was settled twice at once"
+        assert not twice, f"{twice} were settled before"
+
+
 class FakeRun:
     """A run of the real scheduler and loop, on a ``FakeClock`` and a ``FakeExecutor``.
 
-    ``limits`` and ``priority`` are the options of a run, ``options`` those of the ``Scheduler``. Nothing happens before ``drive``.
+    Without ``fn`` the items are tasks. ``limits`` and ``priority`` are the options of a run, ``options``
+    those of the ``Scheduler``. Nothing happens before ``drive``.
 
     >>> from parallelkit import Retry
     >>> script = Script({"a": [Fail(OSError(), after=2), Done(1, after=3)]})
@@ -304,7 +330,7 @@ class FakeRun:
 
     def __init__(
         self,
-        fn: Callable[[Any], Any],
+        fn: Callable[[Any], Any] | None,
         items: Iterable[Any],
         *,
         workers: int = 2,
@@ -319,9 +345,9 @@ class FakeRun:
         self.clock = clock or FakeClock()
         self.executor = FakeExecutor(self.clock, workers, ahead=ahead)
         self.port = self.executor.open(Job(fn, exact=gated))
-        self.ledger = Ledger(Facts(began_at=self.clock()))
+        self.ledger = StrictLedger(Facts(began_at=self.clock()))
         bys = tuple(limit.by for limit in limits)
-        self.intake = Intake(items, Shape(gated=gated, priority=priority, bys=bys))
+        self.intake = Intake(items, Shape(tasks=fn is None, gated=gated, priority=priority, bys=bys))
         self.interrupt = Interrupt(self.port.wake)
         self.scheduler = Scheduler(self.ledger, gated=Gated(limits) if gated else None, **options)
         source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)
