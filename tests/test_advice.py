@@ -138,6 +138,12 @@ def test_workers_idle_for_a_limit():
     )
 
 
+def test_a_limit_that_holds_nobody_up_is_not_to_blame_for_a_long_last_task():
+    """Up to the last start all workers were busy."""
+    ledger = plant([0.1] * 100 + [1.0], limits=("RateLimit(1000, per=1)",))
+    assert _slow.held_by_limits(survey(ledger)) is None
+
+
 def test_pickling_may_cost_more_than_the_work():
     """4 s of pickling in the parent, as much in the workers, for 1 s of work."""
     ledger = plant([0.05] * 100, workers=4, executor="processes", travel_seconds=4.0, ended_at=BEGAN + 5)

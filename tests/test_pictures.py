@@ -199,6 +199,16 @@ def test_the_page_tells_why_the_run_stopped_and_what_failed(tmp_path):
     assert page.count("<details>") == 2
 
 
+def test_very_many_kinds_of_failure_are_counted(tmp_path):
+    """Fifty are shown."""
+    ledger = plant([0.1] * 80)
+    for index in range(70):
+        fail(ledger, index, ValueError("x" * (index + 1)))
+    page = page_of(ledger, tmp_path)
+    assert 50 == page.count("<details>")
+    assert "and 20 further kinds" in page
+
+
 def test_the_page_has_the_advice(tmp_path):
     """As the text has it."""
     assert "executor=&quot;processes&quot; would take about 2.1 s" in page_of(

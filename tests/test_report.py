@@ -7,6 +7,7 @@ from planted import BEGAN, cut_off, fail, plant, retry
 
 from parallelkit import Results, Task, run_parallel
 from parallelkit._ledger import Ledger
+from parallelkit._lost import Lost
 from parallelkit._report._failures import kinds_of_failure, shape
 from parallelkit._report._summary import summarize, survey
 
@@ -58,8 +59,9 @@ def test_the_longest_task_counts_all_its_attempts():
 
 
 def test_a_task_that_never_began_is_no_attempt():
-    """Neither one that was cancelled in the queue, nor one that could not be sent."""
+    """Neither one that was cancelled in the queue, nor one that could not be sent, be it tried again."""
     ledger = plant([1.0, 0.0, 0.0])
+    ledger.try_again(0, Lost(TimeoutError("no worker came up"), 0, None, BEGAN, None))
     ledger.cancel([1], {})
     fail(ledger, 2, TypeError("cannot be pickled"))
     ledger.failed[2].started = None

@@ -46,7 +46,10 @@ def slowest(run: Survey) -> Iterator[str]:
     ]
     if rows:
         cells = ("".join(f'<td style="{CELL}">{escape(cell)}</td>' for cell in row) for row in rows)
-        yield folded("slowest tasks", f"<table>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>")
+        yield folded(
+            "slowest tasks",
+            f"<table style='font-size: inherit'>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>",
+        )
 
 
 def failures(run: Survey) -> Iterator[str]:
