@@ -23,7 +23,7 @@ from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 LOOK = 0.001
 """Seconds after which every store of the other end is certain to be seen."""
 
-LAST_WORDS = 0.01
+LAST_WORDS = 0.015
 """Seconds that an overdue worker has at most to write down its stack."""
 
 START_LIMIT = 60.0
