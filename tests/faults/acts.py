@@ -31,7 +31,7 @@ def wait_for_lines(path, count, patience=20.0):
     while len(found := lines(path)) < count:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{len(found)} of {count} lines in {path}")
-        time.sleep(0.001)
+        time.sleep(0.002)
     return found
 
 

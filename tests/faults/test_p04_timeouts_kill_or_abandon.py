@@ -6,6 +6,7 @@ import statistics
 import threading
 import time
 from functools import partial
+from itertools import pairwise
 
 import acts
 import pytest
@@ -94,7 +95,7 @@ def test_warm_spare_takes_the_slot():
     outcomes = sorted(results.outcomes.values(), key=lambda outcome: outcome.started_at)
     gaps = [
         after.started_at - before.started_at - before.duration
-        for before, after in zip(outcomes, outcomes[1:], strict=False)
+        for before, after in pairwise(outcomes)
         if not before.ok
     ]
     assert kills == len(results.failures)

@@ -1,0 +1,243 @@
+"""Promise 5: nothing vanishes. One outcome a task, under its key; the error is the user's own."""
+
+import traceback
+from functools import partial
+
+import acts
+import broken
+import deeds
+import pytest
+import remote_tasks as far
+
+from parallelkit import (
+    Failure,
+    RemoteError,
+    Retry,
+    Success,
+    TaskCancelled,
+    TaskExited,
+    TaskFailures,
+    iter_parallel,
+    run_parallel,
+)
+
+BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
+EVERYWHERE = pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+
+
+# One outcome a task
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("order", ["input", "key", "completion"])
+def test_every_task_has_one_outcome_under_its_key(executor, order):
+    """Of a thousand tasks, every third of which fails, whatever the order."""
+
+    def work(item):
+        return 1 // (item % 3)
+
+    results = run_parallel(work, range(1000), key="key {:04}".format, executor=executor, order=order)
+
+    assert {f"key {item:04}" for item in range(1000)} == set(results)
+    assert 1000 == len(results) == len(list(results)) == len(results.outcomes)
+    assert {f"key {item:04}": item % 3 > 0 for item in range(1000)} == {
+        key: outcome.ok for key, outcome in results.outcomes.items()
+    }
+    assert all(key == outcome.key for key, outcome in results.outcomes.items())
+
+
+@BOTH
+@pytest.mark.parametrize("order", ["input", "completion"])
+def test_every_task_is_yielded_once(executor, order):
+    """So it is in a stream."""
+    seen = [
+        outcome.key for outcome in iter_parallel(far.give_back, range(2000), executor=executor, order=order)
+    ]
+    assert [*range(2000)] == (seen if order == "input" else sorted(seen))
+
+
+@EVERYWHERE
+def test_a_stopped_run_has_an_outcome_for_every_item(executor):
+    """Sized input: what was never read, too, under its own key."""
+    results = run_parallel(
+        far.fail, [ValueError(n) for n in range(500)], key=str, executor=executor, max_failures=3
+    )
+    assert {str(ValueError(number)) for number in range(500)} == set(results)
+    assert {ValueError, TaskCancelled} == {type(failure.error) for failure in results.failures.values()}
+
+
+# Values
+
+
+@EVERYWHERE
+def test_none_is_an_ordinary_value(executor):
+    """It is a success, and ``get`` does not take it for a missing one."""
+    results = run_parallel(far.nothing, range(5), executor=executor)
+    assert [None] * 5 == results.values()
+    assert {Success} == {type(outcome) for outcome in results.outcomes.values()}
+    assert results.get(2, "default") is None
+
+
+@EVERYWHERE
+def test_no_exception_is_returned_as_a_value(executor):
+    """A task that raises is a failure wherever one looks, and never stands among the values."""
+    results = run_parallel(far.fail, [ValueError("no")], executor=executor)
+
+    with pytest.raises(ValueError, match="no"):
+        results[0]
+    with pytest.raises(TaskFailures):
+        results.values()
+    with pytest.raises(TaskFailures):
+        results.items()
+    with pytest.raises(TaskFailures):
+        results.to_dict()
+    with pytest.raises(ValueError, match="no"):
+        results.get(0, "default")
+    assert {} == results.successes
+    assert [None] == results.values(default=None)
+
+
+@EVERYWHERE
+def test_an_exception_that_a_task_returns_is_its_value(executor):
+    """It was returned and not raised."""
+    results = run_parallel(far.give_back, [ValueError("a value")], executor=executor)
+    assert "ValueError('a value')" == repr(results[0])
+
+
+# Errors
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_the_very_object_comes_back(executor):
+    """Where nothing has to travel, the error is the one that was raised."""
+    error = broken.TwoArguments(5, "no")
+    assert error is run_parallel(far.fail, [error], executor=executor).failures[0].error
+
+
+def test_error_of_a_process_is_of_its_own_type():
+    """With its attributes, arguments, cause, context and notes; ``except`` and ``isinstance`` hold."""
+
+    def work(item):
+        try:
+            {}["missing"]
+        except KeyError as cause:
+            error = broken.TwoArguments(5, "no")
+            error.add_note("the task's own")
+            raise error from cause
+
+    results = run_parallel(work, [0], executor="processes")
+    error = results.failures[0].error
+
+    with pytest.raises(broken.TwoArguments):
+        results[0]
+    assert (5, "no", ("no (5)",)) == (error.code, error.reason, error.args)
+    assert repr(KeyError("missing")) == repr(error.__cause__)
+    assert "the task's own" in error.__notes__
+
+
+@BOTH
+def test_traceback_shows_where_the_task_was(executor):
+    """As text in the failure, and as a traceback object that the standard library prints."""
+    failure = run_parallel(
+        partial(deeds.work, scene=deeds.Scene("/tmp", 0), deed=deeds.raise_plainly), ["7"], executor=executor
+    ).failures[0]
+
+    printed = "".join(traceback.format_exception(failure.error))
+    for text in (failure.traceback, printed):
+        assert "in raise_plainly" in text
+        assert "ValueError: no" in text
+    assert "raise_plainly" == traceback.extract_tb(failure.error.__traceback__)[-1].name
+
+
+@EVERYWHERE
+def test_note_names_key_and_attempt(executor):
+    """In the error itself, so that it is printed wherever the error ends up."""
+    results = run_parallel(
+        far.fail, [ValueError("no")], key=lambda item: "eu-west", executor=executor, retries=2
+    )
+    notes = results.failures["eu-west"].error.__notes__
+    assert ["parallelkit: task 'eu-west', attempt 3 of 3"] == notes
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt("stop"), GeneratorExit(), broken.OwnBase("own")]
+)
+def test_no_task_can_end_the_callers_program(executor, error):
+    """What is raised beside ``Exception`` becomes TaskExited, with the original as its cause."""
+    results = run_parallel(partial(far.on, {1: (far.fail, error)}), range(3), executor=executor)
+    failure = results.failures[1]
+
+    assert [0, None, 2] == results.values(default=None)
+    assert isinstance(failure.error, TaskExited)
+    assert type(error) is type(failure.error.__cause__)
+    assert error.args == failure.error.__cause__.args
+
+
+def test_what_cannot_travel_is_named():
+    """A value, an item and an error that cannot be pickled: each failure tells which object, and what to do."""
+    import threading
+
+    tasks = {
+        "value": threading.Lock,
+        "item": partial(far.give_back, broken.Reduces(broken.raise_, ValueError("stuck"))),
+        "error": partial(far.give_back, 1),
+    }
+    results = run_parallel(tasks, executor="processes")
+    assert "task 'value' returned a _thread.lock, which cannot be pickled" in str(
+        results.failures["value"].error
+    )
+    assert "task 'item' cannot be sent to a worker process" in str(results.failures["item"].error)
+    assert 1 == results["error"]
+
+    failure = run_parallel(deeds.raise_no_reduce, [0], executor="processes").failures[0]
+    assert isinstance(failure.error, (RemoteError, broken.NoReduce))
+    assert "sticks" in str(failure.error)
+    assert "in raise_no_reduce" in failure.traceback
+
+
+@BOTH
+def test_all_failures_are_raised_together(executor):
+    """In a group that works with ``except*`` and carries the results."""
+    errors = [ValueError(1), KeyError(2), ValueError(3)]
+    results = run_parallel(far.fail, errors, executor=executor)
+    caught = {}
+    try:
+        results.values()
+    except* ValueError as group:
+        caught["values"] = sorted(str(error) for error in group.exceptions)
+        caught["results"] = group.results
+    except* KeyError as group:
+        caught["keys"] = [str(error) for error in group.exceptions]
+
+    assert results is caught.pop("results")
+    assert {"values": ["1", "3"], "keys": ["2"]} == caught
+
+
+@BOTH
+def test_every_attempt_is_logged(executor, tmp_path):
+    """A success after two failures leaves three attempts, with their errors."""
+    path = str(tmp_path / "begun")
+
+    def work(item):
+        acts.note(path, item)
+        if len(acts.lines(path)) < 3:
+            raise ValueError("again")
+        return "at last"
+
+    results = run_parallel(work, [0], executor=executor, max_workers=1, retries=Retry(5, delay=0))
+    assert [(1, ValueError), (2, ValueError), (3, type(None))] == [
+        (attempt.number, type(attempt.error)) for attempt in results.attempts
+    ]
+    assert 3 == results.outcomes[0].attempts
+
+
+@BOTH
+def test_failures_are_failures(executor):
+    """Each has all that is known: key, index, times, worker."""
+    failure = run_parallel(far.fail, [ValueError("no")], executor=executor).failures[0]
+    assert isinstance(failure, Failure)
+    assert (0, 0, 1) == (failure.key, failure.index, failure.attempts)
+    assert 0 <= failure.queued_at <= failure.started_at
+    assert failure.duration >= 0
+    assert failure.worker

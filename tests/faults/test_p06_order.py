@@ -1,0 +1,101 @@
+"""Promise 6: order is the caller's choice."""
+
+import threading
+from functools import partial
+
+import acts
+import pytest
+import remote_tasks as far
+
+from parallelkit import InputError, iter_parallel, run_parallel
+
+BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
+
+
+def last_first(item, path):
+    """Ends only when the outcome of the next has come in."""
+    acts.wait_for_lines(path, 3 - item)
+    if item == 2:
+        raise ValueError("in its place all the same")
+    return item
+
+
+def run(executor, tmp_path, **options):
+    """Four tasks at the same time, which end in the reverse of their order; the third fails."""
+    path = str(tmp_path / "ended")
+    then = partial(acts.note, path)
+    work = partial(last_first, path=path)
+    return run_parallel(work, range(4), executor=executor, max_workers=4, timeout=20, then=then, **options)
+
+
+@BOTH
+def test_input_order_is_the_default(executor, tmp_path):
+    """Results stand as the items stood, whatever ended first."""
+    results = run(executor, tmp_path)
+    assert [0, 1, 2, 3] == list(results)
+    assert [0, 1, None, 3] == results.values(default=None)
+
+
+@BOTH
+def test_completion_order(executor, tmp_path):
+    """Results stand as the tasks ended, the failed one in its turn."""
+    results = run(executor, tmp_path, order="completion")
+    assert [3, 2, 1, 0] == list(results)
+    assert [3, None, 1, 0] == results.values(default=None)
+
+
+def test_key_order(tmp_path):
+    """Results stand sorted by key."""
+    results = run("threads", tmp_path, order="key", key=lambda item: "dacb"[item])
+    assert ["a", "b", "c", "d"] == list(results)
+    assert [1, 3, None, 0] == results.values(default=None)
+
+
+def test_views_follow_the_order(tmp_path):
+    """Keys, values, items, outcomes, successes, failures and rows all do."""
+    results = run("threads", tmp_path, order="key", key=lambda item: -item)
+    keys = [-3, -2, -1, 0]
+    assert keys == list(results.outcomes) == [row["key"] for row in results.rows()]
+    assert [3, None, 1, 0] == results.values(default=None)
+    assert list(zip(keys, [3, None, 1, 0], strict=True)) == results.items(default=None)
+    assert [-3, -1, 0] == list(results.successes)
+
+
+def stream(executor, tmp_path, **options):
+    path = str(tmp_path / "ended")
+    then = partial(acts.note, path)
+    work = partial(last_first, path=path)
+    return iter_parallel(work, range(4), executor=executor, max_workers=4, timeout=20, then=then, **options)
+
+
+@BOTH
+def test_stream_yields_what_ends_first(executor, tmp_path):
+    """By default: a task that ended is yielded while others run."""
+    assert [3, 2, 1, 0] == [outcome.key for outcome in stream(executor, tmp_path)]
+
+
+@BOTH
+def test_stream_in_input_order(executor, tmp_path):
+    """If asked for."""
+    assert [0, 1, 2, 3] == [outcome.key for outcome in stream(executor, tmp_path, order="input")]
+
+
+def test_stream_in_key_order_is_refused():
+    """It would have to wait for the last task before it could yield the first."""
+    with pytest.raises(ValueError, match="order"):
+        iter_parallel(abs, range(3), order="key")
+
+
+def test_keys_that_cannot_be_sorted_are_refused_at_the_door():
+    """Sized input: before anything runs, with both positions."""
+    begun = threading.Event()
+    with pytest.raises(TypeError, match="compared"):
+        run_parallel(lambda item: begun.set(), [1, "a"], key=lambda item: item, order="key")
+    assert not begun.is_set()
+
+
+def test_keys_that_cannot_be_sorted_in_the_end():
+    """Unsized input: everything was run, and the InputError has it."""
+    with pytest.raises(InputError) as caught:
+        run_parallel(far.give_back, iter([1, "a"]), key=lambda item: item, order="key")
+    assert {1: 1, "a": "a"} == caught.value.results.to_dict()
