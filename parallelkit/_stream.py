@@ -181,10 +181,9 @@ class Stream:
                 raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
             self._read()
             if ready:
-                outcome = ready.popleft()
                 self._yielded += 1
-                self._intake.forget(outcome.key)
-                yield outcome
+                self._intake.forget(ready[0].key)
+                yield ready.popleft()  # and keep no reference to it while the caller has it
             elif self._over:
                 if not ready:
                     break

@@ -1,0 +1,300 @@
+"""Promise 7: memory is bounded. Input is read lazily, in the caller's thread, and only so far ahead."""
+
+import gc
+import queue
+import sys
+import threading
+import weakref
+from functools import partial
+
+import acts
+import pytest
+import remote_tasks as far
+from outside import run_script, until
+
+from parallelkit import iter_parallel, run_parallel
+
+BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
+
+
+class Counted:
+    """A lazy input that notes how far it was read, and by which thread."""
+
+    def __init__(self, count):
+        self.count = count
+        self.read = 0
+        self.threads = set()
+        self.look = lambda: None
+
+    def __iter__(self):
+        for number in range(self.count):
+            self.read += 1
+            self.threads.add(threading.get_ident())
+            self.look()
+            yield number
+
+
+# How far ahead
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+@BOTH
+def test_no_more_than_buffersize_is_read_ahead(executor, size, tmp_path):
+    """Whenever an item is read, fewer than ``buffersize`` of those before are unsettled."""
+    source, path, ahead = Counted(120), str(tmp_path / "done"), []
+    # A task notes itself before it settles, so this is at most what the run itself counts.
+    source.look = lambda: ahead.append(source.read - len(acts.lines(path)))
+    work = partial(acts.noted, path=path)
+    results = run_parallel(work, source, executor=executor, max_workers=2, buffersize=size)
+
+    assert 120 == len(results.values())
+    assert max(ahead) <= size
+
+
+@BOTH
+def test_default_is_a_multiple_of_the_workers(executor, tmp_path):
+    """While nothing is settled, 32 tasks a worker are read, and no more."""
+    path = str(tmp_path / "go")
+    source = Counted(10_000)
+    stream = iter_parallel(partial(hold, path=path), source, executor=executor, max_workers=2)
+    first = threading.Timer(0.3, acts.note, (path,))
+    first.start()
+    next(stream)
+    first.join()
+
+    assert 64 == source.read
+    stream.close()
+
+
+def hold(item, path):
+    acts.wait_for_lines(path, 1)
+    return item
+
+
+@BOTH
+def test_consumer_that_rests_stops_the_reading(executor):
+    """What is read stays within the window of what was yielded, however long nobody asks for more."""
+    source = Counted(100_000)
+    stream = iter_parallel(far.give_back, source, executor=executor, max_workers=2)
+    next(stream)
+    seen = source.read
+    threading.Event().wait(0.05)
+
+    assert seen == source.read <= 64 + 1
+    stream.close()
+
+
+@BOTH
+def test_window_grows_with_what_was_yielded(executor):
+    """At most to what was yielded, and to ten thousand."""
+    source, most = Counted(40_000), 0
+    for yielded, _ in enumerate(iter_parallel(far.give_back, source, executor=executor, max_workers=2), 1):
+        most = max(most, source.read - yielded - max(64, min(yielded, 10_000)))
+    assert most <= 0
+
+
+# Where
+
+
+@pytest.mark.parametrize("main", [True, False], ids=["main thread", "other thread"])
+@BOTH
+def test_input_is_read_in_the_callers_thread(executor, main):
+    """Database cursors and generators are bound to it. So it is for a stream."""
+    source = Counted(300)
+    used = set()
+
+    def call():
+        used.add(threading.get_ident())
+        run_parallel(far.give_back, source, executor=executor, max_workers=2)
+        for _ in iter_parallel(far.give_back, source, executor=executor, max_workers=2):
+            pass
+
+    if main:
+        call()
+    else:
+        caller = threading.Thread(target=call)
+        caller.start()
+        caller.join()
+    assert used == source.threads
+    assert 600 == source.read
+
+
+def test_stream_reads_nothing_before_the_first_next():
+    """And starts nothing."""
+    source = Counted(10)
+    before = threading.active_count()
+    stream = iter_parallel(far.give_back, source)
+    assert (0, before) == (source.read, threading.active_count())
+    stream.close()
+    assert 0 == source.read
+
+
+@BOTH
+def test_item_of_a_slow_input_starts_before_the_next_is_asked_for(executor, tmp_path):
+    """An input that takes its time for every item does not keep the one before waiting."""
+    path = str(tmp_path / "begun")
+
+    def items():
+        for number in range(5):
+            acts.wait_for_lines(path, number)
+            threading.Event().wait(0.002)
+            yield number
+
+    results = run_parallel(partial(acts.noted, path=path), items(), executor=executor, max_workers=2)
+    assert [0, 1, 2, 3, 4] == results.values()
+
+
+@pytest.mark.xfail(strict=True, reason="what is read in one portion starts only when the portion is whole")
+def test_input_may_wait_for_what_its_last_item_does():
+    """A generator that takes from a queue which the tasks fill: the item read last starts while it waits."""
+    found = queue.Queue()
+    for number in range(5):
+        found.put(number)
+
+    def items():
+        for _ in range(8):
+            yield found.get(timeout=2)
+
+    def work(number):
+        if number == 4:
+            for more in range(5, 8):
+                found.put(more)
+        return number
+
+    assert [*range(8)] == sorted(run_parallel(work, items(), max_workers=2).values())
+
+
+# What is held
+
+
+class Thing:
+    """Something that can be watched as it goes."""
+
+    def __init__(self, number=0):
+        self.number = number
+
+
+@BOTH
+def test_stream_holds_nothing_that_it_has_yielded(executor):
+    """Neither the outcome nor its value lives on when the consumer has dropped it."""
+    values = []
+    for outcome in iter_parallel(far.give_back, map(Thing, range(50)), executor=executor, max_workers=2):
+        values.append(weakref.ref(outcome.value))
+        del outcome
+        assert values[-1]() is None
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_items_of_settled_tasks_are_let_go(executor):
+    """When the run is over, only the caller's own references keep an item alive."""
+    things = [Thing(number) for number in range(100)]
+    refs = [weakref.ref(thing) for thing in things]
+    results = run_parallel(far.nothing, iter(things), executor=executor, max_workers=2)
+    del things
+
+    assert [None] * 100 == [ref() for ref in refs]
+    assert 100 == len(results)
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        "threads",
+        pytest.param(
+            "processes", marks=pytest.mark.xfail(strict=True, reason="a traceback keeps our own frames")
+        ),
+    ],
+)
+def test_failure_holds_no_other_tasks_items(executor):
+    """A failure that is kept keeps nothing of the tasks beside it, also while no garbage is collected."""
+    things = [Thing(number) for number in range(3000)]
+    refs = [weakref.ref(thing) for thing in things]
+    gc.disable()
+    try:
+        results = run_parallel(fail_at, iter(things), executor=executor, max_workers=2, args=(100,))
+        del things
+        alive = [number for number, ref in enumerate(refs) if ref() is not None and number % 100]
+        assert 30 == len(results.failures)
+        del results
+        assert [] == alive
+    finally:
+        gc.enable()
+
+
+def fail_at(thing, number):
+    if thing.number % number == 0:
+        raise ValueError("no")
+
+
+FLAT = """
+import resource, sys
+import remote_tasks as far
+from parallelkit import iter_parallel
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+count, before = {count}, 0
+for number, outcome in enumerate(iter_parallel({fn}, (n for n in range(count)), executor={executor!r}, max_workers=2)):
+    if number == count // 10:
+        before = peak()
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("fn", ["far.nothing", "str", "far.fail"], ids=["None", "texts", "failures"])
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(100_000, id="100,000"), pytest.param(1_000_000, id="a million", marks=pytest.mark.all)],
+)
+@BOTH
+def test_stream_is_flat(executor, count, fn):
+    """The peak grows by less than 8 MiB over the last nine tenths of the tasks."""
+    if fn == "far.fail":
+        count //= 10
+    finished = run_script(FLAT.format(count=count, executor=executor, fn=fn), limit=300)
+    assert 0 == finished.code, finished.err
+    assert float(finished.out) < 8
+
+
+@pytest.mark.all
+def test_a_million_outcomes_are_small():
+    """Less than 150 MB for all that is known of them."""
+    script = """
+import resource
+from parallelkit import run_parallel
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
+before = rss()
+results = run_parallel(bool, range(1_000_000), max_workers=2)
+assert len(results) == 1_000_000
+print(rss() - before)
+"""
+    finished = run_script(script, limit=120)
+    assert 0 == finished.code, finished.err
+    assert float(finished.out) < 150
+
+
+def test_large_items_do_not_pile_up():
+    """Of two hundred items of 4 MB, few are alive at a time, though thirty-two a worker may be read ahead."""
+    alive, most = weakref.WeakSet(), []
+
+    def items():
+        for _ in range(100):
+            thing = Large()
+            alive.add(thing)
+            yield thing
+            del thing
+            most.append(len(alive))
+
+    until(lambda: gc.collect() == 0)
+    run_parallel(far.nothing, items(), executor="processes", max_workers=2, buffersize=6)
+    assert max(most) <= 8
+
+
+class Large:
+    def __init__(self):
+        self.content = bytes(1_000_000)
+
+
+assert sys.implementation.name == "cpython", "references are counted"
