@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 from collections import Counter
+from itertools import product
 
 import pytest
 from planted import cut_off, fail, plant, retry
@@ -38,8 +39,9 @@ DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser():
+    """One for each test: its helper processes come and go as they please, and would look like leaks of others."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
@@ -114,22 +116,21 @@ class Shown:
 
 
 @pytest.mark.parametrize("tasks", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_the_page_shows_the_whole_run(browser, run_of, tmp_path, tasks, scheme, size):
+def test_the_page_shows_the_whole_run(browser, run_of, tmp_path, tasks):
     """A lane for each worker and a bar for each attempt, drawn within 3 s, with no error and no request."""
     ledger = run_of(tasks)
-    with Shown(browser, ledger, tmp_path, size, scheme) as shown:
-        attempts = Results(ledger).summary.attempts
-        assert SIZES[tasks] == shown.count("lanes")
-        assert attempts == shown.count("bars") == shown.count("drawn")
-        assert attempts == int(shown.page.locator("#histogram").get_attribute("data-counted"))
-        shown.point_at(0)
-        assert "item-" in shown.tip()[0]
-        assert shown.took < 3
-        assert [] == shown.messages
-        assert [shown.address] == shown.requests
-        assert size["width"] == shown.value("document.documentElement.scrollWidth")
+    attempts = Results(ledger).summary.attempts
+    for scheme, size in product(("light", "dark"), (DESK, PHONE)):
+        with Shown(browser, ledger, tmp_path, size, scheme) as shown:
+            assert SIZES[tasks] == shown.count("lanes")
+            assert attempts == shown.count("bars") == shown.count("drawn")
+            assert attempts == int(shown.page.locator("#histogram").get_attribute("data-counted"))
+            shown.point_at(0)
+            assert "item-" in shown.tip()[0]
+            assert shown.took < 3
+            assert [] == shown.messages
+            assert [shown.address] == shown.requests
+            assert size["width"] == shown.value("document.documentElement.scrollWidth")
 
 
 @pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])
