@@ -131,3 +131,50 @@ def fork_hanging_child(path, leave_group=False):
         time.sleep(LONG)
     note(path, child)
     time.sleep(LONG)
+
+
+class TryLater(Exception):
+    """Says how long to wait, so that no jitter can make it less."""
+
+    retry_after = 0.4
+
+
+def fail_once(item, path):
+    """Fails at the first attempt of item 0."""
+    first = not any(text == str(item) for _, text in lines(path))
+    note(path, item)
+    if item == 0 and first:
+        raise TryLater
+    return item
+
+
+def meet_no_other(item, path):
+    """Tells how many of its group are here at the same time."""
+    note(path, f"in {item}")
+    time.sleep(0.02)
+    note(path, f"out {item}")
+
+
+class Thing:
+    """Something that can be watched as it goes."""
+
+    def __init__(self, number=0):
+        self.number = number
+
+
+def fail_at(thing, number):
+    if thing.number % number == 0:
+        raise ValueError("no")
+
+
+def hold(item, path):
+    wait_for_lines(path, 1)
+    return item
+
+
+def last_first(item, path):
+    """Ends only when the outcome of the next has come in."""
+    wait_for_lines(path, 3 - item)
+    if item == 2:
+        raise ValueError("in its place all the same")
+    return item

@@ -12,19 +12,11 @@ from parallelkit import InputError, iter_parallel, run_parallel
 BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
-def last_first(item, path):
-    """Ends only when the outcome of the next has come in."""
-    acts.wait_for_lines(path, 3 - item)
-    if item == 2:
-        raise ValueError("in its place all the same")
-    return item
-
-
 def run(executor, tmp_path, **options):
     """Four tasks at the same time, which end in the reverse of their order; the third fails."""
     path = str(tmp_path / "ended")
     then = partial(acts.note, path)
-    work = partial(last_first, path=path)
+    work = partial(acts.last_first, path=path)
     return run_parallel(work, range(4), executor=executor, max_workers=4, timeout=20, then=then, **options)
 
 
@@ -64,7 +56,7 @@ def test_views_follow_the_order(tmp_path):
 def stream(executor, tmp_path, **options):
     path = str(tmp_path / "ended")
     then = partial(acts.note, path)
-    work = partial(last_first, path=path)
+    work = partial(acts.last_first, path=path)
     return iter_parallel(work, range(4), executor=executor, max_workers=4, timeout=20, then=then, **options)
 
 

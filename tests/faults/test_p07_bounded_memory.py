@@ -56,7 +56,7 @@ def test_default_is_a_multiple_of_the_workers(executor, tmp_path):
     """While nothing is settled, 32 tasks a worker are read, and no more."""
     path = str(tmp_path / "go")
     source = Counted(10_000)
-    stream = iter_parallel(partial(hold, path=path), source, executor=executor, max_workers=2)
+    stream = iter_parallel(partial(acts.hold, path=path), source, executor=executor, max_workers=2)
     first = threading.Timer(0.3, acts.note, (path,))
     first.start()
     next(stream)
@@ -64,11 +64,6 @@ def test_default_is_a_multiple_of_the_workers(executor, tmp_path):
 
     assert 64 == source.read
     stream.close()
-
-
-def hold(item, path):
-    acts.wait_for_lines(path, 1)
-    return item
 
 
 @BOTH
@@ -167,18 +162,11 @@ def test_input_may_wait_for_what_its_last_item_does():
 # What is held
 
 
-class Thing:
-    """Something that can be watched as it goes."""
-
-    def __init__(self, number=0):
-        self.number = number
-
-
 @BOTH
 def test_stream_holds_nothing_that_it_has_yielded(executor):
     """Neither the outcome nor its value lives on when the consumer has dropped it."""
     values = []
-    for outcome in iter_parallel(far.give_back, map(Thing, range(50)), executor=executor, max_workers=2):
+    for outcome in iter_parallel(far.give_back, map(acts.Thing, range(50)), executor=executor, max_workers=2):
         values.append(weakref.ref(outcome.value))
         del outcome
         assert values[-1]() is None
@@ -187,7 +175,7 @@ def test_stream_holds_nothing_that_it_has_yielded(executor):
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_items_of_settled_tasks_are_let_go(executor):
     """When the run is over, only the caller's own references keep an item alive."""
-    things = [Thing(number) for number in range(100)]
+    things = [acts.Thing(number) for number in range(100)]
     refs = [weakref.ref(thing) for thing in things]
     results = run_parallel(far.nothing, iter(things), executor=executor, max_workers=2)
     del things
@@ -207,11 +195,11 @@ def test_items_of_settled_tasks_are_let_go(executor):
 )
 def test_failure_holds_no_other_tasks_items(executor):
     """A failure that is kept keeps nothing of the tasks beside it, also while no garbage is collected."""
-    things = [Thing(number) for number in range(3000)]
+    things = [acts.Thing(number) for number in range(3000)]
     refs = [weakref.ref(thing) for thing in things]
     gc.disable()
     try:
-        results = run_parallel(fail_at, iter(things), executor=executor, max_workers=2, args=(100,))
+        results = run_parallel(acts.fail_at, iter(things), executor=executor, max_workers=2, args=(100,))
         del things
         alive = [number for number, ref in enumerate(refs) if ref() is not None and number % 100]
         assert 30 == len(results.failures)
@@ -219,11 +207,6 @@ def test_failure_holds_no_other_tasks_items(executor):
         assert [] == alive
     finally:
         gc.enable()
-
-
-def fail_at(thing, number):
-    if thing.number % number == 0:
-        raise ValueError("no")
 
 
 FLAT = """

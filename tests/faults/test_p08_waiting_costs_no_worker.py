@@ -1,0 +1,159 @@
+"""Promise 8: waiting costs no worker. Backoff, rate limits, caps and priorities are decided in the parent."""
+
+import threading
+import time
+from collections import Counter
+from functools import partial
+
+import acts
+import pytest
+import remote_tasks as far
+
+from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, run_parallel
+
+BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
+
+
+@BOTH
+def test_backoff_frees_the_worker(executor, tmp_path):
+    """While the first task waits for its next try, the only worker runs all others."""
+    path = str(tmp_path / "begun")
+    results = run_parallel(
+        partial(acts.fail_once, path=path),
+        range(10),
+        executor=executor,
+        max_workers=1,
+        retries=1,
+        order="completion",
+    )
+    assert [*map(str, range(10)), "0"] == [text for _, text in acts.lines(path)]
+    assert [*range(1, 10), 0] == results.values()
+    assert 2 == results.outcomes[0].attempts
+
+
+@BOTH
+def test_backoff_is_no_sleep_in_the_worker(executor, tmp_path):
+    """Twenty tasks that each wait 0.2 s for their second try wait at the same time, with one worker."""
+    path = str(tmp_path / "begun")
+
+    def work(item):
+        first = not any(text == str(item) for _, text in acts.lines(path))
+        acts.note(path, item)
+        if first:
+            raise ValueError("again")
+        return item
+
+    began = time.monotonic()
+    results = run_parallel(
+        work, range(20), executor=executor, max_workers=1, retries=Retry(1, delay=0.2, factor=1)
+    )
+    assert [*range(20)] == results.values()
+    assert time.monotonic() - began < 3
+
+
+def starts(results):
+    return sorted(outcome.started_at for outcome in results.outcomes.values())
+
+
+@BOTH
+def test_rate_limit_holds_across_workers(executor):
+    """Never more than four starts in any window of 0.15 s, counted by when the workers began."""
+    results = run_parallel(
+        far.give_back, range(14), executor=executor, max_workers=2, limits=RateLimit(4, per=0.15)
+    )
+    at = starts(results)
+
+    assert [*range(14)] == results.values()
+    for first, fifth in zip(at, at[4:], strict=False):
+        assert fifth - first >= 0.15
+    assert at[-1] < 5
+
+
+@BOTH
+def test_limited_group_holds_up_no_other(executor):
+    """While one group waits for its rate, the other's tasks run through with a single worker."""
+    results = run_parallel(
+        far.give_back,
+        ["slow"] * 4 + ["free"] * 8,
+        executor=executor,
+        max_workers=1,
+        limits=RateLimit(1, per=0.1, by=lambda item: item if item == "slow" else None),
+        order="completion",
+    )
+    assert ["free"] * 8 == [value for value in results.values() if value == "free"]
+    assert "slow" == results.values()[-1]
+    assert results.values().index("free") <= 1
+    assert max(one.started_at for one in results.outcomes.values() if one.value == "free") < min(
+        sorted(one.started_at for one in results.outcomes.values() if one.value == "slow")[1:]
+    )
+
+
+@BOTH
+def test_cap_holds_across_workers(executor, tmp_path):
+    """At most one of a group at a time, and two groups beside one another."""
+    path = str(tmp_path / "log")
+    run_parallel(
+        partial(acts.meet_no_other, path=path),
+        ["a", "b"] * 5,
+        executor=executor,
+        max_workers=4,
+        limits=ConcurrencyLimit(1, by=lambda item: item),
+    )
+    here, most = Counter(), Counter()
+    for _, text in acts.lines(path):
+        what, group = text.split()
+        here[group] += 1 if what == "in" else -1
+        most[group] = max(most[group], here[group])
+
+    assert {"a": 1, "b": 1} == most
+    assert {"a": 0, "b": 0} == here
+
+
+@BOTH
+def test_capped_task_occupies_no_worker(executor, tmp_path):
+    """One task of the group runs; the second waits in the parent, so that both workers serve others."""
+    path = str(tmp_path / "here")
+    tasks = [
+        Task(acts.meet, "group", path, 2),
+        Task(acts.meet, "group", path, 1),
+        Task(acts.meet, "x", path, 2),
+    ]
+    results = run_parallel(
+        tasks,
+        executor=executor,
+        max_workers=2,
+        timeout=20,
+        limits=ConcurrencyLimit(1, by=lambda task: "group" if task.args[0] == "group" else None),
+    )
+    assert ["group", "group", "x"] == results.values()
+
+
+@BOTH
+def test_larger_priorities_run_first(executor, tmp_path):
+    """Exactly, with one worker, however the executor would batch."""
+    path = str(tmp_path / "begun")
+    run_parallel(
+        partial(acts.noted, path=path),
+        [3, 1, 4, 1, 5, 9, 2, 6],
+        executor=executor,
+        max_workers=1,
+        priority=lambda item: item,
+    )
+    assert ["9", "6", "5", "4", "3", "2", "1", "1"] == [text for _, text in acts.lines(path)]
+
+
+def test_shared_rate_limit_is_shared():
+    """Two runs at the same time on one RateLimit keep it together."""
+    limit, runs = RateLimit(3, per=0.15), []
+    callers = [
+        threading.Thread(target=lambda: runs.append(run_parallel(abs, range(6), limits=limit)))
+        for _ in range(2)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    at = sorted(start for results in runs for start in results._ledger.started)  # on one clock
+
+    assert 12 == len(at)
+    assert min(later - first for first, later in zip(at, at[3:], strict=False)) >= 0.15
