@@ -12,8 +12,7 @@ from types import CoroutineType
 from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
-from parallelkit._errors import TaskTimeout
-from parallelkit._executors._contract import Job, Ticket
+from parallelkit._executors._contract import Job, Ticket, timed_out
 from parallelkit._executors._inline import InlineEngine, InlinePort
 from parallelkit._limits import Limit, RateLimit
 from parallelkit._options import Checked
@@ -146,11 +145,12 @@ class _Port(InlinePort):
         self.sleep = clock.advance  # type: ignore[method-assign]
         self._clock = clock
         self._fn = job.fn
+        self._label = job.label
 
     def run(self, ticket: Ticket) -> Any:
-        _, number, item, limit = ticket
+        index, _, item, limit = ticket
         started = self._clock()
-        overdue = TaskTimeout(f"attempt {number} ran longer than its timeout of {limit or 0:g} s")
+        overdue = timed_out(self._label(index), limit or 0)
         try:
             value = super().run(ticket)
             if isinstance(value, CoroutineType) and is_coroutine_function(self._fn or function_of(item)):

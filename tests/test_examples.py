@@ -10,7 +10,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 EXPECTED = {
     "product_research": [
         "{'rating': 4.0, 'threads': ['Worth it?', 'It leaks'], 'videos': None, 'price': 189.5, 'verdict': 'buy'}",
-        "videos: attempt 1 ran longer than its timeout of 1 s",
+        "videos: task 'videos' ran longer than its timeout of 1 s",
         "7 calls in 1.",
     ],
     "cpu_sweep": [
@@ -24,7 +24,7 @@ EXPECTED = {
     ],
     "threadpoolexecutor_replaced": [
         "db-2 is up",
-        "db-3: attempt 1 ran longer than its timeout of 0.2 s",
+        "db-3: call 2 ran longer than its timeout of 0.2 s",
         "db-4 is up",
     ],
 }

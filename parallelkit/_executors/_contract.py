@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from parallelkit._errors import TaskTimeout
+
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
 """An attempt to run: index of the task, number of the attempt (from 1), item, timeout in seconds.
 
@@ -119,6 +121,11 @@ def call_with(job: Job) -> Callable[[Any], Any]:
     if args or kwargs:
         return lambda item: fn(item, *args, **kwargs)
     return fn
+
+
+def timed_out(label: str, limit: float, fate: str = "") -> TaskTimeout:
+    """The error of an attempt that overran its timeout, in one wording for all executors."""
+    return TaskTimeout(f"{label} ran longer than its timeout of {limit:g} s{fate and f'; {fate}'}")
 
 
 def drop_own_frames(error: BaseException) -> BaseException:

@@ -12,7 +12,7 @@ from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._errors import ParallelKitError, TaskTimeout
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._thread_port import UNLIMITED, ThreadPort, stack_of
 from parallelkit._executors._threads import ThreadEngine
@@ -159,8 +159,9 @@ class CoroutinePort:
         return f"{blocker} blocked the event loop, so it could not be cancelled and was abandoned"
 
     def _timed_out(self, flight: Flight, how: str) -> TaskTimeout:
-        _, number, _, limit = flight.ticket
-        return TaskTimeout(f"attempt {number} ran longer than its timeout of {limit:g} s; {how}")
+        index, _, _, limit = flight.ticket
+        assert limit is not None, "only what has a timeout is overdue"
+        return timed_out(self._label(index), limit, how)
 
     def _replace(self, loop: EventLoop) -> None:
         """Leave a loop that is blocked to itself, and take back what it has not begun."""

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from parallelkit._errors import TaskTimeout
-from parallelkit._executors._contract import Block, Ended
+from parallelkit._executors._contract import Block, Ended, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
@@ -166,7 +165,8 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
     index, _, _, timeout = lost.batch.tickets[0]
     error: Exception
     if lost.why is Why.OVERDUE:
-        error = TaskTimeout(f"{label(index)} ran longer than its timeout of {timeout:g} seconds")
+        assert timeout is not None, "only what has a timeout is overdue"
+        error = timed_out(label(index), timeout, "its process was killed")
     else:
         error = _death(lost)
     return Ended(index, error, "", lost.started, lost.ended, lost.worker, stack=_own_frames(lost.stack))

@@ -14,8 +14,7 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any
 
-from parallelkit._errors import TaskTimeout
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
 from parallelkit._executors._gate import Gate
 from parallelkit._lost import describe
 from parallelkit._worker._faults import capture, capture_unsendable, restore
@@ -49,12 +48,12 @@ class ForeignPort:
         self.failure: Exception | None = None
         self._engine = engine
         self._job = job
-        self._call = sealed(job) if not isinstance(engine.executor, ThreadPoolExecutor) else None
-        self._plain = call_with(job)
+        self._sealed = sealed(job) if not isinstance(engine.executor, ThreadPoolExecutor) else None
+        self._call = call_with(job)
         self._flights: dict[Future[Any], tuple[Ticket, float]] = {}
         self._overdue: set[Future[Any]] = set()
         self._landed: deque[Future[Any]] = deque()
-        self._failed: list[Ended] = []
+        self._kept: list[Block | Ended] = []  # for the next wait
         self._gate = Gate()
         self._woken = False
         self._name = type(engine.executor).__name__
@@ -65,25 +64,28 @@ class ForeignPort:
     def start(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
             try:
-                future = self._submit(ticket)
+                call = self._call_of(ticket[2])
+            except Exception as error:  # an item that cannot be pickled
+                self._refuse(ticket, error, True)
+                continue
+            try:
+                future = self._engine.executor.submit(*call)
             except Exception as error:
-                self._refuse(ticket, error)
+                if isinstance(error, RuntimeError):  # broken, or shut down
+                    self.failure = error
+                self._refuse(ticket, error, not isinstance(error, BrokenExecutor))
                 continue
             self._flights[future] = (ticket, monotonic())
             future.add_done_callback(self._land)
 
-    def _submit(self, ticket: Ticket) -> Future[Any]:
-        submit = self._engine.executor.submit
-        if self._call is None:
-            return submit(copy_context().run, timed, self._plain, ticket[2])
-        return submit(run_sealed, self._call, pack(ticket[2]))
+    def _call_of(self, item: Any) -> tuple[Any, ...]:
+        if self._sealed is None:
+            return copy_context().run, timed, self._call, item
+        return run_sealed, self._sealed, pack(item)
 
-    def _refuse(self, ticket: Ticket, error: Exception) -> None:
-        """The pool took nothing: broken, shut down, or an item that cannot be pickled."""
-        if isinstance(error, (BrokenExecutor, RuntimeError)):
-            self.failure = error
-        final = not isinstance(error, BrokenExecutor)
-        self._failed.append(Ended(ticket[0], error, "", None, monotonic(), None, None, final))
+    def _refuse(self, ticket: Ticket, error: Exception, final: bool) -> None:
+        """The pool has not got this one."""
+        self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, None, final))
 
     def _land(self, future: Future[Any]) -> None:
         self._landed.append(future)
@@ -102,11 +104,10 @@ class ForeignPort:
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
-        return bool(self._landed or self._failed or self._woken)
+        return bool(self._landed or self._kept or self._woken)
 
     def _collect(self) -> list[Block | Ended]:
-        events: list[Block | Ended] = [*self._failed]
-        self._failed.clear()
+        events, self._kept = self._kept, []
         while self._landed:
             future = self._landed.popleft()
             self._overdue.discard(future)
@@ -122,7 +123,7 @@ class ForeignPort:
         except BaseException as error:  # attempts never raise (see below): this is the pool's own failure
             return Ended(index, self._died(error), "", handed, monotonic(), self._name)
         text = ""
-        if self._call is not None:
+        if self._sealed is not None:
             try:
                 value, text, ok = opened(ok, value, lambda: self._job.label(index))
             except BaseException as error:
@@ -146,8 +147,8 @@ class ForeignPort:
                 del self._flights[future]
                 if not future.cancel():
                     self._overdue.add(future)
-                message = f"attempt {ticket[1]} ran longer than its timeout of {limit:g} s; a {self._name} cannot end it"
-                overdue.append(Ended(ticket[0], TaskTimeout(message), "", handed, now, self._name))
+                error = timed_out(self._job.label(ticket[0]), limit, f"a {self._name} cannot end it")
+                overdue.append(Ended(ticket[0], error, "", handed, now, self._name))
         return overdue
 
     def running(self) -> list[tuple[int, float, str]]:
@@ -158,6 +159,7 @@ class ForeignPort:
         self._gate.open()
 
     def close(self) -> None:
+        self._kept = self._collect()  # what is committed is final
         for future in list(self._flights):
             future.cancel()
         self._flights.clear()

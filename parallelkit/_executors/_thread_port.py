@@ -15,8 +15,8 @@ from contextvars import copy_context
 from time import monotonic
 from typing import Any, Protocol, TypeAlias
 
-from parallelkit._errors import ParallelKitError, TaskTimeout
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._errors import ParallelKitError
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
@@ -77,6 +77,7 @@ class ThreadPort:
         self._engine = engine
         self._exact = job.exact
         self._call = call_with(job)
+        self._label = job.label
         self._context = copy_context()
         self._context.run(widen, engine.max_workers)
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
@@ -193,10 +194,9 @@ class ThreadPort:
 
     def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
         self._engine.abandon(worker, now)
-        error = TaskTimeout(
-            f"attempt {ticket[1]} ran longer than its timeout of {ticket[3]:g} s; its thread, "
-            f"which cannot be killed, was abandoned"
-        )
+        assert ticket[3] is not None, "only what has a timeout is overdue"
+        fate = "its thread, which cannot be killed, was abandoned"
+        error = timed_out(self._label(ticket[0]), ticket[3], fate)
         return Ended(ticket[0], error, "", started, now, worker.name, stack)
 
     def _check_lost(self, now: float, look_at: float | None) -> float | None:
@@ -251,7 +251,9 @@ class ThreadPort:
 def stack_of(thread: threading.Thread) -> str:
     """Where a thread stands now, as text."""
     frame = sys._current_frames().get(thread.ident or 0)
-    return "".join(traceback.format_stack(frame)) if frame is not None else ""
+    frames = traceback.extract_stack(frame) if frame is not None else []
+    ours = [number for number, entry in enumerate(frames) if entry.filename == __file__]
+    return "".join(traceback.format_list(frames[ours[0] + 1 :] if ours else frames))
 
 
 def all_hung(abandoned: int, patience: float) -> str:
