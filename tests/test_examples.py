@@ -24,7 +24,7 @@ EXPECTED = {
     ],
     "threadpoolexecutor_replaced": [
         "db-2 is up",
-        "db-3: call 2 ran longer than its timeout of 0.2 s",
+        "db-3: the call of check ran longer than its timeout of 0.2 s",
         "db-4 is up",
     ],
 }

@@ -145,7 +145,7 @@ class _Desk:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._inbox: deque[Request] = deque()
-        self._flying: dict[int, Future[Any]] = {}
+        self._flying: dict[int, tuple[Future[Any], str]] = {}  # with what messages call them
         self._next = 0
         self._shut = False
         self._cancel = False
@@ -173,7 +173,7 @@ class _Desk:
             self._port.wake()
 
     def _open(self) -> None:
-        self._port = self._engine.open(Job(None, label="call {}".format, exact=True))
+        self._port = self._engine.open(Job(None, label=lambda index: self._flying[index][1], exact=True))
         self._thread = threading.Thread(target=self._work, name="parallelkit_futures", daemon=True)
         self._thread.start()
 
@@ -214,7 +214,8 @@ class _Desk:
         while self._inbox and len(tickets) < room:
             future, call = self._inbox.popleft()
             if future.set_running_or_notify_cancel():
-                self._flying[self._next] = future
+                name = getattr(call[0], "__qualname__", type(call[0]).__name__)
+                self._flying[self._next] = (future, f"the call of {name}")
                 tickets.append((self._next, 1, call, self._timeout))
                 self._next += 1
         port.start(tickets)
@@ -227,15 +228,15 @@ class _Desk:
         for event in events:
             if isinstance(event, Block):
                 for index, value in zip(event.indices, event.values, strict=True):
-                    self._flying.pop(index).set_result(value)
+                    self._flying.pop(index)[0].set_result(value)
             else:
-                self._flying.pop(event.index).set_exception(as_raised(event.error))
+                self._flying.pop(event.index)[0].set_exception(as_raised(event.error))
 
     def _break(self, failure: Exception) -> None:
         """The engine is broken: all that was submitted fails with its error."""
         with self._lock:
             self._shut = True
-        for future in self._flying.values():
+        for future, _ in self._flying.values():
             future.set_exception(failure)
         self._flying.clear()
         while self._inbox:
