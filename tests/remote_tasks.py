@@ -74,6 +74,13 @@ def tell_and_hear(paths):
     return hear(yours)
 
 
+def hold(begun, go):
+    """Tell that it has begun, and end when somebody writes a byte; both FIFOs are held open by the test."""
+    with open(go, "rb", buffering=0) as sign:
+        tell(begun)
+        sign.read(1)
+
+
 def have_child_and_hang(path):
     """A child that would sleep for long; its pid is told."""
     child = os.fork()

@@ -29,7 +29,11 @@ _growth
 _loop
 _events
 _executors/_futures
+_recorder
 _executors/__init__  _checkpoint  _progress
+_journal_writer
+_journal
+_claim
 _executors/_coroutines
 _executors/_coroutine_port
 _executors/_watch
@@ -50,16 +54,18 @@ _executors/_crew
 _executors/_handle
 _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
 _executors/_lane
+_executors/_blocks
 _executors/_gate  _executors/_width  _executors/_bell
 _executors/_contract
 _worker/__main__
 _worker/_serve
 _worker/_slots
-_worker/_faults  _worker/_logs  _worker/_surroundings
-_worker/_travel
-_worker/_channel  _worker/_buffers  _worker/_lifeline
+_worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers
+_worker/_travel  _worker/_outbox
+_worker/_channel  _worker/_lifeline
 _worker/__init__
 _intake
+_keys
 _tasks
 _limits
 _retry  _told

@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from parallelkit._executors._blocks import load_leased
 from parallelkit._executors._contract import Block, Ended, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
     BIG_FAILED,
     BIG_VALUE,
+    BUFFERED,
     FAILED,
     FALSE,
     FLOAT,
     HEAP,
     INT,
+    LENGTH_MASK,
     NONE,
+    PLACE,
     TRUE,
     VALUE,
 )
@@ -80,9 +84,9 @@ def _values(columns: Columns) -> tuple[list[Any], dict[int, Failure]]:
     values: list[Any] = [None] * len(kinds)
     failures: dict[int, Failure] = {}
     for at, kind in enumerate(kinds):
-        if kind in (VALUE, BIG_VALUE):
+        if kind in (VALUE, BIG_VALUE, BUFFERED):
             try:
-                values[at] = load(blobs[at])
+                values[at] = load(blobs[at]) if kind != BUFFERED else load_leased(*blobs[at])
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a class does when it is unpickled
@@ -141,11 +145,13 @@ def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
     heap, base, files = columns.heap, columns.heap_from, iter(columns.files)
     blobs: dict[int, Any] = {}
     for at, kind in enumerate(columns.kinds):
-        if kind in (VALUE, FAILED):
-            start = (words[at] >> 32) - base
+        if kind in (VALUE, FAILED, BUFFERED):
+            start = (words[at] >> PLACE) - base
             if start < 0:  # it lies where the heap begins again
                 start += HEAP
-            blobs[at] = heap[start : start + (words[at] & 0xFFFFFFFF)]
+            blobs[at] = heap[start : start + (words[at] & LENGTH_MASK)]
+            if kind == BUFFERED:
+                blobs[at] = blobs[at], next(files)
         elif kind in (BIG_VALUE, BIG_FAILED):
             blobs[at] = next(files)
     return blobs

@@ -14,7 +14,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._holding import Holding
-from parallelkit._executors._lane import Batch, Lane, Payload, Record, Span
+from parallelkit._executors._lane import Batch, File, Lane, Record, Span
 from parallelkit._executors._spawn import cut_lifeline, setup_frame, spawn
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
@@ -36,7 +36,7 @@ LOAD_LIMIT = 300.0
 class Worker(Holding):
     """Holds the attempts of at most one lane at a time, so that ending it touches one run only."""
 
-    def __init__(self, width: int, initializer: Payload | None, now: float) -> None:
+    def __init__(self, width: int, initializer: bytes | File | None, now: float) -> None:
         super().__init__()
         self.process, socket, ring, self._lifeline = spawn(width)
         self.pid = self.process.pid
@@ -134,6 +134,10 @@ class Worker(Holding):
                 self._latest_lane.post(Record(body[WORD.size :], self.ticket(*WORD.unpack_from(body))))
         elif kind == _channel.BIG_RESULT:
             self.wire.accept_file(length)
+        elif kind == _channel.BLOCK:
+            self.wire.accept_block(WORD.unpack(body)[0], length)
+        elif kind == _channel.KEPT:
+            self.wire.spoil_block(WORD.unpack(body)[0])
         elif kind != _channel.BELL:
             raise GarbageError(f"a frame of kind {kind}")
 

@@ -15,6 +15,7 @@ from math import inf
 from mmap import mmap
 from typing import NamedTuple, TypeAlias
 
+from parallelkit._executors._blocks import Buffered
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._worker import _channel
@@ -41,13 +42,13 @@ class File:
         os.close(self.fd)
 
 
-Payload: TypeAlias = bytes | File
+Payload: TypeAlias = bytes | File | Buffered
 """Something packed."""
 
 OWN_FILE = 1 << 20  # what is packed to so many bytes or more travels in a file of its own
 
 
-def payload_of(blob: bytes) -> Payload:
+def payload_of(blob: bytes) -> bytes | File:
     """The same, in a file if it is large."""
     if len(blob) < OWN_FILE:
         return blob
@@ -139,7 +140,7 @@ class Lane:
     """The supervisor's side of a port."""
 
     number: int
-    job: Payload
+    job: bytes | File
     """The function with its arguments, packed."""
     exact: bool
     gate: Gate = field(default_factory=Gate)

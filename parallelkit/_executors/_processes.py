@@ -16,9 +16,12 @@ from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Rec
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._ledger import Facts
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import describe, describe_error, pack, pack_job, unpack
+from parallelkit._worker._buffers import pack_apart
+from parallelkit._worker._channel import LARGE
+from parallelkit._worker._travel import Apart, describe, describe_error, pack, pack_job, unpack
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
+QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors
 SHORT = 1024  # a text up to this length is an atom
 
 ATOMS: set[type] = {int, float, bool, type(None)}
@@ -95,6 +98,7 @@ class ProcessPort:
         self._packing = 0.0  # seconds spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._woken = False
+        self._apart = Apart()
         supervisor.crew.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
@@ -111,6 +115,8 @@ class ProcessPort:
         room = width * lane.limit * 3 - self._pending
         if self._bytes:
             room = min(room, max(width - self._pending, (QUEUED_BYTES - self._bytes) // self._largest))
+            if self._largest >= LARGE:
+                room = min(room, max(2 * width, QUEUED_FILES) - self._pending)
         return max(0, room)
 
     def start(self, tickets: Sequence[Ticket]) -> None:
@@ -145,10 +151,12 @@ class ProcessPort:
         self._supervisor.poke()
 
     def _pack(self, item: object) -> Payload:
-        blob = pack(item)
-        self._bytes += len(blob)
-        self._largest = max(self._largest, len(blob))
-        return payload_of(blob)
+        blob = pack_apart(item, self._apart)
+        buffers = self._apart.take()
+        payload = self._supervisor.pool.put(buffers, blob) if buffers else payload_of(blob)
+        self._bytes += len(payload)
+        self._largest = max(self._largest, len(payload))
+        return payload
 
     def _unpackable(self, ticket: Ticket, error: BaseException) -> Ended:
         message = (

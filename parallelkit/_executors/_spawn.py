@@ -20,6 +20,9 @@ ENTRY = str(Path(_worker.__file__).absolute().with_name("__main__.py"))
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")
 """Libraries that would start a thread for each cpu in every worker."""
 
+MAPPINGS = 128
+"""Blocks of all workers for their results; each costs a descriptor at both ends."""
+
 # Finders that are there without anybody having asked for them, or that find only what is loaded already.
 _USUAL_FINDERS = ("_frozen_importlib", "_pytest.", "_distutils_hack", "six", "parallelkit.", "builtins")
 
@@ -102,6 +105,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "disabled": disabled,
         "width": width * outer_width(),
         "initializer": initializer,
+        "blocks": max(2, min(16, MAPPINGS // width)),
         "authkey": _authkey(),
     }
     return _channel.frame(_channel.SETUP, pack(setup))

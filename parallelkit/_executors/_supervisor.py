@@ -15,9 +15,10 @@ from time import monotonic
 from typing import TypeVar
 
 from parallelkit._executors._bell import Bell
+from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import LOOK, Worker, requeue
-from parallelkit._executors._lane import Broken, Lane, Lost, Payload, Why
+from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
 from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
@@ -26,13 +27,14 @@ T = TypeVar("T")
 class Supervisor:
     """Public methods are for other threads; what begins with an underscore runs in the supervisor's own."""
 
-    def __init__(self, max_workers: int, initializer: Payload | None, max_tasks: int | None) -> None:
+    def __init__(self, max_workers: int, initializer: bytes | File | None, max_tasks: int | None) -> None:
         self.max_workers = max_workers
         self.broken: Broken | None = None
         self.closing = False
         self._initializer = initializer
         self.crew = Crew(max_workers, max_tasks, self._spawn)
         self._barren = 0  # workers in a row that ended before they did anything
+        self.pool = Pool()
         self._look_at = inf
         self._commands: deque[Callable[[], object]] = deque()
         self._poked = False
@@ -83,6 +85,8 @@ class Supervisor:
         with self._starting:
             if self._thread is None:
                 self._bell.close()
+        self.pool.closed = True
+        self.pool.clear()
 
     def join(self) -> None:
         """Wait until everything is gone."""
@@ -124,6 +128,7 @@ class Supervisor:
         now = monotonic()
         for worker in self.crew.workers:
             moved |= self._drain(worker)
+            worker.wire.release_blocks()
         for worker in dead:
             self._bury(worker, now)
         while self._commands:
@@ -132,12 +137,19 @@ class Supervisor:
             if now >= worker.check_at or now >= worker.deadline:
                 worker.watch(now)
         self.crew.assign(now)
+        self._forget_blocks()
         for worker in self.crew.everybody():
             self._await(worker)
         self._listen(now, moved)
         for lane in self.crew.lanes:
             if lane.events:
                 lane.gate.open()
+
+    def _forget_blocks(self) -> None:
+        while self.pool.dropped:
+            number = self.pool.dropped.popleft()
+            for worker in self.crew.everybody():
+                worker.wire.forget_block(number)
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
@@ -280,6 +292,8 @@ class Supervisor:
                 worker.gone.set()
         self._poll.close()
         self._bell.close()
+        self.pool.closed = True
+        self.pool.clear()
         self.crew.workers.clear()
         self.crew.spare = None
         while self._commands:

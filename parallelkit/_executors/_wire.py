@@ -15,8 +15,10 @@ from itertools import groupby
 from mmap import mmap
 from typing import Any
 
+from parallelkit._executors._blocks import Buffered, ItemBlock
 from parallelkit._executors._lane import Batch, Columns, File, Payload
 from parallelkit._worker import _channel
+from parallelkit._worker._buffers import Block
 from parallelkit._worker._channel import ARMED, HEAD, HEAP, LIMIT, PHASE, SENT, TAIL, GarbageError
 
 MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
@@ -30,23 +32,27 @@ class Wire:
         self.ring = ring
         self.deaf = False  # nothing will come out of the socket any more
         self._inbox = _channel.Inbox(socket)
-        self._out: deque[tuple[memoryview, File | None]] = deque()
+        self._out: deque[tuple[memoryview, File | ItemBlock | None]] = deque()
         self._frames = 0
         self._heap_tail = 0
         self._files: deque[bytes | mmap] = deque()
+        self._known: dict[int, ItemBlock] = {}  # our blocks that the worker knows
+        self._blocks: dict[int, Block] = {}  # its blocks, by number
 
     def close(self) -> None:
+        for held in (self._known, self._blocks, self._files, self._out):
+            held.clear()
         self._inbox.close()
         self.socket.close()
         self.ring.close()
 
     # Out
 
-    def send(self, message: bytes, file: File | None = None) -> None:
+    def send(self, message: bytes, file: File | ItemBlock | None = None) -> None:
         self._out.append((memoryview(message), file))
         self.flush()
 
-    def send_payload(self, kind: int, head: bytes, payload: Payload) -> None:
+    def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
         if isinstance(payload, File):
             self.send(_channel.frame(kind, head, payload.length), payload)
         else:
@@ -57,19 +63,37 @@ class Wire:
         number, payloads = batch.lane.number, batch.payloads
         if payloads is None:
             items = dumps([item for _, _, item, _ in batch.tickets], 5)
-            self.send_payload(
-                _channel.BATCH, _channel.BATCH_HEAD.pack(number, len(batch.tickets), True), items
-            )
+            head = _channel.BATCH_HEAD.pack(number, len(batch.tickets), _channel.TOGETHER)
+            self.send_payload(_channel.BATCH, head, items)
             return
-        for is_file, group in groupby(payloads, _is_file):
+        for alone, group in groupby(payloads, _goes_alone):
             some: list[Any] = list(group)
-            if is_file:
-                for file in some:
-                    self.send_payload(_channel.BATCH, _channel.BATCH_HEAD.pack(number, 1, False), file)
+            if alone:
+                for payload in some:
+                    self._send_alone(number, payload)
             else:
-                head = _channel.BATCH_HEAD.pack(number, len(some), False)
+                head = _channel.BATCH_HEAD.pack(number, len(some), _channel.ONE_BY_ONE)
                 lengths = array("I", map(len, some)).tobytes()
                 self.send(_channel.frame(_channel.BATCH, b"".join((head, lengths, *some))))
+
+    def _send_alone(self, number: int, payload: File | Buffered) -> None:
+        if isinstance(payload, File):
+            head = _channel.BATCH_HEAD.pack(number, 1, _channel.ONE_BY_ONE)
+            self.send_payload(_channel.BATCH, head, payload)
+            return
+        block = payload.block
+        head = _channel.BATCH_HEAD.pack(number, 1, _channel.BUFFERED_ITEM)
+        body = head + dumps((block.number, payload.spans, payload.blob), 5)
+        if block.number in self._known:
+            self.send(_channel.frame(_channel.BATCH, body))
+        else:
+            self._known[block.number] = block
+            self.send(_channel.frame(_channel.BATCH, body, block.size), block)
+
+    def forget_block(self, number: int) -> None:
+        """Have the worker let go of one of our blocks."""
+        if self._known.pop(number, None) is not None:
+            self.send(_channel.frame(_channel.FORGET_BLOCK, _channel.WORD.pack(number)))
 
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone is noticed by its pidfd, not here."""
@@ -173,13 +197,13 @@ class Wire:
             return Columns(started, ended, kinds, b"", b"", 0, [])
         words = ring.words[slot:end].tobytes()
         heap_from = self._heap_tail
-        last = max(kinds.rfind(_channel.VALUE), kinds.rfind(_channel.FAILED))
+        last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
-        return Columns(started, ended, kinds, words, heap, heap_from, self._take_files(kinds))
+        return Columns(started, ended, kinds, words, heap, heap_from, self._take_files(kinds, slot))
 
     def _take_heap(self, last: int) -> bytes:
         """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
-        start, end = self._heap_tail, (last >> 32) + (last & 0xFFFFFFFF)
+        start, end = self._heap_tail, (last >> _channel.PLACE) + (last & _channel.LENGTH_MASK)
         if not 0 < end <= HEAP:
             raise GarbageError(f"a result that ends at {end} of {HEAP}")
         heap = self.ring.heap
@@ -187,23 +211,63 @@ class Wire:
         self._heap_tail = self.ring.head[TAIL] = end
         return piece
 
-    def _take_files(self, kinds: bytes) -> list[bytes | mmap]:
-        count = kinds.count(_channel.BIG_VALUE) + kinds.count(_channel.BIG_FAILED)
-        if count > len(self._files):
-            raise GarbageError(f"{count} large results, of which {len(self._files)} came")
-        return [self._files.popleft() for _ in range(count)]
+    def _take_files(self, kinds: bytes, slot: int) -> list[bytes | mmap]:
+        """What lies outside of the ring, in the order of the slots."""
+        if not any(map(kinds.count, _OUTSIDE)):
+            return []
+        files: list[bytes | mmap] = []
+        for at, kind in enumerate(kinds, slot):
+            try:
+                if kind == _channel.BUFFERED:
+                    number = self.ring.words[at] >> _channel.BLOCK_NUMBER & 0xFF
+                    files.append(self._blocks[number].mapping)
+                    self.ring.leases[number] = _channel.LEASED
+                elif kind in _OUTSIDE:
+                    files.append(self._files.popleft())
+            except LookupError:
+                raise GarbageError("a large result that did not come") from None
+        return files
+
+    def accept_block(self, number: int, size: int) -> None:
+        """A block in which the worker will put results; in place of the one that had this number."""
+        self._blocks[number] = Block(map_file(self._inbox.take_fd(), size))
+
+    def release_blocks(self) -> None:
+        """Let the worker use again what nobody here refers to any more: no span on its way, no array of the user."""
+        for number, block in self._blocks.items():
+            if self.ring.leases[number] == _channel.LEASED and block.is_at_rest():
+                self.ring.leases[number] = _channel.FREE
+
+    def spoil_block(self, number: int) -> None:
+        """A task kept its item: the block is the worker's now."""
+        if (block := self._known.pop(number, None)) is not None:
+            block.spoiled = True
 
 
-def _is_file(payload: Payload) -> bool:
-    return isinstance(payload, File)
+def _goes_alone(payload: Payload) -> bool:
+    return not isinstance(payload, bytes)
+
+
+_IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED)
+_OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)
 
 
 def content_of(fd: int, length: int) -> bytes | mmap:
     """A result out of its file; mapped where it is so large that descriptors cannot run out for it."""
+    if length >= MAPPED:
+        return map_file(fd, length)
+    try:
+        return os.pread(fd, length, 0)
+    finally:
+        os.close(fd)
+
+
+def map_file(fd: int, length: int) -> mmap:
+    """Map a file and close its descriptor."""
     try:
         size = os.fstat(fd).st_size
         if not 0 < length <= size:  # a mapping that is longer than its file kills whoever reads it
             raise GarbageError(f"a file of {size} bytes that should have {length}")
-        return os.pread(fd, length, 0) if length < MAPPED else mmap(fd, length)
+        return mmap(fd, length)
     finally:
         os.close(fd)

@@ -16,14 +16,17 @@ from collections import deque
 from mmap import mmap
 
 # Frames to the worker
-SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP = range(1, 8)
+SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
 # Frames to the parent
-READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT = range(16, 22)
+READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT = range(16, 24)
 
 HEADER = Struct("<IBQ")
 """Of a frame: the length of its body, its kind, the length of the file that comes with it (0: none)."""
-BATCH_HEAD = Struct("<II?")
-"""Of a batch: the number of its job, how many tasks, and whether their items are one pickle of atoms."""
+BATCH_HEAD = Struct("<IIB")
+"""Of a batch: the number of its job, how many tasks, and how their items come."""
+ONE_BY_ONE, TOGETHER, BUFFERED_ITEM = range(
+    3
+)  # a pickle each; one pickle of atoms; one item with its buffers apart
 LENGTH = Struct("<I")
 WORD = Struct("<Q")
 LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
@@ -47,15 +50,22 @@ TAIL = 24  # parent: how far the heap has been read
 
 STARTING, WAITING, LOADING = range(3)  # a new ring is all zeros
 
-# How a slot holds its result. The last two are failures, those before are values.
-NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED = range(9)
+# How a slot holds its result: as itself, in the heap, in a file, in the heap with its buffers in a block.
+NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED = range(10)
+
+# A word that means a place in the heap: the place, the number of a block, the length.
+PLACE, BLOCK_NUMBER, LENGTH_MASK = 32, 24, (1 << 24) - 1
+BLOCKS = 256
+FREE, FILLED, LEASED = range(
+    3
+)  # of a block: the worker's, on its way, the parent's until nobody there uses it
 
 STACK_SIGNAL = 60  # of the real-time signals, which nobody uses; asks a worker to write down its stack
 
 _HEADER_SIZE = 4096
 _COLUMN = SLOTS * 8
 STACK = 1 << 14
-SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP + STACK
+SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP + BLOCKS + STACK
 
 WEAKLY_ORDERED = os.uname().machine not in ("x86_64", "i686")
 """Whether another processor may see our stores in another order than we made them."""
@@ -77,7 +87,19 @@ class Ring:
     Into ``stack`` the worker writes where it stood when it crashed or was about to be killed.
     """
 
-    __slots__ = ("_views", "ends", "floats", "head", "heap", "kinds", "map", "stack", "starts", "words")
+    __slots__ = (
+        "_views",
+        "ends",
+        "floats",
+        "head",
+        "heap",
+        "kinds",
+        "leases",
+        "map",
+        "stack",
+        "starts",
+        "words",
+    )
 
     def __init__(self, fd: int) -> None:
         self.map = mmap(fd, SIZE)
@@ -93,9 +115,19 @@ class Ring:
         at = _HEADER_SIZE + 3 * _COLUMN
         self.kinds = view[at : at + SLOTS]
         self.heap = view[at + SLOTS : at + SLOTS + HEAP]
+        self.leases = view[at + SLOTS + HEAP : at + SLOTS + HEAP + BLOCKS]
         self.stack = view[SIZE - STACK :]
         self._views: list[memoryview[int] | memoryview[float]] = [self.head, self.starts, self.ends]
-        self._views += [self.stack, self.words, self.floats, self.kinds, self.heap, *columns, view]
+        self._views += [
+            self.stack,
+            self.leases,
+            self.words,
+            self.floats,
+            self.kinds,
+            self.heap,
+            *columns,
+            view,
+        ]
 
     def close(self) -> None:
         """Unmap; nothing may be read afterwards."""

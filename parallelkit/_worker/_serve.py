@@ -15,6 +15,7 @@ from mmap import mmap
 from time import monotonic
 
 from parallelkit._worker import _channel, _faults, _lifeline
+from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._channel import (
     ARMED,
     BATCH_HEAD,
@@ -28,7 +29,8 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._logs import forward_logs
-from parallelkit._worker._slots import Outbox, Slots
+from parallelkit._worker._outbox import Outbox
+from parallelkit._worker._slots import Slots
 from parallelkit._worker._surroundings import Surroundings, furnish
 from parallelkit._worker._travel import bind, unpack
 
@@ -73,7 +75,8 @@ class _Worker:
         self.ring = ring
         self.inbox = _channel.Inbox(socket)
         self.outbox = Outbox(socket, ring)
-        self.slots = Slots(ring, self.outbox)
+        self.blocks = InBlocks(self.outbox)
+        self._file: mmap | None = None
         self.jobs: dict[int, Callable[[Any], Any]] = {}
 
     def serve(self) -> None:
@@ -82,34 +85,42 @@ class _Worker:
         self._tell_phase(_channel.WAITING)
         self.outbox.send(frame(_channel.READY))
         while True:
-            kind, body, file = self._next_frame()
+            kind, body = self._next_frame()
             if kind == _channel.STOP:
                 return
-            if not self._obey(kind, body, file):
+            if not self._obey(kind, body):
                 self._stand_still()
 
-    def _next_frame(self) -> tuple[int, bytes, mmap | None]:
+    def _next_frame(self) -> tuple[int, bytes]:
         while (taken := self.inbox.take()) is None:
             if not self.inbox.receive():
                 raise BrokenPipeError
         kind, body, length = taken
-        if not length:
-            return kind, body, None
+        self._file = self._map_file(length) if length else None
+        return kind, body
+
+    def _map_file(self, length: int) -> mmap:
         fd = self.inbox.take_fd()
         try:
-            return kind, body, mmap(fd, length)
+            return mmap(fd, length)
         finally:
             os.close(fd)
 
+    def _take_file(self) -> mmap | None:
+        """What came with the last frame. Nobody else keeps a reference to it: by these we see who uses a block."""
+        file, self._file = self._file, None
+        return file
+
     def _set_up(self, setup: dict[str, Any]) -> bool:
         furnish(setup)
+        self.slots = Slots(self.ring, self.outbox, setup["blocks"])
         _channel.set_outer_width(setup["width"])
         forward_logs(self._send_record, setup["levels"], setup["disabled"])
         self.surroundings = Surroundings(setup["warnings"])
         try:
             if setup["initializer"]:
-                _, body, file = self._next_frame()
-                initializer, initargs = unpack(file or body)
+                _, body = self._next_frame()
+                initializer, initargs = unpack(self._take_file() or body)
                 initializer(*initargs)
         except BaseException as error:
             self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
@@ -120,26 +131,30 @@ class _Worker:
     def _tell_phase(self, phase: int) -> None:
         self.ring.head[PHASE] = phase
 
-    def _obey(self, kind: int, body: bytes, file: mmap | None) -> bool:
+    def _obey(self, kind: int, body: bytes) -> bool:
         """Do what a frame asks for; False where the parent has set a limit that was reached."""
         if kind == _channel.BATCH:
-            return self._run_batch(body, file)
+            return self._run_batch(body)
         if kind == _channel.JOB:
-            self._load(WORD.unpack_from(body)[0], file or body[WORD.size :])
+            self._load(WORD.unpack_from(body)[0], self._take_file() or body[WORD.size :])
         elif kind == _channel.FORGET:
             self.jobs.pop(WORD.unpack(body)[0], None)
+        elif kind == _channel.FORGET_BLOCK:
+            self.blocks.forget(WORD.unpack(body)[0])
         return True
 
     def _stand_still(self) -> None:
         """The parent took back what we have not begun: drop it, and say where we stopped."""
         self.outbox.send(frame(_channel.STOPPED, WORD.pack(self.ring.head[HEAD])))
         while True:
-            kind, body, file = self._next_frame()
+            kind, body = self._next_frame()
             if kind == _channel.RESUME:
                 self.ring.head[LIMIT] = _channel.UNLIMITED
                 return
             if kind != _channel.BATCH:
-                self._obey(kind, body, file)
+                self._obey(kind, body)
+            elif BATCH_HEAD.unpack_from(body)[2] == _channel.BUFFERED_ITEM:
+                self._learn_block(body)  # the parent will not send the block again
 
     def _load(self, number: int, blob: bytes | mmap) -> None:
         """Learn the function of a job. Its module may take long to import: that is not the task's time."""
@@ -151,15 +166,37 @@ class _Worker:
         self.surroundings.keep()
         self._tell_phase(_channel.WAITING)
 
-    def _run_batch(self, body: bytes, file: mmap | None) -> bool:
-        number, count, atoms = BATCH_HEAD.unpack_from(body)
+    def _run_batch(self, body: bytes) -> bool:
+        number, count, how = BATCH_HEAD.unpack_from(body)
         call = self.jobs[number]
-        if atoms:
+        if how == _channel.TOGETHER:
             return self._run(call, loads(memoryview(body)[BATCH_HEAD.size :]))
+        if how == _channel.BUFFERED_ITEM:
+            return self._run_buffered(call, self._learn_block(body))
+        file = self._take_file()
         return self._run(lambda blob: call(unpack(blob)), [file] if file else _cut(body, count))
 
-    def _run(self, call: Callable[[Any], Any], payloads: Iterable[Any]) -> bool:
-        """Run tasks in order; False where the limit cut them short."""
+    def _learn_block(self, body: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
+        """What a buffered item is: its block, which comes along the first time, the places in it, the pickle."""
+        block, spans, blob = loads(memoryview(body)[BATCH_HEAD.size :])
+        if (file := self._take_file()) is not None:
+            self.blocks.add(block, file)
+        return block, spans, blob
+
+    def _run_buffered(
+        self, call: Callable[[Any], Any], item: tuple[int, list[tuple[int, int]], bytes]
+    ) -> bool:
+        block, spans, blob = item
+        return self._run(
+            lambda _: call(self.blocks.load(block, blob, spans)),
+            (None,),
+            lambda: self.blocks.give_back(block),
+        )
+
+    def _run(
+        self, call: Callable[[Any], Any], payloads: Iterable[Any], let_go: Callable[[], None] | None = None
+    ) -> bool:
+        """Run tasks in order, and ``let_go`` after each; False where the limit cut them short."""
         ring, puts, put_object, around = self.ring, self.slots.puts, self.slots.put_object, self.surroundings
         head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
         touched = around.touched
@@ -173,15 +210,18 @@ class _Worker:
             try:
                 value = call(payload)
             except BaseException as error:
+                around.put_back()
                 self.slots.put_failure(slot, _faults.capture(error))
             else:
+                if touched or sys.path != around.path:
+                    around.put_back()
                 if value is None:
                     kinds[slot] = NONE
                 else:
                     puts.get(type(value), put_object)(slot, value)
                     value = None
-            if touched or sys.path != around.path:
-                around.put_back()
+            if let_go is not None:
+                let_go()
             ends[slot] = monotonic()
             number += 1
             if _channel.WEAKLY_ORDERED:

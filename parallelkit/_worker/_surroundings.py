@@ -94,7 +94,7 @@ class Surroundings:
         self.touched.clear()
 
     def put_back(self) -> None:
-        """Undo what a task changed. A forked child that came back from its task ends here."""
+        """Undo what a task changed. A forked child that came back from its task ends here, and leaves no trace."""
         if os.getpid() != self._pid:
             os._exit(0)
         if sys.path != self.path:

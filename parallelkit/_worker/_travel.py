@@ -7,14 +7,16 @@ module.
 
 from __future__ import annotations
 
-from _pickle import Unpickler, dumps, loads
+from _pickle import PickleBuffer, Unpickler, dumps, loads
 from _weakref import ref
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from io import BytesIO
 from mmap import mmap
 from types import CodeType
+
+from parallelkit._worker._channel import LARGE
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -23,20 +25,45 @@ if TYPE_CHECKING:
 CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
-def pack(thing: object) -> bytes:
-    """The thing as bytes; raises whatever pickling it raises."""
+def pack(thing: object, apart: Apart | None = None) -> bytes:
+    """The thing as bytes, its large buffers set apart if there is where; raises whatever pickling it raises."""
     try:
-        blob = dumps(thing, 5)
+        blob = dumps(thing, 5, buffer_callback=apart)
     except Exception:
-        return _pack_by_value(thing)
+        return _pack_by_value(thing, apart)
     # A reference into __main__ means another module at the other end.
-    return _pack_by_value(thing) if b"__main__" in blob else blob
+    return _pack_by_value(thing, apart) if b"__main__" in blob else blob
 
 
-def _pack_by_value(thing: object) -> bytes:
+def _pack_by_value(thing: object, apart: Apart | None) -> bytes:
+    if apart is not None:
+        apart.buffers.clear()
     file = BytesIO()
-    by_value_pickler()(file, 5).dump(thing)
+    by_value_pickler()(file, 5, buffer_callback=apart).dump(thing)
     return file.getvalue()
+
+
+class Apart:
+    """Gathers the large buffers of what is being pickled."""
+
+    def __init__(self) -> None:
+        self.buffers: list[memoryview[int]] = []
+
+    def __call__(self, buffer: PickleBuffer) -> bool:
+        """Whether it shall be in the pickle: a small one, or one that does not lie in one piece."""
+        try:
+            raw = buffer.raw()
+        except BufferError:
+            return True
+        if raw.nbytes < LARGE:
+            return True
+        self.buffers.append(raw)
+        return False
+
+    def take(self) -> list[memoryview[int]]:
+        """What was gathered; then it is empty again."""
+        buffers, self.buffers = self.buffers, []
+        return buffers
 
 
 @cache
@@ -55,11 +82,11 @@ def by_value_pickler() -> Any:
     return ByValue
 
 
-def unpack(blob: bytes | mmap) -> Any:
+def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
     """What ``pack`` was given; raises whatever unpickling it raises."""
     if blob.find(b"cloudpickle") < 0:
-        return loads(blob)
-    return _Unpacker(BytesIO(blob) if isinstance(blob, bytes) else blob).load()
+        return loads(blob, buffers=buffers)
+    return _Unpacker(BytesIO(blob) if isinstance(blob, bytes) else blob, buffers=buffers).load()
 
 
 class _Unpacker(Unpickler):

@@ -1,0 +1,131 @@
+"""The parent's side of large buffers: blocks for items, and leases on the blocks in which results come.
+
+Any worker may be given any block for items, and each is used again when it is free.
+"""
+
+from __future__ import annotations
+
+import os
+from _pickle import loads
+from collections import deque
+from itertools import count
+from mmap import mmap
+from sys import getrefcount
+from typing import Any
+from weakref import WeakSet
+
+from parallelkit._worker._buffers import Block, layout, load_apart, new_block
+
+SPARE_BYTES = 64 << 20
+"""Of free blocks that are kept for the next items."""
+
+
+MOST_LEASES = 64
+"""Results that may be used in place; before Python 3.13, a mapping keeps a descriptor open for as long."""
+
+_leased: WeakSet[mmap] = WeakSet()
+
+
+def load_leased(told: bytes, mapping: mmap) -> Any:
+    """A result whose buffers lie in a worker's block: in place, or copied out where too many are in use already."""
+    spans, blob = loads(told)
+    if mapping not in _leased and len(_leased) >= MOST_LEASES and _count_used() >= MOST_LEASES:
+        return load_apart(blob, bytearray(mapping), spans)
+    _leased.add(mapping)
+    return load_apart(blob, mapping, spans)
+
+
+def _count_used() -> int:
+    # At rest a mapping has two references: its block's, and that of this loop; getrefcount's argument is a third.
+    return sum([getrefcount(mapping) > 3 for mapping in _leased])
+
+
+class ItemBlock(Block):
+    """Keeps its descriptor, to be sent to workers that do not know the block."""
+
+    __slots__ = ("fd", "number", "spoiled")
+
+    def __init__(self, fd: int, size: int, number: int) -> None:
+        super().__init__(mmap(fd, size))
+        self.fd = fd
+        self.number = number
+        self.spoiled = False
+        """A task kept what lies in it."""
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+class Pool:
+    """Blocks go out to the items of any thread, and come back when the last reference to an item's payload goes."""
+
+    def __init__(self) -> None:
+        self._free: deque[ItemBlock] = (
+            deque()
+        )  # taken from and added to by several threads, one step at a time
+        self._numbers = count()
+        self.dropped: deque[int] = deque()
+        """Numbers of blocks that are no more; the supervisor tells the workers."""
+        self.closed = False
+
+    def put(self, buffers: list[memoryview[int]], blob: bytes) -> Buffered:
+        """Copy an item's buffers into a block."""
+        spans, size = layout(buffers)
+        block = self._take(size)
+        if block is None:
+            fd, size = new_block(buffers, spans, size)
+            block = ItemBlock(fd, size, next(self._numbers))
+        else:
+            block.fill(buffers, spans)
+        return Buffered(self, block, blob, spans, size)
+
+    def _take(self, size: int) -> ItemBlock | None:
+        """A free block that is large enough and not far too large."""
+        for _ in range(len(self._free)):
+            try:
+                block = self._free.popleft()
+            except IndexError:
+                return None
+            if size <= block.size <= 4 * size:
+                return block
+            self._free.append(block)
+        return None
+
+    def give_back(self, block: ItemBlock) -> None:
+        """By the last user of a payload, whichever thread that is."""
+        if block.spoiled or self.closed:
+            self.dropped.append(block.number)
+            return
+        self._free.append(block)
+        while sum([free.size for free in tuple(self._free)]) > SPARE_BYTES + block.size:
+            try:
+                self.dropped.append(self._free.popleft().number)
+            except IndexError:
+                return
+
+    def clear(self) -> None:
+        """Let go of all free blocks; those in use go with their items."""
+        while self._free:
+            try:
+                self.dropped.append(self._free.popleft().number)
+            except IndexError:
+                return
+
+
+class Buffered:
+    """A packed item whose buffers lie in a block."""
+
+    __slots__ = ("_pool", "blob", "block", "size", "spans")
+
+    def __init__(self, pool: Pool, block: ItemBlock, blob: bytes, spans: list[Any], size: int) -> None:
+        self._pool = pool
+        self.block = block
+        self.blob = blob
+        self.spans = spans
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size + len(self.blob)
+
+    def __del__(self) -> None:
+        self._pool.give_back(self.block)

@@ -1,0 +1,60 @@
+"""Functions on arrays that tests run in worker processes."""
+
+import os
+
+import numpy as np
+
+kept = []
+
+
+def total(array):
+    return float(array.sum())
+
+
+def give_back(value):
+    return value
+
+
+def double(array):
+    return array * 2
+
+
+def make(number):
+    return np.full(100_000, float(number))
+
+
+def spoil(array):
+    """Write all over the item."""
+    array[:] = -1.0
+    return os.getpid()
+
+
+def keep(array):
+    """Keep a part of the item, and tell what all kept ones hold by now."""
+    kept.append(array[10:20])
+    return [float(part[0]) for part in kept]
+
+
+def rows(array):
+    """A view of the item."""
+    return array[::1000], array[:50_000]
+
+
+def facts(array):
+    return (
+        array.dtype.str,
+        array.shape,
+        array.flags.c_contiguous,
+        array.flags.f_contiguous,
+        array.flags.writeable,
+    )
+
+
+def die_at(bad, array):
+    if array[0] == bad:
+        os._exit(5)
+    return float(array[-1])
+
+
+def parts(item):
+    return {name: (type(part).__name__, len(part)) for name, part in item.items()}

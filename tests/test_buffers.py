@@ -1,0 +1,242 @@
+import os
+import random
+from functools import partial
+
+import array_tasks as far
+import numpy as np
+import pytest
+from port_driver import drive, drive_port, opened, wait
+
+from parallelkit._died import WorkerDied
+from parallelkit._executors import _blocks
+from parallelkit._executors._processes import ProcessEngine
+from parallelkit._worker import _buffers, _channel
+
+LONG = 100_000  # of 8 bytes: beyond what travels inside a pickle
+
+
+@pytest.fixture
+def engine():
+    engine = ProcessEngine(2)
+    yield engine
+    engine.close()
+
+
+def numbered(number, length=LONG):
+    return np.full(length, float(number))
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(200_000.0),
+        np.arange(200_000.0).reshape(400, 500),
+        np.asfortranarray(np.arange(200_000.0).reshape(400, 500)),
+        np.arange(400_000.0)[::2],
+        np.arange(200_000.0).reshape(400, 500)[:, 3:],
+        np.arange(900_000, dtype="i2"),
+        np.array([{"any": "object"}] * 50_000),
+        np.arange(40_000.0),
+        np.empty((0, 3)),
+    ],
+    ids=["plain", "matrix", "fortran", "strided", "cut", "short", "objects", "small", "empty"],
+)
+def test_array_comes_back_as_it_is(engine, array):
+    """Contents, type, shape and order, both ways; and it may be written to, here and there."""
+    (back,) = drive(engine, far.give_back, [array]).values.values()
+    (there,) = drive(engine, far.facts, [array]).values.values()
+
+    assert np.array_equal(array, back)
+    copy = array.copy(order="K")
+    assert (copy.dtype.str, copy.shape) == there[:2]
+    assert there[4]
+    assert back.flags.writeable
+    if array.flags.forc:
+        assert (copy.flags.c_contiguous, copy.flags.f_contiguous) == there[2:4]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_large_bytes_come_back_as_they_are(engine, kind):
+    """Their type included; they own their memory, so a copy is made of them."""
+    (back,) = drive(engine, far.give_back, [kind(b"ab" * 500_000)]).values.values()
+    assert (kind, kind(b"ab" * 500_000)) == (type(back), back)
+
+
+def test_several_buffers_in_one_item(engine):
+    """Small and large, in a dict."""
+    item = {"a": numbered(1), "b": numbered(2, 10), "c": numbered(3, 77_777), "d": b"x" * 300_000}
+    (told,) = drive(engine, far.parts, [item]).values.values()
+    (back,) = drive(engine, far.give_back, [item]).values.values()
+
+    assert {name: (type(part).__name__, len(part)) for name, part in item.items()} == told
+    assert all(np.array_equal(item[name], back[name]) for name in "abc")
+    assert item["d"] == back["d"]
+
+
+def test_classes_of_tests_with_arrays_come_back(engine):
+    """What travels by value may hold arrays, too."""
+
+    class Holder:
+        def __init__(self, array):
+            self.array = array
+
+    (back,) = drive(engine, lambda holder: Holder(holder.array + 1), [Holder(numbered(1))]).values.values()
+    assert isinstance(back, Holder)
+    assert (2.0, 2.0) == (back.array[0], back.array[-1])
+
+
+# Whose memory it is
+
+
+def test_item_of_the_caller_is_not_written(engine):
+    """A task may write over its item; the caller's array is another one, and so is every other task's."""
+    array = numbered(7)
+    drive(engine, far.spoil, [array] * 10)
+    assert 7.0 == array.min() == array.max()
+    assert {7.0 * LONG} == set(drive(engine, far.total, [array] * 10).values.values())
+
+
+def test_kept_item_is_the_tasks_for_good(engine):
+    """A task that keeps a part of its item finds it unchanged, however many items come after."""
+    own = ProcessEngine(1)
+    try:
+        seen = drive(own, far.keep, [numbered(number) for number in range(20)])
+    finally:
+        own.close()
+    assert {index: [float(number) for number in range(index + 1)] for index in range(20)} == seen.values
+
+
+def test_result_may_be_a_view_of_the_item(engine):
+    """It is copied before the item's memory is used again."""
+    seen = drive(engine, far.rows, [numbered(number) for number in range(30)])
+    for number, (some, half) in seen.values.items():
+        assert {float(number)} == set(some) == set(half)
+
+
+def test_results_that_are_kept_stay_as_they_are(engine):
+    """Many more than there are blocks; and they do not cost a descriptor each."""
+    before = descriptors()
+    seen = drive(engine, far.make, range(300))
+    assert all(number == array.min() == array.max() for number, array in seen.values.items())
+    assert descriptors() - before < 150
+
+
+def test_more_leases_than_allowed_are_copied_out(engine, monkeypatch):
+    """The value is the same, and its memory is its own."""
+    monkeypatch.setattr(_blocks, "MOST_LEASES", 2)
+    seen = drive(engine, far.make, range(40))
+    assert all(number == array.min() == array.max() for number, array in seen.values.items())
+
+
+def test_results_wait_unread_without_harm(engine):
+    """A caller who does not look for long finds every value right."""
+    with opened(engine, far.make) as port:
+        drive_port(port, list(range(20)))  # now several are handed over at once
+        count = min(port.room(), 200)
+        port.start([(number, 1, number, None) for number in range(count)])
+        while engine._supervisor.ask(
+            lambda: port._lane.waiting() + sum(w.pending for w in workers_of(engine))
+        ):
+            pass
+        seen = {}
+        while len(seen) < count:
+            for block in wait(port):
+                seen.update(zip(block.indices, block.values, strict=True))
+    assert all(number == array.min() == array.max() for number, array in seen.items())
+
+
+def workers_of(engine):
+    return engine._supervisor.crew.workers
+
+
+def test_blocks_are_used_again(engine, monkeypatch):
+    """Where neither side keeps anything, a stream of arrays takes few blocks."""
+    made = []
+
+    def count_block(buffers, spans, size):
+        made.append(size)
+        return _buffers.new_block(buffers, spans, size)
+
+    monkeypatch.setattr(_blocks, "new_block", count_block)
+    with opened(engine, far.total) as port:
+        seen = drive_port(port, [numbered(number) for number in range(200)])
+    assert {number: number * float(LONG) for number in range(200)} == seen.values
+    assert len(made) < 50
+
+
+def test_free_blocks_do_not_pile_up(engine, monkeypatch):
+    """Beyond what is kept spare, memory of items goes back, and the workers let go of it."""
+    monkeypatch.setattr(_blocks, "SPARE_BYTES", 1_000_000)
+    drive(engine, far.total, [numbered(number) for number in range(50)])
+    assert sum(block.size for block in engine._supervisor.pool._free) < 3_000_000
+
+
+def test_sizes_may_vary(engine):
+    """A block is replaced by a larger one where it must be."""
+    lengths = [random.Random(1).randrange(1, 400_000) for _ in range(60)]
+    seen = drive(engine, far.double, [numbered(length, length) for length in lengths])
+    for index, length in enumerate(lengths):
+        assert (length, 2.0 * length) == (len(seen.values[index]), seen.values[index][-1])
+
+
+# Death
+
+
+def test_death_costs_its_own_task(engine):
+    """Arrays that waited behind the dead are right where they run then."""
+    seen = drive(engine, partial(far.die_at, 13.0), [numbered(number) for number in range(40)])
+
+    assert [13] == list(seen.failures)
+    assert isinstance(seen.failures[13].error, WorkerDied)
+    assert {number: float(number) for number in range(40) if number != 13} == seen.values
+
+
+def test_values_outlive_their_worker():
+    """And the engine."""
+    engine = ProcessEngine(1)
+    try:
+        seen = drive(engine, far.make, range(5))
+    finally:
+        engine.close()
+    assert all(number == array.min() == array.max() for number, array in seen.values.items())
+
+
+# Blocks
+
+
+def test_lease_ends_with_the_last_user():
+    """While anything refers to a block's mapping, an array or a slice of one, it is not at rest."""
+    apart = _buffers.Apart()
+    blob = _buffers.pack_apart(numbered(1), apart)
+    buffers = apart.take()
+    spans, size = _buffers.layout(buffers)
+    fd, size = _buffers.new_block(buffers, spans, size)
+    block = _buffers.Block(_buffers.mmap(fd, size))
+    os.close(fd)
+    del buffers
+
+    assert block.is_at_rest()
+    array = _buffers.load_apart(blob, block.mapping, spans)
+    assert not block.is_at_rest()
+    part = array[5:7]
+    del array
+    assert not block.is_at_rest()
+    assert [1.0, 1.0] == part.tolist()
+    del part
+    assert block.is_at_rest()
+
+
+def test_layout_aligns_and_does_not_overlap():
+    """Each buffer begins at a multiple of 64, after the one before it."""
+    buffers = [memoryview(bytes(length)) for length in (1, 64, 65, 1000)]
+    spans, end = _buffers.layout(buffers)
+    assert [(0, 1), (64, 64), (128, 65), (256, 1000)] == spans
+    assert end == 1280
+    assert _channel.LARGE >= 1 << 16
