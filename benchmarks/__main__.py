@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import _budget, _pages, _record, _tables
+from benchmarks import _budget, _pages, _record, _rows, _tables
 from benchmarks._ask import Answers, Asking
 from benchmarks._draw import draw
 
@@ -70,7 +70,7 @@ def say(text: str) -> None:
 
 def quick(names: Iterable[str]) -> int:
     """Judge the budget, or the part of it that hangs on some questions; 1 where it is broken."""
-    rows = [row for row in _budget.ROWS if not names or row.question in names]
+    rows = [row for row in _rows.ROWS if not names or row.question in names]
     verdicts = []
     for name in dict.fromkeys(row.question for row in rows):
         answers = ask_quickly(name, rows)

@@ -94,14 +94,3 @@ def spent_of(limit: Limit, row: Row, answers: Answers, peer: str | None) -> floa
         name = peer if limit.of == BEST else limit.of
         spent = answers.ratio(ours, (name, row.case)) if name else None
     return math.nan if spent is None else spent
-
-
-ROWS = (
-    Row(
-        what="no-op in 8 threads",
-        question="overhead_threads",
-        case="None",
-        limits=(Limit(2, 1 / 2, "ThreadPoolExecutor.map"), Limit(5, 1 / 6, "ThreadPoolExecutor.map")),
-        peers=("ThreadPoolExecutor.map",),
-    ),
-)

@@ -37,6 +37,7 @@ class Cell:
             stdout=subprocess.PIPE,
             stderr=self._log,
             cwd=ROOT,
+            env=as_users_have_it(),
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -98,3 +99,8 @@ class Cell:
         os.close(self._life)
         self._out.close()
         self._log.close()
+
+
+def as_users_have_it() -> dict[str, str]:
+    """The environment without what is for developers: compiled modules are kept, as after an installation."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

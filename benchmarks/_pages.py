@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks import _budget, _record, _tables
+from benchmarks import _budget, _record, _rows, _tables
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
@@ -50,7 +50,7 @@ def source(told: dict[str, object]) -> str:
 def budget() -> str:
     """Every row that has been measured."""
     verdicts = []
-    for row in _budget.ROWS:
+    for row in _rows.ROWS:
         found = _record.load(row.question)
         if found is not None:
             verdicts.append(_budget.judge(row, found[0]))

@@ -86,7 +86,7 @@ def mpire(workers: int) -> Iterator[Run]:
     from mpire.pool import WorkerPool
 
     with WorkerPool(workers, keep_alive=True) as pool:
-        yield pool.map
+        yield partial(pool.map, concatenate_numpy_output=False)
 
 
 @contextmanager

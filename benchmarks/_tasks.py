@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
@@ -27,6 +29,16 @@ def count_to(number: int) -> int:
     return total
 
 
+def numbered(steps: int, tasks: int) -> list[int]:
+    """Items that are all of the same work, and each its own key."""
+    return [steps << 32 | number for number in range(tasks)]
+
+
+def count_numbered(item: int) -> int:
+    """``count_to`` for an item of ``numbered``."""
+    return count_to(item >> 32)
+
+
 def spin(seconds: float) -> float:
     """Busy until the time is over, whatever else the machine does."""
     end = time.perf_counter() + seconds
@@ -38,3 +50,16 @@ def spin(seconds: float) -> float:
 def nap(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
+
+
+def nap_or_hang(seconds: float | None) -> float | None:
+    """A nap; None hangs."""
+    time.sleep(3600 if seconds is None else seconds)
+    return seconds
+
+
+def count_or_die(number: int) -> int:
+    """``count_to``; a negative number kills the worker, as the OOM killer would."""
+    if number < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return count_to(number)

@@ -76,7 +76,7 @@ def mpire(workers: int) -> Iterator[Run]:
     from mpire.pool import WorkerPool
 
     with WorkerPool(workers, start_method="threading", keep_alive=True) as pool:
-        yield pool.map
+        yield partial(pool.map, concatenate_numpy_output=False)
 
 
 @contextmanager

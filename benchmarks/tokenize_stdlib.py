@@ -1,0 +1,59 @@
+"""How long does it take to count the tokens of Python's own library, a file a task?
+
+Real work of real lengths: most files take a millisecond or two, a few take a hundred times as long.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import tokenize
+from pathlib import Path
+
+from benchmarks._processes import process_pools
+from benchmarks._question import Figures, Question, Run, expect, stopwatch
+
+NOT_THEIRS = {"site-packages", "dist-packages"}
+
+
+def files(every: int) -> list[str]:
+    """The files of the standard library, or one in so many."""
+    root = Path(sysconfig.get_path("stdlib"))
+    return sorted(str(path) for path in root.rglob("*.py") if not NOT_THEIRS & set(path.parts))[::every]
+
+
+def count_tokens(path: str) -> int:
+    """Up to the first that is wrong: some files are there to be."""
+    count = 0
+    with open(path, "rb") as source:
+        try:
+            for _ in tokenize.tokenize(source.readline):
+                count += 1
+        except (SyntaxError, tokenize.TokenError, UnicodeDecodeError):
+            return count
+    return count
+
+
+def until_all_are_counted(run: Run, paths: list[str]) -> Figures:
+    seconds, counts = stopwatch(lambda: run(count_tokens, paths))
+    expect("results", len(paths), len(counts))
+    expect("tokens of the first file", count_tokens(paths[0]), counts[0])
+    return {"s": seconds}
+
+
+POOLS = process_pools(2)
+
+QUESTION = Question(
+    asks=__doc__ or "",
+    systems={name: pool for name, pool in POOLS.items() if name != "parallelkit, keyed by position"},
+    cases={"one file in eight": files(8), "every file": files(1)},
+    measure=until_all_are_counted,
+    unit="s",
+    rounds=3,
+    quick_rounds=3,
+)
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    main([__file__])
