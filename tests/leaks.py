@@ -99,8 +99,12 @@ def threads() -> frozenset[threading.Thread | int]:
 
 def describe_thread(thread: threading.Thread | int) -> str:
     ident = thread.ident if isinstance(thread, threading.Thread) else thread
-    frame = sys._current_frames().get(ident or 0)
-    stack = "".join(traceback.format_stack(frame, limit=4)) if frame else ""
+    gc.disable()  # Python 3.11 may crash if it collects garbage while it walks the stack of a thread that ends
+    try:
+        frame = sys._current_frames().get(ident or 0)
+        stack = "".join(traceback.format_stack(frame, limit=4)) if frame else ""
+    finally:
+        gc.enable()
     return f"  thread {thread} in\n{stack}".rstrip()
 
 

@@ -6,13 +6,15 @@ the run that gave up on it, never both.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextvars import copy_context
 from time import monotonic
+from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
@@ -250,10 +252,29 @@ class ThreadPort:
 
 def stack_of(thread: threading.Thread) -> str:
     """Where a thread stands now, as text."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    frames = traceback.extract_stack(frame) if frame is not None else []
+    frames = traceback.StackSummary.extract(frames_of(thread))
     ours = [number for number, entry in enumerate(frames) if entry.filename == __file__]
     return "".join(traceback.format_list(frames[ours[0] + 1 :] if ours else frames))
+
+
+def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
+    """The frames of a thread, which may be running, outermost first, each with its line.
+
+    On Python 3.11 a garbage collection meanwhile could end the program: its finalizers let the thread
+    go on, and a frame that it leaves is followed all the same.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        frames = []
+        frame = sys._current_frames().get(thread.ident or 0)
+        while frame is not None:
+            frames.append((frame, frame.f_lineno))
+            frame = frame.f_back
+    finally:
+        if collecting:
+            gc.enable()
+    return reversed(frames)
 
 
 def all_hung(abandoned: int, patience: float) -> str:
