@@ -102,7 +102,10 @@ def test_a_log_that_somebody_still_holds_is_found_again():
         (lambda: RateLimit(1, per=1, by=3), "by must be callable, got 3"),
         (lambda: ConcurrencyLimit(0), "n must be at least 1, got 0"),
         (lambda: ConcurrencyLimit(True), "n must be an int, got True"),
-        (lambda: run_parallel(abs, [1], limits=3), "limits must be RateLimit or ConcurrencyLimit objects, got 3"),
+        (
+            lambda: run_parallel(abs, [1], limits=3),
+            "limits must be RateLimit or ConcurrencyLimit objects, got 3",
+        ),
     ],
 )
 def test_bad_limits_are_refused_at_the_door(make, text):
@@ -251,7 +254,9 @@ def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
     def note(_):
         stamps.append(time.monotonic())
 
-    runs = [threading.Thread(target=run_parallel, args=(note, range(10)), kwargs={"limits": limit}) for _ in "ab"]
+    runs = [
+        threading.Thread(target=run_parallel, args=(note, range(10)), kwargs={"limits": limit}) for _ in "ab"
+    ]
     for run in runs:
         run.start()
     for run in runs:
