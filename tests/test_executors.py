@@ -1,0 +1,502 @@
+"""One contract, every executor: what the loop may expect of a port, wherever the work is done."""
+
+import signal
+import threading
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+from grounds import (
+    GROUNDS,
+    PATIENCE,
+    Fake,
+    Foreign,
+    Inline,
+    OwnProcessPool,
+    Processes,
+    ProcessPool,
+    feed,
+    rows_of,
+    shared_pool,
+    take,
+)
+
+from parallelkit import TaskTimeout, WorkerDied
+from parallelkit._executors._contract import Block, Ended
+
+on_all = pytest.mark.parametrize("ground", GROUNDS, indirect=True)
+on_parallel = pytest.mark.parametrize("ground", [each for each in GROUNDS if each.parallel], indirect=True)
+on_enforcing = pytest.mark.parametrize("ground", [each for each in GROUNDS if each.enforces], indirect=True)
+on_killing = pytest.mark.parametrize("ground", [each for each in GROUNDS if each.kills], indirect=True)
+in_real_time = pytest.mark.parametrize(
+    "ground", [each for each in GROUNDS if each not in (Fake, Inline)], indirect=True
+)
+# The tasks of the fake are steps of a script, which take no arguments.
+on_functions = pytest.mark.parametrize(
+    "ground", [each for each in GROUNDS if each is not Fake], indirect=True
+)
+on_pickling = pytest.mark.parametrize("ground", [Processes, ProcessPool], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def _pool():
+    with shared_pool():
+        yield
+
+
+@pytest.fixture
+def ground(request, tmp_path, _pool):
+    ground = request.param(tmp_path)
+    yield ground
+    ground.close()
+
+
+@pytest.fixture
+def port(ground):
+    port = ground.open()
+    yield port
+    port.close()
+
+
+def tickets(*calls, timeout=None):
+    return [(index, 1, call, timeout) for index, call in enumerate(calls)]
+
+
+# What ends comes back
+
+
+@on_all
+def test_every_attempt_is_reported_once(ground, port):
+    """With its value or its error, under its index, whatever the order."""
+    calls = [ground.fail(OSError(index)) if index % 5 == 2 else ground.give(index) for index in range(40)]
+    seen = feed(ground, port, calls)
+    assert set(range(40)) == set(seen)
+    for index, value in seen.items():
+        if index % 5 == 2:
+            assert isinstance(value, Ended)
+            assert (OSError, (index,)) == (type(value.error), value.error.args)
+        else:
+            assert index == value
+    assert [] == port.wait(ground.now()), "nothing comes again"
+
+
+@on_all
+def test_a_block_is_columns_of_equal_length(ground, port):
+    """Indices, values, starts, ends and workers belong together, and time runs forward."""
+    began = ground.now()
+    port.start(tickets(ground.give("value")))
+    (block,) = wait_for_news(ground, port)
+    assert isinstance(block, Block)
+    ((index, value, started, ended, worker),) = zip(*block, strict=True)
+    assert (0, "value") == (index, value)
+    assert began <= started <= ended <= ground.now()
+    assert isinstance(worker, str)
+
+
+@on_all
+def test_an_end_without_success_is_complete(ground, port):
+    """Index, error, start, end and worker; another try could help."""
+    began = ground.now()
+    port.start([(7, 1, ground.fail(ValueError("no")), None)])
+    (ended,) = wait_for_news(ground, port)
+    assert isinstance(ended, Ended)
+    assert (7, "no", False) == (ended.index, str(ended.error), ended.final)
+    assert began <= ended.started <= ended.ended <= ground.now()
+    assert isinstance(ended.worker, str)
+
+
+def wait_for_news(ground, port):
+    until = ground.now() + PATIENCE
+    entries = port.wait(until)
+    assert entries, "nothing ended"
+    return entries
+
+
+@on_all
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit("odd")])
+def test_an_attempt_that_raises_no_exception_ends_like_any_other(ground, port, error):
+    """Nothing that a task raises ends the caller's program, or the worker's use for others."""
+    seen = feed(ground, port, [ground.fail(error), ground.give(1)])
+    assert isinstance(seen[0], Ended)
+    assert 1 == seen[1]
+
+
+@on_all
+def test_none_is_a_value(ground, port):
+    """As is an exception that was returned."""
+    seen = feed(ground, port, [ground.give(None), ground.give(KeyError("returned"))])
+    assert seen[0] is None
+    assert isinstance(seen[1], KeyError)
+
+
+@on_all
+def test_an_index_may_come_again_with_the_next_attempt(ground, port):
+    """When an attempt has been reported, the same task may be handed over once more."""
+    for number in (1, 2, 3):
+        port.start([(5, number, ground.give(number), None)])
+        assert {5: number} == take(ground, port, 1)
+
+
+# Room
+
+
+@on_all
+def test_there_is_room_to_begin_with(ground, port):
+    """As many as there are workers, at least."""
+    assert port.room() >= ground.engine.max_workers
+
+
+@on_all
+def test_an_exact_job_has_room_for_free_slots_only(ground):
+    """Nothing is handed over ahead: room is made by what ends."""
+    port = ground.open(exact=True)
+    width = ground.engine.max_workers
+    assert width == port.room()
+    port.start(tickets(*[ground.give(index) for index in range(width)]))
+    assert 0 == port.room()
+    take(ground, port, width)
+    assert width == port.room()
+    port.close()
+
+
+@on_all
+def test_nothing_may_be_started(ground, port):
+    """An empty hand-over changes nothing."""
+    room = port.room()
+    port.start([])
+    assert room == port.room()
+    assert [] == port.wait(ground.now())
+
+
+# Waiting
+
+
+@on_all
+def test_a_wait_ends_at_its_instant(ground, port):
+    """Where nothing ends: with nothing, and not before."""
+    until = ground.now() + 0.02
+    assert [] == port.wait(until)
+    assert ground.now() >= until
+
+
+@on_parallel
+def test_a_wait_for_a_past_instant_only_looks(ground, port):
+    """It takes what there is, also while something runs."""
+    with ground.hold() as hold:
+        port.start(tickets(hold.call))
+        hold.wait_until_begun()
+        assert [] == port.wait(ground.now() - 1)
+        hold.let_go()
+        assert {0} == set(take(ground, port, 1))
+
+
+@on_parallel
+def test_a_wake_ends_the_wait(ground, port):
+    """Also one that came before it."""
+    with ground.hold() as hold:
+        port.start(tickets(hold.call))
+        hold.wait_until_begun()
+        port.wake()
+        assert [] == port.wait(None)
+        assert [] == port.wait(ground.now()), "and it ends one only"
+
+
+@in_real_time
+def test_a_wake_may_come_from_another_thread(ground, port):
+    """While the port's own thread waits for as long as it takes."""
+    with ground.hold() as hold:
+        port.start(tickets(hold.call))
+        hold.wait_until_begun()
+        waker = threading.Thread(target=port.wake)
+        waker.start()
+        assert [] == port.wait(None)
+        waker.join()
+
+
+@in_real_time
+def test_a_wake_may_come_from_a_signal_handler(ground, port):
+    """In the very thread that waits."""
+    before = signal.signal(signal.SIGALRM, lambda *_: port.wake())
+    try:
+        with ground.hold() as hold:
+            port.start(tickets(hold.call))
+            hold.wait_until_begun()
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            assert [] == port.wait(None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+# What runs
+
+
+@on_parallel
+def test_what_has_begun_and_not_ended_is_running(ground, port):
+    """Index, start and worker; not what is queued, and not what has ended."""
+    before = ground.now()
+    assert [] == port.running()
+    with ground.hold() as first, ground.hold() as second:
+        port.start(tickets(first.call, second.call))
+        first.wait_until_begun()
+        second.wait_until_begun()
+        running = port.running()
+        assert [0, 1] == sorted(index for index, _, _ in running)
+        assert all(before <= started <= ground.now() for _, started, _ in running)
+        assert all(isinstance(worker, str) for _, _, worker in running)
+    take(ground, port, 2)
+    assert [] == port.running()
+
+
+@on_parallel
+def test_never_more_run_than_there_are_slots(ground, port):
+    """The third of three waits for one of two to end."""
+    holds = [ground.hold() for _ in range(3)]
+    try:
+        port.start([(index, 1, hold.call, None) for index, hold in enumerate(holds[: min(3, port.room())])])
+        for hold in holds[:2]:
+            hold.wait_until_begun()
+        assert 2 == len(port.running())
+    finally:
+        for hold in holds:
+            hold.let_go()
+
+
+# Timeouts
+
+
+@on_enforcing
+def test_an_overdue_attempt_is_reported_at_its_limit(ground, port):
+    """A ``TaskTimeout`` that names the limit, not before it is over."""
+    with ground.hold() as hold:
+        port.start([(0, 2, hold.call, 0.2)])
+        ended = take(ground, port, 1)[0]
+        assert isinstance(ended.error, TaskTimeout)
+        assert "timeout of 0.2" in str(ended.error)
+        assert 0.2 <= ended.ended - ended.started + 1e-9 < PATIENCE
+
+
+@on_enforcing
+def test_after_its_timeout_an_attempt_is_not_reported_again(ground, port):
+    """Whatever comes of it late is dropped, and others are served meanwhile."""
+    with ground.hold() as hold:
+        port.start([(0, 1, hold.call, 0.2)])
+        take(ground, port, 1)
+        port.start([(1, 1, ground.give("next"), None)])
+        assert {1: "next"} == take(ground, port, 1)
+        hold.let_go()
+        port.start([(2, 1, ground.give("last"), None)])
+        assert {2: "last"} == take(ground, port, 1)
+
+
+@on_enforcing
+def test_a_timeout_does_not_count_the_queue(ground):
+    """Attempts that wait for their slot longer than their limit are in time."""
+    port = ground.open()
+    seen = feed(ground, port, [ground.give(index) for index in range(200)], timeout=10.0)
+    assert {index: index for index in range(200)} == seen
+    port.close()
+
+
+@on_enforcing
+def test_timeouts_may_differ(ground, port):
+    """Each ticket has its own, or none."""
+    with ground.hold() as short, ground.hold() as long:
+        port.start([(0, 1, long.call, None), (1, 1, short.call, 0.2)])
+        long.wait_until_begun()
+        assert isinstance(take(ground, port, 1)[1].error, TaskTimeout)
+        assert [0] == [index for index, _, _ in port.running()]
+
+
+# Deaths
+
+
+@on_killing
+def test_a_death_costs_one_attempt(ground, port):
+    """The others run, also those behind it, and the port goes on."""
+    calls = [ground.die(3) if index == 4 else ground.give(index) for index in range(12)]
+    seen = feed(ground, port, calls)
+    died = seen.pop(4)
+    assert {index: index for index in range(12) if index != 4} == seen
+    assert isinstance(died.error, WorkerDied)
+    assert (3, None) == (died.error.exitcode, died.error.signal)
+    assert port.failure is None
+
+
+@pytest.mark.parametrize("ground", [OwnProcessPool], indirect=True)
+def test_a_broken_pool_may_have_run_what_was_in_flight(ground, port):
+    """What a standard pool cannot say is not made up: each of them may have run, and nothing more will."""
+    pass_by(ground)  # else a worker might die that the pool does not know of yet
+    with ground.hold() as hold:
+        port.start([(0, 1, hold.call, None), (1, 1, ground.die(3), None)])
+        seen = take(ground, port, 2)
+    assert [WorkerDied, WorkerDied] == [type(seen[index].error) for index in (0, 1)]
+    assert all(ended.error.may_have_run for ended in seen.values())
+    assert all(isinstance(ended.error.__cause__, BrokenProcessPool) for ended in seen.values())
+    port.start([(2, 1, ground.give(2), None)])
+    assert isinstance(port.wait(None)[0], Ended)
+    assert port.failure is not None
+
+
+class Unpicklable:
+    """Raises when it is pickled."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        raise self.error
+
+
+@on_pickling
+@pytest.mark.parametrize(
+    "error", [TypeError("no"), RuntimeError("no"), RecursionError("too deep"), KeyError(1)]
+)
+def test_an_argument_that_cannot_be_pickled_costs_one_attempt(ground, port, error):
+    """Whatever its pickling raises; it never began, and another try could not help."""
+    port.start(tickets(ground.give(Unpicklable(error)), ground.give(1)))
+    seen = take(ground, port, 2)
+    assert 1 == seen[1]
+    assert (None, True) == (seen[0].started, seen[0].final)
+    assert port.failure is None
+
+
+# Closing
+
+
+@on_all
+def test_what_was_committed_before_the_close_is_still_reported(ground):
+    """It is final; and it is reported once."""
+    port = ground.open()
+    port.start(tickets(ground.give("committed")))
+    if ground.parallel:
+        pass_by(ground)
+        port.close()
+        assert [0] == rows_of(port.wait(ground.now()))
+    port.close()
+    assert [] == port.wait(ground.now())
+
+
+def pass_by(ground):
+    """When this returns, what was handed over before has ended: both workers have had something else in hand since."""
+    port = ground.open()
+    with ground.hold() as first, ground.hold() as second:
+        port.start(tickets(first.call, second.call))
+        first.wait_until_begun()
+        second.wait_until_begun()
+    take(ground, port, 2)
+    port.close()
+
+
+@on_parallel
+def test_a_close_waits_for_no_task(ground):
+    """What runs is killed or given up, what is queued is withdrawn, and neither is ever reported."""
+    port = ground.open()
+    with ground.hold() as first, ground.hold() as second:
+        more = min(3, port.room() - 2)
+        port.start(tickets(first.call, second.call, *[ground.give(0)] * more))
+        first.wait_until_begun()
+        second.wait_until_begun()
+        port.close()
+        assert [] == port.running()
+        assert [] == port.wait(ground.now())
+        first.let_go()
+        second.let_go()
+        assert [] == port.wait(ground.now() + 0.02)
+
+
+@on_all
+def test_a_port_may_be_closed_twice(ground):
+    """And without ever having been used."""
+    port = ground.open()
+    port.close()
+    port.close()
+
+
+@on_all
+def test_an_engine_serves_one_port_after_another(ground):
+    """What one run leaves behind troubles no other."""
+    for number in range(3):
+        port = ground.open()
+        assert {0: number} == feed(ground, port, [ground.give(number)])
+        port.close()
+
+
+@on_all
+def test_an_engine_may_be_closed_unused(ground):
+    """It has started nothing that would have to end."""
+    ground.engine.close()
+
+
+@on_parallel
+def test_closing_one_port_leaves_the_other_alone(ground):
+    """A run that stops takes nobody with it who does not run its tasks."""
+    mine, other = ground.open(), ground.open()
+    with ground.hold() as hold, ground.hold() as stays:
+        mine.start(tickets(hold.call))
+        hold.wait_until_begun()
+        other.start([(0, 1, stays.call, None)])
+        stays.wait_until_begun()
+        mine.close()
+        assert [0] == [index for index, _, _ in other.running()]
+        stays.let_go()
+        assert {0} == set(take(ground, other, 1))
+    other.close()
+
+
+# Two ports at once
+
+
+@on_all
+def test_two_ports_are_served_in_turns(ground):
+    """A run of many tasks does not keep another waiting until it is done."""
+    many, few = ground.open(), ground.open()
+    calls = [ground.give(index) for index in range(400)]
+    given = min(400, many.room())
+    many.start(tickets(*calls[:given]))
+    assert {0: "few"} == feed(ground, few, [ground.give("few")])
+    seen = take(ground, many, given)
+    assert {index: index for index in range(given)} == seen
+    assert [] == few.wait(ground.now()), "what belongs to one port is never reported by another"
+    many.close()
+    few.close()
+
+
+@in_real_time
+def test_ports_may_be_used_by_different_threads(ground):
+    """Two callers, each with a port of its own, on one engine."""
+    seen = {}
+
+    def run(name):
+        port = ground.open()
+        seen[name] = feed(ground, port, [ground.give((name, index)) for index in range(50)])
+        port.close()
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: {index: (name, index) for index in range(50)} for name in "ab"} == seen
+
+
+# The job
+
+
+@on_functions
+def test_the_jobs_arguments_follow_the_items_own(ground):
+    """Of every call, positional ones after its own, keywords over its own."""
+    port = ground.open(args=("b",), kwargs={"end": "!"})
+    port.start([(0, 1, (joined, ("a",), {"end": "?"}), None)])
+    assert {0: "ab!"} == take(ground, port, 1)
+    port.close()
+
+
+def joined(*parts, end):
+    return "".join(parts) + end
+
+
+@on_all
+def test_a_foreign_pool_is_not_shut_down(ground):
+    """What belongs to the caller is the caller's to end; what is ours ends with the engine."""
+    ground.engine.close()
+    if isinstance(ground, Foreign):
+        assert 3 == ground.engine.executor.submit(pow, 3, 1).result()
