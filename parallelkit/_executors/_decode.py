@@ -38,14 +38,13 @@ def decode(span: Span, label: Label) -> list[Block | Ended]:
     columns = span.columns
     tickets = span.batch.tickets
     indices = [index for index, _, _, _ in tickets]
-    values = _uniform_values(columns)
-    if values is not None:
-        return [Block(indices, values, columns.started, columns.ended, [span.worker] * len(indices))]
     values, failures = _values(columns)
+    if not failures:
+        return [Block(indices, values, columns.started, columns.ended, [span.worker] * len(indices))]
     ended: list[Block | Ended] = []
     for at, failure in failures.items():
         ended.append(_ended(failure, indices[at], label, columns.started[at], columns.ended[at], span.worker))
-    good = [at for at in range(len(indices)) if at not in failures] if failures else range(len(indices))
+    good = [at for at in range(len(indices)) if at not in failures]
     if good:
         ended.append(
             Block(
@@ -76,6 +75,8 @@ Failure = bytes | BaseException
 
 def _values(columns: Columns) -> tuple[list[Any], dict[int, Failure]]:
     """The value of each slot, and the failures by their place."""
+    if (uniform := _uniform_values(columns)) is not None:
+        return uniform, {}
     if not columns.kinds.strip(_VALUES):
         return _pickled_values(columns)
     words, floats, kinds = array("q", columns.words), array("d", columns.words), columns.kinds

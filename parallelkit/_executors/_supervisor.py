@@ -23,6 +23,8 @@ from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
 
+LONGEST_POLL = 1e6  # seconds; the system takes no more than 2 ** 31 milliseconds
+
 
 class Supervisor:
     """Public methods are for other threads; what begins with an underscore runs in the supervisor's own."""
@@ -158,7 +160,7 @@ class Supervisor:
         self._asleep = True
         # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
         patience = 0.0 if self._poked else max(0.0, due - monotonic())
-        events = self._poll.poll(None if patience == inf else patience)
+        events = self._poll.poll(min(patience, LONGEST_POLL))
         self._asleep = False
         self._poked = False
         return events
@@ -210,7 +212,8 @@ class Supervisor:
                 continue
             if worker.wire.arm():
                 self._look_at = now + LOOK
-                self._poked |= worker.wire.head != worker.done
+                if worker.wire.head != worker.done:  # not |=: another thread may poke while that is worked out
+                    self._poked = True
 
     def _spawn(self, now: float) -> Worker | None:
         try:

@@ -32,11 +32,15 @@ AT_REST = 3
 """Of a mapping that only its block refers to: the attribute, and the two names of ``is_at_rest``."""
 
 
+_BYTES = (bytes, bytearray)
+
+
 def pack_apart(thing: object, apart: Apart) -> bytes:
     """The thing as bytes, its large buffers apart. A large ``bytes`` is one itself, and arrives as a copy."""
-    if type(thing) in (bytes, bytearray) and len(thing) >= _channel.LARGE:  # type: ignore[arg-type]
+    if type(thing) in _BYTES and len(thing) >= _channel.LARGE:  # type: ignore[arg-type]
         thing = _Copied(thing)
-    apart.buffers.clear()  # of one that could not be packed
+    if apart.buffers:
+        apart.buffers.clear()  # those of one that could not be packed
     return pack(thing, apart)
 
 

@@ -82,26 +82,21 @@ class Slots:
 
     def _put(self, slot: int, kind: int, blob: bytes) -> None:
         """Into the heap; what is large, or finds no room, into a file."""
-        at = self._find_room(len(blob))
-        if at < 0:
-            self._put_file(slot, kind + 1, blob)
-        else:
-            self._write(slot, kind, blob, at)
+        length, at = len(blob), self._heap_head
+        # All of the common case is here: a call costs as much as the rest of it.
+        if length > LARGE or at + length >= HEAP or at < self._head[TAIL]:
+            at = self._find_room(length)
+            if at < 0:
+                self._put_file(slot, kind + 1, blob)
+                return
+        self._heap_head = end = at + length
+        self._heap[at:end] = blob
+        self._words[slot] = at << PLACE | length
+        self._kinds[slot] = kind
 
     def _find_room(self, length: int) -> int:
         """Where in the heap there is room, or -1."""
-        at = self._heap_head
-        if length > LARGE:
-            return -1
-        if at + length >= HEAP or at < self._head[TAIL]:
-            return _channel.place(length, self._head[TAIL], at)
-        return at
-
-    def _write(self, slot: int, kind: int, blob: bytes, at: int) -> None:
-        self._heap_head = end = at + len(blob)
-        self._heap[at:end] = blob
-        self._words[slot] = at << PLACE | len(blob)
-        self._kinds[slot] = kind
+        return _channel.place(length, self._head[TAIL], self._heap_head) if length <= LARGE else -1
 
     def _put_buffered(self, slot: int, value: object, blob: bytes) -> None:
         """Its buffers into a block; all in one piece, where the parent is still using all blocks."""
@@ -111,12 +106,11 @@ class Slots:
             return
         number, spans = put
         told = dumps((spans, blob), 5)
-        at = self._find_room(len(told))
-        if at < 0:
+        if self._find_room(len(told)) < 0:
             self._blocks.take_back(number)
             self._put(slot, VALUE, pack(value))
             return
-        self._write(slot, BUFFERED, told, at)
+        self._put(slot, BUFFERED, told)
         self._words[slot] |= number << BLOCK_NUMBER
 
     def _put_file(self, slot: int, kind: int, blob: bytes) -> None:
