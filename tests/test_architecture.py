@@ -62,7 +62,7 @@ _worker/_serve
 _worker/_slots
 _worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers
 _worker/_travel  _worker/_outbox
-_worker/_channel  _worker/_lifeline
+_worker/_channel  _worker/_lifeline  _worker/_call
 _worker/__init__
 _intake
 _keys

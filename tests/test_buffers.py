@@ -218,7 +218,7 @@ def test_lease_ends_with_the_last_user():
     buffers = apart.take()
     spans, size = _buffers.layout(buffers)
     fd, size = _buffers.new_block(buffers, spans, size)
-    block = _buffers.Block(_buffers.mmap(fd, size))
+    block = _buffers.Block(_channel.map_file(fd, size))
     os.close(fd)
     del buffers
 

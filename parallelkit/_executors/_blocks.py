@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from parallelkit._worker._buffers import Block, layout, load_apart, new_block
+from parallelkit._worker._channel import map_file
 
 SPARE_BYTES = 64 << 20
 """Of free blocks that are kept for the next items."""
@@ -46,7 +47,7 @@ class ItemBlock(Block):
     __slots__ = ("fd", "number", "spoiled")
 
     def __init__(self, fd: int, size: int, number: int) -> None:
-        super().__init__(mmap(fd, size))
+        super().__init__(map_file(fd, size))
         self.fd = fd
         self.number = number
         self.spoiled = False

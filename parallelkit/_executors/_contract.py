@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._worker._call import bind
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
 """An attempt to run: index of the task, number of the attempt (from 1), item, timeout in seconds.
@@ -113,14 +114,7 @@ class Engine(Protocol):
 
 def call_with(job: Job) -> Callable[[Any], Any]:
     """The job as a function of one item; the bare function itself where nothing is added to it."""
-    fn, args, kwargs = job.fn, job.args, job.kwargs
-    if fn is None:
-        return lambda call: call[0](*call[1], *args, **{**call[2], **kwargs})
-    if job.star:
-        return lambda item: fn(*item, *args, **kwargs)
-    if args or kwargs:
-        return lambda item: fn(item, *args, **kwargs)
-    return fn
+    return bind(job.fn, job.args, job.kwargs, job.star)
 
 
 def timed_out(label: str, limit: float, fate: str = "") -> TaskTimeout:

@@ -230,7 +230,7 @@ class Wire:
 
     def accept_block(self, number: int, size: int) -> None:
         """A block in which the worker will put results; in place of the one that had this number."""
-        self._blocks[number] = Block(map_file(self._inbox.take_fd(), size))
+        self._blocks[number] = Block(map_whole(self._inbox.take_fd(), size))
 
     def release_blocks(self) -> None:
         """Let the worker use again what nobody here refers to any more: no span on its way, no array of the user."""
@@ -255,19 +255,19 @@ _OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)
 def content_of(fd: int, length: int) -> bytes | mmap:
     """A result out of its file; mapped where it is so large that descriptors cannot run out for it."""
     if length >= MAPPED:
-        return map_file(fd, length)
+        return map_whole(fd, length)
     try:
         return os.pread(fd, length, 0)
     finally:
         os.close(fd)
 
 
-def map_file(fd: int, length: int) -> mmap:
+def map_whole(fd: int, length: int) -> mmap:
     """Map a file and close its descriptor."""
     try:
         size = os.fstat(fd).st_size
         if not 0 < length <= size:  # a mapping that is longer than its file kills whoever reads it
             raise GarbageError(f"a file of {size} bytes that should have {length}")
-        return mmap(fd, length)
+        return _channel.map_file(fd, length)
     finally:
         os.close(fd)

@@ -8,6 +8,7 @@ shared memory costs no system call and outlives the process that made it.
 from __future__ import annotations
 
 import os
+import sys
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
@@ -102,7 +103,7 @@ class Ring:
     )
 
     def __init__(self, fd: int) -> None:
-        self.map = mmap(fd, SIZE)
+        self.map = map_file(fd, SIZE)
         view = memoryview(self.map)
         columns: list[memoryview] = [
             view[_HEADER_SIZE + n * _COLUMN : _HEADER_SIZE + (n + 1) * _COLUMN] for n in range(3)
@@ -145,6 +146,13 @@ def new_file(name: str) -> int:
     fd, path = tempfile.mkstemp(prefix=name)
     os.unlink(path)
     return fd
+
+
+def map_file(fd: int, length: int) -> mmap:
+    """Map a file; the descriptor may be closed then. Before Python 3.13 the mapping keeps one of its own."""
+    if sys.version_info >= (3, 13):
+        return mmap(fd, length, trackfd=False)
+    return mmap(fd, length)
 
 
 def write_all(fd: int, blob: bytes | memoryview) -> None:

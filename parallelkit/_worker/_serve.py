@@ -16,6 +16,7 @@ from time import monotonic
 
 from parallelkit._worker import _channel, _faults, _lifeline
 from parallelkit._worker._buffers import InBlocks
+from parallelkit._worker._call import bind
 from parallelkit._worker._channel import (
     ARMED,
     BATCH_HEAD,
@@ -32,7 +33,7 @@ from parallelkit._worker._logs import forward_logs
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 from parallelkit._worker._surroundings import Surroundings, furnish
-from parallelkit._worker._travel import bind, unpack
+from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class _Worker:
     def _map_file(self, length: int) -> mmap:
         fd = self.inbox.take_fd()
         try:
-            return mmap(fd, length)
+            return _channel.map_file(fd, length)
         finally:
             os.close(fd)
 

@@ -141,19 +141,6 @@ _CAREFUL: dict[str, Callable[..., type]] = {
 }
 
 
-def bind(
-    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
-) -> Callable[[Any], Any]:
-    """A job as a function of one item; the bare function itself where nothing is added to it."""
-    if fn is None:
-        return lambda call: call[0](*call[1], *args, **{**call[2], **kwargs})
-    if star:
-        return lambda item: fn(*item, *args, **kwargs)
-    if args or kwargs:
-        return lambda item: fn(item, *args, **kwargs)
-    return fn
-
-
 def pack_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> bytes:
