@@ -87,7 +87,14 @@ class Supervisor:
         with self._starting:
             if self._thread is None:
                 self._bell.close()
+                self._turn_away()
         self.pool.closed = True
+
+    def _turn_away(self) -> None:
+        """Whoever still runs here, or opens a port at this moment, must not wait for ever."""
+        self.broken = self.broken or Broken("the executor was shut down")
+        for lane in tuple(self.crew.lanes):
+            lane.fail(self.broken)
         self.pool.clear()
 
     def join(self) -> None:
@@ -212,7 +219,8 @@ class Supervisor:
                 continue
             if worker.wire.arm():
                 self._look_at = now + LOOK
-                if worker.wire.head != worker.done:  # not |=: another thread may poke while that is worked out
+                # Not |=: another thread may poke while that is worked out.
+                if worker.wire.head != worker.done:
                     self._poked = True
 
     def _spawn(self, now: float) -> Worker | None:
@@ -282,6 +290,7 @@ class Supervisor:
     def _end_all(self) -> None:
         """Kill every group, wait for the ends, answer whoever still asks."""
         self.closing = True
+        self._turn_away()
         workers = self.crew.everybody()
         for worker in workers:
             worker.kill()

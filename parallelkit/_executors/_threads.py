@@ -15,6 +15,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread_port import Current, ThreadPort
@@ -72,9 +73,9 @@ class ThreadEngine:
             return self._spent + sum(map(time.clock_gettime, clocks))
 
     def remove(self, port: ThreadPort) -> None:
-        """Forget a closed port."""
+        """Forget a closed port. Idempotent, as its ``close`` is: a slot that was lent comes back once."""
         with self._lock:
-            self._lent -= port.nested
+            self._lent -= port.nested and port in self.ports
             self.ports = tuple(other for other in self.ports if other is not port)
 
     def supply(self, tickets: int) -> None:
@@ -150,6 +151,7 @@ class ThreadEngine:
             self.closed = True
             workers = tuple(self.workers)
         for port in self.ports:
+            port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
             port.close()
         for worker in workers:
             worker.gate.open()
