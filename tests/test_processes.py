@@ -211,6 +211,11 @@ def test_timeout_is_counted_from_the_start_of_each(engine):
     assert not seen.failures
 
 
+def test_timeout_may_be_as_long_as_one_likes(engine):
+    """Also longer than the 25 days that the system can be told to wait."""
+    assert not drive(engine, far.nap, [0.05], timeout=1e8).failures
+
+
 def test_timeouts_may_differ(engine):
     """Each attempt has the timeout of its own ticket."""
     with opened(engine, far.nap) as port:
