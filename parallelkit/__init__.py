@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from parallelkit._checkpoint import Checkpoint
 from parallelkit._errors import (
     InputError,
     ParallelKitError,
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Attempt",
+    "Checkpoint",
     "ConcurrencyLimit",
     "Event",
     "Failure",

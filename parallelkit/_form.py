@@ -7,6 +7,7 @@ from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
 from parallelkit._intake import Shape
+from parallelkit._keys import check_lasting
 from parallelkit._ledger import UNSET
 from parallelkit._options import Checked
 from parallelkit._tasks import Task
@@ -26,6 +27,11 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not isinstance(source, Iterable):
         raise TypeError(f"{name} must be iterable, got {source!r}")
+    check_fit(fn, items, source, options)
+
+
+def check_fit(fn: Any, items: Any, source: Iterable[Any], options: Checked) -> None:
+    """Raise TypeError or ValueError for options that do not fit this form, or these functions."""
     for option in ("key", "star"):
         if items is UNSET and getattr(options, option):
             raise TypeError(
@@ -33,8 +39,16 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
             )
     if options.key is not None and isinstance(source, Mapping):
         raise TypeError("key must not be given together with a mapping, whose keys are the keys")
+    if items is not UNSET and options.checkpoint is not None and options.key is None:
+        check_named(source)
     if options.executor != "threads":
         check_functions(fn, items, options.executor)
+
+
+def check_named(items: Iterable[Any]) -> None:
+    """Raise ValueError for items that have only their position, which means nothing in a later run."""
+    if not isinstance(items, Mapping):
+        check_lasting(UNSET, 0)
 
 
 def check_functions(fn: Any, items: Any, executor: Any) -> None:
@@ -59,6 +73,7 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
         fn=fn if options.then is not None else None,
         star=options.star,
         only_plain=None if options.executor == "threads" else options.executor,
+        check_key=None if options.checkpoint is None else check_lasting,
     )
 
 

@@ -7,9 +7,9 @@ millisecond, so that a slow input never keeps results waiting for longer than it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
-from itertools import count, islice
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
@@ -44,7 +44,8 @@ class Shape:
 
     ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
     ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
-    ``only_plain``: the executor, where it cannot run coroutine functions.
+    ``only_plain``: the executor, where it cannot run coroutine functions. ``check_key`` raises for a key
+    (or UNSET) that will not do, given its position.
     """
 
     tasks: bool = False
@@ -55,6 +56,7 @@ class Shape:
     fn: Callable[..., Any] | None = None
     star: bool = False
     only_plain: Any = None
+    check_key: Callable[[Any, int], None] | None = None
 
     @property
     def plain(self) -> bool:
@@ -64,10 +66,16 @@ class Shape:
     def key_of(self, item: Any, position: int) -> Any:
         """The task's key, or UNSET where its index will do."""
         if isinstance(item, Task) and (self.tasks or self.fn is not None):
-            return item.key
+            return self.checked(item.key, position)
         if self.tasks or self.key is None:
-            return UNSET
-        return asked("key", self.key, item, position)
+            return self.checked(UNSET, position)
+        return self.checked(asked("key", self.key, item, position), position)
+
+    def checked(self, key: Any, position: int) -> Any:
+        """The key itself; raises where it will not do."""
+        if self.check_key is not None:
+            self.check_key(key, position)
+        return key
 
     def call_of(self, item: Any) -> Any:
         """What the executor is given."""
@@ -117,7 +125,7 @@ class Intake:
         if isinstance(source, Mapping):
             if shape.tasks:
                 check_tasks(source.values())
-            self.keys = list(source)
+            self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
             self._seen = {key: position for position, key in enumerate(self.keys)}
             source = map(source.__getitem__, self.keys)
         elif self.size is not None and (shape.key is not None or shape.tasks):
@@ -210,7 +218,7 @@ class Intake:
         portion = Portion(keys=[], traits=[], parent=parent)
         shape = replace_form(self.shape)
         for position, task in enumerate(children, index):
-            key = task.key if isinstance(task, Task) else UNSET
+            key = shape.checked(task.key if isinstance(task, Task) else UNSET, position)
             if key is not UNSET:
                 self._note(key, position)
             self._add(portion, shape, task, key, position)
@@ -244,7 +252,7 @@ class Intake:
 
 def replace_form(shape: Shape) -> Shape:
     """The shape of tasks that come in among items of the map form."""
-    return Shape(True, None, True, shape.priority, shape.bys, shape.fn, False, shape.only_plain)
+    return replace(shape, tasks=True, key=None, gated=True, star=False)
 
 
 def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:
@@ -270,31 +278,3 @@ def comparable(priority: Any, position: int) -> float:
     if isinstance(priority, bool) or not isinstance(priority, (int, float)) or priority != priority:
         raise TypeError(f"priority must be a number, got {priority!r} at position {position}")
     return priority
-
-
-def check_keys(keys: Sequence[Any]) -> None:
-    """Raise TypeError, naming both positions, unless the keys can be sorted (``order="key"``)."""
-    try:
-        sorted(keys)
-    except TypeError as error:
-        sorted(map(Placed, keys, count()))
-        raise error  # these keys compare differently from one time to the next
-
-
-class Placed:
-    """A key that says where it stands when it cannot be compared."""
-
-    __slots__ = ("key", "position")
-
-    def __init__(self, key: Any, position: int) -> None:
-        self.key = key
-        self.position = position
-
-    def __lt__(self, other: Placed) -> bool:
-        try:
-            return self.key < other.key  # type: ignore[no-any-return]  # whatever it is, sorting takes its truth
-        except TypeError:
-            raise TypeError(
-                f"key must give values that can be compared, for order='key', got {self.key!r} and "
-                f"{other.key!r} at positions {self.position} and {other.position}"
-            ) from None

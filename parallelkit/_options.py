@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._limits import Limit, as_limits
 from parallelkit._outcomes import Outcome
 from parallelkit._retry import RetryPolicy, as_policy
@@ -36,6 +38,7 @@ class RunOptions(TypedDict, total=False):
     buffersize: int | None
     progress: bool | dict[str, Any]
     on_event: Callable[[Any], object] | None
+    checkpoint: str | os.PathLike[str] | Checkpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class Checked:
     buffersize: int | None = None
     progress: bool | dict[str, Any] = False
     on_event: Callable[[Any], object] | None = None
+    checkpoint: Checkpoint | None = None
 
 
 def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checked:
@@ -85,6 +89,7 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     given["args"], given["kwargs"] = _check_arguments(given.get("args", ()), given.get("kwargs"))
     given["limits"] = as_limits(given.get("limits"))
     given["policy"] = as_policy(given.pop("retries", 0))
+    given["checkpoint"] = as_checkpoint(given.get("checkpoint"))
     return Checked(**given)
 
 

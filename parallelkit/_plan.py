@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from parallelkit._checkpoint import Unrecorded
 from parallelkit._errors import RunInterrupted
 from parallelkit._events import Observer
 from parallelkit._executors import open_engine
@@ -17,7 +19,8 @@ from parallelkit._executors._inline import InlinePort
 from parallelkit._executors._width import usable_cpus
 from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
-from parallelkit._intake import Intake, Portion, check_keys
+from parallelkit._intake import Intake, Portion
+from parallelkit._keys import check_keys
 from parallelkit._ledger import UNSET, Facts, Ledger, numbered
 from parallelkit._loop import DirectSource, Interrupt, Loop, Source, Window, catch_interrupt
 from parallelkit._lost import cancelled, failure
@@ -40,6 +43,7 @@ class Plan:
     fn: Callable[..., Any] | None
     intake: Intake
     world: World
+    journal: Unrecorded = field(default_factory=Unrecorded)
     growth: Growth | None = None
     ledger: Ledger = field(default_factory=Ledger)
 
@@ -57,14 +61,20 @@ class Plan:
         if checked.order == "key" and intake.keys is not None:
             check_keys(numbered(intake.keys, 0))
         own_fn = None if tasks or checked.then is not None else fn
-        return cls(world.stage(checked), own_fn, intake, world)
+        plan = cls(world.stage(checked), own_fn, intake, world)
+        if checked.checkpoint is not None:
+            from parallelkit._recorder import Recording
+
+            plan.journal = Recording(checked.checkpoint, None if tasks else fn, source, calls=own_fn is None)
+        return plan
 
     # Collected runs.
 
     def collect(self) -> Results[Any, Any]:
         """Run to the end, or to the stop, and return or raise what has become of it."""
         interrupt = Interrupt()
-        with catch_interrupt(interrupt):
+        with catch_interrupt(interrupt), closing(self.journal):
+            self.journal.open()
             engine, owned = open_engine(self.options.executor, self.options.max_workers)
             try:
                 return self._collect(engine, interrupt)
@@ -90,6 +100,7 @@ class Plan:
             loop.stop("interrupted (Ctrl-C)")
         finally:
             port.close()
+            self.journal.close()
             loop.show()
             loop.bar.close()
         return self._conclude(loop, interrupted or interrupt.asked)
@@ -118,6 +129,7 @@ class Plan:
         """The results, or the error that carries them."""
         if loop.scheduler.stopped is not None:
             self._cancel_rest()
+        self.ledger.stopped = self.ledger.stopped or self.journal.failure
         facts = self.ledger.facts
         facts.ended_at = self.world.now()
         facts.cpu_seconds += time.process_time() - time.thread_time()
@@ -167,8 +179,17 @@ class Plan:
 
     def stream(self) -> Generator[Outcome[Any, Any], None, None]:
         """The generator of ``iter_parallel``; its body runs from the first ``next()`` on."""
+        self.journal.check()
         engine, owned = open_engine(self.options.executor, self.options.max_workers)
-        return closed_at_exit(self._stream(engine, owned))
+        return closed_at_exit(self._recorded(self._stream(engine, owned)))
+
+    def _recorded(
+        self, stream: Generator[Outcome[Any, Any], None, None]
+    ) -> Generator[Outcome[Any, Any], None, None]:
+        """The stream, with its journal open while it runs."""
+        with closing(self.journal), closing(stream):
+            self.journal.open()
+            yield from stream
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
         outbox = Outbox(self.world.now, self.options.order == "input")
@@ -221,7 +242,7 @@ class Plan:
     def _loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
         options, now = self.options, self.world.now()
         scheduler = Scheduler(
-            book,
+            self.journal.record(book, self.intake.fail),
             label=lambda index: label(key(index)),
             timeout=options.timeout,
             policy=options.policy,
@@ -236,7 +257,8 @@ class Plan:
             scheduler.news = []
             loop.observer = Observer(options.on_event, key, now)
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
-        loop.recalls = () if cache is None else (cache,)
+        loop.recalls = (*(() if cache is None else (cache,)), *self.journal.recalls)
+        self.journal.stop_by(partial(ask_to_stop, loop))
         return loop
 
     def _total(self) -> int | None:
@@ -253,6 +275,12 @@ class Plan:
             book.keep_settled()
             self.growth = Growth(self.options.then, self.intake, loop, book, enter)
             loop.grow = self.growth
+
+
+def ask_to_stop(loop: Loop, reason: str) -> None:
+    """From any thread: stop at the next safe point."""
+    loop.asked = reason
+    loop.port.wake()
 
 
 def noted(error: BaseException, done: object) -> BaseException:

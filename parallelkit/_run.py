@@ -78,6 +78,11 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     - ``priority``: a function item → number; larger runs first, ties in input order.
     - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread.
 
+    Resuming it:
+
+    - ``checkpoint``: a path, or a ``Checkpoint``: outcomes are recorded there, and a later run of the
+      same function makes only those that are missing. Tasks need keys of their own.
+
     Watching it:
 
     - ``progress``: True for a tqdm bar, or a dict of tqdm's own options.

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import Any, assert_type
 
 from parallelkit import (
+    Checkpoint,
     ConcurrencyLimit,
     Failure,
     Outcome,
@@ -88,6 +89,7 @@ def options(words: list[str]) -> Results[int, int]:
         order="completion",
         buffersize=100,
         progress={"desc": "words"},
+        checkpoint=Checkpoint("words.journal", rerun_failed=False),
     )
 
 

@@ -1,0 +1,115 @@
+"""Writes records into a journal, in batches, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from _pickle import dumps
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from parallelkit._journal import Journal, Record
+from parallelkit._lost import Lost
+from parallelkit._worker._faults import capture
+
+GATHER = 0.02  # seconds that the first record of a batch waits for more
+MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may wait, before the run waits for the disk
+
+
+class Entry(NamedTuple):
+    """What is to be recorded: a pickled value, or a failure, which is packed when it is written."""
+
+    key: str
+    function: str | None
+    value: bytes
+    lost: Lost | None = None
+
+    def record(self) -> Record:
+        """As it goes into the journal."""
+        if self.lost is None:
+            return Record(self.key, self.function, True, self.value)
+        assert self.lost.error is not None, "a failure that is settled has its error"
+        return Record(
+            self.key, self.function, False, dumps((capture(self.lost.error), self.lost.traceback), 5)
+        )
+
+
+class JournalWriter:
+    """``put`` is for the run's thread. After an error, which ``failed`` is told, nothing is written any more."""
+
+    def __init__(self, journal: Journal, failed: Callable[[Exception], None]) -> None:
+        self._journal = journal
+        self._failed = failed
+        self._waiting: dict[str, Entry] = {}
+        self._bytes = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._idle = False
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Record these soon; waits where the disk does not follow."""
+        with self._changed:
+            if self._closing:
+                return  # writing has failed, and the run is about to stop
+            for entry in entries:
+                self._waiting[entry.key] = entry
+                self._bytes += len(entry.value)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
+                self._thread.start()
+            if self._idle or self._is_full():
+                self._changed.notify_all()
+            while self._is_full() and not self._closing:
+                self._changed.wait()
+
+    def find(self, keys: Iterable[str]) -> dict[str, Record]:
+        """What is not yet written of these. Look here first: what is not here any more is in the journal."""
+        with self._changed:
+            entries = [self._waiting[key] for key in keys if key in self._waiting] if self._waiting else ()
+        return {entry.key: entry.record() for entry in entries}
+
+    def close(self) -> None:
+        """Write what is left, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) > MOST_ENTRIES or self._bytes > MOST_BYTES
+
+    # In the thread.
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            try:
+                self._journal.write([entry.record() for entry in batch])
+            except Exception as error:
+                self._give_up(error)
+                return
+            self._forget(batch)
+
+    def _next_batch(self) -> list[Entry]:
+        """What has gathered; empty when all is written and no more will come."""
+        with self._changed:
+            self._idle = True
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            self._idle = False
+            self._changed.wait_for(lambda: self._closing or self._is_full(), GATHER)
+            self._bytes = 0
+            return list(self._waiting.values())
+
+    def _forget(self, batch: list[Entry]) -> None:
+        with self._changed:
+            for entry in batch:
+                if self._waiting[entry.key] is entry:
+                    del self._waiting[entry.key]
+            self._changed.notify_all()
+
+    def _give_up(self, error: Exception) -> None:
+        with self._changed:
+            self._closing = True  # nobody waits for room any more
+            self._waiting.clear()
+            self._changed.notify_all()
+        self._failed(error)

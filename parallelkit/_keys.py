@@ -1,0 +1,80 @@
+"""What a key must be like, to be sorted or to last beyond its run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from parallelkit._ledger import UNSET
+
+LASTING = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def key_text(key: Any) -> str:
+    """A lasting key as text that tells the type: as keys of a dict 1, 1.0 and True would be one.
+
+    >>> key_text(1), key_text(True), key_text(("a", 1.0))
+    ('1', 'True', "('a', 1.0)")
+    """
+    return ascii(key)
+
+
+def check_lasting(key: Any, position: int) -> None:
+    """Raise TypeError or ValueError unless the key means the same in a later run (``checkpoint``).
+
+    >>> check_lasting(1.5, 0)
+    >>> check_lasting(None, 0)
+    """
+    if key is UNSET:
+        raise ValueError(
+            "checkpoint must have a key for every task (key=, a mapping, or Task(…, key=…)), "
+            f"got none at position {position}"
+        )
+    try:
+        lasts, shown = is_lasting(key), repr(key)
+    except (
+        Exception
+    ) as error:  # an int of more digits than Python prints, an object with a repr that is broken
+        lasts, shown = False, f"<a key whose repr raised {type(error).__name__}>"
+    if not lasts:
+        kind = type(key)
+        raise TypeError(
+            "key must be a str, int, float (not nan), bool, bytes, None or a tuple of these for a checkpoint, "
+            f"got {shown} of type {kind.__module__}.{kind.__qualname__} at position {position}"
+        )
+
+
+def is_lasting(key: Any) -> bool:
+    """Whether it is of these very types; those that derive from them may print as anything."""
+    if type(key) is tuple:
+        return all(map(is_lasting, key))
+    return type(key) in LASTING and key == key
+
+
+def check_keys(keys: Sequence[Any]) -> None:
+    """Raise TypeError, naming both positions, unless the keys can be sorted (``order="key"``)."""
+    try:
+        sorted(keys)
+    except TypeError as error:
+        sorted(map(Placed, keys, count()))
+        raise error  # these keys compare differently from one time to the next
+
+
+class Placed:
+    """A key that says where it stands when it cannot be compared."""
+
+    __slots__ = ("key", "position")
+
+    def __init__(self, key: Any, position: int) -> None:
+        self.key = key
+        self.position = position
+
+    def __lt__(self, other: Placed) -> bool:
+        try:
+            return self.key < other.key  # type: ignore[no-any-return]  # whatever it is, sorting takes its truth
+        except TypeError:
+            raise TypeError(
+                f"key must give values that can be compared, for order='key', got {self.key!r} and "
+                f"{other.key!r} at positions {self.position} and {other.position}"
+            ) from None

@@ -1,0 +1,264 @@
+"""What records the outcomes of a run in a journal, and gives back those that are recorded.
+
+Why it works as it does: docs/design/checkpoint.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from _pickle import dumps, loads
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from functools import partial
+from typing import Any
+
+from parallelkit._checkpoint import Checkpoint, Unrecorded
+from parallelkit._intake import Portion
+from parallelkit._journal import SEVERAL, Journal, Record, another_function
+from parallelkit._journal_writer import Entry, JournalWriter
+from parallelkit._keys import key_text
+from parallelkit._ledger import UNSET
+from parallelkit._lost import Lost, describe
+from parallelkit._recall import Recalled
+from parallelkit._scheduler import Book
+from parallelkit._tasks import Task, as_call, call_star
+from parallelkit._worker._faults import restore
+
+logger = logging.getLogger("parallelkit")
+
+SOURCE = "checkpoint"  # stands in a recalled outcome in place of a worker
+LARGEST = 900_000_000  # bytes of a value; SQLite takes no row of more than a billion
+
+
+class Recording(Unrecorded):
+    """A run with a checkpoint. ``fn``: its function, or None for a run of ``tasks``.
+
+    ``calls``: whether every task that the run admits brings its own function.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, fn: Callable[..., Any] | None, tasks: Any, calls: bool
+    ) -> None:
+        self._path = os.path.realpath(os.fspath(checkpoint.path))
+        self._rerun_failed = checkpoint.rerun_failed
+        self._function = SEVERAL if fn is None else name_of(fn)
+        self._name = self._name_of_call if calls else None
+        self._tasks = dict(functions_of(tasks)) if fn is None and isinstance(tasks, Sized) else {}
+        self._journal: Journal | None = None
+        self._writer: JournalWriter | None = None
+        self._stop: Callable[[str], None] = lambda reason: None
+
+    def check(self) -> None:
+        if os.path.lexists(self._path):
+            self.open()
+            self.close()
+
+    def open(self) -> None:
+        self._journal = Journal(self._path, self._function)
+        try:
+            for record in self._journal.find(list(self._tasks)):
+                if record.function != self._tasks[record.key]:
+                    raise another_function(self._path, record, self._tasks[record.key])
+        except BaseException:
+            self.close()
+            raise
+
+    def record(self, book: Book, refuse: Callable[[str, Exception], None]) -> Book:
+        assert self._journal is not None, "opened before the run begins"
+        self._writer = JournalWriter(self._journal, self._fail)
+        recorder = Recorder(book, self._journal, self._writer, self._name, self._rerun_failed, refuse)
+        self.recalls = (recorder,)
+        return recorder
+
+    def _name_of_call(self, call: Any) -> str | None:
+        fn, args, _ = call
+        name = name_of(args[0] if fn is call_star else fn)
+        return None if name == self._function else name
+
+    def stop_by(self, stop: Callable[[str], None]) -> None:
+        self._stop = stop
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = f"the checkpoint {self._path} could not be written: {describe(error)}"
+        logger.error("%s", self.failure)
+        self._stop(self.failure)
+
+    def close(self) -> None:
+        writer, journal = self._writer, self._journal
+        self._writer = self._journal = None
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            if journal is not None:
+                journal.close()
+
+
+class Recorder:
+    """A book that records what is written into it, and the recall of what is recorded already.
+
+    ``name`` gives the function of a task where each has its own, None where it is the journal's.
+    ``refuse`` ends the input, for this reason.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        journal: Journal,
+        writer: JournalWriter,
+        name: Callable[[Any], str | None] | None,
+        rerun_failed: bool,
+        refuse: Callable[[str, Exception], None],
+    ) -> None:
+        self._book = book
+        self._journal = journal
+        self._writer = writer
+        self._name = name
+        self._rerun_failed = rerun_failed
+        self._refuse = refuse
+        self._open: dict[int, tuple[str, str | None]] = {}  # key and function of the tasks to be recorded
+        self._warned = False
+
+    # The recall.
+
+    def __call__(self, portion: Portion, first: int) -> dict[int, Recalled]:
+        assert portion.keys is not None, "the door lets no task without a key in"
+        texts = list(map(key_text, portion.keys))
+        waiting = self._writer.find(texts)  # before the journal, where it may go meanwhile
+        found = {record.key: record for record in self._journal.find(texts)} | waiting
+        known = {}
+        for offset, text in enumerate(texts):
+            function = None if self._name is None else self._name(portion.items[offset])
+            recalled = self._recall(found[text], function) if text in found else None
+            if recalled is None:
+                self._open[first + offset] = (text, function)
+            else:
+                known[offset] = recalled
+        return known
+
+    def _recall(self, record: Record, function: str | None) -> Recalled | None:
+        """The recorded outcome; None where the task is to be run again."""
+        if record.function != function:
+            return self._reject(another_function(self._journal.path, record, function))
+        if not record.ok and self._rerun_failed:
+            return None
+        try:
+            return recalled(record)
+        except Exception as error:
+            return self._reject(unreadable(self._journal.path, record, error))
+
+    def _reject(self, error: ValueError) -> Recalled:
+        """Neither run it nor give what is recorded: its outcome says why, and so does the end of the run."""
+        self._refuse(str(error), error)
+        return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE))
+
+    # The book.
+
+    @property
+    def stopped(self) -> str | None:
+        return self._book.stopped
+
+    @stopped.setter
+    def stopped(self, reason: str | None) -> None:
+        self._book.stopped = reason
+
+    def succeed(
+        self,
+        indices: Sequence[int],
+        values: Sequence[Any],
+        started: Sequence[float],
+        ended: Sequence[float],
+        workers: Sequence[str],
+    ) -> None:
+        # Pickled now: once it is out of here, somebody may change a value.
+        tasks = ((self._open.pop(index, None), value) for index, value in zip(indices, values, strict=True))
+        entries = [self._entry(*task, value) for task, value in tasks if task is not None]
+        self._put([entry for entry in entries if entry is not None])
+        self._book.succeed(indices, values, started, ended, workers)
+
+    def _entry(self, key: str, function: str | None, value: Any) -> Entry | None:
+        """None where the value cannot be recorded, which is said once."""
+        try:
+            payload = pickled(value)
+            if len(payload) > LARGEST:
+                raise ValueError(f"it takes {len(payload):,} bytes, and {LARGEST:,} are the most")
+        except Exception as error:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "the value of task %s cannot be recorded in %s and will be made again when the run is "
+                    "resumed, because it cannot be pickled (%s); further ones are not mentioned",
+                    key,
+                    self._journal.path,
+                    describe(error),
+                )
+            return None
+        return Entry(key, function, payload)
+
+    def fail(self, index: int, lost: Lost) -> None:
+        task = self._open.pop(index, None)
+        if task is not None:
+            self._put([Entry(*task, b"", lost)])
+        self._book.fail(index, lost)
+
+    def _put(self, entries: list[Entry]) -> None:
+        if entries:
+            self._writer.put(entries)
+
+    def succeed_again(self, index: int, number: int) -> None:
+        self._book.succeed_again(index, number)
+
+    def try_again(self, index: int, lost: Lost) -> None:
+        self._book.try_again(index, lost)
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        """What was cancelled has no outcome worth recording."""
+        self._open.clear()
+        self._book.cancel(indices, last)
+
+
+def recalled(record: Record) -> Recalled:
+    """What a record says; raises where it cannot be unpickled."""
+    if record.ok:
+        return Recalled(loads(record.payload), SOURCE)
+    packed, text = loads(record.payload)
+    error, _, _ = restore(packed, lambda: f"task {record.key}")
+    return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text))
+
+
+def pickled(value: Any) -> bytes:
+    """Plain pickle first: a class of ``__main__`` is then the same class when the script is run again."""
+    try:
+        return dumps(value, 5)
+    except Exception:
+        import cloudpickle
+
+        return cloudpickle.dumps(value, 5)  # type: ignore[no-any-return]  # untyped
+
+
+def unreadable(path: str, record: Record, error: Exception) -> ValueError:
+    """What to say of a record whose class is gone, say."""
+    return ValueError(
+        f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
+        "what they need must be there to be imported, as when it was recorded"
+    )
+
+
+def name_of(fn: Any) -> str:
+    """Module and qualified name of a function; of a partial that of the function inside, of an object its class's."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
+    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
+
+
+def functions_of(tasks: Any) -> Iterator[tuple[str, str]]:
+    """Of tasks that are all there: the key of each as text, and its function."""
+    pairs = tasks.items() if isinstance(tasks, Mapping) else ((task_key(task), task) for task in tasks)
+    for key, task in pairs:
+        yield key_text(key), name_of(as_call(task)[0])
+
+
+def task_key(task: Any) -> Any:
+    """The key that a task brings itself."""
+    return task.key if isinstance(task, Task) else UNSET

@@ -1,0 +1,832 @@
+"""A checkpoint: what was recorded is given back and never made again, and nothing is lost in silence."""
+
+import collections
+import enum
+import functools
+import logging
+import os
+import pickle
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import parallelkit._journal_writer as journal_writer
+from parallelkit import (
+    Checkpoint,
+    InputError,
+    RateLimit,
+    RemoteError,
+    Retry,
+    Task,
+    TaskFailures,
+    TaskTimeout,
+    first_success,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
+from parallelkit._journal import Journal
+
+calls = collections.Counter()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_calls():
+    calls.clear()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.journal"
+
+
+def work(item):
+    calls[item] += 1
+    return [item]
+
+
+def fail(item):
+    calls[item] += 1
+    raise ValueError(f"no {item}")
+
+
+def same(item):
+    return item
+
+
+def run(items, path, fn=work, **options):
+    return run_parallel(fn, items, key=same, checkpoint=path, **options)
+
+
+def recorded(path):
+    """The keys in a journal that nobody uses."""
+    connection = sqlite3.connect(path)
+    try:
+        return [key for (key,) in connection.execute("SELECT key FROM outcomes")]
+    finally:
+        connection.close()
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_what_was_recorded_is_not_run_again(path, executor):
+    """The second run makes only what the first did not, and has all values, in the asked order."""
+    assert [["a"], ["b"]] == run("ab", path, executor=executor).values()
+    results = run("cab", path, executor=executor)
+    assert [["c"], ["a"], ["b"]] == results.values()
+    assert {"a": 1, "b": 1, "c": 1} == calls
+
+
+def test_it_holds_for_processes_too(path):
+    """Values that come out of workers are recorded and given back."""
+    assert [1, 2] == run(["a", "bb"], path, fn=len, executor="processes").values()
+    results = run(["a", "bb", "ccc"], path, fn=len, executor="processes")
+    assert [1, 2, 3] == results.values()
+    assert [0, 0, 1] == [outcome.attempts for outcome in results.outcomes.values()]
+
+
+def test_it_holds_for_every_form_of_a_run(path):
+    """Streams, tasks, folds and races take the same journal."""
+    assert {"a": ["a"]} == {
+        outcome.key: outcome.value for outcome in iter_parallel(work, {"a": "a"}, checkpoint=path)
+    }
+    assert {"a": ["a"]} == run_parallel(work, {"a": "a"}, checkpoint=path).to_dict()
+    assert ["a"] == map_reduce(work, ["a"], list.__add__, initial=[], key=same, checkpoint=path)
+    assert {"a": 1} == calls
+
+    tasks = path.with_name("tasks")
+    assert ["a"] == first_success([Task(work, "a", key="first")], checkpoint=tasks).value
+    assert {"first": ["a"], "second": ["b"]} == run_parallel(
+        {"first": Task(work, "a"), "second": Task(work, "b")}, checkpoint=tasks
+    ).to_dict()
+    assert {"a": 2, "b": 1} == calls
+
+
+def test_coroutines_are_recorded(path):
+    """They are tasks like any other."""
+
+    async def double(number):
+        calls[number] += 1
+        return 2 * number
+
+    assert [2, 4] == run([1, 2], path, fn=double).values()
+    assert [2, 4] == run([1, 2], path, fn=double).values()
+    assert {1: 1, 2: 1} == calls
+
+
+def test_a_recalled_outcome_takes_no_worker_and_no_token(path):
+    """One start an hour: three recorded outcomes come at once, and the progress counts them."""
+    run("abc", path)
+    shown = []
+
+    class Screen:
+        def write(self, text):
+            shown.append(text)
+
+        def flush(self):
+            pass
+
+    progress = {"file": Screen(), "disable": False, "mininterval": 0}
+    results = run("abcd", path, limits=RateLimit(1, per=3600), progress=progress)
+    assert 4 == len(results.values())
+    assert "4/4" in "".join(shown)
+    outcome = results.outcomes["a"]
+    assert ("checkpoint", 0, 0.0) == (outcome.worker, outcome.attempts, outcome.duration)
+
+
+def test_children_are_recorded_and_made_again_of_recorded_parents(path):
+    """``then`` is called for parents that come from the journal; their children come from it too."""
+    asked = []
+
+    def grow(outcome):
+        asked.append(outcome.key)
+        return (
+            [Task(work, f"{outcome.value[0]}!", key=("child", outcome.key))] if outcome.parent is None else ()
+        )
+
+    for _ in range(2):
+        results = run("ab", path, then=grow)
+        assert {"a": ["a"], "b": ["b"], ("child", "a"): ["a!"], ("child", "b"): ["b!"]} == results.to_dict()
+        assert "a" == results.outcomes["child", "a"].parent
+    assert {1} == set(calls.values())
+    assert 8 == len(asked)
+
+
+def test_a_child_of_another_function_has_its_own_name(path):
+    """What ``then`` makes may be calls of other functions than the run's own."""
+
+    def grow(outcome):
+        return [Task(len, outcome.value, key="len")] if outcome.key == "a" else ()
+
+    assert {"a": ["a"], "len": 1} == run("a", path, then=grow).to_dict()
+    assert {"a": ["a"], "len": 1} == run("a", path, then=grow).to_dict()
+    assert {"a": 1} == calls
+
+
+def test_a_key_that_comes_again_in_a_stream_is_answered_by_the_journal(path):
+    """Once yielded, a key may come again; with a checkpoint it stands for work that is done."""
+    stream = iter_parallel(work, iter("aaaa"), key=same, checkpoint=path, buffersize=1)
+    assert [["a"]] * 4 == [outcome.unwrap() for outcome in stream]
+    assert {"a": 1} == calls
+
+
+def test_the_same_function_may_have_been_mended(path):
+    """What counts is module and name: a bug is fixed, and only what failed is run again."""
+
+    def make(broken):
+        def work(item):
+            calls[item] += 1
+            if broken and item == "b":
+                raise ZeroDivisionError
+            return item
+
+        return work
+
+    with pytest.raises(TaskFailures):
+        run("abc", path, fn=make(broken=True)).values()
+    assert ["a", "b", "c"] == run("abc", path, fn=make(broken=False)).values()
+    assert {"a": 1, "b": 2, "c": 1} == calls
+
+
+# Failures and cancelled tasks
+
+
+def test_failures_are_tried_again(path):
+    """By default a recorded failure does not count."""
+    assert 2 == len(run("ab", path, fn=fail).failures)
+    assert 2 == len(run("ab", path, fn=fail).failures)
+    assert {"a": 2, "b": 2} == calls
+
+
+def test_failures_may_be_kept(path):
+    """With rerun_failed=False the error comes back with its class, text, notes and traceback."""
+    run("ab", path, fn=fail, retries=Retry(1, delay=0))
+    failure = run("ab", Checkpoint(path, rerun_failed=False), fn=fail).failures["a"]
+    assert ValueError is type(failure.error)
+    assert "no a" == str(failure.error)
+    assert "raise ValueError" in failure.traceback
+    assert ["parallelkit: task 'a', attempt 2 of 2"] == failure.error.__notes__
+    assert (0, None, "checkpoint") == (failure.attempts, failure.started_at, failure.worker)
+    assert {"a": 2, "b": 2} == calls
+
+
+def test_a_kept_failure_counts_as_a_failure(path):
+    """max_failures and on_error see it like any other."""
+    run("ab", path, fn=fail)
+    keep = Checkpoint(path, rerun_failed=False)
+    stopped = run("abcd", keep, fn=fail, max_failures=1, executor="inline").stopped
+    assert "max_failures of 1 reached" == stopped
+    with pytest.raises(ValueError, match="no a"):
+        run("ab", keep, fn=fail, on_error="raise")
+
+
+def test_an_error_that_cannot_travel_is_kept_as_text(path):
+    """A stand-in has its type and message."""
+
+    class Odd(Exception):
+        def __reduce__(self):
+            raise TypeError("not me")
+
+    def odd(item):
+        raise Odd("very odd")
+
+    run("a", path, fn=odd)
+    error = run("a", Checkpoint(path, rerun_failed=False), fn=odd).failures["a"].error
+    assert isinstance(error, (Odd, RemoteError))
+    assert "very odd" in str(error)
+
+
+def test_a_timeout_is_a_failure_and_recorded_as_one(path):
+    """Its class survives."""
+    release = threading.Event()
+
+    async def hang(item):
+        while not release.is_set():
+            await __import__("asyncio").sleep(10)
+
+    run("a", path, fn=hang, timeout=0.01)
+    assert isinstance(
+        run("a", Checkpoint(path, rerun_failed=False), fn=hang).failures["a"].error, TaskTimeout
+    )
+
+
+def test_cancelled_tasks_are_not_recorded(path):
+    """What the stop of a run left undone is done in the next."""
+
+    def maybe(item):
+        if item == "b":
+            raise ValueError
+        return item
+
+    results = run("abcd", path, fn=maybe, executor="inline", max_failures=1)
+    assert ["a"] == list(results.successes)
+    assert ["'a'", "'b'"] == recorded(path)
+
+
+# Keys
+
+TELLING = [
+    1,
+    True,
+    1.0,
+    "1",
+    b"1",
+    None,
+    "None",
+    (1,),
+    (True,),
+    ("1",),
+    ((1,),),
+    (),
+    "",
+    "\x00",
+    "\ud800",
+    "ü",
+    -0.0,
+    2**70,
+]
+
+
+def test_keys_that_are_equal_in_a_dict_are_not_one_in_the_journal(path):
+    """1, True and 1.0 are different work, and so is every other key of another type or value."""
+    for key in TELLING:
+        assert [key] == run_parallel(work_of(key), {key: key}, checkpoint=path)[key]
+    assert len(TELLING) == len(recorded(path))
+    for key in TELLING:
+        assert [key] == run_parallel(work_of(key), {key: key}, checkpoint=path)[key]
+    assert [1] * len(TELLING) == [calls[repr(key)] for key in TELLING]
+
+
+def work_of(key):
+    def work(item):
+        calls[repr(key)] += 1
+        return [item]
+
+    return work
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+class Pair(collections.namedtuple("Pair", "a b")):
+    pass
+
+
+BAD = [
+    object(),
+    frozenset(),
+    Colour.RED,
+    Pair(1, 2),
+    np.float64(1.0),
+    np.str_("a"),
+    float("nan"),
+    ("a", float("nan")),
+    (1, frozenset()),
+    10**5000,
+]
+
+
+@pytest.mark.parametrize("key", BAD, ids=lambda key: type(key).__name__)
+def test_a_key_that_may_mean_something_else_tomorrow_is_refused(path, key):
+    """At the door, with the rule and the type; nothing is run."""
+    with pytest.raises(TypeError, match=r"key must be a str, int, float .* at position 0"):
+        run_parallel(work, ["x"], key=lambda item: key, checkpoint=path)
+    assert not calls
+    assert not path.exists()
+
+
+def test_tasks_without_a_key_are_refused(path):
+    """A position means nothing in another run: in either form, at the door."""
+    with pytest.raises(
+        ValueError, match=r"checkpoint must have a key for every task .* got none at position 0"
+    ):
+        run_parallel(work, ["x"], checkpoint=path)
+    with pytest.raises(ValueError, match="got none at position 1"):
+        run_parallel([Task(work, "x", key="x"), Task(work, "y")], checkpoint=path)
+    with pytest.raises(TypeError, match="got frozenset"):
+        run_parallel({frozenset(): Task(work, "x")}, checkpoint=path)
+    assert not calls
+
+
+def test_keys_of_lazy_input_are_refused_as_they_are_read(path):
+    """What was read before is run and recorded."""
+    with pytest.raises(InputError, match="key must be a str") as caught:
+        run_parallel(work, iter(["a", object()]), key=same, checkpoint=path)
+    assert {"a": ["a"]} == caught.value.results.to_dict()
+    with pytest.raises(InputError, match="got none at position 0"):
+        run_parallel(iter([work]), checkpoint=path.with_name("other"))
+    assert ["'a'"] == recorded(path)
+
+
+def test_a_child_without_a_key_ends_the_input(path):
+    """It could not be found again."""
+    with pytest.raises(InputError, match="then raised ValueError for 'a': checkpoint must have a key"):
+        run("a", path, then=lambda outcome: [Task(work, "child")])
+
+
+# Whose journal it is
+
+
+def test_another_function_is_refused(path):
+    """At the door, by name, before anything is run; also for a stream, at the call."""
+    run("a", path)
+    name = rf"{__name__}:work, this run of {__name__}:fail"
+    with pytest.raises(ValueError, match=rf"run\.journal: it is of {name}"):
+        run("a", path, fn=fail)
+    with pytest.raises(ValueError, match=name):
+        iter_parallel(fail, "a", key=same, checkpoint=path)
+    with pytest.raises(ValueError, match="this run of several functions"):
+        run_parallel({"a": work}, checkpoint=path)
+    assert {"a": 1} == calls
+
+
+def test_another_function_under_the_same_key_is_refused(path):
+    """In a run of tasks each key has its function: at the door if all tasks are there, else as they are read."""
+    run_parallel({"a": Task(work, "a"), "b": Task(len, "b")}, checkpoint=path)
+    with pytest.raises(ValueError, match=rf"key 'a': it is of {__name__}:work, this task of {__name__}:fail"):
+        run_parallel({"a": Task(fail, "a")}, checkpoint=path)
+    with pytest.raises(InputError, match="key 'a': it is of") as caught:
+        run_parallel(iter([Task(len, "b", key="b"), Task(fail, "a", key="a")]), checkpoint=path)
+    assert {"b": 1} == caught.value.results.successes
+    assert {"a": 1} == calls
+
+
+def test_a_partial_is_known_by_its_function(path):
+    """And a method by its class, an object by its type."""
+
+    class Worker:
+        def method(self, item):
+            calls[item] += 1
+            return item
+
+        __call__ = method
+
+    run("a", path, fn=functools.partial(work))
+    assert [["a"]] == run("a", path, fn=work).values()
+    other = path.with_name("method")
+    run("a", other, fn=Worker().method)
+    run("a", other, fn=Worker().method)
+    third = path.with_name("object")
+    run("a", third, fn=Worker())
+    run("a", third, fn=Worker())
+    assert {"a": 3} == calls
+
+
+def test_two_runs_at_once_are_refused(path):
+    """From the same process, under whatever name the file goes, while the first run is on; not after it."""
+    link = path.with_name("link")
+    link.symlink_to(path)
+    stream = iter_parallel(work, "abc", key=same, checkpoint=path, buffersize=1)
+    assert next(stream).ok
+    for name in (path, link, os.path.relpath(path)):
+        with pytest.raises(
+            ValueError, match=f"must not be in use by another run, .*used by process {os.getpid()}"
+        ):
+            run("a", name)
+    stream.close()
+    assert [["a"]] == run("a", link).values()
+
+
+def test_a_stream_takes_its_journal_when_it_begins(path):
+    """Until the first next() nothing is touched."""
+    stream = iter_parallel(work, "a", key=same, checkpoint=path)
+    assert not path.exists()
+    run("b", path)
+    assert [["a"]] == [outcome.value for outcome in stream]
+
+
+HOLDER = """
+import sys, time
+from parallelkit import iter_parallel
+stream = iter_parallel(str, range(10), key=int, checkpoint=sys.argv[1], buffersize=1)
+next(stream)
+print("on", flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_lock_vanishes_with_its_holder(path):
+    """Another process is refused while one runs, and let in when that was killed."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)
+    try:
+        assert b"on\n" == holder.stdout.readline()
+        with pytest.raises(ValueError, match=f"used by process {holder.pid}"):
+            run_parallel(str, range(3), key=int, checkpoint=path)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert ["0", "1", "2"] == run_parallel(str, range(3), key=int, checkpoint=path).values()
+
+
+# Damage
+
+
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(path):
+    """Text, an empty file, somebody else's database, a folder: the error names it."""
+    path.write_text("dear diary " * 1000)
+    before = path.read_bytes()
+    with pytest.raises(
+        ValueError, match=r"must be a whole journal of parallelkit, got .*run\.journal: file is not"
+    ):
+        run("a", path)
+    assert before == path.read_bytes()
+
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"run\.journal: it is something else, or empty"):
+        run("a", path)
+
+    path.unlink()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE diary (dear TEXT)")
+    connection.close()
+    with pytest.raises(ValueError, match=r"run\.journal: it is something else"):
+        run("a", path)
+
+    with pytest.raises(ValueError, match="unable to open"):
+        run("a", path.parent)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run("a", path.parent / "nowhere" / "run.journal")
+    assert not calls
+
+
+def test_a_journal_of_a_later_version_is_refused(path):
+    """It may mean something that this version does not know."""
+    run("a", path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(ValueError, match=r"run\.journal: it is of another version"):
+        run("a", path)
+
+
+def fill(path, number=60):
+    """A journal of some pages, with values of very different size."""
+    return run_parallel(blob, range(number), key=same, checkpoint=path).to_dict()
+
+
+def blob(number):
+    calls[number] += 1
+    return bytes([number]) * (number**2 if number % 7 else 3 * number**2)
+
+
+def test_a_journal_of_which_a_byte_was_changed_gives_an_error_or_the_truth(path, tmp_path):
+    """Wherever the byte is: never another value, and never a task that is run again."""
+    truth = fill(path)
+    whole = path.read_bytes()
+    calls.clear()
+    refused = [
+        error
+        for position in range(0, len(whole), len(whole) // 400)
+        if (error := refusal(path, with_bit_flipped(whole, position), truth)) is not None
+    ]
+    assert len(refused) > 100
+    assert all("run.journal" in str(error) for error in refused)
+    assert not calls
+
+
+def with_bit_flipped(content, position):
+    changed = bytearray(content)
+    changed[position] ^= 0x10
+    return changed
+
+
+def refusal(path, content, truth):
+    """The error with which a journal is refused; where it is not, it must give the truth."""
+    for end in ("-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+    path.write_bytes(content)
+    try:
+        values = fill(path)
+    except ValueError as error:
+        return error
+    assert truth == values
+    return None
+
+
+def test_a_journal_that_was_cut_short_is_refused(path):
+    """A page, half a page, all but the first: something is missing, and it is said."""
+    fill(path)
+    whole = path.read_bytes()
+    for length in (len(whole) - 4096, len(whole) - 2000, 4096, 100, 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"run\.journal"):
+            fill(path)
+
+
+KILLED = """
+import os, signal, sys
+from parallelkit import iter_parallel
+for outcome in iter_parallel(str, range(2000), key=int, checkpoint=sys.argv[1]):
+    pass
+    if outcome.key == 1500:
+        import time; time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killed(path):
+    """A journal whose run was killed: most of it is in the write-ahead log."""
+    subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert Path(f"{path}-wal").stat().st_size > 50_000
+    return path
+
+
+def resume(path):
+    return run_parallel(str, range(2000), key=int, checkpoint=path)
+
+
+def test_after_a_kill_the_rest_is_run(killed):
+    """What was committed counts, and when the run ends in order only the journal is left."""
+    attempts = [outcome.attempts for outcome in resume(killed).outcomes.values()]
+    assert attempts.count(0) >= 1500
+    assert ["run.journal"] == os.listdir(killed.parent)
+
+
+def damage_log(log):
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    log.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "hurt",
+    [
+        damage_log,
+        Path.unlink,
+        lambda log: os.truncate(log, log.stat().st_size // 2),
+        lambda log: os.truncate(log, 0),
+    ],
+    ids=["changed", "gone", "cut short", "emptied"],
+)
+def test_a_damaged_log_is_no_silent_loss(killed, hurt):
+    """SQLite passes over a log that is damaged; we count, and say what is missing."""
+    hurt(Path(f"{killed}-wal"))
+    with pytest.raises(ValueError, match=r"run\.journal: the last of \d+ batches are missing"):
+        resume(killed)
+
+
+def test_a_journal_that_is_gone_while_its_log_is_there_is_no_silent_loss(killed):
+    """A new journal is not made over the remains of the old; the error says what to delete for that."""
+    killed.unlink()
+    with pytest.raises(ValueError, match=r"to start anew, delete .*-wal, .*-shm, .*-run"):
+        resume(killed)
+    for end in ("-wal", "-shm", "-run"):
+        Path(f"{killed}{end}").unlink(missing_ok=True)
+    assert 2000 == len(resume(killed).values())
+
+
+def test_after_a_power_failure_the_count_is_not_compared(killed):
+    """Another start of the machine: what the disk had not got is run again."""
+    side = Path(f"{killed}-run")
+    _, boot, _ = side.read_text().split()
+    side.write_text(side.read_text().replace(boot, boot[::-1]))
+    Path(f"{killed}-wal").unlink()
+    assert 2000 == len(resume(killed).values())
+    assert not side.exists()
+
+
+def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
+    """A draft that was left behind is made anew."""
+    path.with_name("run.journal-new").write_text("half a draft")
+    path.with_name("run.journal-run").write_text("")
+    assert [["a"]] == run("a", path).values()
+    assert ["run.journal"] == os.listdir(path.parent)
+
+
+def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
+    """The disk is full: what was done is in the results, the rest is cancelled."""
+
+    def full(self, records):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Journal, "write", full)
+    wait = threading.Event()
+    results = run_parallel(
+        lambda item: item and wait.wait(0.3), range(100), key=same, max_workers=1, checkpoint=path
+    )
+    assert "run.journal could not be written: OperationalError: database or disk is full" in results.stopped
+    assert 0 == results[0]
+    assert len(results.failures) > 50
+    assert "database or disk is full" in caplog.text
+
+
+def test_if_only_the_last_batch_fails_the_results_say_so(path, monkeypatch):
+    """Nothing is left to stop, but what was lost is not kept quiet."""
+
+    def full(self, records):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Journal, "write", full)
+    results = run("a", path)
+    assert [["a"]] == results.values()
+    assert "database or disk is full" in results.stopped
+
+
+def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
+    """No more than so many records wait in memory."""
+    most, original = [], Journal.write
+
+    def slow(self, records):
+        most.append(len(records))
+        original(self, records)
+
+    monkeypatch.setattr(Journal, "write", slow)
+    monkeypatch.setattr(journal_writer, "MOST_ENTRIES", 20)
+    monkeypatch.setattr(journal_writer, "GATHER", 5)
+    assert 500 == len(run(range(500), path, executor="inline").values())
+    assert 21 == max(most)
+
+
+# Values
+
+
+def test_the_file_is_its_owners_alone(path):
+    """Reading it runs code, and writing it makes code run."""
+    stream = iter_parallel(work, "ab", key=same, checkpoint=path, buffersize=1)
+    next(stream)
+    modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
+    stream.close()
+    assert {"run.journal", "run.journal-wal", "run.journal-shm", "run.journal-run"} == set(modes)
+    assert {0o600} == set(modes.values())
+
+
+def test_a_value_that_cannot_be_pickled_costs_a_warning(path, caplog):
+    """The task has succeeded; it is made again by the next run; one warning for all such values."""
+
+    def lock(item):
+        calls[item] += 1
+        return threading.Lock() if item else item
+
+    for count in (1, 2):
+        caplog.clear()
+        assert 3 == len(run([0, 1, 2], path, fn=lock).values())
+        assert {0: 1, 1: count, 2: count} == calls
+        (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert "task 1 cannot be recorded in" in warning.getMessage()
+        assert "cannot pickle '_thread.lock'" in warning.getMessage()
+
+
+def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
+    """Lambdas, and objects of local classes."""
+
+    class Local:
+        value = 7
+
+    run([1], path, fn=lambda item: (lambda: item, Local()))
+    function, local = run([1], path, fn=lambda item: None)[1]
+    assert (1, 7) == (function(), local.value)
+
+
+def test_what_a_consumer_does_to_a_value_is_not_recorded(path):
+    """Each value is pickled before anybody gets it."""
+    for outcome in iter_parallel(work, "ab", key=same, checkpoint=path):
+        outcome.value.append("changed")
+    assert [["a"], ["b"]] == run("ab", path).values()
+
+
+class Moved:
+    """A class that will be gone."""
+
+
+def test_a_recorded_value_that_cannot_be_unpickled_is_not_made_again(path, monkeypatch):
+    """Its class has moved: an error says so, for the work may not bear to be done twice."""
+
+    def make(item):
+        calls[item] += 1
+        return Moved() if item == "a" else item
+
+    run("ab", path, fn=make)
+    monkeypatch.delattr(sys.modules[__name__], "Moved")
+    with pytest.raises(InputError, match=r"key 'a': AttributeError: .*Moved") as caught:
+        run("ab", path, fn=make)
+    assert {"b": "b"} == caught.value.results.successes
+    assert {"a": 1, "b": 1} == calls
+
+
+SCRIPT = """
+import sys
+from parallelkit import run_parallel
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def point(x):
+    return Point(x)
+
+results = run_parallel(point, range(3), key=int, checkpoint=sys.argv[1])
+assert all(isinstance(value, Point) for value in results.values())
+print(sum(outcome.attempts for outcome in results.outcomes.values()))
+"""
+
+
+def test_classes_of_a_script_are_the_same_when_it_is_run_again(path, tmp_path):
+    """An object of __main__ comes back as one of the new __main__."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    outputs = [
+        subprocess.run([sys.executable, script, path], capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert [b"3\n", b"0\n"] == outputs
+
+
+# The option
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (7, "checkpoint must be a path or a Checkpoint, got 7"),
+        (b"path", "checkpoint must be a path or a Checkpoint"),
+        ("", "path must not be empty"),
+    ],
+)
+def test_what_is_no_path_is_refused(given, message):
+    """By type and value."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        run("a", given)
+
+
+def test_a_checkpoint_checks_its_arguments():
+    """Its own names are in the message."""
+    with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got 7"):
+        Checkpoint(7)
+    with pytest.raises(TypeError, match="rerun_failed must be a bool, got 1"):
+        Checkpoint("x", rerun_failed=1)
+
+
+def test_a_checkpoint_is_a_value():
+    """It can be compared, printed, pickled and used for many runs."""
+    assert Checkpoint("x") == pickle.loads(pickle.dumps(Checkpoint("x")))
+    assert "Checkpoint(path='x', rerun_failed=True)" == repr(Checkpoint("x"))
+
+
+def test_a_program_that_changes_its_folder_keeps_its_journal(tmp_path, monkeypatch):
+    """A relative path is taken from where the run began."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for outcome in iter_parallel(work, "abc", key=same, checkpoint="run.journal", buffersize=1):
+        os.chdir("elsewhere" if outcome.key == "a" else ".")
+    assert (tmp_path / "run.journal").exists()
+    assert [] == os.listdir(tmp_path / "elsewhere")
+
+
+def test_a_copy_of_a_journal_is_a_journal(path):
+    """One file, when no run is on."""
+    run("a", path)
+    shutil.copy(path, path.with_name("copy"))
+    assert [["a"]] == run("a", path.with_name("copy")).values()
+    assert {"a": 1} == calls

@@ -1,0 +1,121 @@
+"""Parents killed at random moments: what was recorded is never run again, and hardly anything is lost."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("resumable.py")
+AT_RISK = 0.1  # seconds of finished work that a kill may cost
+NOISE = 0.15  # seconds more, on a machine where a thread may have to wait that long for a processor
+ORPHANS = 1.0  # seconds that workers may outlive their parent
+
+
+@dataclass
+class Story:
+    """What happened to one journal, kill after kill."""
+
+    folder: Path
+    executor: str
+    tasks: int
+    kills: int = 0
+    recorded: set[str] = field(default_factory=set)
+    lost: list[float] = field(default_factory=list)
+
+    def log(self):
+        """What was executed: begin or end, key, instant."""
+        path = self.folder / "log"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [(word, f"'task {key}'", float(at)) for word, key, at in map(str.split, lines)]
+
+    def start(self):
+        names = [self.folder / "journal", self.folder / "log", self.executor, str(self.tasks)]
+        return subprocess.Popen([sys.executable, SCRIPT, *names])
+
+    def run_until(self, instant):
+        """Run on and kill at that instant; True where the run was over before."""
+        before = len(self.log())
+        parent = self.start()
+        try:
+            assert 0 == parent.wait(timeout=instant - time.monotonic())
+            return True
+        except subprocess.TimeoutExpired:
+            killed_at = time.monotonic()
+            parent.kill()
+        parent.wait()
+        assert -signal.SIGKILL == parent.returncode
+        self.look_back(self.settled_log()[before:], killed_at)
+        return False
+
+    def settled_log(self):
+        """The log once no orphan writes into it any more."""
+        log = self.log()
+        deadline = time.monotonic() + ORPHANS
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            if len(later := self.log()) == len(log):
+                break
+            log = later
+        return log
+
+    def look_back(self, log, killed_at):
+        """After a kill: nothing recorded was run again, all that was recorded still is, little was lost."""
+        begun = {key for word, key, _ in log if word == "begin"}
+        assert not begun & self.recorded, "recorded before, and run again"
+        recorded = self.keys()
+        assert self.recorded <= recorded
+        self.kills += bool(begun - recorded)  # it landed while tasks were open
+        self.recorded = recorded
+        ends = [at for word, key, at in log if word == "end" and key not in recorded and at < killed_at]
+        self.lost.append(max((killed_at - at for at in ends), default=0.0))
+
+    def keys(self):
+        path = self.folder / "journal"
+        if not path.exists():
+            return set()
+        connection = sqlite3.connect(path)
+        try:
+            return {key for (key,) in connection.execute("SELECT key FROM outcomes WHERE ok")}
+        finally:
+            connection.close()
+
+    def finish(self):
+        """Let it come to its end, where the script compares all values."""
+        before = len(self.log())
+        assert 0 == self.start().wait()
+        begun = {key for word, key, _ in self.log()[before:] if word == "begin"}
+        assert not begun & self.recorded
+        assert self.tasks == len(self.keys())
+
+
+def kill_again_and_again(folder, executor, kills, seed):
+    """Resume and kill until so many kills have landed while tasks were open, then let it finish."""
+    chance = random.Random(seed)
+    story = Story(folder, executor, tasks=750 * kills)
+    while story.kills < kills:
+        assert not story.run_until(time.monotonic() + chance.uniform(0.2, 0.9)), "too few tasks for the kills"
+    story.finish()
+    assert max(story.lost) <= AT_RISK + NOISE
+    return story
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_killed_run_is_resumed(tmp_path, executor):
+    """After three kills every task has its value, and nothing recorded before a kill has run again."""
+    story = kill_again_and_again(tmp_path, executor, kills=3, seed=os.getpid())
+    assert story.recorded
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_run_that_is_killed_fifteen_times_is_resumed(tmp_path, executor):
+    """The same after fifteen kills, each of which landed while tasks were open."""
+    kill_again_and_again(tmp_path, executor, kills=15, seed=os.getpid())
