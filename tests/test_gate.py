@@ -186,3 +186,74 @@ def test_a_signal_handler_that_raises_leaves_the_gate_whole():
     assert gate.wait(ready, LONG)
     opener.join()
     assert 1 == next(numbers)
+
+
+class SeenThrough:
+    """A lock that tells how it was waited for, and may interrupt its waiter."""
+
+    def __init__(self, lock, interrupts=0):
+        self.lock, self.interrupts = lock, interrupts
+        self.waits = []
+
+    def acquire(self, blocking=True, timeout=-1):
+        self.waits.append(timeout if blocking else 0)
+        got = self.lock.acquire(blocking, 0 if timeout > 0 else timeout if blocking else -1)
+        if self.interrupts:
+            self.interrupts -= 1
+            raise KeyboardInterrupt
+        return got
+
+    def release(self):
+        self.lock.release()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "waits"),
+    [(0.02, [0.02]), (0.5, [0.05, 0.45]), (9, [0.05, 1.0, 7.95]), (1e30, [0.05, 1.0, threading.TIMEOUT_MAX])],
+)
+def test_long_wait_comes_up_for_a_signal_that_nobody_noticed(timeout, waits):
+    """Twice, and no more: Python misses a signal that comes as a thread begins to block."""
+    gate = Gate()
+    gate._lock = SeenThrough(gate._lock)
+    assert not gate.wait(nothing, timeout)
+    assert waits == pytest.approx(gate._lock.waits)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_signal_as_the_gate_opens_blocks_nobody(times):
+    """A handler that raises just after the waiter was let through leaves a gate that works, for both sides."""
+    gate = Gate()
+    gate._lock = SeenThrough(gate._lock)
+
+    def open_and_interrupt():
+        gate.open()
+        gate._lock.interrupts = 1
+        return False
+
+    for _ in range(times):
+        with pytest.raises(KeyboardInterrupt):
+            gate.wait(open_and_interrupt)
+    for _ in range(times + 1):
+        gate.open()
+    come = threading.Event()
+    opener = threading.Thread(target=lambda: (come.set(), gate.open()))
+    opener.start()
+    while not come.is_set():  # it may be let through early
+        gate.wait(come.is_set, LONG)
+    opener.join()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_signal_before_the_wait_leaves_no_token_that_hurts(times):
+    """A handler that raises as the waiter looks for the last time."""
+    gate = Gate()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for _ in range(times):
+        with pytest.raises(KeyboardInterrupt):
+            gate.wait(interrupt)
+    for _ in range(times + 1):
+        gate.open()  # raises nothing
+    assert not gate.wait(nothing, 0.01)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from _thread import allocate_lock
+from _thread import TIMEOUT_MAX, allocate_lock
 from collections import deque
 from collections.abc import Callable
+from math import inf
+
+BREATHS = (0.05, 1.0)
+"""Seconds after which a waiter comes up for a moment, once each. Python does not notice a signal that comes
+in the instant in which a thread begins to block; so it notices it then, and need not wait for another."""
 
 
 class Gate:
@@ -29,32 +33,47 @@ class Gate:
                 self._tokens.pop()
             except IndexError:
                 return
-            self._lock.release()
+            try:
+                self._lock.release()
+            except RuntimeError:
+                pass  # it was open already, for a waiter that gave up
 
     def wait(self, ready: Callable[[], object], timeout: float | None = None) -> bool:
         """Block until somebody opens, or for ``timeout`` seconds; not at all if ``ready()`` already holds.
 
-        False where the time ran out.
+        False where the time ran out. May return early after a wait out of which a signal handler raised.
         """
         self._tokens.append(None)
-        # Look again: what came before the token was laid down opened nothing.
-        if ready():
-            self._withdraw()
-        elif not self._acquire(timeout):
-            self._withdraw()
-            return False
-        return True
-
-    def _acquire(self, timeout: float | None) -> bool:
-        limit = -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
         try:
-            return self._lock.acquire(timeout=limit)
-        except BaseException:  # a signal handler raised: leave no token behind
+            # Look again: what came before the token was laid down opened nothing.
+            is_ready = bool(ready())
+            if not is_ready and self._block(inf if timeout is None else timeout):
+                return True
             self._withdraw()
+            return is_ready
+        except (
+            BaseException
+        ):  # out of a signal handler, which may run anywhere, also after we were let through
+            self._give_up()
             raise
+
+    def _block(self, seconds: float) -> bool:
+        for breath in BREATHS:
+            if seconds <= breath:
+                break
+            if self._lock.acquire(timeout=breath):
+                return True
+            seconds -= breath
+        return self._lock.acquire(timeout=min(max(seconds, 0.0), TIMEOUT_MAX) if seconds < inf else -1.0)
 
     def _withdraw(self) -> None:
         try:
             self._tokens.pop()
         except IndexError:
             self._lock.acquire()  # the token has been taken: a release is on its way, and is ours
+
+    def _give_up(self) -> None:
+        try:
+            self._tokens.pop()
+        except IndexError:
+            self._lock.acquire(blocking=False)  # the release has come, or will end a later wait early
