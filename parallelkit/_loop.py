@@ -47,21 +47,28 @@ class Interrupt:
 
     wake: Callable[[], None] = lambda: None
     asked: bool = False
+    raised: bool = False
     exposed: bool = False
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if self.exposed or self.asked:
-            raise KeyboardInterrupt
+        at_once = self.exposed or self.asked or self.raised
         self.asked = True
+        if at_once:
+            self.obey()
         self.wake()
+
+    def obey(self) -> None:
+        """Raise what was asked for, if it was."""
+        if self.asked:
+            self.asked, self.raised = False, True
+            raise KeyboardInterrupt
 
     @contextmanager
     def user_code(self) -> Iterator[None]:
         """Code of the caller's runs in this block."""
         before, self.exposed = self.exposed, True
         try:
-            if self.asked:
-                raise KeyboardInterrupt
+            self.obey()
             yield
         finally:
             self.exposed = before
@@ -184,14 +191,20 @@ class Loop:
 
     def _tell(self) -> None:
         """Tell the observer what has begun and what has ended."""
-        if self.observer is not None:
-            self.observer.ended(self.scheduler.take_news())
-            self.observer.begun(self.port.running())
+        if self.observer is None:
+            return
+        news, running = self.scheduler.take_news(), self.port.running()
+        try:
+            with self.interrupt.user_code():
+                self.observer.ended(news)
+                self.observer.begun(running)
+        except KeyboardInterrupt:
+            self.observer = None  # lest it hold up the stop that follows
+            raise
 
     def _obey(self) -> None:
         """The one safe point: everything that has come in is settled, nothing is half done."""
-        if self.interrupt.asked:
-            raise KeyboardInterrupt
+        self.interrupt.obey()
         if self.scheduler.open or not self.source.exhausted:
             reason = self._stop_reason()
             if reason is not None:
