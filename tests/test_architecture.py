@@ -50,7 +50,7 @@ _report/_failures  _report/_summary
 _report/_format  _report/_rows
 _report/__init__
 _executors/_supervisor
-_executors/_crew
+_executors/_crew  _executors/_toll
 _executors/_handle
 _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
 _executors/_lane

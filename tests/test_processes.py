@@ -451,6 +451,26 @@ def test_initializer_that_fails_breaks_the_engine(initializer, argument, shown):
         engine.close()
 
 
+def test_lack_of_descriptors_is_told():
+    """Where no worker can be started, the run says why; nothing is left of the try."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    engine = ProcessEngine(1)
+    try:
+        with opened(engine, far.nothing) as port:
+            spare = os.open("/dev/null", os.O_RDONLY)
+            os.close(spare)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 6, hard))
+            port.start([(0, 1, 0, None)])
+            assert [] == port.wait(time.monotonic() + 30)
+            assert "no worker process can be started" in str(port.failure)
+            assert isinstance(port.failure.__cause__, OSError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        engine.close()
+
+
 def test_initializer_that_cannot_be_sent_is_refused():
     """At once, by a TypeError that names it."""
     with pytest.raises(TypeError, match="initializer"):

@@ -62,7 +62,7 @@ class Crew:
 
     def _choose(self, worker: Worker) -> Lane | None:
         """Whose turn it is. Lanes take free workers in turns; while one waits, none queues ahead."""
-        hungry = [lane for lane in self.lanes if lane.queue]
+        hungry = self._hungry()
         if not hungry:
             return None
         lane = hungry[0]
@@ -73,6 +73,10 @@ class Crew:
         self.lanes.append(lane)
         return lane
 
+    def _hungry(self) -> list[Lane]:
+        """The lanes that have something queued, in the order in which it is their turn."""
+        return [lane for lane in self.lanes if lane.queue and lane.broken is None]
+
     def _give(self, worker: Worker, lane: Lane, now: float) -> None:
         most = min(lane.limit, -(-lane.waiting() // self.max_workers))
         if self._max_tasks:
@@ -82,7 +86,7 @@ class Crew:
 
     def _hire(self, now: float) -> None:
         """Start workers, never more than there is work for; and a spare, once workers have begun to end."""
-        waiting = sum([lane.waiting() for lane in self.lanes])
+        waiting = sum([lane.waiting() for lane in self._hungry()])
         staying = [worker for worker in self.workers if not worker.retiring]
         busy = sum([worker.pending > 0 for worker in staying])
         missing = min(self.max_workers, busy + waiting) - len(staying)
@@ -106,15 +110,14 @@ class Crew:
         if worker is None:
             self._hire_at = now + PAUSE
             return None
-        hungry = [lane for lane in self.lanes if lane.queue]
-        for lane in hungry or self.lanes:
+        for lane in self._hungry() or self.lanes:
             worker.teach(lane, now)
         return worker
 
     def _steal(self, now: float) -> None:
         """Where hands idle and nothing is queued, take back what waits behind a long attempt elsewhere."""
         idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
-        if not idle or any(lane.queue for lane in self.lanes):
+        if not idle or self._hungry():
             return
         for worker in self.workers:
             if worker.held is not None:

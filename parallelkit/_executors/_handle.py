@@ -38,9 +38,8 @@ class Worker(Holding):
 
     def __init__(self, width: int, initializer: bytes | File | None, now: float) -> None:
         super().__init__()
-        self.process, socket, ring, self._lifeline = spawn(width)
+        self.process, self.pidfd, socket, ring, self._lifeline = spawn(width)
         self.pid = self.process.pid
-        self.pidfd = os.pidfd_open(self.pid)
         self.label = f"process {self.pid}"
         self.wire = Wire(socket, ring)
         self.known: set[int] = set()
@@ -168,6 +167,14 @@ class Worker(Holding):
             return None
         return self.batches[0].tickets[0], started
 
+    def blamed_since(self, now: float) -> float | None:
+        """Now that it has ended: when the attempt began that is to blame, or None where none had begun."""
+        running = self.running()
+        if running is not None:
+            return running[1]
+        # What it wrote last cannot be believed, so the first that is not committed is as good as running.
+        return now if self.garbage and self.batches else None
+
     def stuck_since(self) -> float:
         """Since when it has run the same attempt, or has been loading; infinity where it just goes on."""
         running = self.running()
@@ -272,5 +279,5 @@ class Worker(Holding):
 def requeue(batches: list[Batch]) -> None:
     """Put back at the head of the queue what had not begun."""
     for batch in reversed(batches):
-        if not batch.lane.closed:
+        if not batch.lane.closed and batch.lane.broken is None:
             batch.lane.queue.appendleft(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -39,38 +40,38 @@ class Spawned(NamedTuple):
     """A fresh worker process and the parent's ends of what it was given."""
 
     process: subprocess.Popen[bytes]
+    pidfd: int
     socket: Any
     ring: _channel.Ring
     lifeline: int
 
 
 def spawn(width: int) -> Spawned:
-    """Start a process; raises OSError where the system has no more to give."""
+    """Start a process; raises OSError where the system has no more to give, and leaves nothing then."""
     import socket
 
-    ours, theirs = socket.socketpair()
-    opened: list[int] = []
-    try:
+    with ExitStack() as theirs, ExitStack() as ours:
+        our_socket, their_socket = socket.socketpair()
+        theirs.callback(their_socket.close)
+        ours.callback(our_socket.close)
         ring_fd = _channel.new_file("parallelkit-ring")
-        opened.append(ring_fd)
+        theirs.callback(os.close, ring_fd)
         os.ftruncate(ring_fd, _channel.SIZE)
         ring = _channel.Ring(ring_fd)
+        ours.callback(ring.close)
         ring.head[_channel.LIMIT] = _channel.UNLIMITED
         with _lifelines_lock:
             life, lifeline = os.pipe()
             _lifelines.add(lifeline)
-        opened.append(life)
-        fds = (theirs.fileno(), ring_fd, life)
-        process = _start(fds, width)
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-        for fd in opened:
-            os.close(fd)
-    ours.setblocking(False)
-    return Spawned(process, ours, ring, lifeline)
+        theirs.callback(os.close, life)
+        ours.callback(cut_lifeline, lifeline)
+        process = _start((their_socket.fileno(), ring_fd, life), width)
+        ours.callback(process.wait)
+        ours.callback(process.kill)
+        pidfd = os.pidfd_open(process.pid)
+        our_socket.setblocking(False)
+        ours.pop_all()  # all went well: nothing of ours is closed
+    return Spawned(process, pidfd, our_socket, ring, lifeline)
 
 
 def _start(fds: tuple[int, ...], width: int) -> subprocess.Popen[bytes]:

@@ -19,6 +19,7 @@ from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import LOOK, Worker, requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
+from parallelkit._executors._toll import Toll
 from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Supervisor:
         self.closing = False
         self._initializer = initializer
         self.crew = Crew(max_workers, max_tasks, self._spawn)
-        self._barren = 0  # workers in a row that ended before they did anything
+        self._toll = Toll(max_workers)
         self.pool = Pool()
         self._look_at = inf
         self._commands: deque[Callable[[], object]] = deque()
@@ -82,13 +83,12 @@ class Supervisor:
 
     def stop(self) -> None:
         """End all workers and the thread; does not wait."""
-        self.closing = True
+        self.closing = self.pool.closed = True
         self.poke()
         with self._starting:
             if self._thread is None:
                 self._bell.close()
                 self._turn_away()
-        self.pool.closed = True
 
     def _turn_away(self) -> None:
         """Whoever still runs here, or opens a port at this moment, must not wait for ever."""
@@ -245,38 +245,27 @@ class Supervisor:
             del self._by_fd[fd]
         status = worker.reap()
         self.crew.remove(worker)
-        running = worker.running()
-        if running is None and worker.garbage and worker.batches:
-            running = worker.batches[0].tickets[0], now
-        if running is not None:
+        began_at = worker.blamed_since(now)
+        if began_at is not None:
             batch = worker.batches[0]
             why = Why.GARBAGE if worker.garbage else Why.OVERDUE if worker.doomed else Why.ITSELF
-            lost = (batch.part(0, 1), running[1], now, worker.pid, status, why, worker.label)
+            lost = (batch.part(0, 1), began_at, now, worker.pid, status, why, worker.label)
             batch.lane.post(Lost(*lost, worker.wire.last_stack()))
-        requeue(worker.cut_off(worker.done + (running is not None)))
+        requeue(worker.cut_off(worker.done + (began_at is not None)))
         if not worker.retiring:
-            self._learn_from(worker, running is not None)
+            self._learn_from(worker, began_at is not None)
         worker.wire.close()
         worker.gone.set()
 
     def _learn_from(self, worker: Worker, blamed: bool) -> None:
-        """A death calls for a spare; deaths for which no attempt can be blamed must not go on for ever."""
+        """An end calls for a spare; where nobody can be blamed again and again, for an end of it."""
         self.crew.wants_spare = True
-        number = worker.wire.loads
-        for lane in self.crew.lanes:
-            if lane.number == number and not blamed and not worker.dismissed:
-                lane.fatal_loads += 1
-                if lane.fatal_loads >= 2:
-                    lane.fail(Broken("worker processes end while they load the function"))
-                    lane.queue.clear()
-        if blamed or worker.done or worker.dismissed or number is not None:
-            self._barren = 0
-            return
-        self._barren += 1
-        if not worker.ready and self._barren >= 2:
-            self._break(Broken("worker processes do not start", refusal=worker.refusal, cause=None))
-        elif self._barren >= 2 * self.max_workers + 8:
-            self._break(Broken("worker processes die before they run anything"))
+        broken, lane = self._toll.take(worker, self.crew.lanes, blamed)
+        if lane is not None:
+            lane.fail(Broken("worker processes end while they load the function"))
+            lane.queue.clear()
+        if broken is not None:
+            self._break(broken)
 
     def _break(self, broken: Broken) -> None:
         self.broken = broken
@@ -289,7 +278,7 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """Kill every group, wait for the ends, answer whoever still asks."""
-        self.closing = True
+        self.closing = self.pool.closed = True
         self._turn_away()
         workers = self.crew.everybody()
         for worker in workers:
@@ -304,8 +293,6 @@ class Supervisor:
                 worker.gone.set()
         self._poll.close()
         self._bell.close()
-        self.pool.closed = True
-        self.pool.clear()
         self.crew.workers.clear()
         self.crew.spare = None
         while self._commands:
