@@ -154,6 +154,7 @@ class Scheduler:
     def start_due(self, now: float, room: int) -> list[Ticket]:
         """The attempts that may start now, at most ``room`` of them; tasks tried again go first."""
         while self._delayed and self._delayed[0][0] <= now:
+            self.started -= 1  # a task is started once
             self._ready.push_again(self._ticket(heappop(self._delayed)[1]))
         due = self._ready.pop(now, room)
         self.started += len(due)

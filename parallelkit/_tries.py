@@ -58,7 +58,12 @@ class Tries:
     def refusal(self, index: int, value: Any) -> Exception | None:
         """The error that stands for a value which the task's policy does not accept, if it does not."""
         policy = self._policy_of(index)
-        return policy.refusal(self.made(index) + 1, value) if isinstance(policy, TenacityPolicy) else None
+        if not isinstance(policy, TenacityPolicy):
+            return None
+        try:
+            return policy.refusal(self.made(index) + 1, value)
+        except Exception as broken:  # the caller's predicate: its error is the task's outcome, as in tenacity
+            return broken
 
     def made(self, index: int) -> int:
         """How many attempts of a task have failed."""
@@ -71,7 +76,7 @@ class Tries:
             table.pop(index, None)
 
     def judge(self, ended: Ended, now: float, started: int) -> Verdict:
-        """What follows from a failed attempt; ``started`` attempts have been started in this run."""
+        """What follows from a failed attempt; ``started`` tasks have been started in this run."""
         index, number = ended.index, self.made(ended.index) + 1
         error = as_exception(ended.error)
         lost = Lost(error, number, ended.started, ended.ended, ended.worker, ended.traceback, ended.stack)

@@ -284,3 +284,12 @@ def test_tenacity_may_refuse_a_value():
     assert ("c", 1) == (plain.value, plain.attempts)
     assert isinstance(refused.error, tenacity.RetryError)
     assert (3, 4.0) == (refused.attempts, run.clock())
+
+
+def test_a_predicate_on_values_that_raises_costs_its_task_only():
+    """What it raises is the task's error, as it is what tenacity would raise."""
+    policy = as_policy(tenacity.Retrying(retry=tenacity.retry_if_result(lambda value: value["ok"])))
+    script = Script({"a": [Done({})], "b": [Done({"ok": False})]})
+    broken, plain = FakeRun(script, ["a", "b"], policy=policy).drive().outcomes
+    assert KeyError is type(broken.error)
+    assert {"ok": False} == plain.value
