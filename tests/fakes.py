@@ -215,6 +215,7 @@ class FakePort:
         self._ahead = 0 if job.exact else executor.ahead
         self.ends: list[Block | Ended] = []
         self._events: list[Block | Ended] = []
+        self._given = 0  # tickets handed over and not reported back
         self._woken = False
 
     def step_of(self, ticket: Ticket) -> Step:
@@ -233,11 +234,13 @@ class FakePort:
     def room(self) -> int:
         self._executor.catch_up()
         free = self._executor.max_workers - len(self._executor.running)
-        return int(min(max(0, free + self._ahead - len(self.queue)), 10**9))
+        # Nobody tells this port when another frees a slot: to have one ticket queued is to get one's turn.
+        return int(min(max(free + self._ahead - len(self.queue), 0 if self._given else 1), 10**9))
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         assert not self.closed, "a ticket came after the close"
         assert len(tickets) <= self.room(), "more tickets came than there was room for"
+        self._given += len(tickets)
         self.queue.extend(tickets)
         self._executor.fill(self._executor.clock())
 
@@ -267,6 +270,7 @@ class FakePort:
         """All that has ended, the successes in one block."""
         done = [event for event in self._events if isinstance(event, Block)]
         lost = [event for event in self._events if isinstance(event, Ended)]
+        self._given -= len(self._events)
         self._events.clear()
         columns = zip(*(tuple(column[0] for column in block) for block in done), strict=True)
         return [*([Block(*columns)] if done else []), *lost]

@@ -158,6 +158,21 @@ def test_an_exact_job_has_room_for_free_slots_only(ground):
     port.close()
 
 
+@on_parallel
+def test_an_exact_port_gets_its_turn_beside_one_that_has_all_slots(ground):
+    """It need not be told that a slot is free: one ticket of its own may always wait for it."""
+    busy, exact = ground.open(), ground.open(exact=True)
+    with ground.hold() as first, ground.hold() as second:
+        busy.start(tickets(first.call, second.call))
+        first.wait_until_begun()
+        second.wait_until_begun()
+        assert exact.room() > 0
+        exact.start(tickets(ground.give("its turn")))
+    assert {0: "its turn"} == take(ground, exact, 1)
+    exact.close()
+    busy.close()
+
+
 @on_all
 def test_nothing_may_be_started(ground, port):
     """An empty hand-over changes nothing."""

@@ -12,17 +12,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors import default_processes, default_threads
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
+from parallelkit._executors._width import widen
 from parallelkit._retry import check_number
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Request = tuple[Future[Any], Call]
+Request = tuple[Future[Any], Call, object]
 
 _exiting = False
 _desks: weakref.WeakSet[_Desk] = weakref.WeakSet()
@@ -51,8 +53,12 @@ class _Pool(Executor):
         RuntimeError after ``shutdown``, and the executor's own error where it is broken.
         """
         future: Future[R] = Future()
-        self._desk.take(future, (fn, args, kwargs))
+        self._desk.take(future, self._bind((fn, args, kwargs)), fn)
         return future
+
+    def _bind(self, call: Call) -> Call:
+        """The call as the workers get it."""
+        return call
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and free the workers once the submitted ones are done.
@@ -94,6 +100,12 @@ class ThreadExecutor(_Pool):
         check_initializer(initializer)
         prefix = thread_name_prefix or "parallelkit"
         super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout)
+
+    def _bind(self, call: Call) -> Call:
+        """The call in the context variables of this moment, which are those of ``submit``'s caller."""
+        context = copy_context()
+        context.run(widen, self._max_workers)
+        return context.run, (call[0], *call[1]), call[2]
 
 
 class ProcessExecutor(_Pool):
@@ -160,8 +172,8 @@ class _Desk:
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
-    def take(self, future: Future[Any], call: Call) -> None:
-        """From any thread: a new call."""
+    def take(self, future: Future[Any], call: Call, fn: object) -> None:
+        """From any thread: a new call, of ``fn``."""
         with self._lock:
             self.check_open()
             if self._port is None:
@@ -169,7 +181,7 @@ class _Desk:
             assert self._port is not None, "opened above"
             if self._port.failure is not None:
                 raise self._port.failure
-            self._inbox.append((future, call))
+            self._inbox.append((future, call, fn))
             self._port.wake()
 
     def _open(self) -> None:
@@ -212,9 +224,9 @@ class _Desk:
         tickets: list[Ticket] = []
         room = port.room()
         while self._inbox and len(tickets) < room:
-            future, call = self._inbox.popleft()
+            future, call, fn = self._inbox.popleft()
             if future.set_running_or_notify_cancel():
-                name = getattr(call[0], "__qualname__", type(call[0]).__name__)
+                name = getattr(fn, "__qualname__", type(fn).__name__)
                 self._flying[self._next] = (future, f"the call of {name}")
                 tickets.append((self._next, 1, call, self._timeout))
                 self._next += 1

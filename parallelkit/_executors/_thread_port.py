@@ -96,7 +96,9 @@ class ThreadPort:
         if not self._exact:
             return UNLIMITED
         others = sum(port._given - len(port.queue) for port in self._engine.ports if port is not self)
-        return max(0, self._engine.capacity() - self._given - others)
+        free = self._engine.capacity() - self._given - others
+        # Nobody tells this port when another frees a slot: to have one ticket queued is to get one's turn.
+        return max(free, 0 if self._given else 1)
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         if not tickets:
@@ -121,7 +123,7 @@ class ThreadPort:
         worker.current = (self, ticket, claim)
         if self._closed:  # after the claim is laid open: close() or we see the other
             worker.current = None
-            return True
+            return take_claim(claim)
         index, _, item, _ = ticket
         try:
             value = self._context.copy().run(self._call, item)
@@ -132,9 +134,7 @@ class ThreadPort:
         return self._commit(worker, claim, self._done, (index, value, started, monotonic(), worker.name))
 
     def _commit(self, worker: Worker, claim: list[float], results: deque[Any], result: Any) -> bool:
-        try:
-            claim.pop()
-        except IndexError:
+        if not take_claim(claim):
             return False
         worker.current = None
         results.append(result)
@@ -238,16 +238,18 @@ class ThreadPort:
         self.queue.clear()
         for worker in tuple(self._engine.workers):
             port, _, claim = worker.current or (None, None, [])
-            if port is self and claim:
-                self._give_up(worker, claim)
+            if port is self and take_claim(claim):
+                self._engine.abandon(worker, monotonic())
         self._engine.remove(self)
 
-    def _give_up(self, worker: Worker, claim: list[float]) -> None:
-        try:
-            claim.pop()
-        except IndexError:
-            return
-        self._engine.abandon(worker, monotonic())
+
+def take_claim(claim: list[float]) -> bool:
+    """Whether the claim is ours now: of all who try, one succeeds."""
+    try:
+        claim.pop()
+    except IndexError:
+        return False
+    return True
 
 
 def stack_of(thread: threading.Thread) -> str:

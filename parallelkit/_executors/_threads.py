@@ -47,6 +47,7 @@ class ThreadEngine:
         self._initializer = initializer
         self._initargs = initargs
         self._spent = 0.0  # processor seconds of the threads that have ended
+        self.surplus = 0  # threads that there are too many, since nested runs gave their slots back
         self._lent = 0  # slots whose task waits for a nested run on this same engine
         self._lock = threading.Lock()
 
@@ -77,6 +78,17 @@ class ThreadEngine:
         with self._lock:
             self._lent -= port.nested and port in self.ports
             self.ports = tuple(other for other in self.ports if other is not port)
+            self.surplus = max(0, len(self.workers) - self.capacity())
+
+    def dismiss(self, worker: _Worker) -> bool:
+        """Whether this thread is one too many, and must end."""
+        with self._lock:
+            self.surplus = max(0, len(self.workers) - self.capacity())
+            if not self.surplus:
+                return False
+            self.workers.discard(worker)
+            self.surplus -= 1
+            return True
 
     def supply(self, tickets: int) -> None:
         """See that somebody works on ``tickets`` new ones: wake one that idles, start those that lack."""
@@ -184,7 +196,7 @@ class _Worker:
     def _serve(self) -> None:
         engine = self.engine
         turn = 0
-        while True:
+        while not (engine.surplus and engine.dismiss(self)):
             ports = engine.ports
             for offset in range(len(ports)):  # ports take turns
                 port = ports[(turn + offset) % len(ports)]
@@ -200,6 +212,7 @@ class _Worker:
                 del ticket  # an idle thread keeps no argument alive
                 break
             else:
+                ports, port = (), None  # nor a run that is over
                 if engine.closed or engine.broken is not None or not self._rest():
                     return
 

@@ -1,0 +1,543 @@
+"""The thread engine: wake-ups, slots, abandoned threads, nested runs, contexts, initializers."""
+
+import gc
+import sys
+import threading
+import time
+import weakref
+from concurrent.futures import wait
+from concurrent.futures.thread import BrokenThreadPool
+from contextvars import ContextVar
+
+import pytest
+
+from parallelkit import ParallelKitError, TaskTimeout, ThreadExecutor, run_parallel
+from parallelkit._executors import _threads
+from parallelkit._executors._contract import Job
+from parallelkit._executors._thread_port import ThreadPort
+from parallelkit._executors._threads import ThreadEngine
+from parallelkit._executors._width import outer_width
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def engine():
+    engine = ThreadEngine(2)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def restless():
+    """Threads take turns a thousand times as often as they would."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def tickets(*items, timeout=None):
+    return [(index, 1, item, timeout) for index, item in enumerate(items)]
+
+
+def take(port, count):
+    """The next so many that end, by index: the value, or the ``Ended``."""
+    seen, until = {}, time.monotonic() + PATIENCE
+    while len(seen) < count:
+        entries = port.wait(until)
+        assert entries, f"{len(seen)} of {count} ended, then nothing more"
+        for entry in entries:
+            seen.update(
+                zip(entry.indices, entry.values, strict=True)
+                if hasattr(entry, "indices")
+                else [(entry.index, entry)]
+            )
+    return seen
+
+
+def run_all(engine, fn, items, timeout=None):
+    port = engine.open(Job(fn))
+    try:
+        port.start(tickets(*items, timeout=timeout))
+        return take(port, len(items))
+    finally:
+        port.close()
+
+
+class Hold:
+    """A function that tells when it has begun, and returns when it is let go."""
+
+    def __init__(self):
+        self.begun, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, item=None):
+        self.begun.set()
+        assert self.go.wait(PATIENCE)
+        return item
+
+
+# Wake-ups
+
+
+def test_all_slots_come_to_work():
+    """Whoever finds more to do wakes the next: eight tasks that wait for each other run at once."""
+    engine, barrier = ThreadEngine(8), threading.Barrier(8)
+    for _ in range(3):  # started, then woken
+        seen = run_all(engine, lambda item: barrier.wait(PATIENCE) and item, range(8))
+        assert set(range(8)) == set(seen)
+    assert 8 == len(engine.workers)
+    engine.close()
+
+
+def test_no_ticket_is_slept_through(restless):
+    """Tickets that come one by one, just as workers lie down, are all served."""
+    engine = ThreadEngine(4)
+    port = engine.open(Job(lambda item: item))
+    for index in range(2_000):
+        port.start([(index, 1, index, None)])
+        assert {index: index} == take(port, 1)
+    port.close()
+    engine.close()
+
+
+def test_no_ticket_is_slept_through_when_ports_come_and_go(restless):
+    """A worker that looks at the ports of a moment ago looks again before it lies down."""
+    engine = ThreadEngine(3)
+    for index in range(300):
+        assert {0: index} == run_all(engine, lambda item: item, [index])
+    engine.close()
+
+
+def test_no_more_threads_are_started_than_are_wanted():
+    """Two tasks in an engine of a hundred take two threads."""
+    engine = ThreadEngine(100)
+    run_all(engine, lambda item: item, range(2))
+    assert len(engine.workers) <= 2
+    engine.close()
+
+
+def test_idle_threads_retire(monkeypatch):
+    """After some seconds without work they end by themselves, and new ones come when there is work again."""
+    monkeypatch.setattr(_threads, "IDLE", 0.01)
+    engine = ThreadEngine(2)
+    run_all(engine, lambda item: item, range(2))
+    threads = [worker.thread for worker in tuple(engine.workers)]
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert set() == engine.workers
+    assert {0: 1} == run_all(engine, lambda item: item, [1])
+    engine.close()
+
+
+def test_a_worker_may_retire_while_work_comes(monkeypatch, restless):
+    """Whoever was taken off the bench at the last moment serves."""
+    monkeypatch.setattr(_threads, "IDLE", 1e-5)
+    engine = ThreadEngine(2)
+    port = engine.open(Job(lambda item: item))
+    for index in range(1_000):
+        port.start([(index, 1, index, None)])
+        assert {index: index} == take(port, 1)
+    port.close()
+    engine.close()
+
+
+def test_threads_are_daemons_with_a_name():
+    """A hung one never keeps the program from ending, and each can be told from others."""
+    engine = ThreadEngine(2, "fetch")
+    seen = run_all(engine, lambda item: threading.current_thread(), range(4))
+    assert all(thread.daemon for thread in seen.values())
+    assert all(thread.name.startswith("fetch_") for thread in seen.values())
+    engine.close()
+
+
+def test_the_limit_of_the_system_costs_width_only(monkeypatch):
+    """Where no further thread can be started the others do the work; where none can, that is an error."""
+    start, started = threading.Thread.start, []
+
+    def start_one(thread):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    engine = ThreadEngine(8)
+    assert {index: index for index in range(20)} == run_all(engine, lambda item: item, range(20))
+    engine.close()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_all(ThreadEngine(8), lambda item: item, [1])
+
+
+# Abandoned threads
+
+
+def test_an_overdue_thread_loses_its_slot_and_tells_where_it_stood(engine):
+    """Two hang in two slots; the third runs all the same, and each says in which line it hung."""
+    hold = Hold()
+    port = engine.open(Job(lambda item: hold(item) if item == "hang" else item))
+    port.start([(0, 1, "hang", 0.05), (1, 1, "hang", 0.05)])
+    seen = take(port, 2)
+    assert [TaskTimeout] * 2 == [type(seen[index].error) for index in (0, 1)]
+    assert "in __call__" in seen[0].stack
+    assert "assert self.go.wait(PATIENCE)" in seen[0].stack
+    port.start([(2, 1, "next", 0.05)])
+    assert {2: "next"} == take(port, 1)
+    assert 2 == len(engine.abandoned)
+    hold.go.set()
+    port.close()
+
+
+def test_a_late_end_is_dropped(engine):
+    """Value or error: the attempt has been reported, and its thread ends."""
+    holds = [Hold(), Hold()]
+
+    def task(number):
+        holds[number]()
+        if number:
+            raise OSError("late")
+
+    port = engine.open(Job(task))
+    port.start(tickets(0, 1, timeout=0.05))
+    take(port, 2)
+    threads = [worker.thread for worker in tuple(engine.abandoned)]
+    for hold in holds:
+        hold.go.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert ([], set()) == (port.wait(time.monotonic()), engine.abandoned)
+    port.close()
+
+
+def test_when_every_slot_is_lost_the_port_fails(engine):
+    """As many as there are slots may be abandoned, and as many again take the slots with them: that is the end."""
+    hold = Hold()
+    port = engine.open(Job(hold))
+    port.start(tickets(*range(6), timeout=0.03))
+    assert set(range(4)) == set(take(port, 4))
+    assert 0 == engine.capacity()
+    while port.failure is None:
+        assert [] == port.wait(time.monotonic() + PATIENCE), "nothing more could run"
+    assert isinstance(port.failure, ParallelKitError)
+    assert "every slot is lost: 4 threads overran their timeout" in str(port.failure)
+    hold.go.set()
+    port.close()
+
+
+def test_a_slot_that_comes_back_saves_the_port(engine):
+    """One of four hung threads returns in time, and the rest is done."""
+    holds = [Hold() for _ in range(4)]
+    port = engine.open(Job(lambda item: holds[item](item) if item < 4 else item))
+    port.start(tickets(*range(4), timeout=0.03))
+    take(port, 4)
+    assert 0 == engine.capacity()
+    port.start([(4, 1, 4, None), (5, 1, 5, None)])
+    holds[0].go.set()
+    assert {4: 4, 5: 5} == take(port, 2)
+    assert (None, None) == (port.failure, engine.lost_at)
+    for hold in holds:
+        hold.go.set()
+    port.close()
+
+
+class Crew:
+    """An engine with one worker, played by hand."""
+
+    max_workers = 1
+    broken = lost_at = None
+    abandoned = ports = ()
+
+    def __init__(self):
+        self.workers = ()
+        self.given_up = []
+
+    def capacity(self):
+        return 1
+
+    def cpu_seconds(self):
+        return None
+
+    def supply(self, tickets):
+        pass
+
+    def abandon(self, worker, now):
+        self.given_up.append(worker)
+
+    def remove(self, port):
+        pass
+
+
+class Worker:
+    """A worker on whom something is done as soon as it lays its claim open."""
+
+    name, thread = "played", threading.current_thread()
+
+    def __init__(self, crew, then):
+        self._current, self._then = None, then
+        crew.workers = (self,)
+
+    @property
+    def current(self):
+        return self._current
+
+    @current.setter
+    def current(self, current):
+        self._current = current
+        if current is not None:
+            self._then()
+
+
+def test_a_close_at_the_moment_of_a_start_gives_the_worker_up_for_good():
+    """Who was given up must not go on serving, unseen by the watch over timeouts, while another has its slot."""
+    crew, ran = Crew(), []
+    port = ThreadPort(crew, Job(ran.append), False)
+    worker = Worker(crew, port.close)
+    assert not port.execute(worker, (0, 1, "item", None))
+    assert ([worker], []) == (crew.given_up, ran)
+
+
+def test_a_start_just_after_the_close_runs_nothing():
+    """The ticket was withdrawn, and the worker is free for others."""
+    crew, ran = Crew(), []
+    port = ThreadPort(crew, Job(ran.append), False)
+    port.close()
+    assert port.execute(Worker(crew, lambda: None), (0, 1, "item", None))
+    assert ([], []) == (crew.given_up, ran)
+
+
+def test_what_is_committed_at_the_moment_of_the_timeout_counts():
+    """The claim is taken once: by the worker, or by the watch, never by both."""
+    crew = Crew()
+    port = ThreadPort(crew, Job(lambda item: item), False)
+    port.start([(0, 1, "item", 0.0)])
+    worker = Worker(crew, lambda: None)
+    assert port.execute(worker, (0, 1, "item", 0.0))
+    (block,) = port.wait(time.monotonic())
+    assert ("item",) == block.values
+    assert ([], []) == (crew.given_up, port.wait(time.monotonic()))
+
+
+# Runs within runs
+
+
+def test_a_run_within_a_task_has_the_slot_of_that_task():
+    """On an executor of one thread, three deep: never a deadlock."""
+    with ThreadExecutor(1) as executor:
+
+        def task(depth):
+            return depth if depth == 0 else run_parallel(task, [depth - 1], executor=executor)[0] + 1
+
+        assert 3 == run_parallel(task, [3], executor=executor)[0]
+
+
+def test_a_lent_slot_is_given_back():
+    """After a run within a run, no more tasks run at a time than there are slots."""
+    with ThreadExecutor(1) as executor:
+        run_parallel(lambda _: run_parallel(abs, range(8), executor=executor), [0], executor=executor)
+
+        running, most, lock = 0, 0, threading.Lock()
+
+        def task(item):
+            nonlocal running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            threading.Event().wait(0.001)  # lets others begin
+            with lock:
+                running -= 1
+
+        run_parallel(task, range(20), executor=executor)
+        assert 1 == most
+
+
+def test_a_run_within_a_run_divides_the_default_width(engine):
+    """Eight threads in each of eight tasks would be sixty-four."""
+    assert 1 == outer_width()
+    assert {0: 2} == run_all(engine, lambda _: outer_width(), [0])
+    inner = ThreadEngine(3)
+    assert {0: 6} == run_all(engine, lambda _: run_all(inner, lambda _: outer_width(), [0])[0], [0])
+    inner.close()
+
+
+def test_a_task_may_close_the_engine(engine):
+    """It does not wait for itself; and as its run is closed with the engine, it is given up."""
+    returned = threading.Event()
+
+    def task(item):
+        engine.close()
+        returned.set()
+
+    port = engine.open(Job(task))
+    port.start(tickets(0))
+    assert returned.wait(PATIENCE)
+    assert ([], [], ()) == (port.running(), port.wait(time.monotonic()), engine.ports)
+
+
+# What tasks see and leave
+
+
+VARIABLE = ContextVar("variable", default="unset")
+
+
+def test_each_attempt_has_a_copy_of_the_callers_context(engine):
+    """It sees what was set where the port was opened, and what it sets itself nobody else sees."""
+
+    def task(item):
+        seen = VARIABLE.get()
+        VARIABLE.set(item)
+        return seen
+
+    token = VARIABLE.set("the caller's")
+    try:
+        seen = run_all(engine, task, range(20))
+    finally:
+        VARIABLE.reset(token)
+    assert {"the caller's"} == set(seen.values())
+    assert "unset" == VARIABLE.get()
+
+
+def test_a_submitted_call_sees_the_context_of_its_submit():
+    """Not that of the first call, nor that of the thread which hands it over."""
+    with ThreadExecutor(2) as executor:
+        futures = []
+        for name in "abc":
+            token = VARIABLE.set(name)
+            futures.append(executor.submit(VARIABLE.get))
+            VARIABLE.reset(token)
+        assert ["a", "b", "c", "unset"] == [
+            *[future.result() for future in futures],
+            executor.submit(VARIABLE.get).result(),
+        ]
+
+
+def test_submitted_calls_are_counted_as_a_width():
+    """A run within a submitted call divides its default width as one within a run does."""
+    with ThreadExecutor(3) as executor:
+        assert 3 == executor.submit(outer_width).result()
+
+
+class Thing:
+    pass
+
+
+def test_an_idle_thread_keeps_nothing_alive(engine):
+    """Neither the last item nor its value, nor the function, once the port is closed."""
+
+    def make():
+        thing, value, function = Thing(), Thing(), Thing()
+        run_all(engine, lambda item, function=function: value if item is thing else None, [thing])
+        return [weakref.ref(each) for each in (thing, value, function)]
+
+    alive = make()
+    gc.collect()
+    assert [None] * 3 == [ref() for ref in alive]
+
+
+def test_the_traceback_begins_in_the_task(engine):
+    """Its head is not ours."""
+
+    def task(item):
+        raise OSError(item)
+
+    error = run_all(engine, task, [0])[0].error
+    assert "task" == error.__traceback__.tb_frame.f_code.co_name
+
+
+def test_processor_time_is_measured_where_the_system_tells(engine, monkeypatch):
+    """That of threads that have ended included."""
+
+    def spin(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    run_all(engine, spin, [0.02])
+    assert engine.cpu_seconds() >= 0.02
+    engine.close()
+    assert engine.cpu_seconds() >= 0.02
+    monkeypatch.delattr(time, "pthread_getcpuclockid")
+    assert engine.cpu_seconds() is None
+
+
+# Initializers
+
+
+def test_an_initializer_runs_once_in_each_thread():
+    """Before its first task, with the arguments given for it."""
+    local, barrier = threading.local(), threading.Barrier(3)
+
+    def initialize(value):
+        assert not hasattr(local, "value")
+        local.value = value
+
+    engine = ThreadEngine(3, initializer=initialize, initargs=(7,))
+    seen = run_all(engine, lambda _: barrier.wait(PATIENCE) >= 0 and local.value, range(6))
+    assert {7} == set(seen.values())
+    engine.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
+def test_an_initializer_that_raises_breaks_the_engine(error):
+    """Every port fails, now and later, with the standard pool's error and its cause."""
+
+    def initialize():
+        raise error
+
+    engine = ThreadEngine(2, initializer=initialize)
+    port, other = engine.open(Job(abs)), engine.open(Job(abs))
+    port.start(tickets(1, 2))
+    assert [] == port.wait(None)
+    assert isinstance(port.failure, BrokenThreadPool)
+    assert error is port.failure.__cause__
+    assert port.failure is other.failure is engine.open(Job(abs)).failure
+    for each in tuple(engine.ports):
+        each.close()
+    engine.close()
+
+
+def test_a_broken_engine_ends_the_run_and_says_why():
+    """Every task gets its outcome."""
+
+    def initialize():
+        raise ValueError("no licence")
+
+    with ThreadExecutor(2, initializer=initialize) as executor:
+        results = run_parallel(abs, range(5), executor=executor)
+    assert "the initializer of a worker thread raised ValueError" in results.stopped
+    assert 5 == len(results.failures)
+
+
+# As an executor
+
+
+def test_a_hung_call_costs_itself_only():
+    """With ``timeout`` it ends in ``TaskTimeout``; its slot is filled again, and shutdown does not wait for it."""
+    hold = Hold()
+    executor = ThreadExecutor(1, timeout=0.05)
+    hung = executor.submit(hold)
+    assert isinstance(hung.exception(PATIENCE), TaskTimeout)
+    assert 9 == executor.submit(pow, 3, 2).result(PATIENCE)
+    executor.shutdown()
+    hold.go.set()
+
+
+def test_calls_and_runs_share_an_executor():
+    """What is submitted and what a run does take turns in the same slots, never more at a time."""
+    lock, running, most = threading.Lock(), 0, 0
+
+    def task(item):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.001)
+        with lock:
+            running -= 1
+        return item
+
+    with ThreadExecutor(2) as executor:
+        futures = [executor.submit(task, index) for index in range(20)]
+        assert list(range(20)) == run_parallel(task, range(20), executor=executor).values()
+        wait(futures, PATIENCE)
+        assert list(range(20)) == [future.result(0) for future in futures]
+    assert 2 >= most
