@@ -53,6 +53,7 @@ class Observer:
         self._tell = tell
         self._key = key
         self._began = began
+        self._keys: dict[int, Any] = {}  # of open tasks: a stream forgets the key of what it has yielded
         self._attempts: dict[int, float] = {}  # index → start, of the attempts whose start was told
         self._tries: dict[int, int] = {}
         self._workers: set[str] = set()
@@ -65,6 +66,10 @@ class Observer:
         if self._looks <= 0 or self._deaf:
             return until
         return now + self.LOOK if until is None else min(until, now + self.LOOK)
+
+    def admitted(self, indices: Iterable[int]) -> None:
+        """These tasks may start from now on."""
+        self._keys.update((index, self._key(index)) for index in indices)
 
     def begun(self, running: Iterable[tuple[int, float, str]]) -> None:
         """These attempts run now."""
@@ -88,7 +93,7 @@ class Observer:
                 ):
                     self._end(index, start, worker)
                     self._about("succeeded", index, end, worker=worker, duration=end - start)
-                    self._tries.pop(index, None)
+                    self._forget(index)
             else:
                 self._failed(one)
 
@@ -107,9 +112,13 @@ class Observer:
             kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error
         )
         if one.delay is None:
-            self._tries.pop(index, None)
+            self._forget(index)
         elif one.counted:
             self._tries[index] = lost.number
+
+    def _forget(self, index: int) -> None:
+        del self._keys[index]
+        self._tries.pop(index, None)
 
     def _about_worker(self, lost: Lost) -> None:
         worker, error = lost.worker, lost.error
@@ -124,7 +133,7 @@ class Observer:
         self._workers.discard(worker)
 
     def _about(self, kind: Kind, index: int, at: float, **more: Any) -> None:
-        self._say(kind, at, key=self._key(index), index=index, attempt=self._tries.get(index, 0) + 1, **more)
+        self._say(kind, at, key=self._keys[index], index=index, attempt=self._tries.get(index, 0) + 1, **more)
 
     def _say(self, kind: Kind, at: float, **more: Any) -> None:
         if self._deaf:

@@ -179,6 +179,10 @@ class Loop:
                     known.update(recall(portion, first))
         finally:  # also when interrupted: these tasks have their rows, and need their outcomes
             scheduler.admit(portion.items, portion.own, portion.traits, known)
+            if self.observer is not None:
+                self.observer.admitted(
+                    index for index in range(first, scheduler.admitted) if index - first not in known
+                )
             for offset, recalled in known.items():
                 scheduler.recall(first + offset, recalled, self.clock())
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from parallelkit import Event, Retry, run_parallel
+from parallelkit import Event, Retry, iter_parallel, run_parallel
 
 AT_ONCE = Retry(1, delay=0)
 
@@ -30,6 +30,18 @@ def test_a_success_is_started_and_succeeded():
     assert (0, True, None) == (done.index, done.duration >= 0, done.error)
     assert "worker_started" == heard[0].kind
     assert done.worker == heard[0].worker
+
+
+def test_a_stream_tells_the_same():
+    """Also of what has been settled meanwhile, whose key the stream itself no longer needs."""
+    heard = []
+    assert 2 == len(list(iter_parallel(invert, [-3, 0], key=str, retries=AT_ONCE, on_event=heard.append)))
+    assert [("started", 1), ("succeeded", 1)] == story(heard, "-3")
+    assert [("started", 1), ("retrying", 1), ("started", 2), ("failed", 2)] == story(heard, "0")
+
+
+def invert(number):
+    return 1 / number
 
 
 def test_a_retry_tells_its_delay_and_error():
