@@ -172,3 +172,26 @@ def explode(where):
 def is_worker():
     """By the flags that only workers are started with: their modules are loaded here too, for doctests."""
     return bool(sys.flags.no_site and sys.flags.safe_path)
+
+
+def anything(path, item):
+    """Do what the item says, after having noted that it has begun."""
+    number, deed = item
+    note(path, number)
+    if deed == "spin":
+        end = time.perf_counter() + 1e-4
+        while time.perf_counter() < end:
+            pass
+    elif deed == "nap":
+        time.sleep(0.004)
+    elif deed == "sleep":
+        time.sleep(0.03)
+    elif deed == "raise":
+        raise ValueError(number)
+    elif deed == "leave":
+        os._exit(number % 100)
+    elif deed == "hang":
+        time.sleep(1000)
+    elif deed == "long":
+        return number, "x" * 400_000
+    return number, None

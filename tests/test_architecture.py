@@ -24,7 +24,7 @@ _recipes
 _run
 _plan
 _form
-_options  _stream
+_endings  _options  _stream
 _growth
 _loop
 _events
@@ -61,7 +61,7 @@ _worker/__main__
 _worker/_serve
 _worker/_slots
 _worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers
-_worker/_travel  _worker/_outbox
+_worker/_travel  _worker/_outbox  _worker/_tracebacks
 _worker/_channel  _worker/_lifeline  _worker/_call
 _worker/__init__
 _intake

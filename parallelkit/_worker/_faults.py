@@ -7,13 +7,14 @@ pickled (with a note that says so) and then its class: a ``RemoteError`` stands 
 
 from __future__ import annotations
 
-from _pickle import PicklingError, dumps, loads
+from _pickle import Pickler, PicklingError, dumps, loads
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
 from types import CoroutineType, FunctionType, TracebackType
 
-from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
+from parallelkit._worker._tracebacks import build_traceback, frames_of
+from parallelkit._worker._travel import Unpacker, by_value_pickler, describe_error, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
 
 RAISED, UNSENDABLE = range(2)
-DEEPEST = 100  # frames of a traceback that travel as objects; its text has them all
 
 
 def capture(error: BaseException) -> bytes:
@@ -102,48 +102,82 @@ def _text_of(error: BaseException) -> str:
 def _pack_error(error: BaseException) -> bytes | None:
     """The error with all that hangs on it, proven to arrive; None if not even a stand-in does."""
     for with_chain in (True, False):
-        try:
-            packed = _dump(error, {}, with_chain)
-            unpack(packed)
-            return packed
-        except BaseException:
-            continue
+        for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
+            try:
+                packed = _dump(error, pickler, with_chain)
+                if pickler is not _PlainPickler or packed.find(b"__main__") < 0:
+                    _Prover(BytesIO(packed)).load()
+                    return packed
+            except BaseException:
+                continue
     return None
 
 
-def _dump(error: BaseException, forms: dict[int, Any], with_chain: bool) -> bytes:
+def _dump(error: BaseException, pickler: Any, with_chain: bool) -> bytes:
     file = BytesIO()
-    _pickler_type()(file, forms, with_chain).dump(error)
+    pickler(file, with_chain).dump(error)
     return file.getvalue()
 
 
+class _Prover(Unpacker):
+    """Builds no tracebacks: they cannot fail, and what builds them takes 12 ms to import."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == build_traceback.__name__ and module == build_traceback.__module__:
+            return _no_traceback
+        return super().find_class(module, name)
+
+
+def _no_traceback(frames: object) -> None:
+    return None
+
+
+class _KnowsErrors:
+    """What a pickler must know of errors and tracebacks."""
+
+    def __init__(self, file: BytesIO, with_chain: bool) -> None:
+        super().__init__(file, 5)  # type: ignore[call-arg]
+        self.forms: dict[int, Form] = {}
+        self.with_chain = with_chain
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, BaseException):
+            return self.reduce_error(obj)
+        if isinstance(obj, TracebackType):
+            return build_traceback, (frames_of(obj),)
+        return self.reduce_other(obj)
+
+    def reduce_other(self, obj: Any) -> Any:
+        return NotImplemented
+
+    def reduce_error(self, error: BaseException) -> Any:
+        form = self.forms.get(id(error))
+        if form is None:
+            form = self.forms[id(error)] = _form_of(error)
+        make, args, state = form
+        # The chain goes into the state, which is pickled after the error is known to the pickler:
+        # so a chain may lead back to where it began.
+        return make, args, (state, *_hangings(error, self.with_chain)), None, None, _set_state
+
+
+class _PlainPickler(_KnowsErrors, Pickler):
+    """For errors that can be imported at the other end."""
+
+
+def _by_value_pickler(file: BytesIO, with_chain: bool) -> Any:
+    """For those that cannot."""
+    return _by_value_type()(file, with_chain)
+
+
 @cache
-def _pickler_type() -> Any:
-    """A pickler that knows errors and tracebacks."""
+def _by_value_type() -> Any:
+    by_value = by_value_pickler()
 
-    class ErrorPickler(by_value_pickler()):  # type: ignore[misc]
-        def __init__(self, file: BytesIO, forms: dict[int, Any], with_chain: bool) -> None:
-            super().__init__(file, 5)
-            self.forms = forms
-            self.with_chain = with_chain
+    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc, valid-type]
+        def reduce_other(self, obj: Any) -> Any:
+            return by_value.reducer_override(self, obj)
 
-        def reducer_override(self, obj: Any) -> Any:
-            if isinstance(obj, BaseException):
-                return self.reduce_error(obj)
-            if isinstance(obj, TracebackType):
-                return _build_traceback, (_frames_of(obj),)
-            return super().reducer_override(obj)
-
-        def reduce_error(self, error: BaseException) -> Any:
-            form = self.forms.get(id(error))
-            if form is None:
-                form = self.forms[id(error)] = _form_of(error)
-            make, args, state = form
-            # The chain goes into the state, which is pickled after the error is known to the pickler:
-            # so a chain may lead back to where it began.
-            return make, args, (state, *_hangings(error, self.with_chain)), None, None, _set_state
-
-    return ErrorPickler
+    return ByValue
 
 
 def _form_of(error: BaseException) -> Form:
@@ -258,35 +292,3 @@ def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     error.__traceback__ = frames
     if notes:
         error.__notes__ = notes
-
-
-def _frames_of(frames: TracebackType | None) -> list[tuple[str, str, int, str]]:
-    """File, function, line and module of each frame; of a very long traceback the two ends."""
-    found = []
-    while frames is not None:
-        code = frames.tb_frame.f_code
-        module = str(frames.tb_frame.f_globals.get("__name__", "?"))
-        found.append((code.co_filename, code.co_name, frames.tb_lineno, module))
-        frames = frames.tb_next
-    return found if len(found) <= DEEPEST else found[: DEEPEST // 2] + found[-DEEPEST // 2 :]
-
-
-def _build_traceback(frames: list[tuple[str, str, int, str]]) -> TracebackType | None:
-    """A real traceback object that shows these frames."""
-    from tblib import Traceback
-
-    built: Any = None
-    for filename, name, line, module in reversed(frames):
-        entry = {
-            "tb_frame": {
-                "f_globals": {"__name__": module, "__file__": filename},
-                "f_code": {"co_filename": filename, "co_name": name},
-                "f_lineno": line,
-            },
-            "tb_lineno": line,
-            "tb_next": None,
-        }
-        step = Traceback.from_dict(entry)
-        step.tb_next, built = built, step
-    traceback: TracebackType | None = built.as_traceback() if built else None
-    return traceback
