@@ -7,7 +7,7 @@ All instants are on the clock of ``time.monotonic``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -50,6 +50,22 @@ class Block(NamedTuple):
     started: Sequence[float]
     ended: Sequence[float]
     workers: Sequence[str]
+
+
+def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
+    """Rows made columns.
+
+    ``zip(*rows)`` would make an iterator a row: so many objects at once that the cycle collector goes
+    over everything there is again and again, which costs a run of a million tasks a fifth of its time.
+    """
+    indices, values, starts, ends, workers = [], [], [], [], []
+    for index, value, started, ended, worker in rows:
+        indices.append(index)
+        values.append(value)
+        starts.append(started)
+        ends.append(ended)
+        workers.append(worker)
+    return Block(indices, values, starts, ends, workers)
 
 
 class Ended(NamedTuple):

@@ -12,7 +12,16 @@ from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._errors import ParallelKitError, TaskTimeout
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
+from parallelkit._executors._contract import (
+    Block,
+    Ended,
+    Job,
+    Ticket,
+    as_block,
+    call_with,
+    drop_own_frames,
+    timed_out,
+)
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._thread_port import UNLIMITED, ThreadPort, stack_of
 from parallelkit._executors._threads import ThreadEngine
@@ -116,7 +125,7 @@ class CoroutinePort:
         events: list[Block | Ended] = []
         done = [self._done.popleft() for _ in range(len(self._done))]
         if done:
-            events.append(Block(*zip(*done, strict=True)))
+            events.append(as_block(done))
         events += [self._lost.popleft() for _ in range(len(self._lost))]
         self._out[True] -= len(done) + len(events) - bool(done)
         return events

@@ -18,7 +18,16 @@ from types import FrameType
 from typing import Any, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
+from parallelkit._executors._contract import (
+    Block,
+    Ended,
+    Job,
+    Ticket,
+    as_block,
+    call_with,
+    drop_own_frames,
+    timed_out,
+)
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
@@ -160,7 +169,7 @@ class ThreadPort:
         events: list[Block | Ended] = []
         done = [self._done.popleft() for _ in range(len(self._done))]
         if done:
-            events.append(Block(*zip(*done, strict=True)))
+            events.append(as_block(done))
         events += [self._lost.popleft() for _ in range(len(self._lost))]
         self._given -= len(done) + len(events) - bool(done)
         return events
