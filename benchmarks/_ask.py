@@ -52,9 +52,14 @@ class Asking:
         self.answers = Answers(question)
 
     def ask(self, rounds: int, places: Collection[Place]) -> Answers:
-        """Every place once a round; a warming round before it is not counted."""
+        """Every place once a round. Before that each system warms up in its first case, uncounted."""
         try:
-            for number in range(1 if self._question.fresh else 0, rounds + 1):
+            if not self._question.fresh:
+                for place in {
+                    system: (system, case) for system, case in reversed([*self._order(0, places)])
+                }.values():
+                    self._measure(place, 0)
+            for number in range(1, rounds + 1):
                 for place in self._order(number, places):
                     self._measure(place, number)
         finally:

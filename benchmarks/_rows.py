@@ -54,16 +54,16 @@ def work() -> list[Row]:
                 question="short_tasks",
                 case=case,
                 limits=(Limit(5, 1, BEST),),
-                peers=(*CHUNKED, "joblib", "mpire"),
+                peers=(*CHUNKED, "mpire"),
             )
-            for case in ("10,000 of 50 µs", "1,000 of 1 ms")
+            for case in ("5,000 of 50 µs", "500 of 1 ms")
         ),
         Row(
             what="tokenizing the standard library",
             question="tokenize_stdlib",
             case="one file in eight",
             limits=(Limit(5, 1, BEST),),
-            peers=("ProcessPoolExecutor.map", *CHUNKED, "mpire"),
+            peers=("ProcessPoolExecutor.map", "multiprocessing Pool.map"),
         ),
         *(
             Row(
@@ -71,7 +71,6 @@ def work() -> list[Row]:
                 question="skewed",
                 case=case,
                 limits=(Limit(5, limit),),
-                peers=("ProcessPoolExecutor.map, chunked",),
             )
             for case, limit in {
                 "log-normal": 1.03,
@@ -134,7 +133,6 @@ def trouble() -> list[Row]:
             question="killed_workers",
             case="one in 100 dies",
             limits=(Limit(5, 1.15, (OURS, "none dies")),),
-            peers=("pebble ProcessPool",),
         ),
         Row(
             what="interpreter exit with a hung thread",
@@ -161,7 +159,7 @@ def beginnings() -> list[Row]:
             question="first_results",
             case="a bare interpreter",
             limits=(Limit(5, 100),),
-            peers=("ProcessPoolExecutor, fork", "pebble ProcessPool", "loky"),
+            peers=("ProcessPoolExecutor, fork", "pebble ProcessPool"),
         ),
         Row(
             what="start of 16 workers",

@@ -57,7 +57,7 @@ QUESTION = Question(
     measure=whole_program,
     unit="ms to the results",
     rounds=15,
-    quick_rounds=9,
+    quick_rounds=5,
 )
 
 

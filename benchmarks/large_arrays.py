@@ -57,6 +57,7 @@ QUESTION = Question(
     cases=CASES,
     measure=cost_per_array,
     unit="ms an array",
+    quick_rounds=2,
     log=True,
 )
 

@@ -94,7 +94,7 @@ QUESTION = Question(
     measure=until_all_are_back,
     unit="s",
     rounds=7,
-    quick_rounds=5,
+    quick_rounds=3,
 )
 
 

@@ -110,7 +110,7 @@ QUESTION = Question(
     limit=10,
     log=True,
     rounds=9,
-    quick_rounds=5,
+    quick_rounds=3,
 )
 
 

@@ -27,11 +27,11 @@ POOLS = process_pools(2)
 QUESTION = Question(
     asks=__doc__ or "",
     systems={name: pool for name, pool in POOLS.items() if name != "parallelkit, keyed by position"},
-    cases={"10,000 of 50 µs": (10_000, FIFTY_MICROSECONDS), "1,000 of 1 ms": (1_000, ONE_MILLISECOND)},
+    cases={"5,000 of 50 µs": (5_000, FIFTY_MICROSECONDS), "500 of 1 ms": (500, ONE_MILLISECOND)},
     measure=cost_per_task,
     unit="µs a task",
     rounds=7,
-    quick_rounds=5,
+    quick_rounds=3,
     log=True,
 )
 

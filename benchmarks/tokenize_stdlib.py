@@ -49,7 +49,7 @@ QUESTION = Question(
     measure=until_all_are_counted,
     unit="s",
     rounds=3,
-    quick_rounds=3,
+    quick_rounds=2,
 )
 
 
