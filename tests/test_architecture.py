@@ -68,7 +68,7 @@ _intake
 _keys
 _tasks
 _limits
-_retry  _told
+_retry  _told  _fetcher
 _ledger
 _lost
 _outcomes
@@ -137,8 +137,10 @@ def module_named(dotted: str) -> str | None:
 
 
 def at_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when a module is imported: all but the bodies of functions."""
+    """The nodes that run when a module is imported: all but the bodies of functions, and what is for type checkers."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield node
             yield from at_import(node)

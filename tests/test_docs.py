@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import parallelkit
-from parallelkit import testing
+from parallelkit import http, testing
 from parallelkit._options import RunOptions
+
+BESIDE = (http, testing)  # public modules whose names are not the package's own
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -73,7 +75,10 @@ def test_reference_has_every_public_name():
     """Each public name has its entry in the reference, and the text of an entry its options."""
     reference = (ROOT / "docs/reference/index.md").read_text()
     entries = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)", reference, re.MULTILINE))
-    names = {*parallelkit.__all__, *(f"parallelkit.testing.{name}" for name in testing.__all__)}
+    names = {
+        *parallelkit.__all__,
+        *(f"{module.__name__}.{name}" for module in BESIDE for name in module.__all__),
+    }
     assert names - {"Outcome"} == entries
 
     options = set(re.findall(r"``(\w+)``", parallelkit.run_parallel.__doc__))

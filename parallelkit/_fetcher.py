@@ -1,0 +1,182 @@
+"""What ``http.fetch`` does in a worker: one request on a session of its own, the body read within bounds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from operator import methodcaller
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from parallelkit._errors import TaskTimeout
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+    from requests.cookies import RequestsCookieJar
+
+CHUNK = 1 << 16
+
+
+class Fetcher:
+    """A function from URL to response; it raises what is wrong with it, a status of 400 or more included.
+
+    ``timeouts``: seconds to connect, and without a byte; ``timeout``: seconds for all of it, or None.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        headers: Mapping[str, str] | None,
+        sessions: Sessions,
+        timeouts: tuple[float, float],
+        timeout: float | None,
+        max_bytes: int | None,
+    ) -> None:
+        self._method = method
+        self._headers = headers
+        self._sessions = sessions
+        connect, read = timeouts
+        self._timeouts = (min(connect, timeout or connect), min(read, timeout or read))
+        self._timeout = timeout
+        self._max_bytes = max_bytes
+        self._reading: set[Response] = set()
+
+    def __call__(self, url: str, **more: Any) -> Response:
+        end_at = None if self._timeout is None else monotonic() + self._timeout
+        with self._sessions.lend() as session:
+            try:
+                response = session.request(
+                    self._method, url, headers=self._headers, timeout=self._timeouts, stream=True, **more
+                )
+            except Exception as error:
+                unread = getattr(error, "response", None)
+                if unread is not None:  # a hook of the caller's has judged it by its status
+                    self._read(unread, end_at)
+                raise
+            self._read(response, end_at)
+        response.raise_for_status()
+        return response
+
+    def _read(self, response: Response, end_at: float | None) -> None:
+        """Read the whole body, which ``response.content`` would do without any bound."""
+        self._reading.add(response)
+        try:
+            with translated():
+                body = self._body(response, end_at)
+        except BaseException:
+            response.close()  # what is left of the body would come before the next answer
+            raise
+        finally:
+            self._reading.discard(response)
+        raw, response.raw = response.raw, body
+        len(response.content)  # the response keeps what it is asked for
+        response.raw = raw
+
+    def _body(self, response: Response, end_at: float | None) -> Body:
+        body = Body()
+        while chunk := read_some(response.raw):
+            body.write(chunk)
+            if self._max_bytes is not None and body.tell() > self._max_bytes:
+                raise too_large(response, self._max_bytes)
+            if end_at is not None and monotonic() >= end_at:
+                raise TaskTimeout(f"the body took longer than the timeout of {self._timeout:g} s")
+        return body
+
+    def close(self) -> None:
+        """Close all sessions, and cut off what abandoned threads still read, so that they end."""
+        self._sessions.close()
+        for response in tuple(self._reading):
+            with suppress(Exception):  # it came to its end this moment, or the caller's adapter cannot do it
+                response.raw.shutdown()
+
+
+class Sessions:
+    """Sessions in use by one thread at a time each, the one used last first: so no more than needed are made.
+
+    After each request a session forgets the cookies that it got: no task hangs on what another did.
+    """
+
+    def __init__(self, make: Callable[[], Session]) -> None:
+        self._make = make
+        self._idle: deque[tuple[Session, RequestsCookieJar]] = deque()
+        self._closed = False
+
+    @contextmanager
+    def lend(self) -> Iterator[Session]:
+        """A session for the block."""
+        try:
+            session, cookies = self._idle.pop()
+        except IndexError:
+            session = self._make()
+            cookies = session.cookies.copy()
+            own_pools(session)
+        try:
+            yield session
+        finally:
+            session.cookies = cookies.copy()
+            own_pools(session)  # at the end, when it knows what proxies it needs
+            self._idle.append((session, cookies))
+            if self._closed:  # after the append: close() or we see the other
+                self.close()
+
+    def close(self) -> None:
+        """Close those that are idle, and the others when they come back."""
+        self._closed = True
+        while self._idle:
+            with suppress(IndexError):  # another thread was faster
+                self._idle.pop()[0].close()
+
+
+def own_pools(session: Session) -> None:
+    """See that connections are closed when their pool leaves the session, or the session ends.
+
+    urllib3 leaves that to the garbage collector, and every response and error refers to its pool: a run
+    over many hosts would run out of descriptors.
+    """
+    for adapter in session.adapters.values():
+        managers = [getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()]
+        for manager in managers:
+            if manager is not None:
+                manager.pools.dispose_func = methodcaller("close")
+
+
+class Body(BytesIO):
+    """A body that has been read; ``requests`` takes it over in one piece, without a copy."""
+
+    def stream(self, amount: int, decode_content: bool) -> Iterator[bytes]:
+        """The whole of it."""
+        yield self.getvalue()
+
+
+def read_some(raw: Any) -> bytes:
+    """What has come in of a body, at least a byte; none at its end. An adapter's own kind of file is read as one."""
+    if hasattr(raw, "stream"):
+        return raw.read1(CHUNK, decode_content=True)  # type: ignore[no-any-return]  # urllib3's
+    return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Errors of urllib3 while a body is read, as ``requests`` would raise them."""
+    from requests import exceptions
+    from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
+
+    try:
+        yield
+    except ProtocolError as error:
+        raise exceptions.ChunkedEncodingError(error) from error
+    except DecodeError as error:
+        raise exceptions.ContentDecodingError(error) from error
+    except ReadTimeoutError as error:
+        raise exceptions.ReadTimeout(error) from error
+    except SSLError as error:
+        raise exceptions.SSLError(error) from error
+
+
+def too_large(response: Response, max_bytes: int) -> Exception:
+    """The error for a body beyond the bound."""
+    from requests import RequestException
+
+    return RequestException(f"the body is longer than max_bytes of {max_bytes}", response=response)

@@ -1,0 +1,715 @@
+"""``http.fetch`` against a real server that is slow, flaky, limited, huge, and broken in the middle."""
+
+import gc
+import gzip
+import io
+import pickle
+import socket
+import sys
+import threading
+import time
+import tracemalloc
+from contextlib import ExitStack
+from typing import ClassVar
+
+import pytest
+import requests
+from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
+
+from parallelkit import ConcurrencyLimit, InputError, RateLimit, Retry, TaskFailures, TaskTimeout
+from parallelkit.http import fetch, host, may_pass
+from parallelkit.testing import inline_runs
+
+errors = requests.exceptions
+
+
+@pytest.fixture
+def site():
+    with Website() as site:
+        yield site
+
+
+def urls_of(site, paths, page=good):
+    """So many pages of a kind."""
+    paths = [f"/{path}" for path in paths]
+    site.pages.update(dict.fromkeys(paths, page))
+    return [site.url(path) for path in paths]
+
+
+def error_of(results):
+    """The error of the only URL."""
+    (failure,) = results.failures.values()
+    return failure.error
+
+
+# What comes back
+
+
+def test_every_response_comes_back_by_its_url(site):
+    """In input order, as requests itself gives it, with its body."""
+    urls = urls_of(site, range(50))
+    results = fetch(urls)
+    assert urls == list(results)
+    assert {url: url[-len(path) :] for url, path in zip(urls, site.pages, strict=True)} == {
+        url: response.text for url, response in results.items()
+    }
+    assert {requests.Response} == set(map(type, results.values()))
+
+
+def test_a_mapping_lends_its_keys(site):
+    """Its values are the URLs, also one URL under two keys."""
+    site.pages["/a"] = good
+    results = fetch({"one": site.url("/a"), "two": site.url("/a")})
+    assert {"one": "/a", "two": "/a"} == {key: response.text for key, response in results.items()}
+
+
+@pytest.mark.parametrize("lazily", [list, iter])
+def test_a_url_that_comes_twice_is_fetched_once(site, lazily):
+    """It stands in the results where it came first."""
+    a, b = urls_of(site, "ab")
+    assert [a, b] == list(fetch(lazily([a, b, a, a])))
+    assert {"/a": 1, "/b": 1} == site.seen
+
+
+def test_what_has_an_effect_is_not_left_out_in_silence(site):
+    """Two POSTs to one URL would be two effects: they need keys of their own."""
+    (url,) = urls_of(site, "a")
+    with pytest.raises(ValueError, match=r"key must be unique, got 'http.*' at positions 0 and 1"):
+        fetch([url, url], method="POST")
+    assert [] == site.log
+    assert 2 == len(fetch({1: url, 2: url}, method="post", kwargs={"json": {"a": 1}}).successes)
+    assert 2 == site.seen["/a"]
+
+
+@pytest.mark.parametrize("code", [400, 404, 500])
+def test_a_bad_status_is_a_failure_with_the_response(site, code):
+    """Of its own URL only; the body can be read."""
+    good_url, bad = urls_of(site, "a")[0], site.url("/bad")
+    site.pages["/bad"] = status(code)
+    results = fetch([good_url, bad], retries=0)
+    error = results.failures[bad].error
+    assert (errors.HTTPError, code, f"status {code}") == (
+        type(error),
+        error.response.status_code,
+        error.response.text,
+    )
+    assert "/a" == results[good_url].text
+
+
+def test_a_bad_url_is_a_failure_of_its_own(site):
+    """Whatever is wrong with it, the others are fetched."""
+    (url,) = urls_of(site, "a")
+    bad = ["nonsense", "http://[::1", "ftp://127.0.0.1/", "http://", "http://127.0.0.1:1/"]
+    results = fetch([*bad, url], retries=0)
+    assert (bad, [url]) == (list(results.failures), list(results.successes))
+
+
+def test_redirects_are_followed_and_can_be_left_alone(site):
+    """As requests does, by a keyword of its own."""
+    (target,) = urls_of(site, ["target"])
+    site.pages["/moved"] = status(302, Location=target)
+    moved = site.url("/moved")
+    assert "/target" == fetch([moved])[moved].text
+    assert 302 == fetch([moved], kwargs={"allow_redirects": False})[moved].status_code
+
+
+def test_method_headers_and_body_are_sent(site):
+    """What the server sees is what was asked for."""
+    site.pages["/echo"] = lambda visit: visit.say(
+        b" ".join(
+            [visit.command.encode(), visit.headers["X-Token"].encode(), visit.path.encode(), visit.body]
+        )
+    )
+    url = site.url("/echo")
+    results = fetch(
+        [url], method="put", headers={"X-Token": "t"}, kwargs={"params": {"q": 1}, "data": b"body"}
+    )
+    assert b"PUT t /echo?q=1 body" == results[url].content
+
+
+def test_a_head_has_no_body(site):
+    """Its Content-Length is that of the body that it does not have."""
+    (url,) = urls_of(site, "a")
+    response = fetch([url], method="HEAD", max_bytes=1)[url]
+    assert (b"", "2") == (response.content, response.headers["Content-Length"])
+
+
+def test_results_pickle(site):
+    """Bodies and failures included."""
+    site.pages["/bad"] = status(404)
+    urls = [*urls_of(site, "a"), site.url("/bad")]
+    results = pickle.loads(pickle.dumps(fetch(urls)))
+    assert "/a" == results[urls[0]].text
+    assert 404 == results.failures[urls[1]].error.response.status_code
+
+
+# Regard for the other side
+
+
+def together(count):
+    """A page that answers when ``count`` visits are in at once, and fails where they never are."""
+    barrier = threading.Barrier(count)
+
+    def page(visit):
+        barrier.wait(PATIENCE)
+        visit.say()
+
+    return page
+
+
+def test_a_host_is_asked_six_times_at_once_and_no_more(site):
+    """Six are in together again and again, never seven."""
+    results = fetch(urls_of(site, range(24), together(6)))
+    assert (24, 6) == (len(results.successes), site.widest)
+
+
+@pytest.mark.parametrize(("options", "count"), [({"per_host": 2}, 2), ({"per_host": None}, 12)])
+def test_how_many_at_once_is_the_callers_choice(site, options, count):
+    """Fewer, or as many as there are threads."""
+    results = fetch(urls_of(site, range(12), together(count)), max_workers=12, **options)
+    assert (12, count) == (len(results.successes), site.widest)
+
+
+def test_each_host_and_port_is_one_of_its_own(site):
+    """Another name is another host: four are in, though each is asked but twice at once."""
+    paths = range(2)
+    urls = urls_of(site, paths, together(4))
+    results = fetch([*urls, *(url.replace("127.0.0.1", "localhost") for url in urls)], per_host=2)
+    assert (4, 4) == (len(results.successes), site.widest)
+    assert ("a.b:80", "a.b", None, None) == tuple(
+        map(host, ["http://u:p@A.b:80/x", "https://a.b", "a.b", None])
+    )
+
+
+def test_limits_of_the_caller_come_on_top(site):
+    """Their groups are made of URLs."""
+    results = fetch(
+        urls_of(site, range(6)), limits=[ConcurrencyLimit(1), RateLimit(1000, per=1, by=lambda url: url[-1])]
+    )
+    assert (6, 1) == (len(results.successes), site.widest)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_connections_are_used_again(site, method):
+    """A hundred requests, six at a time, need six connections."""
+    assert 100 == len(fetch(urls_of(site, range(100)), method=method).successes)
+    assert site.connections <= 6
+
+
+def test_many_hosts_do_not_add_up_to_many_connections():
+    """A connection to a host that was left is closed, although the results still know of it."""
+    with ExitStack() as stack:
+        sites = [stack.enter_context(Website()) for _ in range(15)]
+        ports = {site.server_port for site in sites}
+        sites[-1].pages["/a"] = lambda visit: visit.say(str(len(clients_of(ports))).encode())
+        results = fetch([site.url("/a") for site in sites], max_workers=1)
+        assert 14 == len(results.failures), "the other pages are missing"
+        assert int(results.values(default=None)[-1].text) <= 11
+        assert [] == clients_of(ports), "after the run there is none"
+
+
+def clients_of(ports):
+    """The open sockets of clients of these ports in this process."""
+    found = [one for one in gc.get_objects() if isinstance(one, socket.socket) and one.fileno() != -1]
+    return [one for one in found if peer_of(one) in ports]
+
+
+def peer_of(one):
+    try:
+        return one.getpeername()[1]
+    except OSError:
+        return None
+
+
+def test_a_broken_connection_is_replaced(site):
+    """The one after it is fetched as if nothing had been."""
+    site.pages["/short"] = short
+    urls = [site.url("/short"), *urls_of(site, range(3))]
+    assert 3 == len(fetch(urls, max_workers=1, retries=0).successes)
+
+
+# Flaky
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_what_may_pass_is_tried_twice_again(site, code):
+    """Two bad answers, and a good one."""
+    (url,) = urls_of(site, "a", then(status(code), status(code), good))
+    with inline_runs():
+        results = fetch([url])
+    assert ("/a", 3) == (results[url].text, results.outcomes[url].attempts)
+
+
+@pytest.mark.parametrize(
+    "broken", [dropped, short, short_chunks, lambda visit: visit.wfile.write(b"what?\r\n\r\n")]
+)
+def test_what_breaks_is_tried_again(site, broken):
+    """Before the answer, in the middle of a body, in a chunk; and what is no HTTP."""
+
+    def breaking(visit):
+        broken(visit)
+        visit.cut()
+
+    (url,) = urls_of(site, "a", then(breaking, good))
+    with inline_runs():
+        results = fetch([url])
+    assert ("/a", 2) == (results[url].text, results.outcomes[url].attempts)
+
+
+@pytest.mark.parametrize("page", [short, short_chunks])
+def test_a_body_that_breaks_off_is_never_taken_for_the_whole(site, page):
+    """It is the error that requests has for it."""
+    assert isinstance(error_of(fetch(urls_of(site, "a", page), retries=0)), errors.ChunkedEncodingError)
+
+
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [
+        (status(404), errors.HTTPError),
+        (status(501), errors.HTTPError),
+        (lambda visit: visit.say(b"no gzip", Content_Encoding="gzip"), errors.ContentDecodingError),
+        (lambda visit: visit.say(b"", 302, Location="nowhere://"), errors.InvalidSchema),
+    ],
+)
+def test_what_cannot_help_is_not_tried_again(site, page, kind):
+    """One visit, one error."""
+    assert kind is type(error_of(fetch(urls_of(site, "a", page))))
+    assert 1 == site.seen["/a"]
+
+
+def test_what_is_tried_again_by_kind():
+    """Errors that come and go, not those that stay."""
+    passing = [errors.ConnectionError(), errors.ConnectTimeout(), errors.ReadTimeout(), TaskTimeout()]
+    staying = [
+        errors.SSLError(),
+        errors.InvalidURL(),
+        errors.TooManyRedirects(),
+        errors.HTTPError(),
+        ValueError(),
+    ]
+    assert [True] * 4 == list(map(may_pass, passing))
+    assert [False] * 5 == list(map(may_pass, staying))
+
+
+@pytest.mark.parametrize(
+    ("method", "retries", "visits"),
+    [
+        ("POST", None, 1),
+        ("PATCH", None, 1),
+        ("POST", 1, 2),
+        ("PUT", None, 3),
+        ("GET", 0, 1),
+        ("GET", Retry(3), 4),
+    ],
+)
+def test_by_default_only_what_may_be_repeated_is_tried_again(site, method, retries, visits):
+    """Who asks for retries of a POST gets them."""
+    urls = urls_of(site, "a", status(503))
+    options = {} if retries is None else {"retries": retries}
+    with inline_runs():
+        fetch(urls, method=method, **options)
+    assert visits == site.seen["/a"]
+
+
+@pytest.mark.parametrize(("policy", "visits"), [(Retry(1), 1), (Retry(1, on=errors.HTTPError), 2)])
+def test_a_retry_with_an_on_of_its_own_decides_by_itself(site, policy, visits):
+    """Left at its default it means what may pass."""
+    with inline_runs():
+        fetch(urls_of(site, "a", status(404)), retries=policy)
+    assert visits == site.seen["/a"]
+
+
+# Told to wait
+
+
+def test_retry_after_is_obeyed(site):
+    """The second attempt is not before the seventh second."""
+    (url,) = urls_of(site, "a", then(status(429, Retry_After="7"), good))
+    with inline_runs() as clock:
+        results = fetch([url])
+    assert (2, 7.0) == (results.outcomes[url].attempts, clock())
+
+
+def test_the_whole_host_is_left_alone(site):
+    """What one of its URLs was told holds for the others, and for no other host."""
+    a, b = urls_of(site, "ab")
+    site.pages["/a"] = then(status(503, Retry_After="7"), good)
+    elsewhere = site.url("/b", "localhost")
+    with inline_runs():
+        outcomes = fetch([a, b, elsewhere]).outcomes
+    assert [7.0, 7.0, 0.0] == [outcomes[url].started_at for url in (a, b, elsewhere)]
+
+
+def test_a_wait_that_is_too_long_is_the_failure_at_once(site):
+    """Nobody waits for an hour unasked."""
+    with inline_runs() as clock:
+        results = fetch(urls_of(site, "a", status(503, Retry_After="3600")))
+    assert (503, 0.0) == (error_of(results).response.status_code, clock())
+
+
+@pytest.mark.slow
+def test_a_wait_holds_no_worker(site):
+    """With one thread: while one host is left alone, another is asked."""
+    (a,) = urls_of(site, "a", then(status(429, Retry_After="1"), good))
+    (b,) = urls_of(site, "b")
+    results = fetch([a, b.replace("127.0.0.1", "localhost")], max_workers=1)
+    assert (["/a", "/b", "/a"], 2) == (site.log, len(results.successes))
+
+
+@pytest.mark.slow
+def test_a_site_with_a_limit_is_fetched_whole(site):
+    """Eight a second are served, the rest refused with Retry-After: twenty URLs all come, with two retries each."""
+    log = []
+
+    def limited(visit):
+        now = time.monotonic()
+        log[:] = [at for at in log if at > now - 1]
+        if len(log) >= 8:
+            visit.say(b"", 429, Retry_After="1")
+        else:
+            log.append(now)
+            good(visit)
+
+    assert 20 == len(fetch(urls_of(site, range(20), limited)).successes)
+
+
+# Slow
+
+
+def test_a_server_that_says_nothing_is_left_after_the_read_timeout(site):
+    """It does not hold up the others."""
+    done = threading.Event()
+    (silent,) = urls_of(site, ["silent"], lambda visit: done.wait(PATIENCE))
+    try:
+        results = fetch([silent, *urls_of(site, "a")], read_timeout=0.1, retries=0)
+    finally:
+        done.set()
+    assert errors.ReadTimeout is type(results.failures[silent].error)
+    assert 1 == len(results.successes)
+
+
+def test_a_body_that_stops_is_left_after_the_read_timeout(site):
+    """Also in the middle of a body."""
+    done = threading.Event()
+
+    def stops(visit):
+        visit.begin(Content_Length="1000")
+        visit.wfile.write(b"x")
+        done.wait(PATIENCE)
+        visit.cut()
+
+    try:
+        results = fetch(urls_of(site, "a", stops), read_timeout=0.1, retries=0)
+    finally:
+        done.set()
+    assert errors.ReadTimeout is type(error_of(results))
+
+
+def test_a_host_that_does_not_answer_is_left_after_the_connect_timeout():
+    """A port whose queue of connections is full takes no more."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for client in waiting:
+                client.setblocking(False)
+                client.connect_ex(full.getsockname())
+            results = fetch([f"http://127.0.0.1:{full.getsockname()[1]}/"], connect_timeout=0.1, retries=0)
+        finally:
+            for client in waiting:
+                client.close()
+    assert errors.ConnectTimeout is type(error_of(results))
+
+
+@pytest.fixture
+def dripping(site):
+    """The URL of a page of which a byte comes every hundredth of a second, for ever; and whether it is left."""
+    done, left = threading.Event(), threading.Event()
+
+    def drips(visit):
+        visit.begin(Content_Length="1000000")
+        try:
+            while not done.wait(0.01):
+                visit.wfile.write(b"x")
+        except OSError:
+            left.set()
+        visit.cut()
+
+    yield urls_of(site, ["drips"], drips)[0], left
+    done.set()
+
+
+def test_a_server_that_drips_is_bounded_by_the_timeout(site, dripping):
+    """No read timeout sees it; the attempt ends all the same, its thread and its connection too."""
+    url, left = dripping
+    gone = []
+    results = fetch([url], timeout=0.2, retries=0, then=lambda outcome: gone.append(left.wait(PATIENCE)))
+    assert TaskTimeout is type(error_of(results))
+    assert [True] == gone, "while the run goes on, the client hangs on"
+
+
+def test_the_end_of_the_run_cuts_off_what_is_still_read(site, dripping):
+    """A run that is stopped leaves no thread that reads on: its connection is closed at once."""
+    url, left = dripping
+    closed = threading.Event()
+
+    class Telling(requests.Session):
+        def close(self):
+            super().close()
+            closed.set()
+
+    results = fetch([url], run_timeout=0.2, session=Telling)
+    assert "run_timeout of 0.2 s" == results.stopped
+    assert left.wait(PATIENCE), "the client hangs on"
+    assert closed.wait(PATIENCE), "its session comes back too late to be closed"
+
+
+# Huge
+
+
+def test_a_huge_body_comes_whole(site):
+    """Thirty-two megabytes, byte by byte the same, and not twice in memory."""
+    body = bytes(range(256)) * (1 << 17)
+    (url,) = urls_of(site, "a", lambda visit: visit.say(body))
+    tracemalloc.start()
+    try:
+        response = fetch([url])[url]
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert body == response.content
+    assert peak < 1.5 * len(body)
+
+
+@pytest.mark.parametrize("size", [99_999, 100_000, 100_001])
+def test_a_body_beyond_max_bytes_is_a_failure(site, size):
+    """One byte too much is too much."""
+    results = fetch(urls_of(site, "a", lambda visit: visit.say(b"x" * size)), max_bytes=100_000)
+    if size <= 100_000:
+        assert size == len(results.values()[0].content)
+    else:
+        assert "the body is longer than max_bytes of 100000" in str(error_of(results))
+        assert 1 == site.seen["/a"]
+
+
+def test_of_an_endless_body_no_more_is_read_than_may_be(site):
+    """It ends after the bound, and so does the server's work."""
+    assert "longer than max_bytes" in str(error_of(fetch(urls_of(site, "a", endless), max_bytes=10**6)))
+
+
+def test_the_bound_holds_for_what_is_unpacked(site):
+    """A small body that unpacks into a large one is a large one."""
+    bomb = gzip.compress(bytes(10**7))
+    results = fetch(
+        urls_of(site, "a", lambda visit: visit.say(bomb, Content_Encoding="gzip")), max_bytes=10**6
+    )
+    assert "longer than max_bytes" in str(error_of(results))
+
+
+def test_packed_bodies_are_unpacked(site):
+    """In full, also in chunks."""
+    text = b"to be or not to be " * 10_000
+    packed = gzip.compress(text)
+
+    def chunked(visit):
+        visit.begin(Transfer_Encoding="chunked", Content_Encoding="gzip")
+        for start in range(0, len(packed), 100):
+            piece = packed[start : start + 100]
+            visit.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        visit.wfile.write(b"0\r\n\r\n")
+
+    a = urls_of(site, "a", lambda visit: visit.say(packed, Content_Encoding="gzip"))
+    b = urls_of(site, "b", chunked)
+    assert [text, text] == [response.content for response in fetch(a + b).values()]
+
+
+# Sessions
+
+
+class Noting(requests.Session):
+    """Sessions that note their making and their end."""
+
+    made: ClassVar[list] = []
+    closed: ClassVar[list] = []
+
+    def __init__(self):
+        super().__init__()
+        self.headers["X-Token"] = "secret"
+        self.made.append(self)
+
+    def close(self):
+        self.closed.append(self)
+        super().close()
+
+
+@pytest.fixture
+def noting():
+    Noting.made, Noting.closed = [], []
+    return Noting
+
+
+def test_a_session_of_the_callers_kind_is_made_for_each_thread_and_closed(site, noting):
+    """No more than there are threads; what it carries is sent."""
+    urls = urls_of(site, range(20), lambda visit: visit.say(visit.headers["X-Token"].encode()))
+    assert ["secret"] * 20 == [
+        response.text for response in fetch(urls, session=noting, max_workers=3).values()
+    ]
+    assert 1 <= len(noting.made) <= 3
+    assert set(noting.made) == set(noting.closed)
+
+
+def test_sessions_are_closed_whatever_happens(site, noting):
+    """Also where the run raises."""
+    with pytest.raises(errors.HTTPError):
+        fetch(urls_of(site, "a", status(404)), session=noting, on_error="raise")
+    with pytest.raises(InputError):
+        fetch((1 / 0 for _ in "a"), session=noting)
+    assert set(noting.made) == set(noting.closed)
+
+
+def test_a_session_that_cannot_be_made_is_a_failure(site):
+    """It costs each URL that needed it."""
+    assert isinstance(error_of(fetch(urls_of(site, "a"), session=lambda: 1 / 0)), ZeroDivisionError)
+
+
+def test_no_request_hangs_on_the_cookies_of_another(site):
+    """A cookie that was set lasts until the end of its request, redirects included; the caller's stay."""
+    seen = []
+
+    def page(visit):
+        seen.append(visit.headers["Cookie"])
+        visit.say(b"", 302, Location="/end", Set_Cookie="theirs=1")
+
+    def session():
+        session = requests.Session()
+        session.cookies["mine"] = "1"
+        return session
+
+    site.pages["/end"] = lambda visit: (seen.append(visit.headers["Cookie"]), visit.say())
+    fetch(urls_of(site, range(2), page), session=session, max_workers=1)
+    assert ["mine=1", "mine=1; theirs=1"] * 2 == seen
+
+
+def test_a_hook_may_judge_a_response_before_it_is_read(site):
+    """What it raises is the failure, and the body can be read all the same; the connection is used again."""
+
+    def session():
+        session = requests.Session()
+        session.hooks["response"].append(lambda response, **_: response.raise_for_status())
+        return session
+
+    site.pages["/bad"] = status(404)
+    results = fetch([site.url("/bad"), *urls_of(site, "a")], session=session, max_workers=1)
+    assert "status 404" == results.failures[site.url("/bad")].error.response.text
+    assert (1, 1) == (len(results.successes), site.connections)
+
+
+def test_an_adapter_may_give_any_file(site):
+    """A session with an adapter of its own, whose bodies are plain files."""
+
+    class Local(requests.adapters.BaseAdapter):
+        def send(self, request, **_):
+            response = requests.Response()
+            response.status_code, response.url, response.request = 200, request.url, request
+            response.raw = io.BytesIO(b"from afar")
+            return response
+
+        def close(self):
+            pass
+
+    def session():
+        session = requests.Session()
+        session.mount("mine://", Local())
+        return session
+
+    assert b"from afar" == fetch(["mine://x"], session=session)["mine://x"].content
+
+
+# Options of a run
+
+
+def test_a_crawl_follows_links_each_once(site):
+    """``then`` gives URLs; those that were seen are left out."""
+    links = {"/": "/a /b", "/a": "/ /b /c", "/b": "/a", "/c": "/gone"}
+    for path, text in links.items():
+        site.pages[path] = lambda visit, text=text: visit.say(text.encode())
+
+    def follow(outcome):
+        return [site.url(path) for path in outcome.value.text.split()] if outcome.ok else []
+
+    results = fetch([site.url("/")], then=follow)
+    assert {site.url(path) for path in [*links, "/gone"]} == set(results)
+    assert {"/gone"} == {url.removeprefix(site.url("")) for url in results.failures}
+    assert 1 == max(site.seen.values())
+    assert site.url("/a") == results.outcomes[site.url("/c")].parent
+
+
+def test_then_must_give_urls_and_not_one(site):
+    """A str would be taken for its letters."""
+    with pytest.raises(InputError) as caught:
+        fetch(urls_of(site, "a"), then=lambda outcome: "http://x")
+    assert "then must give an iterable of URLs, got 'http://x'" in str(caught.value.__cause__)
+
+
+def test_options_of_the_run_hold(site):
+    """Order, priority, progress, the stop rule."""
+    urls = urls_of(site, "abc")
+    with inline_runs():
+        assert sorted(urls, reverse=True) == list(
+            fetch(urls, priority=lambda url: ord(url[-1]), order="completion")
+        )
+        site.pages["/a"] = status(404)
+        results = fetch(urls, max_failures=1)
+    assert "max_failures of 1 reached" == results.stopped
+    with pytest.raises(TaskFailures):
+        results.values()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (
+            "http://x",
+            {},
+            TypeError,
+            "urls must be an iterable of URLs, got the one 'http://x'; pass it in a list",
+        ),
+        (5, {}, TypeError, "urls must be an iterable of URLs, got 5"),
+        (
+            [],
+            {"session": requests.Session()},
+            TypeError,
+            "session must be a function that makes a requests.Session, got <",
+        ),
+        ([], {"executor": "processes"}, TypeError, "executor is no option of fetch"),
+        ([], {"key": str}, TypeError, "key is no option of fetch"),
+        ([], {"max_worker": 3}, TypeError, "unknown option 'max_worker'; did you mean 'max_workers'?"),
+        (
+            [],
+            {"kwargs": {"timeout": 3}},
+            TypeError,
+            "kwargs must not have 'timeout', which fetch sets by itself",
+        ),
+        ([], {"method": 3}, TypeError, "method must be a str, got 3"),
+        ([], {"method": "GET /"}, ValueError, "method must be a word such as 'GET', got 'GET /'"),
+        ([], {"per_host": 0}, ValueError, "per_host must be greater than 0, got 0"),
+        ([], {"connect_timeout": 0}, ValueError, "connect_timeout must be greater than 0, got 0"),
+        ([], {"read_timeout": None}, TypeError, "read_timeout must be a number, got None"),
+        ([], {"max_bytes": "1M"}, TypeError, "max_bytes must be an int, got '1M'"),
+        ([], {"retries": "2"}, TypeError, "retries must be an int, a Retry or a tenacity.Retrying, got '2'"),
+        ([], {"limits": 3}, TypeError, "limits must be RateLimit or ConcurrencyLimit objects, got 3"),
+    ],
+)
+def test_bad_calls_are_refused_at_the_door(arguments, options, error, message):
+    """With the argument, the rule and the value."""
+    with pytest.raises(error) as caught:
+        fetch(arguments, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_without_requests_the_error_says_what_to_install(monkeypatch):
+    """It names the extra."""
+    monkeypatch.setitem(sys.modules, "requests", None)
+    with pytest.raises(
+        ImportError, match=r"parallelkit.http needs requests: pip install 'parallelkit\[http\]'"
+    ):
+        fetch([])
