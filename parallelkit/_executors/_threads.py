@@ -104,9 +104,10 @@ class ThreadEngine:
         self.workers.add(worker)
         try:
             worker.thread.start()
-        except RuntimeError:
-            self.workers.discard(worker)
-            if not self.workers:  # the limit of the system: fewer threads will do, none will not
+        except BaseException as error:
+            self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
+            # At the limit of the system fewer threads will do; none will not.
+            if not (isinstance(error, RuntimeError) and self.workers):
                 raise
 
     def wake_one(self) -> None:
@@ -165,7 +166,7 @@ class ThreadEngine:
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
             port.close()
-        for worker in workers:
+        for worker in {*workers, *tuple(self.idle)}:
             worker.gate.open()
         for worker in workers:
             if worker not in self.abandoned and worker.ident != threading.get_ident():

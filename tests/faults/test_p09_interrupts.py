@@ -1,0 +1,436 @@
+"""Promise 9: Ctrl-C once ends a run within a second, with what was done; any other exception cleans up the same way."""
+
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import contextmanager
+
+import acts
+import pytest
+from outside import program, soon, until
+
+from parallelkit import iter_parallel, run_parallel
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from functools import partial
+import acts
+from broken import Rebuilt, Reduces
+from parallelkit import *
+
+path, home = sys.argv[1], os.getpid()
+
+def here(*_, back=None):
+    acts.note(path + "here")
+    while True:
+        time.sleep(0.01)
+
+def in_parent():
+    if os.getpid() == home:
+        here()
+    return 1
+
+{setup}
+
+try:
+    found = {call}
+    acts.note(path + "told", f"returned {{found!r}}")
+except BaseException as error:
+    kind, results = type(error).__name__, getattr(error, "results", None)
+    kinds = [] if results is None else [
+        type(o.error).__name__ if not o.ok else o.value for o in results.outcomes.values()]
+    acts.note(path + "told", f"{{kind}} {{kinds}}")
+acts.wait_for_lines(path + "go", 1)
+"""
+
+
+@contextmanager
+def playing(tmp_path, call, setup="", here=1):
+    """A program that is where it told it would be; afterwards it is let go on, and must end well."""
+    path = str(tmp_path / "play-")
+    script = SCRIPT.format(call=call, setup=setup)
+    with program("-", path, script=script) as started:
+        try:
+            acts.wait_for_lines(path + "here", here)
+        except TimeoutError:
+            raise AssertionError(started.err) from None
+        yield started, path
+        acts.note(path + "go")
+        assert "" == started.wait(20).err
+        assert [] == soon(started.descendants, [])
+
+
+def interrupt(started, path, number=signal.SIGINT):
+    """Send the signal, and give back what the program told and how long that took."""
+    began = time.monotonic()
+    os.kill(started.pid, number)
+    ((_, told),) = acts.wait_for_lines(path + "told", 1, patience=5.0)
+    took = time.monotonic() - began
+    assert [] == soon(started.descendants, []), "workers outlive the run"
+    return told, took
+
+
+HANG_AT_4 = "partial(acts.hang_if, bad={4, 5}, path=path + 'here'), range(6), max_workers=2"
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_one_interrupt_ends_a_run_that_waits(executor, tmp_path):
+    """RunInterrupted, with what was done; what was running or queued is cancelled, and the workers are gone."""
+    call = f"run_parallel({HANG_AT_4}, executor={executor!r})"
+    with playing(tmp_path, call, here=6) as (started, path):
+        until(lambda: {"4", "5"} <= {text for _, text in acts.lines(path + "here")})
+        told, took = interrupt(started, path)
+
+    assert f"RunInterrupted {[0, 1, 2, 3, *['TaskCancelled'] * 2]}" == told
+    assert took < 1
+
+
+EVERYWHERE = {
+    "input": "run_parallel(abs, (here() if n else n for n in range(9)), executor={executor!r})",
+    "key": "run_parallel(abs, range(9), key=here, executor={executor!r})",
+    "key of a lazy input": "run_parallel(abs, iter(range(9)), key=here, executor={executor!r})",
+    "priority": "run_parallel(abs, range(9), priority=here, executor={executor!r})",
+    "group": "run_parallel(abs, range(9), limits=RateLimit(9, per=1, by=here), executor={executor!r})",
+    "then": "run_parallel(abs, range(9), then=here, executor={executor!r})",
+    "events": "run_parallel(abs, range(9), on_event=here, executor={executor!r})",
+    "a stream's input": "[*iter_parallel(abs, (here() if n else n for n in range(9)), executor={executor!r})]",
+    "a stream's wait": "[*iter_parallel(partial(acts.note_and_hang, path=path + 'here'), range(9), executor={executor!r})]",
+    "a stream's consumer": "[here() for _ in iter_parallel(abs, range(9), executor={executor!r})]",
+    "backoff": "run_parallel(lambda n: 1 // n, (here_once() or n for n in range(2)), executor={executor!r},"
+    " retries=Retry(9, delay=1000, max_delay=1000))",
+    "a rate": "run_parallel(abs, (here_once() or n for n in range(9)), limits=RateLimit(1, per=1000), executor={executor!r})",
+    "map_reduce": "map_reduce(abs, range(9), here, initial=0, executor={executor!r})",
+    "first_success": "first_success([partial(acts.note_and_hang, 0, path + 'here')] * 3, executor={executor!r})",
+}
+PROCESSES_ONLY = {
+    "pickling": "run_parallel(abs, [1, Reduces(here)], executor='processes')",
+    "unpickling": "run_parallel(lambda n: Rebuilt(in_parent), [1, 2], executor='processes')",
+    "the start of the workers": "run_parallel(abs, (here_once() or n for n in range(9)), executor='processes')",
+}
+STAGES = [
+    (where, call.format(executor=executor), executor)
+    for where, call in EVERYWHERE.items()
+    for executor in ("threads", "processes")
+]
+STAGES += [(where, call, "processes") for where, call in PROCESSES_ONLY.items()]
+CORE = ["input", "then", "unpickling", "pickling", "a stream's wait", "a stream's input", "backoff", "key"]
+KNOWN = {
+    "pickling": "the port does not take the pickling of an item for the caller's own code",
+    "unpickling": "nor the unpickling of a value",
+}
+
+ONCE = """
+def here_once(seen=[]):
+    seen or acts.note(path + "here")
+    seen.append(1)
+"""
+
+
+def stage_params():
+    for where, call, executor in STAGES:
+        core = where in CORE and (executor == "processes" or where == "a stream's wait")
+        fails = pytest.mark.xfail(strict=True, reason=KNOWN.get(where))
+        marks = [*([] if core else [pytest.mark.all]), *([fails] if where in KNOWN else [])]
+        yield pytest.param(call, id=f"{where}, {executor}", marks=marks)
+
+
+@pytest.mark.parametrize("call", [*stage_params()])
+def test_one_interrupt_ends_a_run_wherever_it_is(call, tmp_path):
+    """Also in the caller's own code: within a second a KeyboardInterrupt is raised, and no worker is left."""
+    with playing(tmp_path, call, ONCE) as (started, path):
+        told, took = interrupt(started, path)
+
+    assert told.startswith(("RunInterrupted", "KeyboardInterrupt"))
+    assert took < 1
+
+
+def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
+    """Everything that was read has its outcome, though the interrupt came in the middle of the input."""
+    call = "run_parallel(abs, (here() if n == 3 else time.sleep(0.05) or n for n in range(9)), executor='processes')"
+    with playing(tmp_path, call) as (started, path):
+        time.sleep(0.1)  # for the results, which nobody can look at meanwhile
+        told, took = interrupt(started, path)
+
+    assert "RunInterrupted [0, 1, 2]" == told
+    assert took < 1
+
+
+def test_second_interrupt_raises_at_once(tmp_path):
+    """While the first is being obeyed: a close that takes long is not waited for."""
+    setup = """
+import parallelkit._executors._processes as engine
+close = engine.ProcessPort.close
+def slow(port):
+    acts.note(path + "closing")
+    time.sleep(1000 if len(acts.lines(path + "closing")) == 1 else 0)
+    close(port)
+engine.ProcessPort.close = slow
+"""
+    call = "run_parallel(partial(acts.note_and_hang, path=path + 'here'), range(3), executor='processes')"
+    with playing(tmp_path, call, setup) as (started, path):
+        os.kill(started.pid, signal.SIGINT)
+        acts.wait_for_lines(path + "closing", 1)
+        told, took = interrupt(started, path)
+
+    assert told.startswith("KeyboardInterrupt")
+    assert took < 1
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_two_interrupts_in_a_row(executor, tmp_path):
+    """Both at once: a KeyboardInterrupt of one kind or the other, and nothing is left."""
+    call = f"run_parallel(partial(acts.note_and_hang, path=path + 'here'), range(3), executor={executor!r})"
+    with playing(tmp_path, call) as (started, path):
+        os.kill(started.pid, signal.SIGINT)
+        told, took = interrupt(started, path)
+    assert told.startswith(("RunInterrupted", "KeyboardInterrupt"))
+    assert took < 1
+
+
+def test_task_that_holds_the_lock_of_its_interpreter(tmp_path):
+    """A worker deep in C, deaf to signals, is gone as any other; so is its child."""
+    setup = """
+import deeds
+def deaf(item):
+    child = os.fork()
+    if child == 0:
+        time.sleep(1000)
+    acts.note(path + "here")
+    deeds.hang_in_c(None)
+"""
+    with playing(tmp_path, "run_parallel(deaf, range(2), executor='processes')", setup, here=2) as (
+        started,
+        path,
+    ):
+        told, took = interrupt(started, path)
+    assert told.startswith("RunInterrupted")
+    assert took < 1
+
+
+def test_nested_runs_end_together(tmp_path):
+    """The run inside a task of a run, in processes both."""
+    setup = """
+def inner(item):
+    run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes", max_workers=2)
+"""
+    with playing(tmp_path, "run_parallel(inner, [0], executor='processes')", setup, here=2) as (
+        started,
+        path,
+    ):
+        told, took = interrupt(started, path)
+    assert told.startswith("RunInterrupted")
+    assert took < 1
+
+
+def test_nested_run_in_the_main_thread(tmp_path):
+    """The inner run, in a callback of the outer, is interrupted, and then the outer is."""
+    setup = """
+def then(outcome):
+    run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes", max_workers=2)
+"""
+    call = "run_parallel(abs, range(2), executor='processes', then=then)"
+    with playing(tmp_path, call, setup, here=2) as (started, path):
+        told, took = interrupt(started, path)
+    assert told.startswith("RunInterrupted")
+    assert took < 1
+
+
+def test_run_in_another_thread_goes_on(tmp_path):
+    """Python interrupts the main thread; a run elsewhere is none of its business, and stays whole."""
+    setup = """
+found = []
+def run():
+    found.append(run_parallel(lambda n: time.sleep(0.3) or n, range(2), executor="processes").values())
+def call():
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        here()
+    except KeyboardInterrupt:
+        thread.join()
+    return found
+"""
+    path = str(tmp_path / "play-")
+    with program("-", path, script=SCRIPT.format(call="call()", setup=setup)) as started:
+        acts.wait_for_lines(path + "here", 1)
+        os.kill(started.pid, signal.SIGINT)
+        ((_, told),) = acts.wait_for_lines(path + "told", 1)
+        acts.note(path + "go")
+        assert "" == started.wait(20).err
+    assert "returned [[0, 1]]" == told
+
+
+def test_run_inside_an_event_loop_obeys_asyncio(tmp_path):
+    """There the first Ctrl-C is asyncio's, which asks its task to end; the second interrupts the run, and it cleans up."""
+    setup = """
+import asyncio
+async def main():
+    run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes")
+"""
+    with playing(tmp_path, "asyncio.run(main())", setup, here=2) as (started, path):
+        os.kill(started.pid, signal.SIGINT)
+        time.sleep(0.1)
+        told, took = interrupt(started, path)
+    assert told.startswith(("RunInterrupted", "KeyboardInterrupt"))
+    assert took < 1
+
+
+# Other signals, other exceptions
+
+RAISES = """
+class Stop(Exception): pass
+def handler(*_):
+    raise {error}
+signal.signal(signal.SIGTERM, handler)
+"""
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("error", "told_wanted"), [("SystemExit(3)", "SystemExit []"), ("Stop()", "Stop []")]
+)
+@pytest.mark.parametrize("form", ["run_parallel({})", "[*iter_parallel({})]"])
+def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, told_wanted, tmp_path):
+    """What a SIGTERM handler raises comes out of the wait as it is, and the workers are gone."""
+    call = form.format(f"partial(acts.note_and_hang, path=path + 'here'), range(3), executor={executor!r}")
+    with playing(tmp_path, call, RAISES.format(error=error)) as (started, path):
+        told, took = interrupt(started, path, signal.SIGTERM)
+    assert told_wanted == told
+    assert took < 1
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_handler_that_raises_as_a_thread_starts(started, monkeypatch):
+    """What it raises comes out as it is, whether or not that thread runs by then; nothing waits for it."""
+
+    class Stop(BaseException):
+        pass
+
+    start, starts = threading.Thread.start, []
+
+    def interrupted(thread):
+        starts.append(thread)
+        if len(starts) < 3 or started:
+            start(thread)
+        if len(starts) == 3:
+            raise Stop
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Stop):
+        run_parallel(abs, range(5), max_workers=5)
+
+
+def test_own_handler_of_sigint_is_left_alone(tmp_path):
+    """Who has taken the signal keeps it: what that handler raises ends the run."""
+    setup = RAISES.format(error="Stop()") + "signal.signal(signal.SIGINT, handler)\n"
+    call = "run_parallel(partial(acts.note_and_hang, path=path + 'here'), range(3), executor='processes')"
+    with playing(tmp_path, call, setup) as (started, path):
+        told, _ = interrupt(started, path)
+    assert "Stop []" == told
+
+
+def test_handler_is_put_back():
+    """After a run, Ctrl-C is what it was."""
+    before = signal.getsignal(signal.SIGINT)
+    run_parallel(abs, range(3))
+    list(iter_parallel(abs, range(3)))
+    assert before is signal.getsignal(signal.SIGINT)
+
+
+# The parent's own death
+
+FATAL = {
+    "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
+    "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)",
+    "os._exit": "os._exit(3)",
+    "a crash": "__import__('ctypes').string_at(0)",
+}
+TREE = """
+import deeds
+def deaf(item):
+    if os.fork() == 0:
+        time.sleep(1000)
+    acts.note(path + "here")
+    deeds.hang_in_c(None)
+def nested(item):
+    run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes", max_workers=2)
+"""
+WORKS = {
+    "hangs deaf in C with a child": ("deaf", 2),
+    "nested": ("nested", 2),
+    "hangs": ("partial(acts.note_and_hang, path=path + 'here')", 2),
+}
+
+
+@pytest.mark.parametrize("fatal", FATAL)
+@pytest.mark.parametrize("work", WORKS)
+def test_no_worker_outlives_its_parent(fatal, work, tmp_path):
+    """However the parent ends: within a second workers, their children and their nested workers are gone."""
+    function, count = WORKS[work]
+    setup = (
+        TREE
+        + f"""
+def end():
+    acts.wait_for_lines(path + "end", 1)
+    {FATAL[fatal]}
+threading.Thread(target=end, daemon=True).start()
+"""
+    )
+    path = str(tmp_path / "play-")
+    call = f"run_parallel({function}, range(2), executor='processes', max_workers=2)"
+    with program("-", path, script=SCRIPT.format(call=call, setup=setup)) as started:
+        acts.wait_for_lines(path + "here", count)
+        assert len(started.descendants()) >= count
+        acts.note(path + "end")
+        started.wait(20)
+        assert [] == soon(started.descendants, [])
+
+
+def test_parent_killed_while_its_workers_start(tmp_path):
+    """Those that are not ready yet end as well; killed at ten moments of the first 200 ms."""
+    call = "run_parallel(partial(acts.note_and_hang, path=path + 'working'), range(2), executor='processes')"
+    setup = "acts.note(path + 'here')"
+    for moment in range(10):
+        path = str(tmp_path / f"{moment}-")
+        with program("-", path, script=SCRIPT.format(call=call, setup=setup)) as started:
+            acts.wait_for_lines(path + "here", 1)
+            time.sleep(moment * 0.02)
+            started.process.kill()
+            started.wait(20)
+            assert [] == soon(started.descendants, [])
+
+
+# At any moment
+
+SHORT = "run_parallel(partial(acts.nap), [0.005] * 40, executor={executor!r}, max_workers=2{more})"
+
+
+@pytest.mark.parametrize("what", ["SIGINT", "a handler that raises"])
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.all)])
+def test_interrupt_at_any_moment(what, executor, rounds, tmp_path):
+    """Before, during and after a run: it ends in time, with an exception or its results, and leaves nothing."""
+    dice = random.Random(f"{what} {executor}")
+    setup = RAISES.format(error="Stop()") + "acts.note(path + 'here')"
+    number = signal.SIGINT if what == "SIGINT" else signal.SIGTERM
+    for turn in range(rounds):
+        moment = dice.uniform(0, 0.25)
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        path = str(folder / "play-")
+        script = SCRIPT.format(call=SHORT.format(executor=executor, more=""), setup=setup)
+        with program("-", path, script=script) as started:
+            acts.wait_for_lines(path + "here", 1)
+            time.sleep(moment)
+            os.kill(started.pid, number)
+            acts.note(path + "go")
+            finished = started.wait(5)
+            assert [] == soon(started.descendants, []), f"moment {moment}, seed {turn}"
+            told = [text for _, text in acts.lines(path + "told")]
+        # Where the signal came after the run, it ended the rest of the script.
+        wanted = ("RunInterrupted", "KeyboardInterrupt", "Stop", "returned")
+        assert not told or told[0].startswith(wanted), (told, finished.err, moment)
+        assert "Fatal" not in finished.err
+        assert "Exception ignored" not in finished.err, finished.err
