@@ -33,6 +33,9 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
     def __str__(self) -> str:
         return str(self.args[0])
 
+    def __repr__(self) -> str:
+        return f"WorkerDied({self.args[0]!r}, exitcode={self.exitcode}, signal={self.signal}, pid={self.pid})"
+
     @classmethod
     def from_status(cls, status: int, pid: int) -> WorkerDied:
         """From a return code as ``subprocess`` gives it: negative means a signal."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -96,6 +96,30 @@ def as_text(error: BaseException, frames: TracebackType | None) -> str:
 def describe(error: BaseException) -> str:
     """Type and text of an error, also of one whose own ``__str__`` fails."""
     try:
-        return f"{type(error).__name__}: {error}"
+        text = str(error)
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
     except Exception as broken:
         return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})"
+
+
+def tally(errors: Iterable[BaseException]) -> str:
+    """The kinds of many errors with their counts, the most frequent first.
+
+    >>> tally([KeyError("a"), OSError(), KeyError("b")])
+    '2 × KeyError, 1 × OSError'
+    """
+    counts: dict[str, int] = {}
+    for error in errors:
+        counts[type(error).__name__] = counts.get(type(error).__name__, 0) + 1
+    often = sorted(counts.items(), key=lambda kind: -kind[1])
+    shown = [f"{count} × {name}" for name, count in often[:4]]
+    return ", ".join(shown + ["…"] * (len(often) > 4))
+
+
+def counted(tasks: int) -> str:
+    """So many tasks.
+
+    >>> counted(1), counted(2)
+    ('1 task', '2 tasks')
+    """
+    return f"{tasks} task{'s' * (tasks != 1)}"

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any, Literal, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
@@ -16,6 +17,13 @@ from parallelkit._retry import RetryPolicy, as_policy
 from parallelkit._tasks import check_kwargs, check_timeout
 
 EXECUTORS = ("threads", "processes", "inline")
+ELSEWHERE = {
+    "n_jobs": "max_workers",
+    "processes": "max_workers",
+    "num_workers": "max_workers",
+    "backend": "executor",
+}
+"""What options are called in other libraries."""
 
 
 class RunOptions(TypedDict, total=False):
@@ -75,7 +83,8 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     _check_choice("order", given["order"], ("input", "key", "completion"))
     _check_executor(given.get("executor", "threads"))
     for name in ("max_workers", "buffersize"):
-        _check_count(name, given.get(name))
+        if given.get(name) is not None:
+            given[name] = _check_count(name, given[name])
     for name in ("timeout", "run_timeout"):
         check_timeout(name, given.get(name))
     _check_max_failures(given.get("max_failures"))
@@ -97,8 +106,8 @@ def _check_names(given: Mapping[str, Any]) -> None:
     known = sorted({*Checked.__dataclass_fields__, "retries"} - {"policy"})
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}"
+            near = ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
+            hint = f"did you mean {near!r}?" if near else f"the options are {', '.join(known)}"
             raise TypeError(f"unknown option {name!r}; {hint}")
 
 
@@ -112,17 +121,19 @@ def _check_executor(executor: Any) -> None:
         return
     if not isinstance(executor, (str, type)) and callable(getattr(executor, "submit", None)):
         return  # stands where an Executor stands without being one by name
+    near = difflib.get_close_matches(str(executor), EXECUTORS, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = "; pass an object of it, not the class" if isinstance(executor, type) else hint
     choices = ", ".join(map(repr, EXECUTORS))
-    raise ValueError(f"executor must be {choices} or a concurrent.futures.Executor, got {executor!r}")
+    raise ValueError(f"executor must be {choices} or a concurrent.futures.Executor, got {executor!r}{hint}")
 
 
-def _check_count(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
+def _check_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int, got {value!r}")
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, got {value}")
+    return index(value)
 
 
 def _check_max_failures(value: Any) -> None:

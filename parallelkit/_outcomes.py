@@ -5,7 +5,7 @@ All instants are seconds since the run began.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 K = TypeVar("K")
@@ -42,7 +42,8 @@ class Failure(Generic[K]):
     """A task that gave no value, and why.
 
     ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
-    ``traceback`` is text, the remote part included; ``stack`` is where an abandoned thread stood.
+    ``traceback`` is text, the remote part included; ``stack`` is where an abandoned thread, or a
+    process that was killed or crashed, stood at that moment. Neither is in the ``repr``.
     A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0.
     """
 
@@ -57,8 +58,8 @@ class Failure(Generic[K]):
     duration: float
     worker: str | None
     parent: Any = None
-    traceback: str = ""
-    stack: str | None = None
+    traceback: str = field(default="", repr=False)
+    stack: str | None = field(default=None, repr=False)
 
     def unwrap(self) -> NoReturn:
         """Raise the error.

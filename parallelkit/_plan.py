@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from parallelkit._checkpoint import Unrecorded
-from parallelkit._errors import RunInterrupted
+from parallelkit._endings import interruption, noted
 from parallelkit._events import Observer
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
@@ -138,7 +138,7 @@ class Plan:
             loop.port.measure(facts)
         results = self._in_order()
         if interrupted:
-            raise RunInterrupted(f"interrupted: {results!r}", results)
+            raise interruption("interrupted", results)
         if self.intake.error is not None:
             self.intake.error.results = results
             raise self.intake.error
@@ -162,7 +162,10 @@ class Plan:
             keys = None if self.intake.keys is None else self._unread_keys()
             self.ledger.admit(keys, len(unread), self.world.now())
             self.ledger.cancel(range(first, first + len(unread)), {})
-        self.intake.close()
+        try:
+            self.intake.close()
+        except Exception as error:  # of a generator's ``finally``: what is done is not lost by it
+            self.intake.fail(f"closing the input raised {type(error).__name__}", error)
 
     def _in_order(self) -> Results[Any, Any]:
         if self.options.order == "completion":
@@ -206,9 +209,10 @@ class Plan:
                 yield from stream.outcomes()
             yield from self._last_of(loop)
         except KeyboardInterrupt:
-            stream.close("interrupted (Ctrl-C)")
-            results = Results[Any, Any](ledger_of(stream.rest(), self.world.now()))
-            raise RunInterrupted(f"interrupted; not yet yielded: {results!r}", results) from None
+            reason = "interrupted (Ctrl-C)"
+            stream.close(reason)
+            rest = ledger_of(stream.rest(), self.world.now() - outbox.began, reason)
+            raise interruption("interrupted; not yet yielded", Results(rest)) from None
         finally:
             if not stream.is_fork:
                 stream.close("the stream was closed")
@@ -281,13 +285,6 @@ def ask_to_stop(loop: Loop, reason: str) -> None:
     """From any thread: stop at the next safe point."""
     loop.asked = reason
     loop.port.wake()
-
-
-def noted(error: BaseException, done: object) -> BaseException:
-    """The error that ends a run, with a note on what was done by then."""
-    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
-        error.add_note(f"the run was stopped at this failure: {done}")
-    return error
 
 
 def label(key: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 logger = logging.getLogger("parallelkit")
@@ -52,10 +53,15 @@ class Bar(Silent):
 
     def _make(self, total: int | None) -> Any:
         import tqdm
-        from tqdm.auto import tqdm as make
 
         tqdm.tqdm.monitor_interval = 0  # tqdm's watching thread would outlive the run
-        return careful(make)(**{"total": total, "disable": None, "unit": "task", **self._options})
+        make: Any = tqdm.tqdm
+        disable: bool | None = False
+        if not notebook_without_widgets():  # there tqdm.auto would warn, and the text bar see no terminal
+            import tqdm.auto
+
+            make, disable = tqdm.auto.tqdm, None
+        return careful(make)(**{"total": total, "disable": disable, "unit": "task", **self._options})
 
     def close(self) -> None:
         if self._bar is not None and not self._broken:
@@ -76,6 +82,15 @@ class Bar(Silent):
         except Exception:
             self._broken = True
             logger.warning("the progress bar failed and is switched off; the run goes on", exc_info=True)
+
+
+def notebook_without_widgets() -> bool:
+    """Whether this is a notebook's kernel in which the widget bar cannot be shown."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from importlib.util import find_spec
+
+    return find_spec("ipywidgets") is None
 
 
 def careful(base: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
 from parallelkit._errors import InputError, TaskFailures
+from parallelkit._lost import counted, tally
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success
 from parallelkit._results import Results
@@ -57,7 +58,7 @@ def map_reduce(
     finally:
         stream.close()
     if failures:
-        raise failed(f"{len(failures)} of {count} tasks failed: the fold would miss their parts", failures)
+        raise failed(f"{len(failures)} of {counted(count)} failed: the fold would miss their parts", failures)
     return so_far
 
 
@@ -68,7 +69,7 @@ def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> 
     except Exception as error:
         message = f"reduce raised {type(error).__name__} for the value of {outcome.key!r}: {error}"
         wrong = InputError(message)
-        wrong.results = Results(ledger_of([outcome], 0.0))
+        wrong.results = Results(ledger_of([outcome]))
         raise wrong from error
 
 
@@ -100,13 +101,14 @@ def first_success(
         stream.close()
     if not failures:
         raise ValueError("first_success needs at least one task, got none")
-    raise failed(f"none of {len(failures)} tasks succeeded", failures)
+    kinds = tally(failure.error for failure in failures)
+    raise failed(f"none of {counted(len(failures))} succeeded: {kinds}", failures)
 
 
 def failed(message: str, failures: list[Failure[Any]]) -> TaskFailures:
     """The failures of a stream as one group that carries them as results."""
     group = TaskFailures(message, [as_raised(failure) for failure in failures])
-    group.results = Results(ledger_of(failures, 0.0))
+    group.results = Results(ledger_of(failures))
     return group
 
 

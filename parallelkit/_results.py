@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
 from parallelkit._ledger import Ledger
+from parallelkit._lost import counted, tally
 from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._report._rows import as_row
 from parallelkit._report._summary import Summary, summarize
@@ -129,7 +130,7 @@ class Results(Mapping[K, V], Generic[K, V]):
         failures = self.failures
         if failures:
             errors = [as_error(failure.error) for failure in failures.values()]
-            group = TaskFailures(f"{len(failures)} of {len(self)} tasks failed", errors)
+            group = TaskFailures(f"{len(failures)} of {counted(len(self))} failed: {tally(errors)}", errors)
             group.results = self
             raise group
 
@@ -213,12 +214,22 @@ class Results(Mapping[K, V], Generic[K, V]):
 
     def __repr__(self) -> str:
         failed, cancelled = len(self._ledger.failed), len(self._ledger.cancelled)
-        shown = f"{len(self)} tasks: {len(self) - failed - cancelled} succeeded, {failed} failed"
+        shown = f"{counted(len(self))}: {len(self) - failed - cancelled} succeeded, {failed} failed"
         shown += f", {cancelled} cancelled" if cancelled else ""
         return f"<Results of {shown}>"
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        """As mappings compare: equal keys and values. Results with a failure equal nothing but themselves."""
+        if self is other:
+            return True
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if self._has_failures() or (isinstance(other, Results) and other._has_failures()):
+            return False
+        return self.to_dict() == dict(other.items())
+
+    def _has_failures(self) -> bool:
+        return bool(self._ledger.failed or self._ledger.cancelled)
 
     __hash__ = None  # type: ignore[assignment]  # as for every mapping
 
@@ -247,7 +258,7 @@ class Results(Mapping[K, V], Generic[K, V]):
                 raise KeyError(key) from None
             if 0 <= index < len(self._ledger):
                 return index
-            raise KeyError(key)
+            raise KeyError(f"{key!r} (the keys here are the positions of the items; pass key= for others)")
         if self._index_of is None:
             self._index_of = {key: index for index, key in enumerate(keys)}
         return self._index_of[key]

@@ -6,6 +6,8 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from numbers import Real
+from operator import index
 from typing import Any, Protocol, TypeAlias
 
 from parallelkit._world import the_world
@@ -129,9 +131,9 @@ def as_policy(retries: Any) -> RetryPolicy | None:
     """The policy that the option ``retries`` stands for; None for no retries at all."""
     if isinstance(retries, Retry):
         return retries if retries.retries else None
-    if isinstance(retries, int) and not isinstance(retries, bool):
-        policy = Retry(retries)  # checks the value
-        return policy if retries else None
+    if hasattr(retries, "__index__") and not isinstance(retries, bool):
+        policy = Retry(index(retries))  # checks the value
+        return policy if policy.retries else None
     if all(callable(getattr(retries, name, None)) for name in ("retry", "wait", "stop", "iter")):
         return TenacityPolicy(retries)
     raise TypeError(f"retries must be an int, a Retry or a tenacity.Retrying, got {retries!r}")
@@ -139,9 +141,9 @@ def as_policy(retries: Any) -> RetryPolicy | None:
 
 def check_number(name: str, value: Any, least: float) -> None:
     """Raise unless ``value`` is a number not below ``least``, and not NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not value >= least:
+    if not value >= least:  # type: ignore[operator]  # every Real compares with a float
         raise ValueError(f"{name} must be at least {least:g}, got {value!r}")
 
 
@@ -151,4 +153,4 @@ def _check_on(on: Any) -> None:
         return
     if not isinstance(on, type) and callable(on):
         return
-    raise TypeError(f"on must be exception types or a function of the error, got {on!r}")
+    raise TypeError(f"on must be exception types (one, or a tuple) or a function of the error, got {on!r}")

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from parallelkit._errors import TaskCancelled
 from parallelkit._executors._gate import Gate
 from parallelkit._intake import Intake, Portion
 from parallelkit._ledger import Ledger, numbered
@@ -38,7 +39,7 @@ class Outbox:
         self.gate = Gate()
         self.stopped: str | None = None
         self._clock = clock
-        self._began = clock()
+        self.began = clock()
         self._in_order = in_order
         self._next = 0
         self._early: dict[int, Outcome[Any, Any]] = {}
@@ -84,7 +85,7 @@ class Outbox:
         ended: Sequence[float],
         workers: Sequence[str],
     ) -> None:
-        began, numbers = self._began, self._numbers
+        began, numbers = self.began, self._numbers
         for index, value, start, end, worker in zip(indices, values, started, ended, workers, strict=True):
             key, queued = self._keys.pop(index)
             number = numbers.pop(index, 1) if numbers else 1
@@ -99,7 +100,7 @@ class Outbox:
 
     def fail(self, index: int, lost: Lost) -> None:
         key, queued = self._keys.pop(index)
-        self._put(failure(key, index, lost, queued, self._began, self._parents.pop(index, None)))
+        self._put(failure(key, index, lost, queued, self.began, self._parents.pop(index, None)))
         self.gate.open()
 
     def try_again(self, index: int, lost: Lost) -> None:
@@ -263,19 +264,25 @@ def stepwise(loop: Loop, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
         going = going and loop.step()
 
 
-def ledger_of(outcomes: Sequence[Outcome[Any, Any]], began_at: float) -> Ledger:
-    """A ledger of outcomes that were never yielded, for the error that ends a stream."""
-    ledger = Ledger()
-    ledger.facts.began_at = began_at
-    ledger.admit([outcome.key for outcome in outcomes], len(outcomes), began_at)
+def ledger_of(
+    outcomes: Sequence[Outcome[Any, Any]], ended_at: float = 0.0, stopped: str | None = None
+) -> Ledger:
+    """A ledger of outcomes that were never yielded, for the error that ends a stream; it begins at instant 0."""
+    ledger = Ledger(stopped=stopped)
+    ledger.facts.ended_at = ended_at
+    ledger.admit([outcome.key for outcome in outcomes], len(outcomes), 0.0)
     for index, one in enumerate(outcomes):
-        start = began_at + (one.started_at or 0.0)
+        ledger.queued[index] = one.queued_at
         if isinstance(one, Success):
-            ledger.succeed((index,), (one.value,), (start,), (start + one.duration,), (one.worker,))
+            span = (one.started_at,), (one.started_at + one.duration,)
+            ledger.succeed((index,), (one.value,), *span, (one.worker,))
+            continue
+        start = one.started_at
+        end = (start or 0.0) + one.duration
+        lost = Lost(one.error, one.attempts, start, end, one.worker, one.traceback, one.stack)
+        if isinstance(one.error, TaskCancelled):
+            lost.error = one.error.__cause__
+            ledger.cancel((index,), {index: lost} if one.attempts else {})
         else:
-            started = None if one.started_at is None else start
-            lost = Lost(
-                one.error, one.attempts, started, start + one.duration, one.worker, one.traceback, one.stack
-            )
             ledger.fail(index, lost)
     return ledger

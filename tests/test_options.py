@@ -322,3 +322,24 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
     with pytest.raises(ValueError, match="max_workers must be given for Pool"):
         call(trace.fn, trace.items(), executor=Pool())
     assert [1, 4] == run_parallel(square, [1, 2], executor=Pool(), max_workers=2).values()
+
+
+def test_numbers_of_numpy_are_numbers():
+    """What counts and measures need not be Python's own int and float."""
+    numpy = pytest.importorskip("numpy", reason="installed with the test extra")
+    options = {"max_workers": numpy.int64(2), "retries": numpy.int32(1), "timeout": numpy.int64(5)}
+    assert [1, 2] == run_parallel(abs, [-1, -2], **options).values()
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"n_jobs": 2}, "did you mean 'max_workers'"),
+        ({"backend": "threads"}, "did you mean 'executor'"),
+        ({"executor": "process"}, "did you mean 'processes'"),
+    ],
+)
+def test_names_of_other_libraries_are_understood(options, hint):
+    """Whoever comes from elsewhere is told what it is called here."""
+    with pytest.raises((TypeError, ValueError), match=hint):
+        run_parallel(abs, [1], **options)

@@ -524,3 +524,29 @@ def test_results_by_hand():
     ledger.admit(["x", "y"], 2, 0.0)
     ledger.succeed((0, 1), (1, 2), (0.0, 0.0), (1.0, 1.0), ("w", "w"))
     assert [("y", 2), ("x", 1)] == Results(ledger, array("q", [1, 0])).items()
+
+
+def test_results_compare_as_mappings_do():
+    """Equal keys and values are equal, also to a dict; a run with a failure equals only itself."""
+    doubled = run_parallel(lambda n: 2 * n, {"a": 1, "b": 2}, executor="inline")
+    assert {"a": 2, "b": 4} == doubled
+    assert doubled == run_parallel(lambda n: 2 * n, {"a": 1, "b": 2}, executor="inline")
+    assert {"a": 2} != doubled
+
+    failed = run_parallel(lambda n: 1 / n, [0], executor="inline")
+    assert failed == failed
+    assert {} != failed
+
+
+def test_a_group_of_failures_counts_their_kinds():
+    """The message says what failed without a look into the group."""
+    failed = run_parallel(lambda n: 1 / n, [0, 0, "x"], executor="inline")
+    with pytest.raises(TaskFailures, match="3 of 3 tasks failed: 2 × ZeroDivisionError, 1 × TypeError"):
+        failed.values()
+
+
+def test_the_repr_of_a_failure_is_short():
+    """Neither traceback nor stack is in it."""
+    (failure,) = run_parallel(lambda n: 1 / n, [0], executor="inline").failures.values()
+    assert "Traceback" in failure.traceback
+    assert "Traceback" not in repr(failure)

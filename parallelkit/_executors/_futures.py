@@ -41,6 +41,9 @@ class _Pool(Executor):
         self._desk = _Desk(engine, timeout)
         weakref.finalize(self, self._desk.shut, False).atexit = False
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} max_workers={self._max_workers}>"
+
     def _engine(self) -> Engine:
         """The engine, for a run that was given this executor."""
         self._desk.check_open()

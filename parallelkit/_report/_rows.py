@@ -15,6 +15,7 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
         "index": outcome.index,
         "ok": outcome.ok,
         "value": outcome.value if outcome.ok else None,
+        "error_type": None if outcome.ok else type(outcome.error).__name__,
         "error": None if outcome.ok else describe(outcome.error),
         "attempts": outcome.attempts,
         "queued_at": outcome.queued_at,

@@ -1,0 +1,22 @@
+"""The errors that end a run, and what they say of the results."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from parallelkit._errors import RunInterrupted
+from parallelkit._results import Results
+
+
+def interruption(what: str, results: Results[Any, Any]) -> RunInterrupted:
+    """The error of an interrupted run, which says where to find what was done."""
+    hint = "what was done is in .results of this exception (afterwards: sys.last_value.results)"
+    return RunInterrupted(f"{what}: {results!r}; {hint}", results)
+
+
+def noted(error: BaseException, done: object) -> BaseException:
+    """The error that ends a run, with a note on what was done by then."""
+    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
+        error.add_note(f"the run was stopped at this failure: {done}")
+    return error
