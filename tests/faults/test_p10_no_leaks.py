@@ -1,0 +1,231 @@
+"""Promise 10: no leaks. After any run no thread, process, descriptor, semaphore or shared memory is left."""
+
+import os
+import threading
+from functools import partial
+
+import acts
+import leaks
+import pytest
+import remote_tasks as far
+from outside import MARK, Program, look_at, run_script
+
+from parallelkit import (
+    ProcessExecutor,
+    RateLimit,
+    Retry,
+    TaskFailures,
+    ThreadExecutor,
+    first_success,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
+
+# Every test is followed by a look at what it left (leaks.py). Here the look is taken right after the call, without
+# the second of grace: when a run returns, nothing is on its way out.
+
+
+def nothing_left(run):
+    before = leaks.look()
+    run()
+    return leaks.leaks(before, leaks.look(), 0)
+
+
+RUNS = {
+    "a run": lambda **options: run_parallel(far.give_back, range(50), **options),
+    "a run with errors": lambda **options: run_parallel(far.fail, [ValueError(1)] * 20, **options),
+    "a run stopped by failures": lambda **options: run_parallel(
+        far.fail, [KeyError(1)] * 50, max_failures=1, **options
+    ),
+    "a run stopped by its timeout": lambda **options: run_parallel(
+        acts.nap, [0.2] * 9, run_timeout=0.05, **options
+    ),
+    "retries": lambda **options: run_parallel(
+        far.fail, [ValueError(1)] * 5, retries=Retry(2, delay=0), **options
+    ),
+    "a limited run": lambda **options: run_parallel(abs, range(9), limits=RateLimit(5, per=0.01), **options),
+    "a stream": lambda **options: list(iter_parallel(far.give_back, range(50), **options)),
+    "a stream half read": lambda **options: next(iter_parallel(far.give_back, range(50), **options)),
+    "a stream never begun": lambda **options: iter_parallel(far.give_back, range(50), **options),
+    "a stream closed": lambda **options: close_after_one(iter_parallel(far.give_back, range(50), **options)),
+    "an empty run": lambda **options: run_parallel(abs, [], **options),
+    "an error raised": lambda **options: raising(
+        ValueError, far.fail, [ValueError(1)], on_error="raise", **options
+    ),
+    "a bad option": lambda **options: raising(ValueError, abs, [1], order="none", **options),
+    "map_reduce": lambda **options: map_reduce(abs, range(9), max, initial=0, **options),
+    "first_success": lambda **options: first_success(
+        [partial(far.give_back, n) for n in range(9)], **options
+    ),
+    "large values": lambda **options: run_parallel(far.long_bytes, [3_000_000] * 4, **options),
+    "no failures": lambda **options: raise_failures(run_parallel(far.fail, [ValueError(1)], **options)),
+}
+
+
+def close_after_one(stream):
+    next(stream)
+    stream.close()
+
+
+def raising(kind, *args, **options):
+    with pytest.raises(kind):
+        run_parallel(*args, **options)
+
+
+def raise_failures(results):
+    with pytest.raises(TaskFailures):
+        results.raise_failures()
+
+
+ABANDONS = {("a run stopped by its timeout", "threads")}
+
+
+@pytest.mark.parametrize(
+    ("what", "executor"),
+    [(what, how) for how in ("processes", "threads") for what in RUNS if (what, how) not in ABANDONS],
+)
+def test_nothing_is_left_when_the_run_returns(what, executor):
+    """Neither a thread nor a process, descriptor or shared memory, at that very moment."""
+    run = partial(RUNS[what], executor=executor, max_workers=2)
+    run()  # what is imported or opened once in a program's life is no leak
+    assert [] == nothing_left(run)
+
+
+def test_deaths_and_kills_leave_nothing():
+    """Nor what was begun by those that died."""
+
+    def run():
+        run_parallel(acts.all_kinds, range(20), executor="processes", max_workers=2, timeout=0.2)
+
+    run()
+    assert [] == nothing_left(run)
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_executor_leaves_nothing(make):
+    """However it was used."""
+
+    def use():
+        with make(2) as executor:
+            run_parallel(far.give_back, range(20), executor=executor)
+            list(executor.map(far.give_back, range(20)))
+            executor.submit(far.fail, ValueError(1)).exception()
+
+    use()
+    assert [] == nothing_left(use)
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_forgotten_executor_leaves_nothing(make):
+    """One that nobody shut down, and nobody holds any more."""
+    before = leaks.look()
+    run_parallel(far.give_back, range(20), executor=make(2))
+    assert [] == leaks.wait_until_gone(before, 0)
+
+
+def test_there_is_no_hidden_pool():
+    """Processes are opened for a run and closed with it: the next run has others."""
+    seen = [set(run_parallel(far.pid_of, range(20), executor="processes").values()) for _ in range(2)]
+    assert not seen[0] & seen[1]
+    assert os.getpid() not in seen[0] | seen[1]
+
+
+def test_executor_keeps_its_workers_warm():
+    """Who wants them for the next run passes a ProcessExecutor of his own."""
+    with ProcessExecutor(1) as executor:
+        seen = [set(run_parallel(far.pid_of, range(20), executor=executor).values()) for _ in range(3)]
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_abandoned_thread_ends_with_its_task():
+    """It is the one thing that may be left, and it goes as soon as its task returns."""
+    gate, before = threading.Event(), leaks.look()
+    run_parallel(lambda item: gate.wait(), [0], timeout=0.05)
+    assert 1 == len(leaks.leaks(before, leaks.look(), 0))
+    gate.set()
+    assert [] == leaks.wait_until_gone(before, 0)
+
+
+# Many runs in one program, looked at from outside
+
+MANY = """
+import sys
+import acts, remote_tasks as far
+from parallelkit import run_parallel, iter_parallel
+path, count = sys.argv[1], int(sys.argv[2])
+
+def runs(count):
+    for number in range(count):
+        results = run_parallel(far.give_back, range(20), max_workers=4)
+        assert len(results.successes) == 20
+        assert len(list(iter_parallel(far.give_back, range(20), max_workers=4))) == 20
+        if number % 20 == 0:
+            results = run_parallel(far.give_back, range(20), executor="processes", max_workers=2)
+            assert len(results.successes) == 20
+            run_parallel(far.leave, [3], executor="processes", max_workers=2)
+
+runs(40)
+acts.note(path + "warm")
+acts.wait_for_lines(path + "go", 1)
+runs(count)
+acts.note(path + "done")
+acts.wait_for_lines(path + "go", 2)
+"""
+
+
+def resident(program):
+    with open(f"/proc/{program.pid}/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.all)])
+def test_many_runs_leave_nothing(count, tmp_path):
+    """After a hundred runs, and after a thousand, the program has what it had; and no more than 5 MB more memory."""
+    path = str(tmp_path / "many-")
+    program = Program(["-", path, str(count)], script=MANY)
+    try:
+        acts.wait_for_lines(path + "warm", 1)
+        before, memory = look_at(program), resident(program)
+        acts.note(path + "go")
+        acts.wait_for_lines(path + "done", 1, patience=600)
+        after = look_at(program)
+        assert before == after._replace(shared_memory=before.shared_memory)
+        assert resident(program) < memory + 5
+        acts.note(path + "go")
+        assert 0 == program.wait(20).code, program.err
+    finally:
+        program.end()
+
+
+def test_nothing_listens():
+    """Neither the program nor its workers has a socket that another process could connect to."""
+    script = """
+import os
+from parallelkit import run_parallel
+def sockets(item):
+    inodes = {os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")
+              if os.path.islink(f"/proc/self/fd/{name}")}
+    found = []
+    for kind in ("tcp", "tcp6", "udp", "udp6", "unix"):
+        for line in open(f"/proc/self/net/{kind}").read().splitlines()[1:]:
+            fields = line.split()
+            inode = fields[6] if kind == "unix" else fields[9]
+            listens = fields[3] == "00010000" if kind == "unix" else True
+            if listens and f"socket:[{inode}]" in inodes:
+                found.append((kind, line))
+    return found
+here = run_parallel(lambda outcome: None, [1], executor="processes", then=lambda outcome: print(sockets(0)))
+print(run_parallel(sockets, [1, 2], executor="processes").values())
+"""
+    finished = run_script(script)
+    assert ("[]\n[[], []]\n", "") == (finished.out, finished.err)
+
+
+def test_environment_of_a_worker_is_the_callers():
+    """Nothing is added to it but the caps on threads of numerical libraries."""
+    (environ,) = run_parallel(lambda item: dict(os.environ), [0], executor="processes").values()
+    more = {name for name in environ if name not in os.environ}
+    assert all(name.endswith("_NUM_THREADS") for name in more)
+    assert {name: environ.get(name) for name in os.environ} == dict(os.environ)
+    assert MARK not in environ
