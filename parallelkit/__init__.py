@@ -82,4 +82,10 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return list(__all__)
+
+
+# Tracebacks, reprs and pickles name the public place of a class, which stays when a module moves.
+for _value in list(globals().values()):
+    if isinstance(_value, type) and _value.__module__.startswith("parallelkit."):
+        _value.__module__ = __name__

@@ -16,6 +16,8 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
     known whether the attempt had begun (pools that are not parallelkit's own).
     """
 
+    __module__ = "parallelkit"  # its public place, as for the other errors
+
     def __init__(
         self,
         message: str,
