@@ -14,7 +14,7 @@ from port_driver import drive, drive_port, fifo, opened, wait
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
-from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._processes import ProcessEngine, ProcessPort
 
 
 @pytest.fixture
@@ -390,6 +390,25 @@ def test_handler_that_raises_leaves_the_port_usable(engine):
             assert {0: 0.05} == drive_rest(port, 1).values
     finally:
         signal.signal(signal.SIGALRM, old)
+
+
+def test_handler_that_raises_has_nothing_dealt_with_twice(engine, monkeypatch):
+    """Also where it strikes when results have been unpickled and are not yet taken off the queue."""
+    blows = iter([KeyboardInterrupt])
+    unpickle = ProcessPort._open
+
+    def interrupted(port, event):
+        outcomes = unpickle(port, event)
+        for blow in blows:
+            raise blow
+        return outcomes
+
+    monkeypatch.setattr(ProcessPort, "_open", interrupted)
+    with opened(engine, abs) as port:
+        port.start([(0, 1, -7, None)])
+        with pytest.raises(KeyboardInterrupt):
+            port.wait(None)
+        assert [(0,)] == [tuple(block.indices) for block in port.wait(time.monotonic())]
 
 
 def test_runs_in_several_threads(engine):

@@ -175,9 +175,12 @@ class ProcessPort:
             self._lane.gate.wait(self._has_news, timeout)
         self._woken = False
         events = self._lane.events
-        # An event is removed when it is dealt with: an exception out of a signal handler loses nothing.
         while events:
-            self._deal_with(events[0])
+            ended, size = self._open(events[0])
+            # Signal handlers run between calls, and there is none up to the removal: an exception out of
+            # one neither loses what the event holds nor has it dealt with twice.
+            self._ended += ended
+            self._bytes -= size
             events.popleft()
         if self._lane.broken is not None and self.failure is None:
             self.failure = self._explain(self._lane.broken)
@@ -188,17 +191,17 @@ class ProcessPort:
     def _has_news(self) -> bool:
         return bool(self._lane.events) or self._woken or self._lane.broken is not None
 
-    def _deal_with(self, event: Span | Lost | Record) -> None:
+    def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
+        """The outcomes that an event holds, and how many bytes of packed items they took."""
         if isinstance(event, Record):
             self._log(event)
-            return
-        if isinstance(event, Span):
-            began = monotonic()
-            self._ended += decode(event, self._job.label)
-            self._packing += monotonic() - began
-        else:
-            self._ended.append(decode_lost(event, self._job.label))
-        self._bytes -= event.batch.size()
+            return [], 0
+        if isinstance(event, Lost):
+            return [decode_lost(event, self._job.label)], event.batch.size()
+        began = monotonic()
+        ended = decode(event, self._job.label)
+        self._packing += monotonic() - began
+        return ended, event.batch.size()
 
     def _log(self, record: Record) -> None:
         """Handle a task's log record as if it had been logged here."""
