@@ -30,8 +30,12 @@ class ParallelKitError(Exception):
 class TaskTimeout(ParallelKitError, TimeoutError):
     """An attempt ran longer than its ``timeout``, counted from the moment its worker began with it.
 
-    A process was killed; a thread was abandoned, and its stack at that moment is ``Failure.stack``.
+    A process was ``killed``. A thread cannot be, nor can a coroutine that swallows its cancellation: it
+    was ``abandoned`` and may still run. Where it stood at that moment is ``Failure.stack``.
     """
+
+    killed = False
+    abandoned = False
 
 
 class TaskCancelled(ParallelKitError, CancelledError):

@@ -124,9 +124,9 @@ class Observer:
         worker, error = lost.worker, lost.error
         if worker is None:
             return
-        if lost.stack is not None:
+        if isinstance(error, TaskTimeout) and error.abandoned:
             self._say("abandoned", lost.ended, worker=worker, error=error)
-        elif isinstance(error, TaskTimeout) or type(error).__name__ == "WorkerDied":
+        elif (isinstance(error, TaskTimeout) and error.killed) or type(error).__name__ == "WorkerDied":
             self._say("worker_died", lost.ended, worker=worker, error=error)
         else:
             return

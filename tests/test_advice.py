@@ -10,6 +10,7 @@ from planted import BEGAN, cut_off, fail, plant, retry
 
 from parallelkit import RateLimit, Results, Retry, TaskTimeout, run_parallel
 from parallelkit._died import WorkerDied
+from parallelkit._executors._contract import timed_out
 from parallelkit._report import _slow, _wasted
 from parallelkit._report._advice import LOOKS, advise
 from parallelkit._report._summary import survey
@@ -222,10 +223,17 @@ def test_abandoned_threads():
     """How many, the work that is lost, and where most of them stood."""
     ledger = plant([2.0] * 3 + [0.5] * 100)
     for index in range(3):
-        fail(ledger, index, TaskTimeout("too long"), stack=STACK)
+        fail(ledger, index, timed_out("task", 1, abandoned=True), stack=STACK)
     advice = only(ledger, _wasted.abandoned_threads)
     assert "3 threads overran the timeout and had to be abandoned after 6.00 s of work" in advice.cause
     assert "Most stood in fetch (client.py, line 40)." in advice.cause
+
+
+def test_processes_that_were_killed_are_not_abandoned():
+    """They say where they stood, but hold nothing any more."""
+    ledger = plant([2.0] * 3 + [0.5] * 100, executor="processes")
+    fail(ledger, 0, timed_out("task", 1, killed=True), stack=STACK)
+    assert [] == advice_on(ledger)
 
 
 def test_a_thread_that_stood_in_no_python_code_of_the_task_is_not_placed():

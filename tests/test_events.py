@@ -1,14 +1,17 @@
 """``on_event``: every event once, in order, with what a monitor wants to know; and three monitors."""
 
+import asyncio
 import json
 import logging
 import threading
+import time
 
 import pytest
 
 from parallelkit import Event, Retry, iter_parallel, run_parallel
 
 AT_ONCE = Retry(1, delay=0)
+LONG = 3600  # seconds, which nobody waits
 
 
 def run_and_hear(fn, items, **options):
@@ -59,6 +62,22 @@ def test_an_abandoned_thread_is_told():
     heard = run_and_hear(lambda n: n or release.wait(), [0, 1], timeout=0.1, max_workers=1)
     release.set()
     assert ["worker_started", "abandoned", "worker_started"] == [e.kind for e in heard if e.key is None]
+
+
+def test_a_killed_process_is_told():
+    """A timeout in a process ends it: it "died", and nothing was abandoned."""
+    heard = run_and_hear(time.sleep, [LONG], executor="processes", timeout=0.1)
+    assert ["worker_started", "worker_died"] == [event.kind for event in heard if event.key is None]
+
+
+def test_a_cancelled_coroutine_costs_no_worker():
+    """It was neither abandoned nor killed."""
+
+    async def nap(seconds):
+        await asyncio.sleep(seconds)
+
+    heard = run_and_hear(nap, [LONG], timeout=0.1)
+    assert ["worker_started"] == [event.kind for event in heard if event.key is None]
 
 
 def test_a_dead_process_is_told():

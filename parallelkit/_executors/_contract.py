@@ -133,9 +133,13 @@ def call_with(job: Job) -> Callable[[Any], Any]:
     return bind(job.fn, job.args, job.kwargs, job.star)
 
 
-def timed_out(label: str, limit: float, fate: str = "") -> TaskTimeout:
+def timed_out(
+    label: str, limit: float, fate: str = "", *, killed: bool = False, abandoned: bool = False
+) -> TaskTimeout:
     """The error of an attempt that overran its timeout, in one wording for all executors."""
-    return TaskTimeout(f"{label} ran longer than its timeout of {limit:g} s{fate and f'; {fate}'}")
+    error = TaskTimeout(f"{label} ran longer than its timeout of {limit:g} s{fate and f'; {fate}'}")
+    error.killed, error.abandoned = killed, abandoned
+    return error
 
 
 def drop_own_frames(error: BaseException) -> BaseException:

@@ -146,7 +146,7 @@ class CoroutinePort:
         """Abandon an attempt that did not end by its cancellation; nothing if it has landed this moment."""
         blocked = not flight.cancelled
         stack = stack_of(flight.loop.thread) if blocked else flight.stack
-        error = self._timed_out(flight, self._blocked_by(flight) if blocked else SWALLOWED)
+        error = self._timed_out(flight, self._blocked_by(flight) if blocked else SWALLOWED, abandoned=True)
         try:
             flight.claim.pop()
         except IndexError:
@@ -167,10 +167,10 @@ class CoroutinePort:
         blocker = "it" if stepping[0] is flight else self._label(stepping[0].ticket[0])
         return f"{blocker} blocked the event loop, so it could not be cancelled and was abandoned"
 
-    def _timed_out(self, flight: Flight, how: str) -> TaskTimeout:
+    def _timed_out(self, flight: Flight, how: str, abandoned: bool = False) -> TaskTimeout:
         index, _, _, limit = flight.ticket
         assert limit is not None, "only what has a timeout is overdue"
-        return timed_out(self._label(index), limit, how)
+        return timed_out(self._label(index), limit, how, abandoned=abandoned)
 
     def _replace(self, loop: EventLoop) -> None:
         """Leave a loop that is blocked to itself, and take back what it has not begun."""

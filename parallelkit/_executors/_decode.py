@@ -173,7 +173,7 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
     error: Exception
     if lost.why is Why.OVERDUE:
         assert timeout is not None, "only what has a timeout is overdue"
-        error = timed_out(label(index), timeout, "its process was killed")
+        error = timed_out(label(index), timeout, "its process was killed", killed=True)
     else:
         error = _death(lost)
     return Ended(index, error, "", lost.started, lost.ended, lost.worker, stack=_own_frames(lost.stack))

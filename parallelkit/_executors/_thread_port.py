@@ -207,7 +207,7 @@ class ThreadPort:
         self._engine.abandon(worker, now)
         assert ticket[3] is not None, "only what has a timeout is overdue"
         fate = "its thread, which cannot be killed, was abandoned"
-        error = timed_out(self._label(ticket[0]), ticket[3], fate)
+        error = timed_out(self._label(ticket[0]), ticket[3], fate, abandoned=True)
         return Ended(ticket[0], error, "", started, now, worker.name, stack)
 
     def _check_lost(self, now: float, look_at: float | None) -> float | None:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import PurePath
 
+from parallelkit._errors import TaskTimeout
 from parallelkit._report._estimates import Advice, of_the_run
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
@@ -37,7 +38,8 @@ def retry_storm(run: Survey) -> Advice | None:
 
 def abandoned_threads(run: Survey) -> Advice | None:
     """Threads that overran their timeout and may still run."""
-    left = [lost for _, lost, _ in lost_attempts(run.ledger) if lost.stack]
+    lost = [one for _, one, _ in lost_attempts(run.ledger)]
+    left = [one for one in lost if isinstance(one.error, TaskTimeout) and one.error.abandoned]
     if not left:
         return None
     wasted = sum(map(spent, left))
