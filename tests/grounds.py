@@ -6,6 +6,7 @@ processes, pools of the standard library and the fake alike.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import remote_tasks as far
 from fakes import Die, Done, Fail, FakeClock, FakeExecutor
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port
+from parallelkit._executors._coroutines import CoroutineEngine
 from parallelkit._executors._foreign import ForeignEngine
 from parallelkit._executors._inline import InlineEngine
 from parallelkit._executors._processes import ProcessEngine
@@ -103,6 +105,49 @@ class Hold:
 class Threads(Ground):
     def make_engine(self) -> Engine:
         return ThreadEngine(2)
+
+
+class ThreadsBesideALoop(Ground):
+    """Plain functions in a run that may have coroutine functions too."""
+
+    def make_engine(self) -> Engine:
+        return CoroutineEngine(2)
+
+
+class Coroutines(ThreadsBesideALoop):
+    def give(self, value: Any) -> Call:
+        return give_back_later, (value,), {}
+
+    def fail(self, error: BaseException) -> Call:
+        return fail_later, (error,), {}
+
+    def hold(self) -> Hold:
+        hold = super().hold()
+        hold.call = (hold_on, hold.call[1], {})
+        return hold
+
+
+async def give_back_later(value: Any) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+async def fail_later(error: BaseException) -> None:
+    await asyncio.sleep(0)
+    raise error
+
+
+async def hold_on(begun: str, go: str) -> None:
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    pipe = os.open(go, os.O_RDWR)
+    loop.add_reader(pipe, told.set)
+    try:
+        far.tell(begun)
+        await told.wait()
+        os.read(pipe, 1)
+    finally:
+        loop.remove_reader(pipe)
+        os.close(pipe)
 
 
 class Processes(Ground):
@@ -205,7 +250,7 @@ class FakeHold(Hold):
         self._clock.advance(10.0)
 
 
-GROUNDS = [Fake, Inline, Threads, Processes, ThreadPool, ProcessPool]
+GROUNDS = [Fake, Inline, Threads, ThreadsBesideALoop, Coroutines, Processes, ThreadPool, ProcessPool]
 
 
 def take(ground: Ground, port: Port, count: int) -> dict[int, Any]:
