@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from benchmarks._processes import process_pools
 from benchmarks._question import OURS, Figures, Question, Run, System, expect, stopwatch
 from benchmarks._tasks import nothing
@@ -27,14 +29,13 @@ def systems() -> dict[str, System]:
 
 
 def cost_per_task(run: Run, tasks: int) -> Figures:
-    """Short runs are repeated: a single one is over before a clock or a scheduler can be trusted."""
-    repeats = max(1, 20_000 // tasks)
-    seconds = 0.0
-    for _ in range(repeats):
-        took, values = stopwatch(lambda: run(nothing, range(tasks)))
+    """Short runs are repeated, and their median taken: one alone is over before the scheduler can be trusted."""
+    took = []
+    for _ in range(max(1, 20_000 // tasks)):
+        seconds, values = stopwatch(lambda: run(nothing, range(tasks)))
         expect("results", tasks, len(values))
-        seconds += took
-    return {"µs a task": seconds / repeats / tasks * 1e6}
+        took.append(seconds)
+    return {"µs a task": statistics.median(took) / tasks * 1e6}
 
 
 QUESTION = Question(
