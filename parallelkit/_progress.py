@@ -117,6 +117,6 @@ def careful(base: Any) -> Any:
 
 def open_bar(progress: Any) -> Silent:
     """The bar that the option ``progress`` asks for."""
-    if not progress:
+    if progress is False:
         return Silent()
     return Bar(dict(progress) if isinstance(progress, dict) else {})

@@ -1,8 +1,239 @@
+import io
+import subprocess
+import sys
 import threading
+import types
 
 import pytest
+import tqdm
 
-from parallelkit import iter_parallel, run_parallel
+from parallelkit import Retry, Task, iter_parallel, run_parallel
+from parallelkit._progress import Bar, Silent, open_bar
+
+
+class Screen(io.StringIO):
+    """A terminal, as far as tqdm can tell."""
+
+    def isatty(self):
+        return True
+
+    @property
+    def last(self):
+        """What stands in the bar's line in the end."""
+        return self.getvalue().rstrip().rpartition("\r")[2]
+
+
+def draw(*counts, **options):
+    """The last line of a bar that has shown these counts, one after the other."""
+    screen = Screen()
+    bar = Bar({"file": screen, "ncols": 100, **options})
+    for total, settled, failed, retried in counts:
+        bar.show(total, settled, failed, retried)
+    bar.close()
+    return screen.last
+
+
+def invert(x):
+    return 12 // x
+
+
+# What it shows
+
+
+def test_the_bar_counts_tasks():
+    """How many of how many are settled, in tasks."""
+    line = draw((8, 0, 0, 0), (8, 3, 0, 0), (8, 8, 0, 0))
+    assert "100%" in line
+    assert "8/8" in line
+    assert "task/s" in line
+    assert "failed" not in line
+    assert "retried" not in line
+
+
+def test_failed_and_retried_are_shown():
+    """A bar that ran to its end says how it got there."""
+    assert "3/8" in draw((8, 3, 1, 2))
+    assert "1 failed, 2 retried" in draw((8, 3, 1, 2))
+    assert "2 retried" in draw((8, 3, 0, 2))
+    assert "failed" not in draw((8, 3, 0, 2))
+
+
+def test_a_total_may_be_unknown_at_first():
+    """An input whose length nobody knows is counted; when it has ended, the bar is whole."""
+    assert "5task" in draw((None, 2, 0, 0), (None, 5, 0, 0))
+    assert "5/5" in draw((None, 2, 0, 0), (5, 5, 0, 0))
+
+
+def test_a_total_may_grow():
+    """New tasks of ``then`` make the way longer, and the bar says so."""
+    line = draw((2, 1, 0, 0), (6, 2, 0, 0))
+    assert "2/6" in line
+    assert "33%" in line
+
+
+def test_the_options_are_tqdms_own():
+    """Text, unit and all else; what is given overrides what we would set."""
+    line = draw((2, 2, 0, 0), desc="pages", unit="page")
+    assert line.startswith("pages: 100%")
+    assert "page/s" in line
+
+
+def test_nothing_is_drawn_twice():
+    """Counts that have not changed cost nothing."""
+    drawn = []
+
+    class Fake:
+        def __init__(self, **options):
+            self.total, self.n, self.failure = options["total"], 0, None
+
+        def refresh(self):
+            drawn.append("refresh")
+
+        def update(self, more):
+            self.n += more
+            drawn.append(more)
+
+        def set_postfix_str(self, text, refresh):
+            drawn.append(text)
+
+        def close(self):
+            drawn.append("close")
+
+    bar = Bar({})
+    bar._make = lambda total: Fake(total=total)
+    for counts in [(4, 1, 0, 0), (4, 1, 0, 0), (4, 3, 1, 0), (4, 3, 1, 0), (5, 3, 1, 0)]:
+        bar.show(*counts)
+    bar.close()
+    assert [1, "1 failed", 2, "refresh", "1 failed", 0, "refresh", "close"] == drawn
+
+
+# When it shows it
+
+
+def test_it_is_silent_where_nobody_looks():
+    """A file or a pipe gets no bar, unless the caller insists."""
+    for options, shown in [({}, False), ({"disable": False}, True), ({"disable": True}, False)]:
+        pipe = io.StringIO()
+        run_parallel(abs, range(3), progress={"file": pipe, **options})
+        assert shown == ("3/3" in pipe.getvalue())
+
+
+def test_standard_error_is_where_it_goes(capsys):
+    """``progress=True`` there is not shown: under a test it is no terminal."""
+    run_parallel(abs, range(3), progress=True)
+    assert ("", "") == tuple(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("progress", "kind"), [(False, Silent), (True, Bar), ({}, Bar), ({"desc": "all"}, Bar)]
+)
+def test_a_bar_is_there_where_it_was_asked_for(progress, kind):
+    """Also by a dict without options; without one, the loop drives a bar that does nothing."""
+    bar = open_bar(progress)
+    assert kind is type(bar)
+    bar.close()
+
+
+def test_tqdm_is_loaded_by_nobody_who_wants_no_bar():
+    """It would cost a run without a bar its start-up time."""
+    code = "import sys; from parallelkit import run_parallel; run_parallel(abs, [1]); print('tqdm' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "False" == shown.strip()
+
+
+def test_a_bar_leaves_no_thread():
+    """Otherwise tqdm would start one that watches slow bars, and keep it."""
+    before = threading.active_count()
+    draw((8, 3, 0, 0))
+    assert before == threading.active_count()
+
+
+def test_a_notebook_without_widgets_gets_the_text_bar(monkeypatch):
+    """There is no terminal, and no warning that widgets are missing."""
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    pipe = io.StringIO()
+    bar = Bar({"file": pipe})
+    bar.show(3, 3, 0, 0)
+    bar.close()
+    assert "3/3" in pipe.getvalue()
+
+
+def test_a_notebook_with_widgets_gets_tqdms_choice(monkeypatch):
+    """``tqdm.auto`` knows what this place can show."""
+    chosen = []
+
+    class Widget(tqdm.tqdm):
+        def __init__(self, *args, **options):
+            chosen.append(True)
+            super().__init__(*args, **options)
+
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("tqdm.auto.tqdm", Widget)
+    draw((3, 3, 0, 0))
+    assert [True] == chosen
+
+
+# In runs
+
+
+def run_on_screen(*arguments, **options):
+    screen = Screen()
+    results = run_parallel(*arguments, progress={"file": screen, "ncols": 100}, **options)
+    return results, screen.last
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_a_run_ends_with_the_bar_at_its_end(executor):
+    """Every settled task is counted, the failed ones too, whatever batches they came in."""
+    _, line = run_on_screen(invert, [1, 0, 2, 3, 0], executor=executor)
+    assert "5/5" in line
+    assert "2 failed" in line
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_stream_has_a_bar_as_well(executor):
+    """Drawn by whoever drives the loop."""
+    screen = Screen()
+    list(iter_parallel(abs, iter(range(7)), executor=executor, progress={"file": screen, "ncols": 100}))
+    assert "7/7" in screen.last
+
+
+def test_retries_are_counted_as_they_happen():
+    """A try more is no task more."""
+    tries = []
+
+    def flaky(item):
+        tries.append(item)
+        if tries.count(item) == 1:
+            raise OSError(item)
+
+    _, line = run_on_screen(flaky, range(4), retries=Retry(1, delay=0))
+    assert "4/4" in line
+    assert "4 retried" in line
+    assert "failed" not in line
+
+
+def test_a_stopped_run_leaves_the_bar_where_it_stopped():
+    """What was cancelled is not counted as done."""
+    results, line = run_on_screen(invert, [1, 0, 2, 3], executor="inline", max_failures=1)
+    assert results.stopped
+    assert "2/4" in line
+    assert "1 failed" in line
+
+
+def test_new_tasks_make_the_bar_longer():
+    """The tasks of ``then`` are part of the total."""
+
+    def then(outcome):
+        return [Task(abs, outcome.key * 10 + 1)] if outcome.key < 3 and outcome.parent is None else ()
+
+    _, line = run_on_screen(abs, range(3), then=then)
+    assert "6/6" in line
+
+
+# When it fails
 
 
 class NoScreen:
