@@ -178,3 +178,15 @@ def last_first(item, path):
     if item == 2:
         raise ValueError("in its place all the same")
     return item
+
+
+def hang_or_fail(item, path):
+    """Item 0 fails when item 1 is running, which never ends; nothing else is wrong."""
+    note(path, item)
+    if item == 0:
+        wait_for_lines(path, 2)
+        raise ValueError("first")
+    if item == 1:
+        while True:
+            time.sleep(0.01)
+    return item

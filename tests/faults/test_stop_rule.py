@@ -1,0 +1,282 @@
+"""The stop rule: whatever ends a run early does the same; and an input that raises is different."""
+
+import threading
+import time
+from functools import partial
+
+import acts
+import pytest
+import remote_tasks as far
+
+from parallelkit import (
+    InputError,
+    Retry,
+    TaskCancelled,
+    TaskFailures,
+    first_success,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
+
+EXECUTORS = pytest.mark.parametrize("executor", ["threads", "processes"])
+
+
+def works(tmp_path):
+    return partial(acts.hang_or_fail, path=str(tmp_path / "begun"))
+
+
+# Each way to stop
+
+
+@EXECUTORS
+@pytest.mark.abandons(1)
+def test_max_failures(executor, tmp_path):
+    """As the n-th failure settles: what runs is killed or abandoned, what is queued is withdrawn, all have outcomes."""
+    began = time.monotonic()
+    results = run_parallel(
+        works(tmp_path), range(100), executor=executor, max_workers=2, max_failures=1, buffersize=2
+    )
+    assert time.monotonic() - began < 5
+    assert "max_failures of 1 reached" == results.stopped
+    assert [*range(100)] == list(results)
+    assert [ValueError, TaskCancelled] == [type(results.failures[key].error) for key in (0, 1)]
+    assert {TaskCancelled} == {type(failure.error) for key, failure in results.failures.items() if key}
+
+
+@EXECUTORS
+@pytest.mark.abandons(1)
+def test_on_error_raise(executor, tmp_path):
+    """The task's own error is raised, with a note on what was done; nothing is waited for."""
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="first") as caught:
+        run_parallel(works(tmp_path), range(100), executor=executor, max_workers=2, on_error="raise")
+    assert time.monotonic() - began < 5
+    assert any("the run was stopped at this failure" in note for note in caught.value.__notes__)
+
+
+@EXECUTORS
+@pytest.mark.abandons(2)
+def test_run_timeout(executor):
+    """What hangs is ended, what is queued is withdrawn."""
+    results = run_parallel(acts.nap, [acts.LONG] * 10, executor=executor, max_workers=2, run_timeout=0.3)
+    assert "run_timeout of 0.3 s" == results.stopped
+    assert {TaskCancelled} == {type(failure.error) for failure in results.failures.values()}
+    assert 10 == len(results)
+
+
+@EXECUTORS
+@pytest.mark.abandons(1)
+def test_first_success(executor):
+    """The first that succeeds is returned; those that run are stopped."""
+    tasks = {"hangs": partial(acts.nap, acts.LONG), "quick": partial(far.give_back, 7)}
+    began = time.monotonic()
+    success = first_success(tasks, executor=executor, max_workers=2)
+    assert ("quick", 7) == (success.key, success.value)
+    assert time.monotonic() - began < 5
+
+
+@EXECUTORS
+def test_map_reduce_raises_all_failures(executor):
+    """It is no stop: everything is run, and then all failures are raised, for a sum over missing parts is wrong."""
+    with pytest.raises(TaskFailures) as caught:
+        map_reduce(far.fail, [ValueError(n) for n in range(20)], max, initial=0, executor=executor)
+    assert {*map(str, range(20))} == {str(error) for error in caught.value.exceptions}
+
+
+def close(stream):
+    next(stream)
+    stream.close()
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+def leave(stream):
+    for _ in stream:
+        break
+
+
+def forget(stream):
+    assert next(stream).ok
+
+
+@EXECUTORS
+@pytest.mark.abandons(1)
+@pytest.mark.parametrize("end", [close, leave, forget])
+def test_closing_a_stream(end, executor, tmp_path):
+    """By ``close``, by leaving the loop, or by forgetting it: what runs is ended, what is queued never begins."""
+    path = str(tmp_path / "begun")
+    tasks = [partial(acts.noted, 0, path), partial(acts.note_and_hang, 1, path), partial(acts.noted, 2, path)]
+    began = time.monotonic()
+    end(iter_parallel(tasks, executor=executor, max_workers=1))
+    assert time.monotonic() - began < 5
+    assert "2" not in [text for _, text in acts.lines(path)]
+
+
+@EXECUTORS
+def test_closing_closes_the_input(executor):
+    """A generator given as input gets its ``finally`` run, at once."""
+    closed = threading.Event()
+
+    def items():
+        try:
+            yield from range(1_000_000)
+        finally:
+            closed.set()
+
+    results = run_parallel(
+        partial(far.on, {3: (far.fail, ValueError("stop"))}), items(), executor=executor, max_failures=1
+    )
+    assert closed.is_set()
+    assert 4 <= len(results) < 1_000_000
+
+    closed.clear()
+    stream = iter_parallel(far.give_back, items(), executor=executor)
+    next(stream)
+    stream.close()
+    assert closed.is_set()
+
+
+def test_input_that_refuses_to_close():
+    """A generator that goes on when it is closed is a fault of the caller's, and is told as one."""
+
+    def items():
+        try:
+            while True:
+                yield 1
+        except GeneratorExit:
+            yield 2
+
+    with pytest.raises(InputError) as caught:
+        run_parallel(lambda item: 1 // (item - 1), items(), max_failures=1)
+    assert "generator ignored GeneratorExit" == str(caught.value.__cause__)
+    assert ZeroDivisionError in {type(failure.error) for failure in caught.value.results.failures.values()}
+
+
+# What the outcomes are
+
+
+@EXECUTORS
+def test_sized_input_every_item_gets_an_outcome(executor):
+    """Also those that were never read; under their own keys."""
+    results = run_parallel(
+        far.fail, [ValueError(n) for n in range(300)], key=str, executor=executor, max_failures=2, order="key"
+    )
+    assert sorted(map(str, range(300))) == list(results)
+    assert all(outcome.key == key for key, outcome in results.outcomes.items())
+
+
+@EXECUTORS
+def test_unsized_input_what_was_never_read_is_no_task(executor):
+    """Only what was read has an outcome."""
+    read = []
+
+    def items():
+        for number in range(100_000):
+            read.append(number)
+            yield ValueError(number)
+
+    results = run_parallel(far.fail, items(), executor=executor, max_failures=2, max_workers=2)
+    assert len(read) == len(results) < 1000
+
+
+@EXECUTORS
+def test_never_started_has_no_start(executor):
+    """No attempt, no duration, no worker."""
+    results = run_parallel(
+        far.fail, [ValueError(1)] * 300, executor=executor, max_failures=1, max_workers=1, buffersize=1
+    )
+    last = results.failures[299]
+    assert (None, 0, 0.0, None) == (last.started_at, last.attempts, last.duration, last.worker)
+    assert "the run was stopped before this task was done: max_failures of 1 reached" in str(last.error)
+
+
+@EXECUTORS
+def test_cause_is_the_last_attempts_error(executor):
+    """A task that waits for its next try when the run is stopped."""
+
+    def work(item):
+        raise ValueError("the attempt's own")
+
+    results = run_parallel(
+        work, [0], executor=executor, run_timeout=0.4, retries=Retry(10**6, delay=0.02, factor=1)
+    )
+    error = results.failures[0].error
+    assert isinstance(error, (TaskCancelled, ValueError))
+    attempts = [attempt for attempt in results.attempts if attempt.error is not None]
+    assert len(attempts) >= 2
+    if isinstance(error, TaskCancelled):
+        assert "the attempt's own" == str(error.__cause__)
+
+
+@EXECUTORS
+def test_whole_run_is_not_stopped(executor):
+    """``stopped`` is None, failures or not; and where the limit was reached as the last task settled."""
+    assert run_parallel(far.fail, [ValueError(1)] * 3, executor=executor).stopped is None
+    assert run_parallel(far.fail, [ValueError(1)] * 3, executor=executor, max_failures=3).stopped is None
+
+
+# An input that raises
+
+
+@EXECUTORS
+def test_input_that_raises_delivers_what_was_read(executor):
+    """Everything that was read is run and delivered, then InputError is raised with the error as its cause."""
+
+    def items():
+        yield from range(50)
+        raise OSError("the cable was pulled")
+
+    with pytest.raises(InputError, match="after 50 items") as caught:
+        run_parallel(far.give_back, items(), executor=executor)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert {number: number for number in range(50)} == caught.value.results.to_dict()
+
+    seen = []
+    with pytest.raises(InputError):
+        for outcome in iter_parallel(far.give_back, items(), executor=executor):
+            seen.append(outcome.value)  # noqa: PERF401  # what came before the error counts
+    assert [*range(50)] == sorted(seen)
+
+
+@EXECUTORS
+@pytest.mark.parametrize("what", ["key", "priority", "by", "then"])
+def test_callable_that_raises_ends_the_input(executor, what):
+    """``key``, ``priority``, ``by`` and ``then`` are read as the input is: what came before is delivered."""
+    from parallelkit import RateLimit
+
+    def fussy(item):
+        if item == 30 or getattr(item, "value", None) == 30:
+            raise OSError("not this one")
+        return None if what == "then" else 1 if what != "key" else item
+
+    option = {"limits": RateLimit(1000, per=1, by=fussy)} if what == "by" else {what: fussy}
+    with pytest.raises(InputError) as caught:
+        run_parallel(far.give_back, iter(range(50)), executor=executor, **option)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert {*range(30)} <= set(caught.value.results.values())
+
+
+@EXECUTORS
+def test_key_that_comes_twice_ends_the_input(executor):
+    """Lazily read input; of sized input the same is said at the door, before anything runs."""
+    with pytest.raises(InputError, match="positions 0 and 10"):
+        run_parallel(far.give_back, iter(range(20)), key=lambda item: item % 10, executor=executor)
+    begun = threading.Event()
+    with pytest.raises(ValueError, match="positions 0 and 10"):
+        run_parallel(lambda item: begun.set(), range(20), key=lambda item: item % 10)
+    assert not begun.is_set()
+
+
+@EXECUTORS
+def test_base_exception_of_the_input_goes_through(executor):
+    """SystemExit out of the caller's own generator is the caller's: the run is cleaned up, and it comes out."""
+
+    def items():
+        yield from range(5)
+        raise SystemExit(4)
+
+    with pytest.raises(SystemExit):
+        run_parallel(acts.nap, (0.01 for _ in items()), executor=executor)
+    with pytest.raises(SystemExit):
+        list(iter_parallel(acts.nap, (0.01 for _ in items()), executor=executor))
