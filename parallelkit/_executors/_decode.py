@@ -28,6 +28,7 @@ from parallelkit._worker._channel import (
     TRUE,
     VALUE,
 )
+from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import describe_error, unpack
 
 Label = Callable[[int], str]
@@ -91,7 +92,7 @@ def _values(columns: Columns) -> tuple[list[Any], dict[int, Failure]]:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a class does when it is unpickled
-                failures[at] = error
+                failures[at] = detached(error)
         elif kind in (FAILED, BIG_FAILED):
             failures[at] = bytes(blobs[at])
         elif kind in (INT, FLOAT):
@@ -121,7 +122,7 @@ def _pickled_values(columns: Columns) -> tuple[list[Any], dict[int, Failure]]:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # whatever a class does when it is unpickled
-                failures[len(values)] = error
+                failures[len(values)] = detached(error)
                 values.append(None)
     return values, failures
 

@@ -46,7 +46,7 @@ class Worker(Holding):
         self.ready = False
         self.retiring = False
         self.refusal: bytes | None = None  # what its initializer raised
-        self.doomed = False  # killed because what it runs is overdue
+        self.doomed = False  # what it runs is overdue, and it is about to be killed for that
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
         self.gone = Event()
@@ -55,8 +55,7 @@ class Worker(Holding):
         self.deadline = now + START_LIMIT
         self.held: int | None = None  # it will not begin this attempt or a later one ...
         self.held_at = 0.0  # ... for certain from a moment after this
-        self._overdue = -1  # the attempt that is past its timeout ...
-        self._overdue_at = 0.0  # ... since we know
+        self._doomed_at = 0.0
         self._expects_stop = False
         self._stopped_at: int | None = None
         self._latest_lane: Lane | None = None
@@ -112,6 +111,8 @@ class Worker(Holding):
                 self._accept(kind, body, length)
         except GarbageError as error:
             garbage = error  # what was committed is to be believed all the same
+        if self.doomed:
+            head = self.done
         while self.done < head:
             self._take_span(head)
         if garbage is not None:
@@ -202,15 +203,14 @@ class Worker(Holding):
             self._end_overdue(now)
 
     def _end_overdue(self, now: float) -> None:
-        if self._overdue != self.done:
-            self._overdue, self._overdue_at = self.done, now
-            if self.held != self.done + 1:
-                self.hold(now)
+        self.check_at = now + LOOK
+        if self.held != self.done + 1:
+            self.hold(now)
+        elif not self.doomed and now >= self.held_at + LOOK:
+            # From here on nothing counts that it commits: our signal may cut short what it hangs in.
+            self.doomed, self._doomed_at = True, now
             self._ask_for_stack()
-        if now - self._overdue_at < (LOOK if self.wire.has_stack else LAST_WORDS):
-            self.check_at = now + LOOK
-        else:
-            self.doomed = True
+        elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else LAST_WORDS):
             self.check_at = inf
             self.kill()
 

@@ -6,6 +6,7 @@ import os
 import sys
 from _pickle import PicklingError
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -18,6 +19,7 @@ from parallelkit._ledger import Facts
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
+from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import Apart, describe, describe_error, pack, pack_job, unpack
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
@@ -99,6 +101,8 @@ class ProcessPort:
         self._ended: list[Block | Ended] = []
         self._woken = False
         self._apart = Apart()
+        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around the caller's own code: what pickling and unpickling call."""
         supervisor.crew.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
@@ -130,6 +134,14 @@ class ProcessPort:
             self._queue(tickets, None)
             return
         began = monotonic()
+        with self.guard():
+            good, payloads = self._pack_all(tickets)
+        self._packing += monotonic() - began
+        if good:
+            self._queue(good, payloads)
+
+    def _pack_all(self, tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Payload]]:
+        """Those whose items can be packed, with these; the others have ended."""
         good: list[Ticket] = []
         payloads: list[Payload] = []
         for ticket in tickets:
@@ -142,9 +154,7 @@ class ProcessPort:
             else:
                 good.append(ticket)
                 payloads.append(payload)
-        self._packing += monotonic() - began
-        if good:
-            self._queue(good, payloads)
+        return good, payloads
 
     def _queue(self, tickets: Sequence[Ticket], payloads: list[Payload] | None) -> None:
         self._lane.queue.append(Batch(self._lane, tickets, payloads))
@@ -165,7 +175,7 @@ class ProcessPort:
             "pass plain data and build the rest inside the task, or use executor='threads'"
         )
         told = _faults.unpicklable(message, isinstance(error, PicklingError))
-        told.__cause__ = error
+        told.__cause__ = detached(error)
         return Ended(ticket[0], told, "", None, monotonic(), None, final=True)
 
     def wait(self, until: float | None) -> list[Block | Ended]:
@@ -199,7 +209,8 @@ class ProcessPort:
         if isinstance(event, Lost):
             return [decode_lost(event, self._job.label)], event.batch.size()
         began = monotonic()
-        ended = decode(event, self._job.label)
+        with self.guard() if event.columns.heap or event.columns.files else nullcontext():
+            ended = decode(event, self._job.label)
         self._packing += monotonic() - began
         return ended, event.batch.size()
 

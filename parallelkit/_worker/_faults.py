@@ -14,7 +14,7 @@ from io import BytesIO
 from types import CoroutineType, FunctionType, TracebackType
 
 from parallelkit._worker._tracebacks import build_traceback, frames_of
-from parallelkit._worker._travel import Unpacker, by_value_pickler, describe_error, pack, unpack
+from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ RAISED, UNSENDABLE = range(2)
 def capture(error: BaseException) -> bytes:
     """What a task raised, as bytes for ``restore``; never raises."""
     _drop_own_frames(error)
+    if isinstance(error, MemoryError):
+        _free_frames(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return dumps((RAISED, _pack_error(error), describe_error(error), kind, _text_of(error)), 5)
 
@@ -90,6 +92,17 @@ def _drop_own_frames(error: BaseException) -> None:
     error.__traceback__ = frames
 
 
+def _free_frames(error: BaseException) -> None:
+    """Let go of the variables of the functions that it came through, which are what fills the memory."""
+    frames = error.__traceback__
+    while frames is not None:
+        try:
+            frames.tb_frame.clear()
+        except RuntimeError:
+            pass  # it is still running: it is our own
+        frames = frames.tb_next
+
+
 def _text_of(error: BaseException) -> str:
     try:
         from traceback import format_exception
@@ -106,7 +119,7 @@ def _pack_error(error: BaseException) -> bytes | None:
             try:
                 packed = _dump(error, pickler, with_chain)
                 if pickler is not _PlainPickler or packed.find(b"__main__") < 0:
-                    _Prover(BytesIO(packed)).load()
+                    unpack(packed)
                     return packed
             except BaseException:
                 continue
@@ -117,19 +130,6 @@ def _dump(error: BaseException, pickler: Any, with_chain: bool) -> bytes:
     file = BytesIO()
     pickler(file, with_chain).dump(error)
     return file.getvalue()
-
-
-class _Prover(Unpacker):
-    """Builds no tracebacks: they cannot fail, and what builds them takes 12 ms to import."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == build_traceback.__name__ and module == build_traceback.__module__:
-            return _no_traceback
-        return super().find_class(module, name)
-
-
-def _no_traceback(frames: object) -> None:
-    return None
 
 
 class _KnowsErrors:

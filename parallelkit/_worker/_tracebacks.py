@@ -1,43 +1,59 @@
-"""Tracebacks as lists of frames, which travel, and made real again."""
+"""Tracebacks as lists of frames, which travel, and made real again.
+
+A traceback made by raising something would do as well, but its frames would lead back to ours, and keep
+alive what these hold: other tasks' items and results.
+"""
 
 from __future__ import annotations
 
-from types import TracebackType
+from types import CodeType, FunctionType, TracebackType
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Iterator
+
+Frame = tuple[str, str, int, str]
+"""File, function, line, module."""
 
 DEEPEST = 100  # frames of a traceback that travel as objects; its text has them all
 
 
-def frames_of(frames: TracebackType | None) -> list[tuple[str, str, int, str]]:
-    """File, function, line and module of each frame; of a very long traceback the two ends."""
+def frames_of(traceback: TracebackType | None) -> list[Frame]:
+    """The frames, outermost first; of a very long traceback the two ends."""
     found = []
-    while frames is not None:
-        code = frames.tb_frame.f_code
-        module = str(frames.tb_frame.f_globals.get("__name__", "?"))
-        found.append((code.co_filename, code.co_name, frames.tb_lineno, module))
-        frames = frames.tb_next
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        module = str(traceback.tb_frame.f_globals.get("__name__", "?"))
+        found.append((code.co_filename, code.co_name, traceback.tb_lineno, module))
+        traceback = traceback.tb_next
     return found if len(found) <= DEEPEST else found[: DEEPEST // 2] + found[-DEEPEST // 2 :]
 
 
-def build_traceback(frames: list[tuple[str, str, int, str]]) -> TracebackType | None:
+def build_traceback(frames: list[Frame]) -> TracebackType | None:
     """A real traceback object that shows these frames."""
-    from tblib import Traceback
-
-    built: Any = None
+    built = None
     for filename, name, line, module in reversed(frames):
-        entry = {
-            "tb_frame": {
-                "f_globals": {"__name__": module, "__file__": filename},
-                "f_code": {"co_filename": filename, "co_name": name},
-                "f_lineno": line,
-            },
-            "tb_lineno": line,
-            "tb_next": None,
-        }
-        step = Traceback.from_dict(entry)
-        step.tb_next, built = built, step
-    traceback: TracebackType | None = built.as_traceback() if built else None
-    return traceback
+        code = _CODE.replace(co_filename=filename, co_name=name, co_qualname=name, co_firstlineno=line)
+        # The frame of a generator that has not been started was called by nobody.
+        generator = FunctionType(code, {"__name__": module, "__file__": filename})()
+        built = TracebackType(built, generator.gi_frame, 0, line)
+    return built
+
+
+def detached(error: BaseException) -> BaseException:
+    """The same error, with a traceback that shows where it came from and holds nothing of that."""
+    return error.with_traceback(build_traceback(frames_of(error.__traceback__)))
+
+
+def _generator() -> Iterator[None]:
+    yield
+
+
+def _without_columns(code: CodeType) -> CodeType:
+    """The code with a table of positions that says: the first line, columns unknown (for 8 instructions an entry)."""
+    units = len(code.co_code) // 2
+    lengths = [min(8, units - start) for start in range(0, units, 8)]
+    return code.replace(co_linetable=b"".join(bytes([0x80 | 13 << 3 | length - 1, 0]) for length in lengths))
+
+
+_CODE = _without_columns(_generator.__code__)

@@ -86,10 +86,10 @@ def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
     """What ``pack`` was given; raises whatever unpickling it raises."""
     if blob.find(b"cloudpickle") < 0:
         return loads(blob, buffers=buffers)
-    return Unpacker(BytesIO(blob) if isinstance(blob, bytes) else blob, buffers=buffers).load()
+    return _Unpacker(BytesIO(blob) if isinstance(blob, bytes) else blob, buffers=buffers).load()
 
 
-class Unpacker(Unpickler):
+class _Unpacker(Unpickler):
     """Leaves alone the classes that this process has, where cloudpickle would fill them anew.
 
     A class that travels by value carries an id, by which cloudpickle finds the original. But it then

@@ -4,11 +4,7 @@ import pytest
 from catalogue import CASES
 from judge import Stage, judge_alone
 
-KNOWN: dict[str, str] = {
-    "raises an error of 20 MB (processes)": "the error's traceback keeps our frames, and so the file of the result",
-    "exhausts its memory (processes)": "the frames of the error keep the memory, so that it cannot be packed",
-    "hangs in C with the lock (processes)": "the signal that asks for the stack ends the hang, as if in time",
-}
+KNOWN: dict[str, str] = {}
 """Cases that fail today, by id, with the reason."""
 
 

@@ -184,15 +184,7 @@ def test_items_of_settled_tasks_are_let_go(executor):
     assert 100 == len(results)
 
 
-@pytest.mark.parametrize(
-    "executor",
-    [
-        "threads",
-        pytest.param(
-            "processes", marks=pytest.mark.xfail(strict=True, reason="a traceback keeps our own frames")
-        ),
-    ],
-)
+@pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_failure_holds_no_other_tasks_items(executor):
     """A failure that is kept keeps nothing of the tasks beside it, also while no garbage is collected."""
     things = [acts.Thing(number) for number in range(3000)]
