@@ -313,7 +313,7 @@ def test_what_is_committed_at_the_moment_of_the_timeout_counts():
     worker = Worker(crew, lambda: None)
     assert port.execute(worker, (0, 1, "item", 0.0))
     (block,) = port.wait(time.monotonic())
-    assert ("item",) == block.values
+    assert ["item"] == list(block.values)
     assert ([], []) == (crew.given_up, port.wait(time.monotonic()))
 
 
