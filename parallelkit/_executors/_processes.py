@@ -264,7 +264,7 @@ class ProcessPort:
 
     def close(self) -> None:
         """Withdraw what is queued and kill the workers that hold attempts of this run, and only these."""
-        if self._lane.closed:
+        if self._lane.closed or os.getpid() != self._engine._pid:  # a fork leaves its parent's workers alone
             return
         self._lane.closed = True
         victims = self._supervisor.ask(lambda: self._supervisor.drop(self._lane))

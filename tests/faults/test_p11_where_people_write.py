@@ -1,0 +1,494 @@
+"""Promise 11: it works where people write."""
+
+import asyncio
+import itertools
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from textwrap import dedent
+
+import pytest
+import remote_tasks as far
+from outside import program, run_script, soon
+
+from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+
+BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
+
+# What is written in the user's own file: no main guard, and everything that can stand in a module.
+MODULE = """
+import dataclasses, enum, sys
+from parallelkit import run_parallel, iter_parallel
+
+print("begins", __name__)
+FACTOR = 10
+
+class Mistake(Exception):
+    def __init__(self, code, reason):
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = 0
+    count = 0
+    def moved(self, by):
+        return Point(self.x + by, self.y)
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+def scaled(number):
+    return number * FACTOR
+
+def wrong(number):
+    raise Mistake(number, "no")
+
+def make_adder(more):
+    def add(number):
+        return number + more
+    return add
+
+class Counter:
+    def __init__(self, start):
+        self.start = start
+    def __call__(self, number):
+        return self.start + number
+    def method(self, number):
+        return self.start - number
+    @classmethod
+    def made(cls, number):
+        return cls(number)
+    @staticmethod
+    def static(number):
+        return -number
+
+for executor in ("processes", "threads"):
+    def run(fn, items):
+        return run_parallel(fn, items, executor=executor, max_workers=2)
+    assert run(scaled, [1, 2]).values() == [10, 20]
+    assert run(lambda number: number + FACTOR, [1, 2]).values() == [11, 12]
+    assert run(make_adder(5), [1, 2]).values() == [6, 7]
+    assert run(Counter(3), [1, 2]).values() == [4, 5]
+    assert run(Counter(3).method, [1, 2]).values() == [2, 1]
+    assert run(Counter.static, [1, 2]).values() == [-1, -2]
+    made = run(Counter.made, [1]).values()[0]
+    assert type(made) is Counter and isinstance(made, Counter) and made.start == 1
+    points = run(lambda point: point.moved(1), [Point(1), Point(2, 3)]).values()
+    assert points == [Point(2), Point(3, 3)] and all(type(point) is Point for point in points)
+    assert run(Point, [7]).values() == [Point(7)]
+    assert run(lambda colour: Colour(3 - colour.value), [Colour.RED]).values()[0] is Colour.BLUE
+    failure = run(wrong, [5]).failures[0]
+    try:
+        raise failure.error
+    except Mistake as error:
+        assert error.code == 5 and str(error) == "no (5)"
+    assert "in wrong" in failure.traceback
+    assert [outcome.value for outcome in iter_parallel(scaled, [4], executor=executor)] == [40]
+    Point.count += 1
+    assert Point.count == 1 + ("processes", "threads").index(executor)  # nobody has made the class anew
+print("ends")
+"""
+
+
+# Scripts
+
+
+def test_script_without_a_main_guard(tmp_path):
+    """It is run once, in the main process, whatever the workers do."""
+    script = tmp_path / "script.py"
+    script.write_text(MODULE)
+    finished = run_script("", str(script))
+    assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+def test_script_on_standard_input():
+    """``python - < script``: there is no file at all."""
+    finished = run_script(MODULE)
+    assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+def test_command_line():
+    """``python -c``."""
+    finished = run_script("", "-c", MODULE)
+    assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+def test_module_run_by_name(tmp_path, monkeypatch):
+    """``python -m package.module``, with relative imports."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "near.py").write_text("def near(number): return number + 1\n")
+    (package / "module.py").write_text(
+        MODULE + "\nfrom .near import near\n"
+        "assert run_parallel(near, [1], executor='processes').values() == [2]\n"
+        "assert run_parallel(lambda n: near(n), [1], executor='processes').values() == [2]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(
+        "outside.PATH", os.pathsep.join([str(tmp_path), *__import__("outside").PATH.split(":")])
+    )
+    finished = run_script("", "-m", "package.module")
+    assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+def test_notebook():
+    """Cells are executed one after another in a namespace that is no file; a function is written anew and run again."""
+    script = f"""
+import types, sys, linecache
+main = types.ModuleType("__main__")
+sys.modules["__main__"] = main
+def cell(source, number=[0]):
+    number[0] += 1
+    name = f"<ipython-input-{{number[0]}}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    exec(compile(source, name, "exec"), main.__dict__)
+cell({MODULE!r})
+cell("def scaled(number): return number * 2")
+cell("print(run_parallel(scaled, [1, 2], executor='processes').values())")
+cell("FACTOR = 3\\ndef scaled(number): return number * FACTOR")
+cell("print(run_parallel(scaled, [1, 2], executor='processes').values())")
+cell("class Point: pass")
+cell("print(type(run_parallel(lambda n: Point(), [1], executor='processes')[0]) is Point)")
+cell("import traceback")
+cell("traceback.print_exception(run_parallel(wrong, [1], executor='processes').failures[0].error, file=sys.stdout)")
+"""
+    finished = run_script(script)
+    assert "" == finished.err
+    assert "begins __main__\nends\n[2, 4]\n[3, 6]\nTrue\n" in finished.out
+    assert 'raise Mistake(number, "no")' in finished.out
+
+
+def test_interactive_interpreter():
+    """Lines typed one by one, as into ``python -i``."""
+    lines = dedent(
+        """
+        from parallelkit import run_parallel
+        def double(number): return number * 2
+
+        run_parallel(double, [1, 2], executor="processes").values()
+        run_parallel(lambda n: double(n) + 1, [1, 2], executor="processes").values()
+        """
+    )
+    finished = run_script(lines, "-i", "-q", "-")
+    assert 0 == finished.code
+    assert ["[2, 4]", "[3, 5]"] == finished.out.split("\n")[:2]
+
+
+@pytest.mark.parametrize(
+    "flags", [["-O"], ["-I"], ["-W", "error"], ["-X", "dev"], ["-u"], ["-S"]], ids=" ".join
+)
+def test_flags_of_the_interpreter(flags):
+    """Workers are started with those of their parent, and none of them is in the way."""
+    script = """
+import sys
+sys.path[:0] = PATH
+from parallelkit import run_parallel
+def flags(item):
+    return sys.flags.optimize, sys.flags.dev_mode, sys.flags.isolated, [type(f).__name__ for f in ()]
+there = run_parallel(flags, [1], executor="processes")[0]
+print(there[:2] == flags(1)[:2])
+"""
+    import parallelkit
+
+    places = [os.path.dirname(os.path.dirname(module.__file__)) for module in (parallelkit, pytest)]
+    finished = run_script(script.replace("PATH", repr(places)), *flags, "-")
+    assert ("True\n", 0) == (finished.out, finished.code), finished.err
+
+
+def test_streams_that_are_closed():
+    """A daemon's: without stdin, stdout and stderr."""
+    script = """
+import os, sys
+for number in range(3):
+    os.close(number)
+sys.stdin = sys.stdout = sys.stderr = None
+import acts
+from parallelkit import run_parallel
+values = run_parallel(lambda n: print(n) or n, [1, 2], executor="processes").values()
+values += run_parallel(lambda n: n, [3], executor="threads").values()
+acts.note(sys.argv[1], values)
+"""
+    with program("-", os.devnull) as unused:
+        unused.wait(20)
+    path = f"/tmp/parallelkit-{os.getpid()}-streams"
+    try:
+        run_script(script, "-", path)
+        with open(path) as file:
+            assert "[1, 2, 3]" == file.read().partition(" ")[2].strip()
+    finally:
+        os.unlink(path)
+
+
+def test_directory_that_is_gone(tmp_path):
+    """The working directory of the program was deleted."""
+    script = f"""
+import os
+os.makedirs({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); os.rmdir({str(tmp_path / "gone")!r})
+from parallelkit import run_parallel
+print(run_parallel(lambda n: n + 1, [1, 2], executor="processes").values())
+"""
+    finished = run_script(script)
+    assert ("[2, 3]\n", 0) == (finished.out, finished.code), finished.err
+
+
+# Callers
+
+
+@BOTH
+def test_threads_that_are_not_the_main_one(executor):
+    """Eight at the same time, each with a run of its own."""
+    found = {}
+
+    def call(name):
+        found[name] = run_parallel(
+            far.add, range(30), args=(name,), executor=executor, max_workers=2
+        ).values()
+
+    callers = [threading.Thread(target=call, args=(name,)) for name in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert {name: [item + name for item in range(30)] for name in range(8)} == found
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_runs_at_once_on_one_executor(make):
+    """Four threads: two runs, a stream and futures; none sees anything of another, also where tasks fail or die."""
+    found = {}
+
+    def run(name):
+        fault = far.leave if make is ProcessExecutor else far.fail
+        table = {5: (fault, 3 if fault is far.leave else ValueError(name))}
+        results = run_parallel(partial(far.on, table), range(40), executor=executor)
+        found[name] = (list(results.failures), sorted(results.successes.values()))
+
+    def stream():
+        found["stream"] = sorted(
+            one.value for one in iter_parallel(far.give_back, range(40), executor=executor)
+        )
+
+    def futures():
+        found["futures"] = [future.result() for future in [executor.submit(far.add, n, 1) for n in range(40)]]
+
+    with make(2) as executor:
+        callers = [threading.Thread(target=run, args=(name,)) for name in "ab"]
+        callers += [threading.Thread(target=stream), threading.Thread(target=futures)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(30)
+
+    rest = [n for n in range(40) if n != 5]
+    assert {"a": ([5], rest), "b": ([5], rest), "stream": [*range(40)], "futures": [*range(1, 41)]} == found
+
+
+@BOTH
+def test_inside_a_running_event_loop(executor):
+    """In its thread, which waits; and, better, in a thread of its own."""
+
+    async def main():
+        here = run_parallel(far.give_back, range(5), executor=executor).values()
+        streamed = [one.value for one in iter_parallel(far.give_back, range(5), executor=executor)]
+        there = await asyncio.to_thread(run_parallel, far.give_back, range(5), executor=executor)
+        future = await asyncio.get_running_loop().run_in_executor(own, far.give_back, 7)
+        return here, sorted(streamed), there.values(), future
+
+    with ThreadExecutor(2) if executor == "threads" else ProcessExecutor(2) as own:
+        assert ([*range(5)], [*range(5)], [*range(5)], 7) == asyncio.run(main())
+
+
+# Nested
+
+
+def nest(levels):
+    """A run inside a run inside a run: one for each level that is left."""
+    from parallelkit import run_parallel
+
+    if not levels:
+        return 1
+    results = run_parallel(nest, [levels[1:]] * 2, executor=levels[0], max_workers=2)
+    return sum(results.values())
+
+
+DEPTHS = [
+    *itertools.product(["threads", "processes", "inline"], repeat=2),
+    ("threads", "processes", "threads"),
+]
+
+
+@pytest.mark.parametrize("levels", DEPTHS, ids=" in ".join)
+def test_nested(levels):
+    """Every combination: all leaves are counted, and nobody waits for ever."""
+    nest.__module__ = "__main__"  # so that it travels by value, as a function of a script does
+    try:
+        assert 2 ** len(levels) == nest(levels)
+    finally:
+        nest.__module__ = __name__
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ThreadPoolExecutor])
+def test_nested_on_one_executor(make):
+    """Every task of a run waits for a run on the very same executor: on ours this is no deadlock."""
+    with make(2) as executor:
+        if make is ThreadPoolExecutor:
+            pytest.skip("a pool that is not ours has no slot for the inner run: the README says so")
+
+        def outer(item):
+            return sum(run_parallel(abs, range(item), executor=executor).values())
+
+        assert [0, 0, 1, 3, 6, 10] == run_parallel(outer, range(6), executor=executor, timeout=20).values()
+
+
+def test_nested_deeply_on_one_executor():
+    """Four levels, each in a task of the one above."""
+
+    def down(level):
+        if not level:
+            return 1
+        return sum(run_parallel(down, [level - 1] * 2, executor=executor).values())
+
+    with ThreadExecutor(2) as executor:
+        assert 16 == run_parallel(down, [4], executor=executor, timeout=30)[0]
+
+
+def test_nested_futures_on_one_executor():
+    """A call that waits for another call on its own executor: with one worker the standard pool waits for ever."""
+    with ThreadExecutor(4) as executor:
+        outer = [executor.submit(lambda n: executor.submit(abs, -n).result(), n) for n in range(3)]
+        assert [0, 1, 2] == [future.result(20) for future in outer]
+
+
+@pytest.mark.parametrize("outer", [ThreadPoolExecutor, ProcessPoolExecutor])
+@BOTH
+def test_inside_a_standard_pool(outer, executor):
+    """A run in a task of somebody else's pool."""
+    extra = {"mp_context": get_context("spawn")} if outer is ProcessPoolExecutor else {}
+    with outer(1, **extra) as pool:
+        future = pool.submit(run_parallel, far.give_back, range(5), executor=executor, max_workers=2)
+        assert [*range(5)] == future.result(60).values()
+
+
+def test_inside_a_daemonic_process():
+    """A multiprocessing worker may have no children of multiprocessing's; it may have ours."""
+    with get_context("fork").Pool(1) as pool:
+        assert [0, 1, 2] == pool.apply(values_of, ("processes",))
+        pool.close()
+        pool.join()
+
+
+def values_of(executor):
+    return run_parallel(far.give_back, range(3), executor=executor, max_workers=2).values()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "state", ["untouched", "used before", "while a stream is open", "while an executor is open"]
+)
+def test_from_a_forked_child_of_the_parent(state, executor):
+    """It has runs of its own, and what it does to what it inherited touches nothing of its parent's."""
+    keep = None
+    if state == "used before":
+        values_of(executor)
+    elif state == "while a stream is open":
+        keep = iter_parallel(far.give_back, range(500), executor=executor, max_workers=2)
+        next(keep)
+    elif state == "while an executor is open":
+        keep = ThreadExecutor(2) if executor == "threads" else ProcessExecutor(2)
+        assert 1 == keep.submit(abs, -1).result()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, repr(values_of(executor)).encode())
+            del keep
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read) as file:
+        assert "[0, 1, 2]" == file.read()
+    os.waitpid(child, 0)
+    if state == "while a stream is open":
+        assert 499 == sum(outcome.ok for outcome in keep)
+    elif state == "while an executor is open":
+        assert 2 == keep.submit(abs, -2).result(20)
+        keep.shutdown()
+
+
+def test_forked_child_that_unwinds_through_a_run():
+    """A callback forks, and the child leaves by SystemExit, through our frames: the parent's run is whole."""
+    script = """
+import os, sys
+from parallelkit import run_parallel
+def then(outcome):
+    if outcome.key == 3:
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+results = run_parallel(lambda n: __import__("time").sleep(0.01) or n, range(20), executor="processes", then=then)
+print(results.values() == [*range(20)])
+"""
+    finished = run_script(script)
+    assert ("True\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+# At the end of the interpreter
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_in_an_exit_handler(executor):
+    """``atexit`` runs when most of the interpreter is still there."""
+    script = f"""
+import atexit
+from parallelkit import run_parallel
+atexit.register(lambda: print(run_parallel(abs, [-1, 2], executor={executor!r}).values()))
+"""
+    finished = run_script(script)
+    assert ("[1, 2]\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_in_a_finalizer_at_the_very_end(executor):
+    """When nothing can be imported and no thread started any more: an error or values, and never a hang."""
+    script = f"""
+import builtins
+from parallelkit import run_parallel
+run_parallel(abs, [1], executor={executor!r})
+class Last:
+    def __del__(self, run=run_parallel, print=print):
+        try:
+            print(run(abs, [-1, 2], executor={executor!r}).values(), flush=True)
+        except BaseException as error:
+            print(type(error).__name__, flush=True)
+builtins.last = Last()
+"""
+    with program("-", script=script) as started:
+        finished = started.wait(5)
+        assert [] == soon(started.descendants, [])
+    assert finished.out in ("[1, 2]\n", "RuntimeError\n", "ImportError\n")
+
+
+@BOTH
+def test_in_a_finalizer(executor):
+    """``__del__`` called by the collector, in the middle of anything."""
+    found = []
+
+    class Last:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            found.append(values_of(executor))
+
+    Last()
+    import gc
+
+    gc.collect()
+    assert [[0, 1, 2]] == found
