@@ -15,7 +15,6 @@ from parallelkit._endings import interruption, noted
 from parallelkit._events import Observer
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
-from parallelkit._executors._inline import InlinePort
 from parallelkit._executors._width import usable_cpus
 from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
@@ -86,7 +85,7 @@ class Plan:
         self.ledger = self._open_ledger(engine)
         port = engine.open(self._job(self.ledger.key))
         interrupt.wake = port.wake
-        if isinstance(port, InlinePort):
+        if hasattr(port, "guard"):  # an executor that runs the caller's code in this thread
             port.guard = interrupt.user_code
         source = DirectSource(self.intake, self._window(engine), interrupt, self._enter)
         loop = self._loop(self.ledger, self.ledger.key, port, source)
@@ -221,6 +220,8 @@ class Plan:
                 loop.bar.close()
                 if owned:
                     engine.close()
+                if not self.intake.exhausted:  # the run was stopped
+                    self.intake.close()
 
     def _last_of(self, loop: Loop) -> Generator[Outcome[Any, Any], None, None]:
         """After the last settled task: what a stop left undone, or the error that ended the stream."""
@@ -234,7 +235,6 @@ class Plan:
             for index, key in zip(self._unread(), self._unread_keys(), strict=True):
                 own = index if key is UNSET else key
                 yield failure(own, index, cancelled(scheduler.stopped, None), 0.0, 0.0)
-            self.intake.close()
 
     # What both are made of.
 

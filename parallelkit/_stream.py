@@ -73,6 +73,10 @@ class Outbox:
         settled, self._settled = self._settled or [], []
         return settled
 
+    def unsettled(self) -> list[int]:
+        """The tasks that have no outcome yet."""
+        return list(self._keys)
+
     def key(self, index: int) -> Any:
         """The key of a task that is not settled."""
         return self._keys[index][0] if index in self._keys else index
@@ -186,12 +190,20 @@ class Stream:
                 self._intake.forget(ready[0].key)
                 yield ready.popleft()  # and keep no reference to it while the caller has it
             elif self._over:
-                if not ready:
+                if not (ready or self._cancel_handed()):
                     break
             elif self._source.ended or not self._room():
                 self._outbox.gate.wait(lambda: ready or self._over)
         if self._crash is not None:
             raise self._crash
+
+    def _cancel_handed(self) -> bool:
+        """Cancel what was read and came too late for the loop, which has ended; whether there was anything."""
+        if self._crash is None:
+            while self._source.next(0) is not None:  # so that each has its place in the outbox
+                pass
+            self._outbox.cancel(self._outbox.unsettled(), {})
+        return bool(self._outbox.ready)
 
     @property
     def is_fork(self) -> bool:

@@ -11,6 +11,7 @@ import remote_tasks as far
 
 from parallelkit import (
     Failure,
+    InputError,
     RemoteError,
     Retry,
     Success,
@@ -64,6 +65,49 @@ def test_a_stopped_run_has_an_outcome_for_every_item(executor):
     )
     assert {str(ValueError(number)) for number in range(500)} == set(results)
     assert {ValueError, TaskCancelled} == {type(failure.error) for failure in results.failures.values()}
+
+
+@BOTH
+def test_a_stopped_stream_has_an_outcome_for_every_item(executor):
+    """Also for what had been read and not yet come to the loop's thread when it stopped."""
+    for _ in range(20 if executor == "threads" else 3):
+        stream = iter_parallel(
+            far.fail, [ValueError()] * 2000, executor=executor, buffersize=50, max_failures=1
+        )
+        assert [*range(2000)] == sorted(outcome.key for outcome in stream)
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_stream_that_is_left_closes_its_input(executor):
+    """The input's ``finally`` runs then, not when somebody lets go of it."""
+    closed = []
+
+    def items():
+        try:
+            yield from range(10**9)
+        finally:
+            closed.append(True)
+
+    source = items()
+    stream = iter_parallel(abs, source, executor=executor)
+    next(stream)
+    stream.close()
+    assert [True] == closed
+
+
+def test_an_input_that_cannot_be_closed_loses_no_outcome():
+    """What its ``finally`` raises is an error of the input, with all that was done."""
+
+    def items():
+        try:
+            yield from range(10**9)
+        finally:
+            raise OSError("the cursor is gone")
+
+    with pytest.raises(InputError) as caught:
+        run_parallel(lambda number: 1 // number, items(), max_failures=1)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert isinstance(caught.value.results.failures[0].error, ZeroDivisionError)
 
 
 # Values
