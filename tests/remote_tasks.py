@@ -160,6 +160,8 @@ def explode(where):
     inside = is_worker()
     if where == "out" and not inside:
         raise SystemExit("boom")
+    if where == "interrupt" and not inside:
+        raise KeyboardInterrupt
     if where == "in" and inside:
         raise SystemExit("boom")
     if where == "die" and inside:

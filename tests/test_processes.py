@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import remote_tasks as far
-from port_driver import drive, drive_port, fifo, opened, wait
+from port_driver import Seen, drive, drive_port, fifo, opened, wait
 
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
@@ -226,8 +226,6 @@ def test_timeouts_may_differ(engine):
 
 
 def drive_rest(port, number):
-    from port_driver import Seen
-
     seen = Seen()
     while len(seen) < number:
         seen.add(wait(port))
@@ -409,6 +407,20 @@ def test_handler_that_raises_has_nothing_dealt_with_twice(engine, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             port.wait(None)
         assert [(0,)] == [tuple(block.indices) for block in port.wait(time.monotonic())]
+
+
+def test_interrupted_unpickling_goes_on_behind_it(engine):
+    """Ctrl-C in a value's own code costs that value; those before and after it are there in the next ``wait``."""
+    with opened(engine, partial(far.on, {1: (far.Bomb, "interrupt")})) as port:
+        port.start([(index, 1, index, None) for index in range(3)])
+        seen, interrupts = Seen(), 0
+        while len(seen) < 3:
+            try:
+                seen.add(wait(port))
+            except KeyboardInterrupt:
+                interrupts += 1
+    assert (1, {0: 0, 2: 2}, [1]) == (interrupts, seen.values, list(seen.failures))
+    assert "KeyboardInterrupt" in str(seen.failures[1].error)
 
 
 def test_runs_in_several_threads(engine):

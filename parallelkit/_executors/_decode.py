@@ -7,6 +7,7 @@ from _pickle import loads
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from parallelkit._executors._blocks import load_leased
@@ -34,29 +35,111 @@ from parallelkit._worker._travel import describe_error, unpack
 Label = Callable[[int], str]
 
 
-def decode(span: Span, label: Label) -> list[Block | Ended]:
-    """What a span holds: one block of all that succeeded, and each failure by itself."""
-    columns = span.columns
-    tickets = span.batch.tickets
-    indices = [index for index, _, _, _ in tickets]
-    values, failures = _values(columns)
-    if not failures:
-        return [Block(indices, values, columns.started, columns.ended, [span.worker] * len(indices))]
-    ended: list[Block | Ended] = []
-    for at, failure in failures.items():
-        ended.append(_ended(failure, indices[at], label, columns.started[at], columns.ended[at], span.worker))
-    good = [at for at in range(len(indices)) if at not in failures]
-    if good:
-        ended.append(
-            Block(
-                [indices[at] for at in good],
-                [values[at] for at in good],
-                array("d", [columns.started[at] for at in good]),
-                array("d", [columns.ended[at] for at in good]),
-                [span.worker] * len(good),
-            )
+class Opening:
+    """A span whose results are being made values of.
+
+    ``finish`` gives the outcomes. Where Ctrl-C interrupts the caller's own code, the result at which that
+    was counts as one that cannot be unpickled, and the next ``finish`` goes on behind it.
+    """
+
+    def __init__(self, span: Span, label: Label) -> None:
+        self.span = span
+        self._label = label
+        self._columns = span.columns
+        self._values: list[Any] = []
+        self._failures: dict[int, Ended] = {}
+
+    def finish(self) -> list[Block | Ended]:
+        """One block of all that succeeded, and each failure by itself."""
+        uniform = _uniform_values(self._columns)
+        if uniform is not None:
+            self._values = uniform
+        go_on = self._unpickle if not self._columns.kinds.strip(_VALUES) else self._open
+        while len(self._values) < len(self._columns.kinds):
+            try:
+                go_on(len(self._values))
+            except KeyboardInterrupt as error:
+                self._give_up(error)
+                raise
+            except BaseException as error:  # whatever a class does when it is unpickled
+                self._give_up(error)
+        return self._outcomes()
+
+    def _unpickle(self, first: int) -> None:
+        """Go on where all are pickles in the heap, in a loop without anything else."""
+        heap, base, values = self._columns.heap, self._columns.heap_from, self._values
+        load = unpack if heap.find(b"cloudpickle") >= 0 else loads
+        words = array("I", self._columns.words)
+        # A word is a length and, above it, a place.
+        places = islice(zip(words[1::2], words[::2], strict=True), first, None)
+        with _collector_paused():
+            for place, length in places:
+                start = place - base if place >= base else place - base + HEAP
+                values.append(load(heap[start : start + length]))
+
+    def _open(self, first: int) -> None:
+        """Go on where there is something of everything."""
+        columns, values = self._columns, self._values
+        words, floats = array("q", columns.words), array("d", columns.words)
+        blobs = _blobs(columns, words)
+        for at in range(first, len(columns.kinds)):
+            kind = columns.kinds[at]
+            if kind in (FAILED, BIG_FAILED):
+                self._failures[at] = self._failed(at, bytes(blobs[at]))
+                values.append(None)
+            elif kind == BUFFERED:
+                values.append(load_leased(*blobs[at]))
+            elif kind in (VALUE, BIG_VALUE):
+                values.append(unpack(blobs[at]))
+            elif kind in (INT, FLOAT):
+                values.append(words[at] if kind == INT else floats[at])
+            else:
+                values.append(CONSTANTS[kind])
+
+    def _failed(self, at: int, blob: bytes) -> Ended:
+        index = self._index(at)
+        error, text, final = _faults.restore(blob, lambda: self._label(index))
+        return self._ended(at, error, text, final)
+
+    def _give_up(self, cause: BaseException) -> None:
+        """The next result cannot be unpickled."""
+        at = len(self._values)
+        name = self._label(self._index(at))
+        error = TypeError(f"the value of {name} cannot be unpickled ({describe_error(cause)})")
+        error.__cause__ = detached(cause)
+        self._failures[at] = self._ended(at, error, "", True)
+        self._values.append(None)
+
+    def _index(self, at: int) -> int:
+        return self.span.batch.tickets[at][0]
+
+    def _ended(self, at: int, error: BaseException, text: str, final: bool) -> Ended:
+        started, ended = self._columns.started[at], self._columns.ended[at]
+        return Ended(self._index(at), error, text, started, ended, self.span.worker, final=final)
+
+    def _outcomes(self) -> list[Block | Ended]:
+        indices = [index for index, _, _, _ in self.span.batch.tickets]
+        started, ended, values, failures = (
+            self._columns.started,
+            self._columns.ended,
+            self._values,
+            self._failures,
         )
-    return ended
+        if not failures:
+            return [Block(indices, values, started, ended, [self.span.worker] * len(indices))]
+        good = [at for at in range(len(indices)) if at not in failures]
+        block = Block(
+            [indices[at] for at in good],
+            [values[at] for at in good],
+            array("d", [started[at] for at in good]),
+            array("d", [ended[at] for at in good]),
+            [self.span.worker] * len(good),
+        )
+        return [*failures.values(), block] if good else list(failures.values())
+
+
+_VALUES = bytes([VALUE])
+CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
 
 
 def _uniform_values(columns: Columns) -> list[Any] | None:
@@ -70,63 +153,6 @@ def _uniform_values(columns: Columns) -> list[Any] | None:
     return array("q" if first == INT else "d", columns.words).tolist()
 
 
-Failure = bytes | BaseException
-"""A packed error of the task, or what unpickling its value raised."""
-
-
-def _values(columns: Columns) -> tuple[list[Any], dict[int, Failure]]:
-    """The value of each slot, and the failures by their place."""
-    if (uniform := _uniform_values(columns)) is not None:
-        return uniform, {}
-    if not columns.kinds.strip(_VALUES):
-        return _pickled_values(columns)
-    words, floats, kinds = array("q", columns.words), array("d", columns.words), columns.kinds
-    blobs = _blobs(columns, words)
-    load = unpack if columns.files or b"cloudpickle" in columns.heap else loads
-    values: list[Any] = [None] * len(kinds)
-    failures: dict[int, Failure] = {}
-    for at, kind in enumerate(kinds):
-        if kind in (VALUE, BIG_VALUE, BUFFERED):
-            try:
-                values[at] = load(blobs[at]) if kind != BUFFERED else load_leased(*blobs[at])
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # whatever a class does when it is unpickled
-                failures[at] = detached(error)
-        elif kind in (FAILED, BIG_FAILED):
-            failures[at] = bytes(blobs[at])
-        elif kind in (INT, FLOAT):
-            values[at] = words[at] if kind == INT else floats[at]
-        else:
-            values[at] = CONSTANTS[kind]
-    return values, failures
-
-
-_VALUES = bytes([VALUE])
-
-
-def _pickled_values(columns: Columns) -> tuple[list[Any], dict[int, Failure]]:
-    """The same where all are pickles in the heap, in a loop without anything else."""
-    heap, base = columns.heap, columns.heap_from
-    load = unpack if b"cloudpickle" in heap else loads
-    words = array("I", columns.words)
-    places = zip(words[1::2], words[::2], strict=True)  # a word is a length and, above it, a place
-    values: list[Any] = []
-    failures: dict[int, Failure] = {}
-    with _collector_paused():
-        while len(values) < len(columns.kinds):
-            try:
-                for place, length in places:
-                    start = place - base if place >= base else place - base + HEAP
-                    values.append(load(heap[start : start + length]))
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # whatever a class does when it is unpickled
-                failures[len(values)] = detached(error)
-                values.append(None)
-    return values, failures
-
-
 @contextmanager
 def _collector_paused() -> Iterator[None]:
     """Hundreds of new objects that will stay make the cycle collector look at them over and over: half of the time."""
@@ -137,9 +163,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
 
 
 def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
@@ -157,15 +180,6 @@ def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
         elif kind in (BIG_VALUE, BIG_FAILED):
             blobs[at] = next(files)
     return blobs
-
-
-def _ended(failure: Failure, index: int, label: Label, started: float, ended: float, worker: str) -> Ended:
-    if isinstance(failure, bytes):
-        error, text, final = _faults.restore(failure, lambda: label(index))
-        return Ended(index, error, text, started, ended, worker, final=final)
-    error = TypeError(f"the value of {label(index)} cannot be unpickled ({describe_error(failure)})")
-    error.__cause__ = failure
-    return Ended(index, error, "", started, ended, worker, final=True)
 
 
 def decode_lost(lost: Lost, label: Label) -> Ended:

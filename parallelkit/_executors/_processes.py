@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
-from parallelkit._executors._decode import decode, decode_lost
+from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._ledger import Facts
@@ -99,6 +99,7 @@ class ProcessPort:
         self._largest = 1  # packed item so far
         self._packing = 0.0  # seconds spent on packing and unpacking
         self._ended: list[Block | Ended] = []
+        self._opening: Opening | None = None
         self._woken = False
         self._apart = Apart()
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -194,6 +195,7 @@ class ProcessPort:
             events.popleft()
         if self._lane.broken is not None and self.failure is None:
             self.failure = self._explain(self._lane.broken)
+        self._opening = None
         ended, self._ended = self._ended, []
         self._pending -= sum(len(entry.indices) if isinstance(entry, Block) else 1 for entry in ended)
         return ended
@@ -210,9 +212,15 @@ class ProcessPort:
             return [decode_lost(event, self._job.label)], event.batch.size()
         began = monotonic()
         with self.guard() if event.columns.heap or event.columns.files else nullcontext():
-            ended = decode(event, self._job.label)
+            ended = self._opening_of(event).finish()
         self._packing += monotonic() - began
         return ended, event.batch.size()
+
+    def _opening_of(self, span: Span) -> Opening:
+        """What was begun with this span, if its opening was interrupted."""
+        if self._opening is None or self._opening.span is not span:
+            self._opening = Opening(span, self._job.label)
+        return self._opening
 
     def _log(self, record: Record) -> None:
         """Handle a task's log record as if it had been logged here."""
