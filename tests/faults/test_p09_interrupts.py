@@ -116,10 +116,7 @@ STAGES = [
 ]
 STAGES += [(where, call, "processes") for where, call in PROCESSES_ONLY.items()]
 CORE = ["input", "then", "unpickling", "pickling", "a stream's wait", "a stream's input", "backoff", "key"]
-KNOWN = {
-    "pickling": "the port does not take the pickling of an item for the caller's own code",
-    "unpickling": "nor the unpickling of a value",
-}
+KNOWN: dict[str, str] = {}
 
 ONCE = """
 def here_once(seen=[]):
