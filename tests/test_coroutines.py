@@ -424,7 +424,22 @@ def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
 
 
-@pytest.mark.abandons(1)
+def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog):
+    """The run is over when its time is; that a thread still runs is said."""
+    release, began = threading.Event(), time.monotonic()
+
+    async def elsewhere(_):
+        await asyncio.to_thread(release.wait, 30)
+
+    try:
+        failure = run_parallel(elsewhere, [1], timeout=0.05).failures[0]
+    finally:
+        release.set()
+    assert "it was cancelled" in str(failure.error)
+    assert time.monotonic() - began < 10
+    assert "asyncio.to_thread still runs, and was not waited for" in caplog.text
+
+
 def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     """Who waits for it in vain is told by whom; what had not begun runs on a new loop."""
     release = threading.Event()
@@ -446,6 +461,8 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     assert "it blocked the event loop, so it could not be cancelled" in str(results.failures["block"].error)
     assert "task 'block' blocked the event loop" in str(results.failures["wait"].error)
     assert "release.wait(30)" in results.failures["block"].stack
+    assert "a coroutine blocks its event loop, whose thread was abandoned, at" in caplog.text
+    assert "release.wait(30)" in caplog.text
 
 
 def test_a_run_timeout_cancels_what_runs():

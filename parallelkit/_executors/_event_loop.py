@@ -126,10 +126,13 @@ class EventLoop:
         if self.thread is threading.current_thread():
             return
         self.thread.join(3 * GRACE)
-        if self.thread.is_alive():
-            logger.warning(
-                "an event loop is blocked, and its thread was abandoned at\n%s", stack_of(self.thread)
-            )
+        if not self.thread.is_alive():
+            return
+        if self._loop.is_closed():
+            logger.warning("what a coroutine gave to asyncio.to_thread still runs, and was not waited for")
+        else:
+            place = "".join(stack_of(self.thread).splitlines(keepends=True)[-8:])  # four frames
+            logger.warning("a coroutine blocks its event loop, whose thread was abandoned, at\n%s", place)
 
     def blocked(self) -> tuple[float, float, int]:
         """Seconds that long steps held this loop in all, those of the longest, and its task (-1: none)."""
