@@ -7,7 +7,7 @@ millisecond, so that a slow input never keeps results waiting for longer than it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -107,11 +107,17 @@ class Intake:
     """Reads the caller's input. ``size`` is its length where known, ``error`` what ended it early.
 
     ``seconds`` is the time that reading has taken, with the callables that are asked about items.
-    Sized input that has keys is keyed and checked here, at the door; all else as it is read.
+    Sized input that has keys is keyed here, at the door; all else, and in streams (``lazily``) all,
+    as it is read.
     """
 
     def __init__(
-        self, source: Iterable[Any], shape: Shape, clock: Callable[[], float] = time.monotonic
+        self,
+        source: Iterable[Any],
+        shape: Shape,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        lazily: bool = False,
     ) -> None:
         self._clock = clock
         self.error: InputError | None = None
@@ -128,15 +134,18 @@ class Intake:
             self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
             self._seen = {key: position for position, key in enumerate(self.keys)}
             source = map(source.__getitem__, self.keys)
-        elif self.size is not None and (shape.key is not None or shape.tasks):
-            source = self._key_at_the_door(source)
-        self._iterator = iter(source)
+        elif self.size is not None and (shape.tasks or (shape.key is not None and not lazily)):
+            source = self._check_at_the_door(source, keys=not lazily)
+        self._source = source
+        self._iterator: Iterator[Any] | None = None
         self._bulk, self._stride = isinstance(source, (list, tuple, range)), 1
 
-    def _key_at_the_door(self, source: Iterable[Any]) -> list[Any]:
+    def _check_at_the_door(self, source: Iterable[Any], *, keys: bool) -> list[Any]:
         items = list(source)
         if self.shape.tasks:
             check_tasks(items)
+        if not keys:
+            return items
         self.keys = [self.shape.key_of(item, position) for position, item in enumerate(items)]
         for position, key in enumerate(self.keys):
             self._note(position if key is UNSET else key, position)
@@ -169,6 +178,7 @@ class Intake:
 
     def _take(self, limit: int) -> list[Any]:
         if self._bulk:
+            self._iterator = self._iterator or iter(self._source)
             items = list(islice(self._iterator, limit))
             self.exhausted = len(items) < limit
             return items
@@ -176,6 +186,8 @@ class Intake:
         items, limit, self._stride = [], min(limit, self._stride), 1
         end = self._clock() + PORTION
         try:
+            if self._iterator is None:
+                self._iterator = iter(self._source)
             for item in islice(self._iterator, limit):
                 items.append(item)
                 if self._clock() >= end:
@@ -243,11 +255,13 @@ class Intake:
         self.error.__cause__ = error
 
     def close(self) -> None:
-        """Close a generator given as input, so that its ``finally`` runs now."""
+        """Close a generator given as input, so that its ``finally`` runs now; what that raises is the input's error."""
         self.exhausted = True
-        closing = getattr(self._iterator, "close", None)
-        if callable(closing) and isinstance(self._iterator, Iterator):
-            closing()
+        try:
+            if isinstance(self._iterator, Generator):  # others, a file say, are the caller's to close
+                self._iterator.close()
+        except Exception as error:
+            self.fail(f"closing the input raised {type(error).__name__}", error)
 
 
 def replace_form(shape: Shape) -> Shape:

@@ -22,15 +22,15 @@ from parallelkit._intake import Intake, Portion
 from parallelkit._keys import check_keys
 from parallelkit._ledger import UNSET, Facts, Ledger, numbered
 from parallelkit._loop import DirectSource, Interrupt, Loop, Source, Window, catch_interrupt
-from parallelkit._lost import cancelled, failure
 from parallelkit._options import Checked, check_options
+from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
 from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
 from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
 from parallelkit._scheduler import Book, Scheduler
-from parallelkit._stream import HandedSource, Outbox, Stream, closed_at_exit, ledger_of, stepwise
+from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unread
 from parallelkit._world import World, the_world
 
 
@@ -56,7 +56,8 @@ class Plan:
         source = fn if tasks else items
         check_form(fn, items, checked)
         world = the_world.get()
-        intake = Intake(source, shape_of(checked, None if tasks else fn, source), world.now)
+        shape = shape_of(checked, None if tasks else fn, source)
+        intake = Intake(source, shape, world.now, lazily=stream)
         if checked.order == "key" and intake.keys is not None:
             check_keys(numbered(intake.keys, 0))
         own_fn = None if tasks or checked.then is not None else fn
@@ -161,10 +162,7 @@ class Plan:
             keys = None if self.intake.keys is None else self._unread_keys()
             self.ledger.admit(keys, len(unread), self.world.now())
             self.ledger.cancel(range(first, first + len(unread)), {})
-        try:
-            self.intake.close()
-        except Exception as error:  # of a generator's ``finally``: what is done is not lost by it
-            self.intake.fail(f"closing the input raised {type(error).__name__}", error)
+        self.intake.close()
 
     def _in_order(self) -> Results[Any, Any]:
         if self.options.order == "completion":
@@ -194,7 +192,8 @@ class Plan:
             yield from stream
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
-        outbox = Outbox(self.world.now, self.options.order == "input")
+        raising = self.options.on_error == "raise"
+        outbox = Outbox(self.world.now, self.options.order == "input", raising)
         port = engine.open(self._job(outbox.key))
         source, window = HandedSource(outbox), self._window(engine)
         loop = self._loop(outbox, outbox.key, port, source)
@@ -203,13 +202,20 @@ class Plan:
         try:
             if self.options.executor == "inline":
                 loop.source = DirectSource(self.intake, window, Interrupt(), outbox.enter)
-                yield from stepwise(loop, outbox)
+                yield from stepwise(loop, outbox, self.intake)
             else:
                 yield from stream.outcomes()
-            yield from self._last_of(loop)
+            if raising and loop.scheduler.first_error is not None:
+                raise noted(loop.scheduler.first_error, f"{loop.scheduler.succeeded} succeeded")
+            if loop.scheduler.stopped is not None and self.intake.size is not None:
+                yield from unread(self.intake, outbox)
+            if self.intake.error is not None:
+                self.intake.error.results = Results(Ledger())
+                raise self.intake.error
         except KeyboardInterrupt:
             reason = "interrupted (Ctrl-C)"
             stream.close(reason)
+            self.intake.close()
             rest = ledger_of(stream.rest(), self.world.now() - outbox.began, reason)
             raise interruption("interrupted; not yet yielded", Results(rest)) from None
         finally:
@@ -220,21 +226,14 @@ class Plan:
                 loop.bar.close()
                 if owned:
                     engine.close()
-                if not self.intake.exhausted:  # the run was stopped
-                    self.intake.close()
+                self._close_input()
 
-    def _last_of(self, loop: Loop) -> Generator[Outcome[Any, Any], None, None]:
-        """After the last settled task: what a stop left undone, or the error that ended the stream."""
-        scheduler = loop.scheduler
-        if self.options.on_error == "raise" and scheduler.first_error is not None:
-            raise noted(scheduler.first_error, f"{scheduler.succeeded} succeeded")
-        if self.intake.error is not None:
-            self.intake.error.results = Results(Ledger())
+    def _close_input(self) -> None:
+        """After whatever has ended the stream; an input that fails even then is no secret."""
+        known = self.intake.error
+        self.intake.close()
+        if self.intake.error is not known and self.intake.error is not None:
             raise self.intake.error
-        if scheduler.stopped is not None:
-            for index, key in zip(self._unread(), self._unread_keys(), strict=True):
-                own = index if key is UNSET else key
-                yield failure(own, index, cancelled(scheduler.stopped, None), 0.0, 0.0)
 
     # What both are made of.
 

@@ -1,4 +1,4 @@
-"""Outcomes one by one: the outbox of a stream, and the generator that empties it.
+"""Outcomes one by one: the generator that empties the outbox of a stream.
 
 A thread of the run's own drives the loop, so that timeouts and retries go on while the caller is
 busy elsewhere. The input is read in the caller's thread all the same, whenever it asks for the next
@@ -12,142 +12,22 @@ import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._errors import TaskCancelled
-from parallelkit._executors._gate import Gate
-from parallelkit._intake import Intake, Portion
-from parallelkit._ledger import Ledger, numbered
-from parallelkit._loop import Loop, Window
-from parallelkit._lost import Lost, cancelled, failure
+from parallelkit._intake import Intake
+from parallelkit._ledger import Ledger
+from parallelkit._loop import WIDEST, Loop, Window
+from parallelkit._lost import Lost
+from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
 
 T = TypeVar("T")
 
 SLOW = 0.001  # an input that takes longer than this for an item is not read while an outcome is ready
-
-
-class Outbox:
-    """A book whose outcomes leave as soon as their turn comes; it holds none that has been yielded."""
-
-    def __init__(self, clock: Callable[[], float], in_order: bool) -> None:
-        self.ready: deque[Outcome[Any, Any]] = deque()
-        self.gate = Gate()
-        self.stopped: str | None = None
-        self._clock = clock
-        self.began = clock()
-        self._in_order = in_order
-        self._next = 0
-        self._early: dict[int, Outcome[Any, Any]] = {}
-        self._keys: dict[int, tuple[Any, float]] = {}
-        self._numbers: dict[int, int] = {}
-        self._admitted = 0
-        self._parents: dict[int, Any] = {}
-        self._settled: list[Outcome[Any, Any]] | None = None
-
-    def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
-        """New tasks, with their keys."""
-        first = self._admitted
-        self._admitted += count
-        indices = range(first, first + count)
-        for index, key in zip(indices, indices if keys is None else numbered(keys, first), strict=True):
-            self._keys[index] = (key, now)
-
-    def enter(self, portion: Portion) -> None:
-        """New tasks, just read, or made by ``then``."""
-        if portion.parent is not None:
-            indices = range(self._admitted, self._admitted + len(portion.items))
-            self._parents.update(dict.fromkeys(indices, portion.parent))
-        self.admit(portion.keys, len(portion.items), self._clock())
-
-    def keep_settled(self) -> None:
-        """From now on, have what is settled at hand for ``then``."""
-        self._settled = []
-
-    def take_settled(self) -> list[Outcome[Any, Any]]:
-        """The outcomes settled since the last call."""
-        settled, self._settled = self._settled or [], []
-        return settled
-
-    def unsettled(self) -> list[int]:
-        """The tasks that have no outcome yet."""
-        return list(self._keys)
-
-    def key(self, index: int) -> Any:
-        """The key of a task that is not settled."""
-        return self._keys[index][0] if index in self._keys else index
-
-    def succeed(
-        self,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        started: Sequence[float],
-        ended: Sequence[float],
-        workers: Sequence[str],
-    ) -> None:
-        began, numbers = self.began, self._numbers
-        for index, value, start, end, worker in zip(indices, values, started, ended, workers, strict=True):
-            key, queued = self._keys.pop(index)
-            number = numbers.pop(index, 1) if numbers else 1
-            parent = self._parents.pop(index, None) if self._parents else None
-            self._put(
-                Success(key, index, value, number, queued - began, start - began, end - start, worker, parent)
-            )
-        self.gate.open()
-
-    def succeed_again(self, index: int, number: int) -> None:
-        self._numbers[index] = number
-
-    def fail(self, index: int, lost: Lost) -> None:
-        key, queued = self._keys.pop(index)
-        self._put(failure(key, index, lost, queued, self.began, self._parents.pop(index, None)))
-        self.gate.open()
-
-    def try_again(self, index: int, lost: Lost) -> None:
-        """A stream keeps no log of attempts."""
-
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
-        for index in indices:
-            self.fail(index, cancelled(self.stopped, last.get(index)))
-
-    def _put(self, outcome: Outcome[Any, Any]) -> None:
-        if self._settled is not None:
-            self._settled.append(outcome)
-        if not self._in_order:
-            self.ready.append(outcome)
-            return
-        self._early[outcome.index] = outcome
-        while self._next in self._early:
-            self.ready.append(self._early.pop(self._next))
-            self._next += 1
-
-
-class HandedSource:
-    """Portions that the caller's thread has read, on their way to the thread of the loop."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self.ended = False
-        self._outbox = outbox
-        self._portions: deque[Portion] = deque()
-
-    @property
-    def exhausted(self) -> bool:
-        return self.ended and not self._portions
-
-    def hand(self, portion: Portion) -> None:
-        """From the caller's thread."""
-        self._portions.append(portion)
-
-    def next(self, done: int) -> Portion | None:
-        if not self._portions:
-            return None
-        portion = self._portions.popleft()
-        self._outbox.enter(portion)
-        return portion
 
 
 class Stream:
@@ -202,7 +82,7 @@ class Stream:
         if self._crash is None:
             while self._source.next(0) is not None:  # so that each has its place in the outbox
                 pass
-            self._outbox.cancel(self._outbox.unsettled(), {})
+            self._outbox.cancel_rest()
         return bool(self._outbox.ready)
 
     @property
@@ -234,7 +114,9 @@ class Stream:
         return max(1, (ahead + self._room()) // 4)
 
     def close(self, reason: str) -> None:
-        """Stop the run and wait for its thread, which waits for no task."""
+        """Stop the run and wait for its thread, which waits for no task; inline there is none."""
+        if self._thread.ident is None and self._loop.scheduler.open:
+            self._loop.stop(reason)
         if self._thread.is_alive():
             self._loop.asked = reason
             self._loop.port.wake()
@@ -243,6 +125,7 @@ class Stream:
 
     def rest(self) -> list[Outcome[Any, Any]]:
         """The outcomes that were not yielded, once the stream is closed."""
+        self._cancel_handed()
         rest = list(self._outbox.ready)
         self._outbox.ready.clear()
         return rest
@@ -267,13 +150,27 @@ atexit.register(_close_all)
 os.register_at_fork(after_in_child=_open.clear)
 
 
-def stepwise(loop: Loop, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
+def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
     """Every outcome, with the loop driven in the caller's own thread (inline runs)."""
     going = True
     while going or outbox.ready:
-        while outbox.ready:
-            yield outbox.ready.popleft()
+        yield from emptied(outbox, intake)
         going = going and loop.step()
+
+
+def unread(intake: Intake, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
+    """After a stop: the rest of sized input, read for its keys and cancelled."""
+    while (portion := intake.read(WIDEST)) is not None:
+        outbox.enter(portion)
+        outbox.cancel_rest()
+        yield from emptied(outbox, intake)
+
+
+def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
+    """What is ready, one by one; no reference is kept to what has been given out."""
+    while outbox.ready:
+        intake.forget(outbox.ready[0].key)
+        yield outbox.ready.popleft()
 
 
 def ledger_of(

@@ -25,7 +25,7 @@ _run
 _plan
 _form
 _endings  _options  _stream
-_growth
+_growth  _outbox
 _loop
 _events
 _executors/_futures

@@ -1,0 +1,145 @@
+"""The book of a stream, from which outcomes leave; and the source into which its input is handed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parallelkit._executors._gate import Gate
+from parallelkit._intake import Portion
+from parallelkit._ledger import numbered
+from parallelkit._lost import Lost, cancelled, failure
+from parallelkit._outcomes import Outcome, Success
+
+
+class Outbox:
+    """A book whose outcomes leave as soon as their turn comes; it holds none that has been yielded.
+
+    Where the first failure will be raised (``raising``), neither it nor what its stop cancels leaves.
+    """
+
+    def __init__(self, clock: Callable[[], float], in_order: bool, raising: bool = False) -> None:
+        self.ready: deque[Outcome[Any, Any]] = deque()
+        self.gate = Gate()
+        self.stopped: str | None = None
+        self._clock = clock
+        self.began = clock()
+        self._in_order = in_order
+        self._raising = raising
+        self._only_values = False
+        self._next = 0
+        self._early: dict[int, Outcome[Any, Any]] = {}
+        self._keys: dict[int, tuple[Any, float]] = {}
+        self._numbers: dict[int, int] = {}
+        self._admitted = 0
+        self._parents: dict[int, Any] = {}
+        self._settled: list[Outcome[Any, Any]] | None = None
+
+    def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
+        """New tasks, with their keys."""
+        first = self._admitted
+        self._admitted += count
+        indices = range(first, first + count)
+        for index, key in zip(indices, indices if keys is None else numbered(keys, first), strict=True):
+            self._keys[index] = (key, now)
+
+    def enter(self, portion: Portion) -> None:
+        """New tasks, just read, or made by ``then``."""
+        if portion.parent is not None:
+            indices = range(self._admitted, self._admitted + len(portion.items))
+            self._parents.update(dict.fromkeys(indices, portion.parent))
+        self.admit(portion.keys, len(portion.items), self._clock())
+
+    def keep_settled(self) -> None:
+        """From now on, have what is settled at hand for ``then``."""
+        self._settled = []
+
+    def take_settled(self) -> list[Outcome[Any, Any]]:
+        """The outcomes settled since the last call."""
+        settled, self._settled = self._settled or [], []
+        return settled
+
+    def cancel_rest(self) -> None:
+        """Settle all that have no outcome yet, after the stop."""
+        self.cancel(list(self._keys), {})
+
+    def key(self, index: int) -> Any:
+        """The key of a task that is not settled."""
+        return self._keys[index][0] if index in self._keys else index
+
+    def succeed(
+        self,
+        indices: Sequence[int],
+        values: Sequence[Any],
+        started: Sequence[float],
+        ended: Sequence[float],
+        workers: Sequence[str],
+    ) -> None:
+        began, numbers = self.began, self._numbers
+        for index, value, start, end, worker in zip(indices, values, started, ended, workers, strict=True):
+            key, queued = self._keys.pop(index)
+            number = numbers.pop(index, 1) if numbers else 1
+            parent = self._parents.pop(index, None) if self._parents else None
+            self._put(
+                Success(key, index, value, number, queued - began, start - began, end - start, worker, parent)
+            )
+        self.gate.open()
+
+    def succeed_again(self, index: int, number: int) -> None:
+        self._numbers[index] = number
+
+    def fail(self, index: int, lost: Lost) -> None:
+        self._only_values = self._raising
+        self._lose(index, lost)
+
+    def _lose(self, index: int, lost: Lost) -> None:
+        key, queued = self._keys.pop(index)
+        self._put(failure(key, index, lost, queued, self.began, self._parents.pop(index, None)))
+        self.gate.open()
+
+    def try_again(self, index: int, lost: Lost) -> None:
+        """A stream keeps no log of attempts."""
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        for index in indices:
+            self._lose(index, cancelled(self.stopped, last.get(index)))
+
+    def _put(self, outcome: Outcome[Any, Any]) -> None:
+        if self._settled is not None:
+            self._settled.append(outcome)
+        if not self._in_order:
+            self._leave(outcome)
+            return
+        self._early[outcome.index] = outcome
+        while self._next in self._early:
+            self._leave(self._early.pop(self._next))
+            self._next += 1
+
+    def _leave(self, outcome: Outcome[Any, Any]) -> None:
+        if outcome.ok or not self._only_values:
+            self.ready.append(outcome)
+
+
+class HandedSource:
+    """Portions that the caller's thread has read, on their way to the thread of the loop."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.ended = False
+        self._outbox = outbox
+        self._portions: deque[Portion] = deque()
+
+    @property
+    def exhausted(self) -> bool:
+        return self.ended and not self._portions
+
+    def hand(self, portion: Portion) -> None:
+        """From the caller's thread."""
+        self._portions.append(portion)
+
+    def next(self, done: int) -> Portion | None:
+        if not self._portions:
+            return None
+        portion = self._portions.popleft()
+        self._outbox.enter(portion)
+        return portion

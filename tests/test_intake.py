@@ -1,0 +1,381 @@
+"""The intake: how the caller's input becomes tasks, lazily, in portions, with its errors."""
+
+from collections import deque
+from itertools import count
+
+import pytest
+from fakes import FakeClock
+
+from parallelkit import InputError, RateLimit, Retry, Task
+from parallelkit._intake import PORTION, Intake, Shape
+from parallelkit._ledger import UNSET
+from parallelkit._tasks import Own, call_star
+
+
+def square(x):
+    return x * x
+
+
+def read_all(intake, limit=1000):
+    """Items, and keys where there are any, of all portions."""
+    items, keys = [], []
+    while (portion := intake.read(limit)) is not None:
+        items += portion.items
+        keys += portion.keys if portion.keys is not None else [None] * len(portion.items)
+    assert intake.exhausted
+    return items, keys
+
+
+class Clocked:
+    """An input each item of which takes its time."""
+
+    def __init__(self, clock, seconds, stop=10):
+        self.clock, self.seconds, self.stop, self.read = clock, seconds, stop, 0
+
+    def __iter__(self):
+        for item in range(self.stop):
+            self.clock.advance(self.seconds)
+            self.read += 1
+            yield item
+
+
+# Portions
+
+
+@pytest.mark.parametrize(
+    "source",
+    [[1, 2, 3], (1, 2, 3), range(1, 4), deque([1, 2, 3]), iter([1, 2, 3]), {1: 1, 2: 2, 3: 3}.values()],
+)
+def test_every_item_is_read_once_in_order(source):
+    """Whatever the input is."""
+    intake = Intake(source, Shape())
+    assert ([1, 2, 3], [None] * 3) == read_all(intake)
+    assert (3, None) == (intake.read_so_far, intake.error)
+    assert intake.read(10) is None
+
+
+@pytest.mark.parametrize("make", [list, iter])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_no_portion_is_larger_than_allowed(make, limit):
+    """And together they are the whole input."""
+    intake, seen = Intake(make(list(range(20))), Shape()), []
+    while (portion := intake.read(limit)) is not None:
+        assert 1 <= len(portion.items) <= limit
+        seen += portion.items
+    assert list(range(20)) == seen
+
+
+def test_nothing_is_read_ahead():
+    """An iterator stands exactly behind the last item that was asked for."""
+    numbers = count()
+    intake = Intake(numbers, Shape())
+    taken = sum(len(intake.read(5).items) for _ in range(4))
+    assert taken == intake.read_so_far == next(numbers)
+
+
+def test_a_slow_input_comes_one_by_one():
+    """An item that took longer than a portion may is not kept waiting for the next."""
+    clock = FakeClock()
+    source = Clocked(clock, 2 * PORTION)
+    intake = Intake(source, Shape(), clock)
+    assert [[0], [1], [2]] == [intake.read(100).items for _ in range(3)]
+    assert 3 == source.read
+
+
+def test_a_fast_input_comes_in_growing_portions():
+    """One, two, four at a time: so an input that becomes slow has not been trusted too far."""
+    clock = FakeClock()
+    intake = Intake(Clocked(clock, 0.0, stop=100), Shape(), clock)
+    sizes = [len(intake.read(1000).items) for _ in range(6)]
+    assert sorted(sizes) == sizes
+    assert sizes[0] == 1 < sizes[-1]
+
+
+def test_reading_is_timed():
+    """What the input took is known in the end, for the report; what others take is not in it."""
+    clock = FakeClock()
+    intake = Intake(Clocked(clock, 0.5, stop=4), Shape(), clock)
+    while intake.read(1) is not None:
+        clock.advance(7)
+    assert 2.0 == intake.seconds
+
+
+def test_the_size_is_known_where_the_input_knows_it():
+    """It is the total of the bar, and what says whether unread items are tasks."""
+    assert (3, None) == (Intake([1, 2, 3], Shape()).size, Intake(iter([1]), Shape()).size)
+
+
+# Errors
+
+
+def failing(after, error):
+    yield from range(after)
+    raise error
+
+
+def test_an_input_that_raises_is_exhausted():
+    """What came before counts; the error is kept, not raised."""
+    error = LookupError("gone")
+    intake = Intake(failing(3, error), Shape())
+    assert [0, 1, 2] == read_all(intake)[0]
+    assert isinstance(intake.error, InputError)
+    assert "the input raised LookupError after 3 items" == str(intake.error)
+    assert error is intake.error.__cause__
+
+
+def test_an_input_that_cannot_even_begin_is_an_input_error():
+    """A cursor whose query fails does so when it is asked for its iterator, which is when reading begins."""
+
+    class Query:
+        def __iter__(self):
+            raise ConnectionError("refused")
+
+    intake = Intake(Query(), Shape())
+    assert intake.read(10) is None
+    assert isinstance(intake.error.__cause__, ConnectionError)
+
+
+def test_what_ends_the_program_is_not_the_inputs_error():
+    """Ctrl-C in the caller's generator goes through."""
+    intake = Intake(failing(0, KeyboardInterrupt()), Shape())
+    with pytest.raises(KeyboardInterrupt):
+        intake.read(10)
+    assert intake.error is None
+
+
+# Keys
+
+
+def test_sized_input_is_keyed_at_the_door():
+    """All its keys are known before the first task runs."""
+    asked = []
+    intake = Intake(["a", "bb"], Shape(key=lambda item: asked.append(item) or len(item)))
+    assert (["a", "bb"], [1, 2]) == (asked, intake.keys)
+    assert (["a", "bb"], [1, 2]) == read_all(intake)
+    assert 2 == len(asked), "and nobody is asked twice"
+
+
+def test_other_input_is_keyed_as_it_is_read():
+    """One item at a time."""
+    asked = []
+    intake = Intake(iter(["a", "bb"]), Shape(key=lambda item: asked.append(item) or len(item)))
+    assert (None, []) == (intake.keys, asked)
+    assert (["a", "bb"], [1, 2]) == read_all(intake)
+
+
+def test_a_mapping_brings_its_keys():
+    """The items are its values."""
+    intake = Intake({"a": 1, "b": 2}, Shape())
+    assert ["a", "b"] == intake.keys
+    assert ([1, 2], ["a", "b"]) == read_all(intake)
+
+
+def test_positions_need_no_keys():
+    """Where nobody gave any, none are kept."""
+    assert Intake([1, 2], Shape()).keys is None
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (lambda item: item % 3, "key must be unique, got 0 at positions 0 and 3"),
+        (lambda item: [item] if item == 3 else item, r"key must be hashable, got \[3\] at position 3"),
+        (
+            lambda item: item if item < 3 else 1 // 0,
+            "key raised ZeroDivisionError for the item at position 3",
+        ),
+    ],
+)
+def test_a_bad_key_of_lazy_input_ends_it(key, message):
+    """What lies before is run."""
+    intake = Intake(iter(range(10)), Shape(key=key))
+    assert [0, 1, 2] == read_all(intake)[0]
+    with pytest.raises(InputError, match=message):
+        raise intake.error
+
+
+def test_a_forgotten_key_may_come_again():
+    """Once its outcome was yielded."""
+    intake = Intake(iter([1, 2, 1, 2]), Shape(key=str))
+    keys = []
+    while (portion := intake.read(1)) is not None:
+        keys += portion.keys
+        if keys[-1] == "1":
+            intake.forget("1")
+    assert ["1", "2", "1"] == keys
+    assert "key must be unique, got '2' at positions 1 and 3" == str(intake.error)
+
+
+def test_forgetting_what_was_never_noted_is_no_error():
+    """Positions are not noted."""
+    Intake([1], Shape()).forget(0)
+
+
+# Tasks of their own functions
+
+
+def test_tasks_become_calls():
+    """Function, arguments and keywords; a key of their own, or none."""
+    tasks = [Task(square, 3, key="k"), square, Task(max, 1, 2, kwargs={"default": 0})]
+    items, keys = read_all(Intake(tasks, Shape(tasks=True)))
+    assert [(square, (3,), {}), (square, (), {}), (max, (1, 2), {"default": 0})] == items
+    assert ["k", UNSET, UNSET] == keys
+
+
+def test_options_of_their_own_stand_by_offset():
+    """In each portion, counted from its first task."""
+    tasks = [
+        square,
+        Task(square, timeout=3),
+        square,
+        Task(square, retries=0),
+        Task(square, timeout=1, retries=2),
+    ]
+    intake = Intake(tasks, Shape(tasks=True))
+    assert {1: Own(3, None, False)} == intake.read(2).own
+    assert {1: Own(None, None, True)} == intake.read(2).own
+    assert {0: Own(1, Retry(2), True)} == intake.read(2).own
+
+
+def test_a_wrong_task_in_lazy_input_ends_it():
+    """At the door it would have been refused."""
+    intake = Intake(iter([square, 3, square]), Shape(tasks=True))
+    assert [(square, (), {})] == read_all(intake)[0]
+    assert "tasks must be callables or Task objects, got 3" == str(intake.error)
+    with pytest.raises(TypeError, match="got 3 at position 1"):
+        Intake([square, 3], Shape(tasks=True))
+    with pytest.raises(TypeError, match="got 3 at position 0"):
+        Intake({"a": 3}, Shape(tasks=True))
+
+
+def test_a_function_may_become_a_call_per_item():
+    """In runs with ``then``, where tasks of other functions come in between."""
+    assert [(square, (3,), {})] == read_all(Intake([3], Shape(fn=square)))[0]
+    assert [(call_star, (pow, (2, 5)), {})] == read_all(Intake([(2, 5)], Shape(fn=pow, star=True)))[0]
+
+
+# Priorities and groups
+
+
+def by_parity(item):
+    return item % 2 or None
+
+
+def test_traits_are_priority_and_groups():
+    """Asked for every item, in the order of the limits."""
+    shape = Shape(gated=True, priority=lambda item: -item, bys=(None, by_parity))
+    assert [(0, (None, None)), (-1, (None, 1)), (-2, (None, None))] == Intake(range(3), shape).read(10).traits
+
+
+def test_a_tasks_own_priority_goes_before_the_runs():
+    """What it leaves open is asked for."""
+    shape = Shape(tasks=True, gated=True, priority=lambda task: 5)
+    assert [7, 5] == [
+        trait[0] for trait in Intake([Task(square, 1, priority=7), square], shape).read(10).traits
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"priority": lambda item: "high"}, "priority must be a number, got 'high' at position 0"),
+        ({"priority": lambda item: float("nan")}, "priority must be a number, got nan at position 0"),
+        ({"priority": lambda item: 1 // 0}, "priority raised ZeroDivisionError for the item at position 0"),
+        ({"bys": (lambda item: [],)}, r"by must give a hashable group, got \[\] at position 0"),
+        ({"bys": (lambda item: 1 // 0,)}, "by raised ZeroDivisionError for the item at position 0"),
+    ],
+)
+def test_a_bad_trait_ends_the_input(options, message):
+    """It names what was wrong, and for which item."""
+    intake = Intake(range(3), Shape(gated=True, **options))
+    assert intake.read(10) is None
+    with pytest.raises(InputError, match=message):
+        raise intake.error
+    assert RateLimit(1, per=1).by is None
+
+
+# Children
+
+
+def test_children_are_tasks_of_the_same_run():
+    """With a parent, and keys that are nobody else's; an item of theirs is looked at by its first argument."""
+    shape = Shape(gated=True, fn=square, key=str, priority=lambda item: item, bys=(by_parity,))
+    intake = Intake([1, 2], shape)
+    assert ["1", "2"] == read_all(intake)[1]
+    portion = intake.adopt([Task(square, 3), Task(square, 4, key="four", priority=9)], "1", 2)
+    assert ([(square, (3,), {}), (square, (4,), {})], [UNSET, "four"], "1") == (
+        portion.items,
+        portion.keys,
+        portion.parent,
+    )
+    assert [(3, (1,)), (9, (None,))] == portion.traits
+    with pytest.raises(ValueError, match="key must be unique, got '1'"):
+        intake.adopt([Task(square, 5, key="1")], "2", 4)
+
+
+# Closing
+
+
+def test_closing_closes_a_generator():
+    """Its ``finally`` runs now, not when somebody collects it; nothing is read afterwards."""
+    closed = []
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            closed.append(True)
+
+    intake = Intake(items(), Shape())
+    intake.read(3)
+    intake.close()
+    assert ([True], None) == (closed, intake.read(3))
+
+
+class File:
+    """Iterates over itself, and has a ``close`` as files have."""
+
+    def __init__(self):
+        self.closed = False
+        self._lines = iter("ab")
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._lines)
+
+    def close(self):
+        self.closed = True
+
+
+def test_closing_leaves_the_callers_files_open():
+    """Whoever opened one may want to read on where the run has stopped; a generator could do nothing else."""
+    file = File()
+    intake = Intake(file, Shape())
+    intake.read(1)
+    intake.close()
+    assert (False, "b") == (file.closed, next(file))
+
+
+def test_what_closing_raises_is_the_inputs_error():
+    """It is kept like any other, and nothing else is lost by it."""
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            raise LookupError("refused")
+
+    intake = Intake(items(), Shape())
+    intake.read(1)
+    intake.close()
+    assert "closing the input raised LookupError" == str(intake.error)
+    assert isinstance(intake.error.__cause__, LookupError)
+
+
+def test_closing_what_was_never_begun_is_nothing():
+    """No iterator, nothing to close."""
+    intake = Intake(count(), Shape())
+    intake.close()
+    assert intake.exhausted

@@ -1,0 +1,535 @@
+"""``iter_parallel``: outcomes one by one, input in the caller's thread, nothing kept that was given out."""
+
+import gc
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+
+import pytest
+
+from parallelkit import (
+    Failure,
+    InputError,
+    Retry,
+    RunInterrupted,
+    Success,
+    Task,
+    TaskCancelled,
+    TaskTimeout,
+    ThreadExecutor,
+    iter_parallel,
+)
+
+PATIENCE = 30.0
+in_both = pytest.mark.parametrize("executor", ["threads", "inline"])
+
+
+def square(x):
+    return x * x
+
+
+def invert(x):
+    return 12 // x
+
+
+class Gate:
+    """Lets tasks through when it is opened; counts those that came."""
+
+    def __init__(self):
+        self.opened = threading.Event()
+        self.begun = threading.Semaphore(0)
+
+    def __call__(self, item):
+        self.begun.release()
+        assert self.opened.wait(PATIENCE)
+        return item
+
+    def wait_until_begun(self, number=1):
+        for _ in range(number):
+            assert self.begun.acquire(timeout=PATIENCE)
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+class Source:
+    """An endless input that remembers who has read how much of it, and whether it was closed."""
+
+    def __init__(self, stop=None):
+        self.read, self.threads, self.closed = 0, set(), False
+        self._stop = stop
+
+    def __iter__(self):
+        try:
+            for item in count() if self._stop is None else range(self._stop):
+                self.read += 1
+                self.threads.add(threading.get_ident())
+                yield item
+        finally:
+            self.closed = True
+
+
+# What comes out
+
+
+@in_both
+@pytest.mark.parametrize("order", ["completion", "input"])
+def test_every_outcome_is_yielded_once(executor, order):
+    """Successes and failures alike, each under its key, in the order asked for."""
+    items = [3, 0, 2, 1, 0, 4]
+    outcomes = list(iter_parallel(invert, items, executor=executor, order=order))
+    assert [4, "error", 6, 12, "error", 3] == [
+        outcome.value if outcome.ok else "error" for outcome in sorted(outcomes, key=lambda one: one.key)
+    ]
+    assert {Success, Failure} == {type(outcome) for outcome in outcomes}
+    if order == "input":
+        assert (
+            list(range(6)) == [outcome.key for outcome in outcomes] == [outcome.index for outcome in outcomes]
+        )
+
+
+def test_what_ends_first_comes_first(gate):
+    """In order of completion, which is the default, nobody waits for the first task."""
+    stream = iter_parallel(lambda item: gate(item) if item == 0 else item, range(3), max_workers=2)
+    assert {1, 2} == {next(stream).key, next(stream).key}
+    gate.opened.set()
+    assert [0] == [outcome.key for outcome in stream]
+
+
+def test_in_input_order_the_first_is_waited_for(gate):
+    """What ends earlier is kept until its turn comes."""
+    stream = iter_parallel(
+        lambda item: gate(item) if item == 0 else item, range(40), max_workers=2, order="input"
+    )
+    first = []
+    consumer = threading.Thread(target=lambda: first.append(next(stream).key))
+    consumer.start()
+    gate.wait_until_begun()
+    assert [] == first
+    gate.opened.set()
+    consumer.join(PATIENCE)
+    assert list(range(40)) == first + [outcome.key for outcome in stream]
+
+
+@in_both
+def test_tasks_of_their_own_functions_stream_too(executor):
+    """The second form: callables and ``Task`` objects, by key or in any iterable, also a lazy one."""
+    tasks = {"a": Task(square, 3), "b": lambda: 7}
+    assert {"a": 9, "b": 7} == {one.key: one.value for one in iter_parallel(tasks, executor=executor)}
+    lazy = (Task(square, item, key=f"k{item}") for item in range(3))
+    assert {"k0": 0, "k1": 1, "k2": 4} == {
+        one.key: one.value for one in iter_parallel(lazy, executor=executor)
+    }
+
+
+@in_both
+def test_retries_count_and_instants_are_those_of_the_run(executor):
+    """An outcome is what ``run_parallel`` would give."""
+    failed = []
+
+    def flaky(item):
+        if not failed:
+            failed.append(item)
+            raise OSError("once")
+        return item
+
+    (outcome,) = iter_parallel(
+        flaky, [5], executor=executor, retries=Retry(1, delay=0), key=lambda item: f"k{item}"
+    )
+    assert ("k5", 5, 2, 0) == (outcome.key, outcome.value, outcome.attempts, outcome.index)
+    assert 0 <= outcome.queued_at <= outcome.started_at < PATIENCE
+
+
+@in_both
+def test_an_empty_input_ends_at_once(executor):
+    """No outcome, no error."""
+    assert [] == list(iter_parallel(square, [], executor=executor))
+    assert [] == list(iter_parallel(square, iter(()), executor=executor))
+
+
+def test_an_executor_of_the_callers_serves_streams():
+    """Its threads stay, and two streams on it do not mix."""
+    with ThreadExecutor(2) as executor:
+        first = iter_parallel(square, range(20), executor=executor)
+        second = iter_parallel(str, range(20), executor=executor)
+        pairs = [(next(first).value, next(second).value) for _ in range(20)]
+        assert {item * item for item in range(20)} == {one for one, _ in pairs}
+        assert set(map(str, range(20))) == {other for _, other in pairs}
+        assert ([], []) == (list(first), list(second))
+
+
+# Nothing before the first next()
+
+
+class Watched(list):
+    """A sized input that tells whether somebody looked into it."""
+
+    looked = False
+
+    def __iter__(self):
+        self.looked = True
+        return super().__iter__()
+
+
+@in_both
+def test_nothing_is_read_or_started_before_the_first_next(executor):
+    """Neither by the call nor by letting the stream go."""
+    source, ran = Source(), []
+    before = threading.active_count()
+    stream = iter_parallel(ran.append, source, executor=executor)
+    assert (0, [], before) == (source.read, ran, threading.active_count())
+    stream.close()
+    del stream
+    assert (0, [], before) == (source.read, ran, threading.active_count())
+
+
+@in_both
+def test_sized_input_is_not_read_before_the_first_next_either(executor):
+    """Also where ``run_parallel`` would look at all keys at the door."""
+    items, asked = Watched([1, 2]), []
+    stream = iter_parallel(square, items, executor=executor, key=lambda item: asked.append(item) or item)
+    assert (False, []) == (items.looked, asked)
+    assert 2 == len(list(stream))
+    assert (True, [1, 2]) == (items.looked, asked)
+
+
+@in_both
+def test_tasks_of_a_sized_input_are_checked_at_the_call(executor):
+    """What cannot be called is an error of the call itself, as in ``run_parallel``."""
+    with pytest.raises(TypeError, match="tasks must be callables or Task objects, got 3 at position 1"):
+        iter_parallel([lambda: 1, 3], executor=executor)
+
+
+# Input
+
+
+@in_both
+def test_input_is_drawn_in_the_callers_thread(executor):
+    """Items, keys and the end of the generator: cursors and generators are bound to their thread."""
+    source, keyed = Source(50), set()
+
+    def key(item):
+        keyed.add(threading.get_ident())
+        return item
+
+    outcomes = list(iter_parallel(square, iter(source), executor=executor, key=key))
+    assert 50 == len(outcomes)
+    assert {threading.get_ident()} == source.threads == keyed
+    assert source.closed
+
+
+def test_tasks_run_in_other_threads_and_inline_in_the_callers():
+    """The one is what threads are for, the other what debuggers want."""
+    here = threading.get_ident()
+    there = {outcome.value for outcome in iter_parallel(lambda _: threading.get_ident(), range(8))}
+    assert here not in there
+    inline = {
+        one.value for one in iter_parallel(lambda _: threading.get_ident(), range(8), executor="inline")
+    }
+    assert {here} == inline
+
+
+@pytest.mark.parametrize("order", ["completion", "input"])
+@pytest.mark.parametrize("buffersize", [1, 2, 7])
+def test_no_more_is_read_ahead_than_asked_for(buffersize, order):
+    """Tasks read and not yet yielded are never more than ``buffersize``."""
+    source = Source()
+    stream = iter_parallel(square, source, buffersize=buffersize, order=order, max_workers=3)
+    for yielded, outcome in enumerate(islice(stream, 60)):
+        assert source.read - yielded <= buffersize
+        assert outcome.value == outcome.key**2
+    stream.close()
+    assert source.read <= 60 + buffersize
+
+
+@in_both
+def test_an_input_that_raises_delivers_what_was_read(executor):
+    """Then its error comes, as the cause of ``InputError``; and after it the stream is over."""
+
+    def items():
+        yield from range(5)
+        raise LookupError("the cursor is gone")
+
+    stream, seen = iter_parallel(square, items(), executor=executor), []
+    with pytest.raises(InputError, match="the input raised LookupError after 5 items") as caught:
+        seen.extend(outcome.value for outcome in stream)
+    assert [0, 1, 4, 9, 16] == sorted(seen)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert 0 == len(caught.value.results), "every outcome was yielded"
+    assert [] == list(stream)
+
+
+@in_both
+def test_a_slow_input_holds_up_no_outcome(executor):
+    """What has ended is yielded before the next item is asked for."""
+    asked = []
+
+    def items():
+        for item in range(6):
+            asked.append(item)
+            time.sleep(0.002)  # more than an item may take that is read ahead
+            yield item
+
+    for number, _ in enumerate(islice(iter_parallel(square, items(), executor=executor), 6)):
+        assert number <= len(asked)
+
+
+# Keys
+
+
+@in_both
+@pytest.mark.parametrize("lazy", [True, False])
+def test_a_key_may_come_again_once_it_was_yielded(executor, lazy):
+    """Streams are for inputs too long to remember all their keys."""
+    items = [1, 2] * 10
+    stream = iter_parallel(
+        square, iter(items) if lazy else items, executor=executor, key=str, buffersize=1, order="input"
+    )
+    assert [("1", 1), ("2", 4)] * 10 == [(outcome.key, outcome.value) for outcome in stream]
+
+
+@in_both
+def test_a_key_that_is_not_yielded_yet_may_not_come_again(executor):
+    """Two outcomes under one key could not be told apart."""
+    stream = iter_parallel(square, [1, 2, 1], executor=executor, key=lambda item: item, order="input")
+    with pytest.raises(InputError, match="key must be unique, got 1 at positions 0 and 2"):
+        list(islice(stream, 3))
+
+
+# Nothing kept
+
+
+class Thing:
+    pass
+
+
+@in_both
+@pytest.mark.parametrize("order", ["completion", "input"])
+def test_no_yielded_outcome_is_kept(executor, order):
+    """When the caller lets go of one, it is gone, while the stream stands still."""
+    stream, alive = iter_parallel(lambda _: Thing(), range(20), executor=executor, order=order), []
+    for outcome in stream:
+        alive.append(weakref.ref(outcome.value))
+        del outcome
+        gc.collect()
+        assert alive[-1]() is None
+    assert 20 == len(alive)
+
+
+# Stops
+
+
+@in_both
+def test_a_stream_may_be_left(executor):
+    """After ``break`` and ``close`` nothing runs, nothing is read, and the input is closed."""
+    source = Source()
+    items = iter(source)
+    stream = iter_parallel(square, items, executor=executor)
+    assert 3 == len(list(islice(stream, 3)))
+    stream.close()
+    read = source.read
+    assert source.closed
+    assert [] == list(stream)
+    stream.close()
+    assert read == source.read
+
+
+@pytest.mark.abandons(2)
+def test_closing_waits_for_no_task(gate):
+    """Threads that still run are abandoned, what is queued never starts."""
+    stream = iter_parallel(lambda item: gate(item) if item else item, range(10), max_workers=2)
+    next(stream)
+    gate.wait_until_begun(2)
+    stream.close()
+    assert not gate.begun.acquire(blocking=False)
+
+
+def test_a_stream_that_is_let_go_stops(gate):
+    """Also without ``close``: its thread ends with it."""
+    stream = iter_parallel(square, count())
+    next(stream)
+    thread = next(each for each in threading.enumerate() if each.name == "parallelkit_stream")
+    del stream
+    gc.collect()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@in_both
+def test_the_stop_at_a_failure_raises_the_tasks_error(executor):
+    """With on_error="raise" no failure is ever yielded: values come, then the error itself."""
+    error = OSError("down")
+
+    def task(item):
+        if item == 3:
+            raise error
+        return item
+
+    seen = []
+    with pytest.raises(OSError) as caught:
+        for outcome in iter_parallel(task, range(100), executor=executor, on_error="raise"):
+            assert outcome.ok
+            seen.append(outcome.key)
+    assert error is caught.value
+    assert 3 not in seen
+    assert any("stopped at this failure" in note for note in error.__notes__)
+
+
+@in_both
+@pytest.mark.parametrize("lazy", [True, False])
+def test_after_a_stop_what_was_read_has_its_outcome(executor, lazy):
+    """Sized input: every item. Any other: those that were read, and the input is closed."""
+    source = Source(200)
+    items = iter(source) if lazy else list(range(200))
+    outcomes = list(
+        iter_parallel(lambda item: 1 // item, items, executor=executor, max_failures=1, buffersize=10)
+    )
+    assert sorted({one.key for one in outcomes}) == list(range(len(outcomes)))
+    kinds = {type(one.error) for one in outcomes if not one.ok}
+    assert ZeroDivisionError in kinds <= {ZeroDivisionError, TaskCancelled}
+    assert (source.read if lazy else 200) == len(outcomes)
+    assert source.closed == lazy
+
+
+def test_after_a_stop_unread_tasks_have_their_keys():
+    """Sized input is read to its end for them, though nothing more runs."""
+    ran = []
+
+    def task(item):
+        ran.append(item)
+        raise OSError(item)
+
+    stream = iter_parallel(
+        task, range(500), max_failures=1, max_workers=1, buffersize=3, key=lambda item: f"k{item}"
+    )
+    outcomes = list(stream)
+    assert [f"k{item}" for item in range(500)] == [one.key for one in outcomes]
+    assert list(range(500)) == [one.index for one in outcomes]
+    assert len(ran) <= 3
+    assert 497 <= sum(isinstance(one.error, TaskCancelled) for one in outcomes) < 500
+
+
+def test_a_stop_by_time_is_told_also_where_failures_raise(gate):
+    """With on_error="raise" what was cancelled without any failure is yielded: else it would be lost in silence."""
+    stream = iter_parallel(gate, range(3), max_workers=1, run_timeout=0.05, on_error="raise")
+    assert [TaskCancelled] * 3 == [type(one.error) for one in stream]
+
+
+def test_an_input_that_refuses_to_close_is_no_secret():
+    """The stream is closed all the same; the error comes out of ``close``."""
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            raise LookupError("refused")
+
+    stream = iter_parallel(square, items())
+    next(stream)
+    with pytest.raises(InputError, match="closing the input raised LookupError"):
+        stream.close()
+    assert [] == list(stream)
+
+
+def test_what_was_read_while_the_run_stopped_has_its_outcome():
+    """An item that comes too late for the loop is cancelled like the rest, not lost."""
+
+    def items():
+        yield 0
+        over = [each for each in threading.enumerate() if each.name == "parallelkit_stream"]
+        for thread in over:
+            thread.join(PATIENCE)
+        yield from (1, 2)
+
+    outcomes = list(iter_parallel(lambda item: 1 // item, items(), max_failures=1))
+    assert [0, 1] == [one.key for one in outcomes][:2]
+    assert [ZeroDivisionError, TaskCancelled] == [type(one.error) for one in outcomes][:2]
+
+
+def test_the_end_of_the_run_strikes_while_the_caller_is_busy(gate):
+    """``run_timeout`` and ``timeout`` are watched by the run's own thread."""
+    stream = iter_parallel(
+        lambda item: gate(item) if item else item, range(3), max_workers=3, run_timeout=0.2
+    )
+    assert 0 == next(stream).key
+    rest = list(stream)
+    assert [TaskCancelled, TaskCancelled] == [type(one.error) for one in rest]
+    assert all("run_timeout of 0.2 s" in str(one.error) for one in rest)
+
+
+def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate):
+    """What happened meanwhile is told when the caller comes back."""
+    tries = []
+
+    def task(item):
+        if item == 0:
+            return 0
+        tries.append(item)
+        if len(tries) == 3:
+            gate.begun.release()
+            return "third"
+        return gate.opened.wait(PATIENCE)
+
+    stream = iter_parallel(
+        task, range(2), max_workers=2, timeout=0.05, retries=Retry(2, delay=0, on=TaskTimeout)
+    )
+    assert 0 == next(stream).key
+    gate.wait_until_begun()  # without asking for anything
+    assert ("third", 3) == ((outcome := next(stream)).value, outcome.attempts)
+    gate.opened.set()
+    assert [] == list(stream)
+
+
+def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
+    """Raised into the stream, it stops the run and carries the outcomes that the caller has not seen."""
+    stream = iter_parallel(square, range(100), order="input")
+    assert 0 == next(stream).value
+    with pytest.raises(RunInterrupted) as caught:
+        stream.throw(KeyboardInterrupt)
+    results = caught.value.results
+    assert 0 not in results
+    assert all(one.ok or isinstance(one.error, TaskCancelled) for one in results.outcomes.values())
+    assert [] == list(stream)
+
+
+def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):
+    """It does not vanish with the run's thread, nor hang the caller."""
+
+    def broken(self):
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("parallelkit._loop.Loop.step", broken)
+    with pytest.raises(ZeroDivisionError, match="a fault of ours"):
+        list(iter_parallel(square, range(3)))
+
+
+# Whose thread
+
+
+def test_a_stream_may_be_handed_from_thread_to_thread():
+    """Whoever asks for the next outcome reads the input; the stream itself does not care who that is."""
+    source = Source(60)
+    stream = iter_parallel(square, iter(source), buffersize=4)
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(30):
+            seen.append(next(stream).value)
+            seen.append(pool.submit(next, stream).result().value)
+    assert sorted(seen) == [item * item for item in range(60)]
+    assert [] == list(stream)
+    assert 2 == len(source.threads)
+
+
+def test_streams_nest():
+    """A task may consume a stream of its own."""
+
+    def total(size):
+        return sum(outcome.value for outcome in iter_parallel(square, range(size)))
+
+    assert [0, 0, 1, 5] == sorted(outcome.value for outcome in iter_parallel(total, range(4)))
