@@ -53,7 +53,7 @@ def lines(answers: Answers, new: Any) -> Any:
                 marker=next(marks),
                 markersize=5,
                 linewidth=2.4 if ours else 1.2,
-                color=OURS_COLOUR if system == OURS else next(colours),
+                color=OURS_COLOUR if ours else next(colours),
                 zorder=3 if ours else 2,
             )
     axes.set_xscale("log")
@@ -87,7 +87,7 @@ def panel(axes: Any, answers: Answers, case: str) -> None:
     known = {system: middle for system, middle in medians.items() if middle is not None}
     order = sorted(known, key=known.__getitem__, reverse=not question.more_is_better)
     for height, system in enumerate(order):
-        colour = OURS_COLOUR if system == OURS else COLOURS[0]
+        colour = OURS_COLOUR if system.startswith(OURS) else COLOURS[0]
         figures = answers.of((system, case)).values()
         axes.plot([min(figures), max(figures)], [height, height], color=colour, linewidth=1.5, alpha=0.5)
         axes.plot(known[system], height, "o", color=colour)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -43,6 +43,12 @@ class Question:
     more_is_better: bool = False
     log: bool = False
     """Whether figures are drawn on a logarithmic axis."""
+
+
+@contextmanager
+def unopened(pool: Any) -> Iterator[Any]:
+    """A system that its question opens itself, for each measurement."""
+    yield pool
 
 
 def stopwatch(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
-from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch
+from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch, unopened
 from benchmarks._tasks import nap
 from benchmarks._threads import OPTIONS, itself
 
@@ -18,78 +19,82 @@ NAP = 0.1
 TURNS = 4  # naps for each that naps at a time; the ideal is as many times 0.1 s
 
 
-@contextmanager
-def warm() -> Iterator[Run]:
-    from parallelkit import ThreadExecutor, run_parallel
-
-    with ThreadExecutor(1_000) as executor:
-        run_parallel(nap, [NAP] * 1_000, executor=executor)
-        yield lambda width: run_parallel(
-            nap_of, range(width * TURNS), key=itself, executor=executor, **OPTIONS
-        )
-
-
-@contextmanager
-def cold() -> Iterator[Run]:
-    from parallelkit import run_parallel
-
-    yield lambda width: run_parallel(nap_of, range(width * TURNS), key=itself, max_workers=width, **OPTIONS)
-
-
 def nap_of(item: int) -> float:
     return nap(NAP)
 
 
 @contextmanager
-def executor_warm() -> Iterator[Run]:
-    from concurrent.futures import ThreadPoolExecutor
+def parallelkit_warm(width: int) -> Iterator[Run]:
+    from parallelkit import ThreadExecutor, run_parallel
 
-    with ThreadPoolExecutor(1_000) as pool:
-        list(pool.map(nap_of, range(1_000)))
-        yield lambda width: list(pool.map(nap_of, range(width * TURNS)))
+    with ThreadExecutor(width) as executor:
+        run_parallel(nap_of, range(width), executor=executor)
+        yield lambda items: run_parallel(nap_of, items, key=itself, executor=executor, **OPTIONS)
 
 
 @contextmanager
-def executor_cold() -> Iterator[Run]:
+def parallelkit_cold(width: int) -> Iterator[Run]:
+    from parallelkit import run_parallel
+
+    yield lambda items: run_parallel(nap_of, items, key=itself, max_workers=width, **OPTIONS)
+
+
+@contextmanager
+def executor_warm(width: int) -> Iterator[Run]:
     from concurrent.futures import ThreadPoolExecutor
 
-    def run(width: int) -> list[float]:
+    with ThreadPoolExecutor(width) as pool:
+        list(pool.map(nap_of, range(width)))
+        yield lambda items: list(pool.map(nap_of, items))
+
+
+@contextmanager
+def executor_cold(width: int) -> Iterator[Run]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def run(items: range) -> list[float]:
         with ThreadPoolExecutor(width) as pool:
-            return list(pool.map(nap_of, range(width * TURNS)))
+            return list(pool.map(nap_of, items))
 
     yield run
 
 
 @contextmanager
-def coroutines() -> Iterator[Run]:
-    async def all_naps(width: int) -> list[None]:
+def coroutines(width: int) -> Iterator[Run]:
+    async def all_naps(items: range) -> list[None]:
         turnstile = asyncio.Semaphore(width)
 
         async def one() -> None:
             async with turnstile:
                 await asyncio.sleep(NAP)
 
-        return await asyncio.gather(*(one() for _ in range(width * TURNS)))
+        return await asyncio.gather(*(one() for _ in items))
 
-    yield lambda width: asyncio.run(all_naps(width))
+    yield lambda items: asyncio.run(all_naps(items))
 
 
-def until_all_are_back(run: Run, width: int) -> Figures:
-    busy = time.process_time()
-    seconds, results = stopwatch(lambda: run(width))
+Pool = Callable[[int], AbstractContextManager[Run]]
+POOLS: dict[str, Pool] = {
+    f"{OURS}, warm": parallelkit_warm,
+    f"{OURS}, cold": parallelkit_cold,
+    "ThreadPoolExecutor, warm": executor_warm,
+    "ThreadPoolExecutor, cold": executor_cold,
+    "asyncio": coroutines,
+}
+
+
+def until_all_are_back(pool: Pool, width: int) -> Figures:
+    with pool(width) as run:
+        busy = time.process_time()
+        seconds, results = stopwatch(lambda: run(range(width * TURNS)))
+        busy = time.process_time() - busy
     expect("results", width * TURNS, len(results))
-    return {"s": seconds, "s of CPU": time.process_time() - busy}
+    return {"s": seconds, "s of CPU": busy}
 
 
 QUESTION = Question(
     asks=__doc__ or "",
-    systems={
-        f"{OURS}, warm": warm,
-        f"{OURS}, cold": cold,
-        "ThreadPoolExecutor, warm": executor_warm,
-        "ThreadPoolExecutor, cold": executor_cold,
-        "asyncio": coroutines,
-    },
+    systems={name: partial(unopened, pool) for name, pool in POOLS.items()},
     cases={"800 naps, 200 at a time": 200, "4,000 naps, 1,000 at a time": 1_000},
     measure=until_all_are_back,
     unit="s",

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch
+from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch, unopened
 from benchmarks._threads import OPTIONS
 
 NAP = 1.0
@@ -93,12 +93,6 @@ POOLS: dict[str, Pool] = {
 }
 
 
-@contextmanager
-def closed(pool: Pool) -> Iterator[Pool]:
-    """Nothing is opened before it is measured."""
-    yield pool
-
-
 def start_or_run(pool: Pool, measure: Callable[[Pool], float]) -> Figures:
     return {"ms": measure(pool) * 1e3}
 
@@ -123,7 +117,7 @@ def warm_run(pool: Pool) -> float:
 
 QUESTION = Question(
     asks=__doc__ or "",
-    systems={name: partial(closed, pool) for name, pool in POOLS.items()},
+    systems={name: partial(unopened, pool) for name, pool in POOLS.items()},
     cases={"start of 16 workers": start_of_sixteen, "a warm run of four": warm_run},
     measure=start_or_run,
     unit="ms",
