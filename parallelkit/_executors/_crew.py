@@ -11,6 +11,9 @@ from parallelkit._executors._lane import Lane
 STUCK = 0.002
 """Seconds after which what waits behind a running attempt is given to an idle worker instead."""
 
+LONG_LOOK = 4 * LOOK
+"""Between looks at workers that have plenty to do; so long may a result of theirs be on its way."""
+
 PAUSE = 0.1
 """Seconds until the next try where the system could not start a process."""
 
@@ -27,6 +30,7 @@ class Crew:
         self.spare: Worker | None = None
         self.wants_spare = False
         self.act_at = inf  # when there is something to do here, should nothing else happen
+        self.hungry = True  # whether a worker could take more than it has
         self._max_tasks = max_tasks or 0
         self._spawn = spawn
         self._hire_at = 0.0
@@ -41,6 +45,22 @@ class Crew:
             self.spare = None
         else:
             self.workers.remove(worker)
+
+    def listen(self, now: float, moved: bool) -> float:
+        """Decide which workers ring at their next commit; when to look at the rings without a bell.
+
+        One that has plenty to do is looked at now and then instead, which costs it nothing. Whoever was
+        told to ring is looked at again: it may have committed before it could see that, and even after
+        we looked, as our store and its load may cross.
+        """
+        stocks = [worker.stock() for worker in self.workers]
+        self.hungry = len(stocks) < self.max_workers or min(stocks) < LOOK
+        plenty = [stock for stock in stocks if stock > LOOK] if moved else []
+        look_at = now + (max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else LOOK) if moved else inf
+        for worker, stock in zip(self.workers, stocks, strict=True):
+            if worker.pending and not (moved and stock > LOOK) and worker.wire.arm():
+                look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
+        return look_at
 
     def assign(self, now: float) -> None:
         """Give out what is queued, hire where hands are missing, and even out where they idle."""

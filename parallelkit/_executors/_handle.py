@@ -63,9 +63,9 @@ class Worker(Holding):
         if initializer is not None:
             self.wire.send_payload(_channel.INITIALIZER, b"", initializer)
 
-    def is_stocked(self) -> bool:
-        """Whether it will be busy until we look at its ring again in any case."""
-        return self.pending > 2 and self.batches[0].lane.expected(self.pending) > LOOK
+    def stock(self) -> float:
+        """Seconds for which it certainly has work; 0 where that may end at any moment."""
+        return self.batches[0].lane.expected(self.pending - 1) if self.pending > 2 else 0.0
 
     # Giving
 

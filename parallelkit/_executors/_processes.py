@@ -159,7 +159,7 @@ class ProcessPort:
 
     def _queue(self, tickets: Sequence[Ticket], payloads: list[Payload] | None) -> None:
         self._lane.queue.append(Batch(self._lane, tickets, payloads))
-        self._supervisor.poke()
+        self._supervisor.offer()
 
     def _pack(self, item: object) -> Payload:
         blob = pack_apart(item, self._apart)

@@ -17,7 +17,7 @@ from typing import TypeVar
 from parallelkit._executors._bell import Bell
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
-from parallelkit._executors._handle import LOOK, Worker, requeue
+from parallelkit._executors._handle import Worker, requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
 from parallelkit._executors._toll import Toll
 from parallelkit._worker._channel import GarbageError
@@ -47,8 +47,13 @@ class Supervisor:
         self._thread: Thread | None = None
         self._starting = Lock()
 
+    def offer(self) -> None:
+        """There is something new in a queue; not worth a turn while all workers have plenty."""
+        if self.crew.hungry:
+            self.poke()
+
     def poke(self) -> None:
-        """Have it look at the queues."""
+        """Have it make a turn."""
         self._poked = True
         if self._asleep:
             self._bell.ring()
@@ -149,7 +154,7 @@ class Supervisor:
         self._forget_blocks()
         for worker in self.crew.everybody():
             self._await(worker)
-        self._listen(now, moved)
+        self._look_at = self.crew.listen(now, moved)
         for lane in self.crew.lanes:
             if lane.events:
                 lane.gate.open()
@@ -205,23 +210,6 @@ class Supervisor:
             worker.garbage = True
             worker.kill()
             return False
-
-    def _listen(self, now: float, moved: bool) -> None:
-        """Decide which workers ring at their next commit, and when to look at the rings without a bell.
-
-        One that has plenty to do is looked at every millisecond instead, which costs it nothing. Whoever
-        was told to ring is looked at again: it may have committed before it could see that, and even
-        after we looked, as our store and its load may cross.
-        """
-        self._look_at = now + LOOK if moved else inf
-        for worker in self.crew.workers:
-            if not worker.pending or (moved and worker.is_stocked()):
-                continue
-            if worker.wire.arm():
-                self._look_at = now + LOOK
-                # Not |=: another thread may poke while that is worked out.
-                if worker.wire.head != worker.done:
-                    self._poked = True
 
     def _spawn(self, now: float) -> Worker | None:
         try:
