@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._executors._gate import Gate
 
 
 class InlineEngine:
@@ -32,6 +33,8 @@ class InlinePort:
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
         self._call = call_with(job)
         self._queue: deque[Ticket] = deque()
+        self._gate = Gate()
+        self._woken = False
 
     def room(self) -> int:
         return 1 - len(self._queue)
@@ -60,8 +63,9 @@ class InlinePort:
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
-        time.sleep(seconds)
+        """Let time pass, or until somebody wakes us: Ctrl-C does not wait for a backoff."""
+        self._gate.wait(lambda: self._woken, seconds)
+        self._woken = False
 
     def run(self, ticket: Ticket) -> Any:
         """Make one attempt."""
@@ -71,7 +75,8 @@ class InlinePort:
         return []
 
     def wake(self) -> None:
-        """``wait`` never blocks for news: nothing to wake."""
+        self._woken = True
+        self._gate.open()
 
     def close(self) -> None:
         self._queue.clear()
