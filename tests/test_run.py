@@ -1,0 +1,349 @@
+"""``run_parallel`` from end to end: the two forms, what tasks are given, how a run stops and what it leaves."""
+
+import signal
+import threading
+from itertools import count
+
+import pytest
+
+from parallelkit import (
+    InputError,
+    Results,
+    Retry,
+    RunInterrupted,
+    Task,
+    TaskCancelled,
+    TaskTimeout,
+    ThreadExecutor,
+    run_parallel,
+)
+
+PATIENCE = 30.0
+in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])
+everywhere = pytest.mark.parametrize("executor", ["threads", "inline", "processes"])
+
+
+def square(x):
+    return x * x
+
+
+def invert(x):
+    return 12 // x
+
+
+def show(*args, **kwargs):
+    return args, kwargs
+
+
+class Gate:
+    """Lets tasks through when it is opened."""
+
+    def __init__(self):
+        self.opened, self.begun = threading.Event(), threading.Semaphore(0)
+
+    def __call__(self, item=None):
+        self.begun.release()
+        assert self.opened.wait(PATIENCE)
+        return item
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+# The two forms
+
+
+@in_threads_and_inline
+def test_a_function_is_called_once_an_item(executor):
+    """Positions are the keys, unless the items are a mapping or ``key`` gives others."""
+    assert {0: 9, 1: 4} == dict(run_parallel(square, [3, 2], executor=executor))
+    assert {"a": 9, "b": 4} == dict(run_parallel(square, {"a": 3, "b": 2}, executor=executor))
+    assert {"3": 9, "2": 4} == dict(run_parallel(square, iter([3, 2]), key=str, executor=executor))
+
+
+@everywhere
+def test_several_functions_are_called_once_each(executor):
+    """A mapping, or any iterable, of callables and tasks."""
+    tasks = {"a": Task(square, 3), "b": Task(show, 1, kwargs={"key": 2})}
+    assert {"a": 9, "b": ((1,), {"key": 2})} == dict(run_parallel(tasks, executor=executor))
+    assert {0: 9, "k": 16} == dict(
+        run_parallel([Task(square, 3), Task(square, 4, key="k")], executor=executor)
+    )
+    assert {0: ((), {}), 1: 4} == dict(run_parallel(iter([show, Task(square, 2)]), executor=executor))
+
+
+@in_threads_and_inline
+def test_arguments_for_all_follow_each_items_own(executor):
+    """The same input to many functions, or the same options to many calls."""
+    options = {"args": (7,), "kwargs": {"flag": True}, "executor": executor}
+    assert [((1, 7), {"flag": True})] == run_parallel(show, [1], **options).values()
+    assert [((1, 2, 7), {"flag": True})] == run_parallel(show, [(1, 2)], star=True, **options).values()
+    tasks = [Task(show, 1, kwargs={"own": 0}), show]
+    assert [((1, 7), {"own": 0, "flag": True}), ((7,), {"flag": True})] == run_parallel(
+        tasks, **options
+    ).values()
+
+
+@in_threads_and_inline
+def test_an_item_that_cannot_be_unpacked_costs_its_own_task(executor):
+    """With ``star`` it is the call that fails, not the run."""
+    results = run_parallel(max, [(1, 2), 5, (4, 3)], star=True, executor=executor)
+    assert {0: 2, 2: 4} == results.successes
+    assert isinstance(results.failures[1].error, TypeError)
+
+
+def test_an_input_of_any_length_will_do():
+    """None, one, or more than there is room for."""
+    for size in (0, 1, 5_000):
+        assert size == len(run_parallel(square, range(size), max_workers=2))
+        assert size == len(run_parallel(square, iter(range(size)), max_workers=2, buffersize=3))
+
+
+# Failures
+
+
+@everywhere
+def test_failures_are_collected_by_default(executor):
+    """Each under its own key, all others have their values."""
+    results = run_parallel(invert, [3, 0, 2, 0], executor=executor)
+    assert {0: 4, 2: 6} == results.successes
+    assert [1, 3] == list(results.failures)
+    assert results.stopped is None
+
+
+@in_threads_and_inline
+def test_the_first_failure_is_raised_if_asked_for(executor):
+    """The task's own error, with a note on what was done; not before its retries are used up."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        run_parallel(
+            invert, [3, 0, *range(1, 50)], executor=executor, on_error="raise", retries=Retry(1, delay=0)
+        )
+    assert any("attempt 2 of 2" in note for note in caught.value.__notes__)
+    assert any("the run was stopped at this failure: " in note for note in caught.value.__notes__)
+
+
+@in_threads_and_inline
+def test_a_whole_run_raises_nothing(executor):
+    """With on_error="raise" a run without failures gives its results."""
+    assert [9] == run_parallel(square, [3], on_error="raise", executor=executor).values()
+
+
+@in_threads_and_inline
+@pytest.mark.parametrize("sized", [True, False])
+def test_after_a_stop_what_is_a_task_has_its_outcome(executor, sized):
+    """Sized input: every item, by its own key. Any other: what was read, and the rest is closed, unread."""
+    closed = []
+
+    def items():
+        try:
+            yield from range(100)
+        finally:
+            closed.append(True)
+
+    results = run_parallel(
+        lambda item: 1 // item,
+        list(range(100)) if sized else items(),
+        key=lambda item: f"k{item}",
+        executor=executor,
+        max_failures=1,
+        buffersize=4,
+    )
+    assert "max_failures of 1 reached" == results.stopped
+    assert [f"k{item}" for item in range(len(results))] == list(results)
+    assert len(results) == 100 if sized else len(results) <= 8
+    assert {ZeroDivisionError, TaskCancelled} >= {type(one.error) for one in results.failures.values()}
+    assert [True] * (not sized) == closed
+
+
+def test_the_end_of_the_run_keeps_what_is_done(gate):
+    """``run_timeout``: no task is waited for, and each says why it has no value."""
+    results = run_parallel(lambda item: item or gate(item), range(3), max_workers=3, run_timeout=0.2)
+    assert {1: 1, 2: 2} == results.successes
+    assert "run_timeout of 0.2 s" == results.stopped
+    cut = results.failures[0]
+    assert isinstance(cut.error, TaskCancelled)
+    assert (1, True) == (cut.attempts, cut.duration >= 0.1)
+
+
+def test_a_cancelled_retry_names_what_it_was_retried_for(gate):
+    """The last attempt's error is the cause."""
+    error = OSError("down")
+
+    def task(item):
+        if item == 0:
+            raise error
+        return gate(item)
+
+    results = run_parallel(
+        task, range(2), max_workers=2, run_timeout=0.2, retries=Retry(1, delay=60, on=OSError)
+    )
+    cancelled = results.failures[0].error
+    assert error in (cancelled, cancelled.__cause__)
+
+
+def test_a_hung_task_costs_itself_only(gate):
+    """It is abandoned; the others run at full width, and the report's figures count it."""
+    results = run_parallel(lambda item: item or gate(item), range(20), max_workers=2, timeout=0.1)
+    assert list(range(1, 20)) == list(results.successes.values())
+    hung = results.failures[0]
+    assert isinstance(hung.error, TaskTimeout)
+    assert "task 0" in hung.traceback
+    assert "in __call__" in hung.stack
+
+
+# Input
+
+
+@in_threads_and_inline
+def test_an_input_that_raises_gives_the_results_of_what_was_read(executor):
+    """All that was read is run to its end, then ``InputError`` carries it."""
+
+    def items():
+        yield from range(5)
+        raise LookupError("the cursor is gone")
+
+    with pytest.raises(InputError, match="the input raised LookupError after 5 items") as caught:
+        run_parallel(square, items(), executor=executor)
+    assert [0, 1, 4, 9, 16] == caught.value.results.values()
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert caught.value.results.stopped is None
+
+
+@in_threads_and_inline
+def test_an_input_that_refuses_to_close_loses_no_result(executor):
+    """Its error is told, with everything that was done."""
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            raise LookupError("refused")
+
+    with pytest.raises(InputError, match="closing the input raised LookupError") as caught:
+        run_parallel(lambda item: 1 // item, items(), executor=executor, max_failures=1)
+    assert isinstance(caught.value.results.failures[0].error, ZeroDivisionError)
+
+
+def test_lazy_keys_that_cannot_be_sorted_are_an_input_error():
+    """With order="key", when all are known: everything was run, and is there in input order."""
+    with pytest.raises(InputError, match="order='key' needs keys that can be compared") as caught:
+        run_parallel(square, iter([1, 2]), key=lambda item: item if item == 1 else "b", order="key")
+    assert [1, 4] == caught.value.results.values()
+
+
+class Odd:
+    """A key whose ``repr`` is broken."""
+
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+@in_threads_and_inline
+def test_a_key_that_cannot_be_shown_costs_nothing(executor):
+    """Messages name its type."""
+    key = Odd()
+    results = run_parallel(invert, {key: 0}, executor=executor)
+    error = results.failures[key].error
+    assert isinstance(error, ZeroDivisionError)
+    assert any("task <Odd, whose repr raised RuntimeError>" in note for note in error.__notes__)
+
+
+# Ctrl-C
+
+
+@in_threads_and_inline
+def test_ctrl_c_gives_what_was_done(executor, gate):
+    """In the main thread, while a task runs: the run stops, and ``RunInterrupted`` carries the results."""
+
+    def task(item):
+        if item == 3:
+            signal.raise_signal(signal.SIGINT) if executor == "inline" else press()
+            gate(item)
+        return item
+
+    def press():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(RunInterrupted) as caught:
+        run_parallel(task, range(50), executor=executor, max_workers=1)
+    results = caught.value.results
+    assert isinstance(results, Results)
+    assert "interrupted (Ctrl-C)" == results.stopped
+    assert {0: 0, 1: 1, 2: 2} == results.successes
+    assert 50 == len(results)
+    assert isinstance(results.failures[3].error, TaskCancelled)
+    assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_backoff_of_an_inline_run():
+    """Nobody has to sit through the delay of a retry."""
+    waiting = threading.Event()
+
+    def refuse(item):
+        waiting.set()
+        raise OSError(item)
+
+    def press():
+        assert waiting.wait(PATIENCE)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    retry = Retry(9, delay=600, factor=1, max_delay=600)
+    with pytest.raises(RunInterrupted) as caught:
+        run_parallel(refuse, [0, 1], executor="inline", retries=retry)
+    presser.join()
+    assert isinstance(caught.value.results.failures[0].error, TaskCancelled)
+
+
+def test_ctrl_c_in_the_input_gives_what_was_read():
+    """The caller's own code is interrupted where it stands."""
+
+    def items():
+        yield from range(3)
+        signal.raise_signal(signal.SIGINT)
+        yield 3
+
+    with pytest.raises(RunInterrupted) as caught:
+        run_parallel(square, items())
+    assert set(caught.value.results) <= {0, 1, 2}
+
+
+# Executors
+
+
+def test_an_executor_of_the_callers_stays_open():
+    """Threads stay warm from one run to the next."""
+    with ThreadExecutor(1) as executor:
+        names = {
+            run_parallel([lambda: threading.current_thread().name], executor=executor)[0] for _ in range(5)
+        }
+        assert 1 == len(names)
+        assert 9 == executor.submit(square, 3).result()
+
+
+def test_a_run_leaves_no_thread():
+    """What it started it has ended."""
+    before = set(threading.enumerate())
+    run_parallel(square, range(100), max_workers=8)
+    assert set(threading.enumerate()) == before
+
+
+def test_runs_in_several_threads_do_not_mix():
+    """Each caller has its own results, also on one executor."""
+    seen = {}
+
+    def call(name, executor):
+        seen[name] = run_parallel(lambda item: (name, item), range(200), executor=executor).values()
+
+    with ThreadExecutor(3) as executor:
+        callers = [threading.Thread(target=call, args=(name, executor)) for name in "abc"]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert {name: [(name, item) for item in range(200)] for name in "abc"} == seen
