@@ -52,8 +52,8 @@ class RateLimit:
 
     def __repr__(self) -> str:
         shown = f"{self.calls}, per={self.per:g}"
-        shown += f", by={getattr(self.by, '__name__', self.by)}" if self.by is not None else ""
-        return f"RateLimit({shown}{', smooth=True' if self.smooth else ''})"
+        smooth = ", smooth=True" if self.smooth else ""
+        return f"RateLimit({shown}{by_text(self.by)}{smooth})"
 
     def log(self, group: Hashable, now: float) -> RateLog:
         """The log of a group, which all runs share; forgets groups that have been at rest."""
@@ -97,7 +97,7 @@ class ConcurrencyLimit:
         self.n, self.by = n, by
 
     def __repr__(self) -> str:
-        return f"ConcurrencyLimit({self.n}{f', by={self.by}' if self.by is not None else ''})"
+        return f"ConcurrencyLimit({self.n}{by_text(self.by)})"
 
 
 class RateLog:
@@ -241,6 +241,11 @@ def _as_limit(limit: Any) -> Limit:
         assert isinstance(shared, RateLimit), "nobody else writes this name"
         return shared
     raise TypeError(f"limits must be RateLimit or ConcurrencyLimit objects, got {limit!r}")
+
+
+def by_text(by: By) -> str:
+    """The argument ``by`` in a repr: the function's name, where it has one."""
+    return "" if by is None else f", by={getattr(by, '__name__', by)}"
 
 
 def check_by(by: Any) -> None:

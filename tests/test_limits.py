@@ -28,6 +28,17 @@ def started(run):
     return [outcome.started_at for outcome in run.outcomes]
 
 
+def test_a_limit_is_shown_with_the_name_of_its_function():
+    """No address in a report."""
+
+    def host(url):
+        return url
+
+    assert "RateLimit(4, per=1, by=host, smooth=True)" == repr(RateLimit(4, 1, by=host, smooth=True))
+    assert "ConcurrencyLimit(4, by=host)" == repr(ConcurrencyLimit(4, by=host))
+    assert "ConcurrencyLimit(4, by=<lambda>)" == repr(ConcurrencyLimit(4, by=lambda url: url))
+
+
 # The meters.
 
 
