@@ -166,6 +166,21 @@ def test_failures_are_grouped_by_kind():
     ] == part(ledger, "failures")
 
 
+def test_a_kind_names_no_further_tasks_where_there_are_none():
+    """Two attempts of each of two tasks are two tasks; of a fourth task there is more than three to tell."""
+    ledger = plant([0.1] * 4, keys=list("abcd"))
+    for index in range(2):
+        retry(ledger, index, ValueError("no"), 0.05)
+        fail(ledger, index, ValueError("no"), number=2)
+    assert ["  2 failed, 2 retried  ValueError: no", "                       a, b"] == part(
+        ledger, "failures"
+    )
+    fail(ledger, 2, ValueError("no"))
+    assert "                       a, b, c" == part(ledger, "failures")[1]
+    fail(ledger, 3, ValueError("no"))
+    assert "                       a, b, c, …" == part(ledger, "failures")[1]
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

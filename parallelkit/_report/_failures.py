@@ -21,13 +21,17 @@ VARIABLE = re.compile(
 
 @dataclass(slots=True)
 class Kind:
-    """Attempts that failed alike. ``text`` and ``first`` are of the first of them, ``tasks`` the first few."""
+    """Attempts that failed alike. ``text`` and ``first`` are of the first of them, ``tasks`` the first few.
+
+    ``more`` says whether there are further tasks; one that failed in several attempts is one task.
+    """
 
     text: str
     first: Lost
     failed: int = 0
     retried: int = 0
     tasks: list[int] = field(default_factory=list)
+    more: bool = False
 
     @property
     def attempts(self) -> int:
@@ -59,8 +63,12 @@ def _kind_of(lost: Lost, kinds: dict[tuple[type, str], Kind]) -> Kind:
 
 
 def _remember(kind: Kind, index: int) -> None:
-    if len(kind.tasks) < KEYS and index not in kind.tasks:
+    if index in kind.tasks:
+        return
+    if len(kind.tasks) < KEYS:
         kind.tasks.append(index)
+    else:
+        kind.more = True
 
 
 def shape(message: str) -> str:

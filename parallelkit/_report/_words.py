@@ -34,5 +34,5 @@ def how_many(kind: Kind) -> str:
 
 def examples(ledger: Ledger, kind: Kind) -> str:
     """The keys of a few tasks of a kind."""
-    more = ", …" if kind.attempts > len(kind.tasks) else ""
+    more = ", …" if kind.more else ""
     return ", ".join(key_text(ledger.key(index), 30) for index in kind.tasks) + more
