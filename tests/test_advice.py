@@ -102,11 +102,57 @@ def test_a_dominating_task_that_began_late_should_come_first():
     assert "It began 4.00 s into the run; put first in the input it would save about 4.0 s." in advice.cure
 
 
-def test_a_dominating_task_that_failed_still_dominates():
-    """How it ended does not matter."""
+def test_a_dominating_task_that_was_retried_began_with_its_first_attempt():
+    """What is said of its begin is not said of its last attempt."""
+    ledger = plant([10.0] + [0.1] * 100)
+    retry(ledger, 0, ValueError("no"), 4.0)
+    assert "It began" not in only(ledger, _slow.dominating_task).cure
+
+
+def test_one_other_task_is_one():
+    """No plural for it."""
+    advice = only(plant([10.0, 0.1]), _slow.dominating_task)
+    assert "Split it: the other task would take about 100 ms by itself." == advice.cure
+
+
+def test_a_dominating_task_that_failed_is_not_to_be_split():
+    """That would be of no use; a bound would."""
     ledger = plant([10.0] + [0.1] * 100)
     fail(ledger, 0, ValueError("no"))
-    assert "Task 0 alone took 10.0 s" in only(ledger, _slow.dominating_task).cause
+    advice = only(ledger, _slow.dominating_task)
+    assert "Task 0 alone took 10.0 s of 10.0 s, and failed." == advice.cause
+    assert advice.cure.startswith("A timeout would bound what it costs: the other 100 tasks")
+
+
+def test_a_dominating_task_of_failed_attempts_is_not_to_be_split_either():
+    """Its own attempts made it long, be it that the last one succeeded."""
+    ledger = plant([10.0] + [0.1] * 100)
+    retry(ledger, 0, ValueError("no"), 5.0)
+    retry(ledger, 0, ValueError("no"), 4.0)
+    assert only(ledger, _slow.dominating_task).cause.endswith(", most of it in 2 attempts that failed.")
+
+
+def test_a_dominating_task_that_spent_its_timeout_is_told_so():
+    """Once or several times; only then a retry less would help."""
+    ledger = plant([10.0] + [0.1] * 100)
+    fail(ledger, 0, TaskTimeout("too long"))
+    advice = only(ledger, _slow.dominating_task)
+    assert "Task 0 alone took 10.0 s of 10.0 s: it spent its timeout." == advice.cause
+    assert advice.cure.startswith("A lower timeout would bound that: the other 100 tasks would take")
+
+    ledger = plant([10.0] + [0.1] * 100)
+    retry(ledger, 0, TaskTimeout("too long"), 5.0)
+    fail(ledger, 0, TaskTimeout("too long"), number=2)
+    advice = only(ledger, _slow.dominating_task)
+    assert "Task 0 alone took 10.0 s of 10.0 s: it spent its timeout 2 times." == advice.cause
+    assert advice.cure.startswith("A lower timeout, or no retry on TaskTimeout, would bound that:")
+
+
+def test_a_task_that_was_cut_off_does_not_dominate():
+    """How long it would have been nobody knows."""
+    ledger = plant([10.0] + [0.1] * 100)
+    cut_off(ledger, [0], "run_timeout of 10 s")
+    assert [] == advice_on(ledger)
 
 
 def test_tasks_may_be_too_small_for_processes():
@@ -115,6 +161,51 @@ def test_tasks_may_be_too_small_for_processes():
     advice = only(ledger, _slow.too_small)
     assert "20,000 of about 10 µs, 200 ms of work in a run of 2.00 s" in advice.cause
     assert advice.cure.startswith("A plain loop would take about 200 ms")
+
+
+def late(tasks, *, start=0.8, **facts):
+    """A run in processes whose first task begins so many seconds after it."""
+    ledger = plant(tasks, 2, executor="processes", **facts)
+    ledger.facts.began_at -= start
+    return ledger
+
+
+def test_workers_may_take_longer_to_start_than_the_work_takes():
+    """0.8 of 0.9 s until numpy and its like are imported, for 0.2 s of work."""
+    advice = only(late([0.02] * 10), _slow.slow_to_start)
+    assert advice.cause.startswith(
+        "The first task began 800 ms into a run of 900 ms: so long the worker processes"
+    )
+    assert "A ProcessExecutor of your own" in advice.cure
+    assert advice.cure.endswith("; a plain loop would need about 200 ms for the work.")
+
+
+def test_a_first_task_that_failed_had_begun_all_the_same():
+    """A worker that runs an attempt is up, whatever becomes of it."""
+    ledger = late([0.5, 0.3])
+    fail(ledger, 0, ValueError("no"))
+    fail(ledger, 1, ValueError("no"))
+    assert "The first task began 800 ms into" in only(ledger, _slow.slow_to_start).cause
+
+
+@pytest.mark.parametrize(
+    ("tasks", "facts"),
+    [
+        ([1.0] * 10, {}),
+        ([0.02] * 10, {"start": 0.15}),
+        ([0.02] * 10, {"limits": ("RateLimit(1, per=1)",)}),
+        ([0.02] * 10, {"executor": "threads"}),
+        ([0.02] * 10, {"executor": "ProcessExecutor"}),
+        ([0.02] * 10, {"input_seconds": 0.45}),
+        ([0.0001] * 10, {}),
+    ],
+)
+def test_a_late_first_task_may_have_other_reasons_or_not_matter(tasks, facts):
+    """A share of the run, a moment, a limit, no workers to start, a slow input; or the tasks are too small anyway."""
+    ledger = late(tasks, start=facts.pop("start", 0.8))
+    for name, value in facts.items():
+        setattr(ledger.facts, name, value)
+    assert _slow.slow_to_start(survey(ledger)) is None
 
 
 def test_a_slow_input_starves_the_workers():
@@ -149,8 +240,20 @@ def test_pickling_may_cost_more_than_the_work():
     """4 s of pickling in the parent, as much in the workers, for 1 s of work."""
     ledger = plant([0.05] * 100, workers=4, executor="processes", travel_seconds=4.0, ended_at=BEGAN + 5)
     advice = only(ledger, _slow.costly_pickling)
-    assert "took 4.00 s in the parent and about as much in the workers, for 1.00 s of work" in advice.cause
-    assert "about 250 ms if that were free" in advice.cure
+    assert advice.cause.endswith(
+        "took 4.00 s in the parent, and about as long in the workers, which leaves 1.0 s of their 5.00 s for the work."
+    )
+    assert "if that were free, the run would take about 250 ms." in advice.cure
+
+
+def test_what_is_left_for_the_work_may_be_next_to_nothing():
+    """Nothing is estimated that the figures beside it contradict: 1.6 s busy, and 1.7 s of pickling."""
+    ledger = plant([0.4] * 4, workers=2, executor="processes", travel_seconds=1.7, ended_at=BEGAN + 3)
+    advice = only(ledger, _slow.costly_pickling)
+    assert advice.cause.endswith(
+        "took 1.70 s in the parent, and nearly all of the 1.60 s that the workers were busy."
+    )
+    assert "if that were free, next to nothing would be left of the 3.00 s." in advice.cure
 
 
 def test_pickling_that_costs_little_is_not_mentioned():
@@ -229,10 +332,44 @@ def test_abandoned_threads():
     assert "Most stood in fetch (client.py, line 40)." in advice.cause
 
 
-def test_processes_that_were_killed_are_not_abandoned():
-    """They say where they stood, but hold nothing any more."""
+WRITTEN_DOWN = """\
+Stack (most recent call first):
+  File "/home/me/shop/solver.py", line 9 in solve
+  File "/home/me/shop/solver.py", line 30 in main
+"""
+
+
+def test_processes_that_were_killed():
+    """They are no threads and hold nothing any more; how many, after how long, and where they stood."""
+    ledger = plant([2.0] * 4 + [0.5] * 100, executor="processes", timeout=2)
+    for index in range(2):
+        fail(ledger, index, timed_out("task", 2, killed=True), stack=WRITTEN_DOWN)
+    assert (
+        "2 attempts were killed at their timeout of 2 s (4.00 s of work lost), at solve (solver.py, line 9)."
+        == only(ledger, _wasted.killed_processes).cause
+    )
+    fail(ledger, 2, timed_out("task", 2, killed=True))
+    assert "lost), 2 of them at solve (solver.py" in only(ledger, _wasted.killed_processes).cause
+
+
+def test_a_process_that_was_killed_at_a_timeout_of_its_own():
+    """The run's own timeout says nothing of it, and no stack is no place."""
+    ledger = plant([2.0] * 3 + [0.5] * 100, executor="processes", timeout=1)
+    fail(ledger, 0, timed_out("task", 2, killed=True))
+    assert "1 attempt was killed at its timeout (2.00 s of work lost)." == advice_on(ledger)[0].cause
+
+
+def test_a_process_that_crashed_was_not_killed():
+    """Its stack is a sign of a crash, not of a timeout."""
     ledger = plant([2.0] * 3 + [0.5] * 100, executor="processes")
-    fail(ledger, 0, timed_out("task", 1, killed=True), stack=STACK)
+    fail(ledger, 0, WorkerDied("segfault", exitcode=-11, signal=11, pid=7), stack=WRITTEN_DOWN)
+    assert [] == advice_on(ledger)
+
+
+def test_a_coroutine_that_was_cancelled_is_no_thread():
+    """It has a stack too, and holds nothing any more."""
+    ledger = plant([2.0] * 3 + [0.5] * 100, coroutines=True)
+    fail(ledger, 0, timed_out("task", 2), stack=STACK)
     assert [] == advice_on(ledger)
 
 
@@ -240,6 +377,12 @@ def test_a_thread_that_stood_in_no_python_code_of_the_task_is_not_placed():
     """Our own frames say nothing to the caller."""
     stack = STACK[: STACK.index('  File "/home/me')]
     assert "" == _wasted.innermost(stack) == _wasted.innermost("")
+
+
+def test_an_attempt_that_waits_for_a_lock_stands_where_it_waits():
+    """Not in the module of the lock, which says nothing."""
+    waits = '  File "/usr/lib/python3.11/threading.py", line 327, in wait\n    waiter.acquire()\n'
+    assert "fetch (client.py, line 40)" == _wasted.innermost(STACK + waits)
 
 
 def test_a_timeout_that_nobody_enforced():
@@ -321,6 +464,19 @@ def test_a_real_storm_of_retries_is_told():
 
     results = run_parallel(flaky, range(30), retries=Retry(1, delay=0))
     assert "30 of 60 attempts failed and were made again (50 %" in results.report()
+
+
+@pytest.mark.slow
+def test_a_real_process_that_is_killed_is_told():
+    """Where it stood is read from the stack that it wrote down itself."""
+
+    def hang(item):
+        threading.Event().wait()
+
+    report = run_parallel(hang, [1], executor="processes", timeout=0.2).report()
+    assert "1 attempt was killed at its timeout of 0.2 s" in report
+    assert "hang (test_advice.py, line" in report.replace("\n    ", " ")
+    assert "thread" not in report
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
     _slow.cpu_bound_threads,
     _slow.dominating_task,
     _slow.too_small,
+    _slow.slow_to_start,
     _slow.starved,
     _slow.blocked_loop,
     _slow.held_by_limits,
@@ -19,6 +20,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
     _slow.oversubscribed,
     _wasted.retry_storm,
     _wasted.abandoned_threads,
+    _wasted.killed_processes,
     _wasted.timeouts_not_enforced,
     _wasted.memory_pressure,
 )

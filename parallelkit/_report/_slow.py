@@ -5,6 +5,7 @@ from __future__ import annotations
 from heapq import nlargest
 from math import ceil
 
+from parallelkit._errors import TaskTimeout
 from parallelkit._report._estimates import (
     PROCESSES,
     Advice,
@@ -15,9 +16,10 @@ from parallelkit._report._estimates import (
 )
 from parallelkit._report._format import about, count, key_text, number, percent, seconds
 from parallelkit._report._lanes import all_bars
-from parallelkit._report._summary import Survey
+from parallelkit._report._summary import Survey, first_start, first_start_of_all, spent
 
 START = 0.1  # seconds until worker processes are at work
+NEXT_TO_NOTHING = 0.1  # share of the workers' time; so little work is not worth a figure
 SMALL = 0.001  # seconds; to a shorter task its way to a worker and back may matter
 SPARE = 1.2  # workers for each that a limit keeps busy
 COMPUTES = 0.5  # processors in use, from which on tasks do not merely wait
@@ -54,19 +56,38 @@ def dominating_task(run: Survey) -> Advice | None:
         return None
     longest, second = nlargest(2, run.seconds)
     others = max(second, (summary.busy - longest) / width)
-    if others > longest / 2 or not worthwhile(run, longest - others):
-        return None
     (index,) = run.slowest(1)
-    late = 0.0 if index in ledger.failed else ledger.started[index] - ledger.facts.began_at
-    cure = f"Split it: the other {count(summary.tasks - 1, 'task')} would take about {about(others)} by themselves."
-    if worthwhile(run, late):
-        cure += f" It began {seconds(late)} into the run; put first in the input it would save about {about(late)}."
+    # A task that the stop of the run cut off says nothing of how long it would have been.
+    if index in ledger.cancelled or others > longest / 2 or not worthwhile(run, longest - others):
+        return None
+    what, cure = _what_helps(run, index)
+    rest, them = "task", "itself"
+    if summary.tasks > 2:
+        rest, them = count(summary.tasks - 1, "task"), "themselves"
     return Advice(
-        f"Task {key_text(ledger.key(index))} alone took {seconds(longest)} of {seconds(summary.wall)}: "
-        "no number of workers can beat that.",
-        cure,
+        f"Task {key_text(ledger.key(index))} alone took {seconds(longest)} of {seconds(summary.wall)}{what}.",
+        cure.format(f"the other {rest} would take about {about(others)} by {them}"),
         longest - others,
     )
+
+
+def _what_helps(run: Survey, index: int) -> tuple[str, str]:
+    """The rest of the cause, and the cure: to split a task that failed would be of no use."""
+    ledger = run.ledger
+    lost = [each for tried, each in ledger.tried if tried == index]
+    lost += [ledger.failed[index]] if index in ledger.failed else []
+    timeouts = sum(isinstance(each.error, TaskTimeout) for each in lost)
+    if timeouts:
+        times = "its timeout" if timeouts == 1 else f"its timeout {timeouts:,} times"
+        or_else = ", or no retry on TaskTimeout," if timeouts > 1 else ""
+        return f": it spent {times}", f"A lower timeout{or_else} would bound that: {{}}."
+    if sum(map(spent, lost)) > run.seconds[index] / 2:
+        how = "and failed" if len(lost) == 1 else f"most of it in {count(len(lost), 'attempt')} that failed"
+        return f", {how}", "A timeout would bound what it costs: {}."
+    cure, late = "Split it: {}.", first_start(ledger, index) - ledger.facts.began_at
+    if worthwhile(run, late):
+        cure += f" It began {seconds(late)} into the run; put first in the input it would save about {about(late)}."
+    return ": no number of workers can beat that", cure
 
 
 def too_small(run: Survey) -> Advice | None:
@@ -80,10 +101,29 @@ def too_small(run: Survey) -> Advice | None:
         return None
     return Advice(
         f"The tasks are small: {summary.attempts:,} of about {about(mean)}, {seconds(summary.busy)} of work "
-        f"in a run of {seconds(summary.wall)}. The rest went into sending them to processes.",
+        f"in a run of {seconds(summary.wall)}. The rest went into starting processes and sending tasks to them.",
         f"A plain loop would take about {about(summary.busy)}; "
         "or make one task of many items, so that each takes some milliseconds.",
         saved,
+    )
+
+
+def slow_to_start(run: Survey) -> Advice | None:
+    """Workers that take most of the run to come up, with what the function imports."""
+    facts, summary = run.ledger.facts, run.summary
+    # Only where workers are opened for the run, and nothing but them keeps a task from its start.
+    if facts.executor != "processes" or facts.limits:
+        return None
+    waited = first_start_of_all(run.ledger) - facts.began_at - facts.input_seconds - facts.travel_seconds
+    if waited < summary.wall / 2 or waited < 2 * START or not worthwhile(run, waited) or too_small(run):
+        return None
+    alone = about(summary.busy)
+    loop = f"; a plain loop would need about {alone} for the work" if summary.busy < waited else ""
+    return Advice(
+        f"The first task began {seconds(waited)} into a run of {seconds(summary.wall)}: so long the worker "
+        "processes took to start and to import what the function needs.",
+        f"A ProcessExecutor of your own, passed as executor=, keeps them warm from run to run{loop}.",
+        waited,
     )
 
 
@@ -154,11 +194,16 @@ def costly_pickling(run: Survey) -> Advice | None:
     large = facts.travel_seconds / summary.attempts >= SMALL
     if not large or 2 * facts.travel_seconds < work or not worthwhile(run, saved):
         return None
+    there = f"about as long in the workers, which leaves {about(work)} of their {seconds(summary.busy)} for the work"
+    left = f"the run would take about {about(estimate)}"
+    if work < NEXT_TO_NOTHING * summary.busy:
+        there = f"nearly all of the {seconds(summary.busy)} that the workers were busy"
+        left = f"next to nothing would be left of the {seconds(summary.wall)}"
     return Advice(
         f"Sending costs more than the work: pickling arguments and results took {seconds(facts.travel_seconds)} "
-        f"in the parent and about as much in the workers, for {seconds(work)} of work.",
-        f"Send a path, a key or a range and load the data in the task: about {about(estimate)} if that were "
-        "free. What is bound by memory is often fastest in threads, or in a plain loop.",
+        f"in the parent, and {there}.",
+        f"Send a path, a key or a range and load the data in the task: if that were free, {left}. "
+        "What is bound by memory is often fastest in threads, or in a plain loop.",
         saved,
     )
 

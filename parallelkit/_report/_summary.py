@@ -95,6 +95,19 @@ def durations(ledger: Ledger) -> Iterator[float]:
     yield from (spent(lost) for _, lost, _ in lost_attempts(ledger))
 
 
+def first_start(ledger: Ledger, index: int) -> float:
+    """When the first attempt of a task that ended in a value or a failure began."""
+    starts = [lost.started for tried, lost in ledger.tried if tried == index]
+    starts.append(ledger.failed[index].started if index in ledger.failed else ledger.started[index])
+    return min(start for start in starts if start is not None)
+
+
+def first_start_of_all(ledger: Ledger) -> float:
+    """When the first attempt of all began; the run's own beginning where none did."""
+    starts = [lost.started for _, lost, _ in lost_attempts(ledger) if lost.started is not None]
+    return min([start for start in ledger.started if start] + starts, default=ledger.facts.began_at)
+
+
 def spent(lost: Lost) -> float:
     """Seconds that an attempt took; none if it never began."""
     return 0.0 if lost.started is None else lost.ended - lost.started

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import PurePath
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._lost import Lost
 from parallelkit._report._estimates import Advice, of_the_run
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
@@ -16,6 +17,8 @@ LEAST_RETRIES = 20  # that can be called a storm, and the share of all attempts 
 STORM = 0.2
 BUDGET = 0.1  # the share of retries that the cure names
 KILLED = 9  # SIGKILL; timeouts are enforced by it too, but their error is a TaskTimeout
+LATE = 0.5  # seconds after its timeout by which an attempt is killed
+INNERMOST_FIRST = "(most recent call first)"  # in a stack that a process wrote down itself
 
 
 def retry_storm(run: Survey) -> Advice | None:
@@ -43,8 +46,8 @@ def abandoned_threads(run: Survey) -> Advice | None:
     if not left:
         return None
     wasted = sum(map(spent, left))
-    places = Counter(filter(None, (innermost(lost.stack or "") for lost in left)))
-    where = f" Most stood in {places.most_common(1)[0][0]}." if places else ""
+    place, stood = most_frequent_place(left)
+    where = f" Most stood in {place}." if stood else ""
     return Advice(
         f"{count(len(left), 'thread')} overran the timeout and had to be abandoned after {seconds(wasted)} of "
         f"work, which is lost; what each holds it keeps until it returns.{where}",
@@ -53,12 +56,43 @@ def abandoned_threads(run: Survey) -> Advice | None:
     )
 
 
+def killed_processes(run: Survey) -> Advice | None:
+    """Processes that were killed because they overran their timeout, and where they stood."""
+    lost = [one for _, one, _ in lost_attempts(run.ledger)]
+    killed = [one for one in lost if isinstance(one.error, TaskTimeout) and one.error.killed]
+    if not killed:
+        return None
+    wasted, limit = sum(map(spent, killed)), run.ledger.facts.timeout
+    were = "was killed at its timeout" if len(killed) == 1 else "were killed at their timeout"
+    # A task may have had a timeout of its own.
+    known = limit is not None and all(limit <= spent(one) < limit + LATE for one in killed)
+    place, stood = most_frequent_place(killed)
+    of_them = f"{stood:,} of them " if stood < len(killed) else ""
+    where = f", {of_them}at {place}" if stood else ""
+    return Advice(
+        f"{count(len(killed), 'attempt')} {were}{f' of {limit:g} s' if known else ''} "
+        f"({seconds(wasted)} of work lost){where}.",
+        "If the call there hangs, give it a timeout of its own; if it is only slow, give the task more time, "
+        "or less to do.",
+        of_the_run(run, wasted),
+    )
+
+
+def most_frequent_place(lost: list[Lost]) -> tuple[str, int]:
+    """Where most of these attempts stood, and how many of them; nowhere and none where no stack tells."""
+    places = Counter(filter(None, (innermost(one.stack or "") for one in lost)))
+    return places.most_common(1)[0] if places else ("", 0)
+
+
 def innermost(stack: str) -> str:
-    """Where in the task a thread stood: the last frame of its stack that is not ours."""
-    frames: list[tuple[str, str, str]] = re.findall(r'File "(.*)", line (\d+), in (.*)', stack)
-    for path, line, function in reversed(frames):
-        if "/parallelkit/_" not in path.replace("\\", "/"):
-            return "" if path.endswith("threading.py") else f"{function} ({PurePath(path).name}, line {line})"
+    """Where in the task an attempt stood: the innermost frame that is neither ours nor that of ``threading``."""
+    frames: list[tuple[str, str, str]] = re.findall(r'File "(.*)", line (\d+),? in (.*)', stack)
+    if INNERMOST_FIRST not in stack:
+        frames.reverse()
+    for path, line, function in frames:
+        place = PurePath(path)
+        if "/parallelkit/_" not in place.as_posix() and place.name != "threading.py":
+            return f"{function} ({place.name}, line {line})"
     return ""
 
 
