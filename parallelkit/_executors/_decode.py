@@ -39,7 +39,8 @@ class Opening:
     """A span whose results are being made values of.
 
     ``finish`` gives the outcomes. Where Ctrl-C interrupts the caller's own code, the result at which that
-    was counts as one that cannot be unpickled, and the next ``finish`` goes on behind it.
+    was counts as one that cannot be unpickled, and the next ``finish`` goes on behind it; ``cautious``,
+    it runs no more of that code, which may hang as what was interrupted did.
     """
 
     def __init__(self, span: Span, label: Label) -> None:
@@ -49,12 +50,13 @@ class Opening:
         self._values: list[Any] = []
         self._failures: dict[int, Ended] = {}
 
-    def finish(self) -> list[Block | Ended]:
+    def finish(self, cautious: bool = False) -> list[Block | Ended]:
         """One block of all that succeeded, and each failure by itself."""
+        self._cautious = cautious
         uniform = _uniform_values(self._columns)
         if uniform is not None:
             self._values = uniform
-        go_on = self._unpickle if not self._columns.kinds.strip(_VALUES) else self._open
+        go_on = self._unpickle if not (cautious or self._columns.kinds.strip(_VALUES)) else self._open
         while len(self._values) < len(self._columns.kinds):
             try:
                 go_on(len(self._values))
@@ -84,7 +86,9 @@ class Opening:
         blobs = _blobs(columns, words)
         for at in range(first, len(columns.kinds)):
             kind = columns.kinds[at]
-            if kind in (FAILED, BIG_FAILED):
+            if self._cautious and at in blobs and (kind in _ERRORS or _calls_code(blobs[at])):
+                raise InterruptedError("the run was interrupted before its turn came")
+            if kind in _ERRORS:
                 self._failures[at] = self._failed(at, bytes(blobs[at]))
                 values.append(None)
             elif kind == BUFFERED:
@@ -139,7 +143,13 @@ class Opening:
 
 
 _VALUES = bytes([VALUE])
+_ERRORS = (FAILED, BIG_FAILED)
 CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
+
+
+def _calls_code(blob: Any) -> bool:
+    """Whether unpickling may call anything: whatever it calls, it must first have looked up (STACK_GLOBAL)."""
+    return isinstance(blob, tuple) or blob.find(b"\x93") >= 0
 
 
 def _uniform_values(columns: Columns) -> list[Any] | None:

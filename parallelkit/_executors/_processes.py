@@ -100,6 +100,7 @@ class ProcessPort:
         self._packing = 0.0  # seconds spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
+        self._interrupted = False
         self._woken = False
         self._apart = Apart()
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -118,7 +119,7 @@ class ProcessPort:
             free = width - others - self._pending
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         room = width * lane.limit * 3 - self._pending
-        if self._bytes:
+        if self._largest > 1:
             room = min(room, max(width - self._pending, (QUEUED_BYTES - self._bytes) // self._largest))
             if self._largest >= LARGE:
                 room = min(room, max(2 * width, QUEUED_FILES) - self._pending)
@@ -212,15 +213,19 @@ class ProcessPort:
             return [decode_lost(event, self._job.label)], event.batch.size()
         began = monotonic()
         with self.guard() if event.columns.heap or event.columns.files else nullcontext():
-            ended = self._opening_of(event).finish()
+            ended = self._finish(event)
         self._packing += monotonic() - began
         return ended, event.batch.size()
 
-    def _opening_of(self, span: Span) -> Opening:
-        """What was begun with this span, if its opening was interrupted."""
+    def _finish(self, span: Span) -> list[Block | Ended]:
+        """Make values of a span; go on where that was interrupted."""
         if self._opening is None or self._opening.span is not span:
             self._opening = Opening(span, self._job.label)
-        return self._opening
+        try:
+            return self._opening.finish(self._interrupted)
+        except KeyboardInterrupt:
+            self._interrupted = True
+            raise
 
     def _log(self, record: Record) -> None:
         """Handle a task's log record as if it had been logged here."""
