@@ -97,6 +97,8 @@ class Cell:
             os.killpg(self._process.pid, signal.SIGKILL)  # before it is reaped: its number may be reused then
         self._process.wait()
         os.close(self._life)
+        with suppress(BrokenPipeError):  # what it was asked last is still in the buffer
+            self._in.close()
         self._out.close()
         self._log.close()
 
