@@ -1,5 +1,7 @@
 """``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
 
+import sys
+
 import pytest
 
 from parallelkit import ProcessExecutor, ThreadExecutor, run_parallel
@@ -40,3 +42,12 @@ def test_a_nested_run_that_is_stopped_gives_its_slot_back_once():
 
 def invert(number):
     return 1 / number
+
+
+@both
+@pytest.mark.parametrize("fate", [sys.exit, lambda future: future.set_result(7)], ids=["exits", "settles"])
+def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
+    """It is logged, and the calls after it have their results."""
+    with make(1) as executor:
+        executor.submit(abs, -1).add_done_callback(fate)
+        assert [2, 3] == [executor.submit(abs, number).result(timeout=30) for number in (-2, -3)]

@@ -7,6 +7,7 @@ futures; so a callback that blocks holds up other callbacks, but no worker and n
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import weakref
 from collections import deque
@@ -18,8 +19,10 @@ from typing import Any, ParamSpec, TypeVar
 from parallelkit._errors import TaskExited
 from parallelkit._executors import default_processes, default_threads
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
-from parallelkit._executors._width import widen
+from parallelkit._executors._width import check_width, widen
 from parallelkit._retry import check_number
+
+logger = logging.getLogger("parallelkit")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -236,28 +239,36 @@ class _Desk:
         port.start(tickets)
         if self._cancel:  # after the free slots are filled: a standard pool would have begun these at submit
             while self._inbox:
-                cancel(self._inbox.popleft()[0])
+                tell(cancel, self._inbox.popleft()[0])
 
     def _settle(self, events: list[Block | Ended]) -> None:
         """In a call of its own, so that nothing here refers to a result once its future has it."""
         for event in events:
             if isinstance(event, Block):
                 for index, value in zip(event.indices, event.values, strict=True):
-                    self._flying.pop(index)[0].set_result(value)
+                    tell(self._flying.pop(index)[0].set_result, value)
             else:
-                self._flying.pop(event.index)[0].set_exception(as_raised(event.error))
+                tell(self._flying.pop(event.index)[0].set_exception, as_raised(event.error))
 
     def _break(self, failure: Exception) -> None:
         """The engine is broken: all that was submitted fails with its error."""
         with self._lock:
             self._shut = True
         for future, _ in self._flying.values():
-            future.set_exception(failure)
+            tell(future.set_exception, failure)
         self._flying.clear()
         while self._inbox:
             future = self._inbox.popleft()[0]
             if future.set_running_or_notify_cancel():
-                future.set_exception(failure)
+                tell(future.set_exception, failure)
+
+
+def tell(settle: Callable[[Any], object], ending: Any) -> None:
+    """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
+    try:
+        settle(ending)
+    except BaseException:
+        logger.exception("a callback of a future ended in what is no Exception; the executor goes on")
 
 
 def as_raised(error: BaseException) -> BaseException:
@@ -269,17 +280,6 @@ def cancel(future: Future[Any]) -> None:
     """Cancel a future that has not begun, and tell those that wait for it."""
     if future.cancel():
         future.set_running_or_notify_cancel()
-
-
-def check_width(value: Any, default: Callable[[], int], name: str = "max_workers") -> int:
-    """A count of workers, checked as the standard pools check it."""
-    if value is None:
-        return default()
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value <= 0:
-        raise ValueError(f"{name} must be greater than 0, got {value}")
-    return value
 
 
 def check_initializer(initializer: Any) -> None:
