@@ -77,8 +77,12 @@ def judge(row: Row, answers: Answers) -> Verdict:
 
 
 def best_peer(row: Row, answers: Answers) -> str | None:
-    """Who of the peers did best in this case."""
-    medians = {peer: answers.median((peer, row.case)) for peer in row.peers}
+    """Who of the peers did best in this case, of those that were measured."""
+    question = answers.question
+    peers = [
+        name for name in question.systems if not name.startswith(OURS) and name not in question.yardsticks
+    ]
+    medians = {peer: answers.median((peer, row.case)) for peer in peers}
     known = {peer: figure for peer, figure in medians.items() if figure is not None}
     return min(known, key=known.__getitem__) if known else None
 

@@ -6,10 +6,16 @@ import re
 from pathlib import Path
 
 from benchmarks import _budget, _record, _rows, _tables
+from benchmarks._question import OURS
+from benchmarks.width import LENGTHS
 
+WIDTHS = (8, 64, 256)
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "docs" / "benchmarks.md"]
-PLACE = re.compile(r"(<!-- benchmark: (\w+) -->\n)(.*?)(<!-- /benchmark -->)", re.DOTALL)
+PLACE = re.compile(
+    r"(?P<begin><!-- benchmark(?:: (?P<name>\w+)| table: begin[^\n]*) -->\n).*?(?P<end><!-- (?:/benchmark|benchmark table: end) -->)",
+    re.DOTALL,
+)
 
 
 def fill() -> None:
@@ -17,14 +23,16 @@ def fill() -> None:
     for page in PAGES:
         if page.exists():
             old = page.read_text(encoding="utf-8")
-            new = PLACE.sub(lambda place: f"{place[1]}{content(place[2])}\n{place[4]}", old)
+            new = PLACE.sub(filled, old)
             if new != old:
                 page.write_text(new, encoding="utf-8")
 
 
-def content(name: str) -> str:
-    """What belongs in a place: an answer, or the budget as far as it has been measured."""
-    return budget() if name == "budget" else answer(name)
+def filled(place: re.Match[str]) -> str:
+    """The place with what belongs in it: an answer, or the budget as far as it has been measured."""
+    name = place["name"] or "budget"
+    computed = {"budget": budget, "busy_workers": busy_workers}
+    return f"{place['begin']}\n{computed[name]() if name in computed else answer(name)}\n\n{place['end']}"
 
 
 def answer(name: str) -> str:
@@ -35,6 +43,19 @@ def answer(name: str) -> str:
     tables = [_tables.markdown(_tables.comparison(answers, unit)) for unit in _tables.units(answers)]
     picture = f"![{name}](../benchmarks/results/{name}.svg)"
     return "\n\n".join([picture, *tables, source(told)])
+
+
+def busy_workers() -> str:
+    """How many of so many workers one caller keeps busy, from what a task costs its processor."""
+    found = _record.load("width")
+    assert found is not None, "the place above this one needs the same answers"
+    answers = found[0]
+    rows = [["tasks of", *(f"{workers} workers" for workers in WIDTHS)]]
+    for case, length in LENGTHS.items():
+        cost = answers.median((OURS, case))
+        assert cost is not None, "ours was measured"
+        rows.append([case, *(f"{min(1.0, length / cost / workers):.0%}" for workers in WIDTHS)])
+    return _tables.markdown(rows)
 
 
 def source(told: dict[str, object]) -> str:

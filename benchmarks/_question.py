@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 OURS = "parallelkit"
+LIMITS = frozenset({"for loop", "bare fork and split", "nothing"})
 
 Run: TypeAlias = Callable[..., Any]
 """What an open system offers; what it takes and gives is between it and its question."""
@@ -41,6 +42,8 @@ class Question:
     limit: float = 60.0
     fresh: bool = False
     more_is_better: bool = False
+    yardsticks: frozenset[str] = frozenset()
+    """Systems that are no peers: they show what there is to reach, and promise nothing."""
     log: bool = False
     """Whether figures are drawn on a logarithmic axis."""
 

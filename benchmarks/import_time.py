@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks._question import OURS, Figures, Question, Run
+from benchmarks._question import LIMITS, OURS, Figures, Question, Run
 from benchmarks._scripts import programs
 
 STANDARD = "both standard pools"
@@ -30,6 +30,7 @@ QUESTION = Question(
     ),
     cases={"a bare interpreter": None},
     measure=whole_program,
+    yardsticks=LIMITS,
     unit="ms",
     rounds=15,
     quick_rounds=15,

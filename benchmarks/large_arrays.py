@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks._processes import process_pools
-from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch
+from benchmarks._question import LIMITS, OURS, Figures, Question, Run, expect, stopwatch
 
 ARRAYS = 40
 NUMBERS = 1_000_000  # eight bytes each
@@ -56,6 +56,7 @@ QUESTION = Question(
     systems={OURS if name.startswith(OURS) else name: POOLS[name] for name in NAMES},  # arrays are no keys
     cases=CASES,
     measure=cost_per_array,
+    yardsticks=LIMITS,
     unit="ms an array",
     quick_rounds=2,
     log=True,

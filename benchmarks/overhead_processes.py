@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks._processes import process_pools
-from benchmarks._question import Question
+from benchmarks._question import LIMITS, Question
 from benchmarks._tasks import nothing, record, same
 from benchmarks.overhead_threads import cost_per_task
 
@@ -12,6 +12,7 @@ QUESTION = Question(
     systems=process_pools(2),
     cases={"None": nothing, "ints": same, "small dicts": record},
     measure=cost_per_task,
+    yardsticks=LIMITS,
     unit="µs a task",
     rounds=7,
     quick_rounds=5,

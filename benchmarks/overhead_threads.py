@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks._question import Figures, Question, Run, expect, stopwatch
+from benchmarks._question import LIMITS, Figures, Question, Run, expect, stopwatch
 from benchmarks._tasks import nothing, record, same
 from benchmarks._threads import thread_pools
 
@@ -21,6 +21,7 @@ QUESTION = Question(
     systems=thread_pools(8),
     cases={"None": nothing, "ints": same, "small dicts": record},
     measure=cost_per_task,
+    yardsticks=LIMITS,
     unit="µs a task",
     rounds=7,
     quick_rounds=5,

@@ -6,7 +6,7 @@ The tasks compute; two processes that cost nothing would take half the time of t
 from __future__ import annotations
 
 from benchmarks._processes import process_pools
-from benchmarks._question import Figures, Question, Run, expect, stopwatch
+from benchmarks._question import LIMITS, Figures, Question, Run, expect, stopwatch
 from benchmarks._tasks import count_numbered, count_to, numbered
 
 FIFTY_MICROSECONDS = 2_000  # steps of count_to
@@ -29,6 +29,7 @@ QUESTION = Question(
     systems={name: pool for name, pool in POOLS.items() if name != "parallelkit, keyed by position"},
     cases={"5,000 of 50 µs": (5_000, FIFTY_MICROSECONDS), "500 of 1 ms": (500, ONE_MILLISECOND)},
     measure=cost_per_task,
+    yardsticks=LIMITS,
     unit="µs a task",
     rounds=7,
     quick_rounds=3,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from heapq import heapreplace
 
 from benchmarks._processes import process_pools
-from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch
+from benchmarks._question import LIMITS, OURS, Figures, Question, Run, expect, stopwatch
 from benchmarks._tasks import spin
 
 WORKERS = 2
@@ -67,6 +67,7 @@ QUESTION = Question(
     systems={OURS if name.startswith(OURS) else name: POOLS[name] for name in NAMES},  # lengths are no keys
     cases=CASES,
     measure=makespan,
+    yardsticks=LIMITS,
     unit="× the ideal",
     limit=30,
     quick_rounds=2,

@@ -10,7 +10,7 @@ import tokenize
 from pathlib import Path
 
 from benchmarks._processes import process_pools
-from benchmarks._question import Figures, Question, Run, expect, stopwatch
+from benchmarks._question import LIMITS, Figures, Question, Run, expect, stopwatch
 
 NOT_THEIRS = {"site-packages", "dist-packages"}
 
@@ -47,6 +47,7 @@ QUESTION = Question(
     systems={name: pool for name, pool in POOLS.items() if name != "parallelkit, keyed by position"},
     cases={"one file in eight": files(8), "every file": files(1)},
     measure=until_all_are_counted,
+    yardsticks=LIMITS,
     unit="s",
     rounds=3,
     quick_rounds=2,

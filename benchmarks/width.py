@@ -16,7 +16,8 @@ NAMES = [
     "parallelkit", "parallelkit, keyed by position", "ProcessPoolExecutor.map", "multiprocessing Pool.imap",
     "joblib", "loky", "mpire", "pebble ProcessPool.map",
 ]  # fmt: skip
-CASES = {"no-op": (20_000, 0), "50 µs": (10_000, 2_000), "1 ms": (1_000, 40_000)}
+CASES = {"no-op": (20_000, 0), "50 µs": (10_000, 2_000), "1 ms": (1_000, 40_000), "10 ms": (100, 400_000)}
+LENGTHS = {"50 µs": 50, "1 ms": 1_000, "10 ms": 10_000}  # in µs
 
 
 def cost_to_the_caller(run: Run, work: tuple[int, int]) -> Figures:

@@ -23,11 +23,10 @@ def ask(*places, rounds=2, limit=30.0):
 
 def answers(**medians):
     """What systems answered to case "one"."""
-    return Answers(
-        QUESTION,
-        {(system, "one"): {number: {"units": figure} for number, figure in enumerate(figures, 1)}
-         for system, figures in medians.items()},
-    )  # fmt: skip
+    told = Answers(replace(QUESTION, systems=dict.fromkeys(medians), yardsticks=frozenset({"limit"})))
+    for system, figures in medians.items():
+        told.rounds[system, "one"] = {number: {"units": figure} for number, figure in enumerate(figures, 1)}
+    return told
 
 
 def test_every_round_is_kept():
@@ -57,7 +56,7 @@ def test_a_failure_in_one_case_leaves_the_others():
     assert "ValueError: no 2" == told.failures["fail", "two"]
 
 
-ROW = Row(what="it", question="any", case="one", ours="ours", limits=(), peers=("fast", "slow"))
+ROW = Row(what="it", question="any", case="one", limits=(), peers=("fast", "slow"))
 
 
 @pytest.mark.parametrize(
@@ -73,8 +72,10 @@ ROW = Row(what="it", question="any", case="one", ours="ours", limits=(), peers=(
     ],
 )
 def test_a_limit_is_judged(limit, spent, broken):
-    """Outright, by a peer or by another place; what could not be measured is not kept; issue 5 does not count yet."""
-    verdict = judge(replace(ROW, limits=(limit,)), answers(ours=[4.0], fast=[2.0], slow=[8.0]))
+    """Outright, by a peer or by another place. What has no figure is not kept; issue 5 does not count yet."""
+    verdict = judge(
+        replace(ROW, limits=(limit,)), answers(parallelkit=[4.0], fast=[2.0], slow=[8.0], limit=[1.0])
+    )
     assert "fast" == verdict.peer
     assert pytest.approx((spent,), nan_ok=True) == verdict.spent
     assert broken == verdict.broken
@@ -100,7 +101,7 @@ def test_answers_survive_the_file(tmp_path, monkeypatch):
     """What is written is what is read."""
     monkeypatch.setattr(_record, "RESULTS", tmp_path)
     monkeypatch.setattr(_record, "question", lambda name: QUESTION)
-    told = answers(double=[1.0, 3.0])
+    told = Answers(QUESTION, {("double", "one"): {1: {"units": 1.0}, 2: {"units": 3.0}}})
     told.failures["hang", "one"] = "no answer within 1 s"
     _record.save("any", told, 2)
 
@@ -113,7 +114,7 @@ def test_answers_survive_the_file(tmp_path, monkeypatch):
 
 def test_a_failure_stands_in_the_table():
     """A cell has the median with least and most, or why there is none."""
-    told = answers(double=[1.0, 3.0, 2.0])
+    told = Answers(QUESTION, {("double", "one"): {1: {"units": 1.0}, 2: {"units": 3.0}, 3: {"units": 2.0}}})
     told.failures["hang", "one"] = "no answer within 1 s"
     assert [
         ["units", "one", "two"],

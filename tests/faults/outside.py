@@ -17,9 +17,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import leaks
+import pytest
 
 HERE = Path(__file__).parent
 MARK = "PARALLELKIT_FAULT_MARK"
@@ -107,6 +108,11 @@ def run_script(script: str, *argv: str, limit: float = 20.0) -> Finished:
         finished = started.wait(limit)
         assert [] == soon(started.descendants, []), "processes outlived the program"
     return finished
+
+
+def rarely(*values: Any) -> list[Any]:
+    """Parameters of a test that are only played in ``make test-all``."""
+    return [pytest.param(value, marks=pytest.mark.all) for value in values]
 
 
 def soon(look: Callable[[], object], wanted: object, patience: float = GRACE) -> object:

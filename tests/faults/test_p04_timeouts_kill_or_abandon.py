@@ -11,7 +11,7 @@ from itertools import pairwise
 import acts
 import pytest
 import remote_tasks as far
-from outside import program, run_script, soon, until
+from outside import program, rarely, run_script, soon, until
 
 from parallelkit import (
     ProcessExecutor,
@@ -248,7 +248,16 @@ EXITS = {
 }
 
 
-@pytest.mark.parametrize("what", EXITS)
+RARE = [
+    "an executor never shut down",
+    "a stream of processes",
+    "a stream on threads of its own",
+    "a stream begun by an exit handler",
+    "a run in a daemon thread",
+]
+
+
+@pytest.mark.parametrize("what", [*[what for what in EXITS if what not in RARE], *rarely(*RARE)])
 def test_interpreter_exits_in_time(what):
     """Nothing keeps it for more than half a second, and nothing of it is left: best of two, for others run here too."""
     took = []

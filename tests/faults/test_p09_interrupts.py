@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import acts
 import pytest
-from outside import program, soon, until
+from outside import program, rarely, soon, until
 
 from parallelkit import iter_parallel, run_parallel
 
@@ -38,10 +38,13 @@ try:
     found = {call}
     acts.note(path + "told", f"returned {{found!r}}")
 except BaseException as error:
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # what Python makes of an exception that comes while a class is being made
     kind, results = type(error).__name__, getattr(error, "results", None)
     kinds = [] if results is None else [
         type(o.error).__name__ if not o.ok else o.value for o in results.outcomes.values()]
     acts.note(path + "told", f"{{kind}} {{kinds}}")
+    acts.note(path + "trace", repr(__import__("traceback").format_exc()))
 acts.wait_for_lines(path + "go", 1)
 """
 
@@ -285,16 +288,14 @@ signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
-@pytest.mark.parametrize(
-    ("error", "told_wanted"), [("SystemExit(3)", "SystemExit []"), ("Stop()", "Stop []")]
-)
+@pytest.mark.parametrize("error", ["Stop()", *rarely("SystemExit(3)")])
 @pytest.mark.parametrize("form", ["run_parallel({})", "[*iter_parallel({})]"])
-def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, told_wanted, tmp_path):
+def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_path):
     """What a SIGTERM handler raises comes out of the wait as it is, and the workers are gone."""
     call = form.format(f"partial(acts.note_and_hang, path=path + 'here'), range(3), executor={executor!r}")
     with playing(tmp_path, call, RAISES.format(error=error)) as (started, path):
         told, took = interrupt(started, path, signal.SIGTERM)
-    assert told_wanted == told
+    assert f"{error.partition('(')[0]} []" == told
     assert took < 1
 
 
@@ -361,7 +362,7 @@ WORKS = {
 }
 
 
-@pytest.mark.parametrize("fatal", FATAL)
+@pytest.mark.parametrize("fatal", ["SIGKILL", *rarely(*[name for name in FATAL if name != "SIGKILL"])])
 @pytest.mark.parametrize("work", WORKS)
 def test_no_worker_outlives_its_parent(fatal, work, tmp_path):
     """However the parent ends: within a second workers, their children and their nested workers are gone."""
@@ -406,13 +407,13 @@ SHORT = "run_parallel(partial(acts.nap), [0.005] * 40, executor={executor!r}, ma
 
 @pytest.mark.parametrize("what", ["SIGINT", "a handler that raises"])
 @pytest.mark.parametrize("executor", ["threads", "processes"])
-@pytest.mark.parametrize("rounds", [4, pytest.param(100, marks=pytest.mark.all)])
-def test_interrupt_at_any_moment(what, executor, rounds, tmp_path):
+@pytest.mark.parametrize("seed", [0, *rarely(*range(1, 20))])
+def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
     """Before, during and after a run: it ends in time, with an exception or its results, and leaves nothing."""
-    dice = random.Random(f"{what} {executor}")
+    dice = random.Random(f"{what} {executor} {seed}")
     setup = RAISES.format(error="Stop()") + "acts.note(path + 'here')"
     number = signal.SIGINT if what == "SIGINT" else signal.SIGTERM
-    for turn in range(rounds):
+    for turn in range(3):
         moment = dice.uniform(0, 0.25)
         folder = tmp_path / str(turn)
         folder.mkdir()
@@ -428,6 +429,11 @@ def test_interrupt_at_any_moment(what, executor, rounds, tmp_path):
             told = [text for _, text in acts.lines(path + "told")]
         # Where the signal came after the run, it ended the rest of the script.
         wanted = ("RunInterrupted", "KeyboardInterrupt", "Stop", "returned")
-        assert not told or told[0].startswith(wanted), (told, finished.err, moment)
+        assert not told or told[0].startswith(wanted), (
+            told,
+            acts.lines(path + "trace"),
+            finished.err,
+            moment,
+        )
         assert "Fatal" not in finished.err
         assert "Exception ignored" not in finished.err, finished.err
