@@ -12,6 +12,7 @@ import pytest
 from parallelkit import (
     Failure,
     InputError,
+    Results,
     Retry,
     RunInterrupted,
     Success,
@@ -21,6 +22,7 @@ from parallelkit import (
     ThreadExecutor,
     iter_parallel,
 )
+from parallelkit._stream import ledger_of
 
 PATIENCE = 30.0
 in_both = pytest.mark.parametrize("executor", ["threads", "inline"])
@@ -496,6 +498,35 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
     assert 0 not in results
     assert all(one.ok or isinstance(one.error, TaskCancelled) for one in results.outcomes.values())
     assert [] == list(stream)
+
+
+def test_outcomes_that_were_never_yielded_are_told_as_they_were():
+    """Value, error, figures and, of a cancelled task, the reason and its last attempt."""
+    error = OSError("down")
+    cancelled = TaskCancelled("the run was stopped before this task was done: Ctrl-C")
+    cancelled.__cause__ = error
+    rest = [
+        Success("a", 4, "value", 1, 0.5, 1.0, 2.0, "w"),
+        Failure("b", 5, error, 2, 0.5, 1.5, 2.5, "w", None, "Traceback …", "File …"),
+        Failure("c", 6, cancelled, 1, 0.5, 2.0, 1.0, "w"),
+        Failure("d", 7, TaskCancelled("never began"), 0, 0.5, None, 0.0, None),
+    ]
+    results = Results(ledger_of(rest, 9.0, "Ctrl-C"))
+    assert ("Ctrl-C", list("abcd"), 9.0) == (results.stopped, list(results), results.summary.wall)
+    told = list(results.outcomes.values())
+    for before, after in zip(rest, told, strict=True):
+        seen = [
+            (one.attempts, one.queued_at, one.started_at, one.duration, one.worker) for one in (before, after)
+        ]
+        assert seen[0] == seen[1]
+    assert ("value", error, "Traceback …", "File …") == (
+        told[0].value,
+        told[1].error,
+        told[1].traceback,
+        told[1].stack,
+    )
+    assert [error, None] == [one.error.__cause__ for one in told[2:]]
+    assert all("Ctrl-C" in str(one.error) for one in told[2:])
 
 
 def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):

@@ -1,0 +1,137 @@
+"""Somebody else's pool: what is made of values, errors, refusals and cancelled futures that it hands back."""
+
+from concurrent.futures import Executor, Future
+from time import monotonic
+
+import pytest
+import remote_tasks as far
+
+from parallelkit import TaskTimeout, WorkerDied, run_parallel
+from parallelkit._executors._contract import Ended, Job
+from parallelkit._executors._foreign import ForeignEngine
+
+
+class Pool(Executor):
+    """Not a pool of threads, as far as anybody can tell; runs nothing before it is told to."""
+
+    _max_workers = 2
+
+    def __init__(self):
+        self.calls = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        self.calls.append((future, fn, args, kwargs))
+        return future
+
+    def run(self):
+        """Make all calls that were not cancelled."""
+        while self.calls:
+            future, fn, args, kwargs = self.calls.pop(0)
+            if future.set_running_or_notify_cancel():
+                future.set_result(fn(*args, **kwargs))
+
+
+class Refusing(Pool):
+    """Takes nothing."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def submit(self, fn, /, *args, **kwargs):
+        raise self.error
+
+
+def events_of(fn, item):
+    """What comes of one attempt in such a pool."""
+    pool = Pool()
+    port = ForeignEngine(pool, None).open(Job(fn))
+    port.start([(0, 1, item, None)])
+    pool.run()
+    return port.wait(monotonic())
+
+
+def test_values_come_back_as_they_were():
+    """Sealed on the far side, opened on this one."""
+    (block,) = events_of(far.give_back, {"a": [1, 2]})
+    assert ((0,), ({"a": [1, 2]},)) == (tuple(block.indices), tuple(block.values))
+
+
+def test_errors_come_back_as_they_were():
+    """Class, arguments and the text of the far traceback."""
+    (ended,) = events_of(far.fail, KeyError("gone"))
+    assert (KeyError, ("gone",)) == (type(ended.error), ended.error.args)
+    assert "in fail" in ended.traceback
+
+
+def test_a_value_that_cannot_be_pickled_costs_its_own_task():
+    """The message names what could not travel."""
+    (ended,) = events_of(lambda item: (number for number in range(3)), 0)
+    assert isinstance(ended.error, TypeError)
+    assert "generator" in str(ended.error)
+
+
+def test_a_value_that_breaks_on_unpickling_costs_its_own_task():
+    """Whatever it raises then, ``SystemExit`` too, is the cause."""
+    (ended,) = events_of(lambda item: far.Bomb("out"), 0)
+    assert isinstance(ended.error, TypeError)
+    assert "cannot be unpickled" in str(ended.error)
+    assert isinstance(ended.error.__cause__, SystemExit)
+
+
+def test_a_future_cancelled_by_others_may_have_run():
+    """It was not this run that cancelled it, so nothing is known of it."""
+    pool = Pool()
+    port = ForeignEngine(pool, None).open(Job(far.give_back))
+    port.start([(0, 1, "item", None)])
+    pool.calls[0][0].cancel()
+    (ended,) = port.wait(monotonic())
+    assert isinstance(ended.error, WorkerDied)
+    assert ended.error.may_have_run
+
+
+def test_what_has_not_begun_at_its_timeout_is_withdrawn():
+    """Its slot is free again, for nothing occupies it; and it never runs."""
+    pool, ran = Pool(), []
+    port = ForeignEngine(pool, None).open(Job(ran.append))
+    port.start([(0, 1, "item", 0.0)])
+    (ended,) = port.wait(monotonic())
+    assert isinstance(ended.error, TaskTimeout)
+    assert 2 == port.room()
+    pool.run()
+    assert ([], []) == (ran, port.wait(monotonic()))
+
+
+def test_what_has_begun_keeps_its_slot_beyond_its_timeout():
+    """A pool that cannot kill is not given more than it has workers for; the late end frees the slot."""
+    pool = Pool()
+    port = ForeignEngine(pool, None).open(Job(far.give_back))
+    port.start([(0, 1, "item", 0.0)])
+    future = pool.calls[0][0]
+    future.set_running_or_notify_cancel()
+    (ended,) = port.wait(monotonic())
+    assert isinstance(ended.error, TaskTimeout)
+    assert 1 == port.room()
+    future.set_result((0.0, 1.0, True, b""))
+    assert ([], 2) == (port.wait(monotonic()), port.room())
+
+
+@pytest.mark.parametrize(
+    ("error", "breaks"), [(RuntimeError("shut down"), True), (ValueError("not this"), False)]
+)
+def test_a_refusal_is_the_tasks_or_the_pools(error, breaks):
+    """A pool that is shut down takes nothing more, and the run ends; one that dislikes a call costs that call."""
+    port = ForeignEngine(Refusing(error), None).open(Job(far.give_back))
+    port.start([(0, 1, "item", None)])
+    (ended,) = port.wait(monotonic())
+    assert isinstance(ended, Ended)
+    assert (error, None, True) == (ended.error, ended.started, ended.final)
+    assert breaks == (port.failure is not None)
+
+
+def test_a_run_on_a_pool_that_is_shut_down_ends():
+    """It says why, and each task has its outcome."""
+    results = run_parallel(abs, range(5), executor=Refusing(RuntimeError("cannot schedule new futures")))
+    assert "cannot schedule new futures" in results.stopped
+    assert 5 == len(results.failures)
