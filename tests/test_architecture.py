@@ -17,6 +17,9 @@ LAYERS = """
 _demo/count_tokens
 __init__  __main__
 _cli  http  joblib_backend  testing
+_joblib_batches
+_joblib_packing
+_joblib_worker
 _demo/__init__
 _demo/_research  _demo/_tokens
 _demo/_claims  _demo/_sources

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import parallelkit
-from parallelkit import http, testing
+from parallelkit import http, joblib_backend, testing
 from parallelkit._options import RunOptions
 
-BESIDE = (http, testing)  # public modules whose names are not the package's own
+BESIDE = (http, joblib_backend, testing)  # public modules whose names are not the package's own
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

@@ -1,0 +1,198 @@
+"""parallelkit as a backend of joblib, and so of scikit-learn: ``register``, then ``backend="parallelkit"``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from parallelkit._executors._contract import Engine
+from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._width import outer_width
+from parallelkit._joblib_batches import Batches, Sent
+from parallelkit._joblib_worker import NAME, set_up
+
+__all__ = ["register"]
+
+# What joblib hands to every backend, the first of them with effect: no file is written here, and no child is forked.
+OF_JOBLIB = {"max_nbytes", "context", "mmap_mode", "prefer", "require", "temp_folder", "verbose"}
+OF_OURS = {"initializer", "initargs"}
+
+
+def register() -> None:
+    """Make ``backend="parallelkit"`` known to joblib, for ``Parallel`` and ``parallel_config``.
+
+    ``joblib.Parallel`` then runs its calls in parallelkit's worker processes, and so does what is built
+    on it, as ``GridSearchCV``, ``cross_val_score`` and forests in scikit-learn:
+
+    >>> from joblib import Parallel, delayed, parallel_config
+    >>> from parallelkit.joblib_backend import register
+    >>> register()
+    >>> with parallel_config(backend="parallelkit", n_jobs=2):
+    ...     Parallel()(delayed(pow)(number, 2) for number in range(5))
+    [0, 1, 4, 9, 16]
+
+    - ``n_jobs`` means what it means everywhere in joblib: nothing given or 1, no process; -1, all usable
+      cpus, here divided by the width of the runs around.
+    - A worker that dies (a crash, the OOM killer) raises ``WorkerDied`` with the calls that it ran, at
+      once; the other workers live, and the next ``Parallel`` works. After any error, a ``timeout`` or an
+      interrupt the calls that still run are killed.
+    - Workers stay warm for the block of ``parallel_config``, or as long as the ``Parallel`` object, and
+      end with it. There is no pool behind your back.
+    - ``return_as``, ``timeout``, ``batch_size``, ``pre_dispatch``, ``initializer`` and ``initargs`` hold.
+      ``inner_max_num_threads`` caps the threads of BLAS and OpenMP in each worker (default: cpus ÷
+      ``n_jobs``).
+    - Arrays go by shared memory, not by files: ``mmap_mode`` and ``temp_folder`` have no effect. One of
+      ``max_nbytes`` (default 1 MB) or more that comes in several calls is copied once and mapped by all;
+      so do not change it while they run, or pass ``max_nbytes=None``. Each batch may write to what it
+      got, and nobody sees that; a ``numpy.memmap`` is the same file in the worker.
+    - ``Parallel`` within a call uses threads, and one more level below none, as under loky.
+
+    Needs joblib: ``pip install 'parallelkit[joblib]'``. Once a program is enough; it may be called again.
+    """
+    try:
+        from joblib import register_parallel_backend
+    except ImportError as error:
+        message = "parallelkit.joblib_backend needs joblib: pip install 'parallelkit[joblib]'"
+        raise ImportError(message, name="joblib") from error
+    register_parallel_backend(NAME, backend_class())
+
+
+@cache
+def backend_class() -> Any:
+    """The backend, made late: its base is joblib's."""
+    from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
+
+    return type("ParallelkitBackend", (Backend, AutoBatchingMixin, ParallelBackendBase), {})
+
+
+class Crew:
+    """The worker processes of a backend, made when first needed; others in their place where other ones are asked for.
+
+    Whoever still works with the earlier ones keeps them alive.
+    """
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._made_for: tuple[Any, ...] = ()
+
+    def engine(
+        self,
+        width: int,
+        threads: int | None,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+    ) -> Engine:
+        """So many workers, set up like that."""
+        wanted = (width, threads, initializer, *map(id, initargs))
+        if self._engine is None or self._made_for != wanted:
+            if threads is None and initializer is None:
+                self._engine = ProcessEngine(width)
+            else:
+                self._engine = ProcessEngine(width, set_up, (threads, initializer, initargs))
+            self._made_for = wanted
+        return self._engine
+
+
+class Backend:
+    """What joblib asks of a backend; joblib's own base class says more of each method."""
+
+    supports_retrieve_callback = True
+    supports_inner_max_num_threads = True
+    uses_threads = False
+    supports_sharedmem = False
+
+    nesting_level: int | None
+    inner_max_num_threads: int | None  # joblib sets it afterwards
+
+    def __init__(
+        self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads)  # type: ignore[call-arg]  # joblib's
+        self.parallel: Any = None
+        self._initializer = initializer_of(options)
+        self._crew = Crew()
+        self._workers: Batches | None = None
+        self._wanted: tuple[Any, ...] = ()
+        self._max_nbytes: int | None = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """How many calls run at a time; scikit-learn passes ``n_jobs`` by this name."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        if n_jobs is None:
+            return 1
+        if n_jobs < 0:
+            from joblib import cpu_count
+
+            return max(1, int(cpu_count()) // outer_width() + 1 + n_jobs)
+        return n_jobs
+
+    def configure(self, n_jobs: int | None = 1, parallel: Any = None, **options: Any) -> int:
+        """Be there for this ``Parallel``; where another is not done yet, send it to a sibling on the same workers."""
+        from joblib.parallel import FallbackToBackend, SequentialBackend
+
+        width = self.effective_n_jobs(n_jobs)
+        if width == 1:
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        if self.parallel is not None and self.parallel is not parallel:
+            raise FallbackToBackend(self._sibling())
+        self.parallel = parallel
+        self._wanted = (width, *(initializer_of(options) or self._initializer or (None, ())))
+        self._max_nbytes = options.get("max_nbytes")
+        self._open()
+        return width
+
+    def _open(self) -> None:
+        width, *initializer = self._wanted
+        self._workers = Batches(
+            self._crew.engine(width, self.inner_max_num_threads, *initializer), self._max_nbytes
+        )
+
+    def _sibling(self) -> Backend:
+        other: Backend = type(self)(self.nesting_level, self.inner_max_num_threads)
+        other._initializer = self._initializer
+        other._crew = self._crew
+        return other
+
+    def start_call(self) -> None:
+        """What arrays hold may have changed since the last call of this ``Parallel``."""
+        if self._workers is not None:
+            self._workers.forget_arrays()
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Sent], object] | None = None) -> Sent:
+        """Send a batch of calls on its way; the callback comes when it is done."""
+        assert self._workers is not None, "joblib submits between configure and terminate"
+        return self._workers.submit(func, callback)
+
+    apply_async = submit  # its name before joblib 1.6
+
+    def retrieve_result_callback(self, out: Sent) -> Any:
+        """The value of a batch that is done, or its error."""
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Kill what runs, and forget what waits."""
+        self._close()
+        if ensure_ready:
+            self._open()
+
+    def terminate(self) -> None:
+        """The ``Parallel`` is done; the workers stay for the next."""
+        self._close()
+        self.parallel = None
+        self.reset_batch_stats()  # type: ignore[attr-defined]  # joblib's
+
+    def _close(self) -> None:
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
+
+
+def initializer_of(options: dict[str, Any]) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
+    """What is to run in each worker first, if anything; TypeError for an option that we do not know."""
+    unknown = options.keys() - OF_JOBLIB - OF_OURS
+    if unknown:
+        raise TypeError(f"the parallelkit backend takes no option {min(unknown)!r}")
+    initializer = options.get("initializer")
+    return None if initializer is None else (initializer, tuple(options.get("initargs", ())))

@@ -1,0 +1,454 @@
+"""The joblib backend: crashes, kills, warm workers, arrays, and scikit-learn on top of it."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from pickle import PicklingError
+
+import numpy as np
+import pytest
+from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+
+from parallelkit import WorkerDied
+from parallelkit._joblib_batches import describe_calls
+from parallelkit.joblib_backend import register
+
+register()
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def ours():
+    """A block in which our backend is the one."""
+    with parallel_config(backend="parallelkit", n_jobs=2):
+        yield
+
+
+def parallel(calls, **options):
+    """The results of these calls, each a batch of its own."""
+    return Parallel(**{"batch_size": 1, **options})(calls)
+
+
+def meet(folder, count):
+    """Wait in a worker until so many workers are here, and give the own pid: so each has one such call."""
+    open(f"{folder}/{os.getpid()}", "w").close()
+    end = time.monotonic() + PATIENCE
+    while len(os.listdir(folder)) < count and time.monotonic() < end:
+        time.sleep(0.001)
+    return os.getpid()
+
+
+def pids(tmp_path, name):
+    """The pids of both workers."""
+    folder = tmp_path / name
+    folder.mkdir()
+    return set(parallel(delayed(meet)(str(folder), 2) for _ in range(2)))
+
+
+def is_gone(pid):
+    """Whether a process ends within the time of patience."""
+    end = time.monotonic() + PATIENCE
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
+        time.sleep(0.001)
+    return not os.path.exists(f"/proc/{pid}")
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+def test_results_come_back(ours, return_as):
+    """In order, or as they come; lambdas and closures too; batches of any size."""
+    offset = 3
+    results = Parallel(return_as=return_as)(delayed(lambda x: x + offset)(x) for x in range(500))
+    assert list(range(3, 503)) == sorted(results)
+
+
+def test_the_work_is_done_in_processes(ours, tmp_path):
+    """Two of them, and neither is this one."""
+    found = pids(tmp_path, "a")
+    assert (2, False) == (len(found), os.getpid() in found)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1])
+def test_one_job_is_done_right_here(n_jobs):
+    """As everywhere in joblib."""
+    assert [os.getpid()] == Parallel(n_jobs=n_jobs, backend="parallelkit")([delayed(os.getpid)()])
+
+
+def test_how_many_jobs():
+    """As everywhere in joblib: -1 is all cpus, and 0 is nothing."""
+    with parallel_config(backend="parallelkit"):
+        assert (1, 3, effective_n_jobs(-1)) == (effective_n_jobs(None), effective_n_jobs(3), os.cpu_count())
+        with pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
+            effective_n_jobs(0)
+
+
+# What goes wrong
+
+
+def die(status):
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(7, "exited with code 7"), (-signal.SIGSEGV, "was ended by SIGSEGV")]
+)
+def test_a_crash_names_the_batch_and_the_pool_lives(ours, tmp_path, status, text):
+    """The error says what was running; the worker that did not die goes on, and the next call works."""
+    before = pids(tmp_path, "before")
+    with pytest.raises(WorkerDied) as caught:
+        parallel([delayed(die)(status)], pre_dispatch="all")
+    assert text in str(caught.value)
+    assert f"while it ran a batch of 1 call: die({status})" in str(caught.value)
+    assert caught.value.pid in before
+    assert before - {caught.value.pid} == before & pids(tmp_path, "after")
+
+
+def test_a_crash_is_a_broken_pool_to_who_expects_one(ours):
+    """The standard class catches it."""
+    with pytest.raises(BrokenProcessPool):
+        parallel([delayed(die)(1), delayed(abs)(1)])
+
+
+def hang(folder):
+    open(f"{folder}/{os.getpid()}", "w").close()
+    time.sleep(3600)
+
+
+def fail_beside(folder):
+    """Fail while another call hangs."""
+    end = time.monotonic() + PATIENCE
+    while not os.listdir(folder) and time.monotonic() < end:
+        time.sleep(0.001)
+    raise LookupError("this one")
+
+
+def hang_or_see(folder, hangs):
+    """Hang, or wait to see the other do so."""
+    if hangs:
+        hang(folder)
+    try:
+        fail_beside(folder)
+    except LookupError:
+        return hangs
+
+
+def the_hanging(folder):
+    """The pid of the worker that hangs, or hung."""
+    (path,) = folder.iterdir()
+    return int(path.name)
+
+
+@pytest.mark.parametrize("return_as", ["list", "generator"])
+def test_an_error_comes_back_and_kills_what_runs(ours, tmp_path, return_as):
+    """The object that was raised, with its own class and text; nobody waits for the others."""
+    with pytest.raises(LookupError, match="this one") as caught:
+        list(parallel([delayed(hang)(tmp_path), delayed(fail_beside)(tmp_path)], return_as=return_as))
+    assert "fail_beside" in "".join(str(entry) for entry in caught.traceback)
+    assert is_gone(the_hanging(tmp_path))
+
+
+def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
+    """The error is joblib's own; the worker that hangs is gone."""
+    with pytest.raises(multiprocessing.TimeoutError):
+        parallel([delayed(hang)(tmp_path), delayed(abs)(-1)], timeout=0.5)
+    assert is_gone(the_hanging(tmp_path))
+    assert [2] == parallel([delayed(abs)(-2)])
+
+
+def test_a_generator_that_is_closed_kills_what_runs(ours, tmp_path):
+    """Results that nobody wants are not waited for."""
+    results = parallel([delayed(hang_or_see)(tmp_path, hangs) for hangs in (0, 1)], return_as="generator")
+    assert 0 == next(results)
+    with pytest.warns(UserWarning, match="cancelled"):
+        results.close()
+    assert is_gone(the_hanging(tmp_path))
+
+
+@pytest.mark.parametrize("make", [threading.Lock, lambda: (n for n in "a")])
+def test_what_cannot_be_pickled_is_said_with_its_batch(ours, make):
+    """An argument as joblib says it; a value as its call's own error. The pool lives."""
+    with pytest.raises(PicklingError, match=r"the task to send .* a batch of 1 call: id\(<"):
+        parallel([delayed(id)(make())])
+    with pytest.raises(Exception, match="cannot be pickled"):
+        parallel([delayed(make)()])
+    assert [2] == parallel([delayed(abs)(-2)])
+
+
+def broken_initializer():
+    raise RuntimeError("no")
+
+
+def test_an_initializer_that_raises_is_an_error_and_no_hang():
+    """The pool is broken, as the standard one would be."""
+    with pytest.raises(
+        BrokenProcessPool, match="the initializer of a worker process raised RuntimeError: no"
+    ):
+        Parallel(2, backend="parallelkit", initializer=broken_initializer)(delayed(abs)(n) for n in range(9))
+
+
+@pytest.mark.parametrize("where", [parallel_config, Parallel])
+def test_an_option_that_nobody_knows_is_refused(where):
+    """With its name."""
+    with pytest.raises(TypeError, match="the parallelkit backend takes no option 'retries'"):
+        made = where(backend="parallelkit", n_jobs=2, retries=3)
+        made([delayed(abs)(1)])
+
+
+def test_an_interrupt_in_a_worker_is_one_here(ours):
+    """As under the other backends."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel([delayed(interrupted)(), delayed(abs)(1)])
+
+
+# Workers
+
+
+def test_workers_stay_warm_for_the_block_and_end_with_it(tmp_path):
+    """Two calls have the same workers; after the block they are gone."""
+    with parallel_config(backend="parallelkit", n_jobs=2):
+        first = pids(tmp_path, "first")
+        assert first == pids(tmp_path, "second")
+    assert all(map(is_gone, first))
+
+
+def test_workers_end_with_their_parallel(tmp_path):
+    """There is no pool behind the caller's back."""
+    found = Parallel(2, backend="parallelkit", batch_size=1)(
+        delayed(meet)(str(tmp_path), 2) for _ in range(2)
+    )
+    assert all(map(is_gone, found))
+
+
+def test_a_generator_and_another_parallel_do_not_meet(ours):
+    """A call within the block works while the results of another are still being taken."""
+    results = parallel((delayed(abs)(-n) for n in range(20)), return_as="generator")
+    assert 0 == next(results)
+    assert [1, 2] == parallel([delayed(abs)(-1), delayed(abs)(-2)])
+    assert list(range(1, 20)) == list(results)
+
+
+def environment(name):
+    return os.environ.get(name)
+
+
+@pytest.mark.parametrize(("inner", "threads"), [(3, "3"), (None, str(max(1, os.cpu_count() // 2)))])
+def test_numerical_libraries_are_capped(inner, threads, monkeypatch):
+    """To what is asked for, else to the share of a worker."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with parallel_config(backend="parallelkit", n_jobs=2, inner_max_num_threads=inner):
+        assert [threads] * 2 == parallel([delayed(environment)("OMP_NUM_THREADS")] * 2)
+
+
+def test_the_initializer_runs_first_in_each_worker(tmp_path):
+    """Given to the block, or to the call, whose own it is then."""
+
+    def mark(name):
+        os.environ["MARK"] = name
+
+    with parallel_config(backend="parallelkit", n_jobs=2, initializer=mark, initargs=("block",)):
+        assert ["block"] * 4 == parallel([delayed(environment)("MARK")] * 4)
+        assert ["call"] * 4 == parallel(
+            [delayed(environment)("MARK")] * 4, initializer=mark, initargs=("call",)
+        )
+
+
+def test_parallel_within_a_call(ours):
+    """Threads by default; processes where they are asked for by name, which workers know without this module."""
+
+    def by_default():
+        nested = Parallel(n_jobs=2)
+        return type(nested._backend).__name__, nested([delayed(os.getpid)()] * 2)
+
+    def by_name():
+        nested = Parallel(n_jobs=2, backend="parallelkit")
+        return os.getpid() in nested([delayed(os.getpid)()] * 2)
+
+    for name, found in parallel([delayed(by_default)()] * 2):
+        assert ("ThreadingBackend", 1) == (name, len(set(found)))
+    assert [False, False] == parallel([delayed(by_name)()] * 2)
+
+
+# Arrays
+
+
+def total_and_spoil(array):
+    total = float(array.sum())
+    array[:] = 0
+    return total
+
+
+@pytest.mark.parametrize("options", [{}, {"max_nbytes": None}, {"max_nbytes": 10}])
+def test_each_batch_may_write_its_array_and_nobody_sees_it(ours, options):
+    """However often an array comes, each batch has it as the caller has it."""
+    array = np.ones(300_000)
+    assert [300_000.0] * 12 == parallel([delayed(total_and_spoil)(array) for _ in range(12)], **options)
+    assert 300_000.0 == array.sum()
+
+
+def test_an_array_that_comes_again_is_copied_once(ours):
+    """All workers map the same file; a file of the next array is another."""
+
+    def mapped(array, _):
+        where = array.__array_interface__["data"][0]
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                start, end = (int(bound, 16) for bound in line.split()[0].split("-"))
+                if start <= where < end:
+                    return line.split()[4]  # the inode
+        return None
+
+    first, second = np.ones(300_000), np.ones(300_000)
+    inodes = parallel(delayed(mapped)(array, n) for n in range(10) for array in (first, second))
+    assert 1 == len(set(inodes[4::2]))
+    assert 1 == len(set(inodes[5::2]))
+    assert inodes[4] != inodes[5]
+
+
+def test_arrays_within_things_are_shared_too(ours):
+    """In frames, containers and objects, in either order of memory, and read only ones."""
+    import pandas as pd
+
+    frame = pd.DataFrame(np.arange(600_000.0).reshape(-1, 6))
+    fortran = np.asfortranarray(np.ones((1000, 300)))
+    frozen = np.ones(300_000)
+    frozen.flags.writeable = False
+    expected = (float(frame.to_numpy().sum()), 300_000.0, 300_000.0)
+
+    def totals(frame, rest):
+        return float(frame.to_numpy().sum()), float(rest["fortran"].sum()), float(rest["frozen"][0].sum())
+
+    calls = [delayed(totals)(frame, {"fortran": fortran, "frozen": [frozen]}) for _ in range(8)]
+    assert [expected] * 8 == parallel(calls)
+
+
+def test_a_change_between_two_calls_is_seen(ours):
+    """Also where one Parallel makes both."""
+    array = np.ones(300_000)
+    with Parallel(batch_size=1) as several:
+        for factor in (1, 2, 3):
+            assert [300_000.0 * factor] * 6 == several(delayed(np.sum)(array) for _ in range(6))
+            array += 1
+
+
+def test_arrays_that_were_dropped_are_forgotten(ours):
+    """New arrays at old addresses are not taken for the old ones, and leave no descriptor."""
+    results = parallel(delayed(np.sum)(np.full(300_000, n)) for n in range(40) for _ in range(2))
+    assert [300_000 * n for n in range(40) for _ in range(2)] == results
+
+
+def write_own(array, number):
+    array[number] = number
+    return type(array).__name__
+
+
+@pytest.mark.parametrize("view", [lambda array: array, lambda array: array[1:-1]])
+def test_an_array_that_is_a_file_is_that_file(ours, tmp_path, view):
+    """What workers write there is there; slices too."""
+    array = np.memmap(tmp_path / "file", "f8", "w+", shape=(12,))
+    assert {"memmap"} == set(parallel(delayed(write_own)(view(array), number) for number in range(10)))
+    assert list(range(10)) == view(array)[:10].tolist()
+
+
+def test_a_file_that_is_not_in_one_piece_travels_as_a_copy(ours, tmp_path):
+    """Every second number of it."""
+    array = np.memmap(tmp_path / "file", "f8", "w+", shape=(10,))
+    array[:] = range(10)
+    assert [20.0] * 3 == parallel(delayed(np.sum)(array[::2]) for _ in range(3))
+
+
+# scikit-learn
+
+
+@pytest.fixture(scope="module")
+def problem():
+    from sklearn.datasets import make_classification
+
+    return make_classification(300, 12, random_state=0)
+
+
+def test_a_grid_search_finds_what_it_finds_alone(problem, ours):
+    """The same scores, parameters and predictions."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+
+    grid = {"C": [0.1, 1, 10]}
+    alone = GridSearchCV(LogisticRegression(), grid, cv=3, n_jobs=1).fit(*problem)
+    here = GridSearchCV(LogisticRegression(), grid, cv=3, n_jobs=2).fit(*problem)
+    assert alone.best_params_ == here.best_params_
+    np.testing.assert_array_equal(alone.cv_results_["mean_test_score"], here.cv_results_["mean_test_score"])
+
+
+def test_cross_validation_gives_the_same_scores(problem, ours):
+    """One by one."""
+    from sklearn.model_selection import cross_val_score
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(random_state=0)
+    np.testing.assert_array_equal(
+        cross_val_score(tree, *problem, cv=4, n_jobs=1), cross_val_score(tree, *problem, cv=4, n_jobs=2)
+    )
+
+
+def test_a_forest_grows_the_same_trees(problem, ours):
+    """Also in a search that is parallel itself."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GridSearchCV
+
+    forest = RandomForestClassifier(8, random_state=0)
+    alone = forest.set_params(n_jobs=1).fit(*problem).predict_proba(problem[0])
+    here = forest.set_params(n_jobs=2).fit(*problem).predict_proba(problem[0])
+    np.testing.assert_array_equal(alone, here)
+
+    search = GridSearchCV(forest, {"max_depth": [2, None]}, cv=2, n_jobs=2).fit(*problem)
+    assert 0.5 < search.best_score_ <= 1
+
+
+def test_a_search_whose_fits_fail_says_so(problem, ours):
+    """scikit-learn's own way of dealing with failed fits is kept."""
+    from sklearn.model_selection import cross_val_score
+    from sklearn.svm import SVC
+
+    with pytest.raises(ValueError, match="All the 3 fits failed"):
+        cross_val_score(SVC(C=-1), *problem, cv=3, n_jobs=2)
+
+
+# Small things
+
+
+def test_calls_are_described_in_short():
+    """Whatever their arguments do."""
+
+    class Rude:
+        def __repr__(self):
+            raise RuntimeError("no")
+
+    calls = [
+        (sum, (list(range(1000)),), {}),
+        (print, ("x" * 1000, 2, 3, 4), {"end": ""}),
+        (Rude(), (Rude(),), {}),
+    ]
+    text = describe_calls([*calls, *calls])
+    assert text.startswith("a batch of 6 calls: sum([0, 1, 2, 3, 4, 5, ...]), print('xxx")
+    assert text.endswith(" and 3 more")
+    assert len(text) < 300
+
+
+def test_without_joblib_the_error_says_what_to_install(monkeypatch):
+    """It names the extra."""
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(
+        ImportError, match=r"parallelkit.joblib_backend needs joblib: pip install 'parallelkit\[joblib\]'"
+    ):
+        register()
