@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pickle import PicklingError
 from reprlib import Repr
@@ -150,7 +151,10 @@ def as_joblib_has_it(ended: Ended, label: str) -> BaseException:
         text = f"{error}, while it ran {label}"
         return WorkerDied(text, error.exitcode, error.signal, error.pid, error.may_have_run)
     if isinstance(error, TaskExited):  # an interrupt in a worker is one here, as under the other backends
-        return error.__cause__ or error
+        error = error.__cause__ or error
+    if ended.traceback:  # joblib will drop the traceback itself
+        with suppress(Exception):  # an error class may override add_note; the error itself is what counts
+            error.add_note(f"in the worker process:\n{ended.traceback.rstrip()}")
     return error
 
 

@@ -650,6 +650,19 @@ def test_then_must_give_urls_and_not_one(site):
     assert "then must give an iterable of URLs, got 'http://x'" in str(caught.value.__cause__)
 
 
+def test_a_checkpoint_spares_what_was_fetched(site, tmp_path):
+    """A crawl that is begun again asks only for what it has not, the links of recorded pages included."""
+    site.pages.update({"/": lambda visit: visit.say(b"/a"), "/a": then(status(404), good)})
+
+    def follow(outcome):
+        return [site.url("/a")] if outcome.key == site.url("/") else []
+
+    for _ in range(2):
+        results = fetch([site.url("/")], then=follow, checkpoint=tmp_path / "journal")
+    assert {"/": 1, "/a": 2} == site.seen
+    assert ["/a", "/a"] == [response.text for response in results.values()]
+
+
 def test_options_of_the_run_hold(site):
     """Order, priority, progress, the stop rule."""
     urls = urls_of(site, "abc")
