@@ -9,29 +9,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from parallelkit._checkpoint import Checkpoint
-from parallelkit._errors import (
-    InputError,
-    ParallelKitError,
-    RemoteError,
-    RunInterrupted,
-    TaskCancelled,
-    TaskExited,
-    TaskFailures,
-    TaskTimeout,
-)
-from parallelkit._events import Event
-from parallelkit._limits import ConcurrencyLimit, RateLimit
-from parallelkit._outcomes import Attempt, Failure, Outcome, Success
-from parallelkit._recipes import first_success, map_reduce
-from parallelkit._results import Results
-from parallelkit._retry import Retry
-from parallelkit._run import iter_parallel, run_parallel
-from parallelkit._tasks import Task
-
 if TYPE_CHECKING:
+    from parallelkit._checkpoint import Checkpoint
     from parallelkit._died import WorkerDied
+    from parallelkit._errors import (
+        InputError,
+        ParallelKitError,
+        RemoteError,
+        RunInterrupted,
+        TaskCancelled,
+        TaskExited,
+        TaskFailures,
+        TaskTimeout,
+    )
+    from parallelkit._events import Event
     from parallelkit._executors._futures import ProcessExecutor, ThreadExecutor
+    from parallelkit._limits import ConcurrencyLimit, RateLimit
+    from parallelkit._outcomes import Attempt, Failure, Outcome, Success
+    from parallelkit._recipes import first_success, map_reduce
+    from parallelkit._results import Results
+    from parallelkit._retry import Retry
+    from parallelkit._run import iter_parallel, run_parallel
+    from parallelkit._tasks import Task
 
 __version__ = "0.1.0"
 
@@ -65,27 +64,42 @@ __all__ = [
 ]
 
 
-_LATE = {
-    "ProcessExecutor": "parallelkit._executors._futures",
-    "ThreadExecutor": "parallelkit._executors._futures",
-    "WorkerDied": "parallelkit._died",
+# Where each name is written: a module is loaded when one of its names is first asked for, so that
+# a program pays for nothing that it does not use (PEP 562).
+_HOMES = {
+    "_checkpoint": ["Checkpoint"],
+    "_died": ["WorkerDied"],
+    "_errors": [
+        "InputError",
+        "ParallelKitError",
+        "RemoteError",
+        "RunInterrupted",
+        "TaskCancelled",
+        "TaskExited",
+        "TaskFailures",
+        "TaskTimeout",
+    ],
+    "_events": ["Event"],
+    "_executors._futures": ["ProcessExecutor", "ThreadExecutor"],
+    "_limits": ["ConcurrencyLimit", "RateLimit"],
+    "_outcomes": ["Attempt", "Failure", "Outcome", "Success"],
+    "_recipes": ["first_success", "map_reduce"],
+    "_results": ["Results"],
+    "_retry": ["Retry"],
+    "_run": ["iter_parallel", "run_parallel"],
+    "_tasks": ["Task"],
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is costly to import when it is first asked for (PEP 562)."""
-    home = _LATE.get(name)
+    """Load a public name when it is first asked for."""
+    home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(home), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
     return value
 
 
 def __dir__() -> list[str]:
     return list(__all__)
-
-
-# Tracebacks, reprs and pickles name the public place of a class, which stays when a module moves.
-for _value in list(globals().values()):
-    if isinstance(_value, type) and _value.__module__.startswith("parallelkit."):
-        _value.__module__ = __name__

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from parallelkit._public import public
 from parallelkit._recall import Recall
 from parallelkit._scheduler import Book
 
 
+@public
 @dataclass(frozen=True)
 class Checkpoint:
     """A journal of outcomes, by which a run that was cut short is resumed: only what it lacks is run.

@@ -6,8 +6,10 @@ from concurrent.futures.process import BrokenProcessPool
 from signal import Signals
 
 from parallelkit._errors import ParallelKitError
+from parallelkit._public import public
 
 
+@public
 class WorkerDied(ParallelKitError, BrokenProcessPool):
     """The worker process ended while it ran this attempt; no other task is touched by it.
 
@@ -15,8 +17,6 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
     signal's number, or None. ``pid`` is the dead process. ``may_have_run`` is True where it is not
     known whether the attempt had begun (pools that are not parallelkit's own).
     """
-
-    __module__ = "parallelkit"  # its public place, as for the other errors
 
     def __init__(
         self,

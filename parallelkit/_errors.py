@@ -22,11 +22,15 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+from parallelkit._public import public
 
+
+@public
 class ParallelKitError(Exception):
     """Root of the errors that parallelkit itself causes; a task's own errors are never wrapped."""
 
 
+@public
 class TaskTimeout(ParallelKitError, TimeoutError):
     """An attempt ran longer than its ``timeout``, counted from the moment its worker began with it.
 
@@ -38,6 +42,7 @@ class TaskTimeout(ParallelKitError, TimeoutError):
     abandoned = False
 
 
+@public
 class TaskCancelled(ParallelKitError, CancelledError):
     """The run was stopped before this task was done; the message says why.
 
@@ -45,10 +50,12 @@ class TaskCancelled(ParallelKitError, CancelledError):
     """
 
 
+@public
 class TaskExited(ParallelKitError):
     """A task raised something beside ``Exception`` (``SystemExit``, say), which is the ``__cause__``."""
 
 
+@public
 class RemoteError(ParallelKitError):
     """Stands in for an error of a worker process that cannot be pickled; the text names its type."""
 
@@ -60,6 +67,7 @@ class RemoteError(ParallelKitError):
         return str(self.args[0])
 
 
+@public
 class InputError(ParallelKitError):
     """The input, or a callable that the caller gave to read it, raised: the error is the ``__cause__``.
 
@@ -69,6 +77,7 @@ class InputError(ParallelKitError):
     results: Any = None
 
 
+@public
 class TaskFailures(ExceptionGroup[Exception]):
     """Every failure of a run in one group; works with ``except*``. ``results`` has all outcomes."""
 
@@ -80,6 +89,7 @@ class TaskFailures(ExceptionGroup[Exception]):
         return group
 
 
+@public
 class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C during a run. ``results`` has what was done; what was not is ``TaskCancelled`` there."""
 

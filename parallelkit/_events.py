@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block
 from parallelkit._lost import Lost
+from parallelkit._public import public
 from parallelkit._scheduler import Failed, News
 
 logger = logging.getLogger("parallelkit")
@@ -21,6 +22,7 @@ Kind: TypeAlias = Literal[
 ]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Event(Generic[K]):
     """One thing that happened in a run.

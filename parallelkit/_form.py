@@ -8,7 +8,7 @@ from typing import Any
 from parallelkit._coroutine_functions import check_plain
 from parallelkit._intake import Shape
 from parallelkit._keys import check_lasting
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 from parallelkit._options import Checked
 from parallelkit._tasks import Task
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
 from parallelkit._errors import InputError
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, Task, as_call, call_star, check_tasks, own_options
 
 PORTION = 0.001  # seconds that one portion of reading may take

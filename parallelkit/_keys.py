@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 
 LASTING = frozenset({str, int, float, bool, bytes, type(None)})
 

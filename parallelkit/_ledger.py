@@ -12,25 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parallelkit._lost import Lost, cancelled, failure
+from parallelkit._marks import CANCELLED, FAILED, OPEN, UNSET, Mark
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
-
-
-class _Mark:
-    """A value that stands for "no value here"; survives pickling as itself."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __reduce__(self) -> str:
-        return self.name
-
-    __repr__ = __reduce__
-
-
-UNSET: Any = _Mark("UNSET")  # an argument that was not given
-OPEN = _Mark("OPEN")  # admitted, not settled
-FAILED = _Mark("FAILED")  # see Ledger.failed
-CANCELLED = _Mark("CANCELLED")  # see Ledger.cancelled
 
 
 @dataclass(slots=True)
@@ -200,7 +183,7 @@ class Ledger:
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
         began, retried = self.facts.began_at, self.retried
         for index, value in enumerate(self.values):
-            if not isinstance(value, _Mark):
+            if not isinstance(value, Mark):
                 start = self.started[index]
                 duration = self.ended[index] - start
                 worker, number = self.workers[index], retried.get(index, 1)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
+from parallelkit._public import public
 from parallelkit._retry import check_number
 
 By = Callable[[Any], Hashable] | None
@@ -21,6 +22,7 @@ MARGIN = 0.005  # of ``per``: a task's own clock may lag behind the report of it
 SOON = 0.001  # seconds until a start that was granted and not yet reported is asked for again
 
 
+@public
 class RateLimit:
     """Never more than ``calls`` starts in any ``per`` seconds.
 
@@ -79,6 +81,7 @@ class RateLimit:
         return False
 
 
+@public
 class ConcurrencyLimit:
     """Never more than ``n`` attempts at a time; with ``by`` (item → group), in each group.
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
+from parallelkit._public import public
+
 K = TypeVar("K")
 V = TypeVar("V")
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Success(Generic[K, V]):
     """A task that gave a value. ``started_at`` and ``duration`` are those of its last attempt."""
@@ -37,6 +40,7 @@ class Success(Generic[K, V]):
         return self.value
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Failure(Generic[K]):
     """A task that gave no value, and why.
@@ -74,6 +78,7 @@ class Failure(Generic[K]):
 Outcome: TypeAlias = Success[K, V] | Failure[K]
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Attempt(Generic[K]):
     """One execution of a task; ``error`` is None where it gave a value."""

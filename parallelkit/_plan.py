@@ -20,8 +20,9 @@ from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
 from parallelkit._intake import Intake, Portion
 from parallelkit._keys import check_keys
-from parallelkit._ledger import UNSET, Facts, Ledger, numbered
+from parallelkit._ledger import Facts, Ledger, numbered
 from parallelkit._loop import DirectSource, Interrupt, Loop, Source, Window, catch_interrupt
+from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome

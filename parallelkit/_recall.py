@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from parallelkit._intake import Portion
-from parallelkit._ledger import UNSET
 from parallelkit._lost import Lost
+from parallelkit._marks import UNSET
 
 
 class Recalled(NamedTuple):

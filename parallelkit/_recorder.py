@@ -17,8 +17,8 @@ from parallelkit._intake import Portion
 from parallelkit._journal import SEVERAL, Journal, Record, another_function
 from parallelkit._journal_writer import Entry, JournalWriter
 from parallelkit._keys import key_text
-from parallelkit._ledger import UNSET
 from parallelkit._lost import Lost, describe
+from parallelkit._marks import UNSET
 from parallelkit._recall import Recalled
 from parallelkit._scheduler import Book
 from parallelkit._tasks import Task, as_call, call_star

@@ -10,6 +10,7 @@ from numbers import Real
 from operator import index
 from typing import Any, Protocol, TypeAlias
 
+from parallelkit._public import public
 from parallelkit._world import the_world
 
 On: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
@@ -33,6 +34,7 @@ class RetryPolicy(Protocol):
         """
 
 
+@public
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Try a failed task again, up to ``retries`` extra times, after a growing random delay.

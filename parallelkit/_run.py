@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from parallelkit._ledger import UNSET
-from parallelkit._options import RunOptions
-from parallelkit._outcomes import Outcome
-from parallelkit._plan import Plan
-from parallelkit._results import Results
-from parallelkit._tasks import Task
+from parallelkit._marks import UNSET
+
+if TYPE_CHECKING:
+    from parallelkit._options import RunOptions
+    from parallelkit._outcomes import Outcome
+    from parallelkit._results import Results
+    from parallelkit._tasks import Task
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -100,6 +101,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     >>> results["BB"], results.values()
     (2, [1, 2, 3])
     """
+    from parallelkit._plan import Plan  # all the rest, once there is a run
+
     return Plan.make(fn, items, options).collect()
 
 
@@ -135,4 +138,6 @@ def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[O
     >>> sorted(outcome.unwrap() for outcome in iter_parallel(abs, range(-3, 3)))
     [0, 1, 1, 2, 2, 3]
     """
+    from parallelkit._plan import Plan
+
     return Plan.make(fn, items, options, stream=True).stream()

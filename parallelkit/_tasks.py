@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
+from parallelkit._public import public
 from parallelkit._retry import RetryPolicy, as_policy, check_number
 
 V = TypeVar("V")
 
 
+@public
 class Task(Generic[V]):
     """One call to be made: ``fn(*args, **kwargs)``, with options of its own.
 

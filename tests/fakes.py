@@ -19,10 +19,11 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
 from parallelkit._intake import Intake, Portion, Shape
-from parallelkit._ledger import OPEN, Facts, Ledger
+from parallelkit._ledger import Facts, Ledger
 from parallelkit._limits import Limit
 from parallelkit._loop import DirectSource, Interrupt, Loop, Window
 from parallelkit._lost import Lost
+from parallelkit._marks import OPEN
 from parallelkit._outcomes import Outcome
 from parallelkit._ready import Gated
 from parallelkit._results import Results

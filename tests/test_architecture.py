@@ -32,6 +32,7 @@ _growth  _outbox
 _loop
 _events
 _executors/_futures
+_executors/_desk
 _recorder
 _executors/__init__  _checkpoint  _progress
 _journal_writer
@@ -77,6 +78,7 @@ _lost
 _outcomes
 _died  _coroutine_functions  _world
 _errors
+_public  _marks
 """
 
 EXPORTED = """

@@ -83,3 +83,25 @@ def test_reference_has_every_public_name():
 
     options = set(re.findall(r"``(\w+)``", parallelkit.run_parallel.__doc__))
     assert [] == [name for name in RunOptions.__annotations__ if name not in options]
+
+
+@pytest.mark.parametrize("name", parallelkit.__all__)
+def test_examples_of_public_names_do_what_they_say(name):
+    """Whoever tries the examples in the docstring of a public class, or of its methods, sees what they show."""
+    public = getattr(parallelkit, name)
+    names = {name: getattr(parallelkit, name) for name in parallelkit.__all__}
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    if isinstance(public, type):  # functions are found where they are written
+        for example in doctest.DocTestFinder().find(public, name, module=False, globs=names):
+            runner.run(example)
+    assert runner.failures == 0
+
+
+def test_classes_are_at_home_in_the_package():
+    """A traceback, a repr or a pickle names the package, not the module in which a class happens to be written."""
+    homes = {
+        name: getattr(parallelkit, name).__module__
+        for name in parallelkit.__all__
+        if isinstance(getattr(parallelkit, name), type)
+    }
+    assert {"parallelkit"} == set(homes.values()), homes

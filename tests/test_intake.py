@@ -8,7 +8,7 @@ from fakes import FakeClock
 
 from parallelkit import InputError, RateLimit, Retry, Task
 from parallelkit._intake import PORTION, Intake, Shape
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, call_star
 
 

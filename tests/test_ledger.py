@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import Attempt, Failure, Success, TaskCancelled
-from parallelkit._ledger import UNSET, Facts, Ledger
+from parallelkit._ledger import Facts, Ledger
 from parallelkit._lost import Lost, cut_off
+from parallelkit._marks import UNSET
 
 
 def ledger_of(count, keys=None, *, began_at=0.0, completion=False):

@@ -3,7 +3,7 @@
 import pytest
 
 from parallelkit import Retry, Task
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, as_call, call_star, check_tasks, check_timeout, own_options
 
 
