@@ -11,6 +11,7 @@ from parallelkit._errors import TaskFailures
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, tally
 from parallelkit._outcomes import Attempt, Failure, Outcome
+from parallelkit._public import public
 from parallelkit._report._rows import as_row
 from parallelkit._report._summary import Summary, summarize
 from parallelkit._worker._faults import capture, restore
@@ -22,6 +23,7 @@ D = TypeVar("D")
 RAISE: Any = type("RAISE", (), {"__repr__": lambda self: "RAISE"})()
 
 
+@public
 class Results(Mapping[K, V], Generic[K, V]):
     """What a run gave, by key. ``results[key]`` is the value, or raises what that task raised.
 
