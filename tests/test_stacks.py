@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from parallelkit._executors._thread_port import stack_of
+from parallelkit._executors._stacks import stack_of
 
 
 def test_a_stack_is_that_of_the_thread():
@@ -32,7 +32,7 @@ def test_a_stack_is_that_of_the_thread():
 
 WALKS = """
 import gc, sys, threading, time
-from parallelkit._executors._thread_port import stack_of
+from parallelkit._executors._stacks import stack_of
 
 class Garbage:
     def __init__(self):

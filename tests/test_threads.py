@@ -224,6 +224,63 @@ def test_when_every_slot_is_lost_the_port_fails(engine):
     port.close()
 
 
+def lose_every_slot(engine, hold, timeout=0.03):
+    port = engine.open(Job(hold))
+    port.start(tickets(*range(4), timeout=timeout))
+    take(port, 4)
+    port.close()
+
+
+def test_a_run_without_timeout_ends_where_an_earlier_one_lost_every_slot(engine):
+    """It has no timeout by which it would look, and the threads that hang are not its own."""
+    hold = Hold()
+    lose_every_slot(engine, hold)
+    port = engine.open(Job(abs))
+    port.start(tickets(1))
+    while port.failure is None:
+        assert [] == port.wait(time.monotonic() + PATIENCE)
+    assert "none returned within 0.03 s more" in str(port.failure)
+    hold.go.set()
+    port.close()
+
+
+def test_a_loss_of_every_slot_is_told_to_those_that_wait_already(engine):
+    """A run that waits in another's shadow, without any timeout, ends with it."""
+    hold = Hold()
+    port, reports = engine.open(Job(hold)), []
+    port.start(tickets(*range(4), timeout=0.03))
+    hold.begun.wait(PATIENCE)
+    other = engine.open(Job(abs))
+    waiter = threading.Thread(target=lambda: reports.append(other.wait(None)))
+    other.start(tickets(1))
+    waiter.start()
+    while other.failure is None:
+        port.wait(time.monotonic() + 0.1)
+    waiter.join(PATIENCE)
+    assert [[]] == reports
+    hold.go.set()
+    port.close()
+    other.close()
+
+
+def test_a_run_that_was_stopped_has_no_timeout_to_wait_by(engine, monkeypatch):
+    """Threads that its stop abandoned get some patience of their own."""
+    monkeypatch.setattr(_threads, "PATIENCE", 0.05)
+    holds = [Hold() for _ in range(4)]
+    for pair in (0, 1), (2, 3):
+        port = engine.open(Job(lambda item: holds[item]()))
+        port.start(tickets(*pair))
+        assert all(holds[item].begun.wait(PATIENCE) for item in pair)
+        port.close()
+    port = engine.open(Job(abs))
+    port.start(tickets(1))
+    while port.failure is None:
+        assert [] == port.wait(time.monotonic() + PATIENCE)
+    for hold in holds:
+        hold.go.set()
+    port.close()
+
+
 def test_a_slot_that_comes_back_saves_the_port(engine):
     """One of four hung threads returns in time, and the rest is done."""
     holds = [Hold() for _ in range(4)]
@@ -234,7 +291,7 @@ def test_a_slot_that_comes_back_saves_the_port(engine):
     port.start([(4, 1, 4, None), (5, 1, 5, None)])
     holds[0].go.set()
     assert {4: 4, 5: 5} == take(port, 2)
-    assert (None, None) == (port.failure, engine.lost_at)
+    assert (None, None) == (port.failure, engine.loss)
     for hold in holds:
         hold.go.set()
     port.close()
@@ -244,7 +301,7 @@ class Crew:
     """An engine with one worker, played by hand."""
 
     max_workers = 1
-    broken = lost_at = None
+    broken = loss = None
     abandoned = ports = ()
 
     def __init__(self):
@@ -260,7 +317,7 @@ class Crew:
     def supply(self, tickets):
         pass
 
-    def abandon(self, worker, now):
+    def abandon(self, worker, now, timeout):
         self.given_up.append(worker)
 
     def remove(self, port):

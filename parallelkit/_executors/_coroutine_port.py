@@ -23,7 +23,8 @@ from parallelkit._executors._contract import (
     timed_out,
 )
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
-from parallelkit._executors._thread_port import UNLIMITED, ThreadPort, stack_of
+from parallelkit._executors._stacks import stack_of
+from parallelkit._executors._thread_port import UNLIMITED, ThreadPort
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._watch import Watch
 from parallelkit._executors._width import widen
@@ -57,7 +58,6 @@ class CoroutinePort:
         self._names = map("coroutine_{}".format, count(1))
         self._free: list[str] = []
         self._watch = Watch()
-        self._patience: float | None = None  # the shortest timeout
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
         self._woken = False
@@ -70,9 +70,6 @@ class CoroutinePort:
         return max(0, self._engine.capacity() - out) if self._exact else UNLIMITED
 
     def start(self, tickets: Sequence[Ticket]) -> None:
-        limits = [limit for _, _, _, limit in tickets if limit is not None]
-        if limits:
-            self._patience = min(limits if self._patience is None else [self._patience, *limits])
         self._held.extend(tickets)
         self._hand_over()
 
@@ -153,7 +150,8 @@ class CoroutinePort:
             return []
         self._out[True] -= 1
         self._flights.discard(flight)
-        self._engine.abandon(flight, now)  # type: ignore[arg-type]  # it costs a slot as a thread does
+        limit = flight.ticket[3]
+        self._engine.abandon(flight, now, limit)  # type: ignore[arg-type]  # it costs a slot as a thread does
         if blocked:
             self._replace(flight.loop)
         if self._queue:
@@ -187,12 +185,12 @@ class CoroutinePort:
 
     def _check_lost(self, now: float) -> float:
         """Where every slot is lost to what was abandoned, allow one more timeout, then fail; when to look again."""
-        lost_at, patience = self._engine.lost_at, self._patience
-        if lost_at is None or patience is None:
+        loss = self._engine.loss
+        if loss is None:
             return inf
-        if now >= lost_at + patience:
-            self._threads.fail(ParallelKitError(all_lost(len(self._engine.abandoned), patience)))
-        return lost_at + patience
+        if now >= loss.until:
+            self._threads.fail(ParallelKitError(all_lost(len(self._engine.abandoned), loss.patience)))
+        return loss.until
 
     def running(self) -> list[tuple[int, float, str]]:
         flights = [flight for flight in self._flights.copy() if flight.claim]

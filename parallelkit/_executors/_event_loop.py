@@ -17,7 +17,7 @@ from types import CoroutineType, coroutine
 from typing import Any, Protocol
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._thread_port import stack_of
+from parallelkit._executors._stacks import stack_of
 
 logger = logging.getLogger("parallelkit")
 

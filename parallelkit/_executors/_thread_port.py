@@ -6,16 +6,13 @@ the run that gave up on it, never both.
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
-import traceback
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextvars import copy_context
 from time import monotonic
-from types import FrameType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import (
@@ -29,6 +26,7 @@ from parallelkit._executors._contract import (
     timed_out,
 )
 from parallelkit._executors._gate import Gate
+from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
 
@@ -36,6 +34,13 @@ UNLIMITED = sys.maxsize
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""
+
+
+class Loss(NamedTuple):
+    """Every slot is lost to abandoned threads. Unless one returns before ``until``, nothing can run any more."""
+
+    until: float
+    patience: float
 
 
 class Worker(Protocol):
@@ -51,7 +56,7 @@ class Crew(Protocol):
 
     max_workers: int
     broken: Exception | None
-    lost_at: float | None
+    loss: Loss | None
     ports: tuple[ThreadPort, ...]
 
     @property
@@ -71,8 +76,8 @@ class Crew(Protocol):
     def supply(self, tickets: int) -> None:
         """See that somebody works on new tickets."""
 
-    def abandon(self, worker: Any, now: float) -> None:
-        """Give up on a thread."""
+    def abandon(self, worker: Any, now: float, timeout: float | None) -> None:
+        """Give up on a thread, whose attempt had this timeout."""
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -95,6 +100,7 @@ class ThreadPort:
         self._lost: deque[Ended] = deque()
         self._gate = Gate()
         self._woken = False
+        self._changed = False
         self._closed = False
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
@@ -152,18 +158,20 @@ class ThreadPort:
 
     def wait(self, until: float | None) -> list[Block | Ended]:
         while True:
+            self._changed = False  # before the look at the engine: what changes afterwards is seen
             events = self._drain()
             now = monotonic()
             if self._look_at is not None and now >= self._look_at:
                 events += self._expire(now)
+            look_at = self._check_lost(now)
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
-            instants = [at for at in (until, self._look_at) if at is not None]
+            instants = [at for at in (until, self._look_at, look_at) if at is not None]
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
-        return bool(self._done or self._lost or self._woken or self.failure is not None)
+        return bool(self._done or self._lost or self._woken or self._changed or self.failure is not None)
 
     def _drain(self) -> list[Block | Ended]:
         events: list[Block | Ended] = []
@@ -192,7 +200,7 @@ class ThreadPort:
                 if started + ticket[3] > now:
                     instants.append(started + ticket[3])
                     continue
-                stack = stack_of(worker.thread)
+                stack = stack_of(worker.thread, __file__)
                 claim.pop()
             except IndexError:
                 continue  # it was committed this moment
@@ -200,24 +208,29 @@ class ThreadPort:
         if self._given > begun:  # what has not begun may begin now
             instants.append(now + self._shortest)
         self._given -= len(overdue)
-        self._look_at = self._check_lost(now, min(instants, default=None))
+        self._look_at = min(instants, default=None)
         return overdue
 
     def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
-        self._engine.abandon(worker, now)
+        self._engine.abandon(worker, now, ticket[3])
         assert ticket[3] is not None, "only what has a timeout is overdue"
         fate = "its thread, which cannot be killed, was abandoned"
         error = timed_out(self._label(ticket[0]), ticket[3], fate, abandoned=True)
         return Ended(ticket[0], error, "", started, now, worker.name, stack)
 
-    def _check_lost(self, now: float, look_at: float | None) -> float | None:
-        """Where every slot is lost to abandoned threads, give them one more timeout, then fail."""
-        lost_at, patience = self._engine.lost_at, self._shortest or 0.0
-        if lost_at is None:
-            return look_at
-        if now >= lost_at + patience:
-            self.fail(ParallelKitError(all_hung(len(self._engine.abandoned), patience)))
-        return lost_at + patience if look_at is None else min(look_at, lost_at + patience)
+    def _check_lost(self, now: float) -> float | None:
+        """Fail if every slot is lost for good and somebody waits for one; when to look again."""
+        loss = self._engine.loss
+        if loss is None or not self._given:
+            return None
+        if now >= loss.until:
+            self.fail(ParallelKitError(all_hung(len(self._engine.abandoned), loss.patience)))
+        return loss.until
+
+    def look(self) -> None:
+        """Something has changed in the engine that whoever waits here must know."""
+        self._changed = True
+        self._gate.open()
 
     def fail(self, error: Exception) -> None:
         """Nothing can run here any more."""
@@ -246,9 +259,9 @@ class ThreadPort:
         self._closed = True
         self.queue.clear()
         for worker in tuple(self._engine.workers):
-            port, _, claim = worker.current or (None, None, [])
-            if port is self and take_claim(claim):
-                self._engine.abandon(worker, monotonic())
+            port, ticket, claim = worker.current or (None, None, [])
+            if port is self and ticket is not None and take_claim(claim):
+                self._engine.abandon(worker, monotonic(), ticket[3])
         self._engine.remove(self)
 
 
@@ -259,33 +272,6 @@ def take_claim(claim: list[float]) -> bool:
     except IndexError:
         return False
     return True
-
-
-def stack_of(thread: threading.Thread) -> str:
-    """Where a thread stands now, as text."""
-    frames = traceback.StackSummary.extract(frames_of(thread))
-    ours = [number for number, entry in enumerate(frames) if entry.filename == __file__]
-    return "".join(traceback.format_list(frames[ours[0] + 1 :] if ours else frames))
-
-
-def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
-    """The frames of a thread, which may be running, outermost first, each with its line.
-
-    On Python 3.11 a garbage collection meanwhile could end the program: its finalizers let the thread
-    go on, and a frame that it leaves is followed all the same.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        frames = []
-        frame = sys._current_frames().get(thread.ident or 0)
-        while frame is not None:
-            frames.append((frame, frame.f_lineno))
-            frame = frame.f_back
-    finally:
-        if collecting:
-            gc.enable()
-    return reversed(frames)
 
 
 def all_hung(abandoned: int, patience: float) -> str:

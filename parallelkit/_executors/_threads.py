@@ -18,9 +18,12 @@ from typing import Any
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._thread_port import Current, ThreadPort
+from parallelkit._executors._thread_port import Current, Loss, ThreadPort
 
 IDLE = 5.0  # seconds after which an idle thread retires
+PATIENCE = (
+    60.0  # seconds for an abandoned thread to return, where its task had no timeout (its run was stopped)
+)
 
 _numbers = count(1)
 
@@ -43,7 +46,7 @@ class ThreadEngine:
         self.workers: set[_Worker] = set()
         self.abandoned: set[_Worker] = set()
         self.idle: deque[_Worker] = deque()
-        self.lost_at: float | None = None
+        self.loss: Loss | None = None
         self._initializer = initializer
         self._initargs = initargs
         self._spent = 0.0  # processor seconds of the threads that have ended
@@ -135,25 +138,32 @@ class ThreadEngine:
             return False
         return True
 
-    def abandon(self, worker: _Worker, now: float) -> None:
+    def abandon(self, worker: _Worker, now: float, timeout: float | None) -> None:
         """Give up on a thread: it no longer counts as a worker, and another may take its place."""
         with self._lock:
             self.workers.discard(worker)
             self.abandoned.add(worker)
-            if self.capacity() <= 0 and self.lost_at is None:
-                self.lost_at = now
+            if self._is_lost() and self.loss is None:
+                patience = PATIENCE if timeout is None else timeout
+                self.loss = Loss(now + patience, patience)
+                for port in self.ports:
+                    port.look()
         waiting = sum(len(port.queue) for port in self.ports)
         if waiting:
             self.supply(waiting)
+
+    def _is_lost(self) -> bool:
+        """Whether abandoned threads have cost every slot; one that was lent is not free for anybody else."""
+        return self.capacity() <= self._lent
 
     def leave(self, worker: _Worker) -> None:
         """A thread ends. If it had been abandoned, the slot that it had cost is back."""
         with self._lock:
             self._spent += time.thread_time()
             self.workers.discard(worker)
-            if worker in self.abandoned:
-                self.abandoned.discard(worker)
-                self.lost_at = None
+            self.abandoned.discard(worker)
+            if not self._is_lost():
+                self.loss = None
         waiting = sum(len(port.queue) for port in self.ports)
         if waiting and not self.closed:
             self.supply(waiting)

@@ -1,0 +1,37 @@
+"""Where a thread stands now, as text."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from types import FrameType
+
+
+def stack_of(thread: threading.Thread, below: str | None = None) -> str:
+    """The stack of a thread, from the first frame ``below`` code of this file on, if it has one."""
+    frames = traceback.StackSummary.extract(frames_of(thread))
+    ours = [number for number, entry in enumerate(frames) if entry.filename == below]
+    return "".join(traceback.format_list(frames[ours[0] + 1 :] if ours else frames))
+
+
+def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
+    """The frames of a thread, which may be running, outermost first, each with its line.
+
+    On Python 3.11 a garbage collection meanwhile could end the program: its finalizers let the thread
+    go on, and a frame that it leaves is followed all the same.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        frames = []
+        frame = sys._current_frames().get(thread.ident or 0)
+        while frame is not None:
+            frames.append((frame, frame.f_lineno))
+            frame = frame.f_back
+    finally:
+        if collecting:
+            gc.enable()
+    return reversed(frames)
