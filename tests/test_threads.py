@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from concurrent.futures import wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import ContextVar
@@ -323,6 +324,9 @@ class Crew:
     def remove(self, port):
         pass
 
+    def check_starts(self, now):
+        return None
+
 
 class Worker:
     """A worker on whom something is done as soon as it lays its claim open."""
@@ -564,10 +568,47 @@ def test_a_broken_engine_ends_the_run_and_says_why():
     assert 5 == len(results.failures)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="threads have no limit for initializers, as processes have: one that hangs holds its run and the close for ever",
-)
+def test_an_initializer_that_hangs_breaks_the_engine(monkeypatch):
+    """Runs wait no longer for it than they do in processes, and say what they waited for."""
+    monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
+    hold = Hold()
+    with ThreadExecutor(2, initializer=hold) as executor:
+        results = run_parallel(abs, range(3), executor=executor)
+        assert "the initializer of a worker thread did not end within 0.05 s" in results.stopped
+        assert 3 == len(results.failures)
+        with pytest.raises(BrokenThreadPool, match="did not end"):
+            executor.submit(abs, 1).result(PATIENCE)
+        hold.go.set()
+
+
+def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engine(monkeypatch):
+    """One that takes the place of an abandoned thread is started by nobody who waits."""
+    monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
+    holds, task = deque([None, Hold()]), Hold()
+
+    def initialize():
+        hold = holds.popleft()
+        if hold is not None:
+            hold()
+
+    hung = holds[1]
+    engine = ThreadEngine(1, initializer=initialize)
+    port, other = engine.open(Job(task)), engine.open(Job(abs))
+    reports = []
+    waiter = threading.Thread(target=lambda: reports.append(other.wait(None)))
+    port.start(tickets(1, timeout=0.02))
+    assert task.begun.wait(PATIENCE)
+    other.start(tickets(1))
+    waiter.start()
+    take(port, 1)
+    waiter.join(PATIENCE)
+    assert [[]] == reports
+    assert isinstance(other.failure, BrokenThreadPool)
+    for each in (hung, task):
+        each.go.set()
+    engine.close()
+
+
 def test_an_initializer_that_hangs_does_not_hold_the_close():
     """Closing waits for no code of the caller's, be it a task or an initializer."""
     release = threading.Event()

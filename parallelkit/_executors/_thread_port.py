@@ -79,6 +79,9 @@ class Crew(Protocol):
     def abandon(self, worker: Any, now: float, timeout: float | None) -> None:
         """Give up on a thread, whose attempt had this timeout."""
 
+    def check_starts(self, now: float) -> float | None:
+        """Break if a thread takes too long to start; when to look again."""
+
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
 
@@ -163,11 +166,11 @@ class ThreadPort:
             now = monotonic()
             if self._look_at is not None and now >= self._look_at:
                 events += self._expire(now)
-            look_at = self._check_lost(now)
+            engine_at = self._check_engine(now)
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
-            instants = [at for at in (until, self._look_at, look_at) if at is not None]
+            instants = [at for at in (until, self._look_at, engine_at) if at is not None]
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
@@ -218,14 +221,14 @@ class ThreadPort:
         error = timed_out(self._label(ticket[0]), ticket[3], fate, abandoned=True)
         return Ended(ticket[0], error, "", started, now, worker.name, stack)
 
-    def _check_lost(self, now: float) -> float | None:
+    def _check_engine(self, now: float) -> float | None:
         """Fail if every slot is lost for good and somebody waits for one; when to look again."""
-        loss = self._engine.loss
+        starts_at, loss = self._engine.check_starts(now), self._engine.loss
         if loss is None or not self._given:
-            return None
+            return starts_at
         if now >= loss.until:
             self.fail(ParallelKitError(all_hung(len(self._engine.abandoned), loss.patience)))
-        return loss.until
+        return loss.until if starts_at is None else min(starts_at, loss.until)
 
     def look(self) -> None:
         """Something has changed in the engine that whoever waits here must know."""

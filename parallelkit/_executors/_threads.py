@@ -21,9 +21,8 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread_port import Current, Loss, ThreadPort
 
 IDLE = 5.0  # seconds after which an idle thread retires
-PATIENCE = (
-    60.0  # seconds for an abandoned thread to return, where its task had no timeout (its run was stopped)
-)
+START_LIMIT = 60.0  # seconds that an initializer may take
+PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a timeout, as its run was stopped
 
 _numbers = count(1)
 
@@ -49,6 +48,7 @@ class ThreadEngine:
         self.loss: Loss | None = None
         self._initializer = initializer
         self._initargs = initargs
+        self._starting: dict[_Worker, float] = {}  # those in their initializer, and until when they may be
         self._spent = 0.0  # processor seconds of the threads that have ended
         self.surplus = 0  # threads that there are too many, since nested runs gave their slots back
         self._lent = 0  # slots whose task waits for a nested run on this same engine
@@ -105,9 +105,14 @@ class ThreadEngine:
     def _start_worker(self) -> None:
         worker = _Worker(self, f"{self.name_prefix}_{next(_numbers)}")
         self.workers.add(worker)
+        if self._initializer is not None:
+            self._starting[worker] = time.monotonic() + START_LIMIT
+            for port in self.ports:
+                port.look()  # it has to watch this start
         try:
             worker.thread.start()
         except BaseException as error:
+            self._starting.pop(worker, None)
             self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
             # At the limit of the system fewer threads will do; none will not.
             if not (isinstance(error, RuntimeError) and self.workers):
@@ -120,23 +125,45 @@ class ThreadEngine:
         except IndexError:
             return
 
-    def initialize(self) -> bool:
-        """Run the initializer in the thread that calls; a failure breaks the engine, as the standard pools'."""
+    def initialize(self, worker: _Worker) -> bool:
+        """In a new thread: run the initializer; False where it failed, or was given up meanwhile."""
         if self._initializer is None:
             return True
         try:
             self._initializer(*self._initargs)
         except BaseException as error:
-            from concurrent.futures.thread import BrokenThreadPool
+            self._break(f"raised {type(error).__name__}", error)
+        with self._lock:
+            self._starting.pop(worker, None)
+            return self.broken is None and worker in self.workers
 
-            self.broken = BrokenThreadPool(
-                f"the initializer of a worker thread raised {type(error).__name__}"
-            )
-            self.broken.__cause__ = error
-            for port in self.ports:
-                port.fail(self.broken)
-            return False
-        return True
+    def check_starts(self, now: float) -> float | None:
+        """Break if an initializer takes too long; when to look again."""
+        if not self._starting:
+            return None
+        with self._lock:
+            limit = min(self._starting.values(), default=None)
+            overdue = limit is not None and limit <= now
+            if overdue:
+                self._give_up_starts()
+        if overdue:
+            self._break(f"did not end within {START_LIMIT:g} s")
+        return limit
+
+    def _give_up_starts(self) -> None:
+        """Wait for no initializer any more."""
+        self.workers.difference_update(self._starting)
+        self.abandoned.update(self._starting)
+        self._starting.clear()
+
+    def _break(self, fate: str, cause: BaseException | None = None) -> None:
+        """A failed initializer breaks the engine, as it breaks the standard pools."""
+        from concurrent.futures.thread import BrokenThreadPool
+
+        self.broken = BrokenThreadPool(f"the initializer of a worker thread {fate}")
+        self.broken.__cause__ = cause
+        for port in self.ports:
+            port.fail(self.broken)
 
     def abandon(self, worker: _Worker, now: float, timeout: float | None) -> None:
         """Give up on a thread: it no longer counts as a worker, and another may take its place."""
@@ -169,9 +196,10 @@ class ThreadEngine:
             self.supply(waiting)
 
     def close(self) -> None:
-        """End all idle threads and wait for their end; threads inside a task are left to themselves."""
+        """End all idle threads and wait for their end; those in a task or an initializer are left to themselves."""
         with self._lock:
             self.closed = True
+            self._give_up_starts()
             workers = tuple(self.workers)
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
@@ -199,7 +227,7 @@ class _Worker:
     def _work(self) -> None:
         self.ident = threading.get_ident()
         try:
-            if self.engine.initialize():
+            if self.engine.initialize(self):
                 self._serve()
         finally:
             self.engine.leave(self)
