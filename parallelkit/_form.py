@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sized
 from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
-from parallelkit._intake import Shape
 from parallelkit._keys import check_lasting
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked
+from parallelkit._shape import Shape
 from parallelkit._tasks import Task
 
 
@@ -74,6 +74,7 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
         star=options.star,
         only_plain=None if options.executor == "threads" else options.executor,
         check_key=None if options.checkpoint is None else check_lasting,
+        grows=options.then is not None,
     )
 
 

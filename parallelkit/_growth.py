@@ -52,7 +52,7 @@ class Growth:
                 children = list(self._then(outcome) or ())
             portion = self._intake.adopt(children, outcome.key, self._loop.scheduler.admitted)
         except InputError as error:
-            self._intake.error, self._intake.exhausted = error, True
+            self._intake.end(error)
         except Exception as error:
             self._intake.fail(f"then raised {type(error).__name__} for {outcome.key!r}: {error}", error)
         else:

@@ -7,20 +7,18 @@ millisecond, so that a slow input never keeps results waiting for longer than it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from parallelkit._coroutine_functions import check_plain
 from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
-from parallelkit._tasks import Own, Task, as_call, call_star, check_tasks, own_options
+from parallelkit._naming import Naming
+from parallelkit._shape import Shape, Trait, replace_form
+from parallelkit._tasks import Own, Task, check_tasks, own_options
 
 PORTION = 0.001  # seconds that one portion of reading may take
-
-Trait = tuple[float, tuple[Hashable, ...]]
-"""What decides when a ready task may start: its priority, and its group under each limit."""
 
 
 @dataclass(slots=True)
@@ -28,79 +26,21 @@ class Portion:
     """Tasks just read, in columns.
 
     ``keys`` None: positions. ``own``: options of their own, by offset. ``traits`` None: no limits, no
-    priorities. ``parent``: the key of the task that they came from.
+    priorities. ``parent``: the key of the task that they came from; UNSET: they are input.
     """
 
     items: list[Any] = field(default_factory=list)
     keys: list[Any] | None = None
     own: dict[int, Own] = field(default_factory=dict)
     traits: list[Trait] | None = None
-    parent: Any = None
+    parent: Any = UNSET
 
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """How an item becomes a task.
-
-    ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
-    ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
-    ``only_plain``: the executor, where it cannot run coroutine functions. ``check_key`` raises for a key
-    (or UNSET) that will not do, given its position.
-    """
-
-    tasks: bool = False
-    key: Callable[[Any], Any] | None = None
-    gated: bool = False
-    priority: Callable[[Any], float] | None = None
-    bys: tuple[Callable[[Any], Hashable] | None, ...] = ()
-    fn: Callable[..., Any] | None = None
-    star: bool = False
-    only_plain: Any = None
-    check_key: Callable[[Any, int], None] | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether an item is a task just as it is."""
-        return not (self.tasks or self.gated or self.fn is not None)
-
-    def key_of(self, item: Any, position: int) -> Any:
-        """The task's key, or UNSET where its index will do."""
-        if isinstance(item, Task) and (self.tasks or self.fn is not None):
-            return self.checked(item.key, position)
-        if self.tasks or self.key is None:
-            return self.checked(UNSET, position)
-        return self.checked(asked("key", self.key, item, position), position)
-
-    def checked(self, key: Any, position: int) -> Any:
-        """The key itself; raises where it will not do."""
-        if self.check_key is not None:
-            self.check_key(key, position)
-        return key
-
-    def call_of(self, item: Any) -> Any:
-        """What the executor is given."""
-        if self.tasks:
-            call = as_call(item)
-            if self.only_plain is not None:
-                check_plain("tasks", call[0], self.only_plain)
-            return call
-        if self.fn is None:
-            return item
-        return (call_star, (self.fn, item), {}) if self.star else (self.fn, (item,), {})
-
-    def trait_of(self, item: Any, position: int) -> Trait:
-        """Priority and groups; a ``Task`` among plain items is looked at by its first argument."""
-        subject = item.args[0] if isinstance(item, Task) and self.fn is not None and item.args else item
-        return self._priority_of(item, subject, position), tuple(
-            None if by is None else hashable(asked("by", by, subject, position), position) for by in self.bys
-        )
-
-    def _priority_of(self, item: Any, subject: Any, position: int) -> float:
-        if isinstance(item, Task) and item.priority is not None:
-            return item.priority
-        if self.priority is None:
-            return 0.0
-        return comparable(asked("priority", self.priority, subject, position), position)
+    def cut(self, end: int) -> None:
+        """Drop the tasks from the offset ``end`` on."""
+        for column in (self.items, self.keys, self.traits):
+            if column is not None:
+                del column[end:]
+        self.own = {offset: own for offset, own in self.own.items() if offset < end}
 
 
 class Intake:
@@ -120,6 +60,7 @@ class Intake:
         lazily: bool = False,
     ) -> None:
         self._clock = clock
+        self.ended_early: Callable[[], None] = lambda: None  # is told when ``error`` is set
         self.error: InputError | None = None
         self.exhausted = False
         self.read_so_far = 0
@@ -127,12 +68,13 @@ class Intake:
         self.shape = shape
         self.size: int | None = len(source) if isinstance(source, Sized) else None
         self.keys: list[Any] | None = None  # of all the input, where they are known before the run
-        self._seen: dict[Any, int] = {}
+        positional = shape.key is None and not (shape.tasks or isinstance(source, Mapping))
+        self.naming = Naming(size=self.size, grows=shape.grows, positional=positional)
         if isinstance(source, Mapping):
             if shape.tasks:
                 check_tasks(source.values())
             self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
-            self._seen = {key: position for position, key in enumerate(self.keys)}
+            self.naming.give(self.keys)
             source = map(source.__getitem__, self.keys)
         elif self.size is not None and (shape.tasks or (shape.key is not None and not lazily)):
             source = self._check_at_the_door(source, keys=not lazily)
@@ -146,9 +88,8 @@ class Intake:
             check_tasks(items)
         if not keys:
             return items
-        self.keys = [self.shape.key_of(item, position) for position, item in enumerate(items)]
-        for position, key in enumerate(self.keys):
-            self._note(position if key is UNSET else key, position)
+        keyed = [self.shape.key_of(item, position) for position, item in enumerate(items)]
+        self.keys = [self.naming.of_item(key, position) for position, key in enumerate(keyed)]
         return items
 
     def read(self, limit: int) -> Portion | None:
@@ -203,12 +144,13 @@ class Intake:
         portion = Portion(keys=[], traits=[] if self.shape.gated else None)
         try:
             for position, item in enumerate(items, first):
-                key = self.shape.key_of(item, position) if self.keys is None else self.keys[position]
                 if self.keys is None:
-                    self._note(position if key is UNSET else key, position)
+                    key = self.naming.of_item(self.shape.key_of(item, position), position)
+                else:
+                    key = self.keys[position]
                 self._add(portion, self.shape, item, key, position)
         except InputError as error:
-            self.error, self.exhausted = error, True
+            self.end(error)
         except (TypeError, ValueError) as error:
             self.fail(str(error), error)
         return portion
@@ -231,28 +173,40 @@ class Intake:
         shape = replace_form(self.shape)
         for position, task in enumerate(children, index):
             key = shape.checked(task.key if isinstance(task, Task) else UNSET, position)
-            if key is not UNSET:
-                self._note(key, position)
+            key = self.naming.of_child(key, position, self.read_so_far)
             self._add(portion, shape, task, key, position)
         return portion
 
-    def _note(self, key: Any, position: int) -> None:
-        try:
-            earlier = self._seen.setdefault(key, position)
-        except TypeError:
-            raise TypeError(f"key must be hashable, got {key!r} at position {position}") from None
-        if earlier != position:
-            raise ValueError(f"key must be unique, got {key!r} at positions {earlier} and {position}")
+    def number(self, portion: Portion, first: int) -> None:
+        """Key what is about to be admitted as the run's ``first``-th task and following, where that is yet to be done.
 
-    def forget(self, key: Any) -> None:
-        """The task was yielded: its key may come again (streams)."""
-        self._seen.pop(key, None)
+        From a task on whose key another has, the portion is cut off, and the input ends.
+        """
+        if portion.parent is not UNSET or portion.keys is None or not self.naming.late:
+            return
+        try:
+            self.naming.number(portion.keys, first)
+        except ValueError as error:
+            self.fail(str(error), error)
+            portion.cut(portion.keys.index(UNSET))
+
+    def unread_keys(self, count: int) -> Sequence[Any] | None:
+        """The keys of the next ``count`` items of sized input; None where their indices will do."""
+        unread = range(self.read_so_far, self.read_so_far + count)
+        if self.keys is not None:
+            return self.keys[unread.start : unread.stop]
+        return unread if self.shape.grows else None
 
     def fail(self, message: str, error: Exception) -> None:
-        """The input has come to a bad end."""
-        self.exhausted = True
-        self.error = InputError(message)
-        self.error.__cause__ = error
+        """The input has come to a bad end, because of ``error``."""
+        wrong = InputError(message)
+        wrong.__cause__ = error
+        self.end(wrong)
+
+    def end(self, error: InputError) -> None:
+        """Nothing more is read, and ``then`` not asked again."""
+        self.error, self.exhausted = error, True
+        self.ended_early()
 
     def close(self) -> None:
         """Close a generator given as input, so that its ``finally`` runs now; what that raises is the input's error."""
@@ -262,33 +216,3 @@ class Intake:
                 self._iterator.close()
         except Exception as error:
             self.fail(f"closing the input raised {type(error).__name__}", error)
-
-
-def replace_form(shape: Shape) -> Shape:
-    """The shape of tasks that come in among items of the map form."""
-    return replace(shape, tasks=True, key=None, gated=True, star=False)
-
-
-def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:
-    """What the caller's callable says of an item; if it raises, that is the end of the input."""
-    try:
-        return question(item)
-    except Exception as error:
-        message = f"{name} raised {type(error).__name__} for the item at position {position}"
-        raise InputError(message) from error
-
-
-def hashable(group: Any, position: int) -> Hashable:
-    """A group, which must be hashable."""
-    try:
-        hash(group)
-    except TypeError:
-        raise TypeError(f"by must give a hashable group, got {group!r} at position {position}") from None
-    return group  # type: ignore[no-any-return]  # hashed just above
-
-
-def comparable(priority: Any, position: int) -> float:
-    """A priority, which must be a number."""
-    if isinstance(priority, bool) or not isinstance(priority, (int, float)) or priority != priority:
-        raise TypeError(f"priority must be a number, got {priority!r} at position {position}")
-    return priority

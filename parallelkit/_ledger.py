@@ -72,13 +72,16 @@ class Ledger:
         """The key of a task: its position, unless the caller gave it one."""
         return index if self.keys is None else self.keys[index]
 
-    def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
-        """Open ``count`` new rows."""
+    def admit(self, keys: Sequence[Any] | None, count: int, now: float, parent: Any = UNSET) -> None:
+        """Open ``count`` new rows; ``parent``: the key of the task whose outcome they came from, if they did."""
         first = len(self.values)
-        if keys is not None and self.keys is None and keys != range(first, first + count):
+        keys = None if keys is None else numbered(keys, first)
+        if keys is not None and self.keys is None and not are_indices(keys, first):
             self.keys = list(range(first))
         if self.keys is not None:
-            self.keys.extend(range(first, first + count) if keys is None else numbered(keys, first))
+            self.keys.extend(range(first, first + count) if keys is None else keys)
+        if parent is not UNSET:
+            self.parents.update(dict.fromkeys(range(first, first + count), parent))
         self.values.extend([OPEN] * count)
         self.workers.extend([None] * count)
         self.queued.extend([now] * count)
@@ -172,6 +175,12 @@ class Ledger:
         queued = self.queued[index]
         return failure(self.key(index), index, lost, queued, self.facts.began_at, self.parents.get(index))
 
+    def input_first(self) -> list[int] | None:
+        """The input in its order, then what ``then`` has made; None where that is the order of admission."""
+        if not self.parents:
+            return None
+        return [*(index for index in range(len(self)) if index not in self.parents), *self.parents]
+
     def outcomes(self) -> Iterator[Outcome[Any, Any]]:
         """Every outcome, in order of admission."""
         return map(self.outcome, range(len(self.values)))
@@ -215,6 +224,11 @@ class Ledger:
 def numbered(keys: Iterable[Any], first: int) -> list[Any]:
     """The keys, with the index of the task in place of those that were not given."""
     return [index if key is UNSET else key for index, key in enumerate(keys, first)]
+
+
+def are_indices(keys: Sequence[Any], first: int) -> bool:
+    """Whether every key is the index of its task, which then need not be kept (1.0 and True are other keys)."""
+    return all(type(key) is int and key == index for index, key in enumerate(keys, first))
 
 
 def _start_of(attempt: Attempt[Any]) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from parallelkit._executors._gate import Gate
 from parallelkit._intake import Portion
-from parallelkit._ledger import numbered
+from parallelkit._ledger import UNSET, numbered
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._outcomes import Outcome, Success
 
@@ -23,7 +23,6 @@ class Outbox:
         self.ready: deque[Outcome[Any, Any]] = deque()
         self.gate = Gate()
         self.stopped: str | None = None
-        self._clock = clock
         self.began = clock()
         self._in_order = in_order
         self._raising = raising
@@ -36,20 +35,19 @@ class Outbox:
         self._parents: dict[int, Any] = {}
         self._settled: list[Outcome[Any, Any]] | None = None
 
-    def admit(self, keys: Sequence[Any] | None, count: int, now: float) -> None:
-        """New tasks, with their keys."""
+    def __len__(self) -> int:
+        """How many tasks were admitted."""
+        return self._admitted
+
+    def admit(self, keys: Sequence[Any] | None, count: int, now: float, parent: Any = UNSET) -> None:
+        """New tasks, with their keys, and that of the task whose outcome they came from, if they did."""
         first = self._admitted
         self._admitted += count
         indices = range(first, first + count)
+        if parent is not UNSET:
+            self._parents.update(dict.fromkeys(indices, parent))
         for index, key in zip(indices, indices if keys is None else numbered(keys, first), strict=True):
             self._keys[index] = (key, now)
-
-    def enter(self, portion: Portion) -> None:
-        """New tasks, just read, or made by ``then``."""
-        if portion.parent is not None:
-            indices = range(self._admitted, self._admitted + len(portion.items))
-            self._parents.update(dict.fromkeys(indices, portion.parent))
-        self.admit(portion.keys, len(portion.items), self._clock())
 
     def keep_settled(self) -> None:
         """From now on, have what is settled at hand for ``then``."""
@@ -124,9 +122,9 @@ class Outbox:
 class HandedSource:
     """Portions that the caller's thread has read, on their way to the thread of the loop."""
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, enter: Callable[[Portion], None]) -> None:
         self.ended = False
-        self._outbox = outbox
+        self._enter = enter
         self._portions: deque[Portion] = deque()
 
     @property
@@ -141,5 +139,5 @@ class HandedSource:
         if not self._portions:
             return None
         portion = self._portions.popleft()
-        self._outbox.enter(portion)
+        self._enter(portion)
         return portion

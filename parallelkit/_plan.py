@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,10 +89,11 @@ class Plan:
         interrupt.wake = port.wake
         if hasattr(port, "guard"):  # an executor that runs the caller's code in this thread
             port.guard = interrupt.user_code
-        source = DirectSource(self.intake, self._window(engine), interrupt, self._enter)
+        enter = partial(self._enter, self.ledger)
+        source = DirectSource(self.intake, self._window(engine), interrupt, enter)
         loop = self._loop(self.ledger, self.ledger.key, port, source)
         loop.interrupt = interrupt
-        self._let_grow(loop, self.ledger, self._enter)
+        self._let_grow(loop, self.ledger, enter)
         interrupted = False
         try:
             loop.drive()
@@ -118,13 +119,6 @@ class Plan:
         facts.cpu_seconds = time.thread_time() - time.process_time()
         completion = array("q") if self.options.order == "completion" else None
         return Ledger(facts, completion=completion)
-
-    def _enter(self, portion: Portion) -> None:
-        """Tasks just read, or made by ``then``, get their rows in the ledger."""
-        if portion.parent is not None:
-            indices = range(len(self.ledger), len(self.ledger) + len(portion.items))
-            self.ledger.parents.update(dict.fromkeys(indices, portion.parent))
-        self.ledger.admit(portion.keys, len(portion.items), self.world.now())
 
     def _conclude(self, loop: Loop, interrupted: bool) -> Results[Any, Any]:
         """The results, or the error that carries them."""
@@ -152,16 +146,11 @@ class Plan:
         size, error = self.intake.size, self.intake.error
         return range(self.intake.read_so_far, size if size is not None and error is None else 0)
 
-    def _unread_keys(self) -> Sequence[Any]:
-        keys, unread = self.intake.keys, self._unread()
-        return [UNSET] * len(unread) if keys is None else keys[unread.start : unread.stop]
-
     def _cancel_rest(self) -> None:
         """Sized input: what had not been read gets its outcome too. Any other is closed."""
         unread, first = self._unread(), len(self.ledger)
         if unread:
-            keys = None if self.intake.keys is None else self._unread_keys()
-            self.ledger.admit(keys, len(unread), self.world.now())
+            self.ledger.admit(self.intake.unread_keys(len(unread)), len(unread), self.world.now())
             self.ledger.cancel(range(first, first + len(unread)), {})
         self.intake.close()
 
@@ -169,7 +158,7 @@ class Plan:
         if self.options.order == "completion":
             return Results(self.ledger, self.ledger.completion)
         if self.options.order == "input":
-            return Results(self.ledger)
+            return Results(self.ledger, self.ledger.input_first())
         try:
             return Results(self.ledger, sorted_by_key(self.ledger))
         except TypeError as error:
@@ -196,20 +185,21 @@ class Plan:
         raising = self.options.on_error == "raise"
         outbox = Outbox(self.world.now, self.options.order == "input", raising)
         port = engine.open(self._job(outbox.key))
-        source, window = HandedSource(outbox), self._window(engine)
+        enter = partial(self._enter, outbox)
+        source, window = HandedSource(enter), self._window(engine)
         loop = self._loop(outbox, outbox.key, port, source)
-        self._let_grow(loop, outbox, outbox.enter)
+        self._let_grow(loop, outbox, enter)
         stream = Stream(loop, source, outbox, self.intake, window)
         try:
             if self.options.executor == "inline":
-                loop.source = DirectSource(self.intake, window, Interrupt(), outbox.enter)
+                loop.source = DirectSource(self.intake, window, Interrupt(), enter)
                 yield from stepwise(loop, outbox, self.intake)
             else:
                 yield from stream.outcomes()
             if raising and loop.scheduler.first_error is not None:
                 raise noted(loop.scheduler.first_error, f"{loop.scheduler.succeeded} succeeded")
             if loop.scheduler.stopped is not None and self.intake.size is not None:
-                yield from unread(self.intake, outbox)
+                yield from unread(self.intake, outbox, enter)
             if self.intake.error is not None:
                 self.intake.error.results = Results(Ledger())
                 raise self.intake.error
@@ -237,6 +227,11 @@ class Plan:
             raise self.intake.error
 
     # What both are made of.
+
+    def _enter(self, book: Ledger | Outbox, portion: Portion) -> None:
+        """Tasks just read, or made by ``then``, get their keys and their places in the book."""
+        self.intake.number(portion, len(book))
+        book.admit(portion.keys, len(portion.items), self.world.now(), portion.parent)
 
     def _job(self, key: Callable[[int], Any]) -> Job:
         options, exact = self.options, self.intake.shape.gated

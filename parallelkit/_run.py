@@ -59,8 +59,9 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     Keys, order, memory:
 
-    - ``key``: a function item → key (default: the position). Keys must be unique.
-    - ``order``: of the results: "input" (default), "key" (sorted) or "completion".
+    - ``key``: a function item → key (default: the item's position in the input). Keys must be unique.
+    - ``order``: of the results: "input" (default; what ``then`` made comes after it), "key" (sorted)
+      or "completion".
     - ``buffersize``: how many tasks are read from the input ahead of the last one done; default
       ``max(32 * workers, min(done, 10_000))``.
 
@@ -77,7 +78,9 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     - ``limits``: one or several ``RateLimit`` and ``ConcurrencyLimit`` objects.
     - ``priority``: a function item → number; larger runs first, ties in input order.
-    - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread.
+    - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread. Those
+      without a key are numbered on from the end of the input. Where that end is not known beforehand
+      (a generator), all tasks without a key are numbered alike, in the order of their admission.
 
     Resuming it:
 
@@ -129,7 +132,8 @@ def iter_parallel(
 def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[Outcome[Any, Any], None, None]:
     """The outcomes of ``run_parallel``, one by one as they come, in flat memory.
 
-    Takes the same two forms and options, but ``order="key"``; the default order is "completion".
+    Takes the same two forms and options, but ``order="key"``; the default order is "completion". With
+    "input", what ``then`` makes comes in between, as it was admitted.
     Options are checked at the call; nothing is read or started before the first ``next()``.
     Closing the iterator, or leaving it behind, stops the run. ``key`` must be unique only among
     tasks that have not been yielded.

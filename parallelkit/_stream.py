@@ -12,13 +12,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._errors import TaskCancelled
-from parallelkit._intake import Intake
+from parallelkit._intake import Intake, Portion
 from parallelkit._ledger import Ledger
 from parallelkit._loop import WIDEST, Loop, Window
 from parallelkit._lost import Lost
@@ -46,6 +46,7 @@ class Stream:
         self._over = False
         self._crash: BaseException | None = None
         self._pid = os.getpid()
+        intake.ended_early = outbox.gate.open
         self._thread = threading.Thread(target=self._drive, name="parallelkit_stream", daemon=True)
 
     def _drive(self) -> None:
@@ -67,15 +68,19 @@ class Stream:
             self._read()
             if ready:
                 self._yielded += 1
-                self._intake.forget(ready[0].key)
+                self._intake.naming.forget(ready[0].key)
                 yield ready.popleft()  # and keep no reference to it while the caller has it
             elif self._over:
                 if not (ready or self._cancel_handed()):
                     break
             elif self._source.ended or not self._room():
-                self._outbox.gate.wait(lambda: ready or self._over)
+                self._outbox.gate.wait(lambda: ready or self._over or self._must_end())
         if self._crash is not None:
             raise self._crash
+
+    def _must_end(self) -> bool:
+        """Whether the loop has ended the input, and is yet to be told that this thread knows."""
+        return self._intake.exhausted and not self._source.ended
 
     def _cancel_handed(self) -> bool:
         """Cancel what was read and came too late for the loop, which has ended; whether there was anything."""
@@ -97,17 +102,21 @@ class Stream:
         """Read a portion, if it is time to: when a quarter of the window is free, or nothing else is to be done."""
         if self._source.ended or self._over:
             return
-        room = self._room()
-        if room <= 0 or (self._outbox.ready and (self._slow or room < self._yielded_share())):
-            return
+        if not self._intake.exhausted:  # ``then`` may have ended it
+            room = self._room()
+            if room <= 0 or (self._outbox.ready and (self._slow or room < self._yielded_share())):
+                return
+            self._hand_over(room)
+        self._source.ended = self._intake.exhausted
+        self._loop.port.wake()
+
+    def _hand_over(self, room: int) -> None:
         began, before = time.monotonic(), self._intake.read_so_far
         portion = self._intake.read(room)
         count = self._intake.read_so_far - before
         self._slow = time.monotonic() - began > SLOW * max(1, count)
         if portion is not None:
             self._source.hand(portion)
-        self._source.ended = self._intake.exhausted
-        self._loop.port.wake()
 
     def _yielded_share(self) -> int:
         ahead = self._intake.read_so_far - self._yielded
@@ -158,10 +167,10 @@ def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any
         going = going and loop.step()
 
 
-def unread(intake: Intake, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
+def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> Iterator[Outcome[Any, Any]]:
     """After a stop: the rest of sized input, read for its keys and cancelled."""
     while (portion := intake.read(WIDEST)) is not None:
-        outbox.enter(portion)
+        enter(portion)
         outbox.cancel_rest()
         yield from emptied(outbox, intake)
 
@@ -169,7 +178,7 @@ def unread(intake: Intake, outbox: Outbox) -> Iterator[Outcome[Any, Any]]:
 def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
     """What is ready, one by one; no reference is kept to what has been given out."""
     while outbox.ready:
-        intake.forget(outbox.ready[0].key)
+        intake.naming.forget(outbox.ready[0].key)
         yield outbox.ready.popleft()
 
 

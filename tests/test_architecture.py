@@ -17,6 +17,10 @@ LAYERS = """
 _demo/count_tokens
 __init__  __main__
 _cli  http  joblib_backend  testing
+_command/_run
+_command/_doctor  _command/_kept  _command/_lines  _command/_sink  _command/_tally  _command/_target
+_command/_arguments
+_command/__init__
 _joblib_batches
 _joblib_packing
 _joblib_worker
@@ -69,6 +73,7 @@ _worker/_travel  _worker/_outbox  _worker/_tracebacks
 _worker/_channel  _worker/_lifeline  _worker/_call
 _worker/__init__
 _intake
+_naming  _shape
 _keys
 _tasks
 _limits

@@ -1,8 +1,11 @@
 """``then``: tasks that make tasks."""
 
+import threading
+
 import pytest
 
 from parallelkit import InputError, RateLimit, Task, iter_parallel, run_parallel
+from parallelkit._intake import Intake
 
 LINKS = {"/": ["/a", "/b"], "/a": ["/a/1"], "/b": ["/b/1", "/b/2"]}
 
@@ -54,13 +57,133 @@ def test_failures_are_followed_too():
     assert {0} == set(results.failures)
 
 
-def test_children_without_keys_get_their_place_in_the_order_of_admission():
-    """The default key of a child is its index."""
-    results = run_parallel(
-        abs, [-1, -2], max_workers=1, then=lambda o: [Task(abs, -9)] if o.key == 0 else None
+# Keys where nobody has given any: an item's is its position, whatever was admitted before it.
+
+
+def one_more(outcome):
+    """A child for every item, to be admitted before later items are read."""
+    return [Task(lambda: "child")] if outcome.parent is None and not isinstance(outcome.value, str) else ()
+
+
+def read_late(executor, source, **options):
+    return run_parallel(abs, source, executor=executor, max_workers=1, buffersize=1, then=one_more, **options)
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_an_item_is_keyed_by_its_position_though_children_were_admitted_before_it(executor):
+    """``results[i]`` is that of the i-th item; children are numbered on from the end of the input."""
+    results = read_late(executor, [-1, -2, -3])
+    assert {0: 1, 1: 2, 2: 3, 3: "child", 4: "child", 5: "child"} == dict(results.items())
+    assert [0, 1, 2, 3, 4, 5] == list(results), "the input comes first, in its order"
+    assert results.outcomes[2].index > results.outcomes[3].index, "which is the order of admission"
+    assert [3, 4, 5] == [key for key, one in results.outcomes.items() if one.parent is not None]
+
+
+def test_the_other_orders_see_the_same_keys():
+    """Sorted by key, or as they were done."""
+    by_key = read_late("inline", [-1, -2, -3], order="key")
+    done = read_late("inline", [-1, -2, -3], order="completion")
+    assert [0, 1, 2, 3, 4, 5] == list(by_key) == sorted(done)
+    assert list(done) != sorted(done), "a child was done before the last item"
+    assert dict(by_key.items()) == dict(done.items())
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_stream_keys_them_alike(executor):
+    """In the order of admission, which is the order of a stream, children come in between."""
+    stream = iter_parallel(
+        abs, [-1, -2, -3], executor=executor, max_workers=1, buffersize=1, then=one_more, order="input"
     )
-    assert [0, 1, 2] == list(results)
-    assert 9 == results[2]
+    seen = {one.key: one.value for one in stream}
+    assert {0: 1, 1: 2, 2: 3, 3: "child", 4: "child", 5: "child"} == seen
+
+
+def test_tasks_without_keys_are_keyed_alike():
+    """In the tasks form too, where only some have keys of their own; named children take no number."""
+    tasks = [lambda: 0, Task(lambda: 1, key="one"), lambda: 2]
+
+    def then(outcome):
+        return [Task(str, key=f"named {outcome.key}"), str] if outcome.value else ()
+
+    results = run_parallel(tasks, then=then, max_workers=1, buffersize=1)
+    assert [0, "one", 2, "named one", 3, "named 2", 4] == list(results)
+    assert (0, 1, 2) == tuple(results.values()[:3])
+
+
+def test_what_a_stop_leaves_unread_has_its_positions_too():
+    """Sized input: an item that was never read is cancelled under its own position."""
+
+    def then(outcome):
+        return [Task(lambda: 1 / 0)] if outcome.key == 0 else ()
+
+    results = run_parallel(abs, [-1, -2, -3, -4], executor="inline", buffersize=1, then=then, max_failures=1)
+    assert [0, 1, 2, 3, 4] == sorted(results)
+    assert isinstance(results.outcomes[4].error, ZeroDivisionError), "the child"
+    assert all(results.outcomes[key].parent is None for key in range(4))
+
+
+def test_input_without_an_end_is_keyed_as_it_is_admitted():
+    """Where children could not be numbered on from the end, all are numbered in one order."""
+    results = read_late("inline", iter([-1, -2, -3]))
+    assert all(one.key == one.index for one in results.outcomes.values())
+    assert [0, 1, 2] != list(results)[:3], "a child was admitted before the last item"
+    assert [1, 2, 3, "child", "child", "child"] == results.values()
+
+
+@pytest.mark.parametrize("key", [2, 2.0, 0])
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_childs_key_may_not_be_that_of_an_item_by_position(executor, key):
+    """Also where the item is yet to be read: the error names the key, and nothing is lost."""
+
+    def then(outcome):
+        return [Task(str, key=key)] if outcome.key == 0 else ()
+
+    with pytest.raises(InputError, match=f"key must be unique, got {key}") as caught:
+        run_parallel(abs, [-1, -2, -3], executor=executor, max_workers=1, buffersize=1, then=then)
+    assert 1 == caught.value.results[0]
+
+
+def in_one(tasks, **options):
+    return run_parallel(tasks, **options)
+
+
+def as_stream(tasks, **options):
+    return list(iter_parallel(tasks, **options))
+
+
+@pytest.mark.parametrize("read", [in_one, as_stream])
+def test_a_number_that_a_child_has_ends_an_input_without_end(read, monkeypatch):
+    """Tasks some of which have keys: the one without, whose number is taken, ends the input."""
+    begun, ended, fail = threading.Event(), threading.Event(), Intake.fail
+
+    def note(self, *why):
+        fail(self, *why)
+        ended.set()
+
+    def tasks():
+        yield Task(abs, -1, key="a")
+        yield Task(abs, -2, key="b")
+        begun.wait(20)
+        yield from [lambda: 3, lambda: 4]
+
+    def child():
+        begun.set()
+        return ended.wait(20)
+
+    def then(outcome):
+        return [Task(child, key=3)] if outcome.key == "a" else ()
+
+    monkeypatch.setattr(Intake, "fail", note)
+    with pytest.raises(InputError, match=r"key must be unique, got 3 at positions \d and 3"):
+        read(tasks(), max_workers=3, buffersize=1, then=then)
+
+
+def test_a_parents_key_may_be_none():
+    """Its children come after the input like any others."""
+    results = run_parallel(
+        {None: str, "b": str}, then=lambda o: [str] if o.key is None else (), max_workers=1, buffersize=1
+    )
+    assert [None, "b", 2] == list(results)
 
 
 @pytest.mark.parametrize(

@@ -201,14 +201,14 @@ def test_a_forgotten_key_may_come_again():
     while (portion := intake.read(1)) is not None:
         keys += portion.keys
         if keys[-1] == "1":
-            intake.forget("1")
+            intake.naming.forget("1")
     assert ["1", "2", "1"] == keys
     assert "key must be unique, got '2' at positions 1 and 3" == str(intake.error)
 
 
 def test_forgetting_what_was_never_noted_is_no_error():
     """Positions are not noted."""
-    Intake([1], Shape()).forget(0)
+    Intake([1], Shape()).naming.forget(0)
 
 
 # Tasks of their own functions
@@ -303,7 +303,7 @@ def test_children_are_tasks_of_the_same_run():
     intake = Intake([1, 2], shape)
     assert ["1", "2"] == read_all(intake)[1]
     portion = intake.adopt([Task(square, 3), Task(square, 4, key="four", priority=9)], "1", 2)
-    assert ([(square, (3,), {}), (square, (4,), {})], [UNSET, "four"], "1") == (
+    assert ([(square, (3,), {}), (square, (4,), {})], [2, "four"], "1") == (
         portion.items,
         portion.keys,
         portion.parent,

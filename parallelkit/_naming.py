@@ -1,0 +1,101 @@
+"""Which key each task of a run gets, and that none gets another's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import index
+from typing import Any
+
+from parallelkit._ledger import UNSET
+
+
+class Naming:
+    """Gives every task its key, given or not, and refuses a key that another task has.
+
+    An item without a key of its own is keyed by its position in the input. What ``then`` makes (in a run
+    that ``grows``) is numbered on from the end of the input, in order of admission. Where that end is
+    not known (``size`` None), the key of every such task is its place in the order of admission: input
+    then gets it as it is admitted, by ``number``.
+
+    A position is taken also while its item is still unread, where all items are keyed so
+    (``positional``). In a stream two threads use this at once, the reader's and the loop's.
+    """
+
+    def __init__(self, *, size: int | None = None, grows: bool = False, positional: bool = False) -> None:
+        self._size = size
+        self._grows = grows
+        self._positional = positional
+        self._unnamed = 0
+        self._seen: dict[Any, int] = {}
+
+    @property
+    def late(self) -> bool:
+        """Whether input without keys of its own is keyed only as it is admitted."""
+        return self._grows and self._size is None
+
+    def give(self, keys: Iterable[Any]) -> None:
+        """Keys that are known to be each another's own: those of a mapping."""
+        self._seen = {key: position for position, key in enumerate(keys)}
+
+    def of_item(self, key: Any, position: int) -> Any:
+        """The key of an item of the input; UNSET where its index in the run will be it."""
+        if key is not UNSET:
+            self._note(key, position)
+        elif not self.late:
+            self._note(position, position)
+            return position if self._grows else UNSET
+        return key
+
+    def of_child(self, key: Any, index: int, read_so_far: int) -> Any:
+        """The key of a task made by ``then``, which will be the run's ``index``-th."""
+        if key is UNSET:
+            key = index if self._size is None else self._size + self._unnamed
+            self._unnamed += 1
+        elif self._is_unread(key, read_so_far):
+            raise ValueError(
+                f"key must be unique, got {key!r}, which is that of an item of the input by its position"
+            )
+        self._note(key, index)
+        return key
+
+    def number(self, keys: list[Any], first: int) -> None:
+        """Key the tasks of the input that have no key yet, as the run's ``first``-th and following.
+
+        Raises ValueError at the first whose key another task has.
+        """
+        for place, key in enumerate(keys, first):
+            if key is UNSET:
+                self._note(place, place)
+                keys[place - first] = place
+
+    def forget(self, key: Any) -> None:
+        """The task was yielded: its key may come again (streams)."""
+        self._seen.pop(key, None)
+
+    def _is_unread(self, key: Any, read_so_far: int) -> bool:
+        position = as_position(key) if self._positional else None
+        return (
+            position is not None and read_so_far <= position and (self._size is None or position < self._size)
+        )
+
+    def _note(self, key: Any, position: int) -> None:
+        try:
+            earlier = self._seen.setdefault(key, position)
+        except TypeError:
+            raise TypeError(f"key must be hashable, got {key!r} at position {position}") from None
+        if earlier != position:
+            raise ValueError(f"key must be unique, got {key!r} at positions {earlier} and {position}")
+
+
+def as_position(key: Any) -> int | None:
+    """The position that equals this key, if one does.
+
+    >>> as_position(3), as_position(3.0), as_position("3")
+    (3, 3, None)
+    """
+    if isinstance(key, float):
+        return int(key) if key.is_integer() else None
+    try:
+        return index(key)
+    except TypeError:
+        return None

@@ -1,0 +1,111 @@
+"""How an item of the caller's input becomes a task: ``Shape``, and what is asked about it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parallelkit._coroutine_functions import check_plain
+from parallelkit._errors import InputError
+from parallelkit._ledger import UNSET
+from parallelkit._tasks import Task, as_call, call_star
+
+Trait = tuple[float, tuple[Hashable, ...]]
+"""What decides when a ready task may start: its priority, and its group under each limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How an item becomes a task.
+
+    ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
+    ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
+    ``only_plain``: the executor, where it cannot run coroutine functions. ``check_key`` raises for a key
+    (or UNSET) that will not do, given its position. ``grows``: the run has a ``then``.
+    """
+
+    tasks: bool = False
+    key: Callable[[Any], Any] | None = None
+    gated: bool = False
+    priority: Callable[[Any], float] | None = None
+    bys: tuple[Callable[[Any], Hashable] | None, ...] = ()
+    fn: Callable[..., Any] | None = None
+    star: bool = False
+    only_plain: Any = None
+    check_key: Callable[[Any, int], None] | None = None
+    grows: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether an item is a task just as it is."""
+        return not (self.tasks or self.gated or self.fn is not None)
+
+    def key_of(self, item: Any, position: int) -> Any:
+        """The task's key, or UNSET where its index will do."""
+        if isinstance(item, Task) and (self.tasks or self.fn is not None):
+            return self.checked(item.key, position)
+        if self.tasks or self.key is None:
+            return self.checked(UNSET, position)
+        return self.checked(asked("key", self.key, item, position), position)
+
+    def checked(self, key: Any, position: int) -> Any:
+        """The key itself; raises where it will not do."""
+        if self.check_key is not None:
+            self.check_key(key, position)
+        return key
+
+    def call_of(self, item: Any) -> Any:
+        """What the executor is given."""
+        if self.tasks:
+            call = as_call(item)
+            if self.only_plain is not None:
+                check_plain("tasks", call[0], self.only_plain)
+            return call
+        if self.fn is None:
+            return item
+        return (call_star, (self.fn, item), {}) if self.star else (self.fn, (item,), {})
+
+    def trait_of(self, item: Any, position: int) -> Trait:
+        """Priority and groups; a ``Task`` among plain items is looked at by its first argument."""
+        subject = item.args[0] if isinstance(item, Task) and self.fn is not None and item.args else item
+        return self._priority_of(item, subject, position), tuple(
+            None if by is None else hashable(asked("by", by, subject, position), position) for by in self.bys
+        )
+
+    def _priority_of(self, item: Any, subject: Any, position: int) -> float:
+        if isinstance(item, Task) and item.priority is not None:
+            return item.priority
+        if self.priority is None:
+            return 0.0
+        return comparable(asked("priority", self.priority, subject, position), position)
+
+
+def replace_form(shape: Shape) -> Shape:
+    """The shape of tasks that come in among items of the map form."""
+    return replace(shape, tasks=True, key=None, gated=True, star=False)
+
+
+def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:
+    """What the caller's callable says of an item; if it raises, that is the end of the input."""
+    try:
+        return question(item)
+    except Exception as error:
+        message = f"{name} raised {type(error).__name__} for the item at position {position}"
+        raise InputError(message) from error
+
+
+def hashable(group: Any, position: int) -> Hashable:
+    """A group, which must be hashable."""
+    try:
+        hash(group)
+    except TypeError:
+        raise TypeError(f"by must give a hashable group, got {group!r} at position {position}") from None
+    return group  # type: ignore[no-any-return]  # hashed just above
+
+
+def comparable(priority: Any, position: int) -> float:
+    """A priority, which must be a number."""
+    if isinstance(priority, bool) or not isinstance(priority, (int, float)) or priority != priority:
+        raise TypeError(f"priority must be a number, got {priority!r} at position {position}")
+    return priority
