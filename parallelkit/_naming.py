@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from operator import index
 from typing import Any
 
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 
 
 class Naming:

@@ -8,7 +8,7 @@ from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
 from parallelkit._errors import InputError
-from parallelkit._ledger import UNSET
+from parallelkit._marks import UNSET
 from parallelkit._tasks import Task, as_call, call_star
 
 Trait = tuple[float, tuple[Hashable, ...]]
