@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from parallelkit._book import Book
 from parallelkit._public import public
 from parallelkit._recall import Recall
-from parallelkit._scheduler import Book
 
 
 @public

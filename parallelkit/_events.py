@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
+from parallelkit._book import Failed, News
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block
 from parallelkit._lost import Lost
 from parallelkit._public import public
-from parallelkit._scheduler import Failed, News
 
 logger = logging.getLogger("parallelkit")
 

@@ -17,6 +17,7 @@ from parallelkit._events import Observer
 from parallelkit._executors._contract import Port
 from parallelkit._intake import Intake, Portion
 from parallelkit._lost import describe
+from parallelkit._marks import UNSET
 from parallelkit._progress import Silent
 from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
@@ -34,8 +35,8 @@ class Source(Protocol):
     def exhausted(self) -> bool:
         """Whether no more will come."""
 
-    def next(self, done: int) -> Portion | None:
-        """What may be admitted now, given how many are done; None: nothing now."""
+    def next(self, ahead: int) -> Portion | None:
+        """What may be admitted now, with ``ahead`` tasks of the input not settled; None: nothing now."""
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Window:
     size: int | None = None
 
     def room(self, ahead: int, done: int) -> int:
-        """How many more may be read, with ``ahead`` of them read and not yet done."""
+        """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""
         size = self.size or max(WINDOW * self.workers, min(done, WIDEST))
         return size - ahead
 
@@ -117,8 +118,8 @@ class DirectSource:
     def exhausted(self) -> bool:
         return self.intake.exhausted
 
-    def next(self, done: int) -> Portion | None:
-        room = self.window.room(self.intake.read_so_far - done, done)
+    def next(self, ahead: int) -> Portion | None:
+        room = self.window.room(ahead, self.intake.read_so_far - ahead)
         if room <= 0 or self.intake.exhausted:
             return None
         with self.interrupt.user_code():
@@ -152,7 +153,7 @@ class Loop:
     def step(self) -> bool:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
         scheduler, port = self.scheduler, self.port
-        portion = self.source.next(scheduler.settled)
+        portion = self.source.next(scheduler.unsettled_input)
         if portion is not None:
             self.admit(portion)
         grew = self.grow()
@@ -178,7 +179,8 @@ class Loop:
                 with self.interrupt.user_code():
                     known.update(recall(portion, first))
         finally:  # also when interrupted: these tasks have their rows, and need their outcomes
-            scheduler.admit(portion.items, portion.own, portion.traits, known)
+            made = portion.parent is not UNSET
+            scheduler.admit(portion.items, portion.own, portion.traits, known, made)
             if self.observer is not None:
                 self.observer.admitted(
                     index for index in range(first, scheduler.admitted) if index - first not in known

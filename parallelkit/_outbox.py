@@ -34,6 +34,8 @@ class Outbox:
         self._numbers: dict[int, int] = {}
         self._admitted = 0
         self._parents: dict[int, Any] = {}
+        self._made: set[int] = set()  # tasks that ``then`` has made, and that were not yielded
+        self.input_yielded = 0
         self._settled: list[Outcome[Any, Any]] | None = None
 
     def __len__(self) -> int:
@@ -47,8 +49,18 @@ class Outbox:
         indices = range(first, first + count)
         if parent is not UNSET:
             self._parents.update(dict.fromkeys(indices, parent))
+            self._made.update(indices)
         for index, key in zip(indices, indices if keys is None else numbered(keys, first), strict=True):
             self._keys[index] = (key, now)
+
+    def take(self) -> Outcome[Any, Any]:
+        """The next outcome that is ready, to be yielded: it leaves."""
+        outcome = self.ready.popleft()
+        if outcome.index in self._made:
+            self._made.discard(outcome.index)
+        else:
+            self.input_yielded += 1
+        return outcome
 
     def keep_settled(self) -> None:
         """From now on, have what is settled at hand for ``then``."""
@@ -136,7 +148,7 @@ class HandedSource:
         """From the caller's thread."""
         self._portions.append(portion)
 
-    def next(self, done: int) -> Portion | None:
+    def next(self, ahead: int) -> Portion | None:
         if not self._portions:
             return None
         portion = self._portions.popleft()

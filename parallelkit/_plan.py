@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
 from parallelkit._endings import interruption, noted
 from parallelkit._events import Observer
@@ -30,7 +31,7 @@ from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
 from parallelkit._recall import memory_recall
 from parallelkit._results import Results, sorted_by_key
-from parallelkit._scheduler import Book, Scheduler
+from parallelkit._scheduler import Scheduler
 from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unread
 from parallelkit._world import World, the_world
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
 from typing import Any
 
+from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
 from parallelkit._intake import Portion
 from parallelkit._journal import SEVERAL, Journal, Record, another_function
@@ -20,7 +21,6 @@ from parallelkit._keys import key_text
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
 from parallelkit._recall import Recalled
-from parallelkit._scheduler import Book
 from parallelkit._tasks import Task, as_call, call_star
 from parallelkit._worker._faults import restore
 

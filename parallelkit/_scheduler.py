@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any
 
+from parallelkit._book import Book, Failed, News
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._lost import Lost, cut_off
 from parallelkit._ready import Fifo, Gated, Ready
@@ -29,46 +30,6 @@ from parallelkit._tries import Tries
 from parallelkit._unawaited import holds_coroutine, refuse_coroutines
 
 LEAST_OUTCOMES = 20  # before a share of failures is looked at
-
-
-class Book(Protocol):
-    """Where outcomes are written: a ``Ledger``, or the outbox of a stream."""
-
-    stopped: str | None
-
-    def succeed(
-        self,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        started: Sequence[float],
-        ended: Sequence[float],
-        workers: Sequence[str],
-    ) -> None:
-        """Settle successes."""
-
-    def succeed_again(self, index: int, number: int) -> None:
-        """Note, before it is settled, that a success took ``number`` attempts."""
-
-    def fail(self, index: int, lost: Lost) -> None:
-        """Settle a failure."""
-
-    def try_again(self, index: int, lost: Lost) -> None:
-        """Note an attempt that failed and will be followed by another."""
-
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
-        """Settle what the stop of the run left undone."""
-
-
-class Failed(NamedTuple):
-    """News of a failed attempt: ``delay`` until the next, None where it was the last."""
-
-    index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
-    lost: Lost
-    delay: float | None
-    counted: bool
-
-
-News: TypeAlias = Block | Failed
 
 
 class Scheduler:
@@ -97,6 +58,7 @@ class Scheduler:
         self._ready: Ready = Fifo() if gated is None else gated
         self._delayed: list[tuple[float, int]] = []
         self._items: dict[int, Any] = {}  # admitted and not settled: all that a further try needs
+        self._made: set[int] = set()  # those of them that ``then`` has made
         self._tries = Tries(policy, label, end_at)
         self.admitted = 0
         self.started = 0
@@ -117,6 +79,11 @@ class Scheduler:
         return len(self._items)
 
     @property
+    def unsettled_input(self) -> int:
+        """How many tasks of the input have no outcome yet."""
+        return len(self._items) - len(self._made)
+
+    @property
     def retried(self) -> int:
         """How many attempts failed and were followed, or will be, by another."""
         return self._tries.retried
@@ -127,15 +94,19 @@ class Scheduler:
         own: dict[int, Own] | None = None,
         traits: Sequence[tuple[float, tuple[Hashable, ...]]] | None = None,
         known: Collection[int] = (),
+        made: bool = False,
     ) -> None:
         """New tasks become ready; their indices follow those of the tasks before.
 
         ``own``: options of their own, by offset. ``traits``: priority and groups of each, in a gated
-        run. Those at the offsets ``known`` do not become ready: ``recall`` settles them.
+        run. Those at the offsets ``known`` do not become ready: ``recall`` settles them. ``made``: by
+        ``then``; else they are input.
         """
         first, end = self.admitted, self.admitted + len(items)
         self.admitted = end
         self._items.update(zip(range(first, end), items, strict=True))
+        if made:
+            self._made.update(range(first, end))
         if self._gated is not None:
             assert traits is not None, "a gated run knows the priority and groups of every task"
             for index, trait in zip(range(first, end), traits, strict=True):
@@ -192,21 +163,26 @@ class Scheduler:
                 return
         for index in block.indices:
             del self._items[index]
+        if self._made:
+            self._made.difference_update(block.indices)
         if self._tries:
             for index in block.indices:
                 number = self._tries.made(index) + 1
                 if number > 1:
                     self._book.succeed_again(index, number)
                 self._tries.forget(index)
+        self._leave_gates(block, now)
+        self.succeeded += len(block.indices)
+        if self.news is not None:
+            self.news.append(block)
+        self._book.succeed(*block)
+
+    def _leave_gates(self, block: Block, now: float) -> None:
         if self._gated is not None:
             for index, started in zip(block.indices, block.started, strict=True):
                 self._gated.begun(index, started)
                 self._gated.ended(index, now)
                 self._gated.forget(index)
-        self.succeeded += len(block.indices)
-        if self.news is not None:
-            self.news.append(block)
-        self._book.succeed(*block)
 
     def _accepted(self, block: Block, now: float) -> Block:
         """The part of a block whose values their policies accept; the rest are failed attempts."""
@@ -237,6 +213,7 @@ class Scheduler:
 
     def _forget(self, index: int) -> None:
         del self._items[index]
+        self._made.discard(index)
         self._tries.forget(index)
         if self._gated is not None:
             self._gated.forget(index)
@@ -294,5 +271,6 @@ class Scheduler:
         for index in self._items:
             self._tries.forget(index)
         self._items.clear()
+        self._made.clear()
         self._delayed.clear()
         self._ready.clear(now)

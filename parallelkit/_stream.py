@@ -41,7 +41,6 @@ class Stream:
         self._outbox = outbox
         self._intake = intake
         self._window = window
-        self._yielded = 0
         self._slow = False
         self._over = False
         self._crash: BaseException | None = None
@@ -67,9 +66,8 @@ class Stream:
                 raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
             self._read()
             if ready:
-                self._yielded += 1
                 self._intake.naming.forget(ready[0].key)
-                yield ready.popleft()  # and keep no reference to it while the caller has it
+                yield self._outbox.take()  # and keep no reference to it while the caller has it
             elif self._over:
                 if not (ready or self._cancel_handed()):
                     break
@@ -96,7 +94,8 @@ class Stream:
         return os.getpid() != self._pid
 
     def _room(self) -> int:
-        return self._window.room(self._intake.read_so_far - self._yielded, self._yielded)
+        yielded = self._outbox.input_yielded
+        return self._window.room(self._intake.read_so_far - yielded, yielded)
 
     def _read(self) -> None:
         """Read a portion, if it is time to: when a quarter of the window is free, or nothing else is to be done."""
@@ -119,7 +118,7 @@ class Stream:
             self._source.hand(portion)
 
     def _yielded_share(self) -> int:
-        ahead = self._intake.read_so_far - self._yielded
+        ahead = self._intake.read_so_far - self._outbox.input_yielded
         return max(1, (ahead + self._room()) // 4)
 
     def close(self, reason: str) -> None:
@@ -179,7 +178,7 @@ def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
     """What is ready, one by one; no reference is kept to what has been given out."""
     while outbox.ready:
         intake.naming.forget(outbox.ready[0].key)
-        yield outbox.ready.popleft()
+        yield outbox.take()
 
 
 def ledger_of(

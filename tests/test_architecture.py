@@ -46,7 +46,8 @@ _executors/_coroutines
 _executors/_coroutine_port
 _executors/_watch
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _executors/_dask _results _scheduler
-_ready  _tries  _unawaited
+_book  _ready  _tries  _unawaited
+_lanes
 _recall
 _executors/_event_loop
 _executors/_thread_port
@@ -77,6 +78,7 @@ _naming  _shape
 _keys
 _tasks
 _limits
+_meters
 _retry  _told  _fetcher
 _ledger
 _lost

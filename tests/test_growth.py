@@ -219,3 +219,49 @@ def test_a_stopped_run_asks_for_no_more_tasks():
         lambda n: n, [0], then=lambda outcome: [Task(int, outcome.index + 1)], run_timeout=0.1
     )
     assert "run_timeout of 0.1 s" == results.stopped
+
+
+# How far ahead input is read: what ``then`` makes is not read, and leaves no room for more.
+
+
+class Read:
+    """An input that notes how many of its items were not done whenever one was asked for."""
+
+    def __init__(self, count):
+        self.count, self.read, self.done, self.ahead = count, 0, 0, []
+
+    def __iter__(self):
+        for item in range(self.count):
+            self.read += 1
+            self.ahead.append(self.read - self.done)
+            yield item
+
+    def children(self, outcome):
+        """Three for every item."""
+        if outcome.parent is not None or isinstance(outcome.value, str):
+            return ()
+        self.done += 1
+        return [Task(str, n, key=(outcome.key, n)) for n in range(3)]
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_run_that_grows_keeps_its_buffersize(executor, size):
+    """Of the input no more than that is read and not settled, however many children are."""
+    source = Read(60)
+    run_parallel(abs, source, executor=executor, max_workers=2, buffersize=size, then=source.children)
+    # ``then`` hears of an outcome when the next item has been asked for already.
+    assert max(source.ahead) <= 2 * size
+
+
+@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("order", ["completion", "input"])
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_stream_that_grows_keeps_its_buffersize(executor, order, size):
+    """Of the input no more than that is read and not yielded, however many children were."""
+    source, yielded = Read(60), 0
+    options = {"executor": executor, "max_workers": 2, "buffersize": size, "order": order}
+    for outcome in iter_parallel(abs, source, then=source.children, **options):
+        yielded += outcome.parent is None
+        assert source.read - yielded <= size
+    assert 60 == yielded

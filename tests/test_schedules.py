@@ -319,7 +319,7 @@ class Handed:
     def exhausted(self):
         return self.ended and not self.portions
 
-    def next(self, done):
+    def next(self, ahead):
         if not self.portions:
             return None
         portion = self.portions.popleft()

@@ -1,0 +1,49 @@
+"""``Book``, where the scheduler writes outcomes; and the news of what has ended, for whoever wants to hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from parallelkit._executors._contract import Block
+from parallelkit._lost import Lost
+
+
+class Book(Protocol):
+    """Where outcomes are written: a ``Ledger``, or the outbox of a stream."""
+
+    stopped: str | None
+
+    def succeed(
+        self,
+        indices: Sequence[int],
+        values: Sequence[Any],
+        started: Sequence[float],
+        ended: Sequence[float],
+        workers: Sequence[str],
+    ) -> None:
+        """Settle successes."""
+
+    def succeed_again(self, index: int, number: int) -> None:
+        """Note, before it is settled, that a success took ``number`` attempts."""
+
+    def fail(self, index: int, lost: Lost) -> None:
+        """Settle a failure."""
+
+    def try_again(self, index: int, lost: Lost) -> None:
+        """Note an attempt that failed and will be followed by another."""
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        """Settle what the stop of the run left undone."""
+
+
+class Failed(NamedTuple):
+    """News of a failed attempt: ``delay`` until the next, None where it was the last."""
+
+    index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
+    lost: Lost
+    delay: float | None
+    counted: bool
+
+
+News: TypeAlias = Block | Failed
