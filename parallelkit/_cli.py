@@ -9,10 +9,31 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
+from parallelkit._command import UsageError, own_version
+from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
+
 WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
+
+EXAMPLES = """\
+examples:
+  parallelkit run fetch.py:get urls.txt --output pages.jsonl --timeout 30 --retries 2
+      one call a line, in threads; every outcome is a line of pages.jsonl as soon as it is there
+  cat urls.txt | parallelkit run fetch.py:get --rate 10/1s --by 'item.split("/")[2]' | jq -c 'select(.ok | not)'
+      no more than ten starts a second for each host; what failed
+  parallelkit run model:score rows.jsonl --jsonl --key 'item["id"]' --executor processes \\
+          --checkpoint score.journal --output scores.jsonl --report scores.html
+      one call a row (a dict), in processes; the same command again makes only what is missing
+  seq 1000000 | parallelkit run builtins:int --quiet | head
+      input is read as it is needed, and the run ends when nobody reads its output
+
+A line of output has key (the position of the line in the input, from 0, unless --key says otherwise), ok, value or
+error and error_type, attempts (0: from the checkpoint) and seconds. "repr": true marks a value that is no JSON and
+stands there as Python shows it. The expressions of --key and --by are Python code and are run as such; they know
+item and the names of MODULE. Exit code: 0 all well, 1 some failed, 2 wrong usage, 130 interrupted.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
+    except UsageError as error:
+        print(f"{arguments.usage}parallelkit: error: {error}", file=sys.stderr)
+        return USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
         return UNREAD
@@ -36,14 +60,119 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """One parser for each command; ``command`` is the function that carries it out."""
     parser = argparse.ArgumentParser(
-        "parallelkit", description="Run independent tasks in threads or processes."
+        "parallelkit", description="Run independent tasks in threads or processes.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="version", version=f"parallelkit {own_version()}")
+    parser.set_defaults(usage="")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=Intermixed
+    )
+    add_run(commands)
+    add_doctor(commands)
     add_demo(commands)
     return parser
 
 
-def add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+class Intermixed(argparse.ArgumentParser):
+    """Takes options also between and behind the inputs, as Unix tools do."""
+
+    _mixing = False
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as its base class, which has overloads
+        """As the base class, which calls this method again while it mixes."""
+        if self._mixing:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            found, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+        if unknown:  # said here, so that it is said with the usage of this command
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
+def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
+    """``parallelkit run``."""
+    run = commands.add_parser(
+        "run",
+        help="a Python function over the lines of files or stdin",
+        description="Call a Python function once for each line, at the same time, and write every outcome as a line "
+        "of JSON as soon as it is there.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="parallelkit run MODULE:FUNCTION [INPUT ...] [options]",
+        allow_abbrev=False,
+    )
+    add = run.add_argument
+    add("target", metavar="MODULE:FUNCTION", help="module by name or FILE.py, and a function in it")
+    add("inputs", metavar="INPUT", nargs="*", help="files of lines; - or none: standard input")
+    add("--jsonl", action="store_true", help="lines are JSON; the function is given their value, a dict say")
+    add_engine_options(run.add_argument_group("where and how long").add_argument)
+    add_output_options(run.add_argument_group("what comes out").add_argument)
+    run.set_defaults(command=run_function, usage=run.format_usage())
+
+
+def add_engine_options(group: Callable[..., object]) -> None:
+    """What becomes of a task."""
+    group(
+        "--executor", choices=("threads", "processes", "inline"), default="threads", help="default: threads"
+    )
+    group("--max-workers", type=at_least(1), metavar="N", help="at a time; default as in run_parallel")
+    group("--timeout", type=seconds, metavar="TIME", help="for one attempt: 30, 500ms, 5m, 1h")
+    group("--run-timeout", type=seconds, metavar="TIME", help="for the whole run")
+    group("--retries", type=at_least(0), default=0, metavar="N", help="further attempts after a failure")
+    group("--max-failures", type=failures, metavar="N", help="stop at so many: 10, or a share: 0.2, 20%%")
+    group(
+        "--rate",
+        type=rate,
+        action="append",
+        default=[],
+        metavar="N/TIME",
+        help="at most N starts in TIME: 10/1s",
+    )
+    group(
+        "--by", type=expression, metavar="EXPR", help="the group of an item, for each of which --rate holds"
+    )
+
+
+def add_output_options(group: Callable[..., object]) -> None:
+    """What becomes of its outcome."""
+    group("--key", type=expression, metavar="EXPR", help="the key of an item, such as item or item['id']")
+    group("--order", choices=("completion", "input"), default="completion", help="default: completion")
+    group("--output", metavar="OUT.jsonl", help="instead of stdout; what was in the file is replaced")
+    group("--checkpoint", metavar="FILE", help="a journal; the same command again makes only what is missing")
+    group("--report", metavar="OUT.html", help="the run as a page")
+    group("--trace", metavar="OUT.json", help="the run as a trace for ui.perfetto.dev")
+    group("--quiet", action="store_true", help="no bar and no summary on stderr")
+
+
+def run_function(arguments: argparse.Namespace) -> int:
+    """See ``_command/_run``."""
+    from parallelkit._command._run import run_command
+
+    return run_command(arguments)
+
+
+def add_doctor(commands: argparse._SubParsersAction[Intermixed]) -> None:
+    """``parallelkit doctor``."""
+    doctor = commands.add_parser(
+        "doctor",
+        help="what there is to work with here, and what is missing",
+        description="Say how many processors may be used, how long workers take to start, which packages are here, "
+        "and what of this system the package can use. Exit code 1 where processes or threads do not work.",
+    )
+    doctor.set_defaults(command=examine)
+
+
+def examine(arguments: argparse.Namespace) -> int:
+    """See ``_command/_doctor``."""
+    from parallelkit._command._doctor import show_health
+
+    return WELL if show_health() else FAILED
+
+
+def add_demo(commands: argparse._SubParsersAction[Intermixed]) -> None:
     """``parallelkit demo``."""
     demo = commands.add_parser(
         "demo",

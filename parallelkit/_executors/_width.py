@@ -25,11 +25,11 @@ def outer_width() -> int:
 def usable_cpus() -> int:
     """The cpus that this process may use: its affinity, and the quota of its cgroup (Linux)."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
+    quota = cgroup_quota()
     return cpus if quota is None else max(1, min(cpus, int(quota + 0.5)))
 
 
-def _cgroup_quota() -> float | None:
+def cgroup_quota() -> float | None:
     """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
     try:
         with open("/sys/fs/cgroup/cpu.max") as file:

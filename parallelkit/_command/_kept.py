@@ -1,0 +1,72 @@
+"""A ledger of a stream, for its page and its trace: all but the values is kept, some 300 bytes a task."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from parallelkit._errors import TaskCancelled
+from parallelkit._events import Event
+from parallelkit._executors import default_processes, default_threads
+from parallelkit._executors._width import usable_cpus
+from parallelkit._ledger import Facts, Ledger
+from parallelkit._lost import Lost
+from parallelkit._outcomes import Outcome
+
+
+class Kept:
+    """Listens to the run's events for the attempts before the last, and is given each outcome.
+
+    Instants are seconds since the run began.
+    """
+
+    def __init__(
+        self, executor: str, max_workers: int | None, timeout: float | None, limits: tuple[Any, ...]
+    ) -> None:
+        widths: dict[str, Callable[[], int]] = {"threads": default_threads, "processes": default_processes}
+        width = max_workers or widths.get(executor, lambda: 1)()
+        enforced = executor != "inline"
+        facts = Facts(executor, width, cpus=usable_cpus(), timeout=timeout, timeouts_enforced=enforced)
+        facts.limits = tuple(map(repr, limits))
+        facts.cpu_seconds = time.thread_time() - time.process_time()
+        self.ledger = Ledger(facts, keys=[])
+        self._tries: defaultdict[int | None, list[Lost]] = defaultdict(list)
+
+    def hear(self, event: Event[Any]) -> None:
+        """For ``on_event``."""
+        if event.kind == "retrying":
+            start = None if event.duration is None else event.at - event.duration
+            lost = Lost(event.error, event.attempt or 1, start, event.at, event.worker)
+            self._tries[event.index].append(lost)
+
+    def keep(self, outcome: Outcome[Any, Any]) -> None:
+        """One row more."""
+        ledger, index = self.ledger, len(self.ledger)
+        ledger.admit([outcome.key], 1, outcome.queued_at)
+        for lost in self._tries.pop(outcome.index, ()):
+            ledger.try_again(index, lost)
+        start = outcome.started_at
+        end = (start or 0.0) + outcome.duration
+        if outcome.ok:
+            ledger.succeed((index,), (None,), (outcome.started_at,), (end,), (outcome.worker,))
+            if outcome.attempts != 1:
+                ledger.succeed_again(index, outcome.attempts)
+            return
+        lost = Lost(
+            outcome.error, outcome.attempts, start, end, outcome.worker, outcome.traceback, outcome.stack
+        )
+        if isinstance(outcome.error, TaskCancelled):
+            lost.error = outcome.error.__cause__
+            ledger.cancel((index,), {index: lost} if outcome.attempts else {})
+        else:
+            ledger.fail(index, lost)
+
+    def conclude(self, wall: float, input_seconds: float, stopped: str | None) -> None:
+        """The run is over."""
+        facts = self.ledger.facts
+        facts.ended_at = wall
+        facts.input_seconds = input_seconds
+        facts.cpu_seconds += time.process_time() - time.thread_time()
+        self.ledger.stopped = stopped

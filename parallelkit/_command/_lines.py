@@ -1,0 +1,105 @@
+"""The input of ``parallelkit run``: files and stdin, line by line, no more of them in memory than is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Any
+
+from parallelkit._command import UsageError
+
+STDIN = "-"
+
+
+class Lines:
+    """The lines of several files, one after another; ``-``, or no file at all, is standard input.
+
+    A line comes without its end; bytes that are not UTF-8 are kept as Python keeps them in file names.
+    With ``rows`` every line that is not blank is one JSON value. What is wrong with a file raises while
+    it is read, with its name and the line.
+    """
+
+    def __init__(self, paths: Sequence[str], rows: bool = False) -> None:
+        self.paths = list(paths) or [STDIN]
+        self._rows = rows
+        self._stdin: int | None = None
+        for path in self.paths:
+            check_readable(path)
+
+    @property
+    def from_stdin(self) -> bool:
+        """Whether standard input is read."""
+        return STDIN in self.paths
+
+    def take_stdin(self) -> None:
+        """Keep standard input to ourselves: a task, or a program that it starts, must not eat the lines."""
+        self._stdin = os.dup(0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+
+    def give_stdin_back(self) -> None:
+        """As it was."""
+        if self._stdin is not None:
+            os.dup2(self._stdin, 0)
+            os.close(self._stdin)
+            self._stdin = None
+
+    def __iter__(self) -> Iterator[Any]:
+        for path in self.paths:
+            with self._open(path) as file:
+                name = "standard input" if path == STDIN else path
+                yield from parsed(file, name) if self._rows else map(without_end, file)
+
+    def _open(self, path: str) -> IO[str]:
+        stdin = 0 if self._stdin is None else self._stdin
+        place: int | str = stdin if path == STDIN else path
+        return open(place, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=path != STDIN)
+
+    def same_file(self, fd: int) -> str | None:
+        """The input that is the very file behind this descriptor: to write there would destroy what is read."""
+        written = os.fstat(fd)
+        if not stat.S_ISREG(written.st_mode):
+            return None
+        for path in self.paths:
+            stdin = 0 if self._stdin is None else self._stdin
+            read = os.fstat(stdin) if path == STDIN else os.stat(path)
+            if os.path.samestat(read, written):
+                return "standard input" if path == STDIN else path
+        return None
+
+
+def check_readable(path: str) -> None:
+    """Raise ``UsageError`` for a file that cannot be read; it is not opened, for it may be a pipe."""
+    if path == STDIN:
+        if sys.stdin is None:
+            raise UsageError("argument INPUT: there is no standard input; name files")
+        return
+    if os.path.isdir(path):
+        raise UsageError(f"argument INPUT: {path} is a folder, not a file of lines")
+    if not os.path.exists(path):
+        raise UsageError(f"argument INPUT: there is no file {path}")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"argument INPUT: {path} may not be read")
+
+
+def without_end(line: str) -> str:
+    r"""A line without its end, as Unix and as Windows write it.
+
+    >>> without_end("one\n"), without_end("two\r\n"), without_end(" three ")
+    ('one', 'two', ' three ')
+    """
+    return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+
+
+def parsed(lines: Iterable[str], name: str) -> Iterator[Any]:
+    """The JSON value of every line that is not blank."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{name}, line {number}: not JSON: {error}") from None

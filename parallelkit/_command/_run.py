@@ -1,0 +1,224 @@
+"""``parallelkit run``: a function over lines; outcomes down the pipe, the bar and the summary beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+from parallelkit._command import UsageError
+from parallelkit._command._arguments import function_of
+from parallelkit._command._kept import Kept
+from parallelkit._command._lines import Lines
+from parallelkit._command._sink import Sink
+from parallelkit._command._tally import Tally
+from parallelkit._command._target import find_function
+from parallelkit._errors import InputError, RunInterrupted
+from parallelkit._limits import RateLimit
+from parallelkit._lost import describe
+from parallelkit._outcomes import Outcome
+from parallelkit._plan import Plan
+from parallelkit._results import Results
+
+WELL, FAILED, INTERRUPTED = 0, 1, 130
+SAME = ("executor", "max_workers", "timeout", "run_timeout", "retries", "order", "max_failures", "checkpoint")
+"""Options that are called the same in ``iter_parallel``."""
+
+
+def run_command(arguments: Namespace) -> int:
+    """Check all that can be checked, run, sum up; the exit code."""
+    check_together(arguments)
+    fn, module = find_function(arguments.target)
+    lines = Lines(arguments.inputs, arguments.jsonl)
+    names = vars(module)
+    by, key = function_of(arguments.by, names), function_of(arguments.key, names)
+    limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
+    with ExitStack() as at_the_end:
+        fd = open_output(arguments.output, lines, at_the_end)
+        run = Run(arguments, lines, Sink(fd), limits)
+        if lines.from_stdin:
+            if not arguments.quiet and os.isatty(0):
+                print("parallelkit: reads lines from the terminal; Ctrl-D ends them", file=sys.stderr)
+            lines.take_stdin()
+            at_the_end.callback(lines.give_stdin_back)
+        return run.go(fn, key)
+
+
+def check_together(arguments: Namespace) -> None:
+    """Options that need or exclude each other, and files that will be written only at the end."""
+    if arguments.by is not None and not arguments.rate:
+        raise UsageError("argument --by: needs --rate, whose starts it counts by group")
+    if arguments.checkpoint is not None and arguments.key is None:
+        raise UsageError("argument --checkpoint: needs --key, for instance --key item; positions do not last")
+    for name in ("report", "trace"):
+        path = getattr(arguments, name)
+        if path is not None:
+            folder = os.path.dirname(path) or "."
+            if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
+                raise UsageError(f"argument --{name}: {path} cannot be written")
+
+
+def open_output(path: str | None, lines: Lines, at_the_end: ExitStack) -> int:
+    """The descriptor to write to. What else is printed on stdout goes to stderr meanwhile, if that is stdout."""
+    if path is not None:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UsageError(f"argument --output: {path} cannot be written: {error.strerror}") from None
+        at_the_end.callback(os.close, fd)
+        refuse_input(lines, fd, "--output")
+        if os.path.isfile(path):
+            os.ftruncate(fd, 0)
+        return fd
+    refuse_input(lines, 1, "INPUT")
+    fd = os.dup(1)
+    at_the_end.callback(os.close, fd)
+    sys.stdout.flush()
+    os.dup2(2, 1)
+    at_the_end.callback(os.dup2, fd, 1)
+    at_the_end.callback(sys.stdout.flush)
+    return fd
+
+
+def refuse_input(lines: Lines, fd: int, name: str) -> None:
+    """Raise ``UsageError`` where the output would overwrite what is still to be read."""
+    if (same := lines.same_file(fd)) is not None:
+        raise UsageError(f"argument {name}: {same} is the input and the output at once")
+
+
+class Run:
+    """One run of the command."""
+
+    def __init__(self, arguments: Namespace, lines: Lines, sink: Sink, limits: tuple[RateLimit, ...]) -> None:
+        self._arguments = arguments
+        self._lines = lines
+        self._sink = sink
+        self._limits = limits
+        self._tally = Tally()
+        self._kept: Kept | None = None
+        if arguments.report or arguments.trace:
+            self._kept = Kept(arguments.executor, arguments.max_workers, arguments.timeout, limits)
+        self._all_read = False
+        self._input_seconds = 0.0
+        self._stopped: str | None = None
+        self._in_hand: Outcome[Any, Any] | None = None
+
+    def go(self, fn: Any, key: Any) -> int:
+        """Run to the end, the stop or the interrupt; the exit code."""
+        stream = self._open(fn, key)
+        began = time.monotonic()
+        code, trouble = WELL, None
+        try:
+            with closing(stream):
+                self._drain(stream)
+        except RunInterrupted as interrupt:
+            self._take_rest(interrupt.results)
+            code, self._stopped = INTERRUPTED, "interrupted"
+        except InputError as error:
+            code, trouble = FAILED, error
+        if self._stopped is None and not self._all_read and trouble is None:
+            self._stopped = "the rest of the input was not read"
+        if self._tally.failed or self._stopped is not None:
+            code = code or FAILED
+        return self._conclude(time.monotonic() - began, code, trouble)
+
+    def _open(self, fn: Any, key: Any) -> Any:
+        """The stream, or the usage error of an option that the library refuses."""
+        options = {name: getattr(self._arguments, name) for name in SAME}
+        if self._kept is not None:
+            options["on_event"] = self._kept.hear
+        if self._shows_bar():
+            options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
+        try:
+            return Plan.make(
+                fn, self._read(), {**options, "key": key, "limits": self._limits}, stream=True
+            ).stream()
+        except (TypeError, ValueError) as error:
+            raise refused(error) from None
+
+    def _shows_bar(self) -> bool:
+        """Not where the lines themselves go to the screen."""
+        return not self._arguments.quiet and (
+            self._arguments.output is not None or not os.isatty(self._sink.fd)
+        )
+
+    def _read(self) -> Iterator[Any]:
+        before = time.monotonic()
+        for item in self._lines:
+            self._input_seconds += time.monotonic() - before
+            yield item
+            before = time.monotonic()
+        self._all_read = True
+
+    def _drain(self, stream: Any) -> None:
+        try:
+            for outcome in stream:
+                self._in_hand = outcome
+                self._write(outcome)
+        except (TypeError, ValueError) as error:
+            if str(error).startswith("checkpoint "):
+                raise refused(error) from None
+            raise
+        except RunInterrupted:
+            raise
+        except KeyboardInterrupt as interrupt:  # in our own code: the stream still has what was not yielded
+            if self._in_hand is not None:
+                self._write(self._in_hand)
+            stream.throw(interrupt)
+
+    def _write(self, outcome: Outcome[Any, Any]) -> None:
+        wanted = self._tally.count(outcome)
+        if not wanted and self._stopped is None:
+            self._stopped = str(outcome.error).partition(": ")[2]  # type: ignore[union-attr]  # what is not wanted has failed
+        if self._kept is not None:
+            self._kept.keep(outcome)
+        self._in_hand = None
+        if wanted:
+            self._sink.write(outcome)
+
+    def _take_rest(self, results: Results[Any, Any]) -> None:
+        for outcome in results.outcomes.values():
+            self._write(outcome)
+
+    def _conclude(self, wall: float, code: int, trouble: InputError | None) -> int:
+        if not self._arguments.quiet:
+            for line in self._tally.summary(wall, self._stopped, in_colour()):
+                print(line, file=sys.stderr)
+        if trouble is not None:
+            cause = trouble.__cause__
+            because = "" if cause is None or str(cause) == str(trouble) else f": {describe(cause)}"
+            print(f"parallelkit run: error: {trouble}{because}", file=sys.stderr)
+        return self._save(wall) or code
+
+    def _save(self, wall: float) -> int:
+        """The page and the trace."""
+        if self._kept is None:
+            return WELL
+        self._kept.conclude(wall, self._input_seconds, self._stopped)
+        results: Results[Any, Any] = Results(self._kept.ledger)
+        for name, save in (("report", results.save_html), ("trace", results.save_trace)):
+            path = getattr(self._arguments, name)
+            try:
+                if path is not None:
+                    save(path)
+            except OSError as error:
+                print(f"parallelkit run: error: --{name} {path}: {error.strerror}", file=sys.stderr)
+                return FAILED
+        return WELL
+
+
+def refused(error: Exception) -> UsageError:
+    """What the library says of an option, in the words of the command line: its messages begin with the name."""
+    name, _, rule = str(error).partition(" ")
+    if name in SAME:
+        return UsageError(f"argument --{name.replace('_', '-')}: {rule}")
+    return UsageError(str(error))
+
+
+def in_colour() -> bool:
+    """On a terminal, unless the user wants none (https://no-color.org)."""
+    return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

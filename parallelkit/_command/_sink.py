@@ -1,0 +1,90 @@
+"""Outcomes as JSON Lines: one line an outcome, in the file or down the pipe before the next is looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any
+
+from parallelkit._lost import describe
+from parallelkit._outcomes import Outcome
+
+
+class Sink:
+    """Writes to a descriptor, which it does not own; each line is one ``write`` to the system.
+
+    So whatever kills the program, what was written are whole lines: only a line longer than a page of
+    memory (4 KiB) can be cut, and only as the last one.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def write(self, outcome: Outcome[Any, Any]) -> None:
+        """Write one line; raises OSError (BrokenPipeError where nobody reads any more)."""
+        rest = memoryview(line_of(outcome))
+        while rest:
+            rest = rest[os.write(self.fd, rest) :]
+
+
+def line_of(outcome: Outcome[Any, Any]) -> bytes:
+    """One outcome as a line of JSON.
+
+    ``repr`` is true where something in it is no JSON, and stands there as Python shows it.
+    """
+    row: dict[str, Any] = {"key": outcome.key, "ok": outcome.ok}
+    if outcome.ok:
+        row["value"] = outcome.value
+    else:
+        row["error"] = describe(outcome.error)
+        row["error_type"] = type(outcome.error).__name__
+    row["attempts"] = outcome.attempts
+    row["seconds"] = round(outcome.duration, 6)
+    return as_json(row) + b"\n"
+
+
+def as_json(row: dict[str, Any]) -> bytes:
+    """The row as JSON on one line; see ``line_of``."""
+    foreign = Foreign()
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=foreign)
+    except Exception:  # NaN, a cycle, keys of a dict that are no text: the whole value is no JSON
+        shown = {name: field if is_plain(field) else show(field) for name, field in row.items()}
+        text = json.dumps({**shown, "repr": True}, ensure_ascii=False)
+    else:
+        if foreign.seen:
+            text = json.dumps({**row, "repr": True}, ensure_ascii=False, allow_nan=False, default=foreign)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, or a byte that was no UTF-8: as an escape
+        return json.dumps(json.loads(text)).encode()
+
+
+class Foreign:
+    """Stands in for what is no JSON: numpy's arrays and numbers become lists and numbers, all else its ``repr``."""
+
+    seen = False
+
+    def __call__(self, thing: Any) -> Any:
+        if hasattr(thing, "tolist") and hasattr(thing, "dtype"):
+            return thing.tolist()
+        self.seen = True
+        return show(thing)
+
+
+def is_plain(field: Any) -> bool:
+    """Whether it is JSON for sure."""
+    return (
+        field is None
+        or isinstance(field, (str, bool, int))
+        or (isinstance(field, float) and math.isfinite(field))
+    )
+
+
+def show(thing: Any) -> str:
+    """Its ``repr``, also where that fails."""
+    try:
+        return repr(thing)
+    except Exception as broken:
+        return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"

@@ -1,0 +1,89 @@
+"""What a command remembers of the outcomes that it has written: counts and kinds of failure, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallelkit._errors import TaskCancelled
+from parallelkit._lost import describe
+from parallelkit._outcomes import Outcome
+from parallelkit._report._failures import shape
+from parallelkit._report._format import clip, count, key_text, number, seconds
+
+KINDS = 200  # of failures that are told apart
+SHOWN = 5  # of them in the summary
+KEYS = 3  # examples of each
+WIDTH = 200  # characters of a message
+WORTH_SAYING = 1.0  # seconds of a run whose parallelism is more than noise
+
+RED, GREEN, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
+
+
+@dataclass
+class Kind:
+    """Failures that are alike: the text of the first, how many, the keys of a few."""
+
+    text: str
+    failed: int = 0
+    keys: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Tally:
+    """Counts outcomes, in flat memory."""
+
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    recalled: int = 0
+    retries: int = 0
+    busy: float = 0.0
+    kinds: dict[tuple[type[BaseException] | None, str], Kind] = field(default_factory=dict)
+
+    def count(self, outcome: Outcome[Any, Any]) -> bool:
+        """Count it in; whether it is to be written: a task that the stop of the run cancelled has no outcome of its own."""
+        if not outcome.ok and isinstance(outcome.error, TaskCancelled):
+            self.cancelled += 1
+            return False
+        self.busy += outcome.duration
+        self.retries += max(0, outcome.attempts - 1)
+        self.recalled += not outcome.attempts
+        if outcome.ok:
+            self.succeeded += 1
+        else:
+            self.failed += 1
+            self._note(outcome.key, outcome.error)
+        return True
+
+    def _note(self, key: Any, error: BaseException) -> None:
+        text = describe(error)
+        name: tuple[type[BaseException] | None, str] = (type(error), shape(text))
+        if name not in self.kinds and len(self.kinds) >= KINDS:
+            name, text = (None, ""), "of other kinds"
+        kind = self.kinds.setdefault(name, Kind(clip(text, WIDTH)))
+        kind.failed += 1
+        if len(kind.keys) < KEYS:
+            kind.keys.append(key)
+
+    def summary(self, wall: float, stopped: str | None, colour: bool) -> Iterator[str]:
+        """A few lines."""
+        good, bad, plain = (GREEN, RED, PLAIN) if colour else ("", "", "")
+        tasks = count(self.succeeded + self.failed + self.cancelled, "task")
+        failed = f"{bad if self.failed else ''}{self.failed:,} failed{plain if self.failed else ''}"
+        parts = [f"{good}{self.succeeded:,} succeeded{plain}", failed]
+        parts += [f"{self.cancelled:,} cancelled"] if self.cancelled else []
+        parts += [f"{self.recalled:,} from the checkpoint"] if self.recalled else []
+        parts += [count(self.retries, "retry")] if self.retries else []
+        known = wall >= WORTH_SAYING and not self.retries  # whose earlier attempts nobody has counted
+        width = f"; ran {number(self.busy / wall, 2)} at a time" if known else ""
+        yield f"{tasks} in {seconds(wall)}: {', '.join(parts)}{width}"
+        if stopped is not None:
+            yield f"stopped: {stopped}"
+        kinds = sorted(self.kinds.values(), key=lambda kind: -kind.failed)
+        for kind in kinds[:SHOWN]:
+            keys = ", ".join(key_text(key, 40) for key in kind.keys) + (", …" if kind.failed > KEYS else "")
+            yield f"  {kind.failed:,} × {kind.text}  (key {keys})"
+        if len(kinds) > SHOWN:
+            yield f"  and {count(len(kinds) - SHOWN, 'further kind')} of failure"

@@ -1,0 +1,102 @@
+"""``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``: from its name to the function."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from parallelkit._command import UsageError
+
+
+def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The function and its module, or ``UsageError``. The module is imported, as ``python`` would import it.
+
+    A file's folder, else the current one, is put first in ``sys.path``, where worker processes look too.
+
+    >>> find_function("math:sqrt")[0](9)
+    3.0
+    """
+    place, _, name = target.rpartition(":")
+    if not (place and name):
+        raise UsageError(f"argument MODULE:FUNCTION: must be two names with a colon between, got {target!r}")
+    module = import_file(place) if place.endswith(".py") or os.sep in place else import_module(place)
+    return function_in(module, name, target), module
+
+
+def import_module(name: str) -> ModuleType:
+    """A module by its dotted name; the current folder comes first."""
+    put_first(os.getcwd())
+    module = importing(name)
+    assert isinstance(module, ModuleType)
+    return module
+
+
+def import_file(path: str) -> ModuleType:
+    """A module by its file, whose folder comes first, as with ``python FILE.py``."""
+    if not os.path.isfile(path):
+        raise UsageError(f"argument MODULE:FUNCTION: there is no file {path}")
+    folder, file = os.path.split(os.path.realpath(path))
+    name = file.removesuffix(".py")
+    if "." in name:
+        raise UsageError(
+            f"argument MODULE:FUNCTION: a file's name must have no dot but that of .py, got {file}"
+        )
+    put_first(folder)
+    module = importing(name)
+    found = getattr(module, "__file__", None)
+    if found is None or not os.path.samefile(found, path):
+        what = f"{path} has the name of a module that is there already ({found or 'built in'}); rename it"
+        raise UsageError(f"argument MODULE:FUNCTION: {what}")
+    return module
+
+
+def put_first(folder: str) -> None:
+    """Where modules are looked for first."""
+    if folder not in sys.path[:1]:
+        sys.path.insert(0, folder)
+
+
+def importing(name: str) -> ModuleType:
+    """The module; what its own code raises is shown with the traceback."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(f"argument MODULE:FUNCTION: there is no module {error.name!r}") from None
+        raise broken(name, error) from error
+    except (ValueError, TypeError) as error:
+        if not name.strip(".") or name.startswith("."):
+            raise UsageError(f"argument MODULE:FUNCTION: {name!r} is no name of a module") from None
+        raise broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise broken(name, error) from error
+
+
+def broken(name: str, error: BaseException) -> UsageError:
+    """The module is there, but its own code fails: show where."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return UsageError(f"argument MODULE:FUNCTION: {name!r} cannot be imported\n{text}")
+
+
+def function_in(module: ModuleType, name: str, target: str) -> Callable[..., Any]:
+    """What has that (perhaps dotted) name in the module, and can be called."""
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            callables = [one for one in vars(found) if callable(getattr(found, one)) and one[:1] != "_"]
+            near = difflib.get_close_matches(part, callables, 1) or [None]
+            hint = f"; did you mean {near[0]!r}?" if near[0] else ""
+            owner = getattr(found, "__name__", target)
+            raise UsageError(f"argument MODULE:FUNCTION: {owner!r} has no function {part!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        kind = type(found).__name__
+        raise UsageError(f"argument MODULE:FUNCTION: must name something to call, got {target} ({kind})")
+    function: Callable[..., Any] = found
+    return function

@@ -1,0 +1,48 @@
+import pytest
+
+from parallelkit import RemoteError
+from parallelkit._cli import main
+from parallelkit._command import _doctor
+
+
+def test_healthy(capsys):
+    """Here everything works: processors, both kinds of worker, a kill, the packages, the system; exit code 0."""
+    assert 0 == main(["doctor"])
+    said = capsys.readouterr().out
+    assert "FAIL" not in said
+    for word in (
+        "usable",
+        "affinity",
+        "cgroup",
+        "threads:",
+        "processes:",
+        "killed",
+        "cloudpickle",
+        "requests",
+        "pidfd",
+    ):
+        assert word in said
+    assert said.endswith("all that is needed works\n")
+
+
+def test_broken_workers_are_code_1(monkeypatch, capsys):
+    """What does not work is marked, with the reason, and the exit code says so."""
+
+    def broken():
+        raise RemoteError("no process can be started here")
+
+    for name in ("work_in_processes", "work_in_threads", "kill_one"):
+        monkeypatch.setattr(_doctor, name, broken)
+    assert 1 == main(["doctor"])
+    assert 3 == capsys.readouterr().out.count("no process can be started here")
+
+
+@pytest.mark.parametrize(
+    ("package", "mark", "cure"),
+    [("tqdm", "FAIL", "pip install tqdm"), ("joblib", "-   ", "pip install 'parallelkit[joblib]'")],
+)
+def test_missing_packages_are_named(monkeypatch, package, mark, cure):
+    """With the command that brings them; only the core's are a fault."""
+    monkeypatch.setattr(_doctor, "version_of", lambda name: None if name == package else "1.0")
+    found = {text: fine for fine, text in _doctor.packages() if "missing" in text}
+    assert {f"{package} missing: {cure}": False if mark == "FAIL" else None} == found

@@ -1,0 +1,430 @@
+"""``parallelkit run`` as it is used: a process of its own, with pipes, files and signals."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
+from parallelkit._command._sink import as_json
+from parallelkit._command._tally import Tally
+from parallelkit._outcomes import Failure, Success
+
+COMMAND = [sys.executable, "-m", "parallelkit", "run"]
+PATIENCE = 30
+
+TASKS = """
+import os, subprocess, sys, time
+
+FACTOR = 10
+
+def scaled(line):
+    return int(line) * FACTOR
+
+def chatty(line):
+    print("a word to the user")
+    subprocess.run(["cat"])  # would eat the rest of the input
+    return line
+
+def foreign(line):
+    return {"when": {1, 2}} if line == "set" else float(line)
+
+def total(row):
+    return row["a"] + row["b"]
+
+def die(line):
+    os.abort() if line == "1" else None
+    return line
+
+def slow(line):
+    time.sleep(float(line))
+    return line
+
+def tried(line):
+    with open(line, "a") as file:
+        file.write("x")
+    if os.path.getsize(line) < 3:
+        raise OSError("not yet")
+    return os.path.getsize(line)
+
+def place(item):
+    return item["place"]
+"""
+
+everywhere = pytest.mark.all
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A folder with a module of tasks in it."""
+    (tmp_path / "tasks.py").write_text(TASKS)
+    return tmp_path
+
+
+def run(here, *argv, stdin="", **options):
+    """The command to its end."""
+    return subprocess.run(
+        [*COMMAND, *argv],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=here,
+        timeout=PATIENCE,
+        check=False,
+        **options,
+    )
+
+
+def rows_of(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def values_of(text):
+    return {row["key"]: row.get("value") for row in rows_of(text)}
+
+
+# What goes in and what comes out
+
+
+def test_lines_of_stdin_become_lines_of_json(here):
+    """One call a line; key, ok, value or error, attempts and seconds; the summary is on stderr, and some failed: 1."""
+    done = run(here, "tasks:scaled", stdin="1\nx\n3\n")
+    rows = {row["key"]: row for row in rows_of(done.stdout)}
+    assert {0, 1, 2} == rows.keys()
+    assert (True, 10, 1) == (rows[0]["ok"], rows[0]["value"], rows[0]["attempts"])
+    assert rows[1]["error"].startswith("ValueError: invalid literal")
+    assert (False, "ValueError") == (rows[1]["ok"], rows[1]["error_type"])
+    assert all(row["seconds"] >= 0 for row in rows.values())
+    assert "3 tasks in" in done.stderr
+    assert "2 succeeded, 1 failed" in done.stderr
+    assert "1 × ValueError" in done.stderr
+    assert 1 == done.returncode
+
+
+def test_files_and_stdin_one_after_another(here):
+    """Inputs in their order, ``-`` among them, options anywhere; a file's module by its path; all well: 0, and quiet is quiet."""
+    (here / "one").write_text("1\r\n2\n")
+    (here / "two").write_text("4")
+    done = run(here, f"{here}/tasks.py:scaled", "one", "--order", "input", "-", "--quiet", "two", stdin="3\n")
+    assert [10, 20, 30, 40] == [row["value"] for row in rows_of(done.stdout)]
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_rows_keys_and_groups(here):
+    """With --jsonl the argument is the row; --key and --by are expressions over it that know the module's names."""
+    rows = "".join(json.dumps({"a": n, "b": 1, "place": "x", "id": f"n{n}"}) + "\n\n" for n in range(4))
+    done = run(
+        here, "tasks:total", "--jsonl", "--key", "[part for part in [item['id']]][0]", "--rate", "2/300ms",
+        "--by", "place(item)", stdin=rows,
+    )  # fmt: skip
+    assert {"n0": 1, "n1": 2, "n2": 3, "n3": 4} == values_of(done.stdout)
+    assert 0 == done.returncode
+
+
+@everywhere
+def test_by_makes_a_limit_for_each_group(here):
+    """One start in an hour for each of three groups lets three tasks start and holds the fourth."""
+    rows = "".join(json.dumps({"a": 1, "b": 1, "place": place}) + "\n" for place in "xyzx")
+    limit = ("--rate", "1/1h", "--by", "item['place']", "--run-timeout", "2")
+    done = run(here, "tasks:total", "--jsonl", *limit, stdin=rows)
+    assert {0, 1, 2} == values_of(done.stdout).keys()
+    assert "1 cancelled" in done.stderr
+    assert "stopped: run_timeout of 2 s" in done.stderr
+    assert 1 == done.returncode
+
+
+def test_what_tasks_print_and_read_is_kept_apart(here):
+    """A print in a task goes to stderr, not among the results; a program that it starts does not eat the input."""
+    done = run(here, "tasks:chatty", "--max-workers", "1", stdin="1\n2\n3\n")
+    assert ["1", "2", "3"] == [row["value"] for row in rows_of(done.stdout)]
+    assert 3 == done.stderr.count("a word to the user")
+
+
+@everywhere
+def test_processes_crash_one_task(here):
+    """A task that kills its process is one failure, named as such."""
+    done = run(here, "tasks.py:die", "--executor", "processes", stdin="1\n2\n")
+    rows = {row["key"]: row for row in rows_of(done.stdout)}
+    assert "WorkerDied" == rows[0]["error_type"]
+    assert "2" == rows[1]["value"]
+
+
+@everywhere
+def test_retries_and_timeout(here):
+    """Further attempts are made, counted and reported; a task past its timeout has failed."""
+    done = run(here, "tasks:tried", "--retries", "2", stdin="file\n")
+    assert [(3, 3)] == [(row["value"], row["attempts"]) for row in rows_of(done.stdout)]
+    assert "2 retries" in done.stderr
+
+    done = run(here, "tasks:slow", "--timeout", "50ms", "--executor", "processes", stdin="30\n")
+    assert ["TaskTimeout"] == [row["error_type"] for row in rows_of(done.stdout)]
+
+
+def test_what_is_no_json_is_shown_as_python_shows_it():
+    """Only that part, with a flag; numbers that JSON does not know make the whole value a text."""
+    assert {"value": [1, {"a": "{1}"}], "repr": True} == json.loads(as_json({"value": (1, {"a": {1}})}))
+    assert {"value": "{'a': nan}", "repr": True} == json.loads(as_json({"value": {"a": float("nan")}}))
+    assert {"value": "{(1, 2): 3}", "repr": True} == json.loads(as_json({"value": {(1, 2): 3}}))
+    assert {"value": "ü\udc80"} == json.loads(as_json({"value": "ü\udc80"}))
+    assert '{"value": "ü"}'.encode() == as_json({"value": "ü"})
+
+    class Mute:
+        def __repr__(self):
+            raise OSError
+
+    assert "<Mute, whose repr raised OSError>" == json.loads(as_json({"value": Mute()}))["value"]
+
+
+def test_numpy_becomes_numbers_and_lists():
+    """Its scalars and arrays are plain JSON."""
+    numpy = pytest.importorskip("numpy")
+    assert b'{"value": [1, [0.5, 2.0]]}' == as_json({"value": [numpy.int64(1), numpy.array([0.5, 2])]})
+
+
+# Files
+
+
+def test_output_report_and_trace(here):
+    """Results go to the file, whose old content is gone; the page and the trace are written at the end."""
+    (here / "out.jsonl").write_text("old\n" * 100)
+    done = run(
+        here, "tasks:scaled", "--output", "out.jsonl", "--report", "out.html", "--trace", "out.json",
+        "--retries", "1", stdin="1\nx\n",
+    )  # fmt: skip
+    assert "" == done.stdout
+    assert {0: 10, 1: None} == values_of((here / "out.jsonl").read_text())
+    page = (here / "out.html").read_text()
+    assert "2 tasks" in page
+    assert "ValueError" in page
+    slices = [e for e in json.loads((here / "out.json").read_text())["traceEvents"] if e["ph"] == "X"]
+    assert 3 == len(slices)  # the attempt that was retried is among them
+
+
+def test_a_kill_leaves_whole_lines_and_the_journal_goes_on(here):
+    """After SIGKILL the output has whole lines; the same command again makes the rest, and the output is whole."""
+    (here / "in").write_text("".join(f"0.01{number:03}\n" for number in range(200)))
+    argv = ["tasks:slow", "in", "--key", "item", "--checkpoint", "run.journal", "--output", "out", "--quiet"]
+    with subprocess.Popen([*COMMAND, *argv], cwd=here) as command:
+        wait_until(lambda: (here / "out").exists() and (here / "out").read_text().count("\n") > 50)
+        command.kill()
+    before = (here / "out").read_text()
+    assert before.endswith("\n")
+    assert all(row["ok"] for row in rows_of(before))
+
+    done = run(here, *argv)
+    rows = rows_of((here / "out").read_text())
+    assert 0 == done.returncode
+    assert 200 == len(rows) == len({row["key"] for row in rows})
+    assert any(row["attempts"] == 0 for row in rows)
+    assert any(row["attempts"] == 1 for row in rows)
+
+
+def wait_until(look):
+    deadline = time.monotonic() + PATIENCE
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Signals and pipes
+
+
+def test_interrupt_is_130_and_keeps_what_was_done(here):
+    """Ctrl-C: what was done is written, what was not is counted as cancelled, and no traceback is shown."""
+    with subprocess.Popen(
+        [*COMMAND, "tasks:slow", "--max-workers", "2"],
+        cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as command:  # fmt: skip
+        command.stdin.write("0\n0\n600\n")
+        command.stdin.close()
+        lines = [command.stdout.readline(), command.stdout.readline()]
+        command.send_signal(signal.SIGINT)
+        rest, said = command.stdout.read(), command.stderr.read()
+    assert {0: "0", 1: "0"} == values_of("".join(lines) + rest)
+    assert "1 cancelled" in said
+    assert "stopped: interrupted" in said
+    assert "Traceback" not in said
+    assert 130 == command.returncode
+
+
+def test_head_ends_it(here):
+    """Where the reader goes away the command ends, without a word and though its input never ends."""
+    with (
+        subprocess.Popen(["yes", "1"], stdout=subprocess.PIPE) as source,
+        subprocess.Popen(
+            [*COMMAND, "tasks:scaled", "--quiet"],
+            cwd=here, stdin=source.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as command,
+    ):  # fmt: skip
+        source.stdout.close()
+        assert 10 == json.loads(command.stdout.readline())["value"]
+        command.stdout.close()
+        assert "" == command.stderr.read()
+    assert (141, -signal.SIGPIPE) == (command.returncode, source.returncode)
+
+
+@everywhere
+def test_memory_is_flat(here):
+    """Of 300,000 lines no more is held than of 3,000."""
+
+    def peak(lines):
+        source = f"print('1\\n' * {lines})"
+        code = "import resource, sys; from parallelkit._cli import main; code = main(sys.argv[1:]);"
+        code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        text = subprocess.run(
+            [sys.executable, "-c", source], capture_output=True, text=True, check=True
+        ).stdout
+        done = subprocess.run(
+            [sys.executable, "-c", code, "run", "tasks:scaled", "--quiet", "--output", os.devnull],
+            input=text, capture_output=True, text=True, cwd=here, check=False, timeout=PATIENCE,
+        )  # fmt: skip
+        return int(done.stderr) / 1024  # MiB
+
+    assert peak(300_000) < peak(3_000) + 8
+
+
+@everywhere
+@pytest.mark.parametrize("wish", [{}, {"NO_COLOR": "1"}])
+def test_no_color_is_obeyed(here, wish):
+    """On a terminal the summary is coloured, unless NO_COLOR is set."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    try:
+        environment = {**os.environ, "TERM": "xterm", **wish}
+        environment = {name: value for name, value in environment.items() if name != "NO_COLOR" or wish}
+        (here / "in").write_text("1\n")
+        subprocess.run(
+            [*COMMAND, "tasks:scaled", "in", "--output", "out"],
+            cwd=here, stderr=theirs, check=True, timeout=PATIENCE, env=environment,
+        )  # fmt: skip
+        said = os.read(ours, 100_000).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "1/1" in said  # the bar
+    assert "1 succeeded" in said
+    assert bool(wish) == ("\x1b[32m" not in said)
+
+
+# Wrong usage
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["tasks"], "MODULE:FUNCTION: must be two names"),
+        (["tasks:scald"], "has no function 'scald'; did you mean 'scaled'?"),
+        (["tasks:FACTOR"], "must name something to call, got tasks:FACTOR (int)"),
+        (["nowhere:f"], "there is no module 'nowhere'"),
+        (["nowhere.py:f"], "there is no file nowhere.py"),
+        (["broken.py:f"], "ZeroDivisionError"),
+        (["json.py:f"], "rename it"),
+        (["tasks:scaled", "nothing"], "INPUT: there is no file nothing"),
+        (["tasks:scaled", "."], "INPUT: . is a folder"),
+        (["tasks:scaled", "--by", "item"], "--by: needs --rate"),
+        (["tasks:scaled", "--checkpoint", "j"], "--checkpoint: needs --key"),
+        (["tasks:scaled", "--checkpoint", "tasks.py", "--key", "item"], "--checkpoint: must be a whole journal"),
+        (["tasks:scaled", "--output", "no/where"], "--output: no/where cannot be written"),
+        (["tasks:scaled", "--report", "no/where"], "--report: no/where cannot be written"),
+        (["tasks:scaled", "tasks.py", "--output", "tasks.py"], "--output: tasks.py is the input and the output"),
+        (["tasks:scaled", "--max-workers", "0"], "--max-workers: must be a whole number, at least 1"),
+        (["tasks:coroutine", "--executor", "processes"], "coroutine"),
+        (["tasks:scaled", "--key", "item["], "--key: must be a Python expression"),
+        (["tasks:scaled", "--rates", "1/1s"], "--rates"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
+    """Exit code 2, nothing on stdout, the usage and the option on stderr; no file is harmed."""
+    from parallelkit._cli import main
+
+    (here / "tasks.py").write_text(TASKS + "async def coroutine(line): pass\n")
+    (here / "broken.py").write_text("1 / 0")
+    (here / "json.py").write_text("def f(line): pass")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for name in ("tasks", "broken"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert 2 == main(["run", *argv])
+    said = capfd.readouterr()
+    assert "" == said.out
+    assert "usage: parallelkit run" in said.err
+    assert named in said.err
+    assert (here / "tasks.py").read_text().startswith(TASKS)
+    for name in ("tasks", "broken"):
+        sys.modules.pop(name, None)
+
+
+def test_input_that_is_no_json_is_named(here):
+    """What stands before it is run and written; then the file, the line and what is wrong with it."""
+    done = run(here, "tasks:total", "--jsonl", stdin='{"a": 1, "b": 2}\n{"a":\n')
+    assert {0: 3} == values_of(done.stdout)
+    assert "standard input, line 2: not JSON" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert 1 == done.returncode
+
+
+@everywhere
+def test_a_key_that_fails_or_comes_twice_is_named(here):
+    """The run ends there; what went before is written."""
+    done = run(here, "tasks:scaled", "--key", "int(item)", stdin="1\nx\n")
+    assert {1: 10} == values_of(done.stdout)
+    assert "key raised ValueError for the item at position 1" in done.stderr
+    assert 1 == done.returncode
+
+    done = run(here, "tasks:slow", "--key", "item", stdin="0.1\n0.1\n")
+    assert "key must be unique, got '0.1' at positions 0 and 1" in done.stderr
+    assert 1 == done.returncode
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        *((seconds, text) for text in ["", "0", "-1", "5 parsecs", "inf", "nan", "s"]),
+        *((rate, text) for text in ["", "10", "10/", "0/1s", "1.5/1s", "10/0s", "10/1s/1s", "x/1s"]),
+        *((at_least(1), text) for text in ["0", "-1", "1.5", "two", ""]),
+        *((failures, text) for text in ["0", "1.0", "1.5", "0%", "100%", "-1", "some", "0.0", "nan"]),
+        *((expression, text) for text in ["", "item[", "a = 1", "item; item", "item) + (1"]),
+    ],
+)
+def test_what_an_option_cannot_be(read, text):
+    """Refused with the rule and the value."""
+    from argparse import ArgumentTypeError
+
+    with pytest.raises(ArgumentTypeError, match="must be"):
+        read(text)
+
+
+def test_summary_is_bounded():
+    """However many kinds of failure there are, a few are shown and few are held."""
+    tally = Tally()
+    for number in range(1000):
+        kind = type(f"Error{number}", (Exception,), {})
+        tally.count(Failure(number, number, kind("x" * 1000), 1, 0.0, 0.0, 0.1, "thread 1"))
+    tally.count(Success("a", 0, 1, 3, 0.0, 0.0, 0.1, "thread 1"))
+    lines = list(tally.summary(2.0, "max_failures", colour=False))
+    assert len(lines) <= 8
+    assert "1,001 tasks in 2.00 s: 1 succeeded, 1,000 failed, 2 retries" == lines[0]
+    assert "stopped: max_failures" == lines[1]
+    assert len(tally.kinds) <= 201
+
+
+def test_help_shows_examples_that_parse(capsys):
+    """Every command in the examples of --help is one that the parser takes."""
+    import shlex
+
+    from parallelkit._cli import EXAMPLES, make_parser
+
+    commands = EXAMPLES.replace("\\\n", " ").splitlines()
+    shown = [line.partition("parallelkit ")[2] for line in commands if "parallelkit run" in line]
+    assert 4 == len(shown)
+    for line in shown:
+        words = shlex.split(line.partition(" | ")[0])
+        assert "run" == words[0]
+        make_parser().parse_args(words)
