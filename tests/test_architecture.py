@@ -63,6 +63,7 @@ _executors/_crew  _executors/_toll
 _executors/_handle
 _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
 _executors/_lane
+_executors/_pace
 _executors/_blocks
 _executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks
 _executors/_contract

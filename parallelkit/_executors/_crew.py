@@ -58,7 +58,7 @@ class Crew:
         plenty = [stock for stock in stocks if stock > LOOK] if moved else []
         look_at = now + (max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else LOOK) if moved else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
-            if worker.pending and not (moved and stock > LOOK) and worker.wire.arm():
+            if worker.pending and not (moved and stock > LOOK) and worker.wire.arm(worker.bell_at(moved)):
                 look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
         return look_at
 
@@ -87,8 +87,8 @@ class Crew:
             return None
         lane = hungry[0]
         if worker.pending:
-            fits = lane is worker.lane and lane.ahead and not lane.exact and worker.pending <= lane.limit
-            return lane if fits and len(hungry) == 1 else None
+            alone = lane is worker.lane and not lane.exact and len(hungry) == 1
+            return lane if alone and lane.pace.ahead and worker.pending <= lane.pace.limit else None
         self.lanes.remove(lane)
         self.lanes.append(lane)
         return lane
@@ -98,7 +98,7 @@ class Crew:
         return [lane for lane in self.lanes if lane.queue and lane.broken is None]
 
     def _give(self, worker: Worker, lane: Lane, now: float) -> None:
-        most = min(lane.limit, -(-lane.waiting() // self.max_workers))
+        most = lane.pace.share(lane.waiting(), self.max_workers)
         if self._max_tasks:
             most = min(most, self._max_tasks - worker.sent)
         if most > 0:

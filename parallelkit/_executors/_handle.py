@@ -65,7 +65,14 @@ class Worker(Holding):
 
     def stock(self) -> float:
         """Seconds for which it certainly has work; 0 where that may end at any moment."""
-        return self.batches[0].lane.expected(self.pending - 1) if self.pending > 2 else 0.0
+        return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
+
+    def bell_at(self, moved: bool) -> int:
+        """At which commit it shall ring: at the next, or, if that is soon, when it will have nothing more to do."""
+        lately = moved or not self.wire.armed  # else it was looked at in vain
+        if not lately or self.batches[0].lane.pace.expected(self.pending) > LOOK / 2:
+            return self.done + 1
+        return self.sent if len(self.batches) == 1 else self.done + len(self.batches[0].tickets)
 
     # Giving
 
@@ -148,7 +155,7 @@ class Worker(Holding):
         columns = self.wire.take(slot, count)
         self.deadline = inf
         batch = self.advance(count)
-        batch.lane.measure(count, columns.ended[-1] - columns.started[0])
+        batch.lane.pace.measure(count, columns.ended[-1] - columns.started[0])
         batch.lane.post(Span(batch, columns, self.label))
 
     # Watching

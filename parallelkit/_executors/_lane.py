@@ -18,12 +18,10 @@ from typing import NamedTuple, TypeAlias
 from parallelkit._executors._blocks import Buffered
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
+from parallelkit._executors._pace import Pace
 from parallelkit._worker import _channel
 
-AHEAD = 0.005  # seconds of measured work that may wait in a worker behind what it runs
-LONGEST_BATCH = 1500  # two of them fit into the ring
 HEAVY = 1 << 20  # bytes of packed items in a batch, but for a single one
-FORGET = 0.8  # weight of the past in the measured duration, for each batch that ends
 
 
 class File:
@@ -154,13 +152,8 @@ class Lane:
     """Written by the run, once, and asked by the supervisor."""
 
     fatal_loads: int = 0
-    """How many workers ended while they loaded the function."""
-    limit: int = 1
-    """How many attempts a batch may have; this and what follows is the supervisor's."""
-    ahead: bool = False
-    """Whether a second batch may wait behind the one that runs."""
-    _count: float = 0.0
-    _time: float = 0.0
+    """How many workers ended while they loaded the function; the supervisor's, as is the pace."""
+    pace: Pace = field(default_factory=Pace)
 
     def post(self, event: Event) -> None:
         """Hand over what came; whoever posts opens the gate when all is posted."""
@@ -186,19 +179,6 @@ class Lane:
             self.queue.appendleft(batch.part(most))
             batch = batch.part(0, most)
         return batch
-
-    def measure(self, count: int, seconds: float) -> None:
-        """Learn from a part of a batch how much work may be handed over at once: at most twice as much as before."""
-        self._count = self._count * FORGET + count
-        self._time = self._time * FORGET + seconds
-        mean = self._time / self._count
-        wanted = LONGEST_BATCH if mean * LONGEST_BATCH < AHEAD else max(1, int(AHEAD / mean))
-        self.limit = min(self.limit * 2, wanted)
-        self.ahead = mean < 5 * AHEAD
-
-    def expected(self, count: int) -> float:
-        """Seconds that so many attempts will take."""
-        return count * self._time / self._count if self._count else inf
 
 
 def _light_part(payloads: Sequence[Payload]) -> int:

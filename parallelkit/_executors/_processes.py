@@ -14,6 +14,7 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._pace import Paces
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._ledger import Facts
 from parallelkit._worker import _faults
@@ -51,6 +52,7 @@ class ProcessEngine:
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
         self._numbers = count(1)
+        self._paces = Paces()
         self._pid = os.getpid()
 
     def open(self, job: Job) -> ProcessPort:
@@ -61,7 +63,8 @@ class ProcessEngine:
             raise RuntimeError("this engine belongs to the process that made it, not to a fork of that")
         number = next(self._numbers)
         packed = payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
-        return ProcessPort(self, self._supervisor, Lane(number, packed, job.exact), job)
+        lane = Lane(number, packed, job.exact, pace=self._paces.recall(packed))
+        return ProcessPort(self, self._supervisor, lane, job)
 
     def close(self) -> None:
         """End all workers and their children at once; when this returns, nothing is left. Idempotent."""
@@ -118,7 +121,7 @@ class ProcessPort:
             others = sum(worker.lane not in (lane, None) for worker in tuple(self._supervisor.crew.workers))
             free = width - others - self._pending
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
-        room = width * lane.limit * 3 - self._pending
+        room = width * lane.pace.limit * 3 - self._pending
         if self._largest > 1:
             room = min(room, max(width - self._pending, (QUEUED_BYTES - self._bytes) // self._largest))
             if self._largest >= LARGE:
@@ -281,6 +284,7 @@ class ProcessPort:
             return
         self._lane.closed = True
         victims = self._supervisor.ask(lambda: self._supervisor.drop(self._lane))
+        self._engine._paces.note(self._lane.job, self._lane.pace)
         for worker in victims:
             worker.gone.wait(10.0)
 

@@ -143,11 +143,16 @@ class Wire:
         """Where the worker stood when it crashed, or was asked; empty where it wrote nothing."""
         return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
 
-    def arm(self) -> bool:
-        """Ask for the bell at the next commit; False if that was asked for already."""
-        if self.ring.head[ARMED]:
+    @property
+    def armed(self) -> bool:
+        """Whether the worker will ring."""
+        return self.ring.head[ARMED] != 0
+
+    def arm(self, number: int) -> bool:
+        """Ask for the bell when so many attempts are committed; False if that was asked for already."""
+        if self.ring.head[ARMED] == number:
             return False
-        self.ring.head[ARMED] = 1
+        self.ring.head[ARMED] = number
         return True
 
     def limit(self, number: int) -> None:

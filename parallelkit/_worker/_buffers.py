@@ -37,11 +37,16 @@ _BYTES = (bytes, bytearray)
 
 def pack_apart(thing: object, apart: Apart) -> bytes:
     """The thing as bytes, its large buffers apart. A large ``bytes`` is one itself, and arrives as a copy."""
-    if type(thing) in _BYTES and len(thing) >= _channel.LARGE:  # type: ignore[arg-type]
-        thing = _Copied(thing)
+    if type(thing) in _BYTES:
+        thing = as_buffer(thing)  # type: ignore[arg-type]
     if apart.buffers:
         apart.buffers.clear()  # those of one that could not be packed
     return pack(thing, apart)
+
+
+def as_buffer(whole: bytes | bytearray) -> object:
+    """A large one as what travels as a buffer."""
+    return _Copied(whole) if len(whole) >= _channel.LARGE else whole
 
 
 class _Copied:

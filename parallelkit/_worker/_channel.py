@@ -45,7 +45,7 @@ UNLIMITED = (1 << 63) - 1
 HEAD = 0  # worker: how many tasks are committed
 SENT = 1  # worker: how many frames it has sent to the parent
 PHASE = 2  # worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
-ARMED = 8  # parent: it sleeps and wants the bell; the worker that rings it clears the word
+ARMED = 8  # parent: it wants the bell when so many tasks are committed; the worker that rings clears it
 LIMIT = 16  # parent: the worker must not begin this task or a later one
 TAIL = 24  # parent: how far the heap has been read
 

@@ -228,7 +228,8 @@ class _Worker:
             if _channel.WEAKLY_ORDERED:
                 _channel.barrier()
             head[HEAD] = number
-            if head[ARMED]:
+            bell = head[ARMED]
+            if bell and number >= bell:
                 head[ARMED] = 0
                 self.outbox.send(_BELL)
         return True

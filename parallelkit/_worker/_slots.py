@@ -7,7 +7,7 @@ from _pickle import dumps
 from collections.abc import Callable
 
 from parallelkit._worker import _channel, _faults
-from parallelkit._worker._buffers import OutBlocks, pack_apart
+from parallelkit._worker._buffers import OutBlocks, as_buffer
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
     BUFFERED,
@@ -24,7 +24,7 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._outbox import Outbox
-from parallelkit._worker._travel import Apart, pack
+from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -43,8 +43,14 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
-        self.puts: dict[type, Put] = {bool: self._put_bool, int: self._put_int, float: self._put_float}
-        """What is written as a number needs no pickle; ``put_object`` is for all else."""
+        self.puts: dict[type, Put] = {
+            bool: self._put_bool,
+            int: self._put_int,
+            float: self._put_float,
+            bytes: self._put_bytes,
+            bytearray: self._put_bytes,
+        }
+        """What is written as a number needs no pickle; ``put_object`` is for all that is not in here."""
 
     def _put_bool(self, slot: int, value: bool) -> None:
         self._kinds[slot] = TRUE if value else FALSE
@@ -61,14 +67,35 @@ class Slots:
         self._floats[slot] = value
         self._kinds[slot] = FLOAT
 
+    def _put_bytes(self, slot: int, value: bytes | bytearray) -> None:
+        """A large one is a buffer itself."""
+        self.put_object(slot, as_buffer(value))
+
     def put_object(self, slot: int, value: object) -> None:
         """Pickle it; that it cannot be, or that there is no room for it, is the task's failure."""
+        apart, at = self._apart, self._heap_head
+        if apart.buffers:
+            apart.buffers.clear()  # those of one that could not be pickled
+        # All of the common case is here: a call costs as much as half of the rest.
         try:
-            blob = pack_apart(value, self._apart)
-            if self._apart.buffers:
-                self._put_buffered(slot, value, blob)
+            try:
+                blob = dumps(value, 5, buffer_callback=apart)
+            except Exception:
+                blob = pack_by_value(value, apart)
             else:
+                if blob.find(b"__main__") >= 0:
+                    blob = pack_by_value(value, apart)
+            length = len(blob)
+            end = at + length
+            if apart.buffers:
+                self._put_buffered(slot, value, blob)
+            elif length > LARGE or end >= HEAP or at < self._head[TAIL]:
                 self._put(slot, VALUE, blob)
+            else:
+                self._heap_head = end
+                self._heap[at:end] = blob
+                self._words[slot] = at << PLACE | length
+                self._kinds[slot] = VALUE
         except (OSError, MemoryError) as error:  # no room for it
             self.put_failure(slot, _faults.capture(error))
         except Exception as error:
@@ -82,13 +109,11 @@ class Slots:
 
     def _put(self, slot: int, kind: int, blob: bytes) -> None:
         """Into the heap; what is large, or finds no room, into a file."""
-        length, at = len(blob), self._heap_head
-        # All of the common case is here: a call costs as much as the rest of it.
-        if length > LARGE or at + length >= HEAP or at < self._head[TAIL]:
-            at = self._find_room(length)
-            if at < 0:
-                self._put_file(slot, kind + 1, blob)
-                return
+        length = len(blob)
+        at = self._find_room(length)
+        if at < 0:
+            self._put_file(slot, kind + 1, blob)
+            return
         self._heap_head = end = at + length
         self._heap[at:end] = blob
         self._words[slot] = at << PLACE | length

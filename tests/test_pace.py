@@ -1,0 +1,72 @@
+"""How many tasks a worker is given at once, by how long such tasks took."""
+
+import pytest
+
+from parallelkit._executors._pace import AHEAD, LONGEST_BATCH, Pace, Paces
+
+
+def measured(mean, batches=20):
+    """A pace of tasks that all took the same."""
+    pace = Pace()
+    for _ in range(batches):
+        pace.measure(pace.limit, pace.limit * mean)
+    return pace
+
+
+def test_first_batch_is_a_single_task():
+    """Of what was never measured, one is handed over at a time."""
+    assert 1 == Pace().share(waiting=1000, workers=2)
+
+
+@pytest.mark.parametrize("mean", [1e-6, 50e-6, 1e-3, 0.1])
+def test_batch_is_never_more_than_five_milliseconds_of_work(mean):
+    """Long tasks go one by one, short ones in hundreds."""
+    limit = measured(mean).limit
+
+    assert limit == 1 or limit * mean <= AHEAD
+    assert limit in (LONGEST_BATCH, 1) or limit * mean > 0.9 * AHEAD
+
+
+def test_batches_grow_in_few_steps():
+    """Five batches are enough for a function of which nothing was known."""
+    assert LONGEST_BATCH == measured(1e-7, batches=4).limit
+
+
+def test_crumbs_are_not_shared_out():
+    """What is done in a tenth of a millisecond is not worth a second worker; what takes longer is halved."""
+    pace = measured(1e-6)
+
+    assert 60 <= pace.share(waiting=60, workers=2)
+    assert 500 == pace.share(waiting=1000, workers=2)
+    assert 1 == measured(0.01).share(waiting=2, workers=2)
+
+
+def test_next_run_of_a_function_begins_at_its_pace():
+    """A warm executor knows what a function took; of any other it knows nothing."""
+    paces = Paces()
+    paces.note(b"quick", measured(1e-6))
+
+    assert LONGEST_BATCH == paces.recall(b"quick").limit
+    assert 1 == paces.recall(b"other").limit
+
+
+def test_what_is_remembered_gives_way_to_the_first_measurement():
+    """Where the same function takes long this time, one task that shows it is enough."""
+    paces = Paces()
+    paces.note(b"job", measured(1e-6))
+    pace = paces.recall(b"job")
+    pace.measure(1, 1.0)
+
+    assert 1 == pace.limit
+
+
+def test_only_some_functions_are_remembered():
+    """Neither many nor large ones are kept."""
+    paces = Paces()
+    for number in range(1000):
+        paces.note(b"job %d" % number, measured(1e-6))
+    paces.note(bytes(1 << 20), measured(1e-6))
+
+    assert [1, 1, LONGEST_BATCH] == [
+        paces.recall(job).limit for job in (b"job 0", bytes(1 << 20), b"job 999")
+    ]
