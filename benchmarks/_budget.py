@@ -9,9 +9,6 @@ from dataclasses import dataclass, field
 from benchmarks._ask import Answers, Place
 from benchmarks._question import OURS
 
-ENFORCED = {2}
-"""The issues whose limits must be kept by now; the others are shown."""
-
 BEST = "the best peer"
 
 
@@ -19,7 +16,6 @@ BEST = "the best peer"
 class Limit:
     """``at_most`` so much: outright, or times the figure ``of`` a peer (or of ours in another case)."""
 
-    issue: int
     at_most: float
     of: str | Place | None = None
 
@@ -59,8 +55,8 @@ class Verdict:
 
     @property
     def broken(self) -> bool:
-        """Whether a limit that must be kept by now is not."""
-        return any(limit.issue in ENFORCED and not self.kept(limit) for limit in self.row.limits)
+        """Whether a limit is not kept."""
+        return not all(map(self.kept, self.row.limits))
 
 
 def judge(row: Row, answers: Answers) -> Verdict:

@@ -1,4 +1,4 @@
-"""The rows of the budget: what may be spent on what. Issue 2 set some, issue 5 tightens and adds."""
+"""The rows of the budget: what may be spent on what."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def no_ops() -> list[Row]:
             what="no-op in 8 threads",
             question="overhead_threads",
             case="None",
-            limits=(Limit(2, 1 / 2, THREADS), Limit(5, 1 / 6, THREADS)),
+            limits=(Limit(1 / 6, THREADS),),
             peers=(THREADS,),
         ),
         *(
@@ -26,7 +26,7 @@ def no_ops() -> list[Row]:
                 what=f"no-op in 2 processes, results: {kind}",
                 question="overhead_processes",
                 case=kind,
-                limits=(Limit(2, 1, "joblib"), Limit(5, share, "joblib")),
+                limits=(Limit(share, "joblib"),),
                 peers=("joblib", *CHUNKED),
             )
             for kind, share in {"None": 1 / 4, "ints": 1 / 4, "small dicts": 1 / 2}.items()
@@ -37,7 +37,7 @@ def no_ops() -> list[Row]:
                 question="scaling",
                 case=tasks,
                 ours=where,
-                limits=(Limit(2, 1.2, (where, "10,000")),),
+                limits=(Limit(1.2, (where, "10,000")),),
             )
             for where in (IN_THREADS, IN_PROCESSES)
             for tasks in ("1,000", "100,000", "1,000,000")
@@ -53,7 +53,7 @@ def work() -> list[Row]:
                 what=f"{case} in 2 processes",
                 question="short_tasks",
                 case=case,
-                limits=(Limit(5, 1, BEST),),
+                limits=(Limit(1, BEST),),
                 peers=(*CHUNKED, "mpire"),
             )
             for case in ("5,000 of 50 µs", "500 of 1 ms")
@@ -62,7 +62,7 @@ def work() -> list[Row]:
             what="tokenizing the standard library",
             question="tokenize_stdlib",
             case="one file in eight",
-            limits=(Limit(5, 1, BEST),),
+            limits=(Limit(1, BEST),),
             peers=("ProcessPoolExecutor.map", "multiprocessing Pool.map"),
         ),
         *(
@@ -70,7 +70,7 @@ def work() -> list[Row]:
                 what=f"uneven lengths, {case}",
                 question="skewed",
                 case=case,
-                limits=(Limit(5, limit),),
+                limits=(Limit(limit),),
             )
             for case, limit in {
                 "log-normal": 1.03,
@@ -84,7 +84,7 @@ def work() -> list[Row]:
                 what=f"8 MB arrays, {case}",
                 question="large_arrays",
                 case=case,
-                limits=(Limit(5, 1 / 5, BEST),),
+                limits=(Limit(1 / 5, BEST),),
                 peers=("ProcessPoolExecutor.map", "joblib"),
             )
             for case in ("in", "in and out", "out")
@@ -100,7 +100,7 @@ def waiting() -> list[Row]:
             question="naps",
             case=THOUSAND_NAPS,
             ours=f"{OURS}, warm",
-            limits=(Limit(5, 1.05, "asyncio"),),
+            limits=(Limit(1.05, "asyncio"),),
             peers=("asyncio",),
         ),
         Row(
@@ -108,7 +108,7 @@ def waiting() -> list[Row]:
             question="naps",
             case=THOUSAND_NAPS,
             ours=f"{OURS}, cold",
-            limits=(Limit(5, 1.2, "asyncio"), Limit(5, 1, "ThreadPoolExecutor, cold")),
+            limits=(Limit(1.2, "asyncio"), Limit(1, "ThreadPoolExecutor, cold")),
             peers=("asyncio", "ThreadPoolExecutor, cold"),
         ),
     ]
@@ -123,7 +123,7 @@ def trouble() -> list[Row]:
                 question="past_timeout",
                 case=case,
                 ours=f"{OURS}, processes",
-                limits=(Limit(2, 50), Limit(5, 20)),
+                limits=(Limit(20),),
                 peers=("pebble ProcessPool",),
             )
             for case in ("one of two workers hangs", "both workers hang")
@@ -132,13 +132,13 @@ def trouble() -> list[Row]:
             what="one task in 100 kills its worker",
             question="killed_workers",
             case="one in 100 dies",
-            limits=(Limit(5, 1.15, (OURS, "none dies")),),
+            limits=(Limit(1.15, (OURS, "none dies")),),
         ),
         Row(
             what="interpreter exit with a hung thread",
             question="hung_exit",
             case="one thread hangs",
-            limits=(Limit(2, 0.5), Limit(5, 0.3)),
+            limits=(Limit(0.3),),
         ),
     ]
 
@@ -151,28 +151,28 @@ def beginnings() -> list[Row]:
             what="import parallelkit",
             question="import_time",
             case="a bare interpreter",
-            limits=(Limit(2, 1, standard),),
+            limits=(Limit(1, standard),),
             peers=(standard,),
         ),
         Row(
             what="bare interpreter to four results, 2 processes",
             question="first_results",
             case="a bare interpreter",
-            limits=(Limit(5, 100),),
+            limits=(Limit(100),),
             peers=("ProcessPoolExecutor, fork", "pebble ProcessPool"),
         ),
         Row(
             what="start of 16 workers",
             question="start_workers",
             case="start of 16 workers",
-            limits=(Limit(5, 60),),
+            limits=(Limit(60),),
             peers=("multiprocessing Pool, fork",),
         ),
         Row(
             what="a second, warm run of four tasks",
             question="start_workers",
             case="a warm run of four",
-            limits=(Limit(5, 2),),
+            limits=(Limit(2),),
             peers=("ProcessPoolExecutor, fork",),
         ),
     ]
@@ -187,7 +187,7 @@ def memory() -> list[Row]:
                 question="memory_collected",
                 case="a million tasks",
                 ours=where,
-                limits=(Limit(5, 150),),
+                limits=(Limit(150),),
             )
             for where in (IN_THREADS, IN_PROCESSES)
         ),
@@ -197,7 +197,7 @@ def memory() -> list[Row]:
                 question="memory_streamed",
                 case="a million tasks",
                 ours=where,
-                limits=(Limit(5, 8),),
+                limits=(Limit(8),),
             )
             for where in (IN_THREADS, IN_PROCESSES)
         ),

@@ -62,17 +62,16 @@ ROW = Row(what="it", question="any", case="one", limits=(), peers=("fast", "slow
 @pytest.mark.parametrize(
     ("limit", "spent", "broken"),
     [
-        (Limit(2, 5.0), 4.0, False),
-        (Limit(2, 3.0), 4.0, True),
-        (Limit(5, 3.0), 4.0, False),
-        (Limit(2, 1.0, "slow"), 0.5, False),
-        (Limit(2, 1.0, BEST), 2.0, True),
-        (Limit(2, 1.0, ("slow", "one")), 0.5, False),
-        (Limit(2, 9.0, "never measured"), math.nan, True),
+        (Limit(5.0), 4.0, False),
+        (Limit(3.0), 4.0, True),
+        (Limit(1.0, "slow"), 0.5, False),
+        (Limit(1.0, BEST), 2.0, True),
+        (Limit(1.0, ("slow", "one")), 0.5, False),
+        (Limit(9.0, "never measured"), math.nan, True),
     ],
 )
 def test_a_limit_is_judged(limit, spent, broken):
-    """Outright, by a peer or by another place. What has no figure is not kept; issue 5 does not count yet."""
+    """Outright, by a peer or by another place. What has no figure is not kept."""
     verdict = judge(
         replace(ROW, limits=(limit,)), answers(parallelkit=[4.0], fast=[2.0], slow=[8.0], limit=[1.0])
     )
