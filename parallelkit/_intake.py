@@ -1,7 +1,8 @@
 """The intake, where the caller's input becomes tasks.
 
 Input is read lazily, in the caller's thread, in small portions: ``Intake.read`` stops after a
-millisecond, so that a slow input never keeps results waiting for longer than its own next item.
+millisecond, so that a slow input never keeps results waiting for longer than its own next item. An
+``Inlet`` has a thread that reads, and can tell whether there is something: it keeps nobody waiting.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from parallelkit._errors import InputError
+from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
 from parallelkit._shape import Shape, Trait, replace_form
@@ -79,6 +81,7 @@ class Intake:
         elif self.size is not None and (shape.tasks or (shape.key is not None and not lazily)):
             source = self._check_at_the_door(source, keys=not lazily)
         self._source = source
+        self.inlet = source if isinstance(source, Inlet) else None
         self._iterator: Iterator[Any] | None = None
         self._bulk, self._stride = isinstance(source, (list, tuple, range)), 1
 
@@ -91,6 +94,11 @@ class Intake:
         keyed = [self.shape.key_of(item, position) for position, item in enumerate(items)]
         self.keys = [self.naming.of_item(key, position) for position, key in enumerate(keyed)]
         return items
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read, where the input can tell; else that is tried."""
+        return self.inlet is None or self.inlet.available() > 0
 
     def read(self, limit: int) -> Portion | None:
         """Up to ``limit`` tasks, or what can be read in a millisecond; None where there is nothing.
@@ -125,6 +133,8 @@ class Intake:
             return items
         # Nothing of a portion starts before it is whole: an input that is slow is read one by one.
         items, limit, self._stride = [], min(limit, self._stride), 1
+        if self.inlet is not None:
+            limit = min(limit, self.inlet.available())
         end = self._clock() + PORTION
         try:
             if self._iterator is None:

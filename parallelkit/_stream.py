@@ -60,6 +60,8 @@ class Stream:
     def outcomes(self) -> Iterator[Outcome[Any, Any]]:
         """Every outcome; starts the thread."""
         self._thread.start()
+        if self._intake.inlet is not None:
+            self._intake.inlet.wake = self._outbox.gate.open
         ready = self._outbox.ready
         while True:
             if self.is_fork:
@@ -71,8 +73,8 @@ class Stream:
             elif self._over:
                 if not (ready or self._cancel_handed()):
                     break
-            elif self._source.ended or not self._room():
-                self._outbox.gate.wait(lambda: ready or self._over or self._must_end())
+            elif not self._may_read():
+                self._outbox.gate.wait(lambda: ready or self._over or self._must_end() or self._may_read())
         if self._crash is not None:
             raise self._crash
 
@@ -97,13 +99,22 @@ class Stream:
         yielded = self._outbox.input_yielded
         return self._window.room(self._intake.read_so_far - yielded, yielded)
 
+    def _may_read(self) -> bool:
+        """Whether reading is possible, and, as far as can be told, without waiting."""
+        over = self._source.ended or self._intake.exhausted
+        return not over and self._room() > 0 and self._intake.ready
+
     def _read(self) -> None:
         """Read a portion, if it is time to: when a quarter of the window is free, or nothing else is to be done."""
         if self._source.ended or self._over:
             return
         if not self._intake.exhausted:  # ``then`` may have ended it
             room = self._room()
-            if room <= 0 or (self._outbox.ready and (self._slow or room < self._yielded_share())):
+            if (
+                room <= 0
+                or not self._intake.ready
+                or (self._outbox.ready and (self._slow or room < self._yielded_share()))
+            ):
                 return
             self._hand_over(room)
         self._source.ended = self._intake.exhausted

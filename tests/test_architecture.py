@@ -76,7 +76,7 @@ _worker/_channel  _worker/_lifeline  _worker/_call
 _worker/__init__
 _intake
 _naming  _shape
-_keys
+_inlet  _keys
 _tasks
 _limits
 _meters

@@ -269,6 +269,24 @@ def test_head_ends_it(here):
     assert (141, -signal.SIGPIPE) == (command.returncode, source.returncode)
 
 
+def test_no_result_waits_for_the_next_line(here):
+    """Of a pipe that stays open, each line's outcome is there before another line is."""
+    with subprocess.Popen(
+        [*COMMAND, "tasks:scaled", "--quiet"],
+        cwd=here,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as command:
+        for number in range(3):
+            command.stdin.write(f"{number}\n")
+            command.stdin.flush()
+            assert number * 10 == json.loads(command.stdout.readline())["value"]
+        command.stdin.close()
+        assert "" == command.stdout.read()
+    assert 0 == command.returncode
+
+
 @everywhere
 def test_memory_is_flat(here):
     """Of 300,000 lines no more is held than of 3,000."""

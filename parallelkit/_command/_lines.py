@@ -55,9 +55,15 @@ class Lines:
                 yield from parsed(file, name) if self._rows else map(without_end, file)
 
     def _open(self, path: str) -> IO[str]:
-        stdin = 0 if self._stdin is None else self._stdin
-        place: int | str = stdin if path == STDIN else path
-        return open(place, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=path != STDIN)
+        place: int | str = os.dup(0 if self._stdin is None else self._stdin) if path == STDIN else path
+        return open(place, encoding="utf-8", errors="surrogateescape", newline="\n")
+
+    def may_wait(self) -> bool:
+        """Whether the next line may be one that somebody has yet to write: of a pipe, or a terminal."""
+        return any(not stat.S_ISREG(self._status(path).st_mode) for path in self.paths)
+
+    def _status(self, path: str) -> os.stat_result:
+        return os.fstat(0 if self._stdin is None else self._stdin) if path == STDIN else os.stat(path)
 
     def same_file(self, fd: int) -> str | None:
         """The input that is the very file behind this descriptor: to write there would destroy what is read."""
@@ -65,9 +71,7 @@ class Lines:
         if not stat.S_ISREG(written.st_mode):
             return None
         for path in self.paths:
-            stdin = 0 if self._stdin is None else self._stdin
-            read = os.fstat(stdin) if path == STDIN else os.stat(path)
-            if os.path.samestat(read, written):
+            if os.path.samestat(self._status(path), written):
                 return "standard input" if path == STDIN else path
         return None
 

@@ -18,6 +18,7 @@ from parallelkit._command._sink import Sink
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, RunInterrupted
+from parallelkit._inlet import Inlet
 from parallelkit._limits import RateLimit
 from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
@@ -106,6 +107,9 @@ class Run:
         self._input_seconds = 0.0
         self._stopped: str | None = None
         self._in_hand: Outcome[Any, Any] | None = None
+        self._inlet: Inlet | None = None
+        if lines.may_wait() and arguments.executor != "inline":
+            self._inlet = Inlet(self._read())
 
     def go(self, fn: Any, key: Any) -> int:
         """Run to the end, the stop or the interrupt; the exit code."""
@@ -114,12 +118,17 @@ class Run:
         code, trouble = WELL, None
         try:
             with closing(stream):
+                if self._inlet is not None:
+                    self._inlet.start()
                 self._drain(stream)
         except RunInterrupted as interrupt:
             self._take_rest(interrupt.results)
             code, self._stopped = INTERRUPTED, "interrupted"
         except InputError as error:
             code, trouble = FAILED, error
+        finally:
+            if self._inlet is not None:
+                self._inlet.close()
         if self._stopped is None and not self._all_read and trouble is None:
             self._stopped = "the rest of the input was not read"
         if self._tally.failed or self._stopped is not None:
@@ -134,9 +143,9 @@ class Run:
         if self._shows_bar():
             options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
         try:
-            return Plan.make(
-                fn, self._read(), {**options, "key": key, "limits": self._limits}, stream=True
-            ).stream()
+            items = self._inlet or self._read()
+            options |= {"key": key, "limits": self._limits}
+            return Plan.make(fn, items, options, stream=True).stream()
         except (TypeError, ValueError) as error:
             raise refused(error) from None
 
