@@ -12,6 +12,14 @@ from parallelkit._options import Checked
 from parallelkit._shape import Shape
 from parallelkit._tasks import Task
 
+ROWS = {
+    "itertuples()": "itertuples",
+    "to_dict('records')": "to_dict",
+    "iter_rows(named=True)": "iter_rows",
+    "groupby(...) with star=True": "groupby",
+}
+"""How the rows of a DataFrame are had, with the method that this takes; pandas and polars differ."""
+
 
 def check_form(fn: Any, items: Any, options: Checked) -> None:
     """Raise TypeError unless it is a function with items, or tasks alone, and the options fit it."""
@@ -27,7 +35,18 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not isinstance(source, Iterable):
         raise TypeError(f"{name} must be iterable, got {source!r}")
+    check_whole(name, source)
     check_fit(fn, items, source, options)
+
+
+def check_whole(name: str, source: Iterable[Any]) -> None:
+    """Raise TypeError for what nobody takes apart on purpose: a table has columns where its length is that of rows."""
+    if any(kind.__name__ == "DataFrame" for kind in type(source).__mro__):
+        ways = [f"df.{way}" for way, method in ROWS.items() if hasattr(source, method)]
+        raise TypeError(
+            f"{name} must not be a DataFrame, which gives its columns when it is iterated over; "
+            f"pass {', '.join(ways) or 'its rows'}"
+        )
 
 
 def check_fit(fn: Any, items: Any, source: Iterable[Any], options: Checked) -> None:

@@ -21,6 +21,7 @@ from parallelkit._shape import Shape, Trait, replace_form
 from parallelkit._tasks import Own, Task, check_tasks, own_options
 
 PORTION = 0.001  # seconds that one portion of reading may take
+MOMENT = 0.05  # seconds for counting what was not read
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class Portion:
 
 
 class Intake:
-    """Reads the caller's input. ``size`` is its length where known, ``error`` what ended it early.
+    """Reads the caller's input. ``size`` is its length where known (the true one at its end), ``error`` what ended it early.
 
     ``seconds`` is the time that reading has taken, with the callables that are asked about items.
     Sized input that has keys is keyed here, at the door; all else, and in streams (``lazily``) all,
@@ -123,6 +124,8 @@ class Intake:
         else:
             portion = self._shaped(items, first)
         self.read_so_far = first + len(portion.items)
+        if self.exhausted and self.size is not None and self.error is None:
+            self.size = self.read_so_far  # whatever its ``len`` has said
         return portion if portion.items else None
 
     def _take(self, limit: int) -> list[Any]:
@@ -199,6 +202,28 @@ class Intake:
         except ValueError as error:
             self.fail(str(error), error)
             portion.cut(portion.keys.index(UNSET))
+
+    def count_unread(self, *, look: bool = True) -> int:
+        """How many items of sized input were never read.
+
+        That of lists is known. Anything else may have said a wrong length: so its items are counted, as
+        far as that is done in a moment, and then it is believed (at once without ``look``).
+        """
+        if self.size is None or self.exhausted:
+            return 0
+        left = max(0, self.size - self.read_so_far)
+        return self._count(left) if look and not self._bulk and self.keys is None else left
+
+    def _count(self, most: int) -> int:
+        count, end = 0, self._clock() + MOMENT
+        try:
+            for _ in islice(self._iterator or iter(self._source), most):
+                count += 1
+                if self._clock() >= end:
+                    return most
+        except Exception:  # nobody wants these items any more: there are as many as came before it
+            pass
+        return count
 
     def unread_keys(self, count: int) -> Sequence[Any] | None:
         """The keys of the next ``count`` items of sized input; None where their indices will do."""

@@ -124,7 +124,7 @@ class Plan:
     def _conclude(self, loop: Loop, interrupted: bool) -> Results[Any, Any]:
         """The results, or the error that carries them."""
         if loop.scheduler.stopped is not None:
-            self._cancel_rest()
+            self._cancel_rest(look=not interrupted)
         self.ledger.stopped = self.ledger.stopped or self.journal.failure
         facts = self.ledger.facts
         facts.ended_at = self.world.now()
@@ -142,17 +142,12 @@ class Plan:
             raise noted(loop.scheduler.first_error, results)
         return results
 
-    def _unread(self) -> range:
-        """The positions of sized input that were never read."""
-        size, error = self.intake.size, self.intake.error
-        return range(self.intake.read_so_far, size if size is not None and error is None else 0)
-
-    def _cancel_rest(self) -> None:
+    def _cancel_rest(self, *, look: bool) -> None:
         """Sized input: what had not been read gets its outcome too. Any other is closed."""
-        unread, first = self._unread(), len(self.ledger)
+        unread, first = self.intake.count_unread(look=look), len(self.ledger)
         if unread:
-            self.ledger.admit(self.intake.unread_keys(len(unread)), len(unread), self.world.now())
-            self.ledger.cancel(range(first, first + len(unread)), {})
+            self.ledger.admit(self.intake.unread_keys(unread), unread, self.world.now())
+            self.ledger.cancel(range(first, first + unread), {})
         self.intake.close()
 
     def _in_order(self) -> Results[Any, Any]:

@@ -379,3 +379,60 @@ def test_closing_what_was_never_begun_is_nothing():
     intake = Intake(count(), Shape())
     intake.close()
     assert intake.exhausted
+
+
+# Inputs whose length is not what they give
+
+
+class Lying:
+    """Says one length, and gives another."""
+
+    def __init__(self, says, gives):
+        self.says, self.gives = says, gives
+
+    def __len__(self):
+        return self.says
+
+    def __iter__(self):
+        return iter(range(self.gives))
+
+
+@pytest.mark.parametrize(("says", "gives"), [(100, 3), (3, 100)])
+def test_the_size_is_what_was_read_in_the_end(says, gives):
+    """Nothing is left over of what was never there."""
+    intake = Intake(Lying(says, gives), Shape())
+    assert gives == len(read_all(intake)[0]) == intake.size
+    assert 0 == intake.count_unread()
+
+
+@pytest.mark.parametrize(
+    ("source", "left"), [(Lying(100, 3), 2), (Lying(3, 100), 2), (list(range(9)), 8), ({"a": 1, "b": 2}, 1)]
+)
+def test_what_was_not_read_is_counted(source, left):
+    """After a stop: an item that does not exist gets no outcome."""
+    intake = Intake(source, Shape())
+    intake.read(1)
+    assert left == intake.count_unread()
+
+
+def test_an_input_that_is_slow_or_raises_is_not_counted_to_its_end():
+    """Nobody waits for items that are no longer wanted: then its length is believed, or what came before the error."""
+    clock = FakeClock()
+
+    class Slow(Clocked):
+        def __len__(self):
+            return 10
+
+    source = Slow(clock, 1.0)
+    intake = Intake(source, Shape(), clock)
+    intake.read(1)
+    assert (9, 2) == (intake.count_unread(), source.read)
+    assert (9, 2) == (intake.count_unread(look=False), source.read)
+
+    class Broken(Lying):
+        def __iter__(self):
+            return failing(3, LookupError("gone"))
+
+    intake = Intake(Broken(10, 3), Shape())
+    intake.read(1)
+    assert (2, None) == (intake.count_unread(), intake.error)

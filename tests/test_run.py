@@ -15,6 +15,7 @@ from parallelkit import (
     TaskCancelled,
     TaskTimeout,
     ThreadExecutor,
+    iter_parallel,
     run_parallel,
 )
 
@@ -347,3 +348,41 @@ def test_runs_in_several_threads_do_not_mix():
         for caller in callers:
             caller.join()
     assert {name: [(name, item) for item in range(200)] for name in "abc"} == seen
+
+
+class Table:
+    """A length in rows, and columns to iterate over."""
+
+    def __len__(self):
+        return 100
+
+    def __iter__(self):
+        return iter(["x", "y"])
+
+
+def test_no_outcome_is_made_up_for_an_item_that_does_not_exist():
+    """An input that says it is longer than it is: also after a stop, there is one outcome an item."""
+    assert ["x", "y"] == run_parallel(str, Table(), executor="inline").values()
+    stopped = run_parallel(int, Table(), executor="inline", max_failures=1)
+    assert [0, 1] == list(stopped)
+    assert [0, 1] == sorted(one.key for one in iter_parallel(int, Table(), executor="inline", max_failures=1))
+
+
+@pytest.mark.parametrize("module", ["pandas", "polars"])
+def test_a_data_frame_is_refused_with_what_to_pass_instead(module):
+    """It would give its columns, which nobody means."""
+    frames = pytest.importorskip(module, reason="a library for tables; only pandas comes with the test extra")
+    ways = {"pandas": r"df\.itertuples\(\), df\.to_dict\('records'\), df\.groupby", "polars": "iter_rows"}
+    frame = frames.DataFrame({"x": [1, 2], "y": [3, 4]})
+    for call in (run_parallel, iter_parallel):
+        with pytest.raises(TypeError, match="items must not be a DataFrame.*" + ways[module]):
+            call(str, frame)
+
+
+def test_what_a_data_frame_gives_on_request_is_fine():
+    """Rows as tuples or dicts, and groups."""
+    pandas = pytest.importorskip("pandas", reason="comes with the test extra")
+    frame = pandas.DataFrame({"x": [1, 1, 2], "y": [3, 4, 5]})
+    assert [4, 5, 7] == run_parallel(lambda row: row.x + row.y, frame.itertuples()).values()
+    assert [4, 5, 7] == run_parallel(lambda row: row["x"] + row["y"], frame.to_dict("records")).values()
+    assert [7, 5] == run_parallel(lambda x, group: int(group.y.sum()), frame.groupby("x"), star=True).values()
