@@ -92,8 +92,7 @@ class Intake:
             check_tasks(items)
         if not keys:
             return items
-        keyed = [self.shape.key_of(item, position) for position, item in enumerate(items)]
-        self.keys = [self.naming.of_item(key, position) for position, key in enumerate(keyed)]
+        self.keys = self.naming.of_items(self.shape.keys_of(items))
         return items
 
     @property

@@ -46,6 +46,17 @@ class Naming:
             return position if self._grows else UNSET
         return key
 
+    def of_items(self, keys: list[Any]) -> list[Any]:
+        """The keys of all the input."""
+        try:
+            seen = {} if self._seen else dict(zip(keys, range(len(keys)), strict=True))
+        except TypeError:
+            seen = {}
+        if len(seen) == len(keys) and UNSET not in seen:
+            self._seen = seen
+            return keys
+        return [self.of_item(key, position) for position, key in enumerate(keys)]
+
     def of_child(self, key: Any, index: int, read_so_far: int) -> Any:
         """The key of a task made by ``then``, which will be the run's ``index``-th."""
         if key is UNSET:

@@ -81,7 +81,11 @@ class Results(Mapping[K, V], Generic[K, V]):
     def values(self, *, default: D) -> list[V | D]: ...
     def values(self, *, default: Any = RAISE) -> list[Any]:
         """The values, in order; raises ``TaskFailures`` unless every task has one or a ``default`` is given."""
-        return [value for _, value in self.items(default=default)]
+        if default is not RAISE:
+            return [value for _, value in self.items(default=default)]
+        self.raise_failures()
+        values = self._ledger.values
+        return list(values) if self._order is None else [values[index] for index in self._order]
 
     @overload  # type: ignore[override]  # a list, by design
     def items(self) -> list[tuple[K, V]]: ...
@@ -90,11 +94,9 @@ class Results(Mapping[K, V], Generic[K, V]):
     def items(self, *, default: Any = RAISE) -> list[tuple[K, Any]]:
         """Pairs of key and value, in order; ``default`` as for ``values``."""
         if default is RAISE:
-            self.raise_failures()
-        values, key = self._ledger.values, self._ledger.key
-        return [
-            (key(index), values[index] if self._is_success(index) else default) for index in self._indices()
-        ]
+            return list(zip(self, self.values(), strict=True))
+        of, key = self._ledger.values, self._ledger.key
+        return [(key(at), of[at] if self._is_success(at) else default) for at in self._indices()]
 
     @overload
     def to_dict(self) -> dict[K, V]: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +49,18 @@ class Shape:
             return self.checked(UNSET, position)
         return self.checked(asked("key", self.key, item, position), position)
 
+    def keys_of(self, items: Sequence[Any]) -> list[Any]:
+        """The keys of all the input."""
+        if self.key is None or self.check_key is not None or not self.plain:
+            return [self.key_of(item, position) for position, item in enumerate(items)]
+        key, keys = self.key, list[Any]()
+        try:
+            for item in items:
+                keys.append(key(item))
+        except Exception as error:
+            raise raised("key", error, len(keys)) from error
+        return keys
+
     def checked(self, key: Any, position: int) -> Any:
         """The key itself; raises where it will not do."""
         if self.check_key is not None:
@@ -91,8 +103,12 @@ def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -
     try:
         return question(item)
     except Exception as error:
-        message = f"{name} raised {type(error).__name__} for the item at position {position}"
-        raise InputError(message) from error
+        raise raised(name, error, position) from error
+
+
+def raised(name: str, error: Exception, position: int) -> InputError:
+    """What the input ends in when the caller's callable fails."""
+    return InputError(f"{name} raised {type(error).__name__} for the item at position {position}")
 
 
 def hashable(group: Any, position: int) -> Hashable:
