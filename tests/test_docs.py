@@ -1,5 +1,7 @@
 import doctest
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,9 @@ PAGES = [
 SNIPPET = re.compile(
     r"^(?:```|<!-- )python\n(.*?)^(?:```|-->)$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
 )
+
+# The same for shell commands.
+COMMANDS = re.compile(r"^```bash\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
 def name_of(path):
@@ -58,6 +63,32 @@ def test_snippets_do_what_the_page_says(page, tmp_path):
     assert (0, "") == (run.returncode, run.stderr)
     checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert checker.check_output(output, run.stdout, flags), f"expected\n{output}\ngot\n{run.stdout}"
+
+
+@pytest.mark.slow
+@pytest.mark.all
+@pytest.mark.parametrize("page", [page for page in PAGES if COMMANDS.search(page.read_text())], ids=name_of)
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the pages use jq (apt-get install jq)")
+def test_commands_do_what_the_page_says(page, tmp_path):
+    """The shell commands of a page, run one after another as one script, print what stands below them."""
+    found = COMMANDS.findall(page.read_text())
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+    run = subprocess.run(
+        ["bash", "-c", "\n".join(commands for commands, _ in found)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+    )
+
+    assert 0 == run.returncode, run.stderr
+    assert "rror" not in run.stderr.replace("FileNotFoundError", "")
+    expected = "".join(output for _, output in found)
+    checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert checker.check_output(expected, run.stdout, flags), f"expected\n{expected}\ngot\n{run.stdout}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
