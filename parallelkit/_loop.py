@@ -157,6 +157,9 @@ class Loop:
         if portion is not None:
             self.admit(portion)
         grew = self.grow()
+        self._obey()  # what was recalled may be reason enough to start nothing
+        if scheduler.stopped is not None:
+            return False
         if scheduler.wants_starts:
             scheduler.begun(port.running())
         due = scheduler.start_due(self.clock(), port.room())

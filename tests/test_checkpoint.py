@@ -25,6 +25,7 @@ from parallelkit import (
     RemoteError,
     Retry,
     Task,
+    TaskCancelled,
     TaskFailures,
     TaskTimeout,
     first_success,
@@ -227,6 +228,23 @@ def test_a_kept_failure_counts_as_a_failure(path):
     assert "max_failures of 1 reached" == stopped
     with pytest.raises(ValueError, match="no a"):
         run("ab", keep, fn=fail, on_error="raise")
+
+
+@pytest.mark.parametrize("options", [{"max_failures": 2}, {"on_error": "raise"}])
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_kept_failures_that_are_too_many_start_nothing(path, executor, options):
+    """The run is stopped before any task that is still to be made."""
+    run("ab", path, fn=fail)
+    calls.clear()
+    keep = Checkpoint(path, rerun_failed=False)
+    if "on_error" in options:
+        with pytest.raises(ValueError, match="no a"):
+            run("abcd", keep, fn=fail, executor=executor, **options)
+    else:
+        results = run("abcd", keep, fn=fail, executor=executor, **options)
+        assert "max_failures of 2 reached" == results.stopped
+        assert [TaskCancelled] * 2 == [type(results.failures[key].error) for key in "cd"]
+    assert {} == calls
 
 
 def test_an_error_that_cannot_travel_is_kept_as_text(path):
