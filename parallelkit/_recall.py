@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from parallelkit._intake import Portion
 from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
+from parallelkit._worker._call import keywords
 
 
 class Recalled(NamedTuple):
@@ -57,7 +58,7 @@ class MemoryRecall:
     def _call_of(self, item: Any) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
         if self._fn is None:
             fn, args, kwargs = item
-            return fn, (*args, *self._args), {**kwargs, **self._kwargs}
+            return fn, (*args, *self._args), keywords(kwargs, self._kwargs)
         return self._fn, (*(item if self._star else (item,)), *self._args), self._kwargs
 
     def _look_up(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -54,8 +54,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
       or any ``concurrent.futures.Executor``, which is not shut down.
     - ``max_workers``: threads: ``min(32, cpus + 4)``; processes: the usable cpus; in a nested run
       divided by the outer width. Not together with a parallelkit executor object.
-    - ``args``, ``kwargs``: passed to every task after its item. ``star``: unpack each item as
-      positional arguments.
+    - ``args``, ``kwargs``: passed to every task after its item; a ``Task``'s own keywords go before
+      these. ``star``: unpack each item as positional arguments.
 
     Keys, order, memory:
 

@@ -17,7 +17,7 @@ V = TypeVar("V")
 class Task(Generic[V]):
     """One call to be made: ``fn(*args, **kwargs)``, with options of its own.
 
-    ``kwargs`` are the function's own keywords. ``key`` names the outcome (default: the position, or
+    ``kwargs`` are the function's own keywords; they go before the ``kwargs`` of the run. ``key`` names the outcome (default: the position, or
     the key in the mapping of tasks). ``timeout`` (seconds) and ``retries`` override those of the
     run; ``priority``: larger runs first.
 

@@ -35,6 +35,8 @@ def test_tasks_of_their_own_are_answered_too(cached):
     results = run_parallel(tasks)
     assert (0, 1) == (results.outcomes["known"].attempts, results.outcomes["other"].attempts)
 
+    assert 0 == run_parallel({"known": tasks["known"]}, kwargs={"width": 7}).outcomes["known"].attempts
+
     grown = run_parallel(
         str,
         ["x"],

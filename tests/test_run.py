@@ -89,6 +89,16 @@ def test_arguments_for_all_follow_each_items_own(executor):
     ).values()
 
 
+@everywhere
+def test_a_tasks_own_keywords_go_before_those_of_the_run(executor):
+    """Like its own timeout and retries; what it does not say, the run does."""
+    tasks = {"own": Task(dict, kwargs={"a": 1}), "none": dict, "other": Task(dict, kwargs={"c": 3})}
+    results = run_parallel(tasks, kwargs={"a": 0, "b": 0}, executor=executor)
+    assert {"a": 1, "b": 0} == results["own"]
+    assert {"a": 0, "b": 0} == results["none"]
+    assert {"a": 0, "b": 0, "c": 3} == results["other"]
+
+
 @in_threads_and_inline
 def test_an_item_that_cannot_be_unpacked_costs_its_own_task(executor):
     """With ``star`` it is the call that fails, not the run."""

@@ -14,9 +14,14 @@ def bind(
 ) -> Callable[[Any], Any]:
     """``fn`` with what follows the item; the bare function itself where nothing does. Without ``fn``, items are calls."""
     if fn is None:
-        return lambda call: call[0](*call[1], *args, **{**call[2], **kwargs})
+        return lambda call: call[0](*call[1], *args, **keywords(call[2], kwargs))
     if star:
         return lambda item: fn(*item, *args, **kwargs)
     if args or kwargs:
         return lambda item: fn(item, *args, **kwargs)
     return fn
+
+
+def keywords(own: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keywords of a call that brings its own: where those of the run say otherwise, its own hold."""
+    return {**given, **own} if given else own
