@@ -1,25 +1,18 @@
-"""``RateLimit`` and ``ConcurrencyLimit``, and their meters: when may the next start be? Nothing waits here.
-
-Instants come in as arguments. A meter that is asked when the next start may be answers with an
-instant; one that is not later than now means "now".
-"""
+"""``RateLimit`` and ``ConcurrencyLimit``: what the option ``limits`` takes."""
 
 from __future__ import annotations
 
 import threading
-from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
+from parallelkit._meters import Cap, RateLog
 from parallelkit._public import public
 from parallelkit._retry import check_number
 
 By = Callable[[Any], Hashable] | None
-
-MARGIN = 0.005  # of ``per``: a task's own clock may lag behind the report of its start by this much
-SOON = 0.001  # seconds until a start that was granted and not yet reported is asked for again
 
 
 @public
@@ -101,121 +94,6 @@ class ConcurrencyLimit:
 
     def __repr__(self) -> str:
         return f"ConcurrencyLimit({self.n}{by_text(self.by)})"
-
-
-class RateLog:
-    """The starts of one group. Granted starts whose worker has not reported yet are *pending*.
-
-    Strict: a start may be granted when fewer than ``calls`` are pending or within the last ``per``
-    seconds. It really begins later than it is granted, so no window ever holds more than that.
-    Smooth: the generic cell rate algorithm (ITU-T I.371) with no burst; a start that comes late by
-    less than one interval does not shift those behind it.
-    """
-
-    def __init__(self, calls: int, per: float, smooth: bool, lock: threading.Lock) -> None:
-        self._calls = calls
-        self._per = per * (1 + MARGIN)
-        self._interval = per / calls
-        self._smooth = smooth
-        self._lock = lock
-        self._starts: list[float] = []
-        self._pending = 0
-        self._next = float("-inf")
-        self._paused_until = float("-inf")
-
-    def at_rest(self, now: float) -> bool:
-        """Whether forgetting this log would change nothing."""
-        spent = not self._starts or self._starts[-1] + self._per <= now
-        return spent and not self._pending and self._paused_until <= now and self._next <= now
-
-    def earliest(self, now: float) -> float:
-        """The instant at which the next start may be granted, as far as is known now."""
-        with self._lock:
-            return self._earliest(now)
-
-    def _earliest(self, now: float) -> float:
-        at = max(now, self._paused_until)
-        if self._smooth:
-            return max(at, self._next)
-        expired = 0
-        while expired < len(self._starts) and self._starts[expired] + self._per <= now:
-            expired += 1
-        del self._starts[:expired]
-        excess = self._pending + len(self._starts) - self._calls
-        if excess < 0:
-            return at
-        if excess < len(self._starts):
-            return max(at, self._starts[excess] + self._per)
-        return max(at, now + SOON)
-
-    def take(self, now: float) -> bool:
-        """Grant a start now, if it may be: atomically, for other runs may share this log."""
-        with self._lock:
-            if self._earliest(now) > now:
-                return False
-            if self._smooth:
-                late = now - self._next
-                self._next = (now if late > self._interval else self._next) + self._interval
-            else:
-                self._pending += 1
-            return True
-
-    def give_back(self) -> None:
-        """A start just granted did not come about."""
-        with self._lock:
-            if self._smooth:
-                self._next -= self._interval
-            else:
-                self._pending -= 1
-
-    def confirm(self, at: float) -> None:
-        """A granted start has happened, at this instant."""
-        if self._smooth:
-            return
-        with self._lock:
-            self._pending -= 1
-            insort(self._starts, at)
-
-    def pause(self, until: float) -> None:
-        """No start before this instant: the other side asked for it."""
-        with self._lock:
-            self._paused_until = max(self._paused_until, until)
-
-
-class Cap:
-    """The attempts of one group that run now."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-        self._running = 0
-
-    def earliest(self, now: float) -> float:
-        """Now, or never by itself: ``give_back`` makes room."""
-        return now if self._running < self._n else float("inf")
-
-    def take(self, now: float) -> bool:
-        """One more runs, if there is room."""
-        if self._running >= self._n:
-            return False
-        self._running += 1
-        return True
-
-    def give_back(self) -> None:
-        """One has ended."""
-        self._running -= 1
-
-
-class Meter(Protocol):
-    """What a ``RateLog`` and a ``Cap`` have in common."""
-
-    def earliest(self, now: float) -> float:
-        """When the next start may be."""
-
-    def take(self, now: float) -> bool:
-        """Grant a start, if it may be now."""
-
-    def give_back(self) -> None:
-        """Undo a grant, or end what it stood for."""
 
 
 Limit = RateLimit | ConcurrencyLimit

@@ -160,8 +160,9 @@ class Loop:
         self._obey()  # what was recalled may be reason enough to start nothing
         if scheduler.stopped is not None:
             return False
-        if scheduler.wants_starts:
-            scheduler.begun(port.running())
+        now = self.clock()
+        if scheduler.wants_reports(now):
+            scheduler.begun(port.running(), now)
         due = scheduler.start_due(self.clock(), port.room())
         port.start(due)
         if not (scheduler.open or grew) and self.source.exhausted:

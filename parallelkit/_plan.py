@@ -245,7 +245,7 @@ class Plan:
             end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
             raise_first=options.on_error == "raise",
             max_failures=options.max_failures,
-            gated=Gated(options.limits) if self.intake.shape.gated else None,
+            gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
         )
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         if options.on_event is not None:

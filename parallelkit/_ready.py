@@ -9,16 +9,16 @@ never holds up another, and a gate that opens for one start wakes one lane: O(lo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._limits import Cap, Limit, RateLog, meter_for
-
-Rank = tuple[float, int]  # minus the priority, then the index: the smallest goes first
+from parallelkit._lanes import Gate, Lane, Rank
+from parallelkit._limits import Limit, meter_for
+from parallelkit._meters import Cap, RateLog
 
 
 class Ready(Protocol):
@@ -35,6 +35,12 @@ class Ready(Protocol):
 
     def begun(self, index: int, at: float) -> None:
         """The worker of an attempt has reported its start."""
+
+    def looked(self, at: float) -> None:
+        """Every start was reported that had happened by then."""
+
+    def wants_reports(self, now: float) -> bool:
+        """Whether a start must be known now, if it has happened."""
 
     def ended(self, index: int, now: float) -> None:
         """An attempt is over."""
@@ -68,6 +74,12 @@ class Fifo:
     def begun(self, index: int, at: float) -> None:
         """Of no interest here."""
 
+    def looked(self, at: float) -> None:
+        """Of no interest here."""
+
+    def wants_reports(self, now: float) -> bool:
+        return False
+
     def ended(self, index: int, now: float) -> None:
         """Of no interest here."""
 
@@ -88,41 +100,23 @@ def take(tickets: deque[Ticket], room: int) -> list[Ticket]:
     return [tickets.popleft() for _ in range(room)]
 
 
-class Gate:
-    """A meter, and the lanes that wait for it."""
-
-    __slots__ = ("__weakref__", "meter", "timer", "waiting")
-
-    def __init__(self, meter: RateLog | Cap) -> None:
-        self.meter = meter
-        self.waiting: list[tuple[Rank, int, Lane]] = []
-        self.timer: float | None = None
-
-
-class Lane:
-    """The ready tasks of the same groups. ``place`` is the heap in which it stands, or None."""
-
-    __slots__ = ("gates", "groups", "place", "tickets")
-
-    def __init__(self, groups: tuple[Hashable, ...], gates: tuple[Gate, ...]) -> None:
-        self.groups = groups
-        self.gates = gates
-        self.tickets: list[tuple[Rank, Ticket]] = []
-        self.place: list[tuple[Rank, int, Lane]] | None = None
-
-
 class Gated:
     """Larger priorities first, exactly, ties in input order; every limit kept."""
 
-    def __init__(self, limits: Sequence[Limit], clock_now: float = 0.0) -> None:
+    def __init__(
+        self, limits: Sequence[Limit], clock_now: float = 0.0, wake: Callable[[], None] = lambda: None
+    ) -> None:
         self._limits = limits
+        self._wake = wake  # from any thread: the run shall look what may start
         self._now = clock_now
         self._traits: dict[int, tuple[float, tuple[Hashable, ...]]] = {}
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._gates: WeakValueDictionary[tuple[int, Hashable], Gate] = WeakValueDictionary()
         self._open: list[tuple[Rank, int, Lane]] = []
         self._timers: list[tuple[float, int, Gate]] = []
-        self._flying: dict[int, tuple[Lane, list[RateLog]]] = {}
+        self._flying: dict[int, Lane] = {}
+        self._silent: dict[int, list[Gate]] = {}  # the rates to which a start has not been reported
+        self._called: deque[Gate] = deque()
         self._numbers = count()  # breaks ties in the heaps, where lanes cannot be compared
 
     def describe(self, index: int, priority: float, groups: tuple[Hashable, ...]) -> None:
@@ -154,7 +148,7 @@ class Gated:
                 continue
             gate = self._gates.get((number, group))
             if gate is None:
-                gate = self._gates[number, group] = Gate(meter_for(limit, group, self._now))
+                gate = self._gates[number, group] = Gate(meter_for(limit, group, self._now), self._call)
             gates.append(gate)
         return tuple(gates)
 
@@ -173,6 +167,8 @@ class Gated:
 
     def pop(self, now: float, room: int) -> list[Ticket]:
         self._now = now
+        while self._called:
+            self._pass_on(self._called.popleft(), now)
         self._ring_timers(now)
         due: list[Ticket] = []
         while len(due) < room:
@@ -191,37 +187,46 @@ class Gated:
     def _enter(self, lane: Lane, now: float) -> Gate | None:
         """Take a start from every gate of the lane, or from none: then the one that is closed."""
         for gate in lane.gates:
-            if gate.meter.earliest(now) > now:
+            if not gate.meter.is_open(now):
                 return gate
         taken: list[Gate] = []
         for gate in lane.gates:
-            if not gate.meter.take(now):  # another run on the same RateLimit was quicker
+            if not gate.meter.take(now, gate):  # another run on the same RateLimit was quicker
                 for other in taken:
-                    other.meter.give_back()
+                    other.meter.give_back(other)
                 return gate
             taken.append(gate)
         return None
 
     def _start(self, lane: Lane) -> Ticket:
         ticket = heappop(lane.tickets)[1]
-        logs = [gate.meter for gate in lane.gates if isinstance(gate.meter, RateLog)]
-        self._flying[ticket[0]] = (lane, logs)
+        self._flying[ticket[0]] = lane
+        rates = [gate for gate in lane.gates if isinstance(gate.meter, RateLog)]
+        if rates:
+            self._silent[ticket[0]] = rates
         if lane.tickets:
             self._stand(lane, self._open)
         else:
             del self._lanes[lane.groups]
         return ticket
 
-    def _pass_on(self, gate: Gate, now: float) -> None:
-        """If the gate is open let the next lane try; if it opens by itself, set the timer."""
+    def _call(self, gate: Gate) -> None:
+        self._called.append(gate)
+        self._wake()
+
+    def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
+        """If the gate is open let the next lane try; if it opens by itself, set the timer, which may have rung."""
         if not gate.waiting:
             return
-        at = gate.meter.earliest(now)
-        if at <= now:
+        if gate.meter.is_open(now):
             lane = self._next_of(gate.waiting)
             if lane is not None:
                 self._stand(lane, self._open)
-        elif at < float("inf") and (gate.timer is None or at < gate.timer):
+            return
+        at = gate.meter.earliest(now)
+        if rang and at <= now and isinstance(gate.meter, RateLog):
+            at = gate.meter.ask(now, gate)  # we have looked at our own starts: it must be another run's
+        if at < float("inf") and (gate.timer is None or at < gate.timer):
             gate.timer = at
             heappush(self._timers, (at, next(self._numbers), gate))
 
@@ -230,23 +235,26 @@ class Gated:
             at, _, gate = heappop(self._timers)
             if gate.timer == at:
                 gate.timer = None
-                self._pass_on(gate, now)
+                self._pass_on(gate, now, True)
 
     def begun(self, index: int, at: float) -> None:
-        flight = self._flying.get(index)
-        if flight is not None:
-            for log in flight[1]:
-                log.confirm(at)
-            flight[1].clear()
+        for gate in self._silent.pop(index, ()):
+            assert isinstance(gate.meter, RateLog), "caps are not told of starts"
+            gate.meter.confirm(at, gate)
 
-    def unreported(self) -> bool:
-        """Whether a start is awaited whose report may let another begin."""
-        return bool(self._timers) and any(logs for _, logs in self._flying.values())
+    def looked(self, at: float) -> None:
+        for gate in {gate for gates in self._silent.values() for gate in gates}:
+            assert isinstance(gate.meter, RateLog), "caps are not told of starts"
+            gate.meter.looked(at, gate)
+
+    def wants_reports(self, now: float) -> bool:
+        if not self._silent:
+            return False
+        return bool(self._called) or (bool(self._timers) and self._timers[0][0] <= now)
 
     def ended(self, index: int, now: float) -> None:
         self.begun(index, now)  # where the start was never reported, it is no later than this
-        lane, _ = self._flying.pop(index)
-        for gate in lane.gates:
+        for gate in self._flying.pop(index).gates:
             if isinstance(gate.meter, Cap):
                 gate.meter.give_back()
                 self._pass_on(gate, now)
@@ -261,7 +269,7 @@ class Gated:
         return self._timers[0][0] if self._timers else None
 
     def clear(self, now: float) -> None:
-        for index in list(self._flying):
+        for index in list(self._silent):
             self.begun(index, now)
-        for table in (self._flying, self._lanes, self._open, self._timers, self._traits):
+        for table in (self._flying, self._lanes, self._open, self._timers, self._traits, self._called):
             table.clear()

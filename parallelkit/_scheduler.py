@@ -131,15 +131,15 @@ class Scheduler:
         self.started += len(due)
         return due
 
-    @property
-    def wants_starts(self) -> bool:
+    def wants_reports(self, now: float) -> bool:
         """Whether ``begun`` should be told now what runs, since a rate counts from a start's report."""
-        return self._gated is not None and self._gated.unreported()
+        return self._ready.wants_reports(now)
 
-    def begun(self, running: Iterable[tuple[int, float, str]]) -> None:
-        """These attempts have begun, at these instants."""
+    def begun(self, running: Iterable[tuple[int, float, str]], now: float) -> None:
+        """Of the attempts that have not ended, these had begun by ``now``, at these instants."""
         for index, started, _ in running:
             self._ready.begun(index, started)
+        self._ready.looked(now)
 
     def wake_at(self) -> float | None:
         """The next instant at which there is something to decide without news from the executor."""

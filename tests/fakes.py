@@ -354,7 +354,9 @@ class FakeRun:
         bys = tuple(limit.by for limit in limits)
         self.intake = Intake(items, Shape(tasks=fn is None, gated=gated, priority=priority, bys=bys))
         self.interrupt = Interrupt(self.port.wake)
-        self.scheduler = Scheduler(self.ledger, gated=Gated(limits) if gated else None, **options)
+        self.scheduler = Scheduler(
+            self.ledger, gated=Gated(limits, wake=self.port.wake) if gated else None, **options
+        )
         source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)
         self.loop = Loop(self.scheduler, self.port, source, self.clock)
         self.loop.interrupt = self.interrupt

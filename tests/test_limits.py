@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, run_parallel
-from parallelkit._limits import RateLog, as_limits
+from parallelkit._limits import as_limits
+from parallelkit._meters import RateLog
 
 
 def most_in_a_window(stamps, per):
@@ -73,6 +74,32 @@ def test_a_start_counts_from_its_report():
     assert log.take(1.31)
 
 
+def test_a_start_that_is_not_reported_is_looked_for_when_it_matters():
+    """Not before the window could open; and what had not begun then leaves the window no sooner than that."""
+    log = RateLog(1, 1.0, False, threading.Lock())
+    assert log.take(0.0)
+    assert log.earliest(0.2) == pytest.approx(1.005)
+    log.looked(1.005)
+    assert not log.take(1.005)
+    assert log.earliest(1.005) == pytest.approx(2.01)
+    log.confirm(1.3)
+    assert log.earliest(2.01) == pytest.approx(2.305)
+
+
+def test_a_run_that_came_to_a_bad_end_holds_up_no_other():
+    """The starts that it never reported are forgotten with it."""
+
+    class Gone:
+        def look(self):
+            raise AssertionError("nobody is asked")
+
+    log, gone = RateLog(1, 1.0, False, threading.Lock()), Gone()
+    assert log.take(0.0, gone)
+    assert not log.is_open(5.0)
+    del gone
+    assert log.is_open(5.0)
+
+
 def test_smooth_starts_are_spread_evenly_and_do_not_drift():
     """Starts come per / calls apart; one that is a little late does not shift those behind it."""
     log = RateLog(10, 1.0, True, threading.Lock())
@@ -133,6 +160,14 @@ def test_starts_keep_the_rate():
     run = FakeRun(Script(), range(10), workers=8, limits=[RateLimit(2, per=1)]).drive()
     assert most_in_a_window(started(run), 1.0) == 2
     assert 4.0 <= run.clock() <= 4.1
+
+
+def test_nobody_polls_for_reports_of_starts():
+    """While long tasks run the loop wakes for each start once or twice, not every so often."""
+    script = Script({item: Done(item, after=1_000) for item in range(20)})
+    run = FakeRun(script, range(20), workers=20, limits=[RateLimit(2, per=10)]).drive()
+    assert [pytest.approx(item // 2 * 10.05) for item in range(20)] == started(run)
+    assert run.port.waits < 60
 
 
 def test_several_limits_hold_at_once():
@@ -276,6 +311,48 @@ def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
 
     assert len(stamps) == 25
     assert most_in_a_window(stamps, 0.2) <= 5
+
+
+def test_a_run_hears_of_a_start_that_another_has_not_reported():
+    """The other sleeps until its long task ends; so it is asked, and the limit costs no more than its window."""
+    limit, begun, release = RateLimit(1, per=0.2), [], threading.Event()
+    started = threading.Event()
+
+    def hold(_):
+        begun.append(time.monotonic())
+        started.set()
+        assert release.wait(30)
+
+    other = threading.Thread(target=run_parallel, args=(hold, [0]), kwargs={"limits": limit})
+    other.start()
+    assert started.wait(30)
+    results = run_parallel(stamp, range(3), limits=limit, run_timeout=30)
+    release.set()
+    other.join()
+    assert results.stopped is None, "it was not the other's end that told"
+    assert most_in_a_window([*begun, *results.values()], 0.2) == 1
+
+
+def stamp_and_hold(_):
+    began = time.monotonic()
+    time.sleep(5)
+    return began
+
+
+@pytest.mark.all
+def test_a_run_hears_of_a_start_in_a_process_that_another_has_not_reported():
+    """The same where the start is written in memory that nobody watches."""
+    limit, held = RateLimit(1, per=0.5), []
+    other = threading.Thread(
+        target=lambda: held.append(run_parallel(stamp_and_hold, [0], limits=limit, executor="processes"))
+    )
+    other.start()
+    while not limit._logs:
+        time.sleep(0.001)
+    results = run_parallel(stamp, range(3), limits=limit)
+    assert other.is_alive(), "it was not the other's end that told"
+    other.join()
+    assert most_in_a_window([*held[0].values(), *results.values()], 0.5) == 1
 
 
 def test_a_decorator_of_ratelimit_is_read_as_a_limit():

@@ -1,0 +1,38 @@
+"""The ready tasks of the same groups, and the gates of limits at which they wait (see ``Gated``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._meters import Cap, RateLog
+
+Rank = tuple[float, int]  # minus the priority, then the index: the smallest goes first
+
+
+class Gate:
+    """A meter, and the lanes that wait for it."""
+
+    __slots__ = ("__weakref__", "call", "meter", "timer", "waiting")
+
+    def __init__(self, meter: RateLog | Cap, call: Callable[[Gate], None]) -> None:
+        self.meter = meter
+        self.call = call
+        self.waiting: list[tuple[Rank, int, Lane]] = []
+        self.timer: float | None = None
+
+    def look(self) -> None:
+        """From any thread: another run awaits our reports of starts, or has the one that we await."""
+        self.call(self)
+
+
+class Lane:
+    """The ready tasks of the same groups. ``place`` is the heap in which it stands, or None."""
+
+    __slots__ = ("gates", "groups", "place", "tickets")
+
+    def __init__(self, groups: tuple[Hashable, ...], gates: tuple[Gate, ...]) -> None:
+        self.groups = groups
+        self.gates = gates
+        self.tickets: list[tuple[Rank, Ticket]] = []
+        self.place: list[tuple[Rank, int, Lane]] | None = None

@@ -1,0 +1,200 @@
+"""When may the next start be? The meters of limits; nothing waits here.
+
+Instants come in as arguments, and go out as answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from itertools import chain
+from typing import Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+MARGIN = 0.005  # of ``per``: a task's own clock may lag behind the report of its start by this much
+
+
+class Asker(Protocol):
+    """A run's share in a ``RateLog``."""
+
+    def look(self) -> None:
+        """From any thread: see which granted starts have been reported, and what may start now."""
+
+
+class _Nobody:
+    def look(self) -> None:
+        pass
+
+
+NOBODY: Asker = _Nobody()
+
+
+class RateLog:
+    """The starts of one group. Granted starts whose worker has not reported yet are *pending*.
+
+    Strict: a start may be granted when fewer than ``calls`` are pending or within the last ``per``
+    seconds. It really begins later than it is granted, so no window ever holds more than that.
+    Of a pending start it is known since when at least it has not begun (its grant, or the last look).
+    So nobody need look at it before that instant leaves the window: there is no polling.
+    Smooth: the generic cell rate algorithm (ITU-T I.371) with no burst; a start that comes late by
+    less than one interval does not shift those behind it.
+    """
+
+    def __init__(self, calls: int, per: float, smooth: bool, lock: threading.Lock) -> None:
+        self._calls = calls
+        self._per = per * (1 + MARGIN)
+        self._interval = per / calls
+        self._smooth = smooth
+        self._lock = lock
+        self._starts: list[float] = []
+        # By run, which if it comes to a bad end must not be kept alive, nor count: since when they have not begun.
+        self._pending: WeakKeyDictionary[Asker, list[float]] = WeakKeyDictionary()
+        self._unreported = 0  # how many these are
+        self._curious: WeakSet[Asker] = WeakSet()  # to be told of the next report
+        self._next = float("-inf")
+        self._paused_until = float("-inf")
+
+    def at_rest(self, now: float) -> bool:
+        """Whether forgetting this log would change nothing."""
+        spent = not self._starts or self._starts[-1] + self._per <= now
+        return spent and not self._pending and self._paused_until <= now and self._next <= now
+
+    def is_open(self, now: float) -> bool:
+        """Whether a start may be granted now, as far as is known."""
+        with self._lock:
+            return self._is_open(now)
+
+    def _is_open(self, now: float) -> bool:
+        if now < self._paused_until:
+            return False
+        return now >= self._next if self._smooth else self._excess(now) < 0
+
+    def _excess(self, now: float) -> int:
+        """How many starts must leave the window before the next but one may be granted."""
+        expired = 0
+        while expired < len(self._starts) and self._starts[expired] + self._per <= now:
+            expired += 1
+        del self._starts[:expired]
+        excess = len(self._starts) + self._unreported - self._calls
+        if excess >= 0 and self._unreported:  # count again: those of a run that is gone count no more
+            self._unreported = sum(map(len, self._pending.values()))
+            excess = len(self._starts) + self._unreported - self._calls
+        return excess
+
+    def earliest(self, now: float) -> float:
+        """When the next start may be granted; where reports are missing, when to look for them."""
+        with self._lock:
+            at = max(now, self._paused_until)
+            if self._smooth:
+                return max(at, self._next)
+            if self._excess(now) < 0:
+                return at
+            instants = (
+                sorted(chain(self._starts, *self._pending.values())) if self._unreported else self._starts
+            )
+            excess = len(instants) - self._calls
+            return at if excess < 0 else max(at, instants[excess] + self._per)
+
+    def take(self, now: float, run: Asker = NOBODY) -> bool:
+        """Grant a start now, if it may be: atomically, for other runs may share this log."""
+        with self._lock:
+            if not self._is_open(now):
+                return False
+            if self._smooth:
+                late = now - self._next
+                self._next = (now if late > self._interval else self._next) + self._interval
+            else:
+                self._pending.setdefault(run, []).append(now)
+                self._unreported += 1
+            return True
+
+    def give_back(self, run: Asker = NOBODY) -> None:
+        """A start just granted did not come about."""
+        with self._lock:
+            if self._smooth:
+                self._next -= self._interval
+            else:
+                self._drop(run)
+
+    def _drop(self, run: Asker) -> None:
+        """One pending start less; to be the younger ones makes the others be looked for early rather than late."""
+        self._unreported -= 1
+        pending = self._pending[run]
+        pending.pop()
+        if not pending:
+            del self._pending[run]
+
+    def confirm(self, at: float, run: Asker = NOBODY) -> None:
+        """A granted start has happened, at this instant."""
+        if self._smooth:
+            return
+        with self._lock:
+            self._drop(run)
+            insort(self._starts, at)
+            curious = [asker for asker in self._curious if asker is not run] if self._curious else ()
+            self._curious.clear()
+        for asker in curious:
+            asker.look()
+
+    def looked(self, at: float, run: Asker = NOBODY) -> None:
+        """What this run has not confirmed had not begun at this instant."""
+        with self._lock:
+            if run in self._pending:
+                self._pending[run] = [at] * len(self._pending[run])
+
+    def ask(self, now: float, run: Asker) -> float:
+        """Have the other runs look for their starts, and be told of them; when to ask again otherwise."""
+        with self._lock:
+            others = [asker for asker in self._pending if asker is not run]
+            self._curious.add(run)
+        for asker in others:
+            asker.look()
+        return now + self._per
+
+    def pause(self, until: float) -> None:
+        """No start before this instant: the other side asked for it."""
+        with self._lock:
+            self._paused_until = max(self._paused_until, until)
+
+
+class Cap:
+    """The attempts of one group that run now."""
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._running = 0
+
+    def is_open(self, now: float) -> bool:
+        """Whether there is room."""
+        return self._running < self._n
+
+    def earliest(self, now: float) -> float:
+        """Now, or never by itself: ``give_back`` makes room."""
+        return now if self._running < self._n else float("inf")
+
+    def take(self, now: float, run: Asker = NOBODY) -> bool:
+        """One more runs, if there is room."""
+        if self._running >= self._n:
+            return False
+        self._running += 1
+        return True
+
+    def give_back(self, run: Asker = NOBODY) -> None:
+        """One has ended."""
+        self._running -= 1
+
+
+class Meter(Protocol):
+    """What a ``RateLog`` and a ``Cap`` have in common."""
+
+    def is_open(self, now: float) -> bool:
+        """Whether a start may be granted now."""
+
+    def earliest(self, now: float) -> float:
+        """When the next start may be."""
+
+    def take(self, now: float, run: Asker = NOBODY) -> bool:
+        """Grant a start, if it may be now."""
+
+    def give_back(self, run: Asker = NOBODY) -> None:
+        """Undo a grant, or end what it stood for."""
