@@ -20,6 +20,8 @@ PAGES = [
     *sorted(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
 ]
 
+HEAVY = {"pandas.md", "polars.md", "migration.md"}  # their libraries take seconds to load
+
 # A snippet, or one that the reader does not see; what it prints may stand right below it.
 SNIPPET = re.compile(
     r"^(?:```|<!-- )python\n(.*?)^(?:```|-->)$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL
@@ -44,7 +46,15 @@ def script_of(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if SNIPPET.search(page.read_text())], ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.all if page.name in HEAVY else [])
+        for page in PAGES
+        if SNIPPET.search(page.read_text())
+    ],
+    ids=name_of,
+)
 def test_snippets_do_what_the_page_says(page, tmp_path):
     """The snippets of a page, run one after another as one script, print what stands below them."""
     source, output = script_of(page.read_text())
