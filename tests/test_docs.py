@@ -58,7 +58,7 @@ def script_of(text):
 def test_snippets_do_what_the_page_says(page, tmp_path):
     """The snippets of a page, run one after another as one script, print what stands below them."""
     source, output = script_of(page.read_text())
-    script = tmp_path / f"{page.stem}.py"
+    script = tmp_path / f"{page.stem}_page.py"  # pandas.py would be imported in place of pandas
     script.write_text(source)
 
     run = subprocess.run(
