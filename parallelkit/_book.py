@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block
-from parallelkit._lost import Lost
+from parallelkit._lost import Lost, cancelled
 
 
 class Book(Protocol):
@@ -47,3 +47,14 @@ class Failed(NamedTuple):
 
 
 News: TypeAlias = Block | Failed
+
+
+def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int]) -> list[News]:
+    """News of the tasks that a stop cancels, of those that had begun; ``last`` is the last attempt of each."""
+    news: list[News] = []
+    for index, before in last.items():
+        lost = cancelled(reason, before)
+        if index not in running:  # it waited for its next attempt; the end of this one was told
+            lost.started = lost.worker = None
+        news.append(Failed(index, lost, None, True))
+    return news

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from parallelkit._book import Failed, News
-from parallelkit._errors import TaskTimeout
-from parallelkit._executors._contract import Block
+from parallelkit._errors import TaskCancelled, TaskTimeout
+from parallelkit._executors._contract import COROUTINE, Block
 from parallelkit._lost import Lost
 from parallelkit._public import public
 
@@ -29,7 +29,8 @@ class Event(Generic[K]):
 
     ``kind``: an attempt "started"; a task "succeeded" or "failed" for good; it is "retrying" or
     (asked to wait, uncounted) "waiting" for ``delay`` seconds after ``error``; its thread was
-    "abandoned"; a "worker_started" or "worker_died". ``at``: seconds since the run began.
+    "abandoned"; a "worker_started" or "worker_died". What a stop of the run cuts off has "failed" with
+    ``TaskCancelled``; of tasks that never began it tells nothing. ``at``: seconds since the run began.
     ``duration``: seconds that the attempt ran. Key, index and attempt are None for what concerns a
     worker alone.
     """
@@ -48,11 +49,17 @@ class Event(Generic[K]):
 class Observer:
     """Tells events to the caller's function; it may fail: then that is logged once, and it hears no more."""
 
-    LOOKS = 3  # how often starts are looked for, LOOK seconds apart, after attempts were handed over
-    LOOK = 0.004
+    LOOK = 0.004  # seconds until starts are looked for, after something has happened; then twice as long, and so on
 
-    def __init__(self, tell: Callable[[Event[Any]], object], key: Callable[[int], Any], began: float) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Event[Any]], object],
+        key: Callable[[int], Any],
+        began: float,
+        fate: Kind | None = None,
+    ) -> None:
         self._tell = tell
+        self._fate = fate  # of the worker of an attempt that the stop of the run cuts off
         self._key = key
         self._began = began
         self._keys: dict[int, Any] = {}  # of open tasks: a stream forgets the key of what it has yielded
@@ -60,14 +67,21 @@ class Observer:
         self._tries: dict[int, int] = {}
         self._workers: set[str] = set()
         self._deaf = False
-        self._looks = 0
+        self._pause = self.LOOK
 
-    def look_at(self, now: float, until: float | None, handed: bool) -> float | None:
-        """When to look for starts: some attempts that were just handed over begin in a moment, unheard."""
-        self._looks = self.LOOKS if handed else self._looks - 1
-        if self._looks <= 0 or self._deaf:
+    def look_at(self, now: float, until: float | None, stirred: bool) -> float | None:
+        """When to look for starts: attempts begin unheard, in a moment or when their worker has loaded the function.
+
+        ``stirred``: something has just happened. While nothing does the looks become rarer, and where all
+        that is open runs there are none.
+        """
+        if stirred:
+            self._pause = self.LOOK
+        if self._deaf or len(self._attempts) >= len(self._keys):
             return until
-        return now + self.LOOK if until is None else min(until, now + self.LOOK)
+        at = now + self._pause
+        self._pause *= 2
+        return at if until is None else min(until, at)
 
     def admitted(self, indices: Iterable[int]) -> None:
         """These tasks may start from now on."""
@@ -109,6 +123,8 @@ class Observer:
         self._end(index, lost.started, lost.worker)
         self._about_worker(lost)
         duration = None if lost.started is None else lost.ended - lost.started
+        if isinstance(lost.error, TaskCancelled):  # the attempt that it had last, which may be long over
+            self._tries[index] = lost.number - 1
         kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
         self._about(
             kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error
@@ -126,7 +142,9 @@ class Observer:
         worker, error = lost.worker, lost.error
         if worker is None:
             return
-        if isinstance(error, TaskTimeout) and error.abandoned:
+        if isinstance(error, TaskCancelled) and self._fate is not None and not worker.startswith(COROUTINE):
+            self._say(self._fate, lost.ended, worker=worker, error=error)
+        elif isinstance(error, TaskTimeout) and error.abandoned:
             self._say("abandoned", lost.ended, worker=worker, error=error)
         elif (isinstance(error, TaskTimeout) and error.killed) or type(error).__name__ == "WorkerDied":
             self._say("worker_died", lost.ended, worker=worker, error=error)

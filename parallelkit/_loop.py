@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Protocol
 
 from parallelkit._events import Observer
-from parallelkit._executors._contract import Port
+from parallelkit._executors._contract import Block, Ended, Port
 from parallelkit._intake import Intake, Portion
 from parallelkit._lost import describe
 from parallelkit._marks import UNSET
@@ -144,6 +144,7 @@ class Loop:
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     observer: Observer | None = None
     asked: str | None = None  # why somebody else wants the run to stop
+    stirred: bool = False  # whether something had happened when the last wait ended
 
     def drive(self) -> None:
         """Run until every task is settled or the run is stopped."""
@@ -167,7 +168,7 @@ class Loop:
         port.start(due)
         if not (scheduler.open or grew) and self.source.exhausted:
             return False
-        scheduler.finish(port.wait(self._until(grew or portion is not None, bool(due))), self.clock())
+        scheduler.finish(self._wait(self._until(grew or portion is not None, bool(due))), self.clock())
         self._tell()
         self.show()
         self._obey()
@@ -192,12 +193,20 @@ class Loop:
             for offset, recalled in known.items():
                 scheduler.recall(first + offset, recalled, self.clock())
 
+    def _wait(self, until: float | None) -> list[Block | Ended]:
+        ended = self.port.wait(until)
+        if self.observer is not None:
+            self.stirred = bool(ended) or until is None or self.clock() < until
+        return ended
+
     def _until(self, again: bool, handed: bool) -> float | None:
         """When to come back at the latest: at once where there may be more to read, or to grow."""
         if again:
             return self.clock()
         at = self.scheduler.wake_at()
-        return at if self.observer is None else self.observer.look_at(self.clock(), at, handed)
+        return (
+            at if self.observer is None else self.observer.look_at(self.clock(), at, handed or self.stirred)
+        )
 
     def _tell(self) -> None:
         """Tell the observer what has begun and what has ended."""
@@ -235,6 +244,7 @@ class Loop:
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
         self._tell()
         self.scheduler.stop(reason, now, running)
+        self._tell()
 
     def show(self) -> None:
         """Bring the bar up to date."""

@@ -250,7 +250,7 @@ class Plan:
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         if options.on_event is not None:
             scheduler.news = []
-            loop.observer = Observer(options.on_event, key, now)
+            loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = (*(() if cache is None else (cache,)), *self.journal.recalls)
         self.journal.stop_by(partial(ask_to_stop, loop))

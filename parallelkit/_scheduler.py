@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from itertools import repeat
 from typing import Any
 
-from parallelkit._book import Book, Failed, News
+from parallelkit._book import Book, Failed, News, told_cancelled
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._lost import Lost, cut_off
 from parallelkit._ready import Fifo, Gated, Ready
@@ -264,9 +264,11 @@ class Scheduler:
         """Cancel everything that is not settled; ``running`` are the attempts that had begun."""
         self.stopped = self._book.stopped = reason
         last = {index: lost for index, lost in self._tries.last.items() if lost.number}
+        running = [attempt for attempt in running if attempt[0] in self._items]
         for index, started, worker in running:
-            if index in self._items:
-                last[index] = cut_off(started, now, worker, last.get(index))
+            last[index] = cut_off(started, now, worker, last.get(index))
+        if self.news is not None:
+            self.news += told_cancelled(reason, last, {index for index, _, _ in running})
         self._book.cancel(sorted(self._items), last)
         for index in self._items:
             self._tries.forget(index)

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import logging
+import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from parallelkit import Event, Retry, iter_parallel, run_parallel
+from parallelkit import ConcurrencyLimit, Event, Retry, Task, TaskCancelled, iter_parallel, run_parallel
+from parallelkit._events import Observer
 
 AT_ONCE = Retry(1, delay=0)
 LONG = 3600  # seconds, which nobody waits
@@ -99,6 +102,110 @@ def test_the_start_of_a_long_task_is_told_while_it_runs():
             told.set()
 
     assert run_parallel(lambda _: told.wait(20), [0], on_event=hear)[0] is True
+
+
+def test_the_start_of_a_long_task_in_a_process_is_told_while_it_runs(tmp_path):
+    """Though its worker takes a while to start."""
+    fifo = tmp_path / "told"
+    os.mkfifo(fifo)
+
+    def hear(event):
+        if event.kind == "started":
+            fifo.write_text("told")
+
+    results = run_parallel(Path.read_text, [fifo], executor="processes", on_event=hear, run_timeout=60)
+    assert ["told"] == results.values(default=results.stopped)
+
+
+def test_looks_for_starts_become_rarer_until_something_happens():
+    """Nobody polls: the pause doubles, and where all that is open runs nobody looks."""
+    observer = Observer(lambda event: None, str, 0.0)
+    observer.admitted([0, 1])
+    look = Observer.LOOK
+    assert [look, 2 * look, 4 * look] == [
+        observer.look_at(0.0, None, stirred) for stirred in (True, False, False)
+    ]
+    assert look == observer.look_at(0.0, 100.0, True)
+    observer.begun([(0, 1.0, "a"), (1, 1.0, "b")])
+    assert (None, 7.0) == (observer.look_at(0.0, None, True), observer.look_at(0.0, 7.0, False))
+
+
+# What a stop cuts off
+
+
+class Stopped:
+    """Listens to a run that is stopped when all its attempts run, by a task that fails."""
+
+    def __init__(self, running):
+        self.heard, self.running, self.begun = [], running, threading.Event()
+
+    def __call__(self, event):
+        self.heard.append(event)
+        if self.running == sum(one.kind == "started" for one in self.heard):
+            self.begun.set()
+
+    def fail(self, item):
+        return self.begun.wait(60) and 1 / 0
+
+    def balance(self):
+        """A gauge of what runs, as a monitor keeps it."""
+        ends = ("succeeded", "failed", "retrying")
+        return sum(
+            (one.kind == "started") - (one.kind in ends and one.duration is not None) for one in self.heard
+        )
+
+
+@pytest.mark.abandons(1)
+def test_an_attempt_that_a_stop_cuts_off_is_told():
+    """It has failed, as cancelled, and its thread is abandoned; nothing is told of what never began."""
+    release = threading.Event()
+    hear = Stopped(2)
+    tasks = {"hangs": release.wait, "fails": lambda: hear.fail(0), "never": str}
+    exact = ConcurrencyLimit(2)  # with it nothing is handed over ahead of a free slot
+    results = run_parallel(tasks, max_workers=2, max_failures=1, on_event=hear, limits=exact)
+    release.set()
+    assert "max_failures of 1 reached" == results.stopped
+    assert [("started", 1), ("failed", 1)] == story(hear.heard, "hangs")
+    assert isinstance(hear.heard[-1].error, TaskCancelled)
+    assert ["abandoned"] == [
+        one.kind for one in hear.heard if one.key is None and one.kind != "worker_started"
+    ]
+    assert ([], 0) == (story(hear.heard, "never"), hear.balance())
+
+
+def test_a_process_that_a_stop_kills_is_told():
+    """It died, with what it ran."""
+    heard = run_and_hear(time.sleep, [LONG], executor="processes", run_timeout=1)
+    assert [("started", 1), ("failed", 1)] == story(heard, 0)
+    assert ["worker_started", "worker_died"] == [one.kind for one in heard if one.key is None]
+    assert isinstance(heard[-1].error, TaskCancelled)
+
+
+def test_a_coroutine_that_a_stop_cancels_is_told():
+    """No worker is lost by that."""
+
+    async def nap(seconds):
+        await asyncio.sleep(seconds)
+
+    heard = run_and_hear(nap, [LONG], run_timeout=0.2)
+    assert [("started", 1), ("failed", 1)] == story(heard, 0)
+    assert ["worker_started"] == [one.kind for one in heard if one.key is None]
+
+
+def test_a_task_that_a_stop_finds_between_two_attempts_is_told():
+    """It has failed without another start."""
+    seen = threading.Event()
+
+    def hear(event):
+        heard.append(event)
+        if event.kind == "retrying":
+            seen.set()
+
+    heard = []
+    tasks = {"retried": lambda: 1 / 0, "fails": Task(lambda: seen.wait(60) and 1 / 0, retries=0)}
+    run_parallel(tasks, retries=Retry(1, delay=LONG, max_delay=LONG), max_failures=1, on_event=hear)
+    assert [("started", 1), ("retrying", 1), ("failed", 1)] == story(heard, "retried")
+    assert (None, TaskCancelled) == (heard[-1].duration, type(heard[-1].error))
 
 
 def test_a_listener_that_raises_is_logged_once_and_hears_no_more(caplog):

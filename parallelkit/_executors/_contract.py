@@ -21,6 +21,9 @@ Ticket: TypeAlias = tuple[int, int, Any, float | None]
 A plain tuple on purpose: one is made for every attempt, and anything else costs five times as much.
 """
 
+COROUTINE = "coroutine_"
+"""How the name of a worker begins that is none: a coroutine's place on an event loop."""
+
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 """The item of a task that brings its own function (see ``Job.fn``)."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contract import (
+    COROUTINE,
     Block,
     Ended,
     Job,
@@ -39,6 +40,8 @@ class CoroutinePort:
     need not wake for every start.
     """
 
+    fate = ThreadPort.fate
+
     def __init__(self, engine: ThreadEngine, threads: ThreadPort, job: Job) -> None:
         self.failure: Exception | None = None
         self.call = call_with(job)
@@ -55,7 +58,7 @@ class CoroutinePort:
         self._flights: set[Flight] = set()  # that hold a slot
         self._loop: EventLoop | None = None
         self._loops: list[EventLoop] = []
-        self._names = map("coroutine_{}".format, count(1))
+        self._names = map(f"{COROUTINE}{{}}".format, count(1))
         self._free: list[str] = []
         self._watch = Watch()
         self._done: deque[tuple[int, Any, float, float, str]] = deque()

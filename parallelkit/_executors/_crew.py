@@ -102,6 +102,8 @@ class Crew:
         if self._max_tasks:
             most = min(most, self._max_tasks - worker.sent)
         if most > 0:
+            if not worker.sent:
+                lane.gate.open()  # for a run that wants to know when its attempts begin: now they will
             worker.give(lane.take(most), now)
 
     def _hire(self, now: float) -> None:

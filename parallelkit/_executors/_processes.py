@@ -91,6 +91,7 @@ class ProcessPort:
     """A run's end: packs items, unpacks results; everything between is the supervisor's."""
 
     failure: Exception | None = None
+    fate = "worker_died"
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
         self._engine = engine

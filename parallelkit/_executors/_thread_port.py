@@ -89,6 +89,9 @@ class Crew(Protocol):
 class ThreadPort:
     """A run's end of a thread engine."""
 
+    fate = "abandoned"
+    """What becomes of a worker whose attempt is cut off by ``close``, as ``Event`` calls it."""
+
     def __init__(self, engine: Crew, job: Job, nested: bool) -> None:
         self.failure = engine.broken
         self.nested = nested
