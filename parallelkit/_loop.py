@@ -23,7 +23,7 @@ from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
 
 WINDOW = 32  # tasks read ahead, for each worker
-WIDEST = 10_000  # how far the default window grows with what is done
+WIDEST = 5_000  # how far the default window grows with what is done
 
 Clock = Callable[[], float]
 

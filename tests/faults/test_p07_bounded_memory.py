@@ -81,10 +81,10 @@ def test_consumer_that_rests_stops_the_reading(executor):
 
 @BOTH
 def test_window_grows_with_what_was_yielded(executor):
-    """At most to what was yielded, and to ten thousand."""
+    """At most to what was yielded, and to five thousand."""
     source, most = Counted(40_000), 0
     for yielded, _ in enumerate(iter_parallel(far.give_back, source, executor=executor, max_workers=2), 1):
-        most = max(most, source.read - yielded - max(64, min(yielded, 10_000)))
+        most = max(most, source.read - yielded - max(64, min(yielded, 5_000)))
     assert most <= 0
 
 
