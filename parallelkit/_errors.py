@@ -71,7 +71,8 @@ class RemoteError(ParallelKitError):
 class InputError(ParallelKitError):
     """The input, or a callable that the caller gave to read it, raised: the error is the ``__cause__``.
 
-    Everything that had been read was run; ``results`` has it.
+    Everything that had been read was run. ``results`` has it, but for what a stream has yielded; where
+    ``reduce`` raised, which stops the run, it has the outcome whose value that was given.
     """
 
     results: Any = None

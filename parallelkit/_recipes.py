@@ -35,8 +35,9 @@ def map_reduce(
     done; none is kept, so memory stays flat. Takes the options of ``iter_parallel``.
 
     Raises ``TaskFailures`` with all failures once everything is done, for a fold over missing parts
-    is wrong (with ``on_error="raise"`` the first failure itself, at once); ``InputError`` if
-    ``reduce`` or the input raises.
+    is wrong (with ``on_error="raise"`` the first failure itself, at once). If ``reduce`` raises, the run
+    is stopped and ``InputError`` has the outcome that it was given in its ``results``; if the input
+    raises, what was read is folded first, and ``InputError`` has the failures there.
 
     >>> from parallelkit import map_reduce
     >>> map_reduce(len, ["a", "bb", "ccc"], int.__add__, initial=0)
@@ -55,6 +56,9 @@ def map_reduce(
                 so_far = folded(reduce, so_far, outcome)
             else:
                 failures.append(outcome)
+    except InputError as error:
+        keep_failures(error, failures)
+        raise
     finally:
         stream.close()
     if failures:
@@ -84,7 +88,11 @@ def first_success(
     others still run: processes are killed, threads abandoned, what waits is withdrawn. At most
     ``max_workers`` start at once.
 
-    Raises ``TaskFailures`` with all failures where none succeeds (also where there was no task).
+    With ``order="input"`` it is the first in that order: those before it are waited for, and it is given
+    back as soon as they have all failed.
+
+    Raises ``TaskFailures`` with all failures where none succeeds; ``InputError`` with these in its
+    ``results`` where the input raised besides; ValueError where there was no task at all.
 
     >>> from parallelkit import first_success
     >>> first_success({"zero": lambda: 1 / 0, "one": lambda: 1 / 1}).key
@@ -97,12 +105,21 @@ def first_success(
             if outcome.ok:
                 return outcome
             failures.append(outcome)
+    except InputError as error:
+        keep_failures(error, failures)
+        raise
     finally:
         stream.close()
     if not failures:
         raise ValueError("first_success needs at least one task, got none")
     kinds = tally(failure.error for failure in failures)
     raise failed(f"none of {counted(len(failures))} succeeded: {kinds}", failures)
+
+
+def keep_failures(error: InputError, failures: list[Failure[Any]]) -> None:
+    """Of an input that raised when outcomes had been taken from the stream: they are in its results all the same."""
+    if error.results is None or not len(error.results):
+        error.results = Results(ledger_of(failures))
 
 
 def failed(message: str, failures: list[Failure[Any]]) -> TaskFailures:

@@ -78,7 +78,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     - ``limits``: one or several ``RateLimit`` and ``ConcurrencyLimit`` objects.
     - ``priority``: a function item → number; larger runs first, ties in input order.
-    - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread. Those
+    - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread (of
+      ``iter_parallel`` in a thread of the run's own, as ``on_event`` is). Those
       without a key are numbered on from the end of the input. Where that end is not known beforehand
       (a generator), all tasks without a key are numbered alike, in the order of their admission.
 

@@ -63,6 +63,47 @@ def test_no_task_at_all_is_an_error():
         first_success([])
 
 
+def test_the_first_in_input_order_is_waited_for():
+    """With order="input" a success is not given back before all tasks before it have failed."""
+    may_fail = threading.Event()
+
+    def preferred():
+        may_fail.wait(60)
+        raise ConnectionError("down")
+
+    def second():
+        may_fail.set()
+        return 2
+
+    won = first_success([preferred, second, lambda: 3], order="input", max_workers=3)
+    assert (1, 2) == (won.key, won.value)
+
+
+def broken(tasks):
+    yield from tasks
+    raise LookupError("gone")
+
+
+def test_failures_are_not_lost_where_the_input_raises():
+    """The InputError of a recipe has those that it had taken from its stream."""
+    tasks = [lambda: 1 / 0, lambda: {}["no"]]
+    with pytest.raises(InputError, match="the input raised LookupError after 2 items") as caught:
+        first_success(broken(tasks))
+    assert {ZeroDivisionError, KeyError} == {
+        type(one.error) for one in caught.value.results.failures.values()
+    }
+    with pytest.raises(InputError, match="the input raised LookupError after 3 items") as caught:
+        map_reduce(lambda n: 1 // n, broken([1, 0, 2]), int.__add__, initial=0)
+    assert [1] == list(caught.value.results.failures)
+
+
+def test_what_reduce_was_given_is_in_the_error():
+    """Nothing else is: the rest of the run was stopped."""
+    with pytest.raises(InputError, match="reduce raised TypeError for the value of 'a'") as caught:
+        map_reduce(str, {"a": 1}, lambda total, text: total + text, initial=0)
+    assert {"a": "1"} == dict(caught.value.results.items())
+
+
 def test_losing_processes_are_killed():
     """In processes nothing of the losers is left (the leak checks of every test look)."""
     import time
