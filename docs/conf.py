@@ -7,8 +7,9 @@ author = "the parallelkit authors"
 copyright = "the parallelkit authors, MIT licence"
 version = release = parallelkit.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
+nb_execution_mode = "off"  # tests/test_notebooks.py executes it, and compares
 default_role = "code"
 myst_heading_anchors = 3
 
