@@ -41,7 +41,8 @@ class Checkpoint:
     [(1, 0), (2, 0), (3, 1)]
 
     Raises TypeError for what is no path; the run raises ValueError where the journal is damaged, in use,
-    or another function's.
+    or another function's. A run that cannot write it is stopped, and says so: in ``Results.stopped``, or, of a
+    stream, by a ParallelKitError at its end.
     """
 
     path: str | os.PathLike[str]
@@ -70,8 +71,8 @@ class Unrecorded:
     """A run without a checkpoint; with one, it is a ``Recording``."""
 
     recalls: tuple[Recall, ...] = ()
-    failure: str | None = None
-    """Why recording has come to an end before the run did."""
+    failure: Exception | None = None
+    """Why recording has come to an end before the run did; the error that is its cause."""
 
     def check(self) -> None:
         """Raise ValueError where the journal cannot be used, and touch nothing."""

@@ -17,6 +17,11 @@ def interruption(what: str, results: Results[Any, Any]) -> RunInterrupted:
 
 def noted(error: BaseException, done: object) -> BaseException:
     """The error that ends a run, with a note on what was done by then."""
-    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
-        error.add_note(f"the run was stopped at this failure: {done}")
+    add_note(error, f"the run was stopped at this failure: {done}")
     return error
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, if the error takes one."""
+    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
+        error.add_note(note)

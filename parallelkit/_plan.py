@@ -12,7 +12,7 @@ from typing import Any
 
 from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
-from parallelkit._endings import interruption, noted
+from parallelkit._endings import add_note, interruption, noted
 from parallelkit._events import Observer
 from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
@@ -125,7 +125,8 @@ class Plan:
         """The results, or the error that carries them."""
         if loop.scheduler.stopped is not None:
             self._cancel_rest(look=not interrupted)
-        self.ledger.stopped = self.ledger.stopped or self.journal.failure
+        if self.journal.failure is not None:
+            self.ledger.stopped = self.ledger.stopped or str(self.journal.failure)
         facts = self.ledger.facts
         facts.ended_at = self.world.now()
         facts.cpu_seconds += time.process_time() - time.thread_time()
@@ -172,10 +173,19 @@ class Plan:
     def _recorded(
         self, stream: Generator[Outcome[Any, Any], None, None]
     ) -> Generator[Outcome[Any, Any], None, None]:
-        """The stream, with its journal open while it runs."""
-        with closing(self.journal), closing(stream):
-            self.journal.open()
-            yield from stream
+        """The stream, with its journal open while it runs; a journal that could not be written is an error at its end."""
+        try:
+            with closing(self.journal), closing(stream):
+                self.journal.open()
+                yield from stream
+        except GeneratorExit:  # closed by the caller, who hears of it all the same
+            pass
+        except BaseException as error:
+            if self.journal.failure is not None:
+                add_note(error, str(self.journal.failure))
+            raise
+        if self.journal.failure is not None:
+            raise self.journal.failure
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
         raising = self.options.on_error == "raise"

@@ -14,6 +14,7 @@ from typing import Any
 
 from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
+from parallelkit._errors import ParallelKitError
 from parallelkit._intake import Portion
 from parallelkit._journal import SEVERAL, Journal, Record, another_function
 from parallelkit._journal_writer import Entry, JournalWriter
@@ -79,9 +80,11 @@ class Recording(Unrecorded):
         self._stop = stop
 
     def _fail(self, error: Exception) -> None:
-        self.failure = f"the checkpoint {self._path} could not be written: {describe(error)}"
-        logger.error("%s", self.failure)
-        self._stop(self.failure)
+        text = f"the checkpoint {self._path} could not be written: {describe(error)}"
+        self.failure = ParallelKitError(text)
+        self.failure.__cause__ = error
+        logger.error("%s", text)
+        self._stop(text)
 
     def close(self) -> None:
         writer, journal = self._writer, self._journal

@@ -21,6 +21,7 @@ import parallelkit._journal_writer as journal_writer
 from parallelkit import (
     Checkpoint,
     InputError,
+    ParallelKitError,
     RateLimit,
     RemoteError,
     Retry,
@@ -690,6 +691,49 @@ def test_if_only_the_last_batch_fails_the_results_say_so(path, monkeypatch):
     results = run("a", path)
     assert [["a"]] == results.values()
     assert "database or disk is full" in results.stopped
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_stream_whose_journal_cannot_be_written_raises_at_its_end(path, monkeypatch, executor):
+    """When every outcome was yielded; also if it is only the last batch that fails, when all is done."""
+    break_writing(monkeypatch)
+    stream, seen = iter_parallel(same, "ab", key=same, executor=executor, checkpoint=path), []
+    with pytest.raises(
+        ParallelKitError, match=r"run\.journal could not be written: OperationalError"
+    ) as caught:
+        seen.extend(outcome.key for outcome in stream)
+    assert ["a", "b"] == sorted(seen)
+    assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
+    assert [] == list(stream)
+
+
+def test_a_stream_that_is_closed_raises_it_then(path, monkeypatch):
+    """Whoever leaves early has no less lost what was done."""
+    break_writing(monkeypatch)
+    stream = iter_parallel(same, "abc", key=same, executor="inline", checkpoint=path)
+    next(stream)
+    with pytest.raises(ParallelKitError, match="could not be written"):
+        stream.close()
+
+
+def test_an_error_that_ends_the_stream_is_told_of_the_journal(path, monkeypatch):
+    """It goes before, and has a note."""
+
+    def items():
+        yield "a"
+        raise LookupError("gone")
+
+    break_writing(monkeypatch)
+    with pytest.raises(InputError) as caught:
+        list(iter_parallel(same, items(), key=same, executor="inline", checkpoint=path))
+    assert "could not be written" in caught.value.__notes__[0]
+
+
+def break_writing(monkeypatch):
+    def full(self, records):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Journal, "write", full)
 
 
 def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
