@@ -42,6 +42,8 @@ class Bar(Silent):
         if self._bar is None:
             self._bar = self._make(total)
         bar = self._bar
+        if total is None:  # not known here; perhaps the caller knows
+            total = self._options.get("total")
         if bar.total != total:
             bar.total = total
             bar.refresh()

@@ -64,6 +64,12 @@ def test_a_total_may_be_unknown_at_first():
     assert "5/5" in draw((None, 2, 0, 0), (5, 5, 0, 0))
 
 
+def test_a_total_that_the_caller_knows_stands_where_the_run_knows_none():
+    """A generator, say, of so many rows; in the end there are as many as there were."""
+    assert "3/8" in draw((None, 3, 0, 0), total=8)
+    assert "7/7" in draw((None, 3, 0, 0), (7, 7, 0, 0), total=8)
+
+
 def test_a_total_may_grow():
     """New tasks of ``then`` make the way longer, and the bar says so."""
     line = draw((2, 1, 0, 0), (6, 2, 0, 0))
