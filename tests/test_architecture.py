@@ -49,7 +49,7 @@ _executors/_threads _executors/_processes _executors/_inline _executors/_foreign
 _book  _ready  _tries  _unawaited
 _lanes
 _recall
-_executors/_event_loop
+_executors/_event_loop  _executors/_thread
 _executors/_thread_port
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
@@ -65,7 +65,7 @@ _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
 _executors/_lane
 _executors/_pace
 _executors/_blocks
-_executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks
+_executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_lending  _executors/_line
 _executors/_contract
 _worker/__main__
 _worker/_serve

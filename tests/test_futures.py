@@ -1,5 +1,6 @@
 """``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
 
+import pickle
 import sys
 
 import pytest
@@ -51,3 +52,21 @@ def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
     with make(1) as executor:
         executor.submit(abs, -1).add_done_callback(fate)
         assert [2, 3] == [executor.submit(abs, number).result(timeout=30) for number in (-2, -3)]
+
+
+@both
+def test_an_executor_does_not_travel(make):
+    """Its workers are those of this process; who sends it elsewhere is told what to do instead."""
+    with (
+        make(1) as executor,
+        pytest.raises(TypeError, match=r"cannot be sent to another process.*open one where"),
+    ):
+        pickle.dumps(executor)
+
+
+def test_a_submit_to_an_executor_of_processes_from_its_own_call_is_refused():
+    """The call gets its outcome: that it closes over what cannot travel."""
+    with ProcessExecutor(1) as executor:
+        future = executor.submit(lambda: executor.submit(abs, 1).result())
+        with pytest.raises(TypeError, match="cannot be sent to another process"):
+            future.result(timeout=60)

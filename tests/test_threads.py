@@ -6,14 +6,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from concurrent.futures import wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import ContextVar
 
 import pytest
 
-from parallelkit import ParallelKitError, TaskTimeout, ThreadExecutor, run_parallel
-from parallelkit._executors import _threads
+from parallelkit import ParallelKitError, Retry, TaskTimeout, ThreadExecutor, run_parallel
+from parallelkit._executors import _thread, _threads
 from parallelkit._executors._contract import Job
 from parallelkit._executors._thread_port import ThreadPort
 from parallelkit._executors._threads import ThreadEngine
@@ -120,7 +120,7 @@ def test_no_more_threads_are_started_than_are_wanted():
 
 def test_idle_threads_retire(monkeypatch):
     """After some seconds without work they end by themselves, and new ones come when there is work again."""
-    monkeypatch.setattr(_threads, "IDLE", 0.01)
+    monkeypatch.setattr(_thread, "IDLE", 0.01)
     engine = ThreadEngine(2)
     run_all(engine, lambda item: item, range(2))
     threads = [worker.thread for worker in tuple(engine.workers)]
@@ -133,7 +133,7 @@ def test_idle_threads_retire(monkeypatch):
 
 def test_a_worker_may_retire_while_work_comes(monkeypatch, restless):
     """Whoever was taken off the bench at the last moment serves."""
-    monkeypatch.setattr(_threads, "IDLE", 1e-5)
+    monkeypatch.setattr(_thread, "IDLE", 1e-5)
     engine = ThreadEngine(2)
     port = engine.open(Job(lambda item: item))
     for index in range(1_000):
@@ -351,7 +351,7 @@ class Worker:
 def test_a_close_at_the_moment_of_a_start_gives_the_worker_up_for_good():
     """Who was given up must not go on serving, unseen by the watch over timeouts, while another has its slot."""
     crew, ran = Crew(), []
-    port = ThreadPort(crew, Job(ran.append), False)
+    port = ThreadPort(crew, Job(ran.append), 0)
     worker = Worker(crew, port.close)
     assert not port.execute(worker, (0, 1, "item", None))
     assert ([worker], []) == (crew.given_up, ran)
@@ -360,7 +360,7 @@ def test_a_close_at_the_moment_of_a_start_gives_the_worker_up_for_good():
 def test_a_start_just_after_the_close_runs_nothing():
     """The ticket was withdrawn, and the worker is free for others."""
     crew, ran = Crew(), []
-    port = ThreadPort(crew, Job(ran.append), False)
+    port = ThreadPort(crew, Job(ran.append), 0)
     port.close()
     assert port.execute(Worker(crew, lambda: None), (0, 1, "item", None))
     assert ([], []) == (crew.given_up, ran)
@@ -369,7 +369,7 @@ def test_a_start_just_after_the_close_runs_nothing():
 def test_what_is_committed_at_the_moment_of_the_timeout_counts():
     """The claim is taken once: by the worker, or by the watch, never by both."""
     crew = Crew()
-    port = ThreadPort(crew, Job(lambda item: item), False)
+    port = ThreadPort(crew, Job(lambda item: item), 0)
     port.start([(0, 1, "item", 0.0)])
     worker = Worker(crew, lambda: None)
     assert port.execute(worker, (0, 1, "item", 0.0))
@@ -409,6 +409,103 @@ def test_a_lent_slot_is_given_back():
 
         run_parallel(task, range(20), executor=executor)
         assert 1 == most
+
+
+def test_runs_within_runs_take_few_threads():
+    """A slot that is lent serves the nested run only: not the next task, which would lend its own, and so on."""
+    peak, seen = 0, set()
+
+    def inner(item):
+        nonlocal peak
+        peak = max(peak, threading.active_count())
+        if item not in seen:
+            seen.add(item)
+            raise OSError(item)
+
+    with ThreadExecutor(2) as executor:
+
+        def outer(item):
+            retries = Retry(1, delay=0.02)
+            return run_parallel(inner, [(item, 0), (item, 1)], executor=executor, retries=retries).values()
+
+        before = threading.active_count()
+        assert [[None, None]] * 40 == run_parallel(outer, range(40), executor=executor).values()
+    assert peak - before <= 4
+
+
+def test_a_run_within_a_task_of_another_executor_finds_its_way_back():
+    """Its own executor's only slot is taken by the task that waits for the other's."""
+    with ThreadExecutor(1) as one, ThreadExecutor(1) as other, ThreadPoolExecutor(1) as foreign:
+
+        def there(item):
+            return run_parallel(abs, [item], executor=one)[0]
+
+        def here(item):
+            ours = run_parallel(there, [item], executor=other)[0]
+            return (
+                ours + run_parallel(there, [item], executor=foreign)[0] + other.submit(there, item).result()
+            )
+
+        assert {0: 9} == run_parallel(here, [-3], executor=one, run_timeout=PATIENCE).successes
+
+
+def test_a_submitted_call_may_wait_for_calls_that_it_submits():
+    """On an executor of one thread, three deep, by ``result``, ``exception`` and ``map``: never a deadlock."""
+    with ThreadExecutor(1) as executor:
+
+        def call(depth):
+            if depth == 0:
+                return 0
+            inner = executor.submit(call, depth - 1)
+            assert inner.exception(PATIENCE) is None
+            return inner.result() + sum(executor.map(abs, [1, -1], timeout=PATIENCE))
+
+        others = [executor.submit(abs, -5) for _ in range(50)]
+        assert 6 == executor.submit(call, 3).result(PATIENCE)
+        assert [5] * 50 == [other.result(PATIENCE) for other in others]
+        assert [6] == run_parallel(call, [3], executor=executor, run_timeout=PATIENCE).values()
+
+
+def test_a_wait_for_a_call_breaks_no_exclusion():
+    """Nothing else runs in a slot that is lent, and its task goes on alone: an executor of one thread is a lock."""
+    lock = threading.Lock()
+
+    def alone(item):
+        assert lock.acquire(blocking=False)
+        threading.Event().wait(0.0005)
+        lock.release()
+        return item
+
+    with ThreadExecutor(1) as executor:
+
+        def waits(item):
+            alone(item)
+            seen = executor.submit(alone, item).result(PATIENCE)
+            return alone(seen)
+
+        futures = [executor.submit(waits, item) for item in range(20)]
+        results = run_parallel(waits, range(20), executor=executor, run_timeout=PATIENCE)
+        assert list(range(20)) == [future.result(PATIENCE) for future in futures] == results.values()
+
+
+def test_a_first_submit_within_a_task_borrows_nothing():
+    """Whoever submits first opens the way for all that follow: it is no part of that task."""
+    with ThreadExecutor(1) as executor:
+        run_parallel(lambda _: executor.submit(abs, 1), [0], executor=executor)
+        assert 1 == executor._pool.capacity()
+
+
+def test_an_abandoned_task_lends_nothing(engine):
+    """Its slot is another's by then."""
+    hold = Hold()
+    port = engine.open(Job(lambda item: run_all(engine, hold, [item])))
+    port.start(tickets(0, timeout=0.2))
+    assert hold.begun.wait(PATIENCE)
+    assert 3 == engine.capacity()
+    take(port, 1)
+    assert 2 == engine.capacity()
+    hold.go.set()
+    port.close()
 
 
 def test_a_run_within_a_run_divides_the_default_width(engine):

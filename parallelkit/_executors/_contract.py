@@ -34,7 +34,8 @@ class Job:
 
     With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own.
     ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``).
-    ``label`` names a task (index → text) in messages about it.
+    ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
+    callers, so it is part of no task in which it happens to be opened.
     """
 
     fn: Callable[..., Any] | None
@@ -43,6 +44,7 @@ class Job:
     star: bool = False
     exact: bool = False
     label: Callable[[int], str] = "task {}".format
+    shared: bool = False
 
 
 class Block(NamedTuple):

@@ -24,6 +24,7 @@ from parallelkit._executors._contract import (
     timed_out,
 )
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
+from parallelkit._executors._lending import mark_context
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._thread_port import UNLIMITED, ThreadPort
 from parallelkit._executors._threads import ThreadEngine
@@ -52,6 +53,7 @@ class CoroutinePort:
         self._fn = job.fn
         self._context = copy_context()
         self._context.run(widen, engine.max_workers)
+        self._context.run(mark_context)
         self._held: deque[Ticket] = deque()  # handed to neither
         self._queue: deque[Ticket] = deque()  # for the loop
         self._out = {True: 0, False: 0}  # coroutines, plain: handed over and not reported back

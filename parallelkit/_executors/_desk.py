@@ -11,19 +11,62 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
 
 logger = logging.getLogger("parallelkit")
 
+R = TypeVar("R")
+
 Request = tuple[Future[Any], Call, object]
 
 _exiting = False
 _desks: weakref.WeakSet[Desk] = weakref.WeakSet()
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """An engine whose tasks may wait for futures of the same executor."""
+
+    def lend(self, future: object) -> bool:
+        """The task that calls is about to wait: lend its slot; False where it is no task of this engine."""
+
+    def repay(self, borrower: object) -> None:
+        """It waits no more."""
+
+
+@runtime_checkable
+class LendingPort(Protocol):
+    """A port of such an engine."""
+
+    def start_urgent(self, ticket: Ticket) -> None:
+        """Hand over an attempt for which a task of the engine waits."""
+
+    def hurry(self, index: int) -> None:
+        """A task of the engine waits for this attempt."""
+
+
+class NestedFuture(Future[R]):
+    """A future that a task of the same executor may wait for: it lends its slot meanwhile."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def result(self, timeout: float | None = None) -> R:
+        """As ``Future.result``."""
+        with self._desk.lent(self):
+            return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As ``Future.exception``."""
+        with self._desk.lent(self):
+            return super().exception(timeout)
 
 
 class Desk:
@@ -33,7 +76,9 @@ class Desk:
         self._engine = engine
         self._timeout = timeout
         self._lock = threading.Lock()
+        self._lender = engine if isinstance(engine, Lender) else None
         self._inbox: deque[Request] = deque()
+        self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
         self._flying: dict[int, tuple[Future[Any], str]] = {}  # with what messages call them
         self._next = 0
         self._shut = False
@@ -49,6 +94,24 @@ class Desk:
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
+    def new_future(self) -> Future[Any]:
+        """A future for a call."""
+        return Future() if self._lender is None else NestedFuture(self)
+
+    @contextmanager
+    def lent(self, future: Future[Any]) -> Iterator[None]:
+        """While the caller waits for a future, its slot is lent, if it is a task of this executor."""
+        if self._lender is None or future.done() or not self._lender.lend(future):
+            yield
+            return
+        self._urgent.append(future)
+        try:
+            if self._port is not None:
+                self._port.wake()
+            yield
+        finally:
+            self._lender.repay(future)
+
     def take(self, future: Future[Any], call: Call, fn: object) -> None:
         """From any thread: a new call, of ``fn``."""
         with self._lock:
@@ -62,7 +125,9 @@ class Desk:
             self._port.wake()
 
     def _open(self) -> None:
-        self._port = self._engine.open(Job(None, label=lambda index: self._flying[index][1], exact=True))
+        self._port = self._engine.open(
+            Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
+        )
         self._thread = threading.Thread(target=self._work, name="parallelkit_futures", daemon=True)
         self._thread.start()
 
@@ -98,28 +163,60 @@ class Desk:
                 self._engine.close()
 
     def _hand_over(self, port: Port) -> None:
+        if self._urgent:
+            self._hurry(port)
         tickets: list[Ticket] = []
         room = port.room()
         while self._inbox and len(tickets) < room:
-            future, call, fn = self._inbox.popleft()
-            if future.set_running_or_notify_cancel():
-                name = getattr(fn, "__qualname__", type(fn).__name__)
-                self._flying[self._next] = (future, f"the call of {name}")
-                tickets.append((self._next, 1, call, self._timeout))
-                self._next += 1
+            ticket = self._begin(self._inbox.popleft())
+            if ticket is not None:
+                tickets.append(ticket)
         port.start(tickets)
         if self._cancel:  # after the free slots are filled: a standard pool would have begun these at submit
             while self._inbox:
                 tell(cancel, self._inbox.popleft()[0])
+
+    def _begin(self, request: Request) -> Ticket | None:
+        """The ticket of a call; None where it has been cancelled."""
+        future, call, fn = request
+        if not future.set_running_or_notify_cancel():
+            return None
+        index, self._next = self._next, self._next + 1
+        self._flying[index] = (future, f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}")
+        return index, 1, call, self._timeout
+
+    def _hurry(self, port: Port) -> None:
+        """Hand over the calls for which tasks wait: each has the slot of its task, whatever room there is."""
+        assert isinstance(port, LendingPort), "only an engine that lends makes futures that are urgent"
+        while self._urgent:
+            future = self._urgent.popleft()
+            with self._lock:
+                request = next((request for request in self._inbox if request[0] is future), None)
+                if request is not None:
+                    self._inbox.remove(request)
+            if request is None:  # it was handed over before, or has landed
+                for index in [index for index, (other, _) in self._flying.items() if other is future]:
+                    port.hurry(index)
+                continue
+            ticket = self._begin(request)
+            if ticket is not None:
+                port.start_urgent(ticket)
 
     def _settle(self, events: list[Block | Ended]) -> None:
         """In a call of its own, so that nothing here refers to a result once its future has it."""
         for event in events:
             if isinstance(event, Block):
                 for index, value in zip(event.indices, event.values, strict=True):
-                    tell(self._flying.pop(index)[0].set_result, value)
+                    tell(self._landed(index).set_result, value)
             else:
-                tell(self._flying.pop(event.index)[0].set_exception, as_raised(event.error))
+                tell(self._landed(event.index).set_exception, as_raised(event.error))
+
+    def _landed(self, index: int) -> Future[Any]:
+        """The future of a call that has ended; whoever waits for it takes its slot back before it wakes."""
+        future = self._flying.pop(index)[0]
+        if self._lender is not None:
+            self._lender.repay(future)
+        return future
 
     def _break(self, failure: Exception) -> None:
         """The engine is broken: all that was submitted fails with its error."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
 from parallelkit._executors._gate import Gate
+from parallelkit._executors._lending import mark_context
 from parallelkit._lost import describe
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import pack, unpack
@@ -50,6 +51,8 @@ class ForeignPort:
         self._job = job
         self._sealed = sealed(job) if not isinstance(engine.executor, ThreadPoolExecutor) else None
         self._call = call_with(job)
+        self._context = copy_context()  # of the caller, in whichever thread the calls are handed over
+        self._context.run(mark_context)
         self._flights: dict[Future[Any], tuple[Ticket, float]] = {}
         self._overdue: set[Future[Any]] = set()
         self._landed: deque[Future[Any]] = deque()
@@ -80,7 +83,7 @@ class ForeignPort:
 
     def _call_of(self, item: Any) -> tuple[Any, ...]:
         if self._sealed is None:
-            return copy_context().run, timed, self._call, item
+            return self._context.copy().run, timed, self._call, item
         return run_sealed, self._sealed, pack(item)
 
     def _refuse(self, ticket: Ticket, error: Exception, final: bool) -> None:

@@ -6,11 +6,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from parallelkit._executors import default_processes, default_threads
 from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk
+from parallelkit._executors._lending import mark_context
 from parallelkit._executors._width import check_width, widen
 from parallelkit._public import public
 from parallelkit._retry import check_number
@@ -33,6 +34,12 @@ class _Pool(Executor):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} cannot be sent to another process: its workers belong to this one; "
+            "open one where it is needed"
+        )
+
     def _engine(self) -> Engine:
         """The engine, for a run that was given this executor."""
         self._desk.check_open()
@@ -44,7 +51,7 @@ class _Pool(Executor):
         A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
         RuntimeError after ``shutdown``, and the executor's own error where it is broken.
         """
-        future: Future[R] = Future()
+        future: Future[R] = self._desk.new_future()
         self._desk.take(future, self._bind((fn, args, kwargs)), fn)
         return future
 
@@ -70,7 +77,10 @@ class ThreadExecutor(_Pool):
     Beyond the standard pool: ``timeout`` (seconds a call, from its start; an overdue call ends in
     ``TaskTimeout`` and its thread is abandoned), a hung call neither keeps its slot nor the
     interpreter, calls see the context variables of ``submit``'s caller, and ``run_parallel`` takes
-    it as ``executor=`` to keep threads warm between runs.
+    it as ``executor=`` to keep threads warm between runs. A call may submit others to the same
+    executor and wait for them by ``result``, ``exception`` or ``map``: it lends them its slot
+    meanwhile. ``wait`` and ``as_completed`` lend nothing: used within a call, on futures of the same
+    executor, they wait for ever once such calls hold every slot.
 
     >>> from parallelkit import ThreadExecutor
     >>> with ThreadExecutor(4) as executor:
@@ -98,6 +108,7 @@ class ThreadExecutor(_Pool):
         """The call in the context variables of this moment, which are those of ``submit``'s caller."""
         context = copy_context()
         context.run(widen, self._max_workers)
+        context.run(mark_context)
         return context.run, (call[0], *call[1]), call[2]
 
 

@@ -26,6 +26,8 @@ from parallelkit._executors._contract import (
     timed_out,
 )
 from parallelkit._executors._gate import Gate
+from parallelkit._executors._lending import mark_context, take_claim
+from parallelkit._executors._line import Line
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
@@ -86,22 +88,22 @@ class Crew(Protocol):
         """Forget a closed port."""
 
 
-class ThreadPort:
+class ThreadPort(Line):
     """A run's end of a thread engine."""
 
     fate = "abandoned"
     """What becomes of a worker whose attempt is cut off by ``close``, as ``Event`` calls it."""
 
-    def __init__(self, engine: Crew, job: Job, nested: bool) -> None:
+    def __init__(self, engine: Crew, job: Job, depth: int) -> None:
+        super().__init__(depth)
         self.failure = engine.broken
-        self.nested = nested
-        self.queue: deque[Ticket] = deque()
         self._engine = engine
         self._exact = job.exact
         self._call = call_with(job)
         self._label = job.label
         self._context = copy_context()
         self._context.run(widen, engine.max_workers)
+        self._context.run(mark_context)
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
         self._gate = Gate()
@@ -116,20 +118,33 @@ class ThreadPort:
     def room(self) -> int:
         if not self._exact:
             return UNLIMITED
-        others = sum(port._given - len(port.queue) for port in self._engine.ports if port is not self)
+        others = sum(port._given - port.waiting() for port in self._engine.ports if port is not self)
         free = self._engine.capacity() - self._given - others
         # Nobody tells this port when another frees a slot: to have one ticket queued is to get one's turn.
         return max(free, 0 if self._given else 1)
 
     def start(self, tickets: Sequence[Ticket]) -> None:
-        if not tickets:
-            return
+        if tickets:
+            self._note(tickets)
+            self.queue.extend(tickets)
+            self._engine.supply(len(tickets))
+
+    def _note(self, tickets: Sequence[Ticket]) -> None:
         self._given += len(tickets)
         limits = [limit for _, _, _, limit in tickets if limit is not None]
         if limits:
             self._expect(min(limits))
-        self.queue.extend(tickets)
-        self._engine.supply(len(tickets))
+
+    def start_urgent(self, ticket: Ticket) -> None:
+        """A task of this engine waits for this attempt: it runs in that task's slot."""
+        self._note((ticket,))
+        self.urgent.append(ticket)
+        self._engine.supply(1)
+
+    def hurry(self, index: int) -> None:
+        """The same for one that was handed over before."""
+        if self.move_forward(index):
+            self._engine.supply(1)
 
     def _expect(self, limit: float) -> None:
         """Attempts with this timeout may start from now on."""
@@ -264,20 +279,12 @@ class ThreadPort:
     def close(self) -> None:
         self._closed = True
         self.queue.clear()
+        self.urgent.clear()
         for worker in tuple(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
             if port is self and ticket is not None and take_claim(claim):
                 self._engine.abandon(worker, monotonic(), ticket[3])
         self._engine.remove(self)
-
-
-def take_claim(claim: list[float]) -> bool:
-    """Whether the claim is ours now: of all who try, one succeeds."""
-    try:
-        claim.pop()
-    except IndexError:
-        return False
-    return True
 
 
 def all_hung(abandoned: int, patience: float) -> str:

@@ -16,11 +16,12 @@ from itertools import count
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
-from parallelkit._executors._contract import Job
-from parallelkit._executors._gate import Gate
-from parallelkit._executors._thread_port import Current, Loss, ThreadPort
+from parallelkit._executors._contract import Job, Ticket
+from parallelkit._executors._lending import Loans, lender
+from parallelkit._executors._line import AWAITED
+from parallelkit._executors._thread import ThreadWorker
+from parallelkit._executors._thread_port import Loss, ThreadPort
 
-IDLE = 5.0  # seconds after which an idle thread retires
 START_LIMIT = 60.0  # seconds that an initializer may take
 PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a timeout, as its run was stopped
 
@@ -42,30 +43,85 @@ class ThreadEngine:
         self.broken: Exception | None = None
         self.closed = False
         self.ports: tuple[ThreadPort, ...] = ()
-        self.workers: set[_Worker] = set()
-        self.abandoned: set[_Worker] = set()
-        self.idle: deque[_Worker] = deque()
+        self.workers: set[ThreadWorker] = set()
+        self.abandoned: set[ThreadWorker] = set()
+        self.idle: deque[ThreadWorker] = deque()
         self.loss: Loss | None = None
         self._initializer = initializer
         self._initargs = initargs
-        self._starting: dict[_Worker, float] = {}  # those in their initializer, and until when they may be
+        self._starting: dict[
+            ThreadWorker, float
+        ] = {}  # those in their initializer, and until when they may be
         self._spent = 0.0  # processor seconds of the threads that have ended
         self.surplus = 0  # threads that there are too many, since nested runs gave their slots back
-        self._lent = 0  # slots whose task waits for a nested run on this same engine
+        self.loans = Loans()  # of tasks that wait for others on this same engine
+        self.awaited = Loans()  # those of them that wait for futures
+        self.lending = False  # whether there has ever been one
         self._lock = threading.Lock()
 
     def open(self, job: Job) -> ThreadPort:
         """A new port. Opened from a task of this engine, it gets that task's slot as one more."""
-        nested = any(worker.ident == threading.get_ident() for worker in tuple(self.workers))
-        port = ThreadPort(self, job, nested)
+        outer = None if job.shared else lender(self)
+        port = ThreadPort(self, job, 0 if outer is None else max(outer.depth, 0) + 1)
         with self._lock:
-            self._lent += nested
+            if outer is not None:
+                self.lending = True
+                self.loans.add(port, outer.claim)
             self.ports += (port,)
         return port
 
+    def lend(self, future: object) -> bool:
+        """The task that calls, if it is one of this engine, is about to wait for a future: lend its slot."""
+        outer = lender(self)
+        if outer is None:
+            return False
+        with self._lock:
+            self.lending = True
+            self.loans.add(future, outer.claim)
+            self.awaited.add(future, outer.claim)
+        self._supply_all()
+        return True
+
+    def repay(self, borrower: object) -> None:
+        """What a slot was lent for is over."""
+        if self.loans:
+            with self._lock:
+                self.loans.repay(borrower)
+                self.awaited.repay(borrower)
+                self.surplus = max(0, len(self.workers) - self.capacity())
+
     def capacity(self) -> int:
         """How many threads may run tasks now: slots are lost once too many threads are abandoned."""
-        return self.max_workers + self._lent - max(0, len(self.abandoned) - self.max_workers)
+        return self._own() + len(self.loans)
+
+    def _own(self) -> int:
+        return self.max_workers - max(0, len(self.abandoned) - self.max_workers)
+
+    def take(self, worker: ThreadWorker, port: ThreadPort) -> Ticket | None:
+        """The next ticket of a port, if a free thread may have it.
+
+        A slot that was lent is for what its task waits for. Would it serve whatever is queued beside
+        that task, each of these might lend its slot in turn, until there were as many threads as tasks;
+        and the task would not be alone in its slot when it goes on.
+        """
+        with self._lock:
+            worker.depth = None
+            self.surplus = max(0, len(self.workers) - self.capacity())
+            if self.surplus:
+                return None
+            ticket, worker.depth = port.take(self._allows)
+            return ticket
+
+    def serves(self, port: ThreadPort) -> bool:
+        """Whether a free thread might take a ticket of this port."""
+        return port.has_work(self._allows if self.lending else None)
+
+    def _allows(self, depth: int) -> bool:
+        """Whether one more attempt may run at this depth."""
+        if not self.loans:
+            return True
+        most = len(self.awaited) if depth == AWAITED else self.max_workers if depth else self._own()
+        return sum(worker.depth == depth for worker in tuple(self.workers)) < most
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None where the system does not tell."""
@@ -77,13 +133,13 @@ class ThreadEngine:
             return self._spent + sum(map(time.clock_gettime, clocks))
 
     def remove(self, port: ThreadPort) -> None:
-        """Forget a closed port. Idempotent, as its ``close`` is: a slot that was lent comes back once."""
+        """Forget a closed port."""
         with self._lock:
-            self._lent -= port.nested and port in self.ports
+            self.loans.repay(port)
             self.ports = tuple(other for other in self.ports if other is not port)
             self.surplus = max(0, len(self.workers) - self.capacity())
 
-    def dismiss(self, worker: _Worker) -> bool:
+    def dismiss(self, worker: ThreadWorker) -> bool:
         """Whether this thread is one too many, and must end."""
         with self._lock:
             self.surplus = max(0, len(self.workers) - self.capacity())
@@ -103,7 +159,7 @@ class ThreadEngine:
                     self._start_worker()
 
     def _start_worker(self) -> None:
-        worker = _Worker(self, f"{self.name_prefix}_{next(_numbers)}")
+        worker = ThreadWorker(self, f"{self.name_prefix}_{next(_numbers)}")
         self.workers.add(worker)
         if self._initializer is not None:
             self._starting[worker] = time.monotonic() + START_LIMIT
@@ -125,7 +181,7 @@ class ThreadEngine:
         except IndexError:
             return
 
-    def initialize(self, worker: _Worker) -> bool:
+    def initialize(self, worker: ThreadWorker) -> bool:
         """In a new thread: run the initializer; False where it failed, or was given up meanwhile."""
         if self._initializer is None:
             return True
@@ -165,7 +221,7 @@ class ThreadEngine:
         for port in self.ports:
             port.fail(self.broken)
 
-    def abandon(self, worker: _Worker, now: float, timeout: float | None) -> None:
+    def abandon(self, worker: ThreadWorker, now: float, timeout: float | None) -> None:
         """Give up on a thread: it no longer counts as a worker, and another may take its place."""
         with self._lock:
             self.workers.discard(worker)
@@ -175,15 +231,19 @@ class ThreadEngine:
                 self.loss = Loss(now + patience, patience)
                 for port in self.ports:
                     port.look()
-        waiting = sum(len(port.queue) for port in self.ports)
-        if waiting:
+        self._supply_all()
+
+    def _supply_all(self) -> None:
+        """A slot has come free: somebody may wait for it."""
+        waiting = sum(port.waiting() for port in self.ports)
+        if waiting and not self.closed:
             self.supply(waiting)
 
     def _is_lost(self) -> bool:
         """Whether abandoned threads have cost every slot; one that was lent is not free for anybody else."""
-        return self.capacity() <= self._lent
+        return self._own() <= 0
 
-    def leave(self, worker: _Worker) -> None:
+    def leave(self, worker: ThreadWorker) -> None:
         """A thread ends. If it had been abandoned, the slot that it had cost is back."""
         with self._lock:
             self._spent += time.thread_time()
@@ -191,9 +251,7 @@ class ThreadEngine:
             self.abandoned.discard(worker)
             if not self._is_lost():
                 self.loss = None
-        waiting = sum(len(port.queue) for port in self.ports)
-        if waiting and not self.closed:
-            self.supply(waiting)
+        self._supply_all()
 
     def close(self) -> None:
         """End all idle threads and wait for their end; those in a task or an initializer are left to themselves."""
@@ -209,62 +267,3 @@ class ThreadEngine:
         for worker in workers:
             if worker not in self.abandoned and worker.ident != threading.get_ident():
                 worker.thread.join()
-
-
-class _Worker:
-    """One thread. ``current`` is what it runs: port, ticket, and the claim on its outcome."""
-
-    __slots__ = ("current", "engine", "gate", "ident", "name", "thread")
-
-    def __init__(self, engine: ThreadEngine, name: str) -> None:
-        self.engine = engine
-        self.name = name
-        self.gate = Gate()
-        self.current: Current | None = None
-        self.ident: int | None = None
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
-
-    def _work(self) -> None:
-        self.ident = threading.get_ident()
-        try:
-            if self.engine.initialize(self):
-                self._serve()
-        finally:
-            self.engine.leave(self)
-
-    def _serve(self) -> None:
-        engine = self.engine
-        turn = 0
-        while not (engine.surplus and engine.dismiss(self)):
-            ports = engine.ports
-            for offset in range(len(ports)):  # ports take turns
-                port = ports[(turn + offset) % len(ports)]
-                try:
-                    ticket = port.queue.popleft()
-                except IndexError:
-                    continue
-                turn += 1
-                if port.queue and engine.idle:
-                    engine.wake_one()
-                if not port.execute(self, ticket):
-                    return  # abandoned: another thread has this one's slot
-                del ticket  # an idle thread keeps no argument alive
-                break
-            else:
-                ports, port = (), None  # nor a run that is over
-                if engine.closed or engine.broken is not None or not self._rest():
-                    return
-
-    def _rest(self) -> bool:
-        """Wait for work; False when there has been none for long."""
-        engine = self.engine
-        engine.idle.append(self)
-        in_time = self.gate.wait(self._wanted, IDLE)
-        try:
-            engine.idle.remove(self)
-        except ValueError:
-            return True  # somebody took this worker off the deque: there is work for it
-        return in_time
-
-    def _wanted(self) -> bool:
-        return any(port.queue for port in self.engine.ports) or self.engine.closed

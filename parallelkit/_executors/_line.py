@@ -1,0 +1,54 @@
+"""The tickets of a port that no thread has taken yet: who may take which."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from parallelkit._executors._contract import Ticket
+
+AWAITED = -1  # the depth of calls for which tasks of the same executor wait
+
+
+class Line:
+    """Two queues: the ordinary one, and one of what tasks of the same engine wait for."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth  # how many tasks of this engine wait for those here, each for the next
+        self.queue: deque[Ticket] = deque()
+        self.urgent: deque[Ticket] = deque()
+
+    def move_forward(self, index: int) -> bool:
+        """A task waits for this attempt; False where it is not in the queue any more."""
+        for ticket in tuple(self.queue):
+            if ticket[0] == index:
+                try:
+                    self.queue.remove(ticket)
+                except ValueError:
+                    return False  # a thread has taken it
+                self.urgent.append(ticket)
+                return True
+        return False
+
+    def waiting(self) -> int:
+        """How many tickets no thread has taken yet."""
+        return len(self.queue) + len(self.urgent)
+
+    def has_work(self, allows: Callable[[int], bool] | None) -> bool:
+        """Whether there is a ticket that may be taken; all may without ``allows``, which judges by depth."""
+        if allows is None:
+            return bool(self.queue)
+        return bool(self.urgent and (allows(AWAITED) or allows(0))) or bool(self.queue and allows(self.depth))
+
+    def take(self, allows: Callable[[int], bool]) -> tuple[Ticket | None, int | None]:
+        """The next ticket that may be taken, and the depth at which it counts."""
+        try:
+            if self.urgent and allows(AWAITED):
+                return self.urgent.popleft(), AWAITED
+            if self.urgent and allows(0):  # who waited for it does no more
+                return self.urgent.popleft(), 0
+            if self.queue and allows(self.depth):
+                return self.queue.popleft(), self.depth
+        except IndexError:
+            pass  # the port was closed this moment
+        return None, None
