@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from parallelkit._executors._contract import Engine
@@ -30,6 +31,11 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
                 f"max_workers must not be given together with a parallelkit executor, which has its own, got {max_workers}"
             )
         return engine(), False
+    distributed = sys.modules.get("distributed.client")  # who has a Client has loaded it
+    if distributed is not None and isinstance(executor, distributed.Client):
+        from parallelkit._executors._dask import DaskEngine
+
+        return DaskEngine(executor, max_workers), True
     from parallelkit._executors._foreign import ForeignEngine
 
     return ForeignEngine(executor, max_workers), True

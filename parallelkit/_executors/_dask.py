@@ -1,0 +1,95 @@
+"""A dask cluster: our worker processes beside each of its workers, fed by way of its scheduler.
+
+How, and why so: docs/design/dask-engine.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._executors._dask_courier import Courier, Vanished
+from parallelkit._executors._dask_door import enter
+from parallelkit._executors._decode import decode_lost
+from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span
+from parallelkit._executors._processes import ProcessPort
+from parallelkit._worker._travel import pack, pack_job
+
+
+class DaskEngine:
+    """The workers that a ``distributed.Client`` is connected to; it and they stay the caller's.
+
+    ``max_workers``: how many attempts may run at a time; by default as many as the cluster has threads.
+    """
+
+    def __init__(self, client: Any, max_workers: int | None) -> None:
+        enter(client)
+        self.client = client
+        self.cap = max_workers
+        self.max_workers = max_workers or max(1, sum(client.nthreads().values()))
+
+    def open(self, job: Job) -> DaskPort:
+        """A new port; raises TypeError where the function or its arguments cannot be pickled."""
+        packed = pack_job(job.fn, job.args, job.kwargs, job.star)
+        port = DaskPort(self, Lane(0, packed, job.exact), packed, job)
+        port.courier.open()
+        return port
+
+    def widen(self, threads: int) -> None:
+        """The cluster has so many threads now."""
+        self.max_workers = self.cap or max(1, threads)
+
+    def close(self) -> None:
+        """Nothing: each port has ended what was its own, and the cluster is the caller's."""
+
+
+class DaskPort(ProcessPort):
+    """Packs and unpacks as for local processes; between the two is a courier in place of a supervisor."""
+
+    def __init__(self, engine: DaskEngine, lane: Lane, packed: bytes, job: Job) -> None:
+        self.courier = Courier(engine.client, lane, packed, engine.cap, engine.widen)
+        super().__init__(cast(Any, engine), cast(Any, self.courier), lane, job)
+
+    def room(self) -> int:
+        """For an exact job the free slots; else enough that no worker starves."""
+        if not self._lane.exact or self._lane.closed or self._lane.broken is not None:
+            return super().room()
+        return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
+
+    def _pack(self, item: object) -> Payload:
+        blob = pack(item)
+        self._bytes += len(blob)
+        self._largest = max(self._largest, len(blob))
+        return blob
+
+    def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], int]:
+        if isinstance(event, Vanished):
+            return [_vanished(event)], event.batch.size()
+        if isinstance(event, Lost):
+            ended = decode_lost(event, self._job.label)
+            host = event.worker.rpartition(" on ")[2]
+            ended.error.args = (f"{ended.error.args[0]} on {host}", *ended.error.args[1:])
+            return [ended], event.batch.size()
+        return super()._open(event)
+
+    def running(self) -> list[tuple[int, float, str]]:
+        """The attempts that are known to have begun and not ended: index, instant of the start, worker."""
+        return [(index, *told) for index, told in tuple(self.courier.begun.items())]
+
+    def close(self) -> None:
+        """Withdraw what is queued, and kill what runs on the workers."""
+        if self._lane.closed:
+            return
+        self._lane.queue.clear()
+        self.courier.close()
+        self._lane.closed = True
+
+
+def _vanished(event: Vanished) -> Ended:
+    from parallelkit._died import WorkerDied
+
+    error = WorkerDied(
+        f"the dask worker was lost while it had this task, which may have run ({event.worker})",
+        may_have_run=True,
+    )
+    return Ended(event.batch.tickets[0][0], error, "", event.started, event.ended, event.worker)

@@ -1,0 +1,100 @@
+"""Small dask clusters for tests: a scheduler and workers in processes of their own, on loopback, ended here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 30.0  # seconds after which a test that waits for the cluster fails
+
+CONFIG = {
+    "DASK_DISTRIBUTED__WORKER__DAEMON": "True",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
+    "DASK_DISTRIBUTED__SCHEDULER__DEFAULT_PLUGINS": "[]",
+}
+
+
+class Cluster:
+    """A scheduler; workers come by ``add_worker`` and go by ``kill``, or with the cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "scheduler.json"
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.scheduler = self._start("dask_scheduler", "--port", "0", "--no-dashboard", "--no-show")
+        wait_until(self._file.exists)
+        self.address: str = json.loads(self._file.read_text())["address"]
+
+    def _start(
+        self, module: str, *args: str, python: str = sys.executable, **env: str
+    ) -> subprocess.Popen[bytes]:
+        common = ["--scheduler-file", str(self._file), "--host", "127.0.0.1"]
+        with (self._folder / f"{module}.log").open("ab") as log:
+            return subprocess.Popen(
+                [python, "-m", f"distributed.cli.{module}", *args, *common],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **CONFIG, **env},
+                start_new_session=True,
+            )
+
+    def add_worker(self, name: str, *args: str, threads: int = 1, **more: str) -> subprocess.Popen[bytes]:
+        """Start one, without a nanny; it joins in its own time."""
+        options = ["--nthreads", str(threads), "--name", name, "--no-dashboard", "--no-nanny", *args]
+        self.workers[name] = self._start("dask_worker", *options, **more)
+        return self.workers[name]
+
+    def kill(self, name: str) -> None:
+        """As a node that loses its power."""
+        process = self.workers.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def log(self) -> str:
+        return "\n".join(path.read_text() for path in self._folder.glob("*.log"))
+
+    def close(self) -> None:
+        processes = [*self.workers.values(), self.scheduler]
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            process.wait()
+
+
+@contextmanager
+def opened(folder: Path, workers: int = 2, threads: int = 1) -> Iterator[tuple[Cluster, Any]]:
+    """A cluster with workers named 0, 1, ..., all there, and a client of it."""
+    from distributed import Client
+
+    cluster = Cluster(folder)
+    try:
+        for number in range(workers):
+            cluster.add_worker(str(number), threads=threads)
+        with Client(cluster.address, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=PATIENCE)
+            client.sync(fill_pool, client)
+            yield cluster, client
+    finally:
+        cluster.close()
+
+
+async def fill_pool(client: Any) -> None:
+    """Have the client open the connections that it will keep, so that no test seems to leave one behind."""
+    await asyncio.gather(*(client.scheduler.identity() for _ in range(12)))
+
+
+def wait_until(holds: Any, patience: float = PATIENCE) -> None:
+    """Look until it holds; fails where that takes too long."""
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.01)
