@@ -12,7 +12,7 @@ from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, tally
 from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._public import public
-from parallelkit._report._rows import as_row
+from parallelkit._report._rows import as_frame, as_row
 from parallelkit._report._summary import Summary, summarize
 from parallelkit._worker._faults import capture, restore
 
@@ -211,10 +211,8 @@ class Results(Mapping[K, V], Generic[K, V]):
         return [as_row(outcome) for outcome in self.outcomes.values()]
 
     def to_frame(self) -> Any:
-        """``rows()`` as a pandas DataFrame, indexed by key; needs pandas."""
-        import pandas as pd
-
-        return pd.DataFrame(self.rows()).set_index("key")
+        """``rows()`` as a pandas DataFrame, indexed by key; ImportError without pandas (``pip install pandas``)."""
+        return as_frame(self.rows())
 
     def __repr__(self) -> str:
         failed, cancelled = len(self._ledger.failed), len(self._ledger.cancelled)

@@ -298,6 +298,20 @@ def test_rows_are_flat():
     assert {"index", "attempts", "queued_at", "started_at", "duration", "worker", "parent"} < rows[0].keys()
 
 
+@pytest.mark.all  # pandas takes a second to load
+def test_the_frame_of_an_empty_run_has_its_columns():
+    """So that what is done with a frame works with it too."""
+    pytest.importorskip("pandas")
+    assert list(make().rows()[0])[1:] == list(run_parallel(len, []).to_frame().columns)
+
+
+def test_a_frame_needs_pandas(monkeypatch):
+    """And says how to get it."""
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"to_frame needs pandas: pip install pandas"):
+        run_parallel(len, []).to_frame()
+
+
 def test_a_frame_is_the_rows_by_key():
     """pandas, indexed by key."""
     pytest.importorskip("pandas")

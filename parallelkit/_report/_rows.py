@@ -7,6 +7,21 @@ from typing import Any
 from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
 
+COLUMNS = [
+    "key",
+    "index",
+    "ok",
+    "value",
+    "error_type",
+    "error",
+    "attempts",
+    "queued_at",
+    "started_at",
+    "duration",
+    "worker",
+    "parent",
+]
+
 
 def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
     """One outcome as a flat dict."""
@@ -24,3 +39,12 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
         "worker": outcome.worker,
         "parent": outcome.parent,
     }
+
+
+def as_frame(rows: list[dict[str, Any]]) -> Any:
+    """The rows as a pandas DataFrame, which has its columns even where there is no row."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("Results.to_frame needs pandas: pip install pandas") from error
+    return pd.DataFrame(rows, columns=COLUMNS).set_index("key")
