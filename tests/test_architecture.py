@@ -30,6 +30,8 @@ _demo/_claims  _demo/_sources
 _recipes
 _run
 _plan
+_collected  _streamed
+_parts
 _form
 _endings  _options  _stream
 _growth  _outbox

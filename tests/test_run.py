@@ -15,9 +15,11 @@ from parallelkit import (
     TaskCancelled,
     TaskTimeout,
     ThreadExecutor,
+    _parts,
     iter_parallel,
     run_parallel,
 )
+from parallelkit._executors._thread_port import ThreadPort
 
 PATIENCE = 30.0
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])
@@ -396,3 +398,22 @@ def test_what_a_data_frame_gives_on_request_is_fine():
     assert [4, 5, 7] == run_parallel(lambda row: row.x + row.y, frame.itertuples()).values()
     assert [4, 5, 7] == run_parallel(lambda row: row["x"] + row["y"], frame.to_dict("records")).values()
     assert [7, 5] == run_parallel(lambda x, group: int(group.y.sum()), frame.groupby("x"), star=True).values()
+
+
+@pytest.mark.parametrize(
+    "call", [run_parallel, lambda *args, **options: next(iter_parallel(*args, **options))]
+)
+def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch):
+    """What it had opened on the caller's executor by then is closed, whatever has failed afterwards."""
+    ports, opened = [], ThreadPort.__init__
+
+    def note(self, *args):
+        opened(self, *args)
+        ports.append(self)
+
+    monkeypatch.setattr(ThreadPort, "__init__", note)
+    monkeypatch.setattr(_parts, "memory_recall", lambda *args: 1 / 0)
+    with ThreadExecutor(1) as executor:
+        with pytest.raises(ZeroDivisionError):
+            call(abs, [1], executor=executor)
+        assert [True] == [port._closed for port in ports]

@@ -1,0 +1,122 @@
+"""A run of ``run_parallel``: driven in the caller's thread, all its outcomes kept in a ledger."""
+
+from __future__ import annotations
+
+import time
+from array import array
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+from parallelkit._endings import interruption, noted
+from parallelkit._executors._contract import Engine, Port
+from parallelkit._executors._width import usable_cpus
+from parallelkit._ledger import Facts, Ledger
+from parallelkit._loop import DirectSource, Interrupt, Loop, catch_interrupt
+from parallelkit._parts import Parts
+from parallelkit._results import Results, sorted_by_key
+
+
+class Collected:
+    """Drives a run to its end, or to its stop, and concludes it."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._interrupt = Interrupt()
+        self.ledger = Ledger()
+
+    def run(self) -> Results[Any, Any]:
+        """The results, or the error that carries them; whatever was opened for the run is closed by then."""
+        journal = self._parts.journal
+        with catch_interrupt(self._interrupt), closing(journal), ExitStack() as opened:
+            journal.open()
+            engine, owned = self._parts.engine()
+            if owned:
+                opened.callback(engine.close)
+            self.ledger = self._open_ledger(engine)
+            port = engine.open(self._parts.job(self.ledger.key))
+            with closing(port):
+                loop = self._loop(engine, port)
+                interrupted = self._drive(loop)
+            return self._conclude(loop, interrupted or self._interrupt.asked)
+
+    def _loop(self, engine: Engine, port: Port) -> Loop:
+        parts, interrupt = self._parts, self._interrupt
+        interrupt.wake = port.wake
+        if hasattr(port, "guard"):  # an executor that runs the caller's code in this thread
+            port.guard = interrupt.user_code
+        enter = partial(parts.enter, self.ledger)
+        source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
+        loop = parts.loop(self.ledger, self.ledger.key, port, source)
+        loop.interrupt = interrupt
+        parts.let_grow(loop, self.ledger, enter)
+        return loop
+
+    def _drive(self, loop: Loop) -> bool:
+        """Run to the end, or the stop; whether that was an interrupt."""
+        interrupted = False
+        try:
+            loop.drive()
+        except KeyboardInterrupt:
+            interrupted = True
+            loop.stop("interrupted (Ctrl-C)")
+        finally:
+            loop.port.close()
+            self._parts.journal.close()
+            loop.show()
+            loop.bar.close()
+        return interrupted
+
+    def _open_ledger(self, engine: Engine) -> Ledger:
+        executor = self._parts.options.executor
+        name = executor if isinstance(executor, str) else type(executor).__name__
+        facts = Facts(name, engine.max_workers, self._parts.world.now(), cpus=usable_cpus())
+        facts.timeout, facts.timeouts_enforced = (
+            self._parts.options.timeout,
+            executor != "inline" or self._parts.world.staged,
+        )
+        facts.limits = tuple(map(repr, self._parts.options.limits))
+        facts.cpu_seconds = time.thread_time() - time.process_time()
+        completion = array("q") if self._parts.options.order == "completion" else None
+        return Ledger(facts, completion=completion)
+
+    def _conclude(self, loop: Loop, interrupted: bool) -> Results[Any, Any]:
+        """The results, or the error that carries them."""
+        if loop.scheduler.stopped is not None:
+            self._cancel_rest(look=not interrupted)
+        if self._parts.journal.failure is not None:
+            self.ledger.stopped = self.ledger.stopped or str(self._parts.journal.failure)
+        facts = self.ledger.facts
+        facts.ended_at = self._parts.world.now()
+        facts.cpu_seconds += time.process_time() - time.thread_time()
+        facts.input_seconds = self._parts.intake.seconds
+        if hasattr(loop.port, "measure"):  # an executor that has noted more
+            loop.port.measure(facts)
+        results = self._in_order()
+        if interrupted:
+            raise interruption("interrupted", results)
+        if self._parts.intake.error is not None:
+            self._parts.intake.error.results = results
+            raise self._parts.intake.error
+        if self._parts.options.on_error == "raise" and loop.scheduler.first_error is not None:
+            raise noted(loop.scheduler.first_error, results)
+        return results
+
+    def _cancel_rest(self, *, look: bool) -> None:
+        """Sized input: what had not been read gets its outcome too. Any other is closed."""
+        unread, first = self._parts.intake.count_unread(look=look), len(self.ledger)
+        if unread:
+            self.ledger.admit(self._parts.intake.unread_keys(unread), unread, self._parts.world.now())
+            self.ledger.cancel(range(first, first + unread), {})
+        self._parts.intake.close()
+
+    def _in_order(self) -> Results[Any, Any]:
+        if self._parts.options.order == "completion":
+            return Results(self.ledger, self.ledger.completion)
+        if self._parts.options.order == "input":
+            return Results(self.ledger, self.ledger.input_first())
+        try:
+            return Results(self.ledger, sorted_by_key(self.ledger))
+        except TypeError as error:
+            self._parts.intake.fail("order='key' needs keys that can be compared with each other", error)
+            return Results(self.ledger)

@@ -1,0 +1,130 @@
+"""A run that has been checked, and the parts of which it is made, collected or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Self
+
+from parallelkit._book import Book
+from parallelkit._checkpoint import Unrecorded
+from parallelkit._events import Observer
+from parallelkit._executors import open_engine
+from parallelkit._executors._contract import Engine, Job, Port
+from parallelkit._form import check_form, shape_of
+from parallelkit._growth import Growth
+from parallelkit._intake import Intake, Portion
+from parallelkit._keys import check_keys
+from parallelkit._ledger import Ledger, numbered
+from parallelkit._loop import Loop, Source, Window
+from parallelkit._marks import UNSET
+from parallelkit._options import Checked, check_options
+from parallelkit._outbox import Outbox
+from parallelkit._progress import open_bar
+from parallelkit._ready import Gated
+from parallelkit._recall import memory_recall
+from parallelkit._scheduler import Scheduler
+from parallelkit._world import World, the_world
+
+
+@dataclass(slots=True)
+class Parts:
+    """A run that has been checked and not begun."""
+
+    options: Checked
+    fn: Callable[..., Any] | None
+    intake: Intake
+    world: World
+    journal: Unrecorded = field(default_factory=Unrecorded)
+    growth: Growth | None = None
+
+    @classmethod
+    def make(cls, fn: Any, items: Any, options: dict[str, Any], *, stream: bool = False) -> Self:
+        """Check everything that can be checked before anything runs."""
+        checked = check_options(options, order="completion" if stream else "input")
+        if stream and checked.order == "key":
+            raise ValueError("order must be 'input' or 'completion' for a stream, got 'key'")
+        tasks = items is UNSET
+        source = fn if tasks else items
+        check_form(fn, items, checked)
+        world = the_world.get()
+        shape = shape_of(checked, None if tasks else fn, source)
+        intake = Intake(source, shape, world.now, lazily=stream)
+        if checked.order == "key" and intake.keys is not None:
+            check_keys(numbered(intake.keys, 0))
+        own_fn = None if tasks or checked.then is not None else fn
+        plan = cls(world.stage(checked), own_fn, intake, world)
+        if checked.checkpoint is not None:
+            from parallelkit._recorder import Recording
+
+            plan.journal = Recording(checked.checkpoint, None if tasks else fn, source, calls=own_fn is None)
+        return plan
+
+    def engine(self) -> tuple[Engine, bool]:
+        """The executor, and whether it is the run's own to close."""
+        return open_engine(self.options.executor, self.options.max_workers)
+
+    def enter(self, book: Ledger | Outbox, portion: Portion) -> None:
+        """Tasks just read, or made by ``then``, get their keys and their places in the book."""
+        self.intake.number(portion, len(book))
+        book.admit(portion.keys, len(portion.items), self.world.now(), portion.parent)
+
+    def job(self, key: Callable[[int], Any]) -> Job:
+        """What all attempts have in common; ``key`` gives the key of an index."""
+        options, exact = self.options, self.intake.shape.gated
+        star = options.star and self.fn is not None
+        return Job(self.fn, options.args, options.kwargs, star, exact, lambda index: label(key(index)))
+
+    def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
+        """The loop that drives the run, with its scheduler."""
+        options, now = self.options, self.world.now()
+        scheduler = Scheduler(
+            self.journal.record(book, self.intake.fail),
+            label=lambda index: label(key(index)),
+            timeout=options.timeout,
+            policy=options.policy,
+            end_at=None if options.run_timeout is None else now + options.run_timeout,
+            end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
+            raise_first=options.on_error == "raise",
+            max_failures=options.max_failures,
+            gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
+        )
+        loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
+        if options.on_event is not None:
+            scheduler.news = []
+            loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
+        cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
+        loop.recalls = (*(() if cache is None else (cache,)), *self.journal.recalls)
+        self.journal.stop_by(partial(ask_to_stop, loop))
+        return loop
+
+    def _total(self) -> int | None:
+        size = self.intake.read_so_far if self.intake.exhausted else self.intake.size
+        return size if size is None or self.growth is None else size + self.growth.children
+
+    def window(self, engine: Engine) -> Window:
+        """How far to read ahead: with priorities all of a sized input, for any of it may come first."""
+        whole = self.intake.size if self.options.priority is not None else None
+        return Window(engine.max_workers, self.options.buffersize or whole)
+
+    def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
+        """Have ``then`` called, if there is one."""
+        if self.options.then is not None:
+            book.keep_settled()
+            self.growth = Growth(self.options.then, self.intake, loop, book, enter)
+            loop.grow = self.growth
+
+
+def ask_to_stop(loop: Loop, reason: str) -> None:
+    """From any thread: stop at the next safe point."""
+    loop.asked = reason
+    loop.port.wake()
+
+
+def label(key: Any) -> str:
+    """A task's name in messages; a key whose ``repr`` fails is named by its type."""
+    try:
+        return f"task {key!r}"
+    except Exception as broken:
+        return f"task <{type(key).__name__}, whose repr raised {type(broken).__name__}>"

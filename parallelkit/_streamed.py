@@ -1,0 +1,113 @@
+"""A run of ``iter_parallel``: outcomes as they come, and what is raised in the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import Any
+
+from parallelkit._endings import add_note, interruption, noted
+from parallelkit._executors._contract import Engine
+from parallelkit._intake import Portion
+from parallelkit._ledger import Ledger
+from parallelkit._loop import DirectSource, Interrupt, Loop
+from parallelkit._outbox import HandedSource, Outbox
+from parallelkit._outcomes import Outcome
+from parallelkit._parts import Parts
+from parallelkit._results import Results
+from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unread
+
+
+class Streamed:
+    """Yields the outcomes of a run, and closes what was opened for it however that ends."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._raising = parts.options.on_error == "raise"
+        self._outbox = Outbox(parts.world.now, parts.options.order == "input", self._raising)
+        self._enter: Callable[[Portion], None] = partial(parts.enter, self._outbox)
+
+    def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
+        """Every outcome; what can be known of executor and journal before the first ``next()`` is checked now."""
+        self._parts.journal.check()
+        return closed_at_exit(self._recorded(self._stream(*self._parts.engine())))
+
+    def _recorded(
+        self, stream: Generator[Outcome[Any, Any], None, None]
+    ) -> Generator[Outcome[Any, Any], None, None]:
+        """The stream, with its journal open while it runs; a journal that could not be written is an error at its end."""
+        try:
+            with closing(self._parts.journal), closing(stream):
+                self._parts.journal.open()
+                yield from stream
+        except GeneratorExit:  # closed by the caller, who hears of it all the same
+            pass
+        except BaseException as error:
+            if self._parts.journal.failure is not None:
+                add_note(error, str(self._parts.journal.failure))
+            raise
+        if self._parts.journal.failure is not None:
+            raise self._parts.journal.failure
+
+    def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
+        pid, opened = os.getpid(), ExitStack()
+        try:
+            opened.callback(self._close_input)
+            if owned:
+                opened.callback(engine.close)
+            stream, loop = self._open(engine, opened)
+            yield from self._yielded(stream, loop)
+        finally:
+            if (
+                os.getpid() == pid
+            ):  # a copy in a forked process has none of the threads, and leaves the workers alone
+                opened.close()
+
+    def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
+        """Stream and loop of the run, and in ``opened`` what closes them."""
+        parts, outbox = self._parts, self._outbox
+        outbox.began = parts.world.now()
+        port = engine.open(parts.job(outbox.key))
+        opened.callback(port.close)
+        handed, window = HandedSource(self._enter), parts.window(engine)
+        loop = parts.loop(outbox, outbox.key, port, handed)
+        opened.callback(loop.bar.close)
+        opened.callback(loop.show)
+        opened.callback(port.close)  # before the bar has its last word
+        parts.let_grow(loop, outbox, self._enter)
+        stream = Stream(loop, handed, outbox, parts.intake, window)
+        opened.callback(stream.close, "the stream was closed")
+        if parts.options.executor == "inline":
+            loop.source = DirectSource(parts.intake, window, Interrupt(), self._enter)
+        return stream, loop
+
+    def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
+        parts, outbox, intake = self._parts, self._outbox, self._parts.intake
+        try:
+            if parts.options.executor == "inline":
+                yield from stepwise(loop, outbox, intake)
+            else:
+                yield from stream.outcomes()
+            if self._raising and loop.scheduler.first_error is not None:
+                raise noted(loop.scheduler.first_error, f"{loop.scheduler.succeeded} succeeded")
+            if loop.scheduler.stopped is not None and intake.size is not None:
+                yield from unread(intake, outbox, self._enter)
+            if intake.error is not None:
+                intake.error.results = Results(Ledger())
+                raise intake.error
+        except KeyboardInterrupt:
+            reason = "interrupted (Ctrl-C)"
+            stream.close(reason)
+            intake.close()
+            rest = ledger_of(stream.rest(), parts.world.now() - outbox.began, reason)
+            raise interruption("interrupted; not yet yielded", Results(rest)) from None
+
+    def _close_input(self) -> None:
+        """After whatever has ended the stream; an input that fails even then is no secret."""
+        intake = self._parts.intake
+        known = intake.error
+        intake.close()
+        if intake.error is not known and intake.error is not None:
+            raise intake.error
