@@ -1,6 +1,7 @@
 """The thread engine: wake-ups, slots, abandoned threads, nested runs, contexts, initializers."""
 
 import gc
+import re
 import sys
 import threading
 import time
@@ -150,6 +151,37 @@ def test_threads_are_daemons_with_a_name():
     assert all(thread.daemon for thread in seen.values())
     assert all(thread.name.startswith("fetch_") for thread in seen.values())
     engine.close()
+
+
+def test_threads_are_numbered_from_zero_in_each_executor():
+    """As those of the standard pool, with a number for the executor where no prefix is given; numbers are used again."""
+    barrier = threading.Barrier(3)
+
+    def name(_):
+        barrier.wait(PATIENCE)
+        return threading.current_thread().name
+
+    for _ in range(2):
+        with ThreadExecutor(3, "fetch") as executor:
+            assert ["fetch_0", "fetch_1", "fetch_2"] == sorted(executor.map(name, range(3)))
+    prefixes = set()
+    for _ in range(2):
+        with ThreadExecutor(3) as executor:
+            names = sorted(executor.map(name, range(3)))
+        prefix = names[0].removesuffix("_0")
+        assert re.fullmatch(r"ThreadExecutor-\d+", prefix)
+        assert [f"{prefix}_{number}" for number in range(3)] == names
+        prefixes.add(prefix)
+    assert 2 == len(prefixes)
+
+
+def test_the_number_of_a_thread_that_has_ended_is_used_again(engine, monkeypatch):
+    """So that a long life of comings and goings does not look like thousands of workers."""
+    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    for _ in range(3):
+        assert {0: "parallelkit_0"} == run_all(engine, lambda _: threading.current_thread().name, [0])
+        for worker in tuple(engine.workers):
+            worker.thread.join(PATIENCE)
 
 
 def test_the_limit_of_the_system_costs_width_only(monkeypatch):

@@ -709,6 +709,8 @@ def test_log_records_come_back(kept):
         (2, 1, "item 2"),
         (3, 1, "item 3"),
     ] == messages
+    assert {f"process {record.process}" for record in kept} == {record.processName for record in kept}
+    assert os.getpid() not in {record.process for record in kept}
     (failed,) = [record for record in kept if record.exc_text]
     assert "ValueError: logged" in failed.exc_text
     assert {(index,) for index in range(4)} == {

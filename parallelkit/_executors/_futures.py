@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
+from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from parallelkit._executors import default_processes, default_threads
@@ -18,6 +19,8 @@ from parallelkit._retry import check_number
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_executors = count()  # those whose threads go by their number, for want of a prefix
 
 
 class _Pool(Executor):
@@ -101,7 +104,7 @@ class ThreadExecutor(_Pool):
 
         width = check_width(max_workers, default_threads)
         check_initializer(initializer)
-        prefix = thread_name_prefix or "parallelkit"
+        prefix = thread_name_prefix or f"ThreadExecutor-{next(_executors)}"
         super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout)
 
     def _bind(self, call: Call) -> Call:

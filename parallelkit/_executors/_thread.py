@@ -50,11 +50,12 @@ class ThreadWorker:
     the engine wait for that, each for the next.
     """
 
-    __slots__ = ("current", "depth", "engine", "gate", "ident", "name", "thread")
+    __slots__ = ("current", "depth", "engine", "gate", "ident", "name", "number", "thread")
 
-    def __init__(self, engine: Owner, name: str) -> None:
+    def __init__(self, engine: Owner, prefix: str, number: int) -> None:
         self.engine = engine
-        self.name = name
+        self.number = number
+        self.name = name = f"{prefix}_{number}"
         self.gate = Gate()
         self.current: Current | None = None
         self.depth: int | None = None

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -24,8 +25,6 @@ from parallelkit._executors._thread_port import Loss, ThreadPort
 
 START_LIMIT = 60.0  # seconds that an initializer may take
 PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a timeout, as its run was stopped
-
-_numbers = count(1)
 
 
 class ThreadEngine:
@@ -52,6 +51,8 @@ class ThreadEngine:
         self._starting: dict[
             ThreadWorker, float
         ] = {}  # those in their initializer, and until when they may be
+        self._numbers = count()
+        self._free: list[int] = []  # a heap: numbers that threads had which have ended
         self._spent = 0.0  # processor seconds of the threads that have ended
         self.surplus = 0  # threads that there are too many, since nested runs gave their slots back
         self.loans = Loans()  # of tasks that wait for others on this same engine
@@ -159,7 +160,8 @@ class ThreadEngine:
                     self._start_worker()
 
     def _start_worker(self) -> None:
-        worker = ThreadWorker(self, f"{self.name_prefix}_{next(_numbers)}")
+        number = heappop(self._free) if self._free else next(self._numbers)
+        worker = ThreadWorker(self, self.name_prefix, number)
         self.workers.add(worker)
         if self._initializer is not None:
             self._starting[worker] = time.monotonic() + START_LIMIT
@@ -169,6 +171,7 @@ class ThreadEngine:
             worker.thread.start()
         except BaseException as error:
             self._starting.pop(worker, None)
+            heappush(self._free, number)
             self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
             # At the limit of the system fewer threads will do; none will not.
             if not (isinstance(error, RuntimeError) and self.workers):
@@ -247,6 +250,7 @@ class ThreadEngine:
         """A thread ends. If it had been abandoned, the slot that it had cost is back."""
         with self._lock:
             self._spent += time.thread_time()
+            heappush(self._free, worker.number)
             self.workers.discard(worker)
             self.abandoned.discard(worker)
             if not self._is_lost():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from _frozen_importlib_external import PathFinder
 from _pickle import dumps
@@ -68,6 +69,8 @@ def _pack_record(record: LogRecord) -> bytes:
 
     fields = dict(vars(record))
     fields.update(msg=record.getMessage(), args=None, exc_info=None)
+    if record.processName == "MainProcess":  # there is one here, too, by the standard library's count
+        fields["processName"] = f"process {os.getpid()}"  # as outcomes call this worker
     if record.exc_info and not record.exc_text:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
     try:
