@@ -16,10 +16,8 @@ from typing import Any
 
 PATIENCE = 30.0  # seconds after which a test that waits for the cluster fails
 
-CONFIG = {
-    "DASK_DISTRIBUTED__WORKER__DAEMON": "True",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
-    "DASK_DISTRIBUTED__SCHEDULER__DEFAULT_PLUGINS": "[]",
+SURROUNDINGS = {
+    "PYTHONPATH": str(Path(__file__).parent),  # functions of the tests can be imported
 }
 
 
@@ -43,7 +41,7 @@ class Cluster:
                 [python, "-m", f"distributed.cli.{module}", *args, *common],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **CONFIG, **env},
+                env={**os.environ, **SURROUNDINGS, **env},
                 start_new_session=True,
             )
 

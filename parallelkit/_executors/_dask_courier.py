@@ -167,7 +167,8 @@ class Courier:
             for what, *about in news:
                 getattr(self, f"_hear_{what}")(*about)
             self._hand_out()
-        self._lane.gate.open()
+        if self._lane.events:  # a wait is not to end for nothing
+            self._lane.gate.open()
 
     def _hear_width(self, threads: int) -> None:
         self._set_width(threads)
@@ -257,6 +258,7 @@ class Courier:
             pass
         with self._lock:
             self._parcels.clear()
+            self.begun.clear()
             self._kept = None
         if self._thread.ident is not None:
             self._thread.join()

@@ -1,0 +1,75 @@
+"""The contract of the executors, as it is tested for worker processes, on a dask cluster."""
+
+from types import FunctionType
+
+import pytest
+import test_executors
+from clusters import opened, wait_until
+from grounds import Ground, Hold, Processes
+
+from parallelkit._executors._dask import DaskEngine
+
+pytestmark = pytest.mark.all
+
+
+class OnDask(Ground):
+    """Two workers of one thread each."""
+
+    kills = True
+    begun = 0
+    client = None  # of the cluster that all tests share
+
+    def __init__(self, folder):
+        self.ports = []
+        super().__init__(folder)
+
+    def make_engine(self):
+        return DaskEngine(self.client, None)
+
+    def open(self, **job):
+        self.ports.append(super().open(**job))
+        return self.ports[-1]
+
+    def hold(self):
+        hold = super().hold()
+        hold.wait_until_begun = lambda: self.wait_until_told(hold)
+        return hold
+
+    def wait_until_told(self, hold):
+        """A start is told to the client some milliseconds later."""
+        Hold.wait_until_begun(hold)
+        self.begun += 1
+        wait_until(lambda: self.begun <= sum(len(port.running()) for port in self.ports))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster(tmp_path_factory):
+    with opened(tmp_path_factory.mktemp("dask")) as (_, OnDask.client):
+        yield
+
+
+@pytest.fixture
+def ground(tmp_path):
+    ground = OnDask(tmp_path)
+    yield ground
+    ground.close()
+
+
+port = test_executors.port
+
+
+def adopted(test):
+    """The test without its list of grounds, or None where it is not for worker processes."""
+    marks = getattr(test, "pytestmark", [])
+    grounds = next((mark.args[1] for mark in marks if mark.args[:1] == ("ground",)), [])
+    if Processes not in grounds:
+        return None
+    copy = FunctionType(test.__code__, test.__globals__, test.__name__, test.__defaults__, test.__closure__)
+    copy.__doc__ = test.__doc__
+    copy.pytestmark = [mark for mark in marks if mark.args[:1] != ("ground",)]
+    return copy
+
+
+for _name, _test in vars(test_executors).items():
+    if _name.startswith("test_") and (_copy := adopted(_test)):
+        globals()[_name] = _copy
