@@ -66,15 +66,16 @@ _report/_failures  _report/_summary
 _report/_format  _report/_rows
 _report/__init__
 _executors/_supervisor
-_executors/_crew  _executors/_toll
-_executors/_handle
+_executors/_crew  _executors/_toll  _executors/_starter
+_executors/_handle  _executors/_zygote
 _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
 _executors/_lane
 _executors/_pace
 _executors/_blocks
-_executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_lending  _executors/_line  _executors/_belief  _executors/_killing
+_executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_lending  _executors/_line  _executors/_belief  _executors/_killing  _executors/_questions
 _executors/_contract
 _worker/__main__
+_worker/_zygote
 _worker/_serve
 _worker/_slots
 _worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers
@@ -115,7 +116,6 @@ HEAVY = {
     "numpy",
     "requests",
     "sqlite3",
-    "tblib",
     "tqdm",
 }
 

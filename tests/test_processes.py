@@ -15,6 +15,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
+from parallelkit._executors._questions import Questions
 
 
 @pytest.fixture
@@ -687,3 +688,28 @@ def test_ended_entry_is_complete(engine):
     assert ended.started <= ended.ended
     assert ended.worker.startswith("process ")
     assert "KeyError: 'gone'" in ended.traceback
+
+
+def test_question_is_answered_though_the_thread_ends():
+    """Who asks while the engine is being closed waits for no look at the clock, and not in vain."""
+    engine = ProcessEngine(1)
+    drive(engine, far.nothing, [0])
+    ports = [engine_port(engine, far.nothing) for _ in range(20)]
+    closers = [threading.Thread(target=port.close) for port in ports]
+    for closer in closers[:10]:
+        closer.start()
+    engine.close()
+    for closer in closers[10:]:
+        closer.start()
+    for closer in closers:
+        closer.join(10)
+
+    assert not any(closer.is_alive() for closer in closers)
+
+
+def test_question_comes_at_the_last_moment():
+    """The thread has looked for questions for the last time, and is still alive: who asks answers for himself."""
+    questions = Questions()
+    questions.end()
+
+    assert 7 == questions.ask(lambda: 7, lambda: None)

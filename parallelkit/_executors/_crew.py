@@ -22,7 +22,11 @@ class Crew:
     """Decides, and gives; everything here is called by the supervisor's thread."""
 
     def __init__(
-        self, max_workers: int, max_tasks: int | None, spawn: Callable[[float], Worker | None]
+        self,
+        max_workers: int,
+        max_tasks: int | None,
+        spawn: Callable[[float], Worker | None],
+        startable: Callable[[int], int],
     ) -> None:
         self.max_workers = max_workers
         self.lanes: list[Lane] = []
@@ -33,6 +37,7 @@ class Crew:
         self.hungry = True  # whether a worker could take more than it has
         self._max_tasks = max_tasks or 0
         self._spawn = spawn
+        self._startable = startable
         self._hire_at = 0.0
 
     def everybody(self) -> list[Worker]:
@@ -115,10 +120,12 @@ class Crew:
         if missing > 0 and now < self._hire_at:
             self.act_at = self._hire_at
             return
-        for _ in range(missing):
+        at_hand = self.spare is not None
+        for _ in range(at_hand + self._startable(missing - at_hand) if missing > 0 else 0):
             self._hire_one(now)
         if self.wants_spare and self.spare is None and self.lanes and now >= self._hire_at:
-            self.spare = self._start(now)
+            for _ in range(self._startable(1)):
+                self.spare = self._start(now)
 
     def _hire_one(self, now: float) -> None:
         worker, self.spare = self.spare or self._start(now), None

@@ -15,7 +15,7 @@ from typing import Any
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._holding import Holding
 from parallelkit._executors._lane import Batch, File, Lane, Record, Span
-from parallelkit._executors._spawn import cut_lifeline, setup_frame, spawn
+from parallelkit._executors._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
@@ -36,10 +36,9 @@ LOAD_LIMIT = 300.0
 class Worker(Holding):
     """Holds the attempts of at most one lane at a time, so that ending it touches one run only."""
 
-    def __init__(self, width: int, initializer: bytes | File | None, now: float) -> None:
+    def __init__(self, born: Spawned, width: int, initializer: bytes | File | None, now: float) -> None:
         super().__init__()
-        self.process, self.pidfd, socket, ring, self._lifeline = spawn(width)
-        self.pid = self.process.pid
+        self.pid, self._process, self.pidfd, socket, ring, self._lifeline = born
         self.label = f"process {self.pid}"
         self.wire = Wire(socket, ring)
         self.known: set[int] = set()
@@ -277,7 +276,8 @@ class Worker(Holding):
             status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
         except ChildProcessError:
             status = None  # other code of this program has waited for it
-        self.process.returncode = -1 if status is None else status
+        if self._process is not None:
+            self._process.returncode = -1 if status is None else status
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
         return status

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
@@ -36,17 +38,23 @@ _DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
 ]
 
 
+Fork = Callable[[tuple[int, ...], dict[str, str]], int]
+"""Makes a worker out of descriptors and an environment, and gives its number; or raises OSError."""
+
+
 class Spawned(NamedTuple):
     """A fresh worker process and the parent's ends of what it was given."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
+    process: subprocess.Popen[bytes] | None
+    """None: a zygote has forked it."""
     pidfd: int
     socket: Any
     ring: _channel.Ring
     lifeline: int
 
 
-def spawn(width: int) -> Spawned:
+def spawn(width: int, fork: Fork | None = None) -> Spawned:
     """Start a process; raises OSError where the system has no more to give, and leaves nothing then."""
     import socket
 
@@ -60,28 +68,38 @@ def spawn(width: int) -> Spawned:
         ring = _channel.Ring(ring_fd)
         ours.callback(ring.close)
         ring.head[_channel.LIMIT] = _channel.UNLIMITED
-        with _lifelines_lock:
-            life, lifeline = os.pipe()
-            _lifelines.add(lifeline)
+        life, lifeline = new_lifeline()
         theirs.callback(os.close, life)
         ours.callback(cut_lifeline, lifeline)
-        process = _start((their_socket.fileno(), ring_fd, life), width)
-        ours.callback(process.wait)
-        ours.callback(process.kill)
-        pidfd = os.pidfd_open(process.pid)
+        fds, environ = (their_socket.fileno(), ring_fd, life), _environment(width)
+        process, pid = None, 0
+        if fork is not None:
+            pid = fork(fds, environ)
+        else:
+            process = start(fds, environ)
+            pid = process.pid
+        ours.callback(os.waitpid, pid, 0)
+        ours.callback(os.kill, pid, signal.SIGKILL)
+        pidfd = os.pidfd_open(pid)
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: nothing of ours is closed
-    return Spawned(process, pidfd, our_socket, ring, lifeline)
+    return Spawned(pid, process, pidfd, our_socket, ring, lifeline)
 
 
-def _start(fds: tuple[int, ...], width: int) -> subprocess.Popen[bytes]:
+def start(
+    fds: tuple[int, ...],
+    environ: dict[str, str] | None = None,
+    role: Sequence[str] = (),
+    more: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
+    """A fresh interpreter that leads its own process group."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return subprocess.Popen(
-        [sys.executable, *flags, "-S", "-P", ENTRY, *map(str, fds)],
+        [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
         stdin=subprocess.DEVNULL,
         pass_fds=fds,
         process_group=0,
-        env=_environment(width),
+        env=environ,
     )
 
 
@@ -153,6 +171,14 @@ def _warning_filters() -> list[tuple[Any, ...]] | None:
 # A forked child of this process would keep our workers alive by its copies of the lifelines.
 _lifelines: set[int] = set()
 _lifelines_lock = Lock()
+
+
+def new_lifeline() -> tuple[int, int]:
+    """The ends of a pipe: the process that is given the first ends when the second is closed."""
+    with _lifelines_lock:
+        life, lifeline = os.pipe()
+        _lifelines.add(lifeline)
+    return life, lifeline
 
 
 def cut_lifeline(fd: int) -> None:

@@ -7,7 +7,6 @@ neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a
 from __future__ import annotations
 
 import select
-from collections import deque
 from collections.abc import Callable
 from math import inf
 from threading import Lock, Thread, current_thread
@@ -19,6 +18,8 @@ from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import Worker, requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
+from parallelkit._executors._questions import Questions
+from parallelkit._executors._starter import Starter
 from parallelkit._executors._toll import Toll
 from parallelkit._worker._channel import GarbageError
 
@@ -35,11 +36,11 @@ class Supervisor:
         self.broken: Broken | None = None
         self.closing = False
         self._initializer = initializer
-        self.crew = Crew(max_workers, max_tasks, self._spawn)
+        self.crew = Crew(max_workers, max_tasks, self._spawn, self._startable)
         self._toll = Toll(max_workers)
         self.pool = Pool()
         self._look_at = inf
-        self._commands: deque[Callable[[], object]] = deque()
+        self._questions = Questions()
         self._poked = False
         self._asleep = False
         self._bell = Bell()
@@ -71,20 +72,7 @@ class Supervisor:
         thread = self._thread
         if thread is None or thread is current_thread() or not thread.is_alive():
             return question()
-        answer: list[T] = []
-        answered = Lock()
-        answered.acquire()
-
-        def reply() -> None:
-            answer.append(question())
-            answered.release()
-
-        self._commands.append(reply)
-        self.poke()
-        while not answered.acquire(timeout=0.1):
-            if not thread.is_alive():
-                return question()
-        return answer[0]
+        return self._questions.ask(question, self.poke)
 
     def stop(self) -> None:
         """End all workers and the thread; does not wait."""
@@ -130,12 +118,16 @@ class Supervisor:
         try:
             self._poll = select.epoll()
             self._poll.register(self._bell.fd, select.EPOLLIN)
+            self._starter = Starter(self.max_workers, self._poll)
             while not self.closing:
                 self._turn()
         except BaseException as error:  # a bug of ours must not leave the runs waiting for ever
             self._break(Broken("the supervisor of the worker processes failed", cause=error))
         finally:
-            self._end_all()
+            try:
+                self._end_all()
+            finally:
+                self._questions.end()
 
     def _turn(self) -> None:
         dead, moved = self._hear(self._sleep())
@@ -145,8 +137,8 @@ class Supervisor:
             worker.wire.release_blocks()
         for worker in dead:
             self._bury(worker, now)
-        while self._commands:
-            self._commands.popleft()()
+        self._questions.answer()
+        self._starter.check(now)
         for worker in self.crew.everybody():
             if now >= worker.check_at or now >= worker.deadline:
                 worker.watch(now)
@@ -168,7 +160,7 @@ class Supervisor:
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
         checks = [min(worker.check_at, worker.deadline) for worker in self.crew.everybody()]
-        due = min([self._look_at, self.crew.act_at, *checks])
+        due = min([self._look_at, self.crew.act_at, self._starter.deadline, *checks])
         self._asleep = True
         # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
         patience = 0.0 if self._poked else max(0.0, due - monotonic())
@@ -183,8 +175,10 @@ class Supervisor:
         moved = False
         for fd, what in events:
             worker = self._by_fd.get(fd)
-            if worker is None:
+            if worker is None and fd == self._bell.fd:
                 self._bell.hear()
+            elif worker is None:
+                self._starter.hear(fd)
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:
@@ -211,9 +205,12 @@ class Supervisor:
             worker.kill()
             return False
 
+    def _startable(self, wanted: int) -> int:
+        return self._starter.startable(wanted, len(self.crew.workers), self.crew.wants_spare)
+
     def _spawn(self, now: float) -> Worker | None:
         try:
-            worker = Worker(self.max_workers, self._initializer, now)
+            worker = Worker(self._starter.spawn(), self.max_workers, self._initializer, now)
         except OSError as error:
             if not self.crew.workers:
                 self._break(Broken(f"no worker process can be started: {error}", cause=error))
@@ -279,9 +276,8 @@ class Supervisor:
                 worker.reap()
                 worker.wire.close()
                 worker.gone.set()
+        self._starter.close()
         self._poll.close()
         self._bell.close()
         self.crew.workers.clear()
         self.crew.spare = None
-        while self._commands:
-            self._commands.popleft()()

@@ -9,14 +9,21 @@ NAME = "parallelkit"
 
 
 def main() -> None:
-    """Serve the parent whose socket, ring and lifeline are the descriptors in the arguments."""
-    add_package(__file__.rpartition("/_worker/")[0])
-    socket, ring, lifeline = map(int, sys.argv[1:4])
-    from parallelkit._worker._serve import serve
+    """Serve the parent whose socket, ring and lifeline are the descriptors in the arguments.
 
+    Or be its zygote, with a socket, a lifeline and the names of modules to load.
+    """
+    add_package(__file__.rpartition("/_worker/")[0])
     # Tasks shall not find us where they expect the user's main module, which is not here.
     sys.modules["__main__"] = ModuleType("__main__")
-    serve(socket, ring, lifeline)
+    if sys.argv[1] == "zygote":
+        from parallelkit._worker._zygote import tend
+
+        tend(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    else:
+        from parallelkit._worker._serve import serve
+
+        serve(*map(int, sys.argv[1:4]))
 
 
 def add_package(folder: str) -> None:

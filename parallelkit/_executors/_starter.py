@@ -1,0 +1,90 @@
+"""Starts workers: the first of an engine by themselves, later ones from a zygote, where that pays."""
+
+from __future__ import annotations
+
+import select
+from math import inf
+
+from parallelkit._executors._spawn import Spawned, spawn
+from parallelkit._executors._zygote import Zygote
+
+WORTHWHILE = 5
+"""Workers from which on a zygote pays. After the first death it does in any case."""
+
+HANDS = 2
+"""Workers that are not kept waiting for a zygote, where others had to end for it to be wanted."""
+
+
+class Starter:
+    """Where there can be no zygote, or it has ended, all workers are started by themselves; they are the same workers."""
+
+    def __init__(self, width: int, poll: select.epoll) -> None:
+        self._width = width
+        self._poll = poll
+        self._zygote: Zygote | None = None
+        self._fd = -1
+        self._forgone = False  # there was one, and it failed
+
+    def startable(self, wanted: int, there: int, deaths: bool) -> int:
+        """How many of the workers that are wanted may be started now; the others when the zygote is ready."""
+        if self._forgone or wanted <= 0 or not (deaths or there + wanted >= WORTHWHILE):
+            return wanted
+        if self._zygote is not None and self._zygote.ready and not self._zygote.fits():
+            self._end()
+        if self._zygote is None:
+            self._open()
+        if self._zygote is None or self._zygote.ready:
+            return wanted
+        return max(0, min(wanted, HANDS - there)) if deaths else 0
+
+    def check(self, now: float) -> None:
+        """Give up a zygote that does not start."""
+        if now >= self.deadline:
+            self._forgo()
+
+    @property
+    def deadline(self) -> float:
+        """When the zygote that is being started must be ready."""
+        return inf if self._zygote is None or self._zygote.ready else self._zygote.deadline
+
+    def spawn(self) -> Spawned:
+        """A worker; raises OSError where the system has no more to give."""
+        if self._zygote is not None and self._zygote.ready:
+            try:
+                return spawn(self._width, self._zygote.fork)
+            except OSError:
+                self._forgo()
+        return spawn(self._width)
+
+    def hear(self, fd: int) -> bool:
+        """Whether this is the zygote's descriptor, which is ready to be read."""
+        if fd != self._fd or self._zygote is None:
+            return False
+        try:
+            self._zygote.hear()
+        except OSError:
+            self._forgo()
+        return True
+
+    def close(self) -> None:
+        """End the zygote."""
+        self._end()
+
+    def _open(self) -> None:
+        try:
+            self._zygote = Zygote()
+        except OSError:
+            self._forgone = True
+            return
+        self._fd = self._zygote.socket.fileno()
+        self._poll.register(self._fd, select.EPOLLIN)
+
+    def _forgo(self) -> None:
+        self._forgone = True
+        self._end()
+
+    def _end(self) -> None:
+        if self._zygote is not None:
+            self._poll.unregister(self._fd)
+            self._zygote.close()
+            self._zygote, self._fd = None, -1

@@ -1,0 +1,124 @@
+"""The parent's end of a zygote, a process from which workers are forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from _pickle import dumps
+from errno import EPROTO
+from time import monotonic
+
+from parallelkit._executors._spawn import cut_lifeline, new_lifeline, start
+from parallelkit._worker._zygote import PID
+
+PATIENCE = 10.0
+"""Seconds that a zygote may take to start, and to answer."""
+
+PRELOADED = ("dataclasses", "typing", "contextlib", "pathlib", "threading")
+"""Modules of the standard library that many others need, and that take long to load."""
+
+_AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
+_STATUS = (
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "SigIgn",
+    "SigBlk",
+    "Cap",
+    "NoNewPrivs",
+    "Seccomp",
+    "Cpus_allowed:",
+)
+
+
+class Zygote:
+    """Starts at once, and is ready when it says so. Raises OSError where it cannot be."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.deadline = monotonic() + PATIENCE
+        self._inherited = inheritance()
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(PATIENCE)
+        life, self._lifeline = new_lifeline()
+        try:
+            modules = [name for name in PRELOADED if _is_standard(name)]
+            self._process = start((theirs.fileno(), life), role=("zygote",), more=modules)
+        except BaseException:
+            self.socket.close()
+            cut_lifeline(self._lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(life)
+
+    def fits(self) -> bool:
+        """Whether what it forks inherits from the system what one would that is started now."""
+        return inheritance() == self._inherited
+
+    def hear(self) -> None:
+        """Take what it says unasked: that it is ready. Raises OSError where it is not, or is gone."""
+        if self._answer():
+            raise OSError(EPROTO, "the zygote speaks out of turn")
+        self.ready = True
+
+    def fork(self, fds: tuple[int, ...], environ: dict[str, str]) -> int:
+        """A new worker with these descriptors; raises OSError."""
+        streams = [fd for fd in (1, 2) if _is_open(fd)]
+        directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        try:
+            request = dumps({"environ": environ, "streams": streams}, 5)
+            socket.send_fds(self.socket, [request], [*fds, directory, *streams])
+        finally:
+            os.close(directory)
+        pid = self._answer()
+        try:
+            os.setpgid(pid, pid)
+        except OSError:
+            pass  # it has done so itself, or is gone already
+        return pid
+
+    def _answer(self) -> int:
+        said = self.socket.recv(PID.size)
+        if len(said) != PID.size:
+            raise OSError(EPROTO, "the zygote is gone")
+        (number,) = PID.unpack(said)
+        if number < 0:
+            raise OSError(-number, os.strerror(-number))
+        return int(number)
+
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self.socket.close()
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # other code has waited for it, or took another user's identity
+        cut_lifeline(self._lifeline)
+        self._process.wait()
+
+
+def inheritance() -> tuple[object, ...]:
+    """What a process has from its parent and a zygote's children would have from it: user, limits, masks."""
+    with open("/proc/thread-self/status") as status, open("/proc/self/limits") as limits:
+        kept = [line for line in status if line.startswith(_STATUS)]
+        environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
+        streams = [_is_open(fd) for fd in (1, 2)]
+        return kept, limits.read(), os.getpriority(os.PRIO_PROCESS, 0), environ, streams
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _is_standard(name: str) -> bool:
+    """Whether this module is loaded here, and is the standard library's."""
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return os.path.dirname(file) == os.path.dirname(os.__file__)

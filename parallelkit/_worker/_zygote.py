@@ -1,0 +1,174 @@
+"""A process without threads that forks workers: each is ready in a millisecond or two, where a fresh interpreter takes fifteen.
+
+It loads what a worker needs, none of the user's code, and runs nothing. What it forks are children of
+*its parent* (``CLONE_PARENT``): so whoever supervises workers waits for, and kills, these as any other,
+and needs the zygote no more once they are there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from _pickle import loads
+from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
+from _socket import socket as Socket  # noqa: N812
+from _struct import Struct
+
+from parallelkit._worker import _lifeline
+from parallelkit._worker._serve import serve
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+PID = Struct("<q")
+"""An answer: the number of the new process, or an errno below zero; 0: ready."""
+
+LONGEST = 1 << 20  # bytes of a request: an environment
+
+_FD = Struct("i")
+_CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
+
+
+def tend(socket: int, lifeline: int, modules: list[str]) -> None:
+    """Fork a worker for each request, until the parent is gone."""
+    _lifeline.arm(lifeline)
+    _fill_streams()
+    _preload(modules)
+    clone = Clone()
+    parent = Socket(fileno=socket)
+    parent.send(PID.pack(0))
+    while True:
+        message, ancillary, _, _ = parent.recvmsg(LONGEST, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
+        if not message:
+            return
+        fds = [
+            fd for level, kind, content in ancillary if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)
+            for (fd,) in _FD.iter_unpack(content)
+        ]  # fmt: skip
+        try:
+            pid = clone()
+        except OSError as error:
+            pid = -(error.errno or 1)
+        if pid == 0:
+            os.close(lifeline)
+            parent.close()
+            _become_worker(loads(message), fds)
+        for fd in fds:
+            os.close(fd)
+        parent.send(PID.pack(pid))
+
+
+def _fill_streams() -> None:
+    """Where a standard stream is closed, let no descriptor that comes in take its number."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        fd = os.dup(fd)
+    os.close(fd)
+
+
+def _preload(modules: list[str]) -> None:
+    """Load parts of the standard library; whatever else is on the path shall not take their place."""
+    import gc
+
+    path, home = sys.path, os.path.dirname(os.__file__)
+    sys.path = [home, home + "/lib-dynload"]
+    for name in modules:
+        __import__(name)
+    sys.path = path
+    gc.collect()
+    gc.freeze()  # what is here will be the same in all workers: lest each look at it, and so copy it
+
+
+def _become_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
+    """From here on this is a worker; it must not come back into the loop of the zygote, whatever happens."""
+    try:
+        os.setpgid(0, 0)
+        socket, ring, lifeline, directory, *streams = fds
+        for fd, stream in zip(request["streams"], streams, strict=True):
+            os.dup2(stream, fd)
+            os.close(stream)
+        os.fchdir(directory)
+        os.close(directory)
+        adopt(request["environ"])
+        serve(socket, ring, lifeline)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    os._exit(1)
+
+
+def adopt(environ: dict[str, str]) -> None:
+    """Make the environment this one."""
+    for name in [name for name in os.environ if name not in environ]:
+        del os.environ[name]
+    for name, value in environ.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+class Clone:
+    """What ``os.fork`` does, but for the parent of what comes out of it. Raises OSError where it cannot be done.
+
+    The flags are those of the C library's own ``fork``, to which ``CLONE_PARENT`` is added. The kernel is
+    told to write the new thread's number where the C library keeps that of its own, as ``fork`` does;
+    and the new process registers its list of robust mutexes. This is known of glibc only.
+    """
+
+    CALLS = {  # noqa: RUF012  clone, set_robust_list, get_robust_list
+        "x86_64": (56, 273, 274),
+        "aarch64": (220, 99, 100),
+    }
+    FLAGS = 0x8000 | 0x01000000 | 0x00200000 | 17  # CLONE_PARENT, CHILD_SETTID, CHILD_CLEARTID; SIGCHLD
+    PR_GET_TID_ADDRESS = 40
+
+    def __init__(self) -> None:
+        import ctypes
+
+        machine = os.uname().machine
+        if machine not in self.CALLS or not _is_glibc():
+            raise OSError("how to fork for the parent is not known here")
+        self._clone, self._set_list, get_list = self.CALLS[machine]
+        self._errno = ctypes.get_errno
+        # With the GIL held all the time: another way than os.fork's would be none of a process with threads.
+        self._python = ctypes.PyDLL(None, use_errno=True)
+        self._python.syscall.restype = ctypes.c_long
+        self._long = ctypes.c_long
+        tid, head, size = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_size_t()
+        self._checked(self._python.prctl(self.PR_GET_TID_ADDRESS, ctypes.byref(tid), 0, 0, 0))
+        if not tid.value or ctypes.c_int.from_address(tid.value).value != os.getpid():
+            raise OSError("the C library does not keep the number of its thread where the kernel says")
+        self._call(get_list, 0, ctypes.addressof(head), ctypes.addressof(size))
+        self._robust = head.value or 0, size.value
+        # The stack, a copy of ours; and where to write the number.
+        self._places = (0, 0, tid.value, 0) if machine == "x86_64" else (0, 0, 0, tid.value)
+
+    def __call__(self) -> int:
+        """The number of the new process; in that, 0."""
+        python = self._python
+        python.PyOS_BeforeFork()
+        pid = -1
+        try:
+            pid = self._call(self._clone, self.FLAGS, *self._places)
+        finally:
+            if pid == 0:
+                self._call(self._set_list, *self._robust)
+                python.PyOS_AfterFork_Child()
+            else:
+                python.PyOS_AfterFork_Parent()
+        return pid
+
+    def _call(self, number: int, *args: int) -> int:
+        return self._checked(self._python.syscall(*map(self._long, (number, *args))))
+
+    def _checked(self, result: int) -> int:
+        if result == -1:
+            number = self._errno()
+            raise OSError(number, os.strerror(number))
+        return result
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr("CS_GNU_LIBC_VERSION") or "").startswith("glibc")
+    except (ValueError, OSError):
+        return False

@@ -1,0 +1,227 @@
+"""Workers that a zygote has forked are workers as any other."""
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+import remote_tasks as far
+from port_driver import Seen, drive, opened, wait
+from test_processes import is_alive, wait_until
+
+from parallelkit._executors import _zygote
+from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._zygote import Zygote
+
+WIDE = 6
+
+
+@pytest.fixture
+def engine():
+    engine = ProcessEngine(WIDE)
+    yield engine
+    engine.close()
+
+
+def look(path):
+    """What a worker finds around it, once the file is unlocked."""
+    with open(path) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "group": os.getpgrp(),
+        "directory": os.getcwd(),
+        "variable": os.environ.get("PARALLELKIT_TEST"),
+        "random": random.random(),
+        "umask": os.umask(0o77),
+        "main": sys.modules["__main__"].__name__,
+        "threads": threading.active_count(),
+    }
+
+
+@contextmanager
+def crowd(engine, path):
+    """All workers of the engine at once in ``look``; they go on, and are looked at, after the block."""
+    seen = Seen()
+    with open(path, "w") as file, opened(engine, look) as port:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        port.start([(index, 1, str(path), None) for index in range(engine.max_workers)])
+        wait_until(lambda: len(port.running()) == engine.max_workers, 30.0)
+        yield seen
+        fcntl.flock(file, fcntl.LOCK_UN)
+        while len(seen) < engine.max_workers:
+            seen.add(wait(port))
+
+
+def zygote_of(engine):
+    starter = vars(engine._supervisor).get("_starter")  # the thread makes it
+    return None if starter is None else starter._zygote
+
+
+def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
+    """Each leads a group of its own, has its own random numbers, and our process for a parent."""
+    with crowd(engine, tmp_path / "gate") as seen:
+        forked = [worker for worker in engine._supervisor.crew.workers if worker._process is None]
+    found = list(seen.values.values())
+
+    assert WIDE == len(forked), "they were forked"
+    assert WIDE == len({facts["pid"] for facts in found}) == len({facts["random"] for facts in found})
+    assert {os.getpid()} == {facts["parent"] for facts in found}
+    assert [facts["pid"] for facts in found] == [facts["group"] for facts in found]
+    assert {("__main__", 1)} == {(facts["main"], facts["threads"]) for facts in found}
+
+
+def test_few_workers_have_no_zygote(tmp_path):
+    """It would take longer than to start them."""
+    engine = ProcessEngine(2)
+    with crowd(engine, tmp_path / "gate"):
+        assert zygote_of(engine) is None
+    engine.close()
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+def test_end_of_a_forked_worker_is_told_exactly(engine, tmp_path, number):
+    """Signals and exit codes come from the system itself, however the worker was made."""
+    with crowd(engine, tmp_path / "gate"):
+        pass
+    failures = drive(engine, far.end_by, [number] * 3).failures
+    left = drive(engine, far.leave, [7]).failures
+
+    assert [(number, None)] * 3 == [(ended.error.signal, ended.error.exitcode) for ended in failures.values()]
+    assert 7 == left[0].error.exitcode
+
+
+def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monkeypatch):
+    """Not what was there when the zygote started: environment, directory, umask."""
+    with crowd(engine, tmp_path / "gate"):
+        first = zygote_of(engine)
+    monkeypatch.setenv("PARALLELKIT_TEST", "new")
+    monkeypatch.chdir(tmp_path)
+    old = os.umask(0o31)
+    try:
+        pids = {worker.pid for worker in engine._supervisor.crew.workers}
+        drive(engine, far.end_by, [signal.SIGKILL] * WIDE)
+        with crowd(engine, tmp_path / "gate") as seen:
+            assert zygote_of(engine) is not first, "a umask cannot be sent: so another zygote took over"
+    finally:
+        os.umask(old)
+    fresh = [facts for facts in seen.values.values() if facts["pid"] not in pids]
+
+    assert fresh
+    assert {("new", str(tmp_path), 0o31)} == {
+        (facts["variable"], facts["directory"], facts["umask"]) for facts in fresh
+    }
+
+
+def test_zygote_may_die(engine, tmp_path):
+    """What it has forked goes on; who is wanted then is started by itself."""
+    with crowd(engine, tmp_path / "gate"):
+        pid = zygote_of(engine)._process.pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: zygote_of(engine) is None)
+    drive(engine, far.end_by, [signal.SIGKILL] * 3)
+    with crowd(engine, tmp_path / "gate") as seen:
+        assert any(worker._process is not None for worker in engine._supervisor.crew.workers)
+
+    assert WIDE == len(seen.values)
+
+
+def refuse(*args, **kwargs):
+    raise OSError("refused")
+
+
+@pytest.mark.all
+def test_engine_does_without_a_zygote_that_cannot_start(engine, tmp_path, monkeypatch):
+    """No process for it is no reason to have none for the workers."""
+    monkeypatch.setattr(_zygote, "start", refuse)
+    with crowd(engine, tmp_path / "gate") as seen:
+        pass
+
+    assert WIDE == len(seen.values)
+
+
+@pytest.mark.all
+def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, monkeypatch):
+    """One that hangs is given up after its time."""
+    hung = subprocess.Popen(["sleep", "1000"], process_group=0)
+    monkeypatch.setattr(_zygote, "start", lambda *args, **kwargs: hung)
+    monkeypatch.setattr(_zygote, "PATIENCE", 0.1)
+    with crowd(engine, tmp_path / "gate") as seen:
+        pass
+
+    assert WIDE == len(seen.values)
+    assert -signal.SIGKILL == hung.returncode
+
+
+def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeypatch):
+    """Where the system refuses the call, workers are started by themselves."""
+    monkeypatch.setattr(Zygote, "fork", refuse)
+    with crowd(engine, tmp_path / "gate") as seen:
+        assert all(worker._process is not None for worker in engine._supervisor.crew.workers)
+
+    assert WIDE == len(seen.values)
+
+
+def test_first_death_brings_a_zygote(tmp_path):
+    """Two workers alone need none; where some die, it makes the next ones."""
+    engine = ProcessEngine(2)
+    seen = drive(engine, far.end_by, [signal.SIGKILL] * 12)
+    with crowd(engine, tmp_path / "gate"):
+        wait_until(lambda: zygote_of(engine) is not None and zygote_of(engine).ready)
+    engine.close()
+
+    assert 12 == len(seen.failures)
+
+
+@pytest.mark.all
+def test_closed_engine_leaves_no_zygote(tmp_path):
+    """It ends with the engine, also while it is still starting."""
+    engine = ProcessEngine(WIDE)
+    with crowd(engine, tmp_path / "gate"):
+        ready = zygote_of(engine)._process.pid
+    engine.close()
+    other = ProcessEngine(WIDE)
+    with opened(other, far.nothing) as port:
+        port.start([(index, 1, None, None) for index in range(WIDE)])
+        wait_until(lambda: zygote_of(other) is not None)
+        early = zygote_of(other)._process.pid
+    other.close()
+
+    assert not is_alive(ready)
+    assert not is_alive(early)
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}]
+import remote_tasks as far
+from port_driver import opened
+from parallelkit._executors._processes import ProcessEngine
+engine = ProcessEngine(6)
+with opened(engine, far.nap) as port:
+    port.start([(index, 1, 1000, None) for index in range(6)])
+    while len(port.running()) < 6:
+        pass
+    starter = engine._supervisor._starter
+    print(starter._zygote._process.pid, *[worker.pid for worker in engine._supervisor.crew.workers], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_zygote_and_its_workers_end_with_the_engines_process():
+    """When that is killed, the kernel ends them."""
+    script = KILLED.format(tests=os.path.dirname(__file__))
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
+    )
+    pids = [int(pid) for pid in done.stdout.split()]
+
+    assert 7 == len(pids), done.stderr
+    wait_until(lambda: not any(map(is_alive, pids)))
