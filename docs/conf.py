@@ -20,3 +20,5 @@ html_theme = "furo"
 html_title = "parallelkit"
 html_theme_options = {"navigation_with_keys": True}
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["width.css"]

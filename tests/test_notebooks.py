@@ -135,4 +135,4 @@ def test_the_notebook_of_the_docs_does_what_it_shows(tmp_path):
     for cell, now in zip(cells, outputs, strict=True):
         stored = [{**output, "text": "".join(output.get("text", ""))} for output in cell["outputs"]]
         assert printed(stored) == printed(now), "".join(cell["source"])
-        assert [output["output_type"] for output in stored] == [output["output_type"] for output in now]
+        assert {output["output_type"] for output in stored} == {output["output_type"] for output in now}
