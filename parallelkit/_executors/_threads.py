@@ -266,8 +266,7 @@ class ThreadEngine:
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
             port.close()
-        for worker in {*workers, *tuple(self.idle)}:
+        for worker in workers:  # one by one: a thousand at once would get in each other's way twice as long
             worker.gate.open()
-        for worker in workers:
             if worker not in self.abandoned and worker.ident != threading.get_ident():
                 worker.thread.join()
