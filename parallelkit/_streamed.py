@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from parallelkit._endings import add_note, interruption, noted
 from parallelkit._executors._contract import Engine
@@ -39,7 +40,7 @@ class Streamed:
     ) -> Generator[Outcome[Any, Any], None, None]:
         """The stream, with its journal open while it runs; a journal that could not be written is an error at its end."""
         try:
-            with closing(self._parts.journal), closing(stream):
+            with closing_in_time(self._parts.journal), closing_in_time(stream):
                 self._parts.journal.open()
                 yield from stream
         except GeneratorExit:  # closed by the caller, who hears of it all the same
@@ -60,9 +61,8 @@ class Streamed:
             stream, loop = self._open(engine, opened)
             yield from self._yielded(stream, loop)
         finally:
-            if (
-                os.getpid() == pid
-            ):  # a copy in a forked process has none of the threads, and leaves the workers alone
+            # A copy in a forked process has none of the threads, and leaves the workers alone.
+            if os.getpid() == pid and not sys.is_finalizing():
                 opened.close()
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
@@ -111,3 +111,24 @@ class Streamed:
         intake.close()
         if intake.error is not known and intake.error is not None:
             raise intake.error
+
+
+class Closable(Protocol):
+    """What can be closed."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@contextmanager
+def closing_in_time(thing: Closable) -> Iterator[None]:
+    """Close it afterwards, unless the interpreter is ending.
+
+    What it finds only then (a stream that an exit handler began) has frozen daemon threads, with
+    whatever locks they held: who waits for one waits for ever. Worker processes end with their parent.
+    """
+    try:
+        yield
+    finally:
+        if not sys.is_finalizing():
+            thing.close()
