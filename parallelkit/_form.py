@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sized
+from reprlib import repr as shorten
 from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
 from parallelkit._keys import check_lasting
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked
-from parallelkit._shape import Shape
+from parallelkit._shape import TASKS_AMONG_ITEMS, Shape
 from parallelkit._tasks import Task
 
 ROWS = {
@@ -36,17 +37,33 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
     if not isinstance(source, Iterable):
         raise TypeError(f"{name} must be iterable, got {source!r}")
     check_whole(name, source)
+    if items is not UNSET:
+        check_no_tasks(items)
     check_fit(fn, items, source, options)
 
 
 def check_whole(name: str, source: Iterable[Any]) -> None:
-    """Raise TypeError for what nobody takes apart on purpose: a table has columns where its length is that of rows."""
+    """Raise TypeError for what nobody takes apart on purpose: a text, or a table, whose length is that of its rows."""
+    if isinstance(source, (str, bytes, bytearray)):
+        parts = "characters" if isinstance(source, str) else "numbers"
+        raise TypeError(
+            f"{name} must not be the {type(source).__name__} {shorten(source)}, which would be taken apart into its "
+            f"{parts}; pass it in a list, or list(...) of it if that is what you mean"
+        )
     if any(kind.__name__ == "DataFrame" for kind in type(source).__mro__):
         ways = [f"df.{way}" for way, method in ROWS.items() if hasattr(source, method)]
         raise TypeError(
             f"{name} must not be a DataFrame, which gives its columns when it is iterated over; "
             f"pass {', '.join(ways) or 'its rows'}"
         )
+
+
+def check_no_tasks(items: Iterable[Any]) -> None:
+    """Raise TypeError for ``Task`` objects as items, by the first; the intake looks at that of what must be read."""
+    if type(items) in (list, tuple, dict):
+        values = items.values() if isinstance(items, dict) else items
+        if isinstance(next(iter(values), None), Task):
+            raise TypeError(TASKS_AMONG_ITEMS)
 
 
 def check_fit(fn: Any, items: Any, source: Iterable[Any], options: Checked) -> None:

@@ -17,7 +17,7 @@ from parallelkit._errors import InputError
 from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
-from parallelkit._shape import Shape, Trait, replace_form
+from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, Trait, replace_form
 from parallelkit._tasks import Own, Task, check_tasks, own_options
 
 PORTION = 0.001  # seconds that one portion of reading may take
@@ -117,6 +117,9 @@ class Intake:
     def _read(self, limit: int) -> Portion | None:
         items = self._take(limit)
         first = self.read_so_far
+        if first == 0 and items and isinstance(items[0], Task) and not self.shape.tasks:
+            items = []
+            self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
         if self.shape.plain and (self.keys is not None or self.shape.key is None):
             keys = None if self.keys is None else self.keys[first : first + len(items)]
             portion = Portion(items, keys)

@@ -5,13 +5,19 @@ All instants are seconds since the run began.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from reprlib import Repr
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from parallelkit._public import public
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+WIDE = 60  # characters of a key, a value or an error in the ``repr`` of an outcome
+
+_short = Repr()
+_short.maxstring = _short.maxother = WIDE
 
 
 @public
@@ -31,6 +37,9 @@ class Success(Generic[K, V]):
     worker: str
     parent: Any = None
 
+    def __repr__(self) -> str:
+        return f"<Success {shown(self.key)}: {shown(self.value)}{effort(self.attempts, self.duration)}>"
+
     def unwrap(self) -> V:
         """The value.
 
@@ -47,7 +56,7 @@ class Failure(Generic[K]):
 
     ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
     ``traceback`` is text, the remote part included; ``stack`` is where an abandoned thread, or a
-    process that was killed or crashed, stood at that moment. Neither is in the ``repr``.
+    process that was killed or crashed, stood at that moment.
     A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0.
     """
 
@@ -62,8 +71,12 @@ class Failure(Generic[K]):
     duration: float
     worker: str | None
     parent: Any = None
-    traceback: str = field(default="", repr=False)
-    stack: str | None = field(default=None, repr=False)
+    traceback: str = ""
+    stack: str | None = None
+
+    def __repr__(self) -> str:
+        spent = effort(self.attempts, self.duration) if self.attempts else ", never started"
+        return f"<Failure {shown(self.key)}: {shown(self.error)}{spent}>"
 
     def unwrap(self) -> NoReturn:
         """Raise the error.
@@ -73,6 +86,24 @@ class Failure(Generic[K]):
         ValueError: no
         """
         raise self.error
+
+
+def shown(thing: object) -> str:
+    """Something in short, in one line.
+
+    >>> shown("a" * 100)
+    "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
+    """
+    return " ".join(_short.repr(thing).split())
+
+
+def effort(attempts: int, duration: float) -> str:
+    """What an outcome took: attempts, unless it was one, and seconds.
+
+    >>> effort(1, 0.12345), effort(3, 2.0)
+    (', 0.123 s', ', 3 attempts, 2 s')
+    """
+    return f", {attempts} attempts, {duration:.3g} s" if attempts != 1 else f", {duration:.3g} s"
 
 
 Outcome: TypeAlias = Success[K, V] | Failure[K]

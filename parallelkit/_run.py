@@ -69,7 +69,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     - ``timeout``: bounds one attempt, from the moment its worker begins with it; never the queue. An
       overdue process is killed with its children; a thread cannot be, it is abandoned and its slot
-      is filled anew. ``run_timeout``: bounds the run: what is done is returned, the rest cancelled.
+      is filled anew. ``run_timeout``: bounds the run: what is done is returned, the rest cancelled. It
+      cannot strike while the input (or ``key``, ``then``) blocks this thread; workers go on meanwhile.
     - ``retries``: extra tries, or a ``Retry``, or a ``tenacity.Retrying``.
     - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise it.
     - ``max_failures``: stop as the n-th failure settles, or (0 < share < 1, of 20 outcomes or more).
@@ -136,7 +137,8 @@ def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[O
     Takes the same two forms and options, but ``order="key"``; the default order is "completion". With
     "input", what ``then`` makes comes in between, as it was admitted.
     Options are checked at the call; nothing is read or started before the first ``next()``.
-    Closing the iterator, or leaving it behind, stops the run. ``key`` must be unique only among
+    Closing the iterator, or leaving it behind, stops the run; that waits for no task, but for ``then`` and
+    ``on_event`` where they are being called. ``key`` must be unique only among
     tasks that have not been yielded.
 
     >>> from parallelkit import iter_parallel

@@ -11,6 +11,10 @@ from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
 from parallelkit._tasks import Task, as_call, call_star
 
+TASKS_AMONG_ITEMS = (
+    "items must not be Task objects, which have functions of their own; pass them alone, as tasks"
+)
+
 Trait = tuple[float, tuple[Hashable, ...]]
 """What decides when a ready task may start: its priority, and its group under each limit."""
 

@@ -133,7 +133,9 @@ class Stream:
         return max(1, (ahead + self._room()) // 4)
 
     def close(self, reason: str) -> None:
-        """Stop the run and wait for its thread, which waits for no task; inline there is none."""
+        """Stop the run and wait for its thread, which waits for no task, only for code of the caller's that it is in
+        (``then``, ``on_event``): to go on beside it would be worse. Inline there is no thread.
+        """
         if self._thread.ident is None and self._loop.scheduler.open:
             self._loop.stop(reason)
         if self._thread.is_alive():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -41,10 +42,7 @@ class Task(Generic[V]):
         **unknown: Any,
     ) -> None:
         if unknown:
-            names = ", ".join(sorted(unknown))
-            raise TypeError(
-                f"Task got an unknown keyword: {names}; pass the function's own keywords as kwargs={{...}}"
-            )
+            raise TypeError(unknown_keyword(sorted(unknown)))
         if not callable(fn):
             raise TypeError(f"Task: fn must be callable, got {fn!r}")
         if priority is not None:
@@ -78,7 +76,7 @@ def as_call(task: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         return task.fn, task.args, task.kwargs
     if callable(task):
         return task, (), {}
-    raise TypeError(f"tasks must be callables or Task objects, got {task!r}")
+    raise TypeError(f"tasks must be callables or Task objects, got {task!r}{hint_for(task)}")
 
 
 def own_options(task: Any) -> Own | None:
@@ -103,7 +101,28 @@ def check_tasks(tasks: Iterable[Any]) -> None:
     """Raise TypeError where something is neither a callable nor a ``Task``."""
     for position, task in enumerate(tasks):
         if not isinstance(task, Task) and not callable(task):
-            raise TypeError(f"tasks must be callables or Task objects, got {task!r} at position {position}")
+            raise TypeError(
+                f"tasks must be callables or Task objects, got {task!r} at position {position}{hint_for(task)}"
+            )
+
+
+def hint_for(task: Any) -> str:
+    """What to write in place of the tuple that ``joblib.delayed(f)(…)`` makes."""
+    match task:
+        case (fn, tuple(), dict()) if callable(fn):
+            return (
+                "; in place of joblib's delayed(f)(x), write Task(f, x), or run_parallel(f, items) for one f"
+            )
+    return ""
+
+
+def unknown_keyword(names: list[str]) -> str:
+    """What to say of keywords that ``Task`` does not have."""
+    options = ("kwargs", "key", "priority", "timeout", "retries")
+    near = [close[0] for name in names if (close := difflib.get_close_matches(name, options, 1))]
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    own = "pass the function's own keywords as kwargs={...}"
+    return f"Task got an unknown keyword: {', '.join(names)}; {hint}{own}"
 
 
 def check_kwargs(name: str, kwargs: Any) -> dict[str, Any]:
@@ -120,4 +139,6 @@ def check_timeout(name: str, timeout: Any) -> float | None:
     """A timeout in seconds, or None for no limit."""
     if timeout is not None:
         check_number(name, timeout, 0.0)
+        if timeout == 0:
+            raise ValueError(f"{name} must be greater than 0, got {timeout!r}; None is no limit")
     return timeout  # type: ignore[no-any-return]  # checked to be a number just above

@@ -64,7 +64,7 @@ def same(item):
 
 
 def run(items, path, fn=work, **options):
-    return run_parallel(fn, items, key=same, checkpoint=path, **options)
+    return run_parallel(fn, list(items), key=same, checkpoint=path, **options)
 
 
 def recorded(path):
@@ -403,7 +403,7 @@ def test_another_function_is_refused(path):
     with pytest.raises(ValueError, match=rf"run\.journal: it is of {name}"):
         run("a", path, fn=fail)
     with pytest.raises(ValueError, match=name):
-        iter_parallel(fail, "a", key=same, checkpoint=path)
+        iter_parallel(fail, ["a"], key=same, checkpoint=path)
     with pytest.raises(ValueError, match="this run of several functions"):
         run_parallel({"a": work}, checkpoint=path)
     assert {"a": 1} == calls
@@ -445,7 +445,7 @@ def test_two_runs_at_once_are_refused(path):
     """From the same process, under whatever name the file goes, while the first run is on; not after it."""
     link = path.with_name("link")
     link.symlink_to(path)
-    stream = iter_parallel(work, "abc", key=same, checkpoint=path, buffersize=1)
+    stream = iter_parallel(work, ["a", "b", "c"], key=same, checkpoint=path, buffersize=1)
     assert next(stream).ok
     for name in (path, link, os.path.relpath(path)):
         with pytest.raises(
@@ -458,7 +458,7 @@ def test_two_runs_at_once_are_refused(path):
 
 def test_a_stream_takes_its_journal_when_it_begins(path):
     """Until the first next() nothing is touched."""
-    stream = iter_parallel(work, "a", key=same, checkpoint=path)
+    stream = iter_parallel(work, ["a"], key=same, checkpoint=path)
     assert not path.exists()
     run("b", path)
     assert [["a"]] == [outcome.value for outcome in stream]
@@ -697,7 +697,7 @@ def test_if_only_the_last_batch_fails_the_results_say_so(path, monkeypatch):
 def test_a_stream_whose_journal_cannot_be_written_raises_at_its_end(path, monkeypatch, executor):
     """When every outcome was yielded; also if it is only the last batch that fails, when all is done."""
     break_writing(monkeypatch)
-    stream, seen = iter_parallel(same, "ab", key=same, executor=executor, checkpoint=path), []
+    stream, seen = iter_parallel(same, ["a", "b"], key=same, executor=executor, checkpoint=path), []
     with pytest.raises(
         ParallelKitError, match=r"run\.journal could not be written: OperationalError"
     ) as caught:
@@ -710,7 +710,7 @@ def test_a_stream_whose_journal_cannot_be_written_raises_at_its_end(path, monkey
 def test_a_stream_that_is_closed_raises_it_then(path, monkeypatch):
     """Whoever leaves early has no less lost what was done."""
     break_writing(monkeypatch)
-    stream = iter_parallel(same, "abc", key=same, executor="inline", checkpoint=path)
+    stream = iter_parallel(same, ["a", "b", "c"], key=same, executor="inline", checkpoint=path)
     next(stream)
     with pytest.raises(ParallelKitError, match="could not be written"):
         stream.close()
@@ -756,7 +756,7 @@ def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
 
 def test_the_file_is_its_owners_alone(path):
     """Reading it runs code, and writing it makes code run."""
-    stream = iter_parallel(work, "ab", key=same, checkpoint=path, buffersize=1)
+    stream = iter_parallel(work, ["a", "b"], key=same, checkpoint=path, buffersize=1)
     next(stream)
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
     stream.close()
@@ -793,7 +793,7 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
 
 def test_what_a_consumer_does_to_a_value_is_not_recorded(path):
     """Each value is pickled before anybody gets it."""
-    for outcome in iter_parallel(work, "ab", key=same, checkpoint=path):
+    for outcome in iter_parallel(work, ["a", "b"], key=same, checkpoint=path):
         outcome.value.append("changed")
     assert [["a"], ["b"]] == run("ab", path).values()
 
@@ -880,7 +880,7 @@ def test_a_program_that_changes_its_folder_keeps_its_journal(tmp_path, monkeypat
     """A relative path is taken from where the run began."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    for outcome in iter_parallel(work, "abc", key=same, checkpoint="run.journal", buffersize=1):
+    for outcome in iter_parallel(work, ["a", "b", "c"], key=same, checkpoint="run.journal", buffersize=1):
         os.chdir("elsewhere" if outcome.key == "a" else ".")
     assert (tmp_path / "run.journal").exists()
     assert [] == os.listdir(tmp_path / "elsewhere")

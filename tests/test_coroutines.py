@@ -384,7 +384,7 @@ def test_retries_are_those_of_any_task():
             await asyncio.sleep(LONG)
         return item
 
-    results = run_parallel(third_time, "ab", timeout=0.2, retries=Retry(2, delay=0))
+    results = run_parallel(third_time, ["a", "b"], timeout=0.2, retries=Retry(2, delay=0))
     assert {0: "a", 1: "b"} == results.successes
     assert [3, 3] == [outcome.attempts for outcome in results.outcomes.values()]
 

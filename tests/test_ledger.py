@@ -243,3 +243,14 @@ def test_looking_does_not_change_what_is_seen():
         with pytest.raises(KeyError):
             ledger.outcome(0).unwrap()
     assert before == ledger.outcome(0).traceback
+
+
+def test_keys_that_are_the_indices_are_not_kept():
+    """Tasks without keys, and keys that are their places, cost no list; 1.0 and True are other keys than 1."""
+    ledger = Ledger()
+    ledger.admit([UNSET, UNSET], 2, 0.0)
+    ledger.admit([2, UNSET], 2, 0.0)
+    assert ledger.keys is None
+    ledger.admit([4.0], 1, 0.0)
+    assert [0, 1, 2, 3, 4.0] == ledger.keys
+    assert float is type(ledger.key(4))

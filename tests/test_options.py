@@ -117,7 +117,7 @@ def test_a_bad_option_is_refused_at_the_call(call, options, kind, message, trace
 GOOD_OPTIONS = [
     {"executor": "processes"},
     {"max_workers": None, "timeout": None, "run_timeout": None, "key": None, "buffersize": None},
-    {"max_workers": 1, "buffersize": 1, "timeout": 0, "run_timeout": 0.5},
+    {"max_workers": 1, "buffersize": 1, "timeout": 0.1, "run_timeout": 0.5},
     {"timeout": INF, "run_timeout": INF},
     {"retries": Retry(0), "max_failures": 1},
     {"max_failures": 0.01},
@@ -190,12 +190,35 @@ def square(x):
         ((5,), "tasks must be iterable, got 5"),
         (({"a": square}, [1]), "items must not be given together with a mapping of tasks"),
         ((None, [1]), "fn must be callable, got None"),
+        ((square, "abc"), "items must not be the str 'abc', which would be taken apart into its characters"),
+        ((square, b"abc"), "items must not be the bytes b'abc', which would be taken apart into its numbers"),
+        (("abc",), "tasks must not be the str 'abc'"),
+        ((square, [Task(square, 1)]), "items must not be Task objects.*; pass them alone, as tasks"),
+        ((square, {"a": Task(square, 1)}), "items must not be Task objects"),
     ],
 )
 def test_what_is_neither_form_is_refused(call, arguments, message):
     """A function with items, or tasks alone."""
     with pytest.raises(TypeError, match=message):
         call(*arguments)
+
+
+def test_tasks_among_items_are_refused_as_they_are_read():
+    """Where the input is lazy; none has run."""
+    with pytest.raises(InputError, match="items must not be Task objects") as caught:
+        run_parallel(square, (Task(square, item) for item in range(3)))
+    assert 0 == len(caught.value.results)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_tuples_of_joblib_are_recognised(lazy):
+    """The message has the form that stands in their place."""
+    delayed = pytest.importorskip("joblib", reason="joblib is an extra").delayed
+    calls = [delayed(square)(item) for item in range(3)]
+    with pytest.raises(
+        (TypeError, InputError), match=r"in place of joblib's delayed\(f\)\(x\), write Task\(f, x\)"
+    ):
+        run_parallel(iter(calls) if lazy else calls)
 
 
 @both(stream_too=False)

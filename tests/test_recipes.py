@@ -15,7 +15,7 @@ def test_values_are_folded():
 def test_a_fold_may_keep_the_input_order():
     """With ``order="input"`` the fold is that of functools.reduce."""
     letters = "the quick brown fox"
-    assert letters == map_reduce(str, letters, str.__add__, initial="", order="input", max_workers=8)
+    assert letters == map_reduce(str, list(letters), str.__add__, initial="", order="input", max_workers=8)
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])

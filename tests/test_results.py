@@ -4,6 +4,7 @@ import copy
 import gc
 import operator
 import pickle
+import re
 import sys
 import threading
 import weakref
@@ -15,6 +16,7 @@ import pytest
 from parallelkit import (
     Failure,
     Results,
+    Retry,
     Success,
     TaskCancelled,
     TaskFailures,
@@ -564,3 +566,24 @@ def test_the_repr_of_a_failure_is_short():
     (failure,) = run_parallel(lambda n: 1 / n, [0], executor="inline").failures.values()
     assert "Traceback" in failure.traceback
     assert "Traceback" not in repr(failure)
+
+
+class Table:
+    """A value with a picture of itself in many lines."""
+
+    def __repr__(self):
+        return "\n".join(["x  y"] * 50)
+
+
+def test_the_repr_of_an_outcome_is_a_line():
+    """Key, value or error, and what it took; a long value is cut."""
+    results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, executor="inline", retries=Retry(1, delay=0))
+    assert re.fullmatch(r"<Success 'a': 4, \S+ s>", repr(results.outcomes["a"]))
+    lost = r"<Failure 'b': ZeroDivisionError\('integer division or modulo by zero'\), 2 attempts, \S+ s>"
+    assert re.fullmatch(lost, repr(results.outcomes["b"]))
+    for value in (list(range(10**6)), "a" * 10**6, Table()):
+        text = repr(Success("a", 0, value, 1, 0.0, 0.0, 0.1, "w"))
+        assert len(text) < 100
+        assert "\n" not in text
+    stopped = run_parallel(lambda x: 1 / 0, [0, 1, 2], executor="inline", max_failures=1)
+    assert repr(stopped.outcomes[2]).endswith(", never started>")

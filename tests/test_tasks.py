@@ -75,7 +75,14 @@ def test_any_number_is_a_priority(priority):
     [
         ((3,), {}, TypeError, "Task: fn must be callable, got 3"),
         ((add,), {"b": 1}, TypeError, r"unknown keyword: b; pass the function's own keywords as kwargs=\{"),
-        ((add,), {"timeOut": 1, "b": 1}, TypeError, "unknown keyword: b, timeOut; pass"),
+        (
+            (add,),
+            {"timeOut": 1, "b": 1},
+            TypeError,
+            r"unknown keyword: b, timeOut; did you mean 'timeout'\? pass",
+        ),
+        ((add,), {"timout": 1}, TypeError, r"unknown keyword: timout; did you mean 'timeout'\?"),
+        ((add,), {"timeout": 0}, ValueError, "timeout must be greater than 0, got 0; None is no limit"),
         ((add,), {"kwargs": ["b"]}, TypeError, r"Task: kwargs must be a mapping, got \['b'\]"),
         ((add,), {"kwargs": {1: 2}}, TypeError, "Task: kwargs must have names as keys, got 1"),
         ((add,), {"timeout": -1}, ValueError, "timeout must be at least 0, got -1"),
@@ -141,7 +148,7 @@ def test_star_unpacks_in_the_worker():
         call_star(add, 1)
 
 
-@pytest.mark.parametrize("timeout", [None, 0, 0.5, 10, float("inf")])
+@pytest.mark.parametrize("timeout", [None, 0.5, 10, float("inf")])
 def test_a_timeout_is_seconds_or_none(timeout):
     """None is no limit."""
     assert timeout == check_timeout("timeout", timeout)
