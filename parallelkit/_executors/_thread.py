@@ -39,7 +39,7 @@ class Owner(Protocol):
     def dismiss(self, worker: ThreadWorker) -> bool:
         """Whether this thread is one too many, and must end."""
 
-    def leave(self, worker: ThreadWorker) -> None:
+    def end(self, worker: ThreadWorker) -> None:
         """Take note that this thread ends."""
 
 
@@ -69,7 +69,7 @@ class ThreadWorker:
             if self.engine.initialize(self):
                 self._serve()
         finally:
-            self.engine.leave(self)
+            self.engine.end(self)
 
     def around(self) -> Around | None:
         """The attempt that this thread runs, for what it does within."""

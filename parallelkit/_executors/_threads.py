@@ -246,11 +246,16 @@ class ThreadEngine:
         """Whether abandoned threads have cost every slot; one that was lent is not free for anybody else."""
         return self._own() <= 0
 
-    def leave(self, worker: ThreadWorker) -> None:
-        """A thread ends. If it had been abandoned, the slot that it had cost is back."""
+    def end(self, worker: ThreadWorker) -> None:
+        """In a thread that ends."""
         with self._lock:
             self._spent += time.thread_time()
             heappush(self._free, worker.number)
+        self.leave(worker)
+
+    def leave(self, worker: ThreadWorker) -> None:
+        """A worker is gone. If it had been abandoned, the slot that it had cost is back."""
+        with self._lock:
             self.workers.discard(worker)
             self.abandoned.discard(worker)
             if not self._is_lost():
