@@ -436,4 +436,6 @@ def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
             moment,
         )
         assert "Fatal" not in finished.err
-        assert "Exception ignored" not in finished.err, finished.err
+        # Python's own import drops what is raised while it frees the lock of a module (seen on 3.13).
+        ignored = finished.err.count("Exception ignored") - finished.err.count("<function _get_module_lock")
+        assert ignored == 0, finished.err

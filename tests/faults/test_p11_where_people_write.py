@@ -233,7 +233,7 @@ os.makedirs({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); o
 from parallelkit import run_parallel
 print(run_parallel(lambda n: n + 1, [1, 2], executor="processes").values())
 """
-    finished = run_script(script)
+    finished = run_script(script, "-P", "-")  # without it 3.13.0 itself cannot `import socket` there
     assert ("[2, 3]\n", 0) == (finished.out, finished.code), finished.err
 
 
@@ -431,8 +431,9 @@ def test_from_a_forked_child_of_the_parent(state, executor):
 def test_forked_child_that_unwinds_through_a_run():
     """A callback forks, and the child leaves by SystemExit, through our frames: the parent's run is whole."""
     script = """
-import os, sys
+import os, sys, warnings
 from parallelkit import run_parallel
+warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 on, for forks of a process with threads
 def then(outcome):
     if outcome.key == 3:
         child = os.fork()
