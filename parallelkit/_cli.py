@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 from parallelkit._command import UsageError, own_version
-from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
+from parallelkit._command._arguments import at_least, expression, failures, file_or_stdout, rate, seconds
 
 WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
@@ -140,7 +140,12 @@ def add_output_options(group: Callable[..., object]) -> None:
     """What becomes of its outcome."""
     group("--key", type=expression, metavar="EXPR", help="the key of an item, such as item or item['id']")
     group("--order", choices=("completion", "input"), default="completion", help="default: completion")
-    group("--output", metavar="OUT.jsonl", help="instead of stdout; what was in the file is replaced")
+    group(
+        "--output",
+        metavar="OUT.jsonl",
+        help="instead of stdout; what was in the file is replaced",
+        type=file_or_stdout,
+    )
     group("--checkpoint", metavar="FILE", help="a journal; the same command again makes only what is missing")
     group("--report", metavar="OUT.html", help="the run as a page")
     group("--trace", metavar="OUT.json", help="the run as a trace for ui.perfetto.dev")

@@ -120,7 +120,7 @@ def test_rows_keys_and_groups(here):
     """With --jsonl the argument is the row; --key and --by are expressions over it that know the module's names."""
     rows = "".join(json.dumps({"a": n, "b": 1, "place": "x", "id": f"n{n}"}) + "\n\n" for n in range(4))
     done = run(
-        here, "tasks:total", "--jsonl", "--key", "[part for part in [item['id']]][0]", "--rate", "2/300ms",
+        here, "tasks:total", "--jsonl", "--key", "[part for part in [item['id']]][0]", "--rate", "2/50ms",
         "--by", "place(item)", stdin=rows,
     )  # fmt: skip
     assert {"n0": 1, "n1": 2, "n2": 3, "n3": 4} == values_of(done.stdout)
@@ -139,11 +139,13 @@ def test_by_makes_a_limit_for_each_group(here):
     assert 1 == done.returncode
 
 
+@everywhere
 def test_what_tasks_print_and_read_is_kept_apart(here):
-    """A print in a task goes to stderr, not among the results; a program that it starts does not eat the input."""
+    """What tasks, and the module itself, print goes to stderr; a program that a task starts does not eat the input."""
+    (here / "tasks.py").write_text(TASKS + "print('a word to the user')")
     done = run(here, "tasks:chatty", "--max-workers", "1", stdin="1\n2\n3\n")
     assert ["1", "2", "3"] == [row["value"] for row in rows_of(done.stdout)]
-    assert 3 == done.stderr.count("a word to the user")
+    assert 4 == done.stderr.count("a word to the user")
 
 
 @everywhere
@@ -181,6 +183,7 @@ def test_what_is_no_json_is_shown_as_python_shows_it():
     assert "<Mute, whose repr raised OSError>" == json.loads(as_json({"value": Mute()}))["value"]
 
 
+@everywhere
 def test_numpy_becomes_numbers_and_lists():
     """Its scalars and arrays are plain JSON."""
     numpy = pytest.importorskip("numpy")
@@ -230,6 +233,26 @@ def wait_until(look):
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@everywhere
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_ends_it(here):
+    """The reason is said, without a traceback, and the run is stopped."""
+    done = run(here, "tasks:scaled", "--output", "/dev/full", "--quiet", stdin="1\n" * 100_000)
+    assert "parallelkit run: error: the output cannot be written: No space left on device\n" == done.stderr
+    assert 1 == done.returncode
+
+
+@everywhere
+def test_a_report_of_a_resumed_run(here):
+    """What the checkpoint had is in the page too; ``--output -`` is stdout."""
+    argv = ("tasks:scaled", "--key", "item", "--checkpoint", "j", "--report", "r.html", "--output", "-")
+    assert {"1": 10} == values_of(run(here, *argv, stdin="1\n").stdout)
+    done = run(here, *argv, stdin="1\n2\n")
+    assert {"1": 10, "2": 20} == values_of(done.stdout)
+    assert "1 from the checkpoint" in done.stderr
+    assert "2 tasks" in (here / "r.html").read_text()
 
 
 # Signals and pipes
@@ -352,7 +375,7 @@ def test_no_color_is_obeyed(here, wish):
         (["tasks:scaled", "--report", "no/where"], "--report: no/where cannot be written"),
         (["tasks:scaled", "tasks.py", "--output", "tasks.py"], "--output: tasks.py is the input and the output"),
         (["tasks:scaled", "--max-workers", "0"], "--max-workers: must be a whole number, at least 1"),
-        (["tasks:coroutine", "--executor", "processes"], "coroutine"),
+        (["tasks:coroutine", "--executor", "processes", "--output", "tasks.py"], "coroutine"),
         (["tasks:scaled", "--key", "item["], "--key: must be a Python expression"),
         (["tasks:scaled", "--rates", "1/1s"], "--rates"),
     ],
@@ -379,6 +402,7 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
         sys.modules.pop(name, None)
 
 
+@everywhere
 def test_input_that_is_no_json_is_named(here):
     """What stands before it is run and written; then the file, the line and what is wrong with it."""
     done = run(here, "tasks:total", "--jsonl", stdin='{"a": 1, "b": 2}\n{"a":\n')

@@ -69,6 +69,11 @@ def failures(text: str) -> float:
     return number
 
 
+def file_or_stdout(text: str) -> str | None:
+    """A path; None, which is stdout, for ``-``."""
+    return None if text == "-" else text
+
+
 def expression(text: str) -> str:
     """One Python expression over ``item``."""
     try:

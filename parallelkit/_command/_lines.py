@@ -65,9 +65,8 @@ class Lines:
     def _status(self, path: str) -> os.stat_result:
         return os.fstat(0 if self._stdin is None else self._stdin) if path == STDIN else os.stat(path)
 
-    def same_file(self, fd: int) -> str | None:
-        """The input that is the very file behind this descriptor: to write there would destroy what is read."""
-        written = os.fstat(fd)
+    def same_file(self, written: os.stat_result) -> str | None:
+        """The input that is this very file: to write there would destroy what is read."""
         if not stat.S_ISREG(written.st_mode):
             return None
         for path in self.paths:

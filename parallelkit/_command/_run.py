@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -14,7 +14,7 @@ from parallelkit._command import UsageError
 from parallelkit._command._arguments import function_of
 from parallelkit._command._kept import Kept
 from parallelkit._command._lines import Lines
-from parallelkit._command._sink import Sink
+from parallelkit._command._sink import OutputError, Sink
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, RunInterrupted
@@ -33,20 +33,25 @@ SAME = ("executor", "max_workers", "timeout", "run_timeout", "retries", "order",
 def run_command(arguments: Namespace) -> int:
     """Check all that can be checked, run, sum up; the exit code."""
     check_together(arguments)
-    fn, module = find_function(arguments.target)
-    lines = Lines(arguments.inputs, arguments.jsonl)
-    names = vars(module)
-    by, key = function_of(arguments.by, names), function_of(arguments.key, names)
-    limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
     with ExitStack() as at_the_end:
-        fd = open_output(arguments.output, lines, at_the_end)
-        run = Run(arguments, lines, Sink(fd), limits)
+        to_screen = arguments.output is None and os.isatty(1)
+        fd = None if arguments.output is not None else take_stdout(at_the_end)
+        fn, module = find_function(arguments.target)
+        lines = Lines(arguments.inputs, arguments.jsonl)
+        if fd is not None:
+            refuse_input(lines, os.fstat(fd), "INPUT")
+        by, key = (function_of(text, vars(module)) for text in (arguments.by, arguments.key))
+        limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
+        run = Run(arguments, lines, limits)
+        stream = at_the_end.enter_context(closing(run.open(fn, key, bar=not (arguments.quiet or to_screen))))
+        if fd is None:
+            fd = open_output(arguments.output, lines, at_the_end)
         if lines.from_stdin:
             if not arguments.quiet and os.isatty(0):
                 print("parallelkit: reads lines from the terminal; Ctrl-D ends them", file=sys.stderr)
             lines.take_stdin()
             at_the_end.callback(lines.give_stdin_back)
-        return run.go(fn, key)
+        return run.go(stream, Sink(fd))
 
 
 def check_together(arguments: Namespace) -> None:
@@ -63,19 +68,8 @@ def check_together(arguments: Namespace) -> None:
                 raise UsageError(f"argument --{name}: {path} cannot be written")
 
 
-def open_output(path: str | None, lines: Lines, at_the_end: ExitStack) -> int:
-    """The descriptor to write to. What else is printed on stdout goes to stderr meanwhile, if that is stdout."""
-    if path is not None:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise UsageError(f"argument --output: {path} cannot be written: {error.strerror}") from None
-        at_the_end.callback(os.close, fd)
-        refuse_input(lines, fd, "--output")
-        if os.path.isfile(path):
-            os.ftruncate(fd, 0)
-        return fd
-    refuse_input(lines, 1, "INPUT")
+def take_stdout(at_the_end: ExitStack) -> int:
+    """A descriptor of our own for stdout; whatever else is printed there goes to stderr meanwhile."""
     fd = os.dup(1)
     at_the_end.callback(os.close, fd)
     sys.stdout.flush()
@@ -85,19 +79,31 @@ def open_output(path: str | None, lines: Lines, at_the_end: ExitStack) -> int:
     return fd
 
 
-def refuse_input(lines: Lines, fd: int, name: str) -> None:
+def open_output(path: str, lines: Lines, at_the_end: ExitStack) -> int:
+    """A descriptor of the output, empty now."""
+    try:
+        if os.path.exists(path):
+            refuse_input(lines, os.stat(path), "--output")
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    except OSError as error:
+        raise UsageError(f"argument --output: {path} cannot be written: {error.strerror}") from None
+    at_the_end.callback(os.close, fd)
+    return fd
+
+
+def refuse_input(lines: Lines, output: os.stat_result, name: str) -> None:
     """Raise ``UsageError`` where the output would overwrite what is still to be read."""
-    if (same := lines.same_file(fd)) is not None:
+    if (same := lines.same_file(output)) is not None:
         raise UsageError(f"argument {name}: {same} is the input and the output at once")
 
 
 class Run:
     """One run of the command."""
 
-    def __init__(self, arguments: Namespace, lines: Lines, sink: Sink, limits: tuple[RateLimit, ...]) -> None:
+    def __init__(self, arguments: Namespace, lines: Lines, limits: tuple[RateLimit, ...]) -> None:
         self._arguments = arguments
         self._lines = lines
-        self._sink = sink
+        self._sink: Sink | None = None
         self._limits = limits
         self._tally = Tally()
         self._kept: Kept | None = None
@@ -111,11 +117,12 @@ class Run:
         if lines.may_wait() and arguments.executor != "inline":
             self._inlet = Inlet(self._read())
 
-    def go(self, fn: Any, key: Any) -> int:
+    def go(self, stream: Generator[Outcome[Any, Any], None, None], sink: Sink) -> int:
         """Run to the end, the stop or the interrupt; the exit code."""
-        stream = self._open(fn, key)
+        self._sink = sink
         began = time.monotonic()
-        code, trouble = WELL, None
+        code = WELL
+        trouble: InputError | OutputError | None = None
         try:
             with closing(stream):
                 if self._inlet is not None:
@@ -124,7 +131,7 @@ class Run:
         except RunInterrupted as interrupt:
             self._take_rest(interrupt.results)
             code, self._stopped = INTERRUPTED, "interrupted"
-        except InputError as error:
+        except (InputError, OutputError) as error:
             code, trouble = FAILED, error
         finally:
             if self._inlet is not None:
@@ -135,25 +142,18 @@ class Run:
             code = code or FAILED
         return self._conclude(time.monotonic() - began, code, trouble)
 
-    def _open(self, fn: Any, key: Any) -> Any:
+    def open(self, fn: Any, key: Any, bar: bool) -> Generator[Outcome[Any, Any], None, None]:
         """The stream, or the usage error of an option that the library refuses."""
         options = {name: getattr(self._arguments, name) for name in SAME}
+        options |= {"key": key, "limits": self._limits}
         if self._kept is not None:
             options["on_event"] = self._kept.hear
-        if self._shows_bar():
+        if bar:
             options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
         try:
-            items = self._inlet or self._read()
-            options |= {"key": key, "limits": self._limits}
-            return Plan.make(fn, items, options, stream=True).stream()
+            return Plan.make(fn, self._inlet or self._read(), options, stream=True).stream()
         except (TypeError, ValueError) as error:
             raise refused(error) from None
-
-    def _shows_bar(self) -> bool:
-        """Not where the lines themselves go to the screen."""
-        return not self._arguments.quiet and (
-            self._arguments.output is not None or not os.isatty(self._sink.fd)
-        )
 
     def _read(self) -> Iterator[Any]:
         before = time.monotonic()
@@ -186,14 +186,14 @@ class Run:
         if self._kept is not None:
             self._kept.keep(outcome)
         self._in_hand = None
-        if wanted:
+        if wanted and self._sink is not None:
             self._sink.write(outcome)
 
     def _take_rest(self, results: Results[Any, Any]) -> None:
         for outcome in results.outcomes.values():
             self._write(outcome)
 
-    def _conclude(self, wall: float, code: int, trouble: InputError | None) -> int:
+    def _conclude(self, wall: float, code: int, trouble: InputError | OutputError | None) -> int:
         if not self._arguments.quiet:
             for line in self._tally.summary(wall, self._stopped, in_colour()):
                 print(line, file=sys.stderr)

@@ -11,6 +11,10 @@ from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
 
 
+class OutputError(Exception):
+    """The output cannot be written any more: the disk is full, say."""
+
+
 class Sink:
     """Writes to a descriptor, which it does not own; each line is one ``write`` to the system.
 
@@ -19,13 +23,18 @@ class Sink:
     """
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self._fd = fd
 
     def write(self, outcome: Outcome[Any, Any]) -> None:
-        """Write one line; raises OSError (BrokenPipeError where nobody reads any more)."""
+        """Write one line; raises ``OutputError``, or BrokenPipeError where nobody reads any more."""
         rest = memoryview(line_of(outcome))
-        while rest:
-            rest = rest[os.write(self.fd, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"the output cannot be written: {error.strerror}") from None
 
 
 def line_of(outcome: Outcome[Any, Any]) -> bytes:
