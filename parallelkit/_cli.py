@@ -106,7 +106,7 @@ def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
     )
     add = run.add_argument
     add("target", metavar="MODULE:FUNCTION", help="module by name or FILE.py, and a function in it")
-    add("inputs", metavar="INPUT", nargs="*", help="files of lines; - or none: standard input")
+    add("inputs", metavar="INPUT", nargs="*", default=[], help="files of lines; - or none: standard input")
     add("--jsonl", action="store_true", help="lines are JSON; the function is given their value, a dict say")
     add_engine_options(run.add_argument_group("where and how long").add_argument)
     add_output_options(run.add_argument_group("what comes out").add_argument)

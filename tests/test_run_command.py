@@ -359,6 +359,7 @@ def test_no_color_is_obeyed(here, wish):
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
+        ([], "required: MODULE:FUNCTION\n"),
         (["tasks"], "MODULE:FUNCTION: must be two names"),
         (["tasks:scald"], "has no function 'scald'; did you mean 'scaled'?"),
         (["tasks:FACTOR"], "must name something to call, got tasks:FACTOR (int)"),
