@@ -189,6 +189,23 @@ def test_overdue_task_is_killed(engine):
     assert 0.2 <= ended - started < 1.0
 
 
+def test_who_takes_the_place_of_an_overdue_worker_is_there_before():
+    """Half of the timeout before, or less: what waits behind need not wait for a start."""
+    engine = ProcessEngine(1)
+    with opened(engine, far.nap) as port:
+        port.start([(0, 1, 1000, 2.0), (1, 1, 0, 2.0)])
+        wait_until(lambda: engine._supervisor.crew.spare is not None)
+        spare = engine._supervisor.crew.spare
+        assert [0] == [index for index, _, _ in port.running()], "it has not been killed yet"
+        seen = Seen()
+        while len(seen) < 2:
+            seen.add(wait(port))
+    engine.close()
+
+    assert isinstance(seen.failures[0].error, TaskTimeout)
+    assert spare.label == seen.workers[1]
+
+
 def test_overdue_task_tells_where_it_was(engine):
     """Its stack is in the failure; on a machine so busy that it gets no turn to write it, not every time."""
     for _ in range(20):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from parallelkit._executors._handle import LOOK, Worker, requeue
+from parallelkit._executors._handle import Worker, requeue
+from parallelkit._executors._holding import LOOK
 from parallelkit._executors._lane import Lane
 
 STUCK = 0.002
@@ -44,6 +46,13 @@ class Crew:
         """All workers, the spare included."""
         return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
 
+    def forget_blocks(self, dropped: deque[int]) -> None:
+        """Have all let go of these blocks for items."""
+        while dropped:
+            number = dropped.popleft()
+            for worker in self.everybody():
+                worker.wire.forget_block(number)
+
     def remove(self, worker: Worker) -> None:
         """It has ended."""
         if worker is self.spare:
@@ -63,7 +72,9 @@ class Crew:
         plenty = [stock for stock in stocks if stock > LOOK] if moved else []
         look_at = now + (max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else LOOK) if moved else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
-            if worker.pending and not (moved and stock > LOOK) and worker.wire.arm(worker.bell_at(moved)):
+            if not worker.pending or (moved and stock > LOOK):
+                continue
+            if worker.wire.arm(worker.bell_at(worker.wire.armed and not moved)):
                 look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
         return look_at
 
@@ -71,7 +82,8 @@ class Crew:
         """Give out what is queued, hire where hands are missing, and even out where they idle."""
         self.act_at = inf
         self._feed(now)
-        self._hire(now)
+        if self._hire(now):
+            self._feed(now)
         self._steal(now)
 
     def _feed(self, now: float) -> None:
@@ -111,28 +123,32 @@ class Crew:
                 lane.gate.open()  # for a run that wants to know when its attempts begin: now they will
             worker.give(lane.take(most), now)
 
-    def _hire(self, now: float) -> None:
-        """Start workers, never more than there is work for; and a spare, once workers have begun to end."""
+    def _hire(self, now: float) -> bool:
+        """Start workers, never more than there is work for; whether one was at hand."""
         waiting = sum([lane.waiting() for lane in self._hungry()])
         staying = [worker for worker in self.workers if not worker.retiring]
         busy = sum([worker.pending > 0 for worker in staying])
         missing = min(self.max_workers, busy + waiting) - len(staying)
         if missing > 0 and now < self._hire_at:
             self.act_at = self._hire_at
-            return
+            return False
         at_hand = self.spare is not None
         for _ in range(at_hand + self._startable(missing - at_hand) if missing > 0 else 0):
             self._hire_one(now)
-        if self.wants_spare and self.spare is None and self.lanes and now >= self._hire_at:
-            for _ in range(self._startable(1)):
-                self.spare = self._start(now)
+        return missing > 0 and at_hand
 
     def _hire_one(self, now: float) -> None:
         worker, self.spare = self.spare or self._start(now), None
         if worker is not None:
             self.workers.append(worker)
-            if worker.ready:
-                self.act_at = now  # it is fed in the next turn
+
+    def keep_spare(self, now: float) -> Worker | None:
+        """Start one that takes the place of the next that ends, once some have ended or one soon may."""
+        if not self.wants_spare or self.spare is not None or not self.lanes or now < self._hire_at:
+            return None
+        if self._startable(1):
+            self.spare = self._start(now)
+        return self.spare
 
     def _start(self, now: float) -> Worker | None:
         worker = self._spawn(now)

@@ -16,7 +16,8 @@ from parallelkit._executors._dask_wire import (
     pack_record,
     pack_span,
 )
-from parallelkit._executors._handle import LOOK, Worker
+from parallelkit._executors._handle import Worker
+from parallelkit._executors._holding import LOOK
 from parallelkit._executors._lane import Batch, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._worker._travel import describe_error

@@ -13,18 +13,18 @@ from time import monotonic
 from typing import Any
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._holding import Holding
+from parallelkit._executors._holding import LOOK, Holding
 from parallelkit._executors._lane import Batch, File, Lane, Record, Span
 from parallelkit._executors._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 
-LOOK = 0.001
-"""Seconds after which every store of the other end is certain to be seen."""
-
 LAST_WORDS = 0.015
 """Seconds that an overdue worker has at most to write down its stack."""
+
+FORESIGHT = 0.15
+"""Seconds, or half of the timeout, before an attempt is overdue, in which whoever may replace its worker is made ready."""
 
 START_LIMIT = 60.0
 """Seconds that a worker may take to start, its initializer included."""
@@ -46,6 +46,7 @@ class Worker(Holding):
         self.retiring = False
         self.refusal: bytes | None = None  # what its initializer raised
         self.doomed = False  # what it runs is overdue, and it is about to be killed for that
+        self.in_danger = False  # what it runs will soon be overdue
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
         self.gone = Event()
@@ -61,17 +62,6 @@ class Worker(Holding):
         self.wire.send(setup_frame(width, initializer is not None))
         if initializer is not None:
             self.wire.send_payload(_channel.INITIALIZER, b"", initializer)
-
-    def stock(self) -> float:
-        """Seconds for which it certainly has work; 0 where that may end at any moment."""
-        return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
-
-    def bell_at(self, moved: bool) -> int:
-        """At which commit it shall ring: at the next, or, if that is soon, when it will have nothing more to do."""
-        lately = moved or not self.wire.armed  # else it was looked at in vain
-        if not lately or self.batches[0].lane.pace.expected(self.pending) > LOOK / 2:
-            return self.done + 1
-        return self.sent if len(self.batches) == 1 else self.done + len(self.batches[0].tickets)
 
     # Giving
 
@@ -95,7 +85,7 @@ class Worker(Holding):
         self.wire.send_batch(batch)
         self.add(batch)
         self._latest_lane = batch.lane
-        self.check_at = min(self.check_at, now + batch.shortest_timeout())
+        self.check_at = min(self.check_at, now + batch.shortest_timeout() / 2)
 
     def retire(self) -> None:
         """Have it end by itself when all that it holds is done."""
@@ -198,13 +188,15 @@ class Worker(Holding):
             self.deadline = inf
             if self.wire.loading:
                 self.kill()
-        self.check_at = now + self.shortest_timeout()
+        self.check_at = now + self.shortest_timeout() / 2
         running = self.running()
         if running is None or running[0][3] is None:
             return
         due = running[1] + running[0][3]
+        early = due - min(FORESIGHT, running[0][3] / 2)
+        self.in_danger = now >= early
         if now < due:
-            self.check_at = min(due, self.check_at)
+            self.check_at = min(due if self.in_danger else early, self.check_at)
         else:
             self._end_overdue(now)
 

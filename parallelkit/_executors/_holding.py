@@ -8,6 +8,9 @@ from math import inf
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._lane import Batch, Lane
 
+LOOK = 0.001
+"""Seconds after which every store of the other end is certain to be seen."""
+
 
 class Holding:
     """Of one lane at a time. Attempts come in at the end, and leave at the front when they are committed."""
@@ -26,6 +29,19 @@ class Holding:
     def lane(self) -> Lane | None:
         """Whose attempts it holds."""
         return self.batches[0].lane if self.batches else None
+
+    def stock(self) -> float:
+        """Seconds for which there certainly is work; 0 where that may end at any moment."""
+        return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
+
+    def bell_at(self, in_vain: bool) -> int:
+        """At which commit it shall ring: at the next, or, if that is soon, when nothing more is to do.
+
+        ``in_vain``: that was thought before, and nothing has come since.
+        """
+        if in_vain or self.batches[0].lane.pace.expected(self.pending) > LOOK / 2:
+            return self.done + 1
+        return self.sent if len(self.batches) == 1 else self.done + len(self.batches[0].tickets)
 
     def add(self, batch: Batch) -> None:
         self.batches.append(batch)

@@ -137,25 +137,29 @@ class Supervisor:
             worker.wire.release_blocks()
         for worker in dead:
             self._bury(worker, now)
+        if dead:
+            self._tell()
         self._questions.answer()
         self._starter.check(now)
         for worker in self.crew.everybody():
             if now >= worker.check_at or now >= worker.deadline:
                 worker.watch(now)
+                self.crew.wants_spare |= worker.in_danger
         self.crew.assign(now)
-        self._forget_blocks()
+        self.crew.forget_blocks(self.pool.dropped)
         for worker in self.crew.everybody():
             self._await(worker)
         self._look_at = self.crew.listen(now, moved)
+        self._tell()
+        spare = self.crew.keep_spare(now)
+        if spare is not None:
+            self._await(spare)
+
+    def _tell(self) -> None:
+        """Wake the runs for which there is something."""
         for lane in self.crew.lanes:
             if lane.events:
                 lane.gate.open()
-
-    def _forget_blocks(self) -> None:
-        while self.pool.dropped:
-            number = self.pool.dropped.popleft()
-            for worker in self.crew.everybody():
-                worker.wire.forget_block(number)
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
