@@ -1,3 +1,7 @@
+import resource
+import subprocess
+import sys
+
 import pytest
 
 from parallelkit import RemoteError
@@ -46,3 +50,19 @@ def test_missing_packages_are_named(monkeypatch, package, mark, cure):
     monkeypatch.setattr(_doctor, "version_of", lambda name: None if name == package else "1.0")
     found = {text: fine for fine, text in _doctor.packages() if "missing" in text}
     assert {f"{package} missing: {cure}": False if mark == "FAIL" else None} == found
+
+
+@pytest.mark.all
+def test_a_machine_that_is_too_small_is_found_out():
+    """Where so few files may be open that no worker process can be started, that is what it says; code 1."""
+    limit = (resource.RLIMIT_NOFILE, (10, 10))
+    run = subprocess.run(
+        [sys.executable, "-m", "parallelkit", "doctor"],
+        capture_output=True, text=True, timeout=55, check=False, preexec_fn=lambda: resource.setrlimit(*limit),
+    )  # fmt: skip
+    assert 1 == run.returncode
+    assert "FAIL  processes" in run.stdout
+    assert 2 == run.stdout.count("no worker process can be started")
+    assert "ok    threads" in run.stdout
+    assert "10 open files at most" in run.stdout
+    assert "Traceback" not in run.stderr
