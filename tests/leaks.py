@@ -25,6 +25,9 @@ import pytest
 GRACE = 1.0
 """Seconds that a thread or process which is on its way out may take."""
 
+LONG_GRACE = 10.0
+"""The same for shared memory of which it is not known whose it is: other programs clean up, too, on a busy machine."""
+
 ON_LINUX = sys.platform == "linux"
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -49,6 +52,12 @@ def _nothing_left_behind(request: pytest.FixtureRequest, _visible_orphans: None)
         pytest.fail("left behind by this test:\n" + "\n".join(left), pytrace=False)
 
 
+def may_be_others(left: list[str]) -> bool:
+    """Whether it is all shared memory that nobody has mapped: its maker has ended, and need not have been ours."""
+    prefix = "  /dev/shm/"
+    return all(line.startswith(prefix) and not is_surely_ours(line.removeprefix(prefix)) for line in left)
+
+
 class Sight(NamedTuple):
     """What a process can leave behind, as it is at one moment."""
 
@@ -64,10 +73,10 @@ def look() -> Sight:
 
 def wait_until_gone(before: Sight, abandoned: int) -> list[str]:
     """One line for everything that is new since ``before`` and still there after the grace time."""
-    deadline = time.monotonic() + GRACE
+    began = time.monotonic()
     pause = 0.001
     while left := leaks(before, look(), abandoned):
-        if time.monotonic() > deadline:
+        if time.monotonic() > began + (LONG_GRACE if may_be_others(left) else GRACE):
             break
         gc.collect()  # what only a reference cycle holds is not lost, merely late
         time.sleep(pause)
@@ -123,6 +132,8 @@ def processes() -> frozenset[int]:
             if state != b"Z" or not bury_orphan(pid):
                 found.add(pid)
                 parents.append(pid)
+    everybody = {pid for family in children.values() for pid, _ in family}
+    strangers.update(everybody - found - {os.getpid()})
     return frozenset(found)
 
 
@@ -200,19 +211,44 @@ def shared_memory() -> frozenset[str]:
     return frozenset(os.listdir("/dev/shm")) if ON_LINUX else frozenset()
 
 
-def is_ours(name: str) -> bool:
-    """False if it is a living stranger's: tests of others may run here too.
+strangers: set[int] = set()
+"""Every process seen so far that is no descendant of ours: what it leaves for a moment when it ends is not our leak."""
+known: set[str] = set()
+"""Files that were found to be theirs."""
 
-    A stranger has it mapped, or has put its own number into the name.
+
+def is_ours(name: str) -> bool:
+    """False if it is a stranger's: tests of others may run here too.
+
+    A stranger has it mapped, or has put its own number into the name; or had, when we looked before.
     """
-    ours = processes() | {os.getpid()}
-    strangers = {pid for pid, _, _ in process_table()} - ours
-    if strangers & {int(number) for number in re.findall(r"(?<![0-9a-zA-Z])\d{2,7}(?![0-9a-zA-Z])", name)}:
+    if name in known:
         return False
-    for pid in strangers:
+    ours = processes() | {os.getpid()}
+    strangers.update({pid for pid, _, _ in process_table()} - ours)
+    strangers.difference_update(ours)  # numbers are given again
+    numbers = numbers_in(name)
+    if not numbers & ours and (numbers & strangers or is_mapped_by(name, strangers)):
+        known.add(name)
+        return False
+    return True
+
+
+def is_surely_ours(name: str) -> bool:
+    """One of us has it mapped, or has put its number into the name."""
+    ours = processes() | {os.getpid()}
+    return bool(numbers_in(name) & ours) or is_mapped_by(name, ours)
+
+
+def numbers_in(name: str) -> set[int]:
+    return {int(number) for number in re.findall(r"(?<![0-9a-zA-Z])\d{2,7}(?![0-9a-zA-Z])", name)}
+
+
+def is_mapped_by(name: str, pids: set[int] | frozenset[int]) -> bool:
+    for pid in pids:
         try:
             if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text():
-                return False
+                return True
         except OSError:
             pass  # it ended, or belongs to another user
-    return True
+    return False

@@ -1,5 +1,7 @@
 """The checks of leaks.py themselves: what is planted is found and named, and what is clean passes."""
 
+import subprocess
+import sys
 from pathlib import Path
 from time import thread_time
 
@@ -152,6 +154,43 @@ def test_abandoned_threads_are_counted(run):
     """A test that abandons more threads than it declares fails."""
     result = run(TOO_MANY)
     result.assert_outcomes(passed=3, errors=1)
+
+
+STRANGER = """
+import os, sys
+from multiprocessing import shared_memory, resource_tracker
+number = os.getpid() if sys.argv[1] == "named" else 0
+memory = shared_memory.SharedMemory(name=f"stranger_{number}_" + sys.argv[2], create=True, size=1)
+resource_tracker.unregister(memory._name, "shared_memory")
+print(memory.name, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not leaks.ON_LINUX, reason="shared memory has no names elsewhere")
+@pytest.mark.parametrize("named", ["named", "mapped"])
+def test_what_a_stranger_leaves_is_not_ours_even_when_it_has_ended(named, monkeypatch, tmp_path):
+    """It was seen while it lived; what it leaves for others to clean up is no leak of a test."""
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", STRANGER, named, tmp_path.name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    name = stranger.stdout.readline().strip()
+    try:
+        assert leaks.is_ours(name), "a child's"
+        assert leaks.is_surely_ours(name)
+        monkeypatch.setattr(leaks, "processes", frozenset)  # as if it were no child of ours
+        assert not leaks.is_ours(name)
+        stranger.communicate()
+        assert not leaks.is_ours(name)
+        leaks.known.discard(name)
+        assert leaks.is_ours(name) is (named == "mapped"), "by its number it is known still"
+    finally:
+        (Path("/dev/shm") / name).unlink()
+        leaks.strangers.discard(stranger.pid)
+        leaks.known.discard(name)
 
 
 def test_looking_is_cheap():
