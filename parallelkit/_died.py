@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor
 from signal import Signals
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._public import public
+
+try:
+    from concurrent.futures.process import BrokenProcessPool
+except RuntimeError:  # the interpreter is about to end, and that module registers an exit handler
+    BrokenProcessPool = BrokenExecutor  # type: ignore[assignment, misc]
 
 
 @public

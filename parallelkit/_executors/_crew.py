@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from parallelkit._executors._handle import Worker, requeue
-from parallelkit._executors._holding import LOOK
+from parallelkit._executors._handle import Worker
+from parallelkit._executors._holding import LOOK, requeue
 from parallelkit._executors._lane import Lane
 
 STUCK = 0.002

@@ -6,14 +6,14 @@ All methods are called by the supervisor's thread. None of them blocks, and none
 from __future__ import annotations
 
 import os
-import signal
 from math import inf
 from threading import Event
 from time import monotonic
-from typing import Any
 
+from parallelkit._executors._belief import word_of
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._holding import LOOK, Holding
+from parallelkit._executors._holding import LOOK, Holding, requeue
+from parallelkit._executors._killing import ask, kill, status_of
 from parallelkit._executors._lane import Batch, File, Lane, Record, Span
 from parallelkit._executors._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._wire import Wire
@@ -28,6 +28,9 @@ FORESIGHT = 0.15
 
 START_LIMIT = 60.0
 """Seconds that a worker may take to start, its initializer included."""
+
+STANDSTILL = 10.0
+"""Seconds after which a worker that has work is looked at anyhow, and replaced if it neither runs nor loads any."""
 
 LOAD_LIMIT = 300.0
 """Seconds that it may take to load a function, with all the imports that go with it."""
@@ -56,6 +59,7 @@ class Worker(Holding):
         self.held: int | None = None  # it will not begin this attempt or a later one ...
         self.held_at = 0.0  # ... for certain from a moment after this
         self._doomed_at = 0.0
+        self._moved_at = now  # it committed, or got something to do
         self._expects_stop = False
         self._stopped_at: int | None = None
         self._latest_lane: Lane | None = None
@@ -83,9 +87,11 @@ class Worker(Holding):
         """Send it attempts; each takes the next slot of the ring."""
         self.teach(batch.lane, now)
         self.wire.send_batch(batch)
+        if not self.pending:
+            self._moved_at = now
         self.add(batch)
         self._latest_lane = batch.lane
-        self.check_at = min(self.check_at, now + batch.shortest_timeout() / 2)
+        self.check_at = min(self.check_at, now + batch.shortest_timeout() / 2, now + STANDSTILL)
 
     def retire(self) -> None:
         """Have it end by itself when all that it holds is done."""
@@ -103,7 +109,8 @@ class Worker(Holding):
             raise GarbageError(f"it says that {head} of {self.sent} attempts are done, after {self.done}")
         garbage = None
         try:
-            for kind, body, length in self.wire.frames():
+            self.wire.check()
+            for kind, body, length in self.wire.frames(last):
                 self._accept(kind, body, length)
         except GarbageError as error:
             garbage = error  # what was committed is to be believed all the same
@@ -124,25 +131,31 @@ class Worker(Holding):
         elif kind == _channel.UNREADY:
             self.refusal = body
         elif kind == _channel.STOPPED:
-            (self._stopped_at,) = WORD.unpack(body)
-        elif kind == _channel.RECORD:
-            if self._latest_lane is not None:
-                self._latest_lane.post(Record(body[WORD.size :], self.ticket(*WORD.unpack_from(body))))
-        elif kind == _channel.BIG_RESULT:
-            self.wire.accept_file(length)
-        elif kind == _channel.BLOCK:
-            self.wire.accept_block(WORD.unpack(body)[0], length)
-        elif kind == _channel.KEPT:
-            self.wire.spoil_block(WORD.unpack(body)[0])
+            self._stopped_at = word_of(body)
+            if not self._expects_stop or self._stopped_at != self.wire.head:
+                raise GarbageError(f"it says that it stopped at {self._stopped_at}")
         elif kind != _channel.BELL:
+            self._take_thing(kind, body, length)
+
+    def _take_thing(self, kind: int, body: bytes, length: int) -> None:
+        if kind == _channel.RECORD:
+            if self._latest_lane is not None:
+                self._latest_lane.post_record(Record(body[WORD.size :], self.ticket(word_of(body))))
+        elif kind == _channel.BIG_RESULT:
+            self.wire.accept_file(length, self.pending)
+        elif kind == _channel.BLOCK:
+            self.wire.accept_block(word_of(body), length)
+        elif kind == _channel.KEPT:
+            self.wire.spoil_block(word_of(body))
+        else:
             raise GarbageError(f"a frame of kind {kind}")
 
     def _take_span(self, head: int) -> None:
         batch = self.batches[0]
         slot = self.done & MASK
         count = min(len(batch.tickets), head - self.done, SLOTS - slot)
-        columns = self.wire.take(slot, count)
-        self.deadline = inf
+        columns = self.wire.take(slot, count, batch.lane.exact)
+        self.deadline, self._moved_at = inf, columns.ended[-1]
         batch = self.advance(count)
         batch.lane.pace.measure(count, columns.ended[-1] - columns.started[0])
         batch.lane.post(Span(batch, columns, self.label))
@@ -157,20 +170,19 @@ class Worker(Holding):
         """
         if self.done >= self.sent:
             return None
-        ring = self.wire.ring
-        started = ring.starts[self.done & MASK]
-        before = ring.ends[(self.done - 1) & MASK] if self.done else 0.0
-        if not started or started < before:
+        started = self.wire.ring.starts[self.done & MASK]
+        if not started >= self.wire.last_end:
             return None
         return self.batches[0].tickets[0], started
 
     def blamed_since(self, now: float) -> float | None:
         """Now that it has ended: when the attempt began that is to blame, or None where none had begun."""
+        if (
+            self.garbage
+        ):  # what it wrote last cannot be believed: the first that is not committed is as good as running
+            return now if self.batches else None
         running = self.running()
-        if running is not None:
-            return running[1]
-        # What it wrote last cannot be believed, so the first that is not committed is as good as running.
-        return now if self.garbage and self.batches else None
+        return None if running is None else min(running[1], now)
 
     def stuck_since(self) -> float:
         """Since when it has run the same attempt, or has been loading; infinity where it just goes on."""
@@ -183,14 +195,21 @@ class Worker(Holding):
         """Kill it if what it runs is overdue; else set ``check_at`` to when that can next be so.
 
         It is first held: should it commit at the last moment, it begins nothing that would die instead.
+        Raises GarbageError.
         """
         if now >= self.deadline:
             self.deadline = inf
             if self.wire.loading:
                 self.kill()
-        self.check_at = now + self.shortest_timeout() / 2
+        self.wire.check()
+        self.check_at = now + min(self.shortest_timeout() / 2, STANDSTILL) if self.pending else inf
         running = self.running()
-        if running is None or running[0][3] is None:
+        if running is None:
+            self._watch_standstill(now)
+            return
+        if not running[1] <= monotonic():
+            raise GarbageError("an attempt that begins in the future")
+        if running[0][3] is None:
             return
         due = running[1] + running[0][3]
         early = due - min(FORESIGHT, running[0][3] / 2)
@@ -200,6 +219,14 @@ class Worker(Holding):
         else:
             self._end_overdue(now)
 
+    def _watch_standstill(self, now: float) -> None:
+        """Who has work and does nothing has lost it: something in there has read what we sent. Others get it."""
+        if self.wire.loading or not self.pending:
+            self._moved_at = now
+        elif now > self._moved_at + STANDSTILL:
+            self.garbage = self.batches[0].lane.stalls_at(self.batches[0].tickets[0][0])
+            self.kill()
+
     def _end_overdue(self, now: float) -> None:
         self.check_at = now + LOOK
         if self.held != self.done + 1:
@@ -207,17 +234,10 @@ class Worker(Holding):
         elif not self.doomed and now >= self.held_at + LOOK:
             # From here on nothing counts that it commits: our signal may cut short what it hangs in.
             self.doomed, self._doomed_at = True, now
-            self._ask_for_stack()
+            ask(self.pidfd, _channel.STACK_SIGNAL)  # to write down where it stands, whatever it is doing
         elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else LAST_WORDS):
             self.check_at = inf
             self.kill()
-
-    def _ask_for_stack(self) -> None:
-        """Have it write down where it stands, whatever it is doing."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, _channel.STACK_SIGNAL)
-        except ProcessLookupError:
-            pass  # it has just ended
 
     # Holding
 
@@ -250,33 +270,22 @@ class Worker(Holding):
 
     # Ending
 
+    def condemn(self) -> None:
+        """What it writes makes no sense: it is not listened to any more."""
+        self.garbage = True
+        self.check_at = self.deadline = inf
+        self.kill()
+
     def kill(self) -> None:
-        """Send SIGKILL to its group: it and its children."""
-        try:
-            # While it is not reaped, its number is that of no other group.
-            os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ChildProcessError, ProcessLookupError, PermissionError):
-            pass  # other code has reaped it, or took another user's identity
+        """It and its children."""
+        kill(self.pid, self.pidfd)
 
     def reap(self) -> int | None:
         """When its pidfd has told the end: kill what is left of its group, and return its status."""
         self.kill()
-        status: int | None
-        try:
-            info: Any = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-            status = info.si_status if info.si_code == os.CLD_EXITED else -info.si_status
-        except ChildProcessError:
-            status = None  # other code of this program has waited for it
+        status = status_of(self.pidfd)
         if self._process is not None:
             self._process.returncode = -1 if status is None else status
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
         return status
-
-
-def requeue(batches: list[Batch]) -> None:
-    """Put back at the head of the queue what had not begun."""
-    for batch in reversed(batches):
-        if not batch.lane.closed and batch.lane.broken is None:
-            batch.lane.queue.appendleft(batch)

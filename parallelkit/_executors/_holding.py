@@ -79,3 +79,10 @@ class Holding:
 
     def shortest_timeout(self) -> float:
         return min([batch.shortest_timeout() for batch in self.batches], default=inf)
+
+
+def requeue(batches: list[Batch]) -> None:
+    """Put back at the head of the queue what had not begun."""
+    for batch in reversed(batches):
+        if not batch.lane.closed and batch.lane.broken is None:
+            batch.lane.queue.appendleft(batch)

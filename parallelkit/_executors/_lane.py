@@ -20,8 +20,17 @@ from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._pace import Pace
 from parallelkit._worker import _channel
+from parallelkit._worker._travel import pack
 
 HEAVY = 1 << 20  # bytes of packed items in a batch, but for a single one
+STALLS = 3  # workers that stand still before the same attempt, until it is to blame
+MOST_RECORDS = 64 << 20  # bytes of log records that wait to be handled
+_DROPPED = {
+    "name": "parallelkit",
+    "levelno": 30,
+    "levelname": "WARNING",
+    "msg": "tasks log faster than their records are handled: some are dropped",
+}
 
 
 class File:
@@ -121,6 +130,11 @@ class Record(NamedTuple):
     packed: bytes
     ticket: Ticket | None
 
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self.packed) + 200
+
 
 class Broken(NamedTuple):
     """Why no attempt can run any more; ``refusal`` is what the initializer raised, packed."""
@@ -151,6 +165,13 @@ class Lane:
     closed: bool = False
     """Written by the run, once, and asked by the supervisor."""
 
+    recorded: int = 0
+    """Bytes of log records that the supervisor handed over, and of these ..."""
+    logged: int = 0
+    """... those that the run has handled."""
+    drops_records: bool = False
+    _stalled_at: int = -1
+    _stalls: int = 0
     fatal_loads: int = 0
     """How many workers ended while they loaded the function; the supervisor's, as is the pace."""
     pace: Pace = field(default_factory=Pace)
@@ -159,6 +180,22 @@ class Lane:
         """Hand over what came; whoever posts opens the gate when all is posted."""
         if not self.closed:
             self.events.append(event)
+
+    def post_record(self, record: Record) -> None:
+        """Hand over a log record; one that comes when far too many wait is dropped, and that is told in their place."""
+        full = self.recorded - self.logged > MOST_RECORDS
+        if full and not self.drops_records:
+            self.post(Record(pack(_DROPPED), None))
+        elif not full:
+            self.recorded += record.size
+            self.post(record)
+        self.drops_records = full
+
+    def stalls_at(self, index: int) -> bool:
+        """A worker stands still before this attempt; whether that is the third in a row, so that it must be to blame."""
+        self._stalls = self._stalls + 1 if index == self._stalled_at else 1
+        self._stalled_at = index
+        return self._stalls >= STALLS
 
     def fail(self, broken: Broken) -> None:
         """Nothing can run here any more."""

@@ -191,7 +191,7 @@ class ProcessPort:
             self._lane.gate.wait(self._has_news, timeout)
         self._woken = False
         events = self._lane.events
-        while events:
+        for _ in range(len(events)):  # no more than that: log records may come without end
             ended, size = self._open(events[0])
             # Signal handlers run between calls, and there is none up to the removal: an exception out of
             # one neither loses what the event holds nor has it dealt with twice.
@@ -211,6 +211,7 @@ class ProcessPort:
     def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
         """The outcomes that an event holds, and how many bytes of packed items they took."""
         if isinstance(event, Record):
+            self._lane.logged += event.size
             self._log(event)
             return [], 0
         if isinstance(event, Lost):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -65,9 +66,12 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         ring_fd = _channel.new_file("parallelkit-ring")
         theirs.callback(os.close, ring_fd)
         os.ftruncate(ring_fd, _channel.SIZE)
+        # Were it made shorter by a task, the next look at it would kill this process.
+        fcntl.fcntl(ring_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         ring = _channel.Ring(ring_fd)
         ours.callback(ring.close)
         ring.head[_channel.LIMIT] = _channel.UNLIMITED
+        ring.head[_channel.MARK] = _channel.MARKED
         life, lifeline = new_lifeline()
         theirs.callback(os.close, life)
         ours.callback(cut_lifeline, lifeline)

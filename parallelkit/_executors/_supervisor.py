@@ -16,7 +16,8 @@ from typing import TypeVar
 from parallelkit._executors._bell import Bell
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
-from parallelkit._executors._handle import Worker, requeue
+from parallelkit._executors._handle import Worker
+from parallelkit._executors._holding import requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
 from parallelkit._executors._questions import Questions
 from parallelkit._executors._starter import Starter
@@ -143,7 +144,7 @@ class Supervisor:
         self._starter.check(now)
         for worker in self.crew.everybody():
             if now >= worker.check_at or now >= worker.deadline:
-                worker.watch(now)
+                self._watch(worker, now)
                 self.crew.wants_spare |= worker.in_danger
         self.crew.assign(now)
         self.crew.forget_blocks(self.pool.dropped)
@@ -205,9 +206,14 @@ class Supervisor:
         try:
             return worker.drain(force)
         except GarbageError:
-            worker.garbage = True
-            worker.kill()
+            worker.condemn()
             return False
+
+    def _watch(self, worker: Worker, now: float) -> None:
+        try:
+            worker.watch(now)
+        except GarbageError:
+            worker.condemn()
 
     def _startable(self, wanted: int) -> int:
         return self._starter.startable(wanted, len(self.crew.workers), self.crew.wants_spare)

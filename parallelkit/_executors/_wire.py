@@ -1,27 +1,43 @@
 """The parent's end of a worker's channel: frames out, frames in, and results out of the ring.
 
-What the worker writes is believed only as far as it can be checked: a task may have overwritten its
-process's memory, or written to our descriptors. What cannot be is a GarbageError.
+What the worker writes is believed only as far as it can be checked (_belief.py).
 """
 
 from __future__ import annotations
 
-import os
 from _pickle import dumps
 from array import array
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
 from mmap import mmap
+from time import monotonic
 from typing import Any
 
+from parallelkit._executors._belief import check_instants, check_kinds, content_of, map_whole
 from parallelkit._executors._blocks import Buffered, ItemBlock
 from parallelkit._executors._lane import Batch, Columns, File, Payload
 from parallelkit._worker import _channel
 from parallelkit._worker._buffers import Block
-from parallelkit._worker._channel import ARMED, HEAD, HEAP, LIMIT, PHASE, SENT, TAIL, GarbageError
+from parallelkit._worker._channel import (
+    ARMED,
+    HEAD,
+    HEAP,
+    LIMIT,
+    MARK,
+    MARKED,
+    PHASE,
+    SENT,
+    SLOTS,
+    TAIL,
+    GarbageError,
+)
 
-MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
+READS = (
+    4  # of the socket at a time, where there is no need to read on: who floods us keeps nobody else waiting
+)
+LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
+UNREAD = 1 << 16  # frames; more than can lie in a socket
 
 
 class Wire:
@@ -35,6 +51,8 @@ class Wire:
         self._out: deque[tuple[memoryview, File | ItemBlock | None]] = deque()
         self._frames = 0
         self._heap_tail = 0
+        self._last_slot, self.last_end = SLOTS - 1, monotonic()
+        self._last_start = ring.starts[SLOTS - 1] = ring.ends[SLOTS - 1] = self.last_end
         self._files: deque[bytes | mmap] = deque()
         self._known: dict[int, ItemBlock] = {}  # our blocks that the worker knows
         self._blocks: dict[int, Block] = {}  # its blocks, by number
@@ -161,11 +179,15 @@ class Wire:
 
     # In
 
-    def frames(self) -> Iterator[tuple[int, bytes, int]]:
-        """All that has come; at least all that the worker had sent before it committed what we see."""
+    def frames(self, last: bool) -> Iterator[tuple[int, bytes, int]]:
+        """What has come; at least all that the worker had sent before it committed what we see."""
         _channel.barrier()
         promised = self.ring.head[SENT]
-        while self._receive():
+        if promised > self._frames + UNREAD:
+            raise GarbageError(f"it says that it sent {promised} frames")
+        reads = LAST_READS if last else READS
+        while (reads > 0 or self._frames < promised) and self._receive():
+            reads -= 1
             while (taken := self._inbox.take()) is not None:
                 self._frames += 1
                 yield taken
@@ -188,16 +210,30 @@ class Wire:
         """Whether the worker has sent frames that we have not read."""
         return self.ring.head[SENT] > self._frames
 
-    def accept_file(self, length: int) -> None:
-        """A large result's file comes ahead of the slot that means it."""
+    def accept_file(self, length: int, most: int) -> None:
+        """A large result's file comes ahead of the slot that means it; no more than ``most`` can be on their way."""
+        if len(self._files) >= most:
+            raise GarbageError(f"more than {most} large results")
         self._files.append(content_of(self._inbox.take_fd(), length))
 
-    def take(self, slot: int, count: int) -> Columns:
-        """Copy the results of these slots, and free what they occupy."""
+    def check(self) -> None:
+        """Words that only we write, and what the worker wrote last, are as they were: nothing was written over them."""
+        head = self.ring.head
+        if head[MARK] != MARKED or head[TAIL] != self._heap_tail:
+            raise GarbageError("the header of its ring is overwritten")
+        starts, ends, last = self.ring.starts, self.ring.ends, self._last_slot
+        if starts[last] != self._last_start or ends[last] != self.last_end:
+            raise GarbageError("the columns of its ring are overwritten")
+
+    def take(self, slot: int, count: int, each: bool) -> Columns:
+        """Copy the results of these slots, and free what they occupy; ``each`` start is needed to be right."""
         ring, end = self.ring, slot + count
         kinds = bytes(ring.kinds[slot:end])
         started = array("d", ring.starts[slot:end].tobytes())
         ended = array("d", ring.ends[slot:end].tobytes())
+        check_kinds(kinds)
+        check_instants(started, ended, self.last_end, monotonic(), each)
+        self._last_slot, self._last_start, self.last_end = end - 1, started[-1], ended[-1]
         if not kinds.strip(b"\0"):  # nothing but None
             return Columns(started, ended, kinds, b"", b"", 0, [])
         words = ring.words[slot:end].tobytes()
@@ -208,10 +244,10 @@ class Wire:
 
     def _take_heap(self, last: int) -> bytes:
         """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
-        start, end = self._heap_tail, (last >> _channel.PLACE) + (last & _channel.LENGTH_MASK)
-        if not 0 < end <= HEAP:
-            raise GarbageError(f"a result that ends at {end} of {HEAP}")
-        heap = self.ring.heap
+        place, heap = last >> _channel.PLACE, self.ring.heap
+        start, end = self._heap_tail, place + (last & _channel.LENGTH_MASK)
+        if not 0 <= place < end <= HEAP or (heap[place], heap[end - 1]) != _ENDS:
+            raise GarbageError(f"no result from {place} to {end} of {HEAP}")
         piece = bytes(heap[start:end]) if end > start else bytes(heap[start:]) + bytes(heap[:end])
         self._heap_tail = self.ring.head[TAIL] = end
         return piece
@@ -235,6 +271,8 @@ class Wire:
 
     def accept_block(self, number: int, size: int) -> None:
         """A block in which the worker will put results; in place of the one that had this number."""
+        if number >= _channel.BLOCKS:
+            raise GarbageError(f"a block of number {number}")
         self._blocks[number] = Block(map_whole(self._inbox.take_fd(), size))
 
     def release_blocks(self) -> None:
@@ -254,25 +292,5 @@ def _goes_alone(payload: Payload) -> bool:
 
 
 _IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED)
+_ENDS = (0x80, ord("."))  # of a pickle
 _OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)
-
-
-def content_of(fd: int, length: int) -> bytes | mmap:
-    """A result out of its file; mapped where it is so large that descriptors cannot run out for it."""
-    if length >= MAPPED:
-        return map_whole(fd, length)
-    try:
-        return os.pread(fd, length, 0)
-    finally:
-        os.close(fd)
-
-
-def map_whole(fd: int, length: int) -> mmap:
-    """Map a file and close its descriptor."""
-    try:
-        size = os.fstat(fd).st_size
-        if not 0 < length <= size:  # a mapping that is longer than its file kills whoever reads it
-            raise GarbageError(f"a file of {size} bytes that should have {length}")
-        return _channel.map_file(fd, length)
-    finally:
-        os.close(fd)

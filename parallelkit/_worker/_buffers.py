@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     """Where a buffer lies in its block."""
 
 ALIGNED = 64
-ROUNDED = 1 << 16
+ROUNDED = _channel.HOLES
 
 AT_REST = 3
 """Of a mapping that only its block refers to: the attribute, and the two names of ``is_at_rest``."""

@@ -32,6 +32,7 @@ LENGTH = Struct("<I")
 WORD = Struct("<Q")
 LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
 CHUNK = 1 << 16
+MOST_FDS = 64  # descriptors of frames that are not yet whole; there are never more than two
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 _FD = Struct("i")
 
@@ -39,6 +40,9 @@ SLOTS = 4096
 MASK = SLOTS - 1
 HEAP = 1 << 21
 LARGE = 1 << 18  # a result longer than this gets a file of its own
+HOLES = (
+    1 << 16
+)  # bytes of a file that was sent that may never have been written: what a block is rounded up by
 UNLIMITED = (1 << 63) - 1
 
 # Words of the ring's header; each side writes to cache lines of its own.
@@ -48,6 +52,9 @@ PHASE = 2  # worker: STARTING, WAITING, or LOADING plus the number of the job wh
 ARMED = 8  # parent: it wants the bell when so many tasks are committed; the worker that rings clears it
 LIMIT = 16  # parent: the worker must not begin this task or a later one
 TAIL = 24  # parent: how far the heap has been read
+MARK = 25  # parent: MARKED, for good; where it is not, something has written over the header
+
+MARKED = 0x706172616C6C656C
 
 STARTING, WAITING, LOADING = range(3)  # a new ring is all zeros
 
@@ -138,9 +145,11 @@ class Ring:
 
 
 def new_file(name: str) -> int:
-    """A descriptor of a file that has no name in any directory and vanishes with its last user."""
+    """A descriptor of a file that has no name in any directory and vanishes with its last user; nobody else's."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
+        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.fchmod(fd, 0o600)
+        return fd
     import tempfile
 
     fd, path = tempfile.mkstemp(prefix=name)
@@ -207,6 +216,8 @@ class Inbox:
                 whole = len(content) - len(content) % _FD.size
                 self.fds.extend(fd for (fd,) in _FD.iter_unpack(content[:whole]))
         self._buffer += got
+        if len(self.fds) > MOST_FDS:
+            raise GarbageError(f"{len(self.fds)} descriptors that nobody asked for")
         return bool(got)
 
     def take(self) -> tuple[int, bytes, int] | None:

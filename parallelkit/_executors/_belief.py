@@ -1,0 +1,82 @@
+"""What a worker says, as far as it can be true; what cannot is a GarbageError, and the worker's death.
+
+A task may overwrite its process's memory, or write into descriptors that are not its own. What comes of
+that must neither break nor hang this process, nor fill its memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from array import array
+from mmap import mmap
+
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import WORD, GarbageError
+
+MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
+
+_KINDS = bytes(range(_channel.BUFFERED + 1))
+_TOP = 7 if sys.byteorder == "little" else 0
+_INSTANTS = (
+    b"\x3f\x40\x41"  # top bytes of 0.0001 to 8e9 as floats: of no NaN, nor infinity, nor negative number
+)
+
+
+def word_of(body: bytes) -> int:
+    """The number that a frame consists of, or begins with."""
+    if len(body) < WORD.size:
+        raise GarbageError(f"a frame of {len(body)} bytes")
+    return int(WORD.unpack_from(body)[0])
+
+
+def check_kinds(kinds: bytes) -> None:
+    """Every result is of a kind that there is."""
+    if kinds.translate(None, _KINDS):
+        raise GarbageError("a result of a kind that there is not")
+
+
+def check_instants(started: array[float], ended: array[float], since: float, now: float, each: bool) -> None:
+    """Attempts that ended between ``since`` and ``now``; with ``each`` every one is compared, else what is absurd is seen."""
+    absurd = (started.tobytes()[_TOP::8] + ended.tobytes()[_TOP::8]).strip(_INSTANTS)
+    if absurd or not since <= started[0] <= ended[-1] <= now:
+        raise GarbageError(f"attempts from {started[0]} to {ended[-1]}, between {since} and {now}")
+    if each and (min(started) < since or max(ended) > now):
+        raise GarbageError("an attempt in the future, or before the one that came before it")
+
+
+def content_of(fd: int, length: int) -> bytes | mmap:
+    """A result out of its file; mapped where it is so large that descriptors cannot run out for it."""
+    if length >= MAPPED:
+        return map_whole(fd, length)
+    try:
+        check_file(fd, length)
+        return os.pread(fd, length, 0)
+    finally:
+        os.close(fd)
+
+
+def map_whole(fd: int, length: int) -> mmap:
+    """Map a file and close its descriptor."""
+    try:
+        check_file(fd, length)
+        return _channel.map_file(fd, length)
+    except (OSError, ValueError, OverflowError) as error:
+        raise GarbageError(f"a file that cannot be mapped: {error}") from error
+    finally:
+        os.close(fd)
+
+
+def check_file(fd: int, length: int) -> None:
+    """It has its length, in memory that is there, and keeps it: reading beyond the end of a file would kill us."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        told = os.fstat(fd)
+    except OSError as error:
+        raise GarbageError(f"a file that cannot be sealed: {error}") from error
+    there = told.st_blocks * 512 + _channel.HOLES
+    if not 0 < length <= min(told.st_size, there):
+        raise GarbageError(
+            f"a file of {told.st_size} bytes, {there} of them there, that should have {length}"
+        )

@@ -1,0 +1,431 @@
+"""Garbage from a worker is that worker's death: never a hang, a crash, or unbounded memory; and nobody else is let in."""
+
+import os
+import resource
+import socket
+import time
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
+from unittest import mock
+
+import pytest
+import remote_tasks as far
+import sabotage
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from outside import rarely
+from port_driver import Seen, drive
+
+from parallelkit import TaskTimeout, WorkerDied
+from parallelkit._executors import _handle
+from parallelkit._executors._contract import Job
+from parallelkit._executors._decode import Opening
+from parallelkit._executors._handle import Worker
+from parallelkit._executors._lane import Batch, Lane, Span
+from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._spawn import Spawned
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import GarbageError, frame, rights
+from parallelkit._worker._outbox import Outbox
+from parallelkit._worker._slots import Slots
+
+BAD = 7
+WITHIN = 8.0  # seconds; a busy machine takes its time
+
+
+def first(*deeds):
+    """Do one thing after the other."""
+    for deed in deeds:
+        deed()
+
+
+def in_time(*deeds, timeout=None, count=20):
+    """A run of which one task does these deeds; the engine may not end with it, and it may not take long."""
+    engine = ProcessEngine(2)
+    began = time.monotonic()
+    try:
+        seen = drive(engine, partial(far.on, {BAD: (do_all, deeds)}), range(count), timeout)
+    finally:
+        engine.close()
+    assert time.monotonic() - began < WITHIN
+    assert count == len(seen)
+    return seen
+
+
+def do_all(deeds):
+    first(*deeds)
+    return BAD
+
+
+def mostly_rare(names, *often):
+    """All of them in ``make test-all``, a few always."""
+    return [*often, *rarely(*[name for name in names if name not in often])]
+
+
+def others_are_well(seen: Seen, count=20):
+    """All that had not begun, or had been told before, has its value."""
+    wrong = {index: ended.error for index, ended in seen.failures.items() if index != BAD}
+    assert {} == wrong
+    assert {index: index for index in range(count) if index != BAD}.items() <= seen.values.items()
+
+
+# In a real worker
+
+
+OVERWRITES = [
+    (column, pattern)
+    for column in sabotage.COLUMNS
+    for pattern in sabotage.PATTERNS
+    if (column, pattern) != ("everything", "noise")
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "pattern"),
+    [
+        ("everything", "noise"),
+        *[pytest.param(*which, marks=pytest.mark.all) for which in OVERWRITES],
+    ],
+)
+@pytest.mark.parametrize("then", ["return", *rarely("leave", "hang")])
+def test_task_that_overwrites_its_ring(column, pattern, then):
+    """Wherever, with whatever, and whether it goes on, dies or hangs then: the run ends, and the others have outcomes."""
+    more = {"return": [], "leave": [partial(os._exit, 3)], "hang": [sabotage.hang]}[then]
+    seen = in_time(partial(sabotage.overwrite, column, pattern), *more, timeout=1.0)
+    if then != "return":
+        assert isinstance(seen.failures[BAD].error, (WorkerDied, TaskTimeout))
+    # What it had finished and nobody had looked at yet may be spoilt with it: at most a batch.
+    assert all(
+        isinstance(ended.error, (WorkerDied, TypeError, TaskTimeout)) for ended in seen.failures.values()
+    )
+    assert all(index == value for index, value in seen.values.items())
+
+
+WORDS = {
+    "too much done": (_channel.HEAD, 1 << 40),
+    "too many frames": (_channel.SENT, 1 << 40),
+    "some frames too many": (_channel.SENT, 30_000),
+    "a phase that there is not": (_channel.PHASE, 1 << 50),
+    "no bell": (_channel.ARMED, 0),
+    "a bell for nothing": (_channel.ARMED, 1 << 60),
+    "no room": (_channel.TAIL, 12345),
+    "a limit": (_channel.LIMIT, 0),
+}
+
+
+@pytest.mark.parametrize("what", mostly_rare(WORDS, "no bell", "too many frames"))
+def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
+    """It costs itself at most; a bell that is lost costs time, not the run."""
+    monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
+    others_are_well(in_time(partial(sabotage.set_word, *WORDS[what])))
+
+
+@pytest.mark.parametrize("start", [sabotage.start_in_the_future, *rarely(sabotage.start_never)])
+def test_task_that_hides_when_it_began_and_hangs(start, monkeypatch):
+    """It is found out, by its start or by doing nothing, and does not run for ever; the others are done."""
+    monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
+    engine = ProcessEngine(2)
+    try:
+        with_timeout = partial(far.on, {BAD: (do_all, [start, sabotage.hang])})
+        port = engine.open(Job(with_timeout))
+        port.start([(index, 1, index, 1.0) for index in range(20)])
+        seen, deadline = Seen(), time.monotonic() + WITHIN
+        while len(seen) < 20 and time.monotonic() < deadline:
+            seen.add(port.wait(deadline))
+        assert isinstance(seen.failures[BAD].error, WorkerDied)
+        assert {index: index for index in range(20) if index != BAD} == seen.values
+        port.close()
+    finally:
+        engine.close()
+
+
+FRAMES = {
+    "noise": partial(sabotage.send_noise, 5000),
+    "no such kind": partial(sabotage.send_frame, 200),
+    "a kind that only the parent sends": partial(sabotage.send_frame, _channel.BATCH, b"x" * 50),
+    "stopped, in one byte": partial(sabotage.send_frame, _channel.STOPPED, b"1"),
+    "stopped, unasked": partial(sabotage.send_frame, _channel.STOPPED, b"1" * 8),
+    "a record of nothing": partial(sabotage.send_frame, _channel.RECORD),
+    "a kept block in no bytes": partial(sabotage.send_frame, _channel.KEPT),
+    "a block of no number": partial(sabotage.send_frame, _channel.BLOCK, b"", 10),
+    "a block of a number too large": partial(sabotage.send_frame, _channel.BLOCK, b"\xff" * 8, 10),
+    "a file that did not come": partial(sabotage.send_frame, _channel.BIG_RESULT, b"", 10),
+    "a file that is empty": partial(sabotage.send_file, 10),
+    "a file of the system": partial(sabotage.send_file, 10, "/proc/self/status"),
+    "a folder": partial(sabotage.send_file, 10, "/"),
+    "a pipe": sabotage.send_pipe,
+    "a hole": sabotage.send_hole,
+    "a file that is cut off later": sabotage.send_and_shorten,
+    "files without results": sabotage.send_many_files,
+    "descriptors without frames": sabotage.send_many_descriptors,
+    "half a frame": sabotage.send_half_a_frame,
+    "an endless frame": sabotage.send_endless_frame,
+    "an end": sabotage.shut_down,
+}
+
+
+@pytest.mark.parametrize("what", mostly_rare(FRAMES, "noise", "a hole", "a block of a number too large"))
+def test_task_that_writes_to_its_socket(what):
+    """It costs itself at most, memory stays bounded, and no descriptor is left."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    others_are_well(in_time(FRAMES[what], timeout=3.0))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800 << 10
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("kind", [_channel.BELL, _channel.RECORD, _channel.KEPT])
+def test_task_that_floods_its_socket(kind, monkeypatch):
+    """Its own timeout holds, and so does that of a neighbour, which is not kept waiting."""
+    monkeypatch.setattr("logging.raiseExceptions", False)
+    table = {0: (do_all, [partial(sabotage.flood, kind)]), 1: (time.sleep, 1000)}
+    engine = ProcessEngine(2)
+    try:
+        began = time.monotonic()
+        seen = drive(engine, partial(far.on, table), range(2), timeout=1.0)
+        took = time.monotonic() - began
+    finally:
+        engine.close()
+    assert {"TaskTimeout"} == {type(ended.error).__name__ for ended in seen.failures.values()}
+    assert took < 4.0
+
+
+def test_task_that_truncates_its_ring():
+    """The file keeps its length: nobody is killed by a look at it."""
+    others_are_well(in_time(sabotage.truncate_ring))
+
+
+@pytest.mark.all
+def test_task_that_swallows_what_is_sent_to_its_worker(tmp_path, monkeypatch):
+    """What was on its way there runs elsewhere."""
+    monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
+    engine = ProcessEngine(1)
+    try:
+        items = range(200)
+        seen = drive(engine, partial(far.on, {150: (do_all, [sabotage.swallow])}), items)
+    finally:
+        engine.close()
+    assert [] == [index for index in items if index not in seen.values]
+
+
+# The readers, alone
+
+
+class Stand(Worker):
+    """The parent's side of a worker that is only a socket and a ring, in this process; a kill is only noted."""
+
+    def __init__(self, born):
+        super().__init__(born, 1, None, time.monotonic())
+        self.ready, self.killed = True, False
+        self.wire.ring.head[_channel.PHASE] = _channel.WAITING
+
+    def kill(self):
+        self.killed = True
+
+
+@contextmanager
+def stand():
+    """A stand, with the far end of its channel."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    fd = _channel.new_file("test-ring")
+    os.ftruncate(fd, _channel.SIZE)
+    ring, far_ring = _channel.Ring(fd), _channel.Ring(fd)
+    os.close(fd)
+    ring.head[_channel.LIMIT] = _channel.UNLIMITED
+    ring.head[_channel.MARK] = _channel.MARKED
+    born = Spawned(1, None, -1, ours, ring, -1)
+    with mock.patch.object(_handle, "ask"):
+        worker = Stand(born)
+        try:
+            yield worker, theirs, far_ring
+        finally:
+            worker.wire.close()
+            theirs.close()
+            far_ring.close()
+
+
+CELL = st.integers(0, 40)
+COUNTS = st.integers(0, 12)
+NUMBERS = st.one_of(COUNTS, st.integers(0, (1 << 64) - 1), st.sampled_from([1 << 31, 1 << 32, 1 << 63]))
+INSTANTS = st.one_of(st.floats(), st.sampled_from([0.0, -1.0, 1e300, float("nan"), float("inf")]))
+KINDS = st.one_of(st.integers(15, 25), st.integers(0, 255))
+ACTS = st.one_of(
+    st.tuples(st.just("word"), st.sampled_from([0, 1, 2, 8, 16, 24, 25]), NUMBERS),
+    st.tuples(st.just("start"), CELL, INSTANTS),
+    st.tuples(st.just("end"), CELL, INSTANTS),
+    st.tuples(st.just("cell"), CELL, st.integers(-(1 << 63), (1 << 63) - 1)),
+    st.tuples(st.just("kind"), CELL, st.integers(0, 255)),
+    st.tuples(st.just("heap"), st.integers(0, 5000), st.binary(min_size=1, max_size=60)),
+    st.tuples(st.just("lease"), st.integers(0, 255), st.integers(0, 255)),
+    st.tuples(st.just("bytes"), st.binary(max_size=80), st.none()),
+    st.tuples(st.just("frame"), KINDS, st.tuples(st.binary(max_size=20), NUMBERS, st.sampled_from("-fp0hs"))),
+    st.tuples(
+        st.just("commit"),
+        st.integers(1, 4),
+        st.sampled_from([None, 1, 0.5, "text", "x" * 400_000, b"y" * 300_000]),
+    ),
+    st.tuples(st.just("drain"), st.booleans(), st.none()),
+    st.tuples(st.just("watch"), st.sampled_from([0.0, 100.0]), st.none()),
+    st.tuples(st.just("hold"), st.none(), st.none()),
+)
+
+
+class Far:
+    """A worker gone mad: commits results as it should, and does whatever it is told beside."""
+
+    def __init__(self, line, ring):
+        self.line, self.ring = line, ring
+        self.slots = Slots(ring, Outbox(line, ring), 4)
+
+    def act(self, what, at, value):
+        ring = self.ring
+        if what == "word":
+            ring.head[at] = value
+        elif what in ("start", "end"):
+            (ring.starts if what == "start" else ring.ends)[at] = value
+        elif what == "cell":
+            ring.words[at] = value
+        elif what == "kind":
+            ring.kinds[at] = value
+        elif what == "heap":
+            ring.heap[at : at + len(value)] = value
+        elif what == "lease":
+            ring.leases[at] = value
+        elif what == "bytes":
+            self.line.send(at)
+        elif what == "frame":
+            self.send(at, *value)
+        else:
+            self.commit(at, value)
+
+    def send(self, kind, body, length, file):
+        fd = open_file(file)
+        try:
+            self.line.sendmsg([frame(kind, body, length)], rights(fd) if fd is not None else [])
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+    def commit(self, count, value):
+        ring = self.ring
+        for _ in range(count):
+            number = ring.head[_channel.HEAD]
+            slot = number & _channel.MASK
+            ring.starts[slot] = time.monotonic()
+            put = self.slots.puts.get(type(value), self.slots.put_object)
+            if value is None:
+                ring.kinds[slot] = _channel.NONE
+            else:
+                put(slot, value)
+            ring.ends[slot] = time.monotonic()
+            ring.head[_channel.HEAD] = min(number + 1, (1 << 64) - 1)
+
+
+def open_file(which):
+    """Nothing, a whole file, a pipe, an empty file, a hole, a file of the system."""
+    if which == "-":
+        return None
+    if which == "p":
+        read, write = os.pipe()
+        os.close(write)
+        return read
+    if which == "s":
+        return os.open("/proc/self/status", os.O_RDONLY)
+    fd = _channel.new_file("test")
+    if which == "h":
+        os.ftruncate(fd, 1 << 40)
+    elif which == "f":
+        os.write(fd, b"x" * 5000)
+    return fd
+
+
+SEVERAL = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def play(acts):
+    """What the parent does with a worker that does this; the outcomes that were reported, by index."""
+    lane = Lane(1, b"", exact=len(acts) % 2 == 0)
+    reported = Counter()
+    with stand() as (worker, line, ring):
+        mad = Far(line, ring)
+        worker.known.add(1)
+        worker.give(Batch(lane, [(index, 1, index, 5.0) for index in range(12)], None), time.monotonic())
+        for act in [*acts, ("drain", True, None)]:
+            try:
+                one_act(worker, mad, act)
+            except GarbageError:
+                worker.condemn()
+            worker.wire.release_blocks()
+            reported.update(outcomes_of(lane))
+            if worker.killed:
+                break
+        assert worker.blamed_since(time.monotonic()) is None or worker.batches
+    return reported
+
+
+def one_act(worker, mad, act):
+    what, at, value = act
+    if what == "drain":
+        worker.drain(at)
+    elif what == "watch":
+        worker.watch(time.monotonic() + at)
+    elif what == "hold":
+        worker.hold(time.monotonic())
+    else:
+        try:
+            mad.act(what, at, value)
+        except BlockingIOError:
+            pass  # the socket is full
+        except (ValueError, OSError, IndexError):
+            pass  # nonsense that is refused where it would be written
+
+
+def outcomes_of(lane):
+    while lane.events:
+        event = lane.events.popleft()
+        if isinstance(event, Span):
+            for entry in Opening(event, str).finish():
+                yield from entry.indices if hasattr(entry, "indices") else [entry.index]
+
+
+@settings(SEVERAL, max_examples=150)
+@given(acts=st.lists(ACTS, max_size=12))
+def test_readers_stand_whatever_they_are_given(acts):
+    """Nothing but GarbageError comes out of them, and every attempt is reported once at most."""
+    assert {*play(acts).values()} <= {1}
+
+
+@pytest.mark.all
+@settings(SEVERAL, max_examples=5_000)
+@given(acts=st.lists(ACTS, max_size=25))
+def test_readers_stand_whatever_they_are_given_at_length(acts):
+    """The same with many more."""
+    assert {*play(acts).values()} <= {1}
+
+
+@settings(SEVERAL, max_examples=200)
+@given(stream=st.binary(max_size=300), step=st.integers(1, 70))
+def test_frame_reader_takes_any_stream(stream, step):
+    """However it is cut: whole frames, or GarbageError; never more in hand than came."""
+    inbox = _channel.Inbox(Dripping(stream, step))
+    taken = 0
+    try:
+        while inbox.receive():
+            while (one := inbox.take()) is not None:
+                taken += _channel.HEADER.size + len(one[1])
+    except GarbageError:
+        return
+    assert taken <= len(stream)
+
+
+class Dripping:
+    """A socket that gives a few bytes at a time."""
+
+    def __init__(self, stream, step):
+        self.stream, self.step = stream, step
+
+    def recvmsg(self, *_):
+        piece, self.stream = self.stream[: self.step], self.stream[self.step :]
+        return piece, [], 0, None
