@@ -28,7 +28,9 @@ class Cluster:
         self._folder = folder
         self._file = folder / "scheduler.json"
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        self.scheduler = self._start("dask_scheduler", "--port", "0", "--no-dashboard", "--no-show")
+        self.scheduler = self._start(
+            "dask_scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--no-show"
+        )
         wait_until(self._file.exists)
         self.address: str = json.loads(self._file.read_text())["address"]
 
@@ -48,6 +50,7 @@ class Cluster:
     def add_worker(self, name: str, *args: str, threads: int = 1, **more: str) -> subprocess.Popen[bytes]:
         """Start one, without a nanny; it joins in its own time."""
         options = ["--nthreads", str(threads), "--name", name, "--no-dashboard", "--no-nanny", *args]
+        options += ["--local-directory", str(self._folder)]
         self.workers[name] = self._start("dask_worker", *options, **more)
         return self.workers[name]
 

@@ -1,13 +1,29 @@
 """A run on a dask cluster: scheduler and workers are processes of their own, on loopback."""
 
+import logging
 import os
 import signal
+import threading
 import time
+from itertools import pairwise
 
+import cloudpickle
+import numpy as np
 import pytest
 from clusters import opened
 
-from parallelkit import TaskTimeout, WorkerDied, run_parallel
+from parallelkit import (
+    ConcurrencyLimit,
+    RateLimit,
+    Retry,
+    Task,
+    TaskTimeout,
+    WorkerDied,
+    first_success,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +66,7 @@ def test_each_failure_is_its_tasks_own(client):
         return deed
 
     deeds = ["raise", "exit", "kill", "hang", *map(str, range(20))]
-    results = run_parallel(act, deeds, executor=client, key=str, timeout=2)
+    results = run_parallel(act, deeds, executor=client, key=str, timeout=1)
     assert list(map(str, range(20))) == list(results.successes)
     errors = {key: failure.error for key, failure in results.failures.items()}
     assert [KeyError, WorkerDied, WorkerDied, TaskTimeout] == list(map(type, errors.values()))
@@ -60,3 +76,184 @@ def test_each_failure_is_its_tasks_own(client):
     assert f"process {errors['exit'].pid} on {host}" == results.failures["exit"].worker
     assert errors["hang"].killed
     assert 2 == len(client.nthreads()), "no dask worker died of it"
+
+
+# Every form of a run
+
+
+def test_a_stream_yields_as_results_come(client):
+    """And stops what runs when it is closed."""
+    stream = iter_parallel(square, range(10_000), executor=client)
+    assert {number * number for number in range(10_000)} >= {next(stream).unwrap() for _ in range(10)}
+    stream.close()
+
+
+def test_a_fold_and_a_race_work_as_ever(client):
+    """Reducing happens here, and the losers of a race are killed there."""
+    assert sum(map(square, range(50))) == map_reduce(
+        square, range(50), int.__add__, initial=0, executor=client
+    )
+    racers = {"slow": Task(time.sleep, 60), "quick": Task(abs, -3)}
+    winner = first_success(racers, executor=client)
+    assert ("quick", 3) == (winner.key, winner.value)
+
+
+def test_tasks_make_new_tasks(client):
+    """In the same run, from what the cluster gave back."""
+
+    def halves(outcome):
+        return [Task(int, outcome.value // 2, key=f"{outcome.key}/2")] if outcome.value > 1 else []
+
+    results = run_parallel({"eight": lambda: 8}, executor=client, then=halves)
+    assert [8, 4, 2, 1] == results.values()
+
+
+def test_limits_and_priorities_are_kept_across_machines(client):
+    """Starts are spaced by the workers' own clocks; larger priorities come first, two at a time."""
+    results = run_parallel(
+        begin, range(6), executor=client, limits=RateLimit(2, per=0.3), priority=lambda number: number
+    )
+    starts = [results[number] for number in reversed(range(6))]
+    pairs = [starts[:2], starts[2:4], starts[4:]]
+    assert all(max(sooner) < min(later) for sooner, later in pairwise(pairs))
+    starts.sort()
+    assert all(later - sooner >= 0.3 for sooner, later in zip(starts, starts[2:], strict=False))
+
+
+def begin(number):
+    return time.monotonic()
+
+
+def test_at_most_so_many_run_at_a_time(client):
+    """With ``max_workers``, and within a ConcurrencyLimit."""
+    for options in ({"max_workers": 1}, {"limits": ConcurrencyLimit(1)}):
+        results = run_parallel(span, range(4), executor=client, **options)
+        spans = sorted(results.values())
+        assert all(ended <= began for (_, ended), (began, _) in pairwise(spans))
+
+
+def span(number):
+    began = time.monotonic()
+    time.sleep(0.02)
+    return began, time.monotonic()
+
+
+def test_a_failed_try_is_tried_again(client, tmp_path):
+    """A crash too, where the caller asks for it."""
+
+    def first_time_crashes(mark):
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            os._exit(1)
+        return "done"
+
+    results = run_parallel(
+        first_time_crashes, [str(tmp_path / "mark")], executor=client, retries=Retry(1, delay=0)
+    )
+    assert ["done"] == results.values()
+    assert 2 == results.outcomes[0].attempts
+
+
+def test_a_run_is_resumed_from_its_checkpoint(client, tmp_path):
+    """What was done on the cluster is not done again."""
+    path = tmp_path / "journal"
+    first = run_parallel(begin, range(3), key=str, executor=client, checkpoint=path)
+    second = run_parallel(begin, range(5), key=str, executor=client, checkpoint=path)
+    assert first.values() == second.values()[:3]
+
+
+def test_the_report_has_a_lane_for_each_remote_process(client, tmp_path):
+    """With its host, and with instants on this machine's clock."""
+    results = run_parallel(time.sleep, [0.02] * 8, executor=client)
+    lanes = {outcome.worker for outcome in results.outcomes.values()}
+    assert 1 <= len(lanes) <= 2
+    assert all(lane.endswith(f" on {os.uname().nodename}") for lane in lanes)
+    assert all(0 <= outcome.started_at < results.summary.wall for outcome in results.outcomes.values())
+    results.save_html(tmp_path / "page.html")
+    assert min(lanes) in (tmp_path / "page.html").read_text()
+
+
+def test_log_records_come_home(client, caplog):
+    """They are handled here, with the task's name on them."""
+    run_parallel(complain, ["once"], executor=client)
+    (record,) = [record for record in caplog.records if record.name == "far.away"]
+    assert ("once", 0, 1) == (record.getMessage(), record.task_index, record.task_attempt)
+
+
+def complain(text):
+    logging.getLogger("far.away").warning(text)
+
+
+def test_large_arguments_and_results_travel_whole(client):
+    """What all tasks share is scattered once, an item by itself; arrays may be written to at both ends."""
+    shared = np.arange(500_000)
+    results = run_parallel(scaled, [2, 3], args=(shared,), executor=client)
+    for factor, value in zip([2, 3], results.values(), strict=True):
+        assert (shared * factor == value).all()
+        value[0] = 7
+    items = [np.full(300_000, n) for n in range(4)]
+    assert [n * 300_000 for n in range(4)] == run_parallel(np.sum, items, executor=client).values()
+
+
+def scaled(factor, array):
+    return array * factor
+
+
+def test_nothing_is_left_on_the_workers(cluster, client):
+    """When a run has returned, its processes are gone, and the scheduler has forgotten it."""
+    results = run_parallel(lambda _: os.getpid(), range(50), executor=client)
+    for pid in set(results.values()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert {} == client.sync(client.scheduler.who_has)
+    assert 0 == client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+    assert not [name for name in client.run_on_scheduler(plugins) if "parallelkit" in name]
+
+
+def plugins(dask_scheduler):
+    return list(dask_scheduler.plugins)
+
+
+def test_two_runs_share_the_cluster(client):
+    """Neither waits for the other to end."""
+    many = iter_parallel(time.sleep, [0.01] * 500, executor=client)
+    next(many)
+    assert [1, 4] == run_parallel(square, [1, 2], executor=client).values()
+    many.close()
+
+
+# At the door
+
+
+def test_what_cannot_be_a_cluster_is_refused(client):
+    """A client that is closed, and the wrong kinds of things."""
+    from distributed import Client
+
+    gone = Client(client.scheduler.address, set_as_default=False)
+    gone.close()
+    with pytest.raises(ValueError, match="must be a Client that is connected"):
+        run_parallel(square, [1], executor=gone)
+
+
+def test_a_function_that_cannot_travel_is_refused(client):
+    """Before anything is sent."""
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        run_parallel(threading.Lock().acquire, [1], executor=client)
+
+
+def test_a_module_that_is_missing_there_is_each_tasks_failure(client, tmp_path, monkeypatch):
+    """Dask itself would hang for good; here the cluster is well afterwards."""
+    (tmp_path / "only_here.py").write_text("def double(number):\n    return 2 * number\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import only_here
+
+    began = time.monotonic()
+    results = run_parallel(only_here.double, range(3), executor=client)
+    assert time.monotonic() - began < 2
+    assert "upload_file" in results.failures[0].error.__notes__[0]
+    assert [ModuleNotFoundError] * 3 == [type(failure.error) for failure in results.failures.values()]
+    cloudpickle.register_pickle_by_value(only_here)
+    try:
+        assert [0, 2, 4] == run_parallel(only_here.double, range(3), executor=client).values()
+    finally:
+        cloudpickle.unregister_pickle_by_value(only_here)

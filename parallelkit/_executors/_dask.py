@@ -5,15 +5,21 @@ How, and why so: docs/design/dask-engine.md.
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any, cast
 
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._executors._dask_courier import Courier, Vanished
+from parallelkit._executors._dask_courier import NOBODY_YET, Courier, Vanished
 from parallelkit._executors._dask_door import enter
 from parallelkit._executors._decode import decode_lost
 from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span
 from parallelkit._executors._processes import ProcessPort
-from parallelkit._worker._travel import pack, pack_job
+from parallelkit._worker._travel import by_value_pickler, pack, pack_job
+
+ADVICE = (
+    "this was raised on a dask worker: install the module there, send its file by client.upload_file(), "
+    "or have it sent along by cloudpickle.register_pickle_by_value()"
+)
 
 
 class DaskEngine:
@@ -31,6 +37,8 @@ class DaskEngine:
     def open(self, job: Job) -> DaskPort:
         """A new port; raises TypeError where the function or its arguments cannot be pickled."""
         packed = pack_job(job.fn, job.args, job.kwargs, job.star)
+        if by_value():
+            packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star))
         port = DaskPort(self, Lane(0, packed, job.exact), packed, job)
         port.courier.open()
         return port
@@ -53,11 +61,12 @@ class DaskPort(ProcessPort):
     def room(self) -> int:
         """For an exact job the free slots; else enough that no worker starves."""
         if not self._lane.exact or self._lane.closed or self._lane.broken is not None:
-            return super().room()
+            room = super().room()
+            return max(room, NOBODY_YET - self._pending) if room and not self.courier.threads else room
         return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
 
     def _pack(self, item: object) -> Payload:
-        blob = pack(item)
+        blob = pack_for_afar(item)
         self._bytes += len(blob)
         self._largest = max(self._largest, len(blob))
         return blob
@@ -70,7 +79,11 @@ class DaskPort(ProcessPort):
             host = event.worker.rpartition(" on ")[2]
             ended.error.args = (f"{ended.error.args[0]} on {host}", *ended.error.args[1:])
             return [ended], event.batch.size()
-        return super()._open(event)
+        outcomes, size = super()._open(event)
+        for outcome in outcomes:
+            if isinstance(outcome, Ended) and isinstance(outcome.error, ModuleNotFoundError):
+                outcome.error.add_note(ADVICE)
+        return outcomes, size
 
     def running(self) -> list[tuple[int, float, str]]:
         """The attempts that are known to have begun and not ended: index, instant of the start, worker."""
@@ -83,6 +96,22 @@ class DaskPort(ProcessPort):
         self._lane.queue.clear()
         self.courier.close()
         self._lane.closed = True
+
+
+def by_value() -> bool:
+    """Whether the caller has asked cloudpickle to send some modules along."""
+    from cloudpickle import list_registry_pickle_by_value
+
+    return bool(list_registry_pickle_by_value())
+
+
+def pack_for_afar(thing: object) -> bytes:
+    """As ``pack``, but for modules that are to be sent along."""
+    if not by_value():
+        return pack(thing)
+    file = BytesIO()
+    by_value_pickler()(file, 5).dump(thing)
+    return file.getvalue()
 
 
 def _vanished(event: Vanished) -> Ended:

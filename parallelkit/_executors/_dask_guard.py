@@ -106,11 +106,15 @@ class Guard:
         """Bytes that came along, or that dask keeps under a key: here, or at another worker."""
         if isinstance(thing, bytes):
             return thing
-        if (kept := self._worker.data.get(thing)) is not None:
-            return bytes(kept)
-        from distributed import Future, get_client
+        from distributed.utils import sync
 
-        return bytes(Future(thing, get_client()).result())
+        return bytes(sync(self._worker.loop, self._fetch, thing))
+
+    async def _fetch(self, key: str) -> Any:
+        """In the event loop; raises KeyError where nobody has it any more."""
+        if key not in self._worker.data:
+            await self._worker.gather(await self._worker.scheduler.who_has(keys=[key]))
+        return self._worker.data[key]
 
     def _tell(self, run: str, blob: bytes, over: list[str]) -> None:
         """Tell the broker; where nobody is left to listen, the run is over."""

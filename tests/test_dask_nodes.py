@@ -1,0 +1,213 @@
+"""Nodes of a dask cluster that vanish, join, leave, or come only when there is work; and clients that go."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from clusters import opened, wait_until
+from leaks import process_table
+
+from parallelkit import Retry, WorkerDied, iter_parallel
+
+pytestmark = pytest.mark.all
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    with opened(tmp_path) as (cluster, client):
+        cluster.client = client
+        yield cluster
+
+
+def note(folder, number, nap=0.2):
+    """Leave a mark for each execution, and take a while."""
+    (Path(folder) / f"{number}-{time.monotonic_ns()}").touch()
+    time.sleep(nap)
+    return number
+
+
+def executions(folder, number):
+    return len(list(folder.glob(f"{number}-*")))
+
+
+def test_a_vanished_node_costs_what_it_was_running(cluster, tmp_path):
+    """Results that had come are kept, what had not begun runs elsewhere, and nothing runs twice."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    outcomes = {}
+    for outcome in iter_parallel(
+        note, [(str(marks), n) for n in range(20)], star=True, executor=cluster.client
+    ):
+        outcomes[outcome.key] = outcome
+        if len(outcomes) == 5:
+            cluster.kill("0")
+    assert 20 == len(outcomes)
+    failures = [outcome for outcome in outcomes.values() if not outcome.ok]
+    assert 1 == len(failures)
+    assert isinstance(failures[0].error, WorkerDied)
+    assert failures[0].error.may_have_run
+    assert {1} == {executions(marks, number) for number in range(20)}
+
+
+def test_a_retry_runs_elsewhere_what_a_vanished_node_had(cluster, tmp_path):
+    """Only because the caller says that another go does no harm."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    done = 0
+    stream = iter_parallel(
+        note,
+        [(str(marks), n) for n in range(20)],
+        star=True,
+        executor=cluster.client,
+        retries=Retry(1, on=WorkerDied, delay=0),
+    )
+    for outcome in stream:
+        done += outcome.ok
+        if done == 5:
+            cluster.kill("0")
+    assert 20 == done
+    assert 21 == sum(executions(marks, number) for number in range(20))
+
+
+def test_short_tasks_of_a_vanished_node_never_run_twice(cluster, tmp_path):
+    """Of a batch that was under way it is not known how far it came: all of it may have run, and no more."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    outcomes = {}
+    items = [(str(marks), n, 0.001) for n in range(1500)]
+    for outcome in iter_parallel(note, items, star=True, executor=cluster.client):
+        outcomes[outcome.key] = outcome
+        if len(outcomes) == 500:
+            cluster.kill("1")
+    failures = [key for key, outcome in outcomes.items() if not outcome.ok]
+    assert 1500 == len(outcomes)
+    assert len(failures) < 150
+    assert all(outcomes[key].error.may_have_run for key in failures)
+    runs = {number: executions(marks, number) for number in range(1500)}
+    assert max(runs.values()) == 1
+    assert all(runs[key] == 1 for key in outcomes if key not in failures)
+
+
+def test_workers_that_join_are_used(cluster):
+    """Also by a run that began without them."""
+    cluster.kill("1")
+    seen = set()
+    for outcome in iter_parallel(where, [0.1] * 60, executor=cluster.client):
+        if not seen:
+            cluster.add_worker("2")
+            cluster.add_worker("3")
+        seen.add(outcome.unwrap())
+    assert 3 == len(seen)
+
+
+def where(nap):
+    """Beside which dask worker this runs."""
+    time.sleep(nap)
+    return os.getppid()
+
+
+def test_a_worker_that_is_retired_loses_nothing(cluster, tmp_path):
+    """It ends what it has begun, and gets no more."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    address = min(cluster.client.nthreads())
+    retired = False
+    done = set()
+    for outcome in iter_parallel(
+        note, [(str(marks), n, 0.4) for n in range(12)], star=True, executor=cluster.client
+    ):
+        done.add(outcome.unwrap())
+        if not retired:
+            retired = True
+            cluster.client.retire_workers([address])
+    assert set(range(12)) == done
+    assert {1} == {executions(marks, number) for number in range(12)}
+    assert address not in cluster.client.nthreads()
+
+
+FROM_ZERO = """
+    import os, time
+    from distributed import Client, LocalCluster
+    from parallelkit import run_parallel
+
+    def where(nap):
+        time.sleep(nap)
+        return os.getppid()
+
+    if __name__ == "__main__":
+        with (
+            LocalCluster(n_workers=0, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as cluster,
+            Client(cluster) as client,
+        ):
+            cluster.adapt(minimum=0, maximum=2, interval="100ms")
+            print(len(set(run_parallel(where, [0.1] * 40, executor=client).values())))
+"""
+
+
+def test_a_cluster_that_scales_from_zero_is_waited_for(tmp_path):
+    """There is nobody when the run begins, and both workers that may come take part."""
+    script = tmp_path / "from_zero.py"
+    script.write_text(textwrap.dedent(FROM_ZERO))
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
+    assert "2" == said.stdout.strip()
+
+
+# Clients that go
+
+
+CALLER = """
+    import sys, time
+    from distributed import Client
+    from parallelkit import RunInterrupted, run_parallel
+
+    def hang(number, began):
+        import subprocess
+        subprocess.Popen(["sleep", "1000"])
+        open(f"{began}/{number}", "w").close()
+        time.sleep(1000)
+
+    with Client(sys.argv[1]) as client:
+        try:
+            run_parallel(hang, range(10), args=sys.argv[2:], executor=client)
+        except RunInterrupted as stop:
+            print("interrupted", len(stop.results), flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+def test_nothing_is_left_when_the_client_goes(cluster, tmp_path, number):
+    """Tasks, their children and our processes end within two seconds, on all workers."""
+    began = tmp_path / "began"
+    began.mkdir()
+    script = tmp_path / "caller.py"
+    script.write_text(textwrap.dedent(CALLER))
+    before = set(descendants(cluster))
+    command = [sys.executable, script, cluster.address, began]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
+        try:
+            wait_until(lambda: len(list(began.iterdir())) == 2)
+            assert len(set(descendants(cluster)) - before) >= 4
+            caller.send_signal(number)
+            wait_until(lambda: not set(descendants(cluster)) - before, 2.0)
+            said, _ = caller.communicate(timeout=20)
+        finally:
+            caller.kill()
+    assert ("interrupted 10\n" if number == signal.SIGINT else "") == said
+    assert [2, 2] == list(cluster.client.run(lambda: 2).values()), "the workers are well"
+
+
+def descendants(cluster):
+    """The processes below the dask workers."""
+    table = list(process_table())
+    found, parents = [], [process.pid for process in cluster.workers.values()]
+    while parents:
+        above = parents.pop()
+        below = [pid for pid, parent, _ in table if parent == above]
+        found += below
+        parents += below
+    return found
