@@ -35,10 +35,15 @@ PR_SET_CHILD_SUBREAPER = 36
 @pytest.fixture(scope="session", autouse=True)
 def _visible_orphans() -> None:
     """A process whose parent dies becomes our child, not init's, so that it cannot hide."""
-    if ON_LINUX:
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    become_subreaper()
     # It starts once in a program's life, with the first semaphore or shared memory, and stays to the end.
     resource_tracker.ensure_running()
+
+
+def become_subreaper() -> None:
+    """Be the parent of every descendant whose own parent dies."""
+    if ON_LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -48,26 +49,47 @@ def in_processes(run: Run) -> Any:
 
 
 def nested(run: Run, executor: str) -> Any:
-    outer = parallelkit.run_parallel({"inner": run, "beside": beside}, executor=executor, max_workers=2)
-    assert outer["beside"] == "beside"
+    outer = parallelkit.run_parallel({"inner": run, "beside": answer}, executor=executor, max_workers=2)
+    assert outer["beside"] == "here"
     return outer["inner"]
 
 
-def beside() -> str:
-    return "beside"
+def answer() -> str:
+    return "here"
 
 
 def fork(run: Run) -> Any:
     """From a forked child of a process that has used the executor before."""
     parallelkit.run_parallel(abs, range(3), executor="threads")
+    return from_child(lambda tell: tell(), run)
+
+
+def shutdown(run: Run) -> Any:
+    """From an exit handler, as the interpreter ends."""
+
+    def end(tell: Callable[[], None]) -> None:
+        import atexit
+
+        atexit.register(tell)
+        sys.exit()
+
+    return from_child(end, run)
+
+
+def from_child(end: Callable[[Callable[[], None]], None], run: Run) -> Any:
+    """What the run gives in a forked child, which ends as it is told to."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        try:
-            with open(write, "wb") as file:
-                file.write(pickle.dumps(run()))
-        finally:
-            os._exit(0)
+
+        def tell() -> None:
+            try:
+                with open(write, "wb") as file:
+                    file.write(pickle.dumps(run()))
+            finally:
+                os._exit(0)
+
+        end(tell)
     os.close(write)
     with open(read, "rb") as file:
         told = file.read()

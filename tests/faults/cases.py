@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-THREADS, PROCESSES = "threads", "processes"
+THREADS, PROCESSES, COROUTINES = "threads", "processes", "coroutines"
 THREAD_POOL, PROCESS_POOL = "ThreadPoolExecutor", "ProcessPoolExecutor"
 
 COUNT = 20
@@ -61,6 +61,13 @@ class Case:
     those of the run, made on the spot. ``caller`` names how the run is called (callers.py). ``wants``
     are the outcomes that will do, for the bad task (none: it must be like the others); ``raises``
     is the type of what the call raises. ``runs`` is how often the bad task may have begun.
+
+    Every other task must have its value and have run once. Where the fault strikes more than its own
+    task by its nature (all workers are killed, the caller is interrupted), ``also`` are the types of
+    failure that up to ``most`` others may have; these have run once or not at all. With ``partly`` the input need not have been read whole.
+
+    ``number`` is a signal that the caller gets as soon as the file ``here`` is in the scene's folder.
+    ``engine`` makes an executor of its own for the run.
     """
 
     name: str
@@ -70,7 +77,12 @@ class Case:
     wants: tuple[Wants, ...]
     item: Callable[[Any], Any] | None = None
     options: Callable[[Any], dict[str, Any]] | None = None
-    raises: str | None = None
+    raises: str | tuple[str, ...] | None = None
+    also: tuple[str, ...] = ()
+    most: int = COUNT
+    partly: bool = False
+    number: int | None = None
+    engine: Callable[[Any], Any] | None = None
     runs: tuple[int, ...] = (1,)
     abandons: int = 0
     timeout: float = 30.0
@@ -81,3 +93,25 @@ class Case:
     def id(self) -> str:
         where = self.executor if self.caller == "plain" else f"{self.executor}, {self.caller}"
         return f"{self.name} ({where})"
+
+
+CASES: list[Case] = []
+"""The table; the modules of the catalogue fill it when they are imported."""
+
+
+def fault(
+    name: str,
+    deed: Callable[[Any], Any] | None,
+    where: tuple[str, ...] | str,
+    *wants: Wants,
+    callers: tuple[str, ...] = ("plain",),
+    **fields: Any,
+) -> None:
+    """One fault at each of several places."""
+    for executor in (where,) if isinstance(where, str) else where:
+        CASES.extend(Case(name, executor, caller, deed, wants, **fields) for caller in callers)
+
+
+def give(items: Callable[[], Any]) -> Callable[[Any], dict[str, Any]]:
+    """The option that is the input itself."""
+    return lambda scene: {"items": items()}

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from typing import Any
 
 import broken
+import catalogue_callers
+import catalogue_coroutines
 import deeds
 import settings
 from broken import Rebuilt, Reduces
 from cases import (
+    CASES,
     PROCESS_POOL,
     PROCESSES,
     THREAD_POOL,
     THREADS,
-    Case,
-    Wants,
     died,
     error,
+    fault,
+    give,
     timed_out,
     value,
 )
-
-CASES: list[Case] = []
 
 OWN = (THREADS, PROCESSES)
 ALL = (*OWN, THREAD_POOL, PROCESS_POOL)
@@ -42,20 +41,9 @@ CALLERS = (
     "fork",
     "finalizer",
     "callback",
+    "beside",
+    "shutdown",
 )
-
-
-def fault(
-    name: str,
-    deed: Callable[[Any], Any] | None,
-    where: tuple[str, ...] | str,
-    *wants: Wants,
-    callers: tuple[str, ...] = ("plain",),
-    **fields: Any,
-) -> None:
-    """One fault at each of several places."""
-    for executor in (where,) if isinstance(where, str) else where:
-        CASES.extend(Case(name, executor, caller, deed, wants, **fields) for caller in callers)
 
 
 def raising() -> None:
@@ -136,20 +124,29 @@ def returning() -> None:
     unpickled = error(TypeError, "cannot be unpickled", cause="RuntimeError")
     fault("returns what breaks on unpickling", deeds.return_breaking, PROCESSES, unpickled, core=True)
     fault(
-        "returns what breaks on unpickling", deeds.return_breaking, PROCESS_POOL, error(RuntimeError, "broke")
+        "returns what breaks on unpickling",
+        deeds.return_breaking,
+        PROCESS_POOL,
+        error(TypeError, "broke", cause="RuntimeError"),
     )
     exits = error(TypeError, "cannot be unpickled", cause="SystemExit")
     fault("returns what exits on unpickling", deeds.return_exiting, PROCESSES, exits)
     fault("returns what breaks on pickling", deeds.return_no_reduce, PROCESSES, stuck)
-    fault("returns what raises SystemExit on pickling", deeds.return_exit_in_reduce, PROCESSES, stuck)
+    left = error("TaskExited", cause="SystemExit")
+    fault("returns what raises SystemExit on pickling", deeds.return_exit_in_reduce, PROCESSES, left)
     fault("returns what leaves on pickling", deeds.return_leaving_in_reduce, PROCESSES, died(exitcode=6))
-    fault("returns what is too deep", deeds.return_deep, PROCESSES, error(TypeError, "recursion"))
+    fault("returns what is too deep", deeds.return_deep, PROCESSES, error("PicklingError", "recursion"))
     fault("returns 200 MB", deeds.return_large, PROCESSES, value("200000000 bytes"))
     fault("returns 600 MB", deeds.return_larger, PROCESSES, value("600000000 bytes"), within=20.0)
     fault("returns what has no methods", deeds.return_mute, OWN, value("<Mute>"))
     fault("returns what is loud at its end", deeds.return_loud, OWN, value("LoudValue"))
     fault("returns what lies about its class", deeds.return_liar, THREADS, value("Liar"))
-    fault("returns what lies about its class", deeds.return_liar, PROCESSES, stuck)  # pickle believes it
+    fault(
+        "returns what lies about its class",
+        deeds.return_liar,
+        PROCESSES,
+        error("PicklingError", "wrong class"),
+    )
 
 
 def taking() -> None:
@@ -210,7 +207,12 @@ def taking() -> None:
         **HANG,
     )
     fault(
-        "takes what is too deep", None, PROCESSES, stuck, item=lambda scene: broken.nest(100_000), runs=(0,)
+        "takes what is too deep",
+        None,
+        PROCESSES,
+        error("PicklingError", "the item of task 7 cannot be sent"),
+        item=lambda scene: broken.nest(100_000),
+        runs=(0,),
     )
     fault("takes 200 MB", None, PROCESSES, value("[21"), item=lambda scene: bytes(200_000_000))
     fault("takes what has no methods", None, OWN, value("[21"), item=lambda scene: broken.Mute())
@@ -288,6 +290,7 @@ def misusing() -> None:
         PROCESSES,
         value("'registered'"),
     )
+    fault("moves to another group", deeds.move_to_group_and_hang, PROCESSES, timed_out(), **HANG)
     fault("has a thread that raises", deeds.raise_in_thread, PROCESSES, value("'joined'"))
     fault("makes garbage that raises", deeds.collect_garbage_that_raises, PROCESSES, value("'collected'"))
     fault("logs what cannot be pickled", deeds.log_unpicklable, PROCESSES, value("'logged'"))
@@ -326,10 +329,17 @@ def calling_back() -> None:
     fault("log handler that raises", deeds.log, PROCESSES, value("'logged'"), options=settings.raising_log)
 
 
-def give(items: Callable[[], Any]) -> Callable[[Any], dict[str, Any]]:
-    """The option that is the input itself."""
-    return lambda scene: {"items": items()}
-
-
-for section in (raising, returning, taking, ending, hanging, misusing, calling_back):
+for section in (
+    raising,
+    returning,
+    taking,
+    ending,
+    hanging,
+    misusing,
+    calling_back,
+    catalogue_callers.fill,
+    catalogue_coroutines.fill,
+):
     section()
+
+__all__ = ["CASES"]

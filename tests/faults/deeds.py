@@ -6,6 +6,7 @@ catalogue says; the docstring of the catalogue says what must come back.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import os
@@ -14,6 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import types
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +51,17 @@ def work(item, scene, deed):
     if number == BAD and deed is not None:
         return deed(scene)
     return ordinary(number)
+
+
+async def work_async(item, scene, deed):
+    """The same as a coroutine; ``deed`` may be one or not."""
+    number = item if isinstance(item, int) else BAD
+    note(scene, "runs", number)
+    if number != BAD or deed is None:
+        await asyncio.sleep(0)
+        return ordinary(number)
+    done = deed(scene)
+    return await done if isinstance(done, types.CoroutineType) else done
 
 
 def ordinary(number):
@@ -358,6 +372,27 @@ def close_own_channel_and_exit(scene):
     os._exit(8)
 
 
+def kill_all(scene):
+    """Every worker of the run, this one included, from outside and at once; whoever runs with it is struck too."""
+    workers = " ".join(str(pid) for pid in children_of(scene.parent))
+    subprocess.Popen(["sh", "-c", f"kill -9 {workers}"], start_new_session=True)
+    hang(scene)
+
+
+def children_of(parent):
+    """The worker processes of a process: those that lead a group of their own."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            state = Path(f"/proc/{name}/stat").read_text() if name.isdigit() else ""
+        except OSError:
+            continue
+        pid, group = int(name) if state else 0, state.rpartition(")")[2].split()[1:3]
+        if state and [str(parent), str(pid)] == group:
+            found.append(pid)
+    return found
+
+
 # Ways to hang
 
 
@@ -568,3 +603,140 @@ def collect_garbage_that_raises(scene):
     del loud
     gc.collect()
     return "collected"
+
+
+def move_to_group_and_hang(scene):
+    """Into the caller's own process group, so that a signal to the worker's reaches nobody."""
+    os.setpgid(0, os.getpgid(scene.parent))
+    hang(scene)
+
+
+def read_own_channel(scene):
+    """Swallow whatever comes by any descriptor: what is next for this worker, too."""
+    time.sleep(0.05)
+    for number in range(3, 64):
+        try:
+            os.set_blocking(number, False)
+            os.read(number, 1 << 20)
+            os.set_blocking(number, True)
+        except OSError:
+            continue
+    return "read"
+
+
+# Coroutines
+
+
+async def sleep_long(scene):
+    await asyncio.sleep(1000)
+
+
+async def swallow_cancellation(scene):
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            continue
+
+
+async def block_loop(scene):
+    time.sleep(1.3)  # noqa: ASYNC251  # that is the fault
+
+
+async def fail_in_clean_up(scene):
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        raise ValueError("no clean end")
+
+
+async def cancel_itself(scene):
+    asyncio.current_task().cancel()
+    await asyncio.sleep(1000)
+
+
+async def cancel_all(scene):
+    """Every task of the loop, the others' too."""
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(1000)
+
+
+async def stop_loop(scene):
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+    return "stopped"
+
+
+async def close_loop(scene):
+    asyncio.get_running_loop().close()
+
+
+async def leave_tasks(scene):
+    """One that hangs, one that fails, one that refuses to end."""
+    for left in (sleep_long, fail_in_clean_up, swallow_cancellation):
+        task = asyncio.ensure_future(left(scene))
+        LEFT.append(task)
+    return "left"
+
+
+LEFT = []
+
+
+async def await_nothing(scene):
+    await asyncio.get_running_loop().create_future()
+
+
+async def raise_later(scene):
+    await asyncio.sleep(0.001)
+    raise ValueError("later")
+
+
+async def exit_later(scene):
+    await asyncio.sleep(0.001)
+    sys.exit(4)
+
+
+async def return_inner(scene):
+    return sleep_briefly()
+
+
+async def sleep_briefly():
+    await asyncio.sleep(0)
+
+
+async def deadlock(scene):
+    lock = asyncio.Lock()
+    await lock.acquire()
+    await lock.acquire()
+
+
+async def raise_in_group(scene):
+    async with asyncio.TaskGroup() as group:
+        group.create_task(raise_later(scene))
+        group.create_task(sleep_long(scene))
+
+
+# The caller gets a signal when this is so far
+
+
+def here_and_hang(scene):
+    note(scene, "here", "")
+    hang(scene)
+
+
+async def here_and_sleep(scene):
+    note(scene, "here", "")
+    await asyncio.sleep(1000)
+
+
+def here_deaf(scene):
+    """In C with the lock of the interpreter, and with a child."""
+    if os.fork() == 0:
+        hang(scene)
+    note(scene, "here", "")
+    hang_in_c(scene)
+
+
+def return_here(scene):
+    return broken.Rebuilt(broken.here_in, scene.parent, scene.path("here"))

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
+import subprocess
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import leaks
 from cases import COUNT, Case
 from deeds import BAD
-from outside import HERE, Program, left_behind, look_at, soon
+from outside import HERE, Program, left_behind, look_at, soon, until
 
 EXIT = 1.0
 """Seconds within which an interpreter that has played must be gone, busy as the machine may be."""
@@ -38,6 +41,11 @@ class Stage:
         with tempfile.TemporaryDirectory(prefix="parallelkit-") as folder:
             before = look_at(self.program)
             self._line.sendall(json.dumps([case.id, folder]).encode() + b"\n")
+            if case.number is not None:
+                until(lambda: Path(folder, "here").exists())
+                self.program.process.send_signal(case.number)
+                if case.number != signal.SIGINT:
+                    return self._end_of(case)
             report = self._hear(case.within)
             if report is None:
                 shown = f"no report within {case.within} s\n{self.program.out[-2000:]}\n{self.program.err[-4000:]}"
@@ -48,6 +56,19 @@ class Stage:
             left = soon(lambda: left_behind(self.program, before, case.abandons), [])
             assert isinstance(left, list)
             return [*verdict(case, report, began), *(f"left behind: {what}" for what in left)]
+
+    def _end_of(self, case: Case) -> list[str]:
+        """The program was sent a signal that ends it: with it ends all that descends from it."""
+        try:
+            code = self.program.process.wait(EXIT)
+        except subprocess.TimeoutExpired:
+            code = None
+        wrong = [f"exit code {code}"] if code != -(case.number or 0) else []
+        left = soon(self.program.descendants, [])
+        assert isinstance(left, list)
+        wrong += [f"left after the end: {leaks.describe_process(pid)}" for pid in left]
+        self.restart()
+        return wrong
 
     def _hear(self, limit: float) -> dict[str, Any] | None:
         deadline = time.monotonic() + limit
@@ -87,11 +108,15 @@ class Stage:
 def verdict(case: Case, report: dict[str, Any], began: Counter[int]) -> list[str]:
     """What is wrong with the outcomes, and with how often each task began."""
     outcomes: dict[Any, Any] = dict(report["outcomes"])
+    if case.partly:  # nor need the input have an end
+        outcomes = {key: outcome for key, outcome in outcomes.items() if key == "raised" or key < COUNT}
+        began = Counter({number: times for number, times in began.items() if number < COUNT})
     wrong = []
     raised = outcomes.pop("raised", None)
-    if (raised and raised["type"]) != case.raises:
+    raises = case.raises if isinstance(case.raises, tuple) else (case.raises,)
+    if (raised and raised["type"]) not in raises:
         wrong.append(f"the call raised {raised}")
-    if set(outcomes) != set(range(COUNT)):
+    if not (set(outcomes) <= set(range(COUNT)) if case.partly else set(outcomes) == set(range(COUNT))):
         wrong.append(f"the keys are {sorted(outcomes)}")
     bad = outcomes.pop(BAD, None) if case.wants else None
     if bad is not None:
@@ -100,9 +125,13 @@ def verdict(case: Case, report: dict[str, Any], began: Counter[int]) -> list[str
             wrong.append(" and ".join(map(str, mismatches)))
         if began.pop(BAD, 0) not in case.runs:
             wrong.append(f"the bad task did not run {case.runs} times")
-    others = [what for key, outcome in outcomes.items() if (what := mistake(key, outcome, report["wanted"]))]
+    struck = {key for key, outcome in outcomes.items() if outcome.get("type") in case.also}
+    if len(struck) > case.most:
+        wrong.append(f"{len(struck)} others were struck: {outcomes[min(struck)]}")
+    innocent = {key: outcome for key, outcome in outcomes.items() if key not in struck}
+    others = [what for key, outcome in innocent.items() if (what := mistake(key, outcome, report["wanted"]))]
     wrong += others[:1] + ([f"and {len(others) - 1} more of the others"] if others[1:] else [])
-    if any(count != 1 for count in began.values()) or len(began) != len(outcomes):
+    if any(count != 1 for count in began.values()) or not set(innocent) <= set(began) <= set(outcomes):
         wrong.append(f"runs: {dict(began)}")
     return wrong
 

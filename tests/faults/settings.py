@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 from typing import Any
 
-from broken import Key
+from broken import Key, Reduces
 from cases import COUNT
-from deeds import BAD
+from deeds import BAD, children_of
+
+import parallelkit
+from parallelkit import ConcurrencyLimit, RateLimit, Retry
 
 
 def raising_input() -> Iterator[int]:
@@ -78,3 +86,158 @@ def raising_log(scene: Any) -> dict[str, Any]:
 
     logging.root.addHandler(Handler())
     return {}
+
+
+# What the caller gave raises or blocks
+
+
+def raising_key(scene: Any) -> dict[str, Any]:
+    def key(number: int) -> int:
+        if number == BAD:
+            raise ValueError("no key")
+        return number
+
+    return {"key": key, "items": iter(range(COUNT))}
+
+
+def key_without(kind: type) -> Callable[[Any], dict[str, Any]]:
+    return lambda scene: {"key": kind}
+
+
+def raising_events(scene: Any) -> dict[str, Any]:
+    def listen(event: Any) -> None:
+        raise RuntimeError("no ear")
+
+    return {"on_event": listen}
+
+
+def raising_group(scene: Any) -> dict[str, Any]:
+    return {"limits": ConcurrencyLimit(4, by=lambda item: 1 // (item - BAD))}
+
+
+def raising_priority(scene: Any) -> dict[str, Any]:
+    return {"priority": lambda item: 1 // (item - BAD)}
+
+
+def blocking_events(scene: Any) -> dict[str, Any]:
+    """The listener blocks once, for longer than the timeout of the tasks."""
+
+    def listen(event: Any, seen: list[Any] = []) -> None:  # noqa: B006  # one list for all calls
+        if not seen:
+            seen.append(event)
+            time.sleep(1.0)
+
+    return {"on_event": listen}
+
+
+def blocking_then(scene: Any) -> dict[str, Any]:
+    return {"then": lambda outcome: time.sleep(1.0) if outcome.key == 0 else None}
+
+
+def blocking_input(scene: Any) -> dict[str, Any]:
+    def items() -> Iterator[int]:
+        for number in range(COUNT):
+            if number == BAD + 2:
+                time.sleep(1.0)
+            yield number
+
+    return {"items": items()}
+
+
+def endless_input(scene: Any) -> dict[str, Any]:
+    """As many as are asked for; the run is stopped by the first failure."""
+    return {"items": count(), "buffersize": 4, "max_failures": 1}
+
+
+def stubborn_input(scene: Any) -> dict[str, Any]:
+    """A generator whose end raises."""
+
+    def items() -> Iterator[int]:
+        try:
+            yield from count()
+        finally:
+            raise RuntimeError("stays open")
+
+    return {"items": items(), "buffersize": 4, "max_failures": 1}
+
+
+# The caller is sent a signal, and is here then
+
+
+def here(scene: Any) -> None:
+    Path(scene.path("here")).touch()
+    while True:  # a signal that comes between two calls of Python's does not end a sleep that begins then
+        time.sleep(0.01)
+
+
+def here_in_input(scene: Any) -> dict[str, Any]:
+    def items() -> Iterator[int]:
+        yield from range(BAD)
+        here(scene)
+
+    return {"items": items()}
+
+
+def here_in_key(scene: Any) -> dict[str, Any]:
+    return {"key": lambda number: here(scene) if number == BAD else number, "items": iter(range(COUNT))}
+
+
+def here_in_then(scene: Any) -> dict[str, Any]:
+    return {"then": lambda outcome: here(scene)}
+
+
+def here_in_events(scene: Any) -> dict[str, Any]:
+    return {"on_event": lambda event: here(scene)}
+
+
+def here_in_pickling(scene: Any) -> Any:
+    return Reduces(here, scene)
+
+
+def here_in_backoff(scene: Any) -> dict[str, Any]:
+    def listen(event: Any) -> None:
+        if event.kind == "retrying":
+            Path(scene.path("here")).touch()
+
+    return {"on_event": listen, "retries": Retry(9, delay=1000, max_delay=1000)}
+
+
+def here_at_a_rate(scene: Any) -> dict[str, Any]:
+    def then(outcome: Any) -> None:
+        Path(scene.path("here")).touch()
+
+    return {"then": then, "limits": RateLimit(5, per=1000)}
+
+
+# Initializers
+
+
+def raise_at_first() -> None:
+    raise ValueError("no start")
+
+
+def leave_at_first() -> None:
+    os._exit(5)
+
+
+def with_initializer(kind: type, initializer: Callable[[], None]) -> Callable[[Any], Any]:
+    return lambda scene: kind(2, initializer=initializer)
+
+
+class Weakened(parallelkit.ProcessExecutor):
+    """Used before; then all its workers were killed, as they idled."""
+
+    def __enter__(self) -> Weakened:
+        parallelkit.run_parallel(abs, range(COUNT), executor=self)
+        for pid in children_of(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        return self
+
+
+class Thinned(parallelkit.ProcessExecutor):
+    """The same, but one of them only."""
+
+    def __enter__(self) -> Thinned:
+        parallelkit.run_parallel(time.sleep, [0.05] * 2, executor=self)
+        os.kill(children_of(os.getpid())[0], signal.SIGKILL)
+        return self

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from concurrent import futures
@@ -14,9 +15,9 @@ from functools import partial
 from typing import Any
 
 import callers
-from cases import COUNT, PROCESS_POOL, PROCESSES, THREAD_POOL, THREADS, Case
+from cases import COROUTINES, COUNT, PROCESS_POOL, PROCESSES, THREAD_POOL, THREADS, Case
 from catalogue import CASES
-from deeds import BAD, Scene, ordinary, work
+from deeds import BAD, Scene, ordinary, work, work_async
 
 import parallelkit
 
@@ -31,9 +32,13 @@ def items_of(case: Case, scene: Scene) -> Iterable[Any]:
 # Ways to run
 
 
+def task_of(case: Case, scene: Scene) -> Any:
+    return partial(work_async if case.executor == COROUTINES else work, scene=scene, deed=case.deed)
+
+
 def collect(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> None:
     try:
-        results = parallelkit.run_parallel(partial(work, scene=scene, deed=case.deed), **options)
+        results = parallelkit.run_parallel(task_of(case, scene), **options)
     except (parallelkit.InputError, parallelkit.RunInterrupted) as error:
         found.update(error.results.outcomes)
         raise
@@ -41,8 +46,26 @@ def collect(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> 
 
 
 def stream(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> None:
-    for outcome in parallelkit.iter_parallel(partial(work, scene=scene, deed=case.deed), **options):
+    for outcome in parallelkit.iter_parallel(task_of(case, scene), **options):
         found[outcome.key] = outcome
+
+
+def beside(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> None:
+    """While another run is on the same executor, which it does not disturb."""
+    innocent: list[Any] = []
+    folder = scene.path("beside")
+    os.mkdir(folder)
+    other = partial(work, scene=scene._replace(folder=folder), deed=None)
+    same = {name: options[name] for name in ("executor", "timeout")}
+    neighbour = threading.Thread(
+        target=lambda: innocent.append(parallelkit.run_parallel(other, range(COUNT), **same))
+    )
+    neighbour.start()
+    try:
+        collect(case, scene, found, **options)
+    finally:
+        neighbour.join()
+    assert [ordinary(number) for number in range(COUNT)] == innocent[0].values()
 
 
 def submit(
@@ -68,15 +91,19 @@ def own_executor(case: Case, stack: ExitStack) -> Any:
 
 
 def executor_of(case: Case, stack: ExitStack) -> Any:
+    if case.engine is not None:
+        return stack.enter_context(case.engine(None))
+    if case.executor == COROUTINES:
+        return THREADS
     if case.executor == THREAD_POOL:
         return stack.enter_context(futures.ThreadPoolExecutor(4))
     if case.executor == PROCESS_POOL:
         return stack.enter_context(futures.ProcessPoolExecutor(2))
-    return own_executor(case, stack) if case.caller in ("executor", "submit") else case.executor
+    return own_executor(case, stack) if case.caller in ("executor", "submit", "beside") else case.executor
 
 
-WIDTH = {THREADS: 4, PROCESSES: 2}
-WAYS = {"stream": stream, "submit": submit}
+WIDTH = {THREADS: 4, PROCESSES: 2, COROUTINES: 4}
+WAYS = {"stream": stream, "submit": submit, "beside": beside}
 WITHIN = {name: getattr(callers, name) for name in dir(callers) if not name.startswith("_")}
 
 
@@ -91,7 +118,7 @@ def run(case: Case, scene: Scene) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         try:
             WAYS.get(case.caller, collect)(case, scene, found, **options)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
             return {**described(found), "raised": describe_error(error)}
         return described(found)
 

@@ -1,0 +1,150 @@
+"""The part of the catalogue that is about the caller: what is given beside the function, and signals at every stage."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import broken
+import deeds
+import settings
+from cases import COROUTINES, PROCESSES, THREADS, died, error, fault, timed_out
+
+from parallelkit import ProcessExecutor, ThreadExecutor
+
+HANG: dict[str, Any] = {"timeout": 0.5, "within": 5.0}
+OWN = (THREADS, PROCESSES)
+EACH = (THREADS, PROCESSES, COROUTINES)
+
+
+def fill() -> None:
+    """Put the cases into the table."""
+    killing()
+    initializing()
+    giving()
+    blocking()
+    signalling()
+
+
+def killing() -> None:
+    """Workers are killed from outside: idle or busy, one or all at once."""
+    killed = died(signal=signal.SIGKILL)
+    fault("all workers are killed", deeds.kill_all, PROCESSES, killed, also=("WorkerDied",), most=1)
+    fault(
+        "idle workers are killed",
+        deeds.raise_plainly,
+        PROCESSES,
+        error(ValueError),
+        engine=lambda _: settings.Weakened(2),
+    )
+    fault(
+        "an idle worker is killed",
+        deeds.raise_plainly,
+        PROCESSES,
+        error(ValueError),
+        engine=lambda _: settings.Thinned(2),
+    )
+
+
+def initializing() -> None:
+    """An initializer that fails breaks its executor: the run says so, and nothing has run."""
+    none = {"also": ("TaskCancelled",), "runs": (0,)}
+    cancelled = error("TaskCancelled", "the run was stopped")
+    for kind, where, initializers in [
+        (ThreadExecutor, THREADS, [settings.raise_at_first]),
+        (ProcessExecutor, PROCESSES, [settings.raise_at_first, settings.leave_at_first]),
+    ]:
+        for initializer in initializers:
+            name = f"initializer: {initializer.__name__.replace('_', ' ')}"
+            engine = settings.with_initializer(kind, initializer)
+            fault(name, deeds.raise_plainly, where, cancelled, engine=engine, **none)
+
+
+def giving() -> None:
+    """It raises, or lies: what was read has its outcome; what hears only is switched off."""
+    fault("key that raises", None, OWN, options=settings.raising_key, raises="InputError", partly=True)
+    for kind in (broken.UnhashableKey, broken.UnequalKey):
+        name = f"keys: {kind.__name__}"
+        fault(name, None, OWN, options=settings.key_without(kind), raises="RuntimeError", partly=True)
+    fault(
+        "limit whose group raises",
+        None,
+        OWN,
+        options=settings.raising_group,
+        raises="InputError",
+        partly=True,
+    )
+    fault(
+        "priority that raises",
+        None,
+        OWN,
+        options=settings.raising_priority,
+        raises="InputError",
+        partly=True,
+    )
+    fault("on_event that raises", None, OWN, options=settings.raising_events)
+    fault(
+        "input that refuses to close",
+        deeds.raise_plainly,
+        OWN,
+        error(ValueError, "no"),
+        options=settings.stubborn_input,
+        raises="InputError",
+        also=("TaskCancelled",),
+        partly=True,
+    )
+    fault(
+        "input without end",
+        deeds.raise_plainly,
+        OWN,
+        error(ValueError, "no"),
+        options=settings.endless_input,
+        also=("TaskCancelled",),
+        partly=True,
+    )
+
+
+def blocking() -> None:
+    """The caller's own code blocks: a task past its timeout is killed all the same."""
+    for name in ("input", "then", "events"):
+        options = getattr(settings, f"blocking_{name}")
+        fault(f"hangs while the {name} blocks", deeds.hang, PROCESSES, timed_out(), options=options, **HANG)
+        fault(
+            f"hangs while the {name} blocks",
+            deeds.hang,
+            THREADS,
+            timed_out(),
+            options=options,
+            abandons=1,
+            **HANG,
+        )
+
+
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "input": ("here_in_input", EACH),
+    "key": ("here_in_key", OWN),
+    "then": ("here_in_then", EACH),
+    "events": ("here_in_events", OWN),
+    "rate limit": ("here_at_a_rate", OWN),
+}
+
+
+def signalling() -> None:
+    """Ctrl-C gives what was done; all else ends the program, and with it whatever it has started."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        caught = number == signal.SIGINT
+        struck: dict[str, Any] = {"number": number, "also": ("TaskCancelled",), "partly": True}
+        struck["raises"] = ("RunInterrupted", "KeyboardInterrupt") if caught else None
+        for stage, (options, where) in STAGES.items():
+            name = f"{number.name} in {stage}"
+            fault(name, None, where, options=getattr(settings, options), **struck)
+        failing, delayed = deeds.raise_plainly, error("TaskCancelled", cause="ValueError")
+        fault(f"{number.name} in backoff", failing, OWN, delayed, options=settings.here_in_backoff, **struck)
+        wants = error("TaskCancelled")
+        fault(f"{number.name} while a task runs", deeds.here_and_hang, PROCESSES, wants, **struck)
+        fault(f"{number.name} while a task runs", deeds.here_and_hang, THREADS, wants, abandons=1, **struck)
+        fault(f"{number.name} while a task runs", deeds.here_and_sleep, COROUTINES, wants, **struck)
+        fault(f"{number.name} while a task is deaf", deeds.here_deaf, PROCESSES, wants, **struck)
+        item = settings.here_in_pickling
+        fault(f"{number.name} in pickling", None, PROCESSES, wants, item=item, runs=(0, 1), **struck)
+        fault(f"{number.name} in unpickling", deeds.return_here, PROCESSES, error(TypeError), wants, **struck)
