@@ -1,5 +1,6 @@
 """``parallelkit run`` as it is used: a process of its own, with pipes, files and signals."""
 
+import fcntl
 import json
 import os
 import pty
@@ -274,6 +275,31 @@ def test_interrupt_is_130_and_keeps_what_was_done(here):
     assert "stopped: interrupted" in said
     assert "Traceback" not in said
     assert 130 == command.returncode
+
+
+@everywhere
+def test_interrupt_ends_it_where_nobody_reads(here):
+    """With its output full and unread, Ctrl-C ends it all the same, at once."""
+    with (
+        subprocess.Popen(["yes", "1"], stdout=subprocess.PIPE) as source,
+        subprocess.Popen(
+            [*COMMAND, "tasks:scaled"],
+            cwd=here, stdin=source.stdout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as command,
+    ):  # fmt: skip
+        source.stdout.close()
+        assert 10 == json.loads(command.stdout.readline())["value"]
+        wait_until(lambda: is_full(command.stdout))
+        command.send_signal(signal.SIGINT)
+        assert 130 == command.wait(PATIENCE)
+        assert "stopped: interrupted" in command.stderr.read()
+
+
+def is_full(pipe):
+    """Whether (nearly) all of the room in a pipe is taken."""
+    held = bytearray(4)
+    fcntl.ioctl(pipe, termios.FIONREAD, held)
+    return int.from_bytes(held, sys.byteorder) > 0.9 * fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
 
 
 def test_head_ends_it(here):

@@ -187,7 +187,11 @@ class Run:
             self._kept.keep(outcome)
         self._in_hand = None
         if wanted and self._sink is not None:
-            self._sink.write(outcome)
+            try:
+                self._sink.write(outcome)
+            except KeyboardInterrupt:  # nobody reads, perhaps: the rest would have to wait as long
+                self._sink = None
+                raise
 
     def _take_rest(self, results: Results[Any, Any]) -> None:
         for outcome in results.outcomes.values():
