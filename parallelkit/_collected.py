@@ -48,7 +48,7 @@ class Collected:
         enter = partial(parts.enter, self.ledger)
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
         loop = parts.loop(self.ledger, self.ledger.key, port, source)
-        loop.interrupt = interrupt
+        loop.interrupt, source.one_by_one = interrupt, loop.eager
         parts.let_grow(loop, self.ledger, enter)
         return loop
 

@@ -1,7 +1,8 @@
 """The intake, where the caller's input becomes tasks.
 
 Input is read lazily, in the caller's thread, in small portions: ``Intake.read`` stops after a
-millisecond, so that a slow input never keeps results waiting for longer than its own next item. An
+millisecond, so that a slow input never keeps results waiting for longer than its own next item. Where
+an input ``may_block``, what was read is best handed over before more is asked for. An
 ``Inlet`` has a thread that reads, and can tell whether there is something: it keeps nobody waiting.
 """
 
@@ -37,6 +38,14 @@ class Portion:
     own: dict[int, Own] = field(default_factory=dict)
     traits: list[Trait] | None = None
     parent: Any = UNSET
+
+    def extend(self, more: Portion) -> None:
+        """Add the tasks of the next portion, read for the same run."""
+        self.own.update((len(self.items) + offset, own) for offset, own in more.own.items())
+        self.items += more.items
+        for column, others in ((self.keys, more.keys), (self.traits, more.traits)):
+            if column is not None and others is not None:
+                column += others
 
     def cut(self, end: int) -> None:
         """Drop the tasks from the offset ``end`` on."""
@@ -94,6 +103,11 @@ class Intake:
             return items
         self.keys = self.naming.of_items(self.shape.keys_of(items))
         return items
+
+    @property
+    def may_block(self) -> bool:
+        """Whether asking for an item may take any time, so that what was read must not wait for that."""
+        return self.size is None and self.inlet is None and not self.shape.gated
 
     @property
     def ready(self) -> bool:

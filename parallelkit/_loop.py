@@ -15,7 +15,7 @@ from typing import Protocol
 
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Port
-from parallelkit._intake import Intake, Portion
+from parallelkit._intake import PORTION, Intake, Portion
 from parallelkit._lost import describe
 from parallelkit._marks import UNSET
 from parallelkit._progress import Silent
@@ -107,12 +107,13 @@ class Window:
 
 @dataclass(slots=True)
 class DirectSource:
-    """Reads the caller's input in the thread of the loop, a portion at a time."""
+    """Reads the caller's input in the thread of the loop, a portion at a time, or ``one_by_one``."""
 
     intake: Intake
     window: Window
     interrupt: Interrupt
     admit: Callable[[Portion], None]
+    one_by_one: bool = False
 
     @property
     def exhausted(self) -> bool:
@@ -123,7 +124,7 @@ class DirectSource:
         if room <= 0 or self.intake.exhausted:
             return None
         with self.interrupt.user_code():
-            portion = self.intake.read(room)
+            portion = self.intake.read(1 if self.one_by_one else room)
         if portion is not None:
             self.admit(portion)
         return portion
@@ -144,6 +145,7 @@ class Loop:
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     observer: Observer | None = None
     asked: str | None = None  # why somebody else wants the run to stop
+    eager: bool = False  # whether what was read is handed over before the next item is asked for
     stirred: bool = False  # whether something had happened when the last wait ended
 
     def drive(self) -> None:
@@ -154,9 +156,7 @@ class Loop:
     def step(self) -> bool:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
         scheduler, port = self.scheduler, self.port
-        portion = self.source.next(scheduler.unsettled_input)
-        if portion is not None:
-            self.admit(portion)
+        read = self._read()
         grew = self.grow()
         self._obey()  # what was recalled may be reason enough to start nothing
         if scheduler.stopped is not None:
@@ -164,15 +164,36 @@ class Loop:
         now = self.clock()
         if scheduler.wants_reports(now):
             scheduler.begun(port.running(), now)
-        due = scheduler.start_due(self.clock(), port.room())
-        port.start(due)
+        handed = self._hand_over() or (read and self.eager)
         if not (scheduler.open or grew) and self.source.exhausted:
             return False
-        scheduler.finish(self._wait(self._until(grew or portion is not None, bool(due))), self.clock())
+        scheduler.finish(self._wait(self._until(grew or read, handed)), self.clock())
         self._tell()
         self.show()
         self._obey()
         return scheduler.stopped is None
+
+    def _read(self) -> bool:
+        """Read and admit a portion, or for a moment item by item; whether there was anything."""
+        scheduler, source = self.scheduler, self.source
+        portion = source.next(scheduler.unsettled_input)
+        if portion is None:
+            return False
+        self.admit(portion)
+        end = self.clock() + PORTION
+        # An input may wait for what its last item does: so that runs by the time the next one is asked for.
+        while self.eager and self._hand_over() and self.port.room() > 0 and self.clock() < end:
+            portion = source.next(scheduler.unsettled_input)
+            if portion is None:
+                break
+            self.admit(portion)
+        return True
+
+    def _hand_over(self) -> bool:
+        """Start what may start; whether there was anything."""
+        due = self.scheduler.start_due(self.clock(), self.port.room())
+        self.port.start(due)
+        return bool(due)
 
     def admit(self, portion: Portion) -> None:
         """New tasks, of the input or of ``then``."""

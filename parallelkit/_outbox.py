@@ -152,5 +152,7 @@ class HandedSource:
         if not self._portions:
             return None
         portion = self._portions.popleft()
+        while self._portions:
+            portion.extend(self._portions.popleft())
         self._enter(portion)
         return portion

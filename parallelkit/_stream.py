@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._errors import TaskCancelled
-from parallelkit._intake import Intake, Portion
+from parallelkit._intake import PORTION, Intake, Portion
 from parallelkit._ledger import Ledger
 from parallelkit._loop import WIDEST, Loop, Window
 from parallelkit._lost import Lost
@@ -122,11 +122,17 @@ class Stream:
 
     def _hand_over(self, room: int) -> None:
         began, before = time.monotonic(), self._intake.read_so_far
-        portion = self._intake.read(room)
+        portion = self._intake.read(1 if self._intake.may_block else room)
+        while portion is not None:
+            self._source.hand(portion)
+            if not self._intake.may_block or self._intake.read_so_far - before >= room:
+                break
+            self._loop.port.wake()  # an input may wait for what its last item does
+            if time.monotonic() - began >= PORTION:
+                break
+            portion = self._intake.read(1)
         count = self._intake.read_so_far - before
         self._slow = time.monotonic() - began > SLOW * max(1, count)
-        if portion is not None:
-            self._source.hand(portion)
 
     def _yielded_share(self) -> int:
         ahead = self._intake.read_so_far - self._outbox.input_yielded

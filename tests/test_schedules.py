@@ -25,6 +25,7 @@ from parallelkit._progress import Silent
 from parallelkit._scheduler import Scheduler
 
 SECONDS = st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0])
+LIMITS = SECONDS.filter(bool)  # a timeout is longer than no time
 STEPS = st.one_of(
     st.builds(Done, st.integers(), SECONDS),
     st.builds(
@@ -119,9 +120,9 @@ def plots(draw):
         workers=draw(st.integers(1, 4)),
         ahead=draw(st.sampled_from([0, 1, 5, math.inf])),
         buffersize=draw(st.none() | st.integers(1, 6)),
-        timeout=draw(st.none() | SECONDS),
+        timeout=draw(st.none() | LIMITS),
         policy=policy,
-        own_timeouts=draw(st.dictionaries(st.integers(0, 7), SECONDS, max_size=3)),
+        own_timeouts=draw(st.dictionaries(st.integers(0, 7), LIMITS, max_size=3)),
         options=draw(
             st.fixed_dictionaries(
                 {},

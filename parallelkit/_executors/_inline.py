@@ -28,6 +28,8 @@ class InlineEngine:
 class InlinePort:
     """One attempt at a time: there is room for the next when the last has been reported."""
 
+    eager = True
+
     def __init__(self, job: Job) -> None:
         self.failure: Exception | None = None
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code

@@ -1,7 +1,6 @@
 """Promise 7: memory is bounded. Input is read lazily, in the caller's thread, and only so far ahead."""
 
 import gc
-import queue
 import sys
 import threading
 import weakref
@@ -139,24 +138,36 @@ def test_item_of_a_slow_input_starts_before_the_next_is_asked_for(executor, tmp_
     assert [0, 1, 2, 3, 4] == results.values()
 
 
-@pytest.mark.xfail(strict=True, reason="what is read in one portion starts only when the portion is whole")
-def test_input_may_wait_for_what_its_last_item_does():
-    """A generator that takes from a queue which the tasks fill: the item read last starts while it waits."""
-    found = queue.Queue()
-    for number in range(5):
-        found.put(number)
+def as_list(fn, items, **options):
+    return [outcome.unwrap() for outcome in iter_parallel(fn, items, **options)]
+
+
+def as_results(fn, items, **options):
+    return run_parallel(fn, items, **options).values()
+
+
+@pytest.mark.parametrize("key", [None, str])
+@pytest.mark.parametrize(
+    ("run", "executor"),
+    [
+        (as_results, "threads"),
+        (as_results, "inline"),
+        (as_list, "threads"),
+        (as_list, "inline"),
+        (as_list, "processes"),
+    ],
+)
+def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path):
+    """A burst of items and then a wait, for a queue that tasks fill, say: what was read last runs meanwhile."""
+    path = str(tmp_path / "begun")
 
     def items():
-        for _ in range(8):
-            yield found.get(timeout=2)
+        for burst in range(0, 40, 8):
+            acts.wait_for_lines(path, burst)
+            yield from range(burst, burst + 8)
 
-    def work(number):
-        if number == 4:
-            for more in range(5, 8):
-                found.put(more)
-        return number
-
-    assert [*range(8)] == sorted(run_parallel(work, items(), max_workers=2).values())
+    work = partial(acts.noted, path=path)
+    assert [*range(40)] == sorted(run(work, items(), executor=executor, max_workers=2, key=key))
 
 
 # What is held
