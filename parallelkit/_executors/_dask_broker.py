@@ -26,8 +26,10 @@ News = tuple[Any, ...]
 class Run:
     """What the broker knows of a client's run."""
 
-    def __init__(self, client: str) -> None:
+    def __init__(self, client: str, width: Callable[[], tuple[int, list[str]]]) -> None:
         self.client = client
+        self._width = width
+        self._width_changed = False
         self.batches: dict[str, str] = {}
         self.guards: set[str] = set()  # workers that have begun something of it
         self.closing = False
@@ -36,6 +38,11 @@ class Run:
 
     def tell(self, *news: Any) -> None:
         self._news.append(news)
+        self._told.set()
+
+    def note_width(self) -> None:
+        """Workers came or went; told once, however many did."""
+        self._width_changed = True
         self._told.set()
 
     async def take(self) -> list[News]:
@@ -48,6 +55,9 @@ class Run:
     def take_now(self) -> list[News]:
         self._told.clear()
         news, self._news = self._news, []
+        if self._width_changed:
+            self._width_changed = False
+            news.append(("width", *self._width()))
         return news
 
     def belonging_to(self, worker: str) -> list[str]:
@@ -66,12 +76,12 @@ class Broker:
 
     # For clients
 
-    async def open(self, run: str, client: str) -> int:
-        """Register a run; how many threads there are."""
+    async def open(self, run: str, client: str) -> tuple[int, list[str]]:
+        """Register a run; how many threads there are, and which workers."""
         if not self.runs:
             self.scheduler.add_plugin(self, name=NAME)
-        self.runs[run] = Run(client)
-        return int(self.scheduler.total_nthreads)
+        self.runs[run] = Run(client, self._width)
+        return self._width()
 
     async def take(self, run: str) -> list[News] | None:
         """Wait for news of a run; None where it is closed."""
@@ -143,28 +153,29 @@ class Broker:
             run.batches.setdefault(key, WAITING)
             self._look_later()
         elif finish == "erred":
-            self._give_up(run, key, self._why(key))
+            self._give_up(run, key)
         elif finish == "forgotten":
-            self._give_up(run, key, "")
+            self._give_up(run, key)
             run.batches.pop(key, None)
 
-    def _give_up(self, run: Run, key: str, why: str) -> None:
+    def _give_up(self, run: Run, key: str) -> None:
         """Dask will not run this batch any more."""
         owner = run.batches.get(key, WAITING)
         if owner == WAITING:
             run.batches[key] = VOID
-            run.tell("returned", [key], why)
+            run.tell("returned", [key], *self._refusal(key))
         elif owner not in (VOID, OVER):
             run.batches[key] = OVER
             run.tell("lost", owner, [key])
 
-    def _why(self, key: str) -> str:
+    def _refusal(self, key: str) -> tuple[str, list[str]]:
+        """Why a guard did not even ask for a batch, and where; empty where no guard was asked."""
         task = self.scheduler.tasks.get(key)
         text = getattr(task, "exception_text", "") or ""
-        return "" if "KilledWorker" in text else text
+        return ("", []) if "KilledWorker" in text else (text, sorted(getattr(task, "erred_on", None) or ()))
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        self._tell_width()
+        self._note_width()
 
     def remove_worker(self, scheduler: Any, worker: str, **kwargs: Any) -> None:
         for run in self.runs.values():
@@ -173,11 +184,14 @@ class Broker:
             run.batches.update(dict.fromkeys(lost, OVER))
             if lost and not run.closing:
                 run.tell("lost", worker, lost)
-        self._tell_width()
+        self._note_width()
 
-    def _tell_width(self) -> None:
+    def _note_width(self) -> None:
         for run in self.runs.values():
-            run.tell("width", int(self.scheduler.total_nthreads))
+            run.note_width()
+
+    def _width(self) -> tuple[int, list[str]]:
+        return int(self.scheduler.total_nthreads), list(self.scheduler.workers)
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """It is gone: nothing that it had running shall go on."""
@@ -217,7 +231,7 @@ class Broker:
         free = sum(max(0, ws.nthreads - len(ws.processing)) for ws in self.scheduler.idle.values())
         for key in [key for key in stuck if key in self._seen][:free]:
             stuck[key].batches[key] = VOID
-            stuck[key].tell("returned", [key], "")
+            stuck[key].tell("returned", [key], "", [])
         self._seen = set(stuck)
         if stuck and free:
             self._look_later()

@@ -66,6 +66,8 @@ class Courier:
         self.run = uuid4().hex
         self.begun: dict[int, tuple[float, str]] = {}
         self.threads = 0
+        self._workers: list[str] = []
+        self._unfit: set[str] = set()  # workers that joined, and have another Python or no parallelkit
         self._client = client
         self._lane = lane
         self._job = job
@@ -83,7 +85,7 @@ class Courier:
 
     def open(self) -> None:
         """Register the run at the broker, and begin to listen."""
-        self._set_width(self._ask("open", client=self._client.id))
+        self._hear_width(*self._ask("open", client=self._client.id))
         if len(self._job) > INLINE:
             self._scatter_job()
         self._thread.start()
@@ -94,10 +96,6 @@ class Courier:
 
     def _scatter_job(self) -> None:
         (self._kept,) = self._client.scatter([self._job], broadcast=self.threads > 0, hash=False)
-
-    def _set_width(self, threads: int) -> None:
-        self.threads = threads
-        self._widen(threads)
 
     # Out
 
@@ -133,7 +131,7 @@ class Courier:
         plain = items if payloads is None else None
         order = Order(key, self.run, self._lane.exact, job, indices, numbers, timeouts, plain, payloads)
         call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
-        held.append(self._client.submit(pickle.loads, call, key=key, pure=False))
+        held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))
         self._parcels[key] = Parcel(indices, held)
         now = monotonic()
         packed = batch.payloads if batch.payloads is not None else repeat(None)
@@ -170,8 +168,10 @@ class Courier:
         if self._lane.events:  # a wait is not to end for nothing
             self._lane.gate.open()
 
-    def _hear_width(self, threads: int) -> None:
-        self._set_width(threads)
+    def _hear_width(self, threads: int, workers: Iterable[str]) -> None:
+        self.threads = threads
+        self._workers = list(workers)
+        self._widen(threads)
 
     def _hear_told(self, blob: bytes, over: Iterable[str] = ()) -> None:
         report = unseal(blob)
@@ -225,12 +225,18 @@ class Courier:
         plain = [index for index in indices if self._flights[index].payload is None]
         self._lane.queue.extendleft(self._land(some) for some in (packed, plain) if some)
 
-    def _hear_returned(self, keys: Iterable[str], why: str) -> None:
+    def _hear_returned(self, keys: Iterable[str], why: str, unfit: Iterable[str]) -> None:
         for key in keys:
             self._put_back(self._still_in(key))
             self._parcels.pop(key, None)
-        if why:
-            self._fail(f"a dask worker cannot run this: {why}", None)
+        self._unfit.update(unfit)
+        if why and self._unfit.issuperset(self._workers):
+            self._fail(f"no dask worker is left that fits this program: {why}", None)
+
+    def _placing(self) -> dict[str, Any]:
+        """Once a worker has joined that does not fit, all others are named; else dask decides freely."""
+        fit = [worker for worker in self._workers if worker not in self._unfit]
+        return {"workers": fit} if self._unfit else {}
 
     def _hear_lost(self, worker: str, keys: Iterable[str]) -> None:
         now = monotonic()
