@@ -93,7 +93,8 @@ class Intake:
         self._source = source
         self.inlet = source if isinstance(source, Inlet) else None
         self._iterator: Iterator[Any] | None = None
-        self._bulk, self._stride = isinstance(source, (list, tuple, range)), 1
+        self.at_hand = isinstance(source, (list, tuple, range))  # all of it, so that reading costs nothing
+        self._stride = 1
 
     def _check_at_the_door(self, source: Iterable[Any], *, keys: bool) -> list[Any]:
         items = list(source)
@@ -145,7 +146,7 @@ class Intake:
         return portion if portion.items else None
 
     def _take(self, limit: int) -> list[Any]:
-        if self._bulk:
+        if self.at_hand:
             self._iterator = self._iterator or iter(self._source)
             items = list(islice(self._iterator, limit))
             self.exhausted = len(items) < limit
@@ -228,7 +229,7 @@ class Intake:
         if self.size is None or self.exhausted:
             return 0
         left = max(0, self.size - self.read_so_far)
-        return self._count(left) if look and not self._bulk and self.keys is None else left
+        return self._count(left) if look and not self.at_hand and self.keys is None else left
 
     def _count(self, most: int) -> int:
         count, end = 0, self._clock() + MOMENT

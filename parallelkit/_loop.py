@@ -24,6 +24,7 @@ from parallelkit._scheduler import Scheduler
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
+AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
 
 Clock = Callable[[], float]
 
@@ -99,9 +100,10 @@ class Window:
     workers: int
     size: int | None = None
 
-    def room(self, ahead: int, done: int) -> int:
+    def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
         """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""
-        size = self.size or max(WINDOW * self.workers, min(done, WIDEST))
+        least = max(WINDOW * self.workers, AT_HAND if at_hand else 0)
+        size = self.size or max(least, min(done, WIDEST))
         return size - ahead
 
 
@@ -120,7 +122,7 @@ class DirectSource:
         return self.intake.exhausted
 
     def next(self, ahead: int) -> Portion | None:
-        room = self.window.room(ahead, self.intake.read_so_far - ahead)
+        room = self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
         if room <= 0 or self.intake.exhausted:
             return None
         with self.interrupt.user_code():
