@@ -15,7 +15,7 @@ def measured(mean, batches=20):
 
 def test_first_batch_is_a_single_task():
     """Of what was never measured, one is handed over at a time."""
-    assert 1 == Pace().share(waiting=1000, workers=2)
+    assert 1 == Pace().share(waiting=1000, workers=2, idle=2)
 
 
 @pytest.mark.parametrize("mean", [1e-6, 50e-6, 1e-3, 0.1])
@@ -36,9 +36,18 @@ def test_crumbs_are_not_shared_out():
     """What is done in a tenth of a millisecond is not worth a second worker; what takes longer is halved."""
     pace = measured(1e-6)
 
-    assert 60 <= pace.share(waiting=60, workers=2)
-    assert 500 == pace.share(waiting=1000, workers=2)
-    assert 1 == measured(0.01).share(waiting=2, workers=2)
+    assert 60 <= pace.share(waiting=60, workers=2, idle=2)
+    assert 500 == pace.share(waiting=1000, workers=2, idle=2)
+    assert 1 == measured(0.01).share(waiting=2, workers=2, idle=2)
+
+
+def test_what_is_soon_done_is_given_out_whole():
+    """The last idle worker takes all that is left; of more than that, and of long tasks, some is kept back."""
+    pace = measured(1e-6)
+
+    assert 500 == pace.share(waiting=500, workers=2, idle=1)
+    assert 1500 == pace.share(waiting=3000, workers=2, idle=1)
+    assert 25 == measured(100e-6).share(waiting=100, workers=4, idle=1)
 
 
 def test_next_run_of_a_function_begins_at_its_pace():

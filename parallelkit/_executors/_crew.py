@@ -72,9 +72,11 @@ class Crew:
         plenty = [stock for stock in stocks if stock > LOOK] if moved else []
         look_at = now + (max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else LOOK) if moved else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
-            if not worker.pending or (moved and stock > LOOK):
+            if not worker.pending:
+                worker.wire.arm(0)  # else it would ring at once when it is given something
+            elif moved and stock > LOOK:
                 continue
-            if worker.wire.arm(worker.bell_at(worker.wire.armed and not moved)):
+            elif worker.wire.arm(worker.bell_at(worker.wire.armed and not moved)):
                 look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
         return look_at
 
@@ -115,7 +117,8 @@ class Crew:
         return [lane for lane in self.lanes if lane.queue and lane.broken is None]
 
     def _give(self, worker: Worker, lane: Lane, now: float) -> None:
-        most = lane.pace.share(lane.waiting(), self.max_workers)
+        idle = sum([worker.ready and not worker.pending for worker in self.workers])
+        most = lane.pace.share(lane.waiting(), self.max_workers, idle)
         if self._max_tasks:
             most = min(most, self._max_tasks - worker.sent)
         if most > 0:

@@ -8,6 +8,7 @@ from math import inf
 
 AHEAD = 0.005  # seconds of measured work that may wait in a worker behind what it runs
 GRAIN = 0.0001  # seconds of work that are not worth being shared out among workers
+SOON = 0.001  # seconds of work for each idle worker that are shared out whole
 LONGEST_BATCH = 1500  # two of them fit into the ring
 RAMP = 8  # a batch has at most so many times the attempts that were ever measured at once
 FORGET = 0.8  # weight of the past in the measured duration, for each batch that ends
@@ -38,8 +39,14 @@ class Pace:
         self.limit = min(self.limit * RAMP, max(1, _within(AHEAD, mean)))
         self.ahead = mean < 5 * AHEAD
 
-    def share(self, waiting: int, workers: int) -> int:
-        """How many of those that wait one worker is given: its share, but no crumbs."""
+    def share(self, waiting: int, workers: int, idle: int) -> int:
+        """How many of those that wait one worker is given, with so many of them idle, itself included.
+
+        Its share of all, so that some is left to even out with; but no crumbs, and nothing is left where all
+        that waits is soon done.
+        """
+        if idle and self.expected(waiting) <= SOON * idle:
+            workers = idle
         crumbs = _within(GRAIN, self._time / self._count) if self._count else 1
         return min(self.limit, max(crumbs, -(-waiting // workers)))
 

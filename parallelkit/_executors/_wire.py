@@ -167,7 +167,7 @@ class Wire:
         return self.ring.head[ARMED] != 0
 
     def arm(self, number: int) -> bool:
-        """Ask for the bell when so many attempts are committed; False if that was asked for already."""
+        """Ask for the bell when so many attempts are committed (0: never); False if that was asked for already."""
         if self.ring.head[ARMED] == number:
             return False
         self.ring.head[ARMED] = number
