@@ -99,11 +99,12 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
 
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
     """How the items of this run become tasks (``fn`` None: they are tasks already)."""
-    gated = bool(options.limits) or options.priority is not None or options.then is not None
+    ranked = options.priority is not None or (fn is None and may_have_priorities(source))
     return Shape(
         tasks=fn is None,
         key=options.key,
-        gated=gated or (fn is None and may_have_priorities(source)),
+        gated=bool(options.limits) or ranked or options.then is not None,
+        ranked=ranked,
         priority=options.priority,
         bys=tuple(limit.by for limit in options.limits),
         fn=fn if options.then is not None else None,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from itertools import islice
+from math import inf
 from typing import Any
 
 from parallelkit._errors import InputError
@@ -95,6 +96,7 @@ class Intake:
         self._iterator: Iterator[Any] | None = None
         self.at_hand = isinstance(source, (list, tuple, range))  # all of it, so that reading costs nothing
         self._stride = 1
+        self._whole = shape.ranked and self.size is not None  # any of it may come first
 
     def _check_at_the_door(self, source: Iterable[Any], *, keys: bool) -> list[Any]:
         items = list(source)
@@ -152,10 +154,10 @@ class Intake:
             self.exhausted = len(items) < limit
             return items
         # Nothing of a portion starts before it is whole: an input that is slow is read one by one.
-        items, limit, self._stride = [], min(limit, self._stride), 1
+        items, limit, self._stride = [], limit if self._whole else min(limit, self._stride), 1
         if self.inlet is not None:
             limit = min(limit, self.inlet.available())
-        end = self._clock() + PORTION
+        end = inf if self._whole else self._clock() + PORTION
         try:
             if self._iterator is None:
                 self._iterator = iter(self._source)

@@ -106,7 +106,7 @@ class Parts:
 
     def window(self, engine: Engine) -> Window:
         """How far to read ahead: with priorities all of a sized input, for any of it may come first."""
-        whole = self.intake.size if self.options.priority is not None else None
+        whole = self.intake.size if self.intake.shape.ranked else None
         return Window(engine.max_workers, self.options.buffersize or whole)
 
     def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:

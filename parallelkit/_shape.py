@@ -26,7 +26,8 @@ class Shape:
     ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
     ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
     ``only_plain``: the executor, where it cannot run coroutine functions. ``check_key`` raises for a key
-    (or UNSET) that will not do, given its position. ``grows``: the run has a ``then``.
+    (or UNSET) that will not do, given its position. ``grows``: the run has a ``then``. ``ranked``: priorities
+    decide, so that any item of the input may come first.
     """
 
     tasks: bool = False
@@ -39,6 +40,7 @@ class Shape:
     only_plain: Any = None
     check_key: Callable[[Any, int], None] | None = None
     grows: bool = False
+    ranked: bool = False
 
     @property
     def plain(self) -> bool:

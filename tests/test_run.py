@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections import deque
 from itertools import count
 
 import pytest
@@ -417,3 +418,23 @@ def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch
         with pytest.raises(ZeroDivisionError):
             call(abs, [1], executor=executor)
         assert [True] == [port._closed for port in ports]
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+@pytest.mark.parametrize("make", [list, deque, set, dict.fromkeys], ids=["list", "deque", "set", "dict"])
+def test_sized_input_is_read_whole_before_the_first_start(make, executor):
+    """Where priorities decide, whatever kind of collection it is: the largest goes first, exactly."""
+    items = make(range(100))
+    items = {n: n for n in items} if isinstance(items, dict) else items
+    results = run_parallel(
+        abs, items, priority=lambda n: n, max_workers=1, order="completion", executor=executor
+    )
+    assert list(range(99, -1, -1)) == results.values()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_tasks_with_priorities_of_their_own_are_read_whole_too(named):
+    """However many there are."""
+    tasks = [Task(abs, n, priority=n) for n in range(100)]
+    results = run_parallel(dict(enumerate(tasks)) if named else tasks, max_workers=1, order="completion")
+    assert list(range(99, -1, -1)) == results.values()
