@@ -9,6 +9,7 @@ from parallelkit._errors import InputError
 from parallelkit._intake import Intake, Portion
 from parallelkit._loop import Loop
 from parallelkit._outcomes import Outcome
+from parallelkit._tasks import Task
 
 
 class SettledBook(Protocol):
@@ -49,7 +50,7 @@ class Growth:
     def _follow(self, outcome: Outcome[Any, Any]) -> None:
         try:
             with self._loop.interrupt.user_code():
-                children = list(self._then(outcome) or ())
+                children = tasks_of(self._then(outcome))
             portion = self._intake.adopt(children, outcome.key, self._loop.scheduler.admitted)
         except InputError as error:
             self._intake.end(error)
@@ -60,3 +61,10 @@ class Growth:
                 self.children += len(portion.items)
                 self._enter(portion)
                 self._loop.admit(portion)
+
+
+def tasks_of(children: Any) -> list[Any]:
+    """What ``then`` has given, as a list; None is none."""
+    if isinstance(children, Task):
+        raise TypeError(f"then must give an iterable of tasks, got the one {children!r}; give it in a list")
+    return list(children or ())

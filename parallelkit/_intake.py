@@ -20,7 +20,7 @@ from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, Trait, replace_form
-from parallelkit._tasks import Own, Task, check_tasks, own_options
+from parallelkit._tasks import Own, Task, check_keys_agree, check_tasks, own_options
 
 PORTION = 0.001  # seconds that one portion of reading may take
 MOMENT = 0.05  # seconds for counting what was not read
@@ -86,6 +86,7 @@ class Intake:
         if isinstance(source, Mapping):
             if shape.tasks:
                 check_tasks(source.values())
+                check_keys_agree(source)
             self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
             self.naming.give(self.keys)
             source = map(source.__getitem__, self.keys)

@@ -106,6 +106,15 @@ def check_tasks(tasks: Iterable[Any]) -> None:
             )
 
 
+def check_keys_agree(tasks: Mapping[Any, Any]) -> None:
+    """Raise ValueError where a task in a mapping has another key of its own."""
+    for key, task in tasks.items():
+        if isinstance(task, Task) and task.key is not UNSET and task.key != key:
+            raise ValueError(
+                f"key must be that of the mapping or not given, got {task.key!r} for the task under {key!r}"
+            )
+
+
 def hint_for(task: Any) -> str:
     """What to write in place of the tuple that ``joblib.delayed(f)(…)`` makes."""
     match task:

@@ -210,6 +210,15 @@ def test_tasks_among_items_are_refused_as_they_are_read():
     assert 0 == len(caught.value.results)
 
 
+@both()
+def test_a_task_in_a_mapping_has_the_mappings_key(call, trace):
+    """One of its own that says otherwise would be overruled in silence."""
+    with pytest.raises(
+        ValueError, match="key must be that of the mapping or not given, got 'b' for the task under 'a'"
+    ):
+        call({"a": Task(trace.fn, 1, key="b")})
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 def test_the_tuples_of_joblib_are_recognised(lazy):
     """The message has the form that stands in their place."""
