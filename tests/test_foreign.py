@@ -1,12 +1,13 @@
 """Somebody else's pool: what is made of values, errors, refusals and cancelled futures that it hands back."""
 
-from concurrent.futures import Executor, Future
+import threading
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from time import monotonic
 
 import pytest
 import remote_tasks as far
 
-from parallelkit import TaskTimeout, WorkerDied, run_parallel
+from parallelkit import TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._foreign import ForeignEngine
 
@@ -115,6 +116,31 @@ def test_what_has_begun_keeps_its_slot_beyond_its_timeout():
     assert 1 == port.room()
     future.set_result((0.0, 1.0, True, b""))
     assert ([], 2) == (port.wait(monotonic()), port.room())
+
+
+def test_a_slot_that_comes_back_late_is_told():
+    """Nobody else would tell the run that there is room again, and it has nothing else to wait for."""
+    pool, reports = Pool(), []
+    port = ForeignEngine(pool, None).open(Job(far.give_back))
+    port.start([(0, 1, "item", 0.0)])
+    future = pool.calls[0][0]
+    future.set_running_or_notify_cancel()
+    port.wait(monotonic())
+    waiter = threading.Thread(target=lambda: reports.append(port.wait(None)), daemon=True)
+    waiter.start()
+    future.set_result((0.0, 1.0, True, b""))
+    waiter.join(30)
+    assert ([[]], 2) == (reports, port.room())
+
+
+def test_a_run_ends_when_calls_past_their_timeout_hold_every_slot():
+    """It never waits for ever: one more timeout, then it says why."""
+    release = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        results = run_parallel(lambda _: release.wait(30), range(5), executor=pool, timeout=0.05)
+        release.set()
+    assert "every slot is lost: 2 calls overran their timeout" in results.stopped
+    assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 It cannot be told to kill or to say when a task began. So no more than ``max_workers`` attempts are in
 flight, which makes the hand-over about the start; an attempt past its timeout is reported, and its
-slot stays busy until it really ends. The pool is never shut down from here.
+slot stays busy until it really ends; the run ends when such calls hold every slot and none returns
+within one more timeout. The pool is never shut down from here.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import count
 from time import monotonic
 from typing import Any
 
+from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context
 from parallelkit._lost import describe
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import pack, unpack
+
+_serials = count()
 
 
 class ForeignEngine:
@@ -55,6 +60,8 @@ class ForeignPort:
         self._context.run(mark_context)
         self._flights: dict[Future[Any], tuple[Ticket, float]] = {}
         self._overdue: set[Future[Any]] = set()
+        self._patience = 0.0  # the timeout of the last that overran its own
+        self._lost_at: float | None = None  # until when one of them must return, where they hold every slot
         self._landed: deque[Future[Any]] = deque()
         self._kept: list[Block | Ended] = []  # for the next wait
         self._gate = Gate()
@@ -84,7 +91,7 @@ class ForeignPort:
     def _call_of(self, item: Any) -> tuple[Any, ...]:
         if self._sealed is None:
             return self._context.copy().run, timed, self._call, item
-        return run_sealed, self._sealed, pack(item)
+        return run_sealed, self._sealed, pack(item), next(_serials)
 
     def _refuse(self, ticket: Ticket, error: Exception, final: bool) -> None:
         """The pool has not got this one."""
@@ -99,11 +106,12 @@ class ForeignPort:
             events = self._collect()
             now = monotonic()
             events += self._expire(now)
+            self._check_lost(now)
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
             instants = [at + limit for (_, _, _, limit), at in self._flights.values() if limit is not None]
-            instants += [] if until is None else [until]
+            instants += [at for at in (until, self._lost_at) if at is not None]
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
@@ -113,7 +121,10 @@ class ForeignPort:
         events, self._kept = self._kept, []
         while self._landed:
             future = self._landed.popleft()
-            self._overdue.discard(future)
+            if future in self._overdue:
+                self._overdue.discard(future)
+                self._lost_at = None
+                self._woken = True  # there is room, of which nobody else would tell
             flight = self._flights.pop(future, None)
             if flight is not None:
                 events.append(self._event(future, *flight))
@@ -150,9 +161,22 @@ class ForeignPort:
                 del self._flights[future]
                 if not future.cancel():
                     self._overdue.add(future)
+                    self._patience = limit
                 error = timed_out(self._job.label(ticket[0]), limit, f"a {self._name} cannot end it")
                 overdue.append(Ended(ticket[0], error, "", handed, now, self._name))
         return overdue
+
+    def _check_lost(self, now: float) -> None:
+        """Where every slot is held by a call past its timeout, give them one more timeout, then fail."""
+        if len(self._overdue) < self._engine.max_workers:
+            return
+        if self._lost_at is None:
+            self._lost_at = now + self._patience
+        elif now >= self._lost_at:
+            self.failure = ParallelKitError(
+                f"every slot is lost: {len(self._overdue)} calls overran their timeout, a {self._name} "
+                f"cannot end them, and none returned within {self._patience:g} s more"
+            )
 
     def running(self) -> list[tuple[int, float, str]]:
         return [(ticket[0], handed, self._name) for ticket, handed in self._flights.values()]
@@ -187,8 +211,11 @@ def sealed(job: Job) -> bytes:
     return pack((job.fn, job.args, dict(job.kwargs), job.star))
 
 
-def run_sealed(job: bytes, item: bytes) -> Report:
-    """In a worker process: run one attempt; value or error come back as bytes that any pool can carry."""
+def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
+    """In a worker process: run one attempt; value or error come back as bytes that any pool can carry.
+
+    No two calls are equal, for there are pools (dask's) that run equal calls once.
+    """
     started = monotonic()
     try:
         value = call_with(Job(*unpack(job)))(unpack(item))
