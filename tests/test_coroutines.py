@@ -411,6 +411,21 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
     assert "stubborn" in caplog.text
 
 
+def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
+    """What it cancels before its first step was no attempt yet, and runs."""
+
+    async def end_all(item):
+        if item == 1:
+            for task in asyncio.all_tasks():
+                task.cancel()
+        await asyncio.sleep(0.001)
+        return item
+
+    results = run_parallel(end_all, range(5), run_timeout=30)
+    assert (None, {2: 2, 3: 3, 4: 4}) == (results.stopped, results.successes)
+    assert [TaskExited] * 2 == [type(one.error) for one in results.failures.values()]
+
+
 def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
     """When all that runs swallows its cancellation, the rest is cancelled: it never waits for ever."""
 

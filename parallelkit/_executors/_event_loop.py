@@ -168,9 +168,20 @@ class EventLoop:
         self._asked = False  # before the look: whoever adds afterwards calls again
         while not self._retired and (flight := self._home.take(self)) is not None:
             self.flights.add(flight)
-            flight.task = self._loop.create_task(self._fly(flight), context=self._home.context())
+            self._launch(flight)
         if self._retired and not self.flights:
             self._wind_up()
+
+    def _launch(self, flight: Flight) -> None:
+        flight.task = self._loop.create_task(self._fly(flight), context=self._home.context())
+        flight.task.add_done_callback(lambda _: flight in self.flights and self._undone(flight))
+
+    def _undone(self, flight: Flight) -> None:
+        """Somebody has cancelled an attempt before its first step: another task that ends all there are, say."""
+        if flight.unbegun and self._end is None:
+            self._launch(flight)
+        else:
+            self._landed(flight)
 
     async def _fly(self, flight: Flight) -> None:
         value, error = None, None
