@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types test-all bench bench-quick docs clean
+.PHONY: help demo test check lint types test-all bench bench-quick docs clean faults faults-mutants soak
 
 help:  ## what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
@@ -48,8 +48,21 @@ bench: $(VENV)/.has-bench  ## the benchmarks, side by side with the peers
 bench-quick: $(VENV)/.has-bench  ## judge the budget, in under two minutes; fails where it is broken
 	$(BIN)/python -m benchmarks --quick
 
-docs: $(VENV)/.has-docs  ## the documentation, into docs/_build
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build
+# How often each case of the catalogue is played, idle and busy; how long the soak takes.
+ROUNDS ?= 10
+SOAK_SECONDS ?= 600
+
+faults: $(VENV)/.has-test  ## the catalogue of faults, ten times on an idle and on a busy machine
+	$(BIN)/python tests/faults/rounds.py --rounds $(ROUNDS)
+
+faults-mutants: $(VENV)/.has-test  ## plant bugs in a copy of the package: the tests must catch each
+	$(BIN)/python tests/faults/mutants.py
+
+soak: $(VENV)/.has-test  ## ten minutes of tasks that fail, crash and hang: nothing may grow, nothing slow down
+	$(BIN)/python tests/faults/soak.py --seconds $(SOAK_SECONDS)
+
+docs: $(VENV)/.has-docs  ## the documentation, into docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
 
 clean:  ## remove what was made here
 	rm -rf .venv .venv-* .cache .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache \

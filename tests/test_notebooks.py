@@ -129,7 +129,7 @@ def test_the_stop_button_keeps_the_kernel_and_what_was_done(executor):
 
 
 def test_the_notebook_of_the_docs_does_what_it_shows(tmp_path):
-    """Executed again, every cell prints what is stored in it. (To store it anew: jupyter execute --inplace FILE.)"""
+    """Executed again, every cell prints what is stored in it; `jupyter execute --inplace FILE` stores it anew."""
     cells = [cell for cell in json.loads(TUTORIAL.read_text())["cells"] if cell["cell_type"] == "code"]
     outputs, _ = execute(*("".join(cell["source"]) for cell in cells), cwd=tmp_path)
     for cell, now in zip(cells, outputs, strict=True):
