@@ -174,10 +174,12 @@ class EventLoop:
 
     def _launch(self, flight: Flight) -> None:
         flight.task = self._loop.create_task(self._fly(flight), context=self._home.context())
-        flight.task.add_done_callback(lambda _: flight in self.flights and self._undone(flight))
+        flight.task.add_done_callback(lambda _: self._check_landed(flight))
 
-    def _undone(self, flight: Flight) -> None:
-        """Somebody has cancelled an attempt before its first step: another task that ends all there are, say."""
+    def _check_landed(self, flight: Flight) -> None:
+        """See whether somebody has cancelled an attempt before its first step: one that ends all tasks, say."""
+        if flight not in self.flights:
+            return
         if flight.unbegun and self._end is None:
             self._launch(flight)
         else:
