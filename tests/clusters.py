@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,37 +22,48 @@ SURROUNDINGS = {
 
 
 class Cluster:
-    """A scheduler; workers come by ``add_worker`` and go by ``kill``, or with the cluster."""
+    """A scheduler; workers come by ``add_worker`` and go by ``kill``, or with the cluster.
 
-    def __init__(self, folder: Path) -> None:
+    ``prefix`` is what the command line of a process begins with, so that it may run on another host.
+    """
+
+    def __init__(self, folder: Path, host: str = "127.0.0.1", prefix: Sequence[str] = (), **env: str) -> None:
         self._folder = folder
         self._file = folder / "scheduler.json"
+        self._env = {**os.environ, **SURROUNDINGS, **env}
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
-        self.scheduler = self._start(
-            "dask_scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0", "--no-show"
-        )
+        options = ["--port", "0", "--dashboard-address", f"{host}:0", "--no-show"]
+        self.scheduler = self._start([*prefix, sys.executable], host, "dask_scheduler", *options)
         wait_until(self._file.exists)
         self.address: str = json.loads(self._file.read_text())["address"]
 
     def _start(
-        self, module: str, *args: str, python: str = sys.executable, **env: str
+        self, command: Sequence[str], host: str, module: str, *options: str, **env: str
     ) -> subprocess.Popen[bytes]:
-        common = ["--scheduler-file", str(self._file), "--host", "127.0.0.1"]
+        common = ["--scheduler-file", str(self._file), "--host", host]
         with (self._folder / f"{module}.log").open("ab") as log:
             return subprocess.Popen(
-                [python, "-m", f"distributed.cli.{module}", *args, *common],
+                [*command, "-m", f"distributed.cli.{module}", *options, *common],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **SURROUNDINGS, **env},
+                env={**self._env, **env},
                 start_new_session=True,
             )
 
-    def add_worker(self, name: str, *args: str, threads: int = 1, **more: str) -> subprocess.Popen[bytes]:
+    def add_worker(
+        self,
+        name: str,
+        *,
+        threads: int = 1,
+        python: str = sys.executable,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+        **env: str,
+    ) -> None:
         """Start one, without a nanny; it joins in its own time."""
-        options = ["--nthreads", str(threads), "--name", name, "--no-dashboard", "--no-nanny", *args]
+        options = ["--nthreads", str(threads), "--name", name, "--no-dashboard", "--no-nanny"]
         options += ["--local-directory", str(self._folder)]
-        self.workers[name] = self._start("dask_worker", *options, **more)
-        return self.workers[name]
+        self.workers[name] = self._start([*prefix, python], host, "dask_worker", *options, **env)
 
     def kill(self, name: str) -> None:
         """As a node that loses its power."""
