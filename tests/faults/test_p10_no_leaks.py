@@ -1,5 +1,6 @@
 """Promise 10: no leaks. After any run no thread, process, descriptor, semaphore or shared memory is left."""
 
+import contextlib
 import os
 import threading
 from functools import partial
@@ -229,3 +230,43 @@ def test_environment_of_a_worker_is_the_callers():
     assert all(name.endswith("_NUM_THREADS") for name in more)
     assert {name: environ.get(name) for name in os.environ} == dict(os.environ)
     assert MARK not in environ
+
+
+def modes(item):
+    """Of every file and pipe that this process has open: what others may do with it."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the folder itself
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith(("/memfd:parallelkit", "pipe:")):
+                found[target] = os.stat(f"/proc/self/fd/{name}").st_mode & 0o077
+    return item, found
+
+
+def test_channels_are_the_owners_alone():
+    """Rings, blocks, files of large results and pipes: nobody else may read or write one."""
+    seen = []
+    large = bytes(3_000_000)
+    results = run_parallel(
+        modes, [large] * 4, executor="processes", then=lambda outcome: seen.append(modes(0)[1])
+    )
+    for found in [*(found for _, found in results.values()), *seen]:
+        assert any("parallelkit-ring" in name for name in found)
+        assert set(found.values()) == {0}, found
+
+
+def test_a_journal_is_the_owners_alone(tmp_path):
+    """With all that belongs to it, while it is written, whatever the umask is."""
+    before = os.umask(0)
+    seen = {}
+
+    def look(outcome):
+        seen.update((path.name, path.stat().st_mode & 0o077) for path in tmp_path.iterdir())
+
+    try:
+        path = tmp_path / "journal"
+        run_parallel(abs, range(3), key=abs, checkpoint=path, then=look)
+    finally:
+        os.umask(before)
+    assert "journal" in seen
+    assert set(seen.values()) == {0}, seen
