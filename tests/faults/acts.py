@@ -190,3 +190,11 @@ def hang_or_fail(item, path):
         while True:
             time.sleep(0.01)
     return item
+
+
+def nap_between_notes(item, path):
+    """Tell that it has begun, sleep for up to 20 ms, tell that it is about to end; give back what only it can know."""
+    note(path, f"begun {item}")
+    time.sleep(item * 7919 % 1000 / 1000 * 0.02)
+    note(path, f"ended {item}")
+    return item * item

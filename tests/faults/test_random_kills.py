@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from functools import partial
 
+import acts
 import pytest
 import remote_tasks as far
 from port_driver import drive_port, opened
@@ -74,6 +75,34 @@ def judge(seen, tasks, path):
     # A killed task may have been stopped between its start and its first line, but hardly often.
     silent = [index for index in seen.failures if index not in begun]
     assert len(silent) <= max(2, len(seen.failures) // 3)
+
+
+@pytest.mark.parametrize("tasks", [400, pytest.param(10_000, marks=pytest.mark.all)])
+def test_naps_under_fire(tasks, tmp_path):
+    """Of tasks of 0 to 20 ms in eight workers, which are shot at: each has one outcome and has run once, none is made up."""
+    path = str(tmp_path / "notes")
+    engine = ProcessEngine(8)
+    killer = Killer(engine, tasks, 0.03)
+    killer.start()
+    try:
+        with opened(engine, partial(acts.nap_between_notes, path=path)) as port:
+            seen = drive_port(port, list(range(tasks)))
+    finally:
+        killer.enough.set()
+        killer.join()
+        engine.close()
+    notes = Counter(text for _, text in acts.lines(path))
+    begun = {item for item in range(tasks) if notes[f"begun {item}"]}
+    ended = {item for item in range(tasks) if notes[f"ended {item}"]}
+    assert {1} == set(notes.values()), "a task ran twice"
+    assert {item: item * item for item in seen.values} == seen.values
+    assert tasks == len(seen)
+    assert set(seen.values) <= ended
+    # Between its last line and its commit, or its start and its first line, a task is killed now and then.
+    assert len(ended - set(seen.values)) <= max(2, killer.kills // 10)
+    assert len(set(seen.failures) - begun) <= max(2, killer.kills // 10)
+    assert killer.kills >= tasks // 100
+    assert len(seen.failures) <= killer.kills
 
 
 def test_workers_die_with_their_parent(tmp_path):
