@@ -105,6 +105,8 @@ class Port(Protocol):
     def wait(self, until: float | None) -> list[Block | Ended]:
         """Block until something has ended, ``wake`` was called or ``until`` has come; return all that ended.
 
+        It may return early, with nothing, when something else has changed: a start, or room.
+
         Enforces the timeouts. An attempt is reported exactly once, and never after its timeout was.
         """
 
