@@ -16,6 +16,7 @@ from test_processes import is_alive, wait_until
 
 from parallelkit._executors import _zygote
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._spawn import Forked
 from parallelkit._executors._zygote import Zygote
 
 WIDE = 6
@@ -67,7 +68,7 @@ def zygote_of(engine):
 def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
     """Each leads a group of its own, has its own random numbers, and our process for a parent."""
     with crowd(engine, tmp_path / "gate") as seen:
-        forked = [worker for worker in engine._supervisor.crew.workers if worker._process is None]
+        forked = [worker for worker in engine._supervisor.crew.workers if isinstance(worker.process, Forked)]
     found = list(seen.values.values())
 
     assert WIDE == len(forked), "they were forked"
@@ -128,7 +129,7 @@ def test_zygote_may_die(engine, tmp_path):
         wait_until(lambda: zygote_of(engine) is None)
     drive(engine, far.end_by, [signal.SIGKILL] * 3)
     with crowd(engine, tmp_path / "gate") as seen:
-        assert any(worker._process is not None for worker in engine._supervisor.crew.workers)
+        assert any(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
 
     assert WIDE == len(seen.values)
 
@@ -164,7 +165,7 @@ def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeyp
     """Where the system refuses the call, workers are started by themselves."""
     monkeypatch.setattr(Zygote, "fork", refuse)
     with crowd(engine, tmp_path / "gate") as seen:
-        assert all(worker._process is not None for worker in engine._supervisor.crew.workers)
+        assert all(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
 
     assert WIDE == len(seen.values)
 

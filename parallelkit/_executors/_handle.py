@@ -41,7 +41,8 @@ class Worker(Holding):
 
     def __init__(self, born: Spawned, width: int, initializer: bytes | File | None, now: float) -> None:
         super().__init__()
-        self.pid, self._process, self.pidfd, socket, ring, self._lifeline = born
+        self.process, self.pidfd, socket, ring, self._lifeline = born
+        self.pid = self.process.pid
         self.label = f"process {self.pid}"
         self.wire = Wire(socket, ring)
         self.known: set[int] = set()
@@ -284,8 +285,7 @@ class Worker(Holding):
         """When its pidfd has told the end: kill what is left of its group, and return its status."""
         self.kill()
         status = status_of(self.pidfd)
-        if self._process is not None:
-            self._process.returncode = -1 if status is None else status
+        self.process.returncode = -1 if status is None else status
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
         return status

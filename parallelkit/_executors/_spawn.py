@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -43,12 +42,21 @@ Fork = Callable[[tuple[int, ...], dict[str, str]], int]
 """Makes a worker out of descriptors and an environment, and gives its number; or raises OSError."""
 
 
+class Forked(subprocess.Popen[bytes]):
+    """Stands for a child of this process that a zygote has forked, for whoever looks for such objects."""
+
+    def __init__(self, pid: int, args: Sequence[str]) -> None:
+        self.pid, self.args = pid, args
+        self.returncode: int | None = None
+        self.stdin = self.stdout = self.stderr = None
+        self._child_created = True
+        self._waitpid_lock = Lock()
+
+
 class Spawned(NamedTuple):
     """A fresh worker process and the parent's ends of what it was given."""
 
-    pid: int
-    process: subprocess.Popen[bytes] | None
-    """None: a zygote has forked it."""
+    process: subprocess.Popen[bytes]
     pidfd: int
     socket: Any
     ring: _channel.Ring
@@ -76,18 +84,13 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         theirs.callback(os.close, life)
         ours.callback(cut_lifeline, lifeline)
         fds, environ = (their_socket.fileno(), ring_fd, life), _environment(width)
-        process, pid = None, 0
-        if fork is not None:
-            pid = fork(fds, environ)
-        else:
-            process = start(fds, environ)
-            pid = process.pid
-        ours.callback(os.waitpid, pid, 0)
-        ours.callback(os.kill, pid, signal.SIGKILL)
-        pidfd = os.pidfd_open(pid)
+        process = start(fds, environ) if fork is None else Forked(fork(fds, environ), [ENTRY])
+        ours.callback(process.wait)
+        ours.callback(process.kill)
+        pidfd = os.pidfd_open(process.pid)
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: nothing of ours is closed
-    return Spawned(pid, process, pidfd, our_socket, ring, lifeline)
+    return Spawned(process, pidfd, our_socket, ring, lifeline)
 
 
 def start(
