@@ -8,12 +8,24 @@ from typing import Any
 import broken
 import deeds
 import settings
-from cases import COROUTINES, PROCESSES, THREADS, died, error, fault, timed_out
+from cases import (
+    COROUTINES,
+    PROCESS_POOL,
+    PROCESSES,
+    THREAD_POOL,
+    THREADS,
+    died,
+    error,
+    fault,
+    timed_out,
+    value,
+)
 
 from parallelkit import ProcessExecutor, ThreadExecutor
 
 HANG: dict[str, Any] = {"timeout": 0.5, "within": 5.0}
 OWN = (THREADS, PROCESSES)
+POOLS = (THREAD_POOL, PROCESS_POOL)
 EACH = (THREADS, PROCESSES, COROUTINES)
 
 
@@ -22,6 +34,7 @@ def fill() -> None:
     killing()
     initializing()
     giving()
+    lending()
     blocking()
     signalling()
 
@@ -102,6 +115,37 @@ def giving() -> None:
         also=("TaskCancelled",),
         partly=True,
     )
+
+
+def lending() -> None:
+    """On a pool that is not ours: what can be promised there is kept, and what cannot is told truly."""
+    fault(
+        "raises an error of two arguments",
+        deeds.raise_two_arguments,
+        THREAD_POOL,
+        error("TwoArguments", code=5),
+    )
+    fault("raises with a cause", deeds.raise_with_cause, THREAD_POOL, error(ValueError, cause="KeyError"))
+    fault("raises a group", deeds.raise_group, THREAD_POOL, error(ExceptionGroup, "several"))
+    fault(
+        "raises KeyboardInterrupt",
+        deeds.raise_interrupt,
+        THREAD_POOL,
+        error("TaskExited", cause="KeyboardInterrupt"),
+    )
+    fault("raises TimeoutError", deeds.raise_timeout, POOLS, error(TimeoutError, "the task's own"))
+    fault("raises an error without equality", deeds.raise_no_equality, THREAD_POOL, error("NoEquality"))
+    fault("recurses without end", deeds.recurse, POOLS, error(RecursionError))
+    fault("returns None", deeds.return_none, POOLS, value("None"))
+    fault("returns an exception", deeds.return_error, POOLS, value("ValueError('a value like any other')"))
+    fault("returns a coroutine", deeds.return_coroutine, THREAD_POOL, error(TypeError, "async"))
+    fault("returns what has no methods", deeds.return_mute, THREAD_POOL, value("<Mute>"))
+    fault("sleeps past its timeout", deeds.sleep_for_a_while, POOLS, timed_out(), **HANG)
+    gone: dict[str, Any] = {"also": ("WorkerDied", "BrokenProcessPool", "TaskCancelled")}
+    fault("breaks its pool", deeds.leave_3, PROCESS_POOL, error("WorkerDied"), **gone)
+    fault("on_event that raises", None, POOLS, options=settings.raising_events)
+    fault("then that raises", None, POOLS, options=settings.raising_then, raises="InputError")
+    fault("key that raises", None, POOLS, options=settings.raising_key, raises="InputError", partly=True)
 
 
 def blocking() -> None:

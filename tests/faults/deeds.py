@@ -418,6 +418,11 @@ def hang_on_lock(scene):
     lock.acquire()
 
 
+def sleep_for_a_while(scene):
+    """Longer than the timeout, but not for ever: nobody can end it in a pool of others."""
+    time.sleep(1.2)
+
+
 def hang_deaf(scene):
     """With every signal blocked that can be."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
