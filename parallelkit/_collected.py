@@ -11,8 +11,9 @@ from typing import Any
 from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine, Port
 from parallelkit._executors._width import usable_cpus
+from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._loop import DirectSource, Interrupt, Loop, catch_interrupt
+from parallelkit._loop import DirectSource, Loop
 from parallelkit._parts import Parts
 from parallelkit._results import Results, sorted_by_key
 
@@ -49,6 +50,8 @@ class Collected:
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
         loop = parts.loop(self.ledger, self.ledger.key, port, source)
         loop.interrupt, source.one_by_one = interrupt, loop.eager
+        if loop.eager and parts.intake.flows and not loop.recalls:
+            loop.flowing = source
         parts.let_grow(loop, self.ledger, enter)
         return loop
 

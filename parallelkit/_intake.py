@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 from typing import Any
@@ -19,41 +18,12 @@ from parallelkit._errors import InputError
 from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
-from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, Trait, replace_form
-from parallelkit._tasks import Own, Task, check_keys_agree, check_tasks, own_options
+from parallelkit._portion import Portion
+from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
+from parallelkit._tasks import Task, check_keys_agree, check_tasks, own_options
 
 PORTION = 0.001  # seconds that one portion of reading may take
 MOMENT = 0.05  # seconds for counting what was not read
-
-
-@dataclass(slots=True)
-class Portion:
-    """Tasks just read, in columns.
-
-    ``keys`` None: positions. ``own``: options of their own, by offset. ``traits`` None: no limits, no
-    priorities. ``parent``: the key of the task that they came from; UNSET: they are input.
-    """
-
-    items: list[Any] = field(default_factory=list)
-    keys: list[Any] | None = None
-    own: dict[int, Own] = field(default_factory=dict)
-    traits: list[Trait] | None = None
-    parent: Any = UNSET
-
-    def extend(self, more: Portion) -> None:
-        """Add the tasks of the next portion, read for the same run."""
-        self.own.update((len(self.items) + offset, own) for offset, own in more.own.items())
-        self.items += more.items
-        for column, others in ((self.keys, more.keys), (self.traits, more.traits)):
-            if column is not None and others is not None:
-                column += others
-
-    def cut(self, end: int) -> None:
-        """Drop the tasks from the offset ``end`` on."""
-        for column in (self.items, self.keys, self.traits):
-            if column is not None:
-                del column[end:]
-        self.own = {offset: own for offset, own in self.own.items() if offset < end}
 
 
 class Intake:
@@ -171,6 +141,28 @@ class Intake:
             count = self.read_so_far + len(items)
             self.fail(f"the input raised {type(error).__name__} after {count} items", error)
         return items
+
+    @property
+    def flows(self) -> bool:
+        """Whether items may block, and are tasks just as they are, keyed by their positions: so ``flow`` will do."""
+        return self.may_block and self.shape.plain and self.shape.key is None
+
+    def flow(self, most: int) -> Iterator[Any]:
+        """Items one by one, at most so many, for a millisecond; an input that raises is ended, as by ``read``."""
+        began, first = self._clock(), self.read_so_far
+        try:
+            if self._iterator is None:
+                self._iterator = iter(self._source)
+            for item in islice(self._iterator, most):
+                self.read_so_far += 1
+                yield item
+                if self._clock() >= began + PORTION:
+                    return
+            self.exhausted = self.read_so_far < first + most
+        except Exception as error:
+            self.fail(f"the input raised {type(error).__name__} after {self.read_so_far} items", error)
+        finally:
+            self.seconds += self._clock() - began
 
     def _shaped(self, items: Iterable[Any], first: int) -> Portion:
         """Items one by one, up to the first about which something is wrong."""

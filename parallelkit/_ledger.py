@@ -72,8 +72,19 @@ class Ledger:
         """The key of a task: its position, unless the caller gave it one."""
         return index if self.keys is None else self.keys[index]
 
-    def admit(self, keys: Sequence[Any] | None, count: int, now: float, parent: Any = UNSET) -> None:
-        """Open ``count`` new rows; ``parent``: the key of the task whose outcome they came from, if they did."""
+    def admit(
+        self,
+        keys: Sequence[Any] | None,
+        count: int,
+        now: float,
+        parent: Any = UNSET,
+        read_at: array[float] | None = None,
+    ) -> None:
+        """Open ``count`` new rows.
+
+        ``parent``: the key of the task whose outcome they came from, if they did. ``read_at``: when each
+        was read, where that was not ``now``.
+        """
         first = len(self.values)
         keys = None if keys is None else numbered(keys, first)
         if keys is not None and self.keys is None and not are_indices(keys, first):
@@ -84,7 +95,7 @@ class Ledger:
             self.parents.update(dict.fromkeys(range(first, first + count), parent))
         self.values.extend([OPEN] * count)
         self.workers.extend([None] * count)
-        self.queued.extend([now] * count)
+        self.queued.extend(read_at or [now] * count)
         self.started.frombytes(bytes(8 * count))
         self.ended.frombytes(bytes(8 * count))
 

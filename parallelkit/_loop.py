@@ -5,19 +5,18 @@ It blocks in one place, ``port.wait``, for exactly as long as nothing can be dec
 
 from __future__ import annotations
 
-import signal
-import threading
+from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Port
-from parallelkit._intake import PORTION, Intake, Portion
+from parallelkit._intake import PORTION, Intake
+from parallelkit._interrupt import Interrupt
 from parallelkit._lost import describe
 from parallelkit._marks import UNSET
+from parallelkit._portion import Portion
 from parallelkit._progress import Silent
 from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
@@ -38,59 +37,6 @@ class Source(Protocol):
 
     def next(self, ahead: int) -> Portion | None:
         """What may be admitted now, with ``ahead`` tasks of the input not settled; None: nothing now."""
-
-
-@dataclass(slots=True)
-class Interrupt:
-    """Ctrl-C as a flag that the loop obeys where no outcome can be lost.
-
-    While the caller's own code runs (``exposed``), and from the second Ctrl-C on, it is raised at once.
-    """
-
-    wake: Callable[[], None] = lambda: None
-    asked: bool = False
-    raised: bool = False
-    exposed: bool = False
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        at_once = self.exposed or self.asked or self.raised
-        self.asked = True
-        if at_once:
-            self.obey()
-        self.wake()
-
-    def obey(self) -> None:
-        """Raise what was asked for, if it was."""
-        if self.asked:
-            self.asked, self.raised = False, True
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def user_code(self) -> Iterator[None]:
-        """Code of the caller's runs in this block."""
-        before, self.exposed = self.exposed, True
-        try:
-            self.obey()
-            yield
-        finally:
-            self.exposed = before
-
-
-@contextmanager
-def catch_interrupt(interrupt: Interrupt) -> Iterator[None]:
-    """Turn SIGINT into the flag, in the main thread, where nobody has taken the signal but a run around this one."""
-    before = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not (before is signal.default_int_handler or isinstance(before, Interrupt)):
-        yield
-        return
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupt.asked:  # too late for the loop, and nobody else has heard of it
-        raise KeyboardInterrupt
 
 
 @dataclass(slots=True)
@@ -122,14 +68,34 @@ class DirectSource:
         return self.intake.exhausted
 
     def next(self, ahead: int) -> Portion | None:
-        room = self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
-        if room <= 0 or self.intake.exhausted:
+        room = self._room(ahead)
+        if room <= 0:
             return None
         with self.interrupt.user_code():
             portion = self.intake.read(1 if self.one_by_one else room)
         if portion is not None:
             self.admit(portion)
         return portion
+
+    def _room(self, ahead: int) -> int:
+        if self.intake.exhausted:
+            return 0
+        return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
+
+    def flow(self, ahead: int) -> Iterator[Any]:
+        """What may be read now, item by item; whoever takes them admits them."""
+        room, interrupt = self._room(ahead), self.interrupt
+        items = self.intake.flow(room) if room > 0 else iter(())
+        while True:
+            interrupt.exposed = True  # as in ``user_code``, which would cost more than all the rest
+            try:
+                interrupt.obey()
+                item = next(items, UNSET)
+            finally:
+                interrupt.exposed = False
+            if item is UNSET:
+                return
+            yield item
 
 
 @dataclass(slots=True)
@@ -148,6 +114,7 @@ class Loop:
     observer: Observer | None = None
     asked: str | None = None  # why somebody else wants the run to stop
     eager: bool = False  # whether what was read is handed over before the next item is asked for
+    flowing: DirectSource | None = None  # the source, where that may be done before it is admitted
     stirred: bool = False  # whether something had happened when the last wait ended
 
     def drive(self) -> None:
@@ -158,7 +125,7 @@ class Loop:
     def step(self) -> bool:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
         scheduler, port = self.scheduler, self.port
-        read = self._read()
+        read = self._read() if self.flowing is None else self._follow(self.flowing)
         grew = self.grow()
         self._obey()  # what was recalled may be reason enough to start nothing
         if scheduler.stopped is not None:
@@ -190,6 +157,25 @@ class Loop:
                 break
             self.admit(portion)
         return True
+
+    def _follow(self, source: DirectSource) -> bool:
+        """As ``_read``, at a third of the cost: the tasks are on their way at once, and admitted together."""
+        scheduler, port, first = self.scheduler, self.port, self.scheduler.admitted
+        portion = Portion(read_at=array("d"))
+        assert portion.read_at is not None, "made just now"
+        try:
+            for item in source.flow(scheduler.unsettled_input):
+                portion.read_at.append(self.clock())
+                portion.items.append(item)
+                port.start((scheduler.first_ticket(first + len(portion.items) - 1, item),))
+                if port.room() <= 0:
+                    break
+        finally:  # also when interrupted
+            source.admit(portion)
+            scheduler.admit_started(portion.items)
+            if self.observer is not None:
+                self.observer.admitted(range(first, scheduler.admitted))
+        return bool(portion.items)
 
     def _hand_over(self) -> bool:
         """Start what may start; whether there was anything."""

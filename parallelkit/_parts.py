@@ -14,13 +14,14 @@ from parallelkit._executors import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
-from parallelkit._intake import Intake, Portion
+from parallelkit._intake import Intake
 from parallelkit._keys import check_keys
 from parallelkit._ledger import Ledger, numbered
 from parallelkit._loop import Loop, Source, Window
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._outbox import Outbox
+from parallelkit._portion import Portion
 from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
 from parallelkit._recall import memory_recall
@@ -68,7 +69,11 @@ class Parts:
     def enter(self, book: Ledger | Outbox, portion: Portion) -> None:
         """Tasks just read, or made by ``then``, get their keys and their places in the book."""
         self.intake.number(portion, len(book))
-        book.admit(portion.keys, len(portion.items), self.world.now(), portion.parent)
+        rows = portion.keys, len(portion.items), self.world.now(), portion.parent
+        if isinstance(book, Ledger):
+            book.admit(*rows, portion.read_at)
+        else:
+            book.admit(*rows)
 
     def job(self, key: Callable[[int], Any]) -> Job:
         """What all attempts have in common; ``key`` gives the key of an index."""

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from parallelkit._intake import Portion
 from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
+from parallelkit._portion import Portion
 from parallelkit._worker._call import keywords
 
 

@@ -15,12 +15,12 @@ from typing import Any
 from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
 from parallelkit._errors import ParallelKitError
-from parallelkit._intake import Portion
 from parallelkit._journal import SEVERAL, Journal, Record, another_function
 from parallelkit._journal_writer import Entry, JournalWriter
 from parallelkit._keys import key_text
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
+from parallelkit._portion import Portion
 from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
 from parallelkit._worker._faults import restore

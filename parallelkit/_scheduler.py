@@ -117,6 +117,19 @@ class Scheduler:
         else:
             self._ready.push(zip(range(first, end), repeat(1), items, repeat(self._timeout)))
 
+    def first_ticket(self, index: int, item: Any) -> Ticket:
+        """The first attempt of an ordinary task that is about to be admitted as started."""
+        return index, 1, item, self._timeout
+
+    def admit_started(self, items: Sequence[Any]) -> None:
+        """New tasks that have been started already, by ``first_ticket``."""
+        assert self._gated is None, (
+            "where priorities and limits decide, nothing is started before it is known here"
+        )
+        self._items.update(enumerate(items, self.admitted))
+        self.admitted += len(items)
+        self.started += len(items)
+
     def _ticket(self, index: int) -> Ticket:
         own = self._tries.own.get(index)
         timeout = self._timeout if own is None or own.timeout is None else own.timeout

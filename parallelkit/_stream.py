@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._errors import TaskCancelled
-from parallelkit._intake import PORTION, Intake, Portion
+from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Ledger
 from parallelkit._loop import WIDEST, Loop, Window
 from parallelkit._lost import Lost
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
+from parallelkit._portion import Portion
 
 T = TypeVar("T")
 

@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from parallelkit._endings import add_note, interruption, noted
 from parallelkit._executors._contract import Engine
-from parallelkit._intake import Portion
+from parallelkit._interrupt import Interrupt
 from parallelkit._ledger import Ledger
-from parallelkit._loop import DirectSource, Interrupt, Loop
+from parallelkit._loop import DirectSource, Loop
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
 from parallelkit._parts import Parts
+from parallelkit._portion import Portion
 from parallelkit._results import Results
 from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unread
 

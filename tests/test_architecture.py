@@ -53,7 +53,7 @@ _executors/_dask_guard  _executors/_dask_clock  _executors/_dask_broker
 _executors/_dask_patrol
 _executors/_dask_wire
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
-_book  _ready  _tries  _unawaited
+_book  _interrupt  _ready  _tries  _unawaited
 _lanes
 _recall
 _executors/_event_loop  _executors/_thread
@@ -83,7 +83,8 @@ _worker/_travel  _worker/_outbox  _worker/_tracebacks
 _worker/_channel  _worker/_lifeline  _worker/_call
 _worker/__init__
 _intake
-_naming  _shape
+_naming  _portion
+_shape
 _inlet  _keys
 _tasks
 _limits

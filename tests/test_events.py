@@ -38,6 +38,12 @@ def test_a_success_is_started_and_succeeded():
     assert done.worker == heard[0].worker
 
 
+def test_lazy_input_tells_the_same():
+    """Whose tasks may be on their way before the run has taken them in."""
+    heard = run_and_hear(abs, iter([-3, -4]))
+    assert [("started", 1), ("succeeded", 1)] == story(heard, 0) == story(heard, 1)
+
+
 def test_a_stream_tells_the_same():
     """Also of what has been settled meanwhile, whose key the stream itself no longer needs."""
     heard = []

@@ -9,7 +9,8 @@ from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Han
 
 from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._loop import WIDEST, WINDOW, Interrupt, Window, catch_interrupt
+from parallelkit._interrupt import Interrupt, catch_interrupt
+from parallelkit._loop import WIDEST, WINDOW, Window
 from parallelkit._progress import Silent
 
 ERROR = OSError("down")

@@ -438,3 +438,30 @@ def test_tasks_with_priorities_of_their_own_are_read_whole_too(named):
     tasks = [Task(abs, n, priority=n) for n in range(100)]
     results = run_parallel(dict(enumerate(tasks)) if named else tasks, max_workers=1, order="completion")
     assert list(range(99, -1, -1)) == results.values()
+
+
+def test_an_item_is_queued_when_it_was_read():
+    """Not when those that were read with it are, and never after its start."""
+    done = threading.Event()
+
+    def items():
+        yield 0
+        done.wait(PATIENCE)
+        yield 1
+
+    first, second = run_parallel(lambda item: done.set() or item, items()).outcomes.values()
+    assert first.queued_at <= first.started_at <= second.queued_at <= second.started_at
+    assert [0, 1] == [first.value, second.value]
+
+
+def test_ctrl_c_in_a_burst_of_input_loses_no_task():
+    """What was handed over before it has its outcome, though the input never came back."""
+
+    def items():
+        yield from range(3)
+        signal.raise_signal(signal.SIGINT)
+        yield 3
+
+    with pytest.raises(RunInterrupted) as caught:
+        run_parallel(abs, items(), max_workers=2)
+    assert [0, 1, 2] == list(caught.value.results)

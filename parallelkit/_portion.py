@@ -1,0 +1,43 @@
+"""``Portion``: tasks just read, on their way from the intake to the scheduler."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+from parallelkit._marks import UNSET
+from parallelkit._shape import Trait
+from parallelkit._tasks import Own
+
+
+@dataclass(slots=True)
+class Portion:
+    """Tasks just read, in columns.
+
+    ``keys`` None: positions. ``own``: options of their own, by offset. ``traits`` None: no limits, no
+    priorities. ``parent``: the key of the task that they came from; UNSET: they are input.
+    ``read_at``: when each was read, where that was not just now.
+    """
+
+    items: list[Any] = field(default_factory=list)
+    keys: list[Any] | None = None
+    own: dict[int, Own] = field(default_factory=dict)
+    traits: list[Trait] | None = None
+    parent: Any = UNSET
+    read_at: array[float] | None = None
+
+    def extend(self, more: Portion) -> None:
+        """Add the tasks of the next portion, read for the same run."""
+        self.own.update((len(self.items) + offset, own) for offset, own in more.own.items())
+        self.items += more.items
+        for column, others in ((self.keys, more.keys), (self.traits, more.traits)):
+            if column is not None and others is not None:
+                column += others
+
+    def cut(self, end: int) -> None:
+        """Drop the tasks from the offset ``end`` on."""
+        for column in (self.items, self.keys, self.traits):
+            if column is not None:
+                del column[end:]
+        self.own = {offset: own for offset, own in self.own.items() if offset < end}
