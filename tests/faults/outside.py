@@ -28,6 +28,10 @@ PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get
 GRACE = 1.0
 """Seconds within which what is ending must be gone: promise 9."""
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell without jobs has it ignored by what it starts in the background, and so by all that this starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 class Finished(NamedTuple):
     """How a program ended: its exit code, what it printed, and how long it took."""
