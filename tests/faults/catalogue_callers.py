@@ -72,6 +72,9 @@ def initializing() -> None:
             engine = settings.with_initializer(kind, initializer)
             fault(name, deeds.raise_plainly, where, cancelled, engine=engine, **none)
 
+    hanging = settings.hanging_initializer
+    fault("initializer: hang at first", deeds.raise_plainly, PROCESSES, cancelled, engine=hanging, **none)
+
 
 def giving() -> None:
     """It raises, or lies: what was read has its outcome; what hears only is switched off."""

@@ -94,6 +94,18 @@ def misusing() -> None:
     """What it does to its loop costs itself, and at most those that were on the loop with it."""
     cancelled = error("TaskExited", cause="CancelledError")
     fault("cancels itself", deeds.cancel_itself, COROUTINES, cancelled, **HANG)
+    fault("cancels all tasks", deeds.cancel_all, COROUTINES, cancelled, also=("TaskExited",), most=3, **HANG)
+    fault(
+        "stops the loop",
+        deeds.stop_loop,
+        COROUTINES,
+        value("'stopped'"),
+        timed_out(),
+        also=("TaskTimeout",),
+        most=3,
+        **HANG,
+    )
+    fault("closes the loop", deeds.close_loop, COROUTINES, error(RuntimeError, "Cannot close a running"))
     fault("leaves tasks behind", deeds.leave_tasks, COROUTINES, value("'left'"), within=8.0)
 
 

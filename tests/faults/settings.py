@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from broken import Key, Reduces
+from broken import Key, Reduces, hang
 from cases import COUNT
 from deeds import BAD, children_of
 
@@ -222,6 +222,14 @@ def leave_at_first() -> None:
 
 def with_initializer(kind: type, initializer: Callable[[], None]) -> Callable[[Any], Any]:
     return lambda scene: kind(2, initializer=initializer)
+
+
+def hanging_initializer(scene: Any) -> Any:
+    """Which has half a second, in place of a minute."""
+    from parallelkit._executors import _handle
+
+    _handle.START_LIMIT = 0.5
+    return parallelkit.ProcessExecutor(2, initializer=hang)
 
 
 class Weakened(parallelkit.ProcessExecutor):
