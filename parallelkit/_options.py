@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from operator import index
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._limits import Limit, as_limits
@@ -26,10 +26,17 @@ ELSEWHERE = {
 """What options are called in other libraries."""
 
 
+class Submits(Protocol):
+    """A dask ``Client``, or whatever else stands where an Executor stands without being one by name."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """A future of the call."""
+
+
 class RunOptions(TypedDict, total=False):
     """The keywords that every form of a run takes; ``run_parallel`` says what they mean."""
 
-    executor: Literal["threads", "processes", "inline"] | Executor
+    executor: Literal["threads", "processes", "inline"] | Executor | Submits
     max_workers: int | None
     args: Iterable[Any]
     kwargs: Mapping[str, Any] | None
@@ -125,7 +132,9 @@ def _check_executor(executor: Any) -> None:
     hint = f"; did you mean {near[0]!r}?" if near else ""
     hint = "; pass an object of it, not the class" if isinstance(executor, type) else hint
     choices = ", ".join(map(repr, EXECUTORS))
-    raise ValueError(f"executor must be {choices} or a concurrent.futures.Executor, got {executor!r}{hint}")
+    raise ValueError(
+        f"executor must be {choices} or a concurrent.futures.Executor or a dask Client, got {executor!r}{hint}"
+    )
 
 
 def _check_count(name: str, value: Any) -> int:

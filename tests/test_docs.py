@@ -20,7 +20,7 @@ PAGES = [
     *sorted(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
 ]
 
-HEAVY = {"pandas.md", "polars.md", "migration.md"}  # their libraries take seconds to load
+HEAVY = {"dask.md", "pandas.md", "polars.md", "migration.md"}  # their libraries take seconds to load
 
 # A snippet, or one that the reader does not see; what it prints may stand right below it.
 SNIPPET = re.compile(

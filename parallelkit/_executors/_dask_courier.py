@@ -22,7 +22,9 @@ from parallelkit._executors._dask_guard import Call
 from parallelkit._executors._dask_wire import Order, Report, unpack_columns, unpack_lost, unseal, versions
 from parallelkit._executors._lane import Batch, Broken, Lane, Payload, Record, Span
 
-AHEAD = 0.05  # seconds of measured work in a batch
+AHEAD = 0.05  # seconds of measured work in a batch, and more where there are many threads, ...
+BATCHES = 200  # ... so that there are not many more batches than this in a second; but ...
+LONGEST = 0.5  # ... no longer
 LONGEST_BATCH = 2000
 RAMP = 4  # a batch has at most so many times the attempts of the largest before
 NOBODY_YET = 32  # batches that are handed out before there are workers: what an adaptive cluster sees of them
@@ -129,7 +131,9 @@ class Courier:
             payloads = [self._hold(payload, held) for payload in batch.payloads]
         job = self._job if self._kept is None else self._kept.key
         plain = items if payloads is None else None
-        order = Order(key, self.run, self._lane.exact, job, indices, numbers, timeouts, plain, payloads)
+        order = Order(
+            key, self.run, self._lane.exact, self._ahead(), job, indices, numbers, timeouts, plain, payloads
+        )
         call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
         held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))
         self._parcels[key] = Parcel(indices, held)
@@ -208,8 +212,11 @@ class Courier:
         pace = self._lane.pace
         limit = pace.limit
         pace.measure(count, seconds)
-        wanted = AHEAD / max(pace.expected(1), AHEAD / LONGEST_BATCH)
+        wanted = self._ahead() / max(pace.expected(1), AHEAD / LONGEST_BATCH)
         pace.limit = max(1, min(RAMP * limit, int(wanted)))
+
+    def _ahead(self) -> float:
+        return min(LONGEST, max(AHEAD, self.threads / BATCHES))
 
     def _land(self, indices: Iterable[int]) -> Batch:
         """These attempts have ended, or are to be handed out anew."""

@@ -23,7 +23,6 @@ from parallelkit._executors._supervisor import Supervisor
 from parallelkit._worker._travel import describe_error
 
 GATHER = 0.02  # seconds between two reports, unless a batch is done
-STUCK = 0.03  # seconds at the same attempt after which what waits behind it is given back to the client
 FIRST_LOOK = 0.004  # seconds after a change; then twice as long each time, up to ...
 LAST_LOOK = 1.0
 
@@ -73,6 +72,7 @@ class Patrol:
         self._told_at = 0.0
         self._look_at = inf
         self._pause = FIRST_LOOK
+        self._patience = 0.0  # seconds at the same attempt after which what waits behind it is given back
         self._thread = Thread(target=self._watch, name="parallelkit-patrol", daemon=True)
         self._thread.start()
 
@@ -89,6 +89,7 @@ class Patrol:
         except Exception as error:  # what dask kept for us went with a worker
             self._give_back(order, describe_error(error))
             return
+        self._patience = order.expected
         self._owners.update(dict.fromkeys(order.indices, pending))
         self._lane.queue.append(Batch(self._lane, order.tickets(), payloads))
         self._changed = True
@@ -195,14 +196,19 @@ class Patrol:
             if (found := worker.running()) is not None
         ]
         for worker in workers:
-            _uncover(worker, lane, now)
+            if self._is_stuck(worker, now):
+                _uncover(worker, lane, now)
         withdrawn = []
         full = len(crew.workers) >= self._supervisor.max_workers
-        if lane.queue and full and all(_is_stuck(worker, now) for worker in crew.workers):
+        if lane.queue and full and all(self._is_stuck(worker, now) for worker in crew.workers):
             withdrawn = [ticket[0] for batch in lane.queue for ticket in batch.tickets]
             lane.queue.clear()
         behind = bool(lane.queue) or any(worker.pending > 1 for worker in workers)
         return Sight(running, withdrawn, behind)
+
+    def _is_stuck(self, worker: Worker, now: float) -> bool:
+        """Whether it has been at one attempt for as long as the whole batch should have taken."""
+        return not worker.wire.loading and now - worker.stuck_since() >= self._patience
 
     # The end
 
@@ -225,13 +231,9 @@ class Patrol:
             worker.gone.wait(5.0)
 
 
-def _is_stuck(worker: Worker, now: float) -> bool:
-    return not worker.wire.loading and now - worker.stuck_since() >= STUCK
-
-
 def _uncover(worker: Worker, lane: Lane, now: float) -> None:
     """Take back what lies in a worker's ring behind an attempt that takes long, in two looks."""
-    if worker.pending <= 1 or not _is_stuck(worker, now):
+    if worker.pending <= 1:
         return
     if worker.held is None:
         worker.hold(now)

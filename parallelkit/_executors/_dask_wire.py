@@ -47,6 +47,7 @@ class Order(NamedTuple):
     key: str
     run: str
     exact: bool
+    expected: float  # seconds that the batch should take at most
     job: bytes | str  # the function, packed; or the key under which dask keeps that
     indices: Sequence[int]
     numbers: Sequence[int]
