@@ -49,8 +49,8 @@ class Collected:
         enter = partial(parts.enter, self.ledger)
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
         loop = parts.loop(self.ledger, self.ledger.key, port, source)
-        loop.interrupt, source.one_by_one = interrupt, loop.eager
-        if loop.eager and parts.intake.flows and not loop.recalls:
+        loop.interrupt, source.one_by_one = interrupt, lambda: loop.eager
+        if getattr(port, "flows", False) and parts.intake.flows and not loop.recalls:
             loop.flowing = source
         parts.let_grow(loop, self.ledger, enter)
         return loop

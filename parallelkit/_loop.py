@@ -61,7 +61,7 @@ class DirectSource:
     window: Window
     interrupt: Interrupt
     admit: Callable[[Portion], None]
-    one_by_one: bool = False
+    one_by_one: Callable[[], bool] = lambda: False
 
     @property
     def exhausted(self) -> bool:
@@ -72,7 +72,7 @@ class DirectSource:
         if room <= 0:
             return None
         with self.interrupt.user_code():
-            portion = self.intake.read(1 if self.one_by_one else room)
+            portion = self.intake.read(1 if self.one_by_one() else room)
         if portion is not None:
             self.admit(portion)
         return portion
@@ -113,7 +113,7 @@ class Loop:
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     observer: Observer | None = None
     asked: str | None = None  # why somebody else wants the run to stop
-    eager: bool = False  # whether what was read is handed over before the next item is asked for
+    may_block: bool = False  # whether asking the input for an item may take any time
     flowing: DirectSource | None = None  # the source, where that may be done before it is admitted
     stirred: bool = False  # whether something had happened when the last wait ended
 
@@ -142,15 +142,25 @@ class Loop:
         self._obey()
         return scheduler.stopped is None
 
+    @property
+    def eager(self) -> bool:
+        """Whether what was read is to be handed over before the next item is asked for.
+
+        An input may wait for what its last item does. The port says whether it takes tickets one by one
+        as well as many at a time.
+        """
+        return self.may_block and getattr(self.port, "eager", False)
+
     def _read(self) -> bool:
         """Read and admit a portion, or for a moment item by item; whether there was anything."""
         scheduler, source = self.scheduler, self.source
+        if self.eager and self.port.room() <= 0:
+            return False
         portion = source.next(scheduler.unsettled_input)
         if portion is None:
             return False
         self.admit(portion)
         end = self.clock() + PORTION
-        # An input may wait for what its last item does: so that runs by the time the next one is asked for.
         while self.eager and self._hand_over() and self.port.room() > 0 and self.clock() < end:
             portion = source.next(scheduler.unsettled_input)
             if portion is None:

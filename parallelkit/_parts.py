@@ -96,7 +96,7 @@ class Parts:
             gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
         )
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
-        loop.eager = self.intake.may_block and getattr(port, "eager", False)
+        loop.may_block = self.intake.may_block
         if options.on_event is not None:
             scheduler.news = []
             loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))

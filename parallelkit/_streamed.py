@@ -81,7 +81,7 @@ class Streamed:
         stream = Stream(loop, handed, outbox, parts.intake, window)
         opened.callback(stream.close, "the stream was closed")
         if parts.options.executor == "inline":
-            loop.source = DirectSource(parts.intake, window, Interrupt(), self._enter, loop.eager)
+            loop.source = DirectSource(parts.intake, window, Interrupt(), self._enter, lambda: loop.eager)
         return stream, loop
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:

@@ -41,7 +41,7 @@ class CoroutinePort:
     need not wake for every start.
     """
 
-    eager, fate = ThreadPort.eager, ThreadPort.fate
+    eager, flows, fate = ThreadPort.eager, ThreadPort.flows, ThreadPort.fate
 
     def __init__(self, engine: ThreadEngine, threads: ThreadPort, job: Job) -> None:
         self.failure: Exception | None = None

@@ -92,6 +92,7 @@ class ProcessPort:
 
     failure: Exception | None = None
     fate = "worker_died"
+    eager = property(lambda self: self._lane.pace.limit == 1)  # tasks so long that each is a batch
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
         self._engine = engine
@@ -107,8 +108,7 @@ class ProcessPort:
         self._interrupted = False
         self._woken = False
         self._apart = Apart()
-        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Around the caller's own code: what pickling and unpickling call."""
+        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around what pickling calls
         supervisor.crew.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)

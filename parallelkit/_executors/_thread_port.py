@@ -91,7 +91,7 @@ class Crew(Protocol):
 class ThreadPort(Line):
     """A run's end of a thread engine."""
 
-    eager = True  # to hand over attempts one at a time costs next to nothing
+    eager = flows = True  # to hand over attempts one at a time costs next to nothing
     fate = "abandoned"
     """What becomes of a worker whose attempt is cut off by ``close``, as ``Event`` calls it."""
 

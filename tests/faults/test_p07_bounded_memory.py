@@ -3,6 +3,7 @@
 import gc
 import sys
 import threading
+import time
 import weakref
 from functools import partial
 
@@ -146,6 +147,12 @@ def as_results(fn, items, **options):
     return run_parallel(fn, items, **options).values()
 
 
+def noted_in_time(item, path):
+    """A task that is worth being handed over alone, as it is to processes by ``run_parallel``."""
+    time.sleep(0.005)
+    return acts.noted(item, path)
+
+
 @pytest.mark.parametrize("key", [None, str])
 @pytest.mark.parametrize(
     ("run", "executor"),
@@ -154,6 +161,7 @@ def as_results(fn, items, **options):
         (as_results, "inline"),
         (as_list, "threads"),
         (as_list, "inline"),
+        (as_results, "processes"),
         (as_list, "processes"),
     ],
 )
@@ -166,7 +174,7 @@ def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path
             acts.wait_for_lines(path, burst)
             yield from range(burst, burst + 8)
 
-    work = partial(acts.noted, path=path)
+    work = partial(noted_in_time if executor == "processes" else acts.noted, path=path)
     assert [*range(40)] == sorted(run(work, items(), executor=executor, max_workers=2, key=key))
 
 
