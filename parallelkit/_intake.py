@@ -107,7 +107,7 @@ class Intake:
         first = self.read_so_far
         if first == 0 and items and isinstance(items[0], Task) and not self.shape.tasks:
             items = []
-            self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
+            self._refuse_tasks()
         if self.shape.plain and (self.keys is not None or self.shape.key is None):
             keys = None if self.keys is None else self.keys[first : first + len(items)]
             portion = Portion(items, keys)
@@ -154,6 +154,9 @@ class Intake:
             if self._iterator is None:
                 self._iterator = iter(self._source)
             for item in islice(self._iterator, most):
+                if self.read_so_far == 0 and isinstance(item, Task):
+                    self._refuse_tasks()
+                    return
                 self.read_so_far += 1
                 yield item
                 if self._clock() >= began + PORTION:
@@ -243,6 +246,9 @@ class Intake:
         if self.keys is not None:
             return self.keys[unread.start : unread.stop]
         return unread if self.shape.grows else None
+
+    def _refuse_tasks(self) -> None:
+        self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
 
     def fail(self, message: str, error: Exception) -> None:
         """The input has come to a bad end, because of ``error``."""

@@ -203,10 +203,11 @@ def test_what_is_neither_form_is_refused(call, arguments, message):
         call(*arguments)
 
 
-def test_tasks_among_items_are_refused_as_they_are_read():
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_tasks_among_items_are_refused_as_they_are_read(executor):
     """Where the input is lazy; none has run."""
     with pytest.raises(InputError, match="items must not be Task objects") as caught:
-        run_parallel(square, (Task(square, item) for item in range(3)))
+        run_parallel(square, (Task(square, item) for item in range(3)), executor=executor)
     assert 0 == len(caught.value.results)
 
 
