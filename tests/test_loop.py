@@ -532,3 +532,57 @@ def test_what_ends_at_the_limit_is_in_time():
     assert isinstance(first[0], Ended)
     assert isinstance(first[0].error, TaskTimeout)
     assert (1.9, "a") == (first[0].ended, second[0].values[0])
+
+
+# Three ways to take input in: by portions, item by item, and item by item with the books written afterwards
+
+
+def take_in(way, steps, buffersize):
+    """What becomes of these tasks, from lazy input that is taken in this way."""
+    script = Script(dict(enumerate(steps)))
+    run = FakeRun(
+        script, iter(range(len(steps))), policy=Delays(*[1.0] * 9), timeout=5, buffersize=buffersize
+    )
+    source = run.loop.source
+    if way != "portions":
+        run.loop.may_block, run.port.eager, source.one_by_one = True, True, lambda: True
+    if way == "flow":
+        run.loop.flowing = source
+    run.drive()
+    assert {} == script.left
+    return [
+        (one.key, one.ok, one.attempts, one.queued_at, one.started_at, one.duration, one.worker)
+        for one in run.outcomes
+    ]
+
+
+@pytest.mark.parametrize("buffersize", [1, 3, None])
+def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize):
+    """Successes, failures, retries, deaths and timeouts; item by item to the instant."""
+    steps = [
+        Done(1, after=2),
+        [Fail(OSError()), Done(2, after=1)],
+        [Hang(), Hang(), Fail(ValueError(), final=True)],
+        Done(3),
+        [Die(), Done(4, after=3)],
+        *[Done(n, after=n % 3) for n in range(20)],
+    ]
+    portions, one_by_one, flow = (
+        take_in(way, steps, buffersize) for way in ("portions", "one by one", "flow")
+    )
+    assert one_by_one == flow
+    assert [task[:3] for task in portions] == [task[:3] for task in flow]
+    assert len(steps) == len(flow)
+
+
+def test_an_input_that_raises_ends_a_flow_as_it_ends_a_portion():
+    """What came before is run, and the error says how many that were."""
+
+    def items():
+        yield from range(3)
+        raise LookupError("gone")
+
+    run = FakeRun(Script(), items())
+    run.loop.flowing = run.loop.source
+    assert [0, 1, 2] == run.drive().results.values()
+    assert "the input raised LookupError after 3 items" == str(run.intake.error)
