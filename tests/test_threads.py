@@ -242,6 +242,43 @@ def test_a_late_end_is_dropped(engine):
     port.close()
 
 
+class LateLock:
+    """A lock that does something, once, before the main thread gets it."""
+
+    def __init__(self, lock, act):
+        self._lock, self._act = lock, act
+
+    def __enter__(self):
+        if self._act is not None and threading.current_thread() is threading.main_thread():
+            act, self._act = self._act, None
+            act()
+        self._lock.acquire()
+
+    def __exit__(self, *error):
+        self._lock.release()
+
+
+def test_a_thread_that_ends_while_it_is_given_up_is_not_counted_as_abandoned_for_ever(engine):
+    """Else its slot would be lost for good, and the clock of a thread that is no more would be asked for."""
+    hold = Hold()
+    port = engine.open(Job(hold))
+    port.start(tickets("x", timeout=0.03))
+    assert hold.begun.wait(PATIENCE)
+    (worker,) = engine.workers
+
+    def end():
+        hold.go.set()
+        until = time.monotonic() + PATIENCE
+        while worker.current is not None and worker.thread.is_alive():
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+    engine._lock = LateLock(engine._lock, end)
+    assert {0: "x"} == take(port, 1)
+    assert set() == engine.abandoned
+    port.close()
+
+
 def test_when_every_slot_is_lost_the_port_fails(engine):
     """As many as there are slots may be abandoned, and as many again take the slots with them: that is the end."""
     hold = Hold()
@@ -350,8 +387,12 @@ class Crew:
     def supply(self, tickets):
         pass
 
-    def abandon(self, worker, now, timeout):
+    def abandon(self, worker, claim, now, timeout):
+        if not claim:
+            return False
+        claim.clear()
         self.given_up.append(worker)
+        return True
 
     def remove(self, port):
         pass

@@ -149,14 +149,11 @@ class CoroutinePort:
         blocked = not flight.cancelled
         stack = stack_of(flight.loop.thread) if blocked else flight.stack
         error = self._timed_out(flight, self._blocked_by(flight) if blocked else SWALLOWED, abandoned=True)
-        try:
-            flight.claim.pop()
-        except IndexError:
+        # It costs a slot as a thread does.
+        if not self._engine.abandon(flight, flight.claim, now, flight.ticket[3]):  # type: ignore[arg-type]  # see above
             return []
         self._out[True] -= 1
         self._flights.discard(flight)
-        limit = flight.ticket[3]
-        self._engine.abandon(flight, now, limit)  # type: ignore[arg-type]  # it costs a slot as a thread does
         if blocked:
             self._replace(flight.loop)
         if self._queue:

@@ -47,7 +47,7 @@ class Flight:
         self.loop = loop
         self.worker = worker
         self.unbegun = [ticket]
-        self.claim: list[None] = []  # filled when it begins
+        self.claim: list[float] = []  # filled when it begins, with the instant of that
         self.started = 0.0
         self.asked = False  # whether the run asked for its cancellation
         self.cancelled = False  # whether the loop has cancelled it
@@ -193,7 +193,7 @@ class EventLoop:
             self._landed(flight)
             return  # taken back meanwhile
         flight.started = monotonic()
-        flight.claim.append(None)
+        flight.claim.append(flight.started)
         self._home.begun(flight)
         try:
             made = self._home.call(flight.ticket[2])

@@ -78,8 +78,8 @@ class Crew(Protocol):
     def supply(self, tickets: int) -> None:
         """See that somebody works on new tickets."""
 
-    def abandon(self, worker: Any, now: float, timeout: float | None) -> None:
-        """Give up on a thread, whose attempt had this timeout."""
+    def abandon(self, worker: Any, claim: list[float], now: float, timeout: float | None) -> bool:
+        """Give up on a thread, whose attempt had this timeout; False where that has ended this moment."""
 
     def check_starts(self, now: float) -> float | None:
         """Break if a thread takes too long to start; when to look again."""
@@ -219,14 +219,14 @@ class ThreadPort(Line):
                 continue
             try:
                 started = claim[0]
-                if started + ticket[3] > now:
-                    instants.append(started + ticket[3])
-                    continue
-                stack = stack_of(worker.thread, __file__)
-                claim.pop()
             except IndexError:
                 continue  # it was committed this moment
-            overdue.append(self._overdue(worker, ticket, started, now, stack))
+            if started + ticket[3] > now:
+                instants.append(started + ticket[3])
+                continue
+            stack = stack_of(worker.thread, __file__)
+            if self._engine.abandon(worker, claim, now, ticket[3]):
+                overdue.append(self._overdue(worker, ticket, started, now, stack))
         if self._given > begun:  # what has not begun may begin now
             instants.append(now + self._shortest)
         self._given -= len(overdue)
@@ -234,7 +234,6 @@ class ThreadPort(Line):
         return overdue
 
     def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
-        self._engine.abandon(worker, now, ticket[3])
         assert ticket[3] is not None, "only what has a timeout is overdue"
         fate = "its thread, which cannot be killed, was abandoned"
         error = timed_out(self._label(ticket[0]), ticket[3], fate, abandoned=True)
@@ -283,8 +282,8 @@ class ThreadPort(Line):
         self.urgent.clear()
         for worker in tuple(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
-            if port is self and ticket is not None and take_claim(claim):
-                self._engine.abandon(worker, monotonic(), ticket[3])
+            if port is self and ticket is not None:
+                self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
-from parallelkit._executors._lending import Loans, lender
+from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
 from parallelkit._executors._thread import ThreadWorker
 from parallelkit._executors._thread_port import Loss, ThreadPort
@@ -224,9 +224,15 @@ class ThreadEngine:
         for port in self.ports:
             port.fail(self.broken)
 
-    def abandon(self, worker: ThreadWorker, now: float, timeout: float | None) -> None:
-        """Give up on a thread: it no longer counts as a worker, and another may take its place."""
+    def abandon(self, worker: ThreadWorker, claim: list[float], now: float, timeout: float | None) -> bool:
+        """Give up on a thread, which no longer counts as a worker, so that another may take its place.
+
+        False where its attempt has ended this moment: the claim is gone.
+        """
         with self._lock:
+            # Taken in here, so that it leaves after this: else it would count as abandoned for ever.
+            if not take_claim(claim):
+                return False
             self.workers.discard(worker)
             self.abandoned.add(worker)
             if self._is_lost() and self.loss is None:
@@ -235,6 +241,7 @@ class ThreadEngine:
                 for port in self.ports:
                     port.look()
         self._supply_all()
+        return True
 
     def _supply_all(self) -> None:
         """A slot has come free: somebody may wait for it."""
