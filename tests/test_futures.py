@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from parallelkit import ProcessExecutor, ThreadExecutor, run_parallel
+from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 
@@ -26,6 +26,19 @@ def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
     results = run_parallel(abs, items(), executor=executor)
     assert "the executor was shut down" == results.stopped
     assert results.failures
+
+
+@both
+@pytest.mark.parametrize("used", [False, True])
+def test_a_stream_that_begins_after_the_shutdown_of_its_executor_is_refused(make, used):
+    """It was still open when the stream was made; there is nobody left to work."""
+    executor = make(1)
+    if used:
+        assert 1 == executor.submit(abs, -1).result()
+    stream = iter_parallel(abs, [-1], executor=executor)
+    executor.shutdown(wait=True)
+    with pytest.raises(RuntimeError, match="closed"):
+        next(stream)
 
 
 def test_a_nested_run_that_is_stopped_gives_its_slot_back_once():
