@@ -170,6 +170,7 @@ class Loop:
 
     def _follow(self, source: DirectSource) -> bool:
         """As ``_read``, at a third of the cost: the tasks are on their way at once, and admitted together."""
+        self._hand_over()  # tasks tried again go first
         scheduler, port, first = self.scheduler, self.port, self.scheduler.admitted
         portion = Portion(read_at=array("d"))
         assert portion.read_at is not None, "made just now"

@@ -551,8 +551,7 @@ def take_in(way, steps, buffersize):
     run.drive()
     assert {} == script.left
     return [
-        (one.key, one.ok, one.attempts, one.queued_at, one.started_at, one.duration, one.worker)
-        for one in run.outcomes
+        (one.key, one.ok, one.attempts, one.queued_at, one.started_at, one.duration) for one in run.outcomes
     ]
 
 
