@@ -65,10 +65,17 @@ class Collected:
             loop.stop("interrupted (Ctrl-C)")
         finally:
             loop.port.close()
+            self._let_go(loop)
             self._parts.journal.close()
             loop.show()
             loop.bar.close()
         return interrupted
+
+    def _let_go(self, loop: Loop) -> None:
+        """Parts that know each other would keep all values until garbage is next collected."""
+        self._interrupt.wake = Interrupt().wake
+        if isinstance(loop.source, DirectSource):
+            loop.source.one_by_one = bool
 
     def _open_ledger(self, engine: Engine) -> Ledger:
         executor = self._parts.options.executor

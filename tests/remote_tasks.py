@@ -113,6 +113,10 @@ def get_variable(name):
     return os.environ.get(name)
 
 
+def kind_of(item):
+    return type(item).__name__
+
+
 def repeat(text, times):
     return text * times
 

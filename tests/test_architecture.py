@@ -68,7 +68,7 @@ _report/__init__
 _executors/_supervisor
 _executors/_crew  _executors/_toll  _executors/_starter
 _executors/_handle  _executors/_zygote
-_executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding
+_executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding  _executors/_packing
 _executors/_lane
 _executors/_pace
 _executors/_blocks

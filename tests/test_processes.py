@@ -470,6 +470,37 @@ def test_items_are_not_packed_far_ahead(engine):
 # The life of workers
 
 
+def test_large_items_are_not_packed_far_ahead_of_a_quick_function(engine):
+    """That thousands of short texts went at once says nothing of the next run, whose items are large."""
+    drive(engine, len, ["x" * 2000] * 3000)
+    with opened(engine, len) as port:
+        room = port.room()
+        port.start([(index, 1, "x" * 1_000_000, None) for index in range(300)])
+        packed = port._packing.bytes
+        seen = Seen()
+        while len(seen) < 300:
+            seen.add(wait(port))
+            assert port._packing.bytes < 80_000_000
+
+    assert room > 300
+    assert 0 < packed < 80_000_000
+    assert {1_000_000} == set(seen.values.values())
+
+
+def test_items_wait_in_line_whatever_they_are(engine):
+    """Each has its own result, though not all of them can be packed."""
+    items = [bytes(3_000_000), 1, lambda: 0, *[bytes(3_000_000)] * 40, threading.Lock(), "last"]
+    with opened(engine, far.kind_of) as port:
+        port.start([(index, 1, item, None) for index, item in enumerate(items)])
+        seen = Seen()
+        while len(seen) < len(items):
+            seen.add(wait(port))
+
+    assert [43] == list(seen.failures)
+    assert ["bytes", "int", "function"] == [seen.values[index] for index in range(3)]
+    assert "str" == seen.values[44]
+
+
 def test_initializer_runs_once_in_each_worker():
     """Before the first task, and what it sets stays."""
     engine = ProcessEngine(2, initializer=far.set_variable, initargs=("PARALLELKIT_TEST", "set"))

@@ -1,7 +1,9 @@
 """``run_parallel`` from end to end: the two forms, what tasks are given, how a run stops and what it leaves."""
 
+import gc
 import signal
 import threading
+import weakref
 from collections import deque
 from itertools import count
 
@@ -465,3 +467,17 @@ def test_ctrl_c_in_a_burst_of_input_loses_no_task():
     with pytest.raises(RunInterrupted) as caught:
         run_parallel(abs, items(), max_workers=2)
     assert [0, 1, 2] == list(caught.value.results)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_values_go_with_the_results(executor):
+    """Nothing else refers to them, so large ones are freed at once, and not when garbage is next collected."""
+    gc.collect()
+    gc.disable()
+    try:
+        results = run_parallel(set, [[1], [2]], executor=executor, max_workers=1, retries=1)
+        value = weakref.ref(results[0])
+        del results
+        assert value() is None
+    finally:
+        gc.enable()

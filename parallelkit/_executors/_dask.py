@@ -5,6 +5,7 @@ How, and why so: docs/design/dask-engine.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
 
@@ -65,11 +66,8 @@ class DaskPort(ProcessPort):
             return max(room, NOBODY_YET - self._pending) if room and not self.courier.threads else room
         return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
 
-    def _pack(self, item: object) -> Payload:
-        blob = pack_for_afar(item)
-        self._bytes += len(blob)
-        self._largest = max(self._largest, len(blob))
-        return blob
+    def _packer(self, supervisor: object) -> Callable[[object], Payload]:
+        return pack_for_afar
 
     def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], int]:
         if isinstance(event, Vanished):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from _pickle import PicklingError
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
@@ -15,21 +14,11 @@ from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._pace import Paces
+from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._ledger import Facts
 from parallelkit._worker import _faults
-from parallelkit._worker._buffers import pack_apart
-from parallelkit._worker._channel import LARGE
-from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import Apart, describe, describe_error, pack, pack_job, unpack
-
-QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
-QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors
-SHORT = 1024  # a text up to this length is an atom
-
-ATOMS: set[type] = {int, float, bool, type(None)}
-TEXTS: set[type] = {str, bytes}
-"""Immutable, and unpickled without running any code: a batch of them may be one pickle."""
+from parallelkit._worker._travel import describe, describe_error, pack, pack_job, unpack
 
 
 class ProcessEngine:
@@ -100,18 +89,20 @@ class ProcessPort:
         self._lane = lane
         self._job = job
         self._pending = 0  # handed over and not yet returned
-        self._bytes = 0  # of packed items among these
-        self._largest = 1  # packed item so far
-        self._packing = 0.0  # seconds spent on packing and unpacking
+        self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job.label)
+        self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
         self._interrupted = False
         self._woken = False
-        self._apart = Apart()
-        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around what pickling calls
+        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around the caller's own code: what pickling and unpickling call."""
         supervisor.crew.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
+
+    def _packer(self, supervisor: Supervisor) -> Callable[[object], Payload]:
+        return Packer(supervisor.pool)
 
     def room(self) -> int:
         """For an exact job the free slots; else enough that no worker starves, by count and by bytes."""
@@ -122,12 +113,10 @@ class ProcessPort:
             others = sum(worker.lane not in (lane, None) for worker in tuple(self._supervisor.crew.workers))
             free = width - others - self._pending
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
+        if self._packing.line:
+            return 0
         room = width * lane.pace.limit * 3 - self._pending
-        if self._largest > 1:
-            room = min(room, max(width - self._pending, (QUEUED_BYTES - self._bytes) // self._largest))
-            if self._largest >= LARGE:
-                room = min(room, max(2 * width, QUEUED_FILES) - self._pending)
-        return max(0, room)
+        return max(0, min(room, self._packing.space(self._pending)))
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         """Pack the items and queue them; what cannot be packed is reported by the next ``wait``."""
@@ -136,56 +125,33 @@ class ProcessPort:
         if self._lane.closed:
             raise RuntimeError("this port is closed")
         self._pending += len(tickets)
-        if _all_atoms([item for _, _, item, _ in tickets]):
+        if not self._packing.line and all_atoms([item for _, _, item, _ in tickets]):
             self._queue(tickets, None)
-            return
-        began = monotonic()
-        with self.guard():
-            good, payloads = self._pack_all(tickets)
-        self._packing += monotonic() - began
-        if good:
-            self._queue(good, payloads)
+        else:
+            self._packing.line.extend(tickets)
+            self._pack()
 
-    def _pack_all(self, tickets: Sequence[Ticket]) -> tuple[list[Ticket], list[Payload]]:
-        """Those whose items can be packed, with these; the others have ended."""
+    def _pack(self) -> None:
+        """Pack as many of those in line as there is space for, and queue them."""
         good: list[Ticket] = []
         payloads: list[Payload] = []
-        for ticket in tickets:
-            try:
-                payload = self._pack(ticket[2])
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:
-                self._ended.append(self._unpackable(ticket, error))
-            else:
-                good.append(ticket)
-                payloads.append(payload)
-        return good, payloads
+        ahead, began = self._pending - len(self._packing.line), monotonic()
+        try:
+            with self.guard():
+                self._packing.pack(ahead, good, payloads, self._ended)
+        finally:
+            self._seconds += monotonic() - began
+            if good:
+                self._queue(good, payloads)
 
     def _queue(self, tickets: Sequence[Ticket], payloads: list[Payload] | None) -> None:
         self._lane.queue.append(Batch(self._lane, tickets, payloads))
         self._supervisor.offer()
 
-    def _pack(self, item: object) -> Payload:
-        blob = pack_apart(item, self._apart)
-        buffers = self._apart.take()
-        payload = self._supervisor.pool.put(buffers, blob) if buffers else payload_of(blob)
-        self._bytes += len(payload)
-        self._largest = max(self._largest, len(payload))
-        return payload
-
-    def _unpackable(self, ticket: Ticket, error: BaseException) -> Ended:
-        message = (
-            f"the item of {self._job.label(ticket[0])} cannot be sent to a worker process: "
-            f"{describe(ticket[2])} cannot be pickled ({describe_error(error)}); "
-            "pass plain data and build the rest inside the task, or use executor='threads'"
-        )
-        told = _faults.unpicklable(message, isinstance(error, PicklingError))
-        told.__cause__ = detached(error)
-        return Ended(ticket[0], told, "", None, monotonic(), None, final=True)
-
     def wait(self, until: float | None) -> list[Block | Ended]:
         """Block until something has ended, ``wake`` was called or ``until`` has come; return all that ended."""
+        if self._packing.line and not self._lane.closed:
+            self._pack()
         if not self._ended:
             timeout = None if until is None else until - monotonic()
             self._lane.gate.wait(self._has_news, timeout)
@@ -196,7 +162,7 @@ class ProcessPort:
             # Signal handlers run between calls, and there is none up to the removal: an exception out of
             # one neither loses what the event holds nor has it dealt with twice.
             self._ended += ended
-            self._bytes -= size
+            self._packing.bytes -= size
             events.popleft()
         if self._lane.broken is not None and self.failure is None:
             self.failure = self._explain(self._lane.broken)
@@ -219,7 +185,7 @@ class ProcessPort:
         began = monotonic()
         with self.guard() if event.columns.heap or event.columns.files else nullcontext():
             ended = self._finish(event)
-        self._packing += monotonic() - began
+        self._seconds += monotonic() - began
         return ended, event.batch.size()
 
     def _finish(self, span: Span) -> list[Block | Ended]:
@@ -273,7 +239,7 @@ class ProcessPort:
 
     def measure(self, facts: Facts) -> None:
         """Note how long the parent packed and unpacked."""
-        facts.travel_seconds = self._packing
+        facts.travel_seconds = self._seconds
 
     def wake(self) -> None:
         """Make ``wait`` return soon; takes no lock, so a signal handler may call it."""
@@ -289,12 +255,3 @@ class ProcessPort:
         self._engine._paces.note(self._lane.job, self._lane.pace)
         for worker in victims:
             worker.gone.wait(10.0)
-
-
-def _all_atoms(items: list[Any]) -> bool:
-    kinds = set(map(type, items))
-    if kinds <= ATOMS:
-        return True
-    if not kinds <= ATOMS | TEXTS:
-        return False
-    return max(len(item) for item in items if type(item) in TEXTS) <= SHORT

@@ -131,7 +131,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "disabled": disabled,
         "width": width * outer_width(),
         "initializer": initializer,
-        "blocks": max(2, min(16, MAPPINGS // width)),
+        "blocks": max(2, min(32, MAPPINGS // width)),
         "authkey": _authkey(),
     }
     return _channel.frame(_channel.SETUP, pack(setup))

@@ -1,0 +1,110 @@
+"""Packs a run's items, in order and not far ahead; in the run's own thread, for it runs the user's code."""
+
+from __future__ import annotations
+
+from _pickle import PicklingError
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from parallelkit._executors._blocks import Pool
+from parallelkit._executors._contract import Block, Ended, Ticket
+from parallelkit._executors._lane import Payload, payload_of
+from parallelkit._worker import _faults
+from parallelkit._worker._buffers import pack_apart
+from parallelkit._worker._channel import LARGE
+from parallelkit._worker._tracebacks import detached
+from parallelkit._worker._travel import Apart, describe, describe_error
+
+QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
+QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors
+SHORT = 1024  # a text up to this length is an atom
+UNBOUNDED = 1 << 30
+
+ATOMS: set[type] = {int, float, bool, type(None)}
+TEXTS: set[type] = {str, bytes}
+"""Immutable, and unpickled without running any code: a batch of them may be one pickle."""
+
+
+class Packing:
+    """How large the items are is seen as they are packed, so there is a line of those that are not yet."""
+
+    def __init__(
+        self, width: Callable[[], int], pack: Callable[[object], Payload], label: Callable[[int], str]
+    ) -> None:
+        self.line: deque[Ticket] = deque()
+        self.bytes = 0  # of packed items that have not ended
+        self._largest = 1  # packed item so far
+        self._width = width
+        self._pack = pack
+        self._label = label
+
+    def space(self, ahead: int) -> int:
+        """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
+        if self._largest <= 1:
+            return UNBOUNDED
+        width = self._width()
+        space = max(width - ahead, (QUEUED_BYTES - self.bytes) // self._largest)
+        if self._largest >= LARGE:
+            space = min(space, max(2 * width, QUEUED_FILES) - ahead)
+        return space
+
+    def pack(
+        self, ahead: int, tickets: list[Ticket], payloads: list[Payload], refused: list[Block | Ended]
+    ) -> None:
+        """Move what there is space for out of the line: into two columns, or among those that cannot be packed."""
+        space = self.space(ahead)
+        while self.line and space > 0:
+            ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
+            try:
+                payload = self._pack(ticket[2])
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                refused.append(self._refusal(ticket, error))
+            else:
+                tickets.append(ticket)
+                payloads.append(payload)
+                space = self._left(space, len(payload), ahead + len(tickets))
+            self.line.popleft()
+
+    def _left(self, space: int, size: int, ahead: int) -> int:
+        self.bytes += size
+        if size <= self._largest < LARGE:
+            return space - 1
+        self._largest = max(self._largest, size)
+        return self.space(ahead)
+
+    def _refusal(self, ticket: Ticket, error: BaseException) -> Ended:
+        message = (
+            f"the item of {self._label(ticket[0])} cannot be sent to a worker process: "
+            f"{describe(ticket[2])} cannot be pickled ({describe_error(error)}); "
+            "pass plain data and build the rest inside the task, or use executor='threads'"
+        )
+        told = _faults.unpicklable(message, isinstance(error, PicklingError))
+        told.__cause__ = detached(error)
+        return Ended(ticket[0], told, "", None, monotonic(), None, final=True)
+
+
+class Packer:
+    """Packs for processes on this machine: large buffers go into blocks of the engine's."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._apart = Apart()
+
+    def __call__(self, item: object) -> Payload:
+        blob = pack_apart(item, self._apart)
+        buffers = self._apart.take()
+        return self._pool.put(buffers, blob) if buffers else payload_of(blob)
+
+
+def all_atoms(items: list[Any]) -> bool:
+    """Whether these may travel in one pickle."""
+    kinds = set(map(type, items))
+    if kinds <= ATOMS:
+        return True
+    if not kinds <= ATOMS | TEXTS:
+        return False
+    return max(len(item) for item in items if type(item) in TEXTS) <= SHORT
