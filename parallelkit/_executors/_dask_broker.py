@@ -133,9 +133,14 @@ class Broker:
         known.tell("told", blob, [key for key in over if known.batches.get(key) == worker])
         for key in over:
             if known.batches.get(key) == worker:
-                known.batches[key] = OVER
+                self._close_batch(known, key)
         self._look_later()
         return True
+
+    def _close_batch(self, run: Run, key: str) -> None:
+        run.batches[key] = OVER  # no later claim is granted; a key that is not known has none either
+        if key not in self.scheduler.tasks:
+            del run.batches[key]
 
     def _run_of(self, key: str) -> Run | None:
         return self.runs.get(key[len(PREFIX) :].partition("-")[0])
@@ -152,21 +157,20 @@ class Broker:
         if finish in ("processing", "queued", "no-worker"):
             run.batches.setdefault(key, WAITING)
             self._look_later()
-        elif finish == "erred":
-            self._give_up(run, key)
-        elif finish == "forgotten":
-            self._give_up(run, key)
-            run.batches.pop(key, None)
+        elif finish in ("erred", "forgotten"):
+            self._give_up(run, key, finish)
 
-    def _give_up(self, run: Run, key: str) -> None:
-        """Dask will not run this batch any more."""
+    def _give_up(self, run: Run, key: str, finish: str) -> None:
+        """Dask will not run this batch any more. A guard that has it goes on all the same, and tells."""
         owner = run.batches.get(key, WAITING)
         if owner == WAITING:
             run.batches[key] = VOID
             run.tell("returned", [key], *self._refusal(key))
-        elif owner not in (VOID, OVER):
-            run.batches[key] = OVER
+        elif owner not in (VOID, OVER) and finish == "erred" and owner in self.scheduler.workers:
+            run.batches[key] = OVER  # its guard failed
             run.tell("lost", owner, [key])
+        if finish == "forgotten" and run.batches[key] in (VOID, OVER):
+            del run.batches[key]
 
     def _refusal(self, key: str) -> tuple[str, list[str]]:
         """Why a guard did not even ask for a batch, and where; empty where no guard was asked."""
@@ -181,7 +185,8 @@ class Broker:
         for run in self.runs.values():
             run.guards.discard(worker)
             lost = run.belonging_to(worker)
-            run.batches.update(dict.fromkeys(lost, OVER))
+            for key in lost:
+                self._close_batch(run, key)
             if lost and not run.closing:
                 run.tell("lost", worker, lost)
         self._note_width()
