@@ -2,6 +2,8 @@
 
 import pickle
 import sys
+import threading
+from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 
@@ -56,6 +58,52 @@ def test_a_nested_run_that_is_stopped_gives_its_slot_back_once():
 
 def invert(number):
     return 1 / number
+
+
+@pytest.mark.parametrize(
+    ("make", "lacking"),
+    [
+        (ThreadExecutor, "ThreadExecutor"),
+        (ThreadExecutor, "parallelkit_futures"),
+        (ProcessExecutor, "parallelkit-supervisor"),
+        (ProcessExecutor, "parallelkit_futures"),
+    ],
+)
+def test_where_the_system_has_no_thread_to_give_nobody_waits_for_ever(make, lacking, monkeypatch):
+    """Every call ends in that error, whichever thread it is that could not be started; and the shutdown returns."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith(lacking):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with make(1) as executor:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                executor.submit(abs, -1).result(timeout=30)
+
+
+def test_a_call_gets_through_once_there_are_threads_again(monkeypatch):
+    """What failed was the first ``submit``, not the executor."""
+    with ThreadExecutor(1) as executor:
+        with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no thread"):
+            patch.setattr(threading.Thread, "start", no_thread)
+            executor.submit(abs, -1)
+        assert 2 == executor.submit(abs, -2).result(timeout=30)
+
+
+def no_thread(thread):
+    raise RuntimeError("no thread")
+
+
+def test_a_broken_executor_says_what_broke_it():
+    """To every later call too, as the standard pools do."""
+    with ThreadExecutor(1, initializer=invert, initargs=(0,)) as executor:
+        for _ in range(2):
+            with pytest.raises(BrokenThreadPool, match="initializer"):
+                executor.submit(abs, -1).result(timeout=30)
 
 
 @both

@@ -83,6 +83,7 @@ class Desk:
         self._next = 0
         self._shut = False
         self._cancel = False
+        self._failure: BaseException | None = None  # why nothing can run here any more
         self._port: Port | None = None
         self._thread: threading.Thread | None = None
         _desks.add(self)
@@ -115,6 +116,8 @@ class Desk:
     def take(self, future: Future[Any], call: Call, fn: object) -> None:
         """From any thread: a new call, of ``fn``."""
         with self._lock:
+            if self._failure is not None:
+                raise self._failure
             self.check_open()
             if self._port is None:
                 self._open()
@@ -125,11 +128,16 @@ class Desk:
             self._port.wake()
 
     def _open(self) -> None:
-        self._port = self._engine.open(
+        port = self._engine.open(
             Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
         )
-        self._thread = threading.Thread(target=self._work, name="parallelkit_futures", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._work, args=(port,), name="parallelkit_futures", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # no thread is to be had now; the next call may have better luck
+            port.close()
+            raise
+        self._port, self._thread = port, thread
 
     def shut(self, cancel_futures: bool) -> None:
         """No more calls; the thread ends, and the engine with it, when those it has are done."""
@@ -146,9 +154,7 @@ class Desk:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def _work(self) -> None:
-        port = self._port
-        assert port is not None, "the thread is started after the port"
+    def _work(self, port: Port) -> None:
         try:
             while True:
                 self._hand_over(port)
@@ -157,6 +163,8 @@ class Desk:
                 self._settle(port.wait(None))
                 if port.failure is not None:
                     self._break(port.failure)
+        except BaseException as error:  # no worker can be started, say: nobody shall wait for ever
+            self._break(error)
         finally:
             port.close()
             if self._shut:
@@ -218,10 +226,10 @@ class Desk:
             self._lender.repay(future)
         return future
 
-    def _break(self, failure: Exception) -> None:
-        """The engine is broken: all that was submitted fails with its error."""
+    def _break(self, failure: BaseException) -> None:
+        """Nothing can run any more: all that was submitted fails with this error, and so does what would be."""
         with self._lock:
-            self._shut = True
+            self._failure, self._shut = failure, True
         for future, _ in self._flying.values():
             tell(future.set_exception, failure)
         self._flying.clear()

@@ -65,8 +65,9 @@ class Supervisor:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self.closing:
-                self._thread = Thread(target=self._run, name="parallelkit-supervisor", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="parallelkit-supervisor", daemon=True)
+                thread.start()  # raises where the system has no thread to give: then there is none
+                self._thread = thread
 
     def ask(self, question: Callable[[], T]) -> T:
         """Have it answer between two turns, when it has just drained all rings."""
