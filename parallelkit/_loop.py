@@ -45,10 +45,13 @@ class Window:
 
     workers: int
     size: int | None = None
+    careful: bool = (
+        False  # a failure may stop the run, and what was handed over by then may have run for nothing
+    )
 
     def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
         """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""
-        least = max(WINDOW * self.workers, AT_HAND if at_hand else 0)
+        least = max(WINDOW * self.workers, AT_HAND if at_hand and not self.careful else 0)
         size = self.size or max(least, min(done, WIDEST))
         return size - ahead
 

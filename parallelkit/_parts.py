@@ -112,7 +112,8 @@ class Parts:
     def window(self, engine: Engine) -> Window:
         """How far to read ahead: with priorities all of a sized input, for any of it may come first."""
         whole = self.intake.size if self.intake.shape.ranked else None
-        return Window(engine.max_workers, self.options.buffersize or whole)
+        careful = self.options.max_failures is not None or self.options.on_error == "raise"
+        return Window(engine.max_workers, self.options.buffersize or whole, careful)
 
     def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
         """Have ``then`` called, if there is one."""

@@ -10,7 +10,7 @@ from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Han
 from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._loop import WIDEST, WINDOW, Window
+from parallelkit._loop import AT_HAND, WIDEST, WINDOW, Window
 from parallelkit._progress import Silent
 
 ERROR = OSError("down")
@@ -532,6 +532,12 @@ def test_what_ends_at_the_limit_is_in_time():
     assert isinstance(first[0], Ended)
     assert isinstance(first[0].error, TaskTimeout)
     assert (1.9, "a") == (first[0].ended, second[0].values[0])
+
+
+def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run():
+    """Reading it costs nothing; but what was handed over before a failure may have run for nothing."""
+    assert AT_HAND == Window(2).room(0, 0, at_hand=True)
+    assert 2 * WINDOW == Window(2, careful=True).room(0, 0, at_hand=True)
 
 
 # Three ways to take input in: by portions, item by item, and item by item with the books written afterwards
