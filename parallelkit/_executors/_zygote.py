@@ -11,7 +11,7 @@ from errno import EPROTO
 from time import monotonic
 
 from parallelkit._executors._spawn import cut_lifeline, new_lifeline, start
-from parallelkit._worker._zygote import PID
+from parallelkit._worker._channel import PID
 
 PATIENCE = 10.0
 """Seconds that a zygote may take to start, and to answer."""

@@ -15,14 +15,12 @@ from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
 
 from parallelkit._worker import _lifeline
+from parallelkit._worker._channel import PID
 from parallelkit._worker._serve import serve
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
-
-PID = Struct("<q")
-"""An answer: the number of the new process, or an errno below zero; 0: ready."""
 
 LONGEST = 1 << 20  # bytes of a request: an environment
 
