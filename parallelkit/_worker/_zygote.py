@@ -39,6 +39,7 @@ def tend(socket: int, lifeline: int, modules: list[str]) -> None:
     while True:
         message, ancillary, _, _ = parent.recvmsg(LONGEST, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
         if not message:
+            parent.close()
             return
         fds = [
             fd for level, kind, content in ancillary if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)
