@@ -148,7 +148,9 @@ class Stream:
         if self._thread.is_alive():
             self._loop.asked = reason
             self._loop.port.wake()
-        if self._thread.ident is not None and not sys.is_finalizing():  # daemon threads are frozen by then
+        # The collector closes what was left behind in a cycle of references: in any thread, also in the run's own.
+        elsewhere = self._thread is not threading.current_thread()
+        if self._thread.ident is not None and elsewhere and not sys.is_finalizing():  # that freezes daemons
             self._thread.join()
 
     def rest(self) -> list[Outcome[Any, Any]]:

@@ -557,6 +557,35 @@ def test_a_stream_may_be_handed_from_thread_to_thread():
     assert 2 == len(source.threads)
 
 
+def test_a_stream_that_the_collector_closes_in_the_runs_own_thread_ends(monkeypatch):
+    """One left behind in a cycle of references is closed wherever garbage is collected; its thread cannot wait for itself."""
+    complaints, threads, left = [], [], threading.Event()
+    monkeypatch.setattr("sys.unraisablehook", complaints.append)
+
+    def collect(event):
+        threads[:] = [threading.current_thread()]
+        if left.is_set():
+            gc.collect()
+
+    def leave_behind():
+        stream = iter_parallel(
+            lambda item: item and left.wait(PATIENCE), count(), on_event=collect, max_workers=1
+        )
+        cycle = [stream]
+        cycle.append(cycle)
+        next(stream)
+
+    gc.disable()
+    try:
+        leave_behind()
+        left.set()
+        threads[0].join(PATIENCE)
+    finally:
+        gc.enable()
+    assert not threads[0].is_alive()
+    assert [] == complaints
+
+
 def test_streams_nest():
     """A task may consume a stream of its own."""
 
