@@ -276,7 +276,8 @@ class ThreadEngine:
         with self._lock:
             self.closed = True
             self._give_up_starts()
-            workers = tuple(self.workers)
+            # With those whose start a signal handler broke off, and who idle all the same.
+            workers = self.workers.union(self.idle)
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
             port.close()
