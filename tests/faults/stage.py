@@ -86,8 +86,8 @@ def settled(key: int, future: futures.Future[Any]) -> Any:
 def own_executor(case: Case, stack: ExitStack) -> Any:
     """One of ours, opened before the run."""
     if case.executor == THREADS:
-        return stack.enter_context(parallelkit.ThreadExecutor(4, timeout=case.timeout))
-    return stack.enter_context(parallelkit.ProcessExecutor(2, timeout=case.timeout))
+        return stack.enter_context(parallelkit.ThreadExecutor(4, timeout=case.timeout * PATIENCE))
+    return stack.enter_context(parallelkit.ProcessExecutor(2, timeout=case.timeout * PATIENCE))
 
 
 def executor_of(case: Case, stack: ExitStack) -> Any:
@@ -102,6 +102,9 @@ def executor_of(case: Case, stack: ExitStack) -> Any:
     return own_executor(case, stack) if case.caller in ("executor", "submit", "beside") else case.executor
 
 
+PATIENCE = float(os.environ.get("PARALLELKIT_FAULTS_PATIENCE", "1"))
+"""By which timeouts are longer where every core is busy with something else (rounds.py)."""
+
 WIDTH = {THREADS: 4, PROCESSES: 2, COROUTINES: 4}
 WAYS = {"stream": stream, "submit": submit, "beside": beside}
 WITHIN = {name: getattr(callers, name) for name in dir(callers) if not name.startswith("_")}
@@ -110,7 +113,7 @@ WITHIN = {name: getattr(callers, name) for name in dir(callers) if not name.star
 def run(case: Case, scene: Scene) -> dict[Any, Any]:
     """The outcomes by key, as plain dicts; what the call raised stands under the key "raised"."""
     with ExitStack() as stack:
-        options: dict[str, Any] = {"items": items_of(case, scene), "timeout": case.timeout}
+        options: dict[str, Any] = {"items": items_of(case, scene), "timeout": case.timeout * PATIENCE}
         options["executor"] = executor_of(case, stack)
         if isinstance(options["executor"], str):
             options["max_workers"] = WIDTH[case.executor]
