@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import signal
@@ -16,6 +17,7 @@ from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
 from parallelkit._executors._questions import Questions
+from parallelkit._executors._starter import Starter
 
 
 @pytest.fixture
@@ -548,6 +550,42 @@ def test_lack_of_descriptors_is_told():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         engine.close()
+
+
+def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypatch):
+    """The run fails by the system's error, not ours; the thread closes what it has, and makes no noise."""
+
+    def refused():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("select.epoll", refused)
+    with opened(engine, far.nothing) as port:
+        port.start([(0, 1, 0, None)])
+        assert [] == port.wait(time.monotonic() + 30)
+        assert isinstance(port.failure.__cause__, OSError)
+    engine.close()
+    assert engine._supervisor._bell._closed
+
+
+def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
+    """In a moment, by itself: what waits need not wait until something else ends."""
+    spawn, refusals = Starter.spawn, []
+
+    def refuse_second(starter):
+        if engine._supervisor.crew.workers and not refusals:
+            refusals.append(BlockingIOError(errno.EAGAIN, "no more processes"))
+            raise refusals[0]
+        return spawn(starter)
+
+    monkeypatch.setattr(Starter, "spawn", refuse_second)
+    with opened(engine, far.nap) as port:
+        port.start([(0, 1, 60, None)])
+        wait_until(port.running)
+        time.sleep(0.05)  # so that nothing is on its way by which the supervisor would look again
+        port.start([(1, 1, 0, None)])
+        (block,) = wait(port)
+        assert [1] == list(block.indices)
+        assert refusals
 
 
 def test_initializer_that_cannot_be_sent_is_refused():

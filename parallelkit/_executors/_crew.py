@@ -132,13 +132,13 @@ class Crew:
         staying = [worker for worker in self.workers if not worker.retiring]
         busy = sum([worker.pending > 0 for worker in staying])
         missing = min(self.max_workers, busy + waiting) - len(staying)
-        if missing > 0 and now < self._hire_at:
-            self.act_at = self._hire_at
-            return False
         at_hand = self.spare is not None
-        for _ in range(at_hand + self._startable(missing - at_hand) if missing > 0 else 0):
-            self._hire_one(now)
-        return missing > 0 and at_hand
+        if missing > 0 and now >= self._hire_at:
+            for _ in range(at_hand + self._startable(missing - at_hand)):
+                self._hire_one(now)
+        if missing > 0 and now < self._hire_at:  # it failed, now or a moment ago
+            self.act_at = self._hire_at
+        return missing > 0 and at_hand and self.spare is None
 
     def _hire_one(self, now: float) -> None:
         worker, self.spare = self.spare or self._start(now), None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from contextlib import ExitStack
 from math import inf
 from threading import Lock, Thread, current_thread
 from time import monotonic
@@ -45,6 +46,7 @@ class Supervisor:
         self._poked = False
         self._asleep = False
         self._bell = Bell()
+        self._opened = ExitStack()  # what the thread opens for itself
         self._by_fd: dict[int, Worker] = {}
         self._thread: Thread | None = None
         self._starting = Lock()
@@ -118,9 +120,10 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            self._poll = select.epoll()
+            self._poll = self._opened.enter_context(select.epoll())
             self._poll.register(self._bell.fd, select.EPOLLIN)
             self._starter = Starter(self.max_workers, self._poll)
+            self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()
         except BaseException as error:  # a bug of ours must not leave the runs waiting for ever
@@ -287,8 +290,7 @@ class Supervisor:
                 worker.reap()
                 worker.wire.close()
                 worker.gone.set()
-        self._starter.close()
-        self._poll.close()
+        self._opened.close()
         self._bell.close()
         self.crew.workers.clear()
         self.crew.spare = None
