@@ -37,9 +37,7 @@ class Stream:
         from parallelkit import Retry, iter_parallel
 
         retries = Retry(1, on=ValueError, delay=0.01, budget=None)
-        stream = iter_parallel(
-            self.function, itertools.count(), retries=retries, timeout=0.25, **self.options
-        )
+        stream = iter_parallel(self.function, itertools.count(), retries=retries, **self.options)
         for outcome in stream:
             self.count += 1
             if fate(outcome) != self.expected(outcome.key):
@@ -59,7 +57,10 @@ def fate(outcome):
 
 def main(folder):
     """Both streams at once, until a file says stop; what they have done is told four times a second."""
-    streams = [Stream(work, "processes", max_workers=2), Stream(light, "threads", max_workers=4)]
+    streams = [
+        Stream(work, "processes", max_workers=2, timeout=0.5),
+        Stream(light, "threads", max_workers=4, timeout=60),  # none hangs, and a busy machine may stand still
+    ]
     threads = [threading.Thread(target=stream.run, daemon=True) for stream in streams]
     for thread in threads:
         thread.start()

@@ -155,6 +155,16 @@ def test_late_result_is_dropped(late):
     assert [0, 1, 2] == again.values()
 
 
+@pytest.mark.abandons(1)
+def test_the_slot_of_an_abandoned_thread_is_refilled():
+    """With one slot, what comes behind a task that hangs is run."""
+    never = threading.Event()
+    results = run_parallel(lambda item: item or never.wait(), range(4), max_workers=1, timeout=0.3)
+    never.set()
+    assert isinstance(results.failures[0].error, TaskTimeout)
+    assert {1: 1, 2: 2, 3: 3} == dict(results.successes)
+
+
 @pytest.mark.abandons(4)
 def test_at_most_max_workers_threads_are_abandoned():
     """Of forty tasks that hang in four slots, eight begin: then every slot is lost, and the rest is cancelled."""
