@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import index
 from typing import Any, Generic, TypeVar
 
 from parallelkit._marks import UNSET
@@ -47,6 +48,7 @@ class Task(Generic[V]):
             raise TypeError(f"Task: fn must be callable, got {fn!r}")
         if priority is not None:
             check_number("priority", priority, float("-inf"))
+            priority = plain_number(priority)
         self.fn, self.args, self.kwargs = fn, args, check_kwargs("Task: kwargs", kwargs)
         self.key, self.priority = key, priority
         self.timeout = check_timeout("timeout", timeout)
@@ -95,6 +97,16 @@ def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs
 def function_of(call: Any) -> Any:
     """The caller's own function in a call as executors get it."""
     return call[1][0] if call[0] is call_star else call[0]
+
+
+def plain_number(number: Any) -> float:
+    """The same as an int or a float: numpy's unsigned numbers, for one, wrap around when they are negated.
+
+    >>> from fractions import Fraction
+    >>> plain_number(True), plain_number(Fraction(1, 2))
+    (1, 0.5)
+    """
+    return index(number) if hasattr(number, "__index__") else float(number)
 
 
 def check_tasks(tasks: Iterable[Any]) -> None:

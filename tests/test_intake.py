@@ -1,8 +1,10 @@
 """The intake: how the caller's input becomes tasks, lazily, in portions, with its errors."""
 
 from collections import deque
+from fractions import Fraction
 from itertools import count
 
+import numpy as np
 import pytest
 from fakes import FakeClock
 
@@ -273,6 +275,17 @@ def test_a_tasks_own_priority_goes_before_the_runs():
     assert [7, 5] == [
         trait[0] for trait in Intake([Task(square, 1, priority=7), square], shape).read(10).traits
     ]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, Fraction])
+def test_any_kind_of_number_is_a_priority(kind):
+    """Out of an array, say; and what wraps around when it is negated is ordered as any other."""
+    ranked = Intake(range(3), Shape(gated=True, priority=kind))
+    own = Intake([Task(square, 1, priority=kind(item)) for item in range(3)], Shape(tasks=True, gated=True))
+    for intake in (ranked, own):
+        priorities = [trait[0] for trait in intake.read(10).traits]
+        assert [0, -1, -2] == [-priority for priority in priorities]
+        assert {int, float} >= set(map(type, priorities))
 
 
 @pytest.mark.parametrize(
