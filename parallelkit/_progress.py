@@ -56,7 +56,6 @@ class Bar(Silent):
     def _make(self, total: int | None) -> Any:
         import tqdm
 
-        tqdm.tqdm.monitor_interval = 0  # tqdm's watching thread would outlive the run
         make: Any = tqdm.tqdm
         disable: bool | None = False
         if not notebook_without_widgets():  # there tqdm.auto would warn, and the text bar see no terminal
@@ -102,6 +101,7 @@ def careful(base: Any) -> Any:
     """
 
     class Careful(base):  # type: ignore[misc]
+        monitor_interval = 0  # no watching thread, which would outlive the run; other bars keep theirs
         failure: Exception | None = None
 
         def display(self, *args: Any, **kwargs: Any) -> Any:

@@ -154,6 +154,15 @@ def test_a_bar_leaves_no_thread():
     assert before == threading.active_count()
 
 
+def test_the_callers_own_bars_keep_their_watch():
+    """What a run's bar does without is not switched off for the whole program."""
+    import tqdm
+
+    before = tqdm.tqdm.monitor_interval
+    draw((8, 3, 0, 0))
+    assert (before, True) == (tqdm.tqdm.monitor_interval, before > 0)
+
+
 def test_a_notebook_without_widgets_gets_the_text_bar(monkeypatch):
     """There is no terminal, and no warning that widgets are missing."""
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
