@@ -578,6 +578,7 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
         return spawn(starter)
 
     monkeypatch.setattr(Starter, "spawn", refuse_second)
+    monkeypatch.setattr("parallelkit._executors._handle.STANDSTILL", 1000.0)  # by which it would look again
     with opened(engine, far.nap) as port:
         port.start([(0, 1, 60, None)])
         wait_until(port.running)
