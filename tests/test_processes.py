@@ -18,6 +18,7 @@ from parallelkit._executors._contract import Ended
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
 from parallelkit._executors._questions import Questions
 from parallelkit._executors._starter import Starter
+from parallelkit._executors._supervisor import Supervisor
 
 
 @pytest.fixture
@@ -306,6 +307,21 @@ def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
         seen.add(wait(port))
         assert "go on" == seen.values[0]
         drive_port(port, list(range(2000)))  # the worker that was held serves again
+
+
+def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch):
+    """Also when what waited behind it has been taken back, and all other workers idle."""
+    turns = []
+    turn = Supervisor._turn
+    monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(time.monotonic()) or turn(own))
+    drive(engine, far.nap, [0] * 200)
+    turns.clear()
+    seen = drive(engine, far.nap, [0] * 20 + [0.4] + [0] * 200)
+    started, ended = seen.times[20]
+    looks = [at for at in turns if started + 0.2 < at < ended - 0.05]
+
+    assert 221 == len(seen.values)
+    assert len(looks) <= 10
 
 
 def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):

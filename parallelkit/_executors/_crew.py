@@ -168,18 +168,18 @@ class Crew:
         if not idle or self._hungry():
             return
         for worker in self.workers:
+            if worker.pending <= 1:
+                continue  # nothing waits there
             if worker.held is not None:
                 due = worker.held_at + LOOK
-                if now >= due and worker.pending > 1:
+                if now >= due:
                     requeue(worker.take_back())
                     due = now
-            elif worker.pending > 1:
+            else:
                 due = worker.stuck_since() + STUCK
                 if now >= due:
                     worker.hold(now)
                     due = now + LOOK
-            else:
-                continue
             self.act_at = min(self.act_at, due)
 
 
