@@ -146,3 +146,15 @@ def test_classes_are_at_home_in_the_package():
         if isinstance(getattr(parallelkit, name), type)
     }
     assert {"parallelkit"} == set(homes.values()), homes
+
+
+APART = {"_command", "_demo", "_report"}  # folders that the tour names as a whole
+
+
+def test_the_design_tour_names_every_part():
+    """Whoever looks for the place of a file in the way of the data finds it there, and no file that is gone."""
+    tour = "".join(page.read_text() for page in sorted((ROOT / "docs/design").glob("*.md")))
+    modules = [path for path in (ROOT / "parallelkit").rglob("*.py") if path.parent.name not in APART]
+    names = {path.name for path in modules if not path.stem.startswith("__")}
+    assert set() == {name for name in names if not re.search(rf"\b{name[:-3]}\b", tour)}
+    assert set() == set(re.findall(r"`(?:_\w+/)?(_\w+\.py)`", tour)) - {path.name for path in modules}
