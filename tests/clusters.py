@@ -34,8 +34,15 @@ class Cluster:
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         options = ["--port", "0", "--dashboard-address", f"{host}:0", "--no-show"]
         self.scheduler = self._start([*prefix, sys.executable], host, "dask_scheduler", *options)
-        wait_until(self._file.exists)
+        try:
+            wait_until(self._is_written)
+        except BaseException:
+            self.close()
+            raise
         self.address: str = json.loads(self._file.read_text())["address"]
+
+    def _is_written(self) -> bool:
+        return self._file.exists() and self._file.read_text().rstrip().endswith("}")
 
     def _start(
         self, command: Sequence[str], host: str, module: str, *options: str, **env: str

@@ -88,6 +88,7 @@ def test_a_stream_yields_as_results_come(client):
     stream.close()
 
 
+@pytest.mark.all
 def test_a_fold_and_a_race_work_as_ever(client):
     """Reducing happens here, and the losers of a race are killed there."""
     assert sum(map(square, range(50))) == map_reduce(
@@ -98,6 +99,7 @@ def test_a_fold_and_a_race_work_as_ever(client):
     assert ("quick", 3) == (winner.key, winner.value)
 
 
+@pytest.mark.all
 def test_tasks_make_new_tasks(client):
     """In the same run, from what the cluster gave back."""
 
@@ -124,6 +126,7 @@ def begin(number):
     return time.monotonic()
 
 
+@pytest.mark.all
 def test_at_most_so_many_run_at_a_time(client):
     """With ``max_workers``, and within a ConcurrencyLimit."""
     for options in ({"max_workers": 1}, {"limits": ConcurrencyLimit(1)}):
@@ -154,6 +157,7 @@ def test_a_failed_try_is_tried_again(client, tmp_path):
     assert 2 == results.outcomes[0].attempts
 
 
+@pytest.mark.all
 def test_a_run_is_resumed_from_its_checkpoint(client, tmp_path):
     """What was done on the cluster is not done again."""
     path = tmp_path / "journal"
@@ -184,6 +188,7 @@ def complain(text):
     logging.getLogger("far.away").warning(text)
 
 
+@pytest.mark.all
 def test_large_arguments_and_results_travel_whole(client):
     """What all tasks share is scattered once, an item by itself; arrays may be written to at both ends."""
     shared = np.arange(500_000)
@@ -214,6 +219,7 @@ def plugins(dask_scheduler):
     return list(dask_scheduler.plugins)
 
 
+@pytest.mark.all
 def test_two_runs_share_the_cluster(client):
     """Neither waits for the other to end."""
     many = iter_parallel(time.sleep, [0.01] * 500, executor=client)

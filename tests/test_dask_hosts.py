@@ -5,12 +5,12 @@ import shutil
 import subprocess
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 from clusters import Cluster, fill_pool
+from test_dask_nodes import executions, run_and_stop
 
-from parallelkit import WorkerDied, iter_parallel, run_parallel
+from parallelkit import WorkerDied, run_parallel
 
 pytestmark = pytest.mark.all
 
@@ -54,7 +54,8 @@ class Hosts:
     def add(self, number):
         name, link = f"pk-node{number}", f"pk-link{number}"
         self._do("netns", "add", name, undo=("netns", "del", name))
-        self._do("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        pair = ("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        self._do(*pair, undo=("link", "del", link))
         self._do("link", "set", link, "master", "pk-bridge", "up")
         self._do("-n", name, "addr", "add", f"{NET}.{10 + number}/24", "dev", "eth0")
         self._do("-n", name, "link", "set", "eth0", "up")
@@ -97,12 +98,6 @@ def cluster(tmp_path):
         yield cluster
 
 
-def note(folder, number):
-    (Path(folder) / f"{number}-{time.monotonic_ns()}").touch()
-    time.sleep(0.2)
-    return os.uname().nodename
-
-
 def test_instants_of_other_hosts_are_on_this_clock(cluster):
     """Though their clocks are hours ahead, each by its own."""
     results = run_parallel(where, [0.02] * 40, executor=cluster.client)
@@ -120,20 +115,11 @@ def where(nap):
 
 def test_a_node_that_is_cut_off_costs_what_it_was_running(cluster, tmp_path):
     """Everything else is kept or runs elsewhere, and nothing twice, though the node itself goes on."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    outcomes = {}
-    items = [(str(marks), number) for number in range(20)]
-    for outcome in iter_parallel(note, items, star=True, executor=cluster.client):
-        outcomes[outcome.key] = outcome
-        if len(outcomes) == 6:
-            cluster.hosts.cut(1)
-    failures = {key: outcome.error for key, outcome in outcomes.items() if not outcome.ok}
-    assert 20 == len(outcomes)
-    assert 1 == len(failures)
-    ((lost, error),) = failures.items()
-    assert isinstance(error, WorkerDied)
-    assert error.may_have_run
-    runs = {number: len(list(marks.glob(f"{number}-*"))) for number in range(20)}
-    assert runs.pop(lost) <= 1, "it may have run, or been about to"
-    assert {1} == set(runs.values())
+    outcomes = run_and_stop(cluster, tmp_path / "marks", lambda: cluster.hosts.cut(1))
+    (failure,) = [outcome for outcome in outcomes.values() if not outcome.ok]
+    assert isinstance(failure.error, WorkerDied)
+    assert failure.error.may_have_run
+    assert "node1" in failure.worker or f"{NET}.11" in failure.worker, (
+        "by address where its start had not come"
+    )
+    assert {1} == {executions(tmp_path / "marks", number) for number in range(16)}

@@ -24,7 +24,11 @@ def cluster(tmp_path):
         yield cluster
 
 
-def note(folder, number, nap=0.2):
+NAPS = [0.02] * 4 + [2.0] * 2 + [0.02] * 10
+"""Some that have come back by the time that both workers are at a long one, and some that have not begun then."""
+
+
+def note(folder, number, nap):
     """Leave a mark for each execution, and take a while."""
     (Path(folder) / f"{number}-{time.monotonic_ns()}").touch()
     time.sleep(nap)
@@ -35,45 +39,37 @@ def executions(folder, number):
     return len(list(folder.glob(f"{number}-*")))
 
 
+def run_and_stop(cluster, marks, stop, **options):
+    """Have a worker stopped when both are at their long task; the outcomes by key."""
+    marks.mkdir()
+    items = [(str(marks), number, nap) for number, nap in enumerate(NAPS)]
+    outcomes = {}
+    for outcome in iter_parallel(note, items, star=True, executor=cluster.client, **options):
+        outcomes[outcome.key] = outcome
+        if len(outcomes) == 4:
+            wait_until(lambda: executions(marks, 4) and executions(marks, 5))
+            stop()
+    return outcomes
+
+
 def test_a_vanished_node_costs_what_it_was_running(cluster, tmp_path):
     """Results that had come are kept, what had not begun runs elsewhere, and nothing runs twice."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    outcomes = {}
-    for outcome in iter_parallel(
-        note, [(str(marks), n) for n in range(20)], star=True, executor=cluster.client
-    ):
-        outcomes[outcome.key] = outcome
-        if len(outcomes) == 5:
-            cluster.kill("0")
-    assert 20 == len(outcomes)
-    failures = [outcome for outcome in outcomes.values() if not outcome.ok]
-    assert 1 == len(failures)
-    assert isinstance(failures[0].error, WorkerDied)
-    assert failures[0].error.may_have_run
-    runs = {number: executions(marks, number) for number in range(20)}
-    assert runs.pop(failures[0].key) <= 1, "it may have run, or been about to"
-    assert {1} == set(runs.values())
+    outcomes = run_and_stop(cluster, tmp_path / "marks", lambda: cluster.kill("0"))
+    assert set(range(16)) == set(outcomes)
+    (failure,) = [outcome for outcome in outcomes.values() if not outcome.ok]
+    assert failure.key in (4, 5)
+    assert isinstance(failure.error, WorkerDied)
+    assert failure.error.may_have_run
+    assert {1} == {executions(tmp_path / "marks", number) for number in range(16)}
 
 
 def test_a_retry_runs_elsewhere_what_a_vanished_node_had(cluster, tmp_path):
     """Only because the caller says that another go does no harm."""
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    done = 0
-    stream = iter_parallel(
-        note,
-        [(str(marks), n) for n in range(20)],
-        star=True,
-        executor=cluster.client,
-        retries=Retry(1, on=WorkerDied, delay=0),
+    outcomes = run_and_stop(
+        cluster, tmp_path / "marks", lambda: cluster.kill("0"), retries=Retry(1, on=WorkerDied, delay=0)
     )
-    for outcome in stream:
-        done += outcome.ok
-        if done == 5:
-            cluster.kill("0")
-    assert 20 == done
-    assert [1] * 19 == sorted(executions(marks, number) for number in range(20))[:19]
+    assert all(outcome.ok for outcome in outcomes.values())
+    assert [1] * 15 + [2] == sorted(executions(tmp_path / "marks", number) for number in range(16))
 
 
 def test_short_tasks_of_a_vanished_node_never_run_twice(cluster, tmp_path):
