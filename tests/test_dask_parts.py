@@ -1,0 +1,204 @@
+"""The parts of the dask engine by themselves: the broker's book, clocks, versions. No cluster is started."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from parallelkit._executors._dask_broker import PREFIX, Broker
+from parallelkit._executors._dask_clock import RENEW, Clock
+from parallelkit._executors._dask_guard import compare
+from parallelkit._executors._dask_wire import boot_id
+
+HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
+
+
+class Scheduler:
+    """As much of a dask scheduler as the broker looks at."""
+
+    def __init__(self):
+        self.total_nthreads = 2
+        self.workers = {HERE: None, THERE: None}
+        self.tasks = {}
+        self.idle = {}
+        self.plugins = {}
+        self.ended = []
+
+    def add_plugin(self, plugin, name):
+        self.plugins[name] = plugin
+
+    def remove_plugin(self, name):
+        del self.plugins[name]
+
+    def rpc(self, worker):
+        async def end(run):
+            self.ended.append((worker, run))
+            return b"the last"
+
+        return SimpleNamespace(parallelkit_end=end)
+
+
+class Book:
+    """A broker with one run, and its batches by number."""
+
+    def __init__(self):
+        self.scheduler = Scheduler()
+        self.broker = Broker(self.scheduler)
+
+    def key(self, number):
+        return f"{PREFIX}run-{number}"
+
+    def place(self, number):
+        self.scheduler.tasks[self.key(number)] = SimpleNamespace(processing_on=None)
+        self.broker.transition(self.key(number), "waiting", "processing")
+
+    def forget(self, number):
+        del self.scheduler.tasks[self.key(number)]
+        self.broker.transition(self.key(number), "released", "forgotten")
+
+    async def claim(self, number, worker=HERE):
+        return await self.broker.claim(self.key(number), worker)
+
+    def news(self):
+        return self.broker.runs["run"].take_now()
+
+
+@pytest.fixture
+def book():
+    return Book()
+
+
+def with_a_run(test):
+    """Run a coroutine of a test, in which the run is open."""
+
+    async def body(book):
+        await book.broker.open("run", "client")
+        await test(book)
+
+    return lambda book: asyncio.run(body(book))
+
+
+def test_a_batch_is_given_away_once(book):
+    """Whatever dask does with it: not to a second worker, not to one it does not know, not when it was forgotten."""
+
+    @with_a_run
+    async def check(book):
+        book.place(1)
+        assert await book.claim(1)
+        assert not await book.claim(1)
+        assert not await book.claim(1, THERE)
+        assert not await book.claim(2), "it was never placed"
+        book.place(3)
+        book.forget(3)
+        assert not await book.claim(3), "the client has given it up"
+        book.place(4)
+        assert not await book.claim(4, "tcp://127.0.0.1:9"), "no worker of this scheduler"
+
+    check(book)
+
+
+def test_a_lost_worker_costs_what_it_had_claimed(book):
+    """What was only placed there is free to be claimed elsewhere, and what it says later is not heard."""
+
+    @with_a_run
+    async def check(book):
+        for number in (1, 2, 3):
+            book.place(number)
+        assert await book.claim(1)
+        assert await book.claim(2)
+        assert await book.broker.tell("run", HERE, b"done", [book.key(2)])
+        del book.scheduler.workers[HERE]
+        book.broker.remove_worker(book.scheduler, HERE)
+        assert [("told", b"done", [book.key(2)]), ("lost", HERE, [book.key(1)])] == book.news()[:2]
+        assert not await book.broker.tell("run", HERE, b"too late", [book.key(1)])
+        assert not await book.claim(1, THERE)
+        assert await book.claim(3, THERE)
+
+    check(book)
+
+
+def test_what_others_cancel_is_returned_or_ends(book):
+    """Before it was claimed it goes back to the client; after that its guard goes on, and is heard."""
+
+    @with_a_run
+    async def check(book):
+        book.place(1)
+        book.place(2)
+        assert await book.claim(2)
+        book.forget(1)
+        book.forget(2)
+        assert [("returned", [book.key(1)], "", [])] == book.news()
+        assert await book.broker.tell("run", HERE, b"done", [book.key(2)])
+        assert [("told", b"done", [book.key(2)])] == book.news()
+        assert {} == book.broker.runs["run"].batches
+
+    check(book)
+
+
+def test_the_end_of_a_client_is_the_end_of_its_runs(book):
+    """On all workers that have begun something of it; then the plugin is gone too."""
+
+    @with_a_run
+    async def check(book):
+        book.place(1)
+        assert await book.claim(1)
+        book.broker.remove_client(book.scheduler, "another client")
+        assert [] == book.scheduler.ended
+        book.broker.remove_client(book.scheduler, "client")
+        assert not await book.claim(1, THERE), "nothing begins any more"
+        await asyncio.gather(*book.broker._closers)
+        assert [(HERE, "run")] == book.scheduler.ended
+        assert {} == book.scheduler.plugins
+        assert await book.broker.take("run") is None
+
+    check(book)
+
+
+def test_workers_at_work_are_not_chosen_for_closing(book):
+    """An adaptive cluster takes others."""
+
+    @with_a_run
+    async def check(book):
+        book.place(1)
+        assert await book.claim(1)
+        workers = [SimpleNamespace(address=HERE), SimpleNamespace(address=THERE)]
+        left = book.broker.valid_workers_downscaling(book.scheduler, workers)
+        assert [THERE] == [worker.address for worker in left]
+
+    check(book)
+
+
+# Clocks and versions
+
+
+def test_a_clock_of_this_machine_is_ours():
+    """Nothing is taken from its instants."""
+    assert boot_id()
+    assert 0.0 == Clock().shift("here", boot_id(), 5.0, 7.0)
+
+
+def test_another_clock_is_estimated_on_the_safe_side():
+    """By the fastest message: an instant seems later than it was, never sooner."""
+    clock = Clock()
+    ahead = 1000.0  # what nobody knows
+    for came, way in [(10.0, 0.5), (11.0, 0.002), (12.0, 0.3)]:
+        shift = clock.shift("there", "boot", came - way + ahead, came)
+        assert shift <= ahead
+    assert ahead - shift == pytest.approx(0.002)
+
+
+def test_an_estimate_is_renewed():
+    """Clocks drift apart, so what was measured long ago does not count for ever."""
+    clock = Clock()
+    clock.shift("there", "boot", 1000.0, 0.0)
+    for came in (RENEW + 1, 2 * RENEW + 2):
+        shift = clock.shift("there", "boot", came + 999.0, came)
+    assert 999.0 == pytest.approx(shift)
+
+
+def test_a_difference_is_told_in_words():
+    """Which version is where; nothing where all is the same."""
+    ours = {"Python": "3.11", "cloudpickle": "3.1.3"}
+    assert "" == compare(ours, dict(ours))
+    assert "Python is 3.12 there and 3.11 here" == compare(ours, {**ours, "Python": "3.12"})
+    assert "cloudpickle is missing there and 3.1.3 here" == compare(ours, {"Python": "3.11"})
