@@ -201,14 +201,18 @@ class Ledger:
         log = [self._attempt(index, lost) for index, lost in self.tried]
         log += [self._attempt(index, lost) for index, lost in self.failed.items()]
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
-        began, retried = self.facts.began_at, self.retried
+        began, retried, recalled = self.facts.began_at, self.retried, self.recalled()
         for index, value in enumerate(self.values):
-            if not isinstance(value, Mark):
+            if not isinstance(value, Mark) and index not in recalled:
                 start = self.started[index]
                 duration = self.ended[index] - start
                 worker, number = self.workers[index], retried.get(index, 1)
                 log.append(Attempt(self.key(index), index, number, start - began, duration, worker, None))
         return sorted(log, key=_start_of)
+
+    def recalled(self) -> set[int]:
+        """The successes that were known before the run: of these there was no attempt."""
+        return {index for index, number in self.retried.items() if not number}
 
     def cut_off(self) -> Iterator[tuple[int, Lost]]:
         """The attempts that were running when the run stopped, with their tasks."""

@@ -1,5 +1,6 @@
 """The report as text, and the figures under it."""
 
+import re
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from parallelkit import Results, Task, run_parallel
 from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 from parallelkit._report._failures import kinds_of_failure, shape
+from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import summarize, survey
 
 
@@ -297,3 +299,17 @@ def test_the_survey_leaves_the_ledger_as_it_is():
     fail(ledger, 1, ValueError("no"))
     assert survey(ledger).summary == survey(ledger).summary
     assert kinds_of_failure(ledger) == kinds_of_failure(ledger)
+
+
+def test_what_was_known_before_the_run_is_no_attempt_of_it(tmp_path):
+    """A resumed run has not paid for it again, and shows no bar where nothing ran."""
+    path = tmp_path / "journal"
+    run_parallel(str, range(3), key=str, checkpoint=path, executor="inline")
+    results = run_parallel(str, range(4), key=str, checkpoint=path, executor="inline")
+    assert ["3"] == [attempt.key for attempt in results.attempts]
+    assert (4, 3, 1) == (results.summary.succeeded, results.summary.recalled, results.summary.attempts)
+    assert [3] == [bar.task for bar in all_bars(results._ledger)]
+    report = results.report(cost_per_attempt=2)
+    assert "4 tasks: 4 succeeded (3 known before), 0 failed" == report.splitlines()[0]
+    assert re.search(r"^cost +2\.00 +2\.00", report, re.MULTILINE)
+    assert 0 == run_parallel(str, range(4), key=str, checkpoint=path).summary.attempts

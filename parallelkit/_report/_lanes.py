@@ -73,8 +73,9 @@ def natural(name: str) -> list[str | int]:
 def all_bars(ledger: Ledger) -> Iterator[Bar]:
     """Every attempt that began, in no order."""
     began, retried, workers = ledger.facts.began_at, ledger.retried, ledger.workers
+    without = ledger.failed.keys() | ledger.cancelled.keys() | ledger.recalled()
     for index, (start, end) in enumerate(zip(ledger.started, ledger.ended, strict=True)):
-        if index not in ledger.failed and index not in ledger.cancelled:
+        if index not in without:
             number = retried.get(index, 1)
             worker = workers[index] or "?"
             yield Bar(start - began, end - began, worker, index, number, Fate.SUCCEEDED, None)

@@ -27,7 +27,8 @@ class Summary:
     """Counts and seconds of a run.
 
     ``busy`` is the sum of all attempts' durations, ``longest`` that of the task which took the most,
-    over all its attempts. ``retried`` counts attempts that failed and were followed by another.
+    over all its attempts. ``retried`` counts attempts that failed and were followed by another,
+    ``recalled`` successes that were known before the run, so that there was no attempt.
     """
 
     tasks: int
@@ -39,6 +40,7 @@ class Summary:
     wall: float
     busy: float
     longest: float
+    recalled: int = 0
 
     @property
     def parallelism(self) -> float:
@@ -66,7 +68,8 @@ def survey(ledger: Ledger) -> Survey:
     # Rows without a value have zeros in both columns, so no row needs to be asked what it is.
     seconds = array("d", map(sub, ledger.ended, ledger.started))
     succeeded = len(ledger) - len(ledger.failed) - len(ledger.cancelled)
-    attempts = succeeded
+    recalled = len(ledger.recalled())
+    attempts = succeeded - recalled
     for index, lost, _ in lost_attempts(ledger):
         seconds[index] += spent(lost)
         attempts += 1
@@ -80,6 +83,7 @@ def survey(ledger: Ledger) -> Survey:
         wall=ledger.facts.ended_at - ledger.facts.began_at,
         busy=sum(seconds),
         longest=max(seconds, default=0.0),
+        recalled=recalled,
     )
     return Survey(ledger, summary, seconds)
 
@@ -105,7 +109,9 @@ def first_start(ledger: Ledger, index: int) -> float:
 def first_start_of_all(ledger: Ledger) -> float:
     """When the first attempt of all began; the run's own beginning where none did."""
     starts = [lost.started for _, lost, _ in lost_attempts(ledger) if lost.started is not None]
-    return min([start for start in ledger.started if start] + starts, default=ledger.facts.began_at)
+    recalled = ledger.recalled()
+    starts += [start for index, start in enumerate(ledger.started) if start and index not in recalled]
+    return min(starts, default=ledger.facts.began_at)
 
 
 def spent(lost: Lost) -> float:

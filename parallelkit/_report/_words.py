@@ -10,7 +10,10 @@ from parallelkit._report._summary import Summary
 
 def counts(summary: Summary) -> str:
     """The tasks by their fate, and how many attempts they took."""
-    text = f"{count(summary.tasks, 'task')}: {summary.succeeded:,} succeeded, {summary.failed:,} failed"
+    before = f" ({summary.recalled:,} known before)" if summary.recalled else ""
+    text = (
+        f"{count(summary.tasks, 'task')}: {summary.succeeded:,} succeeded{before}, {summary.failed:,} failed"
+    )
     text += f", {summary.cancelled:,} cancelled" if summary.cancelled else ""
     return text + (f"; {count(summary.retried, 'retry')}" if summary.retried else "")
 
