@@ -175,15 +175,15 @@ MUTANTS = [
         f"{FAULTS}/test_p10_no_leaks.py",
     ),
     mutant(
-        "the number of a block is believed",
-        "_executors/_wire.py",
-        "if number >= _channel.BLOCKS:",
-        "if number < 0:",
+        "a frame is believed to be as long as it should be",
+        "_executors/_belief.py",
+        "if len(body) < WORD.size:",
+        "if len(body) < 0:",
         f"{FAULTS}/test_garbage.py",
         "-m",
         "",
         "-k",
-        "large",
+        "byte",
     ),
 ]
 

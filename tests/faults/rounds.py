@@ -67,7 +67,7 @@ def play(cases: Sequence[Case]) -> int:
 def busy(really: bool) -> Iterator[None]:
     """Something else keeps every core busy."""
     count = len(os.sched_getaffinity(0)) if really else 0
-    os.environ["PARALLELKIT_FAULTS_PATIENCE"] = "2" if really else "1"
+    os.environ["PARALLELKIT_FAULTS_PATIENCE"] = "2" if really else "1"  # judge.py, stage.py
     spinners = [subprocess.Popen([sys.executable, "-S", "-c", SPIN]) for _ in range(count)]
     try:
         yield

@@ -99,6 +99,13 @@ def send_file(length, path=None):
     send(frame(_channel.BIG_RESULT, b"", length), fd)
 
 
+def send_block(number):
+    """A whole one."""
+    fd = _channel.new_file("sabotage")
+    os.write(fd, b"x" * 10)
+    send(frame(_channel.BLOCK, WORD.pack(number), 10), fd)
+
+
 def send_pipe():
     send(frame(_channel.BIG_RESULT, b"", 10), os.pipe()[0])
 

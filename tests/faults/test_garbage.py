@@ -32,7 +32,7 @@ from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 
 BAD = 7
-WITHIN = 8.0  # seconds; a busy machine takes its time
+WITHIN = 20.0  # seconds; a busy machine takes its time
 
 
 def first(*deeds):
@@ -65,7 +65,8 @@ def mostly_rare(names, *often):
 
 
 def others_are_well(seen: Seen, count=20):
-    """All that had not begun, or had been told before, has its value."""
+    """All that had not begun, or had been told before, has its value; and the bad one could do what it wanted to."""
+    assert all(isinstance(ended.error, (WorkerDied, TaskTimeout)) for ended in seen.failures.values()), seen
     wrong = {index: ended.error for index, ended in seen.failures.items() if index != BAD}
     assert {} == wrong
     assert {index: index for index in range(count) if index != BAD}.items() <= seen.values.items()
@@ -151,7 +152,8 @@ FRAMES = {
     "a record of nothing": partial(sabotage.send_frame, _channel.RECORD),
     "a kept block in no bytes": partial(sabotage.send_frame, _channel.KEPT),
     "a block of no number": partial(sabotage.send_frame, _channel.BLOCK, b"", 10),
-    "a block of a number too large": partial(sabotage.send_frame, _channel.BLOCK, b"\xff" * 8, 10),
+    "a block of a number too large": partial(sabotage.send_block, 999),
+    "a block that did not come": partial(sabotage.send_frame, _channel.BLOCK, b"\0" * 8, 10),
     "a file that did not come": partial(sabotage.send_frame, _channel.BIG_RESULT, b"", 10),
     "a file that is empty": partial(sabotage.send_file, 10),
     "a file of the system": partial(sabotage.send_file, 10, "/proc/self/status"),
@@ -189,7 +191,7 @@ def test_task_that_floods_its_socket(kind, monkeypatch):
     finally:
         engine.close()
     assert {"TaskTimeout"} == {type(ended.error).__name__ for ended in seen.failures.values()}
-    assert took < 4.0
+    assert took < 10.0
 
 
 @pytest.mark.all
