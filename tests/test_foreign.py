@@ -161,3 +161,19 @@ def test_a_run_on_a_pool_that_is_shut_down_ends():
     results = run_parallel(abs, range(5), executor=Refusing(RuntimeError("cannot schedule new futures")))
     assert "cannot schedule new futures" in results.stopped
     assert 5 == len(results.failures)
+
+
+def test_a_call_that_returned_late_gives_those_after_it_their_own_patience():
+    """The wait for one that held every slot is over when it returns; the next begins anew."""
+    pool = Pool()
+    pool._max_workers = 1
+    port = ForeignEngine(pool, None).open(Job(abs))
+    for index in (0, 1):
+        port.start([(index, 1, -1, 0.02)])
+        pool.calls[0][0].set_running_or_notify_cancel()
+        (overdue,) = port.wait(monotonic() + 30)
+        assert (index, TaskTimeout, None) == (overdue.index, type(overdue.error), port.failure)
+        future, *_ = pool.calls.pop(0)
+        future.set_result((0.0, 0.0, True, b""))
+        assert [] == port.wait(monotonic() + 30)
+        assert 1 == port.room()

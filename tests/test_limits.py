@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, run_parallel
 from parallelkit._limits import as_limits
 from parallelkit._meters import RateLog
+from parallelkit._ready import Gated
 
 
 def most_in_a_window(stamps, per):
@@ -366,3 +367,16 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
     quick = ratelimit.limits(calls=10, period=0.2)
     results = run_parallel(stamp, range(30), executor="processes", max_workers=2, limits=quick)
     assert most_in_a_window(results.values(), 0.2) <= 10
+
+
+def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeypatch):
+    """Between the look at a rate that runs share and its use; the cap that was taken by then is given back."""
+    rate = RateLimit(5, per=60)
+    gated = Gated([ConcurrencyLimit(1), rate])
+    log = rate.log(None, 0.0)
+    answers = iter([False])
+    take = log.take
+    monkeypatch.setattr(log, "take", lambda now, run: next(answers, True) and take(now, run))
+    gated.describe(0, 0.0, (None, None))
+    gated.push([(0, 1, "item", None)])
+    assert [(0, 1, "item", None)] == gated.pop(1.0, 1)

@@ -290,3 +290,20 @@ def test_bad_option_of_the_bar_costs_the_bar_only(options, caplog):
     """The options of tqdm are its own to check; whatever it says, the run goes on."""
     assert [0, 1, 2] == run_parallel(abs, range(3), progress={"disable": False, **options}).values()
     assert 1 == len(caplog.messages)
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_the_bar_of_a_stream_is_closed_with_it(executor, monkeypatch):
+    """However it ends: else the line would stay the bar's, and its last state not be shown."""
+    closed = []
+
+    def close(bar):
+        closed.append(bar)
+
+    monkeypatch.setattr(Bar, "close", close)
+    list(iter_parallel(abs, range(3), executor=executor, progress=True))
+    assert 1 == len(closed)
+    stream = iter_parallel(abs, range(3), executor=executor, progress=True)
+    next(stream)
+    stream.close()
+    assert 2 == len(closed)
