@@ -79,7 +79,8 @@ class Parts:
         """What all attempts have in common; ``key`` gives the key of an index."""
         options, exact = self.options, self.intake.shape.gated
         star = options.star and self.fn is not None
-        return Job(self.fn, options.args, options.kwargs, star, exact, lambda index: label(key(index)))
+        wary = options.on_error == "raise" or options.max_failures is not None
+        return Job(self.fn, options.args, options.kwargs, star, exact, wary, lambda index: label(key(index)))
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
         """The loop that drives the run, with its scheduler."""

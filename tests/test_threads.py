@@ -10,10 +10,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import ContextVar
+from functools import partial
 
 import pytest
 
-from parallelkit import ParallelKitError, Retry, TaskTimeout, ThreadExecutor, run_parallel
+from parallelkit import ParallelKitError, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _thread, _threads
 from parallelkit._executors._contract import Job
 from parallelkit._executors._thread_port import ThreadPort
@@ -828,3 +829,57 @@ def test_calls_and_runs_share_an_executor():
         wait(futures, PATIENCE)
         assert list(range(20)) == [future.result(0) for future in futures]
     assert 2 >= most
+
+
+@pytest.mark.parametrize("options", [{"max_failures": 5}, {"on_error": "raise"}])
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_nothing_begins_between_a_failure_and_the_stop(options, kind):
+    """However short the tasks are: at most those that ran already fail beside those that are allowed."""
+    began = []
+
+    def fail(item):
+        began.append(item)
+        raise LookupError(item)
+
+    async def fail_later(item):
+        fail(item)
+
+    run = partial(
+        run_parallel, {"plain": fail, "coroutine": fail_later}[kind], range(1000), max_workers=2, **options
+    )
+    if "on_error" in options:
+        with pytest.raises(LookupError):
+            run()
+        assert len(began) <= 2
+    else:
+        assert "max_failures of 5 reached" == run().stopped
+        assert 5 <= len(began) <= 6
+
+
+def test_failures_that_stop_nothing_cost_no_task():
+    """What is held back while a failure is looked at runs afterwards, in threads that came free meanwhile too."""
+    results = run_parallel(lambda item: 1 / (item % 3), range(300), max_workers=4, max_failures=0.9)
+    assert (None, 100, 200) == (results.stopped, len(results.failures), len(results.successes))
+
+
+def test_late_failure_of_an_abandoned_thread_holds_nothing_back():
+    """Its attempt is reported as overdue already; nobody will look at what it raises."""
+    overdue, late = threading.Event(), threading.Event()
+
+    def work(item):
+        if item == 0:
+            overdue.wait(20)
+            late.set()
+            raise LookupError("late")
+        if item == 1:
+            late.wait(20)
+        return item
+
+    def hear(event):
+        if event.kind == "abandoned":
+            overdue.set()
+
+    tasks = {item: Task(work, item, timeout=0.1 if item == 0 else None) for item in range(200)}
+    results = run_parallel(tasks, max_workers=2, max_failures=5, on_event=hear)
+    assert [0] == list(results.failures)
+    assert isinstance(results.failures[0].error, TaskTimeout)

@@ -34,6 +34,7 @@ class Job:
 
     With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own.
     ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``).
+    ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it.
     ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
     callers, so it is part of no task in which it happens to be opened.
     """
@@ -43,6 +44,7 @@ class Job:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     star: bool = False
     exact: bool = False
+    wary: bool = False
     label: Callable[[int], str] = "task {}".format
     shared: bool = False
 

@@ -49,7 +49,7 @@ class CoroutinePort:
         self._engine = engine
         self._threads = threads
         self._label = job.label
-        self._exact = job.exact
+        self._exact = job.exact or job.wary
         self._fn = job.fn
         self._context = copy_context()
         self._context.run(widen, engine.max_workers)

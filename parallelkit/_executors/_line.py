@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
 
 from parallelkit._executors._contract import Ticket
 
@@ -11,12 +13,37 @@ AWAITED = -1  # the depth of calls for which tasks of the same executor wait
 
 
 class Line:
-    """Two queues: the ordinary one, and one of what tasks of the same engine wait for."""
+    """Two queues: the ordinary one, and one of what tasks of the same engine wait for.
+
+    After a failure that may stop the run, the ordinary one is ``held`` until the run has seen it.
+    """
 
     def __init__(self, depth: int) -> None:
         self.depth = depth  # how many tasks of this engine wait for those here, each for the next
         self.queue: deque[Ticket] = deque()
         self.urgent: deque[Ticket] = deque()
+        self.held: deque[Ticket] = deque()
+        self._lock = Lock()
+
+    def hold(self) -> None:
+        """Let nothing more of the queue be taken."""
+        with self._lock, suppress(IndexError):
+            while True:
+                self.held.append(self.queue.popleft())
+
+    def release(self) -> int:
+        """Go on with what was held; how many tickets that is."""
+        with self._lock:
+            count = len(self.held)
+            self.queue.extendleft(reversed(self.held))
+            self.held.clear()
+            return count
+
+    def clear(self) -> None:
+        """Nothing more is to be done."""
+        with self._lock:
+            for queue in (self.queue, self.urgent, self.held):
+                queue.clear()
 
     def move_forward(self, index: int) -> bool:
         """A task waits for this attempt; False where it is not in the queue any more."""
@@ -32,7 +59,7 @@ class Line:
 
     def waiting(self) -> int:
         """How many tickets no thread has taken yet."""
-        return len(self.queue) + len(self.urgent)
+        return len(self.queue) + len(self.urgent) + len(self.held)
 
     def has_work(self, allows: Callable[[int], bool] | None) -> bool:
         """Whether there is a ticket that may be taken; all may without ``allows``, which judges by depth."""

@@ -100,6 +100,7 @@ class ThreadPort(Line):
         self.failure = engine.broken
         self._engine = engine
         self._exact = job.exact
+        self._wary = job.wary
         self._call = call_with(job)
         self._label = job.label
         self._context = copy_context()
@@ -125,6 +126,8 @@ class ThreadPort(Line):
         return max(free, 0 if self._given else 1)
 
     def start(self, tickets: Sequence[Ticket]) -> None:
+        if self.held:  # the run has seen the failure, and goes on
+            self._engine.supply(self.release())
         if tickets:
             self._note(tickets)
             self.queue.extend(tickets)
@@ -174,6 +177,8 @@ class ThreadPort(Line):
         if not take_claim(claim):
             return False
         worker.current = None
+        if self._wary and results is self._lost:
+            self.hold()
         results.append(result)
         self._gate.open()
         return True
@@ -278,8 +283,7 @@ class ThreadPort(Line):
 
     def close(self) -> None:
         self._closed = True
-        self.queue.clear()
-        self.urgent.clear()
+        self.clear()
         for worker in tuple(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
             if port is self and ticket is not None:
