@@ -155,6 +155,21 @@ def test_a_cluster_that_scales_from_zero_is_waited_for(tmp_path):
     assert "2" == said.stdout.strip()
 
 
+def test_a_run_ends_with_the_scheduler(cluster):
+    """At once, and says why; what had come is kept."""
+    done = []
+    began = None
+    for outcome in iter_parallel(time.sleep, [0.05] * 200, executor=cluster.client):
+        done.append(outcome.ok)
+        if len(done) == 10:
+            cluster.scheduler.kill()
+            began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert 200 == len(done)
+    assert 10 <= sum(done) < 30
+    wait_until(lambda: not descendants(cluster))
+
+
 # Clients that go
 
 

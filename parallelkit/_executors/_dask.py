@@ -30,10 +30,10 @@ class DaskEngine:
     """
 
     def __init__(self, client: Any, max_workers: int | None) -> None:
-        enter(client)
+        threads = enter(client)
         self.client = client
         self.cap = max_workers
-        self.max_workers = max_workers or max(1, sum(client.nthreads().values()))
+        self.max_workers = max_workers or max(1, threads)
 
     def open(self, job: Job) -> DaskPort:
         """A new port; raises TypeError where the function or its arguments cannot be pickled."""

@@ -27,6 +27,8 @@ BATCHES = 200  # ... so that there are not many more batches than this in a seco
 LONGEST = 0.5  # ... no longer
 LONGEST_BATCH = 2000
 RAMP = 4  # a batch has at most so many times the attempts of the largest before
+PATIENCE = 3.0  # seconds that the broker has to end a run
+UNHEARD = 1.0  # seconds that the courier's thread has to notice that there is no connection
 NOBODY_YET = 32  # batches that are handed out before there are workers: what an adaptive cluster sees of them
 INLINE = 32 << 10  # bytes up to which the function travels with each batch; a larger one is scattered, once
 ALONE = 1 << 20  # bytes from which on an item is scattered by itself
@@ -83,6 +85,7 @@ class Courier:
         self._parcels: dict[str, Parcel] = {}
         self._lock = Lock()
         self._closed = False
+        self._unheard = False  # there is no scheduler any more
         self._thread = Thread(target=self._listen, name="parallelkit-courier", daemon=True)
 
     def open(self) -> None:
@@ -97,7 +100,9 @@ class Courier:
         return self._client.sync(ask, run=self.run, callback_timeout=patience, **about)
 
     def _scatter_job(self) -> None:
-        (self._kept,) = self._client.scatter([self._job], broadcast=self.threads > 0, hash=False)
+        if not self.threads:  # who scatters waits for a worker, and an adaptive cluster for a task
+            self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False).result()
+        (self._kept,) = self._client.scatter([self._job], broadcast=True, hash=False)
 
     # Out
 
@@ -143,7 +148,7 @@ class Courier:
             self._flights[ticket[0]] = Flight(ticket, payload, key, now)
 
     def _hold(self, payload: Any, held: list[Any]) -> bytes | str:
-        if len(payload) < ALONE:
+        if len(payload) < ALONE or not self.threads:
             return bytes(payload)
         (future,) = self._client.scatter([payload], hash=False)
         held.append(future)
@@ -156,6 +161,7 @@ class Courier:
             while not self._closed and (news := self._ask("take")) is not None:
                 self._read(news)
         except Exception as error:
+            self._unheard = isinstance(error, OSError)
             self._fail("the connection to the dask scheduler was lost", error)
         else:
             self._fail("the dask scheduler does not know this run any more", None)
@@ -263,15 +269,20 @@ class Courier:
     def close(self) -> None:
         """End the run on all workers; what was committed there is posted, and nothing is left when it returns."""
         self._closed = True
-        try:
-            self._read(self._ask("close", patience=3.0))
-        except (
-            Exception
-        ):  # no scheduler, no client: then the broker has noticed that, and ends the run by itself
-            pass
+        news = self._end()
+        self._read(news or ())
         with self._lock:
             self._parcels.clear()
             self.begun.clear()
             self._kept = None
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(None if news is not None else UNHEARD)
+
+    def _end(self) -> list[Any] | None:
+        """What the broker tells last; None where it cannot be asked, for then it ends the run by itself."""
+        if self._unheard:
+            return None
+        try:
+            return list(self._ask("close", patience=PATIENCE))
+        except Exception:  # whatever way the connection, or the client, is closed
+            return None

@@ -18,15 +18,20 @@ _vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # of each clien
 _registry = Lock()
 
 
-def enter(client: Any) -> None:
-    """Check the scheduler and each worker that is new, and open the broker; raises ValueError for what does not fit."""
+def enter(client: Any) -> int:
+    """Check the scheduler and each worker that is new, and open the broker; how many threads there are.
+
+    Raises ValueError for what does not fit.
+    """
     if client.asynchronous:
         raise ValueError(f"executor must be a synchronous Client, got {client!r}")
     if client.status != "running":
         raise ValueError(f"executor must be a Client that is connected, got {client!r}")
     if client not in _vetted:
         _check_scheduler(client)
-    _check_workers(client)
+    threads = client.nthreads()
+    _check_workers(client, set(threads))
+    return sum(threads.values())
 
 
 def _check_scheduler(client: Any) -> None:
@@ -44,9 +49,8 @@ def _minor(version: str) -> list[str]:
     return version.split(".")[:2]
 
 
-def _check_workers(client: Any) -> None:
+def _check_workers(client: Any, present: set[str]) -> None:
     known = _vetted.setdefault(client, set())
-    present = set(client.nthreads())
     if new := present - known:
         answers = client.run(pickle.loads, pickle.dumps(Question(), 5), workers=list(new), on_error="return")
         wrong = {worker: _fault(client, worker, answer) for worker, answer in answers.items()}
