@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 _held: set[str] = set()  # locks of one process do not exclude each other
 _guard = threading.Lock()
@@ -27,17 +27,17 @@ class Claim:
             if journal in _held:
                 raise in_use(journal, os.getpid())
             _held.add(journal)
-        try:
+        with ExitStack() as undo:
+            undo.callback(_held.discard, journal)
             self._fd = self._lock()
+            undo.callback(os.close, self._fd)
             boot, self.count = self._read()
             self._is_new = not boot
             self._boot = boot_id()
             if boot != self._boot:
                 self.count = 0
             self.note(self.count)
-        except BaseException:
-            _held.discard(journal)
-            raise
+            undo.pop_all()  # all went well
 
     def _lock(self) -> int:
         import fcntl

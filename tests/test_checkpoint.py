@@ -892,3 +892,18 @@ def test_a_copy_of_a_journal_is_a_journal(path):
     shutil.copy(path, path.with_name("copy"))
     assert [["a"]] == run("a", path.with_name("copy")).values()
     assert {"a": 1} == calls
+
+
+def test_a_claim_that_cannot_be_noted_leaves_no_descriptor(tmp_path, monkeypatch):
+    """On a full disk, say: the run fails by that error, and the next one can try again."""
+
+    def full(claim, count):
+        raise OSError(28, "No space left on device")
+
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr("parallelkit._claim.Claim.note", full)
+        with pytest.raises(OSError, match="No space left"):
+            run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
+    assert before == len(os.listdir("/proc/self/fd"))
+    assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal").to_dict()
