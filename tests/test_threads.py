@@ -880,6 +880,6 @@ def test_late_failure_of_an_abandoned_thread_holds_nothing_back():
             overdue.set()
 
     tasks = {item: Task(work, item, timeout=0.1 if item == 0 else None) for item in range(200)}
-    results = run_parallel(tasks, max_workers=2, max_failures=5, on_event=hear)
+    results = run_parallel(tasks, max_workers=1, max_failures=5, on_event=hear, run_timeout=20)
     assert [0] == list(results.failures)
     assert isinstance(results.failures[0].error, TaskTimeout)
