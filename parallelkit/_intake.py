@@ -65,7 +65,8 @@ class Intake:
         self._source = source
         self.inlet = source if isinstance(source, Inlet) else None
         self._iterator: Iterator[Any] | None = None
-        self.at_hand = isinstance(source, (list, tuple, range))  # all of it, so that reading costs nothing
+        # All of it, so that reading costs nothing; who knows what those do that are derived from these.
+        self.at_hand = type(source) in (list, tuple, range)
         self._stride = 1
         self._whole = shape.ranked and self.size is not None  # any of it may come first
 

@@ -307,6 +307,19 @@ def test_a_bad_trait_ends_the_input(options, message):
     assert RateLimit(1, per=1).by is None
 
 
+def test_an_error_of_a_list_of_another_kind_ends_the_input():
+    """As that of any other input: what was read before it stays read."""
+
+    class Listing(list):
+        def __iter__(self):
+            yield 1
+            raise OSError("the disk is gone")
+
+    intake = Intake(Listing([1, 2, 3]), Shape())
+    assert ([1], [None]) == read_all(intake)
+    assert "the input raised OSError after 1 items" == str(intake.error)
+
+
 # Children
 
 
