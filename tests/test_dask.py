@@ -10,7 +10,7 @@ from itertools import pairwise
 import cloudpickle
 import numpy as np
 import pytest
-from clusters import opened
+from clusters import opened, wait_until
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -212,8 +212,7 @@ def test_nothing_is_left_on_the_workers(cluster, client):
     for pid in set(results.values()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert {} == client.sync(client.scheduler.who_has)
-    assert 0 == client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks))
+    wait_until(lambda: not client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
     assert not [name for name in client.run_on_scheduler(plugins) if "parallelkit" in name]
 
 
