@@ -47,7 +47,7 @@ class ItemBlock(Block):
     __slots__ = ("fd", "number", "spoiled")
 
     def __init__(self, fd: int, size: int, number: int) -> None:
-        super().__init__(map_file(fd, size))
+        super().__init__(map_file(fd, size, at_once=True))
         self.fd = fd
         self.number = number
         self.spoiled = False

@@ -152,7 +152,7 @@ class OutBlocks:
     def _make(self, number: int, buffers: list[memoryview[int]], spans: list[Span], size: int) -> None:
         fd, size = new_block(buffers, spans, size)
         try:
-            self._blocks[number : number + 1] = [Block(_channel.map_file(fd, size))]
+            self._blocks[number : number + 1] = [Block(_channel.map_file(fd, size, at_once=True))]
             self._outbox.send(frame(_channel.BLOCK, _channel.WORD.pack(number), size), fd)
         finally:
             os.close(fd)

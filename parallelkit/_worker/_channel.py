@@ -14,7 +14,7 @@ from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
 from _thread import allocate_lock
 from collections import deque
-from mmap import mmap
+from mmap import MAP_SHARED, mmap
 
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
@@ -37,6 +37,7 @@ CHUNK = 1 << 16
 MOST_FDS = 64  # descriptors of frames that are not yet whole; there are never more than two
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 _FD = Struct("i")
+_POPULATE = getattr(__import__("mmap"), "MAP_POPULATE", 0)
 
 SLOTS = 4096
 MASK = SLOTS - 1
@@ -159,11 +160,15 @@ def new_file(name: str) -> int:
     return fd
 
 
-def map_file(fd: int, length: int) -> mmap:
-    """Map a file; the descriptor may be closed then. Before Python 3.13 the mapping keeps one of its own."""
+def map_file(fd: int, length: int, at_once: bool = False) -> mmap:
+    """Map a file; the descriptor may be closed then. Before Python 3.13 the mapping keeps one of its own.
+
+    ``at_once``: all its pages, which are there. One by one, when each is first written to, takes twice as long.
+    """
+    flags = MAP_SHARED | _POPULATE if at_once else MAP_SHARED
     if sys.version_info >= (3, 13):
-        return mmap(fd, length, trackfd=False)
-    return mmap(fd, length)
+        return mmap(fd, length, flags=flags, trackfd=False)
+    return mmap(fd, length, flags=flags)
 
 
 def write_all(fd: int, blob: bytes | memoryview) -> None:
