@@ -157,6 +157,6 @@ def test_the_design_tour_names_every_part():
     modules = [path for path in (ROOT / "parallelkit").rglob("*.py") if path.parent.name not in APART]
     names = {path.name for path in modules if not path.stem.startswith("__")}
     missing = {name for name in names if not re.search(rf"\b{name[:-3]}\b", tour)}
-    assert not missing, f"say in docs/design (index.md, or the page of the engine) what these are for: {missing}"
+    assert not missing, f"say in a page of docs/design what these are for: {missing}"
     gone = set(re.findall(r"`(?:_\w+/)?(_\w+\.py)`", tour)) - {path.name for path in modules}
     assert not gone, f"docs/design names files that are no more: {gone}"
