@@ -1,11 +1,13 @@
 """Nodes of a dask cluster that vanish, join, leave, or come only when there is work; and clients that go."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,30 @@ def test_short_tasks_of_a_vanished_node_never_run_twice(cluster, tmp_path):
     runs = {number: executions(marks, number) for number in range(1500)}
     assert max(runs.values()) == 1
     assert all(runs[key] == 1 for key in outcomes if key not in failures)
+
+
+def test_no_task_runs_twice_whoever_is_killed_when(cluster, tmp_path):
+    """Workers are killed at any moment and replaced; each task has one outcome, and ran once at most."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    chance = random.Random(7)
+    items = [(str(marks), number, chance.choice([0, 0.001, 0.02, 0.1])) for number in range(600)]
+    outcomes, kills, next_at = {}, 0, time.monotonic() + 1
+    for outcome in iter_parallel(note, items, star=True, executor=cluster.client):
+        outcomes[outcome.key] = outcome
+        if time.monotonic() > next_at:
+            next_at = time.monotonic() + chance.uniform(0.5, 2)
+            cluster.kill(chance.choice(sorted(cluster.workers)))
+            kills += 1
+            cluster.add_worker(f"again{kills}")
+    assert kills
+    assert set(range(600)) == set(outcomes)
+    runs = Counter(int(mark.name.partition("-")[0]) for mark in marks.iterdir())
+    assert [] == [number for number, count in runs.items() if count > 1]
+    assert all(runs[key] == 1 for key, outcome in outcomes.items() if outcome.ok)
+    lost = [outcome.error for outcome in outcomes.values() if not outcome.ok]
+    assert all(isinstance(error, WorkerDied) and error.may_have_run for error in lost)
+    assert len(lost) <= kills * 60
 
 
 def test_workers_that_join_are_used(cluster):
