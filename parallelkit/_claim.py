@@ -65,11 +65,13 @@ class Claim:
 
     def release(self, in_order: bool) -> None:
         """Give the journal free. ``in_order``: all that was committed is in it, so nobody need compare."""
-        if in_order or self._is_new:
-            with suppress(FileNotFoundError):  # somebody has tidied up
-                os.unlink(self._path)
-        os.close(self._fd)
-        _held.discard(self._journal)
+        try:
+            if in_order or self._is_new:
+                with suppress(FileNotFoundError):  # somebody has tidied up
+                    os.unlink(self._path)
+        finally:
+            _held.discard(self._journal)
+            os.close(self._fd)
 
 
 def in_use(journal: str, pid: object) -> ValueError:

@@ -142,10 +142,14 @@ class Journal:
         self._close(in_order=True)
 
     def _close(self, in_order: bool) -> None:
-        for connection in self._connections:
-            connection.close()
-        # Somebody else who looks into the file right now keeps the log, and with it the need to compare.
-        self._claim.release(in_order and not os.path.exists(f"{self.path}-wal"))
+        in_time = False
+        try:
+            for connection in self._connections:
+                connection.close()
+            # Somebody else who looks into the file right now keeps the log, and with it the need to compare.
+            in_time = in_order and not os.path.exists(f"{self.path}-wal")
+        finally:  # a second Ctrl-C may have come: the next run, of this process too, must find it free
+            self._claim.release(in_time)
 
 
 def create(path: str, function: str, count: int) -> None:

@@ -907,3 +907,18 @@ def test_a_claim_that_cannot_be_noted_leaves_no_descriptor(tmp_path, monkeypatch
             run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
     assert before == len(os.listdir("/proc/self/fd"))
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal").to_dict()
+
+
+def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
+    """A second Ctrl-C in the middle of closing: the next run, of this process too, finds it, with what was written."""
+    path = str(tmp_path / "journal")
+    journal = Journal(path, "here:call")
+
+    class Interrupted:
+        def close(self):
+            raise KeyboardInterrupt
+
+    journal._connections.insert(0, Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        journal.close()
+    Journal(path, "here:call").close()
