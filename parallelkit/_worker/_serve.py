@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from mmap import mmap
 from time import monotonic
 
-from parallelkit._worker import _channel, _faults, _lifeline
+from parallelkit._worker import _channel, _faults, _lifeline, _script
 from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._call import bind
 from parallelkit._worker._channel import (
@@ -122,7 +122,7 @@ class _Worker:
             if setup["initializer"]:
                 _, body = self._next_frame()
                 initializer, initargs = unpack(self._take_file() or body)
-                initializer(*initargs)
+                _script.initialize(initializer, initargs)
         except BaseException as error:
             self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
             return False

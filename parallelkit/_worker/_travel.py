@@ -16,10 +16,12 @@ from io import BytesIO
 from mmap import mmap
 from types import CodeType
 
+from parallelkit._worker import _script
 from parallelkit._worker._channel import LARGE
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from types import FunctionType
     from typing import Any
 
 CLOUDPICKLE = "cloudpickle.cloudpickle"
@@ -71,13 +73,17 @@ def by_value_pickler() -> Any:
     """The class of cloudpickle's pickler, made late, because it takes 20 ms to import."""
     from cloudpickle import Pickler, cloudpickle
 
+    from parallelkit._worker._caches import CACHED, reduce_cached
+
     def reduce_code(code: CodeType) -> Any:
         # cloudpickle hides the file name, without which a traceback cannot show where an error is.
         make, args = cloudpickle._code_reduce(code)
         return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
 
     class ByValue(Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap({CodeType: reduce_code}, Pickler.dispatch_table)  # noqa: RUF012
+        dispatch_table = ChainMap(  # noqa: RUF012
+            {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
+        )
 
     return ByValue
 
@@ -90,7 +96,7 @@ def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
 
 
 class _Unpacker(Unpickler):
-    """Leaves alone the classes that this process has, where cloudpickle would fill them anew.
+    """Gives functions what an initializer has assigned, and fills no class anew that this process has.
 
     A class that travels by value carries an id, by which cloudpickle finds the original. But it then
     sets all attributes again, to copies: methods with other globals, counters at old values.
@@ -134,10 +140,18 @@ def _fill_class(cls: type, state: Any) -> type:
     return cls
 
 
-_CAREFUL: dict[str, Callable[..., type]] = {
+def _fill_function(function: FunctionType, state: Any) -> None:
+    from cloudpickle import cloudpickle
+
+    cloudpickle._function_setstate(function, state)
+    _script.arrive(function)
+
+
+_CAREFUL: dict[str, Callable[..., Any]] = {
     "_make_skeleton_class": _make_class,
     "_make_skeleton_enum": _make_enum,
     "_class_setstate": _fill_class,
+    "_function_setstate": _fill_function,
 }
 
 

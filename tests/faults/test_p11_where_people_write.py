@@ -237,6 +237,53 @@ print(run_parallel(lambda n: n + 1, [1, 2], executor="processes").values())
     assert ("[2, 3]\n", 0) == (finished.out, finished.code), finished.err
 
 
+def test_initializer_of_a_script():
+    """What it assigns globally is there for the tasks, whatever stood there in the script."""
+    script = """
+from functools import partial
+from parallelkit import ProcessExecutor, run_parallel
+model = None
+def load(size):
+    global model, new
+    model, new = size, [size]
+def use(item):
+    return model * item, new
+for initializer in (load, partial(load)):
+    with ProcessExecutor(2, initializer=initializer, initargs=(10,)) as executor:
+        print(run_parallel(use, [1, 2], executor=executor).values(), executor.submit(use, 3).result())
+        print(run_parallel(lambda item: use(item)[0] + use(item)[0], [1], executor=executor).values(), model)
+"""
+    expected = "[(10, [10]), (20, [10])] (30, [10])\n[20] None\n"
+    assert 2 * expected == run_script(script).out
+
+
+def test_cached_functions_of_a_script():
+    """One that calls itself, a method, one made in a function; each cache is its worker's, and one that can be imported is that."""
+    script = """
+import functools, re
+from parallelkit import run_parallel
+@functools.cache
+def fib(n):
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+class Shop:
+    @functools.lru_cache(maxsize=2, typed=True)
+    def price(self, n):
+        return 2 * n
+def make():
+    return functools.cache(lambda n: n + 1)
+far = lambda fn, *args: run_parallel({0: functools.partial(fn, *args)}, executor="processes")[0]
+print(far(fib, 80), far(lambda: fib(50)), far(Shop().price, 4), far(make(), 1), fib.cache_info().misses)
+print(far(lambda: Shop.price.cache_parameters()), far(lambda: (fib(9), fib.cache_info().currsize)))
+back = far(lambda: fib)
+print(back(10), back.__name__, far(lambda: re._compile) is re._compile)
+"""
+    finished = run_script(script)
+    assert (
+        "23416728348467685 12586269025 8 2 0\n{'maxsize': 2, 'typed': True} (34, 10)\n55 fib True\n"
+        == finished.out
+    ), finished.err
+
+
 # Callers
 
 

@@ -1,0 +1,41 @@
+"""Functions under ``functools.cache`` or ``lru_cache`` that no worker can import: they travel by value, caches empty."""
+
+from __future__ import annotations
+
+from functools import _lru_cache_wrapper, lru_cache, update_wrapper
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+CACHED = _lru_cache_wrapper
+
+
+def reduce_cached(cached: Any) -> Any:
+    """For a pickler: by name where the other side can import it, else what makes it anew.
+
+    What is cached may refer to the cache by its name (a recursion), so it follows as state.
+    """
+    from cloudpickle import cloudpickle
+
+    if cloudpickle._lookup_module_and_qualname(cached) is not None:
+        return cached.__reduce__()
+    kept = cached.cache_parameters()
+    return _make, (kept["maxsize"], kept["typed"]), cached.__wrapped__, None, None, _fill
+
+
+def _make(maxsize: int | None, typed: bool) -> Any:
+    wrapped: Callable[..., Any] | None = None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        assert wrapped is not None, "filled below, before anybody calls"
+        return wrapped(*args, **kwargs)
+
+    return lru_cache(maxsize, typed)(call)
+
+
+def _fill(cached: Any, wrapped: Callable[..., Any]) -> None:
+    (cell,) = cached.__wrapped__.__closure__
+    cell.cell_contents = wrapped
+    update_wrapper(cached, wrapped)
