@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from parallelkit._errors import RunInterrupted
+from parallelkit._raised import add_note
 from parallelkit._results import Results
 
 
@@ -19,9 +19,3 @@ def noted(error: BaseException, done: object) -> BaseException:
     """The error that ends a run, with a note on what was done by then."""
     add_note(error, f"the run was stopped at this failure: {done}")
     return error
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note, if the error takes one."""
-    with suppress(Exception):  # an error class may override add_note; the error itself is what counts
-        error.add_note(note)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -35,29 +35,49 @@ class Interrupt:
             self.asked, self.raised = False, True
             raise KeyboardInterrupt
 
-    @contextmanager
-    def user_code(self) -> Iterator[None]:
+    def user_code(self) -> UserCode:
         """Code of the caller's runs in this block."""
-        before, self.exposed = self.exposed, True
+        return UserCode(self)
+
+
+class UserCode:
+    """See ``Interrupt.user_code``. No generator: contextlib would set attributes of an error that may refuse them."""
+
+    __slots__ = ("_before", "_interrupt")
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._before = interrupt.exposed
+
+    def __enter__(self) -> None:
+        self._interrupt.exposed = True
         try:
-            self.obey()
-            yield
-        finally:
-            self.exposed = before
+            self._interrupt.obey()
+        except BaseException:
+            self._interrupt.exposed = self._before
+            raise
+
+    def __exit__(self, *raised: object) -> None:
+        self._interrupt.exposed = self._before
 
 
-@contextmanager
-def catch_interrupt(interrupt: Interrupt) -> Iterator[None]:
+class catch_interrupt:  # noqa: N801  # used as a function
     """Turn SIGINT into the flag, in the main thread, where nobody has taken the signal but a run around this one."""
-    before = signal.getsignal(signal.SIGINT)
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not (before is signal.default_int_handler or isinstance(before, Interrupt)):
-        yield
-        return
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupt.asked:  # too late for the loop, and nobody else has heard of it
-        raise KeyboardInterrupt
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+        self._before: Callable[[int, FrameType | None], Any] | None = None
+
+    def __enter__(self) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        main = threading.current_thread() is threading.main_thread()
+        if main and (before is signal.default_int_handler or isinstance(before, Interrupt)):
+            self._before = before
+            signal.signal(signal.SIGINT, self._interrupt)
+
+    def __exit__(self, kind: object, *raised: object) -> None:
+        if self._before is None:
+            return
+        signal.signal(signal.SIGINT, self._before)
+        if kind is None and self._interrupt.asked:  # too late for the loop, and nobody else has heard of it
+            raise KeyboardInterrupt

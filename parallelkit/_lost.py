@@ -10,6 +10,7 @@ from typing import Any
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure
+from parallelkit._raised import traceback_of
 
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
@@ -32,7 +33,7 @@ class Lost:
 
     def __post_init__(self) -> None:
         # As it is now: the error's own traceback grows whenever somebody raises it, by ``unwrap`` for one.
-        self.frames = None if self.error is None else self.error.__traceback__
+        self.frames = None if self.error is None else traceback_of(self.error)
 
     @property
     def traceback(self) -> str:

@@ -11,6 +11,7 @@ from operator import index
 from typing import Any, Protocol, TypeAlias
 
 from parallelkit._public import public
+from parallelkit._raised import traceback_of
 from parallelkit._world import the_world
 
 On: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
@@ -122,7 +123,7 @@ class TenacityPolicy:
         if isinstance(error, RetryError) and not error.last_attempt.failed:
             state.set_result(error.last_attempt.result())
         else:
-            state.set_exception((type(error), error, error.__traceback__))
+            state.set_exception((type(error), error, traceback_of(error)))
         if not self._retrying.retry(state):
             return None
         state.upcoming_sleep = self._retrying.wait(state) if self._retrying.wait else 0.0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
-from parallelkit._endings import add_note, interruption, noted
+from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine
 from parallelkit._interrupt import Interrupt
 from parallelkit._ledger import Ledger
@@ -18,6 +18,7 @@ from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
 from parallelkit._parts import Parts
 from parallelkit._portion import Portion
+from parallelkit._raised import add_note
 from parallelkit._results import Results
 from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unread
 
@@ -121,15 +122,19 @@ class Closable(Protocol):
         """Close it."""
 
 
-@contextmanager
-def closing_in_time(thing: Closable) -> Iterator[None]:
+class closing_in_time:  # noqa: N801  # used as a function
     """Close it afterwards, unless the interpreter is ending.
 
     What it finds only then (a stream that an exit handler began) has frozen daemon threads, with
     whatever locks they held: who waits for one waits for ever. Worker processes end with their parent.
     """
-    try:
-        yield
-    finally:
+
+    def __init__(self, thing: Closable) -> None:
+        self._thing = thing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *raised: object) -> None:
         if not sys.is_finalizing():
-            thing.close()
+            self._thing.close()

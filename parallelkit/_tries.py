@@ -10,6 +10,7 @@ from typing import Any
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Ended
 from parallelkit._lost import Lost, describe
+from parallelkit._raised import add_note
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy
 from parallelkit._tasks import Own
 from parallelkit._told import LONGEST, did_not_run, retry_after
@@ -90,7 +91,7 @@ class Tries:
             verdict.delay = self._in_time(index, lost, wait, now) if wait <= LONGEST else None
         else:
             self._retry(verdict, index, now, started)
-        add_note(error, f"{self._label(index)}, attempt {number}{self._of(index)}{verdict.why}")
+        note_task(error, f"{self._label(index)}, attempt {number}{self._of(index)}{verdict.why}")
         if verdict.delay is not None:
             self.retried += verdict.counted
             self.last[index] = lost
@@ -152,11 +153,11 @@ def as_exception(error: BaseException) -> Exception:
     return exited
 
 
-def add_note(error: BaseException, note: str) -> None:
+def note_task(error: BaseException, note: str) -> None:
     """Note the task on its error; an object raised by many tasks keeps only the last one's note."""
     marked = "parallelkit: "
-    with suppress(Exception):  # an error class may override all of this; the error itself is what counts
+    with suppress(Exception):  # an error class may override all of this; what follows does not mind
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
             notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(marked))]
-        error.add_note(marked + note)
+    add_note(error, marked + note)

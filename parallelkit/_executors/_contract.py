@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._raised import drop_frames
 from parallelkit._worker._call import bind
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
@@ -153,12 +153,4 @@ def timed_out(
 
 def drop_own_frames(error: BaseException) -> BaseException:
     """Cut the executor's own frames off the head of the traceback, where they are not all there is."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and _is_own(frames):
-        frames = frames.tb_next
-    error.__traceback__ = frames
-    return error
-
-
-def _is_own(frames: TracebackType) -> bool:
-    return str(frames.tb_frame.f_globals.get("__name__")).startswith("parallelkit._executors.")
+    return drop_frames(error, "parallelkit._executors.")

@@ -11,9 +11,8 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from parallelkit._errors import TaskExited
@@ -60,13 +59,21 @@ class NestedFuture(Future[R]):
 
     def result(self, timeout: float | None = None) -> R:
         """As ``Future.result``."""
-        with self._desk.lent(self):
+        lent = self._desk.lend(self)
+        try:
             return super().result(timeout)
+        finally:
+            if lent:
+                self._desk.repay(self)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
-        with self._desk.lent(self):
+        lent = self._desk.lend(self)
+        try:
             return super().exception(timeout)
+        finally:
+            if lent:
+                self._desk.repay(self)
 
 
 class Desk:
@@ -99,18 +106,22 @@ class Desk:
         """A future for a call."""
         return Future() if self._lender is None else NestedFuture(self)
 
-    @contextmanager
-    def lent(self, future: Future[Any]) -> Iterator[None]:
-        """While the caller waits for a future, its slot is lent, if it is a task of this executor."""
+    def lend(self, future: Future[Any]) -> bool:
+        """The caller waits for a future: lend its slot, if it is a task of this executor; whether it is."""
         if self._lender is None or future.done() or not self._lender.lend(future):
-            yield
-            return
-        self._urgent.append(future)
+            return False
         try:
+            self._urgent.append(future)
             if self._port is not None:
                 self._port.wake()
-            yield
-        finally:
+        except BaseException:  # out of a signal handler
+            self.repay(future)
+            raise
+        return True
+
+    def repay(self, future: Future[Any]) -> None:
+        """The caller waits no more."""
+        if self._lender is not None:
             self._lender.repay(future)
 
     def take(self, future: Future[Any], call: Call, fn: object) -> None:

@@ -13,6 +13,7 @@ from functools import cache
 from io import BytesIO
 from types import CoroutineType, FunctionType, TracebackType
 
+from parallelkit._raised import OWN, drop_frames, give_traceback, traceback_of
 from parallelkit._worker._tracebacks import build_traceback, frames_of
 from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
 
 RAISED, UNSENDABLE = range(2)
+CHAIN = ("__cause__", "__context__", "__suppress_context__")
 
 
 def capture(error: BaseException) -> bytes:
     """What a task raised, as bytes for ``restore``; never raises."""
-    _drop_own_frames(error)
-    if isinstance(error, MemoryError):
+    drop_frames(error, "parallelkit._worker.")
+    if issubclass(type(error), MemoryError):
         _free_frames(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return dumps((RAISED, _pack_error(error), describe_error(error), kind, _text_of(error)), 5)
@@ -83,18 +85,9 @@ def _make_remote(message: str, kind: str) -> BaseException:
     return RemoteError(message, kind)
 
 
-def _drop_own_frames(error: BaseException) -> None:
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None:
-        if not str(frames.tb_frame.f_globals.get("__name__")).startswith("parallelkit._worker."):
-            break
-        frames = frames.tb_next
-    error.__traceback__ = frames
-
-
 def _free_frames(error: BaseException) -> None:
     """Let go of the variables of the functions that it came through, which are what fills the memory."""
-    frames = error.__traceback__
+    frames = traceback_of(error)
     while frames is not None:
         try:
             frames.tb_frame.clear()
@@ -268,27 +261,30 @@ def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str
         builtin.__init__(error, *args)  # type: ignore[misc]
     except TypeError:
         pass  # args are not what it was made with
-    error.args = args
+    OWN["args"].__set__(error, args)
     for name, value in fields.items():
-        setattr(error, name, value)
+        object.__setattr__(error, name, value)
     return error
 
 
 def _hangings(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
-    chain = (error.__cause__, error.__context__) if with_chain else (None, None)
+    cause, context, suppress = (OWN[name].__get__(error) for name in CHAIN)
+    chain = (cause, context) if with_chain else (None, None)
     notes = getattr(error, "__notes__", None)
     shown = [note if isinstance(note, str) else describe_error_argument(note) for note in notes or ()]
-    return (*chain, error.__suppress_context__, error.__traceback__, shown or None)
+    return (*chain, suppress, traceback_of(error), shown or None)
 
 
 def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     own, cause, context, suppress, frames, notes = state
     if own is not None:
-        if hasattr(error, "__setstate__"):
-            error.__setstate__(own)
+        if type(error).__setstate__ is BaseException.__setstate__:  # it would heed a class that refuses
+            for name, value in own.items():
+                object.__setattr__(error, name, value)
         else:
-            vars(error).update(own)
-    error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppress
-    error.__traceback__ = frames
+            error.__setstate__(own)
+    for name, value in zip(CHAIN, (cause, context, suppress), strict=True):
+        OWN[name].__set__(error, value)
+    give_traceback(error, frames)
     if notes:
-        error.__notes__ = notes
+        object.__setattr__(error, "__notes__", notes)

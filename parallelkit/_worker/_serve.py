@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from mmap import mmap
 from time import monotonic
 
+from parallelkit._raised import give_traceback, traceback_of
 from parallelkit._worker import _channel, _faults, _lifeline, _script
 from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._call import bind
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     """Work for the parent until it says stop, or is gone."""
     _lifeline.arm(lifeline)
-    worker = _Worker(Socket(fileno=socket), _channel.Ring(ring))
+    worker = _Worker(_channel.socket_of(socket), _channel.Ring(ring))
     _report_stacks(ring)
     try:
         worker.serve()
@@ -251,9 +252,9 @@ def _cut(body: bytes, count: int) -> Iterable[bytes]:
 
 def _raiser(error: BaseException) -> Callable[[Any], NoReturn]:
     """A function that could not be loaded: every attempt of it fails with the reason."""
-    frames = error.__traceback__
+    frames = traceback_of(error)
 
     def fail(item: object) -> NoReturn:
-        raise error.with_traceback(frames)
+        raise give_traceback(error, frames)
 
     return fail

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from types import CodeType, FunctionType, TracebackType
 
+from parallelkit._raised import give_traceback, traceback_of
+
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,7 @@ def build_traceback(frames: list[Frame]) -> TracebackType | None:
 
 def detached(error: BaseException) -> BaseException:
     """The same error, with a traceback that shows where it came from and holds nothing of that."""
-    return error.with_traceback(build_traceback(frames_of(error.__traceback__)))
+    return give_traceback(error, build_traceback(frames_of(traceback_of(error))))
 
 
 def _generator() -> Iterator[None]:

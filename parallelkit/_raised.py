@@ -1,0 +1,44 @@
+"""An error as Python keeps it, past what its class makes of attributes: some refuse them (frozen dataclasses do)."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+OWN: dict[str, Any] = dict(vars(BaseException))
+"""What every error has, as descriptors."""
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """The error's own traceback."""
+    frames: TracebackType | None = OWN["__traceback__"].__get__(error)
+    return frames
+
+
+def give_traceback(error: BaseException, frames: TracebackType | None) -> BaseException:
+    """The same error, with this traceback."""
+    OWN["__traceback__"].__set__(error, frames)
+    return error
+
+
+def drop_frames(error: BaseException, package: str) -> BaseException:
+    """Cut the frames of this package off the head of the traceback, where they are not all there is."""
+    frames = traceback_of(error)
+    while frames is not None and frames.tb_next is not None:
+        if not str(frames.tb_frame.f_globals.get("__name__")).startswith(package):
+            break
+        frames = frames.tb_next
+    return give_traceback(error, frames)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, also to an error whose class refuses that, as frozen dataclasses do."""
+    try:
+        error.add_note(note)
+    except Exception:  # the class's own trouble
+        attributes = OWN["__dict__"].__get__(error)
+        notes = attributes.get("__notes__")
+        attributes["__notes__"] = [*(notes if isinstance(notes, list) else ()), note]

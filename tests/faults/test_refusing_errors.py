@@ -1,0 +1,91 @@
+"""Errors whose classes make something of their own of attributes: frozen dataclasses, and worse."""
+
+from textwrap import dedent
+
+import pytest
+import refusing
+from outside import run_script
+
+from parallelkit import InputError, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+
+KINDS = ["threads", "processes", "inline"]
+SOON = 20  # seconds; it used to be for ever
+
+
+@pytest.mark.parametrize("kind", refusing.KINDS)
+@pytest.mark.parametrize("executor", KINDS)
+def test_an_error_that_refuses_attributes_costs_its_own_task(executor, kind):
+    """It comes back as it was, and what it refuses to take harms nobody."""
+    results = run_parallel(refusing.fail_at_one, range(3), args=(kind,), executor=executor, timeout=SOON)
+
+    assert {0: 0, 2: 2} == results.successes
+    stands_in = (
+        executor == "processes" and kind == "NothingRead"
+    )  # nothing of it can be read, so it cannot travel
+    assert ("RemoteError" if stands_in else kind) == type(results.failures[1].error).__name__
+
+
+@pytest.mark.parametrize("executor", KINDS)
+def test_a_frozen_error_has_its_note_its_traceback_and_is_raised(executor):
+    """As any other: by a run that stops at it, and by a stream."""
+    for run in (run_parallel, lambda *args, **options: list(iter_parallel(*args, **options))):
+        with pytest.raises(refusing.Frozen) as caught:
+            run(refusing.fail_at_one, [1], args=("Frozen",), executor=executor, on_error="raise")
+        assert refusing.Frozen(5) == caught.value
+        assert "parallelkit: task 0, attempt 1 of 1" == caught.value.__notes__[0]
+        assert "fail_at_one" in {entry.name for entry in caught.traceback}
+
+
+async def fail_slowly(item):
+    return refusing.fail_at_one(item, "Frozen")
+
+
+def test_a_frozen_error_of_a_coroutine():
+    """The event loop's thread lives on."""
+    results = run_parallel(fail_slowly, range(3), timeout=SOON)
+    assert ([0, 2], refusing.Frozen(5)) == ([*results.successes.values()], results.failures[1].error)
+
+
+@pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
+def test_a_frozen_error_of_a_future(executor):
+    """It is the future's, and the next call runs."""
+    with executor(1) as pool:
+        failed, fine = (pool.submit(refusing.fail_at_one, item, "Frozen") for item in (1, 2))
+        assert (refusing.Frozen(5), 2) == (failed.exception(SOON), fine.result(SOON))
+
+
+def test_a_frozen_error_of_what_the_caller_gave():
+    """Of the input, of ``then``: it is the cause, and not what contextlib would make of it."""
+
+    def broken():
+        yield 0
+        raise refusing.Frozen(5)
+
+    def then(outcome):
+        raise refusing.Frozen(6)
+
+    with pytest.raises(InputError) as of_input:
+        run_parallel(abs, broken())
+    with pytest.raises(InputError) as of_then:
+        run_parallel(abs, [0], then=then)
+    assert [refusing.Frozen(5), refusing.Frozen(6)] == [of_input.value.__cause__, of_then.value.__cause__]
+
+
+def test_a_frozen_error_of_a_scripts_own():
+    """By value, as what belongs to a script travels."""
+    finished = run_script(
+        dedent("""
+        from dataclasses import dataclass
+        from parallelkit import run_parallel
+
+        @dataclass(frozen=True)
+        class ApiError(Exception):
+            code: int
+
+        def fail(item):
+            raise ApiError(item)
+
+        print(run_parallel(fail, [7], executor="processes").failures[0].error == ApiError(7))
+        """)
+    )
+    assert "True\n" == finished.out
