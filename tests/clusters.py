@@ -108,7 +108,10 @@ def opened(folder: Path, workers: int = 2, threads: int = 1) -> Iterator[tuple[C
 
 async def fill_pool(client: Any) -> None:
     """Have the client open the connections that it will keep, so that no test seems to leave one behind."""
-    await asyncio.gather(*(client.scheduler.identity() for _ in range(12)))
+    pool, address = client.scheduler.pool, client.scheduler.addr
+    comms = await asyncio.gather(*(pool.connect(address) for _ in range(12)))
+    for comm in comms:
+        pool.reuse(address, comm)
 
 
 def wait_until(holds: Any, patience: float = PATIENCE) -> None:

@@ -42,11 +42,15 @@ def executions(folder, number):
 
 
 def run_and_stop(cluster, marks, stop, **options):
-    """Have a worker stopped when both are at their long task; the outcomes by key."""
+    """Have a worker stopped when both are at their long task; the outcomes by key.
+
+    With ``max_workers`` each task is a batch of its own, so nothing else is under way there.
+    """
     marks.mkdir()
     items = [(str(marks), number, nap) for number, nap in enumerate(NAPS)]
     outcomes = {}
-    for outcome in iter_parallel(note, items, star=True, executor=cluster.client, **options):
+    options |= {"executor": cluster.client, "max_workers": 2}
+    for outcome in iter_parallel(note, items, star=True, **options):
         outcomes[outcome.key] = outcome
         if len(outcomes) == 4:
             wait_until(lambda: executions(marks, 4) and executions(marks, 5))

@@ -114,7 +114,7 @@ class Courier:
     def _hand_out(self) -> None:
         try:
             while self._lane.queue and not self._closed and (most := self._room()) > 0:
-                self._send(self._lane.take(most))
+                self._send(self._take(most))
         except Exception as error:  # a client that was closed, or whatever keeps dask from taking it
             self._fail("dask does not take tasks any more", error)
 
@@ -126,6 +126,18 @@ class Courier:
             return 0
         share = -(-self._lane.waiting() // max(1, self.threads))
         return 1 if self._lane.exact else min(self._lane.pace.limit, share)
+
+    def _take(self, most: int) -> Batch:
+        """The next attempts, in one batch though they were queued in several parts."""
+        first = self._lane.take(most)
+        tickets, payloads, size = list(first.tickets), list(first.payloads or ()), first.size()
+        queue, packed = self._lane.queue, first.payloads is not None
+        while len(tickets) < most and size < ALONE and queue and (queue[0].payloads is not None) is packed:
+            more = self._lane.take(most - len(tickets))
+            tickets += more.tickets
+            payloads += more.payloads or ()
+            size += more.size()
+        return Batch(self._lane, tickets, payloads if packed else None)
 
     def _send(self, batch: Batch) -> None:
         key = f"{PREFIX}{self.run}-{next(self._numbers)}"
