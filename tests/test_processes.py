@@ -2,6 +2,8 @@ import errno
 import math
 import os
 import signal
+import socket
+import stat
 import sys
 import threading
 import time
@@ -159,6 +161,34 @@ def test_worker_dead_in_idleness_is_replaced(engine):
 
     assert not seen.failures
     assert not first & set(seen.values.values())
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_default_timeout_of_sockets_does_not_reach_the_workers(width):
+    """A program may set one in its first line; its workers block on their sockets all the same, forked ones too."""
+    socket.setdefaulttimeout(30)
+    engine = ProcessEngine(width)
+    try:
+        seen = drive(engine, find_blocking, range(width))
+    finally:
+        socket.setdefaulttimeout(None)
+        engine.close()
+
+    assert {index: [True] for index in range(width)} == seen.values
+
+
+def find_blocking(_):
+    """Of each socket that this worker has, whether it blocks."""
+    fds = [int(name) for name in os.listdir("/proc/self/fd")]
+    sockets = [fd for fd in fds if is_socket(fd)]
+    return [os.get_blocking(fd) for fd in sockets]
+
+
+def is_socket(fd):
+    try:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+    except OSError:
+        return False  # that by which the directory was read
 
 
 def test_function_whose_loading_kills_fails_its_run_only(engine):

@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from _socket import SOCK_STREAM
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -65,10 +66,8 @@ class Spawned(NamedTuple):
 
 def spawn(width: int, fork: Fork | None = None) -> Spawned:
     """Start a process; raises OSError where the system has no more to give, and leaves nothing then."""
-    import socket
-
     with ExitStack() as theirs, ExitStack() as ours:
-        our_socket, their_socket = socket.socketpair()
+        our_socket, their_socket = socket_pair()
         theirs.callback(their_socket.close)
         ours.callback(our_socket.close)
         ring_fd = _channel.new_file("parallelkit-ring")
@@ -91,6 +90,16 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: nothing of ours is closed
     return Spawned(process, pidfd, our_socket, ring, lifeline)
+
+
+def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
+    """Two ends that block, whatever the program has made the default for its own sockets."""
+    import socket
+
+    pair = socket.socketpair(type=kind)
+    for end in pair:
+        end.settimeout(None)
+    return pair
 
 
 def start(

@@ -10,7 +10,7 @@ from _pickle import dumps
 from errno import EPROTO
 from time import monotonic
 
-from parallelkit._executors._spawn import cut_lifeline, new_lifeline, start
+from parallelkit._executors._spawn import cut_lifeline, new_lifeline, socket_pair, start
 from parallelkit._worker._channel import PID
 
 PATIENCE = 10.0
@@ -41,7 +41,7 @@ class Zygote:
         self.ready = False
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket, theirs = socket_pair(socket.SOCK_SEQPACKET)
         self.socket.settimeout(PATIENCE)
         life, self._lifeline = new_lifeline()
         try:

@@ -196,6 +196,13 @@ def frame(kind: int, body: bytes = b"", file_length: int = 0) -> bytes:
     return HEADER.pack(len(body), kind, file_length) + body
 
 
+def socket_of(fd: int) -> Socket:
+    """A socket that blocks, whatever is the default here."""
+    socket = Socket(fileno=fd)
+    socket.settimeout(None)
+    return socket
+
+
 def rights(fd: int) -> list[tuple[int, int, bytes]]:
     """Ancillary data by which a descriptor travels with a frame."""
     return [(SOL_SOCKET, SCM_RIGHTS, _FD.pack(fd))]

@@ -11,11 +11,10 @@ import os
 import sys
 from _pickle import loads
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
-from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
 
 from parallelkit._worker import _lifeline
-from parallelkit._worker._channel import PID
+from parallelkit._worker._channel import PID, socket_of
 from parallelkit._worker._serve import serve
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -34,7 +33,7 @@ def tend(socket: int, lifeline: int, modules: list[str]) -> None:
     _fill_streams()
     _preload(modules)
     clone = Clone()
-    parent = Socket(fileno=socket)
+    parent = socket_of(socket)
     parent.send(PID.pack(0))
     while True:
         message, ancillary, _, _ = parent.recvmsg(LONGEST, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
