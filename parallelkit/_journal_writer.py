@@ -55,8 +55,9 @@ class JournalWriter:
                 self._waiting[entry.key] = entry
                 self._bytes += len(entry.value)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
+                thread.start()  # where the system has none to give, there is none to wait for
+                self._thread = thread
             if self._idle or self._is_full():
                 self._changed.notify_all()
             while self._is_full() and not self._closing:

@@ -922,3 +922,17 @@ def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         journal.close()
     Journal(path, "here:call").close()
+
+
+def test_system_that_has_no_thread_for_the_journal(tmp_path, monkeypatch):
+    """The run ends in what the system said."""
+    start = threading.Thread.start
+
+    def refused(thread):
+        if thread.name == "parallelkit_journal":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
