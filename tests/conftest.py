@@ -1,6 +1,37 @@
 """What holds for every test: nothing is left behind (leaks.py), and a hang ends the run (setup.cfg)."""
 
+import os
+import resource
+from contextlib import contextmanager
+
+import pytest
+
 pytest_plugins = ["pytester", "leaks"]
 
 # A file of typed usage, read by type checkers and never run.
 collect_ignore = ["typing"]
+
+
+@pytest.fixture
+def full_table():
+    """A block in which this process cannot open one more file."""
+    return _filled_table()
+
+
+@contextmanager
+def _filled_table():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+        while True:
+            try:
+                held.append(os.dup(0))
+            except OSError:
+                break
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in held:
+            os.close(fd)

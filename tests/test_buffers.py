@@ -1,3 +1,4 @@
+import errno
 import os
 import random
 from functools import partial
@@ -28,6 +29,19 @@ def numbered(number, length=LONG):
 
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_block_that_cannot_be_mapped_is_closed(monkeypatch):
+    """Where memory is short, the caller hears of it, and nothing is left, nor printed."""
+
+    def lack(*args, **kwargs):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(_blocks, "map_file", lack)
+    before = descriptors()
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        _blocks.Pool().put([memoryview(bytes(LONG))], b"")
+    assert before == descriptors()
 
 
 # Values

@@ -122,6 +122,24 @@ def test_frame_that_cannot_be_is_garbage(pair):
         inbox.take_fd()
 
 
+def test_descriptor_without_room_is_told(pair, full_table):
+    """The system drops it; its frame comes all the same, and those behind it have their own."""
+    ours, theirs = pair
+    inbox = Inbox(theirs)
+    with full_table:
+        ours.sendmsg([frame(7, b"first", 1)], _channel.rights(0))
+        inbox.receive()
+    ours.sendmsg([frame(7, b"second", 1)], _channel.rights(0))
+    inbox.receive()
+
+    assert (7, b"first", 1) == inbox.take()
+    with pytest.raises(OSError, match="Too many open files"):
+        inbox.take_fd()
+    assert (7, b"second", 1) == inbox.take()
+    os.close(inbox.take_fd())
+    assert 2 == inbox.came
+
+
 def test_columns_of_the_ring_do_not_overlap(ring):
     """Each cell is its own, but for numbers, which are one cell by two names."""
     ring.starts[0] = ring.starts[_channel.MASK] = 1.5

@@ -1,6 +1,7 @@
 import errno
 import math
 import os
+import re
 import signal
 import socket
 import stat
@@ -19,6 +20,7 @@ from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
 from parallelkit._executors._questions import Questions
+from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._supervisor import Supervisor
 
@@ -598,6 +600,56 @@ def test_lack_of_descriptors_is_told():
         engine.close()
 
 
+SIZES = (1000, 300_000, 2_000_000)
+
+
+def test_large_values_arrive_though_no_descriptor_is_left(engine, full_table):
+    """Room for them was kept back, and where none is left to map them by, they are read at once."""
+    drive(engine, far.nap, [0.01] * 2)
+    with full_table:
+        seen = drive(engine, make_large, [*SIZES, *SIZES, *SIZES])
+
+    assert dict(enumerate(3 * [*map(make_large, SIZES)])) == seen.values
+
+
+def make_large(size):
+    """What travels in the ring, in a block, in a file."""
+    return "x" * size if size % 3 else b"x" * size
+
+
+@pytest.mark.parametrize("size", [300_000, 2_000_000])
+def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table, monkeypatch, size):
+    """Where somebody else takes what was kept back: that task fails, its worker goes on, and is not blamed."""
+    drive(engine, far.nap, [0.01] * 2)
+    monkeypatch.setattr(Reserve, "lend", lambda reserve: None)
+    before = {worker.pid for worker in engine._supervisor.crew.workers}
+    with full_table:
+        failures = drive(engine, make_large, [size]).failures
+    again = drive(engine, make_large, [size])
+
+    assert [OSError] == [type(ended.error) for ended in failures.values()]
+    assert errno.EMFILE == failures[0].error.errno
+    assert re.search(
+        r"Too many open files \(limit \d+\) in the parent: the value of .* lost", str(failures[0].error)
+    )
+    assert not failures[0].final
+    assert {0: make_large(size)} == again.values
+    assert before == {worker.pid for worker in engine._supervisor.crew.workers}
+
+
+def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
+    """One worker is there, and no other can be started: it does everything."""
+    engine = ProcessEngine(6)
+    try:
+        drive(engine, far.nothing, [None])
+        with full_table:
+            seen = drive(engine, far.give_back, range(100))
+            assert 1 == len(engine._supervisor.crew.workers)
+    finally:
+        engine.close()
+    assert {index: index for index in range(100)} == seen.values
+
+
 def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypatch):
     """The run fails by the system's error, not ours; the thread closes what it has, and makes no noise."""
 
@@ -609,6 +661,7 @@ def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypat
         port.start([(0, 1, 0, None)])
         assert [] == port.wait(time.monotonic() + 30)
         assert isinstance(port.failure.__cause__, OSError)
+        assert "Too many open files (limit " in str(port.failure)
     engine.close()
     assert engine._supervisor._bell._closed
 

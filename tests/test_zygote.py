@@ -1,5 +1,6 @@
 """Workers that a zygote has forked are workers as any other."""
 
+import errno
 import fcntl
 import os
 import random
@@ -168,6 +169,21 @@ def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeyp
         assert all(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
 
     assert WIDE == len(seen.values)
+
+
+def test_zygote_that_cannot_be_compared_is_done_without(engine, tmp_path, monkeypatch):
+    """Where /proc cannot be read for want of a descriptor, workers are started all the same."""
+    with crowd(engine, tmp_path / "gate"):
+        monkeypatch.setattr(_zygote, "inheritance", lack)
+    drive(engine, far.end_by, [signal.SIGKILL] * 3)
+    with crowd(engine, tmp_path / "gate") as seen:
+        assert any(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
+
+    assert WIDE == len(seen.values)
+
+
+def lack():
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 def test_first_death_brings_a_zygote(tmp_path):

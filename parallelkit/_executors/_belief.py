@@ -10,12 +10,14 @@ import fcntl
 import os
 import sys
 from array import array
+from errno import ENOMEM
 from mmap import mmap
 
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import WORD, GarbageError
 
 MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
+_MOST_READ = 1 << 30
 
 _KINDS = bytes(range(_channel.BUFFERED + 1))
 _TOP = 7 if sys.byteorder == "little" else 0
@@ -46,26 +48,37 @@ def check_instants(started: array[float], ended: array[float], since: float, now
         raise GarbageError("an attempt in the future, or before the one that came before it")
 
 
-def content_of(fd: int, length: int) -> bytes | mmap:
-    """A result out of its file; mapped where it is so large that descriptors cannot run out for it."""
-    if length >= MAPPED:
-        return map_whole(fd, length)
+def content_of(fd: int, length: int, to_keep: bool) -> bytes | mmap:
+    """What a file holds, whose descriptor is closed; mapped ``to_keep``, or if it is large.
+
+    Where it cannot be mapped, it is read. Raises OSError where there is no memory for it.
+    """
     try:
         check_file(fd, length)
-        return os.pread(fd, length, 0)
-    finally:
-        os.close(fd)
-
-
-def map_whole(fd: int, length: int) -> mmap:
-    """Map a file and close its descriptor."""
-    try:
-        check_file(fd, length)
-        return _channel.map_file(fd, length)
-    except (OSError, ValueError, OverflowError) as error:
+        if to_keep or length >= MAPPED:
+            try:
+                return _channel.map_file(fd, length)
+            except OSError:
+                pass  # no descriptor, which it takes before Python 3.13, or no address space
+        return _read_whole(fd, length)
+    except (ValueError, OverflowError) as error:
         raise GarbageError(f"a file that cannot be mapped: {error}") from error
+    except MemoryError as error:
+        raise OSError(ENOMEM, os.strerror(ENOMEM)) from error
     finally:
         os.close(fd)
+
+
+def _read_whole(fd: int, length: int) -> bytes:
+    """The system reads at most 2 GiB at a time."""
+    pieces: list[bytes] = []
+    at = 0
+    while at < length:
+        pieces.append(os.pread(fd, min(length - at, _MOST_READ), at))
+        if not pieces[-1]:
+            raise GarbageError("a file that ends before its end")
+        at += len(pieces[-1])
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def check_file(fd: int, length: int) -> None:

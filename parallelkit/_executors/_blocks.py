@@ -27,9 +27,14 @@ MOST_LEASES = 64
 _leased: WeakSet[mmap] = WeakSet()
 
 
-def load_leased(told: bytes, mapping: mmap) -> Any:
-    """A result whose buffers lie in a worker's block: in place, or copied out where too many are in use already."""
+def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
+    """A result whose buffers lie in a worker's block: in place, or copied out where too many are in use already.
+
+    From one that could not be mapped they have been read.
+    """
     spans, blob = loads(told)
+    if isinstance(mapping, bytes):
+        return load_apart(blob, bytearray(mapping), spans)
     if mapping not in _leased and len(_leased) >= MOST_LEASES and _count_used() >= MOST_LEASES:
         return load_apart(blob, bytearray(mapping), spans)
     _leased.add(mapping)
@@ -47,8 +52,8 @@ class ItemBlock(Block):
     __slots__ = ("fd", "number", "spoiled")
 
     def __init__(self, fd: int, size: int, number: int) -> None:
+        self.fd = fd  # first of all: it is ours to close, also where it cannot be mapped
         super().__init__(map_file(fd, size, at_once=True))
-        self.fd = fd
         self.number = number
         self.spoiled = False
         """A task kept what lies in it."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import select
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from time import monotonic
 
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK, requeue
@@ -59,6 +61,22 @@ class Crew:
             self.spare = None
         else:
             self.workers.remove(worker)
+
+    def end(self, patience: float) -> None:
+        """Kill all, and wait for their ends."""
+        workers = self.everybody()
+        for worker in workers:
+            worker.kill()
+        deadline = monotonic() + patience
+        for worker in workers:
+            dying = select.poll()
+            dying.register(worker.pidfd, select.POLLIN)
+            if dying.poll(max(0.0, deadline - monotonic()) * 1000):
+                worker.reap()
+                worker.wire.close()
+                worker.gone.set()
+        self.workers.clear()
+        self.spare = None
 
     def listen(self, now: float, moved: bool) -> float:
         """Decide which workers ring at their next commit; when to look at the rings without a bell.

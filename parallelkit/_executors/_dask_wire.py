@@ -16,6 +16,7 @@ from pickle import dumps, loads
 from time import monotonic
 from typing import Any, NamedTuple
 
+from parallelkit._executors._arrivals import Content
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._lane import Columns, Lost, Record, Span, Why
 from parallelkit._worker._channel import BIG_FAILED, BIG_VALUE, BUFFERED, HEAP, LENGTH_MASK, PLACE
@@ -37,7 +38,7 @@ def _content(path: str) -> str:
         return ""
 
 
-PackedSpan = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes], str]
+PackedSpan = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], str]
 PackedLost = tuple[int, float, float, int, int | None, str, str, str]
 
 
@@ -104,14 +105,14 @@ def pack_span(span: Span, host: str) -> PackedSpan:
     )
 
 
-def _flat_files(columns: Columns) -> list[bytes]:
-    """Copies of what lies outside of the ring; of a block only the part that belongs to the result."""
+def _flat_files(columns: Columns) -> list[bytes | OSError]:
+    """Copies of what lies outside of the ring; of a block only the part that belongs to the result, of one lost why."""
     words, outside, files = array("q", columns.words), iter(columns.files), []
     flat = [at for at, kind in enumerate(columns.kinds) if kind == BUFFERED or kind in _IN_FILES]
     for at in flat:
         file = next(outside)
-        if columns.kinds[at] != BUFFERED:
-            files.append(file[:])
+        if isinstance(file, OSError) or columns.kinds[at] != BUFFERED:
+            files.append(file if isinstance(file, OSError) else file[:])
             continue
         start = (words[at] >> PLACE) - columns.heap_from
         start += HEAP if start < 0 else 0
@@ -141,17 +142,18 @@ def _shifted(raw: bytes, shift: float, latest: float) -> array[float]:
     return instants
 
 
-def _files(kinds: bytes, flat: list[bytes]) -> list[bytes | mmap]:
-    files: list[bytes | mmap] = []
+def _files(kinds: bytes, flat: list[bytes | OSError]) -> list[Content]:
+    files: list[Content] = []
     rest = iter(flat)
     for kind in kinds:
-        if kind == BUFFERED:
-            content = next(rest)
+        if kind != BUFFERED and kind not in _IN_FILES:
+            continue
+        content: Content = next(rest)
+        if kind == BUFFERED and isinstance(content, bytes):
             mapping = mmap(-1, len(content))  # arrays that are built on it may be written to
             mapping[:] = content
-            files.append(mapping)
-        elif kind in _IN_FILES:
-            files.append(next(rest))
+            content = mapping
+        files.append(content)
     return files
 
 

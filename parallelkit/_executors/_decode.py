@@ -13,6 +13,7 @@ from typing import Any
 from parallelkit._executors._blocks import load_leased
 from parallelkit._executors._contract import Block, Ended, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
+from parallelkit._executors._reserve import explain
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
     BIG_FAILED,
@@ -49,6 +50,7 @@ class Opening:
         self._columns = span.columns
         self._values: list[Any] = []
         self._failures: dict[int, Ended] = {}
+        self._lacking = any(isinstance(content, OSError) for content in span.columns.files)
 
     def finish(self, cautious: bool = False) -> list[Block | Ended]:
         """One block of all that succeeded, and each failure by itself."""
@@ -86,6 +88,10 @@ class Opening:
         blobs = _blobs(columns, words)
         for at in range(first, len(columns.kinds)):
             kind = columns.kinds[at]
+            if self._lacking and (lack := _lack_of(blobs.get(at))) is not None:
+                self._failures[at] = self._ended(at, self._explain(at, lack), "", False)
+                values.append(None)
+                continue
             if self._cautious and at in blobs and (kind in _ERRORS or _calls_code(blobs[at])):
                 raise InterruptedError("the run was interrupted before its turn came")
             if kind in _ERRORS:
@@ -104,6 +110,13 @@ class Opening:
         index = self._index(at)
         error, text, final = _faults.restore(blob, lambda: self._label(index))
         return self._ended(at, error, text, final)
+
+    def _explain(self, at: int, lack: OSError) -> OSError:
+        """The task's value could not be received: nothing is wrong with it, nor with its worker."""
+        name = self._label(self._index(at))
+        error = OSError(lack.errno, f"{explain(lack)} in the parent: the value of {name} was lost on its way")
+        error.__cause__ = detached(lack)
+        return error
 
     def _give_up(self, cause: BaseException) -> None:
         """The next result cannot be unpickled."""
@@ -145,6 +158,12 @@ class Opening:
 _VALUES = bytes([VALUE])
 _ERRORS = (FAILED, BIG_FAILED)
 CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
+
+
+def _lack_of(blob: Any) -> OSError | None:
+    """Why there is nothing to make a value of; None where there is."""
+    content = blob[1] if isinstance(blob, tuple) else blob
+    return content if isinstance(content, OSError) else None
 
 
 def _calls_code(blob: Any) -> bool:

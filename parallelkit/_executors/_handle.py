@@ -15,6 +15,7 @@ from parallelkit._executors._contract import Ticket
 from parallelkit._executors._holding import LOOK, Holding, requeue
 from parallelkit._executors._killing import ask, kill, status_of
 from parallelkit._executors._lane import Batch, File, Lane, Record, Span
+from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
@@ -39,12 +40,14 @@ LOAD_LIMIT = 300.0
 class Worker(Holding):
     """Holds the attempts of at most one lane at a time, so that ending it touches one run only."""
 
-    def __init__(self, born: Spawned, width: int, initializer: bytes | File | None, now: float) -> None:
+    def __init__(
+        self, born: Spawned, width: int, initializer: bytes | File | None, reserve: Reserve, now: float
+    ) -> None:
         super().__init__()
         self.process, self.pidfd, socket, ring, self._lifeline = born
         self.pid = self.process.pid
         self.label = f"process {self.pid}"
-        self.wire = Wire(socket, ring)
+        self.wire = Wire(socket, ring, reserve)
         self.known: set[int] = set()
         self.ready = False
         self.retiring = False
@@ -143,9 +146,9 @@ class Worker(Holding):
             if self._latest_lane is not None:
                 self._latest_lane.post_record(Record(body[WORD.size :], self.ticket(word_of(body))))
         elif kind == _channel.BIG_RESULT:
-            self.wire.accept_file(length, self.pending)
+            self.wire.arrivals.accept_file(length, self.pending)
         elif kind == _channel.BLOCK:
-            self.wire.accept_block(word_of(body), length)
+            self.wire.arrivals.accept_block(word_of(body), length)
         elif kind == _channel.KEPT:
             self.wire.spoil_block(word_of(body))
         else:

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import inf
-from mmap import mmap
 from typing import NamedTuple, TypeAlias
 
+from parallelkit._executors._arrivals import Content
 from parallelkit._executors._blocks import Buffered
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
@@ -92,7 +92,7 @@ class Columns(NamedTuple):
     words: bytes
     heap: bytes
     heap_from: int
-    files: list[bytes | mmap]
+    files: list[Content]
 
 
 class Span(NamedTuple):

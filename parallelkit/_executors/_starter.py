@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 from math import inf
 
+from parallelkit._executors._reserve import is_lack
 from parallelkit._executors._spawn import Spawned, spawn
 from parallelkit._executors._zygote import Zygote
 
@@ -52,7 +53,9 @@ class Starter:
         if self._zygote is not None and self._zygote.ready:
             try:
                 return spawn(self._width, self._zygote.fork)
-            except OSError:
+            except OSError as error:
+                if is_lack(error):
+                    raise  # to start one by itself takes more descriptors
                 self._forgo()
         return spawn(self._width)
 
@@ -73,8 +76,8 @@ class Starter:
     def _open(self) -> None:
         try:
             self._zygote = Zygote()
-        except OSError:
-            self._forgone = True
+        except OSError as error:
+            self._forgone = not is_lack(error)
             return
         self._fd = self._zygote.socket.fileno()
         self._poll.register(self._fd, select.EPOLLIN)

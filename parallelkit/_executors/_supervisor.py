@@ -21,6 +21,7 @@ from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
 from parallelkit._executors._questions import Questions
+from parallelkit._executors._reserve import Reserve, explain
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._toll import Toll
 from parallelkit._worker._channel import GarbageError
@@ -122,12 +123,15 @@ class Supervisor:
         try:
             self._poll = self._opened.enter_context(select.epoll())
             self._poll.register(self._bell.fd, select.EPOLLIN)
+            self._reserve = Reserve(self._bell.fd)
+            self._opened.callback(self._reserve.close)
             self._starter = Starter(self.max_workers, self._poll)
             self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()
         except BaseException as error:  # a bug of ours must not leave the runs waiting for ever
-            self._break(Broken("the supervisor of the worker processes failed", cause=error))
+            lack = f": {explain(error)}" if isinstance(error, OSError) else ""
+            self._break(Broken(f"the supervisor of the worker processes failed{lack}", cause=error))
         finally:
             try:
                 self._end_all()
@@ -139,7 +143,7 @@ class Supervisor:
         now = monotonic()
         for worker in self.crew.workers:
             moved |= self._drain(worker)
-            worker.wire.release_blocks()
+            worker.wire.arrivals.release_blocks()
         for worker in dead:
             self._bury(worker, now)
         if dead:
@@ -224,11 +228,12 @@ class Supervisor:
 
     def _spawn(self, now: float) -> Worker | None:
         try:
-            worker = Worker(self._starter.spawn(), self.max_workers, self._initializer, now)
+            born = self._starter.spawn()
         except OSError as error:
             if not self.crew.workers:
-                self._break(Broken(f"no worker process can be started: {error}", cause=error))
+                self._break(Broken(f"no worker process can be started: {explain(error)}", cause=error))
             return None
+        worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
         for fd in (worker.pidfd, worker.wire.socket.fileno()):
             self._by_fd[fd] = worker
             self._poll.register(fd, select.EPOLLIN)
@@ -279,18 +284,6 @@ class Supervisor:
         """Kill every group, wait for the ends, answer whoever still asks."""
         self.closing = self.pool.closed = True
         self._turn_away()
-        workers = self.crew.everybody()
-        for worker in workers:
-            worker.kill()
-        deadline = monotonic() + 10.0
-        for worker in workers:
-            dying = select.poll()
-            dying.register(worker.pidfd, select.POLLIN)
-            if dying.poll(max(0.0, deadline - monotonic()) * 1000):
-                worker.reap()
-                worker.wire.close()
-                worker.gone.set()
+        self.crew.end(10.0)
         self._opened.close()
         self._bell.close()
-        self.crew.workers.clear()
-        self.crew.spare = None

@@ -10,17 +10,18 @@ from array import array
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby
-from mmap import mmap
 from time import monotonic
 from typing import Any
 
-from parallelkit._executors._belief import check_instants, check_kinds, content_of, map_whole
+from parallelkit._executors._arrivals import Arrivals
+from parallelkit._executors._belief import check_instants, check_kinds
 from parallelkit._executors._blocks import Buffered, ItemBlock
 from parallelkit._executors._lane import Batch, Columns, File, Payload
+from parallelkit._executors._reserve import Reserve
 from parallelkit._worker import _channel
-from parallelkit._worker._buffers import Block
 from parallelkit._worker._channel import (
     ARMED,
+    FDS,
     HEAD,
     HEAP,
     LIMIT,
@@ -43,23 +44,24 @@ UNREAD = 1 << 16  # frames; more than can lie in a socket
 class Wire:
     """Never blocks. What the socket does not take waits here."""
 
-    def __init__(self, socket: Any, ring: _channel.Ring) -> None:
+    def __init__(self, socket: Any, ring: _channel.Ring, reserve: Reserve) -> None:
         self.socket = socket
         self.ring = ring
         self.deaf = False  # nothing will come out of the socket any more
         self._inbox = _channel.Inbox(socket)
+        self._reserve = reserve
+        self.arrivals = Arrivals(self._inbox, ring.leases)
         self._out: deque[tuple[memoryview, File | ItemBlock | None]] = deque()
         self._frames = 0
         self._heap_tail = 0
         self._last_slot, self.last_end = SLOTS - 1, monotonic()
         self._last_start = ring.starts[SLOTS - 1] = ring.ends[SLOTS - 1] = self.last_end
-        self._files: deque[bytes | mmap] = deque()
         self._known: dict[int, ItemBlock] = {}  # our blocks that the worker knows
-        self._blocks: dict[int, Block] = {}  # its blocks, by number
 
     def close(self) -> None:
-        for held in (self._known, self._blocks, self._files, self._out):
-            held.clear()
+        self._known.clear()
+        self._out.clear()
+        self.arrivals.close()
         self._inbox.close()
         self.socket.close()
         self.ring.close()
@@ -186,17 +188,22 @@ class Wire:
         if promised > self._frames + UNREAD:
             raise GarbageError(f"it says that it sent {promised} frames")
         reads = LAST_READS if last else READS
-        while (reads > 0 or self._frames < promised) and self._receive():
-            reads -= 1
-            while (taken := self._inbox.take()) is not None:
-                self._frames += 1
-                yield taken
+        try:
+            while (reads > 0 or self._frames < promised) and self._receive():
+                reads -= 1
+                while (taken := self._inbox.take()) is not None:
+                    self._frames += 1
+                    yield taken
+        finally:
+            self._reserve.refill()
         if self._frames < promised:
             raise GarbageError(f"it says that it sent {promised} frames, of which {self._frames} came")
 
     def _receive(self) -> bool:
         if self.deaf:
             return False
+        if self.ring.head[FDS] != self._inbox.came:
+            self._reserve.lend()
         try:
             self.deaf = not self._inbox.receive()
         except BlockingIOError:
@@ -209,12 +216,6 @@ class Wire:
     def has_frames(self) -> bool:
         """Whether the worker has sent frames that we have not read."""
         return self.ring.head[SENT] > self._frames
-
-    def accept_file(self, length: int, most: int) -> None:
-        """A large result's file comes ahead of the slot that means it; no more than ``most`` can be on their way."""
-        if len(self._files) >= most:
-            raise GarbageError(f"more than {most} large results")
-        self._files.append(content_of(self._inbox.take_fd(), length))
 
     def check(self) -> None:
         """Words that only we write, and what the worker wrote last, are as they were: nothing was written over them."""
@@ -240,7 +241,8 @@ class Wire:
         heap_from = self._heap_tail
         last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
-        return Columns(started, ended, kinds, words, heap, heap_from, self._take_files(kinds, slot))
+        files = self.arrivals.take(kinds, ring.words[slot:end])
+        return Columns(started, ended, kinds, words, heap, heap_from, files)
 
     def _take_heap(self, last: int) -> bytes:
         """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
@@ -251,35 +253,6 @@ class Wire:
         piece = bytes(heap[start:end]) if end > start else bytes(heap[start:]) + bytes(heap[:end])
         self._heap_tail = self.ring.head[TAIL] = end
         return piece
-
-    def _take_files(self, kinds: bytes, slot: int) -> list[bytes | mmap]:
-        """What lies outside of the ring, in the order of the slots."""
-        if not any(map(kinds.count, _OUTSIDE)):
-            return []
-        files: list[bytes | mmap] = []
-        for at, kind in enumerate(kinds, slot):
-            try:
-                if kind == _channel.BUFFERED:
-                    number = self.ring.words[at] >> _channel.BLOCK_NUMBER & 0xFF
-                    files.append(self._blocks[number].mapping)
-                    self.ring.leases[number] = _channel.LEASED
-                elif kind in _OUTSIDE:
-                    files.append(self._files.popleft())
-            except LookupError:
-                raise GarbageError("a large result that did not come") from None
-        return files
-
-    def accept_block(self, number: int, size: int) -> None:
-        """A block in which the worker will put results; in place of the one that had this number."""
-        if number >= _channel.BLOCKS:
-            raise GarbageError(f"a block of number {number}")
-        self._blocks[number] = Block(map_whole(self._inbox.take_fd(), size))
-
-    def release_blocks(self) -> None:
-        """Let the worker use again what nobody here refers to any more: no span on its way, no array of the user."""
-        for number, block in self._blocks.items():
-            if self.ring.leases[number] == _channel.LEASED and block.is_at_rest():
-                self.ring.leases[number] = _channel.FREE
 
     def spoil_block(self, number: int) -> None:
         """A task kept its item: the block is the worker's now."""
@@ -293,4 +266,3 @@ def _goes_alone(payload: Payload) -> bool:
 
 _IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED)
 _ENDS = (0x80, ord("."))  # of a pickle
-_OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)

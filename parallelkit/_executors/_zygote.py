@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from _pickle import dumps
+from contextlib import ExitStack
 from errno import EPROTO
 from time import monotonic
 
@@ -41,23 +42,24 @@ class Zygote:
         self.ready = False
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
-        self.socket, theirs = socket_pair(socket.SOCK_SEQPACKET)
-        self.socket.settimeout(PATIENCE)
-        life, self._lifeline = new_lifeline()
-        try:
+        with ExitStack() as theirs, ExitStack() as ours:
+            self.socket, their_socket = socket_pair(socket.SOCK_SEQPACKET)
+            theirs.callback(their_socket.close)
+            ours.callback(self.socket.close)
+            self.socket.settimeout(PATIENCE)
+            life, self._lifeline = new_lifeline()
+            theirs.callback(os.close, life)
+            ours.callback(cut_lifeline, self._lifeline)
             modules = [name for name in PRELOADED if _is_standard(name)]
-            self._process = start((theirs.fileno(), life), role=("zygote",), more=modules)
-        except BaseException:
-            self.socket.close()
-            cut_lifeline(self._lifeline)
-            raise
-        finally:
-            theirs.close()
-            os.close(life)
+            self._process = start((their_socket.fileno(), life), role=("zygote",), more=modules)
+            ours.pop_all()  # all went well: nothing of ours is closed
 
     def fits(self) -> bool:
-        """Whether what it forks inherits from the system what one would that is started now."""
-        return inheritance() == self._inherited
+        """Whether what it forks inherits from the system what one would that is started now, as far as that can be told."""
+        try:
+            return inheritance() == self._inherited
+        except OSError:
+            return False
 
     def hear(self) -> None:
         """Take what it says unasked: that it is ready. Raises OSError where it is not, or is gone."""

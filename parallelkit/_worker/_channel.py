@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
+from _socket import CMSG_SPACE, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET
 from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
 from _thread import allocate_lock
 from collections import deque
+from errno import EMFILE
 from mmap import MAP_SHARED, mmap
 
 # Frames to the worker
@@ -35,6 +36,7 @@ PID = Struct("<q")
 LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
 CHUNK = 1 << 16
 MOST_FDS = 64  # descriptors of frames that are not yet whole; there are never more than two
+LOST = -1  # in place of a descriptor for which there was no room
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 _FD = Struct("i")
 _POPULATE = getattr(__import__("mmap"), "MAP_POPULATE", 0)
@@ -51,6 +53,7 @@ UNLIMITED = (1 << 63) - 1
 # Words of the ring's header; each side writes to cache lines of its own.
 HEAD = 0  # worker: how many tasks are committed
 SENT = 1  # worker: how many frames it has sent to the parent
+FDS = 3  # worker: how many descriptors it has sent, or is about to send
 PHASE = 2  # worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
 ARMED = 8  # parent: it wants the bell when so many tasks are committed; the worker that rings clears it
 LIMIT = 16  # parent: the worker must not begin this task or a later one
@@ -215,20 +218,25 @@ class GarbageError(Exception):
 class Inbox:
     """Cuts what comes out of the socket into frames, and keeps the descriptors that came along, in order."""
 
-    __slots__ = ("_buffer", "_socket", "fds")
+    __slots__ = ("_buffer", "_socket", "came", "fds")
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._buffer = bytearray()
         self.fds: deque[int] = deque()
+        self.came = 0  # descriptors, those included that were lost
 
     def receive(self) -> bool:
         """Read once; False at the end of the stream. On a non-blocking socket raises BlockingIOError."""
-        got, ancillary, _, _ = self._socket.recvmsg(CHUNK, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
+        got, ancillary, flags, _ = self._socket.recvmsg(CHUNK, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
+        before = len(self.fds)
         for level, kind, content in ancillary:
             if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
                 whole = len(content) - len(content) % _FD.size
                 self.fds.extend(fd for (fd,) in _FD.iter_unpack(content[:whole]))
+        if flags & MSG_CTRUNC and len(self.fds) == before:
+            self.fds.append(LOST)  # a read ends behind a descriptor, so there was one
+        self.came += len(self.fds) - before
         self._buffer += got
         if len(self.fds) > MOST_FDS:
             raise GarbageError(f"{len(self.fds)} descriptors that nobody asked for")
@@ -249,15 +257,20 @@ class Inbox:
         return kind, body, file_length
 
     def take_fd(self) -> int:
-        """The descriptor that belongs to the frame just taken."""
+        """The descriptor that belongs to the frame just taken; raises OSError where there was no room for it."""
         if not self.fds:
             raise GarbageError("a frame without its descriptor")
-        return self.fds.popleft()
+        fd = self.fds.popleft()
+        if fd == LOST:
+            raise OSError(EMFILE, os.strerror(EMFILE))
+        return fd
 
     def close(self) -> None:
         """Close the descriptors that nobody took."""
         while self.fds:
-            os.close(self.fds.popleft())
+            fd = self.fds.popleft()
+            if fd != LOST:
+                os.close(fd)
 
 
 _outer_width = 1

@@ -7,7 +7,7 @@ from _thread import allocate_lock
 from collections import deque
 
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import SENT
+from parallelkit._worker._channel import FDS, SENT
 
 
 class Outbox:
@@ -40,6 +40,8 @@ class Outbox:
                 self._lock.release()
 
     def _send(self, message: bytes, fd: int | None) -> None:
+        if fd is not None:
+            self._ring.head[FDS] += 1  # before it is there: the parent makes room for it
         done = self._socket.sendmsg([message], _channel.rights(fd) if fd is not None else [])
         if done < len(message):
             self._socket.sendall(memoryview(message)[done:])
