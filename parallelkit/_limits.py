@@ -78,6 +78,9 @@ class RateLimit:
 class ConcurrencyLimit:
     """Never more than ``n`` attempts at a time; with ``by`` (item → group), in each group.
 
+    A thread that was abandoned for its ``timeout`` counts no more, although its call may still run. In
+    processes and coroutines the attempt is over by then.
+
     >>> ConcurrencyLimit(2)
     ConcurrencyLimit(2)
 

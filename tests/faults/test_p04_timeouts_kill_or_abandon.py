@@ -14,6 +14,7 @@ import remote_tasks as far
 from outside import program, rarely, run_script, soon, until
 
 from parallelkit import (
+    ConcurrencyLimit,
     ProcessExecutor,
     TaskCancelled,
     TaskTimeout,
@@ -163,6 +164,26 @@ def test_the_slot_of_an_abandoned_thread_is_refilled():
     never.set()
     assert isinstance(results.failures[0].error, TaskTimeout)
     assert {1: 1, 2: 2, 3: 3} == dict(results.successes)
+
+
+@pytest.mark.abandons(1)
+def test_an_abandoned_thread_gives_its_place_in_a_limit_back():
+    """As is said of ``ConcurrencyLimit``: the hung call would else hold up all that come after it."""
+    never = threading.Event()
+    seen = []
+
+    def work(item):
+        if item == 0:
+            never.wait()
+            seen.append("late")
+        else:
+            seen.append(item)
+
+    results = run_parallel(
+        work, range(3), timeout=0.2, limits=ConcurrencyLimit(1), max_workers=2, run_timeout=20
+    )
+    assert ([1, 2], [0]) == (seen, [*results.failures])
+    never.set()
 
 
 @pytest.mark.abandons(4)
