@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -15,10 +16,12 @@ import remote_tasks as far
 from port_driver import Seen, drive, opened, wait
 from test_processes import is_alive, wait_until
 
+from parallelkit._errors import TaskTimeout
 from parallelkit._executors import _zygote
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._spawn import Forked
 from parallelkit._executors._zygote import Zygote
+from parallelkit._worker._channel import BORN
 
 WIDE = 6
 
@@ -133,6 +136,58 @@ def test_zygote_may_die(engine, tmp_path):
         assert any(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
 
     assert WIDE == len(seen.values)
+
+
+def test_frozen_zygote_delays_no_deadline(engine, tmp_path):
+    """It is given up after a moment, while an attempt becomes overdue; who is wanted is started by itself."""
+    with crowd(engine, tmp_path / "gate"):
+        zygote = zygote_of(engine)._process
+        os.kill(zygote.pid, signal.SIGSTOP)
+    with opened(engine, die_or_hang) as port:
+        port.start([(0, 1, "hang", 0.4), *[(index, 1, "die", None) for index in range(1, 4)]])
+        seen = Seen()
+        while len(seen) < 4:
+            seen.add(wait(port))
+    began, ended = seen.times[0]
+
+    assert isinstance(seen.failures[0].error, TaskTimeout)
+    assert ended - began < 4, "it used to be ten seconds"
+    assert -signal.SIGKILL == zygote.returncode
+
+
+def die_or_hang(what):
+    """Ends its worker shortly before the other one is overdue."""
+    time.sleep(1000 if what == "hang" else 0.3)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_worker_of_which_the_zygote_did_not_tell_is_ended(engine, tmp_path, monkeypatch):
+    """It is our child, though nobody said its number: the kernel did, and no zombie is left."""
+    late = []
+
+    def hear_nothing(zygote):
+        wait_until(lambda: BORN.unpack_from(zygote._born)[0])
+        late.extend(BORN.unpack_from(zygote._born))
+        raise TimeoutError
+
+    monkeypatch.setattr(Zygote, "fork", partial_answer(hear_nothing))
+    with crowd(engine, tmp_path / "gate") as seen:
+        assert 1 == len(late)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(late[0], os.WNOHANG)
+
+    assert WIDE == len(seen.values)
+
+
+def partial_answer(hear):
+    """A fork that asks the zygote as ever, and then hears no answer."""
+    fork = Zygote.fork
+
+    def forked(zygote, fds, environ):
+        zygote._answer = lambda: hear(zygote)
+        return fork(zygote, fds, environ)
+
+    return forked
 
 
 def refuse(*args, **kwargs):

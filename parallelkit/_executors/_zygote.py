@@ -9,13 +9,17 @@ import sys
 from _pickle import dumps
 from contextlib import ExitStack
 from errno import EPROTO
+from mmap import PAGESIZE
 from time import monotonic
 
 from parallelkit._executors._spawn import cut_lifeline, new_lifeline, socket_pair, start
-from parallelkit._worker._channel import PID
+from parallelkit._worker._channel import BORN, PID, map_file, new_file
 
 PATIENCE = 10.0
-"""Seconds that a zygote may take to start, and to answer."""
+"""Seconds that a zygote may take to start."""
+
+ANSWER = 0.2
+"""Seconds that it may take to answer, a hundred times what it needs: no deadline of a task is looked at meanwhile."""
 
 PRELOADED = ("dataclasses", "typing", "contextlib", "pathlib", "threading")
 """Modules of the standard library that many others need, and that take long to load."""
@@ -46,12 +50,18 @@ class Zygote:
             self.socket, their_socket = socket_pair(socket.SOCK_SEQPACKET)
             theirs.callback(their_socket.close)
             ours.callback(self.socket.close)
-            self.socket.settimeout(PATIENCE)
+            self.socket.settimeout(ANSWER)
+            born = new_file("parallelkit-zygote")
+            theirs.callback(os.close, born)
+            os.ftruncate(born, PAGESIZE)
+            self._born = map_file(born, PAGESIZE)
+            ours.callback(self._born.close)
             life, self._lifeline = new_lifeline()
             theirs.callback(os.close, life)
             ours.callback(cut_lifeline, self._lifeline)
             modules = [name for name in PRELOADED if _is_standard(name)]
-            self._process = start((their_socket.fileno(), life), role=("zygote",), more=modules)
+            fds = (their_socket.fileno(), life, born)
+            self._process = start(fds, role=("zygote",), more=modules)
             ours.pop_all()  # all went well: nothing of ours is closed
 
     def fits(self) -> bool:
@@ -68,7 +78,7 @@ class Zygote:
         self.ready = True
 
     def fork(self, fds: tuple[int, ...], environ: dict[str, str]) -> int:
-        """A new worker with these descriptors; raises OSError."""
+        """A new worker with these descriptors; raises OSError. A zygote that did not answer must be closed."""
         streams = [fd for fd in (1, 2) if _is_open(fd)]
         directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
@@ -77,6 +87,7 @@ class Zygote:
         finally:
             os.close(directory)
         pid = self._answer()
+        BORN.pack_into(self._born, 0, 0)
         try:
             os.setpgid(pid, pid)
         except OSError:
@@ -93,7 +104,7 @@ class Zygote:
         return int(number)
 
     def close(self) -> None:
-        """End it; what it has forked goes on."""
+        """End it; what it has forked goes on, but for the last, if we had not been told of it."""
         self.socket.close()
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -101,6 +112,18 @@ class Zygote:
             pass  # other code has waited for it, or took another user's identity
         cut_lifeline(self._lifeline)
         self._process.wait()
+        (unknown,) = BORN.unpack_from(self._born)  # written by the kernel, whatever became of the zygote then
+        self._born.close()
+        if unknown:
+            _end_child(unknown)
+
+
+def _end_child(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # other code has waited for it
 
 
 def inheritance() -> tuple[object, ...]:

@@ -11,7 +11,7 @@ NAME = "parallelkit"
 def main() -> None:
     """Serve the parent whose socket, ring and lifeline are the descriptors in the arguments.
 
-    Or be its zygote, with a socket, a lifeline and the names of modules to load.
+    Or be its zygote, with a socket, a lifeline, a shared page and the names of modules to load.
     """
     add_package(__file__.rpartition("/_worker/")[0])
     # Tasks shall not find us where they expect the user's main module, which is not here.
@@ -19,7 +19,7 @@ def main() -> None:
     if sys.argv[1] == "zygote":
         from parallelkit._worker._zygote import tend
 
-        tend(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+        tend(int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
     else:
         from parallelkit._worker._serve import serve
 

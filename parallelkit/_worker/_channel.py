@@ -33,6 +33,8 @@ LENGTH = Struct("<I")
 WORD = Struct("<Q")
 PID = Struct("<q")
 """A zygote's answer: the number of the new process, or an errno below zero; 0: it is ready."""
+BORN = Struct("i")
+"""In a page that a zygote shares with its parent: the number of the process that it forks now."""
 LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
 CHUNK = 1 << 16
 MOST_FDS = 64  # descriptors of frames that are not yet whole; there are never more than two

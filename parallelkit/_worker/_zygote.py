@@ -14,7 +14,7 @@ from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _struct import Struct
 
 from parallelkit._worker import _lifeline
-from parallelkit._worker._channel import PID, socket_of
+from parallelkit._worker._channel import PID, map_file, socket_of
 from parallelkit._worker._serve import serve
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -27,12 +27,12 @@ _FD = Struct("i")
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 
 
-def tend(socket: int, lifeline: int, modules: list[str]) -> None:
+def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
     """Fork a worker for each request, until the parent is gone."""
     _lifeline.arm(lifeline)
     _fill_streams()
     _preload(modules)
-    clone = Clone()
+    clone = Clone(born)
     parent = socket_of(socket)
     parent.send(PID.pack(0))
     while True:
@@ -107,7 +107,8 @@ def adopt(environ: dict[str, str]) -> None:
 class Clone:
     """What ``os.fork`` does, but for the parent of what comes out of it. Raises OSError where it cannot be done.
 
-    The flags are those of the C library's own ``fork``, to which ``CLONE_PARENT`` is added. The kernel is
+    The flags are those of the C library's own ``fork``, to which ``CLONE_PARENT`` is added; and the kernel
+    writes the number into a page that the parent sees, before the new process runs. The kernel is also
     told to write the new thread's number where the C library keeps that of its own, as ``fork`` does;
     and the new process registers its list of robust mutexes. This is known of glibc only.
     """
@@ -116,11 +117,13 @@ class Clone:
         "x86_64": (56, 273, 274),
         "aarch64": (220, 99, 100),
     }
-    FLAGS = 0x8000 | 0x01000000 | 0x00200000 | 17  # CLONE_PARENT, CHILD_SETTID, CHILD_CLEARTID; SIGCHLD
+    # CLONE_PARENT, PARENT_SETTID, CHILD_SETTID, CHILD_CLEARTID; SIGCHLD
+    FLAGS = 0x8000 | 0x00100000 | 0x01000000 | 0x00200000 | 17
     PR_GET_TID_ADDRESS = 40
 
-    def __init__(self) -> None:
+    def __init__(self, born: int) -> None:
         import ctypes
+        from mmap import MADV_DONTFORK, PAGESIZE
 
         machine = os.uname().machine
         if machine not in self.CALLS or not _is_glibc():
@@ -137,8 +140,12 @@ class Clone:
             raise OSError("the C library does not keep the number of its thread where the kernel says")
         self._call(get_list, 0, ctypes.addressof(head), ctypes.addressof(size))
         self._robust = head.value or 0, size.value
+        self._page = map_file(born, PAGESIZE)
+        os.close(born)
+        self._page.madvise(MADV_DONTFORK)  # no task shall find it
+        seen = ctypes.addressof(ctypes.c_int.from_buffer(self._page))
         # The stack, a copy of ours; and where to write the number.
-        self._places = (0, 0, tid.value, 0) if machine == "x86_64" else (0, 0, 0, tid.value)
+        self._places = (0, seen, tid.value, 0) if machine == "x86_64" else (0, seen, 0, tid.value)
 
     def __call__(self) -> int:
         """The number of the new process; in that, 0."""
