@@ -83,7 +83,9 @@ class ThreadExecutor(_Pool):
     it as ``executor=`` to keep threads warm between runs. A call may submit others to the same
     executor and wait for them by ``result``, ``exception`` or ``map``: it lends them its slot
     meanwhile. ``wait`` and ``as_completed`` lend nothing: used within a call, on futures of the same
-    executor, they wait for ever once such calls hold every slot.
+    executor, they wait for ever once such calls hold every slot. As with a standard pool, a signal
+    handler must not use the executor that it interrupts: it would wait for a lock that its own thread
+    holds; let it raise, or set a flag. In a forked child make a new one.
 
     >>> from parallelkit import ThreadExecutor
     >>> with ThreadExecutor(4) as executor:
@@ -122,7 +124,9 @@ class ProcessExecutor(_Pool):
     Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the
     pool lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call;
     lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
-    ``mp_context`` is accepted and unused: workers are fresh interpreters, never forks.
+    ``mp_context`` is accepted and unused: workers are fresh interpreters, never forks. As with a
+    standard pool, a signal handler must not use the executor that it interrupts: it would wait for a
+    lock that its own thread holds; let it raise, or set a flag. In a forked child make a new one.
 
     >>> from parallelkit import ProcessExecutor
     >>> with ProcessExecutor(2) as executor:
