@@ -197,7 +197,7 @@ def test_function_whose_loading_kills_fails_its_run_only(engine):
     """Nobody can be blamed, so the run says why; another run's tasks are none the worse for it."""
     with opened(engine, Deadly()) as port:
         port.start([(0, 1, 0, None)])
-        with pytest.raises(BrokenProcessPool, match="load"):
+        with pytest.raises(BrokenProcessPool, match=r"load the function: worker process .* code 3"):
             wait(port)
     assert not drive(engine, far.nothing, range(10)).failures
 
@@ -208,6 +208,42 @@ class Deadly:
 
     def __reduce__(self):
         return os._exit, (3,)
+
+
+@pytest.mark.parametrize("times", [5, 1000])
+def test_worker_killed_from_outside_while_it_loads_is_replaced(engine, tmp_path, times):
+    """Who did that may not do it again; only after many times does the run say so."""
+    log = tmp_path / "loads"
+    with opened(engine, Struck(log, times)) as port:
+        port.start([(0, 1, 7, None)])
+        if times < 10:
+            assert {0: 7} == drive_rest(port, 1).values
+            return
+        with pytest.raises(BrokenProcessPool, match=r"load the function: worker process .* SIGKILL"):
+            wait(port)
+    assert 10 < len(log.read_bytes()) < 20
+
+
+class Struck:
+    """Kills the first workers that load it, as the system does where memory is short."""
+
+    def __init__(self, log, times):
+        self.log = log
+        self.times = times
+
+    def __call__(self, item):
+        return item
+
+    def __reduce__(self):
+        return load_struck, (self.log, self.times)
+
+
+def load_struck(log, times):
+    with open(log, "ab", buffering=0) as file:
+        file.write(b".")
+        if file.tell() <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return far.give_back
 
 
 # Timeouts

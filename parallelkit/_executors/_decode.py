@@ -234,6 +234,13 @@ def _death(lost: Lost) -> Exception:
 
     if lost.why is Why.GARBAGE:
         return WorkerDied(f"worker process {lost.pid} overwrote its channel to the parent", pid=lost.pid)
-    if lost.status is None:
-        return WorkerDied(f"worker process {lost.pid} ended; other code took its status", pid=lost.pid)
-    return WorkerDied.from_status(lost.status, lost.pid)
+    return death_of(lost.pid, lost.status)
+
+
+def death_of(pid: int, status: int | None) -> Exception:
+    """A worker's end as an error, told by its status."""
+    from parallelkit._died import WorkerDied
+
+    if status is None:
+        return WorkerDied(f"worker process {pid} ended; other code took its status", pid=pid)
+    return WorkerDied.from_status(status, pid)

@@ -54,6 +54,7 @@ class Worker(Holding):
         self.refusal: bytes | None = None  # what its initializer raised
         self.doomed = False  # what it runs is overdue, and it is about to be killed for that
         self.in_danger = False  # what it runs will soon be overdue
+        self.overran = False  # killed because it took too long to start, or to load a function
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
         self.gone = Event()
@@ -161,6 +162,7 @@ class Worker(Holding):
         columns = self.wire.take(slot, count, batch.lane.exact)
         self.deadline, self._moved_at = inf, columns.ended[-1]
         batch = self.advance(count)
+        batch.lane.struck_loads = 0
         batch.lane.pace.measure(count, columns.ended[-1] - columns.started[0])
         batch.lane.post(Span(batch, columns, self.label))
 
@@ -204,6 +206,7 @@ class Worker(Holding):
         if now >= self.deadline:
             self.deadline = inf
             if self.wire.loading:
+                self.overran = True
                 self.kill()
         self.wire.check()
         self.check_at = now + min(self.shortest_timeout() / 2, STANDSTILL) if self.pending else inf

@@ -173,7 +173,9 @@ class Lane:
     _stalled_at: int = -1
     _stalls: int = 0
     fatal_loads: int = 0
-    """How many workers ended while they loaded the function; the supervisor's, as is the pace."""
+    """How many workers ended by themselves while they loaded the function; the supervisor's, as is the pace."""
+    struck_loads: int = 0
+    """How many were killed from outside while they loaded it, since an attempt was committed."""
     pace: Pace = field(default_factory=Pace)
 
     def post(self, event: Event) -> None:

@@ -17,6 +17,7 @@ from typing import TypeVar
 from parallelkit._executors._bell import Bell
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
+from parallelkit._executors._decode import death_of
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
@@ -257,16 +258,17 @@ class Supervisor:
             batch.lane.post(Lost(*lost, worker.wire.last_stack()))
         requeue(worker.cut_off(worker.done + (began_at is not None)))
         if not worker.retiring:
-            self._learn_from(worker, began_at is not None)
+            self._learn_from(worker, status, began_at is not None)
         worker.wire.close()
         worker.gone.set()
 
-    def _learn_from(self, worker: Worker, blamed: bool) -> None:
+    def _learn_from(self, worker: Worker, status: int | None, blamed: bool) -> None:
         """An end calls for a spare; where nobody can be blamed again and again, for an end of it."""
         self.crew.wants_spare = True
-        broken, lane = self._toll.take(worker, self.crew.lanes, blamed)
+        broken, lane = self._toll.take(worker, status, self.crew.lanes, blamed)
         if lane is not None:
-            lane.fail(Broken("worker processes end while they load the function"))
+            death = death_of(worker.pid, status)
+            lane.fail(Broken(f"worker processes end while they load the function: {death}"))
             lane.queue.clear()
         if broken is not None:
             self._break(broken)
