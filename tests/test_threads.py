@@ -427,7 +427,8 @@ def test_a_close_at_the_moment_of_a_start_gives_the_worker_up_for_good():
     crew, ran = Crew(), []
     port = ThreadPort(crew, Job(ran.append), 0)
     worker = Worker(crew, port.close)
-    assert not port.execute(worker, (0, 1, "item", None))
+    worker.ticket = (0, 1, "item", None)
+    assert not port.execute(worker)
     assert ([worker], []) == (crew.given_up, ran)
 
 
@@ -436,7 +437,9 @@ def test_a_start_just_after_the_close_runs_nothing():
     crew, ran = Crew(), []
     port = ThreadPort(crew, Job(ran.append), 0)
     port.close()
-    assert port.execute(Worker(crew, lambda: None), (0, 1, "item", None))
+    worker = Worker(crew, lambda: None)
+    worker.ticket = (0, 1, "item", None)
+    assert port.execute(worker)
     assert ([], []) == (crew.given_up, ran)
 
 
@@ -446,7 +449,8 @@ def test_what_is_committed_at_the_moment_of_the_timeout_counts():
     port = ThreadPort(crew, Job(lambda item: item), 0)
     port.start([(0, 1, "item", 0.0)])
     worker = Worker(crew, lambda: None)
-    assert port.execute(worker, (0, 1, "item", 0.0))
+    worker.ticket = (0, 1, "item", 0.0)
+    assert port.execute(worker)
     (block,) = port.wait(time.monotonic())
     assert ["item"] == list(block.values)
     assert ([], []) == (crew.given_up, port.wait(time.monotonic()))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from parallelkit._errors import TaskTimeout
+from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._raised import drop_frames
 from parallelkit._worker._call import bind
 
@@ -148,6 +148,24 @@ def timed_out(
     """The error of an attempt that overran its timeout, in one wording for all executors."""
     error = TaskTimeout(f"{label} ran longer than its timeout of {limit:g} s{fate and f'; {fate}'}")
     error.killed, error.abandoned = killed, abandoned
+    return error
+
+
+def all_hung(abandoned: int, patience: float) -> str:
+    """Why a run ends whose every thread hangs."""
+    return (
+        f"every slot is lost: {abandoned} threads overran their timeout, cannot be killed, "
+        f"and none returned within {patience:g} s more"
+    )
+
+
+def ended_early(label: str, cause: BaseException) -> ParallelKitError:
+    """The error of an attempt whose thread was hit by an exception outside of the task."""
+    kind = type(cause).__name__
+    error = ParallelKitError(
+        f"{label} has no outcome: something raised {kind} in its thread, outside of the task"
+    )
+    error.__cause__ = cause
     return error
 
 

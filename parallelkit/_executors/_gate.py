@@ -38,6 +38,13 @@ class Gate:
             except RuntimeError:
                 pass  # it was open already, for a waiter that gave up
 
+    def force(self) -> None:
+        """Let the waiter through, if there is one, even if somebody took its token and never opened."""
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # it is open
+
     def wait(self, ready: Callable[[], object], timeout: float | None = None) -> bool:
         """Block until somebody opens, or for ``timeout`` seconds; not at all if ``ready()`` already holds.
 

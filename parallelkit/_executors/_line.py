@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import repeat, starmap
 from threading import Lock
 
 from parallelkit._executors._contract import Ticket
@@ -22,14 +23,17 @@ class Line:
         self.depth = depth  # how many tasks of this engine wait for those here, each for the next
         self.queue: deque[Ticket] = deque()
         self.urgent: deque[Ticket] = deque()
+        # To be taken from by ``for``: after a call to ``popleft`` something may be raised that was sent into the
+        # thread (see ``ThreadWorker``), and the ticket be lost.
+        self.drawn = starmap(self.queue.popleft, repeat(()))
+        self.drawn_urgent = starmap(self.urgent.popleft, repeat(()))
         self.held: deque[Ticket] = deque()
         self._lock = Lock()
 
     def hold(self) -> None:
         """Let nothing more of the queue be taken."""
         with self._lock, suppress(IndexError):
-            while True:
-                self.held.append(self.queue.popleft())
+            self.held.extend(self.drawn)
 
     def release(self) -> int:
         """Go on with what was held; how many tickets that is."""
@@ -57,6 +61,11 @@ class Line:
                 return True
         return False
 
+    def take_back(self, ticket: Ticket, depth: int | None) -> None:
+        """Whoever took this one, at this depth, has not begun it."""
+        queue = self.urgent if depth == AWAITED else self.queue
+        queue += (ticket,)
+
     def waiting(self) -> int:
         """How many tickets no thread has taken yet."""
         return len(self.queue) + len(self.urgent) + len(self.held)
@@ -71,11 +80,14 @@ class Line:
         """The next ticket that may be taken, and the depth at which it counts."""
         try:
             if self.urgent and allows(AWAITED):
-                return self.urgent.popleft(), AWAITED
+                for ticket in self.drawn_urgent:
+                    return ticket, AWAITED
             if self.urgent and allows(0):  # who waited for it does no more
-                return self.urgent.popleft(), 0
+                for ticket in self.drawn_urgent:
+                    return ticket, 0
             if self.queue and allows(self.depth):
-                return self.queue.popleft(), self.depth
+                for ticket in self.drawn:
+                    return ticket, self.depth
         except IndexError:
             pass  # the port was closed this moment
         return None, None

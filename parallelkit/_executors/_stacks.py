@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from types import FrameType
@@ -35,3 +36,11 @@ def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
         if collecting:
             gc.enable()
     return reversed(frames)
+
+
+def cpu_seconds_of(ident: int | None) -> float:
+    """Processor time of a thread so far; none of one that has not begun or is gone, as all are in a forked process."""
+    try:
+        return 0.0 if ident is None else time.clock_gettime(time.pthread_getcpuclockid(ident))
+    except OSError:
+        return 0.0

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
+from time import monotonic
 from typing import Protocol
 
-from parallelkit._executors._contract import Ticket
+from parallelkit._executors._contract import Ended, Ticket, ended_early
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._lending import Around, enter_thread
+from parallelkit._executors._lending import Around, enter_thread, take_claim
 from parallelkit._executors._thread_port import Current, ThreadPort
+
+logger = logging.getLogger("parallelkit")
 
 IDLE = 5.0  # seconds after which an idle thread retires
 
@@ -42,34 +46,74 @@ class Owner(Protocol):
     def end(self, worker: ThreadWorker) -> None:
         """Take note that this thread ends."""
 
+    def is_abandoned(self, worker: ThreadWorker) -> bool:
+        """Whether a run has given up on this thread."""
+
+    def rouse(self) -> None:
+        """Let everybody look again for what there is to do."""
+
 
 class ThreadWorker:
     """One thread.
 
     ``current`` is what it runs: port, ticket, and the claim on its outcome; ``depth`` how many tasks of
-    the engine wait for that, each for the next.
+    the engine wait for that, each for the next. ``ticket`` is what it has taken from ``port`` and not
+    settled.
+
+    An exception may be raised anywhere in here: Python lets others send one into a thread, and a task may
+    set a trace function that raises. So a ticket is at every moment in a queue, in ``ticket`` or settled:
+    Python raises nothing of the kind between the steps of ``for`` or ``+=`` and the assignment after it.
     """
 
-    __slots__ = ("current", "depth", "engine", "gate", "ident", "name", "number", "thread")
+    __slots__ = ("current", "depth", "engine", "gate", "ident", "name", "number", "port", "thread", "ticket")
 
     def __init__(self, engine: Owner, prefix: str, number: int) -> None:
         self.engine = engine
-        self.number = number
+        self.number: int | None = number  # None once it has ended
         self.name = name = f"{prefix}_{number}"
         self.gate = Gate()
         self.current: Current | None = None
+        self.port: ThreadPort | None = None
+        self.ticket: Ticket | None = None
         self.depth: int | None = None
         self.ident: int | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
-        self.ident = threading.get_ident()
-        enter_thread(self)
         try:
-            if self.engine.initialize(self):
-                self._serve()
-        finally:
-            self.engine.end(self)
+            try:
+                self.ident = threading.get_ident()
+                enter_thread(self)
+                if self.engine.initialize(self):
+                    self._serve()
+                self.engine.end(self)
+            except BaseException as error:  # nothing of ours: it came from outside
+                self._end_early(error)
+        except BaseException as error:  # another one meanwhile
+            self._end_early(error)
+
+    def _end_early(self, error: BaseException) -> None:
+        """Settle what is in hand, and leave. Idempotent."""
+        if self.port is not None and self.ticket is not None:
+            if self.current is None:
+                self.port.take_back(self.ticket, self.depth)
+            else:
+                self._lose(self.current, error)
+            self.current = self.ticket = None
+        self.engine.end(self)
+        self.engine.rouse()
+        logger.warning(
+            "the thread %s ended, since something raised %r in it, outside of any task", self.name, error
+        )
+
+    def _lose(self, current: Current, error: BaseException) -> None:
+        """The attempt has failed, unless somebody has given up on it."""
+        port, ticket, claim = current
+        ended = monotonic()
+        started = claim[0] if claim else ended
+        if take_claim(claim) or not self.engine.is_abandoned(self):
+            lost = ended_early(port.label(ticket[0]), error)
+            port.give_up(Ended(ticket[0], lost, "", started, ended, self.name))
 
     def around(self) -> Around | None:
         """The attempt that this thread runs, for what it does within."""
@@ -84,27 +128,26 @@ class ThreadWorker:
         while not (engine.surplus and engine.dismiss(self)):
             ports = engine.ports
             for offset in range(len(ports)):  # ports take turns
-                port = ports[(turn + offset) % len(ports)]
+                port = self.port = ports[(turn + offset) % len(ports)]
                 if engine.lending:
-                    ticket = engine.take(self, port)
-                    if ticket is None:
+                    if engine.take(self, port) is None:
                         continue
                 else:
                     self.depth = port.depth
                     try:
-                        ticket = port.queue.popleft()
+                        for self.ticket in port.drawn:  # see above
+                            break
                     except IndexError:
                         continue
                 turn += 1
                 if port.queue and engine.idle:
                     engine.wake_one()
-                if not port.execute(self, ticket):
+                if not port.execute(self):
                     return  # abandoned: another thread has this one's slot
-                del ticket  # an idle thread keeps no argument alive
                 break
             else:
                 self.depth = None
-                ports, port = (), None  # nor a run that is over
+                ports, port, self.port = (), None, None  # an idle thread keeps no run alive that is over
                 if engine.closed or engine.broken is not None or not self._rest():
                     return
 

@@ -20,6 +20,7 @@ from parallelkit._executors._contract import (
     Ended,
     Job,
     Ticket,
+    all_hung,
     as_block,
     call_with,
     drop_own_frames,
@@ -51,6 +52,7 @@ class Worker(Protocol):
     name: str
     thread: threading.Thread
     current: Current | None
+    ticket: Any  # None where it has none
 
 
 class Crew(Protocol):
@@ -102,13 +104,13 @@ class ThreadPort(Line):
         self._exact = job.exact
         self._wary = job.wary
         self._call = call_with(job)
-        self._label = job.label
+        self.label = job.label
         self._context = copy_context()
         self._context.run(widen, engine.max_workers)
         self._context.run(mark_context)
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
-        self._gate = Gate()
+        self.gate = Gate()
         self._woken = False
         self._changed = False
         self._closed = False
@@ -156,13 +158,14 @@ class ThreadPort(Line):
         if self._look_at is None or monotonic() + limit < self._look_at:
             self._look_at = monotonic() + limit
 
-    def execute(self, worker: Worker, ticket: Ticket) -> bool:
-        """In a worker: run one attempt; False where it has been given up meanwhile."""
+    def execute(self, worker: Worker) -> bool:
+        """In a worker: run the attempt that it has taken; False where that has been given up meanwhile."""
+        ticket = worker.ticket
         started = monotonic()
         claim = [started]
         worker.current = (self, ticket, claim)
         if self._closed:  # after the claim is laid open: close() or we see the other
-            worker.current = None
+            worker.current = worker.ticket = None
             return take_claim(claim)
         index, _, item, _ = ticket
         try:
@@ -176,12 +179,18 @@ class ThreadPort(Line):
     def _commit(self, worker: Worker, claim: list[float], results: deque[Any], result: Any) -> bool:
         if not take_claim(claim):
             return False
-        worker.current = None
         if self._wary and results is self._lost:
             self.hold()
-        results.append(result)
-        self._gate.open()
+        results += (result,)
+        worker.current = worker.ticket = None
+        self.gate.open()
         return True
+
+    def give_up(self, entry: Ended) -> None:
+        """In a worker that ends early: its attempt has failed."""
+        if self._wary:
+            self.hold()
+        self._lost += (entry,)
 
     def wait(self, until: float | None) -> list[Block | Ended]:
         while True:
@@ -195,7 +204,7 @@ class ThreadPort(Line):
                 self._woken = False
                 return events
             instants = [at for at in (until, self._look_at, engine_at) if at is not None]
-            self._gate.wait(self._news, min(instants) - now if instants else None)
+            self.gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
         return bool(self._done or self._lost or self._woken or self._changed or self.failure is not None)
@@ -241,7 +250,7 @@ class ThreadPort(Line):
     def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
         assert ticket[3] is not None, "only what has a timeout is overdue"
         fate = "its thread, which cannot be killed, was abandoned"
-        error = timed_out(self._label(ticket[0]), ticket[3], fate, abandoned=True)
+        error = timed_out(self.label(ticket[0]), ticket[3], fate, abandoned=True)
         return Ended(ticket[0], error, "", started, now, worker.name, stack)
 
     def _check_engine(self, now: float) -> float | None:
@@ -256,12 +265,12 @@ class ThreadPort(Line):
     def look(self) -> None:
         """Something has changed in the engine that whoever waits here must know."""
         self._changed = True
-        self._gate.open()
+        self.gate.open()
 
     def fail(self, error: Exception) -> None:
         """Nothing can run here any more."""
         self.failure = error
-        self._gate.open()
+        self.gate.open()
 
     def running(self) -> list[tuple[int, float, str]]:
         begun = []
@@ -279,7 +288,7 @@ class ThreadPort(Line):
 
     def wake(self) -> None:
         self._woken = True
-        self._gate.open()
+        self.gate.open()
 
     def close(self) -> None:
         self._closed = True
@@ -289,11 +298,3 @@ class ThreadPort(Line):
             if port is self and ticket is not None:
                 self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
-
-
-def all_hung(abandoned: int, patience: float) -> str:
-    """Why a run ends whose every thread hangs."""
-    return (
-        f"every slot is lost: {abandoned} threads overran their timeout, cannot be killed, "
-        f"and none returned within {patience:g} s more"
-    )

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -20,6 +21,7 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
+from parallelkit._executors._stacks import cpu_seconds_of
 from parallelkit._executors._thread import ThreadWorker
 from parallelkit._executors._thread_port import Loss, ThreadPort
 
@@ -48,9 +50,7 @@ class ThreadEngine:
         self.loss: Loss | None = None
         self._initializer = initializer
         self._initargs = initargs
-        self._starting: dict[
-            ThreadWorker, float
-        ] = {}  # those in their initializer, and until when they may be
+        self._starting: dict[ThreadWorker, float] = {}  # those in their initializer, and until when
         self._numbers = count()
         self._free: list[int] = []  # a heap: numbers that threads had which have ended
         self._spent = 0.0  # processor seconds of the threads that have ended
@@ -108,12 +108,12 @@ class ThreadEngine:
         and the task would not be alone in its slot when it goes on.
         """
         with self._lock:
-            worker.depth = None
+            worker.depth = worker.ticket = None
             self.surplus = max(0, len(self.workers) - self.capacity())
             if self.surplus:
                 return None
-            ticket, worker.depth = port.take(self._allows)
-            return ticket
+            worker.ticket, worker.depth = port.take(self._allows)
+            return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread might take a ticket of this port."""
@@ -131,9 +131,7 @@ class ThreadEngine:
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
         with self._lock:  # which a thread takes when it ends: so each that is asked still lives
-            idents = [worker.ident for worker in (*self.workers, *self.abandoned)]
-            clocks = [time.pthread_getcpuclockid(ident) for ident in idents if ident is not None]
-            return self._spent + sum(map(time.clock_gettime, clocks))
+            return self._spent + sum(cpu_seconds_of(one.ident) for one in (*self.workers, *self.abandoned))
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -256,11 +254,26 @@ class ThreadEngine:
         return self._own() <= 0
 
     def end(self, worker: ThreadWorker) -> None:
-        """In a thread that ends."""
+        """In a thread that ends. Idempotent."""
         with self._lock:
-            self._spent += time.thread_time()
-            heappush(self._free, worker.number)
+            number, worker.number = worker.number, None
+            if number is not None:
+                self._spent += time.thread_time()
+                heappush(self._free, number)
+            with suppress(ValueError):
+                self.idle.remove(worker)
         self.leave(worker)
+
+    def is_abandoned(self, worker: ThreadWorker) -> bool:
+        """Whether a run has given up on this thread."""
+        with self._lock:
+            return worker in self.abandoned
+
+    def rouse(self) -> None:
+        """Let everybody look again for what there is to do: a thread may have ended in the midst of waking one."""
+        for waiter in [*self.workers, *self.ports]:
+            waiter.gate.force()  # type: ignore[attr-defined]  # both have one
+        self._supply_all()
 
     def leave(self, worker: ThreadWorker) -> None:
         """A worker is gone. If it had been abandoned, the slot that it had cost is back."""
