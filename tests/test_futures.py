@@ -1,8 +1,11 @@
 """``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
 
+import os
 import pickle
+import signal
 import sys
 import threading
+import warnings
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
@@ -131,3 +134,58 @@ def test_a_submit_to_an_executor_of_processes_from_its_own_call_is_refused():
         future = executor.submit(lambda: executor.submit(abs, 1).result())
         with pytest.raises(TypeError, match="cannot be sent to another process"):
             future.result(timeout=60)
+
+
+@both
+def test_in_a_forked_child_an_executor_says_what_to_do(make):
+    """Nobody there would ever work for it: calls and runs are refused at once, and to shut it down harms nobody."""
+    with make(1) as executor:
+        hold = threading.Event() if make is ThreadExecutor else None
+        running = executor.submit(hold.wait, 20) if hold else executor.submit(abs, -1)
+        said = in_a_fork(lambda: use(executor, make))
+        if hold:
+            hold.set()
+        assert running.result(20)
+        assert 1 == executor.submit(abs, -1).result(20)
+    advice = "make a new executor in the child"
+    assert [advice, advice, advice, "shut down", "[1]"] == said
+
+
+def use(executor, make):
+    """Everything that a child may try."""
+    for call in (
+        lambda: executor.submit(abs, -1),
+        lambda: executor.map(abs, [-1]),
+        lambda: run_parallel(abs, [-1], executor=executor),
+    ):
+        try:
+            call()
+        except RuntimeError as error:
+            yield str(error).partition("; ")[2]
+    with executor:
+        executor.shutdown(cancel_futures=True)
+    yield "shut down"
+    with make(1) as own:
+        yield str(list(own.map(abs, [-1])))
+
+
+def in_a_fork(lines):
+    """What a forked child says; it may take long for no reason that is known."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads, which is the point
+        pid = os.fork()
+    if not pid:
+        signal.alarm(30)
+        try:
+            for line in lines():
+                os.write(writer, f"{line}\n".encode())
+        except BaseException as error:
+            os.write(writer, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as said:
+        text = said.read()
+    assert 0 == os.waitpid(pid, 0)[1]
+    return text.splitlines()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import weakref
 from collections import deque
@@ -93,14 +94,24 @@ class Desk:
         self._failure: BaseException | None = None  # why nothing can run here any more
         self._port: Port | None = None
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
         _desks.add(self)
 
     def check_open(self) -> None:
         """Raise RuntimeError where no new call is taken."""
+        if self._is_fork():
+            raise RuntimeError(
+                "this executor belongs to the process that made it, and its workers and locks are of no use in a fork "
+                f"of that (process {self._pid} made it, this is {os.getpid()}); make a new executor in the child"
+            )
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    def _is_fork(self) -> bool:
+        """Whether this is a copy in a forked process, where no thread of it runs and a lock may be held for ever."""
+        return os.getpid() != self._pid
 
     def new_future(self) -> Future[Any]:
         """A future for a call."""
@@ -126,6 +137,8 @@ class Desk:
 
     def take(self, future: Future[Any], call: Call, fn: object) -> None:
         """From any thread: a new call, of ``fn``."""
+        if self._is_fork():
+            self.check_open()
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -152,6 +165,8 @@ class Desk:
 
     def shut(self, cancel_futures: bool) -> None:
         """No more calls; the thread ends, and the engine with it, when those it has are done."""
+        if self._is_fork():
+            return
         with self._lock:
             self._shut = True
             self._cancel = self._cancel or cancel_futures
@@ -162,7 +177,11 @@ class Desk:
 
     def join(self) -> None:
         """Wait until all is done; not from the thread that does it (a callback that shuts down)."""
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if (
+            not self._is_fork()
+            and self._thread is not None
+            and self._thread is not threading.current_thread()
+        ):
             self._thread.join()
 
     def _work(self, port: Port) -> None:
