@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from parallelkit._book import Failed, News
 from parallelkit._errors import TaskCancelled, TaskTimeout
 from parallelkit._executors._contract import COROUTINE, Block
-from parallelkit._lost import Lost
+from parallelkit._lost import Lost, is_a
 from parallelkit._public import public
 
 logger = logging.getLogger("parallelkit")
@@ -123,7 +123,7 @@ class Observer:
         self._end(index, lost.started, lost.worker)
         self._about_worker(lost)
         duration = None if lost.started is None else lost.ended - lost.started
-        if isinstance(lost.error, TaskCancelled):  # the attempt that it had last, which may be long over
+        if is_a(lost.error, TaskCancelled):  # the attempt that it had last, which may be long over
             self._tries[index] = lost.number - 1
         kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
         self._about(
@@ -142,11 +142,11 @@ class Observer:
         worker, error = lost.worker, lost.error
         if worker is None:
             return
-        if isinstance(error, TaskCancelled) and self._fate is not None and not worker.startswith(COROUTINE):
+        if is_a(error, TaskCancelled) and self._fate is not None and not worker.startswith(COROUTINE):
             self._say(self._fate, lost.ended, worker=worker, error=error)
-        elif isinstance(error, TaskTimeout) and error.abandoned:
+        elif is_a(error, TaskTimeout) and error.abandoned:
             self._say("abandoned", lost.ended, worker=worker, error=error)
-        elif (isinstance(error, TaskTimeout) and error.killed) or type(error).__name__ == "WorkerDied":
+        elif (is_a(error, TaskTimeout) and error.killed) or type(error).__name__ == "WorkerDied":
             self._say("worker_died", lost.ended, worker=worker, error=error)
         else:
             return

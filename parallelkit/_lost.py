@@ -6,11 +6,13 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure
 from parallelkit._raised import traceback_of
+
+E = TypeVar("E", bound=BaseException)
 
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
@@ -90,17 +92,22 @@ def as_text(error: BaseException, frames: TracebackType | None) -> str:
     """An error with its traceback as text; one whose own ``__str__`` fails is named by its type."""
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:
+    except BaseException:  # whatever its class raises when it is looked at
         return describe(error) + "\n"
 
 
 def describe(error: BaseException) -> str:
-    """Type and text of an error, also of one whose own ``__str__`` fails."""
+    """Type and text of an error, also of one whose own ``__str__`` fails, or exits; never raises."""
     try:
         text = str(error)
         return f"{type(error).__name__}: {text}" if text else type(error).__name__
-    except Exception as broken:
+    except BaseException as broken:
         return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})"
+
+
+def is_a(error: BaseException | None, kind: type[E]) -> TypeGuard[E]:
+    """Whether it is one of these by its type: ``isinstance`` would ask the error itself too, which may raise."""
+    return issubclass(type(error), kind)
 
 
 def tally(errors: Iterable[BaseException]) -> str:

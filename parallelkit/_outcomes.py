@@ -94,7 +94,10 @@ def shown(thing: object) -> str:
     >>> shown("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
-    return " ".join(_short.repr(thing).split())
+    try:
+        return " ".join(_short.repr(thing).split())
+    except BaseException as broken:  # SystemExit, say: Repr itself deals with every Exception
+        return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
 
 
 def effort(attempts: int, duration: float) -> str:

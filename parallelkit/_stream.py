@@ -21,7 +21,7 @@ from parallelkit._errors import TaskCancelled
 from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Ledger
 from parallelkit._loop import WIDEST, Loop, Window
-from parallelkit._lost import Lost
+from parallelkit._lost import Lost, is_a
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
 from parallelkit._portion import Portion
@@ -219,7 +219,7 @@ def ledger_of(
         start = one.started_at
         end = (start or 0.0) + one.duration
         lost = Lost(one.error, one.attempts, start, end, one.worker, one.traceback, one.stack)
-        if isinstance(one.error, TaskCancelled):
+        if is_a(one.error, TaskCancelled):
             lost.error = one.error.__cause__
             ledger.cancel((index,), {index: lost} if one.attempts else {})
         else:

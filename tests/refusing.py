@@ -24,7 +24,31 @@ class NothingRead(Exception):
         raise KeyError(name)
 
 
+class NothingAsked(Exception):
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+class NoClass(Exception):
+    @property
+    def __class__(self):
+        raise KeyError("class")
+
+
+class Interrupts(Exception):
+    def __str__(self):
+        raise KeyboardInterrupt
+
+
+class Exits(Exception):
+    def __str__(self):
+        raise SystemExit(3)
+
+    __repr__ = __str__
+
+
 KINDS = ["Frozen", "HiddenTraceback", "NothingSet", "NothingRead"]
+HARD_TO_SHOW = [*KINDS, "NothingAsked", "NoClass", "Interrupts", "Exits"]
 
 
 def fail_at_one(item, kind):

@@ -6,6 +6,7 @@ from heapq import nlargest
 from math import ceil
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._lost import is_a
 from parallelkit._report._estimates import (
     PROCESSES,
     Advice,
@@ -76,7 +77,7 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
     ledger = run.ledger
     lost = [each for tried, each in ledger.tried if tried == index]
     lost += [ledger.failed[index]] if index in ledger.failed else []
-    timeouts = sum(isinstance(each.error, TaskTimeout) for each in lost)
+    timeouts = sum(is_a(each.error, TaskTimeout) for each in lost)
     if timeouts:
         times = "its timeout" if timeouts == 1 else f"its timeout {timeouts:,} times"
         or_else = ", or no retry on TaskTimeout," if timeouts > 1 else ""

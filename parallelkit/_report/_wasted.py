@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from pathlib import PurePath
 
-from parallelkit._errors import TaskTimeout
-from parallelkit._lost import Lost
+from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._lost import Lost, is_a
 from parallelkit._report._estimates import Advice, of_the_run
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
@@ -42,7 +42,7 @@ def retry_storm(run: Survey) -> Advice | None:
 def abandoned_threads(run: Survey) -> Advice | None:
     """Threads that overran their timeout and may still run."""
     lost = [one for _, one, _ in lost_attempts(run.ledger)]
-    left = [one for one in lost if isinstance(one.error, TaskTimeout) and one.error.abandoned]
+    left = [one for one in lost if is_a(one.error, TaskTimeout) and one.error.abandoned]
     if not left:
         return None
     wasted = sum(map(spent, left))
@@ -59,7 +59,7 @@ def abandoned_threads(run: Survey) -> Advice | None:
 def killed_processes(run: Survey) -> Advice | None:
     """Processes that were killed because they overran their timeout, and where they stood."""
     lost = [one for _, one, _ in lost_attempts(run.ledger)]
-    killed = [one for one in lost if isinstance(one.error, TaskTimeout) and one.error.killed]
+    killed = [one for one in lost if is_a(one.error, TaskTimeout) and one.error.killed]
     if not killed:
         return None
     wasted, limit = sum(map(spent, killed)), run.ledger.facts.timeout
@@ -113,11 +113,16 @@ def timeouts_not_enforced(run: Survey) -> Advice | None:
     )
 
 
+def was_killed(error: BaseException | None) -> bool:
+    """Whether its process was ended by SIGKILL, and not by us."""
+    return is_a(error, ParallelKitError) and getattr(error, "signal", None) == KILLED
+
+
 def memory_pressure(run: Survey) -> Advice | None:
     """Attempts that ended because memory ran out."""
     lost = [lost for _, lost, fate in lost_attempts(run.ledger) if fate != Fate.CUT_OFF]
-    exhausted = [one for one in lost if isinstance(one.error, MemoryError)]
-    killed = [one for one in lost if getattr(one.error, "signal", None) == KILLED]
+    exhausted = [one for one in lost if is_a(one.error, MemoryError)]
+    killed = [one for one in lost if was_killed(one.error)]
     if not exhausted and not killed:
         return None
     wasted, width = sum(map(spent, exhausted + killed)), run.ledger.facts.max_workers

@@ -89,3 +89,26 @@ def test_a_frozen_error_of_a_scripts_own():
         """)
     )
     assert "True\n" == finished.out
+
+
+@pytest.mark.parametrize("kind", refusing.HARD_TO_SHOW)
+def test_an_error_that_cannot_be_shown_spoils_no_report(kind, tmp_path):
+    """Nor anything else that shows it, nor what is told of it meanwhile."""
+    told = []
+    results = run_parallel(
+        refusing.fail_at_one, range(3), args=(kind,), timeout=SOON, retries=1, on_event=told.append
+    )
+    streamed = list(iter_parallel(refusing.fail_at_one, range(3), args=(kind,), max_failures=1))
+    results.save_html(tmp_path / "page.html")
+    results.save_trace(tmp_path / "trace.json")
+
+    for text in (
+        results.report(),
+        results._repr_html_(),
+        repr(results.outcomes[1]),
+        results.outcomes[1].traceback,
+    ):
+        assert kind in text
+    assert kind in {row["error_type"] for row in results.rows()}
+    assert ["failed"] == [event.kind for event in told if event.key == 1 and event.error][-1:]
+    assert kind in {type(one.error).__name__ for one in streamed if not one.ok}
