@@ -881,6 +881,24 @@ def test_fork_of_this_process_cannot_use_the_engine(engine):
     assert not drive(engine, far.nothing, range(100)).failures
 
 
+@pytest.mark.parametrize("executable", [None, ""])
+def test_lack_of_an_interpreter_is_told(engine, monkeypatch, executable):
+    """As in a program that embeds Python; at once, and by the name of what is to be set."""
+    monkeypatch.setattr(sys, "executable", executable)
+    with pytest.raises(RuntimeError, match=r"sys\.executable"):
+        engine_port(engine, far.nothing)
+
+
+def test_program_without_arguments_has_workers(engine, monkeypatch):
+    """Neither has it always what comes from a command line."""
+    monkeypatch.delattr(sys, "argv")
+    assert {0: []} == drive(engine, arguments, [None]).values
+
+
+def arguments(_):
+    return sys.argv
+
+
 def test_engine_inside_a_worker(engine):
     """A task may have an engine of its own, and knows how many workers there are around it."""
     assert {0: ([0, 1, 4], 2)} == drive(engine, use_own_engine, [3]).values

@@ -509,6 +509,22 @@ def run_script(folder, source, *flags):
     return done.stdout.split()
 
 
+def test_functions_travel_where_warnings_on_bytes_are_errors(tmp_path):
+    """With -bb nothing may compare bytes to a text, neither here nor in a worker; nor with -W error."""
+    source = """
+        from parallelkit._executors._processes import ProcessEngine
+        from port_driver import drive
+
+        def double(item):
+            return item * 2
+
+        engine = ProcessEngine(1)
+        print(*drive(engine, double, [21, "x"]).values.values())
+        engine.close()
+    """
+    assert ["42", "xx"] == run_script(tmp_path, source, "-bb", "-Werror")
+
+
 MAIN = """
 from dataclasses import dataclass
 from enum import Enum

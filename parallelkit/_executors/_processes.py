@@ -45,11 +45,19 @@ class ProcessEngine:
         self._pid = os.getpid()
 
     def open(self, job: Job) -> ProcessPort:
-        """A new port; raises TypeError where the function or its arguments cannot be pickled."""
+        """A new port; raises TypeError where the function or its arguments cannot be pickled.
+
+        RuntimeError where the engine is closed, or no interpreter is known that could be started.
+        """
         if self._supervisor.closing:
             raise RuntimeError("this engine is closed")
         if os.getpid() != self._pid:
             raise RuntimeError("this engine belongs to the process that made it, not to a fork of that")
+        if not (executable := getattr(sys, "executable", None)):
+            raise RuntimeError(
+                f"worker processes are fresh interpreters, but sys.executable is {executable!r}: "
+                "set it to the path of one, or use executor='threads'"
+            )
         number = next(self._numbers)
         packed = payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
         lane = Lane(number, packed, job.exact, pace=self._paces.recall(packed))

@@ -134,7 +134,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "exec_prefix": sys.exec_prefix,
         "site": _needs_site(),
         "path": list(sys.path),
-        "argv": list(sys.argv),
+        "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
         "warnings": _warning_filters(),
         "levels": levels,
         "disabled": disabled,

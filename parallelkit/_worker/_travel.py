@@ -78,7 +78,7 @@ def by_value_pickler() -> Any:
     def reduce_code(code: CodeType) -> Any:
         # cloudpickle hides the file name, without which a traceback cannot show where an error is.
         make, args = cloudpickle._code_reduce(code)
-        return make, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args)
+        return make, tuple(code.co_filename if _is_hidden(arg) else arg for arg in args)
 
     class ByValue(Pickler):  # type: ignore[misc]
         dispatch_table = ChainMap(  # noqa: RUF012
@@ -86,6 +86,10 @@ def by_value_pickler() -> Any:
         )
 
     return ByValue
+
+
+def _is_hidden(arg: object) -> bool:
+    return isinstance(arg, str) and arg == "<dynamic-code>"  # with -bb, bytes must not be compared to it
 
 
 def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
