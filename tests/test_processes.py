@@ -838,7 +838,7 @@ def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
                 pass
         time.sleep(1000)
 
-    seen = drive(engine, partial(far.on, {2: (write_everywhere, junk)}), range(20), timeout=5.0)
+    seen = drive(engine, partial(far.on, {2: (write_everywhere, junk)}), range(20), timeout=2.0)
     assert {index: index for index in range(20) if index != 2} == seen.values
 
 

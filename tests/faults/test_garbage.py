@@ -25,6 +25,7 @@ from parallelkit._executors._decode import Opening
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._lane import Batch, Lane, Span
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._spawn import Spawned
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import GarbageError, frame, rights
@@ -219,8 +220,8 @@ def test_task_that_swallows_what_is_sent_to_its_worker(tmp_path, monkeypatch):
 class Stand(Worker):
     """The parent's side of a worker that is only a socket and a ring, in this process; a kill is only noted."""
 
-    def __init__(self, born):
-        super().__init__(born, 1, None, time.monotonic())
+    def __init__(self, born, reserve):
+        super().__init__(born, 1, None, reserve, time.monotonic())
         self.ready, self.killed = True, False
         self.wire.ring.head[_channel.PHASE] = _channel.WAITING
 
@@ -241,12 +242,14 @@ def stand():
     ring.head[_channel.LIMIT] = _channel.UNLIMITED
     ring.head[_channel.MARK] = _channel.MARKED
     born = Spawned(SimpleNamespace(pid=1), -1, ours, ring, -1)
+    reserve = Reserve(theirs.fileno())
     with mock.patch.object(_handle, "ask"):
-        worker = Stand(born)
+        worker = Stand(born, reserve)
         try:
             yield worker, theirs, far_ring
         finally:
             worker.wire.close()
+            reserve.close()
             theirs.close()
             far_ring.close()
 
@@ -362,7 +365,7 @@ def play(acts):
                 one_act(worker, mad, act)
             except GarbageError:
                 worker.condemn()
-            worker.wire.release_blocks()
+            worker.wire.arrivals.release_blocks()
             reported.update(outcomes_of(lane))
             if worker.killed:
                 break
