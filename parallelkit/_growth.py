@@ -10,7 +10,7 @@ from parallelkit._intake import Intake
 from parallelkit._loop import Loop
 from parallelkit._outcomes import Outcome
 from parallelkit._portion import Portion
-from parallelkit._tasks import Task
+from parallelkit._tasks import Task, hint_for
 
 
 class SettledBook(Protocol):
@@ -68,4 +68,9 @@ def tasks_of(children: Any) -> list[Any]:
     """What ``then`` has given, as a list; None is none."""
     if isinstance(children, Task):
         raise TypeError(f"then must give an iterable of tasks, got the one {children!r}; give it in a list")
-    return list(children or ())
+    tasks = list(children or ())
+    for task in tasks:
+        if not isinstance(task, Task) and not callable(task):
+            hint = hint_for(task) or "; give Task(fn, item), with the function that the item is for"
+            raise TypeError(f"then must give callables or Task objects, got {task!r}{hint}")
+    return tasks

@@ -25,6 +25,11 @@ ELSEWHERE = {
 }
 """What options are called in other libraries."""
 
+EXECUTORS_OWN = ("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix")
+OF_EXECUTORS = (
+    "give it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"
+)
+
 
 class Submits(Protocol):
     """A dask ``Client``, or whatever else stands where an Executor stands without being one by name."""
@@ -115,6 +120,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
         if name not in known:
             near = ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
             hint = f"did you mean {near!r}?" if near else f"the options are {', '.join(known)}"
+            hint = OF_EXECUTORS.format(name) if name in EXECUTORS_OWN else hint
             raise TypeError(f"unknown option {name!r}; {hint}")
 
 

@@ -142,12 +142,18 @@ def as_policy(retries: Any) -> RetryPolicy | None:
     raise TypeError(f"retries must be an int, a Retry or a tenacity.Retrying, got {retries!r}")
 
 
-def check_number(name: str, value: Any, least: float) -> None:
-    """Raise unless ``value`` is a number not below ``least``, and not NaN."""
+def check_number(name: str, value: Any, least: float, *, exact: bool = False) -> None:
+    """Raise unless ``value`` is a number not below ``least``, and not NaN; nor, but for ``exact``, beyond all floats."""
     if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not value >= least:  # type: ignore[operator]  # every Real compares with a float
         raise ValueError(f"{name} must be at least {least:g}, got {value!r}")
+    try:
+        float(value)
+    except OverflowError:
+        if not exact:  # its digits may be too many to be shown
+            text = f"{name} must be a number that a float can hold, below 1.8e308, got one above that"
+            raise ValueError(text) from None
 
 
 def _check_on(on: Any) -> None:

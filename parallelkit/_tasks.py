@@ -47,7 +47,7 @@ class Task(Generic[V]):
         if not callable(fn):
             raise TypeError(f"Task: fn must be callable, got {fn!r}")
         if priority is not None:
-            check_number("priority", priority, float("-inf"))
+            check_number("priority", priority, float("-inf"), exact=True)
             priority = plain_number(priority)
         self.fn, self.args, self.kwargs = fn, args, check_kwargs("Task: kwargs", kwargs)
         self.key, self.priority = key, priority

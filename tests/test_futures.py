@@ -46,6 +46,15 @@ def test_a_stream_that_begins_after_the_shutdown_of_its_executor_is_refused(make
         next(stream)
 
 
+@both
+def test_a_timeout_that_is_none_is_refused(make):
+    """As it is for a run: 0 would end every call, and None is the word for no limit."""
+    with pytest.raises(ValueError, match="timeout must be greater than 0, got 0; None is no limit"):
+        make(1, timeout=0)
+    with pytest.raises(ValueError, match="timeout must be a number that a float can hold"):
+        make(1, timeout=10**400)
+
+
 def test_a_nested_run_that_is_stopped_gives_its_slot_back_once():
     """The slot that a nested run borrows is not taken from the executor when the run is stopped."""
     with ThreadExecutor(1) as executor:

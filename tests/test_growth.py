@@ -191,7 +191,7 @@ def test_a_parents_key_may_be_none():
     [
         (lambda outcome: 1 / 0, "then raised ZeroDivisionError"),
         (lambda outcome: Task(abs, 1), r"then must give an iterable of tasks, got the one Task\(abs, 1\)"),
-        (lambda outcome: [3], "tasks must be callables or Task objects, got 3"),
+        (lambda outcome: [3], r"then must give .* Task objects, got 3; give Task\(fn, item\)"),
         (lambda outcome: [Task(abs, 1, key="a")], "key must be unique, got 'a' at positions 0 and 2"),
     ],
 )

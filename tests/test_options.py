@@ -46,6 +46,12 @@ BAD_OPTIONS = [
     ({"buffer_size": 4}, TypeError, "unknown option 'buffer_size'; did you mean 'buffersize'?"),
     ({"policy": 4}, TypeError, "unknown option 'policy'; "),
     ({"xyz": 4}, TypeError, "unknown option 'xyz'; the options are args, "),
+    (
+        {"initializer": print},
+        TypeError,
+        r"unknown option 'initializer'; give it to .* executor=ProcessExecutor\(",
+    ),
+    ({"initargs": ()}, TypeError, r"unknown option 'initargs'; .* ThreadExecutor\("),
     # executor
     ({"executor": "thread"}, ValueError, "executor must be 'threads', 'processes', 'inline' or a concurrent"),
     ({"executor": "Threads"}, ValueError, "executor must be .* got 'Threads'"),
@@ -66,6 +72,12 @@ BAD_OPTIONS = [
     ({"timeout": NAN}, ValueError, "timeout must be at least 0, got nan"),
     ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
     ({"timeout": True}, TypeError, "timeout must be a number, got True"),
+    (
+        {"timeout": 10**400},
+        ValueError,
+        "timeout must be a number that a float can hold, .* got one above that",
+    ),
+    ({"run_timeout": 10**5000}, ValueError, "run_timeout must be a number that a float can hold"),
     ({"run_timeout": -0.5}, ValueError, "run_timeout must be at least 0, got -0.5"),
     ({"run_timeout": NAN}, ValueError, "run_timeout must be at least 0, got nan"),
     ({"run_timeout": [5]}, TypeError, r"run_timeout must be a number, got \[5\]"),

@@ -15,7 +15,7 @@ from parallelkit._executors._desk import Desk
 from parallelkit._executors._lending import mark_context
 from parallelkit._executors._width import check_width, widen
 from parallelkit._public import public
-from parallelkit._retry import check_number
+from parallelkit._tasks import check_timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,8 +27,7 @@ class _Pool(Executor):
     """What both executors share; ``_make_engine`` is what sets them apart."""
 
     def __init__(self, engine: Engine, timeout: float | None) -> None:
-        if timeout is not None:
-            check_number("timeout", timeout, 0.0)
+        check_timeout("timeout", timeout)
         self._pool = engine
         self._max_workers = engine.max_workers
         self._desk = Desk(engine, timeout)
