@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import nan
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,8 @@ class Interrupt:
     asked: bool = False
     raised: bool = False
     exposed: bool = False
+    times: int = 0
+    """How often it was raised."""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         at_once = self.exposed or self.asked or self.raised
@@ -33,6 +36,7 @@ class Interrupt:
         """Raise what was asked for, if it was."""
         if self.asked:
             self.asked, self.raised = False, True
+            self.times += 1
             raise KeyboardInterrupt
 
     def user_code(self) -> UserCode:
@@ -59,6 +63,17 @@ class UserCode:
 
     def __exit__(self, *raised: object) -> None:
         self._interrupt.exposed = self._before
+
+
+def times_raised() -> float:
+    """How often Ctrl-C was raised in this thread: a KeyboardInterrupt that does not count it up is the caller's own.
+
+    NaN, which differs from itself, where another handler may raise what it likes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return 0
+    handler = signal.getsignal(signal.SIGINT)
+    return handler.times if isinstance(handler, Interrupt) else nan
 
 
 class catch_interrupt:  # noqa: N801  # used as a function

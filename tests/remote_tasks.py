@@ -166,6 +166,8 @@ def explode(where):
         raise SystemExit("boom")
     if where == "interrupt" and not inside:
         raise KeyboardInterrupt
+    if where == "Ctrl-C" and not inside:
+        signal.raise_signal(signal.SIGINT)
     if where == "in" and inside:
         raise SystemExit("boom")
     if where == "die" and inside:

@@ -15,6 +15,7 @@ import pytest
 import remote_tasks as far
 from port_driver import Seen, drive, drive_port, fifo, opened, wait
 
+from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
@@ -524,6 +525,20 @@ def test_interrupted_unpickling_goes_on_behind_it(engine):
             except KeyboardInterrupt:
                 interrupts += 1
     assert (1, {0: 0, 3: 3}, {1, 2}) == (interrupts, seen.values, set(seen.failures))
+
+
+def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c():
+    """Nobody pressed it: its own task fails, in a run and in an executor. Pressed in its code, it ends the run."""
+    results = run_parallel(partial(far.on, {1: (far.Bomb, "interrupt")}), range(4), executor="processes")
+    with ProcessExecutor(1) as executor:
+        error = executor.submit(far.Bomb, "interrupt").exception(30)
+    with pytest.raises(RunInterrupted):
+        run_parallel(partial(far.on, {1: (far.Bomb, "Ctrl-C")}), range(4), executor="processes")
+
+    assert [1] == list(results.failures)
+    assert results.stopped is None
+    assert "cannot be unpickled (KeyboardInterrupt)" in str(results.failures[1].error)
+    assert "cannot be unpickled (KeyboardInterrupt)" in str(error)
 
 
 def test_runs_in_several_threads(engine):

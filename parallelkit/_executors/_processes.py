@@ -16,6 +16,7 @@ from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Rec
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import describe, describe_error, pack, pack_job, unpack
@@ -197,14 +198,17 @@ class ProcessPort:
         return ended, event.batch.size()
 
     def _finish(self, span: Span) -> list[Block | Ended]:
-        """Make values of a span; go on where that was interrupted."""
+        """Make values of a span; go on where that was interrupted, or where a value's own code says it was."""
         if self._opening is None or self._opening.span is not span:
             self._opening = Opening(span, self._job.label)
-        try:
-            return self._opening.finish(self._interrupted)
-        except KeyboardInterrupt:
-            self._interrupted = True
-            raise
+        before = times_raised()
+        while True:
+            try:
+                return self._opening.finish(self._interrupted)
+            except KeyboardInterrupt:
+                if times_raised() != before:
+                    self._interrupted = True
+                    raise
 
     def _log(self, record: Record) -> None:
         """Handle a task's log record as if it had been logged here."""
