@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+PAUSES = "Retry-After"  # how a limit is called that is there only to be paused
 LONGEST = 300.0  # seconds; whoever asks for more is not waited for
 
 

@@ -16,6 +16,7 @@ from parallelkit._results import Results
 from parallelkit._retry import Retry, check_number
 from parallelkit._run import run_parallel
 from parallelkit._tasks import Task
+from parallelkit._told import PAUSES
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -205,7 +206,7 @@ class Pause(RateLimit):
         super().__init__(10**9, per=0.001, by=host)
 
     def __repr__(self) -> str:
-        return "Retry-After"
+        return PAUSES
 
 
 def retries_for(method: str, retries: Any) -> Any:

@@ -11,6 +11,7 @@ from planted import BEGAN, cut_off, fail, plant, retry
 from parallelkit import RateLimit, Results, Retry, TaskTimeout, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._contract import timed_out
+from parallelkit._lost import Lost
 from parallelkit._report import _slow, _wasted
 from parallelkit._report._advice import LOOKS, advise
 from parallelkit._report._summary import survey
@@ -219,6 +220,20 @@ def test_a_slow_input_starves_the_workers():
 def test_an_input_slowed_by_the_tasks_is_not_to_blame():
     """Tasks that hold the interpreter's lock slow down reading too; the workers are busy all the same."""
     assert _slow.starved(survey(plant([0.8] * 80, cpu_seconds=8.0, input_seconds=7.0))) is None
+
+
+def test_a_wait_that_nobody_asked_for_held_nothing_back():
+    """``http.fetch`` has a limit that is there for Retry-After alone."""
+    limits = {"limits": ("Retry-After", "RateLimit(10, per=1)")}
+    ledger = plant([0.1] * 140, 10, pause=0.1, **limits)
+    assert "held back by RateLimit(10, per=1)." in only(ledger, _slow.held_by_limits).cause
+    error = OSError()
+    error.retry_after = 2
+    ledger.tried.append((0, Lost(error, 1, 0.0, 0.0, "thread 1")))
+    assert "held back by Retry-After, RateLimit(10, per=1)." in only(ledger, _slow.held_by_limits).cause
+
+    alone = plant([0.1] * 140, 10, pause=0.1, limits=("Retry-After",))
+    assert _slow.held_by_limits(survey(alone)) is None
 
 
 def test_workers_idle_for_a_limit():

@@ -484,6 +484,18 @@ def test_summary_is_bounded():
     assert len(tally.kinds) <= 201
 
 
+def test_the_summary_tells_a_width_that_says_something():
+    """Of tasks that a limit held apart the figure would be next to nothing."""
+
+    def line(duration):
+        tally = Tally()
+        tally.count(Success("a", 0, 1, 1, 0.0, 0.0, duration, "thread 1"))
+        return next(tally.summary(2.0, None, colour=False))
+
+    assert "1 task in 2.00 s: 1 succeeded, 0 failed; ran 0.50 at a time" == line(1.0)
+    assert "1 task in 2.00 s: 1 succeeded, 0 failed" == line(0.004)
+
+
 def test_help_shows_examples_that_parse(capsys):
     """Every command in the examples of --help is one that the parser takes."""
     import shlex

@@ -17,6 +17,7 @@ SHOWN = 5  # of them in the summary
 KEYS = 3  # examples of each
 WIDTH = 200  # characters of a message
 WORTH_SAYING = 1.0  # seconds of a run whose parallelism is more than noise
+LEAST_WIDTH = 0.1  # below it a limit held the run back, and "0.0020 at a time" says nothing to anybody
 
 RED, GREEN, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
@@ -77,7 +78,8 @@ class Tally:
         parts += [f"{self.recalled:,} from the checkpoint"] if self.recalled else []
         parts += [count(self.retries, "retry")] if self.retries else []
         known = wall >= WORTH_SAYING and not self.retries  # whose earlier attempts nobody has counted
-        width = f"; ran {number(self.busy / wall, 2)} at a time" if known else ""
+        at_a_time = self.busy / wall if known else 0.0
+        width = f"; ran {number(at_a_time, 2)} at a time" if at_a_time >= LEAST_WIDTH else ""
         yield f"{tasks} in {seconds(wall)}: {', '.join(parts)}{width}"
         if stopped is not None:
             yield f"stopped: {stopped}"

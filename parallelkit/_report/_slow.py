@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from heapq import nlargest
+from itertools import chain
 from math import ceil
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._ledger import Ledger
 from parallelkit._lost import is_a
 from parallelkit._report._estimates import (
     PROCESSES,
@@ -18,6 +20,7 @@ from parallelkit._report._estimates import (
 from parallelkit._report._format import about, count, key_text, number, percent, seconds
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import Survey, first_start, first_start_of_all, spent
+from parallelkit._told import PAUSES, retry_after
 
 START = 0.1  # seconds until worker processes are at work
 NEXT_TO_NOTHING = 0.1  # share of the workers' time; so little work is not worth a figure
@@ -166,7 +169,8 @@ def held_by_limits(run: Survey) -> Advice | None:
     # Up to the last start there was always something to begin, unless the input was slow.
     until = max(ledger.started, default=0.0) - facts.began_at
     saved = summary.wall - ideal(run)
-    if not facts.limits or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
+    limits = [limit for limit in facts.limits if limit != PAUSES or was_told_to_wait(ledger)]
+    if not limits or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
         return None
     busy = sum(max(0.0, min(bar.end, until) - bar.start) for bar in all_bars(ledger))
     idle = 1 - busy / (until * facts.max_workers)
@@ -179,10 +183,16 @@ def held_by_limits(run: Survey) -> Advice | None:
         else ""
     )
     return Advice(
-        f"The workers idled {percent(idle)} of the time, held back by {', '.join(facts.limits)}.",
+        f"The workers idled {percent(idle)} of the time, held back by {', '.join(limits)}.",
         f"{fewer}Without the limit the run would take about {about(ideal(run))}, if the other side can bear it.",
         saved,
     )
+
+
+def was_told_to_wait(ledger: Ledger) -> bool:
+    """Whether an error of the run said how long to wait."""
+    lost = chain(ledger.failed.values(), (one for _, one in ledger.tried))
+    return any(one.error is not None and retry_after(one.error) is not None for one in lost)
 
 
 def costly_pickling(run: Survey) -> Advice | None:
