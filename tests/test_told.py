@@ -8,6 +8,7 @@ from fakes import Delays, Done, Fail, FakeRun, Script
 
 from parallelkit import RateLimit, Retry, run_parallel
 from parallelkit._told import did_not_run, retry_after
+from parallelkit.testing import inline_runs
 
 
 def told(seconds):
@@ -140,3 +141,17 @@ def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
     results = run_parallel(once, [f"{tmp_path}/mark"], executor="processes", max_workers=1)
     assert ["ran"] == results.values()
     assert 1 == results.outcomes[0].attempts
+
+
+@pytest.mark.parametrize("options", [{"run_timeout": 60}, {"retries": Retry(1, max_time=60)}])
+def test_a_function_that_never_runs_is_given_up_in_time(options):
+    """Refusals use up no retries, so only the clocks of the task and of the run bound them."""
+    ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+
+    def refuse(item):
+        raise ratelimit.RateLimitException("too many calls", 7)
+
+    with inline_runs() as clock:
+        results = run_parallel(refuse, ["a"], **options)
+    assert 53 < clock() <= 60
+    assert isinstance(results.failures[0].error, ratelimit.RateLimitException)
