@@ -628,6 +628,39 @@ def test_what_a_task_changes_is_put_back(engine):
     assert seen[0] == seen[2]
 
 
+@pytest.mark.parametrize("deed", ["trace", "profile", "trace and fail", "profile and fail", "break"])
+def test_trace_and_profile_functions_of_a_task_end_with_it(engine, deed):
+    """The next task, and its threads, run without them, and in the same worker."""
+    seen = drive(engine, trace_or_look, ["look", deed, "look"])
+    assert ("fail" in deed) == (1 in seen.failures)
+    assert seen.values[0] == seen.values[2]
+
+
+def trace_or_look(deed):
+    if deed == "look":
+        hooks = sys.gettrace(), sys.getprofile(), threading.gettrace(), threading.getprofile()
+        return os.getpid(), hooks
+    if "trace" in deed:
+        sys.settrace(count_events)
+        threading.settrace(count_events)
+    elif "profile" in deed:
+        sys.setprofile(count_events)
+        threading.setprofile(count_events)
+    else:
+        sys.settrace(break_down)
+    if "fail" in deed:
+        raise ValueError(deed)
+    return None
+
+
+def count_events(frame, event, argument):
+    return None
+
+
+def break_down(frame, event, argument):
+    raise RuntimeError("whoever is called now")
+
+
 def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
     """Each worker may use its share of the cpus, unless the user has said otherwise."""
     monkeypatch.setenv("MKL_NUM_THREADS", "7")

@@ -201,7 +201,8 @@ class _Worker:
         """Run tasks in order, and ``let_go`` after each; False where the limit cut them short."""
         ring, puts, put_object, around = self.ring, self.slots.puts, self.slots.put_object, self.surroundings
         head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
-        touched = around.touched
+        touched, trace, profile, path = around.touched, around.trace, around.profile, around.path
+        gettrace, getprofile = sys.gettrace, sys.getprofile
         number = head[HEAD]
         for payload in payloads:
             # Looked at after the last commit and before the start: that order lets the parent take back.
@@ -212,10 +213,12 @@ class _Worker:
             try:
                 value = call(payload)
             except BaseException as error:
+                sys.settrace(trace)  # before any call of ours: what the task has set may raise
                 around.put_back()
                 self.slots.put_failure(slot, _faults.capture(error))
             else:
-                if touched or sys.path != around.path:
+                if touched or gettrace() is not trace or getprofile() is not profile or sys.path != path:
+                    sys.settrace(trace)
                     around.put_back()
                 if value is None:
                     kinds[slot] = NONE

@@ -60,12 +60,22 @@ class WarningFilters:
         warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
+def _hooks_of_threads() -> tuple[Any, Any]:
+    """The trace and profile functions of threads that will be started."""
+    threading = sys.modules.get("threading")
+    return (None, None) if threading is None else (threading.gettrace(), threading.getprofile())
+
+
 class Surroundings:
-    """Working directory, environment and ``sys.path`` as tasks shall find them.
+    """Working directory, environment, ``sys.path``, trace and profile functions as tasks shall find them.
 
     Changes of the first two set a flag, so that looking after each task costs next to nothing. What the
     initializer and the loading of a function change stays: ``keep`` is called after them.
     """
+
+    trace: Any = None
+    profile: Any = None
+    """What ``sys.gettrace`` and ``sys.getprofile`` shall give: a debugger, or what measures coverage, maybe."""
 
     def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
         self._filters = WarningFilters(filters)
@@ -83,6 +93,8 @@ class Surroundings:
     def keep(self) -> None:
         """What there is now is what later tasks shall find."""
         self._filters.apply()
+        self.trace, self.profile = sys.gettrace(), sys.getprofile()
+        self._hooks = _hooks_of_threads()
         self.path = list(sys.path)
         self._environ = dict(os.environ)
         if self._directory is not None:
@@ -97,6 +109,7 @@ class Surroundings:
         """Undo what a task changed. A forked child that came back from its task ends here, and leaves no trace."""
         if os.getpid() != self._pid:
             os._exit(0)
+        self._put_back_hooks()
         if sys.path != self.path:
             sys.path = list(self.path)
         if self.touched:
@@ -111,6 +124,18 @@ class Surroundings:
             except OSError:
                 pass  # it can no longer be entered
             self.touched.clear()
+
+    def _put_back_hooks(self) -> None:
+        """A task that profiles or debugs itself, and fails, shall not slow down, or break, those that come after it."""
+        if sys.gettrace() is not self.trace:
+            sys.settrace(self.trace)
+        if sys.getprofile() is not self.profile:
+            sys.setprofile(self.profile)
+        if _hooks_of_threads() != self._hooks:
+            import threading
+
+            threading.settrace(self._hooks[0])
+            threading.setprofile(self._hooks[1])
 
     def _touch(self) -> None:
         self.touched.append(None)
