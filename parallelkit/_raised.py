@@ -18,6 +18,18 @@ def traceback_of(error: BaseException) -> TracebackType | None:
     return frames
 
 
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """The error's own attributes."""
+    attributes: dict[str, Any] = OWN["__dict__"].__get__(error)
+    return attributes
+
+
+def notes_of(error: BaseException) -> list[Any]:
+    """The error's notes; whatever else stands in their place is none."""
+    notes = attributes_of(error).get("__notes__")
+    return list(notes) if isinstance(notes, (list, tuple)) else []
+
+
 def give_traceback(error: BaseException, frames: TracebackType | None) -> BaseException:
     """The same error, with this traceback."""
     OWN["__traceback__"].__set__(error, frames)
@@ -39,6 +51,4 @@ def add_note(error: BaseException, note: str) -> None:
     try:
         error.add_note(note)
     except Exception:  # the class's own trouble
-        attributes = OWN["__dict__"].__get__(error)
-        notes = attributes.get("__notes__")
-        attributes["__notes__"] = [*(notes if isinstance(notes, list) else ()), note]
+        attributes_of(error)["__notes__"] = [*notes_of(error), note]

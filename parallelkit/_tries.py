@@ -9,7 +9,7 @@ from typing import Any
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Ended
-from parallelkit._lost import Lost, describe
+from parallelkit._lost import Lost, describe, is_a
 from parallelkit._raised import add_note
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy
 from parallelkit._tasks import Own
@@ -146,7 +146,7 @@ def is_choosy(policy: RetryPolicy | None) -> bool:
 
 def as_exception(error: BaseException) -> Exception:
     """What a task raised, as an ``Exception``: anything else could end the caller's program."""
-    if isinstance(error, Exception):
+    if is_a(error, Exception):
         return error
     exited = TaskExited(f"the task raised {describe(error)}")
     exited.__cause__ = error

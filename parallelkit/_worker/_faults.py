@@ -13,7 +13,7 @@ from functools import cache
 from io import BytesIO
 from types import CoroutineType, FunctionType, TracebackType
 
-from parallelkit._raised import OWN, drop_frames, give_traceback, traceback_of
+from parallelkit._raised import OWN, attributes_of, drop_frames, give_traceback, notes_of, traceback_of
 from parallelkit._worker._tracebacks import build_traceback, frames_of
 from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
 
@@ -54,7 +54,7 @@ def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, 
         message = f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"
         return unpicklable(message, packed is not None), "", True
     error = _unpack_error(packed, shown, kind)
-    if isinstance(error, Exception):
+    if issubclass(type(error), Exception):
         return error, text, False
     from parallelkit._errors import TaskExited
 
@@ -178,7 +178,7 @@ def _form_of(error: BaseException) -> Form:
     for way in (_own_form, _bare_form, _thinned_form):
         try:
             form = way(error)
-            alone = pack(form) if not isinstance(error, BaseExceptionGroup) else None
+            alone = pack(form) if not issubclass(type(error), BaseExceptionGroup) else None
             if alone is None:
                 return form
             make, args, state = unpack(alone)
@@ -205,20 +205,21 @@ def _own_form(error: BaseException) -> Form:
 
 
 def _bare_form(error: BaseException) -> Form:
-    return _make_bare, (type(error), *_bare_parts(error)), dict(vars(error))
+    return _make_bare, (type(error), *_bare_parts(error)), dict(attributes_of(error))
 
 
 def _thinned_form(error: BaseException) -> Form:
     """Without the attributes that cannot travel, and with texts in place of such arguments."""
     left = []
     state = {}
-    for name, value in vars(error).items():
+    for name, value in attributes_of(error).items():
         if _travels(value):
             state[name] = value
         else:
             left.append(name)
-    args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in error.args)
-    notes = [*getattr(error, "__notes__", ()), _thinned_note(left, args != error.args)]
+    own_args = OWN["args"].__get__(error)
+    args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in own_args)
+    notes = [*notes_of(error), _thinned_note(left, args != own_args)]
     state["__notes__"] = notes
     return _make_bare, (type(error), args, {}), state
 
@@ -247,10 +248,10 @@ def _travels(value: object) -> bool:
 def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments, and the fields that the C part of an OSError keeps outside of ``__dict__``."""
     fields = {}
-    if isinstance(error, OSError):
+    if issubclass(type(error), OSError):
         names = ("errno", "strerror", "filename", "filename2")
         fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
-    return error.args, fields
+    return OWN["args"].__get__(error), fields
 
 
 def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
@@ -270,8 +271,7 @@ def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str
 def _hangings(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
     cause, context, suppress = (OWN[name].__get__(error) for name in CHAIN)
     chain = (cause, context) if with_chain else (None, None)
-    notes = getattr(error, "__notes__", None)
-    shown = [note if isinstance(note, str) else describe_error_argument(note) for note in notes or ()]
+    shown = [note if isinstance(note, str) else describe_error_argument(note) for note in notes_of(error)]
     return (*chain, suppress, traceback_of(error), shown or None)
 
 
