@@ -1,4 +1,5 @@
 import enum
+import faulthandler
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import port_driver
 import pytest
 import remote_tasks as far
 from hypothesis import given, settings
@@ -103,11 +105,19 @@ def test_many_medium_values_come_back(engine):
 
 
 @pytest.mark.all
-def test_value_of_several_gigabytes(engine):
-    """Beyond every 32-bit length on the way."""
+def test_value_of_several_gigabytes(monkeypatch):
+    """Beyond every 32-bit length on the way; its block goes with its engine."""
+    monkeypatch.setattr(port_driver, "PATIENCE", 240.0)
+    faulthandler.dump_traceback_later(
+        300.0, exit=True, file=sys.__stderr__
+    )  # it takes as long as one that hangs
     size = (1 << 32) + 1000
-    (back,) = drive(engine, far.long_bytes, [size]).values.values()
-    assert size == len(back)
+    own = ProcessEngine(1)
+    try:
+        (back,) = drive(own, far.long_bytes, [size]).values.values()
+        assert size == len(back)
+    finally:
+        own.close()
 
 
 def test_float_nan_and_int_subclasses_keep_their_type(engine):
