@@ -29,9 +29,9 @@ def fill() -> None:
 
 
 def filled(place: re.Match[str]) -> str:
-    """The place with what belongs in it: an answer, or the budget as far as it has been measured."""
-    name = place["name"] or "budget"
-    computed = {"budget": budget, "busy_workers": busy_workers}
+    """The place with what belongs in it: an answer, or rows of the budget as far as it has been measured."""
+    name = place["name"] or "against_peers"
+    computed = {"against_peers": against_peers, "budget": budget, "busy_workers": busy_workers}
     return f"{place['begin']}\n{computed[name]() if name in computed else answer(name)}\n\n{place['end']}"
 
 
@@ -70,9 +70,14 @@ def source(told: dict[str, object]) -> str:
 
 def budget() -> str:
     """Every row that has been measured."""
-    verdicts = []
-    for row in _rows.ROWS:
-        found = _record.load(row.question)
-        if found is not None:
-            verdicts.append(_budget.judge(row, found[0]))
-    return _tables.markdown(_tables.budget(verdicts))
+    return _tables.markdown(_tables.budget(verdicts()))
+
+
+def against_peers() -> str:
+    """For the README: ours beside whoever did best at it."""
+    return _tables.markdown(_tables.against_peers(verdict for verdict in verdicts() if verdict.peer))
+
+
+def verdicts() -> list[_budget.Verdict]:
+    found = ((row, _record.load(row.question)) for row in _rows.ROWS)
+    return [_budget.judge(row, kept[0]) for row, kept in found if kept is not None]

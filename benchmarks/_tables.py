@@ -70,6 +70,17 @@ def shortened(text: str) -> str:
     return first if len(first) <= 60 else f"{first[:57]}…"
 
 
+def against_peers(verdicts: Iterable[Verdict]) -> list[list[str]]:
+    """A row a line of the budget, without what may be spent."""
+    rows = [["what", "ours", "best peer", "ours ÷ peer"]]
+    for verdict in verdicts:
+        ours = f"{figure(verdict.ours)} {verdict.unit}"
+        rows.append(
+            [verdict.row.what, ours, f"{verdict.peer} {figure(verdict.theirs)}", figure(verdict.ratio)]
+        )
+    return rows
+
+
 def budget(verdicts: Iterable[Verdict]) -> list[list[str]]:
     """A row a line of the budget."""
     rows = [["what", "ours", "best peer", "ours ÷ peer", "spent of the budget", ""]]
