@@ -10,7 +10,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure
-from parallelkit._raised import traceback_of
+from parallelkit._raised import describe_error, traceback_of
 
 E = TypeVar("E", bound=BaseException)
 
@@ -96,13 +96,7 @@ def as_text(error: BaseException, frames: TracebackType | None) -> str:
         return describe(error) + "\n"
 
 
-def describe(error: BaseException) -> str:
-    """Type and text of an error, also of one whose own ``__str__`` fails, or exits; never raises."""
-    try:
-        text = str(error)
-        return f"{type(error).__name__}: {text}" if text else type(error).__name__
-    except BaseException as broken:
-        return f"{type(error).__name__} (its text cannot be had: {type(broken).__name__})"
+describe = describe_error
 
 
 def is_a(error: BaseException | None, kind: type[E]) -> TypeGuard[E]:

@@ -52,3 +52,12 @@ def add_note(error: BaseException, note: str) -> None:
         error.add_note(note)
     except Exception:  # the class's own trouble
         attributes_of(error)["__notes__"] = [*notes_of(error), note]
+
+
+def describe_error(error: BaseException) -> str:
+    """Type and text of an error, also of one whose own ``__str__`` fails, or exits; never raises."""
+    try:
+        text = str(error)
+    except BaseException as broken:
+        text = f"<its text cannot be had: {type(broken).__name__}>"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -218,7 +218,7 @@ def test_an_error_without_a_text_costs_nothing_but_its_text():
     ledger = plant([1.0], keys=[Shy()])
     fail(ledger, 0, Mute())
     report = Results(ledger).report()
-    assert "Mute (its text cannot be had: RuntimeError)" in report
+    assert "Mute: <its text cannot be had: RuntimeError>" in report
     assert "<Shy, whose repr raised RuntimeError>" in report
 
 

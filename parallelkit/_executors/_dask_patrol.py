@@ -20,7 +20,7 @@ from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK
 from parallelkit._executors._lane import Batch, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
-from parallelkit._worker._travel import describe_error
+from parallelkit._raised import describe_error
 
 GATHER = 0.02  # seconds between two reports, unless a batch is done
 FIRST_LOOK = 0.004  # seconds after a change; then twice as long each time, up to ...

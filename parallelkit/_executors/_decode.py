@@ -14,6 +14,7 @@ from parallelkit._executors._blocks import load_leased
 from parallelkit._executors._contract import Block, Ended, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._executors._reserve import explain
+from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
     BIG_FAILED,
@@ -31,7 +32,7 @@ from parallelkit._worker._channel import (
     VALUE,
 )
 from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import describe_error, unpack
+from parallelkit._worker._travel import unpack
 
 Label = Callable[[int], str]
 

@@ -18,8 +18,9 @@ from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
+from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import describe, describe_error, pack, pack_job, unpack
+from parallelkit._worker._travel import describe, pack, pack_job, unpack
 
 
 class ProcessEngine:

@@ -13,9 +13,17 @@ from functools import cache
 from io import BytesIO
 from types import CoroutineType, FunctionType, TracebackType
 
-from parallelkit._raised import OWN, attributes_of, drop_frames, give_traceback, notes_of, traceback_of
+from parallelkit._raised import (
+    OWN,
+    attributes_of,
+    describe_error,
+    drop_frames,
+    give_traceback,
+    notes_of,
+    traceback_of,
+)
 from parallelkit._worker._tracebacks import build_traceback, frames_of
-from parallelkit._worker._travel import by_value_pickler, describe_error, pack, unpack
+from parallelkit._worker._travel import by_value_pickler, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:

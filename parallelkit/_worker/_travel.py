@@ -16,6 +16,7 @@ from io import BytesIO
 from mmap import mmap
 from types import CodeType
 
+from parallelkit._raised import describe_error
 from parallelkit._worker import _script
 from parallelkit._worker._channel import LARGE
 
@@ -193,12 +194,3 @@ def describe(thing: object) -> str:
         return f"{getattr(thing, '__module__', '?')}.{name}"
     kind = type(thing)
     return f"an object of type {kind.__module__}.{kind.__qualname__}"
-
-
-def describe_error(error: BaseException) -> str:
-    """``Type: text`` of an error; never raises."""
-    try:
-        text = str(error)
-    except BaseException as worse:
-        text = f"<its text cannot be had: {type(worse).__name__}>"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
