@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 from parallelkit._claim import Claim
@@ -144,8 +144,9 @@ class Journal:
     def _close(self, in_order: bool) -> None:
         in_time = False
         try:
-            for connection in self._connections:
-                connection.close()
+            with ExitStack() as open_ones:
+                for connection in self._connections:
+                    open_ones.callback(connection.close)
             # Somebody else who looks into the file right now keeps the log, and with it the need to compare.
             in_time = in_order and not os.path.exists(f"{self.path}-wal")
         finally:  # a second Ctrl-C may have come: the next run, of this process too, must find it free
