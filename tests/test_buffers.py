@@ -44,6 +44,20 @@ def test_block_that_cannot_be_mapped_is_closed(monkeypatch):
     assert before == descriptors()
 
 
+def test_item_for_which_there_is_no_memory_is_told_as_such(engine, monkeypatch):
+    """It can be pickled, and another try may go well: so the error is the system's."""
+
+    def lack(*args, **kwargs):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(_blocks, "map_file", lack)
+    (ended,) = drive(engine, len, [numbered(1)]).failures.values()
+
+    assert errno.ENOMEM == ended.error.errno
+    assert "Cannot allocate memory in the parent: the item of" in str(ended.error)
+    assert not ended.final
+
+
 # Values
 
 

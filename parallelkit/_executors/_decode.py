@@ -13,7 +13,7 @@ from typing import Any
 from parallelkit._executors._blocks import load_leased
 from parallelkit._executors._contract import Block, Ended, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
-from parallelkit._executors._reserve import explain
+from parallelkit._executors._reserve import shortage
 from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
@@ -90,7 +90,7 @@ class Opening:
         for at in range(first, len(columns.kinds)):
             kind = columns.kinds[at]
             if self._lacking and (lack := _lack_of(blobs.get(at))) is not None:
-                self._failures[at] = self._ended(at, self._explain(at, lack), "", False)
+                self._failures[at] = self._ended(at, self._lost(at, lack), "", False)
                 values.append(None)
                 continue
             if self._cautious and at in blobs and (kind in _ERRORS or _calls_code(blobs[at])):
@@ -112,12 +112,9 @@ class Opening:
         error, text, final = _faults.restore(blob, lambda: self._label(index))
         return self._ended(at, error, text, final)
 
-    def _explain(self, at: int, lack: OSError) -> OSError:
-        """The task's value could not be received: nothing is wrong with it, nor with its worker."""
-        name = self._label(self._index(at))
-        error = OSError(lack.errno, f"{explain(lack)} in the parent: the value of {name} was lost on its way")
-        error.__cause__ = detached(lack)
-        return error
+    def _lost(self, at: int, lack: BaseException) -> OSError:
+        """Nothing is wrong with the value, nor with its worker."""
+        return shortage(lack, f"the value of {self._label(self._index(at))} was lost on its way")
 
     def _give_up(self, cause: BaseException) -> None:
         """The next result cannot be unpickled."""

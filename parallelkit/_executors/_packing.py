@@ -11,6 +11,7 @@ from typing import Any
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._executors._lane import Payload, payload_of
+from parallelkit._executors._reserve import is_shortage, shortage
 from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
@@ -78,14 +79,17 @@ class Packing:
         return self.space(ahead)
 
     def _refusal(self, ticket: Ticket, error: BaseException) -> Ended:
+        if is_shortage(error):
+            told = shortage(error, f"the item of {self._label(ticket[0])} could not be sent")
+            return Ended(ticket[0], told, "", None, monotonic(), None)
         message = (
             f"the item of {self._label(ticket[0])} cannot be sent to a worker process: "
             f"{describe(ticket[2])} cannot be pickled ({describe_error(error)}); "
             "pass plain data and build the rest inside the task, or use executor='threads'"
         )
-        told = _faults.unpicklable(message, isinstance(error, PicklingError))
-        told.__cause__ = detached(error)
-        return Ended(ticket[0], told, "", None, monotonic(), None, final=True)
+        unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
+        unfit.__cause__ = detached(error)
+        return Ended(ticket[0], unfit, "", None, monotonic(), None, final=True)
 
 
 class Packer:

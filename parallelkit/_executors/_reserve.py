@@ -6,7 +6,9 @@ What the system finds no room for when a message is read, it drops; the message 
 from __future__ import annotations
 
 import os
-from errno import EMFILE, ENFILE
+from errno import EMFILE, ENFILE, ENOMEM
+
+from parallelkit._worker._tracebacks import detached
 
 KEPT = 2
 """One for what comes, and one to map it by, before Python 3.13."""
@@ -42,12 +44,29 @@ def is_lack(error: OSError) -> bool:
     return error.errno in (EMFILE, ENFILE)
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether it may well go better at another time: there was no descriptor, or no memory."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
+
+
 def explain(error: OSError) -> str:
-    """The system's words; with the limit, where one has been reached."""
-    if not is_lack(error):
-        return str(error)
+    """What the system says; with the limit, where one has been reached."""
+    return _limit_reached() if is_lack(error) else str(error)
+
+
+def _limit_reached() -> str:
     import resource
 
-    return (
-        f"{error.strerror or 'Too many open files'} (limit {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
-    )
+    return f"{os.strerror(EMFILE)} (limit {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+
+
+def shortage(error: BaseException, what: str) -> OSError:
+    """The error of one task that met it, which says what could not be done."""
+    number = getattr(error, "errno", ENOMEM)
+    words = _limit_reached() if number in (EMFILE, ENFILE) else os.strerror(number)
+    told = OSError(number, f"{words} in the parent: {what}")
+    told.__cause__ = detached(error)
+    return told
+
+
+_SHORTAGES = (EMFILE, ENFILE, ENOMEM)
