@@ -73,7 +73,9 @@ def times_raised() -> float:
     if threading.current_thread() is not threading.main_thread():
         return 0
     handler = signal.getsignal(signal.SIGINT)
-    return handler.times if isinstance(handler, Interrupt) else nan
+    if isinstance(handler, Interrupt):
+        return handler.times
+    return nan if callable(handler) else 0  # ignored, as in a job in the background
 
 
 class catch_interrupt:  # noqa: N801  # used as a function

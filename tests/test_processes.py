@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from functools import partial
 
 import pytest
@@ -527,12 +528,21 @@ def test_interrupted_unpickling_goes_on_behind_it(engine):
     assert (1, {0: 0, 3: 3}, {1, 2}) == (interrupts, seen.values, set(seen.failures))
 
 
-def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c():
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["default", "ignored"])
+def on_sigint(request):
+    """What SIGINT does; ignored it is in a job that a shell has put into the background."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c(on_sigint):
     """Nobody pressed it: its own task fails, in a run and in an executor. Pressed in its code, it ends the run."""
     results = run_parallel(partial(far.on, {1: (far.Bomb, "interrupt")}), range(4), executor="processes")
     with ProcessExecutor(1) as executor:
         error = executor.submit(far.Bomb, "interrupt").exception(30)
-    with pytest.raises(RunInterrupted):
+    pressed = nullcontext() if on_sigint is signal.SIG_IGN else pytest.raises(RunInterrupted)
+    with pressed:
         run_parallel(partial(far.on, {1: (far.Bomb, "Ctrl-C")}), range(4), executor="processes")
 
     assert [1] == list(results.failures)
