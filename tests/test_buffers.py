@@ -58,6 +58,23 @@ def test_item_for_which_there_is_no_memory_is_told_as_such(engine, monkeypatch):
     assert not ended.final
 
 
+def test_items_wait_for_memory_as_long_as_others_are_on_their_way(engine, monkeypatch):
+    """Nothing is lost where it need not be: when a task has ended, its block is there for the next."""
+    made, make = [], _blocks.map_file
+
+    def scarce(*args, **kwargs):
+        if len(made) == 2:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        made.append(make(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(_blocks, "map_file", scarce)
+    seen = drive(engine, len, [numbered(number) for number in range(10)])
+
+    assert dict.fromkeys(range(10), LONG) == seen.values
+    assert 2 == len(made)
+
+
 # Values
 
 

@@ -55,7 +55,10 @@ class Packing:
     def pack(
         self, ahead: int, tickets: list[Ticket], payloads: list[Payload], refused: list[Block | Ended]
     ) -> None:
-        """Move what there is space for out of the line: into two columns, or among those that cannot be packed."""
+        """Move what there is space for out of the line: into two columns, or among those that cannot be packed.
+
+        Where memory or descriptors are short, the rest stays in line as long as others are on their way.
+        """
         space = self.space(ahead)
         while self.line and space > 0:
             ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
@@ -64,6 +67,8 @@ class Packing:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
+                if is_shortage(error) and ahead + len(tickets) > 0:
+                    return  # there will be room when some of those have ended
                 refused.append(self._refusal(ticket, error))
             else:
                 tickets.append(ticket)
