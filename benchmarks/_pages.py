@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from benchmarks import _budget, _record, _rows, _tables
+from benchmarks._ask import Answers
 from benchmarks._question import OURS
 from benchmarks.width import LENGTHS
 
@@ -74,10 +75,16 @@ def budget() -> str:
 
 
 def against_peers() -> str:
-    """For the README: ours beside whoever did best at it."""
-    return _tables.markdown(_tables.against_peers(verdict for verdict in verdicts() if verdict.peer))
+    """For the README: ours beside the peer that each row of the budget names first."""
+    named = [(row, answers) for row, answers in measured() if row.peers]
+    return _tables.markdown(_tables.against_peers(named))
 
 
 def verdicts() -> list[_budget.Verdict]:
+    return [_budget.judge(row, answers) for row, answers in measured()]
+
+
+def measured() -> list[tuple[_budget.Row, Answers]]:
+    """The rows of the budget of which there are answers."""
     found = ((row, _record.load(row.question)) for row in _rows.ROWS)
-    return [_budget.judge(row, kept[0]) for row, kept in found if kept is not None]
+    return [(row, kept[0]) for row, kept in found if kept is not None]

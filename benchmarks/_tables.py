@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 from benchmarks._ask import Answers
-from benchmarks._budget import Limit, Verdict
+from benchmarks._budget import Limit, Row, Verdict
 
 
 def figure(value: float | None) -> str:
@@ -70,14 +70,14 @@ def shortened(text: str) -> str:
     return first if len(first) <= 60 else f"{first[:57]}…"
 
 
-def against_peers(verdicts: Iterable[Verdict]) -> list[list[str]]:
-    """A row a line of the budget, without what may be spent."""
-    rows = [["what", "ours", "best peer", "ours ÷ peer"]]
-    for verdict in verdicts:
-        ours = f"{figure(verdict.ours)} {verdict.unit}"
-        rows.append(
-            [verdict.row.what, ours, f"{verdict.peer} {figure(verdict.theirs)}", figure(verdict.ratio)]
-        )
+def against_peers(measured: Iterable[tuple[Row, Answers]]) -> list[list[str]]:
+    """A row a line of the budget: ours, and the peer that it names first."""
+    rows = [["what", "ours", "a peer", "ours ÷ peer"]]
+    for row, answers in measured:
+        place, peer = (row.ours, row.case), (row.peers[0], row.case)
+        ours = f"{figure(answers.median(place))} {answers.question.unit}"
+        theirs = f"{row.peers[0]} {figure(answers.median(peer))}"
+        rows.append([row.what, ours, theirs, figure(answers.ratio(place, peer))])
     return rows
 
 
