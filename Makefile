@@ -17,7 +17,7 @@ help:  ## what there is to make
 demo: $(VENV)/.has-http  ## a short tour of what the package does
 	$(BIN)/parallelkit demo
 
-test: $(VENV)/.has-test  ## the tests, in a minute or two
+test: $(VENV)/.has-test  ## the tests, in three or four minutes
 	$(BIN)/python -m pytest
 
 check: lint types test  ## all that a change must pass
