@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import threading
+from _signal import (  # type: ignore[import-not-found]  # those of ``signal`` take ten times as long
+    SIGINT,
+    default_int_handler,
+    getsignal,
+    signal,
+)
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import nan
@@ -72,7 +77,7 @@ def times_raised() -> float:
     """
     if threading.current_thread() is not threading.main_thread():
         return 0
-    handler = signal.getsignal(signal.SIGINT)
+    handler = getsignal(SIGINT)
     if isinstance(handler, Interrupt):
         return handler.times
     return nan if callable(handler) else 0  # ignored, as in a job in the background
@@ -86,15 +91,15 @@ class catch_interrupt:  # noqa: N801  # used as a function
         self._before: Callable[[int, FrameType | None], Any] | None = None
 
     def __enter__(self) -> None:
-        before = signal.getsignal(signal.SIGINT)
+        before = getsignal(SIGINT)
         main = threading.current_thread() is threading.main_thread()
-        if main and (before is signal.default_int_handler or isinstance(before, Interrupt)):
+        if main and (before is default_int_handler or isinstance(before, Interrupt)):
             self._before = before
-            signal.signal(signal.SIGINT, self._interrupt)
+            signal(SIGINT, self._interrupt)
 
     def __exit__(self, kind: object, *raised: object) -> None:
         if self._before is None:
             return
-        signal.signal(signal.SIGINT, self._before)
+        signal(SIGINT, self._before)
         if kind is None and self._interrupt.asked:  # too late for the loop, and nobody else has heard of it
             raise KeyboardInterrupt

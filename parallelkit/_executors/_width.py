@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextvars import ContextVar
+from math import inf
+from time import monotonic
 from typing import Any
 
+QUOTA_HOLDS = 1.0
+"""Seconds for which the quota is taken to be what it was: reading its file takes a third of a short run."""
+
 _width: ContextVar[int] = ContextVar("parallelkit_width", default=1)
+_quota: tuple[float, float | None] = (-inf, None)  # when it was read, and what it was
 
 
 def widen(workers: int) -> None:
@@ -24,8 +30,12 @@ def outer_width() -> int:
 
 def usable_cpus() -> int:
     """The cpus that this process may use: its affinity, and the quota of its cgroup (Linux)."""
+    global _quota
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_quota()
+    read_at, quota = _quota
+    if monotonic() >= read_at + QUOTA_HOLDS:
+        quota = cgroup_quota()
+        _quota = monotonic(), quota
     return cpus if quota is None else max(1, min(cpus, int(quota + 0.5)))
 
 
