@@ -62,6 +62,21 @@ class Crew:
         else:
             self.workers.remove(worker)
 
+    def drop(self, lane: Lane) -> list[Worker]:
+        """Withdraw a closed lane and kill the workers that hold its attempts, which are returned."""
+        lane.queue.clear()
+        if lane in self.lanes:
+            self.lanes.remove(lane)
+        victims = []
+        for worker in self.everybody():
+            if worker.lane is lane:
+                worker.dismissed = True
+                worker.kill()
+                victims.append(worker)
+            else:
+                worker.forget(lane)
+        return victims
+
     def end(self, patience: float) -> None:
         """Kill all, and wait for their ends."""
         workers = self.everybody()
@@ -178,6 +193,7 @@ class Crew:
             return None
         for lane in self._hungry() or self.lanes:
             worker.teach(lane, now)
+        worker.wire.flush()  # now, not at the end of the turn: others are about to be started
         return worker
 
     def _steal(self, now: float) -> None:

@@ -224,7 +224,7 @@ class Patrol:
         """Kill what runs, and let the threads of the dask worker go."""
         self._closed = self._lane.closed = True
         self._lane.gate.open()
-        victims = self._supervisor.ask(lambda: self._supervisor.drop(self._lane))
+        victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
         for pending in set(self._owners.values()):
             pending.over.set()
         for worker in victims:

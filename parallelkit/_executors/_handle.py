@@ -92,6 +92,7 @@ class Worker(Holding):
         """Send it attempts; each takes the next slot of the ring."""
         self.teach(batch.lane, now)
         self.wire.send_batch(batch)
+        self.wire.flush()  # it starts at once, while others are given theirs
         if not self.pending:
             self._moved_at = now
         self.add(batch)

@@ -264,7 +264,9 @@ class ProcessPort:
         if self._lane.closed or os.getpid() != self._engine._pid:  # a fork leaves its parent's workers alone
             return
         self._lane.closed = True
-        victims = self._supervisor.ask(lambda: self._supervisor.drop(self._lane))
+        if self._pending == 0:
+            self._supervisor.let_go(self._lane)
+        else:
+            for worker in self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane)):
+                worker.gone.wait(10.0)
         self._engine._paces.note(self._lane.job, self._lane.pace)
-        for worker in victims:
-            worker.gone.wait(10.0)

@@ -29,14 +29,17 @@ class Questions:
             finally:
                 answered.release()
 
-        self._open.append(reply)
-        poke()
-        if (
-            self._ended
-        ):  # looked at when the question is there: ``end`` says so first, and then looks for questions
-            self.answer()
+        self.post(reply, poke)
         answered.acquire()
         return answer[0]
+
+    def post(self, request: Callable[[], object], poke: Callable[[], object]) -> None:
+        """Have it done soon; does not wait for that."""
+        self._open.append(request)
+        poke()
+        # Looked at when the request is there: ``end`` says so first, and then looks for requests.
+        if self._ended:
+            self.answer()
 
     def answer(self) -> None:
         """Answer all there are."""

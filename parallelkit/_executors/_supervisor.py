@@ -75,10 +75,21 @@ class Supervisor:
 
     def ask(self, question: Callable[[], T]) -> T:
         """Have it answer between two turns, when it has just drained all rings."""
-        thread = self._thread
-        if thread is None or thread is current_thread() or not thread.is_alive():
+        if self._is_here():
             return question()
         return self._questions.ask(question, self.poke)
+
+    def let_go(self, lane: Lane) -> None:
+        """Withdraw a closed lane of which no worker holds anything; does not wait for that."""
+        if self._is_here():
+            self.crew.drop(lane)
+        else:
+            self._questions.post(lambda: self.crew.drop(lane), self.poke)
+
+    def _is_here(self) -> bool:
+        """Whether the caller may do itself what is the thread's."""
+        thread = self._thread
+        return thread is None or thread is current_thread() or not thread.is_alive()
 
     def stop(self) -> None:
         """End all workers and the thread; does not wait."""
@@ -102,21 +113,6 @@ class Supervisor:
             thread = self._thread
         if thread is not None and thread is not current_thread():
             thread.join()
-
-    def drop(self, lane: Lane) -> list[Worker]:
-        """Withdraw a closed lane and kill the workers that hold its attempts, which are returned. By ``ask``."""
-        lane.queue.clear()
-        if lane in self.crew.lanes:
-            self.crew.lanes.remove(lane)
-        victims = []
-        for worker in self.crew.everybody():
-            if worker.lane is lane:
-                worker.dismissed = True
-                worker.kill()
-                victims.append(worker)
-            else:
-                worker.forget(lane)
-        return victims
 
     # The thread
 
@@ -203,7 +199,8 @@ class Supervisor:
         return dead, moved
 
     def _await(self, worker: Worker) -> None:
-        """Listen to its socket as far as that makes sense now."""
+        """Send what was written in this turn; listen to its socket as far as that makes sense now."""
+        worker.wire.flush()
         events = 0 if worker.wire.deaf else select.EPOLLIN
         if worker.wire.stuffed:
             events |= select.EPOLLOUT

@@ -9,7 +9,7 @@ from _pickle import dumps
 from array import array
 from collections import deque
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice, takewhile
 from time import monotonic
 from typing import Any
 
@@ -38,6 +38,7 @@ READS = (
     4  # of the socket at a time, where there is no need to read on: who floods us keeps nobody else waiting
 )
 LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
+MOST_AT_ONCE = 64  # messages in one writing
 UNREAD = 1 << 16  # frames; more than can lie in a socket
 
 
@@ -69,8 +70,8 @@ class Wire:
     # Out
 
     def send(self, message: bytes, file: File | ItemBlock | None = None) -> None:
+        """Write it down for the next ``flush``: each time that the socket is written to may wake the worker."""
         self._out.append((memoryview(message), file))
-        self.flush()
 
     def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
         if isinstance(payload, File):
@@ -118,18 +119,28 @@ class Wire:
     def flush(self) -> None:
         """Write what the socket takes. A worker that is gone is noticed by its pidfd, not here."""
         while self._out:
-            message, file = self._out[0]
+            messages, file = self._first_out()
             try:
-                done = self.socket.sendmsg([message], _channel.rights(file.fd) if file is not None else [])
+                done = self.socket.sendmsg(messages, _channel.rights(file.fd) if file is not None else [])
             except BlockingIOError:
                 return
             except OSError:
                 self._out.clear()
                 return
-            if done == len(message):
+            for message in messages:
+                if done < len(message):
+                    self._out[0] = (message[done:], None)
+                    break
+                done -= len(message)
                 self._out.popleft()
-            else:
-                self._out[0] = (message[done:], None)
+
+    def _first_out(self) -> tuple[list[memoryview], File | ItemBlock | None]:
+        """What may be written at once: one message that has a file, or several that have none."""
+        message, file = self._out[0]
+        if file is not None:
+            return [message], file
+        bare = takewhile(lambda entry: entry[1] is None, islice(self._out, MOST_AT_ONCE))
+        return [message for message, _ in bare], None
 
     @property
     def stuffed(self) -> bool:
