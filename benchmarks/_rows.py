@@ -8,6 +8,7 @@ from benchmarks._question import OURS
 THREADS = "ThreadPoolExecutor.map"
 CHUNKED = ("ProcessPoolExecutor.map, chunked", "multiprocessing Pool.map")
 IN_THREADS, IN_PROCESSES = f"{OURS}, 8 threads", f"{OURS}, 2 processes"
+POOL_AND_REDUCE = "multiprocessing Pool.map + reduce"
 THOUSAND_NAPS = "4,000 naps, 1,000 at a time"
 
 
@@ -64,6 +65,16 @@ def work() -> list[Row]:
             case="one file in eight",
             limits=(Limit(1, BEST),),
             peers=("ProcessPoolExecutor.map", "multiprocessing Pool.map"),
+        ),
+        *(
+            Row(
+                what=f"word count of the standard library, {case}",
+                question="word_count",
+                case=case,
+                limits=(Limit(1, POOL_AND_REDUCE),),
+                peers=(POOL_AND_REDUCE,),
+            )
+            for case in ("workers started for it", "warm workers")
         ),
         *(
             Row(

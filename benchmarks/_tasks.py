@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
+
+WORD = re.compile(r"[^\W\d]\w*")
 
 
 def nothing(item: Any) -> None:
@@ -63,3 +68,12 @@ def count_or_die(number: int) -> int:
     if number < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return count_to(number)
+
+
+def count_words(paths: Sequence[str]) -> Counter[str]:
+    """The words of some files, by how often they come."""
+    counts = Counter[str]()
+    for path in paths:
+        with open(path, encoding="utf-8", errors="replace") as source:
+            counts.update(WORD.findall(source.read()))
+    return counts

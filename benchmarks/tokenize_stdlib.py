@@ -5,20 +5,11 @@ Real work of real lengths: most files take a millisecond or two, a few take a hu
 
 from __future__ import annotations
 
-import sysconfig
 import tokenize
-from pathlib import Path
 
 from benchmarks._processes import process_pools
 from benchmarks._question import LIMITS, Figures, Question, Run, expect, stopwatch
-
-NOT_THEIRS = {"site-packages", "dist-packages"}
-
-
-def files(every: int) -> list[str]:
-    """The files of the standard library, or one in so many."""
-    root = Path(sysconfig.get_path("stdlib"))
-    return sorted(str(path) for path in root.rglob("*.py") if not NOT_THEIRS & set(path.parts))[::every]
+from benchmarks._stdlib import files
 
 
 def count_tokens(path: str) -> int:
