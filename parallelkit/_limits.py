@@ -9,8 +9,8 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from parallelkit._meters import Cap, RateLog
+from parallelkit._numbers import as_whole, check_count, check_seconds
 from parallelkit._public import public
-from parallelkit._retry import check_number
 
 By = Callable[[Any], Hashable] | None
 
@@ -32,15 +32,11 @@ class RateLimit:
     """
 
     def __init__(self, calls: int, per: float, *, by: By = None, smooth: bool = False) -> None:
-        if isinstance(calls, bool) or not isinstance(calls, int):
-            raise TypeError(f"calls must be an int, got {calls!r}")
-        if calls < 1:
-            raise ValueError(f"calls must be at least 1, got {calls}")
-        check_number("per", per, 0.0)
-        if not 0 < per < float("inf"):
-            raise ValueError(f"per must be a finite number of seconds above 0, got {per!r}")
+        self.calls, self.per = check_count("calls", calls), check_seconds("per", per)
+        if self.per == float("inf"):
+            raise ValueError(f"per must be finite, got {per!r}")
         check_by(by)
-        self.calls, self.per, self.by, self.smooth = calls, per, by, smooth
+        self.by, self.smooth = by, smooth
         self._lock = threading.Lock()
         self._logs: OrderedDict[Hashable, RateLog] = OrderedDict()
         self._held: WeakValueDictionary[Hashable, RateLog] = WeakValueDictionary()
@@ -88,12 +84,9 @@ class ConcurrencyLimit:
     """
 
     def __init__(self, n: int, *, by: By = None) -> None:
-        if isinstance(n, bool) or not isinstance(n, int):
-            raise TypeError(f"n must be an int, got {n!r}")
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+        self.n = check_count("n", n)
         check_by(by)
-        self.n, self.by = n, by
+        self.by = by
 
     def __repr__(self) -> str:
         return f"ConcurrencyLimit({self.n}{by_text(self.by)})"
@@ -118,8 +111,8 @@ def as_limits(limits: Any) -> tuple[Limit, ...]:
 def _as_limit(limit: Any) -> Limit:
     if isinstance(limit, (RateLimit, ConcurrencyLimit)):
         return limit
-    calls, period = getattr(limit, "clamped_calls", None), getattr(limit, "period", None)
-    if isinstance(calls, int) and isinstance(period, (int, float)):
+    calls, period = as_whole(getattr(limit, "clamped_calls", None)), getattr(limit, "period", None)
+    if calls is not None and period is not None:
         # The decorator object itself keeps the RateLimit, so that runs that share it share the limit.
         shared = limit.__dict__.setdefault("_parallelkit_limit", RateLimit(calls, period))
         assert isinstance(shared, RateLimit), "nobody else writes this name"

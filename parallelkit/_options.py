@@ -7,14 +7,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from operator import index
 from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._limits import Limit, as_limits
+from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
 from parallelkit._retry import RetryPolicy, as_policy
-from parallelkit._tasks import check_kwargs, check_timeout
+from parallelkit._tasks import check_kwargs
 
 EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
@@ -96,10 +96,10 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     _check_executor(given.get("executor", "threads"))
     for name in ("max_workers", "buffersize"):
         if given.get(name) is not None:
-            given[name] = _check_count(name, given[name])
+            given[name] = check_count(name, given[name])
     for name in ("timeout", "run_timeout"):
-        check_timeout(name, given.get(name))
-    _check_max_failures(given.get("max_failures"))
+        given[name] = check_timeout(name, given.get(name))
+    given["max_failures"] = _check_max_failures(given.get("max_failures"))
     for name in ("key", "priority", "then", "on_event"):
         if given.get(name) is not None and not callable(given[name]):
             raise TypeError(f"{name} must be callable, got {given[name]!r}")
@@ -143,23 +143,15 @@ def _check_executor(executor: Any) -> None:
     )
 
 
-def _check_count(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be greater than 0, got {value}")
-    return index(value)
-
-
-def _check_max_failures(value: Any) -> None:
+def _check_max_failures(value: Any) -> float | None:
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"max_failures must be an int or a float, got {value!r}")
-    if isinstance(value, int) and value < 1:
-        raise ValueError(f"max_failures must be at least 1, or a share between 0 and 1, got {value}")
-    if isinstance(value, float) and not 0 < value < 1:
-        raise ValueError(f"max_failures as a share must be between 0 and 1, got {value!r}")
+        return None
+    if as_whole(value) is not None:
+        return check_count("max_failures", value)
+    share = check_number("max_failures", value)
+    if not 0 < share < 1:
+        raise ValueError(f"max_failures must be an int, or a share between 0 and 1, got {value!r}")
+    return share
 
 
 def _check_arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,10 +6,9 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
-from operator import index
 from typing import Any, Protocol, TypeAlias
 
+from parallelkit._numbers import as_whole, check_count, check_number
 from parallelkit._public import public
 from parallelkit._raised import traceback_of
 from parallelkit._world import the_world
@@ -64,16 +63,15 @@ class Retry:
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int):
-            raise TypeError(f"retries must be an int, got {self.retries!r}")
-        if self.retries < 0:
-            raise ValueError(f"retries must be at least 0, got {self.retries}")
+        plain: dict[str, float] = {"retries": check_count("retries", self.retries, 0)}
         _check_on(self.on)
         for name, least in (("delay", 0.0), ("factor", 1.0), ("max_delay", 0.0)):
-            check_number(name, getattr(self, name), least)
+            plain[name] = check_number(name, getattr(self, name), least)
         for name in ("max_time", "budget"):
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), 0.0)
+                plain[name] = check_number(name, getattr(self, name), 0.0)
+        for name, number in plain.items():
+            object.__setattr__(self, name, number)  # frozen from here on
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
         """Seconds until attempt ``number + 1``, or None where the failure is final."""
@@ -134,26 +132,11 @@ def as_policy(retries: Any) -> RetryPolicy | None:
     """The policy that the option ``retries`` stands for; None for no retries at all."""
     if isinstance(retries, Retry):
         return retries if retries.retries else None
-    if hasattr(retries, "__index__") and not isinstance(retries, bool):
-        policy = Retry(index(retries))  # checks the value
-        return policy if policy.retries else None
+    if as_whole(retries) is not None:
+        return as_policy(Retry(retries))
     if all(callable(getattr(retries, name, None)) for name in ("retry", "wait", "stop", "iter")):
         return TenacityPolicy(retries)
     raise TypeError(f"retries must be an int, a Retry or a tenacity.Retrying, got {retries!r}")
-
-
-def check_number(name: str, value: Any, least: float, *, exact: bool = False) -> None:
-    """Raise unless ``value`` is a number not below ``least``, and not NaN; nor, but for ``exact``, beyond all floats."""
-    if isinstance(value, bool) or not isinstance(value, Real):  # numpy's numbers are Real too
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not value >= least:  # type: ignore[operator]  # every Real compares with a float
-        raise ValueError(f"{name} must be at least {least:g}, got {value!r}")
-    try:
-        float(value)
-    except OverflowError:
-        if not exact:  # its digits may be too many to be shown
-            text = f"{name} must be a number that a float can hold, below 1.8e308, got one above that"
-            raise ValueError(text) from None
 
 
 def _check_on(on: Any) -> None:

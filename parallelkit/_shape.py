@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 from parallelkit._coroutine_functions import check_plain
 from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
-from parallelkit._tasks import Task, as_call, call_star, plain_number
+from parallelkit._numbers import check_number
+from parallelkit._tasks import Task, as_call, call_star
 
 TASKS_AMONG_ITEMS = (
     "items must not be Task objects, which have functions of their own; pass them alone, as tasks"
@@ -129,6 +129,7 @@ def hashable(group: Any, position: int) -> Hashable:
 
 def comparable(priority: Any, position: int) -> float:
     """A priority, which must be a number."""
-    if isinstance(priority, bool) or not isinstance(priority, Real) or priority != priority:
-        raise TypeError(f"priority must be a number, got {priority!r} at position {position}")
-    return plain_number(priority)
+    try:
+        return check_number("priority", priority, exact=True)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} at position {position}") from None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from operator import index
 from typing import Any, Generic, TypeVar
 
 from parallelkit._marks import UNSET
+from parallelkit._numbers import check_number, check_timeout
 from parallelkit._public import public
-from parallelkit._retry import RetryPolicy, as_policy, check_number
+from parallelkit._retry import RetryPolicy, as_policy
 
 V = TypeVar("V")
 
@@ -47,8 +47,7 @@ class Task(Generic[V]):
         if not callable(fn):
             raise TypeError(f"Task: fn must be callable, got {fn!r}")
         if priority is not None:
-            check_number("priority", priority, float("-inf"), exact=True)
-            priority = plain_number(priority)
+            priority = check_number("priority", priority, exact=True)
         self.fn, self.args, self.kwargs = fn, args, check_kwargs("Task: kwargs", kwargs)
         self.key, self.priority = key, priority
         self.timeout = check_timeout("timeout", timeout)
@@ -99,16 +98,6 @@ def function_of(call: Any) -> Any:
     return call[1][0] if call[0] is call_star else call[0]
 
 
-def plain_number(number: Any) -> float:
-    """The same as an int or a float: numpy's unsigned numbers, for one, wrap around when they are negated.
-
-    >>> from fractions import Fraction
-    >>> plain_number(True), plain_number(Fraction(1, 2))
-    (1, 0.5)
-    """
-    return index(number) if hasattr(number, "__index__") else float(number)
-
-
 def check_tasks(tasks: Iterable[Any]) -> None:
     """Raise TypeError where something is neither a callable nor a ``Task``."""
     for position, task in enumerate(tasks):
@@ -154,12 +143,3 @@ def check_kwargs(name: str, kwargs: Any) -> dict[str, Any]:
         if not isinstance(key, str):
             raise TypeError(f"{name} must have names as keys, got {key!r}")
     return dict(kwargs or {})
-
-
-def check_timeout(name: str, timeout: Any) -> float | None:
-    """A timeout in seconds, or None for no limit."""
-    if timeout is not None:
-        check_number(name, timeout, 0.0)
-        if timeout == 0:
-            raise ValueError(f"{name} must be greater than 0, got {timeout!r}; None is no limit")
-    return timeout  # type: ignore[no-any-return]  # checked to be a number just above

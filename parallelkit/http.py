@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 from parallelkit._errors import TaskTimeout
 from parallelkit._fetcher import Fetcher, Sessions
 from parallelkit._limits import ConcurrencyLimit, RateLimit, as_limits
+from parallelkit._numbers import as_whole, check_count, check_seconds, check_timeout
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Outcome
 from parallelkit._results import Results
-from parallelkit._retry import Retry, check_number
+from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
 from parallelkit._tasks import Task
 from parallelkit._told import PAUSES
@@ -117,10 +118,12 @@ def fetch(
     """
     method = check_method(method)
     check_call(urls, session, options)
-    for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
-        check_seconds(name, seconds)
-    for name, bound in (("per_host", per_host), ("max_bytes", max_bytes)):
-        check_bound(name, bound)
+    connect_timeout = check_seconds("connect_timeout", connect_timeout)
+    read_timeout = check_seconds("read_timeout", read_timeout)
+    if per_host is not None:
+        check_count("per_host", per_host)
+    if max_bytes is not None:
+        max_bytes = check_count("max_bytes", max_bytes)
     limits = [Pause(), *as_limits(options.pop("limits", None))]
     if per_host is not None:
         limits.append(ConcurrencyLimit(per_host, by=host))
@@ -128,7 +131,8 @@ def fetch(
     options.setdefault("max_workers", WIDTH)
     sessions = Sessions(session or new_session())
     timeouts = (connect_timeout, read_timeout)
-    fetcher = Fetcher(method, headers, sessions, timeouts, options.get("timeout"), max_bytes)
+    timeout = check_timeout("timeout", options.get("timeout"))
+    fetcher = Fetcher(method, headers, sessions, timeouts, timeout, max_bytes)
     seeds, key, seen = seeds_of(urls, method)
     if options.get("then") is not None:
         options["then"] = follow(options["then"], fetcher, seen)
@@ -213,7 +217,7 @@ def retries_for(method: str, retries: Any) -> Any:
     """The retries of the run: by default only where the method may be repeated, and only of what may pass."""
     if retries is None:
         retries = 2 if method in IDEMPOTENT else 0
-    if isinstance(retries, int) and not isinstance(retries, bool):
+    if as_whole(retries) is not None:
         return Retry(retries, on=may_pass)
     if isinstance(retries, Retry) and retries.on is Exception:
         return replace(retries, on=may_pass)
@@ -256,20 +260,3 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
         raise TypeError(f"{name} is no option of fetch, which runs in threads and keys by URL")
     for name in SET_HERE.intersection(options.get("kwargs") or ()):
         raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself")
-
-
-def check_seconds(name: str, seconds: Any) -> None:
-    """Raise unless it is a number above 0."""
-    check_number(name, seconds, 0)
-    if seconds == 0:
-        raise ValueError(f"{name} must be greater than 0, got {seconds!r}")
-
-
-def check_bound(name: str, bound: Any) -> None:
-    """Raise unless it is an int above 0, or None."""
-    if bound is None:
-        return
-    if isinstance(bound, bool) or not isinstance(bound, int):
-        raise TypeError(f"{name} must be an int, got {bound!r}")
-    if bound < 1:
-        raise ValueError(f"{name} must be greater than 0, got {bound}")

@@ -134,12 +134,13 @@ def test_a_log_that_somebody_still_holds_is_found_again():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: RateLimit(0, per=1), "calls must be at least 1, got 0"),
+        (lambda: RateLimit(0, per=1), "calls must be greater than 0, got 0"),
         (lambda: RateLimit(1.5, per=1), r"calls must be an int, got 1\.5"),
-        (lambda: RateLimit(1, per=0), "per must be a finite number of seconds above 0, got 0"),
-        (lambda: RateLimit(1, per=float("nan")), "per must be at least 0, got nan"),
+        (lambda: RateLimit(1, per=0), "per must be greater than 0, got 0"),
+        (lambda: RateLimit(1, per=float("nan")), "per must be a number, got nan"),
+        (lambda: RateLimit(1, per=float("inf")), "per must be finite, got inf"),
         (lambda: RateLimit(1, per=1, by=3), "by must be callable, got 3"),
-        (lambda: ConcurrencyLimit(0), "n must be at least 1, got 0"),
+        (lambda: ConcurrencyLimit(0), "n must be greater than 0, got 0"),
         (lambda: ConcurrencyLimit(True), "n must be an int, got True"),
         (
             lambda: run_parallel(abs, [1], limits=3),

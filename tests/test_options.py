@@ -68,8 +68,8 @@ BAD_OPTIONS = [
     ({"buffersize": 0}, ValueError, "buffersize must be greater than 0, got 0"),
     ({"buffersize": 1.5}, TypeError, "buffersize must be an int, got 1.5"),
     # seconds
-    ({"timeout": -1}, ValueError, "timeout must be at least 0, got -1"),
-    ({"timeout": NAN}, ValueError, "timeout must be at least 0, got nan"),
+    ({"timeout": -1}, ValueError, "timeout must be greater than 0, got -1; None is no limit"),
+    ({"timeout": NAN}, ValueError, "timeout must be a number, got nan"),
     ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
     ({"timeout": True}, TypeError, "timeout must be a number, got True"),
     (
@@ -78,8 +78,8 @@ BAD_OPTIONS = [
         "timeout must be a number that a float can hold, .* got one above that",
     ),
     ({"run_timeout": 10**5000}, ValueError, "run_timeout must be a number that a float can hold"),
-    ({"run_timeout": -0.5}, ValueError, "run_timeout must be at least 0, got -0.5"),
-    ({"run_timeout": NAN}, ValueError, "run_timeout must be at least 0, got nan"),
+    ({"run_timeout": -0.5}, ValueError, "run_timeout must be greater than 0, got -0.5"),
+    ({"run_timeout": NAN}, ValueError, "run_timeout must be a number, got nan"),
     ({"run_timeout": [5]}, TypeError, r"run_timeout must be a number, got \[5\]"),
     # retries
     ({"retries": -1}, ValueError, "retries must be at least 0, got -1"),
@@ -89,13 +89,13 @@ BAD_OPTIONS = [
     ({"on_error": "ignore"}, ValueError, "on_error must be one of 'collect', 'raise', got 'ignore'"),
     ({"on_error": None}, ValueError, "on_error must be one of 'collect', 'raise', got None"),
     ({"on_error": ["raise"]}, ValueError, r"on_error must be one of 'collect', 'raise', got \['raise'\]"),
-    ({"max_failures": 0}, ValueError, "max_failures must be at least 1, or a share between 0 and 1, got 0"),
-    ({"max_failures": -1}, ValueError, "max_failures must be at least 1, .* got -1"),
-    ({"max_failures": 0.0}, ValueError, "max_failures as a share must be between 0 and 1, got 0.0"),
-    ({"max_failures": 1.0}, ValueError, "max_failures as a share must be between 0 and 1, got 1.0"),
-    ({"max_failures": NAN}, ValueError, "max_failures as a share must be between 0 and 1, got nan"),
-    ({"max_failures": "3"}, TypeError, "max_failures must be an int or a float, got '3'"),
-    ({"max_failures": True}, TypeError, "max_failures must be an int or a float, got True"),
+    ({"max_failures": 0}, ValueError, "max_failures must be greater than 0, got 0"),
+    ({"max_failures": -1}, ValueError, "max_failures must be greater than 0, got -1"),
+    ({"max_failures": 0.0}, ValueError, "max_failures must be an int, or a share between 0 and 1, got 0.0"),
+    ({"max_failures": 1.0}, ValueError, "max_failures must be an int, or a share between 0 and 1, got 1.0"),
+    ({"max_failures": NAN}, ValueError, "max_failures must be a number, got nan"),
+    ({"max_failures": "3"}, TypeError, "max_failures must be a number, got '3'"),
+    ({"max_failures": True}, TypeError, "max_failures must be a number, got True"),
     # order and key
     ({"order": "inputs"}, ValueError, "order must be one of 'input', 'key', 'completion', got 'inputs'"),
     ({"order": None}, ValueError, "order must be one of 'input', 'key', 'completion', got None"),
@@ -367,13 +367,6 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
     with pytest.raises(ValueError, match="max_workers must be given for Pool"):
         call(trace.fn, trace.items(), executor=Pool())
     assert [1, 4] == run_parallel(square, [1, 2], executor=Pool(), max_workers=2).values()
-
-
-def test_numbers_of_numpy_are_numbers():
-    """What counts and measures need not be Python's own int and float."""
-    numpy = pytest.importorskip("numpy", reason="installed with the test extra")
-    options = {"max_workers": numpy.int64(2), "retries": numpy.int32(1), "timeout": numpy.int64(5)}
-    assert [1, 2] == run_parallel(abs, [-1, -2], **options).values()
 
 
 @pytest.mark.parametrize(

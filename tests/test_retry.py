@@ -132,7 +132,7 @@ def test_no_try_starts_after_max_time(monkeypatch):
         ({"retries": True}, TypeError, "retries must be an int, got True"),
         ({"retries": None}, TypeError, "retries must be an int, got None"),
         ({"delay": -0.1}, ValueError, "delay must be at least 0, got -0.1"),
-        ({"delay": float("nan")}, ValueError, "delay must be at least 0, got nan"),
+        ({"delay": float("nan")}, ValueError, "delay must be a number, got nan"),
         ({"delay": "1"}, TypeError, "delay must be a number, got '1'"),
         ({"factor": 0.5}, ValueError, "factor must be at least 1, got 0.5"),
         ({"factor": None}, TypeError, "factor must be a number, got None"),

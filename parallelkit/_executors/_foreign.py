@@ -21,6 +21,7 @@ from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_wit
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context
 from parallelkit._lost import describe
+from parallelkit._numbers import as_whole
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import pack, unpack
 
@@ -31,8 +32,8 @@ class ForeignEngine:
     """Somebody else's pool."""
 
     def __init__(self, executor: Executor, max_workers: int | None) -> None:
-        width = max_workers or getattr(executor, "_max_workers", None)
-        if not isinstance(width, int):
+        width = max_workers or as_whole(getattr(executor, "_max_workers", None))
+        if not width:
             raise ValueError(
                 f"max_workers must be given for {type(executor).__name__}, which does not say how many workers it has"
             )

@@ -13,9 +13,9 @@ from parallelkit._executors import default_processes, default_threads
 from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk
 from parallelkit._executors._lending import mark_context
-from parallelkit._executors._width import check_width, widen
+from parallelkit._executors._width import widen
+from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
-from parallelkit._tasks import check_timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,10 +27,9 @@ class _Pool(Executor):
     """What both executors share; ``_make_engine`` is what sets them apart."""
 
     def __init__(self, engine: Engine, timeout: float | None) -> None:
-        check_timeout("timeout", timeout)
         self._pool = engine
         self._max_workers = engine.max_workers
-        self._desk = Desk(engine, timeout)
+        self._desk = Desk(engine, check_timeout("timeout", timeout))
         weakref.finalize(self, self._desk.shut, False).atexit = False
 
     def __repr__(self) -> str:
@@ -103,7 +102,7 @@ class ThreadExecutor(_Pool):
     ) -> None:
         from parallelkit._executors._threads import ThreadEngine
 
-        width = check_width(max_workers, default_threads)
+        width = default_threads() if max_workers is None else check_count("max_workers", max_workers)
         check_initializer(initializer)
         prefix = thread_name_prefix or f"ThreadExecutor-{next(_executors)}"
         super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout)
@@ -145,10 +144,10 @@ class ProcessExecutor(_Pool):
     ) -> None:
         from parallelkit._executors._processes import ProcessEngine
 
-        width = check_width(max_workers, default_processes)
+        width = default_processes() if max_workers is None else check_count("max_workers", max_workers)
         check_initializer(initializer)
         if max_tasks_per_child is not None:
-            check_width(max_tasks_per_child, default_processes, "max_tasks_per_child")
+            max_tasks_per_child = check_count("max_tasks_per_child", max_tasks_per_child)
         super().__init__(ProcessEngine(width, initializer, initargs, max_tasks_per_child), timeout)
 
     def map(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextvars import ContextVar
 from math import inf
 from time import monotonic
-from typing import Any
 
 QUOTA_HOLDS = 1.0
 """Seconds for which the quota is taken to be what it was: reading its file takes a third of a short run."""
@@ -55,14 +53,3 @@ def cgroup_quota() -> float | None:
     if quota.strip() in ("max", "-1"):
         return None
     return int(quota) / int(period)
-
-
-def check_width(value: Any, default: Callable[[], int], name: str = "max_workers") -> int:
-    """A count of workers, checked as the standard pools check it."""
-    if value is None:
-        return default()
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value <= 0:
-        raise ValueError(f"{name} must be greater than 0, got {value}")
-    return value
