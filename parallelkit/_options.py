@@ -14,7 +14,7 @@ from parallelkit._limits import Limit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
 from parallelkit._retry import RetryPolicy, as_policy
-from parallelkit._tasks import check_kwargs
+from parallelkit._tasks import check_args, check_kwargs
 
 EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
@@ -107,7 +107,8 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
         raise TypeError(f"star must be a bool, got {given['star']!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):
         raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {given['progress']!r}")
-    given["args"], given["kwargs"] = _check_arguments(given.get("args", ()), given.get("kwargs"))
+    given["args"] = check_args("args", given.get("args", ()))
+    given["kwargs"] = check_kwargs("kwargs", given.get("kwargs"))
     given["limits"] = as_limits(given.get("limits"))
     given["policy"] = as_policy(given.pop("retries", 0))
     given["checkpoint"] = as_checkpoint(given.get("checkpoint"))
@@ -152,9 +153,3 @@ def _check_max_failures(value: Any) -> float | None:
     if not 0 < share < 1:
         raise ValueError(f"max_failures must be an int, or a share between 0 and 1, got {value!r}")
     return share
-
-
-def _check_arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(args, str) or not isinstance(args, Iterable):
-        raise TypeError(f"args must be a tuple of arguments, got {args!r}")
-    return tuple(args), check_kwargs("kwargs", kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -133,6 +133,13 @@ def unknown_keyword(names: list[str]) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     own = "pass the function's own keywords as kwargs={...}"
     return f"Task got an unknown keyword: {', '.join(names)}; {hint}{own}"
+
+
+def check_args(name: str, args: Any) -> tuple[Any, ...]:
+    """Positional arguments as a tuple; TypeError for what would be taken apart by mistake, or has no order."""
+    if isinstance(args, (str, bytes, bytearray, Mapping, Set)) or not isinstance(args, Iterable):
+        raise TypeError(f"{name} must be a tuple or a list of positional arguments, got {args!r}")
+    return tuple(args)
 
 
 def check_kwargs(name: str, kwargs: Any) -> dict[str, Any]:

@@ -55,6 +55,15 @@ def test_a_timeout_that_is_none_is_refused(make):
         make(1, timeout=10**400)
 
 
+@both
+@pytest.mark.parametrize("initargs", ["model.bin", b"ab", {"path": 1}, {1, 2}, 5, None])
+def test_arguments_of_an_initializer_come_in_a_tuple(make, initargs):
+    """A text would be taken apart into its characters, a mapping into its keys; each breaks the executor later on."""
+    with pytest.raises(TypeError, match="initargs must be a tuple or a list of positional arguments, got "):
+        make(1, initializer=print, initargs=initargs)
+    make(1, initargs=initargs).shutdown()  # as with a standard pool, where there is none to take them
+
+
 def test_a_nested_run_that_is_stopped_gives_its_slot_back_once():
     """The slot that a nested run borrows is not taken from the executor when the run is stopped."""
     with ThreadExecutor(1) as executor:

@@ -16,6 +16,7 @@ from parallelkit._executors._lending import mark_context
 from parallelkit._executors._width import widen
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
+from parallelkit._tasks import check_args
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,7 +104,7 @@ class ThreadExecutor(_Pool):
         from parallelkit._executors._threads import ThreadEngine
 
         width = default_threads() if max_workers is None else check_count("max_workers", max_workers)
-        check_initializer(initializer)
+        initargs = check_initializer(initializer, initargs)
         prefix = thread_name_prefix or f"ThreadExecutor-{next(_executors)}"
         super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout)
 
@@ -145,7 +146,7 @@ class ProcessExecutor(_Pool):
         from parallelkit._executors._processes import ProcessEngine
 
         width = default_processes() if max_workers is None else check_count("max_workers", max_workers)
-        check_initializer(initializer)
+        initargs = check_initializer(initializer, initargs)
         if max_tasks_per_child is not None:
             max_tasks_per_child = check_count("max_tasks_per_child", max_tasks_per_child)
         super().__init__(ProcessEngine(width, initializer, initargs, max_tasks_per_child), timeout)
@@ -159,7 +160,10 @@ class ProcessExecutor(_Pool):
         return super().map(fn, *iterables, timeout=timeout)
 
 
-def check_initializer(initializer: Any) -> None:
-    """Raise TypeError for an initializer that cannot be called."""
-    if initializer is not None and not callable(initializer):
+def check_initializer(initializer: Any, initargs: Any) -> tuple[Any, ...]:
+    """The initializer's arguments; TypeError where it cannot be called with them. Without one they mean nothing."""
+    if initializer is None:
+        return ()
+    if not callable(initializer):
         raise TypeError(f"initializer must be callable, got {initializer!r}")
+    return check_args("initargs", initargs)
