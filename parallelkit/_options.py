@@ -125,23 +125,23 @@ def _check_names(given: Mapping[str, Any]) -> None:
             raise TypeError(f"unknown option {name!r}; {hint}")
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str = "", hint: str = "") -> None:
+    """One of a few words; anything but a word is of the wrong type."""
+    if isinstance(value, str) and value in choices:
+        return
+    near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else ()
+    hint = f"; did you mean {near[0]!r}?" if near else hint
+    message = f"{name} must be one of {', '.join(map(repr, choices))}{others}, got {value!r}{hint}"
+    raise (ValueError if isinstance(value, str) else TypeError)(message)
 
 
 def _check_executor(executor: Any) -> None:
-    if (isinstance(executor, str) and executor in EXECUTORS) or isinstance(executor, Executor):
-        return
-    if not isinstance(executor, (str, type)) and callable(getattr(executor, "submit", None)):
-        return  # stands where an Executor stands without being one by name
-    near = difflib.get_close_matches(str(executor), EXECUTORS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    hint = "; pass an object of it, not the class" if isinstance(executor, type) else hint
-    choices = ", ".join(map(repr, EXECUTORS))
-    raise ValueError(
-        f"executor must be {choices} or a concurrent.futures.Executor or a dask Client, got {executor!r}{hint}"
-    )
+    is_class = isinstance(executor, type)
+    if not is_class and callable(getattr(executor, "submit", None)):
+        return  # an Executor, or what stands where one stands without being one by name
+    hint = "; pass an object of it, not the class" if is_class else ""
+    others = ", or a concurrent.futures.Executor, or a dask Client"
+    _check_choice("executor", executor, EXECUTORS, others, hint)
 
 
 def _check_max_failures(value: Any) -> float | None:
