@@ -129,9 +129,11 @@ class TenacityPolicy:
 
 
 def as_policy(retries: Any) -> RetryPolicy | None:
-    """The policy that the option ``retries`` stands for; None for no retries at all."""
-    if isinstance(retries, Retry):
-        return retries if retries.retries else None
+    """The policy that the option ``retries`` stands for; None where it would change nothing."""
+    if isinstance(
+        retries, Retry
+    ):  # without retries, ``max_time`` bounds the waits of a task that is told to wait
+        return None if retries.retries == 0 and retries.max_time is None else retries
     if as_whole(retries) is not None:
         return as_policy(Retry(retries))
     if all(callable(getattr(retries, name, None)) for name in ("retry", "wait", "stop", "iter")):

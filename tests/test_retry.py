@@ -182,6 +182,13 @@ def test_no_retries_are_no_policy(none):
     assert as_policy(none) is None
 
 
+def test_without_retries_there_is_still_a_time():
+    """``max_time`` bounds a task also where it only waits, told so by what did not run: nothing else does."""
+    policy = Retry(0, max_time=60)
+    assert as_policy(policy) is policy
+    assert policy.delay_after(1, ERROR, 0.0) is None
+
+
 def test_a_retry_is_its_own_policy():
     """What the caller has made is taken as it is."""
     policy = Retry(3, on=OSError)

@@ -143,12 +143,15 @@ def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
     assert 1 == results.outcomes[0].attempts
 
 
-@pytest.mark.parametrize("options", [{"run_timeout": 60}, {"retries": Retry(1, max_time=60)}])
+@pytest.mark.parametrize(
+    "options", [{"run_timeout": 60}, {"retries": Retry(1, max_time=60)}, {"retries": Retry(0, max_time=60)}]
+)
 def test_a_function_that_never_runs_is_given_up_in_time(options):
     """Refusals use up no retries, so only the clocks of the task and of the run bound them."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
 
     def refuse(item):
+        assert clock() < 600, "it is still waited for"
         raise ratelimit.RateLimitException("too many calls", 7)
 
     with inline_runs() as clock:
