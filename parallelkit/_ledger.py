@@ -108,8 +108,8 @@ class Ledger:
         workers: Sequence[str],
     ) -> None:
         """Settle successes, a block at a time."""
-        first, end = indices[0], indices[0] + len(indices)
-        if indices[-1] == end - 1 and list(range(first, end)) == list(indices):
+        if isinstance(indices, range):
+            first, end = indices.start, indices.stop
             self.values[first:end] = values
             self.started[first:end] = array("d", started)
             self.ended[first:end] = array("d", ended)

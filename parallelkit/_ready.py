@@ -1,5 +1,5 @@
-"""The attempts that are ready: which of them may start next. ``Fifo`` for the ordinary run, ``Gated``
-where priorities or limits decide.
+"""The attempts that are ready: which of them may start next. ``Fifo`` (_fifo.py) is for the ordinary run,
+``Gated`` where priorities or limits decide.
 
 In ``Gated`` tasks of the same groups form a *lane*, sorted by priority. A lane stands in one place: in
 the queue of those that may start, or waiting at the one gate that holds it up; so a waiting group
@@ -24,13 +24,13 @@ from parallelkit._meters import Cap, RateLog
 class Ready(Protocol):
     """What the scheduler asks of either queue."""
 
-    def push(self, tickets: Iterable[Ticket]) -> None:
+    def push(self, tickets: Sequence[Ticket]) -> None:
         """Attempts become ready, behind those that are."""
 
     def push_again(self, ticket: Ticket) -> None:
         """An attempt that is not a task's first becomes ready."""
 
-    def pop(self, now: float, room: int) -> list[Ticket]:
+    def pop(self, now: float, room: int) -> Sequence[Ticket]:
         """Up to ``room`` attempts that may start now."""
 
     def begun(self, index: int, at: float) -> None:
@@ -50,54 +50,6 @@ class Ready(Protocol):
 
     def clear(self, now: float) -> None:
         """Forget all that is ready, and all that runs."""
-
-
-class Fifo:
-    """First in, first out; what is tried again goes first."""
-
-    def __init__(self) -> None:
-        self._tickets: deque[Ticket] = deque()
-        self._again: deque[Ticket] = deque()
-
-    def push(self, tickets: Iterable[Ticket]) -> None:
-        self._tickets.extend(tickets)
-
-    def push_again(self, ticket: Ticket) -> None:
-        self._again.append(ticket)
-
-    def pop(self, now: float, room: int) -> list[Ticket]:
-        if self._again:
-            due = take(self._again, room)
-            return due + take(self._tickets, room - len(due))
-        return take(self._tickets, room)
-
-    def begun(self, index: int, at: float) -> None:
-        """Of no interest here."""
-
-    def looked(self, at: float) -> None:
-        """Of no interest here."""
-
-    def wants_reports(self, now: float) -> bool:
-        return False
-
-    def ended(self, index: int, now: float) -> None:
-        """Of no interest here."""
-
-    def wake_at(self) -> float | None:
-        return None
-
-    def clear(self, now: float) -> None:
-        self._tickets.clear()
-        self._again.clear()
-
-
-def take(tickets: deque[Ticket], room: int) -> list[Ticket]:
-    """Up to ``room`` from the front."""
-    if room >= len(tickets):
-        due = list(tickets)
-        tickets.clear()
-        return due
-    return [tickets.popleft() for _ in range(room)]
 
 
 class Gated:
@@ -127,7 +79,7 @@ class Gated:
         """The task is settled."""
         self._traits.pop(index, None)
 
-    def push(self, tickets: Iterable[Ticket]) -> None:
+    def push(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
             self.push_again(ticket)
 
@@ -165,7 +117,7 @@ class Gated:
                 return lane
         return None
 
-    def pop(self, now: float, room: int) -> list[Ticket]:
+    def pop(self, now: float, room: int) -> Sequence[Ticket]:
         self._now = now
         while self._called:
             self._pass_on(self._called.popleft(), now)

@@ -8,7 +8,7 @@ Instants come in as arguments, decisions go out as values. An attempt is in one 
     delayed   its instant comes                    → ready
     any       the run is stopped                   → settled (cancelled)
 
-The ordinary task costs a tuple in a deque, an entry in a dict and a place in its block's columns;
+The ordinary task costs a place in a deque, one among the unsettled and one in its block's columns;
 only what has failed, or has options of its own, has an entry anywhere else.
 """
 
@@ -16,18 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
-from itertools import repeat
 from typing import Any
 
 from parallelkit._book import Book, Failed, News, told_cancelled
 from parallelkit._executors._contract import Block, Ended, Ticket
+from parallelkit._executors._tickets import FirstTries
+from parallelkit._fifo import Fifo
 from parallelkit._lost import Lost, cut_off
-from parallelkit._ready import Fifo, Gated, Ready
+from parallelkit._ready import Gated, Ready
 from parallelkit._recall import Recalled
 from parallelkit._retry import RetryPolicy
 from parallelkit._tasks import Own
 from parallelkit._tries import Tries
 from parallelkit._unawaited import holds_coroutine, refuse_coroutines
+from parallelkit._unsettled import Unsettled
 
 LEAST_OUTCOMES = 20  # before a share of failures is looked at
 
@@ -57,16 +59,20 @@ class Scheduler:
         self._gated = gated
         self._ready: Ready = Fifo() if gated is None else gated
         self._delayed: list[tuple[float, int]] = []
-        self._items: dict[int, Any] = {}  # admitted and not settled: all that a further try needs
+        self._items = Unsettled()
         self._made: set[int] = set()  # those of them that ``then`` has made
         self._tries = Tries(policy, label, end_at)
-        self.admitted = 0
         self.started = 0
         self.succeeded = 0
         self.failed = 0
         self.stopped: str | None = None
         self.first_error: BaseException | None = None
         self.news: list[News] | None = None  # what has ended, for whoever wants to hear of it
+
+    @property
+    def admitted(self) -> int:
+        """How many tasks there are so far."""
+        return self._items.admitted
 
     @property
     def settled(self) -> int:
@@ -90,7 +96,7 @@ class Scheduler:
 
     def admit(
         self,
-        items: Sequence[Any],
+        items: list[Any],
         own: dict[int, Own] | None = None,
         traits: Sequence[tuple[float, tuple[Hashable, ...]]] | None = None,
         known: Collection[int] = (),
@@ -103,8 +109,7 @@ class Scheduler:
         ``then``; else they are input.
         """
         first, end = self.admitted, self.admitted + len(items)
-        self.admitted = end
-        self._items.update(zip(range(first, end), items, strict=True))
+        self._items.admit(items)
         if made:
             self._made.update(range(first, end))
         if self._gated is not None:
@@ -113,9 +118,10 @@ class Scheduler:
                 self._gated.describe(index, *trait)
         if own or known:
             self._tries.adopt({first + offset: options for offset, options in (own or {}).items()})
-            self._ready.push(self._ticket(index) for index in range(first, end) if index - first not in known)
-        else:
-            self._ready.push(zip(range(first, end), repeat(1), items, repeat(self._timeout)))
+            ready = [index for index in range(first, end) if index - first not in known]
+            self._ready.push([self._ticket(index) for index in ready])
+        elif items:
+            self._ready.push(FirstTries(first, items, self._timeout))
 
     def first_ticket(self, index: int, item: Any) -> Ticket:
         """The first attempt of an ordinary task that is about to be admitted as started."""
@@ -126,8 +132,7 @@ class Scheduler:
         assert self._gated is None, (
             "where priorities and limits decide, nothing is started before it is known here"
         )
-        self._items.update(enumerate(items, self.admitted))
-        self.admitted += len(items)
+        self._items.admit(items)
         self.started += len(items)
 
     def _ticket(self, index: int) -> Ticket:
@@ -135,7 +140,7 @@ class Scheduler:
         timeout = self._timeout if own is None or own.timeout is None else own.timeout
         return index, self._tries.made(index) + 1, self._items[index], timeout
 
-    def start_due(self, now: float, room: int) -> list[Ticket]:
+    def start_due(self, now: float, room: int) -> Sequence[Ticket]:
         """The attempts that may start now, at most ``room`` of them; tasks tried again go first."""
         while self._delayed and self._delayed[0][0] <= now:
             self.started -= 1  # a task is started once
@@ -174,8 +179,7 @@ class Scheduler:
             block = self._accepted(block, now)
             if not block.indices:
                 return
-        for index in block.indices:
-            del self._items[index]
+        self._items.settle(block.indices)
         if self._made:
             self._made.difference_update(block.indices)
         if self._tries:
@@ -225,7 +229,7 @@ class Scheduler:
         self._book.succeed((index,), (recalled.value,), (now,), (now,), (recalled.source,))
 
     def _forget(self, index: int) -> None:
-        del self._items[index]
+        self._items.settle((index,))
         self._made.discard(index)
         self._tries.forget(index)
         if self._gated is not None:
@@ -282,7 +286,7 @@ class Scheduler:
             last[index] = cut_off(started, now, worker, last.get(index))
         if self.news is not None:
             self.news += told_cancelled(reason, last, {index for index, _, _ in running})
-        self._book.cancel(sorted(self._items), last)
+        self._book.cancel(list(self._items), last)
         for index in self._items:
             self._tries.forget(index)
         self._items.clear()

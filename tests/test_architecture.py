@@ -53,7 +53,7 @@ _executors/_dask_guard  _executors/_dask_clock  _executors/_dask_broker
 _executors/_dask_patrol
 _executors/_dask_wire
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
-_book  _interrupt  _ready  _tries  _unawaited
+_book  _interrupt  _fifo  _ready  _tries  _unawaited  _unsettled
 _lanes
 _recall
 _executors/_event_loop  _executors/_thread
@@ -70,7 +70,7 @@ _executors/_crew  _executors/_toll  _executors/_starter
 _executors/_handle  _executors/_zygote
 _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding  _executors/_packing
 _executors/_lane
-_executors/_pace
+_executors/_pace  _executors/_tickets
 _executors/_arrivals  _executors/_blocks
 _executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_lending  _executors/_line  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
 _executors/_contract

@@ -29,7 +29,7 @@ class Bench:
             self.scheduler.admit(items, own)
 
     def start(self, now=0.0, room=100):
-        return self.scheduler.start_due(now, room)
+        return list(self.scheduler.start_due(now, room))
 
     def succeed(self, *indices, started=0.0, ended=1.0):
         count = len(indices)

@@ -72,7 +72,15 @@ def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
         starts.append(started)
         ends.append(ended)
         workers.append(worker)
-    return Block(indices, values, starts, ends, workers)
+    return Block(consecutive(indices), values, starts, ends, workers)
+
+
+def consecutive(indices: Sequence[int]) -> Sequence[int]:
+    """As a range, where they follow on from each other: what is done with them then is done with a slice."""
+    first, count = indices[0], len(indices)
+    if indices[-1] == first + count - 1 and indices == list(found := range(first, first + count)):
+        return found
+    return indices
 
 
 class Ended(NamedTuple):

@@ -14,6 +14,7 @@ from parallelkit._executors._blocks import load_leased
 from parallelkit._executors._contract import Block, Ended, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._executors._reserve import shortage
+from parallelkit._executors._tickets import indices_of
 from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
@@ -133,7 +134,7 @@ class Opening:
         return Ended(self._index(at), error, text, started, ended, self.span.worker, final=final)
 
     def _outcomes(self) -> list[Block | Ended]:
-        indices = [index for index, _, _, _ in self.span.batch.tickets]
+        indices = indices_of(self.span.batch.tickets)
         started, ended, values, failures = (
             self._columns.started,
             self._columns.ended,

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from math import inf
 from typing import NamedTuple, TypeAlias
 
 from parallelkit._executors._arrivals import Content
@@ -19,6 +18,7 @@ from parallelkit._executors._blocks import Buffered
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._pace import Pace
+from parallelkit._executors._tickets import shortest_timeout
 from parallelkit._worker import _channel
 from parallelkit._worker._travel import pack
 
@@ -76,7 +76,7 @@ class Batch(NamedTuple):
         return Batch(self.lane, self.tickets[start:end], payloads)
 
     def shortest_timeout(self) -> float:
-        return min([inf if timeout is None else timeout for _, _, _, timeout in self.tickets])
+        return shortest_timeout(self.tickets)
 
     def size(self) -> int:
         """How many bytes of packed items it holds."""

@@ -16,6 +16,7 @@ from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Rec
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._executors._tickets import items_of
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error
@@ -135,7 +136,7 @@ class ProcessPort:
         if self._lane.closed:
             raise RuntimeError("this port is closed")
         self._pending += len(tickets)
-        if not self._packing.line and all_atoms([item for _, _, item, _ in tickets]):
+        if not self._packing.line and all_atoms(items_of(tickets)):
             self._queue(tickets, None)
         else:
             self._packing.line.extend(tickets)

@@ -18,6 +18,7 @@ from parallelkit._executors._belief import check_instants, check_kinds
 from parallelkit._executors._blocks import Buffered, ItemBlock
 from parallelkit._executors._lane import Batch, Columns, File, Payload
 from parallelkit._executors._reserve import Reserve
+from parallelkit._executors._tickets import items_of
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import (
     ARMED,
@@ -83,7 +84,7 @@ class Wire:
         """The batch as frames; an item in a file goes alone."""
         number, payloads = batch.lane.number, batch.payloads
         if payloads is None:
-            items = dumps([item for _, _, item, _ in batch.tickets], 5)
+            items = dumps(items_of(batch.tickets), 5)
             head = _channel.BATCH_HEAD.pack(number, len(batch.tickets), _channel.TOGETHER)
             self.send_payload(_channel.BATCH, head, items)
             return

@@ -1,0 +1,110 @@
+"""The attempts of an ordinary run that are ready: first in, first out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._tickets import FirstTries
+
+
+class Fifo:
+    """What is tried again goes first. Answers what the scheduler asks of either queue (``Ready``)."""
+
+    def __init__(self) -> None:
+        self._again: deque[Ticket] = deque()
+        self._queue: deque[_Firsts | _Others] = deque()
+
+    def push(self, tickets: Sequence[Ticket]) -> None:
+        if not isinstance(tickets, FirstTries):
+            self._queue.append(_Others(tickets))
+        elif not self._queue or not self._queue[-1].extend(tickets):
+            self._queue.append(_Firsts(tickets))
+
+    def push_again(self, ticket: Ticket) -> None:
+        self._again.append(ticket)
+
+    def pop(self, now: float, room: int) -> Sequence[Ticket]:
+        parts: list[Sequence[Ticket]] = []
+        if self._again and room > 0:
+            parts.append(take(self._again, room))
+            room -= len(parts[0])
+        while self._queue and room > 0:
+            parts.append(self._queue[0].take(room))
+            room -= len(parts[-1])
+            if not self._queue[0]:
+                self._queue.popleft()
+        return parts[0] if len(parts) == 1 else [ticket for part in parts for ticket in part]
+
+    def begun(self, index: int, at: float) -> None:
+        """Of no interest here."""
+
+    def looked(self, at: float) -> None:
+        """Of no interest here."""
+
+    def wants_reports(self, now: float) -> bool:
+        return False
+
+    def ended(self, index: int, now: float) -> None:
+        """Of no interest here."""
+
+    def wake_at(self) -> float | None:
+        return None
+
+    def clear(self, now: float) -> None:
+        self._queue.clear()
+        self._again.clear()
+
+
+class _Firsts:
+    """A part of the queue that is taken off in columns."""
+
+    def __init__(self, tickets: FirstTries) -> None:
+        self._next = tickets.first
+        self._items = deque(
+            tickets.items
+        )  # each goes when it is taken: no list keeps those alive that are done
+        self._timeout = tickets.timeout
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def extend(self, tickets: FirstTries) -> bool:
+        """Append what follows on from these; False where it does not."""
+        follows = tickets.first == self._next + len(self._items) and tickets.timeout == self._timeout
+        if follows:
+            self._items.extend(tickets.items)
+        return follows
+
+    def take(self, room: int) -> FirstTries:
+        first, items = self._next, take(self._items, room)
+        self._next += len(items)
+        return FirstTries(first, items, self._timeout)
+
+
+class _Others:
+    """A part of the queue in which tickets differ."""
+
+    def __init__(self, tickets: Sequence[Ticket]) -> None:
+        self._tickets = deque(tickets)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def extend(self, tickets: FirstTries) -> bool:
+        """Those go into a part of their own."""
+        return False
+
+    def take(self, room: int) -> list[Ticket]:
+        return take(self._tickets, room)
+
+
+def take(things: deque[Any], room: int) -> list[Any]:
+    """Up to ``room`` from the front."""
+    if room >= len(things):
+        due = list(things)
+        things.clear()
+        return due
+    return [things.popleft() for _ in range(room)]
