@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
 from operator import methodcaller
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._lost import is_a
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -51,7 +52,7 @@ class Fetcher:
                     self._method, url, headers=self._headers, timeout=self._timeouts, stream=True, **more
                 )
             except Exception as error:
-                unread = getattr(error, "response", None)
+                unread = response_of(error)
                 if unread is not None:  # a hook of the caller's has judged it by its status
                     self._read(unread, end_at)
                 raise
@@ -63,11 +64,13 @@ class Fetcher:
         """Read the whole body, which ``response.content`` would do without any bound."""
         self._reading.add(response)
         try:
-            with translated():
-                body = self._body(response, end_at)
-        except BaseException:
+            body = self._body(response, end_at)
+        except BaseException as error:
             response.close()  # what is left of the body would come before the next answer
-            raise
+            known = translated(error)
+            if known is None:
+                raise
+            raise known from error
         finally:
             self._reading.discard(response)
         raw, response.raw = response.raw, body
@@ -103,23 +106,26 @@ class Sessions:
         self._idle: deque[tuple[Session, RequestsCookieJar]] = deque()
         self._closed = False
 
-    @contextmanager
-    def lend(self) -> Iterator[Session]:
+    def lend(self) -> Loan:
         """A session for the block."""
+        return Loan(self)
+
+    def take(self) -> tuple[Session, RequestsCookieJar]:
+        """A session that nobody uses, and the cookies with which it begins."""
         try:
-            session, cookies = self._idle.pop()
+            return self._idle.pop()
         except IndexError:
             session = self._make()
-            cookies = session.cookies.copy()
             own_pools(session)
-        try:
-            yield session
-        finally:
-            session.cookies = cookies.copy()
-            own_pools(session)  # at the end, when it knows what proxies it needs
-            self._idle.append((session, cookies))
-            if self._closed:  # after the append: close() or we see the other
-                self.close()
+            return session, session.cookies.copy()
+
+    def give_back(self, session: Session, cookies: RequestsCookieJar) -> None:
+        """The request is over."""
+        session.cookies = cookies.copy()
+        own_pools(session)  # at the end, when it knows what proxies it needs
+        self._idle.append((session, cookies))
+        if self._closed:  # after the append: close() or we see the other
+            self.close()
 
     def close(self) -> None:
         """Close those that are idle, and the others when they come back."""
@@ -127,6 +133,20 @@ class Sessions:
         while self._idle:
             with suppress(IndexError):  # another thread was faster
                 self._idle.pop()[0].close()
+
+
+class Loan:
+    """See ``Sessions.lend``. No generator: contextlib would set attributes of an error that may refuse them."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def __enter__(self) -> Session:
+        self._taken = self._sessions.take()
+        return self._taken[0]
+
+    def __exit__(self, *raised: object) -> None:
+        self._sessions.give_back(*self._taken)
 
 
 def own_pools(session: Session) -> None:
@@ -157,22 +177,28 @@ def read_some(raw: Any) -> bytes:
     return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Errors of urllib3 while a body is read, as ``requests`` would raise them."""
+def response_of(error: Exception) -> Any:
+    """The response that an error carries, if it does; one that refuses to be asked carries none."""
+    try:
+        return getattr(error, "response", None)
+    except Exception:
+        return None
+
+
+def translated(error: BaseException) -> Exception | None:
+    """An error of urllib3 while a body is read, as ``requests`` would raise it; None for any other."""
     from requests import exceptions
     from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
 
-    try:
-        yield
-    except ProtocolError as error:
-        raise exceptions.ChunkedEncodingError(error) from error
-    except DecodeError as error:
-        raise exceptions.ContentDecodingError(error) from error
-    except ReadTimeoutError as error:
-        raise exceptions.ReadTimeout(error) from error
-    except SSLError as error:
-        raise exceptions.SSLError(error) from error
+    for kind, known in (
+        (ProtocolError, exceptions.ChunkedEncodingError),
+        (DecodeError, exceptions.ContentDecodingError),
+        (ReadTimeoutError, exceptions.ReadTimeout),
+        (SSLError, exceptions.SSLError),
+    ):
+        if is_a(error, kind):
+            return known(error)
+    return None
 
 
 def too_large(response: Response, max_bytes: int) -> Exception:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import copy_context
+from collections.abc import Callable
+from contextvars import Token, copy_context
 from dataclasses import replace
+from functools import wraps
 from heapq import heappop, heappush
 from itertools import count
 from types import CoroutineType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._executors._contract import Job, Ticket, timed_out
@@ -20,6 +20,9 @@ from parallelkit._tasks import function_of
 from parallelkit._world import World, the_world
 
 __all__ = ["FakeClock", "inline_runs"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class FakeClock:
@@ -74,8 +77,7 @@ class FakeClock:
         return self._calls[0][0] if self._calls else None
 
 
-@contextmanager
-def inline_runs(clock: FakeClock | None = None) -> Iterator[FakeClock]:
+class inline_runs:  # noqa: N801  # used as a function
     """Make every run that is begun in this block inline and deterministic; it gives the runs' clock.
 
     ``run_parallel``, ``iter_parallel``, ``map_reduce``, ``first_success`` and ``http.fetch`` then run
@@ -99,14 +101,32 @@ def inline_runs(clock: FakeClock | None = None) -> Iterator[FakeClock]:
 
     It holds for the code that the block calls (a context variable): not for threads that this code
     starts by itself, nor for the ``submit`` and ``map`` of an executor. Tasks that wait for one
-    another cannot run so. It can decorate a function, too.
+    another cannot run so. It can decorate a function, too: each call is a block of its own.
     """
-    clock = FakeClock() if clock is None else clock
-    token = the_world.set(World(clock, _Stage(), lambda: _Engine(clock)))
-    try:
-        yield clock
-    finally:
-        the_world.reset(token)
+
+    # No generator: contextlib would set attributes of an error that may refuse them.
+
+    def __init__(self, clock: FakeClock | None = None) -> None:
+        self._clock = clock
+        self._before: list[Token[World]] = []  # a block for each, should one be within another
+
+    def __enter__(self) -> FakeClock:
+        clock = FakeClock() if self._clock is None else self._clock
+        self._before.append(the_world.set(World(clock, _Stage(), lambda: _Engine(clock))))
+        return clock
+
+    def __exit__(self, *raised: object) -> None:
+        the_world.reset(self._before.pop())
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """The function, each call of which is such a block."""
+
+        @wraps(fn)
+        def inline(*args: P.args, **kwargs: P.kwargs) -> R:
+            with inline_runs(self._clock):
+                return fn(*args, **kwargs)
+
+        return inline
 
 
 class _Stage:

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import pytest
 import requests
+from refusing import KINDS, fail_at_one
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
 from parallelkit import ConcurrencyLimit, InputError, RateLimit, Retry, TaskFailures, TaskTimeout
@@ -601,6 +602,36 @@ def test_a_hook_may_judge_a_response_before_it_is_read(site):
     results = fetch([site.url("/bad"), *urls_of(site, "a")], session=session, max_workers=1)
     assert "status 404" == results.failures[site.url("/bad")].error.response.text
     assert (1, 1) == (len(results.successes), site.connections)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reading", [False, True])
+def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
+    """An adapter's own, a frozen dataclass say, raised as it sends or as its body is read."""
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            fail_at_one(1, kind)
+
+    class Local(requests.adapters.BaseAdapter):
+        def send(self, request, **_):
+            if not reading:
+                fail_at_one(1, kind)
+            response = requests.Response()
+            response.status_code, response.url, response.request = 200, request.url, request
+            response.raw = Broken()
+            return response
+
+        def close(self):
+            pass
+
+    def session():
+        made = requests.Session()
+        made.mount("mine://", Local())
+        return made
+
+    error = fetch(["mine://x"], session=session).failures["mine://x"].error
+    assert kind == type(error).__name__
 
 
 def test_an_adapter_may_give_any_file(site):

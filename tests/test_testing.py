@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
+from refusing import KINDS, fail_at_one
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -102,6 +103,29 @@ def test_the_block_ends_also_by_an_exception():
     with pytest.raises(ZeroDivisionError), inline_runs():
         1 / 0
     assert HERE not in run_parallel(where, [1]).values()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_that_refuses_attributes_leaves_the_block_as_itself(kind):
+    """A frozen dataclass, say; in a function that is decorated, too."""
+    with pytest.raises(BaseException) as caught, inline_runs():  # the very one, see below
+        fail_at_one(1, kind)
+    assert kind == type(caught.value).__name__
+    with pytest.raises(BaseException) as caught:
+        inline_runs()(fail_at_one)(1, kind)
+    assert kind == type(caught.value).__name__
+    assert HERE not in run_parallel(where, [1]).values()
+
+
+def test_one_object_serves_several_blocks():
+    """One after another, and one within another; each has a clock of its own."""
+    block = inline_runs()
+    with block as outer:
+        with block as inner:
+            assert [HERE] == run_parallel(where, [1]).values()
+        assert [HERE] == run_parallel(where, [1]).values()
+    assert HERE not in run_parallel(where, [1]).values()
+    assert outer is not inner
 
 
 def test_it_decorates_a_function():
