@@ -80,7 +80,16 @@ class Parts:
         options, exact = self.options, self.intake.shape.gated
         star = options.star and self.fn is not None
         wary = options.on_error == "raise" or options.max_failures is not None
-        return Job(self.fn, options.args, options.kwargs, star, exact, wary, lambda index: label(key(index)))
+        return Job(
+            self.fn,
+            options.args,
+            options.kwargs,
+            star,
+            exact,
+            wary,
+            label=lambda index: label(key(index)),
+            ended=lambda: not exact and self.intake.exhausted,  # else tasks may wait for their limit
+        )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
         """The loop that drives the run, with its scheduler."""

@@ -11,10 +11,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextvars import ContextVar
 from functools import partial
+from math import inf
 
 import pytest
 
-from parallelkit import ParallelKitError, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
+from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _thread, _threads
 from parallelkit._executors._contract import Job
 from parallelkit._executors._thread_port import ThreadPort
@@ -66,6 +67,14 @@ def run_all(engine, fn, items, timeout=None):
         return take(port, len(items))
     finally:
         port.close()
+
+
+def wait_until(holds):
+    """Wait for something that is about to happen, and of which no thread tells."""
+    until = time.monotonic() + PATIENCE
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.001)
+    assert holds()
 
 
 class Hold:
@@ -201,6 +210,144 @@ def test_the_limit_of_the_system_costs_width_only(monkeypatch):
     engine.close()
     with pytest.raises(RuntimeError, match="can't start new thread"):
         run_all(ThreadEngine(8), lambda item: item, [1])
+
+
+# A run that owns its threads
+
+
+@pytest.fixture
+def passing():
+    """An engine of a single run, and a port of it to which no first attempts come any more."""
+    engine = ThreadEngine(4, passing=True)
+    yield engine, lambda fn, **job: engine.open(Job(fn, ended=lambda: True, **job))
+    engine.close()
+
+
+def test_threads_of_a_run_end_when_nothing_is_left_for_them(passing, monkeypatch):
+    """While one is busy, the others are gone already, and nobody will have to wait for them."""
+    monkeypatch.setattr(_thread, "IDLE", inf)
+    engine, open_port = passing
+    hold, barrier = Hold(), threading.Barrier(4)
+
+    def task(item):
+        barrier.wait(PATIENCE)
+        return hold() if item == 3 else item
+
+    port = open_port(task)
+    port.start(tickets(*range(4)))
+    assert hold.begun.wait(PATIENCE)
+    threads = [worker.thread for worker in tuple(engine.workers)]
+    assert {0: 0, 1: 1, 2: 2} == take(port, 3)
+    wait_until(lambda: 1 == sum(thread.is_alive() for thread in threads))
+    hold.go.set()
+    take(port, 1)
+    port.close()
+
+
+def test_the_thread_of_a_failed_attempt_stays_for_the_next(passing):
+    """What it has opened for itself (a connection, say) is there for the try that follows."""
+    engine, open_port = passing
+    local = threading.local()
+
+    def task(item):
+        if not hasattr(local, "known"):
+            local.known = True
+            raise ConnectionError
+        return item
+
+    port = open_port(task)
+    port.start([(0, 1, "a", None)])
+    assert isinstance(take(port, 1)[0].error, ConnectionError)
+    wait_until(lambda: engine.idle)
+    port.start([(0, 2, "a", None)])
+    assert {0: "a"} == take(port, 1)
+    port.close()
+
+
+def test_no_attempt_is_lost_to_a_thread_that_is_about_to_end(passing, restless):
+    """Tickets that come just as their port has seemed spent are served all the same."""
+    _, open_port = passing
+    port = open_port(lambda item: item)
+    for index in range(1_000):
+        port.start([(index, 1, index, None)])
+        assert {index: index} == take(port, 1)
+    port.close()
+
+
+def test_what_is_held_after_a_failure_is_not_lost_to_threads_that_end(passing):
+    """Every thread may find the queue empty then; whoever lets go of it starts as many as it takes."""
+    _, open_port = passing
+
+    def task(item):
+        if item == 0:
+            raise ValueError
+        return item
+
+    port = open_port(task, wary=True)
+    port.start(tickets(*range(100)))
+    seen, until = {}, time.monotonic() + PATIENCE
+    while len(seen) < 100:
+        events = port.wait(until)
+        assert events
+        for event in events:
+            seen.update(
+                zip(event.indices, event.values, strict=True)
+                if hasattr(event, "indices")
+                else [(event.index, event)]
+            )
+        port.start(())  # the run has seen the failure
+    assert set(range(100)) == set(seen)
+    port.close()
+
+
+def test_the_close_waits_for_threads_that_have_left(passing):
+    """One that still clears up its own things has not ended."""
+    engine, open_port = passing
+    local, cleared = threading.local(), []
+
+    class Slow:
+        def __del__(self):
+            time.sleep(0.02)
+            cleared.append(self)
+
+    def task(item):
+        local.thing = Slow()
+
+    port = open_port(task)
+    port.start(tickets(1))
+    take(port, 1)
+    port.close()
+    wait_until(lambda: not engine.workers)
+    engine.close()
+    assert 1 == len(cleared)
+
+
+def test_a_thread_of_a_run_stays_while_more_may_be_read():
+    """A slow input brings more work: what a thread has opened for itself is kept for that."""
+    engine = ThreadEngine(1, passing=True)
+    port = engine.open(Job(lambda item: threading.current_thread()))
+    seen = []
+    for index in range(3):
+        port.start([(index, 1, None, None)])
+        seen += take(port, 1).values()
+        wait_until(lambda: engine.idle)
+    assert 1 == len(set(map(id, seen)))
+    port.close()
+    engine.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limits": RateLimit(1, per=0.02)},
+        {"then": lambda outcome: [Task(threading.current_thread)] if outcome.index < 2 else ()},
+    ],
+)
+def test_a_thread_of_a_run_stays_where_tasks_wait_elsewhere(options):
+    """An empty queue means nothing where limits let tasks into it, or ``then`` makes them."""
+    results = run_parallel([threading.current_thread] * 3, max_workers=1, **options)
+    assert 1 == len(set(map(id, results.values())))
+    assert len(results) >= 3
 
 
 # Abandoned threads

@@ -36,7 +36,8 @@ class Job:
     ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``).
     ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it.
     ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
-    callers, so it is part of no task in which it happens to be opened.
+    callers, so it is part of no task in which it happens to be opened. ``ended``: whether all tasks
+    have been read, so that only attempts made again may still come; asked in any thread.
     """
 
     fn: Callable[..., Any] | None
@@ -47,6 +48,7 @@ class Job:
     wary: bool = False
     label: Callable[[int], str] = "task {}".format
     shared: bool = False
+    ended: Callable[[], bool] = bool
 
 
 class Block(NamedTuple):

@@ -19,7 +19,7 @@ class CoroutineEngine:
 
     def __init__(self, max_workers: int) -> None:
         self.max_workers = max_workers
-        self._threads = ThreadEngine(max_workers)
+        self._threads = ThreadEngine(max_workers, passing=True)
         self._ports: list[CoroutinePort] = []
 
     def open(self, job: Job) -> ThreadPort | CoroutinePort:

@@ -19,7 +19,8 @@ class Line:
     After a failure that may stop the run, the ordinary one is ``held`` until the run has seen it.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, ended: Callable[[], bool] = bool) -> None:
+        self._ended = ended  # whether none but attempts made again will be added
         self.depth = depth  # how many tasks of this engine wait for those here, each for the next
         self.queue: deque[Ticket] = deque()
         self.urgent: deque[Ticket] = deque()
@@ -69,6 +70,10 @@ class Line:
     def waiting(self) -> int:
         """How many tickets no thread has taken yet."""
         return len(self.queue) + len(self.urgent) + len(self.held)
+
+    def is_spent(self) -> bool:
+        """Whether nothing is left to take, nor will be, but for what fails and is tried again."""
+        return self._ended() and not self.waiting()
 
     def has_work(self, allows: Callable[[int], bool] | None) -> bool:
         """Whether there is a ticket that may be taken; all may without ``allows``, which judges by depth."""

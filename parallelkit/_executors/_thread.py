@@ -40,6 +40,9 @@ class Owner(Protocol):
     def wake_one(self) -> None:
         """Wake an idle thread, if there is one."""
 
+    def is_spent(self) -> bool:
+        """Whether a thread that finds nothing to do may end: nothing new will come."""
+
     def dismiss(self, worker: ThreadWorker) -> bool:
         """Whether this thread is one too many, and must end."""
 
@@ -58,14 +61,16 @@ class ThreadWorker:
 
     ``current`` is what it runs: port, ticket, and the claim on its outcome; ``depth`` how many tasks of
     the engine wait for that, each for the next. ``ticket`` is what it has taken from ``port`` and not
-    settled.
+    settled. ``failed``: an attempt of it has, which may be tried again, and had best be in here.
 
     An exception may be raised anywhere in here: Python lets others send one into a thread, and a task may
     set a trace function that raises. So a ticket is at every moment in a queue, in ``ticket`` or settled:
     Python raises nothing of the kind between the steps of ``for`` or ``+=`` and the assignment after it.
     """
 
-    __slots__ = ("current", "depth", "engine", "gate", "ident", "name", "number", "port", "thread", "ticket")
+    __slots__ = (
+        "current", "depth", "engine", "failed", "gate", "ident", "name", "number", "port", "thread", "ticket",
+    )  # fmt: skip
 
     def __init__(self, engine: Owner, prefix: str, number: int) -> None:
         self.engine = engine
@@ -76,6 +81,7 @@ class ThreadWorker:
         self.port: ThreadPort | None = None
         self.ticket: Ticket | None = None
         self.depth: int | None = None
+        self.failed = False
         self.ident: int | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -148,8 +154,13 @@ class ThreadWorker:
             else:
                 self.depth = None
                 ports, port, self.port = (), None, None  # an idle thread keeps no run alive that is over
-                if engine.closed or engine.broken is not None or not self._rest():
+                if engine.closed or engine.broken is not None or self._is_spent() or not self._rest():
                     return
+
+    def _is_spent(self) -> bool:
+        """Whether it is not wanted any more, so that it may end while others still work, and nobody waits for it."""
+        failed, self.failed = self.failed, False
+        return not failed and self.engine.is_spent()
 
     def _rest(self) -> bool:
         """Wait for work; False when there has been none for long."""

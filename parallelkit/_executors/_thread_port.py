@@ -53,6 +53,7 @@ class Worker(Protocol):
     thread: threading.Thread
     current: Current | None
     ticket: Any  # None where it has none
+    failed: bool
 
 
 class Crew(Protocol):
@@ -98,7 +99,7 @@ class ThreadPort(Line):
     """What becomes of a worker whose attempt is cut off by ``close``, as ``Event`` calls it."""
 
     def __init__(self, engine: Crew, job: Job, depth: int) -> None:
-        super().__init__(depth)
+        super().__init__(depth, job.ended)
         self.failure = engine.broken
         self._engine = engine
         self._exact = job.exact
@@ -111,9 +112,7 @@ class ThreadPort(Line):
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
         self.gate = Gate()
-        self._woken = False
-        self._changed = False
-        self._closed = False
+        self._woken = self._changed = self._closed = False
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._shortest: float | None = None
@@ -171,7 +170,7 @@ class ThreadPort(Line):
         try:
             value = self._context.copy().run(self._call, item)
         except BaseException as error:
-            ended = monotonic()
+            ended, worker.failed = monotonic(), True
             lost = Ended(index, drop_own_frames(error), "", started, ended, worker.name)
             return self._commit(worker, claim, self._lost, lost)
         return self._commit(worker, claim, self._done, (index, value, started, monotonic(), worker.name))

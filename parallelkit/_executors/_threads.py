@@ -13,14 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from heapq import heappop, heappush
-from itertools import count
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
+from parallelkit._executors._roll import Roll
 from parallelkit._executors._stacks import cpu_seconds_of
 from parallelkit._executors._thread import ThreadWorker
 from parallelkit._executors._thread_port import Loss, ThreadPort
@@ -30,7 +29,7 @@ PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a t
 
 
 class ThreadEngine:
-    """Owns the threads. Up to ``max_workers`` run, and as many again may be abandoned ones."""
+    """Owns the threads. Up to ``max_workers`` run, and as many again may be abandoned ones. ``passing``: for one run."""
 
     def __init__(
         self,
@@ -38,6 +37,7 @@ class ThreadEngine:
         name_prefix: str = "parallelkit",
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        passing: bool = False,
     ) -> None:
         self.max_workers = max_workers
         self.name_prefix = name_prefix
@@ -51,9 +51,7 @@ class ThreadEngine:
         self._initializer = initializer
         self._initargs = initargs
         self._starting: dict[ThreadWorker, float] = {}  # those in their initializer, and until when
-        self._numbers = count()
-        self._free: list[int] = []  # a heap: numbers that threads had which have ended
-        self._spent = 0.0  # processor seconds of the threads that have ended
+        self._roll = Roll(passing)
         self.surplus = 0  # threads that there are too many, since nested runs gave their slots back
         self.loans = Loans()  # of tasks that wait for others on this same engine
         self.awaited = Loans()  # those of them that wait for futures
@@ -131,7 +129,8 @@ class ThreadEngine:
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
         with self._lock:  # which a thread takes when it ends: so each that is asked still lives
-            return self._spent + sum(cpu_seconds_of(one.ident) for one in (*self.workers, *self.abandoned))
+            there = (*self.workers, *self.abandoned)
+            return self._roll.cpu_seconds + sum(cpu_seconds_of(worker.ident) for worker in there)
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -139,6 +138,10 @@ class ThreadEngine:
             self.loans.repay(port)
             self.ports = tuple(other for other in self.ports if other is not port)
             self.surplus = max(0, len(self.workers) - self.capacity())
+
+    def is_spent(self) -> bool:
+        """Whether a thread that finds nothing to do may end: nothing new will come."""
+        return self._roll.passing and all(port.is_spent() for port in self.ports)
 
     def dismiss(self, worker: ThreadWorker) -> bool:
         """Whether this thread is one too many, and must end."""
@@ -160,8 +163,7 @@ class ThreadEngine:
                     self._start_worker()
 
     def _start_worker(self) -> None:
-        number = heappop(self._free) if self._free else next(self._numbers)
-        worker = ThreadWorker(self, self.name_prefix, number)
+        worker = ThreadWorker(self, self.name_prefix, self._roll.number())
         self.workers.add(worker)
         if self._initializer is not None:
             self._starting[worker] = time.monotonic() + START_LIMIT
@@ -171,7 +173,7 @@ class ThreadEngine:
             worker.thread.start()
         except BaseException as error:
             self._starting.pop(worker, None)
-            heappush(self._free, number)
+            self._roll.strike(worker)
             self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
             # At the limit of the system fewer threads will do; none will not.
             if not (isinstance(error, RuntimeError) and self.workers):
@@ -256,10 +258,7 @@ class ThreadEngine:
     def end(self, worker: ThreadWorker) -> None:
         """In a thread that ends. Idempotent."""
         with self._lock:
-            number, worker.number = worker.number, None
-            if number is not None:
-                self._spent += time.thread_time()
-                heappush(self._free, number)
+            self._roll.leave(worker)
             with suppress(ValueError):
                 self.idle.remove(worker)
         self.leave(worker)
@@ -298,3 +297,4 @@ class ThreadEngine:
             worker.gate.open()
             if worker not in self.abandoned and worker.ident != threading.get_ident():
                 worker.thread.join()
+        self._roll.join()
