@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
-from parallelkit._errors import InputError, TaskFailures
+from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success
@@ -89,10 +89,12 @@ def first_success(
     ``max_workers`` start at once.
 
     With ``order="input"`` it is the first in that order: those before it are waited for, and it is given
-    back as soon as they have all failed.
+    back as soon as they have all failed. Where its ``checkpoint`` cannot be written, it is given back all
+    the same, and the log says so.
 
     Raises ``TaskFailures`` with all failures where none succeeds; ``InputError`` with these in its
-    ``results`` where the input raised besides; ValueError where there was no task at all.
+    ``results`` where the input raised besides (with the winner there too, where it raised only as it was
+    closed); ValueError where there was no task at all.
 
     >>> from parallelkit import first_success
     >>> first_success({"zero": lambda: 1 / 0, "one": lambda: 1 / 1}).key
@@ -103,6 +105,7 @@ def first_success(
     try:
         for outcome in stream:
             if outcome.ok:
+                stop_rest(stream, [*failures, outcome])
                 return outcome
             failures.append(outcome)
     except InputError as error:
@@ -114,6 +117,21 @@ def first_success(
         raise ValueError("first_success needs at least one task, got none")
     kinds = tally(failure.error for failure in failures)
     raise failed(f"none of {counted(len(failures))} succeeded: {kinds}", failures)
+
+
+def stop_rest(stream: Generator[Any, None, None], done: list[Outcome[Any, Any]]) -> None:
+    """Close the stream of a race that is won; as with the results of a run, nothing that it raises costs the winner.
+
+    An input that raises as it is closed is an error that carries what was done. What is left is a
+    checkpoint that could not be written: the log has told of it.
+    """
+    try:
+        stream.close()
+    except InputError as error:
+        error.results = Results(ledger_of(done))
+        raise
+    except ParallelKitError:
+        pass
 
 
 def keep_failures(error: InputError, failures: list[Failure[Any]]) -> None:

@@ -716,6 +716,22 @@ def test_a_stream_that_is_closed_raises_it_then(path, monkeypatch):
         stream.close()
 
 
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_race_is_won_though_its_journal_cannot_be_written(path, monkeypatch, caplog, executor):
+    """The winner is there, and was paid for; the log says what is wrong with the journal."""
+    break_writing(monkeypatch)
+    won = first_success({"lost": lambda: 1 / 0, "won": lambda: 7}, executor=executor, checkpoint=path)
+    assert ("won", 7) == (won.key, won.value)
+    assert "run.journal could not be written: OperationalError: database or disk is full" in caplog.text
+
+
+def test_a_race_that_nobody_wins_raises_what_is_wrong_with_its_journal(path, monkeypatch):
+    """There is nothing that the error could cost."""
+    break_writing(monkeypatch)
+    with pytest.raises(ParallelKitError, match="could not be written"):
+        first_success({"lost": lambda: 1 / 0}, executor="inline", checkpoint=path)
+
+
 def test_an_error_that_ends_the_stream_is_told_of_the_journal(path, monkeypatch):
     """It goes before, and has a note."""
 

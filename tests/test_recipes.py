@@ -97,6 +97,23 @@ def test_failures_are_not_lost_where_the_input_raises():
     assert [1] == list(caught.value.results.failures)
 
 
+def test_a_winner_is_not_lost_where_the_input_raises_as_it_is_closed():
+    """The InputError has it, and those that had failed before."""
+
+    def tasks():
+        try:
+            yield lambda: 1 / 0
+            yield lambda: 7
+            yield lambda: 8
+        finally:
+            raise LookupError("gone")
+
+    with pytest.raises(InputError) as caught:
+        first_success(tasks(), executor="inline", buffersize=1)
+    assert isinstance(caught.value.__cause__, LookupError)
+    assert ([0, 1], {1: 7}) == (list(caught.value.results), caught.value.results.successes)
+
+
 def test_what_reduce_was_given_is_in_the_error():
     """Nothing else is: the rest of the run was stopped."""
     with pytest.raises(InputError, match="reduce raised TypeError for the value of 'a'") as caught:
