@@ -1014,23 +1014,24 @@ def test_failures_that_stop_nothing_cost_no_task():
 
 
 def test_late_failure_of_an_abandoned_thread_holds_nothing_back():
-    """Its attempt is reported as overdue already; nobody will look at what it raises."""
-    overdue, late = threading.Event(), threading.Event()
+    """Its attempt is reported as overdue already: no run would look at what it raises, and let the rest go on."""
+    engine, holds = ThreadEngine(1), [Hold(), Hold()]
 
     def work(item):
+        if item < 2:
+            holds[item]()
         if item == 0:
-            overdue.wait(20)
-            late.set()
             raise LookupError("late")
-        if item == 1:
-            late.wait(20)
         return item
 
-    def hear(event):
-        if event.kind == "abandoned":
-            overdue.set()
-
-    tasks = {item: Task(work, item, timeout=0.1 if item == 0 else None) for item in range(200)}
-    results = run_parallel(tasks, max_workers=1, max_failures=5, on_event=hear, run_timeout=20)
-    assert [0] == list(results.failures)
-    assert isinstance(results.failures[0].error, TaskTimeout)
+    port = engine.open(Job(work, wary=True))
+    port.start([*tickets(0, timeout=0.05), (1, 1, 1, None), (2, 1, 2, None)])
+    assert isinstance(take(port, 1)[0].error, TaskTimeout)
+    (abandoned,) = engine.abandoned
+    assert holds[1].begun.wait(PATIENCE)  # so that 2 waits in line
+    holds[0].go.set()
+    abandoned.thread.join(PATIENCE)
+    holds[1].go.set()
+    assert {1: 1, 2: 2} == take(port, 2)  # although nobody says go on
+    port.close()
+    engine.close()
