@@ -100,14 +100,19 @@ def test_descriptors_come_with_their_frames(pair):
 
 
 def test_descriptors_that_nobody_takes_are_closed(pair):
-    """The fixture would see one that is left."""
+    """They have come with a frame, and would be open for ever."""
     ours, theirs = pair
     fd = _channel.new_file("test")
     ours.sendmsg([b"x"], _channel.rights(fd))
     os.close(fd)
     inbox = Inbox(theirs)
     inbox.receive()
+    (came,) = inbox.fds
+    os.fstat(came)  # it is open
     inbox.close()
+    assert not inbox.fds
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(came)
 
 
 def test_frame_that_cannot_be_is_garbage(pair):

@@ -19,6 +19,7 @@ from grounds import (
     shared_pool,
     take,
 )
+from leaks import leaks, look
 
 from parallelkit import TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Block, Ended
@@ -420,10 +421,15 @@ def test_a_close_waits_for_no_task(ground):
 
 @on_all
 def test_a_port_may_be_closed_twice(ground):
-    """And without ever having been used."""
+    """And without ever having been used; the next one works."""
     port = ground.open()
     port.close()
     port.close()
+    assert ([], []) == (port.running(), port.wait(ground.now()))
+    after = ground.open()
+    port.close()
+    assert {0: 7} == feed(ground, after, [ground.give(7)])
+    after.close()
 
 
 @on_all
@@ -435,10 +441,17 @@ def test_an_engine_serves_one_port_after_another(ground):
         port.close()
 
 
-@on_all
-def test_an_engine_may_be_closed_unused(ground):
-    """It has started nothing that would have to end."""
+@pytest.mark.usefixtures("_pool")
+@pytest.mark.parametrize("kind", GROUNDS)
+def test_an_engine_may_be_closed_unused(kind, tmp_path):
+    """Nothing of it is left when that returns, and to close it again does nothing."""
+    before = look()
+    ground = kind(tmp_path)
     ground.engine.close()
+    left = leaks(before, look(), abandoned=0)
+    ground.engine.close()
+    ground.close()
+    assert [] == left
 
 
 @on_parallel
