@@ -511,7 +511,7 @@ def change_path(scene):
 
 def change_modules(scene):
     """Take away what our own code might import later."""
-    for name in ("signal", "logging", "traceback", "cloudpickle", "cloudpickle.cloudpickle", "tblib"):
+    for name in ("signal", "logging", "traceback", "cloudpickle", "cloudpickle.cloudpickle"):
         sys.modules.pop(name, None)
     return "changed"
 
