@@ -2,6 +2,7 @@
 
 import collections
 import enum
+import fcntl
 import functools
 import logging
 import os
@@ -34,6 +35,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._claim import Claim
 from parallelkit._journal import Journal
 
 calls = collections.Counter()
@@ -486,6 +488,26 @@ def test_the_lock_vanishes_with_its_holder(path):
         holder.wait()
         holder.stdout.close()
     assert ["0", "1", "2"] == run_parallel(str, range(3), key=int, checkpoint=path).values()
+
+
+def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
+    """The run before may end between the opening and the locking; whoever came next would lock a file of its own."""
+    lock, locked = fcntl.lockf, []
+
+    def lock_late(fd, how):
+        if not locked:
+            os.unlink(f"{path}-run")
+        lock(fd, how)
+        locked.append(fd)
+
+    monkeypatch.setattr(fcntl, "lockf", lock_late)
+    claim = Claim(os.fspath(path))
+    next_one = "import sys; from parallelkit._claim import Claim; Claim(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", next_one, path], capture_output=True, text=True, check=False)
+    claim.release(in_order=True)
+    assert f"used by process {os.getpid()}" in done.stderr
+    assert 2 == len(locked)
+    assert not os.listdir(path.parent)
 
 
 # Damage
