@@ -2,12 +2,13 @@
 
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from time import monotonic
 
 import pytest
 import remote_tasks as far
 
-from parallelkit import TaskCancelled, TaskTimeout, WorkerDied, run_parallel
+from parallelkit import Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._foreign import ForeignEngine
 
@@ -143,24 +144,51 @@ def test_a_run_ends_when_calls_past_their_timeout_hold_every_slot():
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
 
 
-@pytest.mark.parametrize(
-    ("error", "breaks"), [(RuntimeError("shut down"), True), (ValueError("not this"), False)]
-)
-def test_a_refusal_is_the_tasks_or_the_pools(error, breaks):
-    """A pool that is shut down takes nothing more, and the run ends; one that dislikes a call costs that call."""
+def test_a_pool_that_dislikes_a_call_costs_that_call():
+    """Its error is the task's, which has not begun, and would be refused again."""
+    error = ValueError("not this")
     port = ForeignEngine(Refusing(error), None).open(Job(far.give_back))
     port.start([(0, 1, "item", None)])
     (ended,) = port.wait(monotonic())
     assert isinstance(ended, Ended)
     assert (error, None, True) == (ended.error, ended.started, ended.final)
-    assert breaks == (port.failure is not None)
+    assert port.failure is None
 
 
-def test_a_run_on_a_pool_that_is_shut_down_ends():
-    """It says why, and each task has its outcome."""
-    results = run_parallel(abs, range(5), executor=Refusing(RuntimeError("cannot schedule new futures")))
-    assert "cannot schedule new futures" in results.stopped
-    assert 5 == len(results.failures)
+@pytest.mark.parametrize("retries", [0, 2])
+@pytest.mark.parametrize("error", [RuntimeError("after shutdown"), BrokenProcessPool("after shutdown")])
+def test_a_run_on_a_pool_that_takes_nothing_ends(error, retries):
+    """It says why. No task has been tried, so none is blamed: all are cancelled."""
+    results = run_parallel(abs, range(5), executor=Refusing(error), retries=retries)
+    assert "after shutdown" == results.stopped
+    assert {(TaskCancelled, 0, None)} == {
+        (type(one.error), one.attempts, one.error.__cause__) for one in results.outcomes.values()
+    }
+
+
+class Breaking(Pool):
+    """Loses both its workers to the first two calls, and takes no more."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        if len(self.calls) == self._max_workers:
+            raise BrokenProcessPool("broken")
+        future = super().submit(fn, *args, **kwargs)
+        if len(self.calls) == self._max_workers:
+            for lost, *_ in self.calls:
+                lost.set_exception(BrokenProcessPool("broken"))
+        return future
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries):
+    """What had not been handed over never began; what may be tried again is cancelled, because of its loss."""
+    results = run_parallel(abs, range(5), executor=Breaking(), retries=Retry(retries, delay=0))
+    lost = [one.error.__cause__ if retries else one.error for one in list(results.outcomes.values())[:2]]
+    assert [(WorkerDied, True)] * 2 == [(type(error), error.may_have_run) for error in lost]
+    assert [(TaskCancelled, 0)] * 3 == [
+        (type(one.error), one.attempts) for one in list(results.outcomes.values())[2:]
+    ]
+    assert "broken" == results.stopped
 
 
 def test_a_call_that_returned_late_gives_those_after_it_their_own_patience():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import count
 from time import monotonic
@@ -77,14 +77,17 @@ class ForeignPort:
             try:
                 call = self._call_of(ticket[2])
             except Exception as error:  # an item that cannot be pickled
-                self._refuse(ticket, error, True)
+                self._refuse(ticket, error)
                 continue
             try:
                 future = self._engine.executor.submit(*call)
+            except (
+                RuntimeError
+            ) as error:  # broken, or shut down: the run ends, and cancels what has not begun
+                self.failure = error
+                return
             except Exception as error:
-                if isinstance(error, RuntimeError):  # broken, or shut down
-                    self.failure = error
-                self._refuse(ticket, error, not isinstance(error, BrokenExecutor))
+                self._refuse(ticket, error)
                 continue
             self._flights[future] = (ticket, monotonic())
             future.add_done_callback(self._land)
@@ -94,9 +97,9 @@ class ForeignPort:
             return self._context.copy().run, timed, self._call, item
         return run_sealed, self._sealed, pack(item), next(_serials)
 
-    def _refuse(self, ticket: Ticket, error: Exception, final: bool) -> None:
-        """The pool has not got this one."""
-        self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, None, final))
+    def _refuse(self, ticket: Ticket, error: Exception) -> None:
+        """The pool has not got this one, nor would it get it another time."""
+        self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, final=True))
 
     def _land(self, future: Future[Any]) -> None:
         self._landed.append(future)

@@ -144,7 +144,7 @@ def lending() -> None:
     fault("returns a coroutine", deeds.return_coroutine, THREAD_POOL, error(TypeError, "async"))
     fault("returns what has no methods", deeds.return_mute, THREAD_POOL, value("<Mute>"))
     fault("sleeps past its timeout", deeds.sleep_for_a_while, POOLS, timed_out(), **HANG)
-    gone: dict[str, Any] = {"also": ("WorkerDied", "BrokenProcessPool", "TaskCancelled")}
+    gone: dict[str, Any] = {"also": ("WorkerDied", "TaskCancelled")}
     fault("breaks its pool", deeds.leave_3, PROCESS_POOL, error("WorkerDied"), **gone)
     fault("on_event that raises", None, POOLS, options=settings.raising_events)
     fault("then that raises", None, POOLS, options=settings.raising_then, raises="InputError")
