@@ -122,11 +122,16 @@ def hang(folder):
     time.sleep(3600)
 
 
-def fail_beside(folder):
-    """Fail while another call hangs."""
+def see_hanging(folder):
+    """Wait until another call hangs."""
     end = time.monotonic() + PATIENCE
     while not os.listdir(folder) and time.monotonic() < end:
         time.sleep(0.001)
+
+
+def fail_beside(folder):
+    """Fail while another call hangs."""
+    see_hanging(folder)
     raise LookupError("this one")
 
 
@@ -159,8 +164,14 @@ def test_an_error_comes_back_and_kills_what_runs(ours, tmp_path, return_as):
 
 def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
     """The error is joblib's own; the worker that hangs is gone."""
+
+    def calls():
+        yield delayed(hang)(tmp_path)
+        yield delayed(abs)(-1)
+        see_hanging(tmp_path)  # joblib's clock starts when it has read the input: the worker hangs by then
+
     with pytest.raises(multiprocessing.TimeoutError):
-        parallel([delayed(hang)(tmp_path), delayed(abs)(-1)], timeout=0.5)
+        parallel(calls(), timeout=0.5)
     assert is_gone(the_hanging(tmp_path))
     assert [2] == parallel([delayed(abs)(-2)])
 
