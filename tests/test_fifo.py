@@ -33,6 +33,7 @@ class Model:
     )
 )
 def test_first_in_first_out_and_second_tries_before_all(steps):
+    """Whatever is pushed, in columns or one by one, and however much is popped at a time."""
     ours, model, first = Fifo(), Model(), 0
     for step, *how in steps:
         if step == "firsts":
@@ -66,6 +67,7 @@ def test_what_is_popped_is_in_columns_where_it_can_be():
 
 
 def test_columns_are_a_sequence_of_tickets():
+    """Whoever does not know of columns sees plain tuples."""
     tickets = FirstTries(7, ["a", "b", "c"], 2.0)
     plain = [(7, 1, "a", 2.0), (8, 1, "b", 2.0), (9, 1, "c", 2.0)]
     assert (list(tickets), len(tickets)) == (plain, 3)
@@ -78,6 +80,7 @@ def test_columns_are_a_sequence_of_tickets():
 
 @pytest.mark.parametrize("timeout", [2.0, None])
 def test_questions_are_answered_alike_for_both_forms(timeout):
+    """The short way for columns gives what the long way gives."""
     tickets = FirstTries(7, ["a", "b"], timeout)
     for ask in (items_of, indices_of, shortest_timeout):
         assert list_of(ask(tickets)) == list_of(ask(list(tickets)))

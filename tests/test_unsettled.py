@@ -49,6 +49,7 @@ def longest_run(indices, at):
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
 def test_it_knows_what_a_dict_would_know(steps):
+    """Whatever is admitted and settled, in whatever order, by slices or one by one."""
     ours, model = Unsettled(), Model()
     for step, *how in steps:
         if step == "admit":
@@ -71,6 +72,7 @@ def test_it_knows_what_a_dict_would_know(steps):
 
 
 def test_one_that_is_not_settled_holds_a_chunk_and_no_more():
+    """A first task that runs as long as a million others costs no more memory than they do."""
     ours = Unsettled()
     for _ in range(20):
         ours.admit(range(SIZE))
@@ -83,6 +85,8 @@ def test_one_that_is_not_settled_holds_a_chunk_and_no_more():
 
 
 def test_an_item_goes_when_its_task_is_settled():
+    """Not when its whole chunk is: items may be large."""
+
     class Thing:
         pass
 

@@ -79,6 +79,8 @@ def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
 
 def consecutive(indices: Sequence[int]) -> Sequence[int]:
     """As a range, where they follow on from each other: what is done with them then is done with a slice."""
+    if not indices:
+        return indices
     first, count = indices[0], len(indices)
     if indices[-1] == first + count - 1 and indices == list(found := range(first, first + count)):
         return found
