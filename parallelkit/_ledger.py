@@ -95,7 +95,7 @@ class Ledger:
             self.parents.update(dict.fromkeys(range(first, first + count), parent))
         self.values.extend([OPEN] * count)
         self.workers.extend([None] * count)
-        self.queued.extend(read_at or [now] * count)
+        self.queued.extend(read_at or array("d", (now,)) * count)
         self.started.frombytes(bytes(8 * count))
         self.ended.frombytes(bytes(8 * count))
 
