@@ -80,8 +80,13 @@ class Unrecorded:
     def open(self) -> None:
         """Take the journal; raises as ``check`` does."""
 
-    def record(self, book: Book, refuse: Callable[[str, Exception], None]) -> Book:
-        """A book that records what is written into ``book``; ``refuse`` ends the input, for this reason."""
+    def record(
+        self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]
+    ) -> Book:
+        """A book that records what is written into ``book``.
+
+        ``refuse`` ends the input, for this reason; ``ask`` calls the caller's code (see ``Asking``).
+        """
         return book
 
     def stop_by(self, stop: Callable[[str], None]) -> None:

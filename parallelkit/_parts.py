@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
+from parallelkit._asking import Asking
 from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
 from parallelkit._events import Observer
@@ -15,9 +16,10 @@ from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
 from parallelkit._intake import Intake
+from parallelkit._interrupt import Interrupt
 from parallelkit._keys import check_keys
 from parallelkit._ledger import Ledger, numbered
-from parallelkit._loop import Loop, Source, Window
+from parallelkit._loop import DirectSource, Loop, Source, Window
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._outbox import Outbox
@@ -94,8 +96,9 @@ class Parts:
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
         """The loop that drives the run, with its scheduler."""
         options, now = self.options, self.world.now()
+        interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
         scheduler = Scheduler(
-            self.journal.record(book, self.intake.fail),
+            self.journal.record(book, self.intake.fail, Asking(interrupt)),
             label=lambda index: label(key(index)),
             timeout=options.timeout,
             policy=options.policy,
@@ -106,7 +109,7 @@ class Parts:
             gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
         )
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
-        loop.may_block = self.intake.may_block
+        loop.interrupt, loop.may_block = interrupt, self.intake.may_block
         if options.on_event is not None:
             scheduler.news = []
             loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))

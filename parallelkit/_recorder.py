@@ -10,6 +10,7 @@ import os
 from _pickle import dumps, loads
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
+from itertools import islice, repeat
 from typing import Any
 
 from parallelkit._book import Book
@@ -64,10 +65,12 @@ class Recording(Unrecorded):
             self.close()
             raise
 
-    def record(self, book: Book, refuse: Callable[[str, Exception], None]) -> Book:
+    def record(
+        self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]
+    ) -> Book:
         assert self._journal is not None, "opened before the run begins"
         self._writer = JournalWriter(self._journal, self._fail)
-        recorder = Recorder(book, self._journal, self._writer, self._name, self._rerun_failed, refuse)
+        recorder = Recorder(book, self._journal, self._writer, self._name, self._rerun_failed, refuse, ask)
         self.recalls = (recorder,)
         return recorder
 
@@ -101,7 +104,7 @@ class Recorder:
     """A book that records what is written into it, and the recall of what is recorded already.
 
     ``name`` gives the function of a task where each has its own, None where it is the journal's.
-    ``refuse`` ends the input, for this reason.
+    ``refuse`` ends the input, for this reason; ``ask`` calls the caller's code (see ``Asking``).
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Recorder:
         name: Callable[[Any], str | None] | None,
         rerun_failed: bool,
         refuse: Callable[[str, Exception], None],
+        ask: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._book = book
         self._journal = journal
@@ -119,6 +123,8 @@ class Recorder:
         self._name = name
         self._rerun_failed = rerun_failed
         self._refuse = refuse
+        self._ask = ask
+        self._cut_off = False  # by Ctrl-C, when a value was being pickled
         self._open: dict[int, tuple[str, str | None]] = {}  # key and function of the tasks to be recorded
         self._warned = False
 
@@ -174,29 +180,44 @@ class Recorder:
         workers: Sequence[str],
     ) -> None:
         # Pickled now: once it is out of here, somebody may change a value.
-        tasks = ((self._open.pop(index, None), value) for index, value in zip(indices, values, strict=True))
-        entries = [self._entry(*task, value) for task, value in tasks if task is not None]
-        self._put([entry for entry in entries if entry is not None])
+        tasks = [(self._open.pop(index, None), value) for index, value in zip(indices, values, strict=True)]
+        self._put(self._entries([(*task, value) for task, value in tasks if task is not None]))
         self._book.succeed(indices, values, started, ended, workers)
 
-    def _entry(self, key: str, function: str | None, value: Any) -> Entry | None:
-        """None where the value cannot be recorded, which is said once."""
-        try:
-            payload = pickled(value)
-            if len(payload) > LARGEST:
-                raise ValueError(f"it takes {len(payload):,} bytes, and {LARGEST:,} are the most")
-        except Exception as error:
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "the value of task %s cannot be recorded in %s and will be made again when the run is "
-                    "resumed, because it cannot be pickled (%s); further ones are not mentioned",
-                    key,
-                    self._journal.path,
-                    describe(error),
-                )
-            return None
-        return Entry(key, function, payload)
+    def _entries(self, tasks: list[tuple[str, str | None, Any]]) -> list[Entry]:
+        """Of those of these tasks whose values can be recorded; of the others it is said, once."""
+        values = [value for _, _, value in tasks]
+        made: list[bytes | None] = []
+        while len(made) < len(tasks) and not self._cut_off:
+            try:
+                answer = self._ask(partial(pickle_on, values, made))
+                self._cut_off = answer is UNSET and len(made) < len(tasks)
+                if self._cut_off:
+                    self._warn(tasks[len(made)][0], "Ctrl-C came as it was being pickled")
+            except Exception as error:
+                self._warn(tasks[len(made)][0], f"it cannot be pickled ({describe(error)})")
+                made.append(None)
+        return [
+            Entry(key, function, payload)
+            for (key, function, _), payload in zip(tasks, made, strict=False)  # fewer, where that was cut off
+            if payload is not None and self._fits(key, payload)
+        ]
+
+    def _fits(self, key: str, payload: bytes) -> bool:
+        if len(payload) > LARGEST:
+            self._warn(key, f"it takes {len(payload):,} bytes, and {LARGEST:,} are the most")
+        return len(payload) <= LARGEST
+
+    def _warn(self, key: str, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the value of task %s cannot be recorded in %s and will be made again when the run is "
+                "resumed, because %s; further ones are not mentioned",
+                key,
+                self._journal.path,
+                why,
+            )
 
     def fail(self, index: int, lost: Lost) -> None:
         task = self._open.pop(index, None)
@@ -229,14 +250,18 @@ def recalled(record: Record) -> Recalled:
     return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text))
 
 
-def pickled(value: Any) -> bytes:
-    """Plain pickle first: a class of ``__main__`` is then the same class when the script is run again."""
+def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
+    """Pickle the values that are not yet among ``made``, up to one that plain pickle cannot do.
+
+    Plain pickle first: a class of ``__main__`` is then the same class when the script is run again. All
+    in one step of the interpreter: a Ctrl-C that comes while plain data is pickled is raised when all is made.
+    """
     try:
-        return dumps(value, 5)
+        made.extend(map(dumps, islice(values, len(made), None), repeat(5)))
     except Exception:
         import cloudpickle
 
-        return cloudpickle.dumps(value, 5)  # type: ignore[no-any-return]  # untyped
+        made.append(cloudpickle.dumps(values[len(made)], 5))
 
 
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:

@@ -1,5 +1,6 @@
 """A checkpoint: what was recorded is given back and never made again, and nothing is lost in silence."""
 
+import _thread
 import collections
 import enum
 import fcntl
@@ -8,12 +9,17 @@ import logging
 import os
 import pickle
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,6 +32,7 @@ from parallelkit import (
     RateLimit,
     RemoteError,
     Retry,
+    RunInterrupted,
     Task,
     TaskCancelled,
     TaskFailures,
@@ -35,8 +42,12 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._asking import Asking
 from parallelkit._claim import Claim
+from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._journal import Journal
+from parallelkit._portion import Portion
+from parallelkit._recorder import Recorder
 
 calls = collections.Counter()
 
@@ -787,6 +798,72 @@ def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
     monkeypatch.setattr(journal_writer, "GATHER", 5)
     assert 500 == len(run(range(500), path, executor="inline").values())
     assert 21 == max(most)
+
+
+# Ctrl-C
+
+
+class Pressed:
+    """Somebody presses Ctrl-C while it is being pickled, which would take for ever."""
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGINT)
+        threading.Event().wait(30)
+        return Pressed, ()
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+def test_ctrl_c_while_a_value_is_pickled_costs_its_record_and_no_outcome(path, caplog, executor):
+    """It is in the results, and is made again by the next run."""
+    pressed = []
+
+    def make(item):
+        calls[item] += 1
+        return Pressed() if item == 2 and not pressed else [item]
+
+    with pytest.raises(RunInterrupted) as caught:
+        run(range(5), path, make, executor=executor, max_workers=1)
+    pressed.append(True)
+    assert [[0], [1]] == caught.value.results.values(default=None)[:2]
+    assert isinstance(caught.value.results[2], Pressed)
+    assert "the value of task 2 cannot be recorded" in caplog.text
+    assert "because Ctrl-C came as it was being pickled" in caplog.text
+    assert {"0", "1"} <= set(recorded(path)) <= {"0", "1", "3", "4"}
+    assert [[item] for item in range(5)] == run(range(5), path, make).values()
+    assert (5, 1, 1, 2) == (len(recorded(path)), calls[0], calls[1], calls[2])
+
+
+def recording(values):
+    """What becomes of these values, as one block, in the run and in its journal; and whether the run is to stop."""
+    interrupt, entries, booked = Interrupt(), [], []
+    journal = SimpleNamespace(path="run.journal", find=lambda keys: [])
+    writer = SimpleNamespace(find=lambda keys: {}, put=entries.extend)
+    book = SimpleNamespace(succeed=lambda indices, values, *rest: booked.extend(values))
+    recorder = Recorder(book, journal, writer, None, True, pytest.fail, Asking(interrupt))
+    places = range(len(values))
+    recorder(Portion(list(places), list(places)), 0)
+    with suppress(KeyboardInterrupt), catch_interrupt(interrupt):
+        recorder.succeed(places, values, places, places, places)
+        assert not interrupt.exposed
+    assert values == booked
+    return [int(entry.key) for entry in entries], interrupt.asked
+
+
+def test_ctrl_c_costs_no_value_of_a_block():
+    """Those before are recorded; of those behind nobody knows whether they would hang, too."""
+    assert ([0, 1], True) == recording([[0], [1], Pressed(), [3], Pressed(), [5]])
+
+
+def test_ctrl_c_in_plain_data_costs_no_record():
+    """There is nothing that could hang, so everything that came in is recorded before the run ends."""
+    cue = Cue()
+    press = map(_thread.interrupt_main, [signal.SIGINT])
+    cue.__reduce_ex__ = partial(next, map(itemgetter(0), zip([(Cue, ())], press, strict=False)))
+    assert ([0, 1, 2], True) == recording([[0], cue, [2]])
+
+
+class Cue:
+    """An object that is pickled without a step of Python's, so that no signal is handled meanwhile."""
 
 
 # Values

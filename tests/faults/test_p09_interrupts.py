@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -154,6 +155,18 @@ def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
         told, took = interrupt(started, path)
 
     assert "RunInterrupted [0, 1, 2]" == told
+    assert took < 1
+
+
+def test_one_interrupt_ends_a_run_whose_value_hangs_as_it_is_recorded(tmp_path):
+    """A checkpoint pickles values in the caller's thread; what hangs there is in the results all the same."""
+    call = "run_parallel(lambda n: Reduces(here) if n == 1 else n, range(3), key=int, checkpoint=path + 'journal')"
+    setup = "import logging; logging.getLogger('parallelkit').addHandler(logging.NullHandler())"
+    with playing(tmp_path, call, setup) as (started, path):
+        time.sleep(0.1)  # for the results, which nobody can look at meanwhile
+        told, took = interrupt(started, path)
+
+    assert re.fullmatch(r"RunInterrupted \[0, <broken.Reduces object at \w+>, 2\]", told)
     assert took < 1
 
 
