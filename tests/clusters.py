@@ -16,8 +16,9 @@ from typing import Any
 
 PATIENCE = 30.0  # seconds after which a test that waits for the cluster fails
 
+HERE = Path(__file__).parent
 SURROUNDINGS = {
-    "PYTHONPATH": str(Path(__file__).parent),  # functions of the tests can be imported
+    "PYTHONPATH": f"{HERE}:{HERE.parent}",  # functions of the tests, and the package of this checkout
 }
 
 

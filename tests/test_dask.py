@@ -1,5 +1,6 @@
 """A run on a dask cluster: scheduler and workers are processes of their own, on loopback."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ from parallelkit import (
     RateLimit,
     Retry,
     Task,
+    TaskCancelled,
     TaskTimeout,
     WorkerDied,
     first_success,
@@ -204,6 +206,57 @@ def test_large_arguments_and_results_travel_whole(client):
 
 def scaled(factor, array):
     return array * factor
+
+
+@pytest.mark.all
+def test_a_large_item_on_its_way_holds_nobody_up(client, monkeypatch):
+    """Not the other tasks, nor the run's thread, which has timeouts to watch."""
+    go = slow_down(client, monkeypatch)
+    stream = iter_parallel(len, [b"x" * (2 << 20), *[b"y"] * 20], executor=client)
+    assert [1] * 20 == [next(stream).unwrap() for _ in range(20)]
+    go.set()
+    assert [2 << 20] == [outcome.unwrap() for outcome in stream]
+
+
+def slow_down(client, monkeypatch):
+    """Let nothing be scattered until this is set."""
+    scatter, go = client.scatter, threading.Event()
+
+    async def scatter_late(*things, **options):
+        while not go.is_set():  # noqa: ASYNC110 (an event of asyncio cannot be set from here)
+            await asyncio.sleep(0.01)
+        return await scatter(*things, **options)
+
+    monkeypatch.setattr(client, "scatter", scatter_late)
+    return go
+
+
+@pytest.mark.all
+def test_a_large_function_on_its_way_can_be_stopped(client, monkeypatch):
+    """A run that is over does not wait for what it will not need."""
+    go = slow_down(client, monkeypatch)
+    began = time.monotonic()
+    results = run_parallel(scaled, range(3), args=(np.arange(500_000),), executor=client, run_timeout=0.3)
+    assert time.monotonic() - began < 2
+    go.set()
+    assert [TaskCancelled] * 3 == [type(failure.error) for failure in results.failures.values()]
+
+
+@pytest.mark.all
+def test_a_worker_that_goes_while_it_gets_something_costs_nothing(client, monkeypatch):
+    """It is sent again; what dask does not take at all ends the run, with the reason."""
+    scatter, errors = client.scatter, [OSError("gone"), OSError("gone, too")]
+
+    async def scatter_at_last(*things, **options):
+        if errors:
+            raise errors.pop()
+        return await scatter(*things, **options)
+
+    monkeypatch.setattr(client, "scatter", scatter_at_last)
+    assert [2 << 20] == run_parallel(len, [b"x" * (2 << 20)], executor=client).values()
+    errors.append(ValueError("not of this kind"))
+    results = run_parallel(len, [b"x" * (2 << 20)], executor=client)
+    assert "dask does not take tasks any more" in str(results.stopped)
 
 
 def test_nothing_is_left_on_the_workers(cluster, client):

@@ -1,14 +1,18 @@
 """The parts of the dask engine by themselves: the broker's book, clocks, versions. No cluster is started."""
 
 import asyncio
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from clusters import wait_until
 
 from parallelkit._executors._dask_broker import PREFIX, Broker
 from parallelkit._executors._dask_clock import RENEW, Clock
-from parallelkit._executors._dask_guard import compare
-from parallelkit._executors._dask_wire import boot_id
+from parallelkit._executors._dask_guard import Guard, compare
+from parallelkit._executors._dask_pending import Pending
+from parallelkit._executors._dask_wire import Order, boot_id, unseal
+from parallelkit._executors._lane import Broken, Lane
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 
@@ -56,8 +60,12 @@ class Book:
         del self.scheduler.tasks[self.key(number)]
         self.broker.transition(self.key(number), "released", "forgotten")
 
-    async def claim(self, number, worker=HERE):
-        return await self.broker.claim(self.key(number), worker)
+    async def claim(self, number, worker=HERE, granted=1):
+        return await self.broker.claim(self.key(number), worker, granted)
+
+    async def tell(self, blob, over=(), wanted=(), worker=HERE):
+        over, wanted = map(self.key, over), {self.key(number): upto for number, upto in dict(wanted).items()}
+        return await self.broker.tell("run", worker, blob, list(over), wanted)
 
     def news(self):
         return self.broker.runs["run"].take_now()
@@ -106,13 +114,45 @@ def test_a_lost_worker_costs_what_it_had_claimed(book):
             book.place(number)
         assert await book.claim(1)
         assert await book.claim(2)
-        assert await book.broker.tell("run", HERE, b"done", [book.key(2)])
+        assert await book.tell(b"done", [2]) is not None
         del book.scheduler.workers[HERE]
         book.broker.remove_worker(book.scheduler, HERE)
-        assert [("told", b"done", [book.key(2)]), ("lost", HERE, [book.key(1)])] == book.news()[:2]
-        assert not await book.broker.tell("run", HERE, b"too late", [book.key(1)])
+        assert [("told", b"done", [book.key(2)]), ("lost", HERE, [(book.key(1), 1)])] == book.news()[:2]
+        assert await book.tell(b"too late", [1]) is None
         assert not await book.claim(1, THERE)
         assert await book.claim(3, THERE)
+
+    check(book)
+
+
+def test_a_batch_is_begun_only_as_far_as_it_was_granted(book):
+    """So that of a lost worker's batch all that was not granted may run elsewhere."""
+
+    @with_a_run
+    async def check(book):
+        for number in (1, 2, 3):
+            book.place(number)
+            assert await book.claim(number, granted=10)
+        assert [book.key(1)] == await book.tell(b"", over=[3], wanted={1: 30, 3: 30}), "what is over is"
+        assert [] == await book.tell(b"", wanted={2: 30}, worker=THERE), "it is not its batch"
+        del book.scheduler.workers[HERE]
+        book.broker.remove_worker(book.scheduler, HERE)
+        assert await book.tell(b"", wanted={2: 30}) is None
+        assert ("lost", HERE, [(book.key(1), 30), (book.key(2), 10)]) in book.news()
+        assert {} == book.broker.runs["run"].granted
+
+    check(book)
+
+
+def test_nothing_is_granted_while_a_run_is_being_closed(book):
+    """Its workers may have been told to end it already."""
+
+    @with_a_run
+    async def check(book):
+        book.place(1)
+        assert await book.claim(1)
+        book.broker.runs["run"].closing = True
+        assert [] == await book.tell(b"", wanted={1: 2})
 
     check(book)
 
@@ -128,7 +168,7 @@ def test_what_others_cancel_is_returned_or_ends(book):
         book.forget(1)
         book.forget(2)
         assert [("returned", [book.key(1)], "", [])] == book.news()
-        assert await book.broker.tell("run", HERE, b"done", [book.key(2)])
+        assert await book.tell(b"done", [2]) == []
         assert [("told", b"done", [book.key(2)])] == book.news()
         assert {} == book.broker.runs["run"].batches
 
@@ -166,6 +206,57 @@ def test_workers_at_work_are_not_chosen_for_closing(book):
         assert [THERE] == [worker.address for worker in left]
 
     check(book)
+
+
+# A guard
+
+
+def test_a_batch_asks_in_time_and_never_has_more_than_its_portion_open():
+    """Whatever ends when; what was not granted can be taken away, and the rest ends as ever."""
+    lane = Lane(0, b"", False)
+    pending = Pending("key", [(index, 1, index, None) for index in range(20)], None, portion=6, granted=6)
+    began = list(pending.part(lane, 0, 6).tickets)
+    for done in (1, 1, 1, 4, 2, 0, 3):
+        pending.count(done)
+        if pending.is_low:
+            began += pending.grant(lane, pending.wanted).tickets
+        assert began == [(index, 1, index, None) for index in range(len(began))]
+        assert pending.granted == len(began)
+    assert 18 == pending.granted, "six are open, and there was no need to ask before three were left"
+    assert [18, 19] == pending.withdraw()
+    assert not pending.is_low
+    pending.count(6)
+    assert pending.is_over
+
+
+def order(number, count=1, **about):
+    return Order(
+        **{"key": f"{PREFIX}run-{number}", "run": "run", "exact": False, "expected": 1.0, "rest": 0.0}
+        | {"portion": 1, "job": b"", "indices": range(count), "numbers": [1] * count}
+        | {"timeouts": [None] * count, "items": [0] * count, "payloads": None}
+        | about
+    )
+
+
+def test_processes_that_cannot_go_on_are_told_of_and_replaced():
+    """The run ends and says why; the next has processes of its own."""
+    told = []
+    guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
+    guard._tell = lambda run, blob, over, wanted: told.append((unseal(blob).broken, over)) or []
+    patrol = guard._patrol_of(order(1))
+    guard._supervisor.broken = Broken("nothing works")
+    runner = Thread(target=patrol.run, args=(order(1), 1, bytes))
+    runner.start()
+    wait_until(lambda: told)
+    assert [("nothing works", [f"{PREFIX}run-1"])] == told
+    broken, other = guard._supervisor, guard._patrol_of(order(2, run="another"))
+    assert guard._supervisor is not broken
+    for ended in (patrol, other):
+        ended.end()
+    runner.join()
+    for supervisor in (broken, guard._supervisor):
+        supervisor.stop()
+        supervisor.join()
 
 
 # Clocks and versions

@@ -10,8 +10,9 @@ from io import BytesIO
 from typing import Any, cast
 
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._executors._dask_courier import NOBODY_YET, Courier, Vanished
+from parallelkit._executors._dask_courier import NOBODY_YET, Courier
 from parallelkit._executors._dask_door import enter
+from parallelkit._executors._dask_manifest import Vanished
 from parallelkit._executors._decode import decode_lost
 from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span
 from parallelkit._executors._processes import ProcessPort

@@ -31,6 +31,7 @@ class Run:
         self._width = width
         self._width_changed = False
         self.batches: dict[str, str] = {}
+        self.granted: dict[str, int] = {}  # of batches that belong to a worker: how many it may have begun
         self.guards: set[str] = set()  # workers that have begun something of it
         self.closing = False
         self._news: list[News] = []
@@ -59,6 +60,10 @@ class Run:
             self._width_changed = False
             news.append(("width", *self._width()))
         return news
+
+    def tell_lost(self, worker: str, keys: list[str]) -> None:
+        """A worker will not end what it has of these batches; how far it may have come."""
+        self.tell("lost", worker, [(key, self.granted.pop(key)) for key in keys])
 
     def belonging_to(self, worker: str) -> list[str]:
         return [key for key, owner in self.batches.items() if owner == worker]
@@ -107,37 +112,48 @@ class Broker:
             return None
         try:
             blob = await asyncio.wait_for(self.scheduler.rpc(worker).parallelkit_end(run=run), END_LIMIT)
-        except (TimeoutError, OSError):
-            return None  # it is gone, or does not answer; then its own lifelines end what it runs
+        except Exception:
+            # It is gone, or does not answer, and its lifelines end what it runs; or it failed, which its own
+            # log tells. What others have to tell last must not be lost with it.
+            return None
         return blob if isinstance(blob, bytes) else None
 
     # For guards
 
-    async def claim(self, key: str, worker: str) -> bool:
-        """Whether the batch is this worker's to run: true once at most."""
+    async def claim(self, key: str, worker: str, granted: int) -> bool:
+        """Whether the batch is this worker's to run, so many of its attempts for the moment: true once at most."""
         run = self._run_of(key)
         if run is None or run.closing or worker not in self.scheduler.workers:
             return False
         if run.batches.get(key) != WAITING:  # one that is not known was given up by the client
             return False
         run.batches[key] = worker
+        run.granted[key] = granted
         run.guards.add(worker)
         self._look_later()
         return True
 
-    async def tell(self, run: str, worker: str, blob: bytes, over: list[str]) -> bool:
-        """Pass on what a guard has to tell; False where nobody wants to hear it any more."""
+    async def tell(
+        self, run: str, worker: str, blob: bytes, over: list[str], wanted: dict[str, int]
+    ) -> list[str] | None:
+        """Pass on what a guard has to tell, and let it begin so many of each batch as it wants.
+
+        The batches that it may go on with; None where nobody wants to hear of the run any more.
+        """
         known = self.runs.get(run)
         if known is None or worker not in self.scheduler.workers:
-            return False
-        known.tell("told", blob, [key for key in over if known.batches.get(key) == worker])
+            return None
+        over = [key for key in over if known.batches.get(key) == worker]
+        known.tell("told", blob, over)
         for key in over:
-            if known.batches.get(key) == worker:
-                self._close_batch(known, key)
+            self._close_batch(known, key)
         self._look_later()
-        return True
+        mine = [key for key in wanted if known.batches.get(key) == worker and not known.closing]
+        known.granted.update((key, wanted[key]) for key in mine)
+        return mine
 
     def _close_batch(self, run: Run, key: str) -> None:
+        run.granted.pop(key, None)
         run.batches[key] = OVER  # no later claim is granted; a key that is not known has none either
         if key not in self.scheduler.tasks:
             del run.batches[key]
@@ -168,7 +184,7 @@ class Broker:
             run.tell("returned", [key], *self._refusal(key))
         elif owner not in (VOID, OVER) and finish == "erred" and owner in self.scheduler.workers:
             run.batches[key] = OVER  # its guard failed
-            run.tell("lost", owner, [key])
+            run.tell_lost(owner, [key])
         if finish == "forgotten" and run.batches[key] in (VOID, OVER):
             del run.batches[key]
 
@@ -185,10 +201,10 @@ class Broker:
         for run in self.runs.values():
             run.guards.discard(worker)
             lost = run.belonging_to(worker)
+            if lost and not run.closing:
+                run.tell_lost(worker, lost)
             for key in lost:
                 self._close_batch(run, key)
-            if lost and not run.closing:
-                run.tell("lost", worker, lost)
         self._note_width()
 
     def _note_width(self) -> None:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import pickle
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from itertools import count, repeat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from threading import Lock, Thread
 from time import monotonic
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
-from parallelkit._executors._contract import Ticket
 from parallelkit._executors._dask_broker import PREFIX
 from parallelkit._executors._dask_clock import Clock
+from parallelkit._executors._dask_freight import Freight
 from parallelkit._executors._dask_guard import Call
+from parallelkit._executors._dask_manifest import Manifest
 from parallelkit._executors._dask_wire import Order, Report, unpack_columns, unpack_lost, unseal, versions
-from parallelkit._executors._lane import Batch, Broken, Lane, Payload, Record, Span
+from parallelkit._executors._lane import Batch, Broken, Lane, Record, Span
 
+LEAD = 0.02  # seconds of measured work that a thread may begin without asking; more where there are many workers, ...
+QUESTIONS = 1000  # ... so that they do not ask the broker much more often than this in a second
 AHEAD = 0.05  # seconds of measured work in a batch, and more where there are many threads, ...
 BATCHES = 200  # ... so that there are not many more batches than this in a second; but ...
 LONGEST = 0.5  # ... no longer
@@ -34,31 +37,6 @@ INLINE = 32 << 10  # bytes up to which the function travels with each batch; a l
 ALONE = 1 << 20  # bytes from which on an item is scattered by itself
 
 
-class Flight(NamedTuple):
-    """An attempt that was handed out."""
-
-    ticket: Ticket
-    payload: Payload | None
-    key: str
-    handed: float
-
-
-class Vanished(NamedTuple):
-    """An attempt that a dask worker had when it was lost."""
-
-    batch: Batch
-    started: float
-    ended: float
-    worker: str
-
-
-class Parcel(NamedTuple):
-    """A batch under way; dask forgets it, and what was scattered for it, when this is dropped."""
-
-    indices: Sequence[int]
-    held: list[Any]
-
-
 class Courier:
     """``offer`` and ``close`` are for the run's thread; the rest belongs to the courier's own, or to who holds the lock."""
 
@@ -68,7 +46,8 @@ class Courier:
         self.crew = SimpleNamespace(lanes=[lane])  # what a port asks of a supervisor
         self.broken = None
         self.run = uuid4().hex
-        self.begun: dict[int, tuple[float, str]] = {}
+        self._manifest = Manifest(lane)
+        self.begun = self._manifest.begun
         self.threads = 0
         self._workers: list[str] = []
         self._unfit: set[str] = set()  # workers that joined, and have another Python or no parallelkit
@@ -78,11 +57,12 @@ class Courier:
         self._cap = cap
         self._widen = widen
         self._kept: Any = None  # the function, where dask keeps it
+        self._keeping = False  # ... or will, soon
+        self._first: Any = None  # what makes a cluster start a worker
+        self._freight = Freight(client, self._refuse)
         self._expected = versions()
         self._clock = Clock()
         self._numbers = count()
-        self._flights: dict[int, Flight] = {}
-        self._parcels: dict[str, Parcel] = {}
         self._lock = Lock()
         self._closed = False
         self._unheard = False  # there is no scheduler any more
@@ -92,17 +72,27 @@ class Courier:
         """Register the run at the broker, and begin to listen."""
         self._hear_width(*self._ask("open", client=self._client.id))
         if len(self._job) > INLINE:
-            self._scatter_job()
+            self._send_job()
         self._thread.start()
 
     def _ask(self, question: str, patience: float | None = None, **about: Any) -> Any:
         ask = getattr(self._client.scheduler, f"parallelkit_{question}")
         return self._client.sync(ask, run=self.run, callback_timeout=patience, **about)
 
-    def _scatter_job(self) -> None:
-        if not self.threads:  # who scatters waits for a worker, and an adaptive cluster for a task
-            self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False).result()
-        (self._kept,) = self._client.scatter([self._job], broadcast=True, hash=False)
+    def _send_job(self) -> None:
+        """Have each worker keep the function; nothing is handed out before they do."""
+        if self._keeping:
+            return
+        self._keeping = True
+        if not self.threads:  # an adaptive cluster starts workers for tasks only
+            self._first = self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False)
+        self._freight.send(self._job, self._keep, everywhere=True)
+
+    def _keep(self, future: Any) -> None:
+        """In the client's event loop, whose thread nobody waits for who holds the lock."""
+        with self._lock:
+            self._kept, self._keeping = future, False
+            self._hand_out()
 
     # Out
 
@@ -116,13 +106,18 @@ class Courier:
             while self._lane.queue and not self._closed and (most := self._room()) > 0:
                 self._send(self._take(most))
         except Exception as error:  # a client that was closed, or whatever keeps dask from taking it
-            self._fail("dask does not take tasks any more", error)
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        self._fail("dask does not take tasks any more", error)
 
     def _room(self) -> int:
         """How many attempts may be in the next batch."""
+        if self._keeping:
+            return 0
         if self._cap is not None:
-            return int(len(self._flights) < self._cap)
-        if len(self._parcels) >= (2 * self.threads or NOBODY_YET):
+            return int(len(self._manifest.flights) < self._cap)
+        if len(self._manifest.parcels) >= (2 * self.threads or NOBODY_YET):
             return 0
         share = -(-self._lane.waiting() // max(1, self.threads))
         return 1 if self._lane.exact else min(self._lane.pace.limit, share)
@@ -141,30 +136,50 @@ class Courier:
 
     def _send(self, batch: Batch) -> None:
         key = f"{PREFIX}{self.run}-{next(self._numbers)}"
+        parcel = self._manifest.enter(key, batch)
+        payloads: Sequence[Any] = batch.payloads or ()
+        large = [at for at, payload in enumerate(payloads) if len(payload) >= ALONE and self.threads]
+        if not large:
+            self._submit(key, batch, parcel.held)
+            return
+        (at,) = large  # a batch ends with the first
+
+        def arrived(future: Any) -> None:
+            parcel.held.append(future)
+            self._submit(key, batch, parcel.held, {at: str(future.key)})
+
+        self._freight.send(payloads[at], arrived)
+
+    def _submit(
+        self, key: str, batch: Batch, held: list[Any], kept: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
         indices, numbers, items, timeouts = zip(*batch.tickets, strict=True)
-        held: list[Any] = []
-        payloads = None
+        payloads: list[Any] | None = None
         if batch.payloads is not None:
-            payloads = [self._hold(payload, held) for payload in batch.payloads]
-        job = self._job if self._kept is None else self._kept.key
-        plain = items if payloads is None else None
+            payloads = [kept.get(at, payload) for at, payload in enumerate(batch.payloads)]
         order = Order(
-            key, self.run, self._lane.exact, self._ahead(), job, indices, numbers, timeouts, plain, payloads
+            key=key,
+            run=self.run,
+            exact=self._lane.exact,
+            expected=self._ahead(),
+            portion=self._portion(),
+            rest=self._lead(),
+            job=self._job if self._kept is None else self._kept.key,
+            indices=indices,
+            numbers=numbers,
+            timeouts=timeouts,
+            items=items if payloads is None else None,
+            payloads=payloads,
         )
         call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
         held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))
-        self._parcels[key] = Parcel(indices, held)
-        now = monotonic()
-        packed = batch.payloads if batch.payloads is not None else repeat(None)
-        for ticket, payload in zip(batch.tickets, packed, strict=False):
-            self._flights[ticket[0]] = Flight(ticket, payload, key, now)
 
-    def _hold(self, payload: Any, held: list[Any]) -> bytes | str:
-        if len(payload) < ALONE or not self.threads:
-            return bytes(payload)
-        (future,) = self._client.scatter([payload], hash=False)
-        held.append(future)
-        return str(future.key)
+    def _portion(self) -> int:
+        """How many attempts of a batch may begin at a time: one, or what takes no longer than the lead, and one."""
+        return 1 if self._lane.exact else 1 + int(self._lead() / self._duration())
+
+    def _lead(self) -> float:
+        return max(LEAD, 2 * len(self._workers) / QUESTIONS)
 
     # In: the courier's thread
 
@@ -202,26 +217,25 @@ class Courier:
         for span in report.spans:
             self._take_span(span, shift, latest)
         for lost in report.lost:
-            self._lane.post(unpack_lost(lost, self._land([lost[0]]), shift, latest))
+            self._lane.post(unpack_lost(lost, self._manifest.land([lost[0]]), shift, latest))
         for packed, index, number in report.records:
             ticket = None if index is None or number is None else (index, number, None, None)
             self._lane.post(Record(packed, ticket))
         for index, started, label in report.begun:
-            if index in self._flights:
-                self.begun[index] = (min(latest, started - shift), label)
-        self._put_back([index for index in report.unbegun if index in self._flights])
+            self._manifest.note_begun(index, min(latest, started - shift), label)
+        self._manifest.put_back(report.unbegun)
         self._mend(report)
         for key in over:
-            self._parcels.pop(key, None)
+            self._manifest.parcels.pop(key, None)
 
     def _mend(self, report: Report) -> None:
         if report.missing is not None and self._kept is not None:
-            self._scatter_job()
+            self._send_job()
         if report.broken is not None:
             self._fail(f"{report.broken} on {report.host}", None)
 
     def _take_span(self, packed: Any, shift: float, latest: float) -> None:
-        batch = self._land(array("q", packed[0]))
+        batch = self._manifest.land(array("q", packed[0]))
         columns = unpack_columns(packed, shift, latest)
         self._measure(len(columns.kinds), columns.ended[-1] - columns.started[0])
         self._lane.post(Span(batch, columns, packed[-1]))
@@ -230,30 +244,19 @@ class Courier:
         pace = self._lane.pace
         limit = pace.limit
         pace.measure(count, seconds)
-        wanted = self._ahead() / max(pace.expected(1), AHEAD / LONGEST_BATCH)
-        pace.limit = max(1, min(RAMP * limit, int(wanted)))
+        pace.limit = max(1, min(RAMP * limit, int(self._ahead() / self._duration())))
+
+    def _duration(self) -> float:
+        """Of an attempt, lately; infinity where none has ended."""
+        return max(self._lane.pace.expected(1), AHEAD / LONGEST_BATCH)
 
     def _ahead(self) -> float:
         return min(LONGEST, max(AHEAD, self.threads / BATCHES))
 
-    def _land(self, indices: Iterable[int]) -> Batch:
-        """These attempts have ended, or are to be handed out anew."""
-        flights = [self._flights.pop(index) for index in indices]
-        for flight in flights:
-            self.begun.pop(flight.ticket[0], None)
-        payloads = [flight.payload for flight in flights if flight.payload is not None]
-        return Batch(self._lane, [flight.ticket for flight in flights], payloads or None)
-
-    def _put_back(self, indices: Iterable[int]) -> None:
-        """Attempts that never began go to the head of the queue."""
-        packed = [index for index in indices if self._flights[index].payload is not None]
-        plain = [index for index in indices if self._flights[index].payload is None]
-        self._lane.queue.extendleft(self._land(some) for some in (packed, plain) if some)
-
     def _hear_returned(self, keys: Iterable[str], why: str, unfit: Iterable[str]) -> None:
         for key in keys:
-            self._put_back(self._still_in(key))
-            self._parcels.pop(key, None)
+            self._manifest.put_back(self._manifest.still_in(key))
+            self._manifest.parcels.pop(key, None)
         self._unfit.update(unfit)
         if why and self._unfit.issuperset(self._workers):
             self._fail(f"no dask worker is left that fits this program: {why}", None)
@@ -263,30 +266,21 @@ class Courier:
         fit = [worker for worker in self._workers if worker not in self._unfit]
         return {"workers": fit} if self._unfit else {}
 
-    def _hear_lost(self, worker: str, keys: Iterable[str]) -> None:
-        now = monotonic()
-        for key in keys:
-            for index in self._still_in(key):
-                started, label = self.begun.get(index, (self._flights[index].handed, worker))
-                self._lane.events.append(Vanished(self._land([index]), started, now, label))  # type: ignore[arg-type]
-            self._parcels.pop(key, None)
-
-    def _still_in(self, key: str) -> list[int]:
-        parcel = self._parcels.get(key)
-        flights = self._flights
-        return [i for i in parcel.indices if i in flights and flights[i].key == key] if parcel else []
+    def _hear_lost(self, worker: str, batches: Iterable[tuple[str, int]]) -> None:
+        for key, granted in batches:
+            self._lane.events.extend(self._manifest.lose(key, granted, worker))  # type: ignore[arg-type]
 
     # The end
 
     def close(self) -> None:
         """End the run on all workers; what was committed there is posted, and nothing is left when it returns."""
         self._closed = True
+        self._freight.close()
         news = self._end()
         self._read(news or ())
         with self._lock:
-            self._parcels.clear()
-            self.begun.clear()
-            self._kept = None
+            self._manifest.clear()
+            self._kept = self._first = None
         if self._thread.ident is not None:
             self._thread.join(None if news is not None else UNHEARD)
 

@@ -78,11 +78,12 @@ class Guard:
 
     def run(self, order: Order) -> None:
         """Run a batch, if nobody else has it; returns when all that was begun has ended."""
-        if not self.ask("claim", key=order.key, worker=self._worker.address):
+        granted = min(order.portion, len(order.indices))
+        if not self.ask("claim", key=order.key, worker=self._worker.address, granted=granted):
             return
         patrol = self._patrol_of(order)
         if patrol is not None:
-            patrol.run(order, self.fetch)
+            patrol.run(order, granted, self.fetch)
 
     def ask(self, question: str, **about: Any) -> Any:
         """Ask the broker; from any thread but that of the event loop."""
@@ -96,7 +97,7 @@ class Guard:
                 return None
             patrol = self._patrols.get(order.run)
             if patrol is None:
-                if self._supervisor is None:
+                if self._supervisor is None or self._supervisor.broken is not None:
                     self._supervisor = Supervisor(self._width, None, None)
                 patrol = Patrol(order.run, order.exact, self._supervisor, self.host, self._tell)
                 self._patrols[order.run] = patrol
@@ -116,14 +117,17 @@ class Guard:
             await self._worker.gather(await self._worker.scheduler.who_has(keys=[key]))
         return self._worker.data[key]
 
-    def _tell(self, run: str, blob: bytes, over: list[str]) -> None:
-        """Tell the broker; where nobody is left to listen, the run is over."""
+    def _tell(self, run: str, blob: bytes, over: list[str], wanted: dict[str, int]) -> list[str]:
+        """Tell the broker, and ask it which batches may go on; where nobody is left to listen, the run is over."""
         try:
-            heard = self.ask("tell", run=run, worker=self._worker.address, blob=blob, over=over)
+            heard = self.ask(
+                "tell", run=run, worker=self._worker.address, blob=blob, over=over, wanted=wanted
+            )
         except Exception:  # whatever the way to the scheduler fails with, it means that nobody listens
-            heard = False
-        if not heard:
+            heard = None
+        if heard is None:
             self._let_go(run)
+        return list(heard or ())
 
     # The end
 

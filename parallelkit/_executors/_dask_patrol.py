@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from math import inf
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import NamedTuple
 
-from parallelkit._executors._dask_wire import (
-    Order,
-    Report,
-    pack_lost,
-    pack_record,
-    pack_span,
-)
+from parallelkit._executors._dask_pending import Pending
+from parallelkit._executors._dask_wire import Order, Report, pack_lost, pack_record, pack_span
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK
-from parallelkit._executors._lane import Batch, Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._raised import describe_error
 
-GATHER = 0.02  # seconds between two reports, unless a batch is done
 FIRST_LOOK = 0.004  # seconds after a change; then twice as long each time, up to ...
 LAST_LOOK = 1.0
 
 _numbers = count(1)
-
-
-class Pending:
-    """A batch that is being run; ``over`` when nothing of it is left here."""
-
-    def __init__(self, key: str, left: int) -> None:
-        self.key = key
-        self.left = left
-        self.over = Event()
 
 
 class Sight(NamedTuple):
@@ -55,7 +41,7 @@ class Patrol:
         exact: bool,
         supervisor: Supervisor,
         host: str,
-        tell: Callable[[str, bytes, list[str]], None],
+        tell: Callable[[str, bytes, list[str], dict[str, int]], list[str]],
     ) -> None:
         self._run = run
         self._supervisor = supervisor
@@ -63,6 +49,7 @@ class Patrol:
         self._lane = Lane(next(_numbers), b"", exact)
         self._learning = Lock()
         self._taught = False
+        self._pendings: dict[str, Pending] = {}
         self._owners: dict[int, Pending] = {}
         self._begun: set[int] = set()  # attempts of which it was told
         self._report = Report(host)
@@ -70,6 +57,7 @@ class Patrol:
         self._closed = False
         self._changed = False
         self._told_at = 0.0
+        self._rest = 0.0  # seconds between two reports, unless a batch is over or wants to go on
         self._look_at = inf
         self._pause = FIRST_LOOK
         self._patience = 0.0  # seconds at the same attempt after which what waits behind it is given back
@@ -78,9 +66,8 @@ class Patrol:
 
     # In a thread of the dask worker
 
-    def run(self, order: Order, fetch: Callable[[bytes | str], bytes]) -> None:
-        """Run a batch; returns when every attempt of it has ended, or was given back."""
-        pending = Pending(order.key, len(order.indices))
+    def run(self, order: Order, granted: int, fetch: Callable[[bytes | str], bytes]) -> None:
+        """Run a batch, so many of its attempts at first; returns when each has ended, or was given back."""
         payloads: list[Payload] | None = None
         try:
             self._learn(order.job, fetch)
@@ -89,9 +76,11 @@ class Patrol:
         except Exception as error:  # what dask kept for us went with a worker
             self._give_back(order, describe_error(error))
             return
-        self._patience = order.expected
+        pending = Pending(order.key, order.tickets(), payloads, order.portion, granted)
+        self._patience, self._rest = order.expected, order.rest
         self._owners.update(dict.fromkeys(order.indices, pending))
-        self._lane.queue.append(Batch(self._lane, order.tickets(), payloads))
+        self._pendings[order.key] = pending
+        self._lane.queue.append(pending.part(self._lane, 0, granted))
         self._changed = True
         self._supervisor.offer()
         self._lane.gate.open()
@@ -105,18 +94,20 @@ class Patrol:
                 self._lane.job = payload_of(fetch(job))
                 self._supervisor.crew.lanes.append(self._lane)
                 self._taught = True
+                if self._supervisor.broken is not None:
+                    self._lane.fail(self._supervisor.broken)
 
     def _give_back(self, order: Order, why: str) -> None:
         report = Report(self._report.host)
         report.unbegun.extend(order.indices)
         report.missing = why
-        self._tell(self._run, report.seal(), [order.key])
+        self._tell(self._run, report.seal(), [order.key], {})
 
     # The thread that tells
 
     def _watch(self) -> None:
         while not self._closed:
-            until = min(self._look_at, self._told_at + GATHER if self._report else inf)
+            until = min(self._look_at, self._told_at + self._rest if self._report else inf)
             self._lane.gate.wait(self._has_news, None if until == inf else max(0.0, until - monotonic()))
             now = monotonic()
             if self._gather():
@@ -124,8 +115,9 @@ class Patrol:
                 self._look_at = now + FIRST_LOOK if self._owners else inf
             elif now >= self._look_at:
                 self._look(now)
-            if self._over or (self._report and now >= self._told_at + GATHER):
-                self._send()
+            wanted = self._find_wanted()
+            if self._over or wanted or (self._report and now >= self._told_at + self._rest):
+                self._send(wanted)
 
     def _has_news(self) -> bool:
         broken = self._lane.broken is not None and self._report.broken is None
@@ -138,7 +130,7 @@ class Patrol:
         if lane.broken is not None and self._report.broken is None:
             cause = lane.broken.cause
             self._report.broken = lane.broken.reason + (f" ({describe_error(cause)})" if cause else "")
-            self._over += [pending.key for pending in set(self._owners.values())]
+            self._over += self._pendings
         while events:
             changed = True
             self._accept(events.popleft())
@@ -157,19 +149,47 @@ class Patrol:
 
     def _settle(self, indices: list[int]) -> None:
         self._begun.difference_update(indices)
-        for index in indices:
-            pending = self._owners.pop(index)
-            pending.left -= 1
-            if not pending.left:
-                self._over.append(pending.key)
-                pending.over.set()
+        for pending, done in Counter(map(self._owners.pop, indices)).items():
+            pending.count(done)
+            self._close_if_over(pending)
 
-    def _send(self) -> None:
+    def _close_if_over(self, pending: Pending) -> None:
+        if pending.is_over:
+            self._over.append(pending.key)
+            del self._pendings[pending.key]
+            pending.over.set()
+
+    def _find_wanted(self) -> dict[str, int]:
+        """How many attempts of each batch shall have been granted next; nothing while there is enough."""
+        pendings = tuple(self._pendings.values())
+        if not any(pending.is_low for pending in pendings):
+            return {}
+        return {pending.key: pending.wanted for pending in pendings if pending.wanted > pending.granted}
+
+    def _send(self, wanted: dict[str, int]) -> None:
         report, self._report = self._report, Report(self._report.host)
         over, self._over = self._over, []
         self._report.broken = report.broken
         self._told_at = monotonic()
-        self._tell(self._run, report.seal(), over)
+        granted = self._tell(self._run, report.seal(), over, wanted)
+        if self._closed:
+            return
+        for key, upto in wanted.items():
+            pending = self._pendings[key]
+            if key in granted:
+                self._lane.queue.append(pending.grant(self._lane, upto))
+            else:
+                self._withdraw(pending)
+        if granted:
+            self._supervisor.offer()
+
+    def _withdraw(self, pending: Pending) -> list[int]:
+        """Take away what was not granted of a batch."""
+        indices = pending.withdraw()
+        for index in indices:
+            del self._owners[index]
+        self._close_if_over(pending)
+        return indices
 
     # Looking
 
@@ -180,6 +200,8 @@ class Patrol:
             if index not in self._begun:
                 self._begun.add(index)
                 self._report.begun.append((index, started, f"{label} on {self._report.host}"))
+            if now - started >= self._patience:
+                self._report.unbegun += self._withdraw(self._owners[index])
         self._report.unbegun += sight.withdrawn
         self._settle(sight.withdrawn)
         self._pause = min(2 * self._pause, LAST_LOOK)
@@ -225,7 +247,7 @@ class Patrol:
         self._closed = self._lane.closed = True
         self._lane.gate.open()
         victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
-        for pending in set(self._owners.values()):
+        for pending in tuple(self._pendings.values()):
             pending.over.set()
         for worker in victims:
             worker.gone.wait(5.0)

@@ -49,6 +49,8 @@ class Order(NamedTuple):
     run: str
     exact: bool
     expected: float  # seconds that the batch should take at most
+    portion: int  # how many of its attempts may at most have begun and not been told to have ended
+    rest: float  # seconds between two reports of what has ended
     job: bytes | str  # the function, packed; or the key under which dask keeps that
     indices: Sequence[int]
     numbers: Sequence[int]
