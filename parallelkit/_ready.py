@@ -9,7 +9,7 @@ never holds up another, and a gate that opens for one start wakes one lane: O(lo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol

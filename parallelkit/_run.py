@@ -55,7 +55,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     - ``max_workers``: threads: ``min(32, cpus + 4)``; processes: the usable cpus; in a nested run
       divided by the outer width; a Client: the cluster's threads. Not together with a parallelkit executor object.
     - ``args``, ``kwargs``: passed to every task after its item; a ``Task``'s own keywords go before
-      these. ``star``: unpack each item as positional arguments.
+      these. In processes, large arrays in them are shared by all workers, and read-only there.
+      ``star``: unpack each item as positional arguments.
 
     Keys, order, memory:
 

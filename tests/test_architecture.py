@@ -65,7 +65,7 @@ _report/_words  _report/_lanes  _report/_estimates
 _report/_failures  _report/_summary
 _report/_format  _report/_rows
 _report/__init__
-_executors/_supervisor
+_executors/_supervisor  _executors/_sharing
 _executors/_crew  _executors/_toll  _executors/_starter
 _executors/_handle  _executors/_zygote
 _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding  _executors/_packing

@@ -65,6 +65,7 @@ class Crew:
     def drop(self, lane: Lane) -> list[Worker]:
         """Withdraw a closed lane and kill the workers that hold its attempts, which are returned."""
         lane.queue.clear()
+        lane.job = b""  # may be large, and a worker remembers its last lane, for log records that come late
         if lane in self.lanes:
             self.lanes.remove(lane)
         victims = []

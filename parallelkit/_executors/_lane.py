@@ -34,13 +34,17 @@ _DROPPED = {
 
 
 class File:
-    """A packed item too large for the socket, in a file without a name; closed with its last user."""
+    """Something packed that is too large for the socket, in a file without a name; closed with its last user.
 
-    __slots__ = ("fd", "length")
+    ``told``: what goes with it through the socket.
+    """
 
-    def __init__(self, fd: int, length: int) -> None:
+    __slots__ = ("fd", "length", "told")
+
+    def __init__(self, fd: int, length: int, told: bytes = b"") -> None:
         self.fd = fd
         self.length = length
+        self.told = told
 
     def __len__(self) -> int:
         return self.length

@@ -15,13 +15,14 @@ from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
+from parallelkit._executors._sharing import pack_shared
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import describe, pack, pack_job, unpack
+from parallelkit._worker._travel import describe, pack, unpack
 
 
 class ProcessEngine:
@@ -62,7 +63,7 @@ class ProcessEngine:
                 "set it to the path of one, or use executor='threads'"
             )
         number = next(self._numbers)
-        packed = payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
+        packed = pack_shared(job)
         lane = Lane(number, packed, job.exact, pace=self._paces.recall(packed))
         return ProcessPort(self, self._supervisor, lane, job)
 
@@ -265,9 +266,9 @@ class ProcessPort:
         if self._lane.closed or os.getpid() != self._engine._pid:  # a fork leaves its parent's workers alone
             return
         self._lane.closed = True
+        self._engine._paces.note(self._lane.job, self._lane.pace)
         if self._pending == 0:
             self._supervisor.let_go(self._lane)
         else:
             for worker in self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane)):
                 worker.gone.wait(10.0)
-        self._engine._paces.note(self._lane.job, self._lane.pace)

@@ -76,7 +76,7 @@ class Wire:
 
     def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
         if isinstance(payload, File):
-            self.send(_channel.frame(kind, head, payload.length), payload)
+            self.send(_channel.frame(kind, head + payload.told, payload.length), payload)
         else:
             self.send(_channel.frame(kind, head + payload))
 

@@ -77,6 +77,13 @@ def load_apart(blob: bytes, mapping: mmap | bytearray, spans: list[Span]) -> Any
     return loads(blob, buffers=buffers)
 
 
+def load_shared(mapping: mmap, spans: list[Span]) -> Any:
+    """A job; its large arguments are those of the mapping, in place, the last span is the pickle."""
+    whole = memoryview(mapping)
+    *buffers, blob = [whole[start : start + length] for start, length in spans]
+    return unpack(bytes(blob), buffers)
+
+
 class Block:
     """A mapped file without a name."""
 

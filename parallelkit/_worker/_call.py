@@ -22,6 +22,11 @@ def bind(
     return fn
 
 
+def middle(before: object, thing: object, after: object) -> object:
+    """How a function arrives that was packed between two turns (_executors/_sharing.py)."""
+    return thing
+
+
 def keywords(own: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The keywords of a call that brings its own: where those of the run say otherwise, its own hold."""
     return {**given, **own} if given else own

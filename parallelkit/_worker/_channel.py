@@ -15,7 +15,7 @@ from _struct import Struct
 from _thread import allocate_lock
 from collections import deque
 from errno import EMFILE
-from mmap import MAP_SHARED, mmap
+from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
@@ -165,15 +165,17 @@ def new_file(name: str) -> int:
     return fd
 
 
-def map_file(fd: int, length: int, at_once: bool = False) -> mmap:
+def map_file(fd: int, length: int, at_once: bool = False, to_read: bool = False) -> mmap:
     """Map a file; the descriptor may be closed then. Before Python 3.13 the mapping keeps one of its own.
 
     ``at_once``: all its pages, which are there. One by one, when each is first written to, takes twice as long.
+    ``to_read``: whoever writes to it nevertheless ends by that.
     """
     flags = MAP_SHARED | _POPULATE if at_once else MAP_SHARED
+    rights = PROT_READ if to_read else PROT_READ | PROT_WRITE
     if sys.version_info >= (3, 13):
-        return mmap(fd, length, flags=flags, trackfd=False)
-    return mmap(fd, length, flags=flags)
+        return mmap(fd, length, flags=flags, prot=rights, trackfd=False)
+    return mmap(fd, length, flags=flags, prot=rights)
 
 
 def write_all(fd: int, blob: bytes | memoryview) -> None:

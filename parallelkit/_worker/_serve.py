@@ -16,7 +16,7 @@ from time import monotonic
 
 from parallelkit._raised import give_traceback, traceback_of
 from parallelkit._worker import _channel, _faults, _lifeline, _script
-from parallelkit._worker._buffers import InBlocks
+from parallelkit._worker._buffers import InBlocks, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._channel import (
     ARMED,
@@ -98,13 +98,13 @@ class _Worker:
             if not self.inbox.receive():
                 raise BrokenPipeError
         kind, body, length = taken
-        self._file = self._map_file(length) if length else None
+        self._file = self._map_file(length, kind == _channel.JOB) if length else None
         return kind, body
 
-    def _map_file(self, length: int) -> mmap:
+    def _map_file(self, length: int, to_read: bool) -> mmap:
         fd = self.inbox.take_fd()
         try:
-            return _channel.map_file(fd, length)
+            return _channel.map_file(fd, length, to_read=to_read)
         finally:
             os.close(fd)
 
@@ -138,7 +138,7 @@ class _Worker:
         if kind == _channel.BATCH:
             return self._run_batch(body)
         if kind == _channel.JOB:
-            self._load(WORD.unpack_from(body)[0], self._take_file() or body[WORD.size :])
+            self._load(WORD.unpack_from(body)[0], self._take_file(), body[WORD.size :])
         elif kind == _channel.FORGET:
             self.jobs.pop(WORD.unpack(body)[0], None)
         elif kind == _channel.FORGET_BLOCK:
@@ -158,11 +158,14 @@ class _Worker:
             elif BATCH_HEAD.unpack_from(body)[2] == _channel.BUFFERED_ITEM:
                 self._learn_block(body)  # the parent will not send the block again
 
-    def _load(self, number: int, blob: bytes | mmap) -> None:
+    def _load(self, number: int, file: mmap | None, told: bytes) -> None:
         """Learn the function of a job. Its module may take long to import: that is not the task's time."""
         self._tell_phase(_channel.LOADING + number)
         try:
-            self.jobs[number] = bind(*unpack(blob))
+            if file is not None and told:
+                self.jobs[number] = bind(*load_shared(file, loads(told)))
+            else:
+                self.jobs[number] = bind(*unpack(file or told))
         except BaseException as error:
             self.jobs[number] = _raiser(error)
         self.surroundings.keep()

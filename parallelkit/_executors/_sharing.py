@@ -1,0 +1,65 @@
+"""A job for the processes of this machine: large arguments go into memory that all of them map and none may write to."""
+
+from __future__ import annotations
+
+from _pickle import PickleBuffer, dumps
+from collections.abc import Callable
+from typing import Any
+
+from parallelkit._executors._contract import Job
+from parallelkit._executors._lane import File, payload_of
+from parallelkit._worker._buffers import layout, new_block
+from parallelkit._worker._call import middle
+from parallelkit._worker._travel import Apart, pack, pack_job
+
+
+def pack_shared(job: Job) -> bytes | File:
+    """The job for ``_serve``; raises TypeError where the function or its arguments cannot be pickled.
+
+    Only what lies in ``args`` and ``kwargs`` is shared: buffers of arrays from 256 KiB on. What the
+    function brings itself (its closure, the object whose method it is) stays each worker's own.
+    """
+    if not (job.args or job.kwargs):
+        return payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
+    apart = _Arguments()
+    try:
+        blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart)
+    except Exception:
+        return payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))  # which names the culprit
+    if not apart.buffers:
+        return payload_of(blob)
+    parts = [*apart.buffers, memoryview(blob)]
+    spans, size = layout(parts)
+    fd, size = new_block(parts, spans, size)
+    return File(fd, size, dumps(spans, 5))
+
+
+class _Arguments(Apart):
+    """Gathers buffers between two turns."""
+
+    listens = True
+
+    def __call__(self, buffer: PickleBuffer) -> bool:
+        return super().__call__(buffer) if self.listens else True
+
+
+class _ByItself:
+    """A function that travels without any buffer set apart: pickling goes in order, and meets a turn before and after."""
+
+    def __init__(self, fn: Callable[..., Any] | None, apart: _Arguments) -> None:
+        self._parts = _Turn(apart, False), fn, _Turn(apart, True)
+
+    def __reduce__(self) -> Any:
+        return middle, self._parts
+
+
+class _Turn:
+    """Turns the gathering on or off when it is pickled."""
+
+    def __init__(self, apart: _Arguments, listens: bool) -> None:
+        self._apart = apart
+        self._listens = listens
+
+    def __reduce__(self) -> Any:
+        self._apart.listens = self._listens
+        return bool, ()

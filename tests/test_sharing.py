@@ -1,0 +1,230 @@
+"""Large arguments of a whole run: sent once, mapped by every worker, read-only there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import array_tasks as far
+import numpy as np
+import pytest
+
+from parallelkit import ProcessExecutor, Task, WorkerDied, run_parallel
+
+LONG = 1 << 17  # of 8 bytes: a mebibyte
+
+
+def describe(item, *arrays, **named):
+    return [(array.flags.writeable, float(array[0])) for array in (*arrays, *named.values())]
+
+
+def write(item, array):
+    array[item] = 1.0
+
+
+def own_memory():
+    """Bytes of this process in memory that is nobody else's, or that it has touched of a shared file."""
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Rss:")) << 10
+
+
+def read_part(part, array):
+    before = own_memory()
+    total = float(array[part * (len(array) // 100) :][: len(array) // 100].sum())
+    return total, own_memory() - before
+
+
+def shared_maps(item=None):
+    with open("/proc/self/maps") as file:
+        return sum("parallelkit-block" in line for line in file)
+
+
+@pytest.fixture
+def executor():
+    with ProcessExecutor(2) as executor:
+        yield executor
+
+
+def test_arrays_in_args_and_kwargs_are_shared_read_only(executor):
+    """Small ones travel in the pickle, and are each worker's own."""
+    results = run_parallel(
+        describe,
+        range(6),
+        args=(np.full(LONG, 2.0), np.full(10, 3.0)),
+        kwargs={"other": np.full(LONG, 4.0)},
+        executor=executor,
+    )
+    assert results.values() == [[(False, 2.0), (True, 3.0), (False, 4.0)]] * 6
+
+
+def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
+    """The error is numpy's, and the task's own."""
+    array = np.zeros(LONG)
+    results = run_parallel(write, range(3), args=(array,), executor=executor)
+    assert [str(failure.error) for failure in results.failures.values()] == [
+        "assignment destination is read-only"
+    ] * 3
+    assert not array.any()
+
+
+def test_who_writes_past_the_flags_ends_by_that(executor):
+    """The memory itself cannot be written to: a library that ignores the flag costs its task, not other tasks' data."""
+
+    def scribble(item, array):
+        import ctypes
+
+        if item == 1:
+            ctypes.memset(array.ctypes.data, 1, 8)
+        return float(array[0])
+
+    results = run_parallel(scribble, range(8), args=(np.full(LONG, 5.0),), executor=executor)
+    assert list(results.failures) == [1]
+    assert isinstance(results.failures[1].error, WorkerDied)
+    assert set(results.successes.values()) == {5.0}
+
+
+def test_what_the_function_brings_itself_may_be_written_to(executor):
+    """A closure, and the object whose method it is: they are each worker's own, as before."""
+    closed = np.full(LONG, 1.0)
+
+    def enclosing(item, array):
+        closed[0] += 1
+        return closed.flags.writeable, array.flags.writeable
+
+    class Model:
+        def __init__(self):
+            self.weights = np.full(LONG, 1.0)
+
+        def __call__(self, item, array):
+            self.weights[0] += 1
+            return self.weights.flags.writeable, array.flags.writeable
+
+    for fn in (enclosing, Model()):
+        assert run_parallel(fn, [0], args=(np.ones(LONG),), executor=executor).values() == [(True, False)]
+
+
+def test_what_is_both_in_the_function_and_in_args_stays_one_object(executor):
+    """It travels with the function, so it may be written to; and twice in ``args`` it arrives once."""
+    both, twice = np.ones(LONG), np.ones(LONG)
+
+    def same(item, first, second, third):
+        return first is both, second is third, first.flags.writeable, second.flags.writeable
+
+    results = run_parallel(same, [0], args=(both, twice, twice), executor=executor)
+    assert results.values() == [(True, True, True, False)]
+
+
+def test_every_form_of_a_run_shares(executor):
+    """``star``, and tasks that bring their own functions."""
+    array = np.full(LONG, 7.0)
+    starred = run_parallel(
+        lambda a, b, array: (a, b, array.flags.writeable),
+        [(1, 2)],
+        star=True,
+        args=(array,),
+        executor=executor,
+    )
+    assert starred.values() == [(1, 2, False)]
+    own = run_parallel({"x": Task(describe, 0), "y": Task(describe, 1)}, args=(array,), executor=executor)
+    assert own.to_dict() == {"x": [(False, 7.0)], "y": [(False, 7.0)]}
+
+
+def test_frames_and_containers_are_shared(executor):
+    """Whatever gives its buffers to pickle; bytes arrive as copies, for they own their memory."""
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"a": np.arange(LONG, dtype=float), "b": np.ones(LONG)})
+
+    def look(item, frame, held):
+        return float(frame["a"].sum() + frame["b"].sum()), held["array"].flags.writeable, len(held["text"])
+
+    held = {"array": np.ones(LONG), "text": b"x" * (1 << 20)}
+    results = run_parallel(look, range(2), args=(frame, held), executor=executor)
+    assert results.values() == [(float(frame["a"].sum() + LONG), False, 1 << 20)] * 2
+
+
+def test_a_worker_that_reads_a_part_pays_for_that_part(executor):
+    """A hundredth of 64 MiB; a copy would be all of it."""
+    array = np.ones(8 << 20)
+    results = run_parallel(read_part, range(8), args=(array,), executor=executor)
+    assert [total for total, _ in results.values()] == [float(len(array) // 100)] * 8
+    assert max(grown for _, grown in results.values()) < array.nbytes // 10
+
+
+def test_a_new_worker_gets_it_too(executor):
+    """After one was killed, and after one was retired."""
+
+    def die_once(item, array):
+        if item == 2:
+            os.kill(os.getpid(), 9)
+        return float(array[item])
+
+    results = run_parallel(die_once, range(20), args=(np.arange(LONG, dtype=float),), executor=executor)
+    assert list(results.failures) == [2]
+    assert results.successes == {n: float(n) for n in range(20) if n != 2}
+
+
+def test_the_memory_is_given_back_after_the_run(executor):
+    """In the workers that stay, and here."""
+    run_parallel(describe, range(4), args=(np.ones(LONG),), executor=executor).raise_failures()
+    deadline = time.monotonic() + 5
+    while (
+        any(run_parallel(shared_maps, range(4), executor=executor).values()) and time.monotonic() < deadline
+    ):
+        time.sleep(0.01)
+    assert not any(run_parallel(shared_maps, range(4), executor=executor).values())
+    assert not shared_maps()
+
+
+def test_what_cannot_be_pickled_is_named_as_ever(executor):
+    """At the call, before anything runs."""
+    with pytest.raises(TypeError, match=r"args\[1\] cannot be sent to worker processes: an object of type _thread.lock"):
+        run_parallel(describe, [0], args=(np.ones(LONG), threading.Lock()), executor=executor)
+
+
+@pytest.mark.all
+@pytest.mark.timeout(300)  # a million pages on each side
+def test_four_gibibytes_of_which_a_hundredth_is_read():
+    """The worker grows by less than a tenth."""
+    need_memory(10 << 30)
+    array = np.ones(1 << 29)
+    results = run_parallel(read_part, range(4), args=(array,), executor="processes", max_workers=2)
+    assert [total for total, _ in results.values()] == [float(len(array) // 100)] * 4
+    assert max(grown for _, grown in results.values()) < array.nbytes // 10
+
+
+@pytest.mark.all
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("make", [bytes, lambda length: np.zeros(length, dtype="u1")], ids=["bytes", "array"])
+def test_items_and_values_of_more_than_two_gibibytes(make):
+    """One write to a file takes no more than 2 GiB."""
+    need_memory(14 << 30)
+    length = (1 << 31) + (1 << 20)
+    results = run_parallel(far.give_back, [make(length)], executor="processes", max_workers=1)
+    assert len(results[0]) == length
+
+
+@pytest.mark.all
+def test_a_small_dev_shm_is_no_limit():
+    """As in a container: 64 MB there, 100 MB as argument, item and value."""
+    if os.getuid() or shutil.which("unshare") is None:
+        pytest.skip("needs root and unshare to mount a small /dev/shm for one process")
+    script = (
+        "import numpy as np\n"
+        "from parallelkit import run_parallel\n"
+        "big = np.ones(100 << 17)\n"
+        "results = run_parallel(lambda item, shared: item + shared, [big], args=(big,), executor='processes')\n"
+        "assert results[0].sum() == 2 * len(big)\n"
+    )
+    mount = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$0" -c "$1"'
+    subprocess.run(["unshare", "-m", "sh", "-c", mount, sys.executable, script], check=True, timeout=50)
+
+
+def need_memory(amount):
+    with open("/proc/meminfo") as file:
+        (free,) = [int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable")]
+    if free < amount:
+        pytest.skip(f"needs {amount >> 30} GiB of free memory, and there are {free >> 30}")
