@@ -6,23 +6,17 @@ is of four tasks that do nothing, on workers that are there.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
+from benchmarks._at_work import nap_and_tell
 from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch, unopened
 from benchmarks._threads import OPTIONS
 
 NAP = 1.0
-
-
-def nap_and_tell(seconds: float) -> int:
-    """In which process it was."""
-    time.sleep(seconds)
-    return os.getpid()
 
 
 @contextmanager
