@@ -4,12 +4,15 @@ import errno
 import fcntl
 import os
 import random
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from math import inf
 
 import pytest
 import remote_tasks as far
@@ -17,9 +20,10 @@ from port_driver import Seen, drive, opened, wait
 from test_processes import is_alive, wait_until
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors import _zygote
+from parallelkit._executors import _starter, _zygote
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._spawn import Forked
+from parallelkit._executors._starter import AT_ONCE, Starter
 from parallelkit._executors._zygote import Zygote
 from parallelkit._worker._channel import BORN
 
@@ -75,7 +79,7 @@ def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
         forked = [worker for worker in engine._supervisor.crew.workers if isinstance(worker.process, Forked)]
     found = list(seen.values.values())
 
-    assert WIDE == len(forked), "they were forked"
+    assert WIDE - 1 == len(forked), "all but the first were forked"
     assert WIDE == len({facts["pid"] for facts in found}) == len({facts["random"] for facts in found})
     assert {os.getpid()} == {facts["parent"] for facts in found}
     assert [facts["pid"] for facts in found] == [facts["group"] for facts in found]
@@ -88,6 +92,52 @@ def test_few_workers_have_no_zygote(tmp_path):
     with crowd(engine, tmp_path / "gate"):
         assert zygote_of(engine) is None
     engine.close()
+
+
+def test_the_first_worker_does_not_wait_for_the_zygote(engine, monkeypatch):
+    """Short tasks may all be done before that is ready."""
+    monkeypatch.setattr(_zygote, "start", hung_zygote)
+
+    assert dict.fromkeys(range(WIDE)) == drive(engine, far.nothing, range(WIDE)).values
+    assert not zygote_of(engine).ready, "it is waited for still"
+
+
+def hung_zygote(fds, **options):
+    """A process that keeps its descriptors and says nothing."""
+    return subprocess.Popen(["sleep", "1000"], process_group=0, pass_fds=fds)
+
+
+def test_who_is_ready_is_not_kept_waiting_for_all(monkeypatch):
+    """Between forks the supervisor looks at those that are there: a few in each turn, and the next turn at once."""
+    monkeypatch.setattr(_starter, "Zygote", ReadyZygote)
+    with select.epoll() as poll, closing(Starter(16, poll)) as starter:
+        left, turns = 16, []
+        while left:
+            starter.check(0.0)
+            turns.append(starter.startable(left, 16 - left, deaths=False))
+            left -= turns[-1]
+            assert 0 == starter.startable(0, 16, deaths=False), "no spare is wanted"
+            assert starter.deadline == (-inf if left else inf)
+        starter.check(0.0)
+
+    assert [AT_ONCE] * (16 // AT_ONCE) == turns
+    assert inf == starter.deadline
+
+
+class ReadyZygote:
+    """One that could fork."""
+
+    ready = True
+
+    def __init__(self):
+        self.socket, self.other = socket.socketpair()
+
+    def fits(self):
+        return True
+
+    def close(self):
+        self.socket.close()
+        self.other.close()
 
 
 @pytest.mark.all
@@ -207,14 +257,14 @@ def test_engine_does_without_a_zygote_that_cannot_start(engine, tmp_path, monkey
 @pytest.mark.all
 def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, monkeypatch):
     """One that hangs is given up after its time."""
-    hung = subprocess.Popen(["sleep", "1000"], process_group=0)
-    monkeypatch.setattr(_zygote, "start", lambda *args, **kwargs: hung)
+    hung = []
+    monkeypatch.setattr(_zygote, "start", lambda fds, **options: hung.append(hung_zygote(fds)) or hung[0])
     monkeypatch.setattr(_zygote, "PATIENCE", 0.1)
     with crowd(engine, tmp_path / "gate") as seen:
         pass
 
     assert WIDE == len(seen.values)
-    assert -signal.SIGKILL == hung.returncode
+    assert [-signal.SIGKILL] == [process.returncode for process in hung]
 
 
 def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ import sys
 from _socket import SOCK_STREAM
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
 from parallelkit._worker._travel import pack
 
-ENTRY = str(Path(_worker.__file__).absolute().with_name("__main__.py"))
+ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
 
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")
 """Libraries that would start a thread for each cpu in every worker."""

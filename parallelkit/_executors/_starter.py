@@ -13,7 +13,10 @@ WORTHWHILE = 5
 """Workers from which on a zygote pays. After the first death it does in any case."""
 
 HANDS = 2
-"""Workers that are not kept waiting for a zygote, where others had to end for it to be wanted."""
+"""Workers that are not kept waiting for a zygote, where others had to end for it to be wanted; else one is not."""
+
+AT_ONCE = 2
+"""Workers that are forked before those that are ready by then are given something to do."""
 
 
 class Starter:
@@ -25,27 +28,34 @@ class Starter:
         self._zygote: Zygote | None = None
         self._fd = -1
         self._forgone = False  # there was one, and it failed
+        self._more = False  # more are wanted than could be started in this turn
 
     def startable(self, wanted: int, there: int, deaths: bool) -> int:
-        """How many of the workers that are wanted may be started now; the others when the zygote is ready."""
+        """How many of the workers that are wanted may be started in this turn; the others by and by."""
         if self._forgone or wanted <= 0 or not (deaths or there + wanted >= WORTHWHILE):
             return wanted
         if self._zygote is not None and self._zygote.ready and not self._zygote.fits():
             self._end()
         if self._zygote is None:
             self._open()
-        if self._zygote is None or self._zygote.ready:
+        if self._zygote is None:
             return wanted
-        return max(0, min(wanted, HANDS - there)) if deaths else 0
+        if self._zygote.ready:
+            self._more |= wanted > AT_ONCE
+            return min(wanted, AT_ONCE)
+        return max(0, min(wanted, (HANDS if deaths else 1) - there))
 
     def check(self, now: float) -> None:
-        """Give up a zygote that does not start."""
+        """A new turn: give up a zygote that does not start."""
+        self._more = False
         if now >= self.deadline:
             self._forgo()
 
     @property
     def deadline(self) -> float:
-        """When the zygote that is being started must be ready."""
+        """When to make another turn: at once for more workers, or when the zygote that is being started must be ready."""
+        if self._more:
+            return -inf
         return inf if self._zygote is None or self._zygote.ready else self._zygote.deadline
 
     def spawn(self) -> Spawned:

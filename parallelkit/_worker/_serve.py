@@ -6,6 +6,7 @@ has it. Whoever reads ``_run`` reads the protocol: the order of its stores is wh
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from _pickle import loads
@@ -57,8 +58,6 @@ def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
 
 def _report_stacks(ring: int) -> None:
     """On a crash, and when the parent asks before it kills, the stack is written into the ring, even without the GIL."""
-    import faulthandler
-
     os.lseek(ring, _channel.SIZE - _channel.STACK, os.SEEK_SET)
     faulthandler.enable(ring, all_threads=False)
     faulthandler.register(_channel.STACK_SIGNAL, ring, all_threads=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
+from _sitebuiltins import Quitter
 from collections.abc import Callable
 
 from parallelkit._worker._travel import unpack
@@ -21,9 +23,6 @@ def furnish(setup: dict[str, Any]) -> None:
 
         site.main()
     else:
-        import builtins
-        from _sitebuiltins import Quitter
-
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]

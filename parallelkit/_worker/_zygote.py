@@ -97,10 +97,11 @@ def _become_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
 
 def adopt(environ: dict[str, str]) -> None:
     """Make the environment this one."""
-    for name in [name for name in os.environ if name not in environ]:
+    mine = dict(os.environ)  # to ask it for one variable after the other takes four times as long
+    for name in mine.keys() - environ.keys():
         del os.environ[name]
     for name, value in environ.items():
-        if os.environ.get(name) != value:
+        if mine.get(name) != value:
             os.environ[name] = value
 
 
