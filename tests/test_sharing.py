@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
 import subprocess
@@ -47,6 +48,12 @@ def shared_maps(item=None):
 def executor():
     with ProcessExecutor(2) as executor:
         yield executor
+
+
+@pytest.fixture
+def patience():
+    """A million fresh pages on either side may take longer than the minute after which a test counts as hung."""
+    faulthandler.dump_traceback_later(400, exit=True)
 
 
 def test_arrays_in_args_and_kwargs_are_shared_read_only(executor):
@@ -181,13 +188,14 @@ def test_the_memory_is_given_back_after_the_run(executor):
 
 def test_what_cannot_be_pickled_is_named_as_ever(executor):
     """At the call, before anything runs."""
-    with pytest.raises(TypeError, match=r"args\[1\] cannot be sent to worker processes: an object of type _thread.lock"):
+    with pytest.raises(
+        TypeError, match=r"args\[1\] cannot be sent to worker processes: an object of type _thread.lock"
+    ):
         run_parallel(describe, [0], args=(np.ones(LONG), threading.Lock()), executor=executor)
 
 
 @pytest.mark.all
-@pytest.mark.timeout(300)  # a million pages on each side
-def test_four_gibibytes_of_which_a_hundredth_is_read():
+def test_four_gibibytes_of_which_a_hundredth_is_read(patience):
     """The worker grows by less than a tenth."""
     need_memory(10 << 30)
     array = np.ones(1 << 29)
@@ -197,9 +205,8 @@ def test_four_gibibytes_of_which_a_hundredth_is_read():
 
 
 @pytest.mark.all
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("make", [bytes, lambda length: np.zeros(length, dtype="u1")], ids=["bytes", "array"])
-def test_items_and_values_of_more_than_two_gibibytes(make):
+def test_items_and_values_of_more_than_two_gibibytes(make, patience):
     """One write to a file takes no more than 2 GiB."""
     need_memory(14 << 30)
     length = (1 << 31) + (1 << 20)
