@@ -11,6 +11,7 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
@@ -20,6 +21,8 @@ from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
+from parallelkit._executors._crew import Crew
+from parallelkit._executors._holding import LOOK
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
 from parallelkit._executors._questions import Questions
 from parallelkit._executors._reserve import Reserve
@@ -362,6 +365,17 @@ def test_committed_result_beats_a_late_look(engine):
 
 
 # Who waits for whom
+
+
+def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
+    """It is looked at now and then, and may be done before that, where its tasks are shorter than those before."""
+    rung = []
+    crew = Crew(1, None, lambda now: None, lambda wanted: 0)
+    wire = SimpleNamespace(arm=rung.append)
+    crew.workers.append(SimpleNamespace(pending=10, sent=30, stock=lambda: 6 * LOOK, wire=wire))
+
+    assert 2 * LOOK == crew.listen(0.0, moved=True)
+    assert [29] == rung
 
 
 def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):

@@ -97,9 +97,10 @@ class Crew:
     def listen(self, now: float, moved: bool) -> float:
         """Decide which workers ring at their next commit; when to look at the rings without a bell.
 
-        One that has plenty to do is looked at now and then instead, which costs it nothing. Whoever was
-        told to ring is looked at again: it may have committed before it could see that, and even after
-        we looked, as our store and its load may cross.
+        One that has plenty to do is looked at now and then instead, which costs it nothing; it rings only
+        if it is faster than that, as it comes to its last attempt. Whoever was told to ring otherwise is
+        looked at again: it may have committed before it could see that, and even after we looked, as our
+        store and its load may cross.
         """
         stocks = [worker.stock() for worker in self.workers]
         self.hungry = len(stocks) < self.max_workers or min(stocks) < LOOK
@@ -109,7 +110,7 @@ class Crew:
             if not worker.pending:
                 worker.wire.arm(0)  # else it would ring at once when it is given something
             elif moved and stock > LOOK:
-                continue
+                worker.wire.arm(worker.sent - 1)
             elif worker.wire.arm(worker.bell_at(worker.wire.armed and not moved)):
                 look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
         return look_at
