@@ -69,13 +69,14 @@ def _preload(modules: list[str]) -> None:
     """Load parts of the standard library; whatever else is on the path shall not take their place."""
     import gc
 
+    gc.disable()  # what it would free is little, and leaves holes, to write into which is to copy a page in each worker
     path, home = sys.path, os.path.dirname(os.__file__)
     sys.path = [home, home + "/lib-dynload"]
     for name in modules:
         __import__(name)
     sys.path = path
-    gc.collect()
     gc.freeze()  # what is here will be the same in all workers: lest each look at it, and so copy it
+    gc.enable()
 
 
 def _become_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
