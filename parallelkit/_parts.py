@@ -97,8 +97,9 @@ class Parts:
         """The loop that drives the run, with its scheduler."""
         options, now = self.options, self.world.now()
         interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
+        ask = Asking(interrupt)
         scheduler = Scheduler(
-            self.journal.record(book, self.intake.fail, Asking(interrupt)),
+            self.journal.record(book, self.intake.fail, ask),
             label=lambda index: label(key(index)),
             timeout=options.timeout,
             policy=options.policy,
@@ -107,6 +108,7 @@ class Parts:
             raise_first=options.on_error == "raise",
             max_failures=options.max_failures,
             gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
+            ask=ask,
         )
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         loop.interrupt, loop.may_block = interrupt, self.intake.may_block

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from heapq import heappop, heappush
+from operator import call
 from typing import Any
 
 from parallelkit._book import Book, Failed, News, told_cancelled
@@ -49,6 +50,7 @@ class Scheduler:
         raise_first: bool = False,
         max_failures: float | None = None,
         gated: Gated | None = None,
+        ask: Callable[[Callable[[], Any]], Any] = call,
     ) -> None:
         self._book = book
         self._timeout = timeout
@@ -61,7 +63,7 @@ class Scheduler:
         self._delayed: list[tuple[float, int]] = []
         self._items = Unsettled()
         self._made: set[int] = set()  # those of them that ``then`` has made
-        self._tries = Tries(policy, label, end_at)
+        self._tries = Tries(policy, label, end_at, ask)
         self.started = 0
         self.succeeded = 0
         self.failed = 0

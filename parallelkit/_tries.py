@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from operator import call
 from typing import Any
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Ended
 from parallelkit._lost import Lost, describe, is_a
+from parallelkit._marks import UNSET
 from parallelkit._raised import add_note
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy
 from parallelkit._tasks import Own
@@ -36,7 +39,11 @@ class Tries:
     """The tries of all tasks that have failed at least once; the others cost nothing here."""
 
     def __init__(
-        self, policy: RetryPolicy | None, label: Callable[[int], str], end_at: float | None = None
+        self,
+        policy: RetryPolicy | None,
+        label: Callable[[int], str],
+        end_at: float | None = None,
+        ask: Callable[[Callable[[], Any]], Any] = call,
     ) -> None:
         self.own: dict[int, Own] = {}
         self.last: dict[int, Lost] = {}
@@ -46,6 +53,8 @@ class Tries:
         self._policy = policy
         self._label = label
         self._end_at = end_at
+        self._ask = ask
+        self._cut_off = False  # Ctrl-C came as a policy was being asked
 
     def __bool__(self) -> bool:
         """Whether there is anything to know of any task."""
@@ -62,9 +71,12 @@ class Tries:
         if not isinstance(policy, TenacityPolicy):
             return None
         try:
-            return policy.refusal(self.made(index) + 1, value)
+            refusal: Exception | None = self._answer(
+                partial(policy.refusal, self.made(index) + 1, value), None
+            )
         except Exception as broken:  # the caller's predicate: its error is the task's outcome, as in tenacity
             return broken
+        return refusal
 
     def made(self, index: int) -> int:
         """How many attempts of a task have failed."""
@@ -108,13 +120,24 @@ class Tries:
         if policy.budget is not None and self.retried >= max(LEAST_RETRIES, policy.budget * started):
             return
         try:
-            delay = policy.delay_after(lost.number, lost.error, self._elapsed(index, lost))
+            elapsed = self._elapsed(index, lost)
+            delay = self._answer(partial(policy.delay_after, lost.number, lost.error, elapsed), 0.0)
         except Exception as broken:  # the caller's predicate: that costs this task its retries and no other
             verdict.why = f"; not tried again, because retries raised {describe(broken)}"
             return
         if delay is not None:
             wait = delay if told is None else max(delay, told)
             verdict.delay = self._in_time(index, lost, wait, now)
+
+    def _answer(self, question: Callable[[], Any], otherwise: Any) -> Any:
+        """What a policy says, in which code of the caller's may hang; ``otherwise`` from a Ctrl-C in it on.
+
+        The run is about to stop then. A value counts as good; a failure waits for another try, and is
+        cancelled with its error as the cause.
+        """
+        answer = UNSET if self._cut_off else self._ask(question)
+        self._cut_off = answer is UNSET
+        return otherwise if self._cut_off else answer
 
     def _in_time(self, index: int, lost: Lost, wait: float, now: float) -> float | None:
         """The wait itself, or None where it would go past a limit: then the failure is final at once."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from parallelkit._asking import Asking
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
@@ -355,7 +356,10 @@ class FakeRun:
         self.intake = Intake(items, Shape(tasks=fn is None, gated=gated, priority=priority, bys=bys))
         self.interrupt = Interrupt(self.port.wake)
         self.scheduler = Scheduler(
-            self.ledger, gated=Gated(limits, wake=self.port.wake) if gated else None, **options
+            self.ledger,
+            gated=Gated(limits, wake=self.port.wake) if gated else None,
+            ask=Asking(self.interrupt),
+            **options,
         )
         source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)
         self.loop = Loop(self.scheduler, self.port, source, self.clock)

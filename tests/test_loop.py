@@ -12,6 +12,7 @@ from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._loop import AT_HAND, WIDEST, WINDOW, Window
 from parallelkit._progress import Silent
+from parallelkit._retry import as_policy
 
 ERROR = OSError("down")
 
@@ -215,6 +216,53 @@ def test_an_interrupt_is_obeyed_where_nothing_is_lost():
     run.loop.stop("interrupted")
     assert ["done", "at that very moment", TaskCancelled, TaskCancelled] == kinds(run)
     assert [(1, 2.0), (1, 0.0)] == [(one.attempts, one.duration) for one in run.outcomes[2:]]
+
+
+def test_an_interrupt_while_a_policy_is_asked_costs_no_outcome():
+    """All that came in with it is settled; what was being judged is cancelled, because of its error. Nobody asks again."""
+    asked = []
+
+    def on(error):
+        asked.append(error)
+        run.interrupt(signal.SIGINT, None)
+        pytest.fail("it was not cut off")
+
+    error = OSError("down")
+    script = Script(
+        {
+            0: Fail(error, after=1),
+            1: Done("a", after=1),
+            2: Fail(error, after=1),
+            3: Hang(),
+            4: Done("b", after=1),
+        }
+    )
+    run = FakeRun(script, range(5), workers=5, policy=Retry(2, on=on))
+    with pytest.raises(KeyboardInterrupt):
+        run.drive()
+    assert 2 == run.scheduler.succeeded
+    run.loop.stop("interrupted")
+    assert [TaskCancelled, "a", TaskCancelled, TaskCancelled, "b"] == kinds(run)
+    assert [error, error, None] == [one.error.__cause__ for one in run.outcomes if not one.ok]
+    assert [error] == asked
+
+
+def test_an_interrupt_while_a_value_is_judged_costs_no_value():
+    """It was given, and nobody has refused it."""
+    tenacity = pytest.importorskip("tenacity", reason="installed with the test extra")
+    judged = []
+
+    def judge(value):
+        judged.append(value)
+        run.interrupt(signal.SIGINT, None)
+        pytest.fail("it was not cut off")
+
+    retrying = tenacity.Retrying(retry=tenacity.retry_if_result(judge))
+    script = Script({0: Done("a", after=1), 1: Done("b", after=1)})
+    run = FakeRun(script, range(2), policy=as_policy(retrying))
+    with pytest.raises(KeyboardInterrupt):
+        run.drive()
+    assert (["a", "b"], ["a"]) == (kinds(run), judged)
 
 
 def test_a_second_interrupt_is_raised_at_once():

@@ -104,6 +104,11 @@ EVERYWHERE = {
     "a stream's consumer": "[here() for _ in iter_parallel(abs, range(9), executor={executor!r})]",
     "backoff": "run_parallel(lambda n: 1 // n, (here_once() or n for n in range(2)), executor={executor!r},"
     " retries=Retry(9, delay=1000, max_delay=1000))",
+    "retries, which error": "run_parallel(lambda n: 1 // n, range(9), executor={executor!r},"
+    " retries=Retry(2, on=here))",
+    "tenacity, which error": "run_parallel(lambda n: 1 // n, range(9), executor={executor!r}, retries=tenacious('error'))",
+    "tenacity, which value": "run_parallel(abs, range(9), executor={executor!r}, retries=tenacious('value'))",
+    "tenacity, how long": "run_parallel(lambda n: 1 // n, range(9), executor={executor!r}, retries=tenacious('wait'))",
     "a rate": "run_parallel(abs, (here_once() or n for n in range(9)), limits=RateLimit(1, per=1000), executor={executor!r})",
     "map_reduce": "map_reduce(abs, range(9), here, initial=0, executor={executor!r})",
     "first_success": "first_success([partial(acts.note_and_hang, 0, path + 'here')] * 3, executor={executor!r})",
@@ -126,6 +131,11 @@ ONCE = """
 def here_once(seen=[]):
     seen or acts.note(path + "here")
     seen.append(1)
+
+def tenacious(where):
+    import tenacity
+    conditions = {"error": tenacity.retry_if_exception(here), "value": tenacity.retry_if_result(here)}
+    return tenacity.Retrying(**({"wait": here} if where == "wait" else {"retry": conditions[where]}))
 """
 
 
@@ -155,6 +165,18 @@ def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
         told, took = interrupt(started, path)
 
     assert "RunInterrupted [0, 1, 2]" == told
+    assert took < 1
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_one_interrupt_ends_a_run_whose_retries_hang(executor, tmp_path):
+    """No outcome is lost, also of what has come in meanwhile; the failure that is being judged is cancelled."""
+    call = f"run_parallel(lambda n: 1 // n, range(4), max_workers=1, executor={executor!r}, retries=Retry(2, on=here))"
+    with playing(tmp_path, call) as (started, path):
+        time.sleep(0.1)  # for the results, which nobody can look at meanwhile
+        told, took = interrupt(started, path)
+
+    assert told.startswith("RunInterrupted ['TaskCancelled', 1, 0, ")
     assert took < 1
 
 
