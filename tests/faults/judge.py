@@ -22,6 +22,9 @@ from outside import GRACE, HERE, Program, left_behind, look_at, soon, until
 EXIT = 1.0
 """Seconds within which an interpreter that has played must be gone."""
 
+START = 30.0
+"""Seconds within which an interpreter must have started: no part of what is judged."""
+
 
 def patience() -> float:
     """By how much longer everything may take where every core is busy with something else (rounds.py)."""
@@ -40,9 +43,16 @@ class Stage:
             argv = [str(HERE / "stage.py"), str(theirs.fileno())]
             self.program = Program(argv, pass_fds=[theirs.fileno()])
         self._received = b""
+        self._entered = False
+
+    def _enter(self) -> bool:
+        """Wait until it has started: what it opens then is not left behind, and the time it takes is not that of its exit."""
+        self._entered = self._entered or self._hear(START) is not None
+        return self._entered
 
     def judge(self, case: Case) -> list[str]:
         """Play a case; one line for everything that is wrong."""
+        assert self._enter(), f"the interpreter did not start within {START} s: {self.program.err[-2000:]}"
         with tempfile.TemporaryDirectory(prefix="parallelkit-") as folder:
             before = look_at(self.program)
             self._line.sendall(json.dumps([case.id, folder]).encode() + b"\n")
@@ -89,6 +99,7 @@ class Stage:
 
     def close(self) -> list[str]:
         """End the interpreter; one line for everything that is wrong with how it ends."""
+        self._enter()  # after a restart it has played nothing
         self._line.close()
         began = time.monotonic()
         try:

@@ -182,6 +182,8 @@ def main() -> None:
     run.__module__ = "stage"
     cases = {case.id: case for case in CASES}
     with socket.socket(fileno=int(sys.argv[1])) as line, line.makefile("rw") as judge:
+        judge.write("{}\n")  # on stage
+        judge.flush()
         for told in judge:
             name, folder = json.loads(told)
             judge.write(json.dumps(play(cases[name], folder)) + "\n")
