@@ -159,8 +159,10 @@ def test_one_interrupt_ends_a_run_wherever_it_is(call, tmp_path):
 
 def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
     """Everything that was read has its outcome, though the interrupt came in the middle of the input."""
-    call = "run_parallel(abs, (here() if n == 3 else time.sleep(0.05) or n for n in range(9)), executor='processes')"
-    with playing(tmp_path, call) as (started, path):
+    setup = "def work(n):\n    acts.note(path + 'done', str(n))\n    return n\n"
+    call = "run_parallel(work, (here() if n == 3 else time.sleep(0.05) or n for n in range(9)), executor='processes')"
+    with playing(tmp_path, call, setup) as (started, path):
+        acts.wait_for_lines(path + "done", 3)
         time.sleep(0.1)  # for the results, which nobody can look at meanwhile
         told, took = interrupt(started, path)
 
