@@ -42,8 +42,9 @@ class Pace:
     def share(self, waiting: int, workers: int, idle: int) -> int:
         """How many of those that wait one worker is given, with so many of them idle, itself included.
 
-        Its share of all, so that some is left to even out with; but no crumbs, and nothing is left where all
-        that waits is soon done.
+        Its share of all that waits, so that batches get smaller towards the end, and some is left to even out with
+        (guided self-scheduling: Polychronopoulos and Kuck, 1987); but no crumbs, and nothing is left where all that
+        waits is soon done.
         """
         if idle and self.expected(waiting) <= SOON * idle:
             workers = idle
