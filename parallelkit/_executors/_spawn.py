@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from _socket import SOCK_STREAM
+from _socket import AF_UNIX, SOCK_STREAM, socketpair
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from threading import Lock
@@ -93,9 +93,7 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
 
 def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
     """Two ends that block, whatever the program has made the default for its own sockets."""
-    import socket
-
-    pair = socket.socketpair(type=kind)
+    pair = socketpair(AF_UNIX, kind)  # without the module ``socket``, which takes a millisecond to load
     for end in pair:
         end.settimeout(None)
     return pair

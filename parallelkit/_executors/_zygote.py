@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from _pickle import dumps
+from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
+from array import array
 from contextlib import ExitStack
 from errno import EPROTO
 from mmap import PAGESIZE
@@ -47,7 +48,7 @@ class Zygote:
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
         with ExitStack() as theirs, ExitStack() as ours:
-            self.socket, their_socket = socket_pair(socket.SOCK_SEQPACKET)
+            self.socket, their_socket = socket_pair(SOCK_SEQPACKET)
             theirs.callback(their_socket.close)
             ours.callback(self.socket.close)
             self.socket.settimeout(ANSWER)
@@ -83,7 +84,8 @@ class Zygote:
         directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
             request = dumps({"environ": environ, "streams": streams}, 5)
-            socket.send_fds(self.socket, [request], [*fds, directory, *streams])
+            rights = array("i", [*fds, directory, *streams])
+            self.socket.sendmsg([request], [(SOL_SOCKET, SCM_RIGHTS, rights)])
         finally:
             os.close(directory)
         pid = self._answer()
