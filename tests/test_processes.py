@@ -31,8 +31,8 @@ from parallelkit._executors._supervisor import Supervisor
 
 
 @pytest.fixture
-def engine():
-    engine = ProcessEngine(2)
+def engine(request):
+    engine = ProcessEngine(getattr(request, "param", 2))
     yield engine
     engine.close()
 
@@ -376,6 +376,31 @@ def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
 
     assert 2 * LOOK == crew.listen(0.0, moved=True)
     assert [29] == rung
+
+
+@pytest.mark.parametrize("engine", [1], indirect=True)
+def test_a_worker_that_outran_a_hold_serves_on(engine, tmp_path):
+    """By the time that it could see the limit it had done all that it was sent, so it does not tell where it stopped."""
+    begun, go = fifo(tmp_path / "begun"), fifo(tmp_path / "go")
+    with opened(engine, partial(far.on, {-1: (far.tell_and_hear, (begun, go))})) as port:
+        drive_port(port, list(range(100)))
+        port._lane.pace.limit = 2  # both are sent at once
+        port.start([(100, 1, -1, None), (101, 1, 1, None)])
+        far.hear(begun)
+        (worker,) = engine._supervisor.crew.workers
+        wait_until(lambda: worker.pending == 2)
+
+        def hold_too_late():
+            far.tell(go)
+            wait_until(lambda: worker.wire.head == worker.sent)
+            worker.hold(time.monotonic())
+
+        engine._supervisor.ask(hold_too_late)
+        port.start([(102, 1, 2, None)])
+        seen = Seen()
+        while len(seen) < 3:
+            seen.add(wait(port))
+        assert {101: 1, 102: 2} == {index: seen.values[index] for index in (101, 102)}
 
 
 def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):

@@ -65,7 +65,7 @@ class Worker(Holding):
         self.held_at = 0.0  # ... for certain from a moment after this
         self._doomed_at = 0.0
         self._moved_at = now  # it committed, or got something to do
-        self._expects_stop = False
+        self._given = 0  # how many attempts it had been sent when it was held
         self._stopped_at: int | None = None
         self._latest_lane: Lane | None = None
         self.wire.send(setup_frame(width, initializer is not None))
@@ -138,7 +138,7 @@ class Worker(Holding):
             self.refusal = body
         elif kind == _channel.STOPPED:
             self._stopped_at = word_of(body)
-            if not self._expects_stop or self._stopped_at != self.wire.head:
+            if self.held is None or self.held >= self._given or self._stopped_at != self.wire.head:
                 raise GarbageError(f"it says that it stopped at {self._stopped_at}")
         elif kind != _channel.BELL:
             self._take_thing(kind, body, length)
@@ -251,9 +251,10 @@ class Worker(Holding):
 
     def hold(self, now: float) -> None:
         """Let it begin nothing after what it runs now; it tells where it stopped, if it has more than that."""
+        if self.held is None:  # it is given nothing while it is held, but some may be taken back
+            self._given = self.sent
         self.held = self.done if self.wire.loading else self.done + 1
         self.held_at = now
-        self._expects_stop = self.sent > self.held
         self.wire.limit(self.held)
 
     def take_back(self) -> list[Batch]:
@@ -265,12 +266,12 @@ class Worker(Holding):
         return self.cut_off(self.done if self.wire.loading else self.done + 1)
 
     def _look_at_hold(self) -> None:
-        """The hold ends when the worker has stopped, or when it had nothing behind and that is done."""
+        """The hold ends when the worker has stopped, or when it has done all that it was sent before it saw the limit."""
         if self._stopped_at is not None and self._stopped_at <= self.done:
             requeue(self.cut_off(self.done))
             self._stopped_at = None
             self.wire.send(frame(_channel.RESUME))
-        elif not self._expects_stop and self.done >= self.sent:
+        elif self.done >= self._given:
             self.wire.limit(_channel.UNLIMITED)
         else:
             return
