@@ -15,7 +15,7 @@ from clusters import opened, wait_until
 from leaks import process_table
 
 from parallelkit import Retry, WorkerDied, iter_parallel, run_parallel
-from parallelkit._executors._dask_courier import LEAD
+from parallelkit._executors import _dask_courier
 
 pytestmark = pytest.mark.all
 
@@ -79,8 +79,10 @@ def test_a_retry_runs_elsewhere_what_a_vanished_node_had(cluster, tmp_path):
     assert [1] * 15 + [2] == sorted(executions(tmp_path / "marks", number) for number in range(16))
 
 
-def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path):
-    """Of thousands of short tasks, in batches of some fifty: only those that its one thread might have begun unseen."""
+def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path, monkeypatch):
+    """Of thousands of short tasks: only those that its one thread might have begun unseen, however large its batch."""
+    for constant in ("AHEAD", "LONGEST"):
+        monkeypatch.setattr(_dask_courier, constant, 2.0)
     marks = tmp_path / "marks"
     marks.mkdir()
     outcomes, lost = {}, Counter()
@@ -95,7 +97,7 @@ def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path):
             assert outcome.error.may_have_run
             lost[outcome.worker] += 1
     assert 6000 == len(outcomes)
-    assert sum(lost.values()) <= 3 * (1 + LEAD / 0.001)
+    assert sum(lost.values()) <= 3 * (1 + _dask_courier.LEAD / 0.001)
     runs = Counter(int(mark.name.partition("-")[0]) for mark in marks.iterdir())
     assert 1 == max(runs.values())
     assert all(runs[key] == 1 for key, outcome in outcomes.items() if outcome.ok)
@@ -258,6 +260,27 @@ def descendants(cluster):
         found += below
         parents += below
     return found
+
+
+@pytest.mark.parametrize(("nap", "count"), [(0.001, 1500), (0.021, 60)])
+def test_nothing_waits_behind_a_task_that_takes_long(tmp_path, nap, count):
+    """Neither in its batch nor beside it, though all but one of the threads are at such a task."""
+    mark = tmp_path / "go"
+    items = [nap] * count
+    items[count // 3 : count // 3] = [str(mark), nap, nap, str(mark)]
+    with opened(tmp_path, workers=1, threads=3) as (_, client):
+        stream = iter_parallel(nap_or_wait, items, executor=client, run_timeout=30)
+        assert [nap] * (count + 2) == [next(stream).unwrap() for _ in range(count + 2)]
+        mark.touch()
+        assert [str(mark)] * 2 == [outcome.unwrap() for outcome in stream]
+
+
+def nap_or_wait(item):
+    if isinstance(item, float):
+        time.sleep(item)
+    while isinstance(item, str) and not os.path.exists(item):
+        time.sleep(0.01)
+    return item
 
 
 def test_a_task_costs_little(cluster):
