@@ -50,6 +50,18 @@ def test_what_is_soon_done_is_given_out_whole():
     assert 25 == measured(100e-6).share(waiting=100, workers=4, idle=1)
 
 
+def test_batches_get_smaller_towards_the_end():
+    """So that nobody is left with much more than the others, however uneven the lengths."""
+    pace, waiting, given = measured(100e-6), 200, []
+    while waiting:
+        given.append(pace.share(waiting, workers=2, idle=0))
+        waiting -= given[-1]
+
+    assert sorted(given, reverse=True) == given
+    assert pace.limit == given[0]
+    assert 1 == given[-1]
+
+
 def test_next_run_of_a_function_begins_at_its_pace():
     """A warm executor knows what a function took; of any other it knows nothing."""
     paces = Paces()
