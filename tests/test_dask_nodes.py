@@ -15,7 +15,7 @@ from clusters import opened, wait_until
 from leaks import process_table
 
 from parallelkit import Retry, WorkerDied, iter_parallel, run_parallel
-from parallelkit._executors import _dask_courier
+from parallelkit._executors import _dask_sizes
 
 pytestmark = pytest.mark.all
 
@@ -82,7 +82,7 @@ def test_a_retry_runs_elsewhere_what_a_vanished_node_had(cluster, tmp_path):
 def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path, monkeypatch):
     """Of thousands of short tasks: only those that its one thread might have begun unseen, however large its batch."""
     for constant in ("AHEAD", "LONGEST"):
-        monkeypatch.setattr(_dask_courier, constant, 2.0)
+        monkeypatch.setattr(_dask_sizes, constant, 2.0)
     marks = tmp_path / "marks"
     marks.mkdir()
     outcomes, lost = {}, Counter()
@@ -97,7 +97,7 @@ def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path, monkeypatch):
             assert outcome.error.may_have_run
             lost[outcome.worker] += 1
     assert 6000 == len(outcomes)
-    assert sum(lost.values()) <= 3 * (1 + _dask_courier.LEAD / 0.001)
+    assert sum(lost.values()) <= 3 * (1 + _dask_sizes.LEAD / 0.001)
     runs = Counter(int(mark.name.partition("-")[0]) for mark in marks.iterdir())
     assert 1 == max(runs.values())
     assert all(runs[key] == 1 for key, outcome in outcomes.items() if outcome.ok)

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 from clusters import wait_until
 
-from parallelkit._executors._dask_broker import PREFIX, Broker
+from parallelkit._executors._dask_broker import PREFIX, Broker, install
 from parallelkit._executors._dask_clock import RENEW, Clock
 from parallelkit._executors._dask_guard import Guard, compare
 from parallelkit._executors._dask_pending import Pending
+from parallelkit._executors._dask_sizes import Sizes
 from parallelkit._executors._dask_wire import Order, boot_id, unseal
 from parallelkit._executors._lane import Broken, Lane
+from parallelkit._executors._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 
@@ -47,7 +49,7 @@ class Book:
 
     def __init__(self):
         self.scheduler = Scheduler()
-        self.broker = Broker(self.scheduler)
+        self.broker = Broker(self.scheduler, "the broker")
 
     def key(self, number):
         return f"{PREFIX}run-{number}"
@@ -206,6 +208,37 @@ def test_workers_at_work_are_not_chosen_for_closing(book):
         assert [THERE] == [worker.address for worker in left]
 
     check(book)
+
+
+def test_each_version_has_a_broker_of_its_own_in_a_scheduler():
+    """One that is there is used by all clients of its version, and speaks to no other."""
+    handlers = {"retire_workers": None}
+    scheduler = SimpleNamespace(handlers=handlers)
+    install("parallelkit-1", scheduler)
+    first = dict(handlers)
+    install("parallelkit-1", scheduler)
+    assert first == handlers
+    install("parallelkit-2", scheduler)
+    assert handlers["parallelkit-1_claim"] is first["parallelkit-1_claim"]
+    assert {"open", "take", "close", "claim", "tell"} == {
+        name.removeprefix("parallelkit-2_") for name in handlers.keys() - first
+    }
+
+
+@pytest.mark.parametrize(
+    ("duration", "workers", "batch", "portion"),
+    [(0.0, 2, 2000, 801), (0.00099, 2, 50, 21), (0.021, 2, 2, 1), (1.0, 2, 1, 1), (0.00099, 100, 505, 203)],
+)
+def test_portions_are_of_so_much_work(duration, workers, batch, portion):
+    """And of one attempt more; both grow where many workers have one scheduler. An exact run has one at a time."""
+    sizes = Sizes(Pace(), False, threads=workers, workers=workers)
+    assert (1, 1) == (sizes.batch(10**6), sizes.portion), "nothing is known yet"
+    for _ in range(10):
+        sizes.measure(10, 10 * duration)
+    assert (batch, portion) == (sizes.batch(10**6), sizes.portion)
+    assert 3 == sizes.batch(3 * workers) or batch < 3
+    exact = Sizes(sizes.pace, True, threads=workers, workers=workers)
+    assert (1, 1) == (exact.batch(10**6), exact.portion)
 
 
 # A guard

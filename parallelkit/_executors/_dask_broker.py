@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-NAME = "parallelkit-broker-1"
 PREFIX = "parallelkit-batch-"
 """Of the keys of batches: prefix, run, number."""
 
@@ -72,8 +71,9 @@ class Run:
 class Broker:
     """The part of the plugin that is ours; ``install`` makes a SchedulerPlugin of it."""
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Any, name: str) -> None:
         self.scheduler = scheduler
+        self._name = name
         self.runs: dict[str, Run] = {}
         self._seen: set[str] = set()  # batches that waited behind others at the last look
         self._looking = False
@@ -84,7 +84,7 @@ class Broker:
     async def open(self, run: str, client: str) -> tuple[int, list[str]]:
         """Register a run; how many threads there are, and which workers."""
         if not self.runs:
-            self.scheduler.add_plugin(self, name=NAME)
+            self.scheduler.add_plugin(self, name=self._name)
         self.runs[run] = Run(client, self._width)
         return self._width()
 
@@ -103,8 +103,8 @@ class Broker:
         news = known.take_now() + [("told", blob) for blob in blobs if blob is not None]
         self.runs.pop(run, None)
         known.tell()  # whoever waits for news need not wait longer
-        if not self.runs and NAME in self.scheduler.plugins:
-            self.scheduler.remove_plugin(name=NAME)
+        if not self.runs and self._name in self.scheduler.plugins:
+            self.scheduler.remove_plugin(name=self._name)
         return news
 
     async def _end_on(self, worker: str, run: str) -> bytes | None:
@@ -267,23 +267,21 @@ class Broker:
         return found
 
 
-def install(dask_scheduler: Any) -> None:
-    """Open the broker in this scheduler, unless it is open; run there by the client."""
-    if "parallelkit_claim" in dask_scheduler.handlers:
+def install(name: str, dask_scheduler: Any) -> None:
+    """Open the broker of this name in this scheduler, unless it is open; run there by the client.
+
+    A scheduler may live longer than a version of ours: each has a broker of its own.
+    """
+    if f"{name}_claim" in dask_scheduler.handlers:
         return
     from distributed import SchedulerPlugin
 
-    broker = type("ParallelkitBroker", (Broker, SchedulerPlugin), {})(dask_scheduler)
+    broker = type("ParallelkitBroker", (Broker, SchedulerPlugin), {})(dask_scheduler, name)
     original = dask_scheduler.handlers["retire_workers"]
 
     async def retire_workers(**kwargs: Any) -> Any:
         return await broker.retire(original, **kwargs)
 
-    dask_scheduler.handlers.update(
-        parallelkit_open=broker.open,
-        parallelkit_take=broker.take,
-        parallelkit_close=broker.close,
-        parallelkit_claim=broker.claim,
-        parallelkit_tell=broker.tell,
-        retire_workers=retire_workers,
-    )
+    dask_scheduler.handlers["retire_workers"] = retire_workers
+    for answer in (broker.open, broker.take, broker.close, broker.claim, broker.tell):
+        dask_scheduler.handlers[f"{name}_{answer.__name__}"] = answer

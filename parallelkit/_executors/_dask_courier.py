@@ -20,16 +20,18 @@ from parallelkit._executors._dask_clock import Clock
 from parallelkit._executors._dask_freight import Freight
 from parallelkit._executors._dask_guard import Call
 from parallelkit._executors._dask_manifest import Manifest
-from parallelkit._executors._dask_wire import Order, Report, unpack_columns, unpack_lost, unseal, versions
+from parallelkit._executors._dask_sizes import Sizes
+from parallelkit._executors._dask_wire import (
+    Order,
+    Report,
+    broker_name,
+    unpack_columns,
+    unpack_lost,
+    unseal,
+    versions,
+)
 from parallelkit._executors._lane import Batch, Broken, Lane, Record, Span
 
-LEAD = 0.02  # seconds of measured work that a thread may begin without asking; more where there are many workers, ...
-QUESTIONS = 1000  # ... so that they do not ask the broker much more often than this in a second
-AHEAD = 0.05  # seconds of measured work in a batch, and more where there are many threads, ...
-BATCHES = 200  # ... so that there are not many more batches than this in a second; but ...
-LONGEST = 0.5  # ... no longer
-LONGEST_BATCH = 2000
-RAMP = 4  # a batch has at most so many times the attempts of the largest before
 PATIENCE = 3.0  # seconds that the broker has to end a run
 UNHEARD = 1.0  # seconds that the courier's thread has to notice that there is no connection
 NOBODY_YET = 32  # batches that are handed out before there are workers: what an adaptive cluster sees of them
@@ -48,7 +50,7 @@ class Courier:
         self.run = uuid4().hex
         self._manifest = Manifest(lane)
         self.begun = self._manifest.begun
-        self.threads = 0
+        self._sizes = Sizes(lane.pace, lane.exact)
         self._workers: list[str] = []
         self._unfit: set[str] = set()  # workers that joined, and have another Python or no parallelkit
         self._client = client
@@ -75,8 +77,13 @@ class Courier:
             self._send_job()
         self._thread.start()
 
+    @property
+    def threads(self) -> int:
+        """How many the cluster has."""
+        return self._sizes.threads
+
     def _ask(self, question: str, patience: float | None = None, **about: Any) -> Any:
-        ask = getattr(self._client.scheduler, f"parallelkit_{question}")
+        ask = getattr(self._client.scheduler, f"{broker_name()}_{question}")
         return self._client.sync(ask, run=self.run, callback_timeout=patience, **about)
 
     def _send_job(self) -> None:
@@ -119,8 +126,7 @@ class Courier:
             return int(len(self._manifest.flights) < self._cap)
         if len(self._manifest.parcels) >= (2 * self.threads or NOBODY_YET):
             return 0
-        share = -(-self._lane.waiting() // max(1, self.threads))
-        return 1 if self._lane.exact else min(self._lane.pace.limit, share)
+        return self._sizes.batch(self._lane.waiting())
 
     def _take(self, most: int) -> Batch:
         """The next attempts, in one batch though they were queued in several parts."""
@@ -161,9 +167,9 @@ class Courier:
             key=key,
             run=self.run,
             exact=self._lane.exact,
-            expected=self._ahead(),
-            portion=self._portion(),
-            rest=self._lead(),
+            expected=self._sizes.ahead,
+            portion=self._sizes.portion,
+            rest=self._sizes.lead,
             job=self._job if self._kept is None else self._kept.key,
             indices=indices,
             numbers=numbers,
@@ -173,13 +179,6 @@ class Courier:
         )
         call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
         held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))
-
-    def _portion(self) -> int:
-        """How many attempts of a batch may begin at a time: one, or what takes no longer than the lead, and one."""
-        return 1 if self._lane.exact else 1 + int(self._lead() / self._duration())
-
-    def _lead(self) -> float:
-        return max(LEAD, 2 * len(self._workers) / QUESTIONS)
 
     # In: the courier's thread
 
@@ -206,8 +205,8 @@ class Courier:
             self._lane.gate.open()
 
     def _hear_width(self, threads: int, workers: Iterable[str]) -> None:
-        self.threads = threads
         self._workers = list(workers)
+        self._sizes.threads, self._sizes.workers = threads, len(self._workers)
         self._widen(threads)
 
     def _hear_told(self, blob: bytes, over: Iterable[str] = ()) -> None:
@@ -237,21 +236,8 @@ class Courier:
     def _take_span(self, packed: Any, shift: float, latest: float) -> None:
         batch = self._manifest.land(array("q", packed[0]))
         columns = unpack_columns(packed, shift, latest)
-        self._measure(len(columns.kinds), columns.ended[-1] - columns.started[0])
+        self._sizes.measure(len(columns.kinds), columns.ended[-1] - columns.started[0])
         self._lane.post(Span(batch, columns, packed[-1]))
-
-    def _measure(self, count: int, seconds: float) -> None:
-        pace = self._lane.pace
-        limit = pace.limit
-        pace.measure(count, seconds)
-        pace.limit = max(1, min(RAMP * limit, int(self._ahead() / self._duration())))
-
-    def _duration(self) -> float:
-        """Of an attempt, lately; infinity where none has ended."""
-        return max(self._lane.pace.expected(1), AHEAD / LONGEST_BATCH)
-
-    def _ahead(self) -> float:
-        return min(LONGEST, max(AHEAD, self.threads / BATCHES))
 
     def _hear_returned(self, keys: Iterable[str], why: str, unfit: Iterable[str]) -> None:
         for key in keys:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from parallelkit._executors import _dask_broker
 from parallelkit._executors._dask_guard import Question, compare
-from parallelkit._executors._dask_wire import versions
+from parallelkit._executors._dask_wire import broker_name, versions
 
 _vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # of each client the workers that fit
 _registry = Lock()
@@ -42,7 +42,7 @@ def _check_scheduler(client: Any) -> None:
             f"executor: the scheduler of {client!r} runs Python {theirs}, this program {ours}; "
             "scheduler, workers and client need the same minor version"
         )
-    client.run_on_scheduler(ByValue(_dask_broker.install))
+    client.run_on_scheduler(ByValue(_dask_broker.install), broker_name())
 
 
 def _minor(version: str) -> list[str]:

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Any
 
 from parallelkit._executors._dask_patrol import Patrol
-from parallelkit._executors._dask_wire import Order, versions
+from parallelkit._executors._dask_wire import Order, broker_name, versions
 from parallelkit._executors._supervisor import Supervisor
 
 PLUGIN = "parallelkit-guard"
@@ -89,7 +89,8 @@ class Guard:
         """Ask the broker; from any thread but that of the event loop."""
         from distributed.utils import sync
 
-        return sync(self._worker.loop, getattr(self._worker.scheduler, f"parallelkit_{question}"), **about)
+        answers = getattr(self._worker.scheduler, f"{broker_name()}_{question}")
+        return sync(self._worker.loop, answers, **about)
 
     def _patrol_of(self, order: Order) -> Patrol | None:
         with self._lock:

@@ -176,6 +176,11 @@ def pack_record(record: Record) -> tuple[bytes, int | None, int | None]:
     return record.packed, index, number
 
 
+def broker_name() -> str:
+    """Of the broker that client and workers ask: that of their own version."""
+    return f"parallelkit-{versions()['parallelkit']}"
+
+
 def versions() -> dict[str, str]:
     """What must be the same at both ends."""
     import cloudpickle
