@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from heapq import heappop, heappush
 from itertools import count
 from threading import Thread, current_thread
@@ -24,7 +25,7 @@ class Roll:
         self.cpu_seconds = 0.0  # of those that have left
         self._numbers = count()
         self._free: list[int] = []  # a heap
-        self._left: list[Thread] = []
+        self._left: deque[Thread] = deque()  # those of them that may not have ended yet
 
     def number(self) -> int:
         """The smallest that no thread has."""
@@ -43,10 +44,12 @@ class Roll:
         if self.strike(worker):
             self.cpu_seconds += thread_time()
             if self.passing:
+                while self._left and not self._left[0].is_alive():  # a long run has any number of threads
+                    self._left.popleft()
                 self._left.append(worker.thread)
 
     def join(self) -> None:
         """Wait until those that have left are gone."""
-        for thread in self._left:
+        for thread in tuple(self._left):
             if thread is not current_thread():
                 thread.join()

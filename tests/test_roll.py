@@ -1,0 +1,43 @@
+"""The threads that an engine has had."""
+
+import threading
+from types import SimpleNamespace
+
+from parallelkit._executors._roll import Roll
+
+
+def test_threads_that_have_ended_are_not_kept():
+    """A stream that goes on for days, with a pause now and then, has a new thread after each."""
+    roll = Roll(passing=True)
+    for _ in range(20):
+        worker = SimpleNamespace(number=roll.number())
+        worker.thread = threading.Thread(target=roll.leave, args=(worker,))
+        worker.thread.start()
+        worker.thread.join()
+    assert 1 == len(roll._left)
+
+
+def test_the_ends_of_those_that_have_left_are_waited_for():
+    """Whoever closes an engine finds no thread of it afterwards, nor waits for itself."""
+    roll, left, end = Roll(passing=True), threading.Event(), threading.Event()
+
+    def work():
+        roll.leave(worker)
+        left.set()
+        end.wait()
+
+    def close():
+        roll.leave(SimpleNamespace(number=roll.number(), thread=threading.current_thread()))
+        roll.join()
+
+    worker = SimpleNamespace(number=roll.number())
+    worker.thread = threading.Thread(target=work)
+    worker.thread.start()
+    left.wait()
+    waiting = threading.Thread(target=close)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    end.set()
+    waiting.join()
+    assert not worker.thread.is_alive()
