@@ -37,8 +37,8 @@ class Owner(Protocol):
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread may take a ticket of this port."""
 
-    def wake_one(self) -> None:
-        """Wake an idle thread, if there is one."""
+    def wake_one(self) -> bool:
+        """Wake an idle thread, if there is one; whether there was."""
 
     def is_spent(self) -> bool:
         """Whether a thread that finds nothing to do may end: nothing new will come."""

@@ -129,7 +129,7 @@ class ThreadEngine:
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
         with self._lock:  # which a thread takes when it ends: so each that is asked still lives
-            there = (*self.workers, *self.abandoned)
+            there = self.workers | self.abandoned
             return self._roll.cpu_seconds + sum(cpu_seconds_of(worker.ident) for worker in there)
 
     def remove(self, port: ThreadPort) -> None:
@@ -155,10 +155,10 @@ class ThreadEngine:
 
     def supply(self, tickets: int) -> None:
         """See that somebody works on ``tickets`` new ones: wake one that idles, start those that lack."""
-        self.wake_one()
+        woken = self.wake_one()
         if len(self.workers) < self.capacity():
             with self._lock:
-                missing = min(tickets - len(self.idle), self.capacity() - len(self.workers))
+                missing = min(tickets - woken - len(self.idle), self.capacity() - len(self.workers))
                 for _ in range(missing if not self.closed else 0):
                     self._start_worker()
 
@@ -175,16 +175,16 @@ class ThreadEngine:
             self._starting.pop(worker, None)
             self._roll.strike(worker)
             self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
-            # At the limit of the system fewer threads will do; none will not.
-            if not (isinstance(error, RuntimeError) and self.workers):
+            if not (isinstance(error, RuntimeError) and self.workers):  # at the system's limit fewer will do
                 raise
 
-    def wake_one(self) -> None:
-        """Wake an idle worker, if there is one."""
+    def wake_one(self) -> bool:
+        """Wake an idle worker, if there is one; whether there was."""
         try:
             self.idle.pop().gate.open()
         except IndexError:
-            return
+            return False
+        return True
 
     def initialize(self, worker: ThreadWorker) -> bool:
         """In a new thread: run the initializer; False where it failed, or was given up meanwhile."""
