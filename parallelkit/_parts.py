@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
@@ -41,6 +41,8 @@ class Parts:
     world: World
     journal: Unrecorded = field(default_factory=Unrecorded)
     growth: Growth | None = None
+    delayed: Sized = ()
+    """The attempts that wait to be made again."""
 
     @classmethod
     def make(cls, fn: Any, items: Any, options: dict[str, Any], *, stream: bool = False) -> Self:
@@ -90,7 +92,8 @@ class Parts:
             exact,
             wary,
             label=lambda index: label(key(index)),
-            ended=lambda: not exact and self.intake.exhausted,  # else tasks may wait for their limit
+            # Where anything else decides what starts, tasks may wait for that.
+            ended=lambda: self.intake.exhausted and not (exact or self.delayed),
         )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
@@ -110,6 +113,7 @@ class Parts:
             gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
             ask=ask,
         )
+        self.delayed = scheduler.delayed
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         loop.interrupt, loop.may_block = interrupt, self.intake.may_block
         if options.on_event is not None:

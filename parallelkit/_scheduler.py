@@ -60,7 +60,7 @@ class Scheduler:
         self._max_failures = max_failures
         self._gated = gated
         self._ready: Ready = Fifo() if gated is None else gated
-        self._delayed: list[tuple[float, int]] = []
+        self.delayed: list[tuple[float, int]] = []  # a heap: what is tried again, and when
         self._items = Unsettled()
         self._made: set[int] = set()  # those of them that ``then`` has made
         self._tries = Tries(policy, label, end_at, ask)
@@ -144,9 +144,9 @@ class Scheduler:
 
     def start_due(self, now: float, room: int) -> Sequence[Ticket]:
         """The attempts that may start now, at most ``room`` of them; tasks tried again go first."""
-        while self._delayed and self._delayed[0][0] <= now:
+        while self.delayed and self.delayed[0][0] <= now:
             self.started -= 1  # a task is started once
-            self._ready.push_again(self._ticket(heappop(self._delayed)[1]))
+            self._ready.push_again(self._ticket(heappop(self.delayed)[1]))
         due = self._ready.pop(now, room)
         self.started += len(due)
         return due
@@ -163,7 +163,7 @@ class Scheduler:
 
     def wake_at(self) -> float | None:
         """The next instant at which there is something to decide without news from the executor."""
-        instants = [self._end_at, self._ready.wake_at(), self._delayed[0][0] if self._delayed else None]
+        instants = [self._end_at, self._ready.wake_at(), self.delayed[0][0] if self.delayed else None]
         return min((at for at in instants if at is not None), default=None)
 
     def finish(self, events: Iterable[Block | Ended], now: float) -> None:
@@ -251,7 +251,7 @@ class Scheduler:
         if verdict.delay is None:
             self._settle_failure(index, verdict.lost)
             return
-        heappush(self._delayed, (now + verdict.delay, index))
+        heappush(self.delayed, (now + verdict.delay, index))
         if verdict.counted:
             self._book.try_again(index, verdict.lost)
 
@@ -293,5 +293,5 @@ class Scheduler:
             self._tries.forget(index)
         self._items.clear()
         self._made.clear()
-        self._delayed.clear()
+        self.delayed.clear()
         self._ready.clear(now)

@@ -129,6 +129,20 @@ def test_no_more_threads_are_started_than_are_wanted():
     engine.close()
 
 
+def test_a_ticket_for_which_a_thread_idles_starts_none():
+    """Whoever is woken for it is counted: tasks that come one by one go to the thread that is there."""
+    engine = ThreadEngine(4)
+    port = engine.open(Job(lambda item: threading.current_thread()))
+    seen = []
+    for index in range(20):
+        port.start([(index, 1, index, None)])
+        seen += take(port, 1).values()
+        wait_until(lambda: engine.idle)
+    port.close()
+    assert 1 == len(set(map(id, seen))) == len(engine.workers)
+    engine.close()
+
+
 def test_idle_threads_retire(monkeypatch):
     """After some seconds without work they end by themselves, and new ones come when there is work again."""
     monkeypatch.setattr(_thread, "IDLE", 0.01)
@@ -334,6 +348,20 @@ def test_a_thread_of_a_run_stays_while_more_may_be_read():
     assert 1 == len(set(map(id, seen)))
     port.close()
     engine.close()
+
+
+def test_a_thread_of_a_run_stays_while_attempts_wait_to_be_made_again():
+    """After an outage retries come one by one, and each would find no thread, with none of what that had opened."""
+    tried = set()
+
+    def task(item):
+        if item not in tried:
+            tried.add(item)
+            raise ConnectionError
+        return threading.current_thread()
+
+    results = run_parallel(task, range(8), max_workers=1, retries=Retry(1, delay=0.05))
+    assert 1 == len(set(map(id, results.values())))
 
 
 @pytest.mark.parametrize(

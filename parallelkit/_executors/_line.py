@@ -46,6 +46,7 @@ class Line:
 
     def clear(self) -> None:
         """Nothing more is to be done."""
+        self._ended = bool  # lets go of the run
         with self._lock:
             for queue in (self.queue, self.urgent, self.held):
                 queue.clear()
