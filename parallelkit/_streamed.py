@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Protocol
 
+from parallelkit import _collector
 from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine
 from parallelkit._interrupt import Interrupt
@@ -56,7 +57,9 @@ class Streamed:
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
         pid, opened = os.getpid(), ExitStack()
+        _collector.watch()
         try:
+            opened.callback(self._parts.journal.close)
             opened.callback(self._close_input)
             if owned:
                 opened.callback(engine.close)
@@ -65,7 +68,10 @@ class Streamed:
         finally:
             # A copy in a forked process has none of the threads, and leaves the workers alone.
             if os.getpid() == pid and not sys.is_finalizing():
-                opened.close()
+                if _collector.is_collecting():  # it was left behind in a cycle of references
+                    _collector.do_apart(opened.pop_all().close)
+                else:
+                    opened.close()
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Stream and loop of the run, and in ``opened`` what closes them."""
@@ -123,9 +129,9 @@ class Closable(Protocol):
 
 
 class closing_in_time:  # noqa: N801  # used as a function
-    """Close it afterwards, unless the interpreter is ending.
+    """Close it afterwards, unless the interpreter is ending, or the collector has closed the stream.
 
-    What it finds only then (a stream that an exit handler began) has frozen daemon threads, with
+    What the former finds only then (a stream that an exit handler began) has frozen daemon threads, with
     whatever locks they held: who waits for one waits for ever. Worker processes end with their parent.
     """
 
@@ -136,5 +142,5 @@ class closing_in_time:  # noqa: N801  # used as a function
         pass
 
     def __exit__(self, *raised: object) -> None:
-        if not sys.is_finalizing():
+        if not (sys.is_finalizing() or _collector.is_collecting()):
             self._thing.close()

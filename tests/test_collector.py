@@ -1,0 +1,111 @@
+"""Streams that are left behind in a cycle of references: the collector closes them, in any thread, at any moment."""
+
+import gc
+import threading
+import time
+
+import pytest
+
+from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit._collector import is_collecting
+from parallelkit._executors import _threads
+from parallelkit._executors._supervisor import Supervisor
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def leave_behind():
+    """Begins a stream and keeps it from the caller and from the collector, until the test calls that."""
+    gc.collect()
+    gc.disable()
+
+    def begin(*args, **options):
+        stream = iter_parallel(*args, **options)
+        cycle = [stream]
+        cycle.append(cycle)
+        next(stream)
+
+    yield begin
+    gc.enable()
+    closing = [
+        each for each in threading.enumerate() if each.name in ("parallelkit_closing", "parallelkit_stream")
+    ]
+    for each in closing:
+        each.join(PATIENCE)
+
+
+def pause(item):
+    time.sleep(item)
+    return item
+
+
+def test_the_thread_that_a_stream_waits_for_may_close_it(monkeypatch, leave_behind):
+    """The supervisor of the processes allocates more than anybody, and answers the stream that ends."""
+    collections = iter([gc.collect])
+    tell = Supervisor._tell
+    with ProcessExecutor(1) as executor:
+        leave_behind(pause, [0, 0.01, 0.01], executor=executor)
+
+        def collect(supervisor):
+            next(collections, int)()
+            tell(supervisor)
+
+        monkeypatch.setattr(Supervisor, "_tell", collect)
+        assert 1 == executor.submit(abs, -1).result(PATIENCE)
+    assert next(collections, None) is None
+
+
+def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leave_behind):
+    """As an engine starts a thread, say."""
+    collections = iter([gc.collect])
+    make = _threads.ThreadWorker
+    with ThreadExecutor(3) as executor:
+        leave_behind(pause, [0, 0.01], executor=executor)
+
+        def collect(*args):
+            assert executor._pool._lock.locked()
+            next(collections, int)()
+            return make(*args)
+
+        monkeypatch.setattr(_threads, "ThreadWorker", collect)
+        calls = [executor.submit(pause, 0.01) for _ in range(3)]
+        assert [0.01] * 3 == [call.result(PATIENCE) for call in calls]
+    assert next(collections, None) is None
+
+
+def test_its_journal_is_written_and_given_free(tmp_path, leave_behind):
+    """What had been settled is there for the next run, which need not wait long."""
+    journal, made = Checkpoint(tmp_path / "journal"), []
+    leave_behind(abs, range(20), key=str, checkpoint=journal, executor="threads", order="input")
+    gc.collect()
+    for each in threading.enumerate():
+        if each.name == "parallelkit_closing":
+            each.join(PATIENCE)
+
+    def make(item):
+        made.append(item)
+        return item
+
+    make.__module__, make.__qualname__ = abs.__module__, abs.__qualname__
+    assert list(range(20)) == run_parallel(make, range(20), key=str, checkpoint=journal).values()
+    assert 0 not in made
+
+
+def test_only_the_collector_counts():
+    """Whatever is let go otherwise may wait: it is let go where the caller says."""
+    seen = []
+
+    class Last:
+        def __del__(self):
+            seen.append(is_collecting())
+
+    last = Last()
+    del last
+    assert [False] == seen
+    last = Last()
+    last.itself = last
+    del last
+    gc.collect()
+    assert [False, True] == seen
+    assert not is_collecting()
