@@ -870,6 +870,21 @@ def test_processor_time_is_measured_where_the_system_tells(engine, monkeypatch):
     assert engine.cpu_seconds() is None
 
 
+def test_the_processor_time_of_a_thread_that_ends_counts_once(engine, monkeypatch):
+    """Those of a run end as it does, and are being counted just then."""
+    leave, told = engine.leave, []
+
+    def look_and_leave(worker):
+        told.append((engine.cpu_seconds(), time.thread_time()))
+        leave(worker)
+
+    monkeypatch.setattr(engine, "leave", look_and_leave)
+    run_all(engine, lambda size: sum(range(size)), [1_000_000])
+    engine.close()
+    ((counted, spent),) = told
+    assert 0 < counted <= spent
+
+
 # Initializers
 
 

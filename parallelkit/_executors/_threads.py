@@ -129,8 +129,8 @@ class ThreadEngine:
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
         with self._lock:  # which a thread takes when it ends: so each that is asked still lives
-            there = self.workers | self.abandoned
-            return self._roll.cpu_seconds + sum(cpu_seconds_of(worker.ident) for worker in there)
+            there = [one.ident for one in self.workers | self.abandoned if one.number is not None]
+            return self._roll.cpu_seconds + sum(map(cpu_seconds_of, there))
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
