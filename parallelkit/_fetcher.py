@@ -90,7 +90,7 @@ class Fetcher:
     def close(self) -> None:
         """Close all sessions, and cut off what abandoned threads still read, so that they end."""
         self._sessions.close()
-        for response in tuple(self._reading):
+        for response in list(self._reading):
             with suppress(Exception):  # it came to its end this moment, or the caller's adapter cannot do it
                 response.raw.shutdown()
 

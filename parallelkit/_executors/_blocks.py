@@ -103,7 +103,7 @@ class Pool:
             self.dropped.append(block.number)
             return
         self._free.append(block)
-        while sum([free.size for free in tuple(self._free)]) > SPARE_BYTES + block.size:
+        while sum([free.size for free in list(self._free)]) > SPARE_BYTES + block.size:
             try:
                 self.dropped.append(self._free.popleft().number)
             except IndexError:

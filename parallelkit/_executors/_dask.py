@@ -86,7 +86,7 @@ class DaskPort(ProcessPort):
 
     def running(self) -> list[tuple[int, float, str]]:
         """The attempts that are known to have begun and not ended: index, instant of the start, worker."""
-        return [(index, *told) for index, told in tuple(self.courier.begun.items())]
+        return [(index, *told) for index, told in list(self.courier.begun.items())]
 
     def close(self) -> None:
         """Withdraw what is queued, and kill what runs on the workers."""

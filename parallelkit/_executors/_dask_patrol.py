@@ -161,7 +161,7 @@ class Patrol:
 
     def _find_wanted(self) -> dict[str, int]:
         """How many attempts of each batch shall have been granted next; nothing while there is enough."""
-        pendings = tuple(self._pendings.values())
+        pendings = list(self._pendings.values())
         if not any(pending.is_low for pending in pendings):
             return {}
         return {pending.key: pending.wanted for pending in pendings if pending.wanted > pending.granted}
@@ -247,7 +247,7 @@ class Patrol:
         self._closed = self._lane.closed = True
         self._lane.gate.open()
         victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
-        for pending in tuple(self._pendings.values()):
+        for pending in list(self._pendings.values()):
             pending.over.set()
         for worker in victims:
             worker.gone.wait(5.0)

@@ -211,7 +211,7 @@ class Lane:
 
     def waiting(self) -> int:
         """How many attempts are queued."""
-        return sum([len(batch.tickets) for batch in tuple(self.queue)])
+        return sum([len(batch.tickets) for batch in list(self.queue)])
 
     def take(self, most: int) -> Batch:
         """The next attempts in order, at most so many."""

@@ -63,7 +63,7 @@ class Loans:
 
     def __len__(self) -> int:
         """How many: a task lends its slot once, whatever it waits for, and none once it has ended."""
-        return len({id(claim) for claim in tuple(self._claims.values()) if claim}) if self._claims else 0
+        return len({id(claim) for claim in list(self._claims.values()) if claim}) if self._claims else 0
 
     def add(self, borrower: object, claim: list[float]) -> None:
         """An attempt lends its slot."""
@@ -71,7 +71,7 @@ class Loans:
 
     def repay(self, borrower: object) -> None:
         """The borrower needs no slot any more. Idempotent."""
-        for key in tuple(self._claims):
+        for key in list(self._claims):
             if key[0] is borrower:
                 self._claims.pop(key, None)
 

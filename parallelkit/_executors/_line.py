@@ -53,7 +53,7 @@ class Line:
 
     def move_forward(self, index: int) -> bool:
         """A task waits for this attempt; False where it is not in the queue any more."""
-        for ticket in tuple(self.queue):
+        for ticket in list(self.queue):
             if ticket[0] == index:
                 try:
                     self.queue.remove(ticket)

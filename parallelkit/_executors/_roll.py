@@ -50,6 +50,6 @@ class Roll:
 
     def join(self) -> None:
         """Wait until those that have left are gone."""
-        for thread in tuple(self._left):
+        for thread in list(self._left):
             if thread is not current_thread():
                 thread.join()

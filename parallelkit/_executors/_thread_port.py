@@ -223,7 +223,7 @@ class ThreadPort(Line):
         assert self._shortest is not None, "only attempts with a timeout set the instant to look at"
         instants: list[float] = []
         begun = 0
-        for worker in self._engine.workers.copy():
+        for worker in list(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
             if port is not self or ticket is None:
                 continue
@@ -273,7 +273,7 @@ class ThreadPort(Line):
 
     def running(self) -> list[tuple[int, float, str]]:
         begun = []
-        for worker in self._engine.workers.copy():
+        for worker in list(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
             if port is self and ticket is not None and claim:
                 begun.append((ticket[0], claim[0], worker.name))
@@ -292,7 +292,7 @@ class ThreadPort(Line):
     def close(self) -> None:
         self._closed = True
         self.clear()
-        for worker in self._engine.workers.copy():
+        for worker in list(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
             if port is self and ticket is not None:
                 self._engine.abandon(worker, claim, monotonic(), ticket[3])

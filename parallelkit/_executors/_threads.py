@@ -122,7 +122,7 @@ class ThreadEngine:
         if not self.loans:
             return True
         most = len(self.awaited) if depth == AWAITED else self.max_workers if depth else self._own()
-        return sum(worker.depth == depth for worker in self.workers.copy()) < most
+        return sum(worker.depth == depth for worker in list(self.workers)) < most
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None where the system does not tell."""

@@ -1,0 +1,134 @@
+"""What one thread looks through while others change it is first copied in one step.
+
+``list`` does that. ``tuple`` does not on Python 3.11: it allocates between taking the iterator and using
+it, garbage may be collected there, and a finalizer lets another thread run.
+"""
+
+import gc
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from parallelkit._executors._blocks import Pool
+from parallelkit._executors._lane import Batch, Lane
+from parallelkit._executors._lending import Loans
+from parallelkit._executors._line import Line
+
+MANY = 50  # from twenty on tuples are allocated anew
+
+
+class Slow:
+    """Garbage that only the collector finds, and whose end lets another thread run."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        time.sleep(0)
+
+
+@contextmanager
+def changing(change):
+    """Another thread does that all the time, in two steps; the collector is always about to come."""
+    over = threading.Event()
+
+    def go_on():
+        while not over.is_set():
+            for _ in change():
+                time.sleep(0)
+
+    thread = threading.Thread(target=go_on)
+    before = gc.get_threshold()
+    thread.start()
+    try:
+        gc.set_threshold(3)
+        yield
+    finally:
+        gc.set_threshold(*before)
+        over.set()
+        thread.join()
+
+
+def look_again_and_again(look):
+    end = time.monotonic() + 0.2
+    turn = 0
+    while turn < 300 or time.monotonic() < end:
+        turn += 1
+        Slow()
+        _ = [[] for _ in range(turn % 5)]  # the collector comes a little later each time
+        look()
+
+
+def a_lane():
+    lane = Lane(1, b"", False)
+    lane.queue.extend(Batch(lane, [(index, 1, None, None)], None) for index in range(MANY))
+
+    def change():
+        lane.queue.append(lane.queue.popleft())
+        yield
+
+    return lane.waiting, change
+
+
+def a_line():
+    line = Line(0)
+    line.queue.extend((index, 1, None, None) for index in range(MANY))
+
+    def change():
+        line.queue.append(line.queue.popleft())
+        yield
+
+    return lambda: line.move_forward(-1), change
+
+
+def some_loans(look):
+    loans = Loans()
+    for index in range(MANY):
+        loans.add(object(), [float(index)])
+    claim = [0.0]
+
+    def change():
+        loans.add("borrower", claim)
+        yield
+        loans._claims.pop(("borrower", id(claim)))
+        yield
+
+    return lambda: look(loans), change
+
+
+def a_pool():
+    class Freed:
+        size, spoiled, number = 1, False, 0
+
+    pool = Pool()
+    pool._free.extend(Freed() for _ in range(MANY))
+
+    def change():
+        pool._free.append(pool._free.popleft())
+        yield
+
+    def look():
+        pool.give_back(Freed())
+        pool._free.pop()
+
+    return look, change
+
+
+@pytest.mark.parametrize(
+    "things",
+    [
+        a_lane,
+        a_line,
+        lambda: some_loans(len),
+        lambda: some_loans(lambda loans: loans.repay("nobody")),
+        a_pool,
+    ],
+    ids=["lane", "line", "loans", "repaid", "pool"],
+)
+def test_nobody_stumbles_over_what_another_thread_changes(things):
+    """A supervisor that did so would end all that runs on its executor."""
+    look, change = things()
+    with changing(change):
+        look_again_and_again(look)
