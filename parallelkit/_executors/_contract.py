@@ -18,7 +18,8 @@ from parallelkit._worker._call import bind
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
 """An attempt to run: index of the task, number of the attempt (from 1), item, timeout in seconds.
 
-A plain tuple on purpose: one is made for every attempt, and anything else costs five times as much.
+A plain tuple on purpose: anything else costs five times as much. Many first attempts come without even
+that (_tickets.py).
 """
 
 COROUTINE = "coroutine_"
