@@ -1,8 +1,9 @@
-"""Streams that are left behind in a cycle of references: the collector closes them, in any thread, at any moment."""
+"""What is left behind in a cycle of references: the collector ends it, in any thread, at any moment."""
 
 import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -74,7 +75,47 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
     assert next(collections, None) is None
 
 
-def test_its_journal_is_written_and_given_free(tmp_path, leave_behind):
+def test_an_executor_is_shut_down_where_its_own_lock_is_held():
+    """Its last calls are done all the same."""
+    submitted, collections = threading.Event(), iter([gc.collect])
+
+    class Collecting:
+        def __init__(self, lock):
+            self.lock = lock
+
+        def __enter__(self):
+            self.lock.__enter__()
+            next(collections, int)()
+
+        def __exit__(self, *raised):
+            self.lock.__exit__(*raised)
+
+    def nested(executor):
+        inner = executor().submit(abs, -5)
+        assert submitted.wait(PATIENCE)
+        return inner.result(PATIENCE)
+
+    def leave_behind():
+        executor = ThreadExecutor(1)
+        cycle = [executor]
+        cycle.append(cycle)
+        return executor._desk, executor.submit(nested, weakref.ref(executor))
+
+    gc.disable()
+    try:
+        desk, call = leave_behind()
+        while not desk._inbox:  # the inner call waits for its slot
+            time.sleep(0.001)
+        desk._lock = Collecting(desk._lock)
+        submitted.set()
+        assert 5 == call.result(PATIENCE)
+    finally:
+        gc.enable()
+    assert next(collections, None) is None
+    desk.join()
+
+
+def test_the_journal_of_a_stream_is_written_and_given_free(tmp_path, leave_behind):
     """What had been settled is there for the next run, which need not wait long."""
     journal, made = Checkpoint(tmp_path / "journal"), []
     leave_behind(abs, range(20), key=str, checkpoint=journal, executor="threads", order="input")

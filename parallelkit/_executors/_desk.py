@@ -83,7 +83,7 @@ class Desk:
     def __init__(self, engine: Engine, timeout: float | None) -> None:
         self._engine = engine
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage that is collected while it is held may be the executor
         self._lender = engine if isinstance(engine, Lender) else None
         self._inbox: deque[Request] = deque()
         self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
