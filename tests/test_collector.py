@@ -77,7 +77,7 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
 
 def test_an_executor_is_shut_down_where_its_own_lock_is_held():
     """Its last calls are done all the same."""
-    submitted, collections = threading.Event(), iter([gc.collect])
+    submitted, watched, collections = threading.Event(), threading.Event(), iter([gc.collect])
 
     class Collecting:
         def __init__(self, lock):
@@ -92,7 +92,8 @@ def test_an_executor_is_shut_down_where_its_own_lock_is_held():
 
     def nested(executor):
         inner = executor().submit(abs, -5)
-        assert submitted.wait(PATIENCE)
+        submitted.set()
+        assert watched.wait(PATIENCE)
         return inner.result(PATIENCE)
 
     def leave_behind():
@@ -104,10 +105,9 @@ def test_an_executor_is_shut_down_where_its_own_lock_is_held():
     gc.disable()
     try:
         desk, call = leave_behind()
-        while not desk._inbox:  # the inner call waits for its slot
-            time.sleep(0.001)
+        assert submitted.wait(PATIENCE)
         desk._lock = Collecting(desk._lock)
-        submitted.set()
+        watched.set()  # and the inner call is looked for, since its slot is lent to it
         assert 5 == call.result(PATIENCE)
     finally:
         gc.enable()
