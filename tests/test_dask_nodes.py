@@ -112,8 +112,8 @@ def test_no_task_runs_twice_whoever_is_killed_when(cluster, tmp_path):
     outcomes, kills, next_at = {}, 0, time.monotonic() + 1
     for outcome in iter_parallel(note, items, star=True, executor=cluster.client):
         outcomes[outcome.key] = outcome
-        if time.monotonic() > next_at:
-            next_at = time.monotonic() + chance.uniform(0.5, 2)
+        if time.monotonic() > next_at and kills < 12 and len(cluster.client.nthreads()) == 2:
+            next_at = time.monotonic() + chance.uniform(0.2, 1)
             cluster.kill(chance.choice(sorted(cluster.workers)))
             kills += 1
             cluster.add_worker(f"again{kills}")
