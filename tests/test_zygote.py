@@ -176,14 +176,14 @@ def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monk
 
 
 def test_zygote_may_die(engine, tmp_path):
-    """What it has forked goes on; who is wanted then is started by itself."""
+    """What it has forked goes on; when workers are wanted again, another takes its place."""
     with crowd(engine, tmp_path / "gate"):
         pid = zygote_of(engine)._process.pid
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: zygote_of(engine) is None)
     drive(engine, far.end_by, [signal.SIGKILL] * 3)
     with crowd(engine, tmp_path / "gate") as seen:
-        assert any(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
+        wait_until(lambda: zygote_of(engine) is not None and zygote_of(engine).ready)
 
     assert WIDE == len(seen.values)
 
@@ -297,6 +297,28 @@ def test_first_death_brings_a_zygote(tmp_path):
     seen = drive(engine, far.end_by, [signal.SIGKILL] * 12)
     with crowd(engine, tmp_path / "gate"):
         wait_until(lambda: zygote_of(engine) is not None and zygote_of(engine).ready)
+    engine.close()
+
+    assert 12 == len(seen.failures)
+
+
+def test_zygote_that_was_late_once_is_replaced(tmp_path, monkeypatch):
+    """It had forked before, so the next one will: the workers of a long run do not cost ten times as much from then on."""
+    engine = ProcessEngine(2)
+    drive(engine, far.end_by, [signal.SIGKILL] * 12)
+    with crowd(engine, tmp_path / "gate"):
+        wait_until(lambda: zygote_of(engine) is not None and zygote_of(engine).ready)
+    first, answer = zygote_of(engine), Zygote._answer
+
+    def be_late(zygote):
+        if zygote is first and zygote.ready:
+            raise TimeoutError
+        return answer(zygote)
+
+    monkeypatch.setattr(Zygote, "_answer", be_late)
+    seen = drive(engine, far.end_by, [signal.SIGKILL] * 12)
+    with crowd(engine, tmp_path / "gate"):
+        wait_until(lambda: zygote_of(engine) not in (None, first) and zygote_of(engine).ready)
     engine.close()
 
     assert 12 == len(seen.failures)

@@ -20,14 +20,15 @@ AT_ONCE = 2
 
 
 class Starter:
-    """Where there can be no zygote, or it has ended, all workers are started by themselves; they are the same workers."""
+    """Where there can be no zygote, all workers are started by themselves; they are the same workers."""
 
     def __init__(self, width: int, poll: select.epoll) -> None:
         self._width = width
         self._poll = poll
         self._zygote: Zygote | None = None
         self._fd = -1
-        self._forgone = False  # there was one, and it failed
+        self._proven = False  # the one that there is has forked
+        self._forgone = False  # there was one that failed before it had
         self._more = False  # more are wanted than could be started in this turn
 
     def startable(self, wanted: int, there: int, deaths: bool) -> int:
@@ -62,11 +63,14 @@ class Starter:
         """A worker; raises OSError where the system has no more to give."""
         if self._zygote is not None and self._zygote.ready:
             try:
-                return spawn(self._width, self._zygote.fork)
+                born = spawn(self._width, self._zygote.fork)
             except OSError as error:
                 if is_lack(error):
                     raise  # to start one by itself takes more descriptors
                 self._forgo()
+            else:
+                self._proven = True
+                return born
         return spawn(self._width)
 
     def hear(self, fd: int) -> bool:
@@ -89,11 +93,12 @@ class Starter:
         except OSError as error:
             self._forgone = not is_lack(error)
             return
-        self._fd = self._zygote.socket.fileno()
+        self._proven, self._fd = False, self._zygote.socket.fileno()
         self._poll.register(self._fd, select.EPOLLIN)
 
     def _forgo(self) -> None:
-        self._forgone = True
+        """For good, if it never worked. Else it was killed, or late on a busy machine, which the next need not be."""
+        self._forgone = not self._proven
         self._end()
 
     def _end(self) -> None:
