@@ -16,6 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -31,6 +32,31 @@ GRACE = 1.0
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell without jobs has it ignored by what it starts in the background, and so by all that this starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+REFUSES_THREADS = """
+import atexit, threading
+def begin(where):
+    try:
+        threading.Thread(target=int).start()
+    except RuntimeError:
+        print(where, flush=True)
+atexit.register(begin, "in an exit handler")
+threading.Thread(target=lambda: (threading.main_thread().join(), begin("beside the end of the main thread"))).start()
+"""
+
+
+@cache
+def refused_threads() -> str:
+    """Where this interpreter starts no thread as it ends: Python 3.12.0 to 3.12.2, by a regression (CPython's issue 113964)."""
+    argv = [sys.executable, "-c", REFUSES_THREADS]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
+def skip_if_no_threads(where: str) -> None:
+    """Nothing can run here then, and Python's own RuntimeError says so."""
+    if where in refused_threads():
+        pytest.skip(f"Python {sys.version.split()[0]} starts no threads {where}")
 
 
 class Finished(NamedTuple):

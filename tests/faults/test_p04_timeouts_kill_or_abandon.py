@@ -11,7 +11,7 @@ from itertools import pairwise
 import acts
 import pytest
 import remote_tasks as far
-from outside import program, rarely, run_script, soon, until
+from outside import program, rarely, run_script, skip_if_no_threads, soon, until
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -291,6 +291,8 @@ RARE = [
 @pytest.mark.parametrize("what", [*[what for what in EXITS if what not in RARE], *rarely(*RARE)])
 def test_interpreter_exits_in_time(what):
     """Nothing keeps it for more than half a second, and nothing of it is left: best of two, for others run here too."""
+    if "exit handler" in what:
+        skip_if_no_threads("in an exit handler")
     took = []
     for _ in range(2):
         finished = run_script(HUNG.format(EXITS[what]))
@@ -304,6 +306,7 @@ def test_interpreter_exits_in_time(what):
 
 def test_exit_waits_for_submitted_calls_within_their_timeout():
     """As the standard pools do: what was submitted is done before the interpreter is gone; what hangs is not waited for."""
+    skip_if_no_threads("beside the end of the main thread")
     script = """
 import sys, threading, time
 from parallelkit import ThreadExecutor
@@ -318,6 +321,7 @@ executor.submit(threading.Event().wait)
 
 def test_exit_while_a_run_waits_in_another_thread():
     """A non-daemon thread with a run of its own is waited for, as Python does; its results are whole."""
+    skip_if_no_threads("beside the end of the main thread")
     script = """
 import threading, time
 from parallelkit import run_parallel

@@ -11,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 import remote_tasks as far
-from outside import program, rarely, run_script, soon
+from outside import program, rarely, run_script, skip_if_no_threads, soon
 
 from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 
@@ -500,6 +500,7 @@ print(results.values() == [*range(20)])
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_in_an_exit_handler(executor):
     """``atexit`` runs when most of the interpreter is still there."""
+    skip_if_no_threads("in an exit handler")
     script = f"""
 import atexit
 from parallelkit import run_parallel
