@@ -777,13 +777,19 @@ def test_log_records_come_back(kept):
     }
 
 
-def test_logging_is_not_imported_for_nothing(engine):
-    """A worker whose tasks do not log pays nothing."""
-    own = ProcessEngine(1)
-    try:
-        (loaded,) = drive(own, far.loaded_modules, [0]).values.values()
-    finally:
-        own.close()
+def test_logging_is_not_imported_for_nothing(tmp_path):
+    """A worker whose tasks do not log pays nothing; nor for anything else that its parent does not use."""
+    source = """
+    import remote_tasks as far
+    from parallelkit._executors._processes import ProcessEngine
+    from port_driver import drive
+    engine = ProcessEngine(1)
+    (loaded,) = drive(engine, far.loaded_modules, [0]).values.values()
+    engine.close()
+    print(*loaded, sep="\\n")
+    """
+    loaded = run_script(tmp_path, source)
+    assert "remote_tasks" in loaded
     assert not {"logging", "typing", "re", "threading", "cloudpickle", "parallelkit._run"} & set(loaded)
 
 
