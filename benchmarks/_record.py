@@ -17,7 +17,7 @@ from benchmarks._question import Question
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 PEERS = [
-    "parallelkit", "aiohttp", "httpx", "joblib", "loky", "mpire", "numpy", "pebble", "requests", "tqdm",
+    "parallelkit", "aiohttp", "distributed", "httpx", "joblib", "loky", "mpire", "numpy", "pebble", "requests", "tqdm",
 ]  # fmt: skip
 
 

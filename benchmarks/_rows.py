@@ -215,4 +215,23 @@ def memory() -> list[Row]:
     ]
 
 
-ROWS = [*no_ops(), *work(), *waiting(), *trouble(), *beginnings(), *memory()]
+def on_a_cluster() -> list[Row]:
+    """What a task costs beyond one machine."""
+    return [
+        Row(
+            what="no-op on a dask cluster of two workers",
+            question="dask_cluster",
+            case="2,000 calls of nothing",
+            limits=(Limit(0.15),),
+            peers=("client.map and gather",),
+        ),
+        Row(
+            what="20 naps of 0.2 s there",
+            question="dask_cluster",
+            case="20 naps of 0.2 s, ideal 100 ms",
+            limits=(Limit(105),),
+        ),
+    ]
+
+
+ROWS = [*no_ops(), *work(), *waiting(), *trouble(), *beginnings(), *memory(), *on_a_cluster()]
