@@ -257,7 +257,7 @@ class Results(Mapping[K, V], Generic[K, V]):
             try:
                 index = operator.index(key)
             except TypeError:
-                raise KeyError(key) from None
+                index = -1
             if 0 <= index < len(self._ledger):
                 return index
             raise KeyError(f"{key!r} (the keys here are the positions of the items; pass key= for others)")

@@ -175,6 +175,14 @@ def test_positions_are_integers_of_any_kind():
             results[stranger]
 
 
+@pytest.mark.parametrize("key", ["ann", 3])
+def test_a_forgotten_key_is_hinted_at(key):
+    """Who asks by name where positions are the keys has forgotten ``key=``."""
+    results = run_parallel(invert, [3, 2, 1], executor="inline")
+    with pytest.raises(KeyError, match="the keys here are the positions of the items; pass key= for others"):
+        results[key]
+
+
 # All values at once
 
 
