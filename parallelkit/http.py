@@ -31,6 +31,21 @@ IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})  # 
 PASSING = frozenset({429, 500, 502, 503, 504})  # statuses that another try may change
 NOT_OURS = frozenset({"args", "executor", "key", "star"})
 SET_HERE = frozenset({"headers", "method", "stream", "timeout", "url"})
+OF_A_REQUEST = frozenset(  # what else Session.request takes
+    {
+        "allow_redirects",
+        "auth",
+        "cert",
+        "cookies",
+        "data",
+        "files",
+        "hooks",
+        "json",
+        "params",
+        "proxies",
+        "verify",
+    }
+)
 
 
 @overload
@@ -258,5 +273,9 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
         raise TypeError(f"session must be a function that makes a requests.Session, got {session!r}")
     for name in NOT_OURS.intersection(options):
         raise TypeError(f"{name} is no option of fetch, which runs in threads and keys by URL")
+    for name in OF_A_REQUEST.intersection(options):
+        raise TypeError(
+            f"{name} is no option of fetch; what a request takes goes into kwargs={{{name!r}: ...}}"
+        )
     for name in SET_HERE.intersection(options.get("kwargs") or ()):
         raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself")

@@ -2,6 +2,7 @@
 
 import gc
 import gzip
+import inspect
 import io
 import pickle
 import socket
@@ -18,7 +19,7 @@ from refusing import KINDS, fail_at_one
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
 from parallelkit import ConcurrencyLimit, InputError, RateLimit, Retry, TaskFailures, TaskTimeout
-from parallelkit.http import fetch, host, may_pass
+from parallelkit.http import OF_A_REQUEST, SET_HERE, fetch, host, may_pass
 from parallelkit.testing import inline_runs
 
 errors = requests.exceptions
@@ -726,6 +727,13 @@ def test_options_of_the_run_hold(site):
         ),
         ([], {"executor": "processes"}, TypeError, "executor is no option of fetch"),
         ([], {"key": str}, TypeError, "key is no option of fetch"),
+        (
+            [],
+            {"params": {"page": 1}},
+            TypeError,
+            "params is no option of fetch; what a request takes goes into kwargs={'params': ...}",
+        ),
+        ([], {"json": {}}, TypeError, "json is no option of fetch; what a request takes goes into kwargs"),
         ([], {"max_worker": 3}, TypeError, "unknown option 'max_worker'; did you mean 'max_workers'?"),
         (
             [],
@@ -748,6 +756,12 @@ def test_bad_calls_are_refused_at_the_door(arguments, options, error, message):
     with pytest.raises(error) as caught:
         fetch(arguments, **options)
     assert str(caught.value).startswith(message)
+
+
+def test_what_a_request_takes_is_told_from_the_options_of_fetch():
+    """Each argument of ``Session.request`` is one of fetch's own, is set by it, or is pointed to ``kwargs``."""
+    taken = set(inspect.signature(requests.Session.request).parameters) - {"self"}
+    assert taken == OF_A_REQUEST | SET_HERE
 
 
 def test_without_requests_the_error_says_what_to_install(monkeypatch):
