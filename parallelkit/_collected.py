@@ -30,12 +30,13 @@ class Collected:
         """The results, or the error that carries them; whatever was opened for the run is closed by then."""
         journal = self._parts.journal
         with catch_interrupt(self._interrupt), closing(journal), ExitStack() as opened:
+            opened.callback(self._forget)
             journal.open()
             engine, owned = self._parts.engine()
             if owned:
                 opened.callback(engine.close)
             self.ledger = self._open_ledger(engine)
-            port = engine.open(self._parts.job(self.ledger.key))
+            port = engine.open(self._parts.job(self._key))
             with closing(port):
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)
@@ -48,7 +49,7 @@ class Collected:
             port.guard = interrupt.user_code
         enter = partial(parts.enter, self.ledger)
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
-        loop = parts.loop(self.ledger, self.ledger.key, port, source)
+        loop = parts.loop(self.ledger, self._key, port, source)
         loop.interrupt, source.one_by_one = interrupt, lambda: loop.eager
         if getattr(port, "flows", False) and parts.intake.flows and not loop.recalls:
             loop.flowing = source
@@ -71,11 +72,20 @@ class Collected:
             loop.bar.close()
         return interrupted
 
+    def _key(self, index: int) -> Any:
+        return self.ledger.key(index)
+
+    def _forget(self) -> None:
+        """The results are the caller's alone: the frames behind a failure know the port, and that would know them."""
+        self.ledger = Ledger()
+        self._parts.growth = None
+
     def _let_go(self, loop: Loop) -> None:
         """Parts that know each other would keep all values until garbage is next collected."""
         self._interrupt.wake = Interrupt().wake
         if isinstance(loop.source, DirectSource):
             loop.source.one_by_one = bool
+        loop.grow = bool
 
     def _open_ledger(self, engine: Engine) -> Ledger:
         executor = self._parts.options.executor

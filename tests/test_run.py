@@ -481,3 +481,32 @@ def test_values_go_with_the_results(executor):
         assert value() is None
     finally:
         gc.enable()
+
+
+class Thing:
+    """What can be referred to weakly, and what a task may fail on."""
+
+
+def fail_on(thing):
+    raise ValueError("not this one")
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize(
+    ("fn", "options"),
+    [(fail_on, {"retries": Retry(1, delay=0)}), (id, {"then": lambda outcome: ()})],
+    ids=["failures", "then"],
+)
+def test_items_go_with_the_results(executor, fn, options):
+    """Also those of failures, whose tracebacks lead to our own frames, and those of runs that may grow."""
+    gc.collect()
+    gc.disable()
+    try:
+        things = [Thing() for _ in range(3)]
+        alive = [weakref.ref(thing) for thing in things]
+        results = run_parallel(fn, things, executor=executor, max_workers=1, **options)
+        assert len(results) == 3
+        del things, results
+        assert not any(thing() for thing in alive)
+    finally:
+        gc.enable()

@@ -25,8 +25,9 @@ from parallelkit._executors._contract import (
 )
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._lending import mark_context
+from parallelkit._executors._line import UNLIMITED
 from parallelkit._executors._stacks import stack_of
-from parallelkit._executors._thread_port import UNLIMITED, ThreadPort
+from parallelkit._executors._thread_port import ThreadPort
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._watch import Watch
 from parallelkit._executors._width import widen

@@ -6,10 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import repeat, starmap
+from sys import maxsize
 from threading import Lock
 
 from parallelkit._executors._contract import Ticket
 
+UNLIMITED = maxsize  # tickets that a port may have in line
 AWAITED = -1  # the depth of calls for which tasks of the same executor wait
 
 

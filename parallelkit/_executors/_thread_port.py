@@ -6,7 +6,6 @@ the run that gave up on it, never both.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Collection, Sequence
@@ -28,12 +27,10 @@ from parallelkit._executors._contract import (
 )
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context, take_claim
-from parallelkit._executors._line import Line
+from parallelkit._executors._line import UNLIMITED, Line
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
-
-UNLIMITED = sys.maxsize
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""
@@ -171,8 +168,10 @@ class ThreadPort(Line):
             value = self._context.copy().run(self._call, item)
         except BaseException as error:
             ended, worker.failed = monotonic(), True
-            lost = Ended(index, drop_own_frames(error), "", started, ended, worker.name)
-            return self._commit(worker, claim, self._lost, lost)
+            drop_own_frames(error)  # and no name for what follows: the traceback leads to this frame
+            return self._commit(
+                worker, claim, self._lost, Ended(index, error, "", started, ended, worker.name)
+            )
         return self._commit(worker, claim, self._done, (index, value, started, monotonic(), worker.name))
 
     def _commit(self, worker: Worker, claim: list[float], results: deque[Any], result: Any) -> bool:
