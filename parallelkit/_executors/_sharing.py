@@ -10,7 +10,7 @@ from parallelkit._executors._contract import Job
 from parallelkit._executors._lane import File, payload_of
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
-from parallelkit._worker._travel import Apart, pack, pack_job
+from parallelkit._worker._travel import Apart, pack, pack_job, unfit_job
 
 
 def pack_shared(job: Job) -> bytes | File:
@@ -24,8 +24,8 @@ def pack_shared(job: Job) -> bytes | File:
     apart = _Arguments()
     try:
         blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart)
-    except Exception:
-        return payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))  # which names the culprit
+    except Exception as error:
+        raise unfit_job(job.fn, job.args, job.kwargs, error) from error
     if not apart.buffers:
         return payload_of(blob)
     parts = [*apart.buffers, memoryview(blob)]

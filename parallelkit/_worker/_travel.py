@@ -167,11 +167,18 @@ def pack_job(
     try:
         return pack((fn, args, dict(kwargs), star))
     except Exception as error:
-        name, culprit, cause = _find_culprit(fn, args, kwargs, error)
-        raise TypeError(
-            f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
-            f"({describe_error(cause)}); create it inside the task, or use executor='threads'"
-        ) from error
+        raise unfit_job(fn, args, kwargs, error) from error
+
+
+def unfit_job(
+    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> TypeError:
+    """Why a job cannot travel, whose packing has raised ``error``."""
+    name, culprit, cause = _find_culprit(fn, args, kwargs, error)
+    return TypeError(
+        f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
+        f"({describe_error(cause)}); create it inside the task, or use executor='threads'"
+    )
 
 
 def _find_culprit(
