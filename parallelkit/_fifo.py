@@ -63,9 +63,8 @@ class _Firsts:
 
     def __init__(self, tickets: FirstTries) -> None:
         self._next = tickets.first
-        self._items = deque(
-            tickets.items
-        )  # each goes when it is taken: no list keeps those alive that are done
+        # Each goes when it is taken: no list keeps those alive that are done.
+        self._items = deque(tickets.items)
         self._timeout = tickets.timeout
 
     def __len__(self) -> int:

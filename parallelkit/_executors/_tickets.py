@@ -24,9 +24,8 @@ class FirstTries(Sequence[Ticket]):
         return len(self.items)
 
     def __iter__(self) -> Iterator[Ticket]:
-        return zip(
-            self.indices, repeat(1), self.items, repeat(self.timeout), strict=False
-        )  # repeat is endless
+        # Not strict, for ``repeat`` is endless.
+        return zip(self.indices, repeat(1), self.items, repeat(self.timeout), strict=False)
 
     @overload
     def __getitem__(self, at: int) -> Ticket: ...
