@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.command(arguments)
         sys.stdout.flush()
     except UsageError as error:
-        print(f"{arguments.usage}parallelkit: error: {error}", file=sys.stderr)
+        print(f"{arguments.usage}: error: {error}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         "parallelkit", description="Run independent tasks in threads or processes.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"parallelkit {own_version()}")
-    parser.set_defaults(usage="")
+    parser.set_defaults(usage=parser.prog)
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=Intermixed
     )
@@ -110,7 +110,7 @@ def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
     add("--jsonl", action="store_true", help="lines are JSON; the function is given their value, a dict say")
     add_engine_options(run.add_argument_group("where and how long").add_argument)
     add_output_options(run.add_argument_group("what comes out").add_argument)
-    run.set_defaults(command=run_function, usage=run.format_usage())
+    run.set_defaults(command=run_function, usage=run.format_usage() + run.prog)
 
 
 def add_engine_options(group: Callable[..., object]) -> None:
@@ -118,7 +118,12 @@ def add_engine_options(group: Callable[..., object]) -> None:
     group(
         "--executor", choices=("threads", "processes", "inline"), default="threads", help="default: threads"
     )
-    group("--max-workers", type=at_least(1), metavar="N", help="at a time; default as in run_parallel")
+    group(
+        "--max-workers",
+        type=at_least(1),
+        metavar="N",
+        help="at a time; default: cpus + 4 threads (at most 32), or a process for each cpu",
+    )
     group("--timeout", type=seconds, metavar="TIME", help="for one attempt: 30, 500ms, 5m, 1h")
     group("--run-timeout", type=seconds, metavar="TIME", help="for the whole run")
     group("--retries", type=at_least(0), default=0, metavar="N", help="further attempts after a failure")

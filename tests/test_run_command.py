@@ -423,6 +423,7 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
     said = capfd.readouterr()
     assert "" == said.out
     assert "usage: parallelkit run" in said.err
+    assert "\nparallelkit run: error: " in said.err
     assert named in said.err
     assert (here / "tasks.py").read_text().startswith(TASKS)
     for name in ("tasks", "broken"):
