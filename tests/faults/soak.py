@@ -12,7 +12,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -24,114 +25,190 @@ from outside import HERE, Program, left_behind, look_at, soon, until
 
 ENOUGH = 1_000_000  # tasks that ten minutes must do
 SLOWER = 0.9  # of the throughput of the first part, that of the last must be
+SHARED = 0.1  # processors that others use on average, from which on the machine is not ours alone
 MEGABYTES = 10.0  # by which memory may differ
 SPARE = {"threads": 2, "descriptors": 12, "children": 2}  # by which these may
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Look(NamedTuple):
-    """The program at one moment: seconds since its start, tasks done, seconds of its processor, and what it has."""
+    """The program at one moment: seconds since its start, tasks done, and what it has.
+
+    ``cpu`` is what it and its workers have used of the processors, ``others`` what everything else has, in seconds.
+    """
 
     at: float
     tasks: int
     cpu: float
+    others: float
     memory: float
     threads: int
     descriptors: int
     children: int
 
 
+class Player:
+    """The program, which plays until a file says stop."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.program = Program([str(HERE / "soak_tasks.py"), str(folder)])
+        self._before = look_at(self.program)
+
+    def look(self) -> Look:
+        pid = self.program.pid
+        children = self.program.descendants()
+        cpu = sum(map(used_by, (pid, *children)))
+        return Look(
+            at=time.monotonic() - self.program.began,
+            tasks=self.tasks(),
+            cpu=cpu,
+            others=used_in_all() - cpu,
+            memory=int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6,
+            threads=len(os.listdir(f"/proc/{pid}/task")),
+            descriptors=len(os.listdir(f"/proc/{pid}/fd")),
+            children=len(children),
+        )
+
+    def tasks(self) -> int:
+        return sum(map(int, (self.folder / "counts").read_text().split()))
+
+    def is_over(self) -> bool:
+        """Whether it has ended, or stopped by itself, as it does at the first wrong outcome."""
+        return self.program.process.poll() is not None or (self.folder / "over").exists()
+
+    def finish(self) -> list[str]:
+        """Have it stop and end; one line for everything that is wrong."""
+        (self.folder / "stop").touch()
+        until(self.is_over, 30.0)
+        if self.program.process.poll() is not None:
+            return [f"the program ended with {self.program.process.returncode}: {self.program.err[-3000:]}"]
+        wrong = [f"wrong: {line}" for line in (self.folder / "wrong").read_text().splitlines()[:5]]
+        left = soon(lambda: left_behind(self.program, self._before, 0), [])
+        wrong += [f"left behind: {what}" for what in left]  # type: ignore[attr-defined]
+        (self.folder / "leave").touch()
+        finished = self.program.wait(10)
+        return wrong + ([f"exit code {finished.code}: {finished.err[-2000:]}"] if finished.code else [])
+
+
+@contextmanager
+def playing() -> Iterator[Player]:
+    with tempfile.TemporaryDirectory(prefix="parallelkit-soak-") as folder:
+        player = Player(Path(folder))
+        try:
+            until((player.folder / "counts").exists, 30.0)
+            yield player
+        finally:
+            player.program.end()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
-    seconds = parser.parse_args(arguments).seconds
-    with tempfile.TemporaryDirectory(prefix="parallelkit-soak-") as folder:
-        program = Program([str(HERE / "soak_tasks.py"), folder])
-        try:
-            wrong = soak(program, Path(folder), seconds)
-        finally:
-            program.end()
+    wrong = soak(parser.parse_args(arguments).seconds)
     for what in wrong:
         say(f"  {what}")
     say("not flat, or not right" if wrong else "flat and right")
     return int(bool(wrong))
 
 
-def soak(program: Program, folder: Path, seconds: float) -> list[str]:
+def soak(seconds: float) -> list[str]:
     """Play, look, judge; one line for everything that is wrong."""
-    before = look_at(program)
-    until((folder / "counts").exists, 30.0)
-    looks = [take_look(program, folder)]
-    while looks[-1].at < seconds and program.process.poll() is None and not (folder / "over").exists():
-        time.sleep(max(1.0, seconds / 300))
-        looks.append(take_look(program, folder))
-        if len(looks) % 15 == 2:
-            show(looks[-1])
-    (folder / "stop").touch()
-    until(lambda: (folder / "over").exists() or program.process.poll() is not None, 30.0)
-    if program.process.poll() is not None:
-        return [f"the program ended with {program.process.returncode}: {program.err[-3000:]}"]
-    total = sum(map(int, (folder / "counts").read_text().split()))
-    wrong = [f"wrong: {line}" for line in (folder / "wrong").read_text().splitlines()[:5]]
-    left = soon(lambda: left_behind(program, before, 0), [])
-    wrong += [f"left behind: {what}" for what in left]  # type: ignore[attr-defined]
-    (folder / "leave").touch()
-    finished = program.wait(10)
-    wrong += [f"exit code {finished.code}: {finished.err[-2000:]}"] if finished.code else []
-    say(
-        f"{total:,} tasks in {looks[-1].at:.0f} s; each had the outcome that it should have, but for {len(wrong)}"
-    )
+    warm, part = min(30.0, seconds / 6), min(60.0, seconds / 5)
+    with playing() as old:
+        (looks,) = watch([old], seconds)
+        if old.is_over():
+            return [*old.finish(), f"it stopped after {looks[-1].at:.0f} s"]
+        total, took = looks[-1].tasks, looks[-1].at
+        first = [look for look in looks if warm <= look.at <= warm + part]
+        last = [look for look in looks if look.at >= took - part]
+        grown, slowed = judge_growth(first, last), judge_pace(first, last)
+        if slowed is None:
+            slowed = judge_age(old, warm, part)
+        wrong = old.finish()
+    say(f"{total:,} tasks in {took:.0f} s; each had the outcome that it should have, but for {len(wrong)}")
     if seconds >= 600 and total < ENOUGH:
         wrong.append(f"fewer than {ENOUGH:,}")
-    return wrong + judge(looks, seconds)
+    return wrong + grown + slowed
 
 
-def judge(looks: Sequence[Look], seconds: float) -> list[str]:
-    """Compare the last part with the first, after some time to warm up."""
-    part = min(60.0, seconds / 5)
-    warm = min(30.0, seconds / 6)
-    first = [look for look in looks if warm <= look.at <= warm + part]
-    last = [look for look in looks if look.at >= looks[-1].at - part]
+def watch(players: Sequence[Player], seconds: float) -> list[list[Look]]:
+    """Look at each now and then, for so long, or until one is over."""
+    seen = [[player.look()] for player in players]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not any(player.is_over() for player in players):
+        time.sleep(max(1.0, seconds / 300))
+        for player, looks in zip(players, seen, strict=True):
+            looks.append(player.look())
+            if len(looks) % 15 == 2:
+                show(looks[-1])
+    return seen
+
+
+def judge_growth(first: Sequence[Look], last: Sequence[Look]) -> list[str]:
+    """Compare what it has in the last part with the first, after some time to warm up."""
     wrong = []
     for name in ("memory", "threads", "descriptors", "children"):
         early, late = median_of(first, name), median_of(last, name)
         say(f"{name}: {early:.0f} at first, {late:.0f} at last")
         if late > early + SPARE.get(name, MEGABYTES):
             wrong.append(f"{name} grew from {early:.0f} to {late:.0f}")
-    by_time = compare("tasks a second", first, last, lambda look: look.at)
-    by_cpu = compare("tasks a second of the parent's processor", first, last, lambda look: look.cpu)
-    # Where something else takes the processor away, only the second can tell whether we have slowed down.
-    if max(by_time, by_cpu) < SLOWER:
-        wrong.append(f"the last part was slower than the first: {by_time:.0%}")
     return wrong
+
+
+def judge_pace(first: Sequence[Look], last: Sequence[Look]) -> list[str] | None:
+    """Compare how fast it is; None where others have taken the machine, so that this tells nothing."""
+    kept = compare("tasks a second", {"at first": first, "at last": last}, lambda look: look.at)
+    early, late = (
+        (looks[-1].others - looks[0].others) / (looks[-1].at - looks[0].at) for looks in (first, last)
+    )
+    say(f"processors that others used: {early:.2f} at first, {late:.2f} at last")
+    if max(early, late) > SHARED:
+        return None
+    return [] if kept >= SLOWER else [f"the last part was slower than the first: {kept:.0%}"]
+
+
+def judge_age(old: Player, warm: float, part: float) -> list[str]:
+    """Compare it with one that has just begun, side by side: whatever others take, they take from both."""
+    say("the machine was shared: judged beside a new one, by what a second of a processor does")
+    with playing() as new:
+        watch([new], warm)
+        aged, fresh = watch([old, new], part)
+        wrong = new.finish()
+    kept = compare(
+        "tasks a second of a processor", {"in the new": fresh, "in the old": aged}, lambda look: look.cpu
+    )
+    return wrong if kept >= SLOWER else [*wrong, f"the old one was slower than the new: {kept:.0%}"]
 
 
 def median_of(looks: Sequence[Look], name: str) -> float:
     return median(getattr(look, name) for look in looks)
 
 
-def compare(what: str, first: Sequence[Look], last: Sequence[Look], clock: Callable[[Look], float]) -> float:
-    early, late = rate(first, clock), rate(last, clock)
-    say(f"{what}: {early:,.0f} at first, {late:,.0f} at last ({late / early:.0%})")
-    return late / early
-
-
-def rate(looks: Sequence[Look], clock: Callable[[Look], float]) -> float:
-    return (looks[-1].tasks - looks[0].tasks) / (clock(looks[-1]) - clock(looks[0]))
-
-
-def take_look(program: Program, folder: Path) -> Look:
-    pid = program.pid
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return Look(
-        at=time.monotonic() - program.began,
-        tasks=sum(map(int, (folder / "counts").read_text().split())),
-        cpu=(int(fields[11]) + int(fields[12])) / TICKS,
-        memory=int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6,
-        threads=len(os.listdir(f"/proc/{pid}/task")),
-        descriptors=len(os.listdir(f"/proc/{pid}/fd")),
-        children=len(program.descendants()),
+def compare(what: str, parts: dict[str, Sequence[Look]], clock: Callable[[Look], float]) -> float:
+    """The throughput of the second in relation to that of the first."""
+    before, after = (
+        (looks[-1].tasks - looks[0].tasks) / (clock(looks[-1]) - clock(looks[0])) for looks in parts.values()
     )
+    shown = ", ".join(f"{rate:,.0f} {where}" for where, rate in zip(parts, (before, after), strict=True))
+    say(f"{what}: {shown} ({after / before:.0%})")
+    return after / before
+
+
+def used_by(pid: int) -> float:
+    """Seconds of the processors that a process has used, with those of its dead children; 0 where it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # by now they are among its parent's dead children's
+    return sum(map(int, fields[11:15])) / TICKS
+
+
+def used_in_all() -> float:
+    """Seconds that all processors were not idle; those included that a hypervisor gave to somebody else."""
+    total = Path("/proc/stat").read_text().split("\n")[0]
+    user, nice, system, _, _, *interrupts_and_steal = map(int, total.split()[1:9])
+    return (user + nice + system + sum(interrupts_and_steal)) / TICKS
 
 
 def show(look: Look) -> None:

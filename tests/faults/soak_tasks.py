@@ -58,7 +58,7 @@ def fate(outcome):
 def main(folder):
     """Both streams at once, until a file says stop; what they have done is told four times a second."""
     streams = [
-        Stream(work, "processes", max_workers=2, timeout=0.5),
+        Stream(work, "processes", max_workers=2, timeout=2.0),
         Stream(light, "threads", max_workers=4, timeout=60),  # none hangs, and a busy machine may stand still
     ]
     threads = [threading.Thread(target=stream.run, daemon=True) for stream in streams]
