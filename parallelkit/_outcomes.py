@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from reprlib import Repr
-from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from parallelkit._public import public
 
@@ -86,6 +86,15 @@ class Failure(Generic[K]):
         ValueError: no
         """
         raise self.error
+
+    if not TYPE_CHECKING:  # a checker knows of no value here, nor of any other name
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Tell whoever takes every outcome for a success what the task raised."""
+            if name == "value":
+                message = f"{self!r} has no value; ask ok first, or unwrap(), which raises the error"
+                raise AttributeError(message, name=name, obj=self) from self.error
+            raise AttributeError(f"'Failure' object has no attribute {name!r}", name=name, obj=self)
 
 
 def shown(thing: object) -> str:

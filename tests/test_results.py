@@ -127,6 +127,21 @@ def test_an_exception_that_is_returned_is_a_value():
     assert [True] == [outcome.ok for outcome in results.outcomes.values()]
 
 
+def test_a_failure_that_is_asked_for_its_value_tells_its_error():
+    """Who forgot to look at ``ok`` sees what the task raised, not only that a name is missing."""
+    failure = make().outcomes["b"]
+    with pytest.raises(
+        AttributeError, match=r"<Failure 'b': ZeroDivisionError.* has no value; ask ok first"
+    ) as caught:
+        failure.value
+    assert failure.error is caught.value.__cause__
+    assert not hasattr(failure, "value")
+    with pytest.raises(AttributeError, match=r"^'Failure' object has no attribute 'valeu'$") as caught:
+        failure.valeu
+    assert caught.value.__cause__ is None
+    assert repr(failure) == repr(pickle.loads(pickle.dumps(copy.copy(failure))))
+
+
 @pytest.mark.parametrize("key", ["d", 0, None, 1.5])
 def test_an_unknown_key_is_a_key_error(key):
     """As in a dict."""
