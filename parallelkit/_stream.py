@@ -46,10 +46,20 @@ class Stream:
         self._over = False
         self._crash: BaseException | None = None
         self._pid = os.getpid()
+        self._driver: dict[str, threading.Thread | None] = {}
         intake.ended_early = outbox.gate.open
         self._thread = threading.Thread(target=self._drive, name="parallelkit_stream", daemon=True)
 
+    def _driven_by(self, claimant: threading.Thread | None) -> threading.Thread | None:
+        """Who drives the loop: the first to ask decides, in one step. None: no thread, neither now nor later.
+
+        A thread whose start a Ctrl-C has broken off says only by beginning that there is one.
+        """
+        return self._driver.setdefault("driver", claimant)
+
     def _drive(self) -> None:
+        if self._driven_by(self._thread) is None:
+            return
         try:
             self._loop.drive()
         except BaseException as error:
@@ -143,7 +153,7 @@ class Stream:
         """Stop the run and wait for its thread, which waits for no task, only for code of the caller's that it is in
         (``then``, ``on_event``, ``retries``): to go on beside it would be worse. Inline there is no thread.
         """
-        if self._thread.ident is None and self._loop.scheduler.open:
+        if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)
         if self._thread.is_alive():
             self._loop.asked = reason
