@@ -22,6 +22,9 @@ from port_driver import drive, opened, wait
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskExited, TaskTimeout
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._worker._travel import describe
+
+GUARD = threading.Lock()
 
 
 @pytest.fixture(scope="module")
@@ -227,8 +230,18 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
 def test_function_that_cannot_be_pickled_is_refused(engine):
     """At ``open``, by a TypeError that names the argument, the object and what to do."""
     lock = threading.Lock()
+
+    def locked():
+        return lock
+
+    def endless(item):
+        return late, endless(item), [locked() for _ in item]
+
     for job, name in (
-        ({"fn": lambda item: lock}, "fn"),
+        ({"fn": partial(far.add, lock)}, "fn"),
+        ({"fn": lambda item: lock}, r"lock, which test_travel\.\S+\.<lambda> uses,"),
+        ({"fn": endless}, r"lock, which test_travel\.\S+\.locked uses,"),
+        ({"fn": lambda item: [GUARD for _ in item]}, r"GUARD, which test_travel\.\S+\.<lambda> uses,"),
         ({"fn": far.add, "args": (1, lock)}, r"args\[1\]"),
         ({"fn": far.add, "kwargs": {"factor": lock}}, r"kwargs\['factor'\]"),
     ):
@@ -238,6 +251,13 @@ def test_function_that_cannot_be_pickled_is_refused(engine):
             opened(engine, fn, **job),
         ):
             pass
+    late = None  # the cell was empty so far
+
+
+def test_what_has_a_name_and_no_module_is_described():
+    """A generator, say."""
+    assert "test_what_has_a_name_and_no_module_is_described.<locals>.<genexpr>" == describe(_ for _ in ())
+    assert "builtins.len" == describe(len)
 
 
 def test_function_whose_module_is_missing_fails_every_task(engine):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from io import BytesIO
 from mmap import mmap
-from types import CodeType
+from types import CodeType, FunctionType
 
 from parallelkit._raised import describe_error
 from parallelkit._worker import _script
@@ -22,7 +22,7 @@ from parallelkit._worker._channel import LARGE
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from types import FunctionType
+    from types import CellType
     from typing import Any
 
 CLOUDPICKLE = "cloudpickle.cloudpickle"
@@ -190,14 +190,48 @@ def _find_culprit(
         try:
             pack(part)
         except Exception as cause:
-            return name, part, cause
+            return _innermost(name, part, cause)
     return "fn with its args and kwargs", fn, error
+
+
+def _innermost(name: str, thing: object, cause: BaseException) -> tuple[str, object, BaseException]:
+    """Of a function that cannot be pickled, the variable which is to blame: that of a function which it uses, maybe."""
+    seen: list[object] = []
+    while isinstance(thing, FunctionType):
+        seen.append(thing)
+        for variable, value in _variables(thing):
+            try:
+                pack(value)
+            except Exception as why:
+                if all(value is not each for each in seen):
+                    name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
+                    break
+        else:
+            break
+    return name, thing, cause
+
+
+def _variables(function: FunctionType) -> Iterable[tuple[str, object]]:
+    """What a function takes along when it travels by value: its closure, and the globals that it names."""
+    yield from zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True)
+    from cloudpickle.cloudpickle import _extract_code_globals
+
+    known = function.__globals__
+    yield from ((name, known[name]) for name in _extract_code_globals(function.__code__) if name in known)
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
 
 
 def describe(thing: object) -> str:
     """A short text for messages; never raises, whatever the object's own methods do."""
     name = getattr(thing, "__qualname__", None)
     if isinstance(name, str):
-        return f"{getattr(thing, '__module__', '?')}.{name}"
+        module = getattr(thing, "__module__", None)
+        return f"{module}.{name}" if isinstance(module, str) else name
     kind = type(thing)
     return f"an object of type {kind.__module__}.{kind.__qualname__}"
