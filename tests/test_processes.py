@@ -28,6 +28,7 @@ from parallelkit._executors._questions import Questions
 from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._worker._channel import LARGE
 
 
 @pytest.fixture
@@ -695,6 +696,24 @@ def test_lack_of_descriptors_is_told():
             assert [] == port.wait(time.monotonic() + 30)
             assert "no worker process can be started" in str(port.failure)
             assert isinstance(port.failure.__cause__, OSError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        engine.close()
+
+
+def test_large_items_leave_workers_their_descriptors():
+    """However many items wait, a program that may have few descriptors has a worker to do them."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    engine = ProcessEngine(4)
+    try:
+        with opened(engine, len) as port:
+            spare = os.open("/dev/null", os.O_RDONLY)
+            os.close(spare)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 30, hard))
+            seen = drive_port(port, [bytes(LARGE)] * 60)
+        assert dict.fromkeys(range(60), LARGE) == seen.values
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         engine.close()

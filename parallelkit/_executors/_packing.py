@@ -11,7 +11,7 @@ from typing import Any
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._executors._lane import Payload, payload_of
-from parallelkit._executors._reserve import is_shortage, shortage
+from parallelkit._executors._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
@@ -20,7 +20,8 @@ from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import Apart, describe
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
-QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors
+QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...
+SHARE = 8  # ... one for so many that the process may have: workers need some, too
 SHORT = 1024  # a text up to this length is an atom
 UNBOUNDED = 1 << 30
 
@@ -49,7 +50,8 @@ class Packing:
         width = self._width()
         space = max(width - ahead, (QUEUED_BYTES - self.bytes) // self._largest)
         if self._largest >= LARGE:
-            space = min(space, max(2 * width, QUEUED_FILES) - ahead)
+            files = min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE))
+            space = min(space, files - ahead)
         return space
 
     def pack(

@@ -6,6 +6,7 @@ What the system finds no room for when a message is read, it drops; the message 
 from __future__ import annotations
 
 import os
+import sys
 from errno import EMFILE, ENFILE, ENOMEM
 
 from parallelkit._worker._tracebacks import detached
@@ -55,9 +56,15 @@ def explain(error: OSError) -> str:
 
 
 def _limit_reached() -> str:
+    return f"{os.strerror(EMFILE)} (limit {limit()})"
+
+
+def limit() -> int:
+    """How many descriptors this process may have."""
     import resource
 
-    return f"{os.strerror(EMFILE)} (limit {resource.getrlimit(resource.RLIMIT_NOFILE)[0]})"
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
 
 
 def shortage(error: BaseException, what: str) -> OSError:
