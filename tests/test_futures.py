@@ -9,6 +9,7 @@ import warnings
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
+from late_threads import LateThreads
 
 from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 
@@ -207,3 +208,14 @@ def in_a_fork(lines):
         text = said.read()
     assert 0 == os.waitpid(pid, 0)[1]
     return text.splitlines()
+
+
+@both
+def test_ctrl_c_while_the_first_call_starts_the_executors_thread_leaves_none(monkeypatch, make):
+    """The executor has another thread for the calls that follow; the first, should it run, has nothing to do."""
+    late = LateThreads(monkeypatch, "parallelkit_futures")
+    with make(1) as executor:
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(abs, -1)
+        assert late.ends_soon()
+        assert 2 == executor.submit(abs, -2).result(30)

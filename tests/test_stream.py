@@ -1,7 +1,6 @@
 """``iter_parallel``: outcomes one by one, input in the caller's thread, nothing kept that was given out."""
 
 import gc
-import signal
 import threading
 import time
 import weakref
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 
 import pytest
+from late_threads import LateThreads
 
 from parallelkit import (
     Failure,
@@ -504,25 +504,10 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_ctrl_c_while_the_thread_of_a_stream_is_started_ends_it(monkeypatch, executor):
     """It is not known then whether the thread runs: should it, it leaves the loop alone, which is stopped without it."""
-    may_go_on, ended = threading.Event(), threading.Event()
-
-    class Late(threading.Thread):
-        """Is interrupted when the system has it, and before Python knows."""
-
-        def _bootstrap(self):
-            late = self.name == "parallelkit_stream"
-            if late:
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                may_go_on.wait(PATIENCE)
-            super()._bootstrap()
-            if late:
-                ended.set()
-
-    monkeypatch.setattr(threading, "Thread", Late)
+    late = LateThreads(monkeypatch, "parallelkit_stream")
     with pytest.raises(KeyboardInterrupt):
         next(iter_parallel(square, [1, 2, 3], executor=executor, max_workers=1))
-    may_go_on.set()
-    assert ended.wait(5), "the loop of a stream that is closed goes on"
+    assert late.ends_soon()
 
 
 def test_outcomes_that_were_never_yielded_are_told_as_they_were():

@@ -89,8 +89,7 @@ class Desk:
         self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
         self._flying: dict[int, tuple[Future[Any], str]] = {}  # with what messages call them
         self._next = 0
-        self._shut = False
-        self._cancel = False
+        self._shut = self._cancel = False
         self._failure: BaseException | None = None  # why nothing can run here any more
         self._port: Port | None = None
         self._thread: threading.Thread | None = None
@@ -158,10 +157,10 @@ class Desk:
         thread = threading.Thread(target=self._work, args=(port,), name="parallelkit_futures", daemon=True)
         try:
             thread.start()
-        except BaseException:  # no thread is to be had now; the next call may have better luck
+            self._port, self._thread = port, thread
+        except BaseException:  # no thread is to be had now, or Ctrl-C; the next call may have better luck
             port.close()
             raise
-        self._port, self._thread = port, thread
 
     def shut(self, cancel_futures: bool) -> None:
         """No more calls; the thread ends, and the engine with it, when those it has are done."""
@@ -177,14 +176,14 @@ class Desk:
 
     def join(self) -> None:
         """Wait until all is done; not from the thread that does it (a callback that shuts down)."""
-        if (
-            not self._is_fork()
-            and self._thread is not None
-            and self._thread is not threading.current_thread()
-        ):
-            self._thread.join()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and not self._is_fork():
+            thread.join()
 
     def _work(self, port: Port) -> None:
+        with self._lock:
+            if self._port is not port:  # it was given up: a signal handler raised as this thread was started
+                return
         try:
             while True:
                 self._hand_over(port)
