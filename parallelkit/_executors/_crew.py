@@ -204,8 +204,8 @@ class Crew:
         if not idle or self._hungry():
             return
         for worker in self.workers:
-            if worker.pending <= 1:
-                continue  # nothing waits there
+            if worker.pending <= 1 or worker.garbage:
+                continue  # nothing waits there, or nobody looks any more how far it has come
             if worker.held is not None:
                 due = worker.held_at + LOOK
                 if now >= due:

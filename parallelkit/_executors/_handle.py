@@ -184,12 +184,13 @@ class Worker(Holding):
 
     def blamed_since(self, now: float) -> float | None:
         """Now that it has ended: when the attempt began that is to blame, or None where none had begun."""
-        if (
-            self.garbage
-        ):  # what it wrote last cannot be believed: the first that is not committed is as good as running
-            return now if self.batches else None
-        running = self.running()
-        return None if running is None else min(running[1], now)
+        if (running := self.running()) is not None:
+            return min(running[1], now)
+        if not self.garbage or not self.batches:
+            return None
+        # That none has begun is believed where nothing was written over the columns, and not for ever.
+        lane, index = self.batches[0].lane, self.batches[0].tickets[0][0]
+        return now if not self.wire.has_columns or lane.stalls_at(index) else None
 
     def stuck_since(self) -> float:
         """Since when it has run the same attempt, or has been loading; infinity where it just goes on."""

@@ -139,7 +139,7 @@ class Supervisor:
         dead, moved = self._hear(self._sleep())
         now = monotonic()
         for worker in self.crew.workers:
-            moved |= self._drain(worker)
+            moved |= not worker.garbage and self._drain(worker)
             worker.wire.arrivals.release_blocks()
         for worker in dead:
             self._bury(worker, now)
@@ -201,7 +201,7 @@ class Supervisor:
     def _await(self, worker: Worker) -> None:
         """Send what was written in this turn; listen to its socket as far as that makes sense now."""
         worker.wire.flush()
-        events = 0 if worker.wire.deaf else select.EPOLLIN
+        events = 0 if worker.wire.deaf or worker.garbage else select.EPOLLIN
         if worker.wire.stuffed:
             events |= select.EPOLLOUT
         if worker.awaited != events:

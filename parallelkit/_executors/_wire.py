@@ -234,9 +234,14 @@ class Wire:
         head = self.ring.head
         if head[MARK] != MARKED or head[TAIL] != self._heap_tail:
             raise GarbageError("the header of its ring is overwritten")
-        starts, ends, last = self.ring.starts, self.ring.ends, self._last_slot
-        if starts[last] != self._last_start or ends[last] != self.last_end:
+        if not self.has_columns:
             raise GarbageError("the columns of its ring are overwritten")
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether what the worker wrote last into its columns is as it was: nothing was written over them."""
+        starts, ends, last = self.ring.starts, self.ring.ends, self._last_slot
+        return bool(starts[last] == self._last_start and ends[last] == self.last_end)
 
     def take(self, slot: int, count: int, each: bool) -> Columns:
         """Copy the results of these slots, and free what they occupy; ``each`` start is needed to be right."""
