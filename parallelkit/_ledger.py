@@ -241,9 +241,9 @@ def numbered(keys: Iterable[Any], first: int) -> list[Any]:
     return [index if key is UNSET else key for index, key in enumerate(keys, first)]
 
 
-def are_indices(keys: Sequence[Any], first: int) -> bool:
+def are_indices(keys: list[Any], first: int) -> bool:
     """Whether every key is the index of its task, which then need not be kept (1.0 and True are other keys)."""
-    return all(type(key) is int and key == index for index, key in enumerate(keys, first))
+    return set(map(type, keys)) <= {int} and list(range(first, first + len(keys))) == keys
 
 
 def _start_of(attempt: Attempt[Any]) -> float:
