@@ -100,7 +100,7 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     ``priority``, ``by``, ``then``) raised, after what had been read was run; ``RunInterrupted`` on
     Ctrl-C (both carry ``results``); with ``on_error="raise"`` the task's own error.
 
-    A task costs 1 to 2 µs, in threads as in processes, and more with large arguments or values.
+    A task costs half a microsecond to two, in threads as in processes, and more with large arguments or values.
 
     >>> from parallelkit import run_parallel
     >>> results = run_parallel(len, ["a", "bb", "ccc"], key=str.upper)
