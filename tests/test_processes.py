@@ -22,13 +22,15 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Ended
 from parallelkit._executors._crew import Crew
-from parallelkit._executors._holding import LOOK
+from parallelkit._executors._handle import Worker
+from parallelkit._executors._holding import LOOK, Holding
+from parallelkit._executors._lane import Batch, Lane
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
 from parallelkit._executors._questions import Questions
 from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._supervisor import Supervisor
-from parallelkit._worker._channel import LARGE
+from parallelkit._worker._channel import LARGE, SLOTS
 
 
 @pytest.fixture
@@ -1035,3 +1037,34 @@ def test_question_comes_at_the_last_moment():
     questions.end()
 
     assert 7 == questions.ask(lambda: 7, lambda: None)
+
+
+# What a worker is killed for that wrote garbage
+
+
+def condemned(lane, started, columns=True):
+    """One that holds an attempt whose cell says that it started then, behind one that ended at 5.0."""
+    worker = object.__new__(Worker)
+    Holding.__init__(worker)
+    worker.add(Batch(lane, [(7, 1, None, None)], None))
+    worker.garbage = True
+    worker.wire = SimpleNamespace(
+        ring=SimpleNamespace(starts=[started] * SLOTS), last_end=5.0, has_columns=columns
+    )
+    return worker
+
+
+def test_garbage_is_blamed_on_what_had_begun():
+    """Its predecessor may have left it behind; but the one that ran is as likely, and cannot be run again."""
+    assert condemned(Lane(1, b"", False), started=6.0).blamed_since(9.0) == 6.0
+
+
+def test_garbage_is_not_blamed_on_what_had_not_begun():
+    """It runs elsewhere, and is blamed if that goes wrong a third time in a row: then it hides its start."""
+    lane = Lane(1, b"", False)
+    assert [condemned(lane, started=4.0).blamed_since(9.0) for _ in range(3)] == [None, None, 9.0]
+
+
+def test_that_nothing_had_begun_is_not_believed_of_columns_that_are_overwritten():
+    """Where the cells say nothing, what is not committed is as good as running: it may not run twice."""
+    assert condemned(Lane(1, b"", False), started=4.0, columns=False).blamed_since(9.0) == 9.0
