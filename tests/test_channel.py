@@ -6,6 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parallelkit._executors._bell import Bell
+from parallelkit._executors._lane import File
+from parallelkit._executors._reserve import Reserve
+from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
 
@@ -168,3 +172,65 @@ def test_new_ring_says_that_its_worker_starts(ring):
     """A fresh file is all zeros, which must mean what is true at first."""
     assert _channel.STARTING == ring.head[_channel.PHASE]
     assert 0 == ring.head[_channel.HEAD] == ring.head[_channel.SENT]
+
+
+# What a turn has for a worker
+
+
+@pytest.fixture
+def wire_and_far(pair, ring):
+    """The parent's end of a channel, and the other end's socket."""
+    ours, far = pair
+    ours.setblocking(False)
+    bell = Bell()
+    reserve = Reserve(bell.fd)
+    yield Wire(ours, ring, reserve), far
+    reserve.close()
+    bell.close()
+
+
+def received(far, count, wire):
+    """Frames as the worker reads them, and the descriptors that came; the parent writes on meanwhile."""
+    inbox, found = _channel.Inbox(far), []
+    while len(found) < count:
+        while (taken := inbox.take()) is not None:
+            found.append(taken)
+            if taken[2]:
+                os.close(inbox.take_fd())
+        wire.flush()
+        if len(found) < count:
+            inbox.receive()
+    assert not inbox.fds
+    return found
+
+
+def test_what_is_sent_waits_for_the_flush(wire_and_far):
+    """Each writing may wake the worker, so what a turn has for it goes in one."""
+    wire, far = wire_and_far
+    wire.send(_channel.frame(_channel.FORGET, b"one"))
+    wire.send(_channel.frame(_channel.BATCH, b"two"))
+    far.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
+    wire.flush()
+    assert len(far.recv(1000)) == 2 * (_channel.HEADER.size + 3)
+    assert not wire.stuffed
+
+
+def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and_far):
+    """Hundreds of frames, more than one writing takes; large and small, some with a file."""
+    wire, far = wire_and_far
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    sent = []
+    for number in range(300):
+        body = bytes([number % 256]) * (number * 37 % 9000)
+        file = None
+        if number % 50 == 7:
+            file = File(_channel.new_file("test"), 5)
+            os.ftruncate(file.fd, 5)
+        sent.append((_channel.BATCH, body, 5 if file else 0))
+        wire.send(_channel.frame(_channel.BATCH, body, 5 if file else 0), file)
+    wire.flush()
+    assert wire.stuffed
+    assert received(far, len(sent), wire) == sent
+    assert not wire.stuffed
