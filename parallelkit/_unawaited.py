@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from types import CoroutineType
 from typing import Any
 
-from parallelkit._executors._contract import Block, Ended
+from parallelkit._executors._contract import Block, Ended, PlainBlock
 
 HOW = "pass the coroutine function itself (async def) and executor='threads', which runs it on an event loop"
 
 
 def holds_coroutine(block: Block) -> bool:
-    """Whether one of the values is a coroutine; costs 20 ns a value."""
-    return CoroutineType in map(type, block.values)
+    """Whether one of the values is a coroutine; costs 20 ns a value, where they are not known to be plain."""
+    return type(block) is not PlainBlock and CoroutineType in map(type, block.values)
 
 
 def refuse_coroutines(block: Block) -> Iterator[Block | Ended]:

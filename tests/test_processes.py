@@ -20,7 +20,7 @@ from port_driver import Seen, drive, drive_port, fifo, opened, wait
 from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._contract import Ended
+from parallelkit._executors._contract import Block, Ended, PlainBlock
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK, Holding
@@ -1068,3 +1068,13 @@ def test_garbage_is_not_blamed_on_what_had_not_begun():
 def test_that_nothing_had_begun_is_not_believed_of_columns_that_are_overwritten():
     """Where the cells say nothing, what is not committed is as good as running: it may not run twice."""
     assert condemned(Lane(1, b"", False), started=4.0, columns=False).blamed_since(9.0) == 9.0
+
+
+@pytest.mark.parametrize(("fn", "plain"), [(far.nothing, True), (abs, True), (float, True), (str, False)])
+def test_blocks_of_numbers_alone_are_plain(engine, fn, plain):
+    """Nobody need look for anything else in them, which costs more for each value than to count it."""
+    with opened(engine, fn) as port:
+        port.start([(0, 1, -5, None)])
+        (block,) = wait(port)
+    assert isinstance(block, Block)
+    assert (type(block) is PlainBlock) is plain

@@ -62,6 +62,12 @@ class Block(NamedTuple):
     workers: Sequence[str]
 
 
+class PlainBlock(Block):
+    """One whose values are known to be numbers, or None; whoever looks for other things in a block may pass it over."""
+
+    __slots__ = ()
+
+
 def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
     """Rows made columns.
 

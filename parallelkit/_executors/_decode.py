@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from parallelkit._executors._blocks import load_leased
-from parallelkit._executors._contract import Block, Ended, timed_out
+from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._executors._reserve import shortage
 from parallelkit._executors._tickets import indices_of
@@ -51,6 +51,7 @@ class Opening:
         self._label = label
         self._columns = span.columns
         self._values: list[Any] = []
+        self._plain = False
         self._failures: dict[int, Ended] = {}
         self._lacking = any(isinstance(content, OSError) for content in span.columns.files)
 
@@ -59,7 +60,7 @@ class Opening:
         self._cautious = cautious
         uniform = _uniform_values(self._columns)
         if uniform is not None:
-            self._values = uniform
+            self._values, self._plain = uniform, True
         go_on = self._unpickle if not (cautious or self._columns.kinds.strip(_VALUES)) else self._open
         while len(self._values) < len(self._columns.kinds):
             try:
@@ -142,7 +143,8 @@ class Opening:
             self._failures,
         )
         if not failures:
-            return [Block(indices, values, started, ended, [self.span.worker] * len(indices))]
+            kind = PlainBlock if self._plain else Block
+            return [kind(indices, values, started, ended, [self.span.worker] * len(indices))]
         good = [at for at in range(len(indices)) if at not in failures]
         block = Block(
             [indices[at] for at in good],
