@@ -479,6 +479,8 @@ def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
             moment,
         )
         assert "Fatal" not in finished.err
-        # Python's own import drops what is raised while it frees the lock of a module (seen on 3.13).
-        ignored = finished.err.count("Exception ignored") - finished.err.count("<function _get_module_lock")
+        # Python's own import drops what is raised while it frees the lock of a module, and its Thread.start
+        # forgets a thread that has begun already, whose first step then fails (both seen on 3.13).
+        own = ("<function _get_module_lock", "del _limbo[self]")
+        ignored = finished.err.count("Exception ignored") - sum(map(finished.err.count, own))
         assert ignored == 0, finished.err
