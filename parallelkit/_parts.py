@@ -28,6 +28,7 @@ from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
 from parallelkit._recall import memory_recall
 from parallelkit._scheduler import Scheduler
+from parallelkit._stopping import StopRule
 from parallelkit._world import World, the_world
 
 
@@ -106,10 +107,12 @@ class Parts:
             label=lambda index: label(key(index)),
             timeout=options.timeout,
             policy=options.policy,
-            end_at=None if options.run_timeout is None else now + options.run_timeout,
-            end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
-            raise_first=options.on_error == "raise",
-            max_failures=options.max_failures,
+            stop_rule=StopRule(
+                end_at=None if options.run_timeout is None else now + options.run_timeout,
+                end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
+                raise_first=options.on_error == "raise",
+                max_failures=options.max_failures,
+            ),
             gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
             ask=ask,
         )

@@ -27,12 +27,11 @@ from parallelkit._lost import Lost, cut_off
 from parallelkit._ready import Gated, Ready
 from parallelkit._recall import Recalled
 from parallelkit._retry import RetryPolicy
+from parallelkit._stopping import NEVER, StopRule
 from parallelkit._tasks import Own
 from parallelkit._tries import Tries
 from parallelkit._unawaited import holds_coroutine, refuse_coroutines
 from parallelkit._unsettled import Unsettled
-
-LEAST_OUTCOMES = 20  # before a share of failures is looked at
 
 
 class Scheduler:
@@ -45,25 +44,19 @@ class Scheduler:
         label: Callable[[int], str] = "task {}".format,
         timeout: float | None = None,
         policy: RetryPolicy | None = None,
-        end_at: float | None = None,
-        end_reason: str = "run_timeout",
-        raise_first: bool = False,
-        max_failures: float | None = None,
+        stop_rule: StopRule = NEVER,
         gated: Gated | None = None,
         ask: Callable[[Callable[[], Any]], Any] = call,
     ) -> None:
         self._book = book
         self._timeout = timeout
-        self._end_at = end_at
-        self._end_reason = end_reason
-        self._raise_first = raise_first
-        self._max_failures = max_failures
+        self._stop_rule = stop_rule
         self._gated = gated
         self._ready: Ready = Fifo() if gated is None else gated
         self.delayed: list[tuple[float, int]] = []  # a heap: what is tried again, and when
         self._items = Unsettled()
         self._made: set[int] = set()  # those of them that ``then`` has made
-        self._tries = Tries(policy, label, end_at, ask)
+        self._tries = Tries(policy, label, stop_rule.end_at, ask)
         self.started = 0
         self.succeeded = 0
         self.failed = 0
@@ -163,7 +156,11 @@ class Scheduler:
 
     def wake_at(self) -> float | None:
         """The next instant at which there is something to decide without news from the executor."""
-        instants = [self._end_at, self._ready.wake_at(), self.delayed[0][0] if self.delayed else None]
+        instants = [
+            self._stop_rule.end_at,
+            self._ready.wake_at(),
+            self.delayed[0][0] if self.delayed else None,
+        ]
         return min((at for at in instants if at is not None), default=None)
 
     def finish(self, events: Iterable[Block | Ended], now: float) -> None:
@@ -264,20 +261,7 @@ class Scheduler:
 
     def stop_reason(self, now: float) -> str | None:
         """Why the run must stop now, if it must."""
-        if self._end_at is not None and now >= self._end_at:
-            return self._end_reason
-        if not self.failed:
-            return None
-        if self._raise_first:
-            return "a task failed, and on_error is 'raise'"
-        limit = self._max_failures
-        if limit is None:
-            return None
-        if isinstance(limit, int):
-            return f"max_failures of {limit} reached" if self.failed >= limit else None
-        if self.settled >= LEAST_OUTCOMES and self.failed >= limit * self.settled:
-            return f"max_failures of {limit:g} reached: {self.failed} of {self.settled} outcomes are failures"
-        return None
+        return self._stop_rule.reason(now, self.failed, self.settled)
 
     def stop(self, reason: str, now: float, running: Iterable[tuple[int, float, str]] = ()) -> None:
         """Cancel everything that is not settled; ``running`` are the attempts that had begun."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any
 
 from parallelkit._asking import Asking
+from parallelkit._book import Book
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
@@ -29,7 +30,10 @@ from parallelkit._outcomes import Outcome
 from parallelkit._ready import Gated
 from parallelkit._results import Results
 from parallelkit._scheduler import Scheduler
+from parallelkit._stopping import StopRule
 from parallelkit.testing import FakeClock
+
+STOP_OPTIONS = {field.name for field in fields(StopRule)}
 
 # How an attempt goes: what a task returns to a FakeExecutor. Anything else is Done at once.
 
@@ -321,11 +325,17 @@ class StrictLedger(Ledger):
         assert not twice, f"{twice} were settled before"
 
 
+def make_scheduler(book: Book, **options: Any) -> Scheduler:
+    """A scheduler from its own options and those of its stop rule."""
+    rule = {name: options.pop(name) for name in STOP_OPTIONS & options.keys()}
+    return Scheduler(book, stop_rule=StopRule(**rule), **options)
+
+
 class FakeRun:
     """A run of the real scheduler and loop, on a ``FakeClock`` and a ``FakeExecutor``.
 
     Without ``fn`` the items are tasks. ``limits`` and ``priority`` are the options of a run, ``options``
-    those of the ``Scheduler``. Nothing happens before ``drive``.
+    those of the ``Scheduler`` and its ``StopRule``. Nothing happens before ``drive``.
 
     >>> from parallelkit import Retry
     >>> script = Script({"a": [Fail(OSError(), after=2), Done(1, after=3)]})
@@ -355,7 +365,7 @@ class FakeRun:
         bys = tuple(limit.by for limit in limits)
         self.intake = Intake(items, Shape(tasks=fn is None, gated=gated, priority=priority, bys=bys))
         self.interrupt = Interrupt(self.port.wake)
-        self.scheduler = Scheduler(
+        self.scheduler = make_scheduler(
             self.ledger,
             gated=Gated(limits, wake=self.port.wake) if gated else None,
             ask=Asking(self.interrupt),

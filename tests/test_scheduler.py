@@ -3,12 +3,11 @@
 import time
 
 import pytest
-from fakes import Delays
+from fakes import Delays, make_scheduler
 
 from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
 from parallelkit._executors._contract import Block, Ended
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._scheduler import Scheduler
 from parallelkit._tasks import Own
 
 ERROR = OSError("down")
@@ -20,7 +19,7 @@ class Bench:
 
     def __init__(self, items=(), own=None, **options):
         self.ledger = Ledger(Facts())
-        self.scheduler = Scheduler(self.ledger, **options)
+        self.scheduler = make_scheduler(self.ledger, **options)
         self.admit(items, own)
 
     def admit(self, items, own=None, now=0.0):
