@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block
@@ -49,12 +50,15 @@ class Failed(NamedTuple):
 News: TypeAlias = Block | Failed
 
 
-def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int]) -> list[News]:
+def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int], now: float) -> list[News]:
     """News of the tasks that a stop cancels, of those that had begun; ``last`` is the last attempt of each."""
     news: list[News] = []
     for index, before in last.items():
         lost = cancelled(reason, before)
-        if index not in running:  # it waited for its next attempt; the end of this one was told
-            lost.started = lost.worker = None
-        news.append(Failed(index, lost, None, True))
+        news.append(Failed(index, lost, None, True) if index in running else told_lapsed(index, lost, now))
     return news
+
+
+def told_lapsed(index: int, lost: Lost, now: float) -> Failed:
+    """News of a task that waited for its next attempt, which will not come; the end of the last one was told."""
+    return Failed(index, replace(lost, started=None, ended=now, worker=None), None, True)

@@ -123,8 +123,10 @@ class Observer:
         self._end(index, lost.started, lost.worker)
         self._about_worker(lost)
         duration = None if lost.started is None else lost.ended - lost.started
-        if is_a(lost.error, TaskCancelled):  # the attempt that it had last, which may be long over
-            self._tries[index] = lost.number - 1
+        if lost.started is None or is_a(lost.error, TaskCancelled):
+            self._tries[index] = max(
+                lost.number - 1, 0
+            )  # it is about the attempt that it had last, long over
         kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
         self._about(
             kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error

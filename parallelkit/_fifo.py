@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from parallelkit._executors._contract import Ticket
@@ -25,6 +25,10 @@ class Fifo:
 
     def push_again(self, ticket: Ticket) -> None:
         self._again.append(ticket)
+
+    def withdraw(self, indices: Collection[int]) -> None:
+        gone = set(indices)
+        self._again = deque(ticket for ticket in self._again if ticket[0] not in gone)
 
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         parts: list[Sequence[Ticket]] = []

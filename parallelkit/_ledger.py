@@ -199,7 +199,12 @@ class Ledger:
     def attempts(self) -> list[Attempt[Any]]:
         """Every execution there was, by the time it started; what never began comes last."""
         log = [self._attempt(index, lost) for index, lost in self.tried]
-        log += [self._attempt(index, lost) for index, lost in self.failed.items()]
+        logged = {(index, lost.number, lost.started) for index, lost in self.tried}
+        log += [
+            self._attempt(index, lost)
+            for index, lost in self.failed.items()
+            if (index, lost.number, lost.started) not in logged  # of one that was not tried again in time
+        ]
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
         began, retried, recalled = self.facts.began_at, self.retried, self.recalled()
         for index, value in enumerate(self.values):

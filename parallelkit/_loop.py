@@ -118,6 +118,7 @@ class Loop:
     asked: str | None = None  # why somebody else wants the run to stop
     may_block: bool = False  # whether asking the input for an item may take any time
     flowing: DirectSource | None = None  # the source, where that may be done before it is admitted
+    lapsed: bool = False  # whether in this step a task failed since it was too late for it to be tried again
     stirred: bool = False  # whether something had happened when the last wait ended
 
     def drive(self) -> None:
@@ -128,6 +129,7 @@ class Loop:
     def step(self) -> bool:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
         scheduler, port = self.scheduler, self.port
+        self.lapsed = False
         read = self._read() if self.flowing is None else self._follow(self.flowing)
         grew = self.grow()
         self._obey()  # what was recalled may be reason enough to start nothing
@@ -137,9 +139,10 @@ class Loop:
         if scheduler.wants_reports(now):
             scheduler.begun(port.running(), now)
         handed = self._hand_over() or (read and self.eager)
-        if not (scheduler.open or grew) and self.source.exhausted:
+        again = grew or self.lapsed
+        if not (scheduler.open or again) and self.source.exhausted:
             return False
-        scheduler.finish(self._wait(self._until(grew or read, handed)), self.clock())
+        scheduler.finish(self._wait(self._until(again or read, handed)), self.clock())
         self._tell()
         self.show()
         self._obey()
@@ -192,8 +195,10 @@ class Loop:
         return bool(portion.items)
 
     def _hand_over(self) -> bool:
-        """Start what may start; whether there was anything."""
-        due = self.scheduler.start_due(self.clock(), self.port.room())
+        """Start what may start; whether there was anything. What is too late for that goes first, and is seen first."""
+        now = self.clock()
+        self.lapsed = self.lapsed or self.scheduler.lapse(now)
+        due = () if self.lapsed else self.scheduler.start_due(now, self.port.room())
         self.port.start(due)
         return bool(due)
 

@@ -42,7 +42,7 @@ class Parts:
     world: World
     journal: Unrecorded = field(default_factory=Unrecorded)
     growth: Growth | None = None
-    delayed: Sized = ()
+    again: Sized = ()
     """The attempts that wait to be made again."""
 
     @classmethod
@@ -94,7 +94,7 @@ class Parts:
             wary,
             label=lambda index: label(key(index)),
             # Where anything else decides what starts, tasks may wait for that.
-            ended=lambda: self.intake.exhausted and not (exact or self.delayed),
+            ended=lambda: self.intake.exhausted and not (exact or self.again),
         )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
@@ -116,7 +116,7 @@ class Parts:
             gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
             ask=ask,
         )
-        self.delayed = scheduler.delayed
+        self.again = scheduler.again
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         loop.interrupt, loop.may_block = interrupt, self.intake.may_block
         if options.on_event is not None:

@@ -9,8 +9,8 @@ never holds up another, and a gate that opens for one start wakes one lane: O(lo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Collection, Hashable, Sequence
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -32,6 +32,9 @@ class Ready(Protocol):
 
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         """Up to ``room`` attempts that may start now."""
+
+    def withdraw(self, indices: Collection[int]) -> None:
+        """Take back attempts that came by ``push_again`` and have not been popped."""
 
     def begun(self, index: int, at: float) -> None:
         """The worker of an attempt has reported its start."""
@@ -92,6 +95,20 @@ class Gated:
         heappush(lane.tickets, (rank, ticket))
         if lane.tickets[0][0] == rank:  # a new head: it stands where its lane stands, by its own rank
             self._stand(lane, self._open if lane.place is None else lane.place)
+
+    def withdraw(self, indices: Collection[int]) -> None:
+        gone = set(indices)
+        for groups in {self._traits[index][1] for index in gone}:
+            lane = self._lanes[groups]
+            head = lane.tickets[0][0]
+            lane.tickets = [entry for entry in lane.tickets if entry[1][0] not in gone]
+            heapify(lane.tickets)
+            if not lane.tickets:
+                lane.place = None
+                del self._lanes[groups]
+            elif lane.tickets[0][0] != head:
+                assert lane.place is not None, "a lane with tickets stands somewhere between two calls"
+                self._stand(lane, lane.place)
 
     def _gates_of(self, groups: tuple[Hashable, ...]) -> tuple[Gate, ...]:
         gates = []

@@ -43,9 +43,10 @@ class Retry:
     seconds ("full jitter", Marc Brooker, *Exponential Backoff and Jitter*, 2015), and holds no
     worker meanwhile. ``on`` says which errors are tried again: exception types, or a function of
     the error; ``TaskTimeout`` and ``WorkerDied`` are ordinary types here. ``max_time`` bounds the
-    task over all its attempts, in seconds from the start of the first: no retry is due later than
-    that (a limit, or workers that are busy, may hold it up beyond). ``budget`` caps the retries of the whole run at that share of its started tasks (but
-    never below 10), so that an outage does not double the load.
+    task over all its attempts, in seconds from the start of the first: no retry starts later than
+    that, and one that a limit or busy workers hold up until then leaves the failure as it is.
+    ``budget`` caps the retries of the whole run at that share of its started tasks (but never below
+    10), so that an outage does not double the load.
 
     >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
     0.0

@@ -6,6 +6,7 @@ Instants come in as arguments, decisions go out as values. An attempt is in one 
     running   success, or failure with no try left → settled
     running   failure, timeout or death            → delayed until its instant
     delayed   its instant comes                    → ready
+    ready     again, and its max_time is over      → settled (the failure that it had)
     any       the run is stopped                   → settled (cancelled)
 
 The ordinary task costs a place in a deque, one among the unsettled and one in its block's columns;
@@ -15,11 +16,11 @@ only what has failed, or has options of its own, has an entry anywhere else.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from heapq import heappop, heappush
 from operator import call
 from typing import Any
 
-from parallelkit._book import Book, Failed, News, told_cancelled
+from parallelkit._book import Book, Failed, News, told_cancelled, told_lapsed
+from parallelkit._comeback import Comeback
 from parallelkit._executors._contract import Block, Ended, Ticket
 from parallelkit._executors._tickets import FirstTries
 from parallelkit._fifo import Fifo
@@ -53,7 +54,7 @@ class Scheduler:
         self._stop_rule = stop_rule
         self._gated = gated
         self._ready: Ready = Fifo() if gated is None else gated
-        self.delayed: list[tuple[float, int]] = []  # a heap: what is tried again, and when
+        self.again = Comeback()
         self._items = Unsettled()
         self._made: set[int] = set()  # those of them that ``then`` has made
         self._tries = Tries(policy, label, stop_rule.end_at, ask)
@@ -137,12 +138,32 @@ class Scheduler:
 
     def start_due(self, now: float, room: int) -> Sequence[Ticket]:
         """The attempts that may start now, at most ``room`` of them; tasks tried again go first."""
-        while self.delayed and self.delayed[0][0] <= now:
-            self.started -= 1  # a task is started once
-            self._ready.push_again(self._ticket(heappop(self.delayed)[1]))
+        self._ready_again(now)
         due = self._ready.pop(now, room)
         self.started += len(due)
+        if not isinstance(due, FirstTries):
+            self.again.started(index for index, _, _, _ in due)
         return due
+
+    def _ready_again(self, now: float) -> None:
+        for index in self.again.due(now):
+            self.started -= 1  # a task is started once
+            self._ready.push_again(self._ticket(index))
+
+    def lapse(self, now: float) -> bool:
+        """Settle those that could not start again within their ``max_time``; whether there were any."""
+        self._ready_again(now)
+        late = self.again.lapsed(now)
+        if not late:
+            return False
+        self._ready.withdraw(late)
+        self.started += len(late)
+        for index in late:
+            lost = self._tries.lapse(index)
+            if self.news is not None:
+                self.news.append(told_lapsed(index, lost, now))
+            self._settle_failure(index, lost)
+        return True
 
     def wants_reports(self, now: float) -> bool:
         """Whether ``begun`` should be told now what runs, since a rate counts from a start's report."""
@@ -156,11 +177,7 @@ class Scheduler:
 
     def wake_at(self) -> float | None:
         """The next instant at which there is something to decide without news from the executor."""
-        instants = [
-            self._stop_rule.end_at,
-            self._ready.wake_at(),
-            self.delayed[0][0] if self.delayed else None,
-        ]
+        instants = (self._stop_rule.end_at, self._ready.wake_at(), self.again.wake_at())
         return min((at for at in instants if at is not None), default=None)
 
     def finish(self, events: Iterable[Block | Ended], now: float) -> None:
@@ -248,7 +265,7 @@ class Scheduler:
         if verdict.delay is None:
             self._settle_failure(index, verdict.lost)
             return
-        heappush(self.delayed, (now + verdict.delay, index))
+        self.again.delay(index, now + verdict.delay, verdict.last)
         if verdict.counted:
             self._book.try_again(index, verdict.lost)
 
@@ -271,11 +288,11 @@ class Scheduler:
         for index, started, worker in running:
             last[index] = cut_off(started, now, worker, last.get(index))
         if self.news is not None:
-            self.news += told_cancelled(reason, last, {index for index, _, _ in running})
+            self.news += told_cancelled(reason, last, {index for index, _, _ in running}, now)
         self._book.cancel(list(self._items), last)
         for index in self._items:
             self._tries.forget(index)
         self._items.clear()
         self._made.clear()
-        self.delayed.clear()
+        self.again.clear()
         self._ready.clear(now)

@@ -25,11 +25,13 @@ LEAST_RETRIES = 10  # that a budget always allows
 class Verdict:
     """On one failed attempt. ``delay`` None: it was the last. ``pause``: seconds that its groups must wait.
 
-    ``why`` is an addition to the note on its error.
+    ``last``: the instant by which the next must have started, if any. ``why`` is an addition to the note on
+    its error.
     """
 
     lost: Lost
     delay: float | None = None
+    last: float | None = None
     pause: float | None = None
     counted: bool = True
     why: str = ""
@@ -107,7 +109,20 @@ class Tries:
         if verdict.delay is not None:
             self.retried += verdict.counted
             self.last[index] = lost
+            verdict.last = self._last_start(index)
         return verdict
+
+    def lapse(self, index: int) -> Lost:
+        """The failure of a task that could not start again in time: its last attempt was the last."""
+        lost, policy = self.last[index], self._policy_of(index)
+        assert lost.error is not None, "a failed attempt has its error"
+        assert policy is not None, "what comes back has a policy"
+        ran = did_not_run(lost.error) is None  # else it was not counted
+        self.retried -= ran
+        attempt = f"{self._label(index)}, attempt {lost.number + (not ran)}{self._of(index)}"
+        limit = f"max_time of {policy.max_time:g} s"
+        note_task(lost.error, f"{attempt}; not tried again, since {limit} was over before it could start")
+        return lost
 
     def _retry(self, verdict: Verdict, index: int, now: float, started: int) -> None:
         lost, policy = verdict.lost, self._policy_of(index)
@@ -152,6 +167,13 @@ class Tries:
     def _elapsed(self, index: int, lost: Lost) -> float:
         began = self._first_start.setdefault(index, lost.ended if lost.started is None else lost.started)
         return lost.ended - began
+
+    def _last_start(self, index: int) -> float | None:
+        """When it is too late for another attempt."""
+        policy = self._policy_of(index)
+        if policy is None or policy.max_time is None:
+            return None
+        return self._first_start[index] + policy.max_time
 
     def _policy_of(self, index: int) -> RetryPolicy | None:
         own = self.own.get(index)

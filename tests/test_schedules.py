@@ -40,12 +40,12 @@ LONG = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Steady:
-    """A policy of so many tries, each after the same delay."""
+    """A policy of so many tries, each after the same delay, none later than ``max_time`` after the first."""
 
-    budget = max_time = None
+    budget = None
 
-    def __init__(self, retries, delay):
-        self.retries, self.delay = retries, delay
+    def __init__(self, retries, delay, max_time=None):
+        self.retries, self.delay, self.max_time = retries, delay, max_time
 
     def delay_after(self, number, error, elapsed):
         return self.delay if number <= self.retries else None
@@ -77,6 +77,11 @@ class Plot:
 
     def limit(self, index):
         return self.own_timeouts.get(index, self.timeout)
+
+    @property
+    def in_time_only(self):
+        """Whether a task may be tried again for some time only."""
+        return self.policy is not None and self.policy.max_time is not None
 
     def ends(self, index):
         """Whether a task ends by itself, also if every attempt of it were made."""
@@ -112,7 +117,8 @@ def parity(task):
 @st.composite
 def plots(draw):
     count = draw(st.integers(0, 8))
-    policy = draw(st.none() | st.builds(Steady, st.integers(0, MOST - 1), SECONDS))
+    max_time = st.none() | st.sampled_from([0.0, 1.0, 2.5, 6.0])
+    policy = draw(st.none() | st.builds(Steady, st.integers(0, MOST - 1), SECONDS, max_time))
     plot = Plot(
         steps=[draw(st.lists(STEPS, min_size=MOST, max_size=MOST)) for _ in range(count)],
         gaps=draw(st.just([]) | st.lists(SECONDS, max_size=count)),
@@ -218,9 +224,9 @@ def check(plot, run, interrupted):
         if seen[0] is TaskCancelled:
             assert run.ledger.stopped is not None, "cancelled in a run that was not stopped"
             assert outcome.attempts <= plot.expected(index)[1]
-        elif run.ledger.stopped is None and "end_at" not in plot.options:
+        elif run.ledger.stopped is None and "end_at" not in plot.options and not plot.in_time_only:
             assert plot.expected(index) == seen
-        else:  # near the end of the run a failure may be final that would have been tried again
+        else:  # near the end of the run, or of its max_time, a failure may be final that would have been tried again
             assert plot.expected(index) == seen or seen[1] < plot.expected(index)[1]
     values = {end.indices[0] for end in run.port.ends if isinstance(end, Block)}
     assert values == {index for index, outcome in enumerate(outcomes) if outcome.ok}, (
@@ -238,6 +244,8 @@ def check_attempts(plot, run, outcomes):
         for before, after in pairwise(own):
             ready_at = before.started_at + before.duration + plot.policy.delay
             assert ready_at <= after.started_at + 1e-9
+            if plot.in_time_only and plot.ahead == 0:
+                assert after.started_at <= own[0].started_at + plot.policy.max_time + 1e-9
         assert all(outcome.queued_at <= one.started_at for one in own)
 
 

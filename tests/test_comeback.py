@@ -1,0 +1,201 @@
+"""``Retry(max_time=…)`` where something holds a retry up: none starts later, and the failure is final as time is over."""
+
+import threading
+import time
+
+import pytest
+from fakes import Delays, Done, Fail, FakeRun, Script
+
+from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, iter_parallel, run_parallel
+from parallelkit._comeback import Comeback
+
+DOWN = OSError("down")
+FIVE = Retry(3, delay=0, max_time=5)
+
+
+def after_each(delay, max_time):
+    """A policy that tries again without end, always after the same delay."""
+    policy = Delays(*[delay] * 100_000)
+    policy.max_time = max_time
+    return policy
+
+
+# By itself
+
+
+def test_what_is_due_comes_once_and_what_started_lapses_no_more():
+    """Each index is due after its delay; one that has started again is never too late."""
+    comeback = Comeback()
+    comeback.delay(0, 1.0, 5.0)
+    comeback.delay(1, 2.0, None)
+    assert [0] == list(comeback.due(1.5))
+    assert [1] == list(comeback.due(9.0))
+    comeback.started([0, 1])
+    assert [] == list(comeback.lapsed(9.0))
+    assert not comeback
+
+
+def test_the_last_instant_is_in_time():
+    """One lapses after its last instant, not at it; that is when to wake."""
+    comeback = Comeback()
+    comeback.delay(0, 1.0, 5.0)
+    list(comeback.due(1.0))
+    assert [] == list(comeback.lapsed(5.0))
+    assert 5.0 < comeback.wake_at() < 5.000001
+    assert [0] == list(comeback.lapsed(comeback.wake_at()))
+    assert comeback.wake_at() is None
+
+
+def test_no_last_instant_is_before_the_delay_is_over():
+    """Where the two were rounded to either side of each other, the later one counts."""
+    comeback = Comeback()
+    comeback.delay(0, 5.0000001, 5.0)
+    assert [] == list(comeback.lapsed(5.00000005))
+
+
+def test_a_task_tried_again_and_again_leaves_no_trace():
+    """A million rounds of one task do not grow the heap."""
+    comeback = Comeback()
+    for round_ in range(10_000):
+        comeback.delay(0, float(round_), 1e9)
+        assert [0] == list(comeback.due(float(round_)))
+        comeback.started([0])
+    assert len(comeback._lapses) < 200
+
+
+# In a run
+
+
+def test_a_rate_that_is_late_makes_the_failure_final():
+    """The second attempt may start at 60 s, which is too late: the error comes at 5 s, as the only attempt's."""
+    run = FakeRun(Script({"a": Fail(DOWN)}), ["a"], limits=[RateLimit(1, per=60)], policy=FIVE).drive()
+    [outcome] = run.outcomes
+    assert (outcome.error, outcome.attempts) == (DOWN, 1)
+    assert run.clock() == pytest.approx(5.0)
+    [attempt] = run.ledger.attempts()
+    assert (attempt.number, attempt.error) == (1, DOWN)
+    assert run.scheduler.retried == 0
+    assert run.scheduler.started == 1
+    [note] = [note for note in DOWN.__notes__ if note.startswith("parallelkit")]
+    assert note.endswith(
+        "task 0, attempt 1 of 4; not tried again, since max_time of 5 s was over before it could start"
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"priority": lambda item: -item}, {"limits": [ConcurrencyLimit(1)]}])
+def test_no_retry_starts_late_behind_a_long_task(options):
+    """In any queue: what waits behind a long task when its time is over is withdrawn, and the rest runs."""
+    script = Script({0: Fail(DOWN, after=1), 1: Done(1, after=100), 2: Done(2), 3: Done(3)})
+    policy = after_each(2.0, max_time=5.0)
+    run = FakeRun(script, range(4), workers=1, ahead=0, buffersize=10, policy=policy, **options)
+    lost_at = []
+    run.clock.call_at(6.1, lambda: lost_at.extend(run.ledger.failed))
+    run.drive()
+    assert [0, 1, 2, 3] == script.calls
+    assert [0] == lost_at, "it was not settled as its time was over"
+    assert [False, True, True, True] == [outcome.ok for outcome in run.outcomes]
+    assert run.scheduler.started == 4
+    assert [0] == [one.index for one in run.ledger.attempts() if one.error is not None]
+
+
+def test_a_group_whose_tasks_lapse_holds_up_no_other():
+    """The head of a waiting lane goes, those behind it keep their places; other groups never notice."""
+    script = Script({("x", 0): Fail(DOWN), ("x", 1): Done(1), ("y", 0): Done(2)})
+    limits = [RateLimit(1, per=10, by=lambda item: item[0])]
+    run = FakeRun(script, [("x", 0), ("x", 1), ("y", 0)], limits=limits, policy=FIVE).drive()
+    assert [False, True, True] == [outcome.ok for outcome in run.outcomes]
+    assert run.outcomes[1].started_at == pytest.approx(10.0, abs=0.1)
+    assert run.outcomes[2].started_at == 0.0
+
+
+def test_many_lapse_at_once():
+    """A thousand retries that wait at one gate fail together, and the ones that wait there for the first time start."""
+    steps = {item: Fail(OSError(item)) if item < 1000 else Done(item) for item in range(1003)}
+    policy = after_each(1.0, max_time=5.0)
+    options = {"limits": [RateLimit(1000, per=50)], "policy": policy}
+    run = FakeRun(Script(steps), range(1003), workers=8, buffersize=2000, **options).drive()
+    assert (1000, 3) == (run.scheduler.failed, run.scheduler.succeeded)
+    assert {1} == {outcome.attempts for outcome in run.outcomes}
+
+
+def test_a_lapse_counts_as_a_failure_at_once():
+    """``max_failures`` stops the run as time is over, not when something else happens."""
+    script = Script({"a": Fail(DOWN), "b": Done(after=100)})
+    limits = [RateLimit(1, per=60, by=lambda item: item)]
+    run = FakeRun(script, ["a", "b"], limits=limits, policy=FIVE, max_failures=1).drive()
+    assert run.clock() == pytest.approx(5.0)
+    assert run.ledger.stopped == "max_failures of 1 reached"
+
+
+def test_a_task_that_only_waits_lapses_too():
+    """Told to wait without an attempt that counts, and held up then: one outcome, without an attempt."""
+
+    class RateLimitException(Exception):
+        period_remaining = 1.0
+
+    RateLimitException.__module__ = "ratelimit.exception"
+    script = Script({"a": Fail(RateLimitException())})
+    run = FakeRun(script, ["a"], limits=[RateLimit(1, per=60)], policy=Retry(0, max_time=5)).drive()
+    [outcome] = run.outcomes
+    assert (0, False) == (outcome.attempts, outcome.ok)
+    assert run.scheduler.retried == 0
+
+
+def refuse(item):
+    if item:
+        return item
+    raise OSError("down")
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_no_retry_starts_late_for_real(executor):
+    """With a rate of one a minute the run is over as ``max_time`` is, with the task's own error."""
+    began = time.monotonic()
+    policy = Retry(3, delay=0, max_time=0.3)
+    results = run_parallel(refuse, [0], executor=executor, limits=RateLimit(1, per=60), retries=policy)
+    took = time.monotonic() - began
+    assert 0.25 < took < 30
+    assert ("down", 1) == (str(results.outcomes[0].error), results.outcomes[0].attempts)
+    assert 1 == len(results.attempts)
+    assert "before it could start" in results.outcomes[0].error.__notes__[-1]
+
+
+def test_events_tell_of_a_lapse_once():
+    """started, retrying, failed: the attempt that never came is not told as started."""
+    events = []
+    policy = Retry(3, delay=0, max_time=0.3)
+    run_parallel(refuse, [0], limits=RateLimit(1, per=60), retries=policy, on_event=events.append)
+    kinds = [(event.kind, event.attempt) for event in events if event.key is not None]
+    assert [("started", 1), ("retrying", 1), ("failed", 1)] == kinds
+    assert events[-1].at >= 0.29
+    assert events[-1].worker is None
+
+
+def test_a_stream_has_a_lapse_at_once():
+    """The outcome is yielded as the time is over, while another task still runs."""
+    policy = Retry(3, delay=0, max_time=0.3)
+    limits = RateLimit(1, per=60, by=lambda item: item)
+    lapsed = threading.Event()
+
+    def slowly(item):
+        return lapsed.wait(30) if item else refuse(item)
+
+    for outcome in iter_parallel(slowly, [0, 1], limits=limits, retries=policy, max_workers=2):
+        if not outcome.ok:
+            assert outcome.key == 0
+            lapsed.set()
+    assert outcome.value, "the lapse was told only when the other task had ended"
+
+
+def test_then_hears_of_a_lapse():
+    """Tasks that follow from the failure run."""
+    policy = Retry(3, delay=0, max_time=0.2)
+    limits = RateLimit(1, per=60, by=lambda item: item)
+    results = run_parallel(
+        refuse,
+        [0],
+        limits=limits,
+        retries=policy,
+        then=lambda outcome: [] if outcome.ok else [Task(refuse, 7)],
+    )
+    assert [False, True] == [outcome.ok for outcome in results.outcomes.values()]
