@@ -8,6 +8,8 @@ from fakes import Delays, Done, Fail, FakeRun, Script
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, iter_parallel, run_parallel
 from parallelkit._comeback import Comeback
+from parallelkit._fifo import Fifo
+from parallelkit._ready import Gated
 
 DOWN = OSError("down")
 FIVE = Retry(3, delay=0, max_time=5)
@@ -61,6 +63,58 @@ def test_a_task_tried_again_and_again_leaves_no_trace():
         assert [0] == list(comeback.due(float(round_)))
         comeback.started([0])
     assert len(comeback._lapses) < 200
+
+
+# In the queues
+
+
+def ticket(index):
+    return index, 2, None, None
+
+
+def closed_gate(*indices):
+    """A queue in which these wait, in this order, for the one start in ten seconds, which is taken."""
+    ready = Gated([RateLimit(1, per=10)])
+    for index in (9, *indices):
+        ready.describe(index, 0.0, (None,))
+        ready.push_again(ticket(index))
+        if index == 9:
+            assert [ticket(9)] == list(ready.pop(0.0, 9))
+            ready.begun(9, 0.0)
+    assert [] == list(ready.pop(0.0, 9))
+    return ready
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_those_behind_a_withdrawn_one_keep_their_places(gone):
+    """Be it the head of its lane or not, the others start as the gate lets them."""
+    ready = closed_gate(0, 1, 2)
+    ready.withdraw([gone])
+    left = [index for index in range(3) if index != gone]
+    for at, index in zip((11.0, 22.0), left, strict=True):
+        assert [ticket(index)] == list(ready.pop(at, 9))
+        ready.begun(index, at)
+    assert [] == list(ready.pop(40.0, 9))
+
+
+def test_a_lane_that_was_emptied_can_be_filled_again():
+    """Those that come after the last of a lane was withdrawn find an empty lane, not a lost one."""
+    ready = closed_gate(0)
+    ready.withdraw([0])
+    assert not ready._lanes, "a lane at rest is forgotten"
+    assert [] == list(ready.pop(11.0, 9))
+    ready.describe(1, 0.0, (None,))
+    ready.push_again(ticket(1))
+    assert [ticket(1)] == list(ready.pop(12.0, 9))
+
+
+def test_the_ordinary_queue_lets_go_of_one():
+    """The others that are tried again stay, and in order."""
+    ready = Fifo()
+    for index in range(4):
+        ready.push_again(ticket(index))
+    ready.withdraw({1, 3})
+    assert [ticket(0), ticket(2)] == list(ready.pop(0.0, 9))
 
 
 # In a run
