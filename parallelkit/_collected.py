@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -12,10 +13,11 @@ from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine, Port
 from parallelkit._executors._width import usable_cpus
 from parallelkit._interrupt import Interrupt, catch_interrupt
+from parallelkit._keys import check_keys
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import DirectSource, Loop
 from parallelkit._parts import Parts
-from parallelkit._results import Results, sorted_by_key
+from parallelkit._results import Results
 
 
 class Collected:
@@ -138,5 +140,15 @@ class Collected:
         try:
             return Results(self.ledger, sorted_by_key(self.ledger))
         except TypeError as error:
-            self._parts.intake.fail("order='key' needs keys that can be compared with each other", error)
+            self._parts.intake.fail(str(error), error)
             return Results(self.ledger)
+
+
+def sorted_by_key(ledger: Ledger) -> list[int]:
+    """The indices in the order of their keys; TypeError, naming two, where keys cannot be compared."""
+    by_key: Callable[[int], Any] = ledger.key
+    try:
+        return sorted(range(len(ledger)), key=by_key)
+    except TypeError:
+        check_keys([*map(by_key, range(len(ledger)))])
+        raise

@@ -10,6 +10,7 @@ from parallelkit._intake import Intake
 from parallelkit._loop import Loop
 from parallelkit._outcomes import Outcome
 from parallelkit._portion import Portion
+from parallelkit._raised import describe_error
 from parallelkit._tasks import Task, hint_for
 
 
@@ -56,7 +57,7 @@ class Growth:
         except InputError as error:
             self._intake.end(error)
         except Exception as error:
-            self._intake.fail(f"then raised {type(error).__name__} for {outcome.key!r}: {error}", error)
+            self._intake.fail(f"then raised {describe_error(error, f'for {outcome.key!r}')}", error)
         else:
             if portion.items:
                 self.children += len(portion.items)

@@ -19,6 +19,7 @@ from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
 from parallelkit._portion import Portion
+from parallelkit._raised import describe_error
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
 from parallelkit._tasks import Task, check_keys_agree, check_tasks, own_options
 
@@ -139,8 +140,7 @@ class Intake:
                     return items
             self.exhausted, self._stride = len(items) < limit, 2 * limit
         except Exception as error:
-            count = self.read_so_far + len(items)
-            self.fail(f"the input raised {type(error).__name__} after {count} items", error)
+            self._fail_after(self.read_so_far + len(items), error)
         return items
 
     @property
@@ -164,7 +164,7 @@ class Intake:
                     return
             self.exhausted = self.read_so_far < first + most
         except Exception as error:
-            self.fail(f"the input raised {type(error).__name__} after {self.read_so_far} items", error)
+            self._fail_after(self.read_so_far, error)
         finally:
             self.seconds += self._clock() - began
 
@@ -251,6 +251,11 @@ class Intake:
     def _refuse_tasks(self) -> None:
         self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
 
+    def _fail_after(self, items: int, error: Exception) -> None:
+        self.fail(
+            f"the input raised {describe_error(error, f'after {items} item' + 's' * (items != 1))}", error
+        )
+
     def fail(self, message: str, error: Exception) -> None:
         """The input has come to a bad end, because of ``error``."""
         wrong = InputError(message)
@@ -269,4 +274,4 @@ class Intake:
             if isinstance(self._iterator, Generator):  # others, a file say, are the caller's to close
                 self._iterator.close()
         except Exception as error:
-            self.fail(f"closing the input raised {type(error).__name__}", error)
+            self.fail(f"closing the input raised {describe_error(error)}", error)

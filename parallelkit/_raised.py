@@ -54,10 +54,14 @@ def add_note(error: BaseException, note: str) -> None:
         attributes_of(error)["__notes__"] = [*notes_of(error), note]
 
 
-def describe_error(error: BaseException) -> str:
-    """Type and text of an error, also of one whose own ``__str__`` fails, or exits; never raises."""
+def describe_error(error: BaseException, where: str = "") -> str:
+    """Type and text of an error, also of one whose own ``__str__`` fails, or exits; never raises.
+
+    ``where`` comes between: ``KeyError for the item at position 3: 'name'``.
+    """
     try:
         text = str(error)
     except BaseException as broken:
         text = f"<its text cannot be had: {type(broken).__name__}>"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    kind = f"{type(error).__name__} {where}" if where else type(error).__name__
+    return f"{kind}: {text}" if text else kind

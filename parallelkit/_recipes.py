@@ -9,6 +9,7 @@ from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success
+from parallelkit._raised import describe_error
 from parallelkit._results import Results
 from parallelkit._run import iter_parallel
 from parallelkit._stream import ledger_of
@@ -71,8 +72,7 @@ def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> 
     try:
         return reduce(so_far, outcome.value)
     except Exception as error:
-        message = f"reduce raised {type(error).__name__} for the value of {outcome.key!r}: {error}"
-        wrong = InputError(message)
+        wrong = InputError(f"reduce raised {describe_error(error, f'for the value of {outcome.key!r}')}")
         wrong.results = Results(ledger_of([outcome]))
         raise wrong from error
 

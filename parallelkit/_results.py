@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
@@ -283,12 +283,6 @@ class _Outcomes(Mapping[K, Outcome[K, V]], Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<outcomes of {self._results!r}>"
-
-
-def sorted_by_key(ledger: Ledger) -> list[int]:
-    """The indices in the order of their keys; TypeError where keys cannot be compared."""
-    by_key: Callable[[int], Any] = ledger.key
-    return sorted(range(len(ledger)), key=by_key)
 
 
 def as_error(error: BaseException) -> Exception:

@@ -10,6 +10,7 @@ from parallelkit._coroutine_functions import check_plain
 from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number
+from parallelkit._raised import describe_error
 from parallelkit._tasks import Task, as_call, call_star
 
 TASKS_AMONG_ITEMS = (
@@ -115,7 +116,7 @@ def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -
 
 def raised(name: str, error: Exception, position: int) -> InputError:
     """What the input ends in when the caller's callable fails."""
-    return InputError(f"{name} raised {type(error).__name__} for the item at position {position}")
+    return InputError(f"{name} raised {describe_error(error, f'for the item at position {position}')}")
 
 
 def hashable(group: Any, position: int) -> Hashable:

@@ -638,4 +638,4 @@ def test_an_input_that_raises_ends_a_flow_as_it_ends_a_portion():
     run = FakeRun(Script(), items())
     run.loop.flowing = run.loop.source
     assert [0, 1, 2] == run.drive().results.values()
-    assert "the input raised LookupError after 3 items" == str(run.intake.error)
+    assert "the input raised LookupError after 3 items: gone" == str(run.intake.error)

@@ -244,9 +244,32 @@ def test_an_input_that_refuses_to_close_loses_no_result(executor):
     assert isinstance(caught.value.results.failures[0].error, ZeroDivisionError)
 
 
+@pytest.mark.parametrize("option", ["key", "then", "items"])
+def test_an_input_error_has_the_text_of_its_cause_also_where_that_cannot_be_had(option):
+    """The kind of the error, where, and what it says; an error whose own text raises ends the input like any other."""
+
+    class Unspeakable(Exception):
+        def __str__(self):
+            raise OSError("no text")
+
+    def fail(item=None):
+        raise Unspeakable
+
+    def items():
+        yield 1
+        fail()
+
+    with pytest.raises(
+        InputError, match=r"raised Unspeakable (for|after) .+: <its text cannot be had: OSError>"
+    ):
+        run_parallel(
+            square, items() if option == "items" else iter([1]), **{option: fail} if option != "items" else {}
+        )
+
+
 def test_lazy_keys_that_cannot_be_sorted_are_an_input_error():
     """With order="key", when all are known: everything was run, and is there in input order."""
-    with pytest.raises(InputError, match="order='key' needs keys that can be compared") as caught:
+    with pytest.raises(InputError, match="order='key', got 'b' and 1 at positions 1 and 0") as caught:
         run_parallel(square, iter([1, 2]), key=lambda item: item if item == 1 else "b", order="key")
     assert [1, 4] == caught.value.results.values()
 

@@ -436,6 +436,7 @@ def test_input_that_is_no_json_is_named(here):
     done = run(here, "tasks:total", "--jsonl", stdin='{"a": 1, "b": 2}\n{"a":\n')
     assert {0: 3} == values_of(done.stdout)
     assert "standard input, line 2: not JSON" in done.stderr
+    assert 1 == done.stderr.count("ValueError")
     assert "Traceback" not in done.stderr
     assert 1 == done.returncode
 
@@ -445,7 +446,8 @@ def test_a_key_that_fails_or_comes_twice_is_named(here):
     """The run ends there; what went before is written."""
     done = run(here, "tasks:scaled", "--key", "int(item)", stdin="1\nx\n")
     assert {1: 10} == values_of(done.stdout)
-    assert "key raised ValueError for the item at position 1" in done.stderr
+    assert "key raised ValueError for the item at position 1: invalid literal" in done.stderr
+    assert 1 == done.stderr.count("ValueError")
     assert 1 == done.returncode
 
     done = run(here, "tasks:slow", "--key", "item", stdin="0.1\n0.1\n")

@@ -20,7 +20,6 @@ from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, RunInterrupted
 from parallelkit._inlet import Inlet
 from parallelkit._limits import RateLimit
-from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
 from parallelkit._plan import Plan
 from parallelkit._results import Results
@@ -202,9 +201,7 @@ class Run:
             for line in self._tally.summary(wall, self._stopped, in_colour()):
                 print(line, file=sys.stderr)
         if trouble is not None:
-            cause = trouble.__cause__
-            because = "" if cause is None or str(cause) == str(trouble) else f": {describe(cause)}"
-            print(f"parallelkit run: error: {trouble}{because}", file=sys.stderr)
+            print(f"parallelkit run: error: {trouble}", file=sys.stderr)
         return self._save(wall) or code
 
     def _save(self, wall: float) -> int:
