@@ -1,6 +1,8 @@
+import errno
 import os
 import socket
 from collections import deque
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -233,4 +235,44 @@ def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and
     wire.flush()
     assert wire.stuffed
     assert received(far, len(sent), wire) == sent
+    assert not wire.stuffed
+
+
+class Refusing:
+    """A socket for whose messages the system has no room the first times."""
+
+    def __init__(self, line, errors):
+        self.line, self.errors = line, errors
+
+    def sendmsg(self, *message):
+        if self.errors:
+            raise OSError(self.errors.pop(), "refused")
+        return self.line.sendmsg(*message)
+
+    def __getattr__(self, name):
+        return getattr(self.line, name)
+
+
+def test_what_the_system_has_no_room_for_waits_for_the_next_flush(wire_and_far):
+    """That too many descriptors are on their way, say, is over in a moment, and says nothing of the worker."""
+    wire, far = wire_and_far
+    wire.socket = Refusing(wire.socket, [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
+    frame = _channel.frame(_channel.FORGET, b"one")
+    wire.send(frame)
+    for _ in range(3):
+        wire.flush()
+        assert wire.again_at < inf
+        assert not wire.stuffed  # the socket would take it: to listen for that would be to spin
+    wire.flush()
+    assert frame == far.recv(1000)
+    assert inf == wire.again_at
+
+
+def test_what_nobody_will_read_is_dropped(wire_and_far):
+    """The worker is gone, or has closed its end: its end is told by its pidfd, and trying again is in vain."""
+    wire, far = wire_and_far
+    far.close()
+    wire.send(_channel.frame(_channel.FORGET, b"one"))
+    wire.flush()
+    assert inf == wire.again_at
     assert not wire.stuffed

@@ -809,6 +809,56 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
         assert refusals
 
 
+class Refusing:
+    """A worker's socket for whose messages the system has no room, ``times`` times."""
+
+    def __init__(self, line, times):
+        self.line, self.times = line, times
+
+    def sendmsg(self, *message):
+        if self.times > 0:
+            self.times -= 1
+            raise OSError(errno.ETOOMANYREFS, "Too many references: cannot splice")
+        return self.line.sendmsg(*message)
+
+    def __getattr__(self, name):
+        return getattr(self.line, name)
+
+
+def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
+    """In a moment, by itself, though nothing else happens; the same worker gets it."""
+    monkeypatch.setattr("parallelkit._executors._handle.STANDSTILL", 1000.0)  # by which it would be replaced
+    engine = ProcessEngine(1)
+    try:
+        drive(engine, far.nothing, [None])
+        (worker,) = engine._supervisor.crew.workers
+        worker.wire.socket = Refusing(worker.wire.socket, 5)
+        assert {0: 7} == drive(engine, far.give_back, [7]).values
+        assert [worker] == engine._supervisor.crew.workers
+        assert 0 == worker.wire.socket.times
+    finally:
+        engine.close()
+
+
+def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
+    """A worker that gets nothing is replaced in the end, also for the fourth time before the same task."""
+    monkeypatch.setattr("parallelkit._executors._handle.STANDSTILL", 0.05)
+    refusing = iter([math.inf] * 4)
+
+    class Starved(Worker):
+        def give(self, batch, now):
+            self.wire.socket = Refusing(self.wire.socket, next(refusing, 0))
+            super().give(batch, now)
+
+    monkeypatch.setattr("parallelkit._executors._supervisor.Worker", Starved)
+    engine = ProcessEngine(1)
+    try:
+        assert {0: 7} == drive(engine, far.give_back, [7]).values
+    finally:
+        engine.close()
+    assert [] == list(refusing)
+
+
 def test_initializer_that_cannot_be_sent_is_refused():
     """At once, by a TypeError that names it."""
     with pytest.raises(TypeError, match="initializer"):

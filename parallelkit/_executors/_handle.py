@@ -189,8 +189,7 @@ class Worker(Holding):
         if not self.garbage or not self.batches:
             return None
         # That none has begun is believed where nothing was written over the columns, and not for ever.
-        lane, index = self.batches[0].lane, self.batches[0].tickets[0][0]
-        return now if not self.wire.has_columns or lane.stalls_at(index) else None
+        return now if not self.wire.has_columns or self.stalls() else None
 
     def stuck_since(self) -> float:
         """Since when it has run the same attempt, or has been loading; infinity where it just goes on."""
@@ -233,7 +232,8 @@ class Worker(Holding):
         if self.wire.loading or not self.pending:
             self._moved_at = now
         elif now > self._moved_at + STANDSTILL:
-            self.garbage = self.batches[0].lane.stalls_at(self.batches[0].tickets[0][0])
+            # Unless the system has had no room for it: then nothing in there is to blame.
+            self.garbage = self.wire.again_at == inf and self.stalls()
             self.kill()
 
     def _end_overdue(self, now: float) -> None:

@@ -77,6 +77,10 @@ class Holding:
             at -= len(batch.tickets)
         return None
 
+    def stalls(self) -> bool:
+        """A worker stands still before the first that it holds; whether that one is to blame by now."""
+        return self.batches[0].lane.stalls_at(self.batches[0].tickets[0][0])
+
     def shortest_timeout(self) -> float:
         return min([batch.shortest_timeout() for batch in self.batches], default=inf)
 

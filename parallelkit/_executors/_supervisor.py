@@ -169,7 +169,7 @@ class Supervisor:
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
-        checks = [min(worker.check_at, worker.deadline) for worker in self.crew.everybody()]
+        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.crew.everybody()]
         due = min([self._look_at, self.crew.act_at, self._starter.deadline, *checks])
         self._asleep = True
         # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.

@@ -10,6 +10,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator
 from itertools import groupby, islice, takewhile
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -41,6 +42,7 @@ READS = (
 LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
 MOST_AT_ONCE = 64  # messages in one writing
 UNREAD = 1 << 16  # frames; more than can lie in a socket
+PAUSE = 0.01  # seconds until the next try where the system has no room; nobody tells when there is some
 
 
 class Wire:
@@ -50,6 +52,7 @@ class Wire:
         self.socket = socket
         self.ring = ring
         self.deaf = False  # nothing will come out of the socket any more
+        self.again_at = inf  # when to flush once more, since the system had no room for what waits
         self._inbox = _channel.Inbox(socket)
         self._reserve = reserve
         self.arrivals = Arrivals(self._inbox, ring.leases)
@@ -118,15 +121,22 @@ class Wire:
             self.send(_channel.frame(_channel.FORGET_BLOCK, _channel.WORD.pack(number)))
 
     def flush(self) -> None:
-        """Write what the socket takes. A worker that is gone is noticed by its pidfd, not here."""
+        """Write what the socket takes; what the system has no room for now (descriptors on their way, memory) waits.
+
+        A worker that is gone is noticed by its pidfd, not here.
+        """
+        self.again_at = inf
         while self._out:
             messages, file = self._first_out()
             try:
                 done = self.socket.sendmsg(messages, _channel.rights(file.fd) if file is not None else [])
             except BlockingIOError:
                 return
-            except OSError:
+            except (BrokenPipeError, ConnectionResetError):
                 self._out.clear()
+                return
+            except OSError:
+                self.again_at = monotonic() + PAUSE
                 return
             for message in messages:
                 if done < len(message):
@@ -146,7 +156,7 @@ class Wire:
     @property
     def stuffed(self) -> bool:
         """Whether something waits until the socket takes more."""
-        return bool(self._out)
+        return bool(self._out) and self.again_at == inf
 
     # The ring's words
 
