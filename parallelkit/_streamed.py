@@ -32,6 +32,12 @@ class Streamed:
         self._raising = parts.options.on_error == "raise"
         self._outbox = Outbox(parts.world.now, parts.options.order == "input", self._raising)
         self._enter: Callable[[Portion], None] = partial(parts.enter, self._outbox)
+        self._loop: Loop | None = None
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run was stopped; None for one that was not, or has not begun."""
+        return None if self._loop is None else self._loop.scheduler.stopped
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
         """Every outcome; what can be known of executor and journal before the first ``next()`` is checked now."""
@@ -80,7 +86,7 @@ class Streamed:
         port = engine.open(parts.job(outbox.key))
         opened.callback(port.close)
         handed, window = HandedSource(self._enter), parts.window(engine)
-        loop = parts.loop(outbox, outbox.key, port, handed)
+        self._loop = loop = parts.loop(outbox, outbox.key, port, handed)
         opened.callback(loop.bar.close)
         opened.callback(loop.show)
         opened.callback(port.close)  # before the bar has its last word

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
 from parallelkit._command._sink import as_json
 from parallelkit._command._tally import Tally
+from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, Success
 
 COMMAND = [sys.executable, "-m", "parallelkit", "run"]
@@ -135,8 +137,8 @@ def test_by_makes_a_limit_for_each_group(here):
     limit = ("--rate", "1/1h", "--by", "item['place']", "--run-timeout", "2")
     done = run(here, "tasks:total", "--jsonl", *limit, stdin=rows)
     assert {0, 1, 2} == values_of(done.stdout).keys()
-    assert "1 cancelled" in done.stderr
-    assert "stopped: run_timeout of 2 s" in done.stderr
+    assert "3 tasks in" in done.stderr
+    assert "stopped: run_timeout of 2 s; not done: 1 that had not begun" in done.stderr
     assert 1 == done.returncode
 
 
@@ -260,7 +262,7 @@ def test_a_report_of_a_resumed_run(here):
 
 
 def test_interrupt_is_130_and_keeps_what_was_done(here):
-    """Ctrl-C: what was done is written, what was not is counted as cancelled, and no traceback is shown."""
+    """Ctrl-C: what was done is written, what was not is only counted, and no traceback is shown."""
     with subprocess.Popen(
         [*COMMAND, "tasks:slow", "--max-workers", "2"],
         cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -271,8 +273,8 @@ def test_interrupt_is_130_and_keeps_what_was_done(here):
         command.send_signal(signal.SIGINT)
         rest, said = command.stdout.read(), command.stderr.read()
     assert {0: "0", 1: "0"} == values_of("".join(lines) + rest)
-    assert "1 cancelled" in said
-    assert "stopped: interrupted" in said
+    assert "2 tasks in" in said
+    assert "stopped: interrupted; not done: 1 that had begun" in said
     assert "Traceback" not in said
     assert 130 == command.returncode
 
@@ -442,6 +444,22 @@ def test_input_that_is_no_json_is_named(here):
 
 
 @everywhere
+def test_a_checkpoint_that_cannot_be_written_any_more_is_why_it_stopped(here):
+    """The summary and the reason, without a traceback."""
+
+    def small():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+
+    lines = "".join(f"0.{number:03}1\n" for number in range(1000))
+    options = ("--key", "item", "--checkpoint", "journal", "--max-workers", "2")
+    done = run(here, "tasks:slow", *options, stdin=lines, preexec_fn=small)
+    assert "\nstopped: the checkpoint " in done.stderr
+    assert "could not be written: OperationalError: disk I/O error; not done: " in done.stderr
+    assert "_command/_run.py" not in done.stderr
+    assert 1 == done.returncode
+
+
+@everywhere
 def test_a_key_that_fails_or_comes_twice_is_named(here):
     """The run ends there; what went before is written."""
     done = run(here, "tasks:scaled", "--key", "int(item)", stdin="1\nx\n")
@@ -480,11 +498,47 @@ def test_summary_is_bounded():
         kind = type(f"Error{number}", (Exception,), {})
         tally.count(Failure(number, number, kind("x" * 1000), 1, 0.0, 0.0, 0.1, "thread 1"))
     tally.count(Success("a", 0, 1, 3, 0.0, 0.0, 0.1, "thread 1"))
-    lines = list(tally.summary(2.0, "max_failures", colour=False))
+    lines = list(tally.summary(2.0, "max_failures", 1001, colour=False))
     assert len(lines) <= 8
     assert "1,001 tasks in 2.00 s: 1 succeeded, 1,000 failed, 2 retries" == lines[0]
     assert "stopped: max_failures" == lines[1]
     assert len(tally.kinds) <= 201
+
+
+@pytest.mark.parametrize(
+    ("begun", "read", "said"),
+    [
+        (2, 7, "; not done: 2 that had begun and 4 that had not"),
+        (2, 3, "; not done: 2 that had begun"),
+        (0, 7, "; not done: 6 that had not begun"),
+        (0, 1, ""),
+        (2, None, "; not done: 2 that had begun and the rest of the input"),
+        (0, None, "; not done: the rest of the input"),
+    ],
+)
+def test_what_was_only_read_ahead_is_no_task_of_a_run_that_was_stopped(begun, read, said):
+    """How many those are is an accident; of an input that was read to its end it is known how many were left."""
+    tally = Tally()
+    tally.count(Success("a", 0, 1, 1, 0.0, 0.0, 0.1, "thread 1"))
+    for index in range(1, 4):
+        tally.count(
+            Failure(index, index, TaskCancelled("stopped"), int(index <= begun), 0.0, None, 0.0, None)
+        )
+    lines = list(tally.summary(2.0, "interrupted", read, colour=False))
+    assert ["1 task in 2.00 s: 1 succeeded, 0 failed", f"stopped: interrupted{said}"] == [
+        lines[0].partition(";")[0],
+        lines[1],
+    ]
+
+
+@everywhere
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_the_reason_of_a_stop_is_said_where_nothing_was_read_ahead(here, executor):
+    """Also where no task was there for it to cancel."""
+    done = run(here, "tasks:scaled", "--executor", executor, "--max-failures", "1", stdin="x\n" * 5)
+    assert "1 task in" in done.stderr
+    assert "stopped: max_failures of 1 reached; not done: " in done.stderr
+    assert 1 == done.returncode
 
 
 def test_the_summary_tells_a_width_that_says_something():
@@ -493,7 +547,7 @@ def test_the_summary_tells_a_width_that_says_something():
     def line(duration):
         tally = Tally()
         tally.count(Success("a", 0, 1, 1, 0.0, 0.0, duration, "thread 1"))
-        return next(tally.summary(2.0, None, colour=False))
+        return next(tally.summary(2.0, None, 1, colour=False))
 
     assert "1 task in 2.00 s: 1 succeeded, 0 failed; ran 0.50 at a time" == line(1.0)
     assert "1 task in 2.00 s: 1 succeeded, 0 failed" == line(0.004)

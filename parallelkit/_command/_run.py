@@ -17,12 +17,13 @@ from parallelkit._command._lines import Lines
 from parallelkit._command._sink import OutputError, Sink
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
-from parallelkit._errors import InputError, RunInterrupted
+from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
 from parallelkit._inlet import Inlet
 from parallelkit._limits import RateLimit
 from parallelkit._outcomes import Outcome
 from parallelkit._plan import Plan
 from parallelkit._results import Results
+from parallelkit._streamed import Streamed
 
 WELL, FAILED, INTERRUPTED = 0, 1, 130
 SAME = ("executor", "max_workers", "timeout", "run_timeout", "retries", "order", "max_failures", "checkpoint")
@@ -109,6 +110,7 @@ class Run:
         if arguments.report or arguments.trace:
             self._kept = Kept(arguments.executor, arguments.max_workers, arguments.timeout, limits)
         self._all_read = False
+        self._count_read = 0
         self._input_seconds = 0.0
         self._stopped: str | None = None
         self._in_hand: Outcome[Any, Any] | None = None
@@ -127,16 +129,19 @@ class Run:
                 if self._inlet is not None:
                     self._inlet.start()
                 self._drain(stream)
+                self._stopped = self._streamed.stopped
         except RunInterrupted as interrupt:
             self._take_rest(interrupt.results)
             code, self._stopped = INTERRUPTED, "interrupted"
         except (InputError, OutputError) as error:
             code, trouble = FAILED, error
+        except (
+            ParallelKitError
+        ) as error:  # a checkpoint that cannot be written any more: the disk is full, say
+            self._stopped = str(error)
         finally:
             if self._inlet is not None:
                 self._inlet.close()
-        if self._stopped is None and not self._all_read and trouble is None:
-            self._stopped = "the rest of the input was not read"
         if self._tally.failed or self._stopped is not None:
             code = code or FAILED
         return self._conclude(time.monotonic() - began, code, trouble)
@@ -150,7 +155,8 @@ class Run:
         if bar:
             options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
         try:
-            return Plan.make(fn, self._inlet or self._read(), options, stream=True).stream()
+            self._streamed = Streamed(Plan.make(fn, self._inlet or self._read(), options, stream=True))
+            return self._streamed.outcomes()
         except (TypeError, ValueError) as error:
             raise refused(error) from None
 
@@ -158,6 +164,7 @@ class Run:
         before = time.monotonic()
         for item in self._lines:
             self._input_seconds += time.monotonic() - before
+            self._count_read += 1
             yield item
             before = time.monotonic()
         self._all_read = True
@@ -180,8 +187,6 @@ class Run:
 
     def _write(self, outcome: Outcome[Any, Any]) -> None:
         wanted = self._tally.count(outcome)
-        if not wanted and self._stopped is None:
-            self._stopped = str(outcome.error).partition(": ")[2]  # type: ignore[union-attr]  # what is not wanted has failed
         if self._kept is not None:
             self._kept.keep(outcome)
         self._in_hand = None
@@ -198,7 +203,8 @@ class Run:
 
     def _conclude(self, wall: float, code: int, trouble: InputError | OutputError | None) -> int:
         if not self._arguments.quiet:
-            for line in self._tally.summary(wall, self._stopped, in_colour()):
+            read = self._count_read if self._all_read else None
+            for line in self._tally.summary(wall, self._stopped, read, in_colour()):
                 print(line, file=sys.stderr)
         if trouble is not None:
             print(f"parallelkit run: error: {trouble}", file=sys.stderr)

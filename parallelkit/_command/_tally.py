@@ -33,11 +33,11 @@ class Kind:
 
 @dataclass
 class Tally:
-    """Counts outcomes, in flat memory."""
+    """Counts outcomes, in flat memory. ``cut_off``: tasks that had begun when the run was stopped."""
 
     succeeded: int = 0
     failed: int = 0
-    cancelled: int = 0
+    cut_off: int = 0
     recalled: int = 0
     retries: int = 0
     busy: float = 0.0
@@ -46,7 +46,7 @@ class Tally:
     def count(self, outcome: Outcome[Any, Any]) -> bool:
         """Count it in; whether it is to be written: a task that the stop of the run cancelled has no outcome of its own."""
         if not outcome.ok and isinstance(outcome.error, TaskCancelled):
-            self.cancelled += 1
+            self.cut_off += outcome.attempts > 0
             return False
         self.busy += outcome.duration
         self.retries += max(0, outcome.attempts - 1)
@@ -68,13 +68,21 @@ class Tally:
         if len(kind.keys) < KEYS:
             kind.keys.append(key)
 
-    def summary(self, wall: float, stopped: str | None, colour: bool) -> Iterator[str]:
-        """A few lines."""
+    def _undone(self, read: int | None) -> str:
+        """What a stop has left; what was read ahead of the tasks is no more begun than what was not."""
+        begun = [f"{self.cut_off:,} that had begun"] if self.cut_off else []
+        if read is None:
+            return f"; not done: {' and '.join([*begun, 'the rest of the input'])}"
+        left = read - self.succeeded - self.failed - self.cut_off
+        rest = [f"{left:,} that had not{'' if begun else ' begun'}"] if left else []
+        return f"; not done: {' and '.join(begun + rest)}" if begun or rest else ""
+
+    def summary(self, wall: float, stopped: str | None, read: int | None, colour: bool) -> Iterator[str]:
+        """A few lines. ``read``: how many tasks the input made; None where it was not read to its end."""
         good, bad, plain = (GREEN, RED, PLAIN) if colour else ("", "", "")
-        tasks = count(self.succeeded + self.failed + self.cancelled, "task")
+        tasks = count(self.succeeded + self.failed, "task")
         failed = f"{bad if self.failed else ''}{self.failed:,} failed{plain if self.failed else ''}"
         parts = [f"{good}{self.succeeded:,} succeeded{plain}", failed]
-        parts += [f"{self.cancelled:,} cancelled"] if self.cancelled else []
         parts += [f"{self.recalled:,} from the checkpoint"] if self.recalled else []
         parts += [count(self.retries, "retry")] if self.retries else []
         known = wall >= WORTH_SAYING and not self.retries  # whose earlier attempts nobody has counted
@@ -82,7 +90,7 @@ class Tally:
         width = f"; ran {number(at_a_time, 2)} at a time" if at_a_time >= LEAST_WIDTH else ""
         yield f"{tasks} in {seconds(wall)}: {', '.join(parts)}{width}"
         if stopped is not None:
-            yield f"stopped: {stopped}"
+            yield f"stopped: {stopped}{self._undone(read)}"
         kinds = sorted(self.kinds.values(), key=lambda kind: -kind.failed)
         for kind in kinds[:SHOWN]:
             keys = ", ".join(key_text(key, 40) for key in kind.keys) + (", …" if kind.failed > KEYS else "")
