@@ -41,7 +41,7 @@ class Checkpoint:
     [(1, 0), (2, 0), (3, 1)]
 
     Raises TypeError for what is no path; the run raises ValueError where the journal is damaged, in use,
-    or another function's. A run that cannot write it is stopped, and says so: in ``Results.stopped``, or, of a
+    another function's, or in a folder that does not exist. A run that cannot write it is stopped, and says so: in ``Results.stopped``, or, of a
     stream, by a ParallelKitError at its end.
     """
 

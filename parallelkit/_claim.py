@@ -17,7 +17,7 @@ class Claim:
     """The exclusive use of a journal. The kernel frees it with this process, however that ends.
 
     ``count`` is what an earlier run, which did not end in order, had committed since the machine was
-    started; 0 where there was none. Raises ValueError where another run has the claim.
+    started; 0 where there was none. Raises ValueError where another run has the claim, or no file can be made.
     """
 
     def __init__(self, journal: str) -> None:
@@ -42,8 +42,13 @@ class Claim:
     def _lock(self) -> int:
         import fcntl
 
+        check_folder(self._journal)
         while True:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                rule = "checkpoint must be where this program may make files"
+                raise ValueError(f"{rule}, got {self._journal}: {error.strerror}") from error
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
@@ -72,6 +77,13 @@ class Claim:
         finally:
             _held.discard(self._journal)
             os.close(self._fd)
+
+
+def check_folder(journal: str) -> None:
+    """Raise ValueError where a journal has no folder to be in."""
+    folder = os.path.dirname(journal)
+    if not os.path.isdir(folder):
+        raise ValueError(f"checkpoint must be in a folder that exists, got {journal}: there is no {folder}")
 
 
 def in_use(journal: str, pid: object) -> ValueError:

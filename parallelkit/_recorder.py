@@ -15,6 +15,7 @@ from typing import Any
 
 from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
+from parallelkit._claim import check_folder
 from parallelkit._errors import ParallelKitError
 from parallelkit._journal import SEVERAL, Journal, Record, another_function
 from parallelkit._journal_writer import Entry, JournalWriter
@@ -54,6 +55,8 @@ class Recording(Unrecorded):
         if os.path.lexists(self._path):
             self.open()
             self.close()
+        else:
+            check_folder(self._path)
 
     def open(self) -> None:
         self._journal = Journal(self._path, self._function)

@@ -547,9 +547,19 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(path):
 
     with pytest.raises(ValueError, match="unable to open"):
         run("a", path.parent)
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        run("a", path.parent / "nowhere" / "run.journal")
     assert not calls
+
+
+def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path):
+    """Where there is no folder for it, or none that takes files; a stream says it at its call."""
+    nowhere = path.parent / "nowhere" / "run.journal"
+    with pytest.raises(ValueError, match=r"folder that exists, got .+/run\.journal: there is no .+/nowhere$"):
+        run("a", nowhere)
+    with pytest.raises(ValueError, match="folder that exists"):
+        iter_parallel(abs, [1], key=str, checkpoint=nowhere)
+    (path.parent / "run.journal-run").mkdir()
+    with pytest.raises(ValueError, match=r"may make files, got .+/run\.journal: Is a directory"):
+        run("a", path)
 
 
 def test_a_journal_of_a_later_version_is_refused(path):
