@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallelkit._book import Book
+from parallelkit._keywords import suggests
 from parallelkit._public import public
 from parallelkit._recall import Recall
 
 
 @public
+@suggests()
 @dataclass(frozen=True)
 class Checkpoint:
     """A journal of outcomes, by which a run that was cut short is resumed: only what it lacks is run.

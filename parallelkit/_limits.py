@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from parallelkit._keywords import suggests
 from parallelkit._meters import Cap, RateLog
 from parallelkit._numbers import as_whole, check_count, check_seconds
 from parallelkit._public import public
@@ -16,6 +17,7 @@ By = Callable[[Any], Hashable] | None
 
 
 @public
+@suggests()
 class RateLimit:
     """Never more than ``calls`` starts in any ``per`` seconds.
 
@@ -71,6 +73,7 @@ class RateLimit:
 
 
 @public
+@suggests(max="n", limit="n", max_workers="n")
 class ConcurrencyLimit:
     """Never more than ``n`` attempts at a time; with ``by`` (item → group), in each group.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
+from parallelkit._keywords import WORKERS, did_you_mean
 from parallelkit._limits import Limit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
@@ -17,12 +17,7 @@ from parallelkit._retry import RetryPolicy, as_policy
 from parallelkit._tasks import check_args, check_kwargs
 
 EXECUTORS = ("threads", "processes", "inline")
-ELSEWHERE = {
-    "n_jobs": "max_workers",
-    "processes": "max_workers",
-    "num_workers": "max_workers",
-    "backend": "executor",
-}
+ELSEWHERE = {**WORKERS, "backend": "executor"}
 """What options are called in other libraries."""
 
 EXECUTORS_OWN = ("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix")
@@ -119,8 +114,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
     known = sorted({*Checked.__dataclass_fields__, "retries"} - {"policy"})
     for name in given:
         if name not in known:
-            near = ELSEWHERE.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
-            hint = f"did you mean {near!r}?" if near else f"the options are {', '.join(known)}"
+            hint = did_you_mean(name, known, ELSEWHERE) or f"the options are {', '.join(known)}"
             hint = OF_EXECUTORS.format(name) if name in EXECUTORS_OWN else hint
             raise TypeError(f"unknown option {name!r}; {hint}")
 
@@ -129,8 +123,8 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str =
     """One of a few words; anything but a word is of the wrong type."""
     if isinstance(value, str) and value in choices:
         return
-    near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else ()
-    hint = f"; did you mean {near[0]!r}?" if near else hint
+    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    hint = f"; {near or hint}" if near or hint else ""
     message = f"{name} must be one of {', '.join(map(repr, choices))}{others}, got {value!r}{hint}"
     raise (ValueError if isinstance(value, str) else TypeError)(message)
 
@@ -139,7 +133,7 @@ def _check_executor(executor: Any) -> None:
     is_class = isinstance(executor, type)
     if not is_class and callable(getattr(executor, "submit", None)):
         return  # an Executor, or what stands where one stands without being one by name
-    hint = "; pass an object of it, not the class" if is_class else ""
+    hint = "pass an object of it, not the class" if is_class else ""
     others = ", or a concurrent.futures.Executor, or a dask Client"
     _check_choice("executor", executor, EXECUTORS, others, hint)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeAlias
 
+from parallelkit._keywords import suggests
 from parallelkit._numbers import as_whole, check_count, check_number
 from parallelkit._public import public
 from parallelkit._raised import traceback_of
@@ -35,6 +36,7 @@ class RetryPolicy(Protocol):
 
 
 @public
+@suggests(attempts="retries=attempts - 1", max_attempts="retries=max_attempts - 1")
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Try a failed task again, up to ``retries`` extra times, after a growing random delay.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from parallelkit._keywords import did_you_mean
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number, check_timeout
 from parallelkit._public import public
@@ -129,10 +129,9 @@ def hint_for(task: Any) -> str:
 def unknown_keyword(names: list[str]) -> str:
     """What to say of keywords that ``Task`` does not have."""
     options = ("kwargs", "key", "priority", "timeout", "retries")
-    near = [close[0] for name in names if (close := difflib.get_close_matches(name, options, 1))]
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    hint = next(filter(None, (did_you_mean(name, options) for name in names)), "")
     own = "pass the function's own keywords as kwargs={...}"
-    return f"Task got an unknown keyword: {', '.join(names)}; {hint}{own}"
+    return f"Task got an unknown keyword: {', '.join(names)}; {hint}{hint and ' '}{own}"
 
 
 def check_args(name: str, args: Any) -> tuple[Any, ...]:

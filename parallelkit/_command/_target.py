@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from parallelkit._command import UsageError
+from parallelkit._keywords import did_you_mean
 
 
 def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
@@ -90,10 +90,11 @@ def function_in(module: ModuleType, name: str, target: str) -> Callable[..., Any
     for part in name.split("."):
         if not hasattr(found, part):
             callables = [one for one in vars(found) if callable(getattr(found, one)) and one[:1] != "_"]
-            near = difflib.get_close_matches(part, callables, 1) or [None]
-            hint = f"; did you mean {near[0]!r}?" if near[0] else ""
+            hint = did_you_mean(part, callables)
             owner = getattr(found, "__name__", target)
-            raise UsageError(f"argument MODULE:FUNCTION: {owner!r} has no function {part!r}{hint}")
+            raise UsageError(
+                f"argument MODULE:FUNCTION: {owner!r} has no function {part!r}{hint and '; '}{hint}"
+            )
         found = getattr(found, part)
     if not callable(found):
         kind = type(found).__name__

@@ -14,6 +14,7 @@ from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk
 from parallelkit._executors._lending import mark_context
 from parallelkit._executors._width import widen
+from parallelkit._keywords import WORKERS, suggests
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
 from parallelkit._tasks import check_args
@@ -73,6 +74,7 @@ class _Pool(Executor):
 
 
 @public
+@suggests(**WORKERS)
 class ThreadExecutor(_Pool):
     """A pool of threads that stands wherever ``ThreadPoolExecutor`` stands.
 
@@ -117,6 +119,7 @@ class ThreadExecutor(_Pool):
 
 
 @public
+@suggests(**WORKERS)
 class ProcessExecutor(_Pool):
     """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
 

@@ -1,0 +1,47 @@
+"""What is said of a word that is not known: which one was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+WORKERS = dict.fromkeys(("n_jobs", "num_workers", "processes"), "max_workers")
+"""What the number of workers is called in other libraries."""
+
+NONE: Mapping[str, str] = {}
+
+
+def did_you_mean(word: str, known: Iterable[str], elsewhere: Mapping[str, str] = NONE) -> str:
+    """The nearest word as a question, or nothing; ``elsewhere`` has what is called differently in other libraries.
+
+    >>> did_you_mean("max_worker", ["max_workers", "timeout"]), did_you_mean("xyz", ["timeout"])
+    ("did you mean 'max_workers'?", '')
+    """
+    near = elsewhere.get(word) or next(iter(difflib.get_close_matches(word, list(known), 1)), None)
+    return "" if near is None else f"did you mean {near!r}?"
+
+
+def suggests(**elsewhere: str) -> Callable[[type[T]], type[T]]:
+    """Have a class say, for a keyword that it does not have, which was meant; its signature stays as it is."""
+
+    def decorate(kind: type[T]) -> type[T]:
+        init = vars(kind)["__init__"]
+        code = init.__code__
+        known = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+
+        @wraps(init)
+        def checked(self: T, *args: Any, **kwargs: Any) -> None:
+            for name in kwargs:
+                if name not in known:
+                    hint = did_you_mean(name, known, elsewhere) or f"the keywords are {', '.join(known)}"
+                    raise TypeError(f"{kind.__name__} got an unknown keyword: {name}; {hint}")
+            init(self, *args, **kwargs)
+
+        kind.__init__ = checked  # type: ignore[method-assign, assignment]  # it takes what the class takes
+        return kind
+
+    return decorate
