@@ -3,34 +3,12 @@
 from __future__ import annotations
 
 import threading
-from _pickle import dumps
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from parallelkit._journal import Journal, Record
-from parallelkit._lost import Lost
-from parallelkit._worker._faults import capture
 
 GATHER = 0.02  # seconds that the first record of a batch waits for more
 MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may wait, before the run waits for the disk
-
-
-class Entry(NamedTuple):
-    """What is to be recorded: a pickled value, or a failure, which is packed when it is written."""
-
-    key: str
-    function: str | None
-    value: bytes
-    lost: Lost | None = None
-
-    def record(self) -> Record:
-        """As it goes into the journal."""
-        if self.lost is None:
-            return Record(self.key, self.function, True, self.value)
-        assert self.lost.error is not None, "a failure that is settled has its error"
-        return Record(
-            self.key, self.function, False, dumps((capture(self.lost.error), self.lost.traceback), 5)
-        )
 
 
 class JournalWriter:
@@ -39,21 +17,21 @@ class JournalWriter:
     def __init__(self, journal: Journal, failed: Callable[[Exception], None]) -> None:
         self._journal = journal
         self._failed = failed
-        self._waiting: dict[str, Entry] = {}
+        self._waiting: dict[str, Record] = {}
         self._bytes = 0
         self._changed = threading.Condition(threading.Lock())
         self._idle = False
         self._closing = False
         self._thread: threading.Thread | None = None
 
-    def put(self, entries: Iterable[Entry]) -> None:
+    def put(self, records: Iterable[Record]) -> None:
         """Record these soon; waits where the disk does not follow."""
         with self._changed:
             if self._closing:
                 return  # writing has failed, and the run is about to stop
-            for entry in entries:
-                self._waiting[entry.key] = entry
-                self._bytes += len(entry.value)
+            for record in records:
+                self._waiting[record.key] = record
+                self._bytes += len(record.payload)
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
                 thread.start()  # where the system has none to give, there is none to wait for
@@ -66,8 +44,7 @@ class JournalWriter:
     def find(self, keys: Iterable[str]) -> dict[str, Record]:
         """What is not yet written of these. Look here first: what is not here any more is in the journal."""
         with self._changed:
-            entries = [self._waiting[key] for key in keys if key in self._waiting] if self._waiting else ()
-        return {entry.key: entry.record() for entry in entries}
+            return {key: self._waiting[key] for key in keys if key in self._waiting} if self._waiting else {}
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
@@ -85,13 +62,13 @@ class JournalWriter:
     def _work(self) -> None:
         while batch := self._next_batch():
             try:
-                self._journal.write([entry.record() for entry in batch])
+                self._journal.write(batch)
             except Exception as error:
                 self._give_up(error)
                 return
             self._forget(batch)
 
-    def _next_batch(self) -> list[Entry]:
+    def _next_batch(self) -> list[Record]:
         """What has gathered; empty when all is written and no more will come."""
         with self._changed:
             self._idle = True
@@ -101,11 +78,11 @@ class JournalWriter:
             self._bytes = 0
             return list(self._waiting.values())
 
-    def _forget(self, batch: list[Entry]) -> None:
+    def _forget(self, batch: list[Record]) -> None:
         with self._changed:
-            for entry in batch:
-                if self._waiting[entry.key] is entry:
-                    del self._waiting[entry.key]
+            for record in batch:
+                if self._waiting[record.key] is record:
+                    del self._waiting[record.key]
             self._changed.notify_all()
 
     def _give_up(self, error: Exception) -> None:

@@ -12,6 +12,16 @@ OWN: dict[str, Any] = dict(vars(BaseException))
 """What every error has, as descriptors."""
 
 
+class tolerated:  # noqa: N801  # used as a function
+    """Code that the classes of errors bring along: whatever it raises is passed over, but for Ctrl-C."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> bool:
+        return kind is not None and not issubclass(kind, KeyboardInterrupt)
+
+
 def traceback_of(error: BaseException) -> TracebackType | None:
     """The error's own traceback."""
     frames: TracebackType | None = OWN["__traceback__"].__get__(error)

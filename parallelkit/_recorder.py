@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from _pickle import dumps, loads
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
-from itertools import islice, repeat
 from typing import Any
 
 from parallelkit._book import Book
@@ -18,18 +16,17 @@ from parallelkit._checkpoint import Checkpoint, Unrecorded
 from parallelkit._claim import check_folder
 from parallelkit._errors import ParallelKitError
 from parallelkit._journal import SEVERAL, Journal, Record, another_function
-from parallelkit._journal_writer import Entry, JournalWriter
+from parallelkit._journal_writer import JournalWriter
 from parallelkit._keys import key_text
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
+from parallelkit._payload import SOURCE, pickle_error, pickle_on, recalled
 from parallelkit._portion import Portion
 from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
-from parallelkit._worker._faults import restore
 
 logger = logging.getLogger("parallelkit")
 
-SOURCE = "checkpoint"  # stands in a recalled outcome in place of a worker
 LARGEST = 900_000_000  # bytes of a value; SQLite takes no row of more than a billion
 
 
@@ -127,7 +124,7 @@ class Recorder:
         self._rerun_failed = rerun_failed
         self._refuse = refuse
         self._ask = ask
-        self._cut_off = False  # by Ctrl-C, when a value was being pickled
+        self._cut_off = False  # by Ctrl-C, when something was being pickled
         self._open: dict[int, tuple[str, str | None]] = {}  # key and function of the tasks to be recorded
         self._warned = False
 
@@ -184,53 +181,62 @@ class Recorder:
     ) -> None:
         # Pickled now: once it is out of here, somebody may change a value.
         tasks = [(self._open.pop(index, None), value) for index, value in zip(indices, values, strict=True)]
-        self._put(self._entries([(*task, value) for task, value in tasks if task is not None]))
+        self._put(self._records([(*task, value) for task, value in tasks if task is not None]))
         self._book.succeed(indices, values, started, ended, workers)
 
-    def _entries(self, tasks: list[tuple[str, str | None, Any]]) -> list[Entry]:
+    def _records(self, tasks: list[tuple[str, str | None, Any]]) -> list[Record]:
         """Of those of these tasks whose values can be recorded; of the others it is said, once."""
         values = [value for _, _, value in tasks]
         made: list[bytes | None] = []
         while len(made) < len(tasks) and not self._cut_off:
             try:
                 answer = self._ask(partial(pickle_on, values, made))
-                self._cut_off = answer is UNSET and len(made) < len(tasks)
-                if self._cut_off:
-                    self._warn(tasks[len(made)][0], "Ctrl-C came as it was being pickled")
+                if answer is UNSET and len(made) < len(tasks):
+                    self._give_up("value", tasks[len(made)][0])
             except Exception as error:
-                self._warn(tasks[len(made)][0], f"it cannot be pickled ({describe(error)})")
+                self._warn("value", tasks[len(made)][0], f"it cannot be pickled ({describe(error)})")
                 made.append(None)
         return [
-            Entry(key, function, payload)
+            Record(key, function, True, payload)
             for (key, function, _), payload in zip(tasks, made, strict=False)  # fewer, where that was cut off
-            if payload is not None and self._fits(key, payload)
+            if payload is not None and self._fits("value", key, payload)
         ]
 
-    def _fits(self, key: str, payload: bytes) -> bool:
+    def fail(self, index: int, lost: Lost) -> None:
+        task = self._open.pop(index, None)
+        if task is not None and not self._cut_off:
+            payload = self._ask(partial(pickle_error, lost))
+            if payload is UNSET:
+                self._give_up("error", task[0])
+            elif self._fits("error", task[0], payload):
+                self._put([Record(*task, False, payload)])
+        self._book.fail(index, lost)
+
+    def _give_up(self, what: str, key: str) -> None:
+        """Nothing more is recorded: of what comes now nobody knows whether it would hang, too."""
+        self._cut_off = True
+        self._warn(what, key, "Ctrl-C came as it was being pickled")
+
+    def _fits(self, what: str, key: str, payload: bytes) -> bool:
         if len(payload) > LARGEST:
-            self._warn(key, f"it takes {len(payload):,} bytes, and {LARGEST:,} are the most")
+            self._warn(what, key, f"it takes {len(payload):,} bytes, and {LARGEST:,} are the most")
         return len(payload) <= LARGEST
 
-    def _warn(self, key: str, why: str) -> None:
+    def _warn(self, what: str, key: str, why: str) -> None:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "the value of task %s cannot be recorded in %s and will be made again when the run is "
+                "the %s of task %s cannot be recorded in %s, and the task will be run again when the run is "
                 "resumed, because %s; further ones are not mentioned",
+                what,
                 key,
                 self._journal.path,
                 why,
             )
 
-    def fail(self, index: int, lost: Lost) -> None:
-        task = self._open.pop(index, None)
-        if task is not None:
-            self._put([Entry(*task, b"", lost)])
-        self._book.fail(index, lost)
-
-    def _put(self, entries: list[Entry]) -> None:
-        if entries:
-            self._writer.put(entries)
+    def _put(self, records: list[Record]) -> None:
+        if records:
+            self._writer.put(records)
 
     def succeed_again(self, index: int, number: int) -> None:
         self._book.succeed_again(index, number)
@@ -242,29 +248,6 @@ class Recorder:
         """What was cancelled has no outcome worth recording."""
         self._open.clear()
         self._book.cancel(indices, last)
-
-
-def recalled(record: Record) -> Recalled:
-    """What a record says; raises where it cannot be unpickled."""
-    if record.ok:
-        return Recalled(loads(record.payload), SOURCE)
-    packed, text = loads(record.payload)
-    error, _, _ = restore(packed, lambda: f"task {record.key}")
-    return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text))
-
-
-def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
-    """Pickle the values that are not yet among ``made``, up to one that plain pickle cannot do.
-
-    Plain pickle first: a class of ``__main__`` is then the same class when the script is run again. All
-    in one step of the interpreter: a Ctrl-C that comes while plain data is pickled is raised when all is made.
-    """
-    try:
-        made.extend(map(dumps, islice(values, len(made), None), repeat(5)))
-    except Exception:
-        import cloudpickle
-
-        made.append(cloudpickle.dumps(values[len(made)], 5))
 
 
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:

@@ -139,8 +139,8 @@ def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[O
     "input", what ``then`` makes comes in between, as it was admitted.
     Options are checked at the call; nothing is read or started before the first ``next()``.
     Closing the iterator, or leaving it behind, stops the run; that waits for no task, but for ``then``,
-    ``on_event`` and a predicate of ``retries`` where they are being called. ``key`` must be unique only
-    among tasks that have not been yielded.
+    ``on_event``, a predicate of ``retries`` and what is pickled for a ``checkpoint`` where these are at
+    work. ``key`` must be unique only among tasks that have not been yielded.
 
     >>> from parallelkit import iter_parallel
     >>> sorted(outcome.unwrap() for outcome in iter_parallel(abs, range(-3, 3)))

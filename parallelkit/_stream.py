@@ -151,7 +151,7 @@ class Stream:
 
     def close(self, reason: str) -> None:
         """Stop the run and wait for its thread, which waits for no task, only for code of the caller's that it is in
-        (``then``, ``on_event``, ``retries``): to go on beside it would be worse. Inline there is no thread.
+        (``then``, ``on_event``, ``retries``, pickling): to go on beside it would be worse. Inline there is no thread.
         """
         if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)

@@ -40,6 +40,7 @@ _events
 _executors/_futures
 _executors/_desk
 _recorder
+_payload
 _executors/__init__  _asking  _checkpoint  _progress
 _journal_writer
 _journal

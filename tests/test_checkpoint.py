@@ -843,6 +843,38 @@ def test_ctrl_c_while_a_value_is_pickled_costs_its_record_and_no_outcome(path, c
     assert (5, 1, 1, 2) == (len(recorded(path)), calls[0], calls[1], calls[2])
 
 
+class PressedError(Exception):
+    """The same of an error."""
+
+    __reduce__ = Pressed.__reduce__
+
+
+class LadenError(Exception):
+    """The same of something that hangs on it, in each of the ways in which that is tried."""
+
+    def __init__(self):
+        self.load = Pressed()
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads"])
+@pytest.mark.parametrize("kind", [PressedError, LadenError])
+def test_ctrl_c_while_an_error_is_pickled_costs_its_record_and_no_outcome(path, caplog, executor, kind):
+    """Once is enough, and nothing waits for it at the end: what was done before is in the journal."""
+
+    def fail(item):
+        if item == 2:
+            raise kind
+        return item
+
+    with pytest.raises(RunInterrupted) as caught:
+        run(range(5), path, fail, executor=executor, max_workers=1)
+    results = caught.value.results
+    assert (0, 1, kind) == (results[0], results[1], type(results.failures[2].error))
+    assert "the error of task 2 cannot be recorded" in caplog.text
+    assert "because Ctrl-C came as it was being pickled" in caplog.text
+    assert {"0", "1"} <= set(recorded(path)) <= {"0", "1", "3", "4"}
+
+
 def recording(values):
     """What becomes of these values, as one block, in the run and in its journal; and whether the run is to stop."""
     interrupt, entries, booked = Interrupt(), [], []

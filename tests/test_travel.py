@@ -486,6 +486,20 @@ def test_exit_of_a_task_is_an_error_of_it(engine, make):
     assert (type(make()), make().args) == (type(error.__cause__), error.__cause__.args)
 
 
+def test_error_whose_class_exits_as_it_is_pickled_is_told_all_the_same(engine):
+    """Whatever it leaves by: its worker goes on, and its text arrives at least."""
+
+    def make(way):
+        class Leaving(Exception):
+            def __reduce__(self):
+                raise way
+
+        return Leaving("told")
+
+    for way in (SystemExit, KeyboardInterrupt, GeneratorExit):
+        assert "told" in str(error_of(engine, lambda way=way: make(way)).error)
+
+
 def test_sys_exit_and_exit_are_errors_of_the_task(engine):
     """Also by the name ``exit``, which ``site`` would have provided."""
     seen = drive(engine, lambda name: sys.exit(name) if name == "sys" else exit(name), ["sys", "builtin"])

@@ -20,6 +20,7 @@ from parallelkit._raised import (
     drop_frames,
     give_traceback,
     notes_of,
+    tolerated,
     traceback_of,
 )
 from parallelkit._worker._tracebacks import build_traceback, frames_of
@@ -37,11 +38,20 @@ CHAIN = ("__cause__", "__context__", "__suppress_context__")
 
 def capture(error: BaseException) -> bytes:
     """What a task raised, as bytes for ``restore``; never raises."""
+    try:
+        return capture_here(error)
+    except KeyboardInterrupt:  # its class's own: no Ctrl-C comes to where tasks run
+        return capture_here(error, whole=False)
+
+
+def capture_here(error: BaseException, whole: bool = True) -> bytes:
+    """The same where Ctrl-C may come, which is raised: the error's class may hang. Not ``whole``: as text alone."""
     drop_frames(error, "parallelkit._worker.")
     if issubclass(type(error), MemoryError):
         _free_frames(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    return dumps((RAISED, _pack_error(error), describe_error(error), kind, _text_of(error)), 5)
+    packed = _pack_error(error) if whole else None
+    return dumps((RAISED, packed, describe_error(error), kind, _text_of(error)), 5)
 
 
 def capture_unsendable(value: object, error: BaseException) -> bytes:
@@ -61,14 +71,7 @@ def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, 
     if what == UNSENDABLE:
         message = f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"
         return unpicklable(message, packed is not None), "", True
-    error = _unpack_error(packed, shown, kind)
-    if issubclass(type(error), Exception):
-        return error, text, False
-    from parallelkit._errors import TaskExited
-
-    exited = TaskExited(f"{label()} raised {shown}")
-    exited.__cause__ = error
-    return exited, text, False
+    return _unpack_error(packed, shown, kind), text, False
 
 
 def unpicklable(message: str, by_pickle: bool) -> Exception:
@@ -117,13 +120,11 @@ def _pack_error(error: BaseException) -> bytes | None:
     """The error with all that hangs on it, proven to arrive; None if not even a stand-in does."""
     for with_chain in (True, False):
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
-            try:
+            with tolerated():
                 packed = _dump(error, pickler, with_chain)
                 if pickler is not _PlainPickler or packed.find(b"__main__") < 0:
                     unpack(packed)
                     return packed
-            except BaseException:
-                continue
     return None
 
 
@@ -184,18 +185,15 @@ def _by_value_type() -> Any:
 def _form_of(error: BaseException) -> Form:
     """How to make this one error again, without what hangs on it: the first way that is proven to work."""
     for way in (_own_form, _bare_form, _thinned_form):
-        try:
+        with tolerated():
             form = way(error)
-            alone = pack(form) if not issubclass(type(error), BaseExceptionGroup) else None
-            if alone is None:
+            if issubclass(type(error), BaseExceptionGroup):
                 return form
-            make, args, state = unpack(alone)
+            make, args, state = unpack(pack(form))
             copy = make(*args)
             _set_state(copy, (state, None, None, False, None, None))
             if type(copy) is type(error) or type(error).__module__ == "__main__":
                 return form
-        except BaseException:
-            continue
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return _make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
 
@@ -239,26 +237,22 @@ def _thinned_note(left: list[str], args_changed: bool) -> str:
 
 def describe_error_argument(arg: object) -> str:
     """A text in place of an argument that cannot travel."""
-    try:
+    with tolerated():
         return repr(arg)[:200]
-    except BaseException:
-        return f"<{type(arg).__qualname__}>"
+    return f"<{type(arg).__qualname__}>"
 
 
 def _travels(value: object) -> bool:
-    try:
+    with tolerated():
         unpack(pack(value))
-    except BaseException:
-        return False
-    return True
+        return True
+    return False
 
 
 def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments, and the fields that the C part of an OSError keeps outside of ``__dict__``."""
-    fields = {}
-    if issubclass(type(error), OSError):
-        names = ("errno", "strerror", "filename", "filename2")
-        fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
+    names = ("errno", "strerror", "filename", "filename2") if issubclass(type(error), OSError) else ()
+    fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
     return OWN["args"].__get__(error), fields
 
 
