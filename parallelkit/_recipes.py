@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any, TypeVar, Unpack
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
@@ -17,6 +18,7 @@ from parallelkit._tasks import Task
 
 A = TypeVar("A")
 K = TypeVar("K")
+P = ParamSpec("P")
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -77,6 +79,23 @@ def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> 
         raise wrong from error
 
 
+def of_tasks_alone(race: Callable[P, T]) -> Callable[P, T]:
+    """Have ``first_success`` say what to write in place of a function with items, the other form of a run."""
+
+    @wraps(race)
+    def checked(*given: P.args, **options: P.kwargs) -> T:
+        if len(given) != 1 or callable(given[0]):
+            got = repr(given[0]) if len(given) == 1 else f"{len(given)} positional arguments"
+            raise TypeError(
+                "first_success takes tasks alone, a mapping or an iterable of callables or Task objects, "
+                f"got {got}; of one function write first_success([Task(fn, item) for item in items])"
+            )
+        return race(*given, **options)
+
+    return checked
+
+
+@of_tasks_alone
 def first_success(
     tasks: Mapping[K, Callable[..., V] | Task[V]] | Iterable[Callable[..., V] | Task[V]],
     /,

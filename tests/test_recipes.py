@@ -63,6 +63,22 @@ def test_no_task_at_all_is_an_error():
         first_success([])
 
 
+@pytest.mark.parametrize(
+    ("call", "got"),
+    [
+        (lambda: first_success(abs, [1]), "2 positional arguments"),
+        (lambda: first_success(fn=abs, items=[1]), "0 positional arguments"),
+        (lambda: first_success(abs), "<built-in function abs>"),
+    ],
+)
+def test_a_function_with_items_is_no_race_and_what_to_write_is_said(call, got):
+    """The form of all other runs is an easy mistake; nothing has run."""
+    with pytest.raises(
+        TypeError, match=rf"takes tasks alone, .*, got {got}; .* first_success\(\[Task\(fn, item\) for"
+    ):
+        call()
+
+
 def test_the_first_in_input_order_is_waited_for():
     """With order="input" a success is not given back before all tasks before it have failed."""
     may_fail = threading.Event()
