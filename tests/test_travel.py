@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from port_driver import drive, opened, wait
 
 from parallelkit._died import WorkerDied
-from parallelkit._errors import RemoteError, TaskExited, TaskTimeout
+from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker._travel import describe
 
@@ -210,7 +210,7 @@ class Unreducible:
         raise SystemExit(3)
 
 
-@pytest.mark.parametrize(("how", "error"), [("in", TaskExited), ("die", WorkerDied), ("hang", TaskTimeout)])
+@pytest.mark.parametrize(("how", "error"), [("in", SystemExit), ("die", WorkerDied), ("hang", TaskTimeout)])
 def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
     """Unpickling is part of the attempt: what it raises, its crash and its hang are that task's."""
     own = ProcessEngine(1)
@@ -480,10 +480,9 @@ def test_chain_that_bites_its_tail_comes_back(engine):
 
 @pytest.mark.parametrize("make", [lambda: SystemExit(3), lambda: KeyboardInterrupt("k"), GeneratorExit])
 def test_exit_of_a_task_is_an_error_of_it(engine, make):
-    """What is no Exception becomes TaskExited, with the original as its cause."""
+    """What is no Exception arrives as what it is; the scheduler wraps it, as it does for threads."""
     error = error_of(engine, make).error
-    assert isinstance(error, TaskExited)
-    assert (type(make()), make().args) == (type(error.__cause__), error.__cause__.args)
+    assert (type(make()), make().args) == (type(error), error.args)
 
 
 def test_error_whose_class_exits_as_it_is_pickled_is_told_all_the_same(engine):
@@ -503,7 +502,7 @@ def test_error_whose_class_exits_as_it_is_pickled_is_told_all_the_same(engine):
 def test_sys_exit_and_exit_are_errors_of_the_task(engine):
     """Also by the name ``exit``, which ``site`` would have provided."""
     seen = drive(engine, lambda name: sys.exit(name) if name == "sys" else exit(name), ["sys", "builtin"])
-    assert [("sys",), ("builtin",)] == [seen.failures[index].error.__cause__.args for index in range(2)]
+    assert [("sys",), ("builtin",)] == [seen.failures[index].error.args for index in range(2)]
 
 
 def test_bottomless_recursion_is_an_error_of_the_task(engine):

@@ -214,6 +214,7 @@ def test_no_task_can_end_the_callers_program(executor, error):
 
     assert [0, None, 2] == results.values(default=None)
     assert isinstance(failure.error, TaskExited)
+    assert str(failure.error).startswith(f"the task raised {type(error).__name__}")
     assert type(error) is type(failure.error.__cause__)
     assert error.args == failure.error.__cause__.args
 
