@@ -12,7 +12,6 @@ from pickle import PicklingError
 from reprlib import Repr
 from typing import Any
 
-from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
 from parallelkit._joblib_packing import Packer
 from parallelkit._joblib_worker import run
@@ -150,8 +149,6 @@ def as_joblib_has_it(ended: Ended, label: str) -> BaseException:
     if isinstance(error, WorkerDied):
         text = f"{error}, while it ran {label}"
         return WorkerDied(text, error.exitcode, error.signal, error.pid, error.may_have_run)
-    if isinstance(error, TaskExited):  # an interrupt in a worker is one here, as under the other backends
-        error = error.__cause__ or error
     if ended.traceback:  # joblib will drop the traceback itself
         with suppress(Exception):  # an error class may override add_note; the error itself is what counts
             error.add_note(f"in the worker process:\n{ended.traceback.rstrip()}")

@@ -115,9 +115,10 @@ def wait_for_news(ground, port):
 @on_all
 @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit("odd")])
 def test_an_attempt_that_raises_no_exception_ends_like_any_other(ground, port, error):
-    """Nothing that a task raises ends the caller's program, or the worker's use for others."""
+    """As what it is; nothing that a task raises ends the caller's program, or the worker's use for others."""
     seen = feed(ground, port, [ground.fail(error), ground.give(1)])
     assert isinstance(seen[0], Ended)
+    assert (type(error), error.args) == (type(seen[0].error), seen[0].error.args)
     assert 1 == seen[1]
 
 

@@ -11,7 +11,7 @@ from concurrent.futures.thread import BrokenThreadPool
 import pytest
 from late_threads import LateThreads
 
-from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, TaskExited, ThreadExecutor, iter_parallel, run_parallel
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 
@@ -45,6 +45,16 @@ def test_a_stream_that_begins_after_the_shutdown_of_its_executor_is_refused(make
     executor.shutdown(wait=True)
     with pytest.raises(RuntimeError, match="closed"):
         next(stream)
+
+
+@both
+def test_what_a_call_raises_is_what_its_future_has(make):
+    """An exit as such, as of the standard pools; the error of a run within the call as that, and not its cause."""
+    with make(1) as executor:
+        assert isinstance(executor.submit(sys.exit, 3).exception(), SystemExit)
+        nested = executor.submit(lambda: run_parallel(sys.exit, [3], executor="inline")[0]).exception()
+    assert (TaskExited, "the task raised SystemExit: 3") == (type(nested), str(nested))
+    assert isinstance(nested.__cause__, SystemExit)
 
 
 @both

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
 
 logger = logging.getLogger("parallelkit")
@@ -246,7 +245,7 @@ class Desk:
                 for index, value in zip(event.indices, event.values, strict=True):
                     tell(self._landed(index).set_result, value)
             else:
-                tell(self._landed(event.index).set_exception, as_raised(event.error))
+                tell(self._landed(event.index).set_exception, event.error)
 
     def _landed(self, index: int) -> Future[Any]:
         """The future of a call that has ended; whoever waits for it takes its slot back before it wakes."""
@@ -274,11 +273,6 @@ def tell(settle: Callable[[Any], object], ending: Any) -> None:
         settle(ending)
     except BaseException:
         logger.exception("a callback of a future ended in what is no Exception; the executor goes on")
-
-
-def as_raised(error: BaseException) -> BaseException:
-    """What the call raised, ``SystemExit`` included: a future hands it to whoever asks for it, as it was."""
-    return error.__cause__ or error if isinstance(error, TaskExited) else error
 
 
 def cancel(future: Future[Any]) -> None:
