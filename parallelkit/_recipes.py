@@ -40,7 +40,9 @@ def map_reduce(
     Raises ``TaskFailures`` with all failures once everything is done, for a fold over missing parts
     is wrong (with ``on_error="raise"`` the first failure itself, at once). If ``reduce`` raises, the run
     is stopped and ``InputError`` has the outcome that it was given in its ``results``; if the input
-    raises, what was read is folded first, and ``InputError`` has the failures there.
+    raises, what was read is folded first, and ``InputError`` has the failures there. A ``checkpoint``
+    that cannot be written stops the run, which is a ``ParallelKitError``; where all was done by then, the
+    fold is given back all the same, and the log says so.
 
     >>> from parallelkit import map_reduce
     >>> map_reduce(len, ["a", "bb", "ccc"], int.__add__, initial=0)
@@ -51,7 +53,7 @@ def map_reduce(
     so_far = initial
     failures: list[Failure[Any]] = []
     count = 0
-    stream = iter_parallel(fn, items, **options)
+    stream = whole_or_error(fn, items, options)
     try:
         for outcome in stream:
             count += 1
@@ -67,6 +69,15 @@ def map_reduce(
     if failures:
         raise failed(f"{len(failures)} of {counted(count)} failed: the fold would miss their parts", failures)
     return so_far
+
+
+def whole_or_error(
+    fn: Callable[..., V], items: Iterable[Any], options: RunOptions
+) -> Generator[Outcome[Any, V], None, None]:
+    """The stream of ``iter_parallel``, but for its last error where it is whole: a journal is not worth the fold."""
+    from parallelkit._plan import Plan
+
+    return Plan.make(fn, items, dict(options), stream=True).stream(lenient=True)
 
 
 def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> A:

@@ -25,10 +25,15 @@ from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unr
 
 
 class Streamed:
-    """Yields the outcomes of a run, and closes what was opened for it however that ends."""
+    """Yields the outcomes of a run, and closes what was opened for it however that ends.
 
-    def __init__(self, parts: Parts) -> None:
+    ``lenient``: where no outcome is missing, that the journal could not be written is left to the log.
+    """
+
+    def __init__(self, parts: Parts, lenient: bool = False) -> None:
         self._parts = parts
+        self._lenient = lenient
+        self._whole = False
         self._raising = parts.options.on_error == "raise"
         self._outbox = Outbox(parts.world.now, parts.options.order == "input", self._raising)
         self._enter: Callable[[Portion], None] = partial(parts.enter, self._outbox)
@@ -58,7 +63,7 @@ class Streamed:
             if self._parts.journal.failure is not None:
                 add_note(error, str(self._parts.journal.failure))
             raise
-        if self._parts.journal.failure is not None:
+        if self._parts.journal.failure is not None and not (self._lenient and self._whole):
             raise self._parts.journal.failure
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
@@ -111,6 +116,7 @@ class Streamed:
             if intake.error is not None:
                 intake.error.results = Results(Ledger())
                 raise intake.error
+            self._whole = loop.scheduler.stopped is None
         except KeyboardInterrupt:
             reason = "interrupted (Ctrl-C)"
             stream.close(reason)

@@ -17,7 +17,7 @@ import sys
 import threading
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
+from operator import add, itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,7 +47,7 @@ from parallelkit._claim import Claim
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._journal import Journal
 from parallelkit._portion import Portion
-from parallelkit._recorder import Recorder
+from parallelkit._recorder import Recorder, Recording
 
 calls = collections.Counter()
 
@@ -773,6 +773,50 @@ def test_a_race_that_nobody_wins_raises_what_is_wrong_with_its_journal(path, mon
     break_writing(monkeypatch)
     with pytest.raises(ParallelKitError, match="could not be written"):
         first_success({"lost": lambda: 1 / 0}, executor="inline", checkpoint=path)
+
+
+def add_up(items, path, fn=same, **options):
+    """A fold with a journal."""
+    return map_reduce(fn, items, add, initial="", key=same, checkpoint=path, **options)
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_fold_is_given_back_though_its_last_batch_cannot_be_written(path, monkeypatch, caplog, executor):
+    """Nothing is missing in it; the log says what is wrong with the journal."""
+    break_writing(monkeypatch)
+    monkeypatch.setattr(journal_writer, "GATHER", 5)  # so that it writes when all is done
+    assert "abc" == add_up(list("abc"), path, executor=executor, order="input")
+    assert "run.journal could not be written: OperationalError: database or disk is full" in caplog.text
+
+
+def test_a_fold_whose_parts_failed_says_so_though_its_journal_cannot_be_written(path, monkeypatch):
+    """That there is no fold is the greater evil."""
+    break_writing(monkeypatch)
+    monkeypatch.setattr(journal_writer, "GATHER", 5)
+    with pytest.raises(TaskFailures) as caught:
+        add_up(list("abc"), path, lambda item: item if item == "a" else 1 / 0, executor="inline")
+    assert ["b", "c"] == list(caught.value.results.failures)
+
+
+@pytest.mark.parametrize("items", [list, iter], ids=["sized", "unsized"])
+def test_a_fold_that_was_stopped_by_its_journal_is_none(path, monkeypatch, items):
+    """What it lacks would be missing in it, also where nobody knows how much that is."""
+    told, fail = threading.Event(), Recording._fail
+
+    def fail_and_tell(recording, error):
+        fail(recording, error)
+        told.set()
+
+    break_writing(monkeypatch)
+    monkeypatch.setattr(Recording, "_fail", fail_and_tell)
+    with pytest.raises(ParallelKitError, match="could not be written"):
+        add_up(
+            items("abcdef"),
+            path,
+            lambda item: item if item == "a" else item * told.wait(20),
+            max_workers=1,
+            buffersize=2,
+        )
 
 
 def test_an_error_that_ends_the_stream_is_told_of_the_journal(path, monkeypatch):
