@@ -345,6 +345,26 @@ def test_abandoned_threads():
     advice = only(ledger, _wasted.abandoned_threads)
     assert "3 threads overran the timeout and had to be abandoned after 6.00 s of work" in advice.cause
     assert "Most stood in fetch (client.py, line 40)." in advice.cause
+    assert 'executor="processes"' in advice.cure
+
+
+@pytest.mark.parametrize(
+    ("facts", "cure"),
+    [
+        ({"coroutines": True}, "Let asyncio.CancelledError end"),
+        ({"limits": ("Retry-After",)}, "connect_timeout"),
+    ],
+    ids=["coroutines", "fetch"],
+)
+def test_what_cannot_go_into_processes_is_not_advised_to(facts, cure):
+    """Neither coroutines, nor the requests of ``http.fetch``, which takes no executor."""
+    ledger = plant([2.0] * 3 + [0.5] * 100, **facts)
+    fail(ledger, 0, timed_out("task", 1, abandoned=True), stack=STACK)
+    advice = _wasted.abandoned_threads(survey(ledger))
+    assert cure in advice.cure
+    assert "processes" not in advice.cure
+    computing = _slow.cpu_bound_threads(survey(plant([0.8] * 80, cpu_seconds=8.0, **facts)))
+    assert not computing.cure.startswith("executor=")
 
 
 WRITTEN_DOWN = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parallelkit._report._summary import Survey
+from parallelkit._told import PAUSES
 
 THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
 PROCESSES = ("processes", "ProcessExecutor", "ProcessPoolExecutor")
@@ -34,6 +35,11 @@ def ideal(run: Survey) -> float:
 def of_the_run(run: Survey, work: float) -> float:
     """Seconds of the run that so many seconds of work took."""
     return work / run.summary.parallelism if run.summary.parallelism else 0.0
+
+
+def fetches(run: Survey) -> bool:
+    """Whether it is a run of ``http.fetch``, which takes no executor; only such a one has these pauses."""
+    return PAUSES in run.ledger.facts.limits
 
 
 def compute_seconds(run: Survey) -> float:

@@ -13,6 +13,7 @@ from parallelkit._report._estimates import (
     PROCESSES,
     Advice,
     compute_seconds,
+    fetches,
     ideal,
     interpreter_bound,
     worthwhile,
@@ -45,6 +46,8 @@ def cpu_bound_threads(run: Survey) -> Advice | None:
     cure = 'executor="processes"'
     if facts.coroutines:  # which do not run in processes
         cure = f"Plain functions with {cure}"
+    elif fetches(run):
+        cure = f"A function of your own that calls requests, in run_parallel with {cure},"
     return Advice(
         f"The tasks compute: {facts.max_workers} {who} used {seconds(compute)} of processor time in "
         f"{seconds(summary.wall)}, because only one of them at a time can run Python code.",

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._lost import Lost, is_a
-from parallelkit._report._estimates import Advice, of_the_run
+from parallelkit._report._estimates import Advice, fetches, of_the_run
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
 from parallelkit._report._summary import Fate, Survey, durations, lost_attempts, spent
@@ -48,11 +48,26 @@ def abandoned_threads(run: Survey) -> Advice | None:
     wasted = sum(map(spent, left))
     place, stood = most_frequent_place(left)
     where = f" Most stood in {place}." if stood else ""
+    who = "attempt" if run.ledger.facts.coroutines else "thread"
     return Advice(
-        f"{count(len(left), 'thread')} overran the timeout and had to be abandoned after {seconds(wasted)} of "
+        f"{count(len(left), who)} overran the timeout and had to be abandoned after {seconds(wasted)} of "
         f"work, which is lost; what each holds it keeps until it returns.{where}",
-        'Give the call inside a timeout of its own, or take executor="processes", which kills what overruns.',
+        what_ends_in_time(run),
         of_the_run(run, wasted),
+    )
+
+
+def what_ends_in_time(run: Survey) -> str:
+    """What to do about calls that overrun; neither coroutines nor ``http.fetch`` can go into processes."""
+    if run.ledger.facts.coroutines:
+        return "Let asyncio.CancelledError end a coroutine, and await what blocks by asyncio.to_thread(…)."
+    if fetches(run):
+        return (
+            "With connect_timeout and read_timeout well below timeout a request that hangs ends by itself; only the "
+            "look-up of a name, and headers that come byte by byte, may take longer."
+        )
+    return (
+        'Give the call inside a timeout of its own, or take executor="processes", which kills what overruns.'
     )
 
 
