@@ -5,6 +5,9 @@ import resource
 from contextlib import contextmanager
 
 import pytest
+from interrupts import let_interrupts_in
+
+let_interrupts_in()
 
 pytest_plugins = ["pytester", "leaks"]
 

@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple
 
 import leaks
 import pytest
+from interrupts import let_interrupts_in
 
 HERE = Path(__file__).parent
 MARK = "PARALLELKIT_FAULT_MARK"
@@ -29,9 +30,7 @@ PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get
 GRACE = 1.0
 """Seconds within which what is ending must be gone: promise 9."""
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell without jobs has it ignored by what it starts in the background, and so by all that this starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+let_interrupts_in()
 
 
 REFUSES_THREADS = """
