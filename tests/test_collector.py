@@ -1,6 +1,7 @@
 """What is left behind in a cycle of references: the collector ends it, in any thread, at any moment."""
 
 import gc
+import queue
 import threading
 import time
 import weakref
@@ -55,6 +56,71 @@ def test_the_thread_that_a_stream_waits_for_may_close_it(monkeypatch, leave_behi
         monkeypatch.setattr(Supervisor, "_tell", collect)
         assert 1 == executor.submit(abs, -1).result(PATIENCE)
     assert next(collections, None) is None
+
+
+WAITS = {
+    "result": lambda executor: executor.submit(abs, -3).result(),
+    "exception": lambda executor: executor.submit(abs, -3).exception(),
+    "map": lambda executor: list(executor.map(abs, [-3])),
+    "run": lambda executor: run_parallel(abs, [-3], executor=executor),
+    "stream": lambda executor: list(iter_parallel(abs, [-3], executor=executor)),
+}
+
+
+def finalize_in_supervisor(monkeypatch, executor, finalizer):
+    """What came of this finalizer, called by the collector in the thread that serves the workers."""
+    told, tell, collections = queue.SimpleQueue(), Supervisor._tell, iter([gc.collect])
+
+    class Last:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            try:
+                told.put(finalizer(executor))
+            except RuntimeError as error:
+                told.put(error)
+
+    def collect(supervisor):
+        if (collecting := next(collections, None)) is not None:
+            Last()
+            collecting()
+        tell(supervisor)
+
+    executor.submit(abs, -1).result(PATIENCE)
+    gc.disable()
+    try:
+        monkeypatch.setattr(Supervisor, "_tell", collect)
+        executor._pool._supervisor.poke()
+        return told.get(timeout=PATIENCE)
+    finally:
+        monkeypatch.setattr(Supervisor, "_tell", tell)
+        gc.enable()
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_finalizer_may_not_wait_for_the_thread_that_calls_it(monkeypatch, wait):
+    """It is told so, for it would wait for itself, and everybody else with it."""
+    with ProcessExecutor(1) as executor:
+        error = finalize_in_supervisor(monkeypatch, executor, WAITS[wait])
+    assert isinstance(error, RuntimeError)
+    assert "must not wait" in str(error)
+
+
+def test_a_finalizer_may_submit_where_it_may_not_wait(monkeypatch):
+    """Whatever is to be done when something is collected is done, though nobody waits for it."""
+    with ProcessExecutor(1) as executor:
+        future = finalize_in_supervisor(monkeypatch, executor, lambda executor: executor.submit(abs, -3))
+        assert 3 == future.result(PATIENCE)
+
+
+def test_a_finalizer_may_shut_down_the_executor_whose_thread_calls_it(monkeypatch):
+    """What had been submitted is done, and waited for by nobody there."""
+    executor = ProcessExecutor(1)
+    assert finalize_in_supervisor(monkeypatch, executor, ProcessExecutor.shutdown) is None
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, -4)
+    executor.shutdown()
 
 
 def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leave_behind):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import queue
 import signal
 import sys
 import threading
@@ -145,6 +146,23 @@ def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
     with make(1) as executor:
         executor.submit(abs, -1).add_done_callback(fate)
         assert [2, 3] == [executor.submit(abs, number).result(timeout=30) for number in (-2, -3)]
+
+
+@both
+def test_a_callback_that_would_wait_for_ever_is_told_so(make):
+    """Callbacks run in the thread that settles futures; one that is done, or has a time limit, may be asked."""
+    told = queue.SimpleQueue()
+
+    def ask(done):
+        with pytest.raises(RuntimeError, match="this thread must not wait for a call to this executor"):
+            executor.submit(abs, -2).result()
+        with pytest.raises(TimeoutError):
+            executor.submit(abs, -3).exception(timeout=0.01)
+        told.put(done.result())
+
+    with make(1) as executor:
+        executor.submit(abs, -1).add_done_callback(ask)
+        assert 1 == told.get(timeout=30)
 
 
 @both

@@ -14,9 +14,10 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
+from parallelkit._executors._lending import Lender, LendingPort
 
 logger = logging.getLogger("parallelkit")
 
@@ -28,30 +29,8 @@ _exiting = False
 _desks: weakref.WeakSet[Desk] = weakref.WeakSet()
 
 
-@runtime_checkable
-class Lender(Protocol):
-    """An engine whose tasks may wait for futures of the same executor."""
-
-    def lend(self, future: object) -> bool:
-        """The task that calls is about to wait: lend its slot; False where it is no task of this engine."""
-
-    def repay(self, borrower: object) -> None:
-        """It waits no more."""
-
-
-@runtime_checkable
-class LendingPort(Protocol):
-    """A port of such an engine."""
-
-    def start_urgent(self, ticket: Ticket) -> None:
-        """Hand over an attempt for which a task of the engine waits."""
-
-    def hurry(self, index: int) -> None:
-        """A task of the engine waits for this attempt."""
-
-
-class NestedFuture(Future[R]):
-    """A future that a task of the same executor may wait for: it lends its slot meanwhile."""
+class DeskFuture(Future[R]):
+    """A future that looks at who waits for it: a task of the same executor lends its slot meanwhile."""
 
     def __init__(self, desk: Desk) -> None:
         super().__init__()
@@ -59,7 +38,7 @@ class NestedFuture(Future[R]):
 
     def result(self, timeout: float | None = None) -> R:
         """As ``Future.result``."""
-        lent = self._desk.lend(self)
+        lent = self._desk.lend(self, timeout)
         try:
             return super().result(timeout)
         finally:
@@ -68,7 +47,7 @@ class NestedFuture(Future[R]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
-        lent = self._desk.lend(self)
+        lent = self._desk.lend(self, timeout)
         try:
             return super().exception(timeout)
         finally:
@@ -84,6 +63,7 @@ class Desk:
         self._timeout = timeout
         self._lock = threading.RLock()  # garbage that is collected while it is held may be the executor
         self._lender = engine if isinstance(engine, Lender) else None
+        self._is_served_here: Callable[[], bool] = getattr(engine, "is_served_here", bool)
         self._inbox: deque[Request] = deque()
         self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
         self._flying: dict[int, tuple[Future[Any], str]] = {}  # with what messages call them
@@ -113,11 +93,21 @@ class Desk:
 
     def new_future(self) -> Future[Any]:
         """A future for a call."""
-        return Future() if self._lender is None else NestedFuture(self)
+        return DeskFuture(self)
 
-    def lend(self, future: Future[Any]) -> bool:
-        """The caller waits for a future: lend its slot, if it is a task of this executor; whether it is."""
-        if self._lender is None or future.done() or not self._lender.lend(future):
+    def lend(self, future: Future[Any], timeout: float | None) -> bool:
+        """The caller waits for a future: lend its slot, if it is a task of this executor; whether it is.
+
+        Raises RuntimeError where that would be for ever.
+        """
+        if future.done():
+            return False
+        if timeout is None and self._needs_this_thread():
+            raise RuntimeError(
+                "this thread must not wait for a call to this executor, which nobody else would do: it runs callbacks of "
+                "futures, and finalizers (__del__) of what is collected in it; submit from here, and wait elsewhere"
+            )
+        if self._lender is None or not self._lender.lend(future):
             return False
         try:
             self._urgent.append(future)
@@ -174,10 +164,12 @@ class Desk:
         self._engine.close()
 
     def join(self) -> None:
-        """Wait until all is done; not from the thread that does it (a callback that shuts down)."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and not self._is_fork():
-            thread.join()
+        """Wait until all is done; not from a thread that does it (a callback, or a finalizer, that shuts down)."""
+        if self._thread is not None and not self._needs_this_thread() and not self._is_fork():
+            self._thread.join()
+
+    def _needs_this_thread(self) -> bool:
+        return threading.current_thread() is self._thread or self._is_served_here()
 
     def _work(self, port: Port) -> None:
         with self._lock:

@@ -7,7 +7,31 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from parallelkit._executors._contract import Ticket
+
+
+@runtime_checkable
+class Lender(Protocol):
+    """An engine whose tasks may wait for futures of the same executor."""
+
+    def lend(self, future: object) -> bool:
+        """The task that calls is about to wait: lend its slot; False where it is no task of this engine."""
+
+    def repay(self, borrower: object) -> None:
+        """It waits no more."""
+
+
+@runtime_checkable
+class LendingPort(Protocol):
+    """A port of such an engine."""
+
+    def start_urgent(self, ticket: Ticket) -> None:
+        """Hand over an attempt for which a task of the engine waits."""
+
+    def hurry(self, index: int) -> None:
+        """A task of the engine waits for this attempt."""
 
 
 class Around(NamedTuple):

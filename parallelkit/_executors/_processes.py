@@ -57,6 +57,10 @@ class ProcessEngine:
             raise RuntimeError("this engine is closed")
         if os.getpid() != self._pid:
             raise RuntimeError("this engine belongs to the process that made it, not to a fork of that")
+        if self.is_served_here() and not job.shared:
+            raise RuntimeError(
+                "a finalizer (__del__) that is called in the thread of the worker processes must not wait for a run on them"
+            )
         if not (executable := getattr(sys, "executable", None)):
             raise RuntimeError(
                 f"worker processes are fresh interpreters, but sys.executable is {executable!r}: "
@@ -66,6 +70,10 @@ class ProcessEngine:
         packed = pack_shared(job)
         lane = Lane(number, packed, job.exact, pace=self._paces.recall(packed))
         return ProcessPort(self, self._supervisor, lane, job)
+
+    def is_served_here(self) -> bool:
+        """Whether this is the thread without which no worker does anything."""
+        return self._supervisor.is_own_thread()
 
     def close(self) -> None:
         """End all workers and their children at once; when this returns, nothing is left. Idempotent."""

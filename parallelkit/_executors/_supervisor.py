@@ -89,7 +89,11 @@ class Supervisor:
     def _is_here(self) -> bool:
         """Whether the caller may do itself what is the thread's."""
         thread = self._thread
-        return thread is None or thread is current_thread() or not thread.is_alive()
+        return thread is None or self.is_own_thread() or not thread.is_alive()
+
+    def is_own_thread(self) -> bool:
+        """Whether it is the thread itself that calls, out of a finalizer: it must not wait for workers."""
+        return self._thread is current_thread()
 
     def stop(self) -> None:
         """End all workers and the thread; does not wait."""
@@ -111,7 +115,7 @@ class Supervisor:
         """Wait until everything is gone."""
         with self._starting:
             thread = self._thread
-        if thread is not None and thread is not current_thread():
+        if thread is not None and not self.is_own_thread():
             thread.join()
 
     # The thread
