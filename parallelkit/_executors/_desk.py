@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
 from parallelkit._executors._lending import Lender, LendingPort
@@ -27,6 +27,13 @@ Request = tuple[Future[Any], Call, object]
 
 _exiting = False
 _desks: weakref.WeakSet[Desk] = weakref.WeakSet()
+
+
+class DeskEngine(Engine, Protocol):
+    """An engine that may stand behind a desk."""
+
+    def supply(self, tickets: int) -> None:
+        """See that there is somebody for so many new tickets; whoever is lacking is started by the thread that calls."""
 
 
 class DeskFuture(Future[R]):
@@ -58,7 +65,7 @@ class DeskFuture(Future[R]):
 class Desk:
     """What stands between ``submit`` and the engine."""
 
-    def __init__(self, engine: Engine, timeout: float | None) -> None:
+    def __init__(self, engine: DeskEngine, timeout: float | None) -> None:
         self._engine = engine
         self._timeout = timeout
         self._lock = threading.RLock()  # garbage that is collected while it is held may be the executor
@@ -145,6 +152,9 @@ class Desk:
         )
         thread = threading.Thread(target=self._work, args=(port,), name="parallelkit_futures", daemon=True)
         try:
+            # The first worker, too, before ``submit`` returns: the main thread may end then, after which some Pythons
+            # (3.12.0 to 3.12.2) start no more, and the call would be lost.
+            self._engine.supply(1)
             thread.start()
             self._port, self._thread = port, thread
         except BaseException:  # no thread is to be had now, or Ctrl-C; the next call may have better luck

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from parallelkit._executors import default_processes, default_threads
 from parallelkit._executors._contract import Call, Engine
-from parallelkit._executors._desk import Desk
+from parallelkit._executors._desk import Desk, DeskEngine
 from parallelkit._executors._lending import mark_context
 from parallelkit._executors._width import widen
 from parallelkit._keywords import WORKERS, suggests
@@ -28,7 +28,7 @@ _executors = count()  # those whose threads go by their number, for want of a pr
 class _Pool(Executor):
     """What both executors share; ``_make_engine`` is what sets them apart."""
 
-    def __init__(self, engine: Engine, timeout: float | None) -> None:
+    def __init__(self, engine: DeskEngine, timeout: float | None) -> None:
         self._pool = engine
         self._max_workers = engine.max_workers
         self._desk = Desk(engine, check_timeout("timeout", timeout))

@@ -71,6 +71,10 @@ class ProcessEngine:
         lane = Lane(number, packed, job.exact, pace=self._paces.recall(packed))
         return ProcessPort(self, self._supervisor, lane, job)
 
+    def supply(self, tickets: int) -> None:
+        """See that there is somebody who starts workers for new tickets."""
+        self._supervisor.poke()
+
     def is_served_here(self) -> bool:
         """Whether this is the thread without which no worker does anything."""
         return self._supervisor.is_own_thread()

@@ -306,7 +306,6 @@ def test_interpreter_exits_in_time(what):
 
 def test_exit_waits_for_submitted_calls_within_their_timeout():
     """As the standard pools do: what was submitted is done before the interpreter is gone; what hangs is not waited for."""
-    skip_if_no_threads("beside the end of the main thread")
     script = """
 import sys, threading, time
 from parallelkit import ThreadExecutor
@@ -317,6 +316,20 @@ executor.submit(threading.Event().wait)
     finished = run_script(script)
     assert (0, "done\n") == (finished.code, finished.out)
     assert finished.seconds < 3
+
+
+@pytest.mark.parametrize("kind", ["ThreadExecutor", "ProcessExecutor"])
+def test_exit_waits_for_calls_that_were_submitted_at_the_last_moment(kind):
+    """Also where an interpreter starts no thread any more: whoever it takes is there when ``submit`` returns."""
+    script = f"""
+import os
+from parallelkit import {kind}
+executor = {kind}(2)
+for number in range(3):
+    executor.submit(os.write, 1, b"done\\n")
+"""
+    finished = run_script(script)
+    assert (0, "done\n" * 3, "") == (finished.code, finished.out, finished.err)
 
 
 def test_exit_while_a_run_waits_in_another_thread():
