@@ -34,8 +34,10 @@ class Book(Protocol):
     def try_again(self, index: int, lost: Lost) -> None:
         """Note an attempt that failed and will be followed by another."""
 
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
-        """Settle what the stop of the run left undone."""
+    def cancel(
+        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
+    ) -> None:
+        """Settle what the stop of the run left undone; ``cause`` is the error that stopped it, where one did."""
 
 
 class Failed(NamedTuple):

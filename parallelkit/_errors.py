@@ -46,7 +46,8 @@ class TaskTimeout(ParallelKitError, TimeoutError):
 class TaskCancelled(ParallelKitError, CancelledError):
     """The run was stopped before this task was done; the message says why.
 
-    Where an earlier attempt had failed, its error is the ``__cause__``.
+    Where an earlier attempt had failed, its error is the ``__cause__``; of a task that never began it is
+    the error that stopped the run, if one did (of an initializer, say).
     """
 
 

@@ -63,6 +63,7 @@ class Ledger:
     parents: dict[int, Any] = field(default_factory=dict)
     completion: array[int] | None = None
     stopped: str | None = None
+    stopped_by: BaseException | None = None
     settled: list[int] | None = None  # since somebody last asked (``then``)
 
     def __len__(self) -> int:
@@ -153,8 +154,11 @@ class Ledger:
         """Log an attempt that failed and is not the last."""
         self.tried.append((index, lost))
 
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+    def cancel(
+        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
+    ) -> None:
         """Settle tasks that the stop of the run left undone; ``last`` has earlier attempts of theirs."""
+        self.stopped_by = self.stopped_by or cause
         for index in indices:
             self.values[index] = CANCELLED
             self.cancelled[index] = last.get(index)
@@ -167,7 +171,7 @@ class Ledger:
         if value is FAILED:
             return self._failure(index, self.failed[index])
         if value is CANCELLED:
-            return self._failure(index, cancelled(self.stopped, self.cancelled[index]))
+            return self._failure(index, cancelled(self.stopped, self.cancelled[index], self.stopped_by))
         assert value is not OPEN, f"task {index} has no outcome yet"
         began = self.facts.began_at
         return Success(
@@ -232,6 +236,7 @@ class Ledger:
         copy = replace(self)
         copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
         copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
+        copy.stopped_by = self.stopped_by and change(self.stopped_by)
         copy.tried = [(index, lost.sealed(change)) for index, lost in self.tried]
         return copy
 

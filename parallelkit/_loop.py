@@ -271,7 +271,8 @@ class Loop:
         self.port.close()
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
         self._tell()
-        self.scheduler.stop(reason, now, running)
+        failure = self.port.failure
+        self.scheduler.stop(reason, now, running, failure and failure.__cause__)
         self._tell()
 
     def show(self) -> None:
@@ -281,5 +282,6 @@ class Loop:
 
 
 def reason_of(failure: Exception) -> str:
-    """Why nothing can run any more, with what caused it."""
-    return f"{failure}" if failure.__cause__ is None else f"{failure} ({describe(failure.__cause__)})"
+    """Why nothing can run any more, with what caused it, where that is not said yet."""
+    because = "" if failure.__cause__ is None else describe(failure.__cause__)
+    return f"{failure}" if because in str(failure) else f"{failure} ({because})"

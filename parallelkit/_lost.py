@@ -71,10 +71,11 @@ def failure(
     )
 
 
-def cancelled(reason: str | None, last: Lost | None) -> Lost:
-    """What is noted of a task that was not done when the run stopped."""
+def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None = None) -> Lost:
+    """What is noted of a task that was not done when the run stopped; ``cause``: by which error, where it was one."""
     error = TaskCancelled(f"the run was stopped before this task was done: {reason}")
     if last is None:
+        error.__cause__ = cause
         return Lost(error, 0, None, 0.0, None)
     text = f"{last.text}{BECAUSE}{as_text(error, None)}" if last.text else ""
     error.__cause__ = last.error

@@ -112,9 +112,11 @@ class Outbox:
     def try_again(self, index: int, lost: Lost) -> None:
         """A stream keeps no log of attempts."""
 
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+    def cancel(
+        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
+    ) -> None:
         for index in indices:
-            self._lose(index, cancelled(self.stopped, last.get(index)))
+            self._lose(index, cancelled(self.stopped, last.get(index), cause))
 
     def _put(self, outcome: Outcome[Any, Any]) -> None:
         if self._settled is not None:

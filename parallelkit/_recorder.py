@@ -244,10 +244,12 @@ class Recorder:
     def try_again(self, index: int, lost: Lost) -> None:
         self._book.try_again(index, lost)
 
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+    def cancel(
+        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
+    ) -> None:
         """What was cancelled has no outcome worth recording."""
         self._open.clear()
-        self._book.cancel(indices, last)
+        self._book.cancel(indices, last, cause)
 
 
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:

@@ -21,7 +21,7 @@ from typing import Any
 
 from parallelkit._book import Book, Failed, News, told_cancelled, told_lapsed
 from parallelkit._comeback import Comeback
-from parallelkit._executors._contract import Block, Ended, Ticket
+from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
 from parallelkit._fifo import Fifo
 from parallelkit._lost import Lost, cut_off
@@ -280,7 +280,9 @@ class Scheduler:
         """Why the run must stop now, if it must."""
         return self._stop_rule.reason(now, self.failed, self.settled)
 
-    def stop(self, reason: str, now: float, running: Iterable[tuple[int, float, str]] = ()) -> None:
+    def stop(
+        self, reason: str, now: float, running: Iterable[Running] = (), cause: BaseException | None = None
+    ) -> None:
         """Cancel everything that is not settled; ``running`` are the attempts that had begun."""
         self.stopped = self._book.stopped = reason
         last = {index: lost for index, lost in self._tries.last.items() if lost.number}
@@ -289,7 +291,7 @@ class Scheduler:
             last[index] = cut_off(started, now, worker, last.get(index))
         if self.news is not None:
             self.news += told_cancelled(reason, last, {index for index, _, _ in running}, now)
-        self._book.cancel(list(self._items), last)
+        self._book.cancel(list(self._items), last, cause)
         for index in self._items:
             self._tries.forget(index)
         self._items.clear()

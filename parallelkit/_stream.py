@@ -231,7 +231,8 @@ def ledger_of(
         lost = Lost(one.error, one.attempts, start, end, one.worker, one.traceback, one.stack)
         if is_a(one.error, TaskCancelled):
             lost.error = one.error.__cause__
-            ledger.cancel((index,), {index: lost} if one.attempts else {})
+            begun = {index: lost} if one.attempts else {}
+            ledger.cancel((index,), begun, None if begun else lost.error)
         else:
             ledger.fail(index, lost)
     return ledger

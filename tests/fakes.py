@@ -314,9 +314,11 @@ class StrictLedger(Ledger):
         self.check_open((index,))
         super().fail(index, lost)
 
-    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+    def cancel(
+        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
+    ) -> None:
         self.check_open(indices)
-        super().cancel(indices, last)
+        super().cancel(indices, last, cause)
 
     def check_open(self, indices: Sequence[int]) -> None:
         """All of these may be settled."""

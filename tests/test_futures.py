@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import warnings
+from concurrent.futures import BrokenExecutor
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
@@ -56,6 +57,32 @@ def test_what_a_call_raises_is_what_its_future_has(make):
         nested = executor.submit(lambda: run_parallel(sys.exit, [3], executor="inline")[0]).exception()
     assert (TaskExited, "the task raised SystemExit: 3") == (type(nested), str(nested))
     assert isinstance(nested.__cause__, SystemExit)
+
+
+def without_model(place):
+    raise LookupError(f"no model at {place}")
+
+
+@both
+@pytest.mark.parametrize("call", [run_parallel, iter_parallel])
+def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_cause(make, call):
+    """In the reason and in every outcome; the traceback comes once, with the cause, also after a pickle."""
+    with make(2, initializer=without_model, initargs=("here",)) as executor:
+        outcomes = call(abs, [-1, -2], executor=executor)
+        if call is run_parallel:
+            outcomes = list(pickle.loads(pickle.dumps(outcomes)).outcomes.values())
+        for outcome in outcomes:
+            said = str(outcome.error).partition(" of a worker ")[2].partition(" ")[2]
+            assert "raised LookupError: no model at here" == said
+            assert (LookupError, ("no model at here",)) == (
+                type(outcome.error.__cause__),
+                outcome.error.__cause__.args,
+            )
+            assert 1 == outcome.traceback.count(", in without_model\n")
+            assert "parallelkit/_" not in outcome.traceback
+        with pytest.raises(BrokenExecutor, match=r"raised LookupError: no model at here$") as broken:
+            executor.submit(abs, -1).result()
+        assert isinstance(broken.value.__cause__, LookupError)
 
 
 @both

@@ -443,11 +443,18 @@ def test_somebody_else_may_ask_for_the_stop():
 
 
 def test_an_executor_that_breaks_stops_the_run():
-    """Its error is the reason; what it had committed is kept."""
-    run = FakeRun(Script({0: Done("kept", after=1), 1: Hang(), 2: Hang()}), range(3))
-    run.clock.call_at(4, lambda: run.port.fail(RuntimeError("the initializer raised")))
-    assert ["kept", TaskCancelled, TaskCancelled] == kinds(run.drive())
-    assert (4.0, "the initializer raised") == (run.clock(), run.ledger.stopped)
+    """Its error is the reason, with what caused it, which is the cause for what never began; what it had committed is kept."""
+    run = FakeRun(Script({0: Done("kept", after=1), 1: Hang(), 2: Hang(), 3: Hang()}), range(4))
+    broken, cause = RuntimeError("no worker starts"), OSError("no room")
+    broken.__cause__ = cause
+    run.clock.call_at(4, lambda: run.port.fail(broken))
+    results = run.drive().results
+    assert (4.0, "no worker starts (OSError: no room)") == (run.clock(), results.stopped)
+    assert "kept" == results[0]
+    assert [(1, None), (1, None), (0, cause)] == [
+        (failure.attempts, failure.error.__cause__) for failure in results.failures.values()
+    ]
+    assert {TaskCancelled} == {type(failure.error) for failure in results.failures.values()}
 
 
 def test_an_executor_that_breaks_when_all_is_done_stops_nothing():

@@ -22,6 +22,9 @@ A plain tuple on purpose: anything else costs five times as much. Many first att
 that (_tickets.py).
 """
 
+Running: TypeAlias = tuple[int, float, str]
+"""An attempt that has begun and not ended: index, instant of the start, worker."""
+
 COROUTINE = "coroutine_"
 """How the name of a worker begins that is none: a coroutine's place on an event loop."""
 
@@ -131,8 +134,8 @@ class Port(Protocol):
         Enforces the timeouts. An attempt is reported exactly once, and never after its timeout was.
         """
 
-    def running(self) -> list[tuple[int, float, str]]:
-        """The attempts that have begun and not ended: index, instant of the start, worker."""
+    def running(self) -> list[Running]:
+        """The attempts that have begun and not ended."""
 
     def wake(self) -> None:
         """Make ``wait`` return soon, from any thread or from a signal handler."""

@@ -245,10 +245,8 @@ class ProcessPort:
         error = BrokenProcessPool(broken.reason)
         error.__cause__ = broken.cause
         if broken.refusal is not None:
-            cause, text, _ = _faults.restore(broken.refusal, lambda: "the initializer")
-            error = BrokenProcessPool(
-                f"the initializer of a worker process raised {describe_error(cause)}\n{text}"
-            )
+            cause, _, _ = _faults.restore(broken.refusal, lambda: "the initializer")
+            error = BrokenProcessPool(f"the initializer of a worker process raised {describe_error(cause)}")
             error.__cause__ = cause
         return error
 

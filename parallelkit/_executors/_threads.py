@@ -16,13 +16,14 @@ from contextlib import suppress
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
-from parallelkit._executors._contract import Job, Ticket
+from parallelkit._executors._contract import Job, Ticket, drop_own_frames
 from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
 from parallelkit._executors._roll import Roll
 from parallelkit._executors._stacks import cpu_seconds_of
 from parallelkit._executors._thread import ThreadWorker
 from parallelkit._executors._thread_port import Loss, ThreadPort
+from parallelkit._raised import describe_error
 
 START_LIMIT = 60.0  # seconds that an initializer may take
 PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a timeout, as its run was stopped
@@ -193,7 +194,7 @@ class ThreadEngine:
         try:
             self._initializer(*self._initargs)
         except BaseException as error:
-            self._break(f"raised {type(error).__name__}", error)
+            self._break(f"raised {describe_error(error)}", drop_own_frames(error))
         with self._lock:
             self._starting.pop(worker, None)
             return self.broken is None and worker in self.workers
@@ -288,8 +289,7 @@ class ThreadEngine:
         with self._lock:
             self.closed = True
             self._give_up_starts()
-            # With those whose start a signal handler broke off, and who idle all the same.
-            workers = self.workers.union(self.idle)
+            workers = self.workers.union(self.idle)  # with those whose start was broken off, and who idle
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
             port.close()
