@@ -83,6 +83,8 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
         with pytest.raises(BrokenExecutor, match=r"raised LookupError: no model at here$") as broken:
             executor.submit(abs, -1).result()
         assert isinstance(broken.value.__cause__, LookupError)
+        with pytest.raises(BrokenExecutor, match="no model at here"):
+            call(abs, [-1], executor=executor)
 
 
 @both

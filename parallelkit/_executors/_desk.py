@@ -83,12 +83,14 @@ class Desk:
         _desks.add(self)
 
     def check_open(self) -> None:
-        """Raise RuntimeError where no new call is taken."""
+        """Raise RuntimeError where no new call is taken; where the executor is broken, by what."""
         if self._is_fork():
             raise RuntimeError(
                 "this executor belongs to the process that made it, and its workers and locks are of no use in a fork "
                 f"of that (process {self._pid} made it, this is {os.getpid()}); make a new executor in the child"
             )
+        if self._failure is not None:
+            raise self._failure
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if _exiting:
@@ -135,14 +137,13 @@ class Desk:
         if self._is_fork():
             self.check_open()
         with self._lock:
-            if self._failure is not None:
-                raise self._failure
             self.check_open()
             if self._port is None:
                 self._open()
             assert self._port is not None, "opened above"
             if self._port.failure is not None:
-                raise self._port.failure
+                self._failure = self._port.failure  # as the thread is about to find
+                raise self._failure
             self._inbox.append((future, call, fn))
             self._port.wake()
 
