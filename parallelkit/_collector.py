@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread, get_ident
 from typing import Any
 
@@ -31,6 +33,18 @@ def is_collecting() -> bool:
     return get_ident() in _threads
 
 
+class _Closing(Thread):
+    """A thread that closes what the collector has found."""
+
+
 def do_apart(work: Callable[[], object]) -> None:
     """Have it done in a thread of its own, which needs no lock to begin."""
-    Thread(target=work, name="parallelkit_closing", daemon=True).start()
+    _Closing(target=work, name="parallelkit_closing", daemon=True).start()
+
+
+def wait_apart() -> None:
+    """Wait until what is being done apart is done: at exit, which would freeze those threads."""
+    for thread in threading.enumerate():
+        if isinstance(thread, _Closing):
+            with suppress(RuntimeError):  # it is being started at this moment, by a daemon thread
+                thread.join()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from parallelkit._collector import wait_apart
 from parallelkit._errors import TaskCancelled
 from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Ledger
@@ -184,6 +185,7 @@ def _close_all() -> None:
     for stream in list(_open):
         with suppress(ValueError):  # it is being advanced at this moment, by a daemon thread
             stream.close()
+    wait_apart()  # for those that the collector has found
 
 
 atexit.register(_close_all)

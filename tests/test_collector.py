@@ -1,10 +1,15 @@
 """What is left behind in a cycle of references: the collector ends it, in any thread, at any moment."""
 
 import gc
+import os
 import queue
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import weakref
+from contextlib import closing
 
 import pytest
 
@@ -197,6 +202,29 @@ def test_the_journal_of_a_stream_is_written_and_given_free(tmp_path, leave_behin
     make.__module__, make.__qualname__ = abs.__module__, abs.__qualname__
     assert list(range(20)) == run_parallel(make, range(20), key=str, checkpoint=journal).values()
     assert 0 not in made
+
+
+def test_the_journal_of_a_stream_is_written_where_it_is_collected_as_the_last_act_of_a_program(tmp_path):
+    """The program ends when that is done: whatever was yielded is recorded, and the journal is free."""
+    script = f"""
+import gc
+from parallelkit import iter_parallel
+gc.collect()
+gc.disable()
+def leave():
+    stream = iter_parallel(abs, range(200), key=str, checkpoint={str(tmp_path / "journal")!r}, order="input")
+    cycle = [stream]
+    cycle.append(cycle)
+    while next(stream).index < 150:
+        pass
+leave()
+gc.collect()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=PATIENCE)
+    assert ["journal"] == os.listdir(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "journal")) as journal:
+        keys = {key for (key,) in journal.execute("SELECT key FROM outcomes")}
+    assert {repr(str(number)) for number in range(151)} <= keys
 
 
 def test_only_the_collector_counts():
