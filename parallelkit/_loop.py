@@ -251,6 +251,7 @@ class Loop:
 
     def _obey(self) -> None:
         """The one safe point: everything that has come in is settled, nothing is half done."""
+        self.interrupt.exposed = False  # also where the exception of a signal came just before that was said
         self.interrupt.obey()
         if self.scheduler.open or not self.source.exhausted:
             reason = self._stop_reason()

@@ -1,6 +1,7 @@
 """The loop on a fake clock: it reads, starts, waits and settles, blocks in one place, and loses nothing."""
 
 import signal
+import sys
 import threading
 import time
 
@@ -9,7 +10,7 @@ from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Han
 
 from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._interrupt import Interrupt, catch_interrupt
+from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
 from parallelkit._loop import AT_HAND, WIDEST, WINDOW, Window
 from parallelkit._progress import Silent
 from parallelkit._retry import as_policy
@@ -313,6 +314,29 @@ def test_the_callers_code_is_exposed_only_while_it_runs():
         raise ZeroDivisionError
     interrupt(signal.SIGINT, None)
     assert interrupt.asked
+
+
+def test_what_a_signal_left_exposed_is_not_so_beyond_the_safe_point():
+    """Its handler may raise before the end of the caller's code is noted; if that is swallowed the run goes on."""
+
+    class Stop(Exception):
+        pass
+
+    def strike(frame, event, argument):
+        if frame.f_code is UserCode.__exit__.__code__:
+            sys.settrace(None)
+            raise Stop
+
+    run = FakeRun(Script({0: Done(7), 1: Hang()}), range(2))
+    traced = sys.gettrace()
+    try:
+        with pytest.raises(Stop), run.interrupt.user_code():
+            sys.settrace(strike)
+    finally:
+        sys.settrace(traced)
+    assert run.interrupt.exposed
+    assert run.loop.step()
+    assert not run.interrupt.exposed
 
 
 def test_an_interrupt_wakes_the_wait():
