@@ -67,8 +67,8 @@ class Growth:
 
 def tasks_of(children: Any) -> list[Any]:
     """What ``then`` has given, as a list; None is none."""
-    if isinstance(children, Task):
-        raise TypeError(f"then must give an iterable of tasks, got the one {children!r}; give it in a list")
+    if children and not isinstance(children, Iterable):
+        raise TypeError(f"then must give an iterable of tasks, or None, got {children!r}; give it in a list")
     tasks = list(children or ())
     for task in tasks:
         if not isinstance(task, Task) and not callable(task):

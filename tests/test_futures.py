@@ -45,7 +45,7 @@ def test_a_stream_that_begins_after_the_shutdown_of_its_executor_is_refused(make
         assert 1 == executor.submit(abs, -1).result()
     stream = iter_parallel(abs, [-1], executor=executor)
     executor.shutdown(wait=True)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match="this executor is closed: it was shut down before the run began"):
         next(stream)
 
 
@@ -85,6 +85,13 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
         assert isinstance(broken.value.__cause__, LookupError)
         with pytest.raises(BrokenExecutor, match="no model at here"):
             call(abs, [-1], executor=executor)
+
+
+@pytest.mark.parametrize(("size", "kind"), [(0, ValueError), ("a", TypeError)])
+def test_a_chunksize_must_be_a_whole_number_above_0(size, kind):
+    """Although nothing depends on it; the value is named."""
+    with ProcessExecutor(1) as executor, pytest.raises(kind, match=f"chunksize must be .*, got {size!r}"):
+        executor.map(abs, [1], chunksize=size)
 
 
 @both

@@ -313,3 +313,10 @@ def test_what_was_known_before_the_run_is_no_attempt_of_it(tmp_path):
     assert "4 tasks: 4 succeeded (3 known before), 0 failed" == report.splitlines()[0]
     assert re.search(r"^cost +2\.00 +2\.00", report, re.MULTILINE)
     assert 0 == run_parallel(str, range(4), key=str, checkpoint=path).summary.attempts
+
+
+@pytest.mark.parametrize(("cost", "rule"), [("0.03", "a number, got '0.03'"), (-1, "at least 0, got -1")])
+def test_a_cost_must_be_a_number(cost, rule):
+    """Else the argument, the rule and the value are said."""
+    with pytest.raises((TypeError, ValueError), match=f"cost_per_attempt must be {rule}"):
+        Results(plant([0.1])).report(cost_per_attempt=cost)

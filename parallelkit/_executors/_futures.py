@@ -158,8 +158,7 @@ class ProcessExecutor(_Pool):
         self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[R]:
         """As ``Executor.map``; ``chunksize`` is accepted and unused, batches size themselves."""
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
+        check_count("chunksize", chunksize)
         return super().map(fn, *iterables, timeout=timeout)
 
 

@@ -54,9 +54,9 @@ class ProcessEngine:
         RuntimeError where the engine is closed, or no interpreter is known that could be started.
         """
         if self._supervisor.closing:
-            raise RuntimeError("this engine is closed")
+            raise RuntimeError("this executor is closed: it was shut down before the run began")
         if os.getpid() != self._pid:
-            raise RuntimeError("this engine belongs to the process that made it, not to a fork of that")
+            raise RuntimeError("this executor belongs to the process that made it, not to a fork of that")
         if self.is_served_here() and not job.shared:
             raise RuntimeError(
                 "a finalizer (__del__) that is called in the thread of the worker processes must not wait for a run on them"

@@ -65,7 +65,7 @@ class ThreadEngine:
         port = ThreadPort(self, job, 0 if outer is None else max(outer.depth, 0) + 1)
         with self._lock:
             if self.closed:  # after the executor was asked for its engine: nobody would ever work here
-                raise RuntimeError("this engine is closed")
+                raise RuntimeError("this executor is closed: it was shut down before the run began")
             if outer is not None:
                 self.lending = True
                 self.loans.add(port, outer.claim)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from textwrap import fill
 
 from parallelkit._ledger import Ledger
+from parallelkit._numbers import check_number
 from parallelkit._report._advice import advise
 from parallelkit._report._estimates import compute_seconds, interpreter_bound
 from parallelkit._report._failures import kinds_of_failure
@@ -23,7 +24,7 @@ def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
     run = survey(ledger)
     parts = [head(run), times(run), slowest(run), failures(run)]
     if cost_per_attempt is not None:
-        parts.append(costs(run, cost_per_attempt))
+        parts.append(costs(run, check_number("cost_per_attempt", cost_per_attempt, 0.0)))
     parts.append(advice(run))
     return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
 
