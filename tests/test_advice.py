@@ -97,6 +97,15 @@ def test_one_task_dominates():
     assert "Split it: the other 128 tasks would take about 1.6 s by themselves." == advice.cure
 
 
+def test_a_task_on_an_executor_may_be_long_because_it_waits_for_others_there():
+    """Then more workers would help: the advice claims no more than it knows."""
+    ledger = plant([10.0] + [0.1] * 128, executor="ThreadExecutor")
+    cause = only(ledger, _slow.dominating_task).cause
+    assert cause.endswith(
+        "no number of workers can beat that, unless it waits for other calls to this executor."
+    )
+
+
 def test_a_dominating_task_that_began_late_should_come_first():
     """What is long is best begun first; the advice says what that saves."""
     advice = only(plant([0.1] * 320 + [10.0], cpu_seconds=1.0), _slow.dominating_task)

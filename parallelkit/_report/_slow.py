@@ -94,7 +94,11 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
     cure, late = "Split it: {}.", first_start(ledger, index) - ledger.facts.began_at
     if worthwhile(run, late):
         cure += f" It began {seconds(late)} into the run; put first in the input it would save about {about(late)}."
-    return ": no number of workers can beat that", cure
+    # Whoever has the executor can wait for calls to it, and nothing here knows how long that took.
+    unless = ", unless it waits for other calls to this executor" * (
+        ledger.facts.executor == "ThreadExecutor"
+    )
+    return f": no number of workers can beat that{unless}", cure
 
 
 def too_small(run: Survey) -> Advice | None:
