@@ -268,6 +268,26 @@ def test_what_the_system_has_no_room_for_waits_for_the_next_flush(wire_and_far):
     assert inf == wire.again_at
 
 
+def test_a_lack_that_lasts_is_looked_at_ever_more_rarely(wire_and_far, monkeypatch):
+    """A minute of it takes a dozen tries; its end is seen after as long again at most, and then the next is a new one."""
+    wire, _ = wire_and_far
+    now, tries = [100.0], 0
+    monkeypatch.setattr("parallelkit._executors._wire.monotonic", lambda: now[0])
+    wire.socket = Refusing(wire.socket, [errno.ENOBUFS] * 100)
+    wire.send(_channel.frame(_channel.FORGET, b"one"))
+    while now[0] < 160:
+        wire.flush()
+        assert 0.01 <= wire.again_at - now[0] <= max(0.011, now[0] - 100)
+        now[0], tries = wire.again_at, tries + 1
+    assert tries < 20
+    wire.socket.errors.clear()
+    wire.flush()
+    wire.socket.errors.append(errno.ENOBUFS)
+    wire.send(_channel.frame(_channel.FORGET, b"two"))
+    wire.flush()
+    assert wire.again_at - now[0] < 0.011
+
+
 def test_what_nobody_will_read_is_dropped(wire_and_far):
     """The worker is gone, or has closed its end: its end is told by its pidfd, and trying again is in vain."""
     wire, far = wire_and_far

@@ -42,7 +42,7 @@ READS = (
 LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
 MOST_AT_ONCE = 64  # messages in one writing
 UNREAD = 1 << 16  # frames; more than can lie in a socket
-PAUSE = 0.01  # seconds until the next try where the system has no room; nobody tells when there is some
+PAUSE = 0.01  # seconds, at least, until the next try where the system has no room: nobody tells when it has
 
 
 class Wire:
@@ -53,6 +53,7 @@ class Wire:
         self.ring = ring
         self.deaf = False  # nothing will come out of the socket any more
         self.again_at = inf  # when to flush once more, since the system had no room for what waits
+        self._refused_at = inf  # when that was first so
         self._inbox = _channel.Inbox(socket)
         self._reserve = reserve
         self.arrivals = Arrivals(self._inbox, ring.leases)
@@ -136,8 +137,12 @@ class Wire:
                 self._out.clear()
                 return
             except OSError:
-                self.again_at = monotonic() + PAUSE
+                self._refused_at = min(self._refused_at, now := monotonic())
+                self.again_at = now + max(
+                    PAUSE, now - self._refused_at
+                )  # so not many times, however long it lasts
                 return
+            self._refused_at = inf
             for message in messages:
                 if done < len(message):
                     self._out[0] = (message[done:], None)
