@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
+from parallelkit._executors import timeout_of
 from parallelkit._keywords import WORKERS, did_you_mean
 from parallelkit._limits import Limit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
@@ -94,6 +95,8 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
             given[name] = check_count(name, given[name])
     for name in ("timeout", "run_timeout"):
         given[name] = check_timeout(name, given.get(name))
+    if given["timeout"] is None:
+        given["timeout"] = timeout_of(given.get("executor"))
     given["max_failures"] = _check_max_failures(given.get("max_failures"))
     for name in ("key", "priority", "then", "on_event"):
         if given.get(name) is not None and not callable(given[name]):

@@ -6,14 +6,16 @@ import queue
 import signal
 import sys
 import threading
+import time
 import warnings
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 from late_threads import LateThreads
 
-from parallelkit import ProcessExecutor, TaskExited, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, Task, TaskExited, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 
@@ -34,6 +36,35 @@ def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
     results = run_parallel(abs, items(), executor=executor)
     assert "the executor was shut down" == results.stopped
     assert results.failures
+
+
+@both
+def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make):
+    """That of the run goes before it, and that of a task before both."""
+    with make(2, timeout=0.1) as executor:
+        results = run_parallel(time.sleep, [0, 0.4], executor=executor)
+        assert [None, "late"] == results.values(default="late")
+        assert "task 1 ran longer than its timeout of 0.1 s" in str(results.failures[1].error)
+        assert [True] == [one.ok for one in iter_parallel(time.sleep, [0.15], executor=executor, timeout=30)]
+        tasks = [Task(time.sleep, 0.15, timeout=30), Task(time.sleep, 0.4)]
+        assert [None, "late"] == run_parallel(tasks, executor=executor).values(default="late")
+
+
+def test_a_staged_run_has_the_timeout_of_its_executor():
+    """A test by the fake clock meets the same timeouts."""
+    with ThreadExecutor(1, timeout=2) as executor, inline_runs() as clock:
+        results = run_parallel(clock.advance, [1, 3], executor=executor)
+    assert [True, False] == [outcome.ok for outcome in results.outcomes.values()]
+
+
+def test_what_another_pool_calls_timeout_is_not_that_of_a_task():
+    """Such as how long a worker of loky's may idle."""
+
+    class Idling(ThreadPoolExecutor):
+        _timeout = 0.01
+
+    with Idling(1) as pool:
+        assert [None] == run_parallel(time.sleep, [0.1], executor=pool).values()
 
 
 @both

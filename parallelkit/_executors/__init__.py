@@ -41,6 +41,12 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
     return ForeignEngine(executor, max_workers), True
 
 
+def timeout_of(executor: Any) -> float | None:
+    """The timeout that a parallelkit executor gives to runs that have none; other pools' are none of a task."""
+    own: float | None = executor._timeout if hasattr(executor, "_engine") else None
+    return own
+
+
 def default_threads() -> int:
     """``min(32, cpus + 4)``, divided by the width of the runs around this one."""
     return max(1, min(32, usable_cpus() + 4) // outer_width())

@@ -31,7 +31,8 @@ class _Pool(Executor):
     def __init__(self, engine: DeskEngine, timeout: float | None) -> None:
         self._pool = engine
         self._max_workers = engine.max_workers
-        self._desk = Desk(engine, check_timeout("timeout", timeout))
+        self._timeout = check_timeout("timeout", timeout)
+        self._desk = Desk(engine, self._timeout)
         weakref.finalize(self, self._desk.shut, False).atexit = False
 
     def __repr__(self) -> str:
@@ -81,7 +82,8 @@ class ThreadExecutor(_Pool):
     Beyond the standard pool: ``timeout`` (seconds a call, from its start; an overdue call ends in
     ``TaskTimeout`` and its thread is abandoned), a hung call neither keeps its slot nor the
     interpreter, calls see the context variables of ``submit``'s caller, and ``run_parallel`` takes
-    it as ``executor=`` to keep threads warm between runs. A call may submit others to the same
+    it as ``executor=`` to keep threads warm between runs; its ``timeout`` holds for each attempt of a
+    run that is given none of its own. A call may submit others to the same
     executor and wait for them by ``result``, ``exception`` or ``map``: it lends them its slot
     meanwhile. ``wait`` and ``as_completed`` lend nothing: used within a call, on futures of the same
     executor, they wait for ever once such calls hold every slot. As with a standard pool, a signal
@@ -124,9 +126,9 @@ class ProcessExecutor(_Pool):
     """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
 
     Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the
-    pool lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call;
-    lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
-    ``mp_context`` is accepted and unused: workers are fresh interpreters, never forks. As with a
+    pool lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call, and
+    holds for each attempt of a run on this executor that is given none of its own; lambdas, closures and
+    functions of ``__main__`` work, and no main guard is needed. ``mp_context`` is accepted and unused: workers are fresh interpreters, never forks. As with a
     standard pool, a signal handler must not use the executor that it interrupts: it would wait for a
     lock that its own thread holds; let it raise, or set a flag. In a forked child make a new one.
 
