@@ -138,9 +138,7 @@ class Wire:
                 return
             except OSError:
                 self._refused_at = min(self._refused_at, now := monotonic())
-                self.again_at = now + max(
-                    PAUSE, now - self._refused_at
-                )  # so not many times, however long it lasts
+                self.again_at = now + max(PAUSE, now - self._refused_at)  # not often, if it lasts
                 return
             self._refused_at = inf
             for message in messages:
