@@ -2,8 +2,10 @@ import enum
 import faulthandler
 import logging
 import math
+import multiprocessing as mp
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from port_driver import drive, opened, wait
 
+from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._processes import ProcessEngine
@@ -252,6 +255,70 @@ def test_function_that_cannot_be_pickled_is_refused(engine):
         ):
             pass
     late = None  # the cell was empty so far
+
+
+def test_a_call_that_cannot_be_pickled_is_blamed_part_by_part():
+    """As the function and arguments of a run are: in tasks of their own and in ``submit``."""
+    lock = threading.Lock()
+
+    def locked():
+        return lock
+
+    class Holder:
+        def __init__(self):
+            self.lock = lock
+
+        def give(self):
+            return 1
+
+    tasks = {
+        r"lock, which test_travel\.\S+\.locked uses, is an object of type _thread.lock": Task(locked),
+        r"fn is test_travel\.\S+\.Holder\.give": Task(Holder().give),
+        r"args\[1\] is an object of type _thread.lock": Task(pow, 1, lock),
+        r"kwargs\['mod'\] is an object of type _thread.lock": Task(pow, 1, 2, kwargs={"mod": lock}),
+        r"args\[0\] is an object of type \S+Exits": Task(abs, Exits()),
+    }
+    with ProcessExecutor(1) as executor:
+        futures = [executor.submit(task.fn, *task.args, **task.kwargs) for task in tasks.values()]
+        errors = [future.exception() for future in futures]
+        errors += [failure.error for failure in run_parallel(tasks, executor=executor).failures.values()]
+    for part, error in zip([*tasks, *tasks], errors, strict=True):
+        assert re.search(
+            f"cannot be sent to a worker process: {part}\\S*, which cannot be pickled", str(error)
+        )
+
+
+class Exits:
+    """Ends what pickles it."""
+
+    def __reduce__(self):
+        raise SystemExit(1)
+
+
+def test_with_then_an_item_is_blamed_and_not_what_calls_the_function():
+    """Each item is a call of its own there, with ``star`` too."""
+    lock = threading.Lock()
+    options = {"executor": "processes", "then": lambda outcome: ()}
+    for results in (
+        run_parallel(abs, [lock], **options),
+        run_parallel(pow, [(lock, 1)], star=True, **options),
+        run_parallel(lambda item: lock, [1], **options),
+    ):
+        assert re.search(r"process: (args\[0\]|lock, which \S+ uses,) is", str(results.failures[0].error))
+
+
+@pytest.mark.parametrize("make", [mp.SimpleQueue, mp.Lock])
+def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
+    """Neither is it made inside the task, nor is it plain data: a manager's can be sent."""
+    shared = make()
+    said = r"; pass one that multiprocessing.Manager\(\) makes, which can be sent, or use executor='threads'"
+    with pytest.raises(TypeError, match=said):
+        run_parallel(abs, [1], args=(shared,), executor="processes")
+    for results in (
+        run_parallel(abs, [shared], executor="processes"),
+        run_parallel([Task(abs, [shared])], executor="processes"),
+    ):
+        assert re.search(said, str(results.failures[0].error))
 
 
 def test_what_has_a_name_and_no_module_is_described():

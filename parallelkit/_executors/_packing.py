@@ -9,15 +9,16 @@ from time import monotonic
 from typing import Any
 
 from parallelkit._executors._blocks import Pool
-from parallelkit._executors._contract import Block, Ended, Ticket
+from parallelkit._executors._contract import Block, Call, Ended, Ticket
 from parallelkit._executors._lane import Payload, payload_of
 from parallelkit._executors._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error
+from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import Apart, describe
+from parallelkit._worker._travel import Apart, describe, find_culprit, remedy
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
 QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...
@@ -34,7 +35,11 @@ class Packing:
     """How large the items are is seen as they are packed, so there is a line of those that are not yet."""
 
     def __init__(
-        self, width: Callable[[], int], pack: Callable[[object], Payload], label: Callable[[int], str]
+        self,
+        width: Callable[[], int],
+        pack: Callable[[object], Payload],
+        label: Callable[[int], str],
+        calls: bool,
     ) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
@@ -42,6 +47,7 @@ class Packing:
         self._width = width
         self._pack = pack
         self._label = label
+        self._calls = calls  # whether an item is a call of its own
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
@@ -89,14 +95,27 @@ class Packing:
         if is_shortage(error):
             told = shortage(error, f"the item of {self._label(ticket[0])} could not be sent")
             return Ended(ticket[0], told, "", None, monotonic(), None)
-        message = (
-            f"the item of {self._label(ticket[0])} cannot be sent to a worker process: "
-            f"{describe(ticket[2])} cannot be pickled ({describe_error(error)}); "
-            "pass plain data and build the rest inside the task, or use executor='threads'"
-        )
+        message = (self._blame_call if self._calls else self._blame_item)(*ticket[::2], error)
         unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
         unfit.__cause__ = detached(error)
         return Ended(ticket[0], unfit, "", None, monotonic(), None, final=True)
+
+    def _blame_item(self, index: int, item: object, error: BaseException) -> str:
+        return (
+            f"the item of {self._label(index)} cannot be sent to a worker process: "
+            f"{describe(item)} cannot be pickled ({describe_error(error)}); "
+            f"{remedy(error, 'pass plain data and build the rest inside the task')}"
+        )
+
+    def _blame_call(self, index: int, call: Call, error: BaseException) -> str:
+        fn, args, kwargs = call
+        if fn is call_star:
+            fn, args = args[0], args[1:]
+        name, culprit, cause = find_culprit(fn, args, kwargs, error)
+        return (
+            f"{self._label(index)} cannot be sent to a worker process: {name} is {describe(culprit)}, "
+            f"which cannot be pickled ({describe_error(cause)}); {remedy(cause)}"
+        )
 
 
 class Packer:

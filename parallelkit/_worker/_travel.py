@@ -174,24 +174,42 @@ def unfit_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
 ) -> TypeError:
     """Why a job cannot travel, whose packing has raised ``error``."""
-    name, culprit, cause = _find_culprit(fn, args, kwargs, error)
+    name, culprit, cause = find_culprit(fn, args, kwargs, error)
     return TypeError(
         f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
-        f"({describe_error(cause)}); create it inside the task, or use executor='threads'"
+        f"({describe_error(cause)}); {remedy(cause)}"
     )
 
 
-def _find_culprit(
-    fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+def remedy(cause: BaseException, otherwise: str = "create it inside the task") -> str:
+    """What to do about something that cannot be pickled; the locks and queues of multiprocessing have a way of their own."""
+    if "shared between processes through inheritance" in describe_error(cause):
+        otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
+    return f"{otherwise}, or use executor='threads'"
+
+
+def find_culprit(
+    fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException
 ) -> tuple[str, object, BaseException]:
+    """What of a call cannot travel, whose packing has raised ``error``: its name, the thing itself, and why."""
     parts = {"fn": fn, **{f"args[{n}]": arg for n, arg in enumerate(args)}}
     parts.update((f"kwargs[{name!r}]", arg) for name, arg in kwargs.items())
     for name, part in parts.items():
-        try:
-            pack(part)
-        except Exception as cause:
+        cause = _flaw(part)
+        if cause is not None:
             return _innermost(name, part, cause)
     return "fn with its args and kwargs", fn, error
+
+
+def _flaw(thing: object) -> BaseException | None:
+    """What packing it raises, whatever that is; Ctrl-C is the caller's."""
+    try:
+        pack(thing)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return error
+    return None
 
 
 def _innermost(name: str, thing: object, cause: BaseException) -> tuple[str, object, BaseException]:
@@ -200,12 +218,10 @@ def _innermost(name: str, thing: object, cause: BaseException) -> tuple[str, obj
     while isinstance(thing, FunctionType):
         seen.append(thing)
         for variable, value in _variables(thing):
-            try:
-                pack(value)
-            except Exception as why:
-                if all(value is not each for each in seen):
-                    name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
-                    break
+            why = _flaw(value)
+            if why is not None and all(value is not each for each in seen):
+                name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
+                break
         else:
             break
     return name, thing, cause
