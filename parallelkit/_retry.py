@@ -29,7 +29,7 @@ class RetryPolicy(Protocol):
         """Seconds from the start of the first attempt after which no other starts."""
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
-        """Seconds until the next attempt, or None where there is none.
+        """Seconds until the next attempt, or None where the policy wants none.
 
         ``number`` attempts have failed, the last with ``error``, ``elapsed`` seconds after the first began.
         """
@@ -77,17 +77,17 @@ class Retry:
             object.__setattr__(self, name, number)  # frozen from here on
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
-        """Seconds until attempt ``number + 1``, or None where the failure is final."""
+        """Seconds until attempt ``number + 1``, or None where the failure is final.
+
+        Whether there is time for them, within ``max_time`` say, is for the run to know.
+        """
         if number > self.retries or not self._matches(error):
             return None
         try:
             ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
         except OverflowError:
             ceiling = self.max_delay if self.delay else 0.0
-        delay = ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
-        if self.max_time is not None and elapsed + delay > self.max_time:
-            return None
-        return delay
+        return ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
 
     def _matches(self, error: BaseException) -> bool:
         if isinstance(self.on, (type, tuple)):
@@ -142,6 +142,17 @@ def as_policy(retries: Any) -> RetryPolicy | None:
     if all(callable(getattr(retries, name, None)) for name in ("retry", "wait", "stop", "iter")):
         return TenacityPolicy(retries)
     raise TypeError(f"retries must be an int, a Retry or a tenacity.Retrying, got {retries!r}")
+
+
+def on_text(on: On) -> str:
+    """What ``on`` stands for, in short.
+
+    >>> on_text(OSError), on_text((KeyError, ValueError))
+    ('OSError', '(KeyError, ValueError)')
+    """
+    if isinstance(on, tuple):
+        return f"({', '.join(map(on_text, on))})"
+    return str(getattr(on, "__name__", on))
 
 
 def _check_on(on: Any) -> None:

@@ -14,7 +14,7 @@ from parallelkit._executors._contract import Ended
 from parallelkit._lost import Lost, describe, is_a
 from parallelkit._marks import UNSET
 from parallelkit._raised import add_note
-from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy
+from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._tasks import Own
 from parallelkit._told import LONGEST, did_not_run, retry_after
 
@@ -99,10 +99,12 @@ class Tries:
         wait = did_not_run(error)
         if ended.final:
             lost.number -= ended.started is None  # it never began
+            if has_left(self._policy_of(index), number):
+                verdict.why = not_again("another try cannot help")
         elif wait is not None:
             lost.number -= 1
             verdict.counted = False
-            verdict.delay = self._in_time(index, lost, wait, now) if wait <= LONGEST else None
+            self._wait(verdict, index, wait, now, told=wait)
         else:
             self._retry(verdict, index, now, started)
         note_task(error, f"{self._label(index)}, attempt {number}{self._of(index)}{verdict.why}")
@@ -117,11 +119,12 @@ class Tries:
         lost, policy = self.last[index], self._policy_of(index)
         assert lost.error is not None, "a failed attempt has its error"
         assert policy is not None, "what comes back has a policy"
+        assert policy.max_time is not None, "else it would have all the time"
         ran = did_not_run(lost.error) is None  # else it was not counted
         self.retried -= ran
         attempt = f"{self._label(index)}, attempt {lost.number + (not ran)}{self._of(index)}"
-        limit = f"max_time of {policy.max_time:g} s"
-        note_task(lost.error, f"{attempt}; not tried again, since {limit} was over before it could start")
+        why = not_again(f"max_time of {span(policy.max_time)} was over before it could start")
+        note_task(lost.error, attempt + why)
         return lost
 
     def _retry(self, verdict: Verdict, index: int, now: float, started: int) -> None:
@@ -130,19 +133,35 @@ class Tries:
         told = retry_after(lost.error)
         if told is not None and told <= LONGEST:
             verdict.pause = told
-        if policy is None or (told is not None and told > LONGEST):
-            return
+        if policy is None or not has_left(policy, lost.number):
+            return  # the count of the attempts in the note says it all
         if policy.budget is not None and self.retried >= max(LEAST_RETRIES, policy.budget * started):
+            verdict.why = not_again(f"budget of {round(policy.budget * 100, 2):g} % is spent")
             return
         try:
             elapsed = self._elapsed(index, lost)
             delay = self._answer(partial(policy.delay_after, lost.number, lost.error, elapsed), 0.0)
         except Exception as broken:  # the caller's predicate: that costs this task its retries and no other
-            verdict.why = f"; not tried again, because retries raised {describe(broken)}"
+            verdict.why = not_again(f"retries raised {describe(broken)}")
             return
-        if delay is not None:
-            wait = delay if told is None else max(delay, told)
-            verdict.delay = self._in_time(index, lost, wait, now)
+        if delay is None:
+            covers = f"on={on_text(policy.on)} does not cover it" if isinstance(policy, Retry) else ""
+            verdict.why = not_again(covers or "tenacity says so")
+        else:
+            self._wait(verdict, index, max(delay, told or 0.0), now, told)
+
+    def _wait(self, verdict: Verdict, index: int, wait: float, now: float, told: float | None) -> None:
+        """Grant the wait, or say past which limit it would go: then the failure is final at once."""
+        policy = self._policy_of(index)
+        limit = None if policy is None else policy.max_time
+        if told is not None and told > LONGEST:
+            verdict.why = not_again(f"it was told to wait {span(told)}, more than {span(LONGEST)}")
+        elif limit is not None and self._elapsed(index, verdict.lost) + wait > limit:
+            verdict.why = not_again(f"the wait of {span(wait)} would go past max_time of {span(limit)}")
+        elif self._end_at is not None and now + wait > self._end_at:
+            verdict.why = not_again(f"the wait of {span(wait)} would go past run_timeout")
+        else:
+            verdict.delay = wait
 
     def _answer(self, question: Callable[[], Any], otherwise: Any) -> Any:
         """What a policy says, in which code of the caller's may hang; ``otherwise`` from a Ctrl-C in it on.
@@ -153,16 +172,6 @@ class Tries:
         answer = UNSET if self._cut_off else self._ask(question)
         self._cut_off = answer is UNSET
         return otherwise if self._cut_off else answer
-
-    def _in_time(self, index: int, lost: Lost, wait: float, now: float) -> float | None:
-        """The wait itself, or None where it would go past a limit: then the failure is final at once."""
-        policy = self._policy_of(index)
-        limit = None if policy is None else policy.max_time
-        if limit is not None and self._elapsed(index, lost) + wait > limit:
-            return None
-        if self._end_at is not None and now + wait > self._end_at:
-            return None
-        return wait
 
     def _elapsed(self, index: int, lost: Lost) -> float:
         began = self._first_start.setdefault(index, lost.ended if lost.started is None else lost.started)
@@ -182,6 +191,25 @@ class Tries:
     def _of(self, index: int) -> str:
         policy = self._policy_of(index)
         return f" of {policy.retries + 1}" if isinstance(policy, Retry) else " of 1" if policy is None else ""
+
+
+def has_left(policy: RetryPolicy | None, number: int) -> bool:
+    """Whether another try was asked for, if attempt ``number`` fails."""
+    return number <= policy.retries if isinstance(policy, Retry) else policy is not None
+
+
+def not_again(reason: str) -> str:
+    """The addition to a note that says why no other try followed."""
+    return f"; not tried again, since {reason}"
+
+
+def span(seconds: float) -> str:
+    """Seconds, down to the millisecond.
+
+    >>> span(1000), span(0.8934)
+    ('1000 s', '0.893 s')
+    """
+    return f"{round(seconds, 3):g} s"
 
 
 def is_choosy(policy: RetryPolicy | None) -> bool:

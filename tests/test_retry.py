@@ -112,15 +112,6 @@ def test_no_delay_is_no_delay_however_often(zero, number):
     assert 0 == Retry(5_000, delay=zero).delay_after(number, ERROR, 0.0)
 
 
-def test_no_try_starts_after_max_time(monkeypatch):
-    """Time that has passed and the delay together must stay within ``max_time``; the last instant is in time."""
-    at_most(monkeypatch)
-    policy = Retry(9, delay=2, factor=1, max_time=10)
-    assert 2 == policy.delay_after(1, ERROR, 7.5)
-    assert 2 == policy.delay_after(1, ERROR, 8.0)
-    assert policy.delay_after(1, ERROR, 8.1) is None
-
-
 # What is no Retry
 
 

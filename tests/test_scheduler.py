@@ -3,11 +3,13 @@
 import time
 
 import pytest
+import tenacity
 from fakes import Delays, make_scheduler
 
 from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
 from parallelkit._executors._contract import Block, Ended
 from parallelkit._ledger import Facts, Ledger
+from parallelkit._retry import as_policy
 from parallelkit._tasks import Own
 
 ERROR = OSError("down")
@@ -293,11 +295,71 @@ def test_a_policy_that_raises_makes_the_failure_final():
     assert "ZeroDivisionError: of the predicate" in "".join(error.__notes__)
 
 
+def told(seconds):
+    error = OSError("busy")
+    error.retry_after = seconds
+    return error
+
+
+def refuse(error):
+    return False
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "why"),
+    [
+        (KeyError("a"), {"policy": Retry(3, on=OSError)}, "on=OSError does not cover it"),
+        (
+            KeyError("a"),
+            {"policy": Retry(3, on=(OSError, EOFError))},
+            "on=(OSError, EOFError) does not cover it",
+        ),
+        (OSError("down"), {"policy": Retry(3, on=refuse)}, "on=refuse does not cover it"),
+        (told(1000), {"policy": Retry(3)}, "it was told to wait 1000 s, more than 300 s"),
+        (told(2), {"policy": Retry(3, max_time=2.5)}, "the wait of 2 s would go past max_time of 2.5 s"),
+        (told(2), {"policy": Retry(3), "end_at": 2.5}, "the wait of 2 s would go past run_timeout"),
+    ],
+)
+def test_a_final_failure_says_why_no_retry_followed(error, options, why):
+    """Where tries are left, the note on the error has the reason, and that is all that is said of it."""
+    bench = Bench("a", **options)
+    bench.start()
+    bench.lose(0, error, ended=1.0)
+    assert {0} == bench.settled
+    assert [f"parallelkit: task 0, attempt 1 of 4; not tried again, since {why}"] == error.__notes__
+
+
+def test_tenacity_and_what_cannot_help_are_named_too():
+    """The policy of another library knows its reason itself; what cannot be pickled never can."""
+    once = tenacity.Retrying(retry=tenacity.retry_if_exception_type(OSError))
+    bench, error, unsendable = Bench("ab", policy=as_policy(once)), KeyError("a"), TypeError("no pickle")
+    bench.start()
+    bench.lose(0, error)
+    bench.lose(1, unsendable, final=True)
+    assert ["parallelkit: task 0, attempt 1; not tried again, since tenacity says so"] == error.__notes__
+    assert unsendable.__notes__[0].endswith("not tried again, since another try cannot help")
+
+
+@pytest.mark.parametrize("policy", [None, Retry(0, max_time=1)])
+def test_where_no_retry_was_asked_for_none_is_missed(policy):
+    """The count of attempts is all there is to say, also of a wait that is too long, and of what cannot help."""
+    bench, errors = Bench("ab", policy=policy), [told(1000), TypeError("cannot be pickled")]
+    bench.start()
+    bench.lose(0, errors[0])
+    bench.lose(1, errors[1], final=True)
+    assert [[f"parallelkit: task {index}, attempt 1 of 1"] for index in (0, 1)] == [
+        error.__notes__ for error in errors
+    ]
+
+
 # Retry's bounds on a task and on the run
 
 
 def test_max_time_bounds_a_task_over_all_its_attempts():
-    """A delay that would end after ``max_time``, counted from the first start, makes the failure final."""
+    """A delay that would end after ``max_time``, counted from the first start, makes the failure final.
+
+    The last instant is in time.
+    """
     bench = Bench("a", policy=Retry(9, delay=0, max_time=10))
     bench.start(5.0)
     bench.lose(0, started=5.0, ended=15.0)
@@ -320,10 +382,13 @@ def test_a_budget_caps_the_retries_of_the_run():
     """Beyond ten no more than the share of started tasks, of which retries are none."""
     count = 100
     bench = Bench(range(count), policy=Retry(9, delay=0, budget=0.2))
+    errors = [OSError("down") for _ in range(count)]
     while due := bench.start(now=1.0, room=count):
         for index, *_ in due:
-            bench.lose(index)
+            bench.lose(index, errors[index])
     assert (20, count) == (bench.scheduler.retried, bench.scheduler.failed)
+    spent = "task 99, attempt 1 of 10; not tried again, since budget of 20 % is spent"
+    assert [f"parallelkit: {spent}"] == errors[99].__notes__
 
 
 def test_a_budget_always_allows_ten():
