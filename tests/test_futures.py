@@ -215,6 +215,27 @@ def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
         assert [2, 3] == [executor.submit(abs, number).result(timeout=30) for number in (-2, -3)]
 
 
+@pytest.mark.parametrize("wait", ["submit", "map", "run"])
+def test_a_finalizer_between_two_calls_may_wait_for_another(wait):
+    """What a call has let go of is finalized in its thread, whose slot is lent as within the call; and then given back."""
+    waits = {
+        "submit": lambda: executor.submit(abs, -3).result(),
+        "map": lambda: next(executor.map(abs, [-3])),
+        "run": lambda: run_parallel(abs, [-3], executor=executor)[0],
+    }
+    told = queue.SimpleQueue()
+
+    class Item:
+        def __del__(self):
+            told.put((threading.current_thread().name, waits[wait]()))
+
+    with ThreadExecutor(1, "single") as executor:
+        executor.submit(type, Item())
+        assert ("single_0", 3) == told.get(timeout=30)
+        assert 5 == executor.submit(abs, -5).result(timeout=30)
+        assert 1 == executor._pool.capacity()
+
+
 @both
 def test_a_callback_that_would_wait_for_ever_is_told_so(make):
     """Callbacks run in the thread that settles futures; one that is done, or has a time limit, may be asked."""

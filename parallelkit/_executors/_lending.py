@@ -48,6 +48,9 @@ class Here(Protocol):
     def around(self) -> Around | None:
         """The attempt that it runs."""
 
+    def between(self, engine: object) -> Around | None:
+        """What stands for one of this engine between two of them, in a finalizer of what the first has let go of."""
+
 
 _outer: ContextVar[tuple[Around, ...]] = ContextVar("parallelkit_outer", default=())
 _thread = threading.local()
@@ -73,7 +76,11 @@ def around() -> tuple[Around, ...]:
 
 def lender(engine: object) -> Around | None:
     """The innermost attempt of this engine in which this code runs."""
-    return next((attempt for attempt in reversed(around()) if attempt.engine is engine), None)
+    for attempt in reversed(around()):
+        if attempt.engine is engine:
+            return attempt
+    worker: Here | None = getattr(_thread, "worker", None)
+    return None if worker is None else worker.between(engine)
 
 
 class Loans:

@@ -128,6 +128,11 @@ class ThreadWorker:
         claim = self.current[2]
         return Around(self.engine, claim, self.depth) if claim else None
 
+    def between(self, engine: object) -> Around | None:
+        """Its slot may be lent between two attempts as well: what the first has let go of may have a finalizer that waits."""
+        serves = self.engine is engine and self.port is not None and not (self.current and self.current[2])
+        return Around(engine, [0.0], 0) if serves and not self.engine.is_abandoned(self) else None
+
     def _serve(self) -> None:
         engine = self.engine
         turn = 0
