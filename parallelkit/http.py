@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from urllib.parse import urlsplit
@@ -12,12 +12,12 @@ from parallelkit._fetcher import Fetcher, Sessions
 from parallelkit._limits import ConcurrencyLimit, RateLimit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_seconds, check_timeout
 from parallelkit._options import RunOptions
-from parallelkit._outcomes import Outcome
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
-from parallelkit._tasks import Task
+from parallelkit._tasks import check_kwargs
 from parallelkit._told import PAUSES
+from parallelkit._urls import follow, seeds_of
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -133,6 +133,7 @@ def fetch(
     """
     method = check_method(method)
     check_call(urls, session, options)
+    headers = check_headers(headers)
     connect_timeout = check_seconds("connect_timeout", connect_timeout)
     read_timeout = check_seconds("read_timeout", read_timeout)
     if per_host is not None:
@@ -148,7 +149,7 @@ def fetch(
     timeouts = (connect_timeout, read_timeout)
     timeout = check_timeout("timeout", options.get("timeout"))
     fetcher = Fetcher(method, headers, sessions, timeouts, timeout, max_bytes)
-    seeds, key, seen = seeds_of(urls, method)
+    seeds, key, seen = seeds_of(urls, once=method in IDEMPOTENT)
     if options.get("then") is not None:
         options["then"] = follow(options["then"], fetcher, seen)
     try:
@@ -165,45 +166,6 @@ def new_session() -> Callable[[], Session]:
         message = "parallelkit.http needs requests: pip install 'parallelkit[http]'"
         raise ImportError(message, name="requests") from error
     return Session
-
-
-def seeds_of(urls: Any, method: str) -> tuple[Any, Callable[[str], str] | None, set[str]]:
-    """The items of the run, what gives their keys, and the URLs among them so far, each of which is fetched once."""
-    if isinstance(urls, Mapping):
-        return urls, None, set(urls.values())
-    if method not in IDEMPOTENT:
-        return urls, itself, set()
-    if isinstance(urls, Sized):
-        unique = list(dict.fromkeys(iter(urls)))  # type: ignore[call-overload]  # checked to be iterable
-        return unique, itself, set(unique)
-    seen: set[str] = set()
-    return (url for url in urls if is_new(url, seen)), itself, seen
-
-
-def is_new(url: str, seen: set[str]) -> bool:
-    """Whether a URL is seen for the first time."""
-    before = len(seen)
-    seen.add(url)
-    return len(seen) > before
-
-
-def itself(url: str) -> str:
-    """The key of a URL."""
-    return url
-
-
-def follow(
-    then: Callable[[Outcome[Any, Any]], Iterable[str] | None], fetcher: Fetcher, seen: set[str]
-) -> Callable[[Outcome[Any, Any]], list[Task[Response]]]:
-    """The option ``then`` of the run: the URLs that the caller's gives and that are new, as tasks."""
-
-    def children(outcome: Outcome[Any, Any]) -> list[Task[Response]]:
-        urls = then(outcome) or ()
-        if isinstance(urls, str):
-            raise TypeError(f"then must give an iterable of URLs, got {urls!r}")
-        return [Task(fetcher, url, key=url) for url in urls if is_new(url, seen)]
-
-    return children
 
 
 def host(url: Any) -> str | None:
@@ -279,3 +241,12 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
         )
     for name in SET_HERE.intersection(options.get("kwargs") or ()):
         raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself")
+
+
+def check_headers(headers: Any) -> dict[str, str]:
+    """The headers as a dict; raises TypeError for what cannot be sent as such."""
+    checked = check_kwargs("headers", headers)
+    for name, value in checked.items():
+        if not (value is None or isinstance(value, (str, bytes))):  # None leaves out one of the session's
+            raise TypeError(f"headers[{name!r}] must be a str, got {value!r}")
+    return checked

@@ -86,7 +86,7 @@ _worker/__init__
 _intake
 _naming  _portion
 _shape
-_inlet  _keys
+_inlet  _keys  _urls
 _tasks
 _limits
 _meters

@@ -18,7 +18,7 @@ import requests
 from refusing import KINDS, fail_at_one
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
-from parallelkit import ConcurrencyLimit, InputError, RateLimit, Retry, TaskFailures, TaskTimeout
+from parallelkit import ConcurrencyLimit, InputError, RateLimit, Retry, Task, TaskFailures, TaskTimeout
 from parallelkit.http import OF_A_REQUEST, SET_HERE, fetch, host, may_pass
 from parallelkit.testing import inline_runs
 
@@ -675,11 +675,38 @@ def test_a_crawl_follows_links_each_once(site):
     assert site.url("/a") == results.outcomes[site.url("/c")].parent
 
 
-def test_then_must_give_urls_and_not_one(site):
-    """A str would be taken for its letters."""
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("http://x", "then must give an iterable of URLs, got 'http://x'"),
+        (5, "then must give an iterable of URLs, got 5"),
+        ([Task(abs, 1)], "then must give URLs, which fetch makes tasks of, got Task(abs, 1)"),
+        ([None], "then must give URLs, which fetch makes tasks of, got None"),
+    ],
+)
+def test_then_must_give_urls_and_not_one(site, given, message):
+    """A str would be taken for its letters, and a task for the URL that its ``repr`` is."""
     with pytest.raises(InputError) as caught:
-        fetch(urls_of(site, "a"), then=lambda outcome: "http://x")
-    assert "then must give an iterable of URLs, got 'http://x'" in str(caught.value.__cause__)
+        fetch(urls_of(site, "a"), then=lambda outcome: given)
+    assert message in str(caught.value.__cause__)
+    assert ["/a"] == list(site.seen)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_is_no_text_is_no_url_also_where_the_input_is_read_lazily(site, method):
+    """What came before it is fetched, and a generator that the caller holds is closed."""
+    site.pages["/a"] = good
+    urls = iter_urls(site)
+    with pytest.raises(InputError, match="after 1 item: urls must be str, got None at position 1") as caught:
+        fetch(urls, method=method)
+    assert [True] == [outcome.ok for outcome in caught.value.results.outcomes.values()]
+    assert inspect.GEN_CLOSED == inspect.getgeneratorstate(urls)
+
+
+def iter_urls(site):
+    yield site.url("/a")
+    yield None
+    raise AssertionError("nothing is read after the error")
 
 
 def test_a_checkpoint_spares_what_was_fetched(site, tmp_path):
@@ -719,6 +746,17 @@ def test_options_of_the_run_hold(site):
             "urls must be an iterable of URLs, got the one 'http://x'; pass it in a list",
         ),
         (5, {}, TypeError, "urls must be an iterable of URLs, got 5"),
+        ([None], {}, TypeError, "urls must be str, got None at position 0"),
+        (
+            ["http://x", ("a", "http://y")],
+            {},
+            TypeError,
+            "urls must be str, got ('a', 'http://y') at position 1",
+        ),
+        ([3], {"method": "POST"}, TypeError, "urls must be str, got 3 at position 0"),
+        ({"a": b"http://x"}, {}, TypeError, "urls must be str, got b'http://x' at position 0"),
+        ([], {"headers": ["a"]}, TypeError, "headers must be a mapping, got ['a']"),
+        ([], {"headers": {"a": 1}}, TypeError, "headers['a'] must be a str, got 1"),
         (
             [],
             {"session": requests.Session()},

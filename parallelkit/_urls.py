@@ -1,0 +1,69 @@
+"""Which URLs ``fetch`` asks for: those that it is given and those that ``then`` finds, each of them once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from typing import TYPE_CHECKING, Any
+
+from parallelkit._fetcher import Fetcher
+from parallelkit._outcomes import Outcome
+from parallelkit._tasks import Task
+
+if TYPE_CHECKING:
+    from requests import Response
+
+
+def seeds_of(urls: Any, once: bool) -> tuple[Any, Callable[[str], str] | None, set[str]]:
+    """The items of the run, what gives their keys, and the URLs among them so far; ``once``: one that comes again is left out.
+
+    Raises TypeError for what is no str, where the URLs need not be read for that.
+    """
+    if isinstance(urls, Mapping):
+        return urls, None, set(each_of(urls.values()))
+    seen: set[str] = set()
+    if isinstance(urls, Sized):
+        sized = list(each_of(urls))  # type: ignore[arg-type]  # checked to be iterable
+        return [url for url in sized if not once or is_new(url, seen)], itself, seen
+    return (url for url in each_of(urls) if not once or is_new(url, seen)), itself, seen
+
+
+def each_of(urls: Iterable[Any]) -> Iterator[str]:
+    """The URLs one by one. ``requests`` would make a text of whatever it gets, and ask for that."""
+    try:
+        for position, url in enumerate(urls):
+            if not isinstance(url, str):
+                raise TypeError(f"urls must be str, got {url!r} at position {position}")
+            yield url
+    finally:
+        if isinstance(urls, Generator):
+            urls.close()
+
+
+def is_new(url: str, seen: set[str]) -> bool:
+    """Whether a URL is seen for the first time."""
+    before = len(seen)
+    seen.add(url)
+    return len(seen) > before
+
+
+def itself(url: str) -> str:
+    """The key of a URL."""
+    return url
+
+
+def follow(
+    then: Callable[[Outcome[Any, Any]], Iterable[str] | None], fetcher: Fetcher, seen: set[str]
+) -> Callable[[Outcome[Any, Any]], list[Task[Response]]]:
+    """The option ``then`` of the run: the URLs that the caller's gives and that are new, as tasks."""
+
+    def children(outcome: Outcome[Any, Any]) -> list[Task[Response]]:
+        urls = then(outcome) or ()
+        if isinstance(urls, str) or not isinstance(urls, Iterable):
+            raise TypeError(f"then must give an iterable of URLs, got {urls!r}")
+        urls = list(urls)
+        for url in urls:
+            if not isinstance(url, str):
+                raise TypeError(f"then must give URLs, which fetch makes tasks of, got {url!r}")
+        return [Task(fetcher, url, key=url) for url in urls if is_new(url, seen)]
+
+    return children
