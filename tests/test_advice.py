@@ -376,10 +376,11 @@ def test_what_cannot_go_into_processes_is_not_advised_to(facts, cure):
     assert not computing.cure.startswith("executor=")
 
 
-WRITTEN_DOWN = """\
-Stack (most recent call first):
-  File "/home/me/shop/solver.py", line 9 in solve
-  File "/home/me/shop/solver.py", line 30 in main
+SOLVING = """\
+  File "/home/me/shop/solver.py", line 30, in main
+    solve(shop)
+  File "/home/me/shop/solver.py", line 9, in solve
+    step()
 """
 
 
@@ -387,7 +388,7 @@ def test_processes_that_were_killed():
     """They are no threads and hold nothing any more; how many, after how long, and where they stood."""
     ledger = plant([2.0] * 4 + [0.5] * 100, executor="processes", timeout=2)
     for index in range(2):
-        fail(ledger, index, timed_out("task", 2, killed=True), stack=WRITTEN_DOWN)
+        fail(ledger, index, timed_out("task", 2, killed=True), stack=SOLVING)
     assert (
         "2 attempts were killed at their timeout of 2 s (4.00 s of work lost), at solve (solver.py, line 9)."
         == only(ledger, _wasted.killed_processes).cause
@@ -406,7 +407,7 @@ def test_a_process_that_was_killed_at_a_timeout_of_its_own():
 def test_a_process_that_crashed_was_not_killed():
     """Its stack is a sign of a crash, not of a timeout."""
     ledger = plant([2.0] * 3 + [0.5] * 100, executor="processes")
-    fail(ledger, 0, WorkerDied("segfault", exitcode=-11, signal=11, pid=7), stack=WRITTEN_DOWN)
+    fail(ledger, 0, WorkerDied("segfault", exitcode=-11, signal=11, pid=7), stack=SOLVING)
     assert [] == advice_on(ledger)
 
 

@@ -107,3 +107,13 @@ def test_the_time_of_pickling_is_noted():
     light = facts_of(abs, range(100), executor="processes", max_workers=1)
     assert 0.01 < heavy.travel_seconds < heavy.ended_at - heavy.began_at
     assert light.travel_seconds < heavy.travel_seconds
+
+
+def test_plain_functions_that_might_have_been_coroutines_are_none():
+    """Tasks may bring functions of both kinds; what the report says of coroutines it says only where there were some."""
+
+    async def nothing():
+        pass
+
+    assert not facts_of({"plain": int}).coroutines
+    assert facts_of({"plain": int, "other": nothing}).coroutines

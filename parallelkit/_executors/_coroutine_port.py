@@ -22,6 +22,7 @@ from parallelkit._executors._contract import (
     call_with,
     drop_own_frames,
     timed_out,
+    told_where,
 )
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._lending import mark_context
@@ -159,7 +160,9 @@ class CoroutinePort:
             self._replace(flight.loop)
         if self._queue:
             self._offer()  # its slot is free
-        return [Ended(flight.ticket[0], error, "", flight.started, now, flight.worker, stack)]
+        return [
+            Ended(flight.ticket[0], told_where(error, stack), "", flight.started, now, flight.worker, stack)
+        ]
 
     def _blocked_by(self, flight: Flight) -> str:
         stepping = flight.loop.stepping
@@ -202,7 +205,7 @@ class CoroutinePort:
 
     def measure(self, facts: Facts) -> None:
         """Note how long the loops stood still, and who held one longest."""
-        facts.coroutines = True
+        facts.coroutines = bool(self._loops)  # else tasks that might have been, and were plain functions
         for loop in self._loops:
             total, longest, index = loop.blocked()
             facts.blocked_seconds += total

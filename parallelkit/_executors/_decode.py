@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Any
 
 from parallelkit._executors._blocks import load_leased
-from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
+from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out, told_where
 from parallelkit._executors._lane import Columns, Lost, Span, Why
+from parallelkit._executors._last_words import as_stack
 from parallelkit._executors._reserve import shortage
 from parallelkit._executors._tickets import indices_of
 from parallelkit._raised import describe_error
@@ -221,13 +222,8 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
         error = timed_out(label(index), timeout, "its process was killed", killed=True)
     else:
         error = _death(lost)
-    return Ended(index, error, "", lost.started, lost.ended, lost.worker, stack=_own_frames(lost.stack))
-
-
-def _own_frames(stack: str) -> str | None:
-    """The task's part of a stack; None where there is none."""
-    lines = [line for line in stack.splitlines() if "/parallelkit/_worker/" not in line]
-    return "\n".join(lines) or None
+    stack = as_stack(lost.stack)
+    return Ended(index, told_where(error, stack), "", lost.started, lost.ended, lost.worker, stack)
 
 
 def _death(lost: Lost) -> Exception:

@@ -24,6 +24,7 @@ from parallelkit._executors._contract import (
     call_with,
     drop_own_frames,
     timed_out,
+    told_where,
 )
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context, take_claim
@@ -249,7 +250,7 @@ class ThreadPort(Line):
         assert ticket[3] is not None, "only what has a timeout is overdue"
         fate = "its thread, which cannot be killed, was abandoned"
         error = timed_out(self.label(ticket[0]), ticket[3], fate, abandoned=True)
-        return Ended(ticket[0], error, "", started, now, worker.name, stack)
+        return Ended(ticket[0], told_where(error, stack), "", started, now, worker.name, stack)
 
     def _check_engine(self, now: float) -> float | None:
         """Fail if every slot is lost for good and somebody waits for one; when to look again."""

@@ -166,9 +166,8 @@ def failure(ledger: Ledger, kind: Kind) -> str:
     """One kind of failure."""
     mark = "failed" if kind.failed else "retried"
     trace = kind.first.traceback
-    stack = f"\nWhere the thread stood:\n{kind.first.stack}" if kind.first.stack else ""
     return (
         f'<details><summary><b class="{mark}">{how_many(kind)}</b> <span>{escape(kind.text)}</span>'
         f"<small>{escape(examples(ledger, kind))}</small></summary>"
-        f"<pre>{escape((trace + stack)[-TRACEBACK:].strip())}</pre></details>"
+        f"<pre>{escape(trace[-TRACEBACK:].strip())}</pre></details>"
     )

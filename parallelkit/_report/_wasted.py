@@ -18,7 +18,6 @@ STORM = 0.2
 BUDGET = 0.1  # the share of retries that the cure names
 KILLED = 9  # SIGKILL; timeouts are enforced by it too, but their error is a TaskTimeout
 LATE = 0.5  # seconds after its timeout by which an attempt is killed
-INNERMOST_FIRST = "(most recent call first)"  # in a stack that a process wrote down itself
 
 
 def retry_storm(run: Survey) -> Advice | None:
@@ -102,9 +101,7 @@ def most_frequent_place(lost: list[Lost]) -> tuple[str, int]:
 def innermost(stack: str) -> str:
     """Where in the task an attempt stood: the innermost frame that is neither ours nor that of ``threading``."""
     frames: list[tuple[str, str, str]] = re.findall(r'File "(.*)", line (\d+),? in (.*)', stack)
-    if INNERMOST_FIRST not in stack:
-        frames.reverse()
-    for path, line, function in frames:
+    for path, line, function in reversed(frames):
         place = PurePath(path)
         if "/parallelkit/_" not in place.as_posix() and place.name != "threading.py":
             return f"{function} ({place.name}, line {line})"
