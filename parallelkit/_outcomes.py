@@ -23,9 +23,10 @@ _short.maxstring = _short.maxother = WIDE
 @public
 @dataclass(frozen=True, slots=True)
 class Success(Generic[K, V]):
-    """A task that gave a value. ``started_at`` and ``duration`` are those of its last attempt."""
+    """A task that gave a value. ``started_at`` and ``duration`` are those of its last attempt; ``error`` is None."""
 
     ok: ClassVar[Literal[True]] = True
+    error: ClassVar[None] = None
 
     key: K
     index: int

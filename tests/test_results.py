@@ -515,6 +515,14 @@ def test_an_outcome_is_frozen():
     assert (True, False) == (success.ok, failure.ok)
 
 
+def test_a_success_has_no_error():
+    """Whoever asks every outcome for its error gets None of what went well, as of an attempt or an event."""
+    outcomes = make().outcomes
+    assert ["b"] == [key for key, outcome in outcomes.items() if outcome.error]
+    assert outcomes["a"].error is None
+    assert "error" not in repr(outcomes["a"])
+
+
 def test_outcomes_are_matched_by_type():
     """``match`` tells the two apart and takes out what is wanted."""
     seen = []

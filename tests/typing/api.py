@@ -100,6 +100,7 @@ def outcomes(results: Results[str, int]) -> None:
     assert_type(results.values(), list[int])
     assert_type(results.items(), list[tuple[str, int]])
     for outcome in results.outcomes.values():
+        assert_type(outcome.error, BaseException | None)
         match outcome:
             case Success(value=value):
                 assert_type(value, int)
