@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 
 PATIENCE = 30.0
 
@@ -19,6 +20,7 @@ class LateThreads:
                 if not late._is_struck(self.name):
                     super()._bootstrap()
                     return
+                time.sleep(0.02)  # until its starter blocks, whom a signal of just before would not wake
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 late.may_go_on.wait(PATIENCE)
                 super()._bootstrap()
