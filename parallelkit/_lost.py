@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
-from parallelkit._outcomes import Failure
+from parallelkit._outcomes import Failure, keep_frames
 from parallelkit._raised import describe_error, traceback_of
 
 E = TypeVar("E", bound=BaseException)
@@ -47,6 +47,7 @@ class Lost:
         text = self.traceback if isinstance(self.error, BaseException) else self.text
         copy = replace(self, error=None, text=text)
         copy.error = None if self.error is None else change(self.error)
+        copy.frames = traceback_of(copy.error) if isinstance(copy.error, BaseException) else None
         return copy
 
 
@@ -56,7 +57,7 @@ def failure(
     """A ``Failure`` from what was noted of the last attempt."""
     start = lost.started
     assert lost.error is not None, "an attempt that was cut off is wrapped by cancelled() first"
-    return Failure(
+    made = Failure(
         key=key,
         index=index,
         error=lost.error,
@@ -69,6 +70,8 @@ def failure(
         traceback=lost.traceback,
         stack=lost.stack,
     )
+    keep_frames(made, lost.frames)
+    return made
 
 
 def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None = None) -> Lost:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from reprlib import Repr
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from parallelkit._public import public
+from parallelkit._raised import give_traceback, traceback_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -50,9 +52,16 @@ class Success(Generic[K, V]):
         return self.value
 
 
+class Framed:
+    """Has the traceback with which an error came, beside its fields: that can neither be compared nor pickled."""
+
+    __slots__ = ("_frames",)
+    _frames: TracebackType | None
+
+
 @public
 @dataclass(frozen=True, slots=True)
-class Failure(Generic[K]):
+class Failure(Framed, Generic[K]):
     """A task that gave no value, and why.
 
     ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
@@ -86,7 +95,9 @@ class Failure(Generic[K]):
         Traceback (most recent call last):
         ValueError: no
         """
-        raise self.error
+        if not hasattr(self, "_frames"):
+            keep_frames(self, traceback_of(self.error))
+        raise give_traceback(self.error, self._frames)  # its own grows whenever somebody raises it
 
     if not TYPE_CHECKING:  # a checker knows of no value here, nor of any other name
 
@@ -96,6 +107,11 @@ class Failure(Generic[K]):
                 message = f"{self!r} has no value; ask ok first, or unwrap(), which raises the error"
                 raise AttributeError(message, name=name, obj=self) from self.error
             raise AttributeError(f"'Failure' object has no attribute {name!r}", name=name, obj=self)
+
+
+def keep_frames(failure: Failure[Any], frames: TracebackType | None) -> None:
+    """Note with which traceback the error of a failure came; else it is the one that the first ``unwrap`` finds."""
+    object.__setattr__(failure, "_frames", frames)
 
 
 def shown(thing: object) -> str:

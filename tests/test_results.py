@@ -7,9 +7,11 @@ import pickle
 import re
 import sys
 import threading
+import traceback
 import weakref
 from array import array
 from collections.abc import Mapping
+from functools import partial
 
 import pytest
 
@@ -21,6 +23,7 @@ from parallelkit import (
     TaskCancelled,
     TaskFailures,
     TaskTimeout,
+    iter_parallel,
     run_parallel,
 )
 from parallelkit._ledger import Facts, Ledger
@@ -117,6 +120,32 @@ def test_a_key_raises_the_tasks_own_error():
         with pytest.raises(ZeroDivisionError) as caught:
             results["b"]
         assert caught.value is results.failures["b"].error
+
+
+def raised_by(take):
+    """The lines with which what it raises would end a program."""
+    with pytest.raises(ZeroDivisionError) as caught:
+        take()
+    return traceback.format_exception(caught.value)
+
+
+@pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
+def test_what_is_raised_again_looks_the_same_every_time(executor):
+    """The frames of those who asked before are none of the task's, be it asked as a key or an outcome."""
+    results = run_parallel(invert, {"b": 0}, executor=executor)
+    [streamed] = iter_parallel(invert, {"b": 0}, executor=executor)
+    outcome, copied = results.outcomes["b"], journey(results)
+    for take in (
+        partial(results.get, "b"),
+        outcome.unwrap,
+        partial(results.get, "b"),
+        streamed.unwrap,
+        copy.copy(streamed).unwrap,
+        partial(copied.get, "b"),
+    ):
+        first = raised_by(take)
+        assert first == raised_by(take) == raised_by(take)
+        assert 1 == sum("in invert" in line for line in first)
 
 
 def test_an_exception_that_is_returned_is_a_value():
