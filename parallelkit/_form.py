@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sized
 from reprlib import repr as shorten
 from typing import Any
 
@@ -22,20 +22,29 @@ ROWS = {
 """How the rows of a DataFrame are had, with the method that this takes; pandas and polars differ."""
 
 
+NOT_CALLED = "pass the function itself, and not what it returns"
+FUNCTION_FIRST = "the function comes first, its items second"
+READ_BEFORE = "; what is read by 'async for' is read beforehand: [item async for item in ...]"
+
+
 def check_form(fn: Any, items: Any, options: Checked) -> None:
     """Raise TypeError unless it is a function with items, or tasks alone, and the options fit it."""
     if items is UNSET:
         if callable(fn):
             raise TypeError(f"items must be given together with a function, got only {fn!r}")
+        if isinstance(fn, Coroutine):
+            raise TypeError(f"tasks must be iterable, got {fn!r}; {NOT_CALLED}")
     elif isinstance(fn, Mapping):
         raise TypeError(
             "items must not be given together with a mapping of tasks, which holds all there is to do"
         )
     elif not callable(fn):
-        raise TypeError(f"fn must be callable, got {fn!r}")
+        hint = FUNCTION_FIRST if callable(items) else NOT_CALLED
+        raise TypeError(f"fn must be callable, got {fn!r}; {hint}")
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not isinstance(source, Iterable):
-        raise TypeError(f"{name} must be iterable, got {source!r}")
+        hint = READ_BEFORE if isinstance(source, AsyncIterable) else ""
+        raise TypeError(f"{name} must be iterable, got {source!r}{hint}")
     check_whole(name, source)
     if items is not UNSET:
         check_no_tasks(items)

@@ -18,8 +18,29 @@ from parallelkit._retry import RetryPolicy, as_policy
 from parallelkit._tasks import check_args, check_kwargs
 
 EXECUTORS = ("threads", "processes", "inline")
-ELSEWHERE = {**WORKERS, "backend": "executor"}
+ELSEWHERE = {
+    **WORKERS,
+    **dict.fromkeys(("concurrency", "max_concurrency"), "max_workers"),
+    **dict.fromkeys(("backend", "prefer"), "executor"),
+    **dict.fromkeys(("progress_bar", "verbose"), "progress"),
+    "pre_dispatch": "buffersize",
+    "shared_objects": "args",
+}
 """What options are called in other libraries."""
+
+_BATCHES = "batches are sized by themselves, and every task is reported by itself"
+_LISTENED = "on_event is told of all that happens, and a loop over iter_parallel has each outcome as it comes"
+_BAR = "options of the bar go into a dict: progress={{{0!r}: ...}}"
+_RECYCLED = "an executor of your own takes it: executor=ProcessExecutor(..., max_tasks_per_child=...)"
+ANSWERED = {
+    **dict.fromkeys(("batch_size", "batchsize", "chunk_size", "chunksize"), _BATCHES),
+    **dict.fromkeys(("callback", "done_callback", "error_callback"), _LISTENED),
+    **dict.fromkeys(("desc", "disable", "leave", "ncols", "total", "unit"), _BAR),
+    **dict.fromkeys(("max_tasks", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
+    "return_as": "iter_parallel gives the outcomes as they come",
+    "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of the results",
+}
+"""What stands here in place of options that other libraries have."""
 
 EXECUTORS_OWN = ("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix")
 OF_EXECUTORS = (
@@ -117,8 +138,9 @@ def _check_names(given: Mapping[str, Any]) -> None:
     known = sorted({*Checked.__dataclass_fields__, "retries"} - {"policy"})
     for name in given:
         if name not in known:
-            hint = did_you_mean(name, known, ELSEWHERE) or f"the options are {', '.join(known)}"
-            hint = OF_EXECUTORS.format(name) if name in EXECUTORS_OWN else hint
+            answer = OF_EXECUTORS if name in EXECUTORS_OWN else ANSWERED.get(name, "")
+            near = answer.format(name) or did_you_mean(name, known, ELSEWHERE)
+            hint = near or f"the options are {', '.join(known)}"
             raise TypeError(f"unknown option {name!r}; {hint}")
 
 

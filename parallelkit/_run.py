@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from parallelkit._marks import UNSET
 
@@ -16,6 +17,27 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 V = TypeVar("V")
+P = ParamSpec("P")
+
+
+def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
+    """Have a run say how it is called where Python would only count arguments."""
+
+    @wraps(run)
+    def checked(*given: P.args, **options: P.kwargs) -> T:
+        if len(given) > 2:
+            raise TypeError(
+                f"{run.__name__} takes a function and its items, or tasks alone, got {len(given)} positional arguments; "
+                f"options are given by name, and of a function of two arguments write {run.__name__}(fn, zip(a, b), star=True)"
+            )
+        if not given and ("fn" in options or "tasks" in options):
+            raise TypeError(
+                f"{run.__name__} takes fn, or tasks, by place and not by name: "
+                f"write {run.__name__}(fn, items) or {run.__name__}(tasks)"
+            )
+        return run(*given, **options)
+
+    return checked
 
 
 @overload
@@ -38,6 +60,7 @@ def run_parallel(
 def run_parallel(
     tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Results[Any, V]: ...
+@of_two_forms
 def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any, Any]:
     """Run independent tasks at the same time and give back every outcome by key.
 
@@ -133,6 +156,7 @@ def iter_parallel(
 def iter_parallel(
     tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Generator[Outcome[Any, V], None, None]: ...
+@of_two_forms
 def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[Outcome[Any, Any], None, None]:
     """The outcomes of ``run_parallel``, one by one as they come, in flat memory.
 

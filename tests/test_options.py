@@ -203,11 +203,56 @@ def square(x):
     return x * x
 
 
+async def wait_for(x):
+    return x
+
+
+async def give(x):
+    yield x
+
+
+@pytest.fixture
+def coroutine():
+    made = wait_for(1)
+    yield made
+    made.close()
+
+
+@both()
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((), {"fn": square, "items": [1]}, r"by place and not by name: write \w+_parallel\(fn, items\)"),
+        ((), {"tasks": [square]}, r"takes fn, or tasks, by place and not by name: .* \w+_parallel\(tasks\)"),
+        ((pow, [1], [2]), {}, r"got 3 positional .* write \w+_parallel\(fn, zip\(a, b\), star=True\)"),
+        ((square, [1], 4), {}, "got 3 positional arguments; options are given by name"),
+        ((), {}, "missing 1 required positional argument: 'fn'"),
+    ],
+)
+def test_how_a_run_is_called_is_said(call, arguments, options, message):
+    """Python would only count the arguments."""
+    with pytest.raises(TypeError, match=message):
+        call(*arguments, **options)
+
+
+@both()
+def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
+    """It is the function that is wanted."""
+    for arguments, message in (
+        ((coroutine,), "tasks must be iterable, got <coroutine .*; pass the function itself, and not what"),
+        ((coroutine, [1]), "fn must be callable, got <coroutine .*; pass the function itself, and not what"),
+        ((square, give(1)), r"items must be iterable, got <async_gen.*\[item async for item in \.\.\.\]"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call(*arguments)
+
+
 @both()
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3, [1]), "fn must be callable, got 3"),
+        ((3, [1]), "fn must be callable, got 3; pass the function itself, and not what it returns"),
+        (([1, 2], square), r"fn must be callable, got \[1, 2\]; the function comes first, its items second"),
         (("len", [1]), "fn must be callable, got 'len'"),
         (([square], [1]), "fn must be callable, got "),
         ((square,), "items must be given together with a function, got only <function square"),
@@ -261,7 +306,10 @@ def test_the_tuples_of_joblib_are_recognised(lazy):
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ([square, 3], "tasks must be callables or Task objects, got 3 at position 1"),
+        (
+            [square, 3],
+            r"tasks must be callables or Task objects, got 3 at position 1; .* a call f\(x\), write Task",
+        ),
         ((None,), "tasks must be callables or Task objects, got None at position 0"),
         ({"a": square, "b": "c"}, "tasks must be callables or Task objects, got 'c' at position 1"),
     ],
@@ -389,6 +437,14 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
         ({"n_jobs": 2}, "did you mean 'max_workers'"),
         ({"backend": "threads"}, "did you mean 'executor'"),
         ({"executor": "process"}, "did you mean 'processes'"),
+        ({"concurrency": 2}, "did you mean 'max_workers'"),
+        ({"task_timeout": 2}, "did you mean 'timeout'"),
+        ({"chunksize": 2}, "unknown option 'chunksize'; batches are sized by themselves"),
+        ({"return_exceptions": True}, "every outcome is kept, errors too: see outcomes and failures"),
+        ({"desc": "squares"}, r"a dict: progress={'desc': \.\.\.}"),
+        ({"callback": print}, "on_event is told .*iter_parallel"),
+        ({"maxtasksperchild": 2}, r"ProcessExecutor\(\.\.\., max_tasks_per_child="),
+        ({"initializer": print}, r"ProcessExecutor\(\.\.\., initializer="),
     ],
 )
 def test_names_of_other_libraries_are_understood(options, hint):
