@@ -19,6 +19,7 @@ from parallelkit._tasks import Own
 from parallelkit._told import LONGEST, did_not_run, retry_after
 
 LEAST_RETRIES = 10  # that a budget always allows
+MARKED = "parallelkit: "  # so begins our note on an error
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Tries:
             self._wait(verdict, index, wait, now, told=wait)
         else:
             self._retry(verdict, index, now, started)
-        note_task(error, f"{self._label(index)}, attempt {number}{self._of(index)}{verdict.why}")
+        note_task(lost, f"{self._label(index)}, attempt {number}{self._of(index)}{verdict.why}")
         if verdict.delay is not None:
             self.retried += verdict.counted
             self.last[index] = lost
@@ -124,7 +125,8 @@ class Tries:
         self.retried -= ran
         attempt = f"{self._label(index)}, attempt {lost.number + (not ran)}{self._of(index)}"
         why = not_again(f"max_time of {span(policy.max_time)} was over before it could start")
-        note_task(lost.error, attempt + why)
+        lost.text = lost.text.removesuffix(f"{MARKED}{attempt}\n")
+        note_task(lost, attempt + why)
         return lost
 
     def _retry(self, verdict: Verdict, index: int, now: float, started: int) -> None:
@@ -226,11 +228,17 @@ def as_exception(error: BaseException) -> Exception:
     return exited
 
 
-def note_task(error: BaseException, note: str) -> None:
-    """Note the task on its error; an object raised by many tasks keeps only the last one's note."""
-    marked = "parallelkit: "
+def note_task(lost: Lost, note: str) -> None:
+    """Note the task on its error, and at the end of a traceback that came as text, written before there was the note.
+
+    An error that is raised by many tasks keeps only the last one's note.
+    """
+    error = lost.error
+    assert error is not None, "a failed attempt has its error"
     with suppress(Exception):  # an error class may override all of this; what follows does not mind
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
-            notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(marked))]
-    add_note(error, marked + note)
+            notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(MARKED))]
+    add_note(error, MARKED + note)
+    if lost.text:
+        lost.text += f"{MARKED}{note}\n"

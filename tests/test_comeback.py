@@ -8,8 +8,10 @@ from fakes import Delays, Done, Fail, FakeRun, Script
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, iter_parallel, run_parallel
 from parallelkit._comeback import Comeback
+from parallelkit._executors._contract import Ended
 from parallelkit._fifo import Fifo
 from parallelkit._ready import Gated
+from parallelkit._tries import Tries
 
 DOWN = OSError("down")
 FIVE = Retry(3, delay=0, max_time=5)
@@ -134,6 +136,14 @@ def test_a_rate_that_is_late_makes_the_failure_final():
     assert note.endswith(
         "task 0, attempt 1 of 4; not tried again, since max_time of 5 s was over before it could start"
     )
+
+
+def test_a_text_from_afar_ends_in_the_last_word():
+    """Where the traceback came as text, what was noted as the attempt failed makes way for why none followed."""
+    tries = Tries(FIVE, "task {}".format)
+    tries.judge(Ended(0, OSError("down"), "Traceback: …\nOSError: down\n", 0.0, 1.0, "process 1"), 1.0, 1)
+    end = "attempt 1 of 4; not tried again, since max_time of 5 s was over before it could start\n"
+    assert f"Traceback: …\nOSError: down\nparallelkit: task 0, {end}" == tries.lapse(0).traceback
 
 
 @pytest.mark.parametrize("options", [{}, {"priority": lambda item: -item}, {"limits": [ConcurrencyLimit(1)]}])

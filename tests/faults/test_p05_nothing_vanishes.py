@@ -195,12 +195,14 @@ def test_traceback_shows_where_the_task_was(executor):
 
 @EVERYWHERE
 def test_note_names_key_and_attempt(executor):
-    """In the error itself, so that it is printed wherever the error ends up."""
+    """In the error itself, so that it is printed wherever the error ends up, and at the end of its traceback as text."""
     results = run_parallel(
         far.fail, [ValueError("no")], key=lambda item: "eu-west", executor=executor, retries=2
     )
-    notes = results.failures["eu-west"].error.__notes__
-    assert ["parallelkit: task 'eu-west', attempt 3 of 3"] == notes
+    failure = results.failures["eu-west"]
+    assert ["parallelkit: task 'eu-west', attempt 3 of 3"] == failure.error.__notes__
+    assert ["parallelkit: task 'eu-west', attempt 3 of 3"] == failure.traceback.splitlines()[-1:]
+    assert 1 == failure.traceback.count("parallelkit: ")
 
 
 @BOTH
