@@ -1,14 +1,22 @@
-"""What a key must be like, to be sorted or to last beyond its run."""
+"""What a key must be like, to be sorted or to last beyond its run; and keys to look at."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import count
-from typing import Any
+from collections.abc import KeysView, Mapping, Sequence
+from itertools import count, islice
+from reprlib import Repr
+from typing import Any, TypeVar
 
 from parallelkit._marks import UNSET
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 LASTING = frozenset({str, int, float, bool, bytes, type(None)})
+
+_first = Repr()
+_first.maxlist = 20  # keys shown
+_first.maxstring = _first.maxother = 60
 
 
 def key_text(key: Any) -> str:
@@ -78,3 +86,26 @@ class Placed:
                 f"key must give values that can be compared, for order='key', got {self.key!r} and "
                 f"{other.key!r} at positions {self.position} and {other.position}"
             ) from None
+
+
+class Keyed(Mapping[K, V]):
+    """A mapping whose ``keys()`` shows them."""
+
+    __slots__ = ()
+
+    def keys(self) -> KeysView[K]:
+        """The keys, in order: a view, as that of a dict."""
+        return Keys(self)
+
+
+class Keys(KeysView[K]):
+    """A view that shows the first keys; the standard one shows the mapping, which shows none.
+
+    >>> Keys({"a": 1, "b": 2})
+    KeysView(['a', 'b'])
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"KeysView({_first.repr(list(islice(self, _first.maxlist + 1)))})"

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
+from parallelkit._keys import Keyed
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, tally
 from parallelkit._outcomes import Attempt, Failure, Outcome
@@ -24,7 +25,7 @@ RAISE: Any = type("RAISE", (), {"__repr__": lambda self: "RAISE"})()
 
 
 @public
-class Results(Mapping[K, V], Generic[K, V]):
+class Results(Keyed[K, V], Generic[K, V]):
     """What a run gave, by key. ``results[key]`` is the value, or raises what that task raised.
 
     ``in``, ``len`` and iteration look at keys only; ``get`` gives its default for unknown keys and
@@ -266,7 +267,7 @@ class Results(Mapping[K, V], Generic[K, V]):
         return self._index_of[key]
 
 
-class _Outcomes(Mapping[K, Outcome[K, V]], Generic[K, V]):
+class _Outcomes(Keyed[K, Outcome[K, V]], Generic[K, V]):
     """The outcomes of a ``Results``, built on access."""
 
     def __init__(self, results: Results[K, V]) -> None:

@@ -387,6 +387,17 @@ def test_the_repr_counts():
     assert "<Results of 4 tasks: 1 succeeded, 1 failed, 2 cancelled>" == repr(stopped_run())
 
 
+def test_keys_can_be_looked_at():
+    """The view shows the first of them, in order, and goes no further for a million; it compares as a view does."""
+    results = make()
+    for keys in (results.keys(), results.outcomes.keys()):
+        assert "KeysView(['a', 'b', 'c'])" == repr(keys)
+        assert {"a", "b", "c"} == keys
+        assert {"b"} == keys & {"b", "z"}
+    many = run_parallel(abs, range(1000), executor="inline").keys()
+    assert f"KeysView([{', '.join(map(str, range(20)))}, ...])" == repr(many)
+
+
 def test_results_are_equal_to_themselves_only():
     """Comparing must not raise what tasks raised; and like every mapping they have no hash."""
     results = make()
