@@ -11,6 +11,7 @@ from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number, check_timeout
 from parallelkit._public import public
 from parallelkit._retry import RetryPolicy, as_policy
+from parallelkit._star import check_unpacks
 
 V = TypeVar("V")
 
@@ -90,7 +91,11 @@ def own_options(task: Any) -> Own | None:
 
 def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs: Any) -> V:
     """Unpack an item in the worker, where its failure to unpack is its own."""
-    return fn(*item, *args, **kwargs)
+    try:
+        return fn(*item, *args, **kwargs)
+    except TypeError:
+        check_unpacks(item)
+        raise
 
 
 def function_of(call: Any) -> Any:

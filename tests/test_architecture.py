@@ -96,7 +96,7 @@ _lost
 _outcomes
 _died  _coroutine_functions  _world
 _errors
-_collector  _keywords  _numbers  _public  _marks  _raised
+_collector  _keywords  _numbers  _public  _marks  _raised  _star
 """
 
 EXPORTED = """

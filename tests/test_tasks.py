@@ -2,7 +2,7 @@
 
 import pytest
 
-from parallelkit import Retry, Task
+from parallelkit import Retry, Task, run_parallel
 from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, as_call, call_star, check_tasks, check_timeout, own_options
 
@@ -146,6 +146,38 @@ def test_star_unpacks_in_the_worker():
     assert 6 == call_star(add, (1, 2), timeout=3)
     with pytest.raises(TypeError):
         call_star(add, 1)
+
+
+def add_both(first, second):
+    return first + second
+
+
+async def add_later(first, second):
+    return first + second
+
+
+class Pair:
+    """Unpacks as sequences did before there were iterators."""
+
+    def __getitem__(self, place):
+        return (1, "b")[place]
+
+
+@pytest.mark.parametrize("then", [None, lambda outcome: ()])
+@pytest.mark.parametrize(
+    ("fn", "executor"),
+    [(add_both, "threads"), (add_both, "processes"), (add_both, "inline"), (add_later, "threads")],
+)
+def test_an_item_that_star_cannot_unpack_is_named(fn, executor, then):
+    """With what to do; what the function raises itself stays as it is."""
+    items = [1, (1, 2), (1, "b"), (1,), Pair()]
+    results = run_parallel(fn, items, star=True, executor=executor, then=then)
+    said = [str(failure.error) for failure in results.failures.values()]
+    assert "star=True unpacks each item into the arguments of a call, got the item 1; pass tuples" in said[0]
+    assert {1: 3} == dict(results.successes)
+    assert "unsupported operand" in said[1]
+    assert said[1] == said[3], "it can be unpacked, and so it is the function's own error"
+    assert "missing 1 required positional argument" in said[2]
 
 
 @pytest.mark.parametrize("timeout", [None, 0.5, 10, float("inf")])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from parallelkit._star import check_unpacks
+
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any
@@ -16,10 +18,23 @@ def bind(
     if fn is None:
         return lambda call: call[0](*call[1], *args, **keywords(call[2], kwargs))
     if star:
-        return lambda item: fn(*item, *args, **kwargs)
+        return starred(fn, args, kwargs)
     if args or kwargs:
         return lambda item: fn(item, *args, **kwargs)
     return fn
+
+
+def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """``fn`` of an item that is unpacked."""
+
+    def call(item: Any) -> Any:
+        try:
+            return fn(*item, *args, **kwargs)
+        except TypeError:
+            check_unpacks(item)
+            raise
+
+    return call
 
 
 def middle(before: object, thing: object, after: object) -> object:
