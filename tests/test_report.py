@@ -263,10 +263,17 @@ def test_retries_cost():
     assert "1 call of these, for 0.03, had to be made again." in lines_of(ledger, cost_per_attempt=0.03)
 
 
+def test_a_run_that_took_longer_saved_nothing():
+    """Two calls of 1 ms in a run of 2 s: that it saved 0 % would pass a slowdown over."""
+    ledger = plant([0.001] * 2, ended_at=BEGAN + 2.0)
+    row = line_with(ledger, "time  ", cost_per_attempt=0.03)
+    assert ["time", "2.00", "ms", "2.00", "s", "none"] == row.split()
+
+
 def test_threads_that_compute_are_not_credited_with_time_saved():
     """They stretch each other's durations: one after the other they would take their processor time."""
     ledger = plant([0.8] * 80, cpu_seconds=8.0)
-    assert ["time", "8.00", "s", "8.00", "s", "0", "%"] == line_with(
+    assert ["time", "8.00", "s", "8.00", "s", "none"] == line_with(
         ledger, "time  ", cost_per_attempt=1
     ).split()
 

@@ -83,7 +83,7 @@ def costs(run: Survey, cost: float) -> Iterator[str]:
     summary = run.summary
     # Threads that compute stretch each other's durations; their processor time is what a loop would need.
     alone = min(summary.busy, compute_seconds(run)) if interpreter_bound(run) else summary.busy
-    saved = percent(max(0.0, 1 - summary.wall / alone)) if alone > 0 else "none"
+    saved = percent(1 - summary.wall / alone) if summary.wall < alone else "none"
     calls, price = f"{summary.attempts:,}", money(summary.attempts, cost)
     rows = [
         ("", "sequential", "parallel", "saved"),
