@@ -72,6 +72,6 @@ def tasks_of(children: Any) -> list[Any]:
     tasks = list(children or ())
     for task in tasks:
         if not isinstance(task, Task) and not callable(task):
-            hint = hint_for(task) or "; give Task(fn, item), with the function that the item is for"
+            hint = hint_for(task, "give Task(fn, item), with the function that the item is for")
             raise TypeError(f"then must give callables or Task objects, got {task!r}{hint}")
     return tasks

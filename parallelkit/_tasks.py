@@ -121,14 +121,14 @@ def check_keys_agree(tasks: Mapping[Any, Any]) -> None:
             )
 
 
-def hint_for(task: Any) -> str:
-    """What to write in place of what a call has returned, be it the tuple that ``joblib.delayed(f)(…)`` makes."""
+def hint_for(task: Any, otherwise: str = "in place of a call f(x), write Task(f, x)") -> str:
+    """What to write in place of what is no task, such as the tuple that ``joblib.delayed(f)(…)`` makes."""
     match task:
         case (fn, tuple(), dict()) if callable(fn):
             return (
                 "; in place of joblib's delayed(f)(x), write Task(f, x), or run_parallel(f, items) for one f"
             )
-    return "; in place of a call f(x), write Task(f, x)"
+    return f"; {otherwise}"
 
 
 def unknown_keyword(names: list[str]) -> str:
