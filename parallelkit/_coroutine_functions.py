@@ -1,4 +1,4 @@
-"""Which functions are coroutine functions, and where they may not be passed."""
+"""Which functions are coroutine functions, where they may not be passed, and why no generator function may."""
 
 from __future__ import annotations
 
@@ -17,19 +17,40 @@ def is_coroutine_function(fn: Any) -> bool:
     (True, False)
     """
     # inspect.iscoroutinefunction would take three times as long, and knows no objects.
-    while isinstance(fn, partial):
-        fn = fn.func
-    code = getattr(fn, "__code__", None)
-    if code is None:
-        code = getattr(getattr(type(fn), "__call__", None), "__code__", None)  # noqa: B004  not whether it can be called
-    return bool(getattr(code, "co_flags", 0) & inspect.CO_COROUTINE) or (
-        getattr(fn, "_is_coroutine_mark", None) is MARK
+    return (
+        bool(flags_of(fn) & inspect.CO_COROUTINE)
+        or getattr(unwrapped(fn), "_is_coroutine_mark", None) is MARK
     )
 
 
-def check_plain(name: str, fn: Any, executor: Any) -> None:
-    """Raise TypeError for a coroutine function under an executor that has no event loop."""
-    if is_coroutine_function(fn):
+def unwrapped(fn: Any) -> Any:
+    """What a partial calls in the end."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
+
+
+def flags_of(fn: Any) -> int:
+    """What is known of the code that a call runs; 0 where it is not Python's."""
+    fn = unwrapped(fn)
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        code = getattr(getattr(type(fn), "__call__", None), "__code__", None)  # noqa: B004  not whether it can be called
+    flags: int = getattr(code, "co_flags", 0)
+    return flags
+
+
+def check_function(name: str, fn: Any, executor: Any) -> None:
+    """Raise TypeError for what would not run: a generator function, or a coroutine function without an event loop."""
+    flags = flags_of(fn)
+    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        way = "a function that returns list(...) of what it gives"
+        if flags & inspect.CO_ASYNC_GENERATOR:
+            way = "a coroutine function that returns [item async for item in ...]"
+        raise TypeError(
+            f"{name} must not be a generator function, a call of which runs nothing of its body, got {fn!r}; pass {way}"
+        )
+    if executor != "threads" and is_coroutine_function(fn):
         shown = repr(executor) if isinstance(executor, str) else type(executor).__name__
         raise TypeError(
             f"{name} must not be a coroutine function under executor={shown}, got {fn!r}; "

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mappin
 from reprlib import repr as shorten
 from typing import Any
 
-from parallelkit._coroutine_functions import check_plain
+from parallelkit._coroutine_functions import check_function
 from parallelkit._keys import check_lasting
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked
@@ -86,8 +86,7 @@ def check_fit(fn: Any, items: Any, source: Iterable[Any], options: Checked) -> N
         raise TypeError("key must not be given together with a mapping, whose keys are the keys")
     if items is not UNSET and options.checkpoint is not None and options.key is None:
         check_named(source)
-    if options.executor != "threads":
-        check_functions(fn, items, options.executor)
+    check_functions(fn, items, options.executor)
 
 
 def check_named(items: Iterable[Any]) -> None:
@@ -97,13 +96,13 @@ def check_named(items: Iterable[Any]) -> None:
 
 
 def check_functions(fn: Any, items: Any, executor: Any) -> None:
-    """Raise TypeError for coroutine functions where none can run; of lazy input each is checked as it is read."""
+    """Raise TypeError for functions that would not run; of lazy input each is checked as it is read."""
     if items is not UNSET:
-        check_plain("fn", fn, executor)
+        check_function("fn", fn, executor)
     elif isinstance(fn, Sized):
         tasks: Iterable[Any] = fn.values() if isinstance(fn, Mapping) else iter(fn)  # type: ignore[call-overload]  # checked above
         for task in tasks:
-            check_plain("tasks", task.fn if isinstance(task, Task) else task, executor)
+            check_function("tasks", task.fn if isinstance(task, Task) else task, executor)
 
 
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
@@ -118,7 +117,7 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
         bys=tuple(limit.by for limit in options.limits),
         fn=fn if options.then is not None else None,
         star=options.star,
-        only_plain=None if options.executor == "threads" else options.executor,
+        executor=options.executor,
         check_key=None if options.checkpoint is None else check_lasting,
         grows=options.then is not None,
     )

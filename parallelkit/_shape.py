@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parallelkit._coroutine_functions import check_plain
+from parallelkit._coroutine_functions import check_function
 from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number
@@ -27,7 +27,7 @@ class Shape:
 
     ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
     ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
-    ``only_plain``: the executor, where it cannot run coroutine functions. ``check_key`` raises for a key
+    ``executor``: of the run; not every one can run coroutine functions. ``check_key`` raises for a key
     (or UNSET) that will not do, given its position. ``grows``: the run has a ``then``. ``ranked``: priorities
     decide, so that any item of the input may come first.
     """
@@ -39,7 +39,7 @@ class Shape:
     bys: tuple[Callable[[Any], Hashable] | None, ...] = ()
     fn: Callable[..., Any] | None = None
     star: bool = False
-    only_plain: Any = None
+    executor: Any = "threads"
     check_key: Callable[[Any, int], None] | None = None
     grows: bool = False
     ranked: bool = False
@@ -79,8 +79,7 @@ class Shape:
         """What the executor is given."""
         if self.tasks:
             call = as_call(item)
-            if self.only_plain is not None:
-                check_plain("tasks", call[0], self.only_plain)
+            check_function("tasks", call[0], self.executor)
             return call
         if self.fn is None:
             return item

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import Executor
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -98,6 +99,50 @@ class Plain:
 def test_coroutine_functions_are_recognised(fn, expected):
     """Functions, methods, partials and objects whose call is a coroutine function; nothing else."""
     assert expected == is_coroutine_function(fn)
+
+
+def generate(item):
+    yield item
+
+
+async def generate_later(item):
+    yield item
+
+
+class Generates:
+    def __call__(self, item):
+        yield item
+
+    def method(self, item):
+        yield item
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline", Executor()])
+@pytest.mark.parametrize(
+    ("fn", "way"),
+    [
+        (generate, r"a function that returns list\(\.\.\.\)"),
+        (functools.partial(generate, 1), r"list\(\.\.\.\)"),
+        (Generates(), r"list\(\.\.\.\)"),
+        (Generates().method, r"list\(\.\.\.\)"),
+        (generate_later, "a coroutine function that returns .item async for"),
+    ],
+    ids=["function", "partial", "object", "method", "async"],
+)
+def test_a_generator_function_is_refused(fn, way, executor):
+    """A call of it would run nothing, and succeed."""
+    said = f"must not be a generator function, a call of which runs nothing .*; pass .*{way}"
+    for arguments in ((fn, [1]), ([fn],), ({"a": Task(fn, 1)},)):
+        with pytest.raises(TypeError, match=said):
+            run_parallel(*arguments, executor=executor)
+
+
+def test_a_generator_function_is_refused_as_it_is_read():
+    """In lazy input, and out of ``then``."""
+    with pytest.raises(InputError, match="must not be a generator function"):
+        run_parallel(iter([Task(generate, 1)]))
+    with pytest.raises(InputError, match="must not be a generator function"):
+        run_parallel(abs, [-1], then=lambda outcome: [Task(generate, 1)])
 
 
 # Results
