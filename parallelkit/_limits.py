@@ -25,7 +25,9 @@ class RateLimit:
     attempts, and a waiting task holds no worker. ``by`` (item → group) makes it a limit for each
     group; a group of None is not limited. With ``smooth`` the starts are spread evenly,
     ``per / calls`` seconds apart, instead of in bursts. The object has memory: runs that share it,
-    one after another or at once, share the limit. Groups at rest are forgotten.
+    one after another or at once, share the limit. Groups at rest are forgotten. An error that says
+    how long to wait (by Retry-After or ``retry_after``, up to 300 s) pauses the groups of its task
+    until then, whether it is tried again or not.
 
     >>> RateLimit(10, per=1)
     RateLimit(10, per=1)

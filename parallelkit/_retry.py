@@ -47,6 +47,8 @@ class Retry:
     the error; ``TaskTimeout`` and ``WorkerDied`` are ordinary types here. ``max_time`` bounds the
     task over all its attempts, in seconds from the start of the first: no retry starts later than
     that, and one that a limit or busy workers hold up until then leaves the failure as it is.
+    An error that says how long to wait (by Retry-After or ``retry_after``) is tried again no sooner,
+    and not at all where that is more than 300 s.
     ``budget`` caps the retries of the whole run at that share of its started tasks (but never below
     10), so that an outage does not double the load.
 

@@ -245,6 +245,70 @@ def test_a_wait_that_nobody_asked_for_held_nothing_back():
     assert _slow.held_by_limits(survey(alone)) is None
 
 
+def told(seconds):
+    """An error that asks for a wait."""
+    error = OSError("busy")
+    error.retry_after = seconds
+    return error
+
+
+def paused(limit, tried=(), failed=()):
+    """Twelve calls of 0.1 s after 9 s of nothing; those in ``tried`` and ``failed`` were told to wait: task, instant, seconds."""
+    ledger = plant([0.1] * 12, 2, limits=(limit,) if limit else (), ended_at=BEGAN + 9.6)
+    for index in range(12):
+        ledger.started[index] += 9.0
+        ledger.ended[index] += 9.0
+    for index, at, seconds in tried:
+        ledger.try_again(index, Lost(told(seconds), 1, BEGAN + at, BEGAN + at, "thread 1"))
+    for index, at, seconds in failed:
+        ledger.fail(index, Lost(told(seconds), 1, BEGAN + at, BEGAN + at, "thread 1"))
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("ledger", "why"),
+    [
+        (
+            paused("RateLimit(100, per=1)", failed=[(3, 1, 8)]),
+            "a pause of 8.00 s, since task 3 was told to wait.",
+        ),
+        (paused("Retry-After", failed=[(3, 1, 8)]), "a pause of 8.00 s, since task 3 was told to wait."),
+        (paused("", tried=[(3, 1, 8)]), "a pause of 8.00 s, since task 3 was told to wait."),
+        (
+            paused("RateLimit(100, per=1)", tried=[(5, 1, 3), (4, 0, 3), (4, 5, 3)], failed=[(7, 2, 1)]),
+            "a pause of 7.00 s, since task 4 and 2 others were told to wait.",
+        ),
+    ],
+)
+def test_workers_idle_because_a_task_was_told_to_wait(ledger, why):
+    """The wait pauses its group: it is to blame, and not the limit, without which it would last as long."""
+    advice = only(ledger, _slow.held_by_limits)
+    assert advice.cause.endswith(f" % of the time, held back by {why}")
+    assert "Without that the run would take about" in advice.cure
+    assert "instead of" not in advice.cure
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        paused("ConcurrencyLimit(1)", failed=[(3, 1, 8)]),  # pauses nobody, and is not tried again
+        paused("RateLimit(1, per=1)", failed=[(3, 1, 301)]),  # is not waited for
+        paused("RateLimit(1, per=1)", failed=[(3, 9.5, 8)]),  # after the last start there was nobody to pause
+    ],
+)
+def test_a_wait_that_held_nobody_up_is_not_to_blame(ledger):
+    """Then it is the limit."""
+    assert "held back by" in only(ledger, _slow.held_by_limits).cause
+    assert "told to wait" not in only(ledger, _slow.held_by_limits).cause
+
+
+def test_a_short_pause_is_named_beside_the_limit():
+    """Where it explains a part only, both have held the run back."""
+    advice = only(paused("RateLimit(1, per=1)", tried=[(3, 1, 2)]), _slow.held_by_limits)
+    assert "by RateLimit(1, per=1), a pause of 2.00 s, since task 3 was told to wait." in advice.cause
+    assert "Without the limit the run would take" in advice.cure
+
+
 def test_workers_idle_for_a_limit():
     """Ten starts a second with 10 workers and tasks of 0.1 s: one or two workers would do."""
     advice = only(plant([0.1] * 140, 10, pause=0.1, limits=("RateLimit(10, per=1)",)), _slow.held_by_limits)

@@ -21,7 +21,7 @@ from parallelkit._report._estimates import (
 from parallelkit._report._format import about, count, key_text, number, percent, seconds
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import Survey, first_start, first_start_of_all, spent
-from parallelkit._told import PAUSES, retry_after
+from parallelkit._told import LONGEST, PAUSES, retry_after
 
 START = 0.1  # seconds until worker processes are at work
 NEXT_TO_NOTHING = 0.1  # share of the workers' time; so little work is not worth a figure
@@ -171,18 +171,27 @@ def blocked_loop(run: Survey) -> Advice | None:
 
 
 def held_by_limits(run: Survey) -> Advice | None:
-    """Workers that idle because a rate limit or a cap lets nothing start."""
+    """Workers that idle because a rate limit or a cap lets nothing start, or the other side asked for a pause."""
     ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
     # Up to the last start there was always something to begin, unless the input was slow.
     until = max(ledger.started, default=0.0) - facts.began_at
-    saved = summary.wall - ideal(run)
-    limits = [limit for limit in facts.limits if limit != PAUSES or was_told_to_wait(ledger)]
-    if not limits or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
+    paused, why = pauses(ledger, until)
+    estimate = max(ideal(run), summary.wall - paused) if paused > until / 2 else ideal(run)
+    saved = summary.wall - estimate
+    limits = [limit for limit in facts.limits if limit != PAUSES or (not paused and was_told_to_wait(ledger))]
+    if not (limits or paused) or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
         return None
     busy = sum(max(0.0, min(bar.end, until) - bar.start) for bar in all_bars(ledger))
     idle = 1 - busy / (until * facts.max_workers)
     if idle < IDLE:
         return None
+    idled = f"The workers idled {percent(idle)} of the time, held back by"
+    if paused > until / 2:
+        return Advice(
+            f"{idled} {why}.",
+            f"Without that the run would take about {about(estimate)}: a lower rate, or fewer workers, may spare it.",
+            saved,
+        )
     enough = min(facts.max_workers, ceil(SPARE * busy / until))
     fewer = (
         f"{count(enough, 'worker')} instead of {facts.max_workers} would do. "
@@ -190,10 +199,30 @@ def held_by_limits(run: Survey) -> Advice | None:
         else ""
     )
     return Advice(
-        f"The workers idled {percent(idle)} of the time, held back by {', '.join(limits)}.",
-        f"{fewer}Without the limit the run would take about {about(ideal(run))}, if the other side can bear it.",
+        f"{idled} {', '.join([*limits, *[why] * (paused > 0)])}.",
+        f"{fewer}Without the limit the run would take about {about(estimate)}, if the other side can bear it.",
         saved,
     )
+
+
+def pauses(ledger: Ledger, until: float) -> tuple[float, str]:
+    """For how many of the seconds up to ``until`` a task, or its rate-limit group, had been told to wait; in words."""
+    began, told = ledger.facts.began_at, []
+    groups = any(not limit.startswith("ConcurrencyLimit") for limit in ledger.facts.limits)
+    for index, lost in chain(ledger.tried, ledger.failed.items() if groups else ()):
+        asked = None if lost.error is None else retry_after(lost.error)
+        start = lost.ended - began
+        if asked and asked <= LONGEST and 0 <= start < until:
+            told.append((start, min(start + asked, until), index))
+    paused = end = 0.0
+    for start, stop, _ in sorted(told):
+        paused += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    tasks = [index for _, _, index in sorted(told)]
+    first = key_text(ledger.key(tasks[0])) if tasks else ""
+    others = f" and {count(len(set(tasks)) - 1, 'other')}" if len(set(tasks)) > 1 else ""
+    was = "were" if others else "was"
+    return paused, f"a pause of {seconds(paused)}, since task {first}{others} {was} told to wait"
 
 
 def was_told_to_wait(ledger: Ledger) -> bool:
