@@ -26,8 +26,9 @@ class Checkpoint:
     are tried again; else they are outcomes like any other. Cancelled tasks are not recorded.
 
     Tasks need keys of their own (``key=``, a mapping, or ``Task(key=…)``) of str, int, float, bool,
-    bytes, None or tuples of these. The journal belongs to the function, by module and qualified name:
-    its code may change between runs, its arguments should not. One run at a time may use it.
+    bytes, None or tuples of these. The journal belongs to the function, by module and qualified name: its
+    code may change between runs. Its arguments (``args``, ``kwargs``, those of a partial), what a function
+    within a function has captured, and the code of a lambda may not. One run at a time may use it.
 
     A finished task is recorded within 100 ms, by a thread of the run's own; about 4 µs of work each.
     Values are pickled: a journal from a stranger can run code. One that cannot be pickled is not

@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any, NamedTuple
 
 from parallelkit._claim import Claim
+from parallelkit._identity import told_apart
 
 APPLICATION = 0x706B6A6C  # "pkjl"
 VERSION = 1
@@ -26,11 +27,10 @@ CREATE TABLE outcomes (
 """
 
 CHUNKS = (128, 16, 1)  # rows a statement: each gives the interpreter's lock away, and must get it back
-SEVERAL = ""  # the function of a journal whose outcomes have a function each
 
 
 class Record(NamedTuple):
-    """One outcome: the key as text, the function where it is not the journal's own, and what is kept of it."""
+    """One outcome: the key as text, the identity of the function where it is not the journal's, and what is kept."""
 
     key: str
     function: str | None
@@ -47,8 +47,8 @@ class Record(NamedTuple):
 class Journal:
     """An open journal. Raises ValueError, which names the file, where it is damaged, in use, or another's.
 
-    ``function``: the one whose outcomes it holds, or ``SEVERAL``. An existing file is checked whole: 2 s
-    a million records. ``find`` is for one thread, ``write`` for another.
+    ``function``: the identity of the one whose outcomes it holds. An existing file is checked whole: 2 s a
+    million records. ``find`` is for one thread, ``write`` for another.
     """
 
     def __init__(self, path: str, function: str) -> None:
@@ -91,8 +91,11 @@ class Journal:
             raise damaged(
                 self.path, f"the last of {self._claim.count} batches are missing (in {self.path}-wal)"
             )
-        if facts.get("function") != function:
-            raise another_journal(self.path, facts.get("function"), function)
+        recorded = facts.get("function")
+        if not isinstance(recorded, str):
+            raise damaged(self.path, "it does not say whose it is")
+        if (why := told_apart(recorded, function, "this run")) is not None:
+            raise another_journal(self.path, why)
         self._batches = batches
         self._claim.note(batches)
 
@@ -188,21 +191,15 @@ def damaged(path: str, what: object) -> ValueError:
     return ValueError(f"checkpoint must be a whole journal of parallelkit, got {path}: {what}")
 
 
-def another_journal(path: str, recorded: object, asked: str) -> ValueError:
+def another_journal(path: str, why: str) -> ValueError:
     """Why a whole journal is refused."""
-    before, now = recorded or "several functions", asked or "several functions"
-    return ValueError(
-        f"checkpoint must be a journal of the same function, got {path}: it is of {before}, this run of {now}"
-    )
+    return ValueError(f"checkpoint must be a journal of the same function, got {path}: {why}")
 
 
-def another_function(path: str, record: Record, asked: str | None) -> ValueError:
+def another_function(path: str, key: str, why: str) -> ValueError:
     """Why a record is refused."""
-    before, now = record.function or "the journal's function", asked or "the journal's function"
-    return ValueError(
-        f"checkpoint must have an outcome of the same function under a key, got {path}, key {record.key}: "
-        f"it is of {before}, this task of {now}"
-    )
+    rule = "checkpoint must have an outcome of the same function under a key"
+    return ValueError(f"{rule}, got {path}, key {key}: {why}")
 
 
 def chunks(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:

@@ -64,7 +64,14 @@ class Parts:
         if checked.checkpoint is not None:
             from parallelkit._recorder import Recording
 
-            plan.journal = Recording(checked.checkpoint, None if tasks else fn, source, calls=own_fn is None)
+            plan.journal = Recording(
+                checked.checkpoint,
+                None if tasks else fn,
+                source,
+                checked.args,
+                checked.kwargs,
+                calls=own_fn is None,
+            )
         return plan
 
     def engine(self) -> tuple[Engine, bool]:

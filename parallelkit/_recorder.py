@@ -15,7 +15,8 @@ from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
 from parallelkit._claim import check_folder
 from parallelkit._errors import ParallelKitError
-from parallelkit._journal import SEVERAL, Journal, Record, another_function
+from parallelkit._identity import identity_of, told_apart
+from parallelkit._journal import Journal, Record, another_function
 from parallelkit._journal_writer import JournalWriter
 from parallelkit._keys import key_text
 from parallelkit._lost import Lost, describe
@@ -33,16 +34,24 @@ LARGEST = 900_000_000  # bytes of a value; SQLite takes no row of more than a bi
 class Recording(Unrecorded):
     """A run with a checkpoint. ``fn``: its function, or None for a run of ``tasks``.
 
-    ``calls``: whether every task that the run admits brings its own function.
+    ``args``, ``kwargs``: what the run passes with every item. ``calls``: whether every task that the run
+    admits brings its own function.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, fn: Callable[..., Any] | None, tasks: Any, calls: bool
+        self,
+        checkpoint: Checkpoint,
+        fn: Callable[..., Any] | None,
+        tasks: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        calls: bool,
     ) -> None:
         self._path = os.path.realpath(os.fspath(checkpoint.path))
         self._rerun_failed = checkpoint.rerun_failed
-        self._function = SEVERAL if fn is None else name_of(fn)
-        self._name = self._name_of_call if calls else None
+        self._fn, self._function = fn, identity_of(fn, args, kwargs)
+        self._own = None if fn is None else identity_of(fn)
+        self._name = self._identity_of_call if calls else None
         self._tasks = dict(functions_of(tasks)) if fn is None and isinstance(tasks, Sized) else {}
         self._journal: Journal | None = None
         self._writer: JournalWriter | None = None
@@ -59,8 +68,8 @@ class Recording(Unrecorded):
         self._journal = Journal(self._path, self._function)
         try:
             for record in self._journal.find(list(self._tasks)):
-                if record.function != self._tasks[record.key]:
-                    raise another_function(self._path, record, self._tasks[record.key])
+                if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:
+                    raise another_function(self._path, record.key, why)
         except BaseException:
             self.close()
             raise
@@ -74,10 +83,13 @@ class Recording(Unrecorded):
         self.recalls = (recorder,)
         return recorder
 
-    def _name_of_call(self, call: Any) -> str | None:
+    def _identity_of_call(self, call: Any) -> str | None:
         fn, args, _ = call
-        name = name_of(args[0] if fn is call_star else fn)
-        return None if name == self._function else name
+        fn = args[0] if fn is call_star else fn
+        if fn is self._fn:  # whatever it has captured since
+            return None
+        identity = identity_of(fn)
+        return None if identity == self._own else identity
 
     def stop_by(self, stop: Callable[[str], None]) -> None:
         self._stop = stop
@@ -147,8 +159,8 @@ class Recorder:
 
     def _recall(self, record: Record, function: str | None) -> Recalled | None:
         """The recorded outcome; None where the task is to be run again."""
-        if record.function != function:
-            return self._reject(another_function(self._journal.path, record, function))
+        if (why := told_apart(record.function, function, "this task")) is not None:
+            return self._reject(another_function(self._journal.path, record.key, why))
         if not record.ok and self._rerun_failed:
             return None
         try:
@@ -260,19 +272,11 @@ def unreadable(path: str, record: Record, error: Exception) -> ValueError:
     )
 
 
-def name_of(fn: Any) -> str:
-    """Module and qualified name of a function; of a partial that of the function inside, of an object its class's."""
-    while isinstance(fn, partial):
-        fn = fn.func
-    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
-    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
-
-
 def functions_of(tasks: Any) -> Iterator[tuple[str, str]]:
     """Of tasks that are all there: the key of each as text, and its function."""
     pairs = tasks.items() if isinstance(tasks, Mapping) else ((task_key(task), task) for task in tasks)
     for key, task in pairs:
-        yield key_text(key), name_of(as_call(task)[0])
+        yield key_text(key), identity_of(as_call(task)[0])
 
 
 def task_key(task: Any) -> Any:

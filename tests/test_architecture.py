@@ -44,7 +44,7 @@ _payload
 _executors/__init__  _asking  _checkpoint  _progress
 _journal_writer
 _journal
-_claim
+_claim  _identity
 _executors/_coroutines
 _executors/_coroutine_port
 _executors/_watch

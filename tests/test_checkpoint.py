@@ -197,18 +197,20 @@ def test_a_key_that_comes_again_in_a_stream_is_answered_by_the_journal(path):
 def test_the_same_function_may_have_been_mended(path):
     """What counts is module and name: a bug is fixed, and only what failed is run again."""
 
-    def make(broken):
-        def work(item):
-            calls[item] += 1
-            if broken and item == "b":
-                raise ZeroDivisionError
-            return item
+    def broken(item):
+        calls[item] += 1
+        if item == "b":
+            raise ZeroDivisionError
+        return item
 
-        return work
+    def mended(item):
+        calls[item] += 1
+        return item
 
+    mended.__qualname__ = broken.__qualname__
     with pytest.raises(TaskFailures):
-        run("abc", path, fn=make(broken=True)).values()
-    assert ["a", "b", "c"] == run("abc", path, fn=make(broken=False)).values()
+        run("abc", path, fn=broken).values()
+    assert ["a", "b", "c"] == run("abc", path, fn=mended).values()
     assert {"a": 1, "b": 2, "c": 1} == calls
 
 
@@ -331,19 +333,16 @@ TELLING = [
 def test_keys_that_are_equal_in_a_dict_are_not_one_in_the_journal(path):
     """1, True and 1.0 are different work, and so is every other key of another type or value."""
     for key in TELLING:
-        assert [key] == run_parallel(work_of(key), {key: key}, checkpoint=path)[key]
+        assert [key] == run_parallel(work_by_repr, {key: key}, checkpoint=path)[key]
     assert len(TELLING) == len(recorded(path))
     for key in TELLING:
-        assert [key] == run_parallel(work_of(key), {key: key}, checkpoint=path)[key]
+        assert [key] == run_parallel(work_by_repr, {key: key}, checkpoint=path)[key]
     assert [1] * len(TELLING) == [calls[repr(key)] for key in TELLING]
 
 
-def work_of(key):
-    def work(item):
-        calls[repr(key)] += 1
-        return [item]
-
-    return work
+def work_by_repr(item):
+    calls[repr(item)] += 1
+    return [item]
 
 
 class Colour(enum.IntEnum):
@@ -987,9 +986,14 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
     class Local:
         value = 7
 
-    run([1], path, fn=lambda item: (lambda: item, Local()))
-    function, local = run([1], path, fn=lambda item: None)[1]
+    def make(item):
+        calls[item] += 1
+        return (lambda: item, Local())
+
+    run([1], path, fn=make)
+    function, local = run([1], path, fn=make)[1]
     assert (1, 7) == (function(), local.value)
+    assert {1: 1} == calls
 
 
 def test_what_a_consumer_does_to_a_value_is_not_recorded(path):

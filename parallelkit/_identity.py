@@ -1,0 +1,202 @@
+"""Which function it is, as text that a later run of the program finds again: to it a journal's outcomes belong.
+
+What counts, what does not, and why: docs/design/checkpoint.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from hashlib import sha256
+from operator import attrgetter, itemgetter, methodcaller
+from re import Pattern
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
+from typing import Any
+
+PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial)
+CODE, CAPTURED = "code", "captured variable "
+TAKES_REST = 0x04 | 0x08  # flags of code with *args, **kwargs
+WRITES = frozenset({"STORE_DEREF", "DELETE_DEREF"})
+
+Facts = Iterator[tuple[str, str]]
+
+
+def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> str:
+    r"""Module and qualified name, and below it a line for each fact that the name does not tell.
+
+    ``args``, ``kwargs``: what a run passes with every item. ``fn`` is None for a run of several functions.
+
+    >>> identity_of(len), identity_of(partial(int, base=2))
+    ('builtins:len', "builtins:int\nkeyword 'base' = 5f6f0f3ebb5eb25c")
+    """
+    if type(fn) is FunctionType and not (args or kwargs) and "<" not in fn.__qualname__:
+        return name_of(fn)
+    facts = {} if fn is None else dict(facts_of(fn, ()))
+    facts |= {f"args[{place}]": digest(text_of(value)) for place, value in enumerate(args)}
+    facts |= {f"keyword {name!a}": digest(text_of(value)) for name, value in (kwargs or {}).items()}
+    lines = [f"{fact} = {value}" for fact, value in facts.items()]
+    return "\n".join(["" if fn is None else name_of(fn), *lines])
+
+
+def name_of(fn: Any) -> str:
+    """Module and qualified name of a function; of a partial that of the function inside, of an object its class's."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
+    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
+
+
+def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
+    """What to say where a function is not the one that was recorded, and what to do; None where it is.
+
+    What only one of them has captured does not count: a function within a function may be mended, too.
+    ``None`` stands for the function of the journal; ``whose`` is "this run" or "this task".
+    """
+    if before == now:
+        return None
+    (name, old), (new_name, new) = parsed(before), parsed(now)
+    if name != new_name or None in (before, now):
+        return f"it is of {name}, {whose} of {new_name}; use another file"
+    captured_by_one = {fact for fact in old.keys() ^ new.keys() if fact.startswith(CAPTURED)}
+    other = sorted(fact for fact in old.keys() | new.keys() if old.get(fact) != new.get(fact))
+    other = [fact for fact in other if fact not in captured_by_one]
+    if not other:
+        return None
+    text = f"it is of {name} as well, but {whose} differs in {', '.join(other)}; "
+    if CODE not in other:
+        return f"{text}use another file"
+    versions = [facts[CODE].partition(" ")[0] for facts in (old, new) if CODE in facts]
+    compiled = f", compiled by {versions[0]} and now by {versions[1]}" if len(set(versions)) == 2 else ""
+    return f"{text}a lambda is known by its code{compiled}: give the function a name, and use another file"
+
+
+def parsed(identity: str | None) -> tuple[str, dict[str, str]]:
+    """Name, for messages, and facts."""
+    name, *lines = ("the journal's function" if identity is None else identity).split("\n")
+    return name or "several functions", {
+        fact: value for fact, _, value in (line.rpartition(" = ") for line in lines)
+    }
+
+
+# What the name does not tell
+
+
+def facts_of(fn: Any, within: tuple[int, ...]) -> Facts:
+    """What tells functions of one name apart. ``within``: the ids of those in which we have looked so far."""
+    within = (*within, id(fn))
+    if isinstance(fn, (itemgetter, attrgetter, methodcaller)):
+        made: Any = fn.__reduce__()
+        fn = partial(made[0], *made[1])
+    if isinstance(fn, partial):
+        yield from facts_of(fn.func, within)
+        for place, value in enumerate(fn.args):
+            yield f"argument {place}", digest(text_of(value, within))
+        for name, value in fn.keywords.items():
+            yield f"keyword {name!a}", digest(text_of(value, within))
+    elif isinstance(fn, FunctionType):
+        yield from facts_of_function(fn, within)
+    elif not isinstance(fn, type):
+        yield from facts_of_object(fn, within)
+
+
+def facts_of_function(fn: FunctionType, within: tuple[int, ...]) -> Facts:
+    """Of one that was made by another: what it captured. Of a lambda: its code."""
+    if fn.__qualname__.endswith("<lambda>"):
+        yield CODE, f"{sys.implementation.cache_tag} {digest(text_of(fn.__code__))}"
+    elif "<locals>" not in fn.__qualname__:
+        return
+    code, defaults = fn.__code__, fn.__defaults__ or ()
+    named = [*zip(code.co_varnames[code.co_argcount - len(defaults) :], defaults, strict=False)]
+    named += (fn.__kwdefaults__ or {}).items()
+    if code.co_freevars:
+        named += cells_of(fn)
+    for name, value in named:
+        if is_plain(value) or isinstance(value, FUNCTIONS):
+            yield f"{CAPTURED}{name}", digest(text_of(value, within))
+
+
+def cells_of(fn: FunctionType) -> Iterator[tuple[str, Any]]:
+    """What it captured and does not assign to: a counter is another with every call."""
+    written = set(written_by(fn.__code__))
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        try:
+            if name not in written:
+                yield name, cell.cell_contents
+        except ValueError:  # nothing is in it yet
+            continue
+
+
+def written_by(code: CodeType) -> Iterator[str]:
+    """The captured names to which this code, or some within it, assigns."""
+    from dis import get_instructions
+
+    yield from (step.argval for step in get_instructions(code) if step.opname in WRITES)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from written_by(constant)
+
+
+def facts_of_object(fn: Any, within: tuple[int, ...]) -> Facts:
+    """Of a method whose it is, of what wraps a function that function; the attributes of an object may change."""
+    if isinstance(fn, MethodType):
+        yield from facts_of(fn.__func__, within)
+    owner = getattr(fn, "__self__", None)
+    if owner is not None and not isinstance(owner, ModuleType):
+        cls = owner if isinstance(owner, type) else type(owner)
+        if is_plain(owner) or not getattr(fn, "__qualname__", "").startswith(f"{cls.__qualname__}."):
+            yield "object", digest(text_of(owner, within))
+    if not isinstance(getattr(fn, "__qualname__", None), str) and isinstance(
+        getattr(fn, "__name__", None), str
+    ):
+        yield "name", digest(ascii(fn.__name__))  # numpy's functions are objects of one class
+    wrapped = getattr(fn, "__wrapped__", None)
+    if not isinstance(fn, MethodType) and isinstance(wrapped, FUNCTIONS):
+        yield from facts_of(wrapped, within)
+
+
+# Values as text
+
+
+def text_of(value: Any, within: tuple[int, ...] = ()) -> str:
+    """The same for the same value in every process: plain ones in full, others by the name of their type."""
+    kind = type(value)
+    if kind is int:
+        return hex(value)  # of any number of digits
+    if kind is bytes:
+        return f"<bytes {sha256(value).hexdigest()}>"  # may be large
+    if kind in PLAIN:
+        return ascii(value)
+    if kind is tuple:
+        return f"({', '.join(text_of(part, within) for part in value)})"
+    if kind is frozenset:  # whose order is another in every process
+        return f"{{{', '.join(sorted(text_of(part, within) for part in value))}}}"
+    if kind is Pattern:
+        return f"<pattern {text_of(value.pattern)} {value.flags:d}>"
+    if kind is CodeType:
+        return text_of_code(value)
+    if isinstance(value, FUNCTIONS):
+        facts = {} if id(value) in within else dict(facts_of(value, within))
+        return f"<{name_of(value)} {sorted(facts.items())}>"
+    return f"<{kind.__qualname__}>"
+
+
+def text_of_code(code: CodeType) -> str:
+    """What it does, wherever it stands: no line numbers, no names of files."""
+    counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & TAKES_REST
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return f"<code {text_of((*counts, code.co_code, *names, code.co_consts))}>"
+
+
+def is_plain(value: Any) -> bool:
+    """Whether its text tells its value, which cannot change."""
+    kind = type(value)
+    if kind in (tuple, frozenset):
+        return all(map(is_plain, value))
+    return kind in PLAIN or kind in (int, Pattern)
+
+
+def digest(text: str) -> str:
+    """What of a value is kept: no password is to be read in a journal or a message."""
+    return sha256(text.encode()).hexdigest()[:16]

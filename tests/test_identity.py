@@ -1,0 +1,454 @@
+"""The identity of a function: what its name does not tell apart is told apart, and the same thing is never refused."""
+
+import functools
+import operator
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+
+import pytest
+
+from parallelkit import InputError, Task, iter_parallel, run_parallel
+from parallelkit._identity import identity_of, told_apart
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.journal"
+
+
+HUGE = 10**5000  # of more digits than Python prints
+
+
+def convert(item, unit="g", *, digits=0):
+    return f"{item} {unit} {digits}"
+
+
+def scale(item):
+    return f"scaled {item}"
+
+
+def made(number):
+    def go(item):
+        return f"{item} {number!a}" if number != HUGE else item
+
+    return go
+
+
+def made_of_defaults(number, more=0):
+    def go(item, by=number, *, more=more):
+        return f"{item} {by} {more}"
+
+    return go
+
+
+def made_lambda(number):
+    return lambda item: f"{item} {number}"
+
+
+def decorated(fn):
+    def wrapper(item):
+        return fn(item)
+
+    return wrapper
+
+
+class Multiply:
+    def __init__(self, by):
+        self.by = by
+        self.calls = 0
+
+    def go(self, item):
+        self.calls += 1
+        return f"{item} {self.by}"
+
+    __call__ = go
+
+    @classmethod
+    def of_class(cls, item):
+        return f"{cls.__name__} {item}"
+
+
+class MultiplyMore(Multiply):
+    pass
+
+
+def run(fn, path, **options):
+    return run_parallel(fn, {"a": "a"}, checkpoint=path, executor="inline", **options)
+
+
+OTHERS = {
+    "lambdas": (lambda x: "A" + x, lambda x: "B" + x, "code"),
+    "lambdas by a name": (lambda x: x.upper(), lambda x: x.lower(), "code"),
+    "lambdas by what is in them": (
+        lambda x: [y + "1" for y in x],
+        lambda x: [y + "2" for y in x],
+        "code",
+    ),
+    "lambdas by arguments": (lambda *x: list(x), lambda **x: list(x), "code"),
+    "defaults of lambdas": (*((lambda x, n=n: f"{x}{n}") for n in (1, True)), "captured variable n"),
+    "variables of lambdas": (made_lambda(1), made_lambda(2), "captured variable number"),
+    "partials by keyword": (
+        functools.partial(convert, unit="kg"),
+        functools.partial(convert, unit="lb"),
+        "keyword 'unit'",
+    ),
+    "partial and function": (functools.partial(convert, unit="kg"), convert, "keyword 'unit'"),
+    "function and partial": (convert, functools.partial(convert, digits=1), "keyword 'digits'"),
+    "partials by position": (
+        functools.partial(operator.add, "x"),
+        functools.partial(operator.add, "y"),
+        "argument 0",
+    ),
+    "partials by type": (
+        functools.partial(convert, unit=None),
+        functools.partial(convert, unit=[]),
+        "keyword 'unit'",
+    ),
+    "partials by function": (
+        functools.partial(convert, unit=convert),
+        functools.partial(convert, unit=scale),
+        "keyword 'unit'",
+    ),
+    "partials of lambdas": (functools.partial(lambda x: x), functools.partial(lambda x: [x]), "code"),
+    "closures": (made(2), made(3), "captured variable number"),
+    "closures by tuple": (made((1, "a")), made((1, "b")), "captured variable number"),
+    "closures by type": (made(1), made(1.0), "captured variable number"),
+    "closures by function": (decorated(convert), decorated(scale), "captured variable fn"),
+    "closures by closure": (decorated(made(1)), decorated(made(2)), "captured variable fn"),
+    "defaults of closures": (made_of_defaults(1), made_of_defaults(2), "captured variable by"),
+    "keyword defaults of closures": (
+        made_of_defaults(1, 2),
+        made_of_defaults(1, 3),
+        "captured variable more",
+    ),
+    "wrapped closures": (functools.cache(made(1)), functools.cache(made(2)), "captured variable number"),
+    "methods of a base": (Multiply(2).go, MultiplyMore(2).go, "object"),
+    "methods of a class": (Multiply.of_class, MultiplyMore.of_class, "object"),
+    "methods of a text": ("x".join, "y".join, "object"),
+    "patterns": (re.compile("a").sub, re.compile("b").sub, "object"),
+    "getters": (operator.itemgetter(0), operator.itemgetter(1), "argument 0"),
+    "callers": (operator.methodcaller("a", b=1), operator.methodcaller("a", b=2), "keyword 'b'"),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "difference"), OTHERS.values(), ids=OTHERS)
+def test_what_a_name_does_not_tell_apart_is_told_apart(path, first, second, difference):
+    """The second is refused at the door, and the message says by what it is known, and what to do."""
+    run(first, path)
+    with pytest.raises(ValueError, match=r"a journal of the same function, got .+/run\.journal") as caught:
+        run(second, path)
+    assert f" as well, but this run differs in {difference}; " in str(caught.value)
+    assert str(caught.value).endswith("use another file")
+    run(first, path)
+
+
+def test_the_message_on_a_lambda_says_to_give_it_a_name(path):
+    """In whole."""
+    run(lambda x: "A" + x, path)
+    name = f"{__name__}:test_the_message_on_a_lambda_says_to_give_it_a_name.<locals>.<lambda>"
+    with pytest.raises(ValueError, match="checkpoint") as caught:
+        run(lambda x: "B" + x, path)
+    assert (
+        f"checkpoint must be a journal of the same function, got {path}: it is of {name} as well, but this run "
+        "differs in code; a lambda is known by its code: give the function a name, and use another file"
+    ) == str(caught.value)
+
+
+# Never refused falsely
+
+SOURCE = "made = lambda x, n=2: [y for y in x if y not in {'a', 'b', 1.5, b'c', (1, None)}] or n"
+
+
+def lambda_of(source, name):
+    there = {"__name__": "there"}
+    exec(compile(source, name, "exec"), there)
+    return there["made"]
+
+
+def test_a_lambda_is_the_same_wherever_it_stands():
+    """In another line of another file."""
+    here, there = lambda_of(SOURCE, "one.py"), lambda_of("\n" * 300 + SOURCE, "elsewhere/two.py")
+    assert here.__code__.co_firstlineno != there.__code__.co_firstlineno
+    assert identity_of(here) == identity_of(there)
+
+
+def test_a_lambda_is_the_same_in_every_process():
+    """Sets among its constants are in another order under every hash seed."""
+    code = "import sys; from parallelkit._identity import identity_of; exec(sys.argv[1]); print(identity_of(made))"
+    known = {
+        subprocess.run(
+            [sys.executable, "-c", code, SOURCE],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in "123"
+    }
+    assert 1 == len(known)
+
+
+def test_a_lambda_is_the_same_after_python_has_specialized_it():
+    """Code that runs often is rewritten in place, and so is code that is traced."""
+    function = lambda_of("made = lambda x: sum([x + 1 for _ in range(3)]) + x.real", "one.py")
+    before = identity_of(function)
+    for number in range(10_000):
+        function(number)
+    assert before == identity_of(function)
+    seen, tracer = [], sys.gettrace()
+    sys.settrace(lambda frame, event, argument: seen.append(identity_of(function)) if not seen else None)
+    try:
+        function(1)
+    finally:
+        sys.settrace(tracer)
+    assert [before] == seen
+
+
+def test_a_lambda_of_another_python_is_refused_with_the_versions():
+    """Each version compiles it to other code."""
+    now = identity_of(lambda x: x)
+    before = now.replace(f"code = {sys.implementation.cache_tag} ", "code = cpython-39 0")
+    why = told_apart(before, now, "this run")
+    assert f"its code, compiled by cpython-39 and now by {sys.implementation.cache_tag}: give" in why
+
+
+def counting():
+    count = 0
+
+    def go(item):
+        nonlocal count
+        count += 1
+        return f"{item} {count}"
+
+    return go
+
+
+def counting_inside():
+    count = 0
+
+    def go(item):
+        def add():
+            nonlocal count
+            count += 1
+
+        add()
+        return f"{item} {count}"
+
+    return go
+
+
+def with_things(things):
+    lock, seen = threading.Lock(), list(things)
+
+    def go(item):
+        with lock:
+            seen.append(item)
+        return go.__name__  # it knows itself
+
+    return go
+
+
+def twice(make):
+    """Made anew for the second run, as in another process."""
+    return make(), make()
+
+
+def once(thing):
+    """The same object, after a run."""
+    return thing, thing
+
+
+SAME = {
+    "lambdas": twice(lambda: lambda x: x + "1"),
+    "lambda": once(lambda x: x + "1"),
+    "partial": twice(lambda: functools.partial(convert, unit="kg", digits=1)),
+    "partial in another order": (
+        functools.partial(convert, unit="kg", digits=1),
+        functools.partial(convert, digits=1, unit="kg"),
+    ),
+    "partial of nothing": (functools.partial(convert), convert),
+    "partial of an object": twice(lambda: functools.partial(convert, unit=SimpleNamespace(a=object()))),
+    "closure": twice(lambda: made(2)),
+    "closure of objects": (with_things([1]), with_things([2])),
+    "closure of objects of other types": (made([1]), made({1})),
+    "closure of a frozenset": twice(lambda: made(frozenset("abc"))),
+    "decorated": twice(lambda: decorated(made("x"))),
+    "counter": once(counting()),
+    "counter inside": once(counting_inside()),
+    "method": (Multiply(2).go, Multiply(3).go),
+    "object": (Multiply(2), Multiply(3)),
+    "object that counts": once(Multiply(2)),
+    "method of an object that counts": once(Multiply(2).go),
+    "builtin method": ({"a": 1}.get, {"a": 2}.get),
+    "not a number": twice(lambda: made(float("nan"))),
+    "a number of many digits": twice(lambda: made(HUGE)),
+    "half a character": twice(lambda: made("\ud800")),
+    "a path": (made(PurePosixPath("a")), made(PurePosixPath("b"))),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), SAME.values(), ids=SAME)
+def test_the_same_is_never_refused(path, first, second):
+    """Nor what may change from one run to the next: objects, counters, attributes."""
+    value = run(first, path)["a"]
+    results = run(second, path)
+    assert (value, 0) == (results["a"], results.outcomes["a"].attempts)
+
+
+def test_a_function_within_a_function_may_be_mended(path):
+    """What it captures besides does not make it another; only another value of the same does."""
+
+    def make(unit):
+        def go(item):
+            raise LookupError(unit)
+
+        return go
+
+    def make_mended(unit, digits):
+        def go(item):
+            return item, unit, digits
+
+        go.__qualname__ = make(1).__qualname__
+        return go
+
+    assert ["a"] == list(run(make("kg"), path).failures)
+    assert ("a", "kg", 2) == run(make_mended("kg", 2), path)["a"]
+    with pytest.raises(ValueError, match="differs in captured variable unit; use"):
+        run(make_mended("lb", 2), path)
+
+
+def test_a_named_function_is_its_name_alone(path):
+    """So journals of before can be read; its code, defaults, and what it wraps may change."""
+    wrapper = functools.wraps(convert)(made(2))
+    assert f"{__name__}:convert" == identity_of(convert) == identity_of(wrapper)
+    assert identity_of(convert) == identity_of(functools.partial(wrapper))
+    assert "builtins:len" == identity_of(len)
+    assert f"{__name__}:Multiply.go" == identity_of(Multiply.go) == identity_of(Multiply(2).go)
+    assert f"{__name__}:Multiply" == identity_of(Multiply) == identity_of(Multiply(2))
+    assert "" == identity_of(None)
+
+
+# What the run passes with every item
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "difference"),
+    [
+        ({"args": ("kg",)}, {"args": ("lb",)}, r"args\[0\]"),
+        ({"args": ("kg",)}, {}, r"args\[0\]"),
+        ({}, {"args": ("kg",)}, r"args\[0\]"),
+        (
+            {"kwargs": {"unit": "kg", "digits": 1}},
+            {"kwargs": {"unit": "kg", "digits": 2}},
+            "keyword 'digits'",
+        ),
+        (
+            {"kwargs": {"unit": 1}},
+            {"kwargs": {"unit": True, "digits": 1}},
+            "keyword 'digits', keyword 'unit'",
+        ),
+        ({"args": (None,)}, {"args": ([],)}, r"args\[0\]"),
+    ],
+)
+def test_other_arguments_of_the_run_are_refused(path, before, now, difference):
+    """With their place or name; the same are not, whatever their order."""
+    run(convert, path, **before)
+    with pytest.raises(
+        ValueError, match=f"it is of {__name__}:convert as well, .* in {difference}; use another"
+    ):
+        run(convert, path, **now)
+    with pytest.raises(ValueError, match="as well"):
+        iter_parallel(convert, {"a": "a"}, checkpoint=path, **now)
+    assert 0 == run(convert, path, **before).outcomes["a"].attempts
+
+
+def test_arguments_that_are_no_plain_values_may_change(path):
+    """A list, an object: that is how to pass what is not to count, a token say."""
+    run(convert, path, args=(["kg"],), kwargs={"digits": SimpleNamespace(a=1)})
+    results = run(convert, path, args=(["lb"],), kwargs={"digits": SimpleNamespace(a=2)})
+    assert 0 == results.outcomes["a"].attempts
+
+
+def test_it_is_the_same_whether_the_run_or_a_partial_passes_a_keyword(path):
+    """Both are the same call."""
+    run(functools.partial(convert, unit="kg"), path)
+    assert 0 == run(convert, path, kwargs={"unit": "kg"}).outcomes["a"].attempts
+
+
+def test_no_value_is_to_be_read_in_the_journal(path):
+    """A password that is passed on is there as a digest alone."""
+    run_parallel(scale_quietly, {"a": "a"}, checkpoint=path, executor="inline", args=("open sesame",))
+    content = path.read_bytes()
+    assert b"scale_quietly\nargs[0] = " in content
+    assert b"sesame" not in content
+
+
+def scale_quietly(item, password):
+    return len(item + password)
+
+
+# Tasks that have a function each
+
+
+def test_tasks_are_told_apart_by_more_than_their_names(path):
+    """At the door where all of them are there, else as they are read; the same ones are not refused."""
+    run_parallel(
+        {"a": Task(made(1), "x"), "b": lambda: 1, "c": functools.partial(convert, "x")}, checkpoint=path
+    )
+    with pytest.raises(
+        ValueError, match=r"key 'a': it is of .* but this task differs in captured variable number"
+    ):
+        run_parallel({"a": Task(made(2), "x")}, checkpoint=path)
+    with pytest.raises(ValueError, match=r"key 'b': .* differs in code; a lambda is known by its code"):
+        run_parallel({"b": lambda: 2}, checkpoint=path)
+    with pytest.raises(InputError, match=r"key 'c': .* differs in argument 0"):
+        run_parallel(iter([Task(functools.partial(convert, "y"), key="c")]), checkpoint=path)
+    results = run_parallel({"a": Task(made(1), "x"), "c": functools.partial(convert, "x")}, checkpoint=path)
+    assert [0, 0] == [outcome.attempts for outcome in results.outcomes.values()]
+
+
+@pytest.mark.parametrize("options", [{}, {"kwargs": {"digits": 3}}], ids=["bare", "with arguments"])
+def test_children_of_the_run_s_own_function_are_the_journal_s(path, options):
+    """Also where a like one was made for them, and whatever the run passes with every item."""
+    go = functools.partial(convert, unit="kg")
+
+    def grow(outcome):
+        if outcome.parent is None:
+            yield Task(go, "b", key="b")
+            yield Task(functools.partial(convert, unit="kg"), "c", key="c")
+            yield Task(functools.partial(convert, unit="lb"), "d", key="d")
+
+    run_parallel(go, {"a": "a"}, checkpoint=path, then=grow, **options)
+    assert [True, True, True, False] == [function is None for function in functions_in(path)]
+    results = run_parallel(go, {"a": "a"}, checkpoint=path, then=grow, **options)
+    assert [0, 0, 0, 0] == [outcome.attempts for outcome in results.outcomes.values()]
+
+
+def test_a_run_s_own_function_stays_what_it_was_at_the_call(path):
+    """Whatever becomes of what it has captured, while it runs."""
+    number = 1
+
+    def go(item):
+        return f"{item} {number}"
+
+    def grow(outcome):
+        nonlocal number
+        number += 1
+        return [Task(go, "b", key="b")] if outcome.parent is None else ()
+
+    run_parallel(go, {"a": "a"}, checkpoint=path, then=grow, executor="inline")
+    assert [None, None] == functions_in(path)
+
+
+def functions_in(path):
+    """Of each record, by key."""
+    connection = sqlite3.connect(path)
+    try:
+        return [function for (function,) in connection.execute("SELECT function FROM outcomes ORDER BY key")]
+    finally:
+        connection.close()
