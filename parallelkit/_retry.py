@@ -22,7 +22,7 @@ class RetryPolicy(Protocol):
 
     @property
     def budget(self) -> float | None:
-        """The share of started tasks that caps the retries of a run."""
+        """How many retries a run may make for each started task."""
 
     @property
     def max_time(self) -> float | None:
@@ -49,8 +49,8 @@ class Retry:
     that, and one that a limit or busy workers hold up until then leaves the failure as it is.
     An error that says how long to wait (by Retry-After or ``retry_after``) is tried again no sooner,
     and not at all where that is more than 300 s.
-    ``budget`` caps the retries of the whole run at that share of its started tasks (but never below
-    10), so that an outage does not double the load.
+    ``budget`` caps the retries of the whole run at so many for each task that was started (but never
+    below 10), so that an outage does not double the load: 0.1 is one for ten tasks, 1.5 three for two.
 
     >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
     0.0

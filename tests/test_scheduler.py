@@ -378,16 +378,19 @@ def test_no_try_is_awaited_beyond_the_end_of_the_run():
     assert 9.5 == bench.scheduler.wake_at()
 
 
-def test_a_budget_caps_the_retries_of_the_run():
-    """Beyond ten no more than the share of started tasks, of which retries are none."""
+@pytest.mark.parametrize(("budget", "allowed", "tries"), [(0.2, 20, 1), (1.5, 150, 2)])
+def test_a_budget_caps_the_retries_of_the_run(budget, allowed, tries):
+    """Beyond ten no more than so many for each started task, of which retries are none; it may be more than one."""
     count = 100
-    bench = Bench(range(count), policy=Retry(9, delay=0, budget=0.2))
+    bench = Bench(range(count), policy=Retry(9, delay=0, budget=budget))
     errors = [OSError("down") for _ in range(count)]
     while due := bench.start(now=1.0, room=count):
         for index, *_ in due:
             bench.lose(index, errors[index])
-    assert (20, count) == (bench.scheduler.retried, bench.scheduler.failed)
-    spent = "task 99, attempt 1 of 10; not tried again, since budget of 20 % is spent"
+    assert (allowed, count) == (bench.scheduler.retried, bench.scheduler.failed)
+    spent = f"task 99, attempt {tries} of 10; not tried again, since budget of {budget:.0%} is spent".replace(
+        "%", " %"
+    )
     assert [f"parallelkit: {spent}"] == errors[99].__notes__
 
 
