@@ -28,7 +28,7 @@ def retry_storm(run: Survey) -> Advice | None:
         return None
     wasted = sum(spent(lost) for _, lost in run.ledger.tried)
     kind = max(kinds_of_failure(run.ledger), key=lambda kind: kind.retried)
-    cap = max(10, round(BUDGET * summary.attempts))
+    cap = max(10, round(BUDGET * (summary.attempts - summary.retried)))  # of the tasks that were started
     return Advice(
         f"A storm of retries: {summary.retried:,} of {summary.attempts:,} attempts failed and were made "
         f"again ({percent(share)}, {seconds(wasted)} of work), mostly for {kind.text}.",
