@@ -127,7 +127,12 @@ def add_engine_options(group: Callable[..., object]) -> None:
     group("--timeout", type=seconds, metavar="TIME", help="for one attempt: 30, 500ms, 5m, 1h")
     group("--run-timeout", type=seconds, metavar="TIME", help="for the whole run")
     group("--retries", type=at_least(0), default=0, metavar="N", help="further attempts after a failure")
-    group("--max-failures", type=failures, metavar="N", help="stop at so many: 10, or a share: 0.2, 20%%")
+    group(
+        "--max-failures",
+        type=failures,
+        metavar="N",
+        help="stop at so many: 10; or at a share of the outcomes so far, once there are 20: 0.2, 20%%",
+    )
     group(
         "--rate",
         type=rate,
