@@ -267,13 +267,15 @@ class Loop:
 
     def stop(self, reason: str) -> None:
         """The stop rule: withdraw what is queued, kill or abandon what runs, wait for nothing."""
+        # Whoever asks for the stop looks at no outcome of what runs.
+        stacks: dict[int, str] = {} if self.asked is not None else getattr(self.port, "stacks", dict)()
         now = self.clock()
         running = self.port.running()
         self.port.close()
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
         self._tell()
         failure = self.port.failure
-        self.scheduler.stop(reason, now, running, failure and failure.__cause__)
+        self.scheduler.stop(reason, now, running, stacks, failure and failure.__cause__)
         self._tell()
 
     def show(self) -> None:

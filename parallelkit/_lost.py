@@ -10,9 +10,12 @@ from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, keep_frames
-from parallelkit._raised import describe_error, traceback_of
+from parallelkit._raised import add_note, describe_error, traceback_of
 
 E = TypeVar("E", bound=BaseException)
+
+SHOWN = 20
+"""Lines of a stack, the innermost, in a note on an error."""
 
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
@@ -80,16 +83,26 @@ def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None
     if last is None:
         error.__cause__ = cause
         return Lost(error, 0, None, 0.0, None)
+    if last.error is None:  # its first attempt was cut off
+        told_where(error, last.stack)
     text = f"{last.text}{BECAUSE}{as_text(error, None)}" if last.text else ""
     error.__cause__ = last.error
     return Lost(error, last.number, last.started, last.ended, last.worker, text, last.stack)
 
 
-def cut_off(started: float, now: float, worker: str, before: Lost | None) -> Lost:
-    """What is noted of an attempt that was running when the run stopped."""
+def cut_off(started: float, now: float, worker: str, before: Lost | None, stack: str | None = None) -> Lost:
+    """What is noted of an attempt that was running when the run stopped, and stood there."""
     if before is None:
-        return Lost(None, 1, started, now, worker)
-    return Lost(before.error, before.number + 1, started, now, worker, before.text)
+        return Lost(None, 1, started, now, worker, "", stack)
+    return Lost(before.error, before.number + 1, started, now, worker, before.text, stack)
+
+
+def told_where(error: E, stack: str | None) -> E:
+    """The error, with a note on where the attempt stood as it was given up."""
+    if stack:
+        lines = stack.rstrip().splitlines()
+        add_note(error, "\n".join(["it stood at", *["  …"] * (len(lines) > SHOWN), *lines[-SHOWN:]]))
+    return error
 
 
 def as_text(error: BaseException, frames: TracebackType | None) -> str:

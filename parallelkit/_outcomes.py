@@ -65,8 +65,8 @@ class Failure(Framed, Generic[K]):
     """A task that gave no value, and why.
 
     ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
-    ``traceback`` is text, the remote part included; ``stack`` is where an abandoned thread, or a
-    process that was killed or crashed, stood at that moment.
+    ``traceback`` is text, the remote part included; ``stack`` is where an attempt stood that was
+    abandoned, killed, cut off by a stop of the run (in threads, coroutines and processes), or crashed.
     A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0.
     """
 

@@ -15,7 +15,7 @@ only what has failed, or has options of its own, has an entry anywhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from operator import call
 from typing import Any
 
@@ -33,6 +33,8 @@ from parallelkit._tasks import Own
 from parallelkit._tries import Tries
 from parallelkit._unawaited import holds_coroutine, refuse_coroutines
 from parallelkit._unsettled import Unsettled
+
+NOWHERE: Mapping[int, str] = {}
 
 
 class Scheduler:
@@ -192,7 +194,9 @@ class Scheduler:
 
     def _succeed(self, block: Block, now: float) -> None:
         if self._tries.choosy:
-            block = self._accepted(block, now)
+            block, refused = self._tries.sift(block)
+            for ended in refused:
+                self._lose(ended, now)
             if not block.indices:
                 return
         self._items.settle(block.indices)
@@ -216,18 +220,6 @@ class Scheduler:
                 self._gated.begun(index, started)
                 self._gated.ended(index, now)
                 self._gated.forget(index)
-
-    def _accepted(self, block: Block, now: float) -> Block:
-        """The part of a block whose values their policies accept; the rest are failed attempts."""
-        good = []
-        for row in zip(*block, strict=True):
-            index, value, started, ended, worker = row
-            refusal = self._tries.refusal(index, value)
-            if refusal is None:
-                good.append(row)
-            else:
-                self._lose(Ended(index, refusal, "", started, ended, worker), now)
-        return Block(*zip(*good, strict=True)) if good else Block((), (), (), (), ())
 
     def take_news(self) -> list[News]:
         """What has ended since the last call."""
@@ -281,14 +273,19 @@ class Scheduler:
         return self._stop_rule.reason(now, self.failed, self.settled)
 
     def stop(
-        self, reason: str, now: float, running: Iterable[Running] = (), cause: BaseException | None = None
+        self,
+        reason: str,
+        now: float,
+        running: Iterable[Running] = (),
+        stacks: Mapping[int, str] = NOWHERE,
+        cause: BaseException | None = None,
     ) -> None:
-        """Cancel everything that is not settled; ``running`` are the attempts that had begun."""
+        """Cancel everything that is not settled; ``running`` are the attempts that had begun, and where they stood."""
         self.stopped = self._book.stopped = reason
         last = {index: lost for index, lost in self._tries.last.items() if lost.number}
         running = [attempt for attempt in running if attempt[0] in self._items]
         for index, started, worker in running:
-            last[index] = cut_off(started, now, worker, last.get(index))
+            last[index] = cut_off(started, now, worker, last.get(index), stacks.get(index))
         if self.news is not None:
             self.news += told_cancelled(reason, last, {index for index, _, _ in running}, now)
         self._book.cancel(list(self._items), last, cause)

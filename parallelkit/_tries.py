@@ -10,7 +10,7 @@ from operator import call
 from typing import Any
 
 from parallelkit._errors import TaskExited
-from parallelkit._executors._contract import Ended
+from parallelkit._executors._contract import Block, Ended
 from parallelkit._lost import Lost, describe, is_a
 from parallelkit._marks import UNSET
 from parallelkit._raised import add_note
@@ -68,7 +68,19 @@ class Tries:
         self.own.update(own)
         self.choosy = self.choosy or any(is_choosy(options.policy) for options in own.values())
 
-    def refusal(self, index: int, value: Any) -> Exception | None:
+    def sift(self, block: Block) -> tuple[Block, list[Ended]]:
+        """The part of a block whose values their policies accept, and the rest as failed attempts."""
+        good, refused = [], []
+        for row in zip(*block, strict=True):
+            index, value, started, ended, worker = row
+            refusal = self._refusal(index, value)
+            if refusal is None:
+                good.append(row)
+            else:
+                refused.append(Ended(index, refusal, "", started, ended, worker))
+        return Block(*zip(*good, strict=True)) if good else Block((), (), (), (), ()), refused
+
+    def _refusal(self, index: int, value: Any) -> Exception | None:
         """The error that stands for a value which the task's policy does not accept, if it does not."""
         policy = self._policy_of(index)
         if not isinstance(policy, TenacityPolicy):

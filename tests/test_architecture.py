@@ -66,6 +66,7 @@ _report/_words  _report/_lanes  _report/_estimates
 _report/_failures  _report/_summary
 _report/_format  _report/_rows
 _report/__init__
+_executors/_whereabouts
 _executors/_supervisor  _executors/_sharing
 _executors/_crew  _executors/_toll  _executors/_starter
 _executors/_handle  _executors/_zygote
@@ -73,7 +74,7 @@ _executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding  _e
 _executors/_lane
 _executors/_pace  _executors/_tickets
 _executors/_arrivals  _executors/_blocks
-_executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_lending  _executors/_line  _executors/_roll  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
+_executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_roll  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
 _executors/_contract
 _worker/__main__
 _worker/_zygote

@@ -1,15 +1,20 @@
 """Stacks of threads that run, as a Failure and a warning have them."""
 
+import asyncio
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from parallelkit import TaskTimeout, run_parallel
-from parallelkit._executors._contract import SHOWN, told_where
+from parallelkit import ProcessExecutor, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors._last_words import as_stack
 from parallelkit._executors._stacks import stack_of
+from parallelkit._lost import SHOWN, told_where
+from parallelkit._worker._channel import STACK_SIGNAL
 
 
 def test_a_stack_is_that_of_the_thread():
@@ -132,3 +137,92 @@ def test_a_stack_reads_the_same_from_a_thread_and_from_a_process(executor):
     with pytest.raises(TaskTimeout) as raised:
         results[0]
     assert "    RELEASE.wait(60)" in "\n".join(raised.value.__notes__)
+
+
+# Where a stop finds an attempt
+
+
+def wait_in(item):
+    RELEASED.wait(60)
+
+
+RELEASED = threading.Event()
+
+
+async def sleep_in(item):
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("executor", "fn"),
+    [
+        pytest.param("threads", wait_in, marks=pytest.mark.abandons(10)),
+        ("processes", wait_in),
+        ("threads", sleep_in),
+    ],
+    ids=["threads", "processes", "coroutines"],
+)
+def test_what_a_stop_cuts_off_tells_where_it_stood(executor, fn):
+    """The failures of a run that is out of time have the lines that hang; those that never began have none."""
+    for seconds in (0.3, 0.6, 1.2, 2.4, 4.8):  # a process that gets no turn on a busy machine tells nothing
+        results = run_parallel(fn, range(3), executor=executor, max_workers=2, run_timeout=seconds)
+        if all(results.failures[index].stack for index in range(2)):
+            break
+    RELEASED.set()
+    stacks = [failure.stack for failure in results.failures.values()]
+    assert all(f"in {fn.__name__}\n" in stack for stack in stacks[:2])
+    assert stacks[2] is None
+    with pytest.raises(TaskCancelled) as raised:
+        results[0]
+    assert f"in {fn.__name__}" in "\n".join(raised.value.__notes__)
+
+
+def count_up(item):
+    path, number = item
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{number}\n")
+    if number == 0:
+        time.sleep(60)
+    if number == 50:
+        raise OSError(number)
+    time.sleep(0.0004)
+
+
+def test_nothing_begins_while_workers_are_asked(tmp_path):
+    """What ran when a run of short tasks was stopped is told as begun; no other ran."""
+    path = tmp_path / "ran"
+    results = run_parallel(
+        count_up,
+        [(str(path), number) for number in range(4000)],
+        executor="processes",
+        max_workers=2,
+        max_failures=1,
+    )
+    ran = {int(line) for line in path.read_text().splitlines()}
+    begun = {outcome.index for outcome in results.outcomes.values() if outcome.attempts}
+    assert ran == begun
+    assert len(begun) < 4000
+
+
+def test_workers_that_were_asked_are_not_used_again():
+    """On an executor that lives on: what one run left in a worker's last words is not told of another's task."""
+    with ProcessExecutor(2) as pool:
+        for _ in range(2):
+            stopped = run_parallel(wait_in, range(2), executor=pool, run_timeout=0.5)
+            assert [TaskCancelled] * 2 == [type(failure.error) for failure in stopped.failures.values()]
+            late = run_parallel(time.sleep, [60, 60], executor=pool, timeout=0.1)
+            assert all("wait_in" not in (failure.stack or "") for failure in late.failures.values())
+            assert [1, 4] == run_parallel(pow, [(1, 2), (2, 2)], star=True, executor=pool).values()
+
+
+def exit_when_asked(item):
+    signal.signal(STACK_SIGNAL, lambda *_: os._exit(3))
+    time.sleep(60)
+
+
+def test_a_worker_that_ends_as_it_is_asked_is_no_timeout_but_where_it_is():
+    """Its end is its own, where the run was stopped; where it had overrun its timeout, that is what is told."""
+    results = run_parallel(exit_when_asked, [0], executor="processes", run_timeout=2)
+    assert isinstance(results.failures[0].error, (WorkerDied, TaskCancelled))
+    results = run_parallel(exit_when_asked, [0], executor="processes", timeout=0.3)
+    assert isinstance(results.failures[0].error, TaskTimeout)

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
-from parallelkit._raised import add_note, drop_frames
+from parallelkit._raised import drop_frames
 from parallelkit._worker._call import bind
-
-E = TypeVar("E", bound=BaseException)
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
 """An attempt to run: index of the task, number of the attempt (from 1), item, timeout in seconds.
@@ -26,9 +24,6 @@ that (_tickets.py).
 
 Running: TypeAlias = tuple[int, float, str]
 """An attempt that has begun and not ended: index, instant of the start, worker."""
-
-SHOWN = 20
-"""Lines of the stack, the innermost, in a note on the error."""
 
 COROUTINE = "coroutine_"
 """How the name of a worker begins that is none: a coroutine's place on an event loop."""
@@ -175,14 +170,6 @@ def timed_out(
     """The error of an attempt that overran its timeout, in one wording for all executors."""
     error = TaskTimeout(f"{label} ran longer than its timeout of {limit:g} s{fate and f'; {fate}'}")
     error.killed, error.abandoned = killed, abandoned
-    return error
-
-
-def told_where(error: E, stack: str | None) -> E:
-    """The error, with a note on where the attempt stood as it was given up."""
-    if stack:
-        lines = stack.rstrip().splitlines()
-        add_note(error, "\n".join(["it stood at", *["  …"] * (len(lines) > SHOWN), *lines[-SHOWN:]]))
     return error
 
 

@@ -22,7 +22,6 @@ from parallelkit._executors._contract import (
     call_with,
     drop_own_frames,
     timed_out,
-    told_where,
 )
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._lending import mark_context
@@ -33,6 +32,7 @@ from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._watch import Watch
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
+from parallelkit._lost import told_where
 from parallelkit._tasks import function_of
 
 
@@ -160,9 +160,8 @@ class CoroutinePort:
             self._replace(flight.loop)
         if self._queue:
             self._offer()  # its slot is free
-        return [
-            Ended(flight.ticket[0], told_where(error, stack), "", flight.started, now, flight.worker, stack)
-        ]
+        told_where(error, stack)
+        return [Ended(flight.ticket[0], error, "", flight.started, now, flight.worker, stack)]
 
     def _blocked_by(self, flight: Flight) -> str:
         stepping = flight.loop.stepping
@@ -202,6 +201,11 @@ class CoroutinePort:
         flights = [flight for flight in self._flights.copy() if flight.claim]
         begun = [(flight.ticket[0], flight.started, flight.worker) for flight in flights]
         return begun + self._threads.running()
+
+    def stacks(self) -> dict[int, str]:
+        """Where those that run stand now."""
+        places = {flight.ticket[0]: flight.place() for flight in self._flights.copy()}
+        return {**places, **self._threads.stacks()}
 
     def measure(self, facts: Facts) -> None:
         """Note how long the loops stood still, and who held one longest."""

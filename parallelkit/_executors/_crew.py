@@ -149,7 +149,7 @@ class Crew:
 
     def _hungry(self) -> list[Lane]:
         """The lanes that have something queued, in the order in which it is their turn."""
-        return [lane for lane in self.lanes if lane.queue and lane.broken is None]
+        return [lane for lane in self.lanes if lane.queue and lane.broken is None and not lane.halted]
 
     def _give(self, worker: Worker, lane: Lane, now: float) -> None:
         idle = sum([worker.ready and not worker.pending for worker in self.workers])

@@ -88,6 +88,10 @@ class DaskPort(ProcessPort):
         """The attempts that are known to have begun and not ended: index, instant of the start, worker."""
         return [(index, *told) for index, told in list(self.courier.begun.items())]
 
+    def stacks(self) -> dict[int, str]:
+        """None: to ask would be a journey to every node, and the stop waits for nothing."""
+        return {}
+
     def close(self) -> None:
         """Withdraw what is queued, and kill what runs on the workers."""
         if self._lane.closed:

@@ -11,11 +11,12 @@ from itertools import islice
 from typing import Any
 
 from parallelkit._executors._blocks import load_leased
-from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out, told_where
+from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
 from parallelkit._executors._lane import Columns, Lost, Span, Why
 from parallelkit._executors._last_words import as_stack
 from parallelkit._executors._reserve import shortage
 from parallelkit._executors._tickets import indices_of
+from parallelkit._lost import told_where
 from parallelkit._raised import describe_error
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (

@@ -55,6 +55,11 @@ class Flight:
         self.task: Any = None
         self.coroutine: Any = None
 
+    def place(self) -> str:
+        """Where it stands now."""
+        steps = self.loop.stepping is not None and self.loop.stepping[0] is self
+        return stack_of(self.loop.thread) if steps else await_stack(self.coroutine)
+
 
 class Home(Protocol):
     """The port whose attempts run here."""

@@ -15,26 +15,21 @@ from parallelkit._executors._contract import Ticket
 from parallelkit._executors._holding import LOOK, Holding, requeue
 from parallelkit._executors._killing import ask, kill, status_of
 from parallelkit._executors._lane import Batch, File, Lane, Record, Span
+from parallelkit._executors._last_words import LAST_WORDS
 from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 
-LAST_WORDS = 0.015
-"""Seconds that an overdue worker has at most to write down its stack."""
-
 FORESIGHT = 0.15
 """Seconds, or half of the timeout, before an attempt is overdue, in which whoever may replace its worker is made ready."""
 
-START_LIMIT = 60.0
-"""Seconds that a worker may take to start, its initializer included."""
+START_LIMIT = 60.0  # seconds that a worker may take to start, its initializer included
+LOAD_LIMIT = 300.0  # and that it may take to load a function, with all the imports that go with it
 
 STANDSTILL = 10.0
 """Seconds after which a worker that has work is looked at anyhow, and replaced if it neither runs nor loads any."""
-
-LOAD_LIMIT = 300.0
-"""Seconds that it may take to load a function, with all the imports that go with it."""
 
 
 class Worker(Holding):
@@ -52,7 +47,8 @@ class Worker(Holding):
         self.ready = False
         self.retiring = False
         self.refusal: bytes | None = None  # what its initializer raised
-        self.doomed = False  # what it runs is overdue, and it is about to be killed for that
+        self.doomed = False  # it is about to be killed, and nothing counts that it commits
+        self.overdue = False  # that is for what it runs, which ran for too long
         self.in_danger = False  # what it runs will soon be overdue
         self.overran = False  # killed because it took too long to start, or to load a function
         self.garbage = False  # killed because what it writes makes no sense
@@ -241,12 +237,16 @@ class Worker(Holding):
         if self.held != self.done + 1:
             self.hold(now)
         elif not self.doomed and now >= self.held_at + LOOK:
-            # From here on nothing counts that it commits: our signal may cut short what it hangs in.
-            self.doomed, self._doomed_at = True, now
-            ask(self.pidfd, _channel.STACK_SIGNAL)  # to write down where it stands, whatever it is doing
+            self.overdue = True
+            self.ask_where(now)
         elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else LAST_WORDS):
-            self.check_at = inf
+            self.check_at, self.overdue = inf, True
             self.kill()
+
+    def ask_where(self, now: float) -> None:
+        """Have it write down where it stands, whatever it is doing: that may cut short what it hangs in."""
+        self.doomed, self._doomed_at = True, now
+        ask(self.pidfd, _channel.STACK_SIGNAL)
 
     # Holding
 

@@ -169,6 +169,9 @@ class Lane:
     closed: bool = False
     """Written by the run, once, and asked by the supervisor."""
 
+    halted: bool = False
+    """The same: it is about to be closed, and nothing more of it begins."""
+
     recorded: int = 0
     """Bytes of log records that the supervisor handed over, and of these ..."""
     logged: int = 0

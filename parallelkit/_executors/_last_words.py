@@ -6,6 +6,9 @@ import re
 from itertools import takewhile
 from traceback import FrameSummary, format_list
 
+LAST_WORDS = 0.015
+"""Seconds that a worker has at most to write down its stack."""
+
 _FRAME = re.compile(r'\s*File "(.*)", line (\d+) in (.*)')
 _OURS = "/parallelkit/_worker/"
 

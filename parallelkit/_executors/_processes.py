@@ -18,6 +18,7 @@ from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._sharing import pack_shared
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
+from parallelkit._executors._whereabouts import whereabouts
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error
@@ -263,6 +264,10 @@ class ProcessPort:
             if running is not None:
                 found.append((running[0][0], running[1], worker.label))
         return found
+
+    def stacks(self) -> dict[int, str]:
+        """Where those that run stand now, as far as their workers can tell."""
+        return whereabouts(self._supervisor, self._lane)
 
     def measure(self, facts: Facts) -> None:
         """Note how long the parent packed and unpacked."""

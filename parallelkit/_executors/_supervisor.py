@@ -254,7 +254,7 @@ class Supervisor:
         began_at = worker.blamed_since(now)
         if began_at is not None:
             batch = worker.batches[0]
-            why = Why.GARBAGE if worker.garbage else Why.OVERDUE if worker.doomed else Why.ITSELF
+            why = Why.GARBAGE if worker.garbage else Why.OVERDUE if worker.overdue else Why.ITSELF
             lost = (batch.part(0, 1), began_at, now, worker.pid, status, why, worker.label)
             batch.lane.post(Lost(*lost, worker.wire.last_stack()))
         requeue(worker.cut_off(worker.done + (began_at is not None)))

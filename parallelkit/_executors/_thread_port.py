@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextvars import copy_context
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -24,7 +24,6 @@ from parallelkit._executors._contract import (
     call_with,
     drop_own_frames,
     timed_out,
-    told_where,
 )
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context, take_claim
@@ -32,6 +31,7 @@ from parallelkit._executors._line import UNLIMITED, Line
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
+from parallelkit._lost import told_where
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""
@@ -223,10 +223,7 @@ class ThreadPort(Line):
         assert self._shortest is not None, "only attempts with a timeout set the instant to look at"
         instants: list[float] = []
         begun = 0
-        for worker in list(self._engine.workers):
-            port, ticket, claim = worker.current or (None, None, [])
-            if port is not self or ticket is None:
-                continue
+        for worker, ticket, claim in self._at_work():
             begun += 1
             if ticket[3] is None:
                 continue
@@ -272,12 +269,18 @@ class ThreadPort(Line):
         self.gate.open()
 
     def running(self) -> list[tuple[int, float, str]]:
-        begun = []
+        return [(ticket[0], claim[0], worker.name) for worker, ticket, claim in self._at_work() if claim]
+
+    def stacks(self) -> dict[int, str]:
+        """Where those that run stand now."""
+        return {ticket[0]: stack_of(worker.thread, __file__) for worker, ticket, _ in self._at_work()}
+
+    def _at_work(self) -> Iterator[tuple[Worker, Ticket, list[float]]]:
+        """The workers that are at attempts of this port."""
         for worker in list(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
-            if port is self and ticket is not None and claim:
-                begun.append((ticket[0], claim[0], worker.name))
-        return begun
+            if port is self and ticket is not None:
+                yield worker, ticket, claim
 
     def measure(self, facts: Facts) -> None:
         """Note the processor time that the threads have used since the port was opened."""
@@ -292,8 +295,6 @@ class ThreadPort(Line):
     def close(self) -> None:
         self._closed = True
         self.clear()
-        for worker in list(self._engine.workers):
-            port, ticket, claim = worker.current or (None, None, [])
-            if port is self and ticket is not None:
-                self._engine.abandon(worker, claim, monotonic(), ticket[3])
+        for worker, ticket, claim in self._at_work():
+            self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
