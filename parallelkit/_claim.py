@@ -42,7 +42,7 @@ class Claim:
     def _lock(self) -> int:
         import fcntl
 
-        check_folder(self._journal)
+        check_place(self._journal)
         while True:
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -79,8 +79,13 @@ class Claim:
             os.close(self._fd)
 
 
-def check_folder(journal: str) -> None:
-    """Raise ValueError where a journal has no folder to be in."""
+def check_place(journal: str) -> None:
+    """Raise ValueError where a journal has no folder to be in, or is one itself."""
+    if os.path.isdir(journal):
+        raise ValueError(
+            f"checkpoint must be a file, got {journal}: it is a folder; name a file in it, such as "
+            f"{os.path.join(journal, 'run.journal')}"
+        )
     folder = os.path.dirname(journal)
     if not os.path.isdir(folder):
         raise ValueError(f"checkpoint must be in a folder that exists, got {journal}: there is no {folder}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
-from parallelkit._claim import check_folder
+from parallelkit._claim import check_place
 from parallelkit._errors import ParallelKitError
 from parallelkit._identity import identity_of, told_apart
 from parallelkit._journal import Journal, Record, another_function
@@ -62,7 +62,7 @@ class Recording(Unrecorded):
             self.open()
             self.close()
         else:
-            check_folder(self._path)
+            check_place(self._path)
 
     def open(self) -> None:
         self._journal = Journal(self._path, self._function)

@@ -544,8 +544,16 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(path):
     with pytest.raises(ValueError, match=r"run\.journal: it is something else"):
         run("a", path)
 
-    with pytest.raises(ValueError, match="unable to open"):
-        run("a", path.parent)
+    folder, link = path.parent / "folder", path.parent / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    before = sorted(os.listdir(path.parent))
+    for name in (folder, f"{folder}/", link):
+        with pytest.raises(
+            ValueError, match=r"must be a file, got .*: it is a folder; .*/folder/run\.journal$"
+        ):
+            run("a", name)
+    assert before == sorted(os.listdir(path.parent))
     assert not calls
 
 

@@ -401,6 +401,7 @@ def test_no_color_is_obeyed(here, wish):
         (["tasks:scaled", "--checkpoint", "j"], "--checkpoint: needs --key"),
         (["tasks:scaled", "--checkpoint", "tasks.py", "--key", "item"], "--checkpoint: must be a whole journal"),
         (["tasks:scaled", "--checkpoint", "no/j", "--key", "item"], "--checkpoint: must be in a folder"),
+        (["tasks:scaled", "--checkpoint", ".", "--key", "item"], "--checkpoint: must be a file"),
         (["tasks:scaled", "--output", "no/where"], "--output: no/where cannot be written"),
         (["tasks:scaled", "--report", "no/where"], "--report: no/where cannot be written"),
         (["tasks:scaled", "tasks.py", "--output", "tasks.py"], "--output: tasks.py is the input and the output"),
