@@ -97,7 +97,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
       is filled anew. Default: that of the executor, where a parallelkit one has its own. ``run_timeout``: bounds the run: what is done is returned, the rest cancelled. It
       cannot strike while the input (or ``key``, ``then``) blocks this thread; workers go on meanwhile.
     - ``retries``: extra tries, or a ``Retry``, or a ``tenacity.Retrying``.
-    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise it.
+    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise it. What is
+      cancelled, by ``run_timeout`` or because threads hang in every slot, has not failed: see ``stopped``.
     - ``max_failures``: stop as the n-th failure settles, or (0 < share < 1, of 20 outcomes or more). What
       had ended by then counts, so a run of short tasks in processes has some more failures than n.
 

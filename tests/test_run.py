@@ -142,6 +142,28 @@ def test_the_first_failure_is_raised_if_asked_for(executor):
     assert any("the run was stopped at this failure: " in note for note in caught.value.__notes__)
 
 
+@pytest.mark.abandons(2)
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"run_timeout": 0.1}, "run_timeout of 0.1 s"),
+        (
+            {"timeout": 0.1, "retries": Retry(3, delay=0)},
+            "every slot is lost: 2 threads overran their timeout",
+        ),
+    ],
+)
+def test_a_stop_that_is_no_failure_is_not_raised(options, reason):
+    """What was cancelled has not failed, not even with on_error="raise": the results say why the run was stopped."""
+    never = threading.Event()
+    results = run_parallel(lambda _: never.wait(), [0], max_workers=1, on_error="raise", **options)
+    never.set()
+    assert results.stopped.startswith(reason)
+    [failure] = results.failures.values()
+    assert type(failure.error) is TaskCancelled
+    assert ("timeout" in options) == isinstance(failure.error.__cause__, TaskTimeout)
+
+
 @in_threads_and_inline
 def test_a_whole_run_raises_nothing(executor):
     """With on_error="raise" a run without failures gives its results."""
