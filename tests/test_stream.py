@@ -343,6 +343,18 @@ def test_a_stream_may_be_left(executor):
     assert read == source.read
 
 
+@pytest.mark.parametrize("read", [list, iter])
+def test_what_was_never_read_of_an_input_without_a_length_is_no_task(read):
+    """A stop that comes when all that was read is done cancels what else a list has, and of an iterator nothing."""
+    stream = iter_parallel(abs, read(range(50)), max_workers=1, run_timeout=0.3, buffersize=2)
+    outcomes = [next(stream)]
+    time.sleep(0.4)
+    outcomes += stream
+    undone = [one for one in outcomes if one.error is not None]
+    assert {TaskCancelled} >= {type(one.error) for one in undone}
+    assert (50, True) == (len(outcomes), bool(undone)) if read is list else not undone and len(outcomes) < 50
+
+
 @pytest.mark.abandons(2)
 def test_closing_waits_for_no_task(gate):
     """Threads that still run are abandoned, what is queued never starts."""
