@@ -98,8 +98,8 @@ def fetch(
     - ``per_host``: requests at a time to one host and port, default 6; None for no such limit.
       ``limits`` of yours, whose ``by`` is given the URL, come on top of that.
     - A host that answers with Retry-After is left alone until then by all its URLs.
-    - ``retries``: default 2 extra tries where the method may be repeated (GET, HEAD, OPTIONS, PUT,
-      DELETE, TRACE), else none. Tried again is what may pass: connection errors, timeouts, broken
+    - ``retries``: default 2 extra tries, after up to 0.1 s and up to 0.2 s, where the method may be
+      repeated (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Tried again is what may pass: connection errors, timeouts, broken
       bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry`` with an ``on`` of its own
       decides by itself.
 

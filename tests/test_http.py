@@ -313,6 +313,14 @@ def test_by_default_only_what_may_be_repeated_is_tried_again(site, method, retri
     assert visits == site.seen["/a"]
 
 
+@pytest.mark.parametrize(("retries", "waits"), [(None, 0.1 + 0.2), (Retry(5, delay=1), 1 + 2 + 4 + 8 + 16)])
+def test_a_busy_server_is_waited_for_as_long_as_the_page_says(site, retries, waits):
+    """At most, that is: a staged run waits for as long as a real one may."""
+    with inline_runs() as clock:
+        fetch(urls_of(site, "a", status(503)), retries=retries)
+    assert clock() == pytest.approx(waits)
+
+
 @pytest.mark.parametrize(("policy", "visits"), [(Retry(1), 1), (Retry(1, on=errors.HTTPError), 2)])
 def test_a_retry_with_an_on_of_its_own_decides_by_itself(site, policy, visits):
     """Left at its default it means what may pass."""
