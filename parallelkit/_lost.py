@@ -46,11 +46,15 @@ class Lost:
         return self.text or ("" if self.error is None else as_text(self.error, self.frames))
 
     def sealed(self, change: Callable[[Any], Any]) -> Lost:
-        """A copy with ``change`` made to the error, and the traceback as text, since objects do not travel."""
-        text = self.traceback if isinstance(self.error, BaseException) else self.text
-        copy = replace(self, error=None, text=text)
+        """A copy with ``change`` made to the error, and the traceback as text, since objects do not travel.
+
+        Made to such a copy it breaks the seal: then the frames are those with which the error arrived.
+        """
+        seals = isinstance(self.error, BaseException)
+        copy = replace(self, error=None, text=self.traceback if seals else self.text)
         copy.error = None if self.error is None else change(self.error)
-        copy.frames = traceback_of(copy.error) if isinstance(copy.error, BaseException) else None
+        if not seals and isinstance(copy.error, BaseException):
+            copy.frames = traceback_of(copy.error)
         return copy
 
 
