@@ -29,8 +29,8 @@ examples:
   seq 1000000 | parallelkit run builtins:int --quiet | head
       input is read as it is needed, and the run ends when nobody reads its output
 
-A line of output has key (the position of the line in the input, from 0, unless --key says otherwise), ok, value or
-error and error_type, attempts (0: from the checkpoint) and seconds. "repr": true marks a value that is no JSON and
+A line of output has key (the position of the item in the input, from 0, unless --key says otherwise), ok, value or
+error and error_type, attempts (0: from the checkpoint, or no JSON) and seconds. "repr": true marks a value that is no JSON and
 stands there as Python shows it. The expressions of --key and --by are Python code and are run as such; they know
 item and the names of MODULE. Exit code: 0 all well, 1 some failed, 2 wrong usage, 130 interrupted.
 """
@@ -107,7 +107,11 @@ def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
     add = run.add_argument
     add("target", metavar="MODULE:FUNCTION", help="module by name or FILE.py, and a function in it")
     add("inputs", metavar="INPUT", nargs="*", default=[], help="files of lines; - or none: standard input")
-    add("--jsonl", action="store_true", help="lines are JSON; the function is given their value, a dict say")
+    add(
+        "--jsonl",
+        action="store_true",
+        help="lines are JSON, blank ones aside; the function is given their value, a dict say",
+    )
     add_engine_options(run.add_argument_group("where and how long").add_argument)
     add_output_options(run.add_argument_group("what comes out").add_argument)
     run.set_defaults(command=run_function, usage=run.format_usage() + run.prog)

@@ -26,7 +26,7 @@ from parallelkit._outbox import Outbox
 from parallelkit._portion import Portion
 from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
-from parallelkit._recall import memory_recall
+from parallelkit._recall import Recall, memory_recall
 from parallelkit._scheduler import Scheduler
 from parallelkit._stopping import StopRule
 from parallelkit._world import World, the_world
@@ -42,6 +42,8 @@ class Parts:
     world: World
     journal: Unrecorded = field(default_factory=Unrecorded)
     growth: Growth | None = None
+    recalls: tuple[Recall, ...] = ()
+    """What knows outcomes besides a cache and the journal."""
     again: Sized = ()
     """The attempts that wait to be made again."""
 
@@ -130,7 +132,7 @@ class Parts:
             scheduler.news = []
             loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
-        loop.recalls = (*(() if cache is None else (cache,)), *self.journal.recalls)
+        loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
         self.journal.stop_by(partial(ask_to_stop, loop))
         return loop
 

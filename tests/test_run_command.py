@@ -434,15 +434,70 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
         sys.modules.pop(name, None)
 
 
-@everywhere
-def test_input_that_is_no_json_is_named(here):
-    """What stands before it is run and written; then the file, the line and what is wrong with it."""
-    done = run(here, "tasks:total", "--jsonl", stdin='{"a": 1, "b": 2}\n{"a":\n')
-    assert {0: 3} == values_of(done.stdout)
-    assert "standard input, line 2: not JSON" in done.stderr
-    assert 1 == done.stderr.count("ValueError")
+LAME = '{"a": 1, "b": 2, "id": "x"}\n\n{"a":\n{"a": 3, "b": 4, "id": "y"}\r\nwhat?\r\n'
+
+
+def test_a_line_that_is_no_json_is_a_failure_of_its_own(here):
+    """The error names file, line and column; the others are run, and no worker, retry or token is spent on it."""
+    options = ("--order", "input", "--retries", "3", "--rate", "2/1h", "--by", "item['id'][:0]")
+    done = run(here, "tasks:total", "--jsonl", *options, stdin=LAME)
+    rows = rows_of(done.stdout)
+    assert [(0, True, 1), (1, False, 0), (2, True, 1), (3, False, 0)] == [
+        (row["key"], row["ok"], row["attempts"]) for row in rows
+    ]
+    assert [3, 7] == [row["value"] for row in rows if row["ok"]]
+    where = "ValueError: standard input, line"
+    assert f"{where} 3, column 6: not JSON: Expecting value" == rows[1]["error"]
+    assert f"{where} 5, column 1: not JSON: Expecting value" == rows[3]["error"]
+    assert "4 tasks" in done.stderr
+    assert "2 succeeded, 2 failed\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert 1 == done.returncode
+
+
+def test_a_line_that_is_no_json_has_its_place_for_a_key(here):
+    """With --key, for there is nothing to ask for one; so it stands in no other's way, and may be mended and resumed."""
+    (here / "lame").write_text(LAME)
+    argv = (
+        "tasks:total",
+        "lame",
+        "--jsonl",
+        "--key",
+        "item['id']",
+        "--checkpoint",
+        "journal",
+        "--report",
+        "r.html",
+    )
+    done = run(here, *argv)
+    assert {"x": 3, "lame:3": None, "y": 7, "lame:5": None} == values_of(done.stdout)
+    assert "checkpoint" not in done.stderr
+    (here / "lame").write_text(LAME.replace('{"a":\n', '{"a": 5, "b": 6, "id": "z"}\n'))
+    done = run(here, *argv)
+    assert {"x": 3, "z": 11, "y": 7, "lame:5": None} == values_of(done.stdout)
+    assert "4 tasks" in done.stderr
+    assert "3 succeeded, 1 failed, 2 from the checkpoint\n" in done.stderr
+    assert 1 == done.returncode
+
+
+def test_lines_that_are_no_json_count_as_failures(here):
+    """For --max-failures; and what nests too deeply, or has too many digits, is one of them."""
+    lines = f"{'[' * 100_000}\n{'1' * 5000}\n" + '{"a": 1, "b": 1}\n' * 10
+    done = run(here, "tasks:total", "--jsonl", "--max-failures", "2", "--executor", "inline", stdin=lines)
+    assert [False, False] == [row["ok"] for row in rows_of(done.stdout)][:2]
+    assert "line 1: not JSON: maximum recursion depth" in done.stdout
+    assert "line 2: not JSON: Exceeds the limit" in done.stdout
+    assert "stopped: max_failures of 2 reached" in done.stderr
+    assert 1 == done.returncode
+
+
+def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
+    """As text, whoever calls the function decides what it is; JSON it is not."""
+    blank = "\n  \n1\n"
+    assert ["", "  ", "1"] == [
+        row["value"] for row in rows_of(run(here, "builtins:str", "--order", "input", stdin=blank).stdout)
+    ]
+    assert {0: "1"} == values_of(run(here, "builtins:str", "--jsonl", stdin=blank).stdout)
 
 
 @everywhere

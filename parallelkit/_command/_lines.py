@@ -7,9 +7,13 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 from parallelkit._command import UsageError
+from parallelkit._lost import Lost
+from parallelkit._portion import Portion
+from parallelkit._recall import Recalled
 
 STDIN = "-"
 
@@ -18,8 +22,8 @@ class Lines:
     """The lines of several files, one after another; ``-``, or no file at all, is standard input.
 
     A line comes without its end; bytes that are not UTF-8 are kept as Python keeps them in file names.
-    With ``rows`` every line that is not blank is one JSON value. What is wrong with a file raises while
-    it is read, with its name and the line.
+    With ``rows`` every line that is not blank is one JSON value, or ``NoJson``. What is wrong with a file
+    raises while it is read.
     """
 
     def __init__(self, paths: Sequence[str], rows: bool = False) -> None:
@@ -98,11 +102,37 @@ def without_end(line: str) -> str:
     return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
 
+@dataclass(frozen=True)
+class NoJson:
+    """Stands for a line that cannot be read; ``place`` is its key where the rows have some, for it has none."""
+
+    place: str
+    error: ValueError
+
+
 def parsed(lines: Iterable[str], name: str) -> Iterator[Any]:
-    """The JSON value of every line that is not blank."""
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{name}, line {number}: not JSON: {error}") from None
+    """The JSON value of every line that is not blank, or what is wrong with it."""
+    for number, line in enumerate(map(without_end, lines), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            row = no_json(name, number, f", column {error.pos + 1}: not JSON: {error.msg}")
+        except (ValueError, RecursionError) as error:  # too many digits, or brackets
+            row = no_json(name, number, f": not JSON: {error}")
+        yield row
+
+
+def no_json(name: str, number: int, what: str) -> NoJson:
+    """Stands for one line of one file."""
+    return NoJson(f"{name}:{number}", ValueError(f"{name}, line {number}{what}"))
+
+
+def recall_no_json(portion: Portion, first: int) -> dict[int, Recalled]:
+    """The outcomes of lines that cannot be read: known before any of them could be tried, let alone again."""
+    return {
+        offset: Recalled(None, "input", Lost(item.error, 0, None, 0.0, "input"))
+        for offset, item in enumerate(portion.items)
+        if isinstance(item, NoJson)
+    }

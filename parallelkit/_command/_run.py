@@ -6,14 +6,14 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
 from parallelkit._command import UsageError
 from parallelkit._command._arguments import function_of
 from parallelkit._command._kept import Kept
-from parallelkit._command._lines import Lines
+from parallelkit._command._lines import Lines, NoJson, recall_no_json
 from parallelkit._command._sink import OutputError, Sink
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
@@ -41,6 +41,7 @@ def run_command(arguments: Namespace) -> int:
         if fd is not None:
             refuse_input(lines, os.fstat(fd), "INPUT")
         by, key = (function_of(text, vars(module)) for text in (arguments.by, arguments.key))
+        by, key = of_rows(by, lambda line: None), of_rows(key, lambda line: line.place)
         limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
         run = Run(arguments, lines, limits)
         stream = at_the_end.enter_context(closing(run.open(fn, key, bar=not (arguments.quiet or to_screen))))
@@ -66,6 +67,16 @@ def check_together(arguments: Namespace) -> None:
             folder = os.path.dirname(path) or "."
             if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
                 raise UsageError(f"argument --{name}: {path} cannot be written")
+
+
+def of_rows(
+    function: Callable[[Any], Any] | None, otherwise: Callable[[NoJson], Any]
+) -> Callable[[Any], Any] | None:
+    """The function of an item, which a line that cannot be read is not."""
+    if function is None:
+        return None
+    asked = function
+    return lambda item: otherwise(item) if isinstance(item, NoJson) else asked(item)
 
 
 def take_stdout(at_the_end: ExitStack) -> int:
@@ -155,7 +166,9 @@ class Run:
         if bar:
             options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
         try:
-            self._streamed = Streamed(Plan.make(fn, self._inlet or self._read(), options, stream=True))
+            plan = Plan.make(fn, self._inlet or self._read(), options, stream=True)
+            plan.recalls = (recall_no_json,) if self._arguments.jsonl else ()
+            self._streamed = Streamed(plan)
             return self._streamed.outcomes()
         except (TypeError, ValueError) as error:
             raise refused(error) from None

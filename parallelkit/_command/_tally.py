@@ -9,6 +9,7 @@ from typing import Any
 from parallelkit._errors import TaskCancelled
 from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
+from parallelkit._payload import SOURCE
 from parallelkit._report._failures import shape
 from parallelkit._report._format import clip, count, key_text, number, seconds
 
@@ -50,7 +51,7 @@ class Tally:
             return False
         self.busy += outcome.duration
         self.retries += max(0, outcome.attempts - 1)
-        self.recalled += not outcome.attempts
+        self.recalled += outcome.worker == SOURCE
         if outcome.ok:
             self.succeeded += 1
         else:
