@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from operator import attrgetter, itemgetter, methodcaller
 from re import Pattern
@@ -104,7 +104,7 @@ def facts_of(fn: Any, within: tuple[int, ...]) -> Facts:
 def facts_of_function(fn: FunctionType, within: tuple[int, ...]) -> Facts:
     """Of one that was made by another: what it captured. Of a lambda: its code."""
     if fn.__qualname__.endswith("<lambda>"):
-        yield CODE, f"{sys.implementation.cache_tag} {digest(text_of(fn.__code__))}"
+        yield CODE, f"{sys.implementation.cache_tag} {digest_of_code(fn.__code__)}"
     elif "<locals>" not in fn.__qualname__:
         return
     code, defaults = fn.__code__, fn.__defaults__ or ()
@@ -119,7 +119,7 @@ def facts_of_function(fn: FunctionType, within: tuple[int, ...]) -> Facts:
 
 def cells_of(fn: FunctionType) -> Iterator[tuple[str, Any]]:
     """What it captured and does not assign to: a counter is another with every call."""
-    written = set(written_by(fn.__code__))
+    written = written_by(fn.__code__)
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             if name not in written:
@@ -128,14 +128,15 @@ def cells_of(fn: FunctionType) -> Iterator[tuple[str, Any]]:
             continue
 
 
-def written_by(code: CodeType) -> Iterator[str]:
+@lru_cache  # of one code there may be a function for each task
+def written_by(code: CodeType) -> frozenset[str]:
     """The captured names to which this code, or some within it, assigns."""
     from dis import get_instructions
 
-    yield from (step.argval for step in get_instructions(code) if step.opname in WRITES)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from written_by(constant)
+    own = {step.argval for step in get_instructions(code) if step.opname in WRITES}
+    return frozenset(
+        own.union(*map(written_by, (part for part in code.co_consts if isinstance(part, CodeType))))
+    )
 
 
 def facts_of_object(fn: Any, within: tuple[int, ...]) -> Facts:
@@ -187,6 +188,12 @@ def text_of_code(code: CodeType) -> str:
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & TAKES_REST
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     return f"<code {text_of((*counts, code.co_code, *names, code.co_consts))}>"
+
+
+@lru_cache
+def digest_of_code(code: CodeType) -> str:
+    """The digest of its text."""
+    return digest(text_of_code(code))
 
 
 def is_plain(value: Any) -> bool:
