@@ -385,9 +385,13 @@ def test_what_was_committed_before_the_close_is_still_reported(ground):
     port = ground.open()
     port.start(tickets(ground.give("committed")))
     if ground.parallel:
+        with ground.hold() as first, ground.hold() as second:  # in the port's own slots, so it has ended
+            port.start([(1, 1, first.call, None), (2, 1, second.call, None)])
+            first.wait_until_begun()
+            second.wait_until_begun()
         pass_by(ground)
         port.close()
-        assert [0] == rows_of(port.wait(ground.now()))
+        assert 0 in rows_of(port.wait(ground.now()))
     port.close()
     assert [] == port.wait(ground.now())
 
