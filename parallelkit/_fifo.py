@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ class Fifo:
     """What is tried again goes first. Answers what the scheduler asks of either queue (``Ready``)."""
 
     def __init__(self) -> None:
-        self._again: deque[Ticket] = deque()
+        self._again: OrderedDict[int, Ticket] = OrderedDict()  # any of them may be withdrawn
         self._queue: deque[_Firsts | _Others] = deque()
 
     def push(self, tickets: Sequence[Ticket]) -> None:
@@ -24,16 +24,17 @@ class Fifo:
             self._queue.append(_Firsts(tickets))
 
     def push_again(self, ticket: Ticket) -> None:
-        self._again.append(ticket)
+        self._again[ticket[0]] = ticket
 
-    def withdraw(self, indices: Collection[int]) -> None:
-        gone = set(indices)
-        self._again = deque(ticket for ticket in self._again if ticket[0] not in gone)
+    def withdraw(self, indices: Collection[int], now: float) -> None:
+        for index in indices:
+            del self._again[index]
 
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         parts: list[Sequence[Ticket]] = []
         if self._again and room > 0:
-            parts.append(take(self._again, room))
+            count = min(room, len(self._again))
+            parts.append([self._again.popitem(last=False)[1] for _ in range(count)])
             room -= len(parts[0])
         while self._queue and room > 0:
             parts.append(self._queue[0].take(room))

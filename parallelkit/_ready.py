@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -33,7 +33,7 @@ class Ready(Protocol):
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         """Up to ``room`` attempts that may start now."""
 
-    def withdraw(self, indices: Collection[int]) -> None:
+    def withdraw(self, indices: Collection[int], now: float) -> None:
         """Take back attempts that came by ``push_again`` and have not been popped."""
 
     def begun(self, index: int, at: float) -> None:
@@ -70,6 +70,7 @@ class Gated:
         self._open: list[tuple[Rank, int, Lane]] = []
         self._timers: list[tuple[float, int, Gate]] = []
         self._flying: dict[int, Lane] = {}
+        self._gone: set[int] = set()  # withdrawn, and still in their lanes: a heap gives up its head alone
         self._silent: dict[int, list[Gate]] = {}  # the rates to which a start has not been reported
         self._called: deque[Gate] = deque()
         self._numbers = count()  # breaks ties in the heaps, where lanes cannot be compared
@@ -96,19 +97,27 @@ class Gated:
         if lane.tickets[0][0] == rank:  # a new head: it stands where its lane stands, by its own rank
             self._stand(lane, self._open if lane.place is None else lane.place)
 
-    def withdraw(self, indices: Collection[int]) -> None:
-        gone = set(indices)
-        for groups in {self._traits[index][1] for index in gone}:
+    def withdraw(self, indices: Collection[int], now: float) -> None:
+        self._gone.update(indices)
+        for groups in {self._traits[index][1] for index in indices}:
             lane = self._lanes[groups]
-            head = lane.tickets[0][0]
-            lane.tickets = [entry for entry in lane.tickets if entry[1][0] not in gone]
-            heapify(lane.tickets)
-            if not lane.tickets:
-                lane.place = None
-                del self._lanes[groups]
-            elif lane.tickets[0][0] != head:
+            if not self._shed(lane):
+                continue
+            if lane.tickets:
                 assert lane.place is not None, "a lane with tickets stands somewhere between two calls"
                 self._stand(lane, lane.place)
+                continue
+            lane.place = None
+            del self._lanes[groups]
+            for gate in lane.gates:  # one may have opened for this lane, and then it is another's turn
+                self._pass_on(gate, now)
+
+    def _shed(self, lane: Lane) -> bool:
+        """Drop what was withdrawn off the head of a lane; whether there was anything."""
+        before = len(lane.tickets)
+        while self._gone and lane.tickets and lane.tickets[0][1][0] in self._gone:
+            self._gone.discard(heappop(lane.tickets)[1][0])
+        return len(lane.tickets) < before
 
     def _gates_of(self, groups: tuple[Hashable, ...]) -> tuple[Gate, ...]:
         gates = []
@@ -169,6 +178,7 @@ class Gated:
 
     def _start(self, lane: Lane) -> Ticket:
         ticket = heappop(lane.tickets)[1]
+        self._shed(lane)
         self._flying[ticket[0]] = lane
         rates = [gate for gate in lane.gates if isinstance(gate.meter, RateLog)]
         if rates:
@@ -240,5 +250,13 @@ class Gated:
     def clear(self, now: float) -> None:
         for index in list(self._silent):
             self.begun(index, now)
-        for table in (self._flying, self._lanes, self._open, self._timers, self._traits, self._called):
+        for table in (
+            self._flying,
+            self._lanes,
+            self._open,
+            self._timers,
+            self._traits,
+            self._called,
+            self._gone,
+        ):
             table.clear()

@@ -158,7 +158,7 @@ class Scheduler:
         late = self.again.lapsed(now)
         if not late:
             return False
-        self._ready.withdraw(late)
+        self._ready.withdraw(late, now)
         self.started += len(late)
         for index in late:
             lost = self._tries.lapse(index)

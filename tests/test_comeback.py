@@ -91,7 +91,7 @@ def closed_gate(*indices):
 def test_those_behind_a_withdrawn_one_keep_their_places(gone):
     """Be it the head of its lane or not, the others start as the gate lets them."""
     ready = closed_gate(0, 1, 2)
-    ready.withdraw([gone])
+    ready.withdraw([gone], 5.0)
     left = [index for index in range(3) if index != gone]
     for at, index in zip((11.0, 22.0), left, strict=True):
         assert [ticket(index)] == list(ready.pop(at, 9))
@@ -102,7 +102,7 @@ def test_those_behind_a_withdrawn_one_keep_their_places(gone):
 def test_a_lane_that_was_emptied_can_be_filled_again():
     """Those that come after the last of a lane was withdrawn find an empty lane, not a lost one."""
     ready = closed_gate(0)
-    ready.withdraw([0])
+    ready.withdraw([0], 5.0)
     assert not ready._lanes, "a lane at rest is forgotten"
     assert [] == list(ready.pop(11.0, 9))
     ready.describe(1, 0.0, (None,))
@@ -115,8 +115,36 @@ def test_the_ordinary_queue_lets_go_of_one():
     ready = Fifo()
     for index in range(4):
         ready.push_again(ticket(index))
-    ready.withdraw({1, 3})
+    ready.withdraw({1, 3}, 0.0)
     assert [ticket(0), ticket(2)] == list(ready.pop(0.0, 9))
+
+
+def test_the_turn_of_a_withdrawn_one_is_the_next_ones():
+    """A gate has opened for it, and will not open again by itself: the group behind it would wait for ever."""
+    ready = Gated([ConcurrencyLimit(1), ConcurrencyLimit(9, by=str)])
+    for index, group in enumerate("xab"):
+        ready.describe(index, 0.0, (None, group))
+        ready.push_again(ticket(index))
+    assert [ticket(0)] == list(ready.pop(0.0, 9))
+    assert [] == list(ready.pop(0.0, 9))
+    ready.ended(0, 2.0)
+    ready.withdraw([1], 3.0)
+    assert [ticket(2)] == list(ready.pop(3.0, 9))
+
+
+@pytest.mark.parametrize("ready", [Fifo(), Gated([])])
+def test_no_queue_is_gone_through_for_each_that_is_withdrawn(ready):
+    """Of 50,000 that wait the last 5,000 go, one by one: in milliseconds, where a search for each takes 10 s."""
+    for index in range(50_000):
+        if isinstance(ready, Gated):
+            ready.describe(index, 0.0, ())
+        ready.push_again(ticket(index))
+    began = time.process_time()
+    for index in range(49_999, 44_999, -1):
+        ready.withdraw([index], 0.0)
+    assert time.process_time() - began < 1.0
+    assert [ticket(index) for index in range(45_000)] == list(ready.pop(0.0, 60_000))
+    assert [] == list(ready.pop(0.0, 9))
 
 
 # In a run
