@@ -59,7 +59,7 @@ class Ledger:
     failed: dict[int, Lost] = field(default_factory=dict)
     cancelled: dict[int, Lost | None] = field(default_factory=dict)
     retried: dict[int, int] = field(default_factory=dict)
-    tried: list[tuple[int, Lost]] = field(default_factory=list)
+    log: list[tuple[int, Lost]] = field(default_factory=list)  # attempts after which another was to follow
     parents: dict[int, Any] = field(default_factory=dict)
     completion: array[int] | None = None
     stopped: str | None = None
@@ -151,8 +151,13 @@ class Ledger:
         self._note_settled((index,))
 
     def try_again(self, index: int, lost: Lost) -> None:
-        """Log an attempt that failed and is not the last."""
-        self.tried.append((index, lost))
+        """Log an attempt that failed and is not the last; it is all the same if it is given to ``fail`` later."""
+        self.log.append((index, lost))
+
+    @property
+    def tried(self) -> list[tuple[int, Lost]]:
+        """The attempts that failed and were not the last, with their tasks."""
+        return [(index, lost) for index, lost in self.log if self.failed.get(index) is not lost]
 
     def cancel(
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
@@ -203,12 +208,7 @@ class Ledger:
     def attempts(self) -> list[Attempt[Any]]:
         """Every execution there was, by the time it started; what never began comes last."""
         log = [self._attempt(index, lost) for index, lost in self.tried]
-        logged = {(index, lost.number, lost.started) for index, lost in self.tried}
-        log += [
-            self._attempt(index, lost)
-            for index, lost in self.failed.items()
-            if (index, lost.number, lost.started) not in logged  # of one that was not tried again in time
-        ]
+        log += [self._attempt(index, lost) for index, lost in self.failed.items()]
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
         began, retried, recalled = self.facts.began_at, self.retried, self.recalled()
         for index, value in enumerate(self.values):
@@ -237,7 +237,7 @@ class Ledger:
         copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
         copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
         copy.stopped_by = self.stopped_by and change(self.stopped_by)
-        copy.tried = [(index, lost.sealed(change)) for index, lost in self.tried]
+        copy.log = [(index, lost.sealed(change)) for index, lost in self.tried]
         return copy
 
     def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:

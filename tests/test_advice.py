@@ -238,7 +238,7 @@ def test_a_wait_that_nobody_asked_for_held_nothing_back():
     assert "held back by RateLimit(10, per=1)." in only(ledger, _slow.held_by_limits).cause
     error = OSError()
     error.retry_after = 2
-    ledger.tried.append((0, Lost(error, 1, 0.0, 0.0, "thread 1")))
+    ledger.try_again(0, Lost(error, 1, 0.0, 0.0, "thread 1"))
     assert "held back by Retry-After, RateLimit(10, per=1)." in only(ledger, _slow.held_by_limits).cause
 
     alone = plant([0.1] * 140, 10, pause=0.1, limits=("Retry-After",))

@@ -1,5 +1,6 @@
 """``Retry(max_time=…)`` where something holds a retry up: none starts later, and the failure is final as time is over."""
 
+import pickle
 import threading
 import time
 
@@ -11,6 +12,7 @@ from parallelkit._comeback import Comeback
 from parallelkit._executors._contract import Ended
 from parallelkit._fifo import Fifo
 from parallelkit._ready import Gated
+from parallelkit._results import Results
 from parallelkit._tries import Tries
 
 DOWN = OSError("down")
@@ -164,6 +166,20 @@ def test_a_rate_that_is_late_makes_the_failure_final():
     assert note.endswith(
         "task 0, attempt 1 of 4; not tried again, since max_time of 5 s was over before it could start"
     )
+
+
+def test_the_report_counts_an_attempt_once():
+    """One that was to be followed by another, and was not in time, failed and was not retried, also in a copy."""
+    run = FakeRun(
+        Script({"a": Fail(DOWN, after=1)}), ["a"], limits=[RateLimit(1, per=60)], policy=FIVE
+    ).drive()
+    results = Results(run.ledger)
+    for each in (results, pickle.loads(pickle.dumps(results))):
+        summary = each.summary
+        assert (1, 0, 1) == (summary.failed, summary.retried, summary.attempts)
+        assert summary.busy == pytest.approx(1.0)
+        assert len(each.attempts) == 1
+        assert "retr" not in each.report()
 
 
 def test_a_text_from_afar_ends_in_the_last_word():
