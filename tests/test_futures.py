@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
@@ -199,11 +200,14 @@ def no_thread(thread):
 
 
 def test_a_broken_executor_says_what_broke_it():
-    """To every later call too, as the standard pools do."""
+    """To every later call too, as the standard pools do; and the traceback is does not grow."""
+    lengths = []
     with ThreadExecutor(1, initializer=invert, initargs=(0,)) as executor:
-        for _ in range(2):
-            with pytest.raises(BrokenThreadPool, match="initializer"):
+        for _ in range(30):
+            with pytest.raises(BrokenThreadPool, match="initializer") as broken:
                 executor.submit(abs, -1).result(timeout=30)
+            lengths.append(len(traceback.extract_tb(broken.value.__traceback__)))
+    assert lengths[-1] == lengths[-10], "each raise added to the traceback of the last"
 
 
 @both

@@ -14,10 +14,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
 from parallelkit._executors._lending import Lender, LendingPort
+from parallelkit._raised import give_traceback, traceback_of
 
 logger = logging.getLogger("parallelkit")
 
@@ -76,7 +78,9 @@ class Desk:
         self._flying: dict[int, tuple[Future[Any], str]] = {}  # with what messages call them
         self._next = 0
         self._shut = self._cancel = False
-        self._failure: BaseException | None = None  # why nothing can run here any more
+        self._failure: tuple[BaseException, TracebackType | None] | None = (
+            None  # why nothing can run any more
+        )
         self._port: Port | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -90,7 +94,7 @@ class Desk:
                 f"of that (process {self._pid} made it, this is {os.getpid()}); make a new executor in the child"
             )
         if self._failure is not None:
-            raise self._failure
+            raise give_traceback(*self._failure)  # else each raise would add to the last one's
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if _exiting:
@@ -141,9 +145,9 @@ class Desk:
             if self._port is None:
                 self._open()
             assert self._port is not None, "opened above"
-            if self._port.failure is not None:
-                self._failure = self._port.failure  # as the thread is about to find
-                raise self._failure
+            if (failure := self._port.failure) is not None:
+                self._failure = failure, traceback_of(failure)  # as the thread is about to find
+                self.check_open()
             self._inbox.append((future, call, fn))
             self._port.wake()
 
@@ -260,7 +264,7 @@ class Desk:
     def _break(self, failure: BaseException) -> None:
         """Nothing can run any more: all that was submitted fails with this error, and so does what would be."""
         with self._lock:
-            self._failure, self._shut = failure, True
+            self._failure, self._shut = (failure, traceback_of(failure)), True
         for future, _ in self._flying.values():
             tell(future.set_exception, failure)
         self._flying.clear()
