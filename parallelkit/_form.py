@@ -10,6 +10,7 @@ from parallelkit._coroutine_functions import check_function
 from parallelkit._keys import check_lasting
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked
+from parallelkit._retry import Retry
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape
 from parallelkit._tasks import Task
 
@@ -112,6 +113,7 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
         tasks=fn is None,
         key=options.key,
         gated=bool(options.limits) or ranked or options.then is not None,
+        bounded=is_bounded(options.policy) or (fn is None and may_be_bounded(source)),
         ranked=ranked,
         priority=options.priority,
         bys=tuple(limit.by for limit in options.limits),
@@ -125,8 +127,23 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
 
 def may_have_priorities(tasks: Iterable[Any]) -> bool:
     """Whether a task has a priority of its own; where that cannot be known beforehand, it may."""
+    return any_task(tasks, lambda task: task.priority is not None)
+
+
+def may_be_bounded(tasks: Iterable[Any]) -> bool:
+    """Whether a task has retries of its own that must start in time; where that cannot be known beforehand, it may."""
+    return any_task(tasks, lambda task: is_bounded(task.retries))
+
+
+def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:
+    """Whether the claim holds of a ``Task`` among these; True for those that have yet to be read."""
     if isinstance(tasks, Mapping):
         tasks = tasks.values()
     elif not isinstance(tasks, Sized):
         return True
-    return any(isinstance(task, Task) and task.priority is not None for task in tasks)
+    return any(isinstance(task, Task) and claim(task) for task in tasks)
+
+
+def is_bounded(policy: Any) -> bool:
+    """Whether the retries of a policy must start in time."""
+    return isinstance(policy, Retry) and policy.max_time is not None

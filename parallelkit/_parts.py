@@ -91,7 +91,8 @@ class Parts:
 
     def job(self, key: Callable[[int], Any]) -> Job:
         """What all attempts have in common; ``key`` gives the key of an index."""
-        options, exact = self.options, self.intake.shape.gated
+        options, shape = self.options, self.intake.shape
+        exact = shape.gated or shape.bounded
         star = options.star and self.fn is not None
         wary = options.on_error == "raise" or options.max_failures is not None
         return Job(

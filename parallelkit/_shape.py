@@ -26,15 +26,16 @@ class Shape:
     """How an item becomes a task.
 
     ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
-    ``priority`` and ``bys``. ``fn``: every item becomes a call of its own (a run with ``then``).
-    ``executor``: of the run; not every one can run coroutine functions. ``check_key`` raises for a key
-    (or UNSET) that will not do, given its position. ``grows``: the run has a ``then``. ``ranked``: priorities
-    decide, so that any item of the input may come first.
+    ``priority`` and ``bys``. ``bounded``: what is tried again must start in time. ``fn``: every item becomes
+    a call of its own (a run with ``then``). ``executor``: of the run; not every one can run coroutine
+    functions. ``check_key`` raises for a key (or UNSET) that will not do, given its position. ``grows``: the
+    run has a ``then``. ``ranked``: priorities decide, so that any item of the input may come first.
     """
 
     tasks: bool = False
     key: Callable[[Any], Any] | None = None
     gated: bool = False
+    bounded: bool = False
     priority: Callable[[Any], float] | None = None
     bys: tuple[Callable[[Any], Hashable] | None, ...] = ()
     fn: Callable[..., Any] | None = None

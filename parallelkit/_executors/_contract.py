@@ -37,7 +37,7 @@ class Job:
     """What all attempts of a run have in common.
 
     With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own.
-    ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``).
+    ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``, a ``max_time``).
     ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it.
     ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
     callers, so it is part of no task in which it happens to be opened. ``ended``: whether all tasks

@@ -1,0 +1,65 @@
+"""``Retry(max_time=…)`` for real: no retry starts late behind tasks that were read ahead, whoever runs them."""
+
+import asyncio
+import time
+
+import pytest
+
+from parallelkit import Retry, Task, run_parallel
+
+IN_TIME = Retry(9, delay=0.03, max_time=0.1)
+
+
+def fail_or_nap(item):
+    """The first fails; the others keep their worker busy for longer than its ``max_time``."""
+    if item == 0:
+        raise OSError("down")
+    time.sleep(0.25)
+
+
+async def fail_or_nap_on_loop(item):
+    if item == 0:
+        raise OSError("down")
+    await asyncio.sleep(0.25)
+
+
+def fail_slowly(item):
+    time.sleep(0.1)
+    raise OSError("down")
+
+
+def lateness(results):
+    """Seconds from the first start of a task to its last, at most."""
+    first = {}
+    return max(one.started_at - first.setdefault(one.key, one.started_at) for one in results.attempts)
+
+
+def test_no_retry_starts_late_behind_what_was_read_ahead():
+    """It stood in the queue of the only worker behind every task of the input, and no clock looked there."""
+    results = run_parallel(fail_or_nap, range(4), max_workers=1, retries=IN_TIME)
+    assert lateness(results) < 0.2
+    assert [0] == list(results.failures)
+
+
+def test_no_retry_in_a_process_starts_late():
+    """None is sent to a worker that has another before it."""
+    policy = Retry(9, delay=0.001, max_time=0.15)
+    results = run_parallel(fail_slowly, range(8), executor="processes", max_workers=1, retries=policy)
+    assert lateness(results) < 0.2
+    assert 8 == len(results.failures)
+
+
+def test_no_retry_of_a_coroutine_starts_late():
+    """The places on the event loop are given away one by one as well."""
+    results = run_parallel(fail_or_nap_on_loop, range(4), max_workers=1, retries=IN_TIME)
+    assert lateness(results) < 0.2
+    assert [0] == list(results.failures)
+
+
+@pytest.mark.parametrize("form", [list, lambda tasks: dict(enumerate(tasks)), iter])
+def test_a_max_time_of_a_task_s_own_holds_as_well(form):
+    """Whether the tasks are all there or have yet to be read."""
+    tasks = [Task(fail_or_nap, item, retries=IN_TIME if item == 0 else None) for item in range(4)]
+    results = run_parallel(form(tasks), max_workers=1)
+    assert lateness(results) < 0.2
+    assert [0] == list(results.failures)
