@@ -75,3 +75,17 @@ def describe_error(error: BaseException, where: str = "") -> str:
         text = f"<its text cannot be had: {type(broken).__name__}>"
     kind = f"{type(error).__name__} {where}" if where else type(error).__name__
     return f"{kind}: {text}" if text else kind
+
+
+def is_of_signal(error: BaseException) -> bool:
+    """Whether a signal handler has raised it, in the midst of code that is not to blame.
+
+    Such a handler, and hardly any other function, is given the frame of its caller.
+    """
+    frames = traceback_of(error)
+    while frames is not None and frames.tb_next is not None:
+        caller, frames = frames.tb_frame, frames.tb_next
+        for given in frames.tb_frame.f_locals.values():
+            if given is caller or (type(given) is tuple and any(each is caller for each in given)):
+                return True
+    return False

@@ -17,7 +17,7 @@ from parallelkit._executors._last_words import as_stack
 from parallelkit._executors._reserve import shortage
 from parallelkit._executors._tickets import indices_of
 from parallelkit._lost import told_where
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
     BIG_FAILED,
@@ -71,6 +71,8 @@ class Opening:
                 self._give_up(error)
                 raise
             except BaseException as error:  # whatever a class does when it is unpickled
+                if is_of_signal(error):
+                    raise
                 self._give_up(error)
         return self._outcomes()
 

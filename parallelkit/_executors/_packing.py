@@ -12,7 +12,7 @@ from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Call, Ended, Ticket
 from parallelkit._executors._lane import Payload, payload_of
 from parallelkit._executors._reserve import is_shortage, limit, shortage
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
@@ -75,6 +75,8 @@ class Packing:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
+                if is_of_signal(error):
+                    raise
                 if is_shortage(error) and ahead + len(tickets) > 0:
                     return  # there will be room when some of those have ended
                 refused.append(self._refusal(ticket, error))

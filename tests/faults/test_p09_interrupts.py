@@ -342,6 +342,52 @@ def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_p
     assert took < 1
 
 
+class Signals:
+    """Sends its process a signal as it is pickled, or as it arrives in there."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __reduce__(self):
+        return arrive, (self.pid, strike(self.pid))
+
+
+def arrive(pid, _):
+    return Arrived(pid)
+
+
+class Arrived:
+    """The same as it comes back."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __reduce__(self):
+        return strike, (self.pid,)
+
+
+def strike(pid):
+    if os.getpid() == pid:
+        signal.raise_signal(signal.SIGUSR2)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), TimeoutError("an alarm")])
+@pytest.mark.parametrize(("function", "kind"), [(abs, Signals), (Arrived, int)], ids=["sent", "got"])
+def test_handler_that_raises_blames_nothing_that_is_pickled(function, kind, error):
+    """What it raises in the midst of an item's or a value's own code comes out too: it stood there as that task's failure."""
+
+    def handler(*_):
+        raise error
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        with pytest.raises(type(error)) as raised:
+            run_parallel(function, [kind(os.getpid()), 1], executor="processes", max_workers=1)
+        assert raised.value is error
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @pytest.mark.parametrize("started", [True, False])
 def test_handler_that_raises_as_a_thread_starts(started, monkeypatch):
     """What it raises comes out as it is, whether or not that thread runs by then; nothing waits for it."""
