@@ -46,7 +46,7 @@ def test_sources_misbehave_as_announced():
     assert {"price_comparison": 3, "youtube_reviews": 1}.items() <= server.asked.items()
 
 
-@pytest.mark.slow
+@pytest.mark.all
 @pytest.mark.abandons(2)  # the hanging source is given up in both runs
 def test_every_claim_on_the_sources_holds(capsys):
     """The five sources asked over real HTTP: outcomes, attempts, calls and times are as claimed."""

@@ -20,7 +20,8 @@ PAGES = [
     *sorted(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
 ]
 
-HEAVY = {"dask.md", "pandas.md", "polars.md", "migration.md"}  # their libraries take seconds to load
+# They take seconds each, most of them to load their libraries.
+HEAVY = {"dask.md", "migration.md", "pandas.md", "patterns.md", "polars.md", "scikit-learn.md"}
 
 # A snippet, or one that the reader does not see; what it prints may stand right below it.
 SNIPPET = re.compile(

@@ -403,6 +403,7 @@ def test_a_grid_search_finds_what_it_finds_alone(problem, ours):
     np.testing.assert_array_equal(alone.cv_results_["mean_test_score"], here.cv_results_["mean_test_score"])
 
 
+@pytest.mark.all
 def test_cross_validation_gives_the_same_scores(problem, ours):
     """One by one."""
     from sklearn.model_selection import cross_val_score
@@ -414,6 +415,7 @@ def test_cross_validation_gives_the_same_scores(problem, ours):
     )
 
 
+@pytest.mark.all
 def test_a_forest_grows_the_same_trees(problem, ours):
     """Also in a search that is parallel itself."""
     from sklearn.ensemble import RandomForestClassifier

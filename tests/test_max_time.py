@@ -14,13 +14,13 @@ def fail_or_nap(item):
     """The first fails; the others keep their worker busy for longer than its ``max_time``."""
     if item == 0:
         raise OSError("down")
-    time.sleep(0.25)
+    time.sleep(0.15)
 
 
 async def fail_or_nap_on_loop(item):
     if item == 0:
         raise OSError("down")
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.15)
 
 
 def fail_slowly(item):
@@ -44,9 +44,9 @@ def test_no_retry_starts_late_behind_what_was_read_ahead():
 def test_no_retry_in_a_process_starts_late():
     """None is sent to a worker that has another before it."""
     policy = Retry(9, delay=0.001, max_time=0.15)
-    results = run_parallel(fail_slowly, range(8), executor="processes", max_workers=1, retries=policy)
+    results = run_parallel(fail_slowly, range(5), executor="processes", max_workers=1, retries=policy)
     assert lateness(results) < 0.2
-    assert 8 == len(results.failures)
+    assert 5 == len(results.failures)
 
 
 def test_no_retry_of_a_coroutine_starts_late():

@@ -268,6 +268,7 @@ def test_overdue_task_is_killed(engine):
     assert 0.2 <= ended - started < 1.0
 
 
+@pytest.mark.all
 def test_who_takes_the_place_of_an_overdue_worker_is_there_before():
     """Half of the timeout before, or less: what waits behind need not wait for a start."""
     engine = ProcessEngine(1)

@@ -64,7 +64,7 @@ for turn in range(300):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.all
 def test_no_garbage_collection_comes_in_between():
     """Python 3.11 crashes where one does: the thread ends while its frames are followed."""
     walks = subprocess.run(
@@ -204,6 +204,7 @@ def test_nothing_begins_while_workers_are_asked(tmp_path):
     assert len(begun) < 4000
 
 
+@pytest.mark.all
 def test_workers_that_were_asked_are_not_used_again():
     """On an executor that lives on: what one run left in a worker's last words is not told of another's task."""
     with ProcessExecutor(2) as pool:
@@ -222,7 +223,7 @@ def exit_when_asked(item):
 
 def test_a_worker_that_ends_as_it_is_asked_is_no_timeout_but_where_it_is():
     """Its end is its own, where the run was stopped; where it had overrun its timeout, that is what is told."""
-    results = run_parallel(exit_when_asked, [0], executor="processes", run_timeout=2)
+    results = run_parallel(exit_when_asked, [0], executor="processes", run_timeout=0.5)
     assert isinstance(results.failures[0].error, (WorkerDied, TaskCancelled))
     results = run_parallel(exit_when_asked, [0], executor="processes", timeout=0.3)
     assert isinstance(results.failures[0].error, TaskTimeout)

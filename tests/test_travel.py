@@ -350,6 +350,7 @@ def test_closures_and_lambdas_travel(engine):
     assert {0: 22, 1: 24} == drive(engine, lambda item: helper(item) * 2, [1, 2]).values
 
 
+@pytest.mark.all
 def test_function_may_be_large():
     """A document that every task needs travels once to each worker, whatever its size."""
     own = ProcessEngine(2, initializer=far.keep, initargs=(b"y" * 3_000_000,))

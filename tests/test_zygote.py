@@ -153,6 +153,7 @@ def test_end_of_a_forked_worker_is_told_exactly(engine, tmp_path, number):
     assert 7 == left[0].error.exitcode
 
 
+@pytest.mark.all
 def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monkeypatch):
     """Not what was there when the zygote started: environment, directory, umask."""
     with crowd(engine, tmp_path / "gate"):
@@ -276,6 +277,7 @@ def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeyp
     assert WIDE == len(seen.values)
 
 
+@pytest.mark.all
 def test_zygote_that_cannot_be_compared_is_done_without(engine, tmp_path, monkeypatch):
     """Where /proc cannot be read for want of a descriptor, workers are started all the same."""
     with crowd(engine, tmp_path / "gate"):
@@ -302,6 +304,7 @@ def test_first_death_brings_a_zygote(tmp_path):
     assert 12 == len(seen.failures)
 
 
+@pytest.mark.all
 def test_zygote_that_was_late_once_is_replaced(tmp_path, monkeypatch):
     """It had forked before, so the next one will: the workers of a long run do not cost ten times as much from then on."""
     engine = ProcessEngine(2)
