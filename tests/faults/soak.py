@@ -47,6 +47,12 @@ class Look(NamedTuple):
     children: int
 
 
+CLOCKS: dict[str, Callable[[Look], float]] = {
+    "tasks a second": lambda look: look.at,
+    "tasks a second of a processor": lambda look: look.cpu,
+}
+
+
 class Player:
     """The program, which plays until a file says stop."""
 
@@ -122,9 +128,8 @@ def soak(seconds: float) -> list[str]:
         total, took = looks[-1].tasks, looks[-1].at
         first = [look for look in looks if warm <= look.at <= warm + part]
         last = [look for look in looks if look.at >= took - part]
-        grown, slowed = judge_growth(first, last), judge_pace(first, last)
-        if slowed is None:
-            slowed = judge_age(old, warm, part)
+        grown = judge_growth(first, last)
+        slowed = [] if judge_pace(first, last) else judge_age(old, warm, part)
         wrong = old.finish()
     say(f"{total:,} tasks in {took:.0f} s; each had the outcome that it should have, but for {len(wrong)}")
     if seconds >= 600 and total < ENOUGH:
@@ -156,29 +161,29 @@ def judge_growth(first: Sequence[Look], last: Sequence[Look]) -> list[str]:
     return wrong
 
 
-def judge_pace(first: Sequence[Look], last: Sequence[Look]) -> list[str] | None:
-    """Compare how fast it is; None where others have taken the machine, so that this tells nothing."""
+def judge_pace(first: Sequence[Look], last: Sequence[Look]) -> bool:
+    """Whether it is as fast as it was. If not, or where others have taken the machine, this tells nothing yet."""
     kept = compare("tasks a second", {"at first": first, "at last": last}, lambda look: look.at)
     early, late = (
         (looks[-1].others - looks[0].others) / (looks[-1].at - looks[0].at) for looks in (first, last)
     )
     say(f"processors that others used: {early:.2f} at first, {late:.2f} at last")
-    if max(early, late) > SHARED:
-        return None
-    return [] if kept >= SLOWER else [f"the last part was slower than the first: {kept:.0%}"]
+    return kept >= SLOWER and max(early, late) <= SHARED
 
 
 def judge_age(old: Player, warm: float, part: float) -> list[str]:
-    """Compare it with one that has just begun, side by side: whatever others take, they take from both."""
-    say("the machine was shared: judged beside a new one, by what a second of a processor does")
+    """Compare it with one that has just begun, side by side: whatever slows the machine down slows down both."""
+    say("others had the machine, or it is slower itself: judged beside a new program")
     with playing() as new:
         watch([new], warm)
         aged, fresh = watch([old, new], part)
         wrong = new.finish()
-    kept = compare(
-        "tasks a second of a processor", {"in the new": fresh, "in the old": aged}, lambda look: look.cpu
-    )
-    return wrong if kept >= SLOWER else [*wrong, f"the old one was slower than the new: {kept:.0%}"]
+    parts = {"in the new": fresh, "in the old": aged}
+    for what, clock in CLOCKS.items():
+        kept = compare(what, parts, clock)
+        if kept < SLOWER:
+            wrong.append(f"the old one did fewer {what} than the new: {kept:.0%}")
+    return wrong
 
 
 def median_of(looks: Sequence[Look], name: str) -> float:
