@@ -94,8 +94,9 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     - ``timeout``: bounds one attempt, from the moment its worker begins with it; never the queue. An
       overdue process is killed with its children; a thread cannot be, it is abandoned and its slot
-      is filled anew. Default: that of the executor, where a parallelkit one has its own. ``run_timeout``: bounds the run: what is done is returned, the rest cancelled. It
-      cannot strike while the input (or ``key``, ``then``) blocks this thread; workers go on meanwhile.
+      is filled anew. Default: that of the executor, where a parallelkit one has its own; math.inf: none.
+    - ``run_timeout``: bounds the run: what is done is returned, the rest cancelled. It cannot strike
+      while the input (or ``key``, ``then``) blocks this thread; workers go on meanwhile.
     - ``retries``: extra tries, or a ``Retry``, or a ``tenacity.Retrying``.
     - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise it. What is
       cancelled, by ``run_timeout`` or because threads hang in every slot, has not failed: see ``stopped``.

@@ -1,5 +1,6 @@
 """``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
 
+import math
 import os
 import pickle
 import queue
@@ -47,6 +48,7 @@ def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make):
         assert [None, "late"] == results.values(default="late")
         assert "task 1 ran longer than its timeout of 0.1 s" in str(results.failures[1].error)
         assert [True] == [one.ok for one in iter_parallel(time.sleep, [0.15], executor=executor, timeout=30)]
+        assert [None] == run_parallel(time.sleep, [0.15], executor=executor, timeout=math.inf).values()
         tasks = [Task(time.sleep, 0.15, timeout=30), Task(time.sleep, 0.4)]
         assert [None, "late"] == run_parallel(tasks, executor=executor).values(default="late")
 
