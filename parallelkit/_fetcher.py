@@ -115,7 +115,7 @@ class Sessions:
         try:
             return self._idle.pop()
         except IndexError:
-            session = self._make()
+            session = made_by(self._make)
             own_pools(session)
             return session, session.cookies.copy()
 
@@ -147,6 +147,16 @@ class Loan:
 
     def __exit__(self, *raised: object) -> None:
         self._sessions.give_back(*self._taken)
+
+
+def made_by(make: Callable[[], Session]) -> Session:
+    """What it makes; TypeError where that is no session."""
+    from requests import Session
+
+    session = make()
+    if not isinstance(session, Session):
+        raise TypeError(f"session must make a requests.Session, {make!r} gave {session!r}")
+    return session
 
 
 def own_pools(session: Session) -> None:

@@ -581,6 +581,14 @@ def test_a_session_that_cannot_be_made_is_a_failure(site):
     assert isinstance(error_of(fetch(urls_of(site, "a"), session=lambda: 1 / 0)), ZeroDivisionError)
 
 
+def test_what_is_no_session_is_named(site):
+    """It stood there as an attribute that None has not."""
+    (failure,) = fetch(urls_of(site, "a"), session=lambda: None, retries=2).failures.values()
+    assert 1 == failure.attempts
+    assert str(failure.error).startswith("session must make a requests.Session, <function ")
+    assert str(failure.error).endswith(" gave None")
+
+
 def test_no_request_hangs_on_the_cookies_of_another(site):
     """A cookie that was set lasts until the end of its request, redirects included; the caller's stay."""
     seen = []
