@@ -135,26 +135,37 @@ class Outbox:
 
 
 class HandedSource:
-    """Portions that the caller's thread has read, on their way to the thread of the loop."""
+    """Portions that the caller's thread has read, or single items, on their way to the thread of the loop.
+
+    A run's come in one of these forms only.
+    """
 
     def __init__(self, enter: Callable[[Portion], None]) -> None:
         self.ended = False
         self._enter = enter
         self._portions: deque[Portion] = deque()
+        self._items: deque[Any] = deque()
 
     @property
     def exhausted(self) -> bool:
-        return self.ended and not self._portions
+        return self.ended and not (self._portions or self._items)
 
     def hand(self, portion: Portion) -> None:
         """From the caller's thread."""
         self._portions.append(portion)
 
+    def hand_item(self, item: Any) -> None:
+        """From the caller's thread: a task just as it is, keyed by its position."""
+        self._items.append(item)
+
     def next(self, ahead: int) -> Portion | None:
-        if not self._portions:
+        if self._items:
+            portion = Portion([self._items.popleft() for _ in range(len(self._items))])
+        elif self._portions:
+            portion = self._portions.popleft()
+            while self._portions:
+                portion.extend(self._portions.popleft())
+        else:
             return None
-        portion = self._portions.popleft()
-        while self._portions:
-            portion.extend(self._portions.popleft())
         self._enter(portion)
         return portion

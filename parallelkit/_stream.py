@@ -76,12 +76,15 @@ class Stream:
             self._intake.inlet.wake = self._outbox.gate.open
         ready = self._outbox.ready
         while True:
-            if self.is_fork:
-                raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
+            self._check_process()
             self._read()
             if ready:
-                self._intake.naming.forget(ready[0].key)
-                yield self._outbox.take()  # and keep no reference to it while the caller has it
+                for _ in range(self._before_reading()):
+                    self._intake.naming.forget(ready[0].key)
+                    yield self._outbox.take()  # and keep no reference to it while the caller has it
+                    self._check_process()
+                    if not ready:
+                        break
             elif self._over:
                 if not (ready or self._cancel_handed()):
                     break
@@ -102,10 +105,10 @@ class Stream:
             self._outbox.cancel_rest()
         return bool(self._outbox.ready)
 
-    @property
-    def is_fork(self) -> bool:
-        """Whether this is a copy in a forked process, which has none of the threads and must not touch the workers."""
-        return os.getpid() != self._pid
+    def _check_process(self) -> None:
+        """Raise RuntimeError in a forked process: it has none of the threads and must not touch the workers."""
+        if os.getpid() != self._pid:
+            raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
 
     def _room(self) -> int:
         yielded = self._outbox.input_yielded
@@ -134,17 +137,31 @@ class Stream:
 
     def _hand_over(self, room: int) -> None:
         began, before = time.monotonic(), self._intake.read_so_far
-        portion = self._intake.read(1 if self._intake.may_block else room)
-        while portion is not None:
-            self._source.hand(portion)
-            if not self._intake.may_block or self._intake.read_so_far - before >= room:
-                break
-            self._loop.port.wake()  # an input may wait for what its last item does
-            if time.monotonic() - began >= PORTION:
-                break
-            portion = self._intake.read(1)
+        if not self._intake.may_block:
+            self._hand(self._intake.read(room))
+        elif self._intake.flows:
+            for item in self._intake.flow(room):
+                self._source.hand_item(item)
+                self._loop.port.wake()  # an input may wait for what its last item does
+        else:
+            while self._hand(self._intake.read(1)) and self._intake.read_so_far - before < room:
+                self._loop.port.wake()
+                if time.monotonic() - began >= PORTION:
+                    break
         count = self._intake.read_so_far - before
         self._slow = time.monotonic() - began > SLOW * max(1, count)
+
+    def _hand(self, portion: Portion | None) -> bool:
+        if portion is None:
+            return False
+        self._source.hand(portion)
+        return True
+
+    def _before_reading(self) -> int:
+        """How many outcomes may leave before it may be time to read again, so that not each of them asks."""
+        if self._source.ended or self._slow:
+            return len(self._outbox.ready)
+        return max(1, self._yielded_share() - self._room()) if self._intake.ready else 1
 
     def _yielded_share(self) -> int:
         ahead = self._intake.read_so_far - self._outbox.input_yielded
