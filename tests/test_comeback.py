@@ -190,6 +190,26 @@ def test_a_text_from_afar_ends_in_the_last_word():
     assert f"Traceback: …\nOSError: down\nparallelkit: task 0, {end}" == tries.lapse(0).traceback
 
 
+def test_nothing_flows_past_what_lapses():
+    """An input that is handed over item by item waits for room, and for what may stop the run."""
+    script = Script({0: Fail(DOWN), 1: Done(1, after=10)})
+    run = FakeRun(script, iter(range(5)), workers=1, ahead=0, policy=after_each(2.0, 5.0), max_failures=1)
+    run.loop.flowing = run.loop.source
+    run.drive()
+    assert [0, 1] == script.calls
+    assert run.clock() == pytest.approx(5.0)
+
+
+def test_a_retry_has_its_turn_in_a_flow():
+    """What has flowed out by then does not stand before it: its time would be over before it could start."""
+    steps = {item: Done(item, after=2) for item in range(1, 5)}
+    script = Script({0: [Fail(DOWN), Done(0)], **steps})
+    run = FakeRun(script, iter(range(5)), workers=1, ahead=0, policy=after_each(1.0, 5.0))
+    run.loop.flowing = run.loop.source
+    assert [0, 1, 2, 3, 4] == run.drive().results.values()
+    assert [0, 1, 0, 2, 3, 4] == script.calls
+
+
 @pytest.mark.parametrize("options", [{}, {"priority": lambda item: -item}, {"limits": [ConcurrencyLimit(1)]}])
 def test_no_retry_starts_late_behind_a_long_task(options):
     """In any queue: what waits behind a long task when its time is over is withdrawn, and the rest runs."""

@@ -34,9 +34,10 @@ def lateness(results):
     return max(one.started_at - first.setdefault(one.key, one.started_at) for one in results.attempts)
 
 
-def test_no_retry_starts_late_behind_what_was_read_ahead():
+@pytest.mark.parametrize("form", [list, iter])
+def test_no_retry_starts_late_behind_what_was_read_ahead(form):
     """It stood in the queue of the only worker behind every task of the input, and no clock looked there."""
-    results = run_parallel(fail_or_nap, range(4), max_workers=1, retries=IN_TIME)
+    results = run_parallel(fail_or_nap, form(range(4)), max_workers=1, retries=IN_TIME)
     assert lateness(results) < 0.2
     assert [0] == list(results.failures)
 
@@ -49,9 +50,10 @@ def test_no_retry_in_a_process_starts_late():
     assert 5 == len(results.failures)
 
 
-def test_no_retry_of_a_coroutine_starts_late():
+@pytest.mark.parametrize("form", [list, iter])
+def test_no_retry_of_a_coroutine_starts_late(form):
     """The places on the event loop are given away one by one as well."""
-    results = run_parallel(fail_or_nap_on_loop, range(4), max_workers=1, retries=IN_TIME)
+    results = run_parallel(fail_or_nap_on_loop, form(range(4)), max_workers=1, retries=IN_TIME)
     assert lateness(results) < 0.2
     assert [0] == list(results.failures)
 
