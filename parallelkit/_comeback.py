@@ -26,9 +26,9 @@ class Comeback:
 
     def delay(self, index: int, until: float, last: float | None) -> None:
         """Due from ``until`` on; it must have started by ``last``, which is not before that."""
+        assert last is None or last >= until, "it would be too late before it is due"
         heappush(self._delayed, (until, index))
         if last is not None:
-            last = max(last, until)  # they were rounded on different ways
             self._last[index] = last
             heappush(self._lapses, (last, index))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from operator import call
 from typing import Any
 
@@ -124,7 +125,6 @@ class Tries:
         if verdict.delay is not None:
             self.retried += verdict.counted
             self.last[index] = lost
-            verdict.last = self._last_start(index)
         return verdict
 
     def lapse(self, index: int) -> Lost:
@@ -136,7 +136,7 @@ class Tries:
         ran = did_not_run(lost.error) is None  # else it was not counted
         self.retried -= ran
         attempt = f"{self._label(index)}, attempt {lost.number + (not ran)}{self._of(index)}"
-        why = not_again(f"max_time of {span(policy.max_time)} was over before it could start")
+        why = not_again(too_late(policy.max_time))
         lost.text = lost.text.removesuffix(f"{MARKED}{attempt}\n")
         note_task(lost, attempt + why)
         return lost
@@ -153,7 +153,7 @@ class Tries:
             verdict.why = not_again(f"budget of {round(policy.budget * 100, 2):g} % is spent")
             return
         try:
-            elapsed = self._elapsed(index, lost)
+            elapsed = lost.ended - self._first_start_of(index, lost)
             delay = self._answer(partial(policy.delay_after, lost.number, lost.error, elapsed), 0.0)
         except Exception as broken:  # the caller's predicate: that costs this task its retries and no other
             verdict.why = not_again(f"retries raised {describe(broken)}")
@@ -167,15 +167,18 @@ class Tries:
     def _wait(self, verdict: Verdict, index: int, wait: float, now: float, told: float | None) -> None:
         """Grant the wait, or say past which limit it would go: then the failure is final at once."""
         policy = self._policy_of(index)
-        limit = None if policy is None else policy.max_time
+        limit = inf if policy is None or policy.max_time is None else policy.max_time
+        last = self._first_start_of(index, verdict.lost) + limit
         if told is not None and told > LONGEST:
             verdict.why = not_again(f"it was told to wait {span(told)}, more than {span(LONGEST)}")
-        elif limit is not None and self._elapsed(index, verdict.lost) + wait > limit:
+        elif now > last:  # the run was busy when the attempt failed
+            verdict.why = not_again(too_late(limit))
+        elif now + wait > last:
             verdict.why = not_again(f"the wait of {span(wait)} would go past max_time of {span(limit)}")
         elif self._end_at is not None and now + wait > self._end_at:
             verdict.why = not_again(f"the wait of {span(wait)} would go past run_timeout")
         else:
-            verdict.delay = wait
+            verdict.delay, verdict.last = wait, None if last == inf else last
 
     def _answer(self, question: Callable[[], Any], otherwise: Any) -> Any:
         """What a policy says, in which code of the caller's may hang; ``otherwise`` from a Ctrl-C in it on.
@@ -187,16 +190,8 @@ class Tries:
         self._cut_off = answer is UNSET
         return otherwise if self._cut_off else answer
 
-    def _elapsed(self, index: int, lost: Lost) -> float:
-        began = self._first_start.setdefault(index, lost.ended if lost.started is None else lost.started)
-        return lost.ended - began
-
-    def _last_start(self, index: int) -> float | None:
-        """When it is too late for another attempt."""
-        policy = self._policy_of(index)
-        if policy is None or policy.max_time is None:
-            return None
-        return self._first_start[index] + policy.max_time
+    def _first_start_of(self, index: int, lost: Lost) -> float:
+        return self._first_start.setdefault(index, lost.ended if lost.started is None else lost.started)
 
     def _policy_of(self, index: int) -> RetryPolicy | None:
         own = self.own.get(index)
@@ -215,6 +210,11 @@ def has_left(policy: RetryPolicy | None, number: int) -> bool:
 def not_again(reason: str) -> str:
     """The addition to a note that says why no other try followed."""
     return f"; not tried again, since {reason}"
+
+
+def too_late(max_time: float) -> str:
+    """Why an attempt was not made for which nothing but time was wanting."""
+    return f"max_time of {span(max_time)} was over before it could start"
 
 
 def span(seconds: float) -> str:

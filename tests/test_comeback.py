@@ -52,13 +52,6 @@ def test_the_last_instant_is_in_time():
     assert comeback.wake_at() is None
 
 
-def test_no_last_instant_is_before_the_delay_is_over():
-    """Where the two were rounded to either side of each other, the later one counts."""
-    comeback = Comeback()
-    comeback.delay(0, 5.0000001, 5.0)
-    assert [] == list(comeback.lapsed(5.00000005))
-
-
 def test_a_task_tried_again_and_again_leaves_no_trace():
     """A million rounds of one task do not grow the heap."""
     comeback = Comeback()
@@ -188,6 +181,22 @@ def test_a_text_from_afar_ends_in_the_last_word():
     tries.judge(Ended(0, OSError("down"), "Traceback: …\nOSError: down\n", 0.0, 1.0, "process 1"), 1.0, 1)
     end = "attempt 1 of 4; not tried again, since max_time of 5 s was over before it could start\n"
     assert f"Traceback: …\nOSError: down\nparallelkit: task 0, {end}" == tries.lapse(0).traceback
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "why"),
+    [
+        (5.5, "max_time of 5 s was over before it could start"),
+        (4.5, "the wait of 1 s would go past max_time of 5 s"),
+    ],
+)
+def test_no_retry_starts_late_since_the_run_was_busy(seen_at, why):
+    """It may see a failure long after that (the input blocks, say): the wait begins there, and max_time has not stood still."""
+    error = OSError("down")
+    tries = Tries(after_each(1.0, max_time=5.0), "task {}".format)
+    verdict = tries.judge(Ended(0, error, "", 0.0, 1.0, "thread 1"), seen_at, 1)
+    assert verdict.delay is None
+    assert [f"parallelkit: task 0, attempt 1; not tried again, since {why}"] == error.__notes__
 
 
 def test_nothing_flows_past_what_lapses():
