@@ -55,7 +55,7 @@ class Recording(Unrecorded):
         self._tasks = dict(functions_of(tasks)) if fn is None and isinstance(tasks, Sized) else {}
         self._journal: Journal | None = None
         self._writer: JournalWriter | None = None
-        self._stop: Callable[[str], None] = lambda reason: None
+        self._stop: Callable[[str], object] = bool
 
     def check(self) -> None:
         if os.path.lexists(self._path):
@@ -104,6 +104,7 @@ class Recording(Unrecorded):
     def close(self) -> None:
         writer, journal = self._writer, self._journal
         self._writer = self._journal = None
+        self.recalls, self._stop = (), bool  # what they know of the run would keep all its values
         try:
             if writer is not None:
                 writer.close()

@@ -5,6 +5,7 @@ import collections
 import enum
 import fcntl
 import functools
+import gc
 import logging
 import os
 import pickle
@@ -15,6 +16,7 @@ import stat
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import suppress
 from functools import partial
 from operator import add, itemgetter
@@ -1002,6 +1004,28 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
     function, local = run([1], path, fn=make)[1]
     assert (1, 7) == (function(), local.value)
     assert {1: 1} == calls
+
+
+class Trace:
+    """A value that leaves one."""
+
+
+def test_the_values_of_a_run_go_with_its_results(path):
+    """No part of a run that has a journal keeps them until garbage is next collected."""
+    made = weakref.WeakSet()
+
+    def make(item):
+        made.add(value := Trace())
+        return value
+
+    gc.disable()
+    try:
+        results = run([1, 2], path, fn=make)
+        assert 2 == len(made) == len(results)
+        del results
+        assert not made
+    finally:
+        gc.enable()
 
 
 def test_what_a_consumer_does_to_a_value_is_not_recorded(path):
