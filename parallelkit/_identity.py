@@ -15,12 +15,15 @@ from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, Met
 from typing import Any
 
 PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
-FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial)
-CODE, CAPTURED = "code", "captured variable "
+GETTERS = (itemgetter, attrgetter, methodcaller)
+FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial, *GETTERS)
+CODE, CAPTURED, ARGUMENT = "code", "captured variable ", "argument "
 TAKES_REST = 0x04 | 0x08  # flags of code with *args, **kwargs
 WRITES = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
 Facts = Iterator[tuple[str, str]]
+Seen = dict[int, tuple[Any, str]]
+"""By id, functions that were looked into and their texts: these are their names until they are made."""
 
 
 def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> str:
@@ -33,9 +36,10 @@ def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
     """
     if type(fn) is FunctionType and not (args or kwargs) and "<" not in fn.__qualname__:
         return name_of(fn)
-    facts = {} if fn is None else dict(facts_of(fn, ()))
-    facts |= {f"args[{place}]": digest(text_of(value)) for place, value in enumerate(args)}
-    facts |= {f"keyword {name!a}": digest(text_of(value)) for name, value in (kwargs or {}).items()}
+    seen: Seen = {}
+    facts = {} if fn is None else dict(facts_of(fn, seen))
+    facts |= {f"args[{place}]": digest(text_of(value, seen)) for place, value in enumerate(args)}
+    facts |= {f"keyword {name!a}": digest(text_of(value, seen)) for name, value in (kwargs or {}).items()}
     lines = [f"{fact} = {value}" for fact, value in facts.items()]
     return "\n".join(["" if fn is None else name_of(fn), *lines])
 
@@ -44,8 +48,14 @@ def name_of(fn: Any) -> str:
     """Module and qualified name of a function; of a partial that of the function inside, of an object its class's."""
     while isinstance(fn, partial):
         fn = fn.func
-    named = fn if isinstance(getattr(fn, "__qualname__", None), str) else type(fn)
+    named = type(fn) if name_in(fn) is None else fn
     return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
+
+
+def name_in(thing: Any, attribute: str = "__qualname__") -> str | None:
+    """The name that something has; a remote object has whatever it is asked for, and no name."""
+    name = getattr(thing, attribute, None)
+    return name if isinstance(name, str) else None
 
 
 def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
@@ -83,25 +93,27 @@ def parsed(identity: str | None) -> tuple[str, dict[str, str]]:
 # What the name does not tell
 
 
-def facts_of(fn: Any, within: tuple[int, ...]) -> Facts:
-    """What tells functions of one name apart. ``within``: the ids of those in which we have looked so far."""
-    within = (*within, id(fn))
-    if isinstance(fn, (itemgetter, attrgetter, methodcaller)):
+def facts_of(fn: Any, seen: Seen) -> Facts:
+    """What tells functions of one name apart."""
+    seen.setdefault(id(fn), (fn, f"<{name_of(fn)}>"))
+    if isinstance(fn, GETTERS):
         made: Any = fn.__reduce__()
         fn = partial(made[0], *made[1])
     if isinstance(fn, partial):
-        yield from facts_of(fn.func, within)
-        for place, value in enumerate(fn.args):
-            yield f"argument {place}", digest(text_of(value, within))
+        facts = dict(facts_of(fn.func, seen))
+        before = sum(fact.startswith(ARGUMENT) for fact in facts)  # of a partial further in
+        yield from facts.items()
+        for place, value in enumerate(fn.args, before):
+            yield f"{ARGUMENT}{place}", digest(text_of(value, seen))
         for name, value in fn.keywords.items():
-            yield f"keyword {name!a}", digest(text_of(value, within))
+            yield f"keyword {name!a}", digest(text_of(value, seen))
     elif isinstance(fn, FunctionType):
-        yield from facts_of_function(fn, within)
+        yield from facts_of_function(fn, seen)
     elif not isinstance(fn, type):
-        yield from facts_of_object(fn, within)
+        yield from facts_of_object(fn, seen)
 
 
-def facts_of_function(fn: FunctionType, within: tuple[int, ...]) -> Facts:
+def facts_of_function(fn: FunctionType, seen: Seen) -> Facts:
     """Of one that was made by another: what it captured. Of a lambda: its code."""
     if fn.__qualname__.endswith("<lambda>"):
         yield CODE, f"{sys.implementation.cache_tag} {digest_of_code(fn.__code__)}"
@@ -113,8 +125,8 @@ def facts_of_function(fn: FunctionType, within: tuple[int, ...]) -> Facts:
     if code.co_freevars:
         named += cells_of(fn)
     for name, value in named:
-        if is_plain(value) or isinstance(value, FUNCTIONS):
-            yield f"{CAPTURED}{name}", digest(text_of(value, within))
+        if is_plain(value) or is_function(value):
+            yield f"{CAPTURED}{name}", digest(text_of(value, seen))
 
 
 def cells_of(fn: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -139,29 +151,32 @@ def written_by(code: CodeType) -> frozenset[str]:
     )
 
 
-def facts_of_object(fn: Any, within: tuple[int, ...]) -> Facts:
+def facts_of_object(fn: Any, seen: Seen) -> Facts:
     """Of a method whose it is, of what wraps a function that function; the attributes of an object may change."""
     if isinstance(fn, MethodType):
-        yield from facts_of(fn.__func__, within)
-    owner = getattr(fn, "__self__", None)
-    if owner is not None and not isinstance(owner, ModuleType):
+        yield from facts_of(fn.__func__, seen)
+    owner, name = getattr(fn, "__self__", None), name_in(fn)
+    if name is not None and owner is not None and not isinstance(owner, ModuleType):
         cls = owner if isinstance(owner, type) else type(owner)
-        if is_plain(owner) or not getattr(fn, "__qualname__", "").startswith(f"{cls.__qualname__}."):
-            yield "object", digest(text_of(owner, within))
-    if not isinstance(getattr(fn, "__qualname__", None), str) and isinstance(
-        getattr(fn, "__name__", None), str
-    ):
-        yield "name", digest(ascii(fn.__name__))  # numpy's functions are objects of one class
+        known = is_plain(owner) or (cls is not owner and is_function(owner))
+        if known or not name.startswith(f"{cls.__qualname__}."):
+            yield "object", digest(text_of(owner, seen))
+    short = name_in(fn, "__name__")
+    if name is None and short is not None:
+        yield "name", digest(ascii(short))  # numpy's functions are objects of one class
     wrapped = getattr(fn, "__wrapped__", None)
-    if not isinstance(fn, MethodType) and isinstance(wrapped, FUNCTIONS):
-        yield from facts_of(wrapped, within)
+    if not isinstance(fn, MethodType) and is_function(wrapped):
+        yield from facts_of(wrapped, seen)
 
 
 # Values as text
 
 
-def text_of(value: Any, within: tuple[int, ...] = ()) -> str:
-    """The same for the same value in every process: plain ones in full, others by the name of their type."""
+def text_of(value: Any, seen: Seen) -> str:
+    """The same for the same value in every process: plain ones in full, others by the name of their type.
+
+    That of a function is made once, however often it comes: they may be made of each other, and know themselves.
+    """
     kind = type(value)
     if kind is int:
         return hex(value)  # of any number of digits
@@ -170,16 +185,18 @@ def text_of(value: Any, within: tuple[int, ...] = ()) -> str:
     if kind in PLAIN:
         return ascii(value)
     if kind is tuple:
-        return f"({', '.join(text_of(part, within) for part in value)})"
+        return f"({', '.join(text_of(part, seen) for part in value)})"
     if kind is frozenset:  # whose order is another in every process
-        return f"{{{', '.join(sorted(text_of(part, within) for part in value))}}}"
+        return f"{{{', '.join(sorted(text_of(part, seen) for part in value))}}}"
     if kind is Pattern:
-        return f"<pattern {text_of(value.pattern)} {value.flags:d}>"
+        return f"<pattern {text_of(value.pattern, seen)} {value.flags:d}>"
     if kind is CodeType:
         return text_of_code(value)
-    if isinstance(value, FUNCTIONS):
-        facts = {} if id(value) in within else dict(facts_of(value, within))
-        return f"<{name_of(value)} {sorted(facts.items())}>"
+    if is_function(value):
+        if id(value) not in seen:
+            facts = dict(facts_of(value, seen))
+            seen[id(value)] = value, f"<{name_of(value)} {sorted(facts.items())}>"
+        return seen[id(value)][1]
     return f"<{kind.__qualname__}>"
 
 
@@ -187,7 +204,7 @@ def text_of_code(code: CodeType) -> str:
     """What it does, wherever it stands: no line numbers, no names of files."""
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & TAKES_REST
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
-    return f"<code {text_of((*counts, code.co_code, *names, code.co_consts))}>"
+    return f"<code {text_of((*counts, code.co_code, *names, code.co_consts), {})}>"
 
 
 @lru_cache
@@ -202,6 +219,13 @@ def is_plain(value: Any) -> bool:
     if kind in (tuple, frozenset):
         return all(map(is_plain, value))
     return kind in PLAIN or kind in (int, Pattern)
+
+
+def is_function(value: Any) -> bool:
+    """Whether it is known as a function is: also an object that has the name of one, as what ``functools.cache`` makes."""
+    if isinstance(value, FUNCTIONS):
+        return True
+    return callable(value) and (name_in(value) or name_in(value, "__name__")) is not None
 
 
 def digest(text: str) -> str:

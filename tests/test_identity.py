@@ -11,6 +11,7 @@ import threading
 from pathlib import PurePosixPath
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from parallelkit import InputError, Task, iter_parallel, run_parallel
@@ -49,6 +50,14 @@ def made_of_defaults(number, more=0):
 
 def made_lambda(number):
     return lambda item: f"{item} {number}"
+
+
+def together(first, second, item):
+    return f"{first} {second} {item}"
+
+
+def apply_to(fn, item):
+    return fn(item)
 
 
 def decorated(fn):
@@ -114,6 +123,36 @@ OTHERS = {
         functools.partial(convert, unit=convert),
         functools.partial(convert, unit=scale),
         "keyword 'unit'",
+    ),
+    "partials by method": (
+        functools.partial(apply_to, str.upper),
+        functools.partial(apply_to, str.lower),
+        "argument 0",
+    ),
+    "partials by getter": (
+        functools.partial(apply_to, operator.itemgetter(0)),
+        functools.partial(apply_to, operator.itemgetter(-1)),
+        "argument 0",
+    ),
+    "partials by cached function": (
+        functools.partial(apply_to, functools.cache(convert)),
+        functools.partial(apply_to, functools.cache(scale)),
+        "argument 0",
+    ),
+    "partials of partials": (
+        functools.partial(functools.cache(functools.partial(together, 1)), 2),
+        functools.partial(functools.cache(functools.partial(together, 3)), 2),
+        "argument 0",
+    ),
+    "closures by cached function": (
+        decorated(functools.cache(convert)),
+        decorated(functools.cache(scale)),
+        "captured variable fn",
+    ),
+    "methods of functions": (
+        functools.cache(convert).__call__,
+        functools.cache(scale).__call__,
+        "object",
     ),
     "partials of lambdas": (functools.partial(lambda x: x), functools.partial(lambda x: [x]), "code"),
     "closures": (made(2), made(3), "captured variable number"),
@@ -331,6 +370,36 @@ def test_a_named_function_is_its_name_alone(path):
     assert f"{__name__}:Multiply.go" == identity_of(Multiply.go) == identity_of(Multiply(2).go)
     assert f"{__name__}:Multiply" == identity_of(Multiply) == identity_of(Multiply(2))
     assert "" == identity_of(None)
+
+
+def test_numpy_s_functions_are_told_apart_wherever_they_are():
+    """They are objects of one class, and so are their methods'."""
+    for first, second in (
+        (np.sin, np.cos),
+        (np.add.reduce, np.multiply.reduce),
+        (functools.partial(apply_to, np.sin), functools.partial(apply_to, np.cos)),
+        (decorated(np.sin), decorated(np.cos)),
+    ):
+        assert identity_of(first) != identity_of(second)
+
+
+def both(first, second):
+    def go(item):
+        return first(item), second(item)
+
+    return go
+
+
+def test_functions_that_are_made_of_each_other_are_looked_into_once():
+    """Each of these is in the next one twice, the first in the last 2 ** 60 times."""
+
+    def make(number):
+        fn = made(number)
+        for _ in range(60):
+            fn = both(fn, fn)
+        return fn
+
+    assert identity_of(make(1)) == identity_of(make(1)) != identity_of(make(2))
 
 
 # What the run passes with every item
