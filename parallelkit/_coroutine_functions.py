@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from functools import partial
+from types import CodeType
 from typing import Any
 
 MARK = getattr(inspect, "_is_coroutine_mark", object())  # inspect.markcoroutinefunction, from Python 3.12 on
@@ -34,10 +35,9 @@ def flags_of(fn: Any) -> int:
     """What is known of the code that a call runs; 0 where it is not Python's."""
     fn = unwrapped(fn)
     code = getattr(fn, "__code__", None)
-    if code is None:
+    if not isinstance(code, CodeType):  # an object that stands for a remote one has whatever it is asked for
         code = getattr(getattr(type(fn), "__call__", None), "__code__", None)  # noqa: B004  not whether it can be called
-    flags: int = getattr(code, "co_flags", 0)
-    return flags
+    return code.co_flags if isinstance(code, CodeType) else 0
 
 
 def check_function(name: str, fn: Any, executor: Any) -> None:

@@ -57,7 +57,7 @@ class Task(Generic[V]):
             as_policy(retries)
 
     def __repr__(self) -> str:
-        shown = [getattr(self.fn, "__name__", repr(self.fn)), *map(repr, self.args)]
+        shown = [str(getattr(self.fn, "__name__", repr(self.fn))), *map(repr, self.args)]
         shown += [f"kwargs={self.kwargs!r}"] if self.kwargs else []
         shown += [f"key={self.key!r}"] if self.key is not UNSET else []
         return f"Task({', '.join(shown)})"

@@ -402,6 +402,33 @@ def test_functions_that_are_made_of_each_other_are_looked_into_once():
     assert identity_of(make(1)) == identity_of(make(1)) != identity_of(make(2))
 
 
+class Remote:
+    """A method of a server: whatever attribute it is asked for, is another method of that."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __getattr__(self, name):
+        return Remote(f"{self.name}.{name}")
+
+    def __call__(self, item):
+        if self.name != "add":
+            raise OSError(f"no method {self.name}")
+        return f"added {item}"
+
+
+@pytest.mark.parametrize("form", ["function", "tasks", "then"])
+def test_a_remote_method_is_asked_for_nothing_but_its_call(path, form):
+    """None of what looks like an attribute of it is one (``xmlrpc`` and ``Pyro`` have such)."""
+    if form == "tasks":
+        results = run_parallel({"a": Task(Remote("add"), "a")}, checkpoint=path)
+        assert "Task(" in repr(Task(Remote("add"), "a"))
+    else:
+        then = (lambda outcome: ()) if form == "then" else None
+        results = run(Remote("add"), path, then=then)
+    assert "added a" == results["a"]
+
+
 # What the run passes with every item
 
 
