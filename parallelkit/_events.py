@@ -12,6 +12,7 @@ from parallelkit._errors import TaskCancelled, TaskTimeout
 from parallelkit._executors._contract import COROUTINE, Block
 from parallelkit._lost import Lost, is_a
 from parallelkit._public import public
+from parallelkit._raised import is_of_signal
 
 logger = logging.getLogger("parallelkit")
 
@@ -162,6 +163,8 @@ class Observer:
             return
         try:
             self._tell(Event(kind, at - self._began, **more))
-        except Exception:
+        except Exception as error:
+            if is_of_signal(error):
+                raise
             self._deaf = True
             logger.warning("on_event failed and hears no more; the run goes on", exc_info=True)

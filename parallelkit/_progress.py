@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import Any
 
+from parallelkit._raised import is_of_signal
+
 logger = logging.getLogger("parallelkit")
 
 
@@ -80,7 +82,9 @@ class Bar(Silent):
     def _guarded(self, draw: Any, *counts: Any) -> None:
         try:
             draw(*counts)
-        except Exception:
+        except Exception as error:
+            if is_of_signal(error):
+                raise
             self._broken = True
             logger.warning("the progress bar failed and is switched off; the run goes on", exc_info=True)
 

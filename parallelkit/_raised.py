@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from itertools import pairwise
+from types import FrameType, TracebackType
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 OWN: dict[str, Any] = dict(vars(BaseException))
 """What every error has, as descriptors."""
+
+CO_VARARGS = 4  # the module ``inspect`` would cost a worker 10 ms
 
 
 class tolerated:  # noqa: N801  # used as a function
@@ -80,12 +84,21 @@ def describe_error(error: BaseException, where: str = "") -> str:
 def is_of_signal(error: BaseException) -> bool:
     """Whether a signal handler has raised it, in the midst of code that is not to blame.
 
-    Such a handler, and hardly any other function, is given the frame of its caller.
+    Such a handler, and hardly any other function, is given a number and the frame of its caller.
     """
     frames = traceback_of(error)
     while frames is not None and frames.tb_next is not None:
         caller, frames = frames.tb_frame, frames.tb_next
-        for given in frames.tb_frame.f_locals.values():
-            if given is caller or (type(given) is tuple and any(each is caller for each in given)):
-                return True
+        given = pairwise(_arguments(frames.tb_frame))
+        if any(frame is caller and isinstance(number, int) for number, frame in given):
+            return True
     return False
+
+
+def _arguments(frame: FrameType) -> Iterator[Any]:
+    """What a function was called with, in order, as far as it has kept it."""
+    code, known = frame.f_code, frame.f_locals
+    yield from (known[name] for name in code.co_varnames[: code.co_argcount] if name in known)
+    if code.co_flags & CO_VARARGS:
+        rest = known.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+        yield from rest if isinstance(rest, tuple) else ()

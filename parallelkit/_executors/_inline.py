@@ -10,6 +10,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 from parallelkit._executors._gate import Gate
+from parallelkit._raised import is_of_signal
 
 
 class InlineEngine:
@@ -57,6 +58,9 @@ class InlinePort:
         except KeyboardInterrupt:
             raise  # this is the caller's thread: the interrupt is the caller's, not the task's
         except BaseException as error:
+            # What ends the program is no task's. An alarm that raises an Exception may well be the task's own.
+            if not isinstance(error, Exception) and is_of_signal(error):
+                raise
             return [Ended(index, drop_own_frames(error), "", started, self.now(), "inline")]
         return [Block((index,), (value,), (started,), (self.now(),), ("inline",))]
 

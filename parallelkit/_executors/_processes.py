@@ -21,7 +21,7 @@ from parallelkit._executors._tickets import items_of
 from parallelkit._executors._whereabouts import whereabouts
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import describe, pack, unpack
 
@@ -95,6 +95,8 @@ def _pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, .
     try:
         return pack((initializer, initargs))
     except Exception as error:
+        if is_of_signal(error):
+            raise
         raise TypeError(
             f"initializer {describe(initializer)} with its initargs cannot be sent to worker processes "
             f"({describe_error(error)})"

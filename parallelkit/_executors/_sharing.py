@@ -8,6 +8,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Job
 from parallelkit._executors._lane import File, payload_of
+from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
 from parallelkit._worker._travel import Apart, pack, pack_job, unfit_job
@@ -25,6 +26,8 @@ def pack_shared(job: Job) -> bytes | File:
     try:
         blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart)
     except Exception as error:
+        if is_of_signal(error):
+            raise
         raise unfit_job(job.fn, job.args, job.kwargs, error) from error
     if not apart.buffers:
         return payload_of(blob)

@@ -19,6 +19,7 @@ from parallelkit._raised import (
     describe_error,
     drop_frames,
     give_traceback,
+    is_of_signal,
     notes_of,
     tolerated,
     traceback_of,
@@ -86,6 +87,8 @@ def _unpack_error(packed: bytes | None, shown: str, kind: str) -> BaseException:
             if isinstance(error, BaseException):
                 return error
     except BaseException as failed:  # whatever its class does when it is unpickled
+        if is_of_signal(failed):
+            raise
         shown = f"{shown} (it broke on unpickling: {describe_error(failed)})"
     return _make_remote(f"{kind}: {shown.removeprefix(kind.rpartition('.')[2] + ': ')}", kind)
 

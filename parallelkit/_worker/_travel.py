@@ -16,7 +16,7 @@ from io import BytesIO
 from mmap import mmap
 from types import CodeType, FunctionType
 
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _script
 from parallelkit._worker._channel import LARGE
 
@@ -32,7 +32,9 @@ def pack(thing: object, apart: Apart | None = None) -> bytes:
     """The thing as bytes, its large buffers set apart if there is where; raises whatever pickling it raises."""
     try:
         blob = dumps(thing, 5, buffer_callback=apart)
-    except Exception:
+    except Exception as error:
+        if is_of_signal(error):
+            raise
         return pack_by_value(thing, apart)
     # A reference into __main__ means another module at the other end. (``find`` takes half the time of ``in``.)
     return blob if blob.find(b"__main__") < 0 else pack_by_value(thing, apart)
@@ -167,6 +169,8 @@ def pack_job(
     try:
         return pack((fn, args, dict(kwargs), star))
     except Exception as error:
+        if is_of_signal(error):
+            raise
         raise unfit_job(fn, args, kwargs, error) from error
 
 
@@ -202,12 +206,14 @@ def find_culprit(
 
 
 def _flaw(thing: object) -> BaseException | None:
-    """What packing it raises, whatever that is; Ctrl-C is the caller's."""
+    """What packing it raises, whatever that is; Ctrl-C and other signals are the caller's."""
     try:
         pack(thing)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        if is_of_signal(error):
+            raise
         return error
     return None
 

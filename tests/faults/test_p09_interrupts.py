@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import acts
 import pytest
 from outside import program, rarely, soon, until
 
-from parallelkit import iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, Task, iter_parallel, run_parallel
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -386,6 +387,104 @@ def test_handler_that_raises_blames_nothing_that_is_pickled(function, kind, erro
         assert raised.value is error
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+class Struck:
+    """Is struck by a signal the n-th time that it is pickled in its own process; ``fit`` or not."""
+
+    def __init__(self, number, fit=True):
+        self.left, self.fit, self.pid = number, fit, os.getpid()
+
+    def __reduce__(self):
+        self.left -= 1
+        if self.left == 0:
+            strike(self.pid)
+        if not self.fit:
+            raise TypeError("unfit")
+        return int, ()
+
+
+class StruckError(Exception):
+    """As a task's error arrives."""
+
+    def __reduce__(self):
+        return strike_and_make, (os.getppid(),)
+
+
+def strike_and_make(pid):
+    strike(pid)
+    return StruckError()
+
+
+def raise_struck(item):
+    raise StruckError
+
+
+def hear(event):
+    if event.kind == "succeeded":
+        strike(os.getpid())
+
+
+def strike_here(item):
+    strike(os.getpid())
+
+
+ASIDE = {
+    "an item, once": lambda: run_parallel(abs, [Struck(1)], executor="processes"),
+    "an argument": lambda: run_parallel(int, [1], args=(Struck(1, fit=False),), executor="processes"),
+    "an argument that is to blame": lambda: run_parallel(
+        int, [1], args=(Struck(3, fit=False),), executor="processes"
+    ),
+    "an item that is to blame": lambda: run_parallel([Task(int, Struck(3, fit=False))], executor="processes"),
+    "initargs": lambda: ProcessExecutor(1, None, print, (Struck(1, fit=False),)),
+    "an error": lambda: run_parallel(raise_struck, [1], executor="processes"),
+    "a listener": lambda: run_parallel(abs, [1], on_event=hear),
+}
+
+
+@pytest.mark.parametrize("place", ASIDE)
+def test_what_a_handler_raises_is_never_lost(place):
+    """Wherever the caller's own code is tried, and goes on, or is named, where it fails."""
+
+    def handler(*_):
+        raise alarm
+
+    alarm = TimeoutError("an alarm")
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        with pytest.raises(TimeoutError) as raised:
+            ASIDE[place]()
+        assert raised.value is alarm
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_a_program_that_is_ended_while_a_task_runs_inline_ends():
+    """That the task was struck does not make it the task's; an alarm that is none of an exit may be its own."""
+    before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(3))
+    try:
+        with pytest.raises(SystemExit):
+            run_parallel(strike_here, [1], executor="inline")
+        signal.signal(signal.SIGUSR2, lambda number, frame: 1 // 0)
+        assert isinstance(
+            run_parallel(strike_here, [1], executor="inline").failures[0].error, ZeroDivisionError
+        )
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+class AsksWhoCalls:
+    """Cannot be pickled, and has looked at the frame of its caller."""
+
+    def __reduce__(self):
+        caller = sys._getframe(1)
+        raise ValueError(f"asked by {caller.f_code.co_name}")
+
+
+def test_code_that_looks_at_its_caller_is_no_handler():
+    """Its failure is that of its task, as any other's."""
+    results = run_parallel(abs, [AsksWhoCalls(), -1], executor="processes")
+    assert [None, 1] == results.values(default=None)
 
 
 @pytest.mark.parametrize("started", [True, False])
