@@ -50,14 +50,17 @@ def give_traceback(error: BaseException, frames: TracebackType | None) -> BaseEx
     return error
 
 
-def drop_frames(error: BaseException, package: str) -> BaseException:
-    """Cut the frames of this package off the head of the traceback, where they are not all there is."""
+def drop_frames(error: BaseException) -> BaseException:
+    """Cut the frames of those who call tasks off the head of the traceback, where they are not all there is."""
     frames = traceback_of(error)
     while frames is not None and frames.tb_next is not None:
-        if not str(frames.tb_frame.f_globals.get("__name__")).startswith(package):
+        if not str(frames.tb_frame.f_globals.get("__name__")).startswith(_CALLERS):
             break
         frames = frames.tb_next
     return give_traceback(error, frames)
+
+
+_CALLERS = ("parallelkit._executors.", "parallelkit._worker.", "parallelkit._tasks")
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -193,4 +193,4 @@ def ended_early(label: str, cause: BaseException) -> ParallelKitError:
 
 def drop_own_frames(error: BaseException) -> BaseException:
     """Cut the executor's own frames off the head of the traceback, where they are not all there is."""
-    return drop_frames(error, "parallelkit._executors.")
+    return drop_frames(error)

@@ -47,7 +47,7 @@ def capture(error: BaseException) -> bytes:
 
 def capture_here(error: BaseException, whole: bool = True) -> bytes:
     """The same where Ctrl-C may come, which is raised: the error's class may hang. Not ``whole``: as text alone."""
-    drop_frames(error, "parallelkit._worker.")
+    drop_frames(error)
     if issubclass(type(error), MemoryError):
         _free_frames(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"

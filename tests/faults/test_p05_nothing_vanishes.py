@@ -15,6 +15,7 @@ from parallelkit import (
     RemoteError,
     Retry,
     Success,
+    Task,
     TaskCancelled,
     TaskExited,
     TaskFailures,
@@ -191,6 +192,32 @@ def test_traceback_shows_where_the_task_was(executor):
         assert "in raise_plainly" in text
         assert "ValueError: no" in text
     assert "raise_plainly" == traceback.extract_tb(failure.error.__traceback__)[-1].name
+
+
+def raise_first(item, *rest, **more):
+    raise ValueError(item, rest, more)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"args": (0,)},
+        {"kwargs": {"more": 0}},
+        {"star": True},
+        {"tasks": True},
+        {"tasks": True, "args": (0,)},
+    ],
+    ids=repr,
+)
+def test_traceback_begins_with_the_task(executor, form):
+    """However its arguments come: none of our frames is there."""
+    options = {"executor": executor, **form}
+    calls = [Task(raise_first, "x")] if options.pop("tasks", False) else None
+    results = run_parallel(calls, **options) if calls else run_parallel(raise_first, ["x"], **options)
+    frames = traceback.extract_tb(results.failures[0].error.__traceback__)
+    assert ["raise_first"] == [frame.name for frame in frames]
 
 
 @EVERYWHERE
