@@ -67,6 +67,30 @@ def test_errors_come_back_as_they_were():
     assert "in fail" in ended.traceback
 
 
+def test_what_cannot_be_sent_is_named():
+    """Item, argument of a call, or argument of the run, each with its task or its name: it was Python's bare error."""
+    lock = threading.Lock()
+    (item,) = events_of(far.give_back, lock)
+    assert str(item.error).startswith(
+        "the item of task 0 cannot be sent to a worker process: an object of type _thread.lock"
+    )
+    assert item.final
+    (call,) = events_of(None, (far.give_back, (lock,), {}))
+    assert str(call.error).startswith(
+        "task 0 cannot be sent to a worker process: args[0] is an object of type _thread.lock"
+    )
+    with pytest.raises(
+        TypeError, match=r"^args\[0\] cannot be sent to worker processes: an object of type _thread.lock"
+    ):
+        ForeignEngine(Pool(), None).open(Job(far.give_back, (lock,)))
+
+
+def test_a_value_that_cannot_be_pickled_is_not_made_again():
+    """As in processes of our own: another try cannot help."""
+    (ended,) = events_of(lambda item: threading.Lock(), None)
+    assert ended.final
+
+
 def test_a_value_that_cannot_be_pickled_costs_its_own_task():
     """The message names what could not travel."""
     (ended,) = events_of(lambda item: (number for number in range(3)), 0)

@@ -20,10 +20,12 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context
+from parallelkit._executors._packing import refusal
 from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
+from parallelkit._raised import is_of_signal
 from parallelkit._worker._faults import capture, capture_unsendable, restore
-from parallelkit._worker._travel import pack, unpack
+from parallelkit._worker._travel import pack, pack_job, unpack
 
 _serials = count()
 
@@ -77,16 +79,18 @@ class ForeignPort:
             try:
                 call = self._call_of(ticket[2])
             except Exception as error:  # an item that cannot be pickled
-                self._refuse(ticket, error)
+                if is_of_signal(error):
+                    raise
+                self._kept.append(refusal(ticket, self._job, error))
                 continue
             try:
                 future = self._engine.executor.submit(*call)
-            except (
-                RuntimeError
-            ) as error:  # broken, or shut down: the run ends, and cancels what has not begun
-                self.failure = error
-                return
             except Exception as error:
+                if is_of_signal(error):
+                    raise
+                if isinstance(error, RuntimeError):  # broken, or shut down: the run ends
+                    self.failure = error
+                    return
                 self._refuse(ticket, error)
                 continue
             self._flights[future] = (ticket, monotonic())
@@ -140,15 +144,17 @@ class ForeignPort:
             started, ended, ok, value = future.result()
         except BaseException as error:  # attempts never raise (see below): this is the pool's own failure
             return Ended(index, self._died(error), "", handed, monotonic(), self._name)
-        text = ""
+        text, final = "", False
         if self._sealed is not None:
             try:
-                value, text, ok = opened(ok, value, lambda: self._job.label(index))
+                value, text, final = opened(ok, value, lambda: self._job.label(index))
             except BaseException as error:
-                ok, value = False, broken_value(self._job.label(index), error)
+                if is_of_signal(error):
+                    raise
+                ok, value, final = False, broken_value(self._job.label(index), error), True
         if ok:
             return Block((index,), (value,), (started,), (ended,), (self._name,))
-        return Ended(index, value, text, started, ended, self._name)
+        return Ended(index, value, text, started, ended, self._name, final=final)
 
     def _died(self, error: BaseException) -> Exception:
         from parallelkit._died import WorkerDied
@@ -212,7 +218,7 @@ def timed(call: Callable[[Any], Any], item: Any) -> Report:
 
 def sealed(job: Job) -> bytes:
     """The job as bytes, which any pool can carry whatever its own pickling can do."""
-    return pack((job.fn, job.args, dict(job.kwargs), job.star))
+    return pack_job(job.fn, job.args, job.kwargs, job.star)
 
 
 def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
@@ -233,11 +239,8 @@ def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
 
 
 def opened(ok: bool, blob: bytes, label: Callable[[], str]) -> tuple[Any, str, bool]:
-    """Value or error, the error's traceback as text, and which of the two it is."""
-    if ok:
-        return unpack(blob), "", True
-    error, text, _ = restore(blob, label)
-    return error, text, False
+    """Value or error, the error's traceback as text, and whether another try cannot help."""
+    return (unpack(blob), "", False) if ok else restore(blob, label)
 
 
 def broken_value(label: str, error: BaseException) -> Exception:

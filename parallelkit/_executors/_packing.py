@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any
 
 from parallelkit._executors._blocks import Pool
-from parallelkit._executors._contract import Block, Call, Ended, Ticket
+from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._lane import Payload, payload_of
 from parallelkit._executors._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
@@ -38,16 +38,14 @@ class Packing:
         self,
         width: Callable[[], int],
         pack: Callable[[object], Payload],
-        label: Callable[[int], str],
-        calls: bool,
+        job: Job,
     ) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
         self._largest = 1  # packed item so far
         self._width = width
         self._pack = pack
-        self._label = label
-        self._calls = calls  # whether an item is a call of its own
+        self._job = job
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
@@ -79,7 +77,7 @@ class Packing:
                     raise
                 if is_shortage(error) and ahead + len(tickets) > 0:
                     return  # there will be room when some of those have ended
-                refused.append(self._refusal(ticket, error))
+                refused.append(refusal(ticket, self._job, error))
             else:
                 tickets.append(ticket)
                 payloads.append(payload)
@@ -93,31 +91,37 @@ class Packing:
         self._largest = max(self._largest, size)
         return self.space(ahead)
 
-    def _refusal(self, ticket: Ticket, error: BaseException) -> Ended:
-        if is_shortage(error):
-            told = shortage(error, f"the item of {self._label(ticket[0])} could not be sent")
-            return Ended(ticket[0], told, "", None, monotonic(), None)
-        message = (self._blame_call if self._calls else self._blame_item)(*ticket[::2], error)
-        unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
-        unfit.__cause__ = detached(error)
-        return Ended(ticket[0], unfit, "", None, monotonic(), None, final=True)
 
-    def _blame_item(self, index: int, item: object, error: BaseException) -> str:
-        return (
-            f"the item of {self._label(index)} cannot be sent to a worker process: "
-            f"{describe(item)} cannot be pickled ({describe_error(error)}); "
-            f"{remedy(error, 'pass plain data and build the rest inside the task')}"
-        )
+def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
+    """The failure of an attempt whose item could not be packed."""
+    index, _, item, _ = ticket
+    label = job.label(index)
+    if is_shortage(error):
+        told = shortage(error, f"the item of {label} could not be sent")
+        return Ended(index, told, "", None, monotonic(), None)
+    message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
+    unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
+    unfit.__cause__ = detached(error)
+    return Ended(index, unfit, "", None, monotonic(), None, final=True)
 
-    def _blame_call(self, index: int, call: Call, error: BaseException) -> str:
-        fn, args, kwargs = call
-        if fn is call_star:
-            fn, args = args[0], args[1:]
-        name, culprit, cause = find_culprit(fn, args, kwargs, error)
-        return (
-            f"{self._label(index)} cannot be sent to a worker process: {name} is {describe(culprit)}, "
-            f"which cannot be pickled ({describe_error(cause)}); {remedy(cause)}"
-        )
+
+def _blame_item(label: str, item: object, error: BaseException) -> str:
+    return (
+        f"the item of {label} cannot be sent to a worker process: "
+        f"{describe(item)} cannot be pickled ({describe_error(error)}); "
+        f"{remedy(error, 'pass plain data and build the rest inside the task')}"
+    )
+
+
+def _blame_call(label: str, call: Call, error: BaseException) -> str:
+    fn, args, kwargs = call
+    if fn is call_star:
+        fn, args = args[0], args[1:]
+    name, culprit, cause = find_culprit(fn, args, kwargs, error)
+    return (
+        f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
+        f"which cannot be pickled ({describe_error(cause)}); {remedy(cause)}"
+    )
 
 
 class Packer:

@@ -116,9 +116,7 @@ class ProcessPort:
         self._lane = lane
         self._job = job
         self._pending = 0  # handed over and not yet returned
-        self._packing = Packing(
-            lambda: engine.max_workers, self._packer(supervisor), job.label, job.fn is None
-        )
+        self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job)
         self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
