@@ -11,6 +11,7 @@ import time
 import pytest
 
 from parallelkit import ProcessExecutor, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
+from parallelkit._executors._handle import Worker
 from parallelkit._executors._last_words import as_stack
 from parallelkit._executors._stacks import stack_of
 from parallelkit._lost import SHOWN, told_where
@@ -214,6 +215,21 @@ def test_workers_that_were_asked_are_not_used_again():
             late = run_parallel(time.sleep, [60, 60], executor=pool, timeout=0.1)
             assert all("wait_in" not in (failure.stack or "") for failure in late.failures.values())
             assert [1, 4] == run_parallel(pow, [(1, 2), (2, 2)], star=True, executor=pool).values()
+
+
+@pytest.mark.parametrize("limit", ["timeout", "run_timeout"])
+def test_what_is_committed_before_a_worker_is_asked_counts(limit, monkeypatch):
+    """Also where the supervisor has not seen it yet: its result was thrown away."""
+    ask = Worker.ask_where
+
+    def ask_late(worker, now):
+        while worker.wire.head == worker.done:
+            time.sleep(0.001)
+        return ask(worker, now)
+
+    monkeypatch.setattr(Worker, "ask_where", ask_late)
+    results = run_parallel(time.sleep, [1.0], executor="processes", **{limit: 0.5})
+    assert [None] == results.values()
 
 
 def exit_when_asked(item):

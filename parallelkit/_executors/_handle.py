@@ -197,8 +197,7 @@ class Worker(Holding):
     def watch(self, now: float) -> None:
         """Kill it if what it runs is overdue; else set ``check_at`` to when that can next be so.
 
-        It is first held: should it commit at the last moment, it begins nothing that would die instead.
-        Raises GarbageError.
+        It is first held: what it commits at the last moment counts, and nothing begins there. Raises GarbageError.
         """
         if now >= self.deadline:
             self.deadline = inf
@@ -237,16 +236,17 @@ class Worker(Holding):
         if self.held != self.done + 1:
             self.hold(now)
         elif not self.doomed and now >= self.held_at + LOOK:
-            self.overdue = True
-            self.ask_where(now)
+            self.overdue = self.ask_where(now)
         elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else LAST_WORDS):
             self.check_at, self.overdue = inf, True
             self.kill()
 
-    def ask_where(self, now: float) -> None:
-        """Have it write down where it stands, whatever it is doing: that may cut short what it hangs in."""
-        self.doomed, self._doomed_at = True, now
-        ask(self.pidfd, _channel.STACK_SIGNAL)
+    def ask_where(self, now: float) -> bool:
+        """Have it write down where it stands, which may cut short what it hangs in; False where that has just ended."""
+        if self.wire.head == self.done:
+            self.doomed, self._doomed_at = True, now
+            ask(self.pidfd, _channel.STACK_SIGNAL)
+        return self.doomed
 
     # Holding
 

@@ -49,8 +49,7 @@ def _ask(workers: list[Worker]) -> dict[int, Worker]:
     asked = {}
     for worker in workers:
         running = worker.running()
-        if running is not None and not worker.doomed:
-            worker.ask_where(monotonic())
+        if running is not None and (worker.doomed or worker.ask_where(monotonic())):
             asked[running[0][0]] = worker
     return asked
 
