@@ -217,6 +217,22 @@ def test_workers_that_were_asked_are_not_used_again():
             assert [1, 4] == run_parallel(pow, [(1, 2), (2, 2)], star=True, executor=pool).values()
 
 
+def outlive_a_child(item):
+    child = os.fork()
+    if child == 0:
+        os.abort()
+    return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+def test_the_crash_of_a_tasks_child_is_not_the_workers():
+    """It was told of the next attempt that was killed there, in whatever task."""
+    with ProcessExecutor(1) as pool:
+        assert [signal.SIGABRT] == run_parallel(outlive_a_child, [0], executor=pool).values()
+        late = run_parallel(time.sleep, [60], executor=pool, timeout=0.1)
+    assert "outlive_a_child" not in (late.failures[0].stack or "")
+    assert "Fatal" not in "".join(getattr(late.failures[0].error, "__notes__", ()))
+
+
 @pytest.mark.parametrize("limit", ["timeout", "run_timeout"])
 def test_what_is_committed_before_a_worker_is_asked_counts(limit, monkeypatch):
     """Also where the supervisor has not seen it yet: its result was thrown away."""

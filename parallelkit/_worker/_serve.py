@@ -61,6 +61,7 @@ def _report_stacks(ring: int) -> None:
     os.lseek(ring, _channel.SIZE - _channel.STACK, os.SEEK_SET)
     faulthandler.enable(ring, all_threads=False)
     faulthandler.register(_channel.STACK_SIGNAL, ring, all_threads=False)
+    os.register_at_fork(after_in_child=faulthandler.disable)  # the crash of a task's child is not ours
 
 
 def _flush_streams() -> None:
