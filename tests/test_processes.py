@@ -20,6 +20,7 @@ from port_driver import Seen, drive, drive_port, fifo, opened, wait
 from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
+from parallelkit._executors._bell import Bell
 from parallelkit._executors._contract import Block, Ended, PlainBlock
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import Worker
@@ -858,6 +859,60 @@ def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
     finally:
         engine.close()
     assert [] == list(refusing)
+
+
+def test_a_supervisor_whose_start_was_broken_off_does_nothing(monkeypatch):
+    """A signal handler has raised, and nobody knows that thread: two at once would spoil each other's work."""
+
+    class BrokenOff(threading.Thread):
+        def start(self):
+            monkeypatch.setattr("parallelkit._executors._supervisor.Thread", threading.Thread)
+            super().start()
+            given_up.append(self)
+            raise SystemExit
+
+    given_up = []
+    monkeypatch.setattr("parallelkit._executors._supervisor.Thread", BrokenOff)
+    with ProcessExecutor(1) as executor:
+        with pytest.raises(SystemExit):
+            run_parallel(abs, [-1], executor=executor)
+        given_up[0].join(10)
+        assert not given_up[0].is_alive()
+        assert [1] == run_parallel(abs, [-1], executor=executor).values()
+
+
+def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
+    """Garbage may be collected there, and its finalizer finds no thread either; one of the two serves both."""
+
+    def make(**options):
+        monkeypatch.setattr("parallelkit._executors._supervisor.Thread", threading.Thread)
+        futures.append(executor.submit(abs, -1))
+        return threading.Thread(**options)
+
+    futures = []
+    monkeypatch.setattr("parallelkit._executors._supervisor.Thread", make)
+    with ProcessExecutor(1) as executor:
+        futures.append(executor.submit(abs, -2))
+        assert [1, 2] == [future.result(30) for future in futures]
+        wait_until(
+            lambda: 1 == [thread.name for thread in threading.enumerate()].count("parallelkit-supervisor")
+        )
+
+
+def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
+    """Some Pythons collect garbage between any two steps; the bell was a lock that the thread held already."""
+    bell = Bell()
+    write = os.eventfd_write
+
+    def collect(fd, number):
+        monkeypatch.setattr(os, "eventfd_write", write)
+        bell.ring()
+        write(fd, number)
+
+    monkeypatch.setattr(os, "eventfd_write", collect)
+    bell.ring()
+    assert 2 == os.eventfd_read(bell.fd)
+    bell.close()
 
 
 def test_initializer_that_cannot_be_sent_is_refused():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from threading import Lock
+from threading import RLock
 
 
 class Bell:
@@ -11,7 +11,7 @@ class Bell:
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = Lock()
+        self._lock = RLock()  # a finalizer that rings may come in the midst of it
         self._closed = False
 
     def hear(self) -> None:

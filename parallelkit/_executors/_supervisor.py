@@ -10,7 +10,7 @@ import select
 from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
-from threading import Lock, Thread, current_thread
+from threading import RLock, Thread, current_thread
 from time import monotonic
 from typing import TypeVar
 
@@ -51,7 +51,7 @@ class Supervisor:
         self._opened = ExitStack()  # what the thread opens for itself
         self._by_fd: dict[int, Worker] = {}
         self._thread: Thread | None = None
-        self._starting = Lock()
+        self._starting = RLock()  # garbage may be collected as a thread is made, and its finalizer submit
 
     def offer(self) -> None:
         """There is something new in a queue; not worth a turn while all workers have plenty."""
@@ -121,6 +121,9 @@ class Supervisor:
     # The thread
 
     def _run(self) -> None:
+        with self._starting:
+            if not self.is_own_thread():  # given up: a signal handler raised as it was started
+                return
         try:
             self._poll = self._opened.enter_context(select.epoll())
             self._poll.register(self._bell.fd, select.EPOLLIN)
