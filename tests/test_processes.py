@@ -21,7 +21,7 @@ from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._bell import Bell
-from parallelkit._executors._contract import Block, Ended, PlainBlock
+from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK, Holding
@@ -913,6 +913,39 @@ def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
     bell.ring()
     assert 2 == os.eventfd_read(bell.fd)
     bell.close()
+
+
+def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypatch):
+    """A signal handler raises as the run ends: on an executor that lives on, its task ran to its end, unseen."""
+    port = engine.open(Job(time.sleep))
+    port.start([(0, 1, 60, None)])
+    wait_until(port.running)
+    with monkeypatch.context() as patched:
+        patched.setattr(Supervisor, "ask", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            port.close()
+    (worker,) = engine._supervisor.crew.workers
+    port.close()
+    assert worker.gone.is_set()
+    assert [] == engine._supervisor.crew.lanes
+
+
+def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(monkeypatch):
+    """Processes that read from a drive which is gone cannot be killed; each was waited for in turn."""
+    engine = ProcessEngine(4)
+    kill = Worker.kill
+    try:
+        port = engine.open(Job(time.sleep))
+        port.start([(index, 1, 60, None) for index in range(4)])
+        wait_until(lambda: 4 == len(port.running()))
+        monkeypatch.setattr("parallelkit._executors._processes.PATIENCE", 0.5)
+        monkeypatch.setattr(Worker, "kill", lambda worker: None)
+        began = time.monotonic()
+        port.close()
+        assert time.monotonic() - began < 1.5
+    finally:
+        monkeypatch.setattr(Worker, "kill", kill)
+        engine.close()
 
 
 def test_initializer_that_cannot_be_sent_is_refused():

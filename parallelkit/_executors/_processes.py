@@ -12,6 +12,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
+from parallelkit._executors._handle import Worker
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
@@ -24,6 +25,10 @@ from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import describe, pack, unpack
+
+PATIENCE = (
+    10.0  # seconds for which the end of a run waits for killed workers that the system does not let end
+)
 
 
 class ProcessEngine:
@@ -120,8 +125,7 @@ class ProcessPort:
         self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
-        self._interrupted = False
-        self._woken = False
+        self._interrupted = self._woken = self._withdrawn = False
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """Around the caller's own code: what pickling and unpickling call."""
         supervisor.crew.lanes.append(lane)
@@ -280,12 +284,16 @@ class ProcessPort:
 
     def close(self) -> None:
         """Withdraw what is queued and kill the workers that hold attempts of this run, and only these."""
-        if self._lane.closed or os.getpid() != self._engine._pid:  # a fork leaves its parent's workers alone
+        if self._withdrawn or os.getpid() != self._engine._pid:  # a fork leaves its parent's workers alone
             return
         self._lane.closed = True
         self._engine._paces.note(self._lane.job, self._lane.pace)
+        victims: list[Worker] = []
         if self._pending == 0:
             self._supervisor.let_go(self._lane)
         else:
-            for worker in self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane)):
-                worker.gone.wait(10.0)
+            victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
+        self._withdrawn = True  # not before: what a signal handler raises above leaves it to the next call
+        deadline = monotonic() + PATIENCE
+        for worker in victims:
+            worker.gone.wait(max(0.0, deadline - monotonic()))
