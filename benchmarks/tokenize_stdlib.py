@@ -5,23 +5,10 @@ Real work of real lengths: most files take a millisecond or two, a few take a hu
 
 from __future__ import annotations
 
-import tokenize
-
 from benchmarks._processes import process_pools
 from benchmarks._question import LIMITS, Figures, Question, Run, expect, stopwatch
 from benchmarks._stdlib import files
-
-
-def count_tokens(path: str) -> int:
-    """Up to the first that is wrong: some files are there to be."""
-    count = 0
-    with open(path, "rb") as source:
-        try:
-            for _ in tokenize.tokenize(source.readline):
-                count += 1
-        except (SyntaxError, tokenize.TokenError, UnicodeDecodeError):
-            return count
-    return count
+from benchmarks._tasks import count_tokens
 
 
 def until_all_are_counted(run: Run, paths: list[str]) -> Figures:
