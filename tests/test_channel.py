@@ -14,6 +14,7 @@ from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
+from parallelkit._worker._outbox import Outbox
 
 
 @pytest.fixture
@@ -286,6 +287,45 @@ def test_a_lack_that_lasts_is_looked_at_ever_more_rarely(wire_and_far, monkeypat
     wire.send(_channel.frame(_channel.FORGET, b"two"))
     wire.flush()
     assert wire.again_at - now[0] < 0.011
+
+
+def test_what_else_the_system_says_is_no_lack_of_room(wire_and_far):
+    """Other code has closed a descriptor of ours, say: to try that again would be for ever."""
+    wire, _ = wire_and_far
+    wire.socket = Refusing(wire.socket, [errno.EBADF])
+    wire.send(_channel.frame(_channel.FORGET, b"one"))
+    with pytest.raises(OSError, match="refused"):
+        wire.flush()
+
+
+def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
+    """As the parent does; each message comes once, and is counted once."""
+    near, far = pair
+    outbox = Outbox(Refusing(near, [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM]), ring)
+    fd = _channel.new_file("test")
+    outbox.send(frame(_channel.BIG_RESULT, b"", 1), fd)
+    outbox.send(frame(_channel.BELL))
+    os.close(fd)
+    inbox = Inbox(far)
+    inbox.receive()
+    assert (_channel.BIG_RESULT, b"", 1) == inbox.take()
+    os.close(inbox.take_fd())
+    if (bell := inbox.take()) is None:
+        inbox.receive()
+        bell = inbox.take()
+    assert (_channel.BELL, b"", 0) == bell
+    assert (2, 1) == (ring.head[_channel.SENT], ring.head[_channel.FDS])
+
+
+@pytest.mark.parametrize(("number", "patience"), [(errno.EBADF, 10.0), (errno.ENOBUFS, 0.0)])
+def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patience):
+    """Nor at all where that would be in vain."""
+    monkeypatch.setattr("parallelkit._worker._outbox.PATIENCE", patience)
+    refusing = Refusing(pair[0], [number] * 9)
+    with pytest.raises(OSError, match="refused"):
+        Outbox(refusing, ring).send(frame(_channel.BELL))
+    assert 8 == len(refusing.errors)
+    assert 0 == ring.head[_channel.SENT]
 
 
 def test_what_nobody_will_read_is_dropped(wire_and_far):

@@ -42,7 +42,6 @@ READS = (
 LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
 MOST_AT_ONCE = 64  # messages in one writing
 UNREAD = 1 << 16  # frames; more than can lie in a socket
-PAUSE = 0.01  # seconds, at least, until the next try where the system has no room: nobody tells when it has
 
 
 class Wire:
@@ -136,9 +135,11 @@ class Wire:
             except (BrokenPipeError, ConnectionResetError):
                 self._out.clear()
                 return
-            except OSError:
+            except OSError as error:
+                if error.errno not in _channel.NO_ROOM:
+                    raise
                 self._refused_at = min(self._refused_at, now := monotonic())
-                self.again_at = now + max(PAUSE, now - self._refused_at)  # not often, if it lasts
+                self.again_at = now + max(_channel.PAUSE, now - self._refused_at)  # not often, if it lasts
                 return
             self._refused_at = inf
             for message in messages:

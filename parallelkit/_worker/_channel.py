@@ -14,7 +14,7 @@ from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
 from _thread import allocate_lock
 from collections import deque
-from errno import EMFILE
+from errno import EMFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
 from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
 # Frames to the worker
@@ -38,6 +38,12 @@ BORN = Struct("i")
 LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
 CHUNK = 1 << 16
 MOST_FDS = 64  # descriptors of frames that are not yet whole; there are never more than two
+NO_ROOM = (
+    ETOOMANYREFS,
+    ENOBUFS,
+    ENOMEM,
+)  # what the system says that has room for no message, or its descriptor
+PAUSE = 0.01  # seconds, at least, until the next try: nobody tells when it has
 LOST = -1  # in place of a descriptor for which there was no room
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 _FD = Struct("i")

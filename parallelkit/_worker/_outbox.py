@@ -1,13 +1,24 @@
-"""The worker's sending side of the socket."""
+"""The worker's sending side of the socket.
+
+It blocks while the socket is full. Where the system has no room for a message (too many descriptors on their way,
+no memory), it is tried again, ever more rarely, as in the parent.
+"""
 
 from __future__ import annotations
 
 from _socket import socket as Socket  # noqa: N812
 from _thread import allocate_lock
 from collections import deque
+from time import monotonic, sleep
 
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import FDS, SENT
+from parallelkit._worker._channel import FDS, NO_ROOM, PAUSE, SENT
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+PATIENCE = 10.0  # seconds after which the error is the task's
 
 
 class Outbox:
@@ -42,7 +53,19 @@ class Outbox:
     def _send(self, message: bytes, fd: int | None) -> None:
         if fd is not None:
             self._ring.head[FDS] += 1  # before it is there: the parent makes room for it
-        done = self._socket.sendmsg([message], _channel.rights(fd) if fd is not None else [])
-        if done < len(message):
-            self._socket.sendall(memoryview(message)[done:])
+        done = self._write(message, _channel.rights(fd) if fd is not None else [])
+        while done < len(message):
+            done += self._write(memoryview(message)[done:], [])
         self._ring.head[SENT] += 1
+
+    def _write(self, message: bytes | memoryview, rights: list[Any]) -> int:
+        began: float | None = None
+        while True:
+            try:
+                return self._socket.sendmsg([message], rights)
+            except OSError as error:
+                now = monotonic()
+                began = now if began is None else began
+                if error.errno not in NO_ROOM or now >= began + PATIENCE:
+                    raise
+                sleep(max(PAUSE, now - began))
