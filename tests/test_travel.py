@@ -321,6 +321,21 @@ def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
         assert re.search(said, str(results.failures[0].error))
 
 
+@pytest.mark.parametrize("place", ["args[0]", "kwargs['base']"])
+def test_an_end_of_a_pipe_is_refused_at_the_call(place):
+    """It can be pickled, as a number, by which the worker wrote to, and closed, whatever file had that number there."""
+    ends = mp.Pipe()
+    options = {"args": (ends[0],)} if place == "args[0]" else {"kwargs": {"base": ends[0]}}
+    try:
+        with pytest.raises(
+            TypeError, match=re.escape(f"{place} cannot be sent to worker processes: an object of type mul")
+        ):
+            run_parallel(int, ["1"], executor="processes", **options)
+    finally:
+        for end in ends:
+            end.close()
+
+
 def test_what_has_a_name_and_no_module_is_described():
     """A generator, say."""
     assert "test_what_has_a_name_and_no_module_is_described.<locals>.<genexpr>" == describe(_ for _ in ())

@@ -7,6 +7,7 @@ module.
 
 from __future__ import annotations
 
+import sys
 from _pickle import PickleBuffer, Unpickler, dumps, loads
 from _weakref import ref
 from collections import ChainMap
@@ -166,12 +167,30 @@ def pack_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> bytes:
     """The job as bytes; raises TypeError that names what cannot travel, and what to do instead."""
+    refuse_connections(args, kwargs)
     try:
         return pack((fn, args, dict(kwargs), star))
     except Exception as error:
         if is_of_signal(error):
             raise
         raise unfit_job(fn, args, kwargs, error) from error
+
+
+def refuse_connections(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise TypeError for an end of a ``multiprocessing.Pipe``, which pickles, as a number that means another file there."""
+    module = sys.modules.get("multiprocessing.connection")
+    ends = (module.Connection,) if module is not None else ()
+    for name, part in _named(args, kwargs).items():
+        if issubclass(type(part), ends):
+            raise TypeError(
+                f"{name} cannot be sent to worker processes: {describe(part)} is a descriptor of this process; "
+                "pass a queue that multiprocessing.Manager() makes, or use executor='threads'"
+            )
+
+
+def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {f"args[{n}]": arg for n, arg in enumerate(args)}
+    return parts | {f"kwargs[{name!r}]": arg for name, arg in kwargs.items()}
 
 
 def unfit_job(
@@ -196,9 +215,7 @@ def find_culprit(
     fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException
 ) -> tuple[str, object, BaseException]:
     """What of a call cannot travel, whose packing has raised ``error``: its name, the thing itself, and why."""
-    parts = {"fn": fn, **{f"args[{n}]": arg for n, arg in enumerate(args)}}
-    parts.update((f"kwargs[{name!r}]", arg) for name, arg in kwargs.items())
-    for name, part in parts.items():
+    for name, part in {"fn": fn, **_named(args, kwargs)}.items():
         cause = _flaw(part)
         if cause is not None:
             return _innermost(name, part, cause)
