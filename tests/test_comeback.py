@@ -264,6 +264,19 @@ def test_a_lapse_counts_as_a_failure_at_once():
     assert run.ledger.stopped == "max_failures of 1 reached"
 
 
+def test_what_lapses_is_seen_before_anything_starts():
+    """It may be reason enough to start nothing more, also where there has been room since."""
+    script = Script({0: Fail(DOWN, after=1)})
+    policy = after_each(2.0, max_time=5.0)
+    run = FakeRun(script, [0, 1], workers=1, ahead=0, policy=policy, max_failures=1)
+    while not run.scheduler.again:
+        assert run.loop.step()
+    run.clock.jump(6.0)
+    run.drive()
+    assert [0] == script.calls
+    assert "max_failures of 1 reached" == run.ledger.stopped
+
+
 def test_a_task_that_only_waits_lapses_too():
     """Told to wait without an attempt that counts, and held up then: one outcome, without an attempt."""
 
@@ -275,6 +288,7 @@ def test_a_task_that_only_waits_lapses_too():
     run = FakeRun(script, ["a"], limits=[RateLimit(1, per=60)], policy=Retry(0, max_time=5)).drive()
     [outcome] = run.outcomes
     assert (0, False) == (outcome.attempts, outcome.ok)
+    assert "attempt 1 of 1; not tried again, since max_time of 5 s was over" in outcome.error.__notes__[-1]
     assert run.scheduler.retried == 0
 
 

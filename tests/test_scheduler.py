@@ -368,6 +368,18 @@ def test_max_time_bounds_a_task_over_all_its_attempts():
     assert 2 == bench.outcome(0).attempts
 
 
+def test_one_may_be_due_and_too_late_at_one_look():
+    """Where the run was busy between both instants: it lapses as any other, and starts no more."""
+    policy = Delays(1.0)
+    policy.max_time = 5.0
+    bench = Bench("a", policy=policy)
+    bench.start()
+    bench.lose(0, ended=1.0)
+    assert bench.scheduler.lapse(9.0)
+    assert {0} == bench.settled
+    assert [] == bench.start(9.0)
+
+
 def test_no_try_is_awaited_beyond_the_end_of_the_run():
     """A failure whose next try would come after ``run_timeout`` is final at once."""
     bench = Bench("ab", policy=Delays(4.0, 5.0), end_at=10.0)
