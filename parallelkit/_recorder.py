@@ -107,7 +107,7 @@ class Recording(Unrecorded):
         self.recalls, self._stop = (), bool  # what they know of the run would keep all its values
         try:
             if writer is not None:
-                writer.close()
+                close_whole(writer)
         finally:
             if journal is not None:
                 journal.close()
@@ -263,6 +263,15 @@ class Recorder:
         """What was cancelled has no outcome worth recording."""
         self._open.clear()
         self._book.cancel(indices, last, cause)
+
+
+def close_whole(writer: JournalWriter) -> None:
+    """What is done is recorded also where Ctrl-C comes just then; only a second one gives up on it."""
+    try:
+        writer.close()
+    except KeyboardInterrupt:
+        writer.close()
+        raise
 
 
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:

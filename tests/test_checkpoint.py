@@ -1006,6 +1006,25 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
     assert {1: 1} == calls
 
 
+@pytest.mark.parametrize("form", [run_parallel, iter_parallel])
+def test_ctrl_c_as_a_journal_is_closed_costs_no_record(path, monkeypatch, caplog, form):
+    """Once is not enough to close the file under the hands of its writer."""
+    close, pressed = journal_writer.JournalWriter.close, []
+
+    def press_once(writer):
+        if not pressed:
+            pressed.append(True)
+            raise KeyboardInterrupt
+        close(writer)
+
+    monkeypatch.setattr(journal_writer, "GATHER", 0.2)
+    monkeypatch.setattr(journal_writer.JournalWriter, "close", press_once)
+    with pytest.raises(KeyboardInterrupt):
+        list(form(same, list("abc"), key=same, checkpoint=path))
+    assert 3 == len(recorded(path))
+    assert not caplog.records
+
+
 class Trace:
     """A value that leaves one."""
 
