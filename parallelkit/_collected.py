@@ -53,7 +53,8 @@ class Collected:
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
         loop = parts.loop(self.ledger, self._key, port, source)
         loop.interrupt, source.one_by_one = interrupt, lambda: loop.eager
-        if getattr(port, "flows", False) and parts.intake.flows and not loop.recalls:
+        flows = parts.intake.flows and not parts.intake.keyed
+        if flows and getattr(port, "flows", False) and not loop.recalls:
             loop.flowing = source
         parts.let_grow(loop, self.ledger, enter)
         return loop

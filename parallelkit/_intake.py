@@ -26,6 +26,8 @@ from parallelkit._tasks import Task, check_keys_agree, check_tasks, own_options
 PORTION = 0.001  # seconds that one portion of reading may take
 MOMENT = 0.05  # seconds for counting what was not read
 
+WRONG = (InputError, TypeError, ValueError)  # what is raised of an item, its key, priority or group
+
 
 class Intake:
     """Reads the caller's input. ``size`` is its length where known (the true one at its end), ``error`` what ended it early.
@@ -145,12 +147,20 @@ class Intake:
 
     @property
     def flows(self) -> bool:
-        """Whether items may block, and are tasks just as they are, keyed by their positions: so ``flow`` will do."""
-        return self.may_block and self.shape.plain and self.shape.key is None
+        """Whether items may block, and are tasks just as they are: so ``flow`` will do."""
+        return self.may_block and self.shape.plain
 
-    def flow(self, most: int) -> Iterator[Any]:
-        """Items one by one, at most so many, for a millisecond; an input that raises is ended, as by ``read``."""
-        began, first = self._clock(), self.read_so_far
+    @property
+    def keyed(self) -> bool:
+        """Whether the caller has said how items are keyed."""
+        return self.shape.key is not None
+
+    def flow(self, most: int) -> Iterator[tuple[Any, Any]]:
+        """Items one by one, with their keys (UNSET: positions), at most so many, for a millisecond.
+
+        What raises ends the input, as in ``read``.
+        """
+        began, first, keyed = self._clock(), self.read_so_far, self.keyed
         try:
             if self._iterator is None:
                 self._iterator = iter(self._source)
@@ -158,8 +168,15 @@ class Intake:
                 if self.read_so_far == 0 and isinstance(item, Task):
                     self._refuse_tasks()
                     return
+                key = UNSET
+                if keyed:
+                    try:
+                        key = self._key(item, self.read_so_far)
+                    except WRONG as error:
+                        self._end_by(error)
+                        return
                 self.read_so_far += 1
-                yield item
+                yield key, item
                 if self._clock() >= began + PORTION:
                     return
             self.exhausted = self.read_so_far < first + most
@@ -168,21 +185,26 @@ class Intake:
         finally:
             self.seconds += self._clock() - began
 
+    def _key(self, item: Any, position: int) -> Any:
+        return self.naming.of_item(self.shape.key_of(item, position), position)
+
     def _shaped(self, items: Iterable[Any], first: int) -> Portion:
         """Items one by one, up to the first about which something is wrong."""
         portion = Portion(keys=[], traits=[] if self.shape.gated else None)
         try:
             for position, item in enumerate(items, first):
-                if self.keys is None:
-                    key = self.naming.of_item(self.shape.key_of(item, position), position)
-                else:
-                    key = self.keys[position]
+                key = self._key(item, position) if self.keys is None else self.keys[position]
                 self._add(portion, self.shape, item, key, position)
-        except InputError as error:
-            self.end(error)
-        except (TypeError, ValueError) as error:
-            self.fail(str(error), error)
+        except WRONG as error:
+            self._end_by(error)
         return portion
+
+    def _end_by(self, error: Exception) -> None:
+        """An item about which something is wrong ends the input."""
+        if isinstance(error, InputError):
+            self.end(error)
+        else:
+            self.fail(str(error), error)
 
     def _add(self, portion: Portion, shape: Shape, item: Any, key: Any, position: int) -> None:
         assert portion.keys is not None, "shaped portions have keys"

@@ -25,6 +25,8 @@ WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
 AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
 
+NOTHING = (UNSET, UNSET)  # instead of a key and an item
+
 Clock = Callable[[], float]
 
 
@@ -86,14 +88,14 @@ class DirectSource:
         return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
 
     def flow(self, ahead: int) -> Iterator[Any]:
-        """What may be read now, item by item; whoever takes them admits them."""
+        """What may be read now, item by item, where they have no keys; whoever takes them admits them."""
         room, interrupt = self._room(ahead), self.interrupt
         items = self.intake.flow(room) if room > 0 else iter(())
         while True:
             interrupt.exposed = True  # as in ``user_code``, which would cost more than all the rest
             try:
                 interrupt.obey()
-                item = next(items, UNSET)
+                _, item = next(items, NOTHING)
             finally:
                 interrupt.exposed = False
             if item is UNSET:

@@ -144,7 +144,7 @@ class HandedSource:
         self.ended = False
         self._enter = enter
         self._portions: deque[Portion] = deque()
-        self._items: deque[Any] = deque()
+        self._items: deque[tuple[Any, Any]] = deque()
 
     @property
     def exhausted(self) -> bool:
@@ -154,13 +154,18 @@ class HandedSource:
         """From the caller's thread."""
         self._portions.append(portion)
 
-    def hand_item(self, item: Any) -> None:
-        """From the caller's thread: a task just as it is, keyed by its position."""
-        self._items.append(item)
+    def hand_item(self, key: Any, item: Any) -> None:
+        """From the caller's thread: a task just as it is; UNSET as key stands for its position."""
+        self._items.append((key, item))
 
     def next(self, ahead: int) -> Portion | None:
         if self._items:
-            portion = Portion([self._items.popleft() for _ in range(len(self._items))])
+            portion = Portion([], keys=[])
+            assert portion.keys is not None, "made just now"
+            for _ in range(len(self._items)):
+                key, item = self._items.popleft()
+                portion.keys.append(key)
+                portion.items.append(item)
         elif self._portions:
             portion = self._portions.popleft()
             while self._portions:

@@ -140,8 +140,8 @@ class Stream:
         if not self._intake.may_block:
             self._hand(self._intake.read(room))
         elif self._intake.flows:
-            for item in self._intake.flow(room):
-                self._source.hand_item(item)
+            for key, item in self._intake.flow(room):
+                self._source.hand_item(key, item)
                 self._loop.port.wake()  # an input may wait for what its last item does
         else:
             while self._hand(self._intake.read(1)) and self._intake.read_so_far - before < room:
