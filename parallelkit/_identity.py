@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
 from functools import lru_cache, partial
 from hashlib import sha256
 from operator import attrgetter, itemgetter, methodcaller
@@ -15,6 +16,10 @@ from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, Met
 from typing import Any
 
 PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
+SPOKEN = frozenset(
+    {"range", "date", "Decimal", "Fraction", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
+)  # as plain, and ``str`` tells their value; where they come from they are not loaded for this
+HOMES = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib"})
 GETTERS = (itemgetter, attrgetter, methodcaller)
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial, *GETTERS)
 CODE, CAPTURED, ARGUMENT = "code", "captured variable ", "argument "
@@ -197,7 +202,14 @@ def text_of(value: Any, seen: Seen) -> str:
             facts = dict(facts_of(value, seen))
             seen[id(value)] = value, f"<{name_of(value)} {sorted(facts.items())}>"
         return seen[id(value)][1]
-    return f"<{kind.__qualname__}>"
+    return f"<{kind.__qualname__}{value_of(value, seen)}>"
+
+
+def value_of(value: Any, seen: Seen) -> str:
+    """What stands beside the name of its type: nothing where that may change."""
+    if isinstance(value, Enum):
+        return f" {text_of((value.name, value._value_), seen)}"
+    return f" {str(value)!a}" if is_spoken(type(value)) else ""
 
 
 def text_of_code(code: CodeType) -> str:
@@ -218,7 +230,12 @@ def is_plain(value: Any) -> bool:
     kind = type(value)
     if kind in (tuple, frozenset):
         return all(map(is_plain, value))
-    return kind in PLAIN or kind in (int, Pattern)
+    return kind in PLAIN or kind in (int, Pattern) or issubclass(kind, Enum) or is_spoken(kind)
+
+
+def is_spoken(kind: type) -> bool:
+    """Whether ``str`` tells the value of such a thing."""
+    return kind.__qualname__ in SPOKEN and kind.__module__.partition(".")[0] in HOMES
 
 
 def is_function(value: Any) -> bool:

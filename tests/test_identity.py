@@ -1,5 +1,6 @@
 """The identity of a function: what its name does not tell apart is told apart, and the same thing is never refused."""
 
+import enum
 import functools
 import operator
 import os
@@ -8,7 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from pathlib import PurePosixPath
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +27,16 @@ def path(tmp_path):
 
 
 HUGE = 10**5000  # of more digits than Python prints
+
+
+class Unit(enum.Enum):
+    KG = 1
+    LB = 2
+
+
+class Access(enum.Flag):
+    READ = 1
+    WRITE = 2
 
 
 def convert(item, unit="g", *, digits=0):
@@ -154,6 +167,24 @@ OTHERS = {
         functools.cache(scale).__call__,
         "object",
     ),
+    "partials by member": (
+        functools.partial(convert, unit=Unit.KG),
+        functools.partial(convert, unit=Unit.LB),
+        "keyword 'unit'",
+    ),
+    "partials by flags": (
+        functools.partial(convert, unit=Access.READ),
+        functools.partial(convert, unit=Access.READ | Access.WRITE),
+        "keyword 'unit'",
+    ),
+    "partials by path": (
+        functools.partial(convert, unit=Path("a")),
+        functools.partial(convert, unit=Path("b")),
+        "keyword 'unit'",
+    ),
+    "closures by date": (made(date(2026, 1, 1)), made(date(2026, 1, 2)), "captured variable number"),
+    "closures by range": (made(range(2)), made(range(3)), "captured variable number"),
+    "closures by decimal": (made(Decimal(1)), made(Decimal("1.0")), "captured variable number"),
     "partials of lambdas": (functools.partial(lambda x: x), functools.partial(lambda x: [x]), "code"),
     "closures": (made(2), made(3), "captured variable number"),
     "closures by tuple": (made((1, "a")), made((1, "b")), "captured variable number"),
@@ -313,6 +344,8 @@ SAME = {
     "partial of nothing": (functools.partial(convert), convert),
     "partial of an object": twice(lambda: functools.partial(convert, unit=SimpleNamespace(a=object()))),
     "closure": twice(lambda: made(2)),
+    "closure of members and paths": twice(lambda: made((Unit.KG, Access(0), Path("a"), date(2026, 1, 1)))),
+    "closure of an instant": (made(datetime(2026, 1, 1)), made(datetime(2026, 1, 2))),
     "closure of objects": (with_things([1]), with_things([2])),
     "closure of objects of other types": (made([1]), made({1})),
     "closure of a frozenset": twice(lambda: made(frozenset("abc"))),
@@ -327,7 +360,6 @@ SAME = {
     "not a number": twice(lambda: made(float("nan"))),
     "a number of many digits": twice(lambda: made(HUGE)),
     "half a character": twice(lambda: made("\ud800")),
-    "a path": (made(PurePosixPath("a")), made(PurePosixPath("b"))),
 }
 
 
