@@ -95,8 +95,7 @@ class Intake:
     def read(self, limit: int) -> Portion | None:
         """Up to ``limit`` tasks, or what can be read in a millisecond; None where there is nothing.
 
-        An input, or a callable that is asked about an item, that raises ends the input; ``error`` is
-        set then.
+        An input, or a callable that is asked about an item, that raises ends the input and sets ``error``.
         """
         if self.exhausted:
             return None
@@ -126,7 +125,7 @@ class Intake:
         if self.at_hand:
             self._iterator = self._iterator or iter(self._source)
             items = list(islice(self._iterator, limit))
-            self.exhausted = len(items) < limit
+            self._ended_at(len(items), limit)
             return items
         # Nothing of a portion starts before it is whole: an input that is slow is read one by one.
         items, limit, self._stride = [], limit if self._whole else min(limit, self._stride), 1
@@ -140,10 +139,15 @@ class Intake:
                 items.append(item)
                 if self._clock() >= end:
                     return items
-            self.exhausted, self._stride = len(items) < limit, 2 * limit
+            self._stride = 2 * limit
+            self._ended_at(len(items), limit)
         except Exception as error:
             self._fail_after(self.read_so_far + len(items), error)
         return items
+
+    def _ended_at(self, count: int, limit: int) -> None:
+        if count < limit:  # else it stays as it is: a stream's other thread may have ended it meanwhile
+            self.exhausted = True
 
     @property
     def flows(self) -> bool:
@@ -156,10 +160,7 @@ class Intake:
         return self.shape.key is not None
 
     def flow(self, most: int) -> Iterator[tuple[Any, Any]]:
-        """Items one by one, with their keys (UNSET: positions), at most so many, for a millisecond.
-
-        What raises ends the input, as in ``read``.
-        """
+        """Items one by one, with their keys (UNSET: positions), for a millisecond; what raises ends the input."""
         began, first, keyed = self._clock(), self.read_so_far, self.keyed
         try:
             if self._iterator is None:
@@ -179,7 +180,7 @@ class Intake:
                 yield key, item
                 if self._clock() >= began + PORTION:
                     return
-            self.exhausted = self.read_so_far < first + most
+            self._ended_at(self.read_so_far - first, most)
         except Exception as error:
             self._fail_after(self.read_so_far, error)
         finally:

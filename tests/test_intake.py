@@ -137,6 +137,17 @@ def test_an_input_that_cannot_even_begin_is_an_input_error():
     assert isinstance(intake.error.__cause__, ConnectionError)
 
 
+@pytest.mark.parametrize("make", [list, deque, iter])
+@pytest.mark.parametrize("read", [Intake.read, lambda intake, limit: [*intake.flow(limit)]])
+def test_an_input_that_is_ended_while_it_is_read_stays_ended(make, read):
+    """A stream's loop ends it (``then`` raised) in a thread of its own, at any instant: it may be endless."""
+    intake, looks = Intake(make(range(10)), Shape()), count()
+    intake._clock = lambda: (next(looks) == 0 and intake.fail("then raised", OSError())) or 0.0
+    assert read(intake, 1)
+    assert intake.exhausted
+    assert intake.read(1) is None
+
+
 def test_what_ends_the_program_is_not_the_inputs_error():
     """Ctrl-C in the caller's generator goes through."""
     intake = Intake(failing(0, KeyboardInterrupt()), Shape())
