@@ -7,6 +7,7 @@ from operator import index
 from typing import Any
 
 from parallelkit._marks import UNSET
+from parallelkit._raised import describe_error
 
 
 class Naming:
@@ -94,6 +95,11 @@ class Naming:
             earlier = self._seen.setdefault(key, position)
         except TypeError:
             raise TypeError(f"key must be hashable, got {key!r} at position {position}") from None
+        except Exception as error:  # of the key's own __hash__, or its __eq__
+            raised = describe_error(error)
+            raise ValueError(
+                f"key must hash and compare, got {key!r} at position {position}, which raised {raised}"
+            ) from error
         if earlier != position:
             raise ValueError(f"key must be unique, got {key!r} at positions {earlier} and {position}")
 

@@ -28,6 +28,16 @@ def read_all(intake, limit=1000):
     return items, keys
 
 
+class Unhashable:
+    """What fails as it is hashed, and not because its kind is never hashed."""
+
+    def __hash__(self):
+        raise OSError("offline")
+
+    def __repr__(self):
+        return "<Unhashable>"
+
+
 class Clocked:
     """An input each item of which takes its time."""
 
@@ -196,6 +206,10 @@ def test_positions_need_no_keys():
         (
             lambda item: item if item < 3 else 1 // 0,
             "key raised ZeroDivisionError for the item at position 3: .* by zero",
+        ),
+        (
+            lambda item: Unhashable() if item == 3 else item,
+            r"key must hash and compare, got <Unhashable> at position 3, which raised OSError: offline",
         ),
     ],
 )
