@@ -121,6 +121,7 @@ class Loop:
     may_block: bool = False  # whether asking the input for an item may take any time
     flowing: DirectSource | None = None  # the source, where that may be done before it is admitted
     lapsed: bool = False  # whether in this step a task failed since it was too late for it to be tried again
+    handed: bool = False  # whether in this step something was handed over that had been admitted before
     stirred: bool = False  # whether something had happened when the last wait ended
 
     def drive(self) -> None:
@@ -131,7 +132,7 @@ class Loop:
     def step(self) -> bool:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
         scheduler, port = self.scheduler, self.port
-        self.lapsed = False
+        self.lapsed = self.handed = False
         read = self._read() if self.flowing is None else self._follow(self.flowing)
         grew = self.grow()
         self._obey()  # what was recalled may be reason enough to start nothing
@@ -140,11 +141,13 @@ class Loop:
         now = self.clock()
         if scheduler.wants_reports(now):
             scheduler.begun(port.running(), now)
-        handed = self._hand_over() or (read and self.eager)
+        self._hand_over()
         again = grew or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:
             return False
-        scheduler.finish(self._wait(self._until(again or read, handed)), self.clock())
+        scheduler.finish(
+            self._wait(self._until(again or read, self.handed or (read and self.eager))), self.clock()
+        )
         self._tell()
         self.show()
         self._obey()
@@ -162,8 +165,10 @@ class Loop:
     def _read(self) -> bool:
         """Read and admit a portion, or for a moment item by item; whether there was anything."""
         scheduler, source = self.scheduler, self.source
-        if self.eager and self.port.room() <= 0:
-            return False
+        if self.eager:
+            self._hand_over()  # what was read before; it may have had to wait for a task that was tried again
+            if self.lapsed or self.port.room() <= 0:
+                return False
         portion = source.next(scheduler.unsettled_input)
         if portion is None:
             return False
@@ -204,6 +209,7 @@ class Loop:
         self.lapsed = self.lapsed or self.scheduler.lapse(now)
         due = () if self.lapsed else self.scheduler.start_due(now, self.port.room())
         self.port.start(due)
+        self.handed = self.handed or bool(due)
         return bool(due)
 
     def admit(self, portion: Portion) -> None:

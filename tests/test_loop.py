@@ -9,6 +9,7 @@ import pytest
 from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Hang, Script
 
 from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
+from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
 from parallelkit._loop import AT_HAND, WIDEST, WINDOW, Window
@@ -622,18 +623,23 @@ def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run():
 # Three ways to take input in: by portions, item by item, and item by item with the books written afterwards
 
 
+def taken_in(run, way):
+    """The run, with its input taken in in this way."""
+    source = run.loop.source
+    if way != "portions":
+        run.loop.may_block, run.port.eager, source.one_by_one = True, True, lambda: True
+    if way == "flow":
+        run.loop.flowing = source
+    return run
+
+
 def take_in(way, steps, buffersize):
     """What becomes of these tasks, from lazy input that is taken in this way."""
     script = Script(dict(enumerate(steps)))
     run = FakeRun(
         script, iter(range(len(steps))), policy=Delays(*[1.0] * 9), timeout=5, buffersize=buffersize
     )
-    source = run.loop.source
-    if way != "portions":
-        run.loop.may_block, run.port.eager, source.one_by_one = True, True, lambda: True
-    if way == "flow":
-        run.loop.flowing = source
-    run.drive()
+    taken_in(run, way).drive()
     assert {} == script.left
     return [
         (one.key, one.ok, one.attempts, one.queued_at, one.started_at, one.duration) for one in run.outcomes
@@ -657,6 +663,32 @@ def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize):
     assert one_by_one == flow
     assert [task[:3] for task in portions] == [task[:3] for task in flow]
     assert len(steps) == len(flow)
+
+
+@pytest.mark.parametrize("way", ["one by one", "flow"])
+def test_an_item_has_its_turn_before_the_next_is_asked_for(way):
+    """Though a task that is tried again goes before it: the input may wait for what its last item does."""
+    script = Script({item: [Fail(OSError(), after=1), Done(item)] for item in range(4)})
+
+    def items():
+        for item in range(8):
+            yield item
+            assert item in script.calls
+
+    run = FakeRun(script, items(), workers=1, ahead=0, policy=Delays(*[0.0] * 4))
+    assert [*range(8)] == taken_in(run, way).drive().results.values()
+    assert run.intake.error is None
+
+
+@pytest.mark.parametrize("way", ["portions", "one by one", "flow"])
+def test_the_start_of_a_retry_is_told_however_input_is_taken_in(way):
+    """Soon, though looks for starts have become rare while it was delayed."""
+    told = []
+    run = FakeRun(Script({0: [Fail(OSError()), Done(0, after=100)]}), iter([0]), policy=Delays(10.0), ahead=0)
+    run.scheduler.news = []
+    run.loop.observer = Observer(lambda event: told.append((event.kind, run.clock())), str, 0.0)
+    taken_in(run, way).drive()
+    assert ("started", pytest.approx(10.0, abs=0.01)) == told[-2]
 
 
 def test_an_input_that_raises_ends_a_flow_as_it_ends_a_portion():
