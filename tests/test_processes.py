@@ -423,6 +423,40 @@ def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
         drive_port(port, list(range(2000)))  # the worker that was held serves again
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_nobody_waits_for_a_function_to_load_that_an_idle_worker_knows(engine, tmp_path, exact):
+    """One task alone, given to a worker that is still importing, runs where it can begin at once."""
+    with opened(engine, LoadedOnce(tmp_path), exact=exact) as port:
+        began = time.monotonic()
+        port.start([(0, 1, 0, None), (1, 1, 1, None)])
+        assert {0: 0, 1: 1} == drive_rest(port, 2).values
+        assert time.monotonic() < began + 15
+
+
+class LoadedOnce:
+    """The second worker never gets it loaded; the first is busy until the second has begun with that."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, item):
+        wait_until((self.folder / "second").exists)
+        time.sleep(0.1)  # by now the second has been given a task
+        return item
+
+    def __reduce__(self):
+        return load_once, (LoadedOnce, self.folder)
+
+
+def load_once(kind, folder):
+    try:
+        (folder / "first").touch(exist_ok=False)
+    except FileExistsError:
+        (folder / "second").touch()
+        time.sleep(60)
+    return kind(folder)
+
+
 def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch):
     """Also when what waited behind it has been taken back, and all other workers idle."""
     turns = []

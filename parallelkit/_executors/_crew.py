@@ -199,13 +199,13 @@ class Crew:
         return worker
 
     def _steal(self, now: float) -> None:
-        """Where hands idle and nothing is queued, take back what waits behind a long attempt elsewhere."""
+        """Where hands idle and nothing is queued, take back what waits behind a long attempt, or a function's loading."""
         idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
         if not idle or self._hungry():
             return
         for worker in self.workers:
-            if worker.pending <= 1 or worker.garbage:
-                continue  # nothing waits there, or nobody looks any more how far it has come
+            if worker.garbage or worker.pending <= (not self._could_go_elsewhere(worker)):
+                continue  # nobody looks any more how far it has come, or nothing waits there
             if worker.held is not None:
                 due = worker.held_at + LOOK
                 if now >= due:
@@ -218,6 +218,22 @@ class Crew:
                     due = now + LOOK
             self.act_at = min(self.act_at, due)
 
+    def _could_go_elsewhere(self, worker: Worker) -> bool:
+        """Whether its first attempt, too, waits: for a function to be loaded that somebody who idles has loaded."""
+        lane = worker.lane
+        return lane is not None and worker.wire.loading and any(_idles(one, lane) for one in self.workers)
+
 
 def _pending(worker: Worker) -> int:
     return worker.pending
+
+
+def _idles(worker: Worker, lane: Lane) -> bool:
+    """Whether it would begin an attempt of this lane at once."""
+    free = (
+        worker.ready
+        and not worker.pending
+        and worker.held is None
+        and not (worker.retiring or worker.garbage)
+    )
+    return free and lane.number in worker.known and not worker.wire.loading
