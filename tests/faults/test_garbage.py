@@ -406,7 +406,7 @@ def test_readers_stand_whatever_they_are_given(acts):
 
 
 @pytest.mark.all
-@settings(SEVERAL, max_examples=5_000)
+@settings(SEVERAL, max_examples=2_000)
 @given(acts=st.lists(ACTS, max_size=25))
 def test_readers_stand_whatever_they_are_given_at_length(acts):
     """The same with many more."""
