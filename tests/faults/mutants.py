@@ -15,8 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # tests/, for what the tests share
+
+import leaks
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT = 180.0  # seconds that the tests of one bug may take; a hang is ended by pytest after 60
@@ -193,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="bugs whose name has this in it")
     only = parser.parse_args(arguments).only
     chosen = [mutant for mutant in MUTANTS if only in mutant.name]
+    leaks.become_subreaper()
     with tempfile.TemporaryDirectory(prefix="parallelkit-mutants-") as folder:
         copy = make_copy(Path(folder))
         caught = 0
@@ -229,6 +235,7 @@ def hunt(copy: Path, one: Mutant, mutated: bool) -> str | None:
             plant(copy / edit.file, edit)
         return first_failure(copy, one.tests)
     finally:
+        end_what_is_left()
         for file, text in before.items():
             (copy / file).write_text(text)
 
@@ -267,6 +274,17 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
         return str(named[0])
     seen = re.findall(r"^(tests/\S+::\S+)", told, re.MULTILINE)
     return f"{seen[-1]}, which hangs" if seen else f"an end of the tests with code {process.returncode}"
+
+
+def end_what_is_left() -> None:
+    """Some of the bugs leave workers behind, as they should; they are ours, for their parent is gone."""
+    while left := leaks.processes():
+        for pid in left:
+            with suppress(ProcessLookupError):  # it went with its parent
+                os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with suppress(ChildProcessError):  # a grandchild, as long as its parent is dying
+                os.waitpid(pid, 0)
 
 
 def say(text: str) -> None:
