@@ -54,10 +54,15 @@ def drop_frames(error: BaseException) -> BaseException:
     """Cut the frames of those who call tasks off the head of the traceback, where they are not all there is."""
     frames = traceback_of(error)
     while frames is not None and frames.tb_next is not None:
-        if not str(frames.tb_frame.f_globals.get("__name__")).startswith(_CALLERS):
+        if not calls_tasks(frames.tb_frame):
             break
         frames = frames.tb_next
     return give_traceback(error, frames)
+
+
+def calls_tasks(frame: FrameType) -> bool:
+    """Whether it is one of ours, between the executor and the task."""
+    return str(frame.f_globals.get("__name__")).startswith(_CALLERS)
 
 
 _CALLERS = ("parallelkit._executors.", "parallelkit._worker.", "parallelkit._tasks")

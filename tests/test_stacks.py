@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from parallelkit import ProcessExecutor, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
+from parallelkit import ProcessExecutor, Task, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._last_words import as_stack
 from parallelkit._executors._stacks import stack_of
@@ -138,6 +138,26 @@ def test_a_stack_reads_the_same_from_a_thread_and_from_a_process(executor):
     with pytest.raises(TaskTimeout) as raised:
         results[0]
     assert "    RELEASE.wait(60)" in "\n".join(raised.value.__notes__)
+
+
+@pytest.mark.abandons(1)
+@pytest.mark.parametrize(
+    "form", [{}, {"args": (0,)}, {"kwargs": {"more": 0}}, {"star": True}, {"tasks": True}], ids=repr
+)
+def test_the_stack_of_a_thread_begins_with_the_task(form):
+    """However its arguments come: none of our frames is there."""
+    released = threading.Event()
+    options = {"timeout": 0.1, **form}
+    if options.pop("tasks", False):
+        results = run_parallel([Task(wait_for, released)], **options)
+    else:
+        results = run_parallel(wait_for, [(released,) if "star" in form else released], **options)
+    released.set()
+    assert results.failures[0].stack.splitlines()[0].endswith("in wait_for")
+
+
+def wait_for(event, *rest, **more):
+    event.wait(60)
 
 
 # Where a stop finds an attempt

@@ -10,12 +10,18 @@ import traceback
 from collections.abc import Iterator
 from types import FrameType
 
+from parallelkit._raised import calls_tasks
+
 
 def stack_of(thread: threading.Thread, below: str | None = None) -> str:
-    """The stack of a thread, from the first frame ``below`` code of this file on, if it has one."""
-    frames = traceback.StackSummary.extract(frames_of(thread))
-    ours = [number for number, entry in enumerate(frames) if entry.filename == below]
-    return "".join(traceback.format_list(frames[ours[0] + 1 :] if ours else frames))
+    """The stack of a thread: ``below`` code of this file, if it has any, from the task on."""
+    frames = list(frames_of(thread))
+    ours = [number for number, (frame, _) in enumerate(frames) if frame.f_code.co_filename == below]
+    if ours:
+        del frames[: ours[0] + 1]
+        while len(frames) > 1 and calls_tasks(frames[0][0]):
+            del frames[0]
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())
 
 
 def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
