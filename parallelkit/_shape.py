@@ -111,12 +111,15 @@ def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -
     try:
         return question(item)
     except Exception as error:
-        raise raised(name, error, position) from error
+        raise raised(name, error, position, IS_WHOLE if isinstance(item, Task) else "") from error
 
 
-def raised(name: str, error: Exception, position: int) -> InputError:
-    """What the input ends in when the caller's callable fails."""
-    return InputError(f"{name} raised {describe_error(error, f'for the item at position {position}')}")
+IS_WHOLE = ", a Task, whose arguments are in its .args"
+
+
+def raised(name: str, error: Exception, position: int, what: str = "") -> InputError:
+    """What the input ends in when the caller's callable fails; ``what`` it was given, if that may surprise."""
+    return InputError(f"{name} raised {describe_error(error, f'for the item at position {position}{what}')}")
 
 
 def hashable(group: Any, position: int) -> Hashable:

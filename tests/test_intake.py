@@ -337,6 +337,17 @@ def test_a_bad_trait_ends_the_input(options, message):
     assert RateLimit(1, per=1).by is None
 
 
+@pytest.mark.parametrize("options", [{"priority": str.upper}, {"bys": (str.upper,)}])
+def test_what_is_written_for_items_is_told_that_it_was_given_a_task(options):
+    """Of tasks alone it is given each as a whole, and not the argument that it expects."""
+    intake = Intake([Task(square, "a")], Shape(tasks=True, gated=True, **options))
+    assert intake.read(10) is None
+    with pytest.raises(
+        InputError, match=r"TypeError for the item at position 0, a Task, whose arguments are in its .args: "
+    ):
+        raise intake.error
+
+
 def test_an_error_of_a_list_of_another_kind_ends_the_input():
     """As that of any other input: what was read before it stays read."""
 
