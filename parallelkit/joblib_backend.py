@@ -193,6 +193,9 @@ def initializer_of(options: dict[str, Any]) -> tuple[Callable[..., object], tupl
     """What is to run in each worker first, if anything; TypeError for an option that we do not know."""
     unknown = options.keys() - OF_JOBLIB - OF_OURS
     if unknown:
-        raise TypeError(f"the parallelkit backend takes no option {min(unknown)!r}")
+        raise TypeError(
+            f"the parallelkit backend takes no option {min(unknown)!r}, only {' and '.join(sorted(OF_OURS))}; "
+            "timeout, batch_size and the like are options of Parallel"
+        )
     initializer = options.get("initializer")
     return None if initializer is None else (initializer, tuple(options.get("initargs", ())))
