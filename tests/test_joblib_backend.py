@@ -211,7 +211,7 @@ def test_an_initializer_that_raises_is_an_error_and_no_hang():
 def test_an_option_that_nobody_knows_is_refused(where):
     """With its name, and where it may belong."""
     with pytest.raises(
-        TypeError, match="takes no option 'retries', only initargs and initializer; .* of Parallel"
+        TypeError, match=r"no option 'retries', only initargs and initializer; .* of Parallel"
     ):
         made = where(backend="parallelkit", n_jobs=2, retries=3)
         made([delayed(abs)(1)])
