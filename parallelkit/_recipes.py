@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
@@ -23,10 +23,28 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
+@overload
+def map_reduce(
+    fn: Callable[..., Coroutine[Any, Any, V]],
+    items: Iterable[Any],
+    reduce: Callable[[A, V], A],
+    *,
+    initial: A,
+    **options: Unpack[RunOptions],
+) -> A: ...
+@overload
 def map_reduce(
     fn: Callable[..., V],
     items: Iterable[Any],
     reduce: Callable[[A, V], A],
+    *,
+    initial: A,
+    **options: Unpack[RunOptions],
+) -> A: ...
+def map_reduce(
+    fn: Callable[..., Any],
+    items: Iterable[Any],
+    reduce: Callable[[A, Any], A],
     *,
     initial: A,
     **options: Unpack[RunOptions],

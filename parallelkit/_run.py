@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
@@ -40,6 +40,28 @@ def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
+@overload
+def run_parallel(  # type: ignore[overload-overlap]  # the value is what comes of the coroutine
+    fn: Callable[..., Coroutine[Any, Any, V]], /, items: Mapping[K, Any], **options: Unpack[RunOptions]
+) -> Results[K, V]: ...
+@overload
+def run_parallel(
+    fn: Callable[..., Coroutine[Any, Any, V]],
+    /,
+    items: Iterable[T],
+    *,
+    key: Callable[[T], K],
+    **options: Unpack[RunOptions],
+) -> Results[K, V]: ...
+@overload
+def run_parallel(
+    fn: Callable[..., Coroutine[Any, Any, V]],
+    /,
+    items: Iterable[Any],
+    *,
+    key: None = None,
+    **options: Unpack[RunOptions],
+) -> Results[int, V]: ...
 @overload
 def run_parallel(  # type: ignore[overload-overlap]  # a mapping is an iterable too, and comes first
     fn: Callable[..., V], /, items: Mapping[K, Any], **options: Unpack[RunOptions]
@@ -139,6 +161,28 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     return Plan.make(fn, items, options).collect()
 
 
+@overload
+def iter_parallel(  # type: ignore[overload-overlap]  # the value is what comes of the coroutine
+    fn: Callable[..., Coroutine[Any, Any, V]], /, items: Mapping[K, Any], **options: Unpack[RunOptions]
+) -> Generator[Outcome[K, V], None, None]: ...
+@overload
+def iter_parallel(
+    fn: Callable[..., Coroutine[Any, Any, V]],
+    /,
+    items: Iterable[T],
+    *,
+    key: Callable[[T], K],
+    **options: Unpack[RunOptions],
+) -> Generator[Outcome[K, V], None, None]: ...
+@overload
+def iter_parallel(
+    fn: Callable[..., Coroutine[Any, Any, V]],
+    /,
+    items: Iterable[Any],
+    *,
+    key: None = None,
+    **options: Unpack[RunOptions],
+) -> Generator[Outcome[int, V], None, None]: ...
 @overload
 def iter_parallel(  # type: ignore[overload-overlap]  # a mapping is an iterable too, and comes first
     fn: Callable[..., V], /, items: Mapping[K, Any], **options: Unpack[RunOptions]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 from parallelkit._keywords import did_you_mean
 from parallelkit._marks import UNSET
@@ -14,6 +14,16 @@ from parallelkit._retry import RetryPolicy, as_policy
 from parallelkit._star import check_unpacks
 
 V = TypeVar("V")
+
+
+class TaskOptions(TypedDict, total=False):
+    """The keywords of a ``Task``, for those who check types."""
+
+    kwargs: Mapping[str, Any] | None
+    key: Any
+    priority: float | None
+    timeout: float | None
+    retries: Any
 
 
 @public
@@ -32,9 +42,15 @@ class Task(Generic[V]):
 
     __slots__ = ("args", "fn", "key", "kwargs", "priority", "retries", "timeout")
 
+    @overload
+    def __init__(
+        self, fn: Callable[..., Coroutine[Any, Any, V]], *args: Any, **options: Unpack[TaskOptions]
+    ) -> None: ...
+    @overload
+    def __init__(self, fn: Callable[..., V], *args: Any, **options: Unpack[TaskOptions]) -> None: ...
     def __init__(
         self,
-        fn: Callable[..., V],
+        fn: Callable[..., Any],
         *args: Any,
         kwargs: Mapping[str, Any] | None = None,
         key: Any = UNSET,

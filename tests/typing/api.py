@@ -18,7 +18,9 @@ from parallelkit import (
     Success,
     Task,
     ThreadExecutor,
+    first_success,
     iter_parallel,
+    map_reduce,
     run_parallel,
 )
 
@@ -56,6 +58,27 @@ def task_form() -> None:
     assert_type(run_parallel({1: Task(length, "one"), 2: Task(length, "two")}), Results[int, int])
     assert_type(run_parallel([Task(length, "one", key="first"), Task(length, "two")]), Results[Any, int])
     assert_type(run_parallel([answer, answer]), Results[Any, int])
+
+
+async def fetch(text: str) -> int:
+    return len(text)
+
+
+def add(total: int, more: int) -> int:
+    return total + more
+
+
+def coroutines(words: list[str], by_name: dict[str, str]) -> None:
+    """The value of a coroutine function is what its coroutine returns, and it goes together with plain ones."""
+    assert_type(run_parallel(fetch, words), Results[int, int])
+    assert_type(run_parallel(fetch, words, key=title), Results[str, int])
+    assert_type(run_parallel(fetch, by_name, max_workers=100), Results[str, int])
+    assert_type(iter_parallel(fetch, by_name), Generator[Outcome[str, int], None, None])
+    assert_type(Task(fetch, "one", timeout=5), Task[int])
+    assert_type(run_parallel({"a": Task(fetch, "one"), "b": Task(length, "one")}), Results[str, int])
+    assert_type(first_success([Task(fetch, "one"), Task(length, "one")]), Success[Any, int])
+    assert_type(map_reduce(fetch, words, add, initial=0), int)
+    assert_type(map_reduce(length, words, add, initial=0), int)
 
 
 def streams(words: list[str], by_name: dict[str, str]) -> None:
