@@ -288,6 +288,25 @@ def test_a_call_that_cannot_be_pickled_is_blamed_part_by_part():
         )
 
 
+class Service:
+    """With something in it that does not travel."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def price_of(self, item):
+        return item
+
+
+def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
+    """To create the method inside the task is no advice: its object has to stay behind."""
+    advice = "a method takes its whole object along: pass a plain function and the data that it needs, or use"
+    with pytest.raises(TypeError, match=advice):
+        run_parallel(Service().price_of, [1], executor="processes")
+    results = run_parallel([Task(Service().price_of, 1)], executor="processes")
+    assert advice in str(results.failures[0].error)
+
+
 class Exits:
     """Ends what pickles it."""
 

@@ -18,7 +18,7 @@ from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import Apart, describe, find_culprit, remedy
+from parallelkit._worker._travel import Apart, describe, find_culprit, remedy, remedy_for
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
 QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...
@@ -120,7 +120,7 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
     name, culprit, cause = find_culprit(fn, args, kwargs, error)
     return (
         f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
-        f"which cannot be pickled ({describe_error(cause)}); {remedy(cause)}"
+        f"which cannot be pickled ({describe_error(cause)}); {remedy_for(culprit, cause)}"
     )
 
 

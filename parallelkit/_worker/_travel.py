@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from io import BytesIO
 from mmap import mmap
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _script
@@ -200,8 +200,18 @@ def unfit_job(
     name, culprit, cause = find_culprit(fn, args, kwargs, error)
     return TypeError(
         f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
-        f"({describe_error(cause)}); {remedy(cause)}"
+        f"({describe_error(cause)}); {remedy_for(culprit, cause)}"
     )
+
+
+def remedy_for(culprit: object, cause: BaseException) -> str:
+    """What to do about a part of a call that cannot be pickled."""
+    if type(culprit) is MethodType:
+        return remedy(
+            cause,
+            "a method takes its whole object along: pass a plain function and the data that it needs",
+        )
+    return remedy(cause)
 
 
 def remedy(cause: BaseException, otherwise: str = "create it inside the task") -> str:
