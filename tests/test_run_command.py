@@ -171,10 +171,19 @@ def test_retries_and_timeout(here):
     assert ["TaskTimeout"] == [row["error_type"] for row in rows_of(done.stdout)]
 
 
+def endless():
+    cycle = []
+    cycle.append(cycle)
+    return cycle
+
+
 def test_what_is_no_json_is_shown_as_python_shows_it():
-    """Only that part, with a flag; numbers that JSON does not know make the whole value a text."""
+    """Only that part, with a flag; keys that JSON does not know make the whole value a text."""
     assert {"value": [1, {"a": "{1}"}], "repr": True} == json.loads(as_json({"value": (1, {"a": {1}})}))
-    assert {"value": "{'a': nan}", "repr": True} == json.loads(as_json({"value": {"a": float("nan")}}))
+    numbers = {"a": float("nan"), "b": [float("-inf"), 1.5], "c": {1}}
+    spelt = {"a": "nan", "b": ["-inf", 1.5], "c": "{1}"}
+    assert {"value": spelt, "repr": True} == json.loads(as_json({"value": numbers}))
+    assert {"value": "[[...]]", "repr": True} == json.loads(as_json({"value": endless()}))
     assert {"value": "{(1, 2): 3}", "repr": True} == json.loads(as_json({"value": {(1, 2): 3}}))
     assert {"value": "ü\udc80"} == json.loads(as_json({"value": "ü\udc80"}))
     assert '{"value": "ü"}'.encode() == as_json({"value": "ü"})
@@ -191,6 +200,10 @@ def test_numpy_becomes_numbers_and_lists():
     """Its scalars and arrays are plain JSON."""
     numpy = pytest.importorskip("numpy")
     assert b'{"value": [1, [0.5, 2.0]]}' == as_json({"value": [numpy.int64(1), numpy.array([0.5, 2])]})
+    gaps = json.loads(as_json({"value": numpy.array([numpy.nan] + [0.5] * 2000)}))
+    assert {"value": ["nan"] + [0.5] * 2000, "repr": True} == gaps, (
+        "numpy's own repr would leave most of it out"
+    )
 
 
 # Files

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from typing import Any
 
 from parallelkit._lost import describe
@@ -57,17 +58,40 @@ def as_json(row: dict[str, Any]) -> bytes:
     """The row as JSON on one line; see ``line_of``."""
     foreign = Foreign()
     try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=foreign)
-    except Exception:  # NaN, a cycle, keys of a dict that are no text: the whole value is no JSON
-        shown = {name: field if is_plain(field) else show(field) for name, field in row.items()}
-        text = json.dumps({**shown, "repr": True}, ensure_ascii=False)
-    else:
+        text = dump(row, foreign)
         if foreign.seen:
-            text = json.dumps({**row, "repr": True}, ensure_ascii=False, allow_nan=False, default=foreign)
+            text = dump({**row, "repr": True}, foreign)
+    except Exception:  # no JSON even so
+        text = dump_shown(row)
     try:
         return text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, or a byte that was no UTF-8: as an escape
         return json.dumps(json.loads(text)).encode()
+
+
+def dump_shown(row: dict[str, Any]) -> str:
+    """The row with the text of every NaN and infinity; with that of a whole field, where it is a cycle or has keys that are no text."""
+    foreign = Foreign()
+    try:
+        return dump({**finite(row), "repr": True}, lambda thing: finite(foreign(thing)))
+    except Exception:
+        shown = {name: field if is_plain(field) else show(field) for name, field in row.items()}
+        return dump({**shown, "repr": True}, foreign)
+
+
+def dump(row: dict[str, Any], foreign: Callable[[Any], Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=foreign)
+
+
+def finite(thing: Any) -> Any:
+    """The same with a text in place of every NaN and infinity."""
+    if isinstance(thing, float):
+        return thing if math.isfinite(thing) else float.__repr__(thing)
+    if isinstance(thing, dict):
+        return {key: finite(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [finite(value) for value in thing]
+    return thing
 
 
 class Foreign:
