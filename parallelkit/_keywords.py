@@ -25,6 +25,15 @@ def did_you_mean(word: str, known: Iterable[str], elsewhere: Mapping[str, str] =
     return "" if near is None else f"did you mean {near!r}?"
 
 
+def field_hint(given: object) -> str:
+    """What to write instead of the name of a field, where a function of the item is wanted.
+
+    >>> field_hint("id"), field_hint(3)
+    ("; for a field of the item write lambda item: item['id']", '')
+    """
+    return f"; for a field of the item write lambda item: item[{given!r}]" if isinstance(given, str) else ""
+
+
 def suggests(**elsewhere: str) -> Callable[[type[T]], type[T]]:
     """Have a class say, for a keyword that it does not have, which was meant; its signature stays as it is."""
 

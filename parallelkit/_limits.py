@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from parallelkit._keywords import suggests
+from parallelkit._keywords import field_hint, suggests
 from parallelkit._meters import Cap, RateLog
 from parallelkit._numbers import as_whole, check_count, check_seconds
 from parallelkit._public import public
@@ -133,4 +133,4 @@ def by_text(by: By) -> str:
 def check_by(by: Any) -> None:
     """Raise TypeError unless ``by`` is None or callable."""
     if by is not None and not callable(by):
-        raise TypeError(f"by must be callable, got {by!r}")
+        raise TypeError(f"by must be callable, got {by!r}{field_hint(by)}")

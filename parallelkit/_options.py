@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._executors import timeout_of
-from parallelkit._keywords import WORKERS, did_you_mean
+from parallelkit._keywords import WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
@@ -121,7 +121,8 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     given["max_failures"] = _check_max_failures(given.get("max_failures"))
     for name in ("key", "priority", "then", "on_event"):
         if given.get(name) is not None and not callable(given[name]):
-            raise TypeError(f"{name} must be callable, got {given[name]!r}")
+            hint = field_hint(given[name]) if name in ("key", "priority") else ""
+            raise TypeError(f"{name} must be callable, got {given[name]!r}{hint}")
     if not isinstance(given.get("star", False), bool):
         raise TypeError(f"star must be a bool, got {given['star']!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):

@@ -109,7 +109,11 @@ BAD_OPTIONS = [
         "order must be one of 'input', 'key', 'completion', got 'inputs'; did you mean 'input'?",
     ),
     ({"order": None}, TypeError, "order must be one of 'input', 'key', 'completion', got None"),
-    ({"key": "name"}, TypeError, "key must be callable, got 'name'"),
+    (
+        {"key": "name"},
+        TypeError,
+        r"key must be callable, got 'name'; for a field of the item write lambda item: item\['name'\]",
+    ),
     ({"priority": 3}, TypeError, "priority must be callable, got 3"),
     ({"then": []}, TypeError, r"then must be callable, got \[\]"),
     # arguments
