@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -1155,6 +1156,15 @@ def test_program_without_arguments_has_workers(engine, monkeypatch):
 
 def arguments(_):
     return sys.argv
+
+
+def test_what_a_task_starts_by_the_flags_of_its_interpreter_has_packages(engine):
+    """As joblib's do: a worker's own flags, by which it starts sooner, would leave its child without them."""
+    assert {0: flags_of(None)} == drive(engine, flags_of, [None]).values
+
+
+def flags_of(_):
+    return tuple(sys.flags), sys.flags.no_site, subprocess._args_from_interpreter_flags()
 
 
 def test_engine_inside_a_worker(engine):

@@ -130,6 +130,9 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "prefix": sys.prefix,
         "exec_prefix": sys.exec_prefix,
         "site": _needs_site(),
+        "flags": {
+            name: getattr(sys.flags, name) for name in ("no_site", "safe_path")
+        },  # ``start`` sets these
         "path": list(sys.path),
         "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
         "warnings": _warning_filters(),

@@ -26,6 +26,9 @@ def furnish(setup: dict[str, Any]) -> None:
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
+    sys.flags = Flags(
+        **{name: getattr(sys.flags, name) for name in sys.flags.__match_args__} | setup["flags"]
+    )  # type: ignore[assignment]
     if setup["authkey"] is not None:
         from multiprocessing import process
 
@@ -33,6 +36,15 @@ def furnish(setup: dict[str, Any]) -> None:
     sys.argv[:] = setup["argv"]
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+
+
+class Flags(tuple):  # type: ignore[type-arg]
+    """``sys.flags`` with other values: joblib starts programs by them, that would have no packages. Python's own type makes no second."""
+
+    def __new__(cls, **fields: Any) -> Flags:
+        self = super().__new__(cls, fields.values())
+        self.__dict__.update(fields)
+        return self
 
 
 class WarningFilters:
