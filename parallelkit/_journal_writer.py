@@ -23,6 +23,8 @@ class JournalWriter:
         self._idle = False
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._ended = False  # the thread has written all, or given up
+        self._writing: threading.Thread | None = None  # who writes: the first to say so
 
     def put(self, records: Iterable[Record]) -> None:
         """Record these soon; waits where the disk does not follow."""
@@ -33,9 +35,12 @@ class JournalWriter:
                 self._waiting[record.key] = record
                 self._bytes += len(record.payload)
             if self._thread is None:
-                thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
-                thread.start()  # where the system has none to give, there is none to wait for
-                self._thread = thread
+                self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the system has none to give, so that there is none to wait for
+                    self._thread = None
+                    raise
             if self._idle or self._is_full():
                 self._changed.notify_all()
             while self._is_full() and not self._closing:
@@ -47,19 +52,41 @@ class JournalWriter:
             return {key: self._waiting[key] for key in keys if key in self._waiting} if self._waiting else {}
 
     def close(self) -> None:
-        """Write what is left, and end the thread."""
+        """Write what is left, and end the thread; where Ctrl-C has broken off its start, write without it."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread is None or not self._thread.is_alive():
+            self._claim()
+        if self._writing is threading.current_thread():
+            self._write()
+        elif self._thread is not None:
+            # Before 3.13, a thread at whose join Ctrl-C comes is taken for ended from then on.
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended)
             self._thread.join()
 
     def _is_full(self) -> bool:
         return len(self._waiting) > MOST_ENTRIES or self._bytes > MOST_BYTES
 
+    def _claim(self) -> bool:
+        """Whether this thread is the one that writes."""
+        with self._changed:
+            self._writing = self._writing or threading.current_thread()
+            return self._writing is threading.current_thread()
+
     # In the thread.
 
     def _work(self) -> None:
+        if self._claim():
+            try:
+                self._write()
+            finally:
+                with self._changed:
+                    self._ended = True
+                    self._changed.notify_all()
+
+    def _write(self) -> None:
         while batch := self._next_batch():
             try:
                 self._journal.write(batch)

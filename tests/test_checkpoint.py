@@ -1025,6 +1025,52 @@ def test_ctrl_c_as_a_journal_is_closed_costs_no_record(path, monkeypatch, caplog
     assert not caplog.records
 
 
+def test_ctrl_c_while_the_writer_of_a_journal_is_awaited_costs_no_record(path, monkeypatch, caplog):
+    """Before Python 3.13 a thread at whose join it comes is taken for ended from then on."""
+    write, close, closed = Journal.write, Journal.close, threading.Event()
+
+    def write_after_ctrl_c(journal, records):
+        closed.wait(0.1)  # until this thread is awaited
+        os.kill(os.getpid(), signal.SIGINT)
+        closed.wait(0.3)
+        write(journal, records)
+
+    def note_close(journal):
+        closed.set()
+        close(journal)
+
+    monkeypatch.setattr(journal_writer, "GATHER", 60)  # nothing is written before the close
+    monkeypatch.setattr(Journal, "write", write_after_ctrl_c)
+    monkeypatch.setattr(Journal, "close", note_close)
+    with pytest.raises(KeyboardInterrupt):
+        list(iter_parallel(same, list("abc"), key=same, checkpoint=path, executor="inline"))
+    monkeypatch.undo()
+    assert 3 == len(recorded(path))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monkeypatch, caplog, begins):
+    """Whether there is a thread by then or not: inline, a stream's journal is started in the caller's own thread."""
+    start, pressed = threading.Thread.start, []
+
+    def press_once(thread):
+        if pressed or thread.name != "parallelkit_journal":
+            start(thread)
+            return
+        pressed.append(True)
+        if begins:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(journal_writer, "GATHER", 0.2)
+    monkeypatch.setattr(threading.Thread, "start", press_once)
+    with pytest.raises(KeyboardInterrupt):
+        list(iter_parallel(same, list("abc"), key=same, checkpoint=path, executor="inline"))
+    assert 1 == len(recorded(path))
+    assert not caplog.records
+
+
 class Trace:
     """A value that leaves one."""
 
