@@ -179,7 +179,7 @@ def explode(where):
 
 def is_worker():
     """By the flags that only workers are started with: their modules are loaded here too, for doctests."""
-    return bool(sys.flags.no_site and sys.flags.safe_path)
+    return any(part.endswith("parallelkit/_worker/__main__.py") for part in sys.orig_argv)
 
 
 def anything(path, item):
