@@ -16,11 +16,11 @@ class OnDask(Ground):
     """Two workers of one thread each."""
 
     kills = True
-    begun = 0
     client = None  # of the cluster that all tests share
 
     def __init__(self, folder):
         self.ports = []
+        self.begun = set()
         super().__init__(folder)
 
     def make_engine(self):
@@ -33,13 +33,18 @@ class OnDask(Ground):
     def hold(self):
         hold = super().hold()
         hold.wait_until_begun = lambda: self.wait_until_told(hold)
+        hold.let_go = lambda: self.let_go(hold)
         return hold
 
     def wait_until_told(self, hold):
         """A start is told to the client some milliseconds later."""
         Hold.wait_until_begun(hold)
-        self.begun += 1
-        wait_until(lambda: self.begun <= sum(len(port.running()) for port in self.ports))
+        self.begun.add(hold)
+        wait_until(lambda: len(self.begun) <= sum(len(port.running()) for port in self.ports))
+
+    def let_go(self, hold):
+        self.begun.discard(hold)
+        Hold.let_go(hold)
 
 
 @pytest.fixture(scope="module", autouse=True)
