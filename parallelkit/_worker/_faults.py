@@ -24,6 +24,7 @@ from parallelkit._raised import (
     tolerated,
     traceback_of,
 )
+from parallelkit._worker._script import MARK, NAMES
 from parallelkit._worker._tracebacks import build_traceback, frames_of
 from parallelkit._worker._travel import by_value_pickler, pack, unpack
 
@@ -125,7 +126,7 @@ def _pack_error(error: BaseException) -> bytes | None:
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
             with tolerated():
                 packed = _dump(error, pickler, with_chain)
-                if pickler is not _PlainPickler or packed.find(b"__main__") < 0:
+                if pickler is not _PlainPickler or packed.find(MARK) < 0:
                     unpack(packed)
                     return packed
     return None
@@ -195,7 +196,7 @@ def _form_of(error: BaseException) -> Form:
             make, args, state = unpack(pack(form))
             copy = make(*args)
             _set_state(copy, (state, None, None, False, None, None))
-            if type(copy) is type(error) or type(error).__module__ == "__main__":
+            if type(copy) is type(error) or type(error).__module__ in NAMES:
                 return form
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return _make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None

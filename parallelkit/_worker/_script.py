@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from types import FunctionType
     from typing import Any
 
+NAMES = ("__main__", "__mp_main__")  # of the script; the latter where multiprocessing has spawned the process
+MARK = b"_main__"  # of a reference into either, in a pickle
+
 _assigned: dict[str, Any] = {}
 _scopes: list[dict[str, Any]] = []  # the globals of those functions that have arrived so far
 
@@ -29,7 +32,7 @@ def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> N
 def arrive(function: FunctionType) -> None:
     """A function has been unpickled: if it is the script's, it finds what the initializer assigned."""
     scope = function.__globals__
-    if scope.get("__name__") != "__main__":
+    if scope.get("__name__") not in NAMES:
         return
     if _assigned:
         scope.update(_assigned)

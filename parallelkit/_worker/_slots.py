@@ -24,6 +24,7 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._outbox import Outbox
+from parallelkit._worker._script import MARK
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -83,7 +84,7 @@ class Slots:
             except Exception:
                 blob = pack_by_value(value, apart)
             else:
-                if blob.find(b"__main__") >= 0:
+                if blob.find(MARK) >= 0:
                     blob = pack_by_value(value, apart)
             length = len(blob)
             end = at + length

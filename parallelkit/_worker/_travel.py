@@ -37,8 +37,8 @@ def pack(thing: object, apart: Apart | None = None) -> bytes:
         if is_of_signal(error):
             raise
         return pack_by_value(thing, apart)
-    # A reference into __main__ means another module at the other end. (``find`` takes half the time of ``in``.)
-    return blob if blob.find(b"__main__") < 0 else pack_by_value(thing, apart)
+    # A reference into the script means another module at the other end. (``find`` takes half the time of ``in``.)
+    return blob if blob.find(_script.MARK) < 0 else pack_by_value(thing, apart)
 
 
 def pack_by_value(thing: object, apart: Apart | None) -> bytes:
@@ -89,7 +89,20 @@ def by_value_pickler() -> Any:
             {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
         )
 
-    return ByValue
+    if "__mp_main__" not in sys.modules:
+        return ByValue
+
+    class Spawned(ByValue):
+        """cloudpickle takes this module for one that others can import."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            if getattr(obj, "__module__", None) != "__mp_main__":
+                return super().reducer_override(obj)
+            if isinstance(obj, type):
+                return cloudpickle._dynamic_class_reduce(obj)
+            return self._dynamic_function_reduce(obj) if isinstance(obj, FunctionType) else NotImplemented
+
+    return Spawned
 
 
 def _is_hidden(arg: object) -> bool:

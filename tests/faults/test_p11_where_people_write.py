@@ -106,6 +106,25 @@ def test_script_without_a_main_guard(tmp_path):
     assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
 
 
+SPAWNS = """
+if __name__ == "__main__":
+    import multiprocessing
+
+    process = multiprocessing.get_context("spawn").Process(target=print, args=("spawned",))
+    process.start()
+    process.join()
+"""
+
+
+def test_process_that_multiprocessing_has_spawned(tmp_path):
+    """It imports the script under another name, by which no worker finds it: what belongs to that travels by value, too."""
+    script = tmp_path / "script.py"
+    script.write_text(MODULE + SPAWNS)
+    finished = run_script("", str(script))
+    begun = "".join(f"begins {name}\nends\n" for name in ("__main__", "__mp_main__"))
+    assert (f"{begun}spawned\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
 def test_script_on_standard_input():
     """``python - < script``: there is no file at all."""
     finished = run_script(MODULE)
