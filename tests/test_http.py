@@ -367,6 +367,7 @@ def test_a_wait_holds_no_worker(site):
 
 
 @pytest.mark.slow
+@pytest.mark.all
 def test_a_site_with_a_limit_is_fetched_whole(site):
     """Eight a second are served, the rest refused with Retry-After: twenty URLs all come, with two retries each."""
     log = []

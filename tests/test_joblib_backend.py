@@ -432,6 +432,7 @@ def test_a_forest_grows_the_same_trees(problem, ours):
     assert 0.5 < search.best_score_ <= 1
 
 
+@pytest.mark.all
 def test_a_search_whose_fits_fail_says_so(problem, ours):
     """scikit-learn's own way of dealing with failed fits is kept."""
     from sklearn.model_selection import cross_val_score

@@ -131,6 +131,7 @@ def run(pytester, monkeypatch):
     return run
 
 
+@pytest.mark.all
 def test_what_is_left_behind_fails_its_test_and_is_named(run):
     """Each kind of leak makes its own test fail, and only that, with a line that says what was left."""
     tests = [f"\n\ndef test_{name}():\n    {code}\n" for name, (code, _) in PLANTED.items()]

@@ -262,6 +262,7 @@ def test_a_high_priority_waits_for_its_own_gate_only():
     assert [5, 4, 3, 1, 2, 0] == script.calls
 
 
+@pytest.mark.all
 def test_many_groups_cost_no_rescan():
     """Twenty thousand groups behind one common limit: the work grows with the starts, not their square."""
     clock = FakeClock()

@@ -574,6 +574,7 @@ threading.Thread(target=end, daemon=True).start()
         assert [] == soon(started.descendants, [])
 
 
+@pytest.mark.all
 def test_parent_killed_while_its_workers_start(tmp_path):
     """Those that are not ready yet end as well; killed at ten moments of the first 200 ms."""
     call = "run_parallel(partial(acts.note_and_hang, path=path + 'working'), range(2), executor='processes')"

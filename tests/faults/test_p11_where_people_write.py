@@ -116,6 +116,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.all
 def test_process_that_multiprocessing_has_spawned(tmp_path):
     """It imports the script under another name, by which no worker finds it: what belongs to that travels by value, too."""
     script = tmp_path / "script.py"
