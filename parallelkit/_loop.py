@@ -145,9 +145,8 @@ class Loop:
         again = grew or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:
             return False
-        scheduler.finish(
-            self._wait(self._until(again or read, self.handed or (read and self.eager))), self.clock()
-        )
+        until = self._until(again or read, self.handed or (read and self.eager))
+        scheduler.finish(self._wait(until), self.clock())
         self._tell()
         self.show()
         self._obey()

@@ -55,7 +55,7 @@ class Recording(Unrecorded):
         self._tasks = dict(functions_of(tasks)) if fn is None and isinstance(tasks, Sized) else {}
         self._journal: Journal | None = None
         self._writer: JournalWriter | None = None
-        self._stop: Callable[[str], object] = bool
+        self._stop: Callable[[str], None] = stop_nobody
 
     def check(self) -> None:
         if os.path.lexists(self._path):
@@ -104,7 +104,7 @@ class Recording(Unrecorded):
     def close(self) -> None:
         writer, journal = self._writer, self._journal
         self._writer = self._journal = None
-        self.recalls, self._stop = (), bool  # what they know of the run would keep all its values
+        self.recalls, self._stop = (), stop_nobody  # what they know of the run would keep all its values
         try:
             if writer is not None:
                 close_whole(writer)
@@ -263,6 +263,10 @@ class Recorder:
         """What was cancelled has no outcome worth recording."""
         self._open.clear()
         self._book.cancel(indices, last, cause)
+
+
+def stop_nobody(reason: str) -> None:
+    """There is no run that could be stopped, not yet or no more."""
 
 
 def close_whole(writer: JournalWriter) -> None:

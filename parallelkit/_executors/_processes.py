@@ -26,9 +26,7 @@ from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import describe, pack, unpack
 
-PATIENCE = (
-    10.0  # seconds for which the end of a run waits for killed workers that the system does not let end
-)
+PATIENCE = 10.0  # seconds for which the end of a run waits for killed workers that do not end
 
 
 class ProcessEngine:

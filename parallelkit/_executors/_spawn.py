@@ -20,6 +20,9 @@ from parallelkit._worker._travel import pack
 
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
 
+SET_HERE = ("no_site", "safe_path")
+"""Flags with which every worker is started, whatever those of this interpreter are."""
+
 THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")
 """Libraries that would start a thread for each cpu in every worker."""
 
@@ -130,9 +133,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "prefix": sys.prefix,
         "exec_prefix": sys.exec_prefix,
         "site": _needs_site(),
-        "flags": {
-            name: getattr(sys.flags, name) for name in ("no_site", "safe_path")
-        },  # ``start`` sets these
+        "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
         "path": list(sys.path),
         "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
         "warnings": _warning_filters(),

@@ -26,9 +26,8 @@ def furnish(setup: dict[str, Any]) -> None:
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
-    sys.flags = Flags(
-        **{name: getattr(sys.flags, name) for name in sys.flags.__match_args__} | setup["flags"]
-    )  # type: ignore[assignment]
+    flags = {name: getattr(sys.flags, name) for name in sys.flags.__match_args__}
+    sys.flags = Flags(**(flags | setup["flags"]))  # type: ignore[assignment]  # which nobody can make
     if setup["authkey"] is not None:
         from multiprocessing import process
 
