@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
-from parallelkit._executors import timeout_of
+from parallelkit._executors._choice import timeout_of
 from parallelkit._keywords import WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout

@@ -11,7 +11,7 @@ from parallelkit._asking import Asking
 from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
 from parallelkit._events import Observer
-from parallelkit._executors import open_engine
+from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth

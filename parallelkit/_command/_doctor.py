@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from parallelkit._command import own_version
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors import default_processes, default_threads
+from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import cgroup_quota, usable_cpus
 from parallelkit._lost import describe
 from parallelkit._report._format import count, seconds

@@ -9,7 +9,7 @@ from typing import Any
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._events import Event
-from parallelkit._executors import default_processes, default_threads
+from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import usable_cpus
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._lost import Lost

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from parallelkit._executors import default_processes, default_threads
+from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk, DeskEngine
 from parallelkit._executors._lending import mark_context

@@ -1,0 +1,57 @@
+"""Which executor a run asks for: several implementations of one interface; each is loaded when it is first asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from parallelkit._executors._contract import Engine
+from parallelkit._executors._width import outer_width, usable_cpus
+from parallelkit._world import the_world
+
+
+def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
+    """The engine that the option ``executor`` asks for, and whether the run must close it."""
+    if executor == "threads":
+        from parallelkit._executors._coroutines import CoroutineEngine
+
+        return CoroutineEngine(max_workers or default_threads()), True
+    if executor == "processes":
+        from parallelkit._executors._processes import ProcessEngine
+
+        return ProcessEngine(max_workers or default_processes()), True
+    if executor == "inline":
+        from parallelkit._executors._inline import InlineEngine
+
+        return (the_world.get().inline or InlineEngine)(), True
+    engine = getattr(executor, "_engine", None)
+    if engine is not None:
+        if max_workers is not None:
+            raise ValueError(
+                f"max_workers must not be given together with a parallelkit executor, which has its own, got {max_workers}"
+            )
+        return engine(), False
+    distributed = sys.modules.get("distributed.client")  # who has a Client has loaded it
+    if distributed is not None and isinstance(executor, distributed.Client):
+        from parallelkit._executors._dask import DaskEngine
+
+        return DaskEngine(executor, max_workers), True
+    from parallelkit._executors._foreign import ForeignEngine
+
+    return ForeignEngine(executor, max_workers), True
+
+
+def timeout_of(executor: Any) -> float | None:
+    """The timeout that a parallelkit executor gives to runs that have none; other pools' are none of a task."""
+    own: float | None = executor._timeout if hasattr(executor, "_engine") else None
+    return own
+
+
+def default_threads() -> int:
+    """``min(32, cpus + 4)``, divided by the width of the runs around this one."""
+    return max(1, min(32, usable_cpus() + 4) // outer_width())
+
+
+def default_processes() -> int:
+    """One for each usable cpu, divided by the width of the runs around this one."""
+    return max(1, usable_cpus() // outer_width())
