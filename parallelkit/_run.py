@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
@@ -38,6 +40,15 @@ def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
         return run(*given, **options)
 
     return checked
+
+
+def ready_for_first(fn: object, executor: object) -> AbstractContextManager[object]:
+    """Before what a run needs is loaded: where worker processes will be wanted, have that go on at the same time."""
+    if "parallelkit._plan" in sys.modules or executor != "processes":
+        return nullcontext()
+    from parallelkit._executors._ahead import started_ahead
+
+    return started_ahead(fn)
 
 
 @overload
@@ -156,9 +167,10 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     >>> results["BB"], results.values()
     (2, [1, 2, 3])
     """
-    from parallelkit._plan import Plan  # all the rest, once there is a run
+    with ready_for_first(fn, options.get("executor")):
+        from parallelkit._plan import Plan  # all the rest, once there is a run
 
-    return Plan.make(fn, items, options).collect()
+        return Plan.make(fn, items, options).collect()
 
 
 @overload

@@ -41,7 +41,7 @@ _executors/_futures
 _executors/_desk
 _recorder
 _payload
-_executors/__init__  _asking  _checkpoint  _progress
+_executors/_choice  _asking  _checkpoint  _progress
 _journal_writer
 _journal
 _claim  _identity
@@ -69,13 +69,15 @@ _report/__init__
 _executors/_whereabouts
 _executors/_supervisor  _executors/_sharing
 _executors/_crew  _executors/_toll  _executors/_starter
-_executors/_handle  _executors/_zygote
-_executors/_wire  _executors/_decode  _executors/_spawn  _executors/_holding  _executors/_packing
+_executors/_handle  _executors/_ahead
+_executors/_wire  _executors/_decode  _executors/_zygote  _executors/_holding  _executors/_packing
+_executors/_spawn
 _executors/_lane
 _executors/_pace  _executors/_tickets
 _executors/_arrivals  _executors/_blocks
 _executors/_gate  _executors/_width  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_roll  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
 _executors/_contract
+_executors/__init__
 _worker/__main__
 _worker/_zygote
 _worker/_serve

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import select
 from math import inf
+from time import monotonic
 
+from parallelkit._executors._ahead import take
 from parallelkit._executors._reserve import is_lack
 from parallelkit._executors._spawn import Spawned, spawn
 from parallelkit._executors._zygote import Zygote
@@ -14,6 +16,9 @@ WORTHWHILE = 5
 
 HANDS = 2
 """Workers that are not kept waiting for a zygote, where others had to end for it to be wanted; else one is not."""
+
+EXPECTED = 0.1
+"""Seconds for which nobody is started by himself because a zygote that was started ahead is about to be ready."""
 
 AT_ONCE = 2
 """Workers that are forked before those that are ready by then are given something to do."""
@@ -27,37 +32,46 @@ class Starter:
         self._poll = poll
         self._zygote: Zygote | None = None
         self._fd = -1
+        self._now = -inf
         self._proven = False  # the one that there is has forked
         self._forgone = False  # there was one that failed before it had
         self._more = False  # more are wanted than could be started in this turn
+        self._expected = -inf  # until when the zygote that was started ahead is waited for
+        ahead = take()
+        if ahead is not None:
+            self._open(ahead)
+            self._expected = monotonic() + EXPECTED
 
     def startable(self, wanted: int, there: int, deaths: bool) -> int:
         """How many of the workers that are wanted may be started in this turn; the others by and by."""
-        if self._forgone or wanted <= 0 or not (deaths or there + wanted >= WORTHWHILE):
+        if self._forgone or wanted <= 0:
             return wanted
         if self._zygote is not None and self._zygote.ready and not self._zygote.fits():
             self._end()
-        if self._zygote is None:
+        if self._zygote is None and (deaths or there + wanted >= WORTHWHILE):
             self._open()
         if self._zygote is None:
             return wanted
         if self._zygote.ready:
             self._more |= wanted > AT_ONCE
             return min(wanted, AT_ONCE)
-        return max(0, min(wanted, (HANDS if deaths else 1) - there))
+        hands = 0 if self._now < self._expected else HANDS if deaths else 1
+        return max(0, min(wanted, hands - there))
 
     def check(self, now: float) -> None:
         """A new turn: give up a zygote that does not start."""
-        self._more = False
+        self._now, self._more = now, False
         if now >= self.deadline:
             self._forgo()
 
     @property
     def deadline(self) -> float:
-        """When to make another turn: at once for more workers, or when the zygote that is being started must be ready."""
+        """When to make another turn: at once for more workers, or when the zygote that is being started should be ready."""
         if self._more:
             return -inf
-        return inf if self._zygote is None or self._zygote.ready else self._zygote.deadline
+        if self._zygote is None or self._zygote.ready:
+            return inf
+        return self._expected if self._now < self._expected else self._zygote.deadline
 
     def spawn(self) -> Spawned:
         """A worker; raises OSError where the system has no more to give."""
@@ -87,14 +101,19 @@ class Starter:
         """End the zygote."""
         self._end()
 
-    def _open(self) -> None:
+    def _open(self, ahead: Zygote | None = None) -> None:
         try:
-            self._zygote = Zygote()
+            zygote = ahead or Zygote()
         except OSError as error:
             self._forgone = not is_lack(error)
             return
-        self._proven, self._fd = False, self._zygote.socket.fileno()
-        self._poll.register(self._fd, select.EPOLLIN)
+        fd = zygote.socket.fileno()
+        try:
+            self._poll.register(fd, select.EPOLLIN)
+        except OSError:  # the system has no room for it
+            zygote.close()
+            return
+        self._zygote, self._fd, self._proven = zygote, fd, False
 
     def _forgo(self) -> None:
         """For good, if it never worked. Else it was killed, or late on a busy machine, which the next need not be."""

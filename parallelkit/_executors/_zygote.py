@@ -8,6 +8,7 @@ import sys
 from _pickle import dumps
 from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
 from array import array
+from collections.abc import Sequence
 from contextlib import ExitStack
 from errno import EPROTO
 from mmap import PAGESIZE
@@ -25,6 +26,9 @@ ANSWER = 0.2
 PRELOADED = ("dataclasses", "typing", "contextlib", "pathlib", "threading")
 """Modules of the standard library that many others need, and that take long to load."""
 
+UNPACKING = ("dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid")
+"""What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
+
 _AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
 _STATUS = (
     "Umask",
@@ -41,9 +45,13 @@ _STATUS = (
 
 
 class Zygote:
-    """Starts at once, and is ready when it says so. Raises OSError where it cannot be."""
+    """Starts at once, and is ready when it says so. Raises OSError where it cannot be.
 
-    def __init__(self) -> None:
+    It loads what this process has loaded of what many need, and ``modules`` of the standard library, which this
+    process is about to load.
+    """
+
+    def __init__(self, modules: Sequence[str] = ()) -> None:
         self.ready = False
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
@@ -60,15 +68,18 @@ class Zygote:
             life, self._lifeline = new_lifeline()
             theirs.callback(os.close, life)
             ours.callback(cut_lifeline, self._lifeline)
-            modules = [name for name in PRELOADED if _is_standard(name)]
+            self._modules = [*modules, *(name for name in PRELOADED if _is_standard(name))]
             fds = (their_socket.fileno(), life, born)
-            self._process = start(fds, role=("zygote",), more=modules)
+            self._process = start(fds, role=("zygote",), more=self._modules)
             ours.pop_all()  # all went well: nothing of ours is closed
 
     def fits(self) -> bool:
-        """Whether what it forks inherits from the system what one would that is started now, as far as that can be told."""
+        """Whether what it forks is as a worker that is started now, as far as that can be told.
+
+        It inherits the same from the system, and no module of the program's own has the name of one that it has loaded.
+        """
         try:
-            return inheritance() == self._inherited
+            return inheritance() == self._inherited and all(map(_is_standard, self._modules))
         except OSError:
             return False
 
@@ -148,4 +159,5 @@ def _is_open(fd: int) -> bool:
 def _is_standard(name: str) -> bool:
     """Whether this module is loaded here, and is the standard library's."""
     file = getattr(sys.modules.get(name), "__file__", None) or ""
-    return os.path.dirname(file) == os.path.dirname(os.__file__)
+    home = os.path.dirname(file.removesuffix(f"{os.sep}__init__.py"))
+    return home == os.path.dirname(os.__file__)

@@ -1,0 +1,52 @@
+"""The zygote of a program's first run in processes: it starts while this process still loads what a run needs.
+
+To load the modules of a run takes some fifty milliseconds, and a fresh interpreter forty until it has loaded
+what it unpacks a function of the script with. Side by side they take as long as the longer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FunctionType
+
+from parallelkit._executors._zygote import UNPACKING, Zygote
+
+_ahead: list[tuple[int, Zygote]] = []  # with the process whose child it is
+
+
+@contextmanager
+def started_ahead(fn: object) -> Iterator[None]:
+    """Have a zygote for the first engine of this block that starts a worker; it ends with the block if none takes it."""
+    try:
+        entry = os.getpid(), Zygote(UNPACKING if travels_by_value(fn) else ())
+    except OSError:  # the engine will do without, or say what is lacking
+        yield
+        return
+    _ahead.append(entry)
+    try:
+        yield
+    finally:
+        try:
+            _ahead.remove(entry)
+        except ValueError:
+            pass  # an engine has it
+        else:
+            entry[1].close()
+
+
+def take() -> Zygote | None:
+    """The zygote that was started ahead, if there is one that nobody has taken: now it is the caller's to close."""
+    try:
+        owner, zygote = _ahead.pop()
+    except IndexError:
+        return None
+    return zygote if owner == os.getpid() else None
+
+
+def travels_by_value(fn: object) -> bool:
+    """Whether a worker cannot import this function, as far as that shows."""
+    return isinstance(fn, FunctionType) and (
+        fn.__module__ in ("__main__", "__mp_main__") or "<" in fn.__qualname__
+    )

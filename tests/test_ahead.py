@@ -1,0 +1,149 @@
+"""What starts while the package is still loaded for a program's first run in processes."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PROGRAM = """
+import os, subprocess, sys
+from parallelkit import run_parallel
+from parallelkit._executors import _spawn, _zygote
+
+starts = []
+start = _spawn.start
+
+def count(fds, *args, **options):
+    starts.append(options.get("role", ("worker",))[0])
+    return start(fds, *args, **options)
+
+_spawn.start = _zygote.start = count
+
+def square(n):
+    return n * n
+
+def run(items, **options):
+    return run_parallel(square, items, executor="processes", max_workers=2, **options).values()
+
+def children():
+    try:
+        return os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+
+"""
+
+
+def outcome_of(program, **options):
+    """What a program prints whose first run it is; it must end without an error."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + textwrap.dedent(program)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout.strip()
+
+
+def test_first_run_forks_its_workers():
+    """One interpreter starts, and both workers come from it; the next run starts its two by themselves."""
+    program = """
+    print(run(range(4)), starts, children())
+    print(run(range(4)), starts)
+    """
+    first, second = outcome_of(program).splitlines()
+
+    assert "[0, 1, 4, 9] ['zygote'] None" == first
+    assert "[0, 1, 4, 9] ['zygote', 'worker', 'worker']" == second
+
+
+def test_nothing_is_left_where_no_worker_was_wanted():
+    """Neither of a run without a task, nor of one that was refused at the door."""
+    program = """
+    try:
+        run(range(4), timeout=-1)
+    except ValueError as error:
+        print(error, starts, children())
+    """
+    assert outcome_of(program).endswith("None is no limit ['zygote'] None")
+    assert "[] ['zygote'] None" == outcome_of("print(run([]), starts, children())")
+
+
+@pytest.mark.all
+def test_other_runs_start_nothing_ahead():
+    """Threads need no process, and a stream starts nothing before it is asked for its first outcome."""
+    program = """
+    from parallelkit import iter_parallel
+    print(run_parallel(square, [2]).values(), starts)
+    """
+    assert "[4] []" == outcome_of(program)
+    program = """
+    from parallelkit import iter_parallel
+    stream = iter_parallel(square, [2], executor="processes")
+    print(len(starts), next(stream).unwrap(), starts)
+    """
+    assert "0 4 ['worker']" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_late_one_is_not_waited_for():
+    """Where it is not ready in a moment, the first worker starts by itself; nothing of it is left."""
+    program = """
+    def hang(fds, *args, role=("worker",), **options):
+        starts.append(role[0])
+        if role[0] == "zygote":
+            return subprocess.Popen(["sleep", "1000"], process_group=0, pass_fds=fds)
+        return start(fds, *args, **options)
+
+    _spawn.start = _zygote.start = hang
+    print(run(range(4)), starts[:2], children())
+    """
+    assert "[0, 1, 4, 9] ['zygote', 'worker'] None" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_refused_one_is_done_without():
+    """Where the system has no process for it, the run finds what there is for its workers."""
+    program = """
+    def refuse(fds, *args, role=("worker",), **options):
+        starts.append(role[0])
+        if role[0] == "zygote":
+            raise OSError(11, "no process")
+        return start(fds, *args, **options)
+
+    _spawn.start = _zygote.start = refuse
+    print(run(range(4)), starts, children())
+    """
+    assert "[0, 1, 4, 9] ['zygote', 'worker', 'worker'] None" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_modules_of_the_program_go_before_those_of_python(tmp_path):
+    """A worker finds the program's own, where that has the name of one that was loaded ahead."""
+    (tmp_path / "platform.py").write_text("system = python_implementation = lambda: 'CPython'\n")
+    program = """
+    def where(_):
+        import platform
+        return platform.__file__
+
+    print(*run_parallel(where, [1], executor="processes", max_workers=2).values())
+    """
+    assert str(tmp_path / "platform.py") == outcome_of(program, cwd=tmp_path)
+
+
+@pytest.mark.all
+def test_fork_of_the_program_does_not_take_its_parents(tmp_path):
+    """A child that was forked while the package was loaded in another thread starts workers of its own."""
+    program = """
+    from parallelkit._executors._ahead import started_ahead, take
+    with started_ahead(square):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7 if take() is None else 8)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), take() is not None)
+    """
+    assert "7 True" == outcome_of(program)
