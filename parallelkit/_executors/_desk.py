@@ -7,7 +7,6 @@ callbacks, but no worker and no timeout.
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import weakref
@@ -15,15 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
+from parallelkit._executors._desk_future import DeskFuture, cancel, tell
 from parallelkit._executors._lending import Lender, LendingPort
 from parallelkit._raised import give_traceback, traceback_of
-
-logger = logging.getLogger("parallelkit")
-
-R = TypeVar("R")
 
 Request = tuple[Future[Any], Call, object]
 
@@ -36,32 +32,6 @@ class DeskEngine(Engine, Protocol):
 
     def supply(self, tickets: int) -> None:
         """See that there is somebody for so many new tickets; whoever is lacking is started by the thread that calls."""
-
-
-class DeskFuture(Future[R]):
-    """A future that looks at who waits for it: a task of the same executor lends its slot meanwhile."""
-
-    def __init__(self, desk: Desk) -> None:
-        super().__init__()
-        self._desk = desk
-
-    def result(self, timeout: float | None = None) -> R:
-        """As ``Future.result``."""
-        lent = self._desk.lend(self, timeout)
-        try:
-            return super().result(timeout)
-        finally:
-            if lent:
-                self._desk.repay(self)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """As ``Future.exception``."""
-        lent = self._desk.lend(self, timeout)
-        try:
-            return super().exception(timeout)
-        finally:
-            if lent:
-                self._desk.repay(self)
 
 
 class Desk:
@@ -272,20 +242,6 @@ class Desk:
             future = self._inbox.popleft()[0]
             if future.set_running_or_notify_cancel():
                 tell(future.set_exception, failure)
-
-
-def tell(settle: Callable[[Any], object], ending: Any) -> None:
-    """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
-    try:
-        settle(ending)
-    except BaseException:
-        logger.exception("a callback of a future ended in what is no Exception; the executor goes on")
-
-
-def cancel(future: Future[Any]) -> None:
-    """Cancel a future that has not begun, and tell those that wait for it."""
-    if future.cancel():
-        future.set_running_or_notify_cancel()
 
 
 def _finish_all() -> None:

@@ -1,0 +1,62 @@
+"""The futures of an executor: whoever waits for one may lend its slot, and one is settled whatever its callbacks do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+logger = logging.getLogger("parallelkit")
+
+R = TypeVar("R")
+
+
+class Awaited(Protocol):
+    """The desk, as its futures see it."""
+
+    def lend(self, future: Future[Any], timeout: float | None) -> bool:
+        """The caller is about to wait for a future; whether it has lent its slot."""
+
+    def repay(self, future: Future[Any]) -> None:
+        """The caller waits no more."""
+
+
+class DeskFuture(Future[R]):
+    """A future that looks at who waits for it: a task of the same executor lends its slot meanwhile."""
+
+    def __init__(self, desk: Awaited) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def result(self, timeout: float | None = None) -> R:
+        """As ``Future.result``."""
+        lent = self._desk.lend(self, timeout)
+        try:
+            return super().result(timeout)
+        finally:
+            if lent:
+                self._desk.repay(self)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As ``Future.exception``."""
+        lent = self._desk.lend(self, timeout)
+        try:
+            return super().exception(timeout)
+        finally:
+            if lent:
+                self._desk.repay(self)
+
+
+def tell(settle: Callable[[Any], object], ending: Any) -> None:
+    """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
+    try:
+        settle(ending)
+    except BaseException:
+        logger.exception("a callback of a future ended in what is no Exception; the executor goes on")
+
+
+def cancel(future: Future[Any]) -> None:
+    """Cancel a future that has not begun, and tell those that wait for it."""
+    if future.cancel():
+        future.set_running_or_notify_cancel()
