@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from parallelkit._coroutine_functions import check_function
 from parallelkit._errors import InputError
@@ -21,8 +20,7 @@ Trait = tuple[float, tuple[Hashable, ...]]
 """What decides when a ready task may start: its priority, and its group under each limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """How an item becomes a task.
 
     ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
@@ -103,7 +101,7 @@ class Shape:
 
 def replace_form(shape: Shape) -> Shape:
     """The shape of tasks that come in among items of the map form."""
-    return replace(shape, tasks=True, key=None, gated=True, star=False)
+    return shape._replace(tasks=True, key=None, gated=True, star=False)
 
 
 def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LEAST_OUTCOMES = 20  # before a share of failures is looked at
 
 
-@dataclass(frozen=True, slots=True)
-class StopRule:
+class StopRule(NamedTuple):
     """``end_at``: the instant of the ``run_timeout``. ``raise_first``: the first failure is the end.
 
     ``max_failures``: an int is their number, a float their share of the outcomes.

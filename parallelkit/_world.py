@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -16,8 +15,7 @@ def unchanged(options: T) -> T:
     return options
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(NamedTuple):
     """``stage`` gives the checked options under which a run is played here.
 
     ``inline`` makes the engine of inline runs; where there is one, a test has made this world, its
@@ -34,4 +32,4 @@ class World:
         return self.inline is not None
 
 
-the_world: ContextVar[World] = ContextVar("parallelkit_world", default=World())  # noqa: B039  it is frozen
+the_world: ContextVar[World] = ContextVar("parallelkit_world", default=World())  # noqa: B039  it is a tuple

@@ -8,7 +8,7 @@ All instants are on the clock of ``time.monotonic``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
@@ -32,8 +32,7 @@ Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 """The item of a task that brings its own function (see ``Job.fn``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """What all attempts of a run have in common.
 
     With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own.
@@ -46,7 +45,7 @@ class Job:
 
     fn: Callable[..., Any] | None
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = MappingProxyType({})
     star: bool = False
     exact: bool = False
     wary: bool = False
