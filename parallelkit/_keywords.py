@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
@@ -21,6 +20,8 @@ def did_you_mean(word: str, known: Iterable[str], elsewhere: Mapping[str, str] =
     >>> did_you_mean("max_worker", ["max_workers", "timeout"]), did_you_mean("xyz", ["timeout"])
     ("did you mean 'max_workers'?", '')
     """
+    import difflib  # takes half a millisecond to load
+
     near = elsewhere.get(word) or next(iter(difflib.get_close_matches(word, list(known), 1)), None)
     return "" if near is None else f"did you mean {near!r}?"
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Port
 from parallelkit._intake import PORTION, Intake
 from parallelkit._interrupt import Interrupt
@@ -21,10 +20,12 @@ from parallelkit._progress import Silent
 from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
 
+if TYPE_CHECKING:
+    from parallelkit._events import Observer
+
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
 AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
-
 NOTHING = (UNSET, UNSET)  # instead of a key and an item
 
 Clock = Callable[[], float]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sized
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from parallelkit._asking import Asking
 from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
-from parallelkit._events import Observer
 from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._form import check_form, shape_of
@@ -22,7 +21,6 @@ from parallelkit._ledger import Ledger, numbered
 from parallelkit._loop import DirectSource, Loop, Source, Window
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
-from parallelkit._outbox import Outbox
 from parallelkit._portion import Portion
 from parallelkit._progress import open_bar
 from parallelkit._ready import Gated
@@ -30,6 +28,9 @@ from parallelkit._recall import Recall, memory_recall
 from parallelkit._scheduler import Scheduler
 from parallelkit._stopping import StopRule
 from parallelkit._world import World, the_world
+
+if TYPE_CHECKING:
+    from parallelkit._outbox import Outbox
 
 
 @dataclass(slots=True)
@@ -131,6 +132,8 @@ class Parts:
         loop.interrupt, loop.may_block = interrupt, self.intake.may_block
         if options.on_event is not None:
             scheduler.news = []
+            from parallelkit._events import Observer
+
             loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)

@@ -9,7 +9,6 @@ from parallelkit._collected import Collected
 from parallelkit._outcomes import Outcome
 from parallelkit._parts import Parts
 from parallelkit._results import Results
-from parallelkit._streamed import Streamed
 
 
 class Plan(Parts):
@@ -26,4 +25,6 @@ class Plan(Parts):
 
         ``lenient``: where no outcome is missing, that the journal could not be written is left to the log.
         """
+        from parallelkit._streamed import Streamed
+
         return Streamed(self, lenient).outcomes()

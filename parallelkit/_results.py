@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
 from parallelkit._keys import Keyed
@@ -14,8 +14,10 @@ from parallelkit._lost import counted, tally
 from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
-from parallelkit._report._summary import Summary, summarize
 from parallelkit._worker._faults import capture, restore
+
+if TYPE_CHECKING:
+    from parallelkit._report._summary import Summary
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -152,6 +154,8 @@ class Results(Keyed[K, V], Generic[K, V]):
     @property
     def summary(self) -> Summary:
         """Counts, wall and busy seconds, and parallelism (busy ÷ wall)."""
+        from parallelkit._report._summary import summarize
+
         return summarize(self._ledger)
 
     def report(self, cost_per_attempt: float | None = None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -89,6 +88,8 @@ class Retry:
             ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
         except OverflowError:
             ceiling = self.max_delay if self.delay else 0.0
+        import random  # takes a millisecond to load
+
         return ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
 
     def _matches(self, error: BaseException) -> bool:
