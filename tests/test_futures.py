@@ -16,7 +16,16 @@ from concurrent.futures.thread import BrokenThreadPool
 import pytest
 from late_threads import LateThreads
 
-from parallelkit import ProcessExecutor, Task, TaskExited, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import (
+    ParallelKitError,
+    ProcessExecutor,
+    Task,
+    TaskExited,
+    TaskTimeout,
+    ThreadExecutor,
+    iter_parallel,
+    run_parallel,
+)
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -210,6 +219,34 @@ def test_a_broken_executor_says_what_broke_it():
                 executor.submit(abs, -1).result(timeout=30)
             lengths.append(len(traceback.extract_tb(broken.value.__traceback__)))
     assert lengths[-1] == lengths[-10], "each raise added to the traceback of the last"
+
+
+def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns():
+    """What waited then has failed, and what comes is refused meanwhile, also in a callback that would submit for ever."""
+    release, told = threading.Event(), queue.SimpleQueue()
+    with ThreadExecutor(1, timeout=0.1) as executor:
+        for _ in range(2):  # the second time it is another loss
+            calls = [executor.submit(release.wait) for _ in range(4)]
+            calls[-1].add_done_callback(lambda done: told.put(refusal(executor)))
+            kinds = [type(call.exception(timeout=30)) for call in calls]
+            assert [TaskTimeout, TaskTimeout, ParallelKitError, ParallelKitError] == kinds
+            said = "every slot is lost: 2 threads overran their timeout"
+            assert told.get(timeout=30).startswith(said)
+            assert refusal(executor).startswith(said)
+            assert run_parallel(abs, [-1], executor=executor).stopped.startswith(said)
+            release.set()
+            while executor._pool.abandoned:
+                time.sleep(0.001)
+            assert [1, 2] == list(executor.map(abs, [-1, -2]))
+            assert [3] == run_parallel(abs, [-3], executor=executor).values()
+            release.clear()
+
+
+def refusal(executor):
+    """What a call is refused with."""
+    with pytest.raises(ParallelKitError) as refused:
+        executor.submit(abs, -1)
+    return str(refused.value)
 
 
 @both

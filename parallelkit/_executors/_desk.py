@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ from parallelkit._executors._lending import Lender, LendingPort
 from parallelkit._raised import give_traceback, traceback_of
 
 Request = tuple[Future[Any], Call, object]
+Flight = tuple[Future[Any], str]
+Failure = tuple[BaseException, TracebackType | None]
 
 _exiting = False
 _desks: weakref.WeakSet[Desk] = weakref.WeakSet()
@@ -29,6 +31,10 @@ _desks: weakref.WeakSet[Desk] = weakref.WeakSet()
 
 class DeskEngine(Engine, Protocol):
     """An engine that may stand behind a desk."""
+
+    @property
+    def loss(self) -> object:
+        """Why it can run nothing until a hung call returns; None while it can."""
 
     def supply(self, tickets: int) -> None:
         """See that there is somebody for so many new tickets; whoever is lacking is started by the thread that calls."""
@@ -45,12 +51,11 @@ class Desk:
         self._is_served_here: Callable[[], bool] = getattr(engine, "is_served_here", bool)
         self._inbox: deque[Request] = deque()
         self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
-        self._flying: dict[int, tuple[Future[Any], str]] = {}  # with what messages call them
+        self._flying: dict[int, Flight] = {}  # with what messages call them
         self._next = 0
         self._shut = self._cancel = False
-        self._failure: tuple[BaseException, TracebackType | None] | None = (
-            None  # why nothing can run any more
-        )
+        self._failure: Failure | None = None  # why nothing can run any more
+        self._refusal: tuple[object, Failure] | None = None  # why nothing can run while this loss lasts
         self._port: Port | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
@@ -112,19 +117,26 @@ class Desk:
             self.check_open()
         with self._lock:
             self.check_open()
+            self._check_loss()
             if self._port is None:
                 self._open()
             assert self._port is not None, "opened above"
-            if (failure := self._port.failure) is not None:
+            if isinstance(failure := self._port.failure, BrokenExecutor):
                 self._failure = failure, traceback_of(failure)  # as the thread is about to find
                 self.check_open()
             self._inbox.append((future, call, fn))
             self._port.wake()
 
+    def _check_loss(self) -> None:
+        """Raise what the last port failed by, while that lasts: a callback that submits anew would do so for ever."""
+        if self._refusal is None or self._engine.loss is None:
+            return
+        loss, failure = self._refusal
+        if self._engine.loss is loss:
+            raise give_traceback(*failure)
+
     def _open(self) -> None:
-        port = self._engine.open(
-            Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
-        )
+        port = self._open_port()
         thread = threading.Thread(target=self._work, args=(port,), name="parallelkit_futures", daemon=True)
         try:
             # The first worker, too, before ``submit`` returns: the main thread may end then, after which some Pythons
@@ -135,6 +147,11 @@ class Desk:
         except BaseException:  # no thread is to be had now, or Ctrl-C; the next call may have better luck
             port.close()
             raise
+
+    def _open_port(self) -> Port:
+        return self._engine.open(
+            Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
+        )
 
     def shut(self, cancel_futures: bool) -> None:
         """No more calls; the thread ends, and the engine with it, when those it has are done."""
@@ -166,8 +183,10 @@ class Desk:
                 if self._shut and not self._inbox and not self._flying:
                     break
                 self._settle(port.wait(None))
-                if port.failure is not None:
+                if isinstance(port.failure, BrokenExecutor):
                     self._break(port.failure)
+                elif port.failure is not None:
+                    port = self._replace(port, port.failure)
         except BaseException as error:  # no worker can be started, say: nobody shall wait for ever
             self._break(error)
         finally:
@@ -235,13 +254,29 @@ class Desk:
         """Nothing can run any more: all that was submitted fails with this error, and so does what would be."""
         with self._lock:
             self._failure, self._shut = (failure, traceback_of(failure)), True
-        for future, _ in self._flying.values():
+        fail(self._flying, self._inbox, failure)
+
+    def _replace(self, port: Port, failure: Exception) -> Port:
+        """Every slot is lost: all that was submitted fails with this error, and what comes once one is back has a new port."""
+        with self._lock:
+            self._refusal = self._engine.loss, (failure, traceback_of(failure))
+            flying, self._flying = self._flying, {}
+            inbox, self._inbox = self._inbox, deque()
+            self._port = self._open_port()
+        port.close()
+        fail(flying, inbox, failure)
+        return self._port
+
+
+def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
+    """Fail all calls, those that were handed over and those that were not."""
+    for future, _ in flying.values():
+        tell(future.set_exception, failure)
+    flying.clear()
+    while inbox:
+        future = inbox.popleft()[0]
+        if future.set_running_or_notify_cancel():
             tell(future.set_exception, failure)
-        self._flying.clear()
-        while self._inbox:
-            future = self._inbox.popleft()[0]
-            if future.set_running_or_notify_cancel():
-                tell(future.set_exception, failure)
 
 
 def _finish_all() -> None:

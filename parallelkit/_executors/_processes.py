@@ -36,6 +36,8 @@ class ProcessEngine:
     ``max_tasks_per_child`` tasks.
     """
 
+    loss = None  # no slot is ever lost: what hangs is killed
+
     def __init__(
         self,
         max_workers: int,
