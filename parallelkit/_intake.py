@@ -21,7 +21,7 @@ from parallelkit._naming import Naming
 from parallelkit._portion import Portion
 from parallelkit._raised import describe_error
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
-from parallelkit._tasks import Task, check_keys_agree, check_tasks, own_options
+from parallelkit._tasks import Task, check_keys_agree, check_tasks
 
 PORTION = 0.001  # seconds that one portion of reading may take
 MOMENT = 0.05  # seconds for counting what was not read
@@ -195,7 +195,7 @@ class Intake:
         try:
             for position, item in enumerate(items, first):
                 key = self._key(item, position) if self.keys is None else self.keys[position]
-                self._add(portion, self.shape, item, key, position)
+                portion.add(self.shape, item, key, position)
         except WRONG as error:
             self._end_by(error)
         return portion
@@ -207,18 +207,6 @@ class Intake:
         else:
             self.fail(str(error), error)
 
-    def _add(self, portion: Portion, shape: Shape, item: Any, key: Any, position: int) -> None:
-        assert portion.keys is not None, "shaped portions have keys"
-        trait = shape.trait_of(item, position) if portion.traits is not None else None
-        call = shape.call_of(item)
-        own = own_options(item) if shape.tasks else None
-        if own is not None:
-            portion.own[len(portion.items)] = own
-        if portion.traits is not None and trait is not None:
-            portion.traits.append(trait)
-        portion.keys.append(key)
-        portion.items.append(call)
-
     def adopt(self, children: Iterable[Any], parent: Any, index: int) -> Portion:
         """Tasks that ``then`` made of the outcome under the key ``parent``; raises what is wrong with them."""
         portion = Portion(keys=[], traits=[], parent=parent)
@@ -226,7 +214,7 @@ class Intake:
         for position, task in enumerate(children, index):
             key = shape.checked(task.key if isinstance(task, Task) else UNSET, position)
             key = self.naming.of_child(key, position, self.read_so_far)
-            self._add(portion, shape, task, key, position)
+            portion.add(shape, task, key, position)
         return portion
 
     def number(self, portion: Portion, first: int) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallelkit._marks import UNSET
-from parallelkit._shape import Trait
-from parallelkit._tasks import Own
+from parallelkit._shape import Shape, Trait
+from parallelkit._tasks import Own, own_options
 
 
 @dataclass(slots=True)
@@ -26,6 +26,19 @@ class Portion:
     traits: list[Trait] | None = None
     parent: Any = UNSET
     read_at: array[float] | None = None
+
+    def add(self, shape: Shape, item: Any, key: Any, position: int) -> None:
+        """Add the task that an item becomes; raises what is wrong with it."""
+        assert self.keys is not None, "shaped portions have keys"
+        trait = shape.trait_of(item, position) if self.traits is not None else None
+        call = shape.call_of(item)
+        own = own_options(item) if shape.tasks else None
+        if own is not None:
+            self.own[len(self.items)] = own
+        if self.traits is not None and trait is not None:
+            self.traits.append(trait)
+        self.keys.append(key)
+        self.items.append(call)
 
     def extend(self, more: Portion) -> None:
         """Add the tasks of the next portion, read for the same run."""
