@@ -185,7 +185,9 @@ def test_a_generator_that_is_closed_kills_what_runs(ours, tmp_path):
     assert is_gone(the_hanging(tmp_path))
 
 
-@pytest.mark.parametrize("make", [threading.Lock, lambda: (n for n in "a")])
+@pytest.mark.parametrize(
+    "make", [threading.Lock, lambda: (n for n in "a"), lambda: multiprocessing.Pipe()[0]]
+)
 def test_what_cannot_be_pickled_is_said_with_its_batch(ours, make):
     """An argument as joblib says it; a value as its call's own error. The pool lives."""
     with pytest.raises(PicklingError, match=r"the task to send .* a batch of 1 call: id\(<"):

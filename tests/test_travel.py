@@ -1,8 +1,10 @@
+import copyreg
 import enum
 import faulthandler
 import logging
 import math
 import multiprocessing as mp
+import multiprocessing.connection
 import os
 import pickle
 import re
@@ -11,6 +13,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -340,19 +343,103 @@ def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
         assert re.search(said, str(results.failures[0].error))
 
 
-@pytest.mark.parametrize("place", ["args[0]", "kwargs['base']"])
-def test_an_end_of_a_pipe_is_refused_at_the_call(place):
-    """It can be pickled, as a number, by which the worker wrote to, and closed, whatever file had that number there."""
+@pytest.fixture
+def end():
+    """That of a pipe."""
     ends = mp.Pipe()
-    options = {"args": (ends[0],)} if place == "args[0]" else {"kwargs": {"base": ends[0]}}
-    try:
-        with pytest.raises(
-            TypeError, match=re.escape(f"{place} cannot be sent to worker processes: an object of type mul")
-        ):
-            run_parallel(int, ["1"], executor="processes", **options)
-    finally:
-        for end in ends:
-            end.close()
+    yield ends[0]
+    for each in ends:
+        each.close()
+
+
+STAYS = (
+    "(TypeError: a multiprocessing Connection is a descriptor of this process); "
+    "pass a queue that multiprocessing.Manager() makes, or use executor='threads'"
+)
+
+
+@dataclass
+class Wire:
+    end: object
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda end: end, lambda end: [{"end": end}], Wire], ids=["bare", "list", "own"]
+)
+@pytest.mark.parametrize("place", ["args[0]", "kwargs['base']"])
+def test_an_end_of_a_pipe_is_refused_at_the_call(end, place, wrap):
+    """It can be pickled, as a number, by which the worker wrote to, and closed, whatever file had that number there."""
+    thing = wrap(end)
+    options = {"args": (thing,)} if place == "args[0]" else {"kwargs": {"base": thing}}
+    with pytest.raises(TypeError) as caught:
+        run_parallel(int, ["1"], executor="processes", **options)
+    assert f"{place} cannot be sent to worker processes: {describe(thing)} cannot be pickled {STAYS}" == str(
+        caught.value
+    )
+
+
+def test_an_end_of_a_pipe_is_refused_also_where_a_function_or_an_initializer_takes_it_along(end):
+    """At the call, too."""
+    with pytest.raises(TypeError, match=r"^end, which .+ uses, cannot be sent"):
+        run_parallel(lambda item: end, [1], executor="processes")
+    with pytest.raises(TypeError, match=r"^initializer .* with its initargs cannot be sent .* descriptor"):
+        ProcessExecutor(1, initializer=far.nothing, initargs=([end],))
+
+
+def test_an_item_with_an_end_of_a_pipe_costs_itself(end):
+    """As an item, in one, as one with a large buffer, and in the arguments of a task; the others are done."""
+    items = [end, 1, [Wire(end)], (end, bytearray(2**20)), "b"]
+    results = run_parallel(far.give_back, items, executor="processes", max_workers=1)
+    assert {1: 1, 4: "b"} == results.successes
+    for index, failure in results.failures.items():
+        assert str(failure.error) == (
+            f"the item of task {index} cannot be sent to a worker process: {describe(items[index])} "
+            f"cannot be pickled {STAYS}"
+        )
+    tasks = {
+        "args[0]": Task(far.give_back, [end]),
+        "kwargs['value']": Task(far.give_back, kwargs={"value": Wire(end)}),
+        "good": Task(far.give_back, 1),
+    }
+    results = run_parallel(tasks, executor="processes", max_workers=1)
+    assert {"good": 1} == results.successes
+    for name, failure in results.failures.items():
+        assert f"{name} is an object of type" in str(failure.error)
+        assert str(failure.error).endswith(STAYS)
+
+
+def make_end(as_error):
+    """Return a new one, or raise an error that has it."""
+    kept = mp.Pipe()
+    if as_error:
+        error = ValueError("broken")
+        error.end = kept[0]
+        raise error
+    return [kept[0]]
+
+
+def test_an_end_of_a_pipe_does_not_come_back(engine):
+    """As a value it is the task's failure; an error leaves it behind, and says so."""
+    seen = drive(engine, make_end, [False, True, False])
+    value, error, again = (seen.failures[index].error for index in range(3))
+    told = r"returned a builtins.list, which cannot be pickled \(TypeError: a multiprocessing Connection is"
+    assert re.search(told, str(value))
+    assert re.search(told, str(again))
+    assert (ValueError, "broken") == (type(error), str(error))
+    assert not hasattr(error, "end")
+    assert "cannot be pickled: attribute 'end'" in error.__notes__[0]
+
+
+def test_what_only_names_the_module_of_pipes_travels(engine):
+    """A text, its classes and functions."""
+    things = ["multiprocessing.connection", (mp.connection.Listener,), [mp.connection.wait]]
+    assert dict(enumerate(things)) == drive(engine, far.give_back, things).values
+
+
+def test_who_has_taught_pickle_to_send_pipes_is_left_alone(end, monkeypatch):
+    """By ``copyreg``: then what arrives is what that makes of it."""
+    monkeypatch.setitem(copyreg.dispatch_table, type(end), lambda end: (mp.connection.wait, ([], 0)))
+    assert [[[]]] == run_parallel(far.give_back, [[end]], executor="processes").values()
 
 
 def test_what_has_a_name_and_no_module_is_described():

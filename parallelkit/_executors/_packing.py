@@ -133,8 +133,7 @@ class Packer:
 
     def __call__(self, item: object) -> Payload:
         blob = pack_apart(item, self._apart)
-        buffers = self._apart.take()
-        return self._pool.put(buffers, blob) if buffers else payload_of(blob)
+        return self._pool.put(self._apart.take(), blob) if self._apart.buffers else payload_of(blob)
 
 
 def all_atoms(items: list[Any]) -> bool:

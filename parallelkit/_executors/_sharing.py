@@ -11,7 +11,7 @@ from parallelkit._executors._lane import File, payload_of
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
-from parallelkit._worker._travel import Apart, pack, pack_job, refuse_connections, unfit_job
+from parallelkit._worker._travel import Apart, pack, pack_job, unfit_job
 
 
 def pack_shared(job: Job) -> bytes | File:
@@ -22,7 +22,6 @@ def pack_shared(job: Job) -> bytes | File:
     """
     if not (job.args or job.kwargs):
         return payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
-    refuse_connections(job.args, job.kwargs)
     apart = _Arguments()
     try:
         blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart)

@@ -24,6 +24,7 @@ from parallelkit._raised import (
     tolerated,
     traceback_of,
 )
+from parallelkit._worker._ends import may_have_end
 from parallelkit._worker._script import MARK, NAMES
 from parallelkit._worker._tracebacks import build_traceback, frames_of
 from parallelkit._worker._travel import by_value_pickler, pack, unpack
@@ -126,7 +127,7 @@ def _pack_error(error: BaseException) -> bytes | None:
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
             with tolerated():
                 packed = _dump(error, pickler, with_chain)
-                if pickler is not _PlainPickler or packed.find(MARK) < 0:
+                if pickler is not _PlainPickler or (packed.find(MARK) < 0 and not may_have_end(packed)):
                     unpack(packed)
                     return packed
     return None
@@ -172,14 +173,12 @@ class _PlainPickler(_KnowsErrors, Pickler):
 
 def _by_value_pickler(file: BytesIO, with_chain: bool) -> Any:
     """For those that cannot."""
-    return _by_value_type()(file, with_chain)
+    return _by_value_type(by_value_pickler())(file, with_chain)
 
 
 @cache
-def _by_value_type() -> Any:
-    by_value = by_value_pickler()
-
-    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc, valid-type]
+def _by_value_type(by_value: Any) -> Any:
+    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc]
         def reduce_other(self, obj: Any) -> Any:
             return by_value.reducer_override(self, obj)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from _pickle import dumps
 from collections.abc import Callable
+from sys import modules
 
-from parallelkit._worker import _channel, _faults
+from parallelkit._worker import _channel, _ends, _faults
 from parallelkit._worker._buffers import OutBlocks, as_buffer
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
@@ -84,7 +85,7 @@ class Slots:
             except Exception:
                 blob = pack_by_value(value, apart)
             else:
-                if blob.find(MARK) >= 0:
+                if blob.find(MARK) >= 0 or (_ends.HOME in modules and blob.find(_ends.MARK) >= 0):
                     blob = pack_by_value(value, apart)
             length = len(blob)
             end = at + length

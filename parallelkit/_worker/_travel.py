@@ -7,7 +7,6 @@ module.
 
 from __future__ import annotations
 
-import sys
 from _pickle import PickleBuffer, Unpickler, dumps, loads
 from _weakref import ref
 from collections import ChainMap
@@ -15,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from io import BytesIO
 from mmap import mmap
+from sys import modules
 from types import CodeType, FunctionType, MethodType
 
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._worker import _script
+from parallelkit._worker import _ends, _script
 from parallelkit._worker._channel import LARGE
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -38,7 +38,9 @@ def pack(thing: object, apart: Apart | None = None) -> bytes:
             raise
         return pack_by_value(thing, apart)
     # A reference into the script means another module at the other end. (``find`` takes half the time of ``in``.)
-    return blob if blob.find(_script.MARK) < 0 else pack_by_value(thing, apart)
+    if blob.find(_script.MARK) < 0 and (_ends.HOME not in modules or blob.find(_ends.MARK) < 0):
+        return blob
+    return pack_by_value(thing, apart)
 
 
 def pack_by_value(thing: object, apart: Apart | None) -> bytes:
@@ -72,9 +74,16 @@ class Apart:
         return buffers
 
 
-@cache
 def by_value_pickler() -> Any:
-    """The class of cloudpickle's pickler, made late, because it takes 20 ms to import."""
+    """The class of cloudpickle's pickler, which refuses ends of pipes."""
+    pickler = _by_value_pickler()
+    _ends.refuse_ends(pickler.dispatch_table)
+    return pickler
+
+
+@cache
+def _by_value_pickler() -> Any:
+    """Made late, because cloudpickle takes 20 ms to import."""
     from cloudpickle import Pickler, cloudpickle
 
     from parallelkit._worker._caches import CACHED, reduce_cached
@@ -89,7 +98,7 @@ def by_value_pickler() -> Any:
             {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
         )
 
-    if "__mp_main__" not in sys.modules:
+    if "__mp_main__" not in modules:
         return ByValue
 
     class Spawned(ByValue):
@@ -180,25 +189,12 @@ def pack_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> bytes:
     """The job as bytes; raises TypeError that names what cannot travel, and what to do instead."""
-    refuse_connections(args, kwargs)
     try:
         return pack((fn, args, dict(kwargs), star))
     except Exception as error:
         if is_of_signal(error):
             raise
         raise unfit_job(fn, args, kwargs, error) from error
-
-
-def refuse_connections(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Raise TypeError for an end of a ``multiprocessing.Pipe``, which pickles, as a number that means another file there."""
-    module = sys.modules.get("multiprocessing.connection")
-    ends = (module.Connection,) if module is not None else ()
-    for name, part in _named(args, kwargs).items():
-        if issubclass(type(part), ends):
-            raise TypeError(
-                f"{name} cannot be sent to worker processes: {describe(part)} is a descriptor of this process; "
-                "pass a queue that multiprocessing.Manager() makes, or use executor='threads'"
-            )
 
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,9 +224,12 @@ def remedy_for(culprit: object, cause: BaseException) -> str:
 
 
 def remedy(cause: BaseException, otherwise: str = "create it inside the task") -> str:
-    """What to do about something that cannot be pickled; the locks and queues of multiprocessing have a way of their own."""
-    if "shared between processes through inheritance" in describe_error(cause):
+    """What to do about something that cannot be pickled; what multiprocessing makes has a way of its own."""
+    why = describe_error(cause)
+    if "shared between processes through inheritance" in why:
         otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
+    elif _ends.STAYS in why:
+        otherwise = "pass a queue that multiprocessing.Manager() makes"
     return f"{otherwise}, or use executor='threads'"
 
 
