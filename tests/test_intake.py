@@ -28,6 +28,10 @@ def read_all(intake, limit=1000):
     return items, keys
 
 
+def invert(x):
+    return 1 / x
+
+
 class Unhashable:
     """What fails as it is hashed, and not because its kind is never hashed."""
 
@@ -335,6 +339,25 @@ def test_a_bad_trait_ends_the_input(options, message):
     with pytest.raises(InputError, match=message):
         raise intake.error
     assert RateLimit(1, per=1).by is None
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(key=invert),
+        Shape(key=invert, gated=True),
+        Shape(gated=True, priority=invert),
+        Shape(gated=True, bys=(None, invert)),
+        Shape(key=invert, fn=square, grows=True),
+    ],
+)
+def test_nothing_is_read_behind_a_bad_item(shape):
+    """It would neither be run nor be there for whoever reads on."""
+    source = iter(range(-100, 100))
+    intake = Intake(source, shape)
+    assert 100 == len(read_all(intake)[0])
+    assert isinstance(intake.error.__cause__, ZeroDivisionError)
+    assert 1 == next(source)
 
 
 @pytest.mark.parametrize("options", [{"priority": str.upper}, {"bys": (str.upper,)}])
