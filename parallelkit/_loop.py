@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
-AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
+AT_HAND = 20_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
 NOTHING = (UNSET, UNSET)  # instead of a key and an item
 
 Clock = Callable[[], float]

@@ -9,7 +9,7 @@ from math import inf
 AHEAD = 0.005  # seconds of measured work that may wait in a worker behind what it runs
 GRAIN = 0.0001  # seconds of work that are not worth being shared out among workers
 SOON = 0.001  # seconds of work for each idle worker that are shared out whole
-LONGEST_BATCH = 1500  # two of them fit into the ring
+LONGEST_BATCH = 4000  # two of them fit into the ring
 RAMP = 8  # a batch has at most so many times the attempts that were ever measured at once
 FORGET = 0.8  # weight of the past in the measured duration, for each batch that ends
 REMEMBERED = 64  # functions whose pace is known after their run

@@ -49,7 +49,7 @@ _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 _FD = Struct("i")
 _POPULATE = getattr(__import__("mmap"), "MAP_POPULATE", 0)
 
-SLOTS = 4096
+SLOTS = 8192
 MASK = SLOTS - 1
 HEAP = 1 << 21
 LARGE = 1 << 18  # a result longer than this gets a file of its own
