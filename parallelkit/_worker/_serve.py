@@ -206,13 +206,13 @@ class _Worker:
         head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
         touched, trace, profile, path = around.touched, around.trace, around.profile, around.path
         gettrace, getprofile = sys.gettrace, sys.getprofile
-        number = head[HEAD]
+        number, now = head[HEAD], monotonic()  # an attempt begins when the one before has ended
         for payload in payloads:
             # Looked at after the last commit and before the start: that order lets the parent take back.
             if number >= head[LIMIT]:
                 return False
             slot = number & MASK
-            starts[slot] = monotonic()
+            starts[slot] = now
             try:
                 value = call(payload)
             except BaseException as error:
@@ -230,7 +230,7 @@ class _Worker:
                     value = None
             if let_go is not None:
                 let_go()
-            ends[slot] = monotonic()
+            ends[slot] = now = monotonic()
             number += 1
             if _channel.WEAKLY_ORDERED:
                 _channel.barrier()
@@ -239,6 +239,7 @@ class _Worker:
             if bell and number >= bell:
                 head[ARMED] = 0
                 self.outbox.send(_BELL)
+                now = monotonic()
         return True
 
     def _send_record(self, record: bytes) -> None:
