@@ -19,7 +19,7 @@ from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
 from parallelkit._portion import Portion
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
 from parallelkit._tasks import Task, check_keys_agree, check_tasks
 
@@ -254,8 +254,9 @@ class Intake:
                 count += 1
                 if self._clock() >= end:
                     return most
-        except Exception:  # nobody wants these items any more: there are as many as came before it
-            pass
+        except Exception as error:  # nobody wants these items any more: there are as many as came before it
+            if is_of_signal(error):
+                raise
         return count
 
     def unread_keys(self, count: int) -> Sequence[Any] | None:
@@ -274,7 +275,9 @@ class Intake:
         )
 
     def fail(self, message: str, error: Exception) -> None:
-        """The input has come to a bad end, because of ``error``."""
+        """The input has come to a bad end, because of ``error``; that is raised where it is no fault of the input."""
+        if is_of_signal(error):
+            raise error
         wrong = InputError(message)
         wrong.__cause__ = error
         self.end(wrong)

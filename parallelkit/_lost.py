@@ -10,7 +10,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, keep_frames
-from parallelkit._raised import add_note, describe_error, traceback_of
+from parallelkit._raised import add_note, describe_error, is_of_signal, traceback_of
 
 E = TypeVar("E", bound=BaseException)
 
@@ -113,7 +113,9 @@ def as_text(error: BaseException, frames: TracebackType | None) -> str:
     """An error with its traceback as text; one whose own ``__str__`` fails is named by its type."""
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
-    except BaseException:  # whatever its class raises when it is looked at
+    except BaseException as broken:  # whatever its class raises when it is looked at
+        if is_of_signal(broken):
+            raise
         return describe(error) + "\n"
 
 

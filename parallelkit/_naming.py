@@ -7,7 +7,7 @@ from operator import index
 from typing import Any
 
 from parallelkit._marks import UNSET
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 
 
 class Naming:
@@ -96,6 +96,8 @@ class Naming:
         except TypeError:
             raise TypeError(f"key must be hashable, got {key!r} at position {position}") from None
         except Exception as error:  # of the key's own __hash__, or its __eq__
+            if is_of_signal(error):
+                raise
             raised = describe_error(error)
             raise ValueError(
                 f"key must hash and compare, got {key!r} at position {position}, which raised {raised}"

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from parallelkit._public import public
-from parallelkit._raised import give_traceback, traceback_of
+from parallelkit._raised import give_traceback, is_of_signal, traceback_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -123,6 +123,8 @@ def shown(thing: object) -> str:
     try:
         return " ".join(_short.repr(thing).split())
     except BaseException as broken:  # SystemExit, say: Repr itself deals with every Exception
+        if is_of_signal(broken):
+            raise
         return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
 
 

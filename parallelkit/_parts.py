@@ -23,6 +23,7 @@ from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._portion import Portion
 from parallelkit._progress import open_bar
+from parallelkit._raised import is_of_signal
 from parallelkit._ready import Gated
 from parallelkit._recall import Recall, memory_recall
 from parallelkit._scheduler import Scheduler
@@ -169,4 +170,6 @@ def label(key: Any) -> str:
     try:
         return f"task {key!r}"
     except Exception as broken:
+        if is_of_signal(broken):
+            raise
         return f"task <{type(key).__name__}, whose repr raised {type(broken).__name__}>"

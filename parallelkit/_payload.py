@@ -7,7 +7,8 @@ from itertools import islice, repeat
 from typing import Any
 
 from parallelkit._journal import Record
-from parallelkit._lost import Lost
+from parallelkit._lost import Lost, describe
+from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._worker._faults import capture_here, restore
 
@@ -22,7 +23,9 @@ def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
     """
     try:
         made.extend(map(dumps, islice(values, len(made), None), repeat(5)))
-    except Exception:
+    except Exception as error:
+        if is_of_signal(error):
+            raise
         import cloudpickle
 
         made.append(cloudpickle.dumps(values[len(made)], 5))
@@ -41,3 +44,11 @@ def recalled(record: Record) -> Recalled:
     packed, text = loads(record.payload)
     error, _, _ = restore(packed, lambda: f"task {record.key}")
     return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text))
+
+
+def unreadable(path: str, record: Record, error: Exception) -> ValueError:
+    """What to say of a record whose class is gone, say."""
+    return ValueError(
+        f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
+        "what they need must be there to be imported, as when it was recorded"
+    )

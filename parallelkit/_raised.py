@@ -17,13 +17,15 @@ CO_VARARGS = 4  # the module ``inspect`` would cost a worker 10 ms
 
 
 class tolerated:  # noqa: N801  # used as a function
-    """Code that the classes of errors bring along: whatever it raises is passed over, but for Ctrl-C."""
+    """Code that the classes of errors bring along: whatever it raises is passed over, but for Ctrl-C and other signals."""
 
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, *raised: object) -> bool:
-        return kind is not None and not issubclass(kind, KeyboardInterrupt)
+    def __exit__(self, kind: object, error: BaseException | None, frames: object) -> bool:
+        return (
+            error is not None and not issubclass(type(error), KeyboardInterrupt) and not is_of_signal(error)
+        )
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
@@ -72,18 +74,22 @@ def add_note(error: BaseException, note: str) -> None:
     """Add a note, also to an error whose class refuses that, as frozen dataclasses do."""
     try:
         error.add_note(note)
-    except Exception:  # the class's own trouble
+    except Exception as trouble:  # the class's own
+        if is_of_signal(trouble):
+            raise
         attributes_of(error)["__notes__"] = [*notes_of(error), note]
 
 
 def describe_error(error: BaseException, where: str = "") -> str:
-    """Type and text of an error, also of one whose own ``__str__`` fails, or exits; never raises.
+    """Type and text of an error, also of one whose own ``__str__`` fails, or exits.
 
     ``where`` comes between: ``KeyError for the item at position 3: 'name'``.
     """
     try:
         text = str(error)
     except BaseException as broken:
+        if is_of_signal(broken):
+            raise
         text = f"<its text cannot be had: {type(broken).__name__}>"
     kind = f"{type(error).__name__} {where}" if where else type(error).__name__
     return f"{kind}: {text}" if text else kind

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
 from parallelkit._portion import Portion
+from parallelkit._raised import is_of_signal
 from parallelkit._worker._call import keywords
 
 
@@ -67,9 +68,9 @@ class MemoryRecall:
                 return UNSET
             # Unlike a plain call, this cannot end in computing the value here, in the parent.
             return fn.call_and_shelve(*args, **kwargs).get()
-        except (
-            Exception
-        ):  # arguments that do not fit, a damaged entry: the worker will say, or compute it anew
+        except Exception as error:  # of arguments or a damaged entry: the worker says so, or makes it anew
+            if is_of_signal(error):
+                raise
             return UNSET
 
 

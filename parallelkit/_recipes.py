@@ -10,7 +10,7 @@ from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._results import Results
 from parallelkit._run import iter_parallel
 from parallelkit._stream import ledger_of
@@ -103,6 +103,8 @@ def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> 
     try:
         return reduce(so_far, outcome.value)
     except Exception as error:
+        if is_of_signal(error):
+            raise
         wrong = InputError(f"reduce raised {describe_error(error, f'for the value of {outcome.key!r}')}")
         wrong.results = Results(ledger_of([outcome]))
         raise wrong from error

@@ -21,8 +21,9 @@ from parallelkit._journal_writer import JournalWriter
 from parallelkit._keys import key_text
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
-from parallelkit._payload import SOURCE, pickle_error, pickle_on, recalled
+from parallelkit._payload import SOURCE, pickle_error, pickle_on, recalled, unreadable
 from parallelkit._portion import Portion
+from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
 
@@ -167,6 +168,8 @@ class Recorder:
         try:
             return recalled(record)
         except Exception as error:
+            if is_of_signal(error):
+                raise
             return self._reject(unreadable(self._journal.path, record, error))
 
     def _reject(self, error: ValueError) -> Recalled:
@@ -207,6 +210,8 @@ class Recorder:
                 if answer is UNSET and len(made) < len(tasks):
                     self._give_up("value", tasks[len(made)][0])
             except Exception as error:
+                if is_of_signal(error):
+                    raise
                 self._warn("value", tasks[len(made)][0], f"it cannot be pickled ({describe(error)})")
                 made.append(None)
         return [
@@ -276,14 +281,6 @@ def close_whole(writer: JournalWriter) -> None:
     except KeyboardInterrupt:
         writer.close()
         raise
-
-
-def unreadable(path: str, record: Record, error: Exception) -> ValueError:
-    """What to say of a record whose class is gone, say."""
-    return ValueError(
-        f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
-        "what they need must be there to be imported, as when it was recorded"
-    )
 
 
 def functions_of(tasks: Any) -> Iterator[tuple[str, str]]:

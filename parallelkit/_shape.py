@@ -9,7 +9,7 @@ from parallelkit._coroutine_functions import check_function
 from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._tasks import Task, as_call, call_star
 
 TASKS_AMONG_ITEMS = (
@@ -117,6 +117,8 @@ IS_WHOLE = ", a Task, whose arguments are in its .args"
 
 def raised(name: str, error: Exception, position: int, what: str = "") -> InputError:
     """What the input ends in when the caller's callable fails; ``what`` it was given, if that may surprise."""
+    if is_of_signal(error):
+        raise error
     return InputError(f"{name} raised {describe_error(error, f'for the item at position {position}{what}')}")
 
 

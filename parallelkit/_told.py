@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from parallelkit._raised import tolerated
+
 PAUSES = "Retry-After"  # how a limit is called that is there only to be paused
 LONGEST = 300.0  # seconds; whoever asks for more is not waited for
 
@@ -19,13 +21,12 @@ def retry_after(error: BaseException) -> float | None:
     >>> retry_after(error)
     2.0
     """
-    try:
+    with tolerated():  # no such attributes, or ones that raise: nobody has told us anything
         told = getattr(error, "retry_after", None)
         if told is None:
             told = error.response.headers.get("Retry-After")  # type: ignore[attr-defined]  # where there is one
         return None if told is None else _seconds(told)
-    except Exception:  # no such attributes, or ones that raise: nobody has told us anything
-        return None
+    return None
 
 
 def _seconds(told: Any) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -14,7 +13,7 @@ from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Ended
 from parallelkit._lost import Lost, describe, is_a
 from parallelkit._marks import UNSET
-from parallelkit._raised import add_note
+from parallelkit._raised import add_note, is_of_signal, tolerated
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._tasks import Own
 from parallelkit._told import LONGEST, did_not_run, retry_after
@@ -91,6 +90,8 @@ class Tries:
                 partial(policy.refusal, self.made(index) + 1, value), None
             )
         except Exception as broken:  # the caller's predicate: its error is the task's outcome, as in tenacity
+            if is_of_signal(broken):
+                raise
             return broken
         return refusal
 
@@ -156,6 +157,8 @@ class Tries:
             elapsed = lost.ended - self._first_start_of(index, lost)
             delay = self._answer(partial(policy.delay_after, lost.number, lost.error, elapsed), 0.0)
         except Exception as broken:  # the caller's predicate: that costs this task its retries and no other
+            if is_of_signal(broken):
+                raise
             verdict.why = not_again(f"retries raised {describe(broken)}")
             return
         if delay is None:
@@ -247,7 +250,7 @@ def note_task(lost: Lost, note: str) -> None:
     """
     error = lost.error
     assert error is not None, "a failed attempt has its error"
-    with suppress(Exception):  # an error class may override all of this; what follows does not mind
+    with tolerated():  # an error class may override all of this; what follows does not mind
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
             notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(MARKED))]

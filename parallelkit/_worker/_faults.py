@@ -43,8 +43,8 @@ def capture(error: BaseException) -> bytes:
     """What a task raised, as bytes for ``restore``; never raises."""
     try:
         return capture_here(error)
-    except KeyboardInterrupt:  # its class's own: no Ctrl-C comes to where tasks run
-        return capture_here(error, whole=False)
+    except BaseException as worse:  # a KeyboardInterrupt of its class's own, or an alarm that a task has left
+        return capture_here(error, whole=is_of_signal(worse))
 
 
 def capture_here(error: BaseException, whole: bool = True) -> bytes:
@@ -118,6 +118,8 @@ def _text_of(error: BaseException) -> str:
 
         return "".join(format_exception(error))
     except BaseException as worse:
+        if is_of_signal(worse):
+            raise
         return f"{describe_error(error)}\n(its traceback cannot be shown: {describe_error(worse)})\n"
 
 

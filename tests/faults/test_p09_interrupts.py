@@ -13,7 +13,15 @@ import acts
 import pytest
 from outside import program, rarely, soon, until
 
-from parallelkit import ProcessExecutor, Task, iter_parallel, run_parallel
+from parallelkit import (
+    ConcurrencyLimit,
+    ProcessExecutor,
+    Retry,
+    Task,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -368,7 +376,7 @@ class Arrived:
 
 
 def strike(pid):
-    if os.getpid() == pid:
+    if os.getpid() == pid and callable(signal.getsignal(signal.SIGUSR2)):  # else it would end the tests
         signal.raise_signal(signal.SIGUSR2)
 
 
@@ -376,17 +384,9 @@ def strike(pid):
 @pytest.mark.parametrize(("function", "kind"), [(abs, Signals), (Arrived, int)], ids=["sent", "got"])
 def test_handler_that_raises_blames_nothing_that_is_pickled(function, kind, error):
     """What it raises in the midst of an item's or a value's own code comes out too: it stood there as that task's failure."""
-
-    def handler(*_):
-        raise error
-
-    before = signal.signal(signal.SIGUSR2, handler)
-    try:
-        with pytest.raises(type(error)) as raised:
-            run_parallel(function, [kind(os.getpid()), 1], executor="processes", max_workers=1)
-        assert raised.value is error
-    finally:
-        signal.signal(signal.SIGUSR2, before)
+    with handling(error), pytest.raises(type(error)) as raised:
+        run_parallel(function, [kind(os.getpid()), 1], executor="processes", max_workers=1)
+    assert raised.value is error
 
 
 class Struck:
@@ -442,21 +442,225 @@ ASIDE = {
 }
 
 
+def strike_here_before(*_):
+    """As the caller's ``key``, ``by``, ``then`` and so on."""
+    strike(os.getpid())
+
+
+def struck_items(last=()):
+    """An input that is struck as its third item is asked for, or, with ``last``, as it is closed."""
+    try:
+        yield from (1, 2)
+        if not last:
+            strike(os.getpid())
+        yield from last
+    finally:
+        if last:
+            strike(os.getpid())
+
+
+class StruckSize:
+    """An input that is struck as what was not read of it is counted."""
+
+    def __len__(self):
+        return 9
+
+    def __iter__(self):
+        yield from (1, 2)
+        strike(os.getpid())
+
+
+class StruckKey:
+    """Is struck as it is hashed."""
+
+    def __hash__(self):
+        strike(os.getpid())
+        return 0
+
+
+class StruckName:
+    """Is struck as it is shown."""
+
+    def __repr__(self):
+        strike(os.getpid())
+        return "a name"
+
+
+class StruckNoteError(Exception):
+    """Is struck as a note is added."""
+
+    def add_note(self, note):
+        strike(os.getpid())
+
+
+class StruckNotesError(Exception):
+    """Is struck as its notes are looked at."""
+
+    @property
+    def __notes__(self):
+        strike(os.getpid())
+
+
+class StruckDelayError(Exception):
+    """Is struck as it is asked how long to wait."""
+
+    @property
+    def retry_after(self):
+        strike(os.getpid())
+
+
+class StruckTextError(Exception):
+    """Is struck as it is described."""
+
+    def __str__(self):
+        strike(os.getpid())
+        return "a text"
+
+
+def raise_kind(kind):
+    raise kind
+
+
+def raise_later(kind):
+    yield 1
+    raise kind
+
+
+def not_again(retry):
+    import tenacity
+
+    return tenacity.Retrying(retry=retry(tenacity)(strike_here_before))
+
+
+ASKED = {
+    "the input": lambda: run_parallel(abs, struck_items()),
+    "the input, with limits": lambda: run_parallel(abs, struck_items(), limits=ConcurrencyLimit(1)),
+    "the input of a stream": lambda: list(iter_parallel(abs, struck_items())),
+    "the input, closed": lambda: run_parallel(raise_kind, struck_items(range(99)), on_error="raise"),
+    "the input, counted": lambda: run_parallel(raise_kind, StruckSize(), on_error="raise", buffersize=1),
+    "the input's error": lambda: run_parallel(abs, raise_later(StruckTextError)),
+    "key, at the door": lambda: run_parallel(abs, [1], key=strike_here_before),
+    "key": lambda: run_parallel(abs, iter([1]), key=strike_here_before),
+    "a key's hash": lambda: run_parallel(abs, iter([1]), key=lambda item: StruckKey()),
+    "a key's repr": lambda: run_parallel(raise_kind, [1], key=lambda item: StruckName()),
+    "by": lambda: run_parallel(abs, [1], limits=ConcurrencyLimit(1, by=strike_here_before)),
+    "priority": lambda: run_parallel(abs, [1], priority=strike_here_before),
+    "then": lambda: run_parallel(abs, [1], then=strike_here_before),
+    "the tasks of then": lambda: run_parallel(abs, [1], then=lambda outcome: struck_items()),
+    "reduce": lambda: map_reduce(abs, [1], strike_here_before, initial=0),
+    "on": lambda: run_parallel(raise_kind, [KeyError], retries=Retry(1, on=strike_here_before)),
+    "tenacity, of an error": lambda: run_parallel(
+        raise_kind, [KeyError], retries=not_again(lambda tenacity: tenacity.retry_if_exception)
+    ),
+    "tenacity, of a value": lambda: run_parallel(
+        abs, [1], retries=not_again(lambda tenacity: tenacity.retry_if_result)
+    ),
+    "an error's add_note": lambda: run_parallel(raise_kind, [StruckNoteError]),
+    "an error's notes": lambda: run_parallel(raise_kind, [StruckNotesError]),
+    "an error's delay": lambda: run_parallel(raise_kind, [StruckDelayError]),
+    "an error's text": lambda: run_parallel(raise_kind, [StruckTextError]).report(),
+}
+
+
+@pytest.mark.parametrize("place", ASKED)
+def test_what_a_handler_raises_is_not_taken_for_the_fault_of_what_it_struck(place):
+    """It came as an ``InputError``, cost a task its retries, or was lost."""
+    alarm = TimeoutError("an alarm")
+    with handling(alarm), pytest.raises(TimeoutError) as raised:
+        ASKED[place]()
+    assert raised.value is alarm
+
+
+class StruckFirst:
+    """Is struck the first time that it is pickled, or arrives, in the process that made it."""
+
+    def __init__(self, arriving):
+        self.arriving = arriving
+        self.struck = False
+
+    def __reduce__(self):
+        if self.arriving:
+            return strike_and_make, (os.getpid(),)
+        if not self.struck:
+            self.struck = True
+            strike(os.getpid())
+        return int, ()
+
+
+@pytest.mark.parametrize("arriving", [False, True])
+def test_a_checkpoint_blames_no_value_for_what_a_handler_raised(tmp_path, arriving):
+    """Neither one that is recorded, which would be made again, nor a record, which would be refused."""
+    alarm = TimeoutError("an alarm")
+
+    def run():
+        return run_parallel(StruckFirst, [arriving], key=str, checkpoint=tmp_path / "journal")
+
+    if arriving:
+        run()
+    with handling(alarm), pytest.raises(TimeoutError) as raised:
+        run()
+    assert raised.value is alarm
+
+
+def struck_value(item):
+    return StruckFirst(arriving=True)
+
+
+def test_a_cache_is_not_passed_over_for_what_a_handler_raised(tmp_path):
+    """The task would be run once more, and the alarm be lost."""
+    import joblib
+
+    alarm, cached = TimeoutError("an alarm"), joblib.Memory(tmp_path, verbose=0).cache(struck_value)
+    run_parallel(cached, [1])
+    with handling(alarm), pytest.raises(TimeoutError) as raised:
+        run_parallel(cached, [1])
+    assert raised.value is alarm
+
+
+class StruckOnceError(Exception):
+    """Is struck the first time that it is pickled in the worker."""
+
+    struck = False
+
+    def __reduce__(self):
+        if not StruckOnceError.struck:
+            StruckOnceError.struck = True
+            signal.raise_signal(signal.SIGUSR2)
+        return StruckOnceError, ()
+
+
+def raise_under_an_alarm(item):
+    signal.signal(signal.SIGUSR2, lambda number, frame: 1 // 0)
+    raise StruckOnceError
+
+
+def test_an_alarm_that_a_task_has_left_costs_its_error_nothing():
+    """It strikes as the worker packs that error, which is no part of the task any more."""
+    failure = run_parallel(raise_under_an_alarm, [1], executor="processes").failures[0]
+    assert type(failure.error) is StruckOnceError
+
+
+@contextmanager
+def handling(error):
+    """With a handler of SIGUSR2 that raises this."""
+
+    def handler(*_):
+        raise error
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
 @pytest.mark.parametrize("place", ASIDE)
 def test_what_a_handler_raises_is_never_lost(place):
     """Wherever the caller's own code is tried, and goes on, or is named, where it fails."""
-
-    def handler(*_):
-        raise alarm
-
     alarm = TimeoutError("an alarm")
-    before = signal.signal(signal.SIGUSR2, handler)
-    try:
-        with pytest.raises(TimeoutError) as raised:
-            ASIDE[place]()
-        assert raised.value is alarm
-    finally:
-        signal.signal(signal.SIGUSR2, before)
+    with handling(alarm), pytest.raises(TimeoutError) as raised:
+        ASIDE[place]()
+    assert raised.value is alarm
 
 
 def test_a_program_that_is_ended_while_a_task_runs_inline_ends():
