@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from operator import methodcaller
@@ -11,7 +11,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._identity import Telling
 from parallelkit._lost import is_a
+from parallelkit._sent import Sent, forget_sent
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -20,39 +22,52 @@ if TYPE_CHECKING:
 CHUNK = 1 << 16
 
 
-class Fetcher:
+class Fetcher(Telling):
     """A function from URL to response; it raises what is wrong with it, a status of 400 or more included.
 
     ``timeouts``: seconds to connect, and without a byte; ``timeout``: seconds for all of it, or None.
+    ``recorded``: whether answers come into a journal.
     """
 
     def __init__(
         self,
-        method: str,
-        headers: Mapping[str, str] | None,
+        sent: Sent,
         sessions: Sessions,
         timeouts: tuple[float, float],
         timeout: float | None,
         max_bytes: int | None,
+        recorded: bool,
     ) -> None:
-        self._method = method
-        self._headers = headers
+        super().__init__("parallelkit.http", "fetch", sent.facts)
+        self._sent = sent
         self._sessions = sessions
         connect, read = timeouts
         self._timeouts = (min(connect, timeout or connect), min(read, timeout or read))
         self._timeout = timeout
         self._max_bytes = max_bytes
+        self._recorded = recorded
         self._reading: set[Response] = set()
 
-    def __call__(self, url: str, **more: Any) -> Response:
-        end_at = None if self._timeout is None else monotonic() + self._timeout
+    def __call__(self, url: str) -> Response:
+        try:
+            response = self._ask(url)
+        except Exception as error:
+            if self._recorded:
+                forget_sent(attribute_of(error, "response"), attribute_of(error, "request"))
+            raise
+        if self._recorded:
+            forget_sent(response)
+        return response
+
+    def _ask(self, url: str) -> Response:
+        sent, end_at = self._sent, None if self._timeout is None else monotonic() + self._timeout
         with self._sessions.lend() as session:
             try:
                 response = session.request(
-                    self._method, url, headers=self._headers, timeout=self._timeouts, stream=True, **more
+                    sent.method, url, headers=sent.headers, timeout=self._timeouts, stream=True, **sent.more
                 )
             except Exception as error:
-                unread = response_of(error)
+                unread = attribute_of(error, "response")
                 if unread is not None:  # a hook of the caller's has judged it by its status
                     self._read(unread, end_at)
                 raise
@@ -187,10 +202,10 @@ def read_some(raw: Any) -> bytes:
     return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file
 
 
-def response_of(error: Exception) -> Any:
-    """The response that an error carries, if it does; one that refuses to be asked carries none."""
+def attribute_of(error: Exception, name: str) -> Any:
+    """The response or request that an error carries, if it does; one that refuses to be asked carries none."""
     try:
-        return getattr(error, "response", None)
+        return getattr(error, name, None)
     except Exception:
         return None
 

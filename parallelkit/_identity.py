@@ -6,7 +6,7 @@ What counts, what does not, and why: docs/design/checkpoint.md.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -63,6 +63,16 @@ def name_in(thing: Any, attribute: str = "__qualname__") -> str | None:
     return name if isinstance(name, str) else None
 
 
+class Telling:
+    """An object of ours that is called, and tells by itself what it is known by: of others the attributes may change.
+
+    Its name is that of the public function it stands for, which stays when its class moves; ``facts`` gives digests.
+    """
+
+    def __init__(self, module: str, name: str, facts: Callable[[], Facts]) -> None:
+        self.__module__, self.__qualname__, self.facts = module, name, facts
+
+
 def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
     """What to say where a function is not the one that was recorded, and what to do; None where it is.
 
@@ -114,6 +124,8 @@ def facts_of(fn: Any, seen: Seen) -> Facts:
             yield f"keyword {name!a}", digest(text_of(value, seen))
     elif isinstance(fn, FunctionType):
         yield from facts_of_function(fn, seen)
+    elif isinstance(fn, Telling):
+        yield from fn.facts()
     elif not isinstance(fn, type):
         yield from facts_of_object(fn, seen)
 

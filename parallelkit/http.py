@@ -15,6 +15,7 @@ from parallelkit._options import RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
+from parallelkit._sent import Sent
 from parallelkit._tasks import check_kwargs
 from parallelkit._told import PAUSES
 from parallelkit._urls import follow, seeds_of
@@ -120,6 +121,16 @@ def fetch(
       ``proxies``, ``verify``, adapters). Each is used by one thread at a time, kept alive from URL to
       URL, and closed at the end. Cookies that a server sets last until the end of their request.
 
+    With a ``checkpoint``:
+
+    - A journal holds answers to one question: another ``method``, or other ``headers`` or ``kwargs``
+      (``proxies`` and ``verify`` apart), is a ValueError that says what differs. How sessions are made
+      does not count, so what changes from run to run, such as a token, belongs there. Nor can be told
+      apart what is in an open file, a generator or an object such as an ``AuthBase`` (known by
+      its type), or which URL a key of a mapping stands for.
+    - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the ``request`` of an answer
+      or error has no headers and no body in such a run. What the server has said is in it in full.
+
     All other options are those of ``run_parallel``, but for ``executor``, ``key``, ``args`` and
     ``star``; ``then`` gives further URLs instead of tasks, each of which is fetched once.
 
@@ -148,7 +159,9 @@ def fetch(
     sessions = Sessions(session or new_session())
     timeouts = (connect_timeout, read_timeout)
     timeout = check_timeout("timeout", options.get("timeout"))
-    fetcher = Fetcher(method, headers, sessions, timeouts, timeout, max_bytes)
+    sent = Sent(method, headers, check_kwargs("kwargs", options.pop("kwargs", None)))
+    recorded = options.get("checkpoint") is not None
+    fetcher = Fetcher(sent, sessions, timeouts, timeout, max_bytes, recorded)
     seeds, key, seen = seeds_of(urls, once=method in IDEMPOTENT)
     if options.get("then") is not None:
         options["then"] = follow(options["then"], fetcher, seen)

@@ -44,7 +44,7 @@ _payload
 _executors/_choice  _asking  _checkpoint  _progress
 _journal_writer
 _journal
-_claim  _identity
+_claim
 _executors/_coroutines
 _executors/_coroutine_port
 _executors/_watch
@@ -94,8 +94,8 @@ _tasks
 _limits
 _meters
 _retry  _told  _fetcher
-_ledger
-_lost
+_ledger  _sent
+_lost  _identity
 _outcomes
 _died  _coroutine_functions  _world
 _errors

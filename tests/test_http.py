@@ -11,14 +11,25 @@ import threading
 import time
 import tracemalloc
 from contextlib import ExitStack
+from datetime import datetime
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import requests
 from refusing import KINDS, fail_at_one
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
-from parallelkit import ConcurrencyLimit, InputError, RateLimit, Retry, Task, TaskFailures, TaskTimeout
+from parallelkit import (
+    Checkpoint,
+    ConcurrencyLimit,
+    InputError,
+    RateLimit,
+    Retry,
+    Task,
+    TaskFailures,
+    TaskTimeout,
+)
 from parallelkit.http import OF_A_REQUEST, SET_HERE, fetch, host, may_pass
 from parallelkit.testing import inline_runs
 
@@ -737,6 +748,140 @@ def test_a_checkpoint_spares_what_was_fetched(site, tmp_path):
         results = fetch([site.url("/")], then=follow, checkpoint=tmp_path / "journal")
     assert {"/": 1, "/a": 2} == site.seen
     assert ["/a", "/a"] == [response.text for response in results.values()]
+
+
+def asked(**kwargs):
+    return {"method": "PUT", "kwargs": kwargs}
+
+
+QUESTIONS = {
+    "method": ({}, {"method": "HEAD"}, "method"),
+    "header": ({"headers": {"Accept": "a"}}, {"headers": {"Accept": "b"}}, "header 'accept'"),
+    "one more header": ({}, {"headers": {"Accept": "a"}}, "header 'accept'"),
+    "no header of the session's": ({"headers": {"A": "None"}}, {"headers": {"A": None}}, "header 'a'"),
+    "params": (asked(params={"page": 1}), asked(params={"page": 2}), "keyword 'params'"),
+    "params by list": (asked(params={"id": [1, 2]}), asked(params={"id": [2, 1]}), "keyword 'params'"),
+    "params by instant": (
+        asked(params={"since": datetime(2026, 1, 1)}),
+        asked(params={"since": datetime(2026, 1, 2)}),
+        "keyword 'params'",
+    ),
+    "params by numpy's number": (
+        asked(params={"page": np.int64(1)}),
+        asked(params={"page": np.int64(2)}),
+        "keyword 'params'",
+    ),
+    "body": (asked(data=b"1"), asked(data=b"2"), "keyword 'data'"),
+    "body that may change": (asked(data=bytearray(b"1")), asked(data=bytearray(b"2")), "keyword 'data'"),
+    "form": (asked(data=[("a", "1")]), asked(data=[("a", "2")]), "keyword 'data'"),
+    "json": (asked(json={"a": [{"b": 1}]}), asked(json={"a": [{"b": 2}]}), "keyword 'json'"),
+    "json by type": (asked(json={"a": 1}), asked(json={"a": "1"}), "keyword 'json'"),
+    "files": (asked(files={"a": ("n", b"1")}), asked(files={"a": ("n", b"2")}), "keyword 'files'"),
+    "cookies": (asked(cookies={"user": "a"}), asked(cookies={"user": "b"}), "keyword 'cookies'"),
+    "user": (asked(auth=("user", "a")), asked(auth=("other", "a")), "keyword 'auth'"),
+    "redirects": ({}, {"kwargs": {"allow_redirects": False}}, "keyword 'allow_redirects'"),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "difference"), QUESTIONS.values(), ids=QUESTIONS)
+def test_no_answer_of_a_journal_is_given_to_another_question(site, tmp_path, first, second, difference):
+    """It is refused at the call, with what differs; nothing is sent."""
+    urls = urls_of(site, "a")
+    fetch(urls, checkpoint=tmp_path / "journal", **first)
+    with pytest.raises(ValueError, match="a journal of the same function") as caught:
+        fetch(urls, checkpoint=tmp_path / "journal", **second)
+    differs = f"it is of parallelkit.http:fetch as well, but this run differs in {difference}"
+    assert differs in str(caught.value)
+    assert {"/a": 1} == site.seen
+
+
+def prompt_session():
+    session = requests.Session()
+    session.headers["Authorization"] = f"Bearer {time.monotonic()}"
+    return session
+
+
+SAME_QUESTIONS = {
+    "names of headers": ({"headers": {"Accept": "a", "B": "b"}}, {"headers": {"b": "b", "accept": "a"}}),
+    "order of names": (asked(json={"a": 1, "b": [2]}), asked(json={"b": [2], "a": 1})),
+    "kind of list": (asked(data=[("a", "1")]), asked(data=(["a", "1"],))),
+    "none": ({}, {"headers": {}, "kwargs": {"params": None}}),
+    "session": ({}, {"session": prompt_session}),
+    "way": ({"kwargs": {"verify": True}}, {"kwargs": {"verify": False, "proxies": {"no_proxy": "*"}}}),
+    "care": (
+        {},
+        {
+            "connect_timeout": 3,
+            "read_timeout": 4,
+            "timeout": 20,
+            "retries": 1,
+            "per_host": 1,
+            "max_bytes": 99,
+            "max_workers": 2,
+        },
+    ),
+    "open files": (asked(data=io.BytesIO(b"1")), asked(data=io.BytesIO(b"2"))),  # the docstring says so
+}
+
+
+@pytest.mark.parametrize(("first", "second"), SAME_QUESTIONS.values(), ids=SAME_QUESTIONS)
+def test_the_same_question_is_resumed(site, tmp_path, first, second):
+    """However it is written, and whatever else is chosen for the rest of the run."""
+    urls = urls_of(site, "a")
+    before = fetch(urls, checkpoint=tmp_path / "journal", **first)
+    results = fetch(urls, checkpoint=tmp_path / "journal", **second)
+    assert [0, before[urls[0]].content] == [results.outcomes[urls[0]].attempts, results[urls[0]].content]
+
+
+def signed_session():
+    session = requests.Session()
+    session.headers["X-Key"] = "sesame"
+    return session
+
+
+def moved(visit):
+    visit.say(b"", 302, Location="/b")
+
+
+def challenging(visit):
+    """Ask for a digest, as its hook on the request expects."""
+    if "Authorization" in visit.headers:
+        visit.say(b"welcome")
+    else:
+        visit.say(b"", 401, WWW_Authenticate='Digest realm="a", nonce="b", qop="auth"')
+
+
+@pytest.mark.parametrize("page", [good, status(404), moved, challenging, dropped])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"headers": {"Authorization": "Bearer sesame"}},
+        {"headers": {"X-Key": "sesame"}},
+        {"session": signed_session},
+        asked(cookies={"user": "sesame"}),
+        asked(auth=requests.auth.HTTPDigestAuth("user", "sesame")),
+        asked(json={"password": "sesame"}),
+    ],
+)
+def test_no_password_is_written_into_the_journal(site, tmp_path, page, options):
+    """Whatever the answer is, it says no more of the request than method and URL: in this run, and resumed."""
+    site.pages.update({"/a": page, "/b": status(404)})
+    journal = Checkpoint(tmp_path / "journal", rerun_failed=False)
+    for attempts in [1, 0]:
+        results = fetch([site.url("/a")], checkpoint=journal, retries=0, **options)
+        (outcome,) = results.outcomes.values()
+        assert attempts == outcome.attempts
+        request = outcome.value.request if outcome.ok else outcome.error.request
+        if request is not None:
+            assert ({}, None) == (request.headers, request.body)
+            assert request.url.startswith(site.url(""))
+    assert b"sesame" not in (tmp_path / "journal").read_bytes()
+
+
+def test_without_a_checkpoint_the_request_is_as_it_was_sent(site):
+    """Nothing has to be kept from anybody."""
+    (response,) = fetch(urls_of(site, "a"), headers={"X-Key": "sesame"}).values()
+    assert "sesame" == response.request.headers["X-Key"]
 
 
 def test_options_of_the_run_hold(site):
