@@ -18,13 +18,13 @@ def test_first_batch_is_a_single_task():
     assert 1 == Pace().share(waiting=1000, workers=2, idle=2)
 
 
-@pytest.mark.parametrize("mean", [1e-6, 50e-6, 1e-3, 0.1])
-def test_batch_is_never_more_than_five_milliseconds_of_work(mean):
-    """Long tasks go one by one, short ones in hundreds."""
+@pytest.mark.parametrize("mean", [1e-6, 50e-6, 1e-3, 2.6e-3, 0.1])
+def test_batch_is_about_five_milliseconds_of_work(mean):
+    """Long tasks go one by one, short ones in hundreds; half a task more or less does not matter."""
     limit = measured(mean).limit
 
-    assert limit == 1 or limit * mean <= AHEAD
-    assert limit in (LONGEST_BATCH, 1) or limit * mean > 0.9 * AHEAD
+    assert limit == 1 or limit * mean <= AHEAD + mean / 2
+    assert limit in (LONGEST_BATCH, 1) or limit * mean > AHEAD - mean / 2
 
 
 def test_batches_grow_in_few_steps():
