@@ -32,6 +32,7 @@ from parallelkit._executors._questions import Questions
 from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._executors._wire import Wire
 from parallelkit._worker._channel import LARGE, SLOTS
 
 
@@ -378,10 +379,52 @@ def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
     rung = []
     crew = Crew(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=rung.append)
-    crew.workers.append(SimpleNamespace(pending=10, sent=30, stock=lambda: 6 * LOOK, wire=wire))
+    worker = SimpleNamespace(pending=10, sent=30, stock=lambda: 6 * LOOK, takes_more=lambda: False, wire=wire)
+    crew.workers.append(worker)
 
     assert 2 * LOOK == crew.listen(0.0, moved=True)
     assert [29] == rung
+
+
+@pytest.mark.parametrize("engine", [1], indirect=True)
+def test_who_takes_long_is_told_once_to_ring_at_each(engine, monkeypatch):
+    """Nothing has to be looked at again then: one turn a task, while others wait behind it."""
+    armed, turns = [], []
+    arm, turn = Wire.arm, Supervisor._turn
+    monkeypatch.setattr(
+        Wire, "arm", lambda wire, number: arm(wire, number) and (armed.append(number) or True)
+    )
+    monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(own) or turn(own))
+    drive(engine, far.nap, [0.006] * 5)
+    armed.clear()
+    turns.clear()
+    drive(engine, far.nap, [0.006] * 40)
+
+    assert len(armed) <= 4
+    assert len(turns) <= 60
+
+
+@pytest.mark.parametrize("engine", [1], indirect=True)
+def test_what_is_offered_in_the_midst_of_a_turn_is_given_out(engine, monkeypatch):
+    """Who offered after the queue was looked at, and before it was known that somebody is hungry, woke nobody."""
+    with opened(engine, far.give_back) as port:
+        port.start([(0, 1, "first", None)])
+        listen = Crew.listen
+
+        def offer_before(crew, now, moved):
+            if moved and not crew.workers[0].pending and not late:
+                crew.hungry = False  # as it was when there was enough to do
+                late.append("late")
+                port.start([(1, 1, *late, None)])
+            return listen(crew, now, moved)
+
+        late = []
+        monkeypatch.setattr(Crew, "listen", offer_before)
+        seen, until = Seen(), time.monotonic() + 5
+        while len(seen) < 2 and time.monotonic() < until:
+            seen.add(port.wait(until))
+
+    assert {0: "first", 1: "late"} == seen.values
 
 
 @pytest.mark.parametrize("engine", [1], indirect=True)

@@ -98,14 +98,14 @@ class Crew:
         """Decide which workers ring at their next commit; when to look at the rings without a bell.
 
         One that has plenty to do is looked at now and then instead, which costs it nothing; it rings only
-        if it is faster than that, as it comes to its last attempt. Whoever was told to ring otherwise is
+        if it is faster than that, as it comes to its last attempt. Whoever is told to ring otherwise is
         looked at again: it may have committed before it could see that, and even after we looked, as our
         store and its load may cross.
         """
         stocks = [worker.stock() for worker in self.workers]
-        self.hungry = len(stocks) < self.max_workers or min(stocks) < LOOK
+        self.hungry = len(stocks) < self.max_workers or any(one.takes_more() for one in self.workers)
         plenty = [stock for stock in stocks if stock > LOOK] if moved else []
-        look_at = now + (max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else LOOK) if moved else inf
+        look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
             if not worker.pending:
                 worker.wire.arm(0)  # else it would ring at once when it is given something

@@ -7,6 +7,7 @@ from math import inf
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._lane import Batch, Lane
+from parallelkit._worker._channel import EACH
 
 LOOK = 0.001
 """Seconds after which every store of the other end is certain to be seen."""
@@ -34,11 +35,23 @@ class Holding:
         """Seconds for which there certainly is work; 0 where that may end at any moment."""
         return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
 
+    def takes_more(self) -> bool:
+        """Whether it would be given something at once, or may have come so far that it would."""
+        if not self.batches:
+            return True
+        lane = self.batches[0].lane
+        if lane.exact or not lane.pace.ahead:
+            return False
+        return self.pending <= lane.pace.limit or (lane.pace.limit > 1 and self.stock() < LOOK)
+
     def bell_at(self, in_vain: bool) -> int:
-        """At which commit it shall ring: at the next, or, if that is soon, when nothing more is to do.
+        """At which commit it shall ring: at each, where that is seldom; else at the next, or, if that is soon, when nothing
+        more is to do.
 
         ``in_vain``: that was thought before, and nothing has come since.
         """
+        if self.batches[0].lane.pace.expected(1) >= LOOK:
+            return EACH
         if in_vain or self.batches[0].lane.pace.expected(self.pending) > LOOK / 2:
             return self.done + 1
         return self.sent if len(self.batches) == 1 else self.done + len(self.batches[0].tickets)

@@ -45,7 +45,7 @@ class Supervisor:
         self.pool = Pool()
         self._look_at = inf
         self._questions = Questions()
-        self._poked = False
+        self._poked = self._offered = False
         self._asleep = False
         self._bell = Bell()
         self._opened = ExitStack()  # what the thread opens for itself
@@ -54,7 +54,8 @@ class Supervisor:
         self._starting = RLock()  # garbage may be collected as a thread is made, and its finalizer submit
 
     def offer(self) -> None:
-        """There is something new in a queue; not worth a turn while all workers have plenty."""
+        """There is something new in a queue; not worth a turn while no worker would be given it."""
+        self._offered = True
         if self.crew.hungry:
             self.poke()
 
@@ -158,11 +159,14 @@ class Supervisor:
             if now >= worker.check_at or now >= worker.deadline:
                 self._watch(worker, now)
                 self.crew.wants_spare |= worker.in_danger
+        self._offered = False
         self.crew.assign(now)
         self.crew.forget_blocks(self.pool.dropped)
         for worker in self.crew.everybody():
             self._await(worker)
         self._look_at = self.crew.listen(now, moved)
+        # Who offered after we had looked has not seen that somebody is hungry.
+        self._poked |= self._offered and self.crew.hungry
         self._tell()
         spare = self.crew.keep_spare(now)
         if spare is not None:

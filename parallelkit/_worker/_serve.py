@@ -22,6 +22,7 @@ from parallelkit._worker._call import bind
 from parallelkit._worker._channel import (
     ARMED,
     BATCH_HEAD,
+    EACH,
     HEAD,
     LENGTH,
     LIMIT,
@@ -237,10 +238,15 @@ class _Worker:
             head[HEAD] = number
             bell = head[ARMED]
             if bell and number >= bell:
-                head[ARMED] = 0
-                self.outbox.send(_BELL)
-                now = monotonic()
+                now = self._ring(bell)
         return True
+
+    def _ring(self, bell: int) -> float:
+        """Wake the parent; the instant when that is done."""
+        if bell != EACH:
+            self.ring.head[ARMED] = 0
+        self.outbox.send(_BELL)
+        return monotonic()
 
     def _send_record(self, record: bytes) -> None:
         self.outbox.post(frame(_channel.RECORD, WORD.pack(self.ring.head[HEAD]) + record))
