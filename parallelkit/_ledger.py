@@ -87,9 +87,11 @@ class Ledger:
         was read, where that was not ``now``.
         """
         first = len(self.values)
-        keys = None if keys is None else numbered(keys, first)
-        if keys is not None and self.keys is None and not are_indices(keys, first):
-            self.keys = list(range(first))
+        if keys is not None:
+            kinds = set(map(type, keys))
+            keys = numbered(keys, first) if Mark in kinds else keys
+            if self.keys is None and not (kinds <= {int, Mark} and are_indices(keys, first)):
+                self.keys = list(range(first))
         if self.keys is not None:
             self.keys.extend(range(first, first + count) if keys is None else keys)
         if parent is not UNSET:
@@ -251,9 +253,9 @@ def numbered(keys: Iterable[Any], first: int) -> list[Any]:
     return [index if key is UNSET else key for index, key in enumerate(keys, first)]
 
 
-def are_indices(keys: list[Any], first: int) -> bool:
-    """Whether every key is the index of its task, which then need not be kept (1.0 and True are other keys)."""
-    return set(map(type, keys)) <= {int} and list(range(first, first + len(keys))) == keys
+def are_indices(keys: Sequence[Any], first: int) -> bool:
+    """Whether these whole numbers are the indices of their tasks, and so need not be kept."""
+    return list(range(first, first + len(keys))) == list(keys)
 
 
 def _start_of(attempt: Attempt[Any]) -> float:

@@ -50,11 +50,12 @@ class Naming:
     def of_items(self, keys: list[Any]) -> list[Any]:
         """The keys of all the input."""
         try:
-            seen = {} if self._seen else dict(zip(keys, range(len(keys)), strict=True))
+            distinct = set[Any]() if self._seen else set(keys)
         except TypeError:
-            seen = {}
-        if len(seen) == len(keys) and UNSET not in seen:
-            self._seen = seen
+            distinct = set()
+        if len(distinct) == len(keys) and UNSET not in distinct:
+            if self._grows:
+                self.give(keys)
             return keys
         return [self.of_item(key, position) for position, key in enumerate(keys)]
 

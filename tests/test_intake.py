@@ -389,7 +389,7 @@ def test_an_error_of_a_list_of_another_kind_ends_the_input():
 
 def test_children_are_tasks_of_the_same_run():
     """With a parent, and keys that are nobody else's; an item of theirs is looked at by its first argument."""
-    shape = Shape(gated=True, fn=square, key=str, priority=lambda item: item, bys=(by_parity,))
+    shape = Shape(gated=True, fn=square, key=str, priority=lambda item: item, bys=(by_parity,), grows=True)
     intake = Intake([1, 2], shape)
     assert ["1", "2"] == read_all(intake)[1]
     portion = intake.adopt([Task(square, 3), Task(square, 4, key="four", priority=9)], "1", 2)
