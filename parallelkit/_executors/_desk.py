@@ -253,7 +253,8 @@ class Desk:
     def _break(self, failure: BaseException) -> None:
         """Nothing can run any more: all that was submitted fails with this error, and so does what would be."""
         with self._lock:
-            self._failure, self._shut = (failure, traceback_of(failure)), True
+            self._failure = self._failure or (failure, traceback_of(failure))  # a call may have raised it
+            self._shut = True
         fail(self._flying, self._inbox, failure)
 
     def _replace(self, port: Port, failure: Exception) -> Port:
