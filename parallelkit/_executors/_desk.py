@@ -6,10 +6,8 @@ callbacks, but no worker and no timeout.
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
@@ -18,15 +16,13 @@ from typing import Any, Protocol
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
 from parallelkit._executors._desk_future import DeskFuture, cancel, tell
+from parallelkit._executors._leaving import is_leaving, stay_for
 from parallelkit._executors._lending import Lender, LendingPort
 from parallelkit._raised import give_traceback, traceback_of
 
 Request = tuple[Future[Any], Call, object]
 Flight = tuple[Future[Any], str]
 Failure = tuple[BaseException, TracebackType | None]
-
-_exiting = False
-_desks: weakref.WeakSet[Desk] = weakref.WeakSet()
 
 
 class DeskEngine(Engine, Protocol):
@@ -59,7 +55,7 @@ class Desk:
         self._port: Port | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
-        _desks.add(self)
+        stay_for(self)
 
     def check_open(self) -> None:
         """Raise RuntimeError where no new call is taken; where the executor is broken, by what."""
@@ -72,7 +68,7 @@ class Desk:
             raise give_traceback(*self._failure)  # else each raise would add to the last one's
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if _exiting:
+        if is_leaving():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _is_fork(self) -> bool:
@@ -278,15 +274,3 @@ def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseExceptio
         future = inbox.popleft()[0]
         if future.set_running_or_notify_cancel():
             tell(future.set_exception, failure)
-
-
-def _finish_all() -> None:
-    """At exit: wait for what was submitted, as the standard pools do."""
-    global _exiting
-    _exiting = True
-    for desk in list(_desks):
-        desk.shut(False)
-        desk.join()
-
-
-atexit.register(_finish_all)
