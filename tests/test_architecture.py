@@ -39,7 +39,7 @@ _loop
 _events
 _executors/_futures
 _executors/_desk
-_executors/_leaving
+_executors/_opening  _executors/_leaving
 _recorder
 _payload
 _executors/_choice  _asking  _checkpoint  _progress

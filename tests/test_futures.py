@@ -279,6 +279,44 @@ def test_a_finalizer_between_two_calls_may_wait_for_another(wait):
         assert 1 == executor._pool.capacity()
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (ThreadExecutor, "ThreadExecutor"),
+        (ThreadExecutor, "parallelkit_futures"),
+        (ProcessExecutor, "parallelkit-supervisor"),
+        (ProcessExecutor, "parallelkit_futures"),
+    ],
+)
+def test_a_finalizer_may_submit_in_a_thread_that_is_being_started(make, name, monkeypatch):
+    """Its starter waits for the thread, and holds whatever it holds: the finalizer must not wait for that."""
+    made, bootstrap = [], threading.Thread._bootstrap
+
+    def strike(thread):
+        if thread.name.startswith(name) and not made:
+            made.append(None)
+            made[0] = executor.submit(abs, -2)
+        bootstrap(thread)
+
+    monkeypatch.setattr("parallelkit._executors._opening.PATIENCE", 0.1)
+    monkeypatch.setattr(threading.Thread, "_bootstrap", strike)
+    with make(1) as executor:
+        if name == "parallelkit_futures":
+            assert 1 == executor.submit(abs, -1).result(timeout=30)
+        else:
+            assert [1] == run_parallel(abs, [-1], executor=executor).values()
+        assert 2 == made[0].result(timeout=30)
+
+
+def test_a_finalizer_may_submit_in_the_midst_of_the_engine(monkeypatch):
+    """Garbage may be collected while its thread holds the engine's lock, and the first call have to wait for that."""
+    monkeypatch.setattr("parallelkit._executors._opening.PATIENCE", 0.1)
+    with ThreadExecutor(1) as executor:
+        with executor._pool._lock:
+            futures = [executor.submit(abs, number) for number in (-1, -2)]
+        assert [1, 2] == [future.result(timeout=30) for future in futures]
+
+
 @both
 def test_a_callback_that_would_wait_for_ever_is_told_so(make):
     """Callbacks run in the thread that settles futures; one that is done, or has a time limit, may be asked."""

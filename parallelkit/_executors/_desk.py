@@ -15,13 +15,12 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
-from parallelkit._executors._desk_future import DeskFuture, cancel, tell
+from parallelkit._executors._desk_future import DeskFuture, Flight, Request, cancel, fail, tell
 from parallelkit._executors._leaving import is_leaving, stay_for
 from parallelkit._executors._lending import Lender, LendingPort
+from parallelkit._executors._opening import Opening
 from parallelkit._raised import give_traceback, traceback_of
 
-Request = tuple[Future[Any], Call, object]
-Flight = tuple[Future[Any], str]
 Failure = tuple[BaseException, TracebackType | None]
 
 
@@ -52,8 +51,8 @@ class Desk:
         self._shut = self._cancel = False
         self._failure: Failure | None = None  # why nothing can run any more
         self._refusal: tuple[object, Failure] | None = None  # why nothing can run while this loss lasts
+        self._opening: Opening | None = None
         self._port: Port | None = None
-        self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         stay_for(self)
 
@@ -111,17 +110,35 @@ class Desk:
         """From any thread: a new call, of ``fn``."""
         if self._is_fork():
             self.check_open()
+        while not self._put((future, call, fn)):
+            self._open()
+
+    def _put(self, request: Request) -> bool:
+        """Lay it down for the thread; False where there is none yet."""
         with self._lock:
             self.check_open()
             self._check_loss()
-            if self._port is None:
-                self._open()
-            assert self._port is not None, "opened above"
-            if isinstance(failure := self._port.failure, BrokenExecutor):
+            if self._port is not None and isinstance(failure := self._port.failure, BrokenExecutor):
                 self._failure = failure, traceback_of(failure)  # as the thread is about to find
                 self.check_open()
-            self._inbox.append((future, call, fn))
-            self._port.wake()
+            if self._opening is None:
+                return False
+            self._inbox.append(request)
+            if self._port is not None:
+                self._port.wake()
+            return True
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._opening is not None:
+                return
+            opening = self._opening = Opening(self._work)
+        try:
+            opening.start()
+        except BaseException as error:  # no thread is to be had now, or Ctrl-C
+            if opening.give_up():
+                self._close(opening, error)
+            raise
 
     def _check_loss(self) -> None:
         """Raise what the last port failed by, while that lasts: a callback that submits anew would do so for ever."""
@@ -131,23 +148,19 @@ class Desk:
         if self._engine.loss is loss:
             raise give_traceback(*failure)
 
-    def _open(self) -> None:
-        port = self._open_port()
-        thread = threading.Thread(target=self._work, args=(port,), name="parallelkit_futures", daemon=True)
-        try:
-            # The first worker, too, before ``submit`` returns: the main thread may end then, after which some Pythons
-            # (3.12.0 to 3.12.2) start no more, and the call would be lost.
-            self._engine.supply(1)
-            thread.start()
-            self._port, self._thread = port, thread
-        except BaseException:  # no thread is to be had now, or Ctrl-C; the next call may have better luck
-            port.close()
-            raise
+    def _close(self, opening: Opening, error: BaseException) -> None:
+        """There is no port: those that have called meanwhile fail, and the next call may have better luck."""
+        with self._lock:
+            self._opening = None
+            inbox, self._inbox = self._inbox, deque()
+        fail({}, inbox, error)
+        opening.end(error)
+        if self._shut:
+            self._engine.close()
 
     def _open_port(self) -> Port:
-        return self._engine.open(
-            Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
-        )
+        job = Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
+        return self._engine.open(job)
 
     def shut(self, cancel_futures: bool) -> None:
         """No more calls; the thread ends, and the engine with it, when those it has are done."""
@@ -158,21 +171,37 @@ class Desk:
             self._cancel = self._cancel or cancel_futures
             if self._port is not None:
                 self._port.wake()
+            if self._opening is not None:
                 return
         self._engine.close()
 
     def join(self) -> None:
         """Wait until all is done; not from a thread that does it (a callback, or a finalizer, that shuts down)."""
-        if self._thread is not None and not self._needs_this_thread() and not self._is_fork():
-            self._thread.join()
+        if self._opening is not None and not self._needs_this_thread() and not self._is_fork():
+            self._opening.join()
 
     def _needs_this_thread(self) -> bool:
-        return threading.current_thread() is self._thread or self._is_served_here()
+        opening = self._opening
+        own = opening is not None and opening.thread is threading.current_thread()
+        return own or self._is_served_here()
 
-    def _work(self, port: Port) -> None:
-        with self._lock:
-            if self._port is not port:  # it was given up: a signal handler raised as this thread was started
-                return
+    def _work(self, opening: Opening) -> None:
+        if not opening.begin():
+            return
+        port: Port | None = None
+        try:
+            port = self._open_port()
+            self._engine.supply(1)
+        except BaseException as error:
+            if port is not None:
+                port.close()
+            self._close(opening, error)
+            return
+        self._port = port
+        opening.end()
+        self._serve(port)
+
+    def _serve(self, port: Port) -> None:
         try:
             while True:
                 self._hand_over(port)
@@ -219,7 +248,7 @@ class Desk:
         while self._urgent:
             future = self._urgent.popleft()
             with self._lock:
-                request = next((request for request in self._inbox if request[0] is future), None)
+                request = next((request for request in list(self._inbox) if request[0] is future), None)
                 if request is not None:
                     self._inbox.remove(request)
             if request is None:  # it was handed over before, or has landed
@@ -255,22 +284,12 @@ class Desk:
 
     def _replace(self, port: Port, failure: Exception) -> Port:
         """Every slot is lost: all that was submitted fails with this error, and what comes once one is back has a new port."""
+        fresh = self._open_port()  # without the lock, as the first
         with self._lock:
             self._refusal = self._engine.loss, (failure, traceback_of(failure))
             flying, self._flying = self._flying, {}
             inbox, self._inbox = self._inbox, deque()
-            self._port = self._open_port()
+            self._port = fresh
         port.close()
         fail(flying, inbox, failure)
-        return self._port
-
-
-def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
-    """Fail all calls, those that were handed over and those that were not."""
-    for future, _ in flying.values():
-        tell(future.set_exception, failure)
-    flying.clear()
-    while inbox:
-        future = inbox.popleft()[0]
-        if future.set_running_or_notify_cancel():
-            tell(future.set_exception, failure)
+        return fresh

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
+from parallelkit._executors._contract import Call
+
 logger = logging.getLogger("parallelkit")
 
 R = TypeVar("R")
+
+Request = tuple[Future[Any], Call, object]
+"""A call on its way to the workers, and its function."""
+
+Flight = tuple[Future[Any], str]
+"""A call that was handed over: what messages call it."""
 
 
 class Awaited(Protocol):
@@ -60,3 +69,14 @@ def cancel(future: Future[Any]) -> None:
     """Cancel a future that has not begun, and tell those that wait for it."""
     if future.cancel():
         future.set_running_or_notify_cancel()
+
+
+def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
+    """Fail all calls, those that were handed over and those that were not."""
+    for future, _ in flying.values():
+        tell(future.set_exception, failure)
+    flying.clear()
+    while inbox:
+        future = inbox.popleft()[0]
+        if future.set_running_or_notify_cancel():
+            tell(future.set_exception, failure)
