@@ -235,15 +235,16 @@ class ProcessPort:
     def _log(self, record: Record) -> None:
         """Handle a task's log record as if it had been logged here."""
         import logging
+        import traceback  # logging has loaded it
 
         try:
             made = logging.makeLogRecord(unpack(record.packed))
             made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
             logging.getLogger(made.name).handle(made)
-        except Exception:  # as logging itself does: what cannot be logged must not end the program
+        except Exception as error:  # as logging itself does: what cannot be logged must not end the program
+            if is_of_signal(error):
+                raise
             if logging.raiseExceptions and sys.stderr is not None:
-                import traceback
-
                 traceback.print_exc()
 
     def _explain(self, broken: Broken) -> Exception:

@@ -1,5 +1,6 @@
 """Promise 9: Ctrl-C once ends a run within a second, with what was done; any other exception cleans up the same way."""
 
+import logging
 import os
 import random
 import re
@@ -429,6 +430,19 @@ def strike_here(item):
     strike(os.getpid())
 
 
+def log_a_line(item):
+    logging.getLogger("struck").warning("a line")
+
+
+def run_with_a_struck_filter():
+    logger = logging.getLogger("struck")
+    logger.addFilter(strike_here)
+    try:
+        run_parallel(log_a_line, [1], executor="processes")
+    finally:
+        logger.removeFilter(strike_here)
+
+
 ASIDE = {
     "an item, once": lambda: run_parallel(abs, [Struck(1)], executor="processes"),
     "an argument": lambda: run_parallel(int, [1], args=(Struck(1, fit=False),), executor="processes"),
@@ -438,6 +452,7 @@ ASIDE = {
     "an item that is to blame": lambda: run_parallel([Task(int, Struck(3, fit=False))], executor="processes"),
     "initargs": lambda: ProcessExecutor(1, None, print, (Struck(1, fit=False),)),
     "an error": lambda: run_parallel(raise_struck, [1], executor="processes"),
+    "a log record": run_with_a_struck_filter,
     "a listener": lambda: run_parallel(abs, [1], on_event=hear),
 }
 
