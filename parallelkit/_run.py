@@ -44,7 +44,7 @@ def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
 
 def ready_for_first(fn: object, executor: object) -> AbstractContextManager[object]:
     """Before what a run needs is loaded: where worker processes will be wanted, have that go on at the same time."""
-    if "parallelkit._plan" in sys.modules or executor != "processes":
+    if "parallelkit._plan" in sys.modules or executor != "processes" or not getattr(sys, "executable", None):
         return nullcontext()
     from parallelkit._executors._ahead import started_ahead
 

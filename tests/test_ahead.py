@@ -122,6 +122,19 @@ def test_refused_one_is_done_without():
 
 
 @pytest.mark.all
+def test_what_cannot_be_is_said_by_the_run():
+    """Without a known interpreter nothing starts ahead, and the error is that of any run."""
+    program = """
+    sys.executable = None
+    try:
+        run([1])
+    except RuntimeError as error:
+        print(str(error)[:64], starts)
+    """
+    assert "worker processes are fresh interpreters, but sys.executable is N []" == outcome_of(program)
+
+
+@pytest.mark.all
 def test_modules_of_the_program_go_before_those_of_python(tmp_path):
     """A worker finds the program's own, where that has the name of one that was loaded ahead."""
     (tmp_path / "platform.py").write_text("system = python_implementation = lambda: 'CPython'\n")
