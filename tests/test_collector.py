@@ -186,6 +186,30 @@ def test_an_executor_is_shut_down_where_its_own_lock_is_held():
     desk.join()
 
 
+def test_an_executor_that_served_runs_alone_is_closed_where_its_engines_lock_is_held():
+    """Apart, since whoever collects may hold any lock, and to close it is to wait for its threads."""
+
+    def leave_behind():
+        executor = ThreadExecutor(1)
+        run_parallel(abs, [1], executor=executor)
+        cycle = [executor]
+        cycle.append(cycle)
+        return executor._pool
+
+    gc.disable()
+    try:
+        engine = leave_behind()
+        with engine._lock:
+            gc.collect()
+    finally:
+        gc.enable()
+    for each in threading.enumerate():
+        if each.name == "parallelkit_closing":
+            each.join(PATIENCE)
+    assert engine.closed
+    assert not engine.workers
+
+
 def test_the_journal_of_a_stream_is_written_and_given_free(tmp_path, leave_behind):
     """What had been settled is there for the next run, which need not wait long."""
     journal, made = Checkpoint(tmp_path / "journal"), []

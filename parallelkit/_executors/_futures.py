@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
+from functools import partial
 from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from parallelkit._collector import do_apart, is_collecting, watch
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk, DeskEngine
@@ -33,7 +36,8 @@ class _Pool(Executor):
         self._max_workers = engine.max_workers
         self._timeout = check_timeout("timeout", timeout)
         self._desk = Desk(engine, self._timeout)
-        weakref.finalize(self, self._desk.shut, False).atexit = False
+        watch()
+        weakref.finalize(self, leave, self._desk).atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers}>"
@@ -72,6 +76,14 @@ class _Pool(Executor):
         self._desk.shut(cancel_futures)
         if wait:
             self._desk.join()
+
+
+def leave(desk: Desk) -> None:
+    """Shut down the desk of an executor that is gone: apart, if the collector has found it, as that waits for threads."""
+    if is_collecting() and not sys.is_finalizing():
+        do_apart(partial(desk.shut, False))
+    else:
+        desk.shut(False)
 
 
 @public

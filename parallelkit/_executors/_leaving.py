@@ -6,6 +6,8 @@ import atexit
 from typing import Protocol
 from weakref import WeakSet
 
+from parallelkit._collector import wait_apart
+
 
 class Staying(Protocol):
     """What has work to finish."""
@@ -37,6 +39,7 @@ def _finish_all() -> None:
     for one in list(_staying):
         one.shut(False)
         one.join()
+    wait_apart()  # for those that the collector has found
 
 
 atexit.register(_finish_all)
