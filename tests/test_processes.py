@@ -33,7 +33,7 @@ from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._wire import Wire
-from parallelkit._worker._channel import LARGE, SLOTS
+from parallelkit._worker._channel import EACH, LARGE, SLOTS
 
 
 @pytest.fixture
@@ -384,6 +384,20 @@ def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
 
     assert 2 * LOOK == crew.listen(0.0, moved=True)
     assert [29] == rung
+
+
+@pytest.mark.parametrize(("bell", "look_at"), [(30, LOOK), (21, math.inf), (EACH, math.inf)])
+def test_who_rings_later_than_at_its_next_commit_is_looked_at_again(bell, look_at):
+    """Also where it was told so before: it may get stuck between the two, and what it has committed would wait for that."""
+    crew = Crew(1, None, lambda now: None, lambda wanted: 0)
+    wire = SimpleNamespace(arm=lambda number: False, armed=True, head=20)
+    worker = SimpleNamespace(
+        pending=10, done=20, sent=30, stock=lambda: 0.0, takes_more=lambda: False, wire=wire
+    )
+    worker.bell_at = lambda in_vain: bell
+    crew.workers.append(worker)
+
+    assert look_at == crew.listen(0.0, moved=True)
 
 
 @pytest.mark.parametrize("engine", [1], indirect=True)

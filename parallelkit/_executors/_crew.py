@@ -100,7 +100,8 @@ class Crew:
         One that has plenty to do is looked at now and then instead, which costs it nothing; it rings only
         if it is faster than that, as it comes to its last attempt. Whoever is told to ring otherwise is
         looked at again: it may have committed before it could see that, and even after we looked, as our
-        store and its load may cross.
+        store and its load may cross. So is one that rings later than at its next commit: what it commits
+        until then must not wait where it gets stuck.
         """
         stocks = [worker.stock() for worker in self.workers]
         self.hungry = len(stocks) < self.max_workers or any(one.takes_more() for one in self.workers)
@@ -111,8 +112,12 @@ class Crew:
                 worker.wire.arm(0)  # else it would ring at once when it is given something
             elif moved and stock > LOOK:
                 worker.wire.arm(worker.sent - 1)
-            elif worker.wire.arm(worker.bell_at(worker.wire.armed and not moved)):
-                look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
+            else:
+                bell = worker.bell_at(worker.wire.armed and not moved)
+                if worker.wire.arm(bell):
+                    look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
+                elif bell > worker.done + 1:
+                    look_at = min(look_at, now + LOOK)
         return look_at
 
     def assign(self, now: float) -> None:
@@ -125,20 +130,20 @@ class Crew:
 
     def _feed(self, now: float) -> None:
         """Give out what is queued, first to those that have nothing."""
+        hungry, idle = self._hungry(), sum([worker.ready and not worker.pending for worker in self.workers])
         for worker in sorted(self.workers, key=_pending):
             if not worker.ready or worker.held is not None or worker.retiring or worker.garbage:
                 continue
             if self._max_tasks and worker.done >= self._max_tasks:
                 worker.retire()
                 self.wants_spare = True
-            elif (lane := self._choose(worker)) is not None:
-                self._give(worker, lane, now)
+            elif hungry and (lane := self._choose(worker, hungry)) is not None:
+                free = not worker.pending
+                self._give(worker, lane, idle, now)
+                hungry, idle = self._hungry(), idle - free
 
-    def _choose(self, worker: Worker) -> Lane | None:
+    def _choose(self, worker: Worker, hungry: list[Lane]) -> Lane | None:
         """Whose turn it is. Lanes take free workers in turns; while one waits, none queues ahead."""
-        hungry = self._hungry()
-        if not hungry:
-            return None
         lane = hungry[0]
         if worker.pending:
             alone = lane is worker.lane and not lane.exact and len(hungry) == 1
@@ -151,8 +156,7 @@ class Crew:
         """The lanes that have something queued, in the order in which it is their turn."""
         return [lane for lane in self.lanes if lane.queue and lane.broken is None and not lane.halted]
 
-    def _give(self, worker: Worker, lane: Lane, now: float) -> None:
-        idle = sum([worker.ready and not worker.pending for worker in self.workers])
+    def _give(self, worker: Worker, lane: Lane, idle: int, now: float) -> None:
         most = lane.pace.share(lane.waiting(), self.max_workers, idle)
         if self._max_tasks:
             most = min(most, self._max_tasks - worker.sent)
