@@ -10,25 +10,23 @@ from _signal import (  # type: ignore[import-not-found]  # those of ``signal`` t
     signal,
 )
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import nan
 from types import FrameType
 from typing import Any
 
 
-@dataclass(slots=True)
 class Interrupt:
     """Ctrl-C as a flag that the loop obeys where no outcome can be lost.
 
     While the caller's own code runs (``exposed``), and from the second Ctrl-C on, it is raised at once.
     """
 
-    wake: Callable[[], None] = lambda: None
-    asked: bool = False
-    raised: bool = False
-    exposed: bool = False
-    times: int = 0
-    """How often it was raised."""
+    __slots__ = ("asked", "exposed", "raised", "times", "wake")
+
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self.wake = wake
+        self.asked = self.raised = self.exposed = False
+        self.times = 0  # how often it was raised
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         at_once = self.exposed or self.asked or self.raised

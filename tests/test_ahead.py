@@ -160,3 +160,38 @@ def test_fork_of_the_program_does_not_take_its_parents(tmp_path):
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), take() is not None)
     """
     assert "7 True" == outcome_of(program)
+
+
+INTERRUPTED = {
+    "as it starts": """
+    def interrupted(fds, *args, **options):
+        process = start(fds, *args, **options)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    _spawn.start = _zygote.start = interrupted
+    """,
+    "as it ends": """
+    def interrupted(*args, killpg=os.killpg):
+        signal.raise_signal(signal.SIGINT)
+        killpg(*args)
+
+    os.killpg = interrupted
+    """,
+}
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_interrupt_leaves_nothing_of_it(when):
+    """Ctrl-C comes out, in the midst of whatever it comes; neither process nor descriptor is left."""
+    program = f"""
+    import signal
+    {INTERRUPTED[when]}
+    before = os.listdir("/proc/self/fd")
+    try:
+        run([])
+    except KeyboardInterrupt:
+        print(children(), os.listdir("/proc/self/fd") == before)
+    """
+    assert "None True" == outcome_of(program)

@@ -55,7 +55,7 @@ _executors/_dask_guard  _executors/_dask_clock  _executors/_dask_broker  _execut
 _executors/_dask_patrol
 _executors/_dask_wire  _executors/_dask_pending  _executors/_dask_manifest  _executors/_dask_sizes
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
-_book  _comeback  _interrupt  _fifo  _ready  _stopping  _tries  _unawaited  _unsettled
+_book  _comeback  _fifo  _ready  _stopping  _tries  _unawaited  _unsettled
 _lanes
 _recall
 _executors/_event_loop  _executors/_thread
@@ -100,7 +100,7 @@ _lost  _identity
 _outcomes
 _died  _coroutine_functions  _world
 _errors
-_collector  _keywords  _numbers  _public  _marks  _raised  _star
+_collector  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star
 """
 
 EXPORTED = """

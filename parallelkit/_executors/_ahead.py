@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FunctionType
 
 from parallelkit._executors._zygote import UNPACKING, Zygote
+from parallelkit._interrupt import Interrupt, catch_interrupt
 
 _ahead: list[tuple[int, Zygote]] = []  # with the process whose child it is
 
@@ -19,21 +20,37 @@ _ahead: list[tuple[int, Zygote]] = []  # with the process whose child it is
 @contextmanager
 def started_ahead(fn: object) -> Iterator[None]:
     """Have a zygote for the first engine of this block that starts a worker; it ends with the block if none takes it."""
+    entry = None
     try:
-        entry = os.getpid(), Zygote(UNPACKING if travels_by_value(fn) else ())
-    except OSError:  # the engine will do without, or say what is lacking
-        yield
-        return
-    _ahead.append(entry)
-    try:
+        with catch_interrupt(Interrupt()):  # later starts and ends are in a thread, where no Ctrl-C comes
+            entry = _start(fn)
         yield
     finally:
         try:
-            _ahead.remove(entry)
-        except ValueError:
-            pass  # an engine has it
-        else:
-            entry[1].close()
+            with catch_interrupt(Interrupt()):
+                _end(entry)
+        finally:
+            _end(entry)  # if Ctrl-C came just before it was caught
+
+
+def _start(fn: object) -> tuple[int, Zygote] | None:
+    try:
+        entry = os.getpid(), Zygote(UNPACKING if travels_by_value(fn) else ())
+    except OSError:  # the engine will do without, or say what is lacking
+        return None
+    _ahead.append(entry)
+    return entry
+
+
+def _end(entry: tuple[int, Zygote] | None) -> None:
+    if entry is None:
+        return
+    try:
+        _ahead.remove(entry)
+    except ValueError:
+        pass  # an engine has it
+    else:
+        entry[1].close()
 
 
 def take() -> Zygote | None:
