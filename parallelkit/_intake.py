@@ -72,6 +72,7 @@ class Intake:
         self.at_hand = type(source) in (list, tuple, range)
         self._stride = 1
         self._whole = shape.ranked and self.size is not None  # any of it may come first
+        self._asks = any(shape.bys) and shape.priority is None  # somebody who may be slow, about each item
 
     def _check_at_the_door(self, source: Iterable[Any], *, keys: bool) -> list[Any]:
         items = list(source)
@@ -106,14 +107,14 @@ class Intake:
             self.seconds += self._clock() - began
 
     def _read(self, limit: int) -> Portion | None:
-        items = self._take_at_hand(limit) if self.at_hand else self._take(limit)
         first = self.read_so_far
         if self.shape.plain and (self.keys is not None or self.shape.key is None):
-            portion = Portion(list(items))
+            portion = Portion(self._take_at_hand(limit) if self.at_hand else list(self._take(limit)))
             if self.keys is not None:
                 portion.keys = self.keys[first : first + len(portion.items)]
         else:
-            portion = self._shaped(items, first)
+            at_once = self.at_hand and not self._asks
+            portion = self._shaped(self._take_at_hand(limit) if at_once else self._take(limit), first)
         self.read_so_far = first + len(portion.items)
         if self.exhausted and self.size is not None and self.error is None:
             self.size = self.read_so_far  # whatever its ``len`` has said

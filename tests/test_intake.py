@@ -107,6 +107,15 @@ def test_a_fast_input_comes_in_growing_portions():
     assert sizes[0] == 1 < sizes[-1]
 
 
+def test_a_slow_group_keeps_nobody_waiting():
+    """Also of a list the portion ends with the item that took long; where priorities decide, all of it is wanted."""
+    clock = FakeClock()
+    shape = Shape(gated=True, bys=(lambda item: clock.advance(2 * PORTION),))
+
+    assert [0] == Intake(list(range(9)), shape, clock).read(9).items
+    assert 9 == len(Intake(list(range(9)), shape._replace(priority=abs, ranked=True), clock).read(9).items)
+
+
 def test_reading_is_timed():
     """What the input took is known in the end, for the report; what others take is not in it."""
     clock = FakeClock()
