@@ -129,7 +129,8 @@ def fetch(
       apart what is in an open file, a generator or an object such as an ``AuthBase`` (known by
       its type), or which URL a key of a mapping stands for.
     - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the ``request`` of an answer
-      or error has no headers and no body in such a run. What the server has said is in it in full.
+      or error has no headers and no body in such a run. What the server has said is in it in full, and so is the text
+      of an error, even where ``requests`` quotes in it what it could not send.
 
     All other options are those of ``run_parallel``, but for ``executor``, ``key``, ``args`` and
     ``star``; ``then`` gives further URLs instead of tasks, each of which is fetched once.
@@ -257,9 +258,24 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
 
 
 def check_headers(headers: Any) -> dict[str, str]:
-    """The headers as a dict; raises TypeError for what cannot be sent as such."""
+    """The headers as a dict; raises TypeError or ValueError for what cannot be sent as such."""
     checked = check_kwargs("headers", headers)
     for name, value in checked.items():
         if not (value is None or isinstance(value, (str, bytes))):  # None leaves out one of the session's
             raise TypeError(f"headers[{name!r}] must be a str, got {value!r}")
+        if value and not is_line(value):  # there may be a password in it
+            raise ValueError(
+                f"headers[{name!r}] must be one line of Latin-1 that begins with no space; "
+                "what is read from a file may end in a line break"
+            )
     return checked
+
+
+def is_line(value: str | bytes) -> bool:
+    r"""Whether this may be the value of a header.
+
+    >>> is_line("Bearer 1"), is_line(b"from a file\n"), is_line(" 1"), is_line("€")
+    (True, False, False, False)
+    """
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return ord(max(text)) < 256 and not (text[0].isspace() or "\n" in text or "\r" in text)

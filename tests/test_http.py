@@ -921,6 +921,14 @@ def test_options_of_the_run_hold(site):
         ([], {"headers": {"a": 1}}, TypeError, "headers['a'] must be a str, got 1"),
         (
             [],
+            {"headers": {"a": "token\n"}},
+            ValueError,
+            "headers['a'] must be one line of Latin-1 that begins with no space",
+        ),
+        ([], {"headers": {"a": b" token"}}, ValueError, "headers['a'] must be one line"),
+        ([], {"headers": {"a": "€"}}, ValueError, "headers['a'] must be one line of Latin-1"),
+        (
+            [],
             {"session": requests.Session()},
             TypeError,
             "session must be a function that makes a requests.Session, got <",
