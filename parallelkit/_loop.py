@@ -48,9 +48,8 @@ class Window:
 
     workers: int
     size: int | None = None
-    careful: bool = (
-        False  # a failure may stop the run, and what was handed over by then may have run for nothing
-    )
+    careful: bool = False
+    """A failure may stop the run, and what was handed over by then may have run for nothing; or each is looked up first."""
 
     def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
         """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""

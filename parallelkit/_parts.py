@@ -138,6 +138,8 @@ class Parts:
             loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
+        if cache is not None and isinstance(source, DirectSource):
+            source.window.careful = True  # to look up twenty thousand may take seconds
         self.journal.stop_by(partial(ask_to_stop, loop))
         return loop
 

@@ -5,6 +5,8 @@ from textwrap import shorten
 import pytest
 
 from parallelkit import RateLimit, Task, run_parallel
+from parallelkit._marks import UNSET
+from parallelkit._recall import MemoryRecall
 
 joblib = pytest.importorskip("joblib", reason="joblib is an extra")
 
@@ -45,6 +47,19 @@ def test_tasks_of_their_own_are_answered_too(cached):
         ),
     )
     assert 0 == grown.outcomes[1].attempts
+
+
+def test_looking_up_keeps_nobody_waiting(tmp_path, monkeypatch):
+    """A list is read far ahead; but not where each item is first looked for in a folder, before the first can start."""
+    looked, starts = [], []
+    monkeypatch.setattr(MemoryRecall, "_look_up", lambda *call: looked.append(call) or UNSET)
+    uncached = type(
+        "Uncached", (joblib.memory.MemorizedFunc,), {"__call__": lambda own, *args: own.func(*args)}
+    )
+    run_parallel(uncached(lambda n: starts.append(len(looked)), tmp_path), range(3_000), max_workers=1)
+
+    assert starts[0] <= 100
+    assert 3_000 == len(starts)
 
 
 def test_an_unreadable_entry_is_computed_anew(cached, tmp_path):
