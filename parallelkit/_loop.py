@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
-AT_HAND = 20_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
+AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
 NOTHING = (UNSET, UNSET)  # instead of a key and an item
 
 Clock = Callable[[], float]
@@ -48,12 +48,12 @@ class Window:
 
     workers: int
     size: int | None = None
-    careful: bool = False
-    """A failure may stop the run, and what was handed over by then may have run for nothing; or each is looked up first."""
+    at_hand: int = AT_HAND
+    """Of a list, tuple or range. 0 where a failure may stop the run, and what was handed over may have run for nothing."""
 
     def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
         """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""
-        least = max(WINDOW * self.workers, AT_HAND if at_hand and not self.careful else 0)
+        least = max(WINDOW * self.workers, self.at_hand if at_hand else 0)
         size = self.size or max(least, min(done, WIDEST))
         return size - ahead
 

@@ -18,7 +18,7 @@ from parallelkit._intake import Intake
 from parallelkit._interrupt import Interrupt
 from parallelkit._keys import check_keys
 from parallelkit._ledger import Ledger, numbered
-from parallelkit._loop import DirectSource, Loop, Source, Window
+from parallelkit._loop import AT_HAND, DirectSource, Loop, Source, Window
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._portion import Portion
@@ -139,7 +139,7 @@ class Parts:
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
         if cache is not None and isinstance(source, DirectSource):
-            source.window.careful = True  # to look up twenty thousand may take seconds
+            source.window.at_hand = 0  # to look up twenty thousand may take seconds
         self.journal.stop_by(partial(ask_to_stop, loop))
         return loop
 
@@ -151,7 +151,8 @@ class Parts:
         """How far to read ahead: with priorities all of a sized input, for any of it may come first."""
         whole = self.intake.size if self.intake.shape.ranked else None
         careful = self.options.max_failures is not None or self.options.on_error == "raise"
-        return Window(engine.max_workers, self.options.buffersize or whole, careful)
+        at_hand = 0 if careful else getattr(engine, "at_hand", AT_HAND)
+        return Window(engine.max_workers, self.options.buffersize or whole, at_hand)
 
     def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
         """Have ``then`` called, if there is one."""

@@ -121,7 +121,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     - ``order``: of the results: "input" (default; what ``then`` made comes after it), "key" (sorted)
       or "completion".
     - ``buffersize``: how many tasks are read from the input ahead of the last one done; default
-      ``max(32 * workers, min(done, 5_000))``; of a list, tuple or range 20,000 at least.
+      ``max(32 * workers, min(done, 5_000))``; of a list, tuple or range 1,000 at least, in processes
+      20,000.
 
     Time and failure:
 

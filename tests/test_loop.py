@@ -617,7 +617,7 @@ def test_what_ends_at_the_limit_is_in_time():
 def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run():
     """Reading it costs nothing; but what was handed over before a failure may have run for nothing."""
     assert AT_HAND == Window(2).room(0, 0, at_hand=True)
-    assert 2 * WINDOW == Window(2, careful=True).room(0, 0, at_hand=True)
+    assert 2 * WINDOW == Window(2, at_hand=0).room(0, 0, at_hand=True)
 
 
 # Three ways to take input in: by portions, item by item, and item by item with the books written afterwards

@@ -37,6 +37,7 @@ class ProcessEngine:
     """
 
     loss = None  # no slot is ever lost: what hangs is killed
+    at_hand = 20_000  # of a list are read ahead: few are handed over, so no retry stands behind them
 
     def __init__(
         self,
@@ -184,8 +185,7 @@ class ProcessPort:
         if self._packing.line and not self._lane.closed:
             self._pack()
         if not self._ended:
-            timeout = None if until is None else until - monotonic()
-            self._lane.gate.wait(self._has_news, timeout)
+            self._lane.gate.wait(self._has_news, None if until is None else until - monotonic())
         self._woken = False
         events = self._lane.events
         for _ in range(len(events)):  # no more than that: log records may come without end
