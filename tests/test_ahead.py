@@ -73,6 +73,28 @@ def test_nothing_is_left_where_no_worker_was_wanted():
     assert "[] ['zygote'] None" == outcome_of("print(run([]), starts, children())")
 
 
+IGNORE = """
+import ctypes, os, sys
+act = (ctypes.c_ulong * 4)(1)  # SIG_IGN
+number = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+if ctypes.CDLL(None, use_errno=True).syscall(number, 33, act, None, 8):
+    raise OSError(ctypes.get_errno(), "sigaction")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_signals_of_the_c_library_make_no_difference():
+    """Who starts us may have them ignored; the library takes one for itself with the first thread, which is no change of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORE, "-c", PROGRAM + "print(run(range(4)), starts)"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "[0, 1, 4, 9] ['zygote']" == done.stdout.strip()
+
+
 @pytest.mark.all
 def test_other_runs_start_nothing_ahead():
     """Threads need no process, and a stream starts nothing before it is asked for its first outcome."""

@@ -30,6 +30,9 @@ UNPACKING = ("dataclasses", "inspect", "logging", "pickle", "platform", "threadi
 """What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
 
 _AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
+_OF_THE_C_LIBRARY = (
+    0b11 << 31
+)  # signals 32 and 33: where they were ignored, it changes that with the first thread
 _STATUS = (
     "Umask",
     "Uid",
@@ -142,10 +145,15 @@ def _end_child(pid: int) -> None:
 def inheritance() -> tuple[object, ...]:
     """What a process has from its parent and a zygote's children would have from it: user, limits, masks."""
     with open("/proc/thread-self/status") as status, open("/proc/self/limits") as limits:
-        kept = [line for line in status if line.startswith(_STATUS)]
+        kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
         environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
         streams = [_is_open(fd) for fd in (1, 2)]
         return kept, limits.read(), os.getpriority(os.PRIO_PROCESS, 0), environ, streams
+
+
+def _our_part(line: str) -> object:
+    name, _, value = line.partition(":")
+    return (name, int(value, 16) & ~_OF_THE_C_LIBRARY) if name == "SigIgn" else line
 
 
 def _is_open(fd: int) -> bool:
