@@ -189,6 +189,16 @@ def test_zygote_may_die(engine, tmp_path):
     assert WIDE == len(seen.values)
 
 
+def test_zygote_whose_parent_hangs_up_says_nothing(capfd):
+    """Also where what it said was not read, which resets the connection: it is no error of anybody's."""
+    with closing(Zygote()) as zygote:
+        select.select([zygote.socket], [], [], 30)
+        zygote.socket.close()
+        assert 0 == zygote._process.wait(30)
+
+    assert ("", "") == capfd.readouterr()
+
+
 def test_frozen_zygote_delays_no_deadline(engine, tmp_path):
     """It is given up after a moment, while an attempt becomes overdue; who is wanted is started by itself."""
     with crowd(engine, tmp_path / "gate"):

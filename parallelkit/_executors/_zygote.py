@@ -121,11 +121,11 @@ class Zygote:
 
     def close(self) -> None:
         """End it; what it has forked goes on, but for the last, if we had not been told of it."""
-        self.socket.close()
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass  # other code has waited for it, or took another user's identity
+        self.socket.close()
         cut_lifeline(self._lifeline)
         self._process.wait()
         (unknown,) = BORN.unpack_from(self._born)  # written by the kernel, whatever became of the zygote then

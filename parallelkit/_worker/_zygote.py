@@ -11,6 +11,7 @@ import os
 import sys
 from _pickle import loads
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
+from _socket import socket as Socket  # noqa: N812
 from _struct import Struct
 
 from parallelkit._worker import _lifeline
@@ -34,7 +35,14 @@ def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
     _preload(modules)
     clone = Clone(born)
     parent = socket_of(socket)
-    parent.send(PID.pack(0))
+    try:
+        parent.send(PID.pack(0))
+        _answer_all(parent, clone, lifeline)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone, and the lifeline is about to end us
+
+
+def _answer_all(parent: Socket, clone: Clone, lifeline: int) -> None:
     while True:
         message, ancillary, _, _ = parent.recvmsg(LONGEST, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
         if not message:
