@@ -14,7 +14,7 @@ import time
 import pytest
 
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
-from parallelkit._command._sink import as_json
+from parallelkit._command._sink import Sink, as_json, signals_heard
 from parallelkit._command._tally import Tally
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, Success
@@ -290,6 +290,39 @@ def test_interrupt_is_130_and_keeps_what_was_done(here):
     assert "stopped: interrupted; not done: 1 that had begun" in said
     assert "Traceback" not in said
     assert 130 == command.returncode
+
+
+class AlarmError(Exception):
+    """What the handler of an alarm raises."""
+
+
+def ring(number, frame):
+    raise AlarmError
+
+
+def test_nothing_is_written_where_there_is_no_room(monkeypatch):
+    """A signal on the way into a ``write`` that blocks would be seen only once somebody reads."""
+    read, write = os.pipe()
+    held = fcntl.fcntl(write, fcntl.F_GETPIPE_SZ)
+    os.write(write, bytes(held))
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with signals_heard() as heard:
+            with monkeypatch.context() as patched, pytest.raises(AlarmError):
+                patched.setattr(os, "write", None)
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                Sink(write, heard).write(of_value(1))
+            os.read(read, held)
+            Sink(write, heard).write(of_value("x" * 10_000))
+        assert "x" * 10_000 == json.loads(os.read(read, held))["value"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        os.close(read)
+        os.close(write)
+
+
+def of_value(value):
+    return Success("key", 0, value, 1, 0.0, 0.0, 0.0, "thread 1")
 
 
 @everywhere

@@ -14,7 +14,7 @@ from parallelkit._command import UsageError
 from parallelkit._command._arguments import function_of
 from parallelkit._command._kept import Kept
 from parallelkit._command._lines import Lines, NoJson, recall_no_json
-from parallelkit._command._sink import OutputError, Sink
+from parallelkit._command._sink import OutputError, Sink, signals_heard
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
@@ -52,7 +52,7 @@ def run_command(arguments: Namespace) -> int:
                 print("parallelkit: reads lines from the terminal; Ctrl-D ends them", file=sys.stderr)
             lines.take_stdin()
             at_the_end.callback(lines.give_stdin_back)
-        return run.go(stream, Sink(fd))
+        return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard())))
 
 
 def check_together(arguments: Namespace) -> None:

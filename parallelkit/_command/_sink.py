@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from parallelkit._lost import describe
@@ -16,26 +19,57 @@ class OutputError(Exception):
     """The output cannot be written any more: the disk is full, say."""
 
 
+PAGE = 4096
+"""Bytes that a pipe takes at once if it has room at all."""
+
+
+@contextmanager
+def signals_heard() -> Iterator[int]:
+    """A descriptor that can be read once a signal has come; for the main thread."""
+    heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    try:
+        yield heard
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(told)
+        os.close(heard)
+
+
 class Sink:
     """Writes to a descriptor, which it does not own; each line is one ``write`` to the system.
+
+    There is always room for what it writes: a Ctrl-C on the way into a ``write`` that blocks would be seen only when
+    somebody reads. ``heard`` can be read when one has come.
 
     So whatever kills the program, what was written are whole lines: only a line longer than a page of
     memory (4 KiB) can be cut, and only as the last one.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, heard: int) -> None:
+        self._fd, self._heard = fd, heard
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._poll.register(heard, select.POLLIN)
 
     def write(self, outcome: Outcome[Any, Any]) -> None:
         """Write one line; raises ``OutputError``, or BrokenPipeError where nobody reads any more."""
         rest = memoryview(line_of(outcome))
         try:
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
+                self._wait_for_room()
+                rest = rest[os.write(self._fd, rest[:PAGE]) :]
         except BrokenPipeError:
             raise
         except OSError as error:
             raise OutputError(f"the output cannot be written: {error.strerror}") from None
+
+    def _wait_for_room(self) -> None:
+        ready: dict[int, int] = {}
+        while self._fd not in ready:
+            ready = dict(self._poll.poll())
+            if self._heard in ready:
+                os.read(self._heard, PAGE)  # the signal's handler is about to be called
 
 
 def line_of(outcome: Outcome[Any, Any]) -> bytes:
