@@ -165,8 +165,8 @@ class Supervisor:
         for worker in self.crew.everybody():
             self._await(worker)
         self._look_at = self.crew.listen(now, moved)
-        # Who offered after we had looked has not seen that somebody is hungry.
-        self._poked |= self._offered and self.crew.hungry
+        if self._offered and self.crew.hungry:  # who offered after we had looked has not seen that
+            self._poked = True
         self._tell()
         spare = self.crew.keep_spare(now)
         if spare is not None:
