@@ -221,7 +221,7 @@ class Deadly:
         return os._exit, (3,)
 
 
-@pytest.mark.parametrize("times", [5, 1000])
+@pytest.mark.parametrize("times", [5, pytest.param(1000, marks=pytest.mark.all)])
 def test_worker_killed_from_outside_while_it_loads_is_replaced(engine, tmp_path, times):
     """Who did that may not do it again; only after many times does the run say so."""
     log = tmp_path / "loads"
@@ -481,7 +481,7 @@ def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
         drive_port(port, list(range(2000)))  # the worker that was held serves again
 
 
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.all)])
 def test_nobody_waits_for_a_function_to_load_that_an_idle_worker_knows(engine, tmp_path, exact):
     """One task alone, given to a worker that is still importing, runs where it can begin at once."""
     with opened(engine, LoadedOnce(tmp_path), exact=exact) as port:

@@ -278,6 +278,7 @@ def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, mon
     assert [-signal.SIGKILL] == [process.returncode for process in hung]
 
 
+@pytest.mark.all
 def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeypatch):
     """Where the system refuses the call, workers are started by themselves."""
     monkeypatch.setattr(Zygote, "fork", refuse)
