@@ -576,6 +576,7 @@ def test_a_real_storm_of_retries_is_told():
 
 
 @pytest.mark.slow
+@pytest.mark.all
 def test_a_real_process_that_is_killed_is_told():
     """Where it stood is read from the stack that it wrote down itself, if it got a processor in time for that."""
 

@@ -179,6 +179,7 @@ def test_an_attempt_that_a_stop_cuts_off_is_told():
     assert ([], 0) == (story(hear.heard, "never"), hear.balance())
 
 
+@pytest.mark.all
 def test_a_process_that_a_stop_kills_is_told():
     """It died, with what it ran."""
     heard = run_and_hear(time.sleep, [LONG], executor="processes", run_timeout=1)

@@ -395,6 +395,7 @@ def problem():
     return make_classification(300, 12, random_state=0)
 
 
+@pytest.mark.all
 def test_a_grid_search_finds_what_it_finds_alone(problem, ours):
     """The same scores, parameters and predictions."""
     from sklearn.linear_model import LogisticRegression

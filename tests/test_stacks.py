@@ -273,6 +273,7 @@ def exit_when_asked(item):
     time.sleep(60)
 
 
+@pytest.mark.all
 def test_a_worker_that_ends_as_it_is_asked_is_no_timeout_but_where_it_is():
     """Its end is its own, where the run was stopped; where it had overrun its timeout, that is what is told."""
     results = run_parallel(exit_when_asked, [0], executor="processes", run_timeout=0.5)

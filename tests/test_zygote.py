@@ -176,6 +176,7 @@ def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monk
     }
 
 
+@pytest.mark.all
 def test_zygote_may_die(engine, tmp_path):
     """What it has forked goes on; when workers are wanted again, another takes its place."""
     with crowd(engine, tmp_path / "gate"):
