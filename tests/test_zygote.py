@@ -20,7 +20,7 @@ from port_driver import Seen, drive, opened, wait
 from test_processes import is_alive, wait_until
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors import _starter, _zygote
+from parallelkit._executors import _ahead, _starter, _zygote
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._spawn import Forked
 from parallelkit._executors._starter import AT_ONCE, Starter
@@ -138,6 +138,25 @@ class ReadyZygote:
     def close(self):
         self.socket.close()
         self.other.close()
+
+
+class UnreadyZygote(ReadyZygote):
+    """One that is still starting."""
+
+    ready = False
+    deadline = inf
+
+
+def test_one_that_was_started_ahead_is_waited_for_a_moment():
+    """It is about to be ready, and forks faster than an interpreter starts; who is late is not waited for."""
+    _ahead._ahead.append((os.getpid(), UnreadyZygote()))
+    with select.epoll() as poll, closing(Starter(2, poll)) as starter:
+        starter.check(time.monotonic())
+        assert 0 == starter.startable(2, 0, deaths=False)
+        late = starter.deadline
+        assert time.monotonic() < late < time.monotonic() + 1
+        starter.check(late)
+        assert 1 == starter.startable(2, 0, deaths=False)
 
 
 @pytest.mark.all

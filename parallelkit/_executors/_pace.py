@@ -36,7 +36,8 @@ class Pace:
         self._count = self._count * FORGET + count
         self._time = self._time * FORGET + seconds
         mean = self._time / self._count
-        self.limit = min(self.limit * RAMP, max(1, _within(AHEAD + mean / 2, mean)))
+        rounded = _within(AHEAD + mean / 2, mean)
+        self.limit = min(self.limit * RAMP, max(1, rounded))
         self.ahead = mean < 5 * AHEAD
 
     def share(self, waiting: int, workers: int, idle: int) -> int:

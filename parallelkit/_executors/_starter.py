@@ -18,7 +18,7 @@ HANDS = 2
 """Workers that are not kept waiting for a zygote, where others had to end for it to be wanted; else one is not."""
 
 EXPECTED = 0.1
-"""Seconds for which nobody is started by himself because a zygote that was started ahead is about to be ready."""
+"""Seconds for which no worker is started by itself because a zygote that was started ahead is about to be ready."""
 
 AT_ONCE = 2
 """Workers that are forked before those that are ready by then are given something to do."""

@@ -30,9 +30,9 @@ UNPACKING = ("dataclasses", "inspect", "logging", "pickle", "platform", "threadi
 """What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
 
 _AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
-_OF_THE_C_LIBRARY = (
-    0b11 << 31
-)  # signals 32 and 33: where they were ignored, it changes that with the first thread
+_OF_THE_C_LIBRARY = 0b11 << 31
+"""Signals 32 and 33: where they were ignored, the library changes that with the first thread."""
+
 _STATUS = (
     "Umask",
     "Uid",
