@@ -20,7 +20,7 @@ from weakref import ref
 from parallelkit._joblib_worker import MAPPED, open_memmap
 from parallelkit._worker import _channel
 from parallelkit._worker._ends import may_have_end
-from parallelkit._worker._script import MARK
+from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._travel import Apart, by_value_pickler
 
 Part = PickleBuffer | tuple[Any, ...]
@@ -52,7 +52,7 @@ class Packer:
             self._by_value = True
             return None
         # a reference into another module, at the other end, or to another file
-        self._by_value = blob.find(MARK) >= 0 or may_have_end(blob)
+        self._by_value = (blob.find(MARK) >= 0 and is_meant(blob)) or may_have_end(blob)
         return None if self._by_value else blob
 
     def _part_of(self, raw: memoryview[int]) -> Part:

@@ -1,4 +1,5 @@
 import copyreg
+import decimal
 import enum
 import faulthandler
 import logging
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +31,7 @@ from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._worker import _travel
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -440,6 +444,53 @@ def test_who_has_taught_pickle_to_send_pipes_is_left_alone(end, monkeypatch):
     """By ``copyreg``: then what arrives is what that makes of it."""
     monkeypatch.setitem(copyreg.dispatch_table, type(end), lambda end: (mp.connection.wait, ([], 0)))
     assert [[[]]] == run_parallel(far.give_back, [[end]], executor="processes").values()
+
+
+def test_a_text_that_names_the_script_is_no_reference_into_it(monkeypatch):
+    """A path or a source with ``__main__`` in it is plain data: cloudpickle has no part in it, nor is it loaded for it."""
+    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    texts = ["json/__main__.py", 'if __name__ == "__main__":', b"x__main__.", {"__mp_main__.py": 1}]
+    assert _travel.pack(texts) == pickle.dumps(texts, 5)
+
+
+def test_a_word_that_is_the_name_of_the_script_is_no_reference_into_it(monkeypatch):
+    """Nor where there is a reference to something else, as in a count of words."""
+    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    for words in (
+        {"__main__": 7},
+        Counter(["__main__", "main"]),
+        ["__mp_main__", decimal.Decimal(1)],
+    ):
+        assert _travel.pack(words) == pickle.dumps(words, 5)
+
+
+def planted(monkeypatch, name):
+    """A function of the script, which is found there."""
+    script = sys.modules.get(name) or types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, script)
+    monkeypatch.setattr(script, "spot", lambda: None, raising=False)
+    monkeypatch.setattr(script.spot, "__module__", name)
+    monkeypatch.setattr(script.spot, "__qualname__", "spot")
+    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    return script.spot
+
+
+@pytest.mark.parametrize("ahead", [0, 255, 256, *range(65_500, 65_560, 3), 1 << 20])
+@pytest.mark.parametrize("name", ["__main__", "__mp_main__"])
+def test_a_reference_into_the_script_is_seen_wherever_it_stands(monkeypatch, ahead, name):
+    """Also where the pickler begins a new frame."""
+    spot = planted(monkeypatch, name)
+    assert _travel.pack(["x" * ahead, spot, Counter()]) == b"by value"
+
+
+@pytest.mark.parametrize("texts", [["__main__"], ["spot"], ["__main__", "spot"], ["\x8c\x04spot\x94"]])
+@pytest.mark.parametrize("others", range(0, 300, 7))
+def test_a_reference_into_the_script_is_seen_whatever_was_named_before(monkeypatch, texts, others):
+    """Then the pickle has numbers in place of its names."""
+    spot = planted(monkeypatch, "__main__")
+    texts = [{"__main__": spot.__module__, "spot": spot.__qualname__}.get(text, text) for text in texts]
+    thing = [*map(str, range(others)), Counter(), *texts, others, 0x18C, spot]
+    assert _travel.pack(thing) == b"by value"
 
 
 def test_what_has_a_name_and_no_module_is_described():

@@ -24,7 +24,7 @@ from parallelkit._raised import (
     tolerated,
     traceback_of,
 )
-from parallelkit._worker._script import MARK, NAMES
+from parallelkit._worker._script import MARK, NAMES, is_meant
 from parallelkit._worker._tracebacks import build_traceback, frames_of
 from parallelkit._worker._travel import by_value_pickler, pack, unpack
 
@@ -128,7 +128,7 @@ def _pack_error(error: BaseException) -> bytes | None:
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
             with tolerated():
                 packed = _dump(error, pickler, with_chain)
-                if pickler is not _PlainPickler or packed.find(MARK) < 0:
+                if pickler is not _PlainPickler or packed.find(MARK) < 0 or not is_meant(packed):
                     unpack(packed)
                     return packed
     return None

@@ -6,6 +6,8 @@ Functions of ``__main__`` travel by value, and each pickle has globals of its ow
 
 from __future__ import annotations
 
+from sys import modules
+
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,10 +15,38 @@ if TYPE_CHECKING:
     from typing import Any
 
 NAMES = ("__main__", "__mp_main__")  # of the script; the latter where multiprocessing has spawned the process
-MARK = b"_main__"  # of a reference into either, in a pickle
+MARK = b"_main__\x94"
+"""Where a pickle does not have this (the end of a name, and that it is remembered), it does not refer into either."""
+
+_STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE = b"\x93", b"\x8c", 0x94
+_LONGEST = 258  # of a short text, with what surrounds it
 
 _assigned: dict[str, Any] = {}
 _scopes: list[dict[str, Any]] = []  # the globals of those functions that have arrived so far
+
+
+def is_meant(blob: bytes) -> bool:
+    """Whether a pickle that has the mark may refer into the script: a text can name it, too.
+
+    Each byte is looked at that may be the instruction to look up a name. If it is one, the names of module and object
+    come right before it: as texts, or as numbers of earlier texts, which may be any.
+    """
+    at = blob.find(_STACK_GLOBAL)
+    while at >= 0:
+        _, end = _text_before(blob, at)
+        module, _ = _text_before(blob, end)
+        if module in NAMES or module not in modules:
+            return True
+        at = blob.find(_STACK_GLOBAL, at + 1)
+    return False
+
+
+def _text_before(blob: bytes, end: int) -> tuple[str, int]:
+    """The short text that ends here, and where it begins; an empty one if none does."""
+    start = blob.rfind(_SHORT_TEXT, max(0, end - _LONGEST), end)
+    if start < 0 or blob[end - 1] != _MEMOIZE or start + 3 + blob[start + 1] != end:
+        return "", 0
+    return blob[start + 2 : end - 1].decode(errors="replace"), start
 
 
 def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> None:

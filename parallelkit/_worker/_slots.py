@@ -25,7 +25,7 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._outbox import Outbox
-from parallelkit._worker._script import MARK
+from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -85,7 +85,9 @@ class Slots:
             except Exception:
                 blob = pack_by_value(value, apart)
             else:
-                if blob.find(MARK) >= 0 or (_ends.HOME in modules and blob.find(_ends.MARK) >= 0):
+                if (blob.find(MARK) >= 0 and is_meant(blob)) or (
+                    _ends.HOME in modules and blob.find(_ends.MARK) >= 0
+                ):
                     blob = pack_by_value(value, apart)
             length = len(blob)
             end = at + length

@@ -38,7 +38,8 @@ def pack(thing: object, apart: Apart | None = None) -> bytes:
             raise
         return pack_by_value(thing, apart)
     # A reference into the script means another module at the other end. (``find`` takes half the time of ``in``.)
-    if blob.find(_script.MARK) < 0 and (_ends.HOME not in modules or blob.find(_ends.MARK) < 0):
+    by_name = blob.find(_script.MARK) < 0 or not _script.is_meant(blob)
+    if by_name and (_ends.HOME not in modules or blob.find(_ends.MARK) < 0):
         return blob
     return pack_by_value(thing, apart)
 
