@@ -12,7 +12,7 @@ from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._results import Results
-from parallelkit._run import iter_parallel
+from parallelkit._run import iter_parallel, ready_for_first
 from parallelkit._stream import ledger_of
 from parallelkit._tasks import Task
 
@@ -68,10 +68,14 @@ def map_reduce(
     """
     if not callable(reduce):
         raise TypeError(f"reduce must be callable, got {reduce!r}")
-    so_far = initial
+    with ready_for_first(fn, options.get("executor")):
+        return fold(whole_or_error(fn, items, options), reduce, initial)
+
+
+def fold(stream: Generator[Outcome[Any, V], None, None], reduce: Callable[[A, V], A], so_far: A) -> A:
+    """All values of a stream, folded."""
     failures: list[Failure[Any]] = []
     count = 0
-    stream = whole_or_error(fn, items, options)
     try:
         for outcome in stream:
             count += 1
@@ -150,8 +154,13 @@ def first_success(
     >>> first_success({"zero": lambda: 1 / 0, "one": lambda: 1 / 1}).key
     'one'
     """
+    with ready_for_first(None, options.get("executor")):
+        return first_of(iter_parallel(tasks, **options))
+
+
+def first_of(stream: Generator[Outcome[K, V], None, None]) -> Success[K, V]:
+    """The first success of a stream, which is closed then."""
     failures: list[Failure[Any]] = []
-    stream: Generator[Outcome[Any, V], None, None] = iter_parallel(tasks, **options)
     try:
         for outcome in stream:
             if outcome.ok:

@@ -96,6 +96,42 @@ def test_signals_of_the_c_library_make_no_difference():
 
 
 @pytest.mark.all
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        ("map_reduce(square, [1, 2, 3], int.__add__, initial=0, ", "14"),
+        ("first_success([Task(square, 3)], ", "Success"),
+    ],
+)
+def test_what_is_built_on_streams_starts_one_too(call, result):
+    """It asks for its first outcome at once."""
+    program = f"""
+    from parallelkit import Task, first_success, map_reduce
+    result = {call}executor="processes", max_workers=2)
+    print(str(result).partition("(")[0], starts, children())
+    """
+    assert f"{result} ['zygote'] None" == outcome_of(program)
+
+
+def test_one_loads_what_the_function_needs():
+    """To unpack a function of the script takes modules; where it is imported, the worker knows best."""
+    program = """
+    loaded = []
+
+    def count(fds, *args, more=(), **options):
+        loaded.append("typing" in more)
+        return start(fds, *args, more=more, **options)
+
+    _zygote.start = count
+    {}
+    print(loaded)
+    """
+    assert "[True]" == outcome_of(program.format("run(range(4))"))
+    program = program.format("run_parallel(abs, [-1], executor='processes', max_workers=2)")
+    assert "[False]" == outcome_of(program)
+
+
+@pytest.mark.all
 def test_other_runs_start_nothing_ahead():
     """Threads need no process, and a stream starts nothing before it is asked for its first outcome."""
     program = """

@@ -50,11 +50,11 @@ _STATUS = (
 class Zygote:
     """Starts at once, and is ready when it says so. Raises OSError where it cannot be.
 
-    It loads what this process has loaded of what many need, and ``modules`` of the standard library, which this
-    process is about to load.
+    It loads ``modules`` of the standard library, which this process is about to load; else what this has loaded of
+    what many need.
     """
 
-    def __init__(self, modules: Sequence[str] = ()) -> None:
+    def __init__(self, modules: Sequence[str] | None = None) -> None:
         self.ready = False
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
@@ -71,7 +71,7 @@ class Zygote:
             life, self._lifeline = new_lifeline()
             theirs.callback(os.close, life)
             ours.callback(cut_lifeline, self._lifeline)
-            self._modules = [*modules, *(name for name in PRELOADED if _is_standard(name))]
+            self._modules = [name for name in PRELOADED if _is_standard(name)] if modules is None else modules
             fds = (their_socket.fileno(), life, born)
             self._process = start(fds, role=("zygote",), more=self._modules)
             ours.pop_all()  # all went well: nothing of ours is closed
