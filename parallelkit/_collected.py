@@ -38,7 +38,7 @@ class Collected:
             if owned:
                 opened.callback(engine.close)
             self.ledger = self._open_ledger(engine)
-            port = engine.open(self._parts.job(self._key))
+            port = engine.open(self._parts.job(self._key, whole=True))
             with closing(port):
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)

@@ -91,8 +91,11 @@ class Parts:
         else:
             book.admit(*rows)
 
-    def job(self, key: Callable[[int], Any]) -> Job:
-        """What all attempts have in common; ``key`` gives the key of an index."""
+    def job(self, key: Callable[[int], Any], whole: bool) -> Job:
+        """What all attempts have in common; ``key`` gives the key of an index.
+
+        ``whole``: the caller has the run as a whole, and no outcome before it is over.
+        """
         options, shape = self.options, self.intake.shape
         exact = shape.gated or shape.bounded
         star = options.star and self.fn is not None
@@ -107,6 +110,7 @@ class Parts:
             label=lambda index: label(key(index)),
             # Where anything else decides what starts, tasks may wait for that.
             ended=lambda: self.intake.exhausted and not (exact or self.again),
+            patient=whole and options.on_event is None and options.checkpoint is None,
         )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:

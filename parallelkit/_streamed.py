@@ -88,7 +88,7 @@ class Streamed:
         """Stream and loop of the run, and in ``opened`` what closes them."""
         parts, outbox = self._parts, self._outbox
         outbox.began = parts.world.now()
-        port = engine.open(parts.job(outbox.key))
+        port = engine.open(parts.job(outbox.key, whole=self._lenient))
         opened.callback(port.close)
         handed, window = HandedSource(self._enter), parts.window(engine)
         self._loop = loop = parts.loop(outbox, outbox.key, port, handed)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from math import inf
 from typing import NamedTuple, TypeAlias
 
 from parallelkit._executors._arrivals import Content
@@ -23,6 +24,10 @@ from parallelkit._worker import _channel
 from parallelkit._worker._travel import pack
 
 HEAVY = 1 << 20  # bytes of packed items in a batch, but for a single one
+UNSEEN = 0.02
+"""Seconds for which what has succeeded may wait to be looked at, where nobody waits for it, and enough is queued. To
+wake the run for each attempt costs more than all the rest, and takes the time from the workers where cpus are few."""
+
 STALLS = 3  # workers that stand still before the same attempt, until it is to blame
 MOST_RECORDS = 64 << 20  # bytes of log records that wait to be handled
 _DROPPED = {
@@ -106,6 +111,11 @@ class Span(NamedTuple):
     columns: Columns
     worker: str
 
+    def may_wait(self) -> bool:
+        """Whether all succeeded, and none holds anything that others could use."""
+        kinds, files = self.columns.kinds, self.columns.files
+        return not files and kinds.find(_channel.FAILED) < 0 and kinds.find(_channel.BIG_FAILED) < 0
+
 
 class Why(Enum):
     """What made a worker end: something in it, or we."""
@@ -159,6 +169,7 @@ class Lane:
     job: bytes | File
     """The function with its arguments, packed."""
     exact: bool
+    patient: bool = False
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""
@@ -184,11 +195,32 @@ class Lane:
     struck_loads: int = 0
     """How many were killed from outside while they loaded it, since an attempt was committed."""
     pace: Pace = field(default_factory=Pace)
+    _unseen_since: float = inf
+    _urgent: bool = False
 
     def post(self, event: Event) -> None:
-        """Hand over what came; whoever posts opens the gate when all is posted."""
+        """Hand over what came; whoever posts has it told when all is posted."""
         if not self.closed:
             self.events.append(event)
+            self._urgent |= not (isinstance(event, Span) and event.may_wait())
+
+    def tell(self, now: float, workers: int) -> float:
+        """Wake the run, if there is something that it should look at by now; when that will be, infinity if there is nothing."""
+        if not self.events:
+            self._unseen_since = inf
+            return inf
+        if self.patient and not self._urgent and self.waiting() >= workers * self.pace.limit:
+            self._unseen_since = min(self._unseen_since, now)
+            due = self._unseen_since + UNSEEN
+            if now < due:
+                return due
+        self._unseen_since, self._urgent = inf, False
+        self.gate.open()
+        return inf
+
+    def stock(self) -> int:
+        """How many attempts shall be at hand for each worker, those included that it holds."""
+        return 3 * self.pace.limit + (self.pace.within(UNSEEN) if self.patient else 0)
 
     def post_record(self, record: Record) -> None:
         """Hand over a log record; one that comes when far too many wait is dropped, and that is told in their place."""

@@ -75,7 +75,7 @@ class ProcessEngine:
             )
         number = next(self._numbers)
         packed = pack_shared(job)
-        lane = Lane(number, packed, job.exact, pace=self._paces.recall(packed))
+        lane = Lane(number, packed, job.exact, job.patient and not job.exact, pace=self._paces.recall(packed))
         return ProcessPort(self, self._supervisor, lane, job)
 
     def supply(self, tickets: int) -> None:
@@ -147,7 +147,7 @@ class ProcessPort:
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         if self._packing.line:
             return 0
-        room = width * lane.pace.limit * 3 - self._pending
+        room = width * lane.stock() - self._pending
         return max(0, min(room, self._packing.space(self._pending)))
 
     def start(self, tickets: Sequence[Ticket]) -> None:

@@ -152,7 +152,7 @@ class Supervisor:
         for worker in dead:
             self._bury(worker, now)
         if dead:
-            self._tell()
+            self._tell(now)
         self._questions.answer()
         self._starter.check(now)
         for worker in self.crew.everybody():
@@ -164,19 +164,17 @@ class Supervisor:
         self.crew.forget_blocks(self.pool.dropped)
         for worker in self.crew.everybody():
             self._await(worker)
-        self._look_at = self.crew.listen(now, moved)
+        look_at = self.crew.listen(now, moved)
         if self._offered and self.crew.hungry:  # who offered after we had looked has not seen that
             self._poked = True
-        self._tell()
+        self._look_at = min(look_at, self._tell(now))
         spare = self.crew.keep_spare(now)
         if spare is not None:
             self._await(spare)
 
-    def _tell(self) -> None:
-        """Wake the runs for which there is something."""
-        for lane in self.crew.lanes:
-            if lane.events:
-                lane.gate.open()
+    def _tell(self, now: float) -> float:
+        """Wake the runs for which there is something; when to do that again."""
+        return min([lane.tell(now, self.max_workers) for lane in self.crew.lanes], default=inf)
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""

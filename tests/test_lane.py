@@ -1,0 +1,153 @@
+"""When a run in processes is woken for what has ended."""
+
+from array import array
+
+import pytest
+
+from parallelkit import iter_parallel, map_reduce, run_parallel
+from parallelkit._executors import _processes
+from parallelkit._executors._lane import UNSEEN, Batch, Columns, Lane, Lost, Record, Span, Why
+from parallelkit._worker._channel import BIG_FAILED, FAILED, INT, NONE, VALUE
+
+WORKERS = 2
+NOW = 100.0
+
+
+def lane_with(queued, patient=True):
+    """A lane with so many attempts in its queue, whose attempts take a tenth of a second."""
+    lane = Lane(1, b"", False, patient)
+    lane.pace.measure(1, 0.1)
+    lane.queue.append(Batch(lane, [(index, 1, index, None) for index in range(queued)], None))
+    return lane
+
+
+def span(lane, *kinds, files=()):
+    instants = array("d", range(len(kinds)))
+    columns = Columns(instants, instants, bytes(kinds), b"", b"", 0, list(files))
+    return Span(lane.queue[0].part(0, len(kinds)), columns, "process 1")
+
+
+def is_woken(lane):
+    """Whether somebody who waits at the gate would be let through."""
+    return not lane.gate._tokens
+
+
+def wait_at(lane):
+    lane.gate._tokens.append(None)
+
+
+def test_a_run_that_nobody_looks_at_is_woken_once_for_many():
+    """What succeeds waits, from the first on, for as long as enough is queued."""
+    lane = lane_with(WORKERS)
+    wait_at(lane)
+    lane.post(span(lane, NONE))
+    due = lane.tell(NOW, WORKERS)
+    lane.post(span(lane, INT, VALUE))
+
+    assert due == NOW + UNSEEN
+    assert lane.tell(NOW + UNSEEN / 2, WORKERS) == due
+    assert not is_woken(lane)
+    assert lane.tell(due, WORKERS) == float("inf")
+    assert is_woken(lane)
+
+
+def test_the_next_wait_begins_with_the_next_event():
+    """Not with one that the run has seen, woken or by itself."""
+    lane = lane_with(WORKERS)
+    for start in (NOW, NOW + 7.0):
+        lane.post(span(lane, NONE))
+        assert lane.tell(start, WORKERS) == start + UNSEEN
+        lane.events.clear()
+        assert lane.tell(start + 1.0, WORKERS) == float("inf")
+
+
+@pytest.mark.parametrize("queued", range(WORKERS))
+def test_a_run_is_woken_before_its_workers_starve(queued):
+    """Where less is queued than one batch for each."""
+    lane = lane_with(queued + 1)
+    event = span(lane, NONE)
+    lane.take(1)
+    wait_at(lane)
+    lane.post(event)
+    lane.tell(NOW, WORKERS)
+
+    assert is_woken(lane)
+
+
+@pytest.mark.parametrize("kinds", [(FAILED,), (NONE, BIG_FAILED), (VALUE, FAILED, VALUE)])
+def test_a_failure_does_not_wait(kinds):
+    """It may be tried again, or stop the run."""
+    lane = lane_with(9)
+    wait_at(lane)
+    lane.post(span(lane, *kinds))
+    lane.post(span(lane, NONE))
+    lane.tell(NOW, WORKERS)
+
+    assert is_woken(lane)
+
+
+@pytest.mark.parametrize("kind", ["lost", "record", "file"])
+def test_a_death_a_log_record_and_a_large_value_do_not_wait(kind):
+    """The last holds memory that the worker needs again."""
+    lane = lane_with(9)
+    lost = Lost(lane.queue[0].part(0, 1), 1.0, 2.0, 1, -9, Why.ITSELF, "process 1", "")
+    event = {"lost": lost, "record": Record(b"", None), "file": span(lane, VALUE, files=[b"content"])}[kind]
+    wait_at(lane)
+    lane.post(event)
+    lane.tell(NOW, WORKERS)
+
+    assert is_woken(lane)
+
+
+def test_whoever_takes_outcomes_one_by_one_is_woken_for_each():
+    """However much is queued."""
+    lane = lane_with(9, patient=False)
+    wait_at(lane)
+    lane.post(span(lane, NONE))
+    lane.tell(NOW, WORKERS)
+
+    assert is_woken(lane)
+
+
+def test_a_patient_run_has_more_at_hand():
+    """What its workers do until it looks, so that they do not starve meanwhile."""
+    patient, other = lane_with(9), lane_with(9, patient=False)
+    for lane in (patient, other):
+        lane.pace.measure(1000, 1000 * UNSEEN / 10)
+
+    assert 9 <= patient.stock() - other.stock() <= 10
+
+
+@pytest.mark.parametrize(
+    ("run", "patient"),
+    [
+        (lambda **options: run_parallel(abs, [-1], **options), True),
+        (lambda **options: map_reduce(abs, [-1], max, initial=0, **options), True),
+        (lambda **options: list(iter_parallel(abs, [-1], **options)), False),
+        (lambda **options: run_parallel(abs, [-1], on_event=lambda event: None, **options), False),
+        (lambda **options: run_parallel(abs, [-1], then=lambda outcome: (), **options), False),
+    ],
+)
+def test_who_is_patient(monkeypatch, run, patient):
+    """Whose outcomes nobody sees before the run is over."""
+    seen = []
+
+    def lane_of(*args, **options):
+        seen.append(Lane(*args, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(_processes, "Lane", lane_of)
+    run(executor="processes", max_workers=1)
+
+    assert [patient] == [lane.patient for lane in seen]
+
+
+def test_a_run_with_a_checkpoint_is_not_patient(monkeypatch, tmp_path):
+    """What is done is soon on the disk."""
+    seen = []
+    monkeypatch.setattr(
+        _processes, "Lane", lambda *args, **options: seen.append(Lane(*args, **options)) or seen[-1]
+    )
+    run_parallel(abs, {"one": -1}, executor="processes", max_workers=1, checkpoint=tmp_path / "journal")
+
+    assert [False] == [lane.patient for lane in seen]
