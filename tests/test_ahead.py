@@ -100,7 +100,7 @@ def test_signals_of_the_c_library_make_no_difference():
     ("call", "result"),
     [
         ("map_reduce(square, [1, 2, 3], int.__add__, initial=0, ", "14"),
-        ("first_success([Task(square, 3)], ", "Success"),
+        ("first_success([Task(square, 3)], ", "9"),
     ],
 )
 def test_what_is_built_on_streams_starts_one_too(call, result):
@@ -108,7 +108,7 @@ def test_what_is_built_on_streams_starts_one_too(call, result):
     program = f"""
     from parallelkit import Task, first_success, map_reduce
     result = {call}executor="processes", max_workers=2)
-    print(str(result).partition("(")[0], starts, children())
+    print(getattr(result, "value", result), starts, children())
     """
     assert f"{result} ['zygote'] None" == outcome_of(program)
 
