@@ -18,6 +18,7 @@ from parallelkit._executors._bell import Bell
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
 from parallelkit._executors._decode import death_of
+from parallelkit._executors._ear import Ear
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import requeue
 from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
@@ -49,7 +50,6 @@ class Supervisor:
         self._asleep = False
         self._bell = Bell()
         self._opened = ExitStack()  # what the thread opens for itself
-        self._by_fd: dict[int, Worker] = {}
         self._thread: Thread | None = None
         self._starting = RLock()  # garbage may be collected as a thread is made, and its finalizer submit
 
@@ -126,11 +126,11 @@ class Supervisor:
             if not self.is_own_thread():  # given up: a signal handler raised as it was started
                 return
         try:
-            self._poll = self._opened.enter_context(select.epoll())
-            self._poll.register(self._bell.fd, select.EPOLLIN)
+            self._ear = Ear(self._bell)
+            self._opened.callback(self._ear.poll.close)
             self._reserve = Reserve(self._bell.fd)
             self._opened.callback(self._reserve.close)
-            self._starter = Starter(self.max_workers, self._poll)
+            self._starter = Starter(self.max_workers, self._ear.poll)
             self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()
@@ -163,14 +163,14 @@ class Supervisor:
         self.crew.assign(now)
         self.crew.forget_blocks(self.pool.dropped)
         for worker in self.crew.everybody():
-            self._await(worker)
+            self._ear.heed(worker)
         look_at = self.crew.listen(now, moved)
         if self._offered and self.crew.hungry:  # who offered after we had looked has not seen that
             self._poked = True
         self._look_at = min(look_at, self._tell(now))
         spare = self.crew.keep_spare(now)
         if spare is not None:
-            self._await(spare)
+            self._ear.heed(spare)
 
     def _tell(self, now: float) -> float:
         """Wake the runs for which there is something; when to do that again."""
@@ -183,7 +183,7 @@ class Supervisor:
         self._asleep = True
         # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
         patience = 0.0 if self._poked else max(0.0, due - monotonic())
-        events = self._poll.poll(min(patience, LONGEST_POLL))
+        events = self._ear.poll.poll(min(patience, LONGEST_POLL))
         self._asleep = False
         self._poked = False
         return events
@@ -193,7 +193,7 @@ class Supervisor:
         dead = []
         moved = False
         for fd, what in events:
-            worker = self._by_fd.get(fd)
+            worker = self._ear.workers.get(fd)
             if worker is None and fd == self._bell.fd:
                 self._bell.hear()
             elif worker is None:
@@ -206,16 +206,6 @@ class Supervisor:
                     worker.wire.flush()
                 self._drain(worker, True)
         return dead, moved
-
-    def _await(self, worker: Worker) -> None:
-        """Send what was written in this turn; listen to its socket as far as that makes sense now."""
-        worker.wire.flush()
-        events = 0 if worker.wire.deaf or worker.garbage else select.EPOLLIN
-        if worker.wire.stuffed:
-            events |= select.EPOLLOUT
-        if worker.awaited != events:
-            worker.awaited = events
-            self._poll.modify(worker.wire.socket, events)
 
     def _drain(self, worker: Worker, force: bool = False) -> bool:
         try:
@@ -241,9 +231,7 @@ class Supervisor:
                 self._break(Broken(f"no worker process can be started: {explain(error)}", cause=error))
             return None
         worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
-        for fd in (worker.pidfd, worker.wire.socket.fileno()):
-            self._by_fd[fd] = worker
-            self._poll.register(fd, select.EPOLLIN)
+        self._ear.add(worker)
         return worker
 
     # Ending
@@ -251,9 +239,7 @@ class Supervisor:
     def _bury(self, worker: Worker, now: float) -> None:
         """A worker has ended: what it committed is taken, what it ran is blamed, the rest is put back."""
         self._drain(worker, True)
-        for fd in (worker.pidfd, worker.wire.socket.fileno()):
-            self._poll.unregister(fd)
-            del self._by_fd[fd]
+        self._ear.remove(worker)
         status = worker.reap()
         self.crew.remove(worker)
         began_at = worker.blamed_since(now)
