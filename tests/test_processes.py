@@ -379,8 +379,8 @@ def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
     rung = []
     crew = Crew(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=rung.append)
-    worker = SimpleNamespace(pending=10, sent=30, stock=lambda: 6 * LOOK, takes_more=lambda: False, wire=wire)
-    crew.workers.append(worker)
+    busy = {"pending": 10, "sent": 30, "stock": lambda: 6 * LOOK, "takes_more": lambda: False}
+    crew.workers.append(SimpleNamespace(**busy, wire=wire, ready=False))
 
     assert 2 * LOOK == crew.listen(0.0, moved=True)
     assert [29] == rung
@@ -391,9 +391,8 @@ def test_who_rings_later_than_at_its_next_commit_is_looked_at_again(bell, look_a
     """Also where it was told so before: it may get stuck between the two, and what it has committed would wait for that."""
     crew = Crew(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=lambda number: False, armed=True, head=20)
-    worker = SimpleNamespace(
-        pending=10, done=20, sent=30, stock=lambda: 0.0, takes_more=lambda: False, wire=wire
-    )
+    busy = {"pending": 10, "done": 20, "sent": 30, "stock": lambda: 0.0, "takes_more": lambda: False}
+    worker = SimpleNamespace(**busy, wire=wire, ready=False)
     worker.bell_at = lambda in_vain: bell
     crew.workers.append(worker)
 

@@ -11,6 +11,7 @@ from time import monotonic
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK, requeue
 from parallelkit._executors._lane import Lane
+from parallelkit._worker._channel import EACH
 
 STUCK = 0.002
 """Seconds after which what waits behind a running attempt is given to an idle worker instead."""
@@ -39,6 +40,7 @@ class Crew:
         self.wants_spare = False
         self.act_at = inf  # when there is something to do here, should nothing else happen
         self.hungry = True  # whether a worker could take more than it has
+        self.calm = False  # whether nothing is to be decided but who gets more
         self._max_tasks = max_tasks or 0
         self._spawn = spawn
         self._startable = startable
@@ -104,7 +106,14 @@ class Crew:
         until then must not wait where it gets stuck.
         """
         stocks = [worker.stock() for worker in self.workers]
-        self.hungry = len(stocks) < self.max_workers or any(one.takes_more() for one in self.workers)
+        everyone = len(stocks) == self.max_workers
+        self.hungry = not everyone or any(one.takes_more() for one in self.workers)
+        self.calm = (
+            everyone
+            and self.act_at == inf
+            and not (self._max_tasks or (self.wants_spare and self.spare is None))
+            and all(map(_may_be_given, self.workers))
+        )
         plenty = [stock for stock in stocks if stock > LOOK] if moved else []
         look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
@@ -113,12 +122,28 @@ class Crew:
             elif moved and stock > LOOK:
                 worker.wire.arm(worker.sent - 1)
             else:
-                bell = worker.bell_at(worker.wire.armed and not moved)
+                bell = worker.bell_at(worker.wire.armed != 0 and not moved)
                 if worker.wire.arm(bell):
                     look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
                 elif bell > worker.done + 1:
                     look_at = min(look_at, now + LOOK)
         return look_at
+
+    def refill(self, worker: Worker, now: float) -> bool:
+        """Give more to one that rang; False where there is more to decide, and all must be looked at.
+
+        As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only lane there is, where
+        more is queued, of attempts so long that each commit rings.
+        """
+        if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
+            return False
+        lane = self.lanes[0]
+        if lane not in self._hungry() or lane.pace.expected(1) < LOOK:
+            return False
+        if self._choose(worker, [lane]) is not None:
+            self._give(worker, lane, not worker.pending, now)
+        self.hungry |= worker.takes_more()
+        return bool(lane.queue)
 
     def assign(self, now: float) -> None:
         """Give out what is queued, hire where hands are missing, and even out where they idle."""
@@ -132,7 +157,7 @@ class Crew:
         """Give out what is queued, first to those that have nothing."""
         hungry, idle = self._hungry(), sum([worker.ready and not worker.pending for worker in self.workers])
         for worker in sorted(self.workers, key=_pending):
-            if not worker.ready or worker.held is not None or worker.retiring or worker.garbage:
+            if not _may_be_given(worker):
                 continue
             if self._max_tasks and worker.done >= self._max_tasks:
                 worker.retire()
@@ -232,12 +257,11 @@ def _pending(worker: Worker) -> int:
     return worker.pending
 
 
+def _may_be_given(worker: Worker) -> bool:
+    return worker.ready and worker.held is None and not (worker.retiring or worker.garbage)
+
+
 def _idles(worker: Worker, lane: Lane) -> bool:
     """Whether it would begin an attempt of this lane at once."""
-    free = (
-        worker.ready
-        and not worker.pending
-        and worker.held is None
-        and not (worker.retiring or worker.garbage)
-    )
+    free = _may_be_given(worker) and not worker.pending
     return free and lane.number in worker.known and not worker.wire.loading

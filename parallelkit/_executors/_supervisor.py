@@ -44,10 +44,9 @@ class Supervisor:
         self.crew = Crew(max_workers, max_tasks, self._spawn, self._startable)
         self._toll = Toll(max_workers)
         self.pool = Pool()
-        self._look_at = inf
+        self._calm_until, self._tell_at = -inf, inf  # when to look at all, and to tell, at the latest
         self._questions = Questions()
-        self._poked = self._offered = False
-        self._asleep = False
+        self._poked = self._offered = self._asleep = False
         self._bell = Bell()
         self._opened = ExitStack()  # what the thread opens for itself
         self._thread: Thread | None = None
@@ -144,8 +143,28 @@ class Supervisor:
                 self._questions.end()
 
     def _turn(self) -> None:
-        dead, moved = self._hear(self._sleep())
+        dead, rang = self._hear(self._sleep())
         now = monotonic()
+        if dead or self._poked or now >= self._calm_until or not self._refill(rang, now):
+            self._poked = False  # before anything is looked at that whoever pokes may have changed
+            self._decide(dead, bool(rang), now)
+
+    def _refill(self, rang: list[Worker], now: float) -> bool:
+        """Give those more that rang, and tell the run what they did; False where there is more to do than that.
+
+        It is most turns where tasks take a millisecond or more, and costs the half, however many workers there are.
+        """
+        if self.pool.dropped or not all(self.crew.refill(worker, now) for worker in rang):
+            return False
+        for worker in rang:
+            worker.wire.arrivals.release_blocks()
+            self._ear.heed(worker)
+            self._calm_until = min(self._calm_until, worker.check_at, worker.wire.again_at)
+        self._tell_at = self._tell(now)
+        return True
+
+    def _decide(self, dead: list[Worker], moved: bool, now: float) -> None:
+        """Look at everything."""
         for worker in self.crew.workers:
             moved |= not worker.garbage and self._drain(worker)
             worker.wire.arrivals.release_blocks()
@@ -167,10 +186,11 @@ class Supervisor:
         look_at = self.crew.listen(now, moved)
         if self._offered and self.crew.hungry:  # who offered after we had looked has not seen that
             self._poked = True
-        self._look_at = min(look_at, self._tell(now))
-        spare = self.crew.keep_spare(now)
-        if spare is not None:
+        self._tell_at = self._tell(now)
+        if (spare := self.crew.keep_spare(now)) is not None:
             self._ear.heed(spare)
+        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.crew.everybody()]
+        self._calm_until = min([look_at, self.crew.act_at, self._starter.deadline, *checks])
 
     def _tell(self, now: float) -> float:
         """Wake the runs for which there is something; when to do that again."""
@@ -178,34 +198,31 @@ class Supervisor:
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
-        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.crew.everybody()]
-        due = min([self._look_at, self.crew.act_at, self._starter.deadline, *checks])
         self._asleep = True
         # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
-        patience = 0.0 if self._poked else max(0.0, due - monotonic())
+        patience = 0.0 if self._poked else max(0.0, min(self._calm_until, self._tell_at) - monotonic())
         events = self._ear.poll.poll(min(patience, LONGEST_POLL))
         self._asleep = False
-        self._poked = False
         return events
 
-    def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], bool]:
-        """Look at what is ready: who died, and whether anything came."""
-        dead = []
-        moved = False
+    def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
+        """Look at what is ready: who died, and from whom something came."""
+        dead, rang = [], []
         for fd, what in events:
             worker = self._ear.workers.get(fd)
             if worker is None and fd == self._bell.fd:
                 self._bell.hear()
             elif worker is None:
+                self._poked = True
                 self._starter.hear(fd)
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:
-                moved = True
+                rang.append(worker)
                 if what & select.EPOLLOUT:
                     worker.wire.flush()
                 self._drain(worker, True)
-        return dead, moved
+        return dead, rang
 
     def _drain(self, worker: Worker, force: bool = False) -> bool:
         try:

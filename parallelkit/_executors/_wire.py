@@ -190,9 +190,9 @@ class Wire:
         return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
 
     @property
-    def armed(self) -> bool:
-        """Whether the worker will ring."""
-        return self.ring.head[ARMED] != 0
+    def armed(self) -> int:
+        """At which commit the worker will ring; 0: at none."""
+        return self.ring.head[ARMED]
 
     def arm(self, number: int) -> bool:
         """Ask for the bell when so many attempts are committed (0: never); False if that was asked for already."""

@@ -1,0 +1,187 @@
+"""The supervisor's short turns, in which only who rang is looked at; and what must not be missed for them."""
+
+import time
+from math import inf
+from types import SimpleNamespace
+
+import pytest
+import remote_tasks as far
+from port_driver import Seen, drive, opened, wait
+
+from parallelkit._errors import TaskTimeout
+from parallelkit._executors._crew import Crew
+from parallelkit._executors._lane import Batch, Lane
+from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._supervisor import Supervisor
+from parallelkit._worker._channel import EACH
+
+LONG = 0.006  # seconds; whoever takes so long rings at each commit
+
+
+@pytest.fixture
+def engine():
+    engine = ProcessEngine(2)
+    yield engine
+    engine.close()
+
+
+def test_most_turns_of_long_tasks_are_short(engine, monkeypatch):
+    """As long as enough is queued, nobody but who rang is looked at."""
+    decided = []
+    decide = Supervisor._decide
+    monkeypatch.setattr(Supervisor, "_decide", lambda own, *args: decided.append(args) or decide(own, *args))
+    drive(engine, far.nap, [LONG] * 8)
+    decided.clear()
+    with opened(engine, far.nap, patient=True) as port:
+        port.start([(index, 1, LONG, None) for index in range(80)])
+        seen = Seen()
+        while len(seen) < 80:
+            seen.add(wait(port))
+
+    assert len(decided) < 40
+
+
+class FakeWorker(SimpleNamespace):
+    """One that rings at each commit, and has come to its last attempt."""
+
+    def __init__(self, lane):
+        super().__init__(lane=lane, pending=1, ready=True, held=None, retiring=False, garbage=False, sent=7)
+        self.wire = SimpleNamespace(armed=EACH, loading=False)
+        self.given = 0
+
+    def give(self, batch, now):
+        self.given += len(batch.tickets)
+
+    def takes_more(self):
+        return False
+
+
+def calm_crew(queued=9, mean=LONG):
+    lane = Lane(1, b"", False)
+    lane.pace.measure(1, mean)
+    lane.pace.limit = 1
+    lane.queue.append(Batch(lane, [(index, 1, index, None) for index in range(queued)], None))
+    crew = Crew(1, None, lambda now: None, lambda wanted: 0)
+    crew.lanes.append(lane)
+    crew.workers.append(FakeWorker(lane))
+    crew.calm = True
+    return crew
+
+
+def test_who_rang_is_given_more():
+    """One attempt of this length, behind the one that it runs."""
+    crew = calm_crew()
+    (worker,) = crew.workers
+    assert crew.refill(worker, 0.0)
+    assert (1, 8) == (worker.given, crew.lanes[0].waiting())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda crew, worker, lane: setattr(crew, "calm", False),
+        lambda crew, worker, lane: crew.lanes.append(Lane(2, b"", False)),
+        lambda crew, worker, lane: crew.lanes.clear(),
+        lambda crew, worker, lane: lane.queue.clear(),
+        lambda crew, worker, lane: setattr(lane, "halted", True),
+        lambda crew, worker, lane: setattr(lane, "broken", "for a reason"),
+        lambda crew, worker, lane: setattr(lane.pace, "_time", 0.0),
+        lambda crew, worker, lane: setattr(worker.wire, "armed", 0),
+        lambda crew, worker, lane: setattr(worker.wire, "armed", 8),
+        lambda crew, worker, lane: setattr(worker, "ready", False),
+        lambda crew, worker, lane: setattr(worker, "held", 3),
+        lambda crew, worker, lane: setattr(worker, "retiring", True),
+        lambda crew, worker, lane: setattr(worker, "garbage", True),
+    ],
+)
+def test_where_more_is_to_decide_all_are_looked_at(change):
+    """And nothing is given before."""
+    crew = calm_crew()
+    (worker,) = crew.workers
+    change(crew, worker, crew.lanes[0])
+    assert not crew.refill(worker, 0.0)
+    assert worker.given == 0
+
+
+def test_who_takes_the_last_has_all_looked_at():
+    """What comes into an empty queue must find out who is hungry."""
+    crew = calm_crew(queued=1)
+    assert not crew.refill(crew.workers[0], 0.0)
+    assert crew.workers[0].given == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "calm"),
+    [
+        (lambda crew, worker: None, True),
+        (lambda crew, worker: setattr(worker, "ready", False), False),
+        (lambda crew, worker: setattr(worker, "held", 3), False),
+        (lambda crew, worker: setattr(crew, "act_at", 7.0), False),
+        (lambda crew, worker: setattr(crew, "wants_spare", True), False),
+        (lambda crew, worker: setattr(crew, "max_workers", 2), False),
+        (lambda crew, worker: setattr(crew, "_max_tasks", 10), False),
+    ],
+)
+def test_when_a_crew_is_calm(change, calm):
+    """Nobody starts, ends, is held or missing."""
+    crew = calm_crew()
+    (worker,) = crew.workers
+    worker.stock = lambda: 0.0
+    worker.done = 6
+    worker.bell_at = lambda in_vain: EACH
+    worker.wire.arm = lambda number: False
+    change(crew, worker)
+    assert crew.listen(0.0, moved=True) == inf
+    assert crew.calm is calm
+
+
+def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
+    """The next turn looks at everything, and does not block before."""
+    course = []
+    turn, refill, decide = Supervisor._turn, Supervisor._refill, Supervisor._decide
+
+    def poke_behind(own, rang, now):
+        short = refill(own, rang, now)
+        if short and rang and "poke" not in course:
+            own._poked = True  # what another thread does as long as this one is awake
+            course.append("poke")
+        return short
+
+    monkeypatch.setattr(Supervisor, "_refill", poke_behind)
+    monkeypatch.setattr(Supervisor, "_turn", lambda own: course.append("turn") or turn(own))
+    monkeypatch.setattr(Supervisor, "_decide", lambda own, *args: course.append("all") or decide(own, *args))
+    with opened(engine, far.nap, patient=True) as port:
+        port.start([(index, 1, LONG, None) for index in range(80)])
+        seen = Seen()
+        while len(seen) < 80:
+            seen.add(wait(port))
+    after = course.index("poke") + 1
+
+    assert ["turn", "all"] == course[after : after + 2]
+
+
+def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
+    """Its worker rings no more; the other does, all the time."""
+    items = [LONG] * 20 + [60.0] + [LONG] * 200
+    with opened(engine, far.nap, patient=True) as port:
+        port.start([(index, 1, item, 0.3) for index, item in enumerate(items)])
+        seen = Seen()
+        while len(seen) < len(items):
+            seen.add(wait(port))
+    failure = seen.failures[20]
+    assert isinstance(failure.error, TaskTimeout)
+    assert len(seen.values) == 220
+    assert sum(start > failure.ended for start, _ in seen.times.values()) > 20
+
+
+def test_a_second_run_has_its_turn_while_the_first_is_calm(engine):
+    """It does not wait until the queue of the first is empty."""
+    with opened(engine, far.nap, patient=True) as first:
+        first.start([(index, 1, LONG, None) for index in range(400)])
+        time.sleep(0.1)
+        with opened(engine, far.give_back) as second:
+            second.start([(0, 1, "here", None)])
+            seen = Seen()
+            seen.add(wait(second))
+            assert {0: "here"} == seen.values
+        assert len(first._lane.queue) > 0
