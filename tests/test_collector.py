@@ -54,9 +54,9 @@ def test_the_thread_that_a_stream_waits_for_may_close_it(monkeypatch, leave_behi
     with ProcessExecutor(1) as executor:
         leave_behind(pause, [0, 0.01, 0.01], executor=executor)
 
-        def collect(supervisor):
+        def collect(supervisor, now):
             next(collections, int)()
-            tell(supervisor)
+            return tell(supervisor, now)
 
         monkeypatch.setattr(Supervisor, "_tell", collect)
         assert 1 == executor.submit(abs, -1).result(PATIENCE)
@@ -86,11 +86,11 @@ def finalize_in_supervisor(monkeypatch, executor, finalizer):
             except RuntimeError as error:
                 told.put(error)
 
-    def collect(supervisor):
+    def collect(supervisor, now):
         if (collecting := next(collections, None)) is not None:
             Last()
             collecting()
-        tell(supervisor)
+        return tell(supervisor, now)
 
     executor.submit(abs, -1).result(PATIENCE)
     gc.disable()
