@@ -16,7 +16,7 @@ from parallelkit._marks import CANCELLED, FAILED, OPEN, UNSET, Mark
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Facts:
     """What the report wants to know of a run beside its outcomes. Instants as the clock gives them.
 
@@ -45,7 +45,7 @@ class Facts:
     longest_step_of: int = -1
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Ledger:
     """The columns of a run, one row a task, in order of admission."""
 

@@ -42,7 +42,7 @@ class Source(Protocol):
         """What may be admitted now, with ``ahead`` tasks of the input not settled; None: nothing now."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Window:
     """How far the input is read ahead of what is done (``buffersize``)."""
 
@@ -58,7 +58,7 @@ class Window:
         return size - ahead
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class DirectSource:
     """Reads the caller's input in the thread of the loop, a portion at a time, or ``one_by_one``."""
 
@@ -103,7 +103,7 @@ class DirectSource:
             yield item
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Loop:
     """What one run is made of."""
 

@@ -20,7 +20,7 @@ SHOWN = 20
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Lost:
     """One attempt that gave no value; ``number`` counts the task's attempts, this one included.
 

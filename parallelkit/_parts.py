@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from parallelkit._outbox import Outbox
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Parts:
     """A run that has been checked and not begun."""
 

@@ -11,7 +11,7 @@ from parallelkit._shape import Shape, Trait
 from parallelkit._tasks import Own, own_options
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Portion:
     """Tasks just read, in columns.
 

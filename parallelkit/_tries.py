@@ -22,7 +22,7 @@ LEAST_RETRIES = 10  # that a budget always allows
 MARKED = "parallelkit: "  # so begins our note on an error
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Verdict:
     """On one failed attempt. ``delay`` None: it was the last. ``pause``: seconds that its groups must wait.
 

@@ -161,7 +161,7 @@ class Broken(NamedTuple):
 Event: TypeAlias = Span | Lost | Record
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Lane:
     """The supervisor's side of a port."""
 

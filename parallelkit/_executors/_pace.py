@@ -16,7 +16,7 @@ REMEMBERED = 64  # functions whose pace is known after their run
 LONGEST_JOB = 1 << 16  # bytes of a packed function that is remembered
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Pace:
     """Written by the supervisor's thread only."""
 
