@@ -1,14 +1,19 @@
-"""The work that is handed out; functions of a module, so that every system can send them."""
+"""The work that is handed out; functions of a module, so that every system can send them.
+
+It loads only what they need: a fresh interpreter does that when it starts, as a worker of ours, loky's or joblib's is.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 WORD = re.compile(r"[^\W\d]\w*")
 
@@ -66,7 +71,9 @@ def nap_or_hang(seconds: float | None) -> float | None:
 def count_or_die(number: int) -> int:
     """``count_to``; a negative number kills the worker, as the OOM killer would."""
     if number < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+        from signal import SIGKILL  # for this one alone
+
+        os.kill(os.getpid(), SIGKILL)
     return count_to(number)
 
 
