@@ -28,7 +28,7 @@ _demo/__init__
 _demo/_research  _demo/_tokens
 _demo/_claims  _demo/_sources
 _recipes
-_run
+_run  _fold
 _plan
 _collected  _streamed
 _parts
