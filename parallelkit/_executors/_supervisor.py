@@ -159,7 +159,7 @@ class Supervisor:
         for worker in rang:
             worker.wire.arrivals.release_blocks()
             self._ear.heed(worker)
-            self._calm_until = min(self._calm_until, worker.check_at, worker.wire.again_at)
+            self._calm_until = min(self._calm_until, worker.check_at, worker.deadline, worker.wire.again_at)
         self._tell_at = self._tell(now)
         return True
 
