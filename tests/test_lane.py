@@ -6,7 +6,7 @@ import pytest
 
 from parallelkit import iter_parallel, map_reduce, run_parallel
 from parallelkit._executors import _processes
-from parallelkit._executors._lane import UNSEEN, Batch, Columns, Lane, Lost, Record, Span, Why
+from parallelkit._executors._lane import UNSEEN, Batch, Columns, Lane, Lost, Record, Span, Why, most_unseen
 from parallelkit._worker._channel import BIG_FAILED, FAILED, INT, NONE, VALUE
 
 WORKERS = 2
@@ -109,13 +109,36 @@ def test_whoever_takes_outcomes_one_by_one_is_woken_for_each():
     assert is_woken(lane)
 
 
+@pytest.mark.parametrize("workers", [1, 6])
+def test_no_more_than_a_few_wait(workers):
+    """To make values of very many at once keeps the supervisor waiting, and its workers with it."""
+    lane = lane_with(99)
+    wait_at(lane)
+    for count in range(most_unseen(workers) + 1):
+        assert not is_woken(lane), f"after {count}"
+        lane.post(span(lane, VALUE))
+        lane.tell(NOW, workers)
+
+    assert is_woken(lane)
+    assert most_unseen(workers) >= workers
+
+
+def test_what_was_seen_is_not_counted():
+    """Once the run was woken, or has looked by itself, as many may wait as before."""
+    lane = lane_with(99)
+    for seen in (True, False):
+        lane.post(span(lane, *[NONE] * most_unseen(WORKERS)))
+        assert lane.tell(NOW, WORKERS) == NOW + UNSEEN
+        if seen:
+            lane.events.clear()
+        assert lane.tell(NOW + UNSEEN, WORKERS) == float("inf")
+
+
 def test_a_patient_run_has_more_at_hand():
     """What its workers do until it looks, so that they do not starve meanwhile."""
     patient, other = lane_with(9), lane_with(9, patient=False)
-    for lane in (patient, other):
-        lane.pace.measure(1000, 1000 * UNSEEN / 10)
 
-    assert 9 <= patient.stock() - other.stock() <= 10
+    assert patient.stock(WORKERS) - other.stock(WORKERS) == most_unseen(WORKERS)
 
 
 @pytest.mark.parametrize(

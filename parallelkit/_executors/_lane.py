@@ -28,6 +28,10 @@ UNSEEN = 0.02
 """Seconds for which what has succeeded may wait to be looked at, where nobody waits for it, and enough is queued. To
 wake the run for each attempt costs more than all the rest, and takes the time from the workers where cpus are few."""
 
+MOST_UNSEEN = 8
+"""Of attempts that wait so, or two for each worker, if these are more. While the run makes values of many (or folds them),
+each system call of the supervisor may take Python's switch interval, 5 ms; with so few, that is over before workers starve."""
+
 STALLS = 3  # workers that stand still before the same attempt, until it is to blame
 MOST_RECORDS = 64 << 20  # bytes of log records that wait to be handled
 _DROPPED = {
@@ -195,32 +199,31 @@ class Lane:
     struck_loads: int = 0
     """How many were killed from outside while they loaded it, since an attempt was committed."""
     pace: Pace = field(default_factory=Pace)
+    _unseen: float = 0
+    """How many attempts have succeeded since the run was last woken; infinity where it should look at once."""
     _unseen_since: float = inf
-    _urgent: bool = False
 
     def post(self, event: Event) -> None:
         """Hand over what came; whoever posts has it told when all is posted."""
         if not self.closed:
             self.events.append(event)
-            self._urgent |= not (isinstance(event, Span) and event.may_wait())
+            self._unseen += len(event.columns.kinds) if isinstance(event, Span) and event.may_wait() else inf
 
     def tell(self, now: float, workers: int) -> float:
         """Wake the run, if there is something that it should look at by now; when that will be, infinity if there is nothing."""
-        if not self.events:
-            self._unseen_since = inf
-            return inf
-        if self.patient and not self._urgent and self.waiting() >= workers * self.pace.limit:
+        if self.events and self.patient and self._unseen <= most_unseen(workers):
             self._unseen_since = min(self._unseen_since, now)
             due = self._unseen_since + UNSEEN
-            if now < due:
+            if now < due and self.waiting() >= workers * self.pace.limit:
                 return due
-        self._unseen_since, self._urgent = inf, False
-        self.gate.open()
+        self._unseen, self._unseen_since = 0, inf
+        if self.events:
+            self.gate.open()
         return inf
 
-    def stock(self) -> int:
-        """How many attempts shall be at hand for each worker, those included that it holds."""
-        return 3 * self.pace.limit + (self.pace.within(UNSEEN) if self.patient else 0)
+    def stock(self, workers: int) -> int:
+        """How many attempts shall be at hand, those included that the workers hold."""
+        return 3 * self.pace.limit * workers + (most_unseen(workers) if self.patient else 0)
 
     def post_record(self, record: Record) -> None:
         """Hand over a log record; one that comes when far too many wait is dropped, and that is told in their place."""
@@ -257,6 +260,11 @@ class Lane:
             self.queue.appendleft(batch.part(most))
             batch = batch.part(0, most)
         return batch
+
+
+def most_unseen(workers: int) -> int:
+    """How many that have succeeded may wait to be looked at."""
+    return max(MOST_UNSEEN, 2 * workers)
 
 
 def _light_part(payloads: Sequence[Payload]) -> int:

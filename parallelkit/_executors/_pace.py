@@ -52,10 +52,6 @@ class Pace:
         crumbs = _within(GRAIN, self._time / self._count) if self._count else 1
         return min(self.limit, max(crumbs, -(-waiting // workers)))
 
-    def within(self, seconds: float) -> int:
-        """How many attempts one worker makes in this time, no more than a batch; 0 where that is not known."""
-        return _within(seconds, self._time / self._count) if self._count else 0
-
     def expected(self, count: int) -> float:
         """Seconds that so many attempts will take."""
         return count * self._time / self._count if self._count else inf

@@ -147,7 +147,7 @@ class ProcessPort:
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         if self._packing.line:
             return 0
-        room = width * lane.stock() - self._pending
+        room = lane.stock(width) - self._pending
         return max(0, min(room, self._packing.space(self._pending)))
 
     def start(self, tickets: Sequence[Ticket]) -> None:
