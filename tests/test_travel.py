@@ -493,6 +493,14 @@ def test_a_reference_into_the_script_is_seen_whatever_was_named_before(monkeypat
     assert _travel.pack(thing) == b"by value"
 
 
+@pytest.mark.parametrize("others", range(140, 150))
+def test_a_number_that_looks_like_the_end_of_a_name_hides_no_reference_into_the_script(monkeypatch, others):
+    """The number of an earlier text may be the byte with which a text is remembered."""
+    spot = planted(monkeypatch, "__main__")
+    like_math = int.from_bytes(b"\x8c\x04mat", "little")  # and ``h``, by which the module's name is looked up
+    assert _travel.pack([*map(str, range(others)), spot.__module__, (like_math, spot)]) == b"by value"
+
+
 def test_what_has_a_name_and_no_module_is_described():
     """A generator, say."""
     assert "test_what_has_a_name_and_no_module_is_described.<locals>.<genexpr>" == describe(_ for _ in ())

@@ -18,7 +18,7 @@ NAMES = ("__main__", "__mp_main__")  # of the script; the latter where multiproc
 MARK = b"_main__\x94"
 """Where a pickle does not have this (the end of a name, and that it is remembered), it does not refer into either."""
 
-_STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE = b"\x93", b"\x8c", 0x94
+_STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET = b"\x93", b"\x8c", 0x94, ord("h")
 _LONGEST = 258  # of a short text, with what surrounds it
 
 _assigned: dict[str, Any] = {}
@@ -45,6 +45,9 @@ def _text_before(blob: bytes, end: int) -> tuple[str, int]:
     """The short text that ends here, and where it begins; an empty one if none does."""
     start = blob.rfind(_SHORT_TEXT, max(0, end - _LONGEST), end)
     if start < 0 or blob[end - 1] != _MEMOIZE or start + 3 + blob[start + 1] != end:
+        return "", 0
+    # What looks like an h at its end, and that it is remembered, may be a look at the text of number 0x94 instead.
+    if blob[end - 2] == _GET and blob.count(_MEMOIZE, 0, end) > _MEMOIZE:
         return "", 0
     return blob[start + 2 : end - 1].decode(errors="replace"), start
 
