@@ -41,6 +41,16 @@ def test_most_turns_of_long_tasks_are_short(engine, monkeypatch):
     assert len(decided) < 40
 
 
+def test_a_task_that_closes_its_workers_socket_makes_no_turns(engine, monkeypatch):
+    """That this is closed is told once, and the supervisor sleeps until the worker ends; it took a whole cpu."""
+    turns = []
+    turn = Supervisor._turn
+    monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(own) or turn(own))
+
+    assert {0: 0.2} == drive(engine, far.close_and_nap, [0.2]).values
+    assert len(turns) < 60
+
+
 class FakeWorker(SimpleNamespace):
     """One that rings at each commit, and has come to its last attempt."""
 

@@ -18,15 +18,15 @@ class Ear:
 
     def add(self, worker: Worker) -> None:
         """Listen for its end, and to what it sends."""
-        for fd in (worker.pidfd, worker.wire.socket.fileno()):
-            self.workers[fd] = worker
-            self.poll.register(fd, select.EPOLLIN)
+        self.workers[worker.pidfd] = self.workers[worker.wire.socket.fileno()] = worker
+        self.poll.register(worker.pidfd, select.EPOLLIN)
+        self._listen(worker, select.EPOLLIN)
 
     def remove(self, worker: Worker) -> None:
         """It has ended, and its descriptors are about to be closed."""
-        for fd in (worker.pidfd, worker.wire.socket.fileno()):
-            self.poll.unregister(fd)
-            del self.workers[fd]
+        self._listen(worker, 0)
+        self.poll.unregister(worker.pidfd)
+        del self.workers[worker.pidfd], self.workers[worker.wire.socket.fileno()]
 
     def heed(self, worker: Worker) -> None:
         """Send what was written in this turn; listen to its socket as far as that makes sense now."""
@@ -35,5 +35,15 @@ class Ear:
         if worker.wire.stuffed:
             events |= select.EPOLLOUT
         if worker.awaited != events:
-            worker.awaited = events
-            self.poll.modify(worker.wire.socket, events)
+            self._listen(worker, events)
+
+    def _listen(self, worker: Worker, events: int) -> None:
+        """For nothing is not at all: that the other end is closed would be told again and again, asked for or not."""
+        socket = worker.wire.socket
+        if worker.awaited and events:
+            self.poll.modify(socket, events)
+        elif events:
+            self.poll.register(socket, events)
+        elif worker.awaited:
+            self.poll.unregister(socket)
+        worker.awaited = events

@@ -54,7 +54,7 @@ class Worker(Holding):
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
         self.gone = Event()
-        self.awaited = -1  # what the supervisor's epoll listens for on its socket
+        self.awaited = 0  # what the supervisor's epoll listens for on its socket
         self.check_at = inf
         self.deadline = now + START_LIMIT
         self.held: int | None = None  # it will not begin this attempt or a later one ...
