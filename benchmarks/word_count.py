@@ -43,10 +43,12 @@ def folded(counts: Iterator[Words] | Sequence[Words]) -> Words:
 
 @contextmanager
 def parallelkit(warm: bool) -> Iterator[Count]:
-    from parallelkit import ProcessExecutor, map_reduce
+    from parallelkit import map_reduce
 
     count = partial(map_reduce, count_words, reduce=merge, **OPTIONS)
     if warm:
+        from parallelkit import ProcessExecutor
+
         with ProcessExecutor(WORKERS) as executor:
             yield lambda chunks: count(chunks, initial=Counter(), executor=executor)
     else:
