@@ -1,4 +1,5 @@
 import errno
+import gc
 import math
 import os
 import re
@@ -1004,6 +1005,28 @@ def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
     bell.ring()
     assert 2 == os.eventfd_read(bell.fd)
     bell.close()
+
+
+def test_a_bell_that_nobody_closed_is_closed_with_its_last_reference():
+    """Ctrl-C may come as an engine is made, which then nobody closes; also before there is a descriptor."""
+    bell = Bell()
+    fd = bell.fd
+    del bell
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_a_bell_that_could_not_be_made_says_only_that(monkeypatch):
+    """What is half made is no error of its own when it goes."""
+    monkeypatch.setattr(os, "eventfd", lambda *args: refuse(errno.EMFILE))
+    with pytest.raises(OSError, match="Too many"):
+        Bell()
+    gc.collect()
+
+
+def refuse(number):
+    raise OSError(number, os.strerror(number))
 
 
 def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypatch):

@@ -10,8 +10,9 @@ class Bell:
     """Locked, lest somebody ring when it is closed and its number is another file's."""
 
     def __init__(self) -> None:
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._lock = RLock()  # a finalizer that rings may come in the midst of it
+        self._closed = True
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
 
     def hear(self) -> None:
@@ -28,3 +29,6 @@ class Bell:
             if not self._closed:
                 self._closed = True
                 os.close(self.fd)
+
+    def __del__(self) -> None:
+        self.close()  # of an engine that Ctrl-C kept from being made
