@@ -129,7 +129,7 @@ def repeat(text, times):
 
 
 def long_bytes(size):
-    return b"x" * size
+    return "x" * size
 
 
 def loaded_modules(_):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import types
 import warnings
 from collections import Counter
@@ -30,6 +31,7 @@ from port_driver import drive, opened, wait
 from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
+from parallelkit._executors._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _travel
 from parallelkit._worker._travel import describe
@@ -102,13 +104,18 @@ def test_any_mixture_comes_back(engine, items):
 
 @pytest.mark.parametrize("size", [10_000, 200_000, 262_144, 1_000_000, 1_100_000, 5_000_000])
 def test_size_does_not_matter(size):
-    """Small, large, and around the lengths at which the way through the channel changes."""
+    """Small, large, and around the lengths at which the way through the channel changes.
+
+    A bell that was heard with the descriptor before it was lost: the value lay there until its worker was looked at anyhow.
+    """
+    began = time.monotonic()
     items = [letter * (size + number) for number, letter in enumerate((b"a", "b", b"c", "d"))]
     own = ProcessEngine(1)
     try:
         assert dict(enumerate(items)) == drive(own, far.give_back, items).values
     finally:
         own.close()
+    assert time.monotonic() - began < STANDSTILL
 
 
 def test_many_medium_values_come_back(engine):
@@ -803,7 +810,8 @@ def run_script(folder, source, *flags):
 def test_functions_travel_where_warnings_on_bytes_are_errors(tmp_path):
     """With -bb nothing may compare bytes to a text, neither here nor in a worker; nor with -W error."""
     source = """
-        from parallelkit._executors._processes import ProcessEngine
+        from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._processes import ProcessEngine
         from port_driver import drive
 
         def double(item):
@@ -819,6 +827,7 @@ def test_functions_travel_where_warnings_on_bytes_are_errors(tmp_path):
 MAIN = """
 from dataclasses import dataclass
 from enum import Enum
+from parallelkit._executors._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
 from port_driver import drive
 
@@ -869,7 +878,8 @@ def test_classes_of_main_are_the_callers_own(tmp_path):
 def test_main_of_the_caller_is_not_imported(tmp_path):
     """A script runs once, however many workers there are."""
     source = """
-    from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     print("once")
     engine = ProcessEngine(2)
@@ -985,7 +995,8 @@ def test_warning_filters_are_taken_over():
 def test_flags_are_taken_over(tmp_path):
     """-O and -X of this interpreter hold in the workers."""
     source = """
-    from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     engine = ProcessEngine(1)
     print(drive(engine, lambda item: (sys.flags.optimize, sys.flags.utf8_mode), [0]).values[0])
@@ -1062,7 +1073,8 @@ def test_logging_is_not_imported_for_nothing(tmp_path):
     """A worker whose tasks do not log pays nothing; nor for anything else that its parent does not use."""
     source = """
     import remote_tasks as far
-    from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     engine = ProcessEngine(1)
     (loaded,) = drive(engine, far.loaded_modules, [0]).values.values()
@@ -1077,7 +1089,8 @@ def test_logging_is_not_imported_for_nothing(tmp_path):
 def test_standard_output_is_the_parents(tmp_path):
     """What tasks print appears, in whole lines."""
     source = """
-    from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     engine = ProcessEngine(2)
     drive(engine, lambda item: print("line", item), range(20))

@@ -55,8 +55,9 @@ class FakeWorker(SimpleNamespace):
     """One that rings at each commit, and has come to its last attempt."""
 
     def __init__(self, lane):
-        super().__init__(lane=lane, pending=1, ready=True, held=None, retiring=False, garbage=False, sent=7)
-        self.wire = SimpleNamespace(armed=EACH, loading=False)
+        super().__init__(lane=lane, pending=1, ready=True, held=None, retiring=False, garbage=False)
+        self.sent, self.done = 7, 6
+        self.wire = SimpleNamespace(armed=EACH, loading=False, head=6)
         self.given = 0
 
     def give(self, batch, now):
@@ -96,6 +97,7 @@ def test_who_rang_is_given_more():
         lambda crew, worker, lane: setattr(lane, "halted", True),
         lambda crew, worker, lane: setattr(lane, "broken", "for a reason"),
         lambda crew, worker, lane: setattr(lane.pace, "_time", 0.0),
+        lambda crew, worker, lane: setattr(worker.wire, "head", 7),
         lambda crew, worker, lane: setattr(worker.wire, "armed", 0),
         lambda crew, worker, lane: setattr(worker.wire, "armed", 8),
         lambda crew, worker, lane: setattr(worker, "ready", False),
@@ -137,7 +139,6 @@ def test_when_a_crew_is_calm(change, calm):
     crew = calm_crew()
     (worker,) = crew.workers
     worker.stock = lambda: 0.0
-    worker.done = 6
     worker.bell_at = lambda in_vain: EACH
     worker.wire.arm = lambda number: False
     change(crew, worker)

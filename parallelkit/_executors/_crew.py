@@ -133,9 +133,12 @@ class Crew:
         """Give more to one that rang; False where there is more to decide, and all must be looked at.
 
         As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only lane there is, where
-        more is queued, of attempts so long that each commit rings.
+        more is queued, of attempts so long that each commit rings. What was committed since it was drained has rung already:
+        that bell may have been heard with what was sent before it.
         """
         if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
+            return False
+        if worker.wire.head != worker.done:
             return False
         lane = self.lanes[0]
         if lane not in self._hungry() or lane.pace.expected(1) < LOOK:
