@@ -129,7 +129,7 @@ def repeat(text, times):
 
 
 def long_bytes(size):
-    return "x" * size
+    return b"x" * size
 
 
 def loaded_modules(_):

@@ -810,8 +810,7 @@ def run_script(folder, source, *flags):
 def test_functions_travel_where_warnings_on_bytes_are_errors(tmp_path):
     """With -bb nothing may compare bytes to a text, neither here nor in a worker; nor with -W error."""
     source = """
-        from parallelkit._executors._handle import STANDSTILL
-from parallelkit._executors._processes import ProcessEngine
+        from parallelkit._executors._processes import ProcessEngine
         from port_driver import drive
 
         def double(item):
@@ -827,7 +826,6 @@ from parallelkit._executors._processes import ProcessEngine
 MAIN = """
 from dataclasses import dataclass
 from enum import Enum
-from parallelkit._executors._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
 from port_driver import drive
 
@@ -878,8 +876,7 @@ def test_classes_of_main_are_the_callers_own(tmp_path):
 def test_main_of_the_caller_is_not_imported(tmp_path):
     """A script runs once, however many workers there are."""
     source = """
-    from parallelkit._executors._handle import STANDSTILL
-from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     print("once")
     engine = ProcessEngine(2)
@@ -995,8 +992,7 @@ def test_warning_filters_are_taken_over():
 def test_flags_are_taken_over(tmp_path):
     """-O and -X of this interpreter hold in the workers."""
     source = """
-    from parallelkit._executors._handle import STANDSTILL
-from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     engine = ProcessEngine(1)
     print(drive(engine, lambda item: (sys.flags.optimize, sys.flags.utf8_mode), [0]).values[0])
@@ -1073,8 +1069,7 @@ def test_logging_is_not_imported_for_nothing(tmp_path):
     """A worker whose tasks do not log pays nothing; nor for anything else that its parent does not use."""
     source = """
     import remote_tasks as far
-    from parallelkit._executors._handle import STANDSTILL
-from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     engine = ProcessEngine(1)
     (loaded,) = drive(engine, far.loaded_modules, [0]).values.values()
@@ -1089,8 +1084,7 @@ from parallelkit._executors._processes import ProcessEngine
 def test_standard_output_is_the_parents(tmp_path):
     """What tasks print appears, in whole lines."""
     source = """
-    from parallelkit._executors._handle import STANDSTILL
-from parallelkit._executors._processes import ProcessEngine
+    from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
     engine = ProcessEngine(2)
     drive(engine, lambda item: print("line", item), range(20))
