@@ -600,6 +600,7 @@ def test_a_real_run_that_sends_more_than_it_works_is_told():
 
 
 @pytest.mark.slow
+@pytest.mark.all
 def test_a_real_run_that_computes_in_threads_is_told():
     """A second of pure Python in four threads."""
 

@@ -112,6 +112,7 @@ def test_tasks_make_new_tasks(client):
     assert [8, 4, 2, 1] == results.values()
 
 
+@pytest.mark.all
 def test_limits_are_kept_across_machines(client):
     """Starts are spaced by the workers' own clocks, whichever of them runs a task."""
     results = run_parallel(begin, range(6), executor=client, limits=RateLimit(2, per=0.3))

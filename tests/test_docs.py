@@ -50,7 +50,7 @@ def script_of(text):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=pytest.mark.all if page.name in HEAVY else [])
+        pytest.param(page, marks=pytest.mark.all if page.name in HEAVY or "howto" in page.parts else [])
         for page in PAGES
         if SNIPPET.search(page.read_text())
     ],

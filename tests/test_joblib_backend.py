@@ -162,6 +162,7 @@ def test_an_error_comes_back_and_kills_what_runs(ours, tmp_path, return_as):
     assert is_gone(the_hanging(tmp_path))
 
 
+@pytest.mark.all
 def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
     """The error is joblib's own; the worker that hangs is gone."""
 

@@ -333,6 +333,7 @@ def test_the_rate_is_kept_and_reached_over_ten_seconds(executor, width, round_):
     assert 10 <= took <= 10.2
 
 
+@pytest.mark.all
 def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
     """Two runs at once and a third after them, on one object: never more than five in a window."""
     limit, stamps = RateLimit(5, per=0.2), []

@@ -42,6 +42,7 @@ def test_no_retry_starts_late_behind_what_was_read_ahead(form):
     assert [0] == list(results.failures)
 
 
+@pytest.mark.all
 def test_no_retry_in_a_process_starts_late():
     """None is sent to a worker that has another before it."""
     policy = Retry(9, delay=0.001, max_time=0.15)

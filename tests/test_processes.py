@@ -717,6 +717,7 @@ def test_items_are_not_packed_far_ahead(engine):
 # The life of workers
 
 
+@pytest.mark.all
 def test_large_items_are_not_packed_far_ahead_of_a_quick_function(engine):
     """That thousands of short texts went at once says nothing of the next run, whose items are large."""
     drive(engine, len, ["x" * 2000] * 3000)

@@ -219,6 +219,7 @@ def test_zygote_whose_parent_hangs_up_says_nothing(capfd):
     assert ("", "") == capfd.readouterr()
 
 
+@pytest.mark.all
 def test_frozen_zygote_delays_no_deadline(engine, tmp_path):
     """It is given up after a moment, while an attempt becomes overdue; who is wanted is started by itself."""
     with crowd(engine, tmp_path / "gate"):
