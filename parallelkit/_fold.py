@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
@@ -21,20 +22,14 @@ V = TypeVar("V")
 
 def fold(stream: Generator[Outcome[Any, V], None, None], reduce: Callable[[A, V], A], so_far: A) -> A:
     """All values of a stream, folded."""
-    failures: list[Failure[Any]] = []
     count = 0
-    try:
+    with failures_of(stream) as failures:
         for outcome in stream:
             count += 1
             if outcome.ok:
                 so_far = folded(reduce, so_far, outcome)
             else:
                 failures.append(outcome)
-    except InputError as error:
-        keep_failures(error, failures)
-        raise
-    finally:
-        stream.close()
     if failures:
         raise failed(f"{len(failures)} of {counted(count)} failed: the fold would miss their parts", failures)
     return so_far
@@ -61,18 +56,12 @@ def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> 
 
 def first_of(stream: Generator[Outcome[K, V], None, None]) -> Success[K, V]:
     """The first success of a stream, which is closed then."""
-    failures: list[Failure[Any]] = []
-    try:
+    with failures_of(stream) as failures:
         for outcome in stream:
             if outcome.ok:
                 stop_rest(stream, [*failures, outcome])
                 return outcome
             failures.append(outcome)
-    except InputError as error:
-        keep_failures(error, failures)
-        raise
-    finally:
-        stream.close()
     if not failures:
         raise ValueError("first_success needs at least one task, got none")
     kinds = tally(failure.error for failure in failures)
@@ -94,10 +83,21 @@ def stop_rest(stream: Generator[Any, None, None], done: list[Outcome[Any, Any]])
         pass
 
 
-def keep_failures(error: InputError, failures: list[Failure[Any]]) -> None:
-    """Of an input that raised when outcomes had been taken from the stream: they are in its results all the same."""
-    if error.results is None or not len(error.results):
-        error.results = Results(ledger_of(failures))
+@contextmanager
+def failures_of(stream: Generator[Any, None, None]) -> Iterator[list[Failure[Any]]]:
+    """A list for the failures of a stream, which is closed in the end.
+
+    Where the input raises when they have been taken from the stream, they are in its error's results all the same.
+    """
+    failures: list[Failure[Any]] = []
+    try:
+        yield failures
+    except InputError as error:
+        if error.results is None or not len(error.results):
+            error.results = Results(ledger_of(failures))
+        raise
+    finally:
+        stream.close()
 
 
 def failed(message: str, failures: list[Failure[Any]]) -> TaskFailures:
