@@ -152,7 +152,7 @@ class Supervisor:
     def _refill(self, rang: list[Worker], now: float) -> bool:
         """Give those more that rang, and tell the run what they did; False where there is more to do than that.
 
-        It is most turns where tasks take a millisecond or more, and costs the half, however many workers there are.
+        It is most turns where tasks take a millisecond or more, and costs the same however many workers there are.
         """
         if self.pool.dropped or not all(self.crew.refill(worker, now) for worker in rang):
             return False
