@@ -267,14 +267,16 @@ def test_what_has_begun_and_not_ended_is_running(ground, port):
 def test_never_more_run_than_there_are_slots(ground, port):
     """The third of three waits for one of two to end."""
     holds = [ground.hold() for _ in range(3)]
+    given = holds[: min(3, port.room())]
     try:
-        port.start([(index, 1, hold.call, None) for index, hold in enumerate(holds[: min(3, port.room())])])
+        port.start([(index, 1, hold.call, None) for index, hold in enumerate(given)])
         for hold in holds[:2]:
             hold.wait_until_begun()
         assert 2 == len(port.running())
     finally:
         for hold in holds:
             hold.let_go()
+    take(ground, port, len(given))  # none begins as the test ends, when nobody is there any more to be told
 
 
 # Timeouts
