@@ -471,6 +471,16 @@ def test_a_word_that_is_the_name_of_the_script_is_no_reference_into_it(monkeypat
         assert _travel.pack(words) == pickle.dumps(words, 5)
 
 
+@pytest.mark.parametrize("word", ["main", "h", "hh", "major", "jam", "s\u00d3", "\u0153"])
+def test_a_count_that_looks_like_the_look_for_a_name_is_no_reference_into_the_script(monkeypatch, word):
+    """147 is the instruction to look up a name, and a byte of some letters."""
+    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    for count in (147, 147 << 8, 147 << 8 | 1, 147 << 16, 1 << 20 | 147):
+        words = Counter({"__main__": 7, word: count, "other": count})
+        assert b"\x93" in pickle.dumps(count, 5)
+        assert _travel.pack(words) == pickle.dumps(words, 5)
+
+
 def planted(monkeypatch, name):
     """A function of the script, which is found there."""
     script = sys.modules.get(name) or types.ModuleType(name)

@@ -18,7 +18,7 @@ NAMES = ("__main__", "__mp_main__")  # of the script; the latter where multiproc
 MARK = b"_main__\x94"
 """Where a pickle does not have this (the end of a name, and that it is remembered), it does not refer into either."""
 
-_STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET = b"\x93", b"\x8c", 0x94, ord("h")
+_STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET, _LONG_GET = b"\x93", b"\x8c", 0x94, ord("h"), ord("j")
 _LONGEST = 258  # of a short text, with what surrounds it
 
 _assigned: dict[str, Any] = {}
@@ -33,12 +33,22 @@ def is_meant(blob: bytes) -> bool:
     """
     at = blob.find(_STACK_GLOBAL)
     while at >= 0:
-        _, end = _text_before(blob, at)
-        module, _ = _text_before(blob, end)
-        if module in NAMES or module not in modules:
-            return True
+        if _follows_name(blob, at):
+            _, end = _text_before(blob, at)
+            module, _ = _text_before(blob, end)
+            if module in NAMES or module not in modules:
+                return True
         at = blob.find(_STACK_GLOBAL, at + 1)
     return False
+
+
+def _follows_name(blob: bytes, at: int) -> bool:
+    """Whether what ends here may be a text that is remembered, or a look at one; else it is a number, or part of a text."""
+    return (
+        blob[at - 1] == _MEMOIZE
+        or blob[at - 2] == _GET
+        or (blob[at - 5] == _LONG_GET and int.from_bytes(blob[at - 4 : at], "little") < at)
+    )
 
 
 def _text_before(blob: bytes, end: int) -> tuple[str, int]:
