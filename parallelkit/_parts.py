@@ -110,7 +110,7 @@ class Parts:
             label=lambda index: label(key(index)),
             # Where anything else decides what starts, tasks may wait for that.
             ended=lambda: self.intake.exhausted and not (exact or self.again),
-            patient=whole and options.on_event is None and options.checkpoint is None,
+            patient=whole and not exact and options.on_event is None and options.checkpoint is None,
         )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:

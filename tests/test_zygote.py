@@ -110,7 +110,7 @@ def hung_zygote(fds, **options):
 def test_who_is_ready_is_not_kept_waiting_for_all(monkeypatch):
     """Between forks the supervisor looks at those that are there: a few in each turn, and the next turn at once."""
     monkeypatch.setattr(_starter, "Zygote", ReadyZygote)
-    with select.epoll() as poll, closing(Starter(16, poll)) as starter:
+    with select.epoll() as poll, closing(Starter(16, poll, set)) as starter:
         left, turns = 16, []
         while left:
             starter.check(0.0)
@@ -129,7 +129,7 @@ class ReadyZygote:
 
     ready = True
 
-    def __init__(self):
+    def __init__(self, modules=()):
         self.socket, self.other = socket.socketpair()
 
     def fits(self):
@@ -150,7 +150,7 @@ class UnreadyZygote(ReadyZygote):
 def test_one_that_was_started_ahead_is_waited_for_a_moment():
     """It is about to be ready, and forks faster than an interpreter starts; who is late is not waited for."""
     _ahead._ahead.append((os.getpid(), UnreadyZygote()))
-    with select.epoll() as poll, closing(Starter(2, poll)) as starter:
+    with select.epoll() as poll, closing(Starter(2, poll, set)) as starter:
         starter.check(time.monotonic())
         assert 0 == starter.startable(2, 0, deaths=False)
         late = starter.deadline
@@ -211,7 +211,7 @@ def test_zygote_may_die(engine, tmp_path):
 
 def test_zygote_whose_parent_hangs_up_says_nothing(capfd):
     """Also where what it said was not read, which resets the connection: it is no error of anybody's."""
-    with closing(Zygote()) as zygote:
+    with closing(Zygote(())) as zygote:
         select.select([zygote.socket], [], [], 30)
         zygote.socket.close()
         assert 0 == zygote._process.wait(30)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FunctionType
 
-from parallelkit._executors._zygote import UNPACKING, Zygote
+from parallelkit._executors._needs import SCRIPT, UNPACKING, home_of, needs
+from parallelkit._executors._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
 
 _ahead: list[tuple[int, Zygote]] = []  # with the process whose child it is
@@ -34,8 +34,9 @@ def started_ahead(fn: object) -> Iterator[None]:
 
 
 def _start(fn: object) -> tuple[int, Zygote] | None:
+    home = home_of(fn)
     try:
-        entry = os.getpid(), Zygote(UNPACKING if travels_by_value(fn) else ())
+        entry = os.getpid(), Zygote(sorted(UNPACKING) if home == SCRIPT else needs([home]))
     except OSError:  # the engine will do without, or say what is lacking
         return None
     _ahead.append(entry)
@@ -60,10 +61,3 @@ def take() -> Zygote | None:
     except IndexError:
         return None
     return zygote if owner == os.getpid() else None
-
-
-def travels_by_value(fn: object) -> bool:
-    """Whether a worker cannot import this function, as far as that shows."""
-    return isinstance(fn, FunctionType) and (
-        fn.__module__ in ("__main__", "__mp_main__") or "<" in fn.__qualname__
-    )

@@ -41,7 +41,7 @@ class Job(NamedTuple):
     ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
     callers, so it is part of no task in which it happens to be opened. ``ended``: whether all tasks
     have been read, so that only attempts made again may still come; asked in any thread.
-    ``patient``: nobody looks at what has succeeded before the run is over, so it may be handed back late.
+    ``patient``: nobody looks at what has succeeded before the run is over, so it may be handed back late; not if exact.
     """
 
     fn: Callable[..., Any] | None

@@ -50,6 +50,10 @@ class Crew:
         """All workers, the spare included."""
         return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
 
+    def homes(self) -> set[str]:
+        """The modules of the functions that wait for workers."""
+        return {lane.home for lane in self.lanes}
+
     def forget_blocks(self, dropped: deque[int]) -> None:
         """Have all let go of these blocks for items."""
         while dropped:

@@ -174,6 +174,8 @@ class Lane:
     """The function with its arguments, packed."""
     exact: bool
     patient: bool = False
+    home: str = ""
+    """The function's module (_needs.py)."""
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""

@@ -14,6 +14,7 @@ from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._sharing import pack_shared
@@ -73,9 +74,9 @@ class ProcessEngine:
                 f"worker processes are fresh interpreters, but sys.executable is {executable!r}: "
                 "set it to the path of one, or use executor='threads'"
             )
-        number = next(self._numbers)
         packed = pack_shared(job)
-        lane = Lane(number, packed, job.exact, job.patient and not job.exact, pace=self._paces.recall(packed))
+        home, pace = home_of(job.fn), self._paces.recall(packed)
+        lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
         return ProcessPort(self, self._supervisor, lane, job)
 
     def supply(self, tickets: int) -> None:
@@ -117,10 +118,8 @@ class ProcessPort:
     eager = property(lambda self: self._lane.pace.limit == 1)  # tasks so long that each is a batch
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
-        self._engine = engine
-        self._supervisor = supervisor
-        self._lane = lane
-        self._job = job
+        self._engine, self._supervisor = engine, supervisor
+        self._lane, self._job = lane, job
         self._pending = 0  # handed over and not yet returned
         self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job)
         self._seconds = 0.0  # spent on packing and unpacking

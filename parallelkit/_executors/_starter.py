@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable, Iterable
 from math import inf
 from time import monotonic
 
 from parallelkit._executors._ahead import take
+from parallelkit._executors._needs import needs
 from parallelkit._executors._reserve import is_lack
 from parallelkit._executors._spawn import Spawned, spawn
 from parallelkit._executors._zygote import Zygote
@@ -25,11 +27,15 @@ AT_ONCE = 2
 
 
 class Starter:
-    """Where there can be no zygote, all workers are started by themselves; they are the same workers."""
+    """Where there can be no zygote, all workers are started by themselves; they are the same workers.
 
-    def __init__(self, width: int, poll: select.epoll) -> None:
+    ``homes`` tells of which modules the functions are that they will run.
+    """
+
+    def __init__(self, width: int, poll: select.epoll, homes: Callable[[], Iterable[str]]) -> None:
         self._width = width
         self._poll = poll
+        self._homes = homes
         self._zygote: Zygote | None = None
         self._fd = -1
         self._now = -inf
@@ -103,7 +109,7 @@ class Starter:
 
     def _open(self, ahead: Zygote | None = None) -> None:
         try:
-            zygote = ahead or Zygote()
+            zygote = ahead or Zygote(needs(self._homes()))
         except OSError as error:
             self._forgone = not is_lack(error)
             return

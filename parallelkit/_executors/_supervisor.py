@@ -129,7 +129,7 @@ class Supervisor:
             self._opened.callback(self._ear.poll.close)
             self._reserve = Reserve(self._bell.fd)
             self._opened.callback(self._reserve.close)
-            self._starter = Starter(self.max_workers, self._ear.poll)
+            self._starter = Starter(self.max_workers, self._ear.poll, self.crew.homes)
             self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from _pickle import dumps
 from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from errno import EPROTO
 from mmap import PAGESIZE
 from time import monotonic
 
+from parallelkit._executors._needs import is_standard
 from parallelkit._executors._spawn import cut_lifeline, new_lifeline, socket_pair, start
 from parallelkit._worker._channel import BORN, PID, map_file, new_file
 
@@ -22,12 +22,6 @@ PATIENCE = 10.0
 
 ANSWER = 0.2
 """Seconds that it may take to answer, a hundred times what it needs: no deadline of a task is looked at meanwhile."""
-
-PRELOADED = ("dataclasses", "typing", "contextlib", "pathlib", "threading")
-"""Modules of the standard library that many others need, and that take long to load."""
-
-UNPACKING = ("dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid")
-"""What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
 
 _AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
 _OF_THE_C_LIBRARY = 0b11 << 31
@@ -48,13 +42,9 @@ _STATUS = (
 
 
 class Zygote:
-    """Starts at once, and is ready when it says so. Raises OSError where it cannot be.
+    """Starts at once, and is ready when it says so, and has loaded these modules. Raises OSError where it cannot be."""
 
-    It loads ``modules`` of the standard library, which this process is about to load; else what this has loaded of
-    what many need.
-    """
-
-    def __init__(self, modules: Sequence[str] | None = None) -> None:
+    def __init__(self, modules: Iterable[str]) -> None:
         self.ready = False
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
@@ -71,7 +61,7 @@ class Zygote:
             life, self._lifeline = new_lifeline()
             theirs.callback(os.close, life)
             ours.callback(cut_lifeline, self._lifeline)
-            self._modules = [name for name in PRELOADED if _is_standard(name)] if modules is None else modules
+            self._modules = tuple(modules)
             fds = (their_socket.fileno(), life, born)
             self._process = start(fds, role=("zygote",), more=self._modules)
             ours.pop_all()  # all went well: nothing of ours is closed
@@ -82,7 +72,7 @@ class Zygote:
         It inherits the same from the system, and no module of the program's own has the name of one that it has loaded.
         """
         try:
-            return inheritance() == self._inherited and all(map(_is_standard, self._modules))
+            return inheritance() == self._inherited and all(map(is_standard, self._modules))
         except OSError:
             return False
 
@@ -162,10 +152,3 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _is_standard(name: str) -> bool:
-    """Whether this module is loaded here, and is the standard library's."""
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
-    home = os.path.dirname(file.removesuffix(f"{os.sep}__init__.py"))
-    return home == os.path.dirname(os.__file__)

@@ -1,0 +1,101 @@
+"""Which modules a zygote loads: of the standard library, what its workers would each load for the functions at hand.
+
+A module takes milliseconds to load, and more of them than a worker takes to be forked. So what is loaded for nothing
+delays the first worker, and what is not loaded delays each: which it will be is read off what the function's module has
+imported. None of the user's code is run for that.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from parallelkit._worker._script import NAMES
+
+_HARMLESS = (
+    "argparse ast contextlib copy csv dataclasses datetime decimal fractions glob hashlib html.parser inspect json "
+    "logging pathlib pickle platform queue random re shutil socket statistics string subprocess tempfile textwrap "
+    "threading tokenize traceback typing urllib.parse uuid xml.etree.ElementTree zipfile"
+)
+HARMLESS = frozenset(_HARMLESS.split())
+"""What takes a millisecond or more to load, starts nothing and opens nothing by that, and is the same in every fork."""
+
+COMMON = frozenset(["contextlib", "dataclasses", "pathlib", "threading", "typing"])
+"""What many need: loaded where it cannot be told."""
+
+UNPACKING = frozenset(
+    ["dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid"]
+)
+"""What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
+
+SCRIPT = "__main__"
+MOST = 4000  # globals that are looked at, in a millisecond; a program of more will need what many need
+
+_module_of_type: Any = type.__dict__["__module__"].__get__
+
+
+def home_of(fn: object) -> str:
+    """The module that a worker imports for this function; that of the script where it imports none; empty if unknown."""
+    while type(fn) in (partial, MethodType):
+        fn = fn.func if type(fn) is partial else fn.__func__  # type: ignore[attr-defined]
+    if fn is None:
+        return ""
+    home = _module_of(fn)
+    by_value = home in NAMES or (type(fn) is FunctionType and "<" in fn.__qualname__)
+    return SCRIPT if by_value else home
+
+
+def needs(homes: Iterable[str]) -> list[str]:
+    """What functions of these modules need, as far as it is loaded here, and is the standard library's own."""
+    wanted = set().union(*map(_needs_of, homes))
+    return sorted(filter(is_standard, wanted))
+
+
+def _needs_of(home: str) -> frozenset[str]:
+    if home == SCRIPT:
+        return UNPACKING | COMMON
+    return _used_by(home) if home else COMMON
+
+
+def _used_by(home: str) -> frozenset[str]:
+    """By a module, and by those of the program that it uses."""
+    line, looked_at = [home], 0
+    for name in line:  # which gets longer
+        things = _things_in(name)
+        looked_at += len(things)
+        if looked_at > MOST:
+            return COMMON.union(HARMLESS.intersection(line))
+        line += set(map(_module_of, things)).difference(line)
+    return HARMLESS.intersection(line)
+
+
+def _things_in(name: str) -> list[object]:
+    """The globals of a module of the program, if to look at it runs no code: some load themselves when that is done."""
+    module = sys.modules.get(name)
+    if name.partition(".")[0] in sys.stdlib_module_names or type(module) is not ModuleType:
+        return []
+    return list(vars(module).copy().values())
+
+
+def _module_of(thing: object) -> str:
+    """Where a thing comes from: a module from itself, an object of a class from that of its class."""
+    kind = type(thing)
+    if kind is ModuleType:
+        name = vars(thing).get("__name__")
+    elif kind in (FunctionType, BuiltinFunctionType):
+        name = thing.__module__
+    else:
+        name = _module_of_type(thing if issubclass(kind, type) else kind)
+    return name if type(name) is str else ""
+
+
+def is_standard(name: str) -> bool:
+    """Whether this module is loaded here, and is the standard library's."""
+    path = os.path.join(os.path.dirname(os.__file__), *name.split("."))
+    module = sys.modules.get(name)
+    file = vars(module).get("__file__") if type(module) is ModuleType else None
+    return file in (f"{path}.py", os.path.join(path, "__init__.py"))

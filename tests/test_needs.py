@@ -1,0 +1,182 @@
+"""Which modules a zygote loads for the functions at hand."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+import remote_tasks as far
+from port_driver import drive
+
+from parallelkit._executors import _needs
+from parallelkit._executors._needs import COMMON, HARMLESS, SCRIPT, UNPACKING, home_of, is_standard, needs
+from parallelkit._executors._processes import ProcessEngine
+
+
+class Thing:
+    """Has a method, and can be called."""
+
+    def method(self):
+        """To be bound."""
+
+    def __call__(self):
+        """To be called."""
+
+
+def of_the_script():
+    """As if it stood in the script."""
+
+
+of_the_script.__module__ = "__mp_main__"
+
+
+@pytest.mark.parametrize(
+    ("fn", "home"),
+    [
+        (far.nothing, "remote_tasks"),
+        (functools.partial(functools.partial(far.nothing)), "remote_tasks"),
+        (Thing().method, __name__),
+        (Thing(), __name__),
+        (Thing, __name__),
+        (os.getcwd, "posix"),
+        (str.upper, "builtins"),
+        (lambda: None, SCRIPT),
+        (functools.partial(lambda: None), SCRIPT),
+        (of_the_script, SCRIPT),
+        (None, ""),
+    ],
+)
+def test_home_is_the_module_that_a_worker_imports(fn, home):
+    """Of a function that travels by value, that of the script."""
+    assert home == home_of(fn)
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Makes modules with these globals."""
+
+    def make(name, **things):
+        module = types.ModuleType(name)
+        vars(module).update(things)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    return make
+
+
+def test_what_a_module_uses_is_needed(program):
+    """A module as such, a function or class of it, or an object of such a class."""
+    program("first", dataclass=dataclasses.dataclass, here=pathlib.Path(), sub=subprocess, getcwd=os.getcwd)
+    assert ["dataclasses", "pathlib", "subprocess"] == needs(["first"])
+
+
+def test_what_modules_of_the_program_use_that_it_uses_is_needed(program):
+    """However they use each other; what modules of Python use themselves comes with them."""
+    far_one = program("far_one", dataclass=dataclasses.dataclass)
+    near = program("near", far_one=far_one)
+    program("first", near=near, os=os, itself=None)
+    vars(far_one)["near"] = near
+
+    assert ["dataclasses"] == needs(["first"])
+    assert ["dataclasses", "pathlib"] == needs(["first", program("second", Path=pathlib.Path).__name__])
+
+
+def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
+    """It is not looked at to the end."""
+    monkeypatch.setattr(_needs, "MOST", 10)
+    program("first", a=subprocess, b=program("second", c=1))
+    assert sorted(COMMON | {"subprocess"}) == needs(["first"])
+
+
+def test_where_nothing_is_known_what_many_need_is_needed():
+    """As where each task brings a function of its own."""
+    assert sorted(COMMON) == needs([""])
+    assert [] == needs([]) == needs(["builtins"]) == needs(["no.such.module"])
+
+
+def test_for_a_function_of_the_script_what_unpacks_it_is_needed():
+    """And what it may bring along."""
+    import cloudpickle  # noqa: F401  that is what needs it
+
+    assert sorted(UNPACKING | COMMON) == needs([SCRIPT])
+
+
+class Hostile:
+    """Raises whenever it is looked at."""
+
+    __module__ = "nowhere"
+
+    def __getattribute__(self, name):
+        raise AssertionError(name)
+
+
+class HostileType(type):
+    """Makes classes that raise whenever they are looked at."""
+
+    def __getattribute__(cls, name):
+        raise AssertionError(name)
+
+
+class HostileModule(types.ModuleType):
+    """Raises whenever it is looked at, as one might that loads itself then."""
+
+    __module__ = "nowhere"
+
+    def __getattribute__(self, name):
+        raise AssertionError(name)
+
+
+def test_no_code_of_the_program_is_run(program, monkeypatch):
+    """It happens in the supervisor's thread."""
+    lazy, hostile = HostileModule("lazy"), HostileType("H", (), {"__module__": "nowhere"})
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    program("first", a=Hostile(), b=hostile, c=lazy, d=dataclasses, e=type.__call__(hostile))
+    monkeypatch.setitem(sys.modules, "pathlib", HostileModule("pathlib"))
+    stray = types.FunctionType((lambda: None).__code__, {})
+    stray.__module__ = Hostile()
+    nameless = types.ModuleType("nameless")
+    vars(nameless)["__name__"] = Hostile()
+    program("second", stray=stray, nameless=nameless)
+
+    assert ["dataclasses"] == needs(["first", "second"])
+    assert not is_standard("pathlib")
+    assert [] == needs(["lazy"])
+
+
+def test_what_takes_the_place_of_a_standard_module_is_not_loaded_ahead(program):
+    """It would be loaded from Python's own folder."""
+    program("random", __file__="/home/somebody/random.py")
+    program("first", random=sys.modules["random"])
+    assert [] == needs(["first"])
+
+
+def test_what_is_loaded_ahead_is_there_and_starts_nothing():
+    """All of it at once, in a fresh interpreter: no thread, no descriptor, no child."""
+    look = (
+        "import os, sys, threading; before = os.listdir('/proc/self/fd');"
+        f"[__import__(name) for name in {sorted(HARMLESS)!r}];"
+        "print(threading.active_count(), len(os.listdir('/proc/self/fd')) - len(before),"
+        "open(f'/proc/self/task/{os.getpid()}/children').read() or 'none')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ("1 0 none\n", "") == (done.stdout, done.stderr)
+    for name in HARMLESS:
+        __import__(name)
+        assert is_standard(name), name
+
+
+@pytest.mark.parametrize("fn", [far.nothing, lambda _: None])
+def test_zygote_loads_what_the_function_needs(fn):
+    """That of a function of a module, or of the script."""
+    engine = ProcessEngine(5)
+    try:
+        drive(engine, fn, range(5))
+        assert needs([home_of(fn)]) == list(engine._supervisor._starter._zygote._modules)
+    finally:
+        engine.close()
