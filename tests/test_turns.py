@@ -10,12 +10,15 @@ from port_driver import Seen, drive, opened, wait
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._crew import Crew
+from parallelkit._executors._handle import STANDSTILL
 from parallelkit._executors._lane import Batch, Lane
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._executors._wire import Wire
 from parallelkit._worker._channel import EACH
 
 LONG = 0.006  # seconds; whoever takes so long rings at each commit
+SHORT = 0.002  # so does who takes this; but two are handed over at once
 
 
 @pytest.fixture
@@ -55,7 +58,9 @@ class FakeWorker(SimpleNamespace):
     """One that rings at each commit, and has come to its last attempt."""
 
     def __init__(self, lane):
-        super().__init__(lane=lane, pending=1, ready=True, held=None, retiring=False, garbage=False)
+        super().__init__(
+            lane=lane, pending=1, ready=True, held=None, retiring=False, garbage=False, doomed=False
+        )
         self.sent, self.done = 7, 6
         self.wire = SimpleNamespace(armed=EACH, loading=False, head=6)
         self.given = 0
@@ -144,6 +149,50 @@ def test_when_a_crew_is_calm(change, calm):
     change(crew, worker)
     assert crew.listen(0.0, moved=True) == inf
     assert crew.calm is calm
+
+
+def test_a_commit_whose_bell_was_heard_with_the_one_before_is_looked_at_at_once():
+    """Who rings at each commit will not ring for it again."""
+    crew = calm_crew()
+    (worker,) = crew.workers
+    worker.stock = lambda: 0.0
+    worker.bell_at = lambda in_vain: EACH
+    worker.wire.arm = lambda number: False
+    worker.wire.head = worker.done + 1
+    assert crew.listen(7.0, moved=True) == 7.0
+    worker.doomed = (
+        True  # nothing of it is taken any more: to look all the time would take a cpu until it ends
+    )
+    assert crew.listen(7.0, moved=True) == inf
+    worker.doomed, worker.garbage = False, True
+    assert crew.listen(7.0, moved=True) == inf
+
+
+@pytest.fixture
+def single():
+    """An engine that has one worker."""
+    engine = ProcessEngine(1)
+    yield engine
+    engine.close()
+
+
+def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monkeypatch):
+    """Whenever the supervisor has looked at what is committed, the next is, and rings, before it listens."""
+    drive(single, far.nap, [SHORT] * 40)
+    check = Wire.check
+
+    def wait_and_check(wire):
+        head, until = wire.head, time.monotonic() + 3 * SHORT
+        while wire.head == head and time.monotonic() < until:
+            time.sleep(SHORT / 10)
+        time.sleep(SHORT / 5)  # now it has rung
+        check(wire)
+
+    monkeypatch.setattr(Wire, "check", wait_and_check)
+    began = time.monotonic()
+    for count in range(3, 10):
+        drive(single, far.nap, [SHORT] * count)
+    assert time.monotonic() - began < STANDSTILL / 2
 
 
 def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):

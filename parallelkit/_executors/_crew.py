@@ -107,7 +107,8 @@ class Crew:
         if it is faster than that, as it comes to its last attempt. Whoever is told to ring otherwise is
         looked at again: it may have committed before it could see that, and even after we looked, as our
         store and its load may cross. So is one that rings later than at its next commit: what it commits
-        until then must not wait where it gets stuck.
+        until then must not wait where it gets stuck. And one that rings at each commit, and has committed more than
+        was taken: that bell may have been heard with the one before.
         """
         stocks = [worker.stock() for worker in self.workers]
         everyone = len(stocks) == self.max_workers
@@ -127,9 +128,10 @@ class Crew:
                 worker.wire.arm(worker.sent - 1)
             else:
                 bell = worker.bell_at(worker.wire.armed != 0 and not moved)
-                if worker.wire.arm(bell):
-                    look_at = min(look_at, now if worker.wire.head != worker.done else now + LOOK)
-                elif bell > worker.done + 1:
+                changed, ahead = worker.wire.arm(bell), worker.wire.head != worker.done
+                if ahead and (changed or bell == EACH) and not (worker.doomed or worker.garbage):
+                    look_at = now
+                elif changed or bell > worker.done + 1:
                     look_at = min(look_at, now + LOOK)
         return look_at
 
@@ -137,8 +139,7 @@ class Crew:
         """Give more to one that rang; False where there is more to decide, and all must be looked at.
 
         As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only lane there is, where
-        more is queued, of attempts so long that each commit rings. What was committed since it was drained has rung already:
-        that bell may have been heard with what was sent before it.
+        more is queued, of attempts so long that each commit rings.
         """
         if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
             return False
