@@ -54,9 +54,11 @@ def loky(workers: int) -> Iterator[Run]:
 @contextmanager
 def joblib(workers: int) -> Iterator[Run]:
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     with Parallel(workers) as parallel:
         yield lambda items: parallel(delayed(nap_and_tell)(item) for item in items)
+    get_reusable_executor().shutdown()  # it would be there, and warm, the next time
 
 
 @contextmanager
