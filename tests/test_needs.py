@@ -147,6 +147,18 @@ def test_no_code_of_the_program_is_run(program, monkeypatch):
     assert [] == needs(["lazy"])
 
 
+def test_a_class_without_a_module_comes_from_nowhere(program):
+    """SWIG makes such classes; an error at that would end the supervisor's thread."""
+    scope = {}
+    exec("Bare = type('Bare', (), {})", scope)
+    bare = scope["Bare"]
+    with pytest.raises(AttributeError):
+        _ = bare.__module__
+    program("first", bare=bare, one=bare(), sub=subprocess)
+    assert ["subprocess"] == needs(["first"])
+    assert "" == home_of(bare) == home_of(bare())
+
+
 def test_what_takes_the_place_of_a_standard_module_is_not_loaded_ahead(program):
     """It would be loaded from Python's own folder."""
     program("random", __file__="/home/somebody/random.py")

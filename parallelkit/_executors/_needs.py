@@ -33,9 +33,9 @@ UNPACKING = frozenset(
 """What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
 
 SCRIPT = "__main__"
-MOST = 4000  # globals that are looked at, in a millisecond; a program of more will need what many need
+MOST = 4000  # globals that are looked at, in a millisecond or two; a program of more will need what many need
 
-_module_of_type: Any = type.__dict__["__module__"].__get__
+_get_module: Any = type.__dict__["__module__"].__get__
 
 
 def home_of(fn: object) -> str:
@@ -89,8 +89,15 @@ def _module_of(thing: object) -> str:
     elif kind in (FunctionType, BuiltinFunctionType):
         name = thing.__module__
     else:
-        name = _module_of_type(thing if issubclass(kind, type) else kind)
+        name = _module_of_class(thing if issubclass(kind, type) else kind)
     return name if type(name) is str else ""
+
+
+def _module_of_class(kind: object) -> object:
+    try:
+        return _get_module(kind)
+    except AttributeError:  # it has none: SWIG makes such classes
+        return None
 
 
 def is_standard(name: str) -> bool:
