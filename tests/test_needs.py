@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 import os
 import pathlib
 import subprocess
@@ -13,7 +14,16 @@ import remote_tasks as far
 from port_driver import drive
 
 from parallelkit._executors import _needs
-from parallelkit._executors._needs import COMMON, HARMLESS, SCRIPT, UNPACKING, home_of, is_standard, needs
+from parallelkit._executors._needs import (
+    COMMON,
+    HARMLESS,
+    SCRIPT,
+    UNPACKING,
+    home_of,
+    is_standard,
+    needs,
+    stand_ins,
+)
 from parallelkit._executors._processes import ProcessEngine
 
 
@@ -164,6 +174,46 @@ def test_what_takes_the_place_of_a_standard_module_is_not_loaded_ahead(program):
     program("random", __file__="/home/somebody/random.py")
     program("first", random=sys.modules["random"])
     assert [] == needs(["first"])
+
+
+def test_who_stands_in_for_a_standard_module_is_known(program, monkeypatch):
+    """Also for one that nobody has asked for; what is built in, an extension or in an archive is Python's."""
+    for name in ("math", "select", "sys", "dataclasses", "importlib.machinery", "json"):
+        importlib.import_module(name)
+    assert [] == stand_ins()
+    program("tokenize", __file__="/home/somebody/tokenize.py")
+    program("html", __file__="/home/somebody/html/__init__.py")
+    program("elsewhere", __file__="/home/somebody/elsewhere.py")
+    program("zlib", __file__="/home/somebody/python.zip/zlib.pyc")
+    monkeypatch.setitem(sys.modules, "queue", HostileModule("queue"))
+    assert ["html", "tokenize"] == sorted(stand_ins())
+
+
+SCRIPT_WITH_STAND_INS = """
+import {name}
+from parallelkit import run_parallel
+
+def fate(_):
+    return {name}.OURS, sys.modules["dataclasses"].__file__
+
+import sys
+for runs in range(2):
+    seen = run_parallel(fate, range(12), executor="processes", max_workers=6).values()
+    assert [True] * 12 == [ours for ours, _ in seen], seen
+    assert {{sys.modules["dataclasses"].__file__}} == {{file for _, file in seen}}, seen
+print("ours")
+"""
+
+
+@pytest.mark.parametrize("name", ["tokenize", "copy", "html"])
+def test_a_module_of_the_program_that_is_named_as_one_that_comes_along_is_its_own_in_workers(tmp_path, name):
+    """In a program's first run, and in the next: what a function of a script is unpacked with loads the first two."""
+    (tmp_path / f"{name}.py").write_text("OURS = True\ndef copy(thing): return thing\n")
+    (tmp_path / "script.py").write_text(SCRIPT_WITH_STAND_INS.format(name=name))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ("ours\n", "") == (done.stdout, done.stderr)
 
 
 def test_what_is_loaded_ahead_is_there_and_starts_nothing():

@@ -35,6 +35,8 @@ UNPACKING = frozenset(
 SCRIPT = "__main__"
 MOST = 4000  # globals that are looked at, in a millisecond or two; a program of more will need what many need
 
+_HOME = os.path.dirname(os.__file__)
+_PUBLIC = frozenset(name for name in sys.stdlib_module_names if name[0] != "_")
 _get_module: Any = type.__dict__["__module__"].__get__
 
 
@@ -102,7 +104,25 @@ def _module_of_class(kind: object) -> object:
 
 def is_standard(name: str) -> bool:
     """Whether this module is loaded here, and is the standard library's."""
-    path = os.path.join(os.path.dirname(os.__file__), *name.split("."))
+    return _file_of(name) in _places_of(name)
+
+
+def stand_ins() -> list[str]:
+    """The names of standard modules under which the program has loaded modules of its own; also such as nobody asked for."""
+    # What is no source (built in, an extension, in an archive) is left alone; so are two frozen ones under other names.
+    return [
+        name
+        for name in _PUBLIC & sys.modules.keys()
+        if (file := _file_of(name)).endswith(".py") and file not in _places_of(name)
+    ]
+
+
+def _file_of(name: str) -> str:
     module = sys.modules.get(name)
     file = vars(module).get("__file__") if type(module) is ModuleType else None
-    return file in (f"{path}.py", os.path.join(path, "__init__.py"))
+    return file if type(file) is str else ""
+
+
+def _places_of(name: str) -> tuple[str, str]:
+    path = f"{_HOME}/{name.replace('.', '/')}"
+    return f"{path}.py", f"{path}/__init__.py"

@@ -13,7 +13,7 @@ from errno import EPROTO
 from mmap import PAGESIZE
 from time import monotonic
 
-from parallelkit._executors._needs import is_standard
+from parallelkit._executors._needs import is_standard, stand_ins
 from parallelkit._executors._spawn import cut_lifeline, new_lifeline, socket_pair, start
 from parallelkit._worker._channel import BORN, PID, map_file, new_file
 
@@ -87,7 +87,7 @@ class Zygote:
         streams = [fd for fd in (1, 2) if _is_open(fd)]
         directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
-            request = dumps({"environ": environ, "streams": streams}, 5)
+            request = dumps({"environ": environ, "streams": streams, "stand_ins": stand_ins()}, 5)
             rights = array("i", [*fds, directory, *streams])
             self.socket.sendmsg([request], [(SOL_SOCKET, SCM_RIGHTS, rights)])
         finally:

@@ -32,17 +32,18 @@ def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
     """Fork a worker for each request, until the parent is gone."""
     _lifeline.arm(lifeline)
     _fill_streams()
+    bare = frozenset(sys.modules)
     _preload(modules)
     clone = Clone(born)
     parent = socket_of(socket)
     try:
         parent.send(PID.pack(0))
-        _answer_all(parent, clone, lifeline)
+        _answer_all(parent, clone, lifeline, bare)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, and the lifeline is about to end us
 
 
-def _answer_all(parent: Socket, clone: Clone, lifeline: int) -> None:
+def _answer_all(parent: Socket, clone: Clone, lifeline: int, bare: frozenset[str]) -> None:
     while True:
         message, ancillary, _, _ = parent.recvmsg(LONGEST, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
         if not message:
@@ -59,7 +60,7 @@ def _answer_all(parent: Socket, clone: Clone, lifeline: int) -> None:
         if pid == 0:
             os.close(lifeline)
             parent.close()
-            _become_worker(loads(message), fds)
+            _become_worker(loads(message), fds, bare)
         for fd in fds:
             os.close(fd)
         parent.send(PID.pack(pid))
@@ -87,7 +88,7 @@ def _preload(modules: list[str]) -> None:
     gc.enable()
 
 
-def _become_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
+def _become_worker(request: dict[str, Any], fds: list[int], bare: frozenset[str]) -> NoReturn:
     """From here on this is a worker; it must not come back into the loop of the zygote, whatever happens."""
     try:
         os.setpgid(0, 0)
@@ -98,6 +99,7 @@ def _become_worker(request: dict[str, Any], fds: list[int]) -> NoReturn:
         os.fchdir(directory)
         os.close(directory)
         adopt(request["environ"])
+        forget(request["stand_ins"], bare)
         serve(socket, ring, lifeline)
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -112,6 +114,14 @@ def adopt(environ: dict[str, str]) -> None:
     for name, value in environ.items():
         if mine.get(name) != value:
             os.environ[name] = value
+
+
+def forget(stand_ins: list[str], bare: frozenset[str]) -> None:
+    """Let the program's own modules be found where they have names of what was loaded, by us or by what we loaded."""
+    if stand_ins:
+        for name in sys.modules.keys() - bare:
+            if name.partition(".")[0] in stand_ins:
+                del sys.modules[name]
 
 
 class Clone:
