@@ -1,7 +1,11 @@
 """The supervisor's short turns, in which only who rang is looked at; and what must not be missed for them."""
 
+import os
+import signal
 import time
+from functools import partial
 from math import inf
+from threading import Timer
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +13,8 @@ import remote_tasks as far
 from port_driver import Seen, drive, opened, wait
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._crew import Crew
-from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._crew import STUCK, Crew
+from parallelkit._executors._handle import STANDSTILL, Worker
 from parallelkit._executors._lane import Batch, Lane
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._supervisor import Supervisor
@@ -193,6 +197,43 @@ def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monk
     for count in range(3, 10):
         drive(single, far.nap, [SHORT] * count)
     assert time.monotonic() - began < STANDSTILL / 2
+
+
+def test_who_has_not_begun_what_it_holds_is_looked_at_again():
+    """It rings at a commit, not when it begins: if that takes long, what waits behind it is for those who idle."""
+    crew = calm_crew(queued=1)
+    crew.lanes[0].queue.clear()
+    (worker,) = crew.workers
+    crew.max_workers, worker.pending = 2, 2
+    worker.stuck_since = lambda: inf
+    crew.assign(7.0)
+    assert 7.0 + STUCK == crew.act_at
+
+    worker.stuck_since = lambda: 7.0 - STUCK
+    held = []
+    worker.hold = held.append
+    crew.assign(7.0)
+    assert [7.0] == held
+
+
+def test_what_waits_behind_one_that_the_system_let_begin_late_is_taken_back(engine, monkeypatch):
+    """On a busy machine a worker may be given two attempts, and get no cpu until the other idles."""
+    fn = partial(far.on, {"long": (far.nap, 0.5)})
+    drive(engine, fn, [0] * 500)  # now several are handed over at once
+    give = Worker.give
+
+    def give_one_that_is_late(worker, batch, now):
+        if len(batch.tickets) > 1:
+            os.kill(worker.pid, signal.SIGSTOP)
+            Timer(0.03, os.kill, (worker.pid, signal.SIGCONT)).start()
+            late.append(batch)
+        give(worker, batch, now)
+
+    late = []
+    monkeypatch.setattr(Worker, "give", give_one_that_is_late)
+    seen = drive(engine, fn, ["long"] * 2)
+    assert late
+    assert 2 == len(set(seen.workers.values()))
 
 
 def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):

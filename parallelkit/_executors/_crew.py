@@ -249,7 +249,8 @@ class Crew:
                     requeue(worker.take_back())
                     due = now
             else:
-                due = worker.stuck_since() + STUCK
+                # One that has not begun yet, for the system lets others run, does not ring when it does.
+                due = min(worker.stuck_since(), now) + STUCK
                 if now >= due:
                     worker.hold(now)
                     due = now + LOOK
