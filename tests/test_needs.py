@@ -8,18 +8,21 @@ import pathlib
 import subprocess
 import sys
 import types
+from contextlib import closing
 
 import pytest
 import remote_tasks as far
 from port_driver import drive
 
 from parallelkit._executors import _needs
+from parallelkit._executors._ahead import started_ahead, take
 from parallelkit._executors._needs import (
     COMMON,
     HARMLESS,
     SCRIPT,
     UNPACKING,
     home_of,
+    homes_of,
     is_standard,
     needs,
     stand_ins,
@@ -102,8 +105,52 @@ def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
     assert sorted(COMMON | {"subprocess"}) == needs(["first"])
 
 
-def test_where_nothing_is_known_what_many_need_is_needed():
-    """As where each task brings a function of its own."""
+@pytest.mark.parametrize(
+    ("given", "homes"),
+    [
+        (far.nothing, {"remote_tasks"}),
+        ([far.nothing, lambda: None], {"remote_tasks", SCRIPT}),
+        ((os.getcwd,), {"posix"}),
+        ({"a": lambda: None, "b": functools.partial(far.nothing)}, {"remote_tasks", SCRIPT}),
+        ([], set()),
+        (None, {""}),
+    ],
+)
+def test_homes_are_those_of_all_functions_that_are_tasks(given, homes):
+    """Or that of the one function."""
+    assert homes == homes_of(given)
+
+
+def test_an_iterable_that_is_no_list_is_not_read_for_its_homes():
+    """That would take its functions from the run."""
+    tasks = iter([far.nothing])
+    homes_of(tasks)
+    assert far.nothing is next(tasks)
+
+
+@pytest.mark.parametrize(
+    ("given", "modules"),
+    [
+        (lambda: None, UNPACKING),
+        ({"a": far.nothing, "b": lambda: None}, UNPACKING),
+        ([far.nothing], needs(["remote_tasks"])),
+    ],
+)
+def test_zygote_of_the_first_run_loads_what_its_functions_need(given, modules):
+    """That of the one function, or of those that are the tasks."""
+    with started_ahead(given):
+        zygote = take()
+        assert zygote is not None
+        with closing(zygote):
+            assert sorted(modules) == list(zygote._modules)
+
+
+def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
+    """As where each task brings a function of its own; of the script, if cloudpickle has been used."""
+    import cloudpickle  # noqa: F401
+
+    assert sorted(UNPACKING | COMMON) == needs([""])
+    monkeypatch.delitem(sys.modules, "cloudpickle")
     assert sorted(COMMON) == needs([""])
     assert [] == needs([]) == needs(["builtins"]) == needs(["no.such.module"])
 

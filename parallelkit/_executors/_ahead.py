@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from parallelkit._executors._needs import SCRIPT, UNPACKING, home_of, needs
+from parallelkit._executors._needs import SCRIPT, UNPACKING, homes_of, needs
 from parallelkit._executors._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
 
@@ -34,9 +34,9 @@ def started_ahead(fn: object) -> Iterator[None]:
 
 
 def _start(fn: object) -> tuple[int, Zygote] | None:
-    home = home_of(fn)
+    homes = homes_of(fn)
     try:
-        entry = os.getpid(), Zygote(sorted(UNPACKING) if home == SCRIPT else needs([home]))
+        entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in homes else needs(homes))
     except OSError:  # the engine will do without, or say what is lacking
         return None
     _ahead.append(entry)

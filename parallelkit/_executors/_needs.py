@@ -25,7 +25,7 @@ HARMLESS = frozenset(_HARMLESS.split())
 """What takes a millisecond or more to load, starts nothing and opens nothing by that, and is the same in every fork."""
 
 COMMON = frozenset(["contextlib", "dataclasses", "pathlib", "threading", "typing"])
-"""What many need: loaded where it cannot be told."""
+"""What many need: loaded where it cannot be told, with the next if something has been packed with cloudpickle."""
 
 UNPACKING = frozenset(
     ["dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid"]
@@ -51,6 +51,12 @@ def home_of(fn: object) -> str:
     return SCRIPT if by_value else home
 
 
+def homes_of(given: object) -> set[str]:
+    """Of a function, or of the functions that are the tasks themselves."""
+    many = list(given.values()) if type(given) is dict else given
+    return set(map(home_of, many[:MOST])) if type(many) in (list, tuple) else {home_of(given)}  # type: ignore[index]
+
+
 def needs(homes: Iterable[str]) -> list[str]:
     """What functions of these modules need, as far as it is loaded here, and is the standard library's own."""
     wanted = set().union(*map(_needs_of, homes))
@@ -58,7 +64,7 @@ def needs(homes: Iterable[str]) -> list[str]:
 
 
 def _needs_of(home: str) -> frozenset[str]:
-    if home == SCRIPT:
+    if home == SCRIPT or (not home and "cloudpickle" in sys.modules):
         return UNPACKING | COMMON
     return _used_by(home) if home else COMMON
 
