@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
-from port_driver import Seen, drive, opened, wait
+from port_driver import Seen, drive, fifo, opened, wait
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._crew import STUCK, Crew
@@ -197,6 +197,31 @@ def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monk
     for count in range(3, 10):
         drive(single, far.nap, [SHORT] * count)
     assert time.monotonic() - began < STANDSTILL / 2
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, pause):
+    """Else it would use one worker as long as its own attempt there runs, however long the other idles."""
+    paths = {name: (fifo(tmp_path / f"{name}1"), fifo(tmp_path / f"{name}2")) for name in "abc"}
+    fn = partial(far.on, {name: (far.tell_and_hear, pair) for name, pair in paths.items()})
+    with opened(engine, fn) as other, opened(engine, fn, exact=True) as port:
+        other.start([(0, 1, "a", None), (1, 1, "b", None)])
+        far.hear(paths["a"][0]), far.hear(paths["b"][0])
+        assert 1 == port.room()
+        port.start([(0, 1, "c", None)])
+        far.tell(paths["a"][1], "go on")
+        far.hear(paths["c"][0])
+        assert 0 == port.room()
+
+        go_on = Timer(pause, far.tell, (paths["b"][1], "go on"))
+        go_on.start()
+        until = time.monotonic() + 5
+        assert [] == port.wait(until)
+        assert time.monotonic() < until
+        assert 1 == port.room()
+        go_on.join()
+        far.tell(paths["c"][1], "go on")
+        assert ["go on"] == [value for block in wait(port) for value in block.values]
 
 
 def test_who_has_not_begun_what_it_holds_is_looked_at_again():

@@ -54,6 +54,14 @@ class Crew:
         """The modules of the functions that wait for workers."""
         return {lane.home for lane in self.lanes}
 
+    def others(self, lane: Lane) -> int:
+        """How many workers serve other lanes."""
+        return sum([worker.lane not in (lane, None) for worker in tuple(self.workers)])
+
+    def has_left(self, lane: Lane) -> bool:
+        """Whether others have left it more room than it found."""
+        return lane.others > 0 and self.others(lane) < lane.others
+
     def forget_blocks(self, dropped: deque[int]) -> None:
         """Have all let go of these blocks for items."""
         while dropped:
@@ -160,6 +168,9 @@ class Crew:
         if self._hire(now):
             self._feed(now)
         self._steal(now)
+        for lane in self.lanes:
+            if self.has_left(lane):
+                lane.gate.open()
 
     def _feed(self, now: float) -> None:
         """Give out what is queued, first to those that have nothing."""

@@ -189,6 +189,9 @@ class Lane:
     halted: bool = False
     """The same: it is about to be closed, and nothing more of it begins."""
 
+    others: int = 0
+    """The same: how many workers served other lanes when it found no more room than that left; 0 where it looks anyhow."""
+
     recorded: int = 0
     """Bytes of log records that the supervisor handed over, and of these ..."""
     logged: int = 0

@@ -141,8 +141,8 @@ class ProcessPort:
         if lane.closed or lane.broken is not None:
             return 0
         if lane.exact:
-            others = sum(worker.lane not in (lane, None) for worker in tuple(self._supervisor.crew.workers))
-            free = width - others - self._pending
+            lane.others = self._supervisor.crew.others(lane)
+            free = width - lane.others - self._pending
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         if self._packing.line:
             return 0
@@ -185,7 +185,7 @@ class ProcessPort:
             self._pack()
         if not self._ended:
             self._lane.gate.wait(self._has_news, None if until is None else until - monotonic())
-        self._woken = False
+        self._woken, self._lane.others = False, 0
         events = self._lane.events
         for _ in range(len(events)):  # no more than that: log records may come without end
             ended, size = self._open(events[0])
@@ -201,8 +201,9 @@ class ProcessPort:
         self._pending -= sum(len(entry.indices) if isinstance(entry, Block) else 1 for entry in ended)
         return ended
 
-    def _has_news(self) -> bool:
-        return bool(self._lane.events) or self._woken or self._lane.broken is not None
+    def _has_news(self) -> object:
+        lane = self._lane
+        return lane.events or self._woken or lane.broken is not None or self._supervisor.crew.has_left(lane)
 
     def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
         """The outcomes that an event holds, and how many bytes of packed items they took."""
