@@ -97,7 +97,13 @@ def __getattr__(name: str) -> Any:
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    try:
+        module = import_module(f"{__name__}.{home}")
+    except (
+        AttributeError
+    ) as error:  # ``from parallelkit import ...`` would say that the name is not there, and hide it
+        raise ImportError(f"{__name__}.{home} cannot be loaded: {error}") from error
+    value = globals()[name] = getattr(module, name)
     return value
 
 

@@ -28,6 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from port_driver import drive, opened, wait
 
+import parallelkit
 from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
@@ -897,6 +898,34 @@ def test_main_of_the_caller_is_not_imported(tmp_path):
 
 
 # Surroundings
+
+
+def test_a_module_of_the_program_may_ask_for_all_of_the_package(tmp_path):
+    """A worker that imports it has the package there without having run it."""
+    (tmp_path / "far_one.py").write_text(
+        "import parallelkit\nfrom parallelkit import *\n"
+        "def look(_): return Task.__name__ + parallelkit.__version__\n"
+    )
+    source = """
+    import far_one, parallelkit
+    print(*parallelkit.run_parallel(far_one.look, [1], executor="processes").values())
+    """
+    assert [f"Task{parallelkit.__version__}"] == run_script(tmp_path, source)
+
+
+def test_what_keeps_the_package_from_being_loaded_is_told(tmp_path):
+    """A module of the program that has the name of one of Python's."""
+    (tmp_path / "logging.py").write_text("")
+    source = """
+    try:
+        from parallelkit import ProcessExecutor
+    except ImportError as error:
+        print(str(error).replace(" ", "_"), type(error.__cause__).__name__)
+    """
+    text, cause = run_script(tmp_path, source)
+    assert text.startswith("parallelkit._executors._futures_cannot_be_loaded:_")
+    assert "'logging'" in text
+    assert cause == "AttributeError"
 
 
 def test_surroundings_are_the_parents(engine, tmp_path, monkeypatch):

@@ -39,7 +39,10 @@ def add_package(folder: str) -> None:
     package.__file__, package.__path__ = spec.origin, [folder]
 
     def load(name: str) -> object:
-        if name.startswith("__"):
+        if name.startswith("__") and name not in (
+            "__all__",
+            "__version__",
+        ):  # which a module of the user's may ask for
             raise AttributeError(name)
         del package.__getattr__
         loader.exec_module(package)
