@@ -3,12 +3,15 @@
 import dataclasses
 import functools
 import importlib
+import json
 import os
 import pathlib
 import subprocess
 import sys
 import types
+import urllib.parse
 from contextlib import closing
+from xml.etree import ElementTree as ET
 
 import pytest
 import remote_tasks as far
@@ -127,6 +130,12 @@ def test_what_a_module_uses_is_needed(program):
     """A module as such, a function or class of it, or an object of such a class."""
     program("first", dataclass=dataclasses.dataclass, here=pathlib.Path(), sub=subprocess, getcwd=os.getcwd)
     assert ["dataclasses", "pathlib", "subprocess"] == needs(["first"])
+
+
+def test_what_is_defined_in_a_part_of_a_package_needs_the_package(program):
+    """As Python 3.13 has it with pathlib."""
+    program("first", decoder=json.decoder.JSONDecoder, element=ET.Element, quote=urllib.parse.quote)
+    assert ["json", "urllib.parse", "xml.etree.ElementTree"] == needs(["first"])
 
 
 def test_what_modules_of_the_program_use_that_it_uses_is_needed(program):

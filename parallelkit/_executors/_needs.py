@@ -95,9 +95,14 @@ def _used_by(home: str) -> frozenset[str]:
         things = _things_in(name)
         looked_at += len(things)
         if looked_at > MOST:
-            return COMMON.union(HARMLESS.intersection(line))
+            return COMMON | _standard_among(line)
         line += set(map(_module_of, things)).difference(line)
-    return HARMLESS.intersection(line)
+    return _standard_among(line)
+
+
+def _standard_among(names: list[str]) -> frozenset[str]:
+    """Those that a zygote may load; of a package also where what is used is defined in a part of it, as in 3.13's pathlib."""
+    return HARMLESS.intersection(names) | HARMLESS.intersection(name.partition(".")[0] for name in names)
 
 
 def _things_in(name: str) -> list[object]:
