@@ -71,48 +71,6 @@ def test_home_is_the_module_that_a_worker_imports(fn, home):
     assert home == home_of(fn)
 
 
-RUNS_AS_IT_IS_IMPORTED = """
-from parallelkit import run_parallel
-{function}
-failures = run_parallel({given}, executor="processes", max_workers=2).failures
-"""
-
-
-@pytest.mark.parametrize("package", [False, True])
-@pytest.mark.parametrize("given", ["work, range(2)", "[work, work]"])
-def test_a_module_whose_import_starts_workers_that_import_it_is_refused_there(tmp_path, package, given):
-    """Each of them would start as many more, without end; the module may be in the package that does so."""
-    function = "def work(item=0): return item\n"
-    if package:
-        (tmp_path / "outer").mkdir()
-        (tmp_path / "outer" / "inner.py").write_text(function)
-        text = RUNS_AS_IT_IS_IMPORTED.format(function="from outer.inner import work", given=given)
-        (tmp_path / "outer" / "__init__.py").write_text(text)
-    else:
-        (tmp_path / "outer.py").write_text(RUNS_AS_IT_IS_IMPORTED.format(function=function, given=given))
-    look = "import outer; print(*[repr(one.error) for one in outer.failures.values()], sep='\\n')"
-    done = subprocess.run(
-        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    home = "outer.inner" if package else "outer"
-    assert 2 == done.stdout.count(f"RuntimeError(\"module '{home}' has worker processes started"), done
-
-
-def test_a_module_may_run_functions_of_others_as_it_is_imported(tmp_path):
-    """Also in workers that import it for functions of its own."""
-    (tmp_path / "far.py").write_text("def double(item): return 2 * item\n")
-    (tmp_path / "near.py").write_text(
-        "import far\nfrom parallelkit import run_parallel\n"
-        "table = run_parallel(far.double, range(3), executor='processes').values()\n"
-        "def look(item): return table[item]\n"
-    )
-    look = "import near; print(near.run_parallel(near.look, range(3), executor='processes').values())"
-    done = subprocess.run(
-        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert "[0, 2, 4]\n" == done.stdout, done
-
-
 @pytest.fixture
 def program(monkeypatch):
     """Makes modules with these globals."""

@@ -41,33 +41,14 @@ _get_module: Any = type.__dict__["__module__"].__get__
 
 
 def home_of(fn: object) -> str:
-    """The module that a worker imports for this function; that of the script where it imports none; empty if unknown.
-
-    Raises RuntimeError where this is a worker that imports it: those that were started now would do the same, without end.
-    """
+    """The module that a worker imports for this function; that of the script where it imports none; empty if unknown."""
     while type(fn) in (partial, MethodType):
         fn = fn.func if type(fn) is partial else fn.__func__  # type: ignore[attr-defined]
     if fn is None:
         return ""
     home = _module_of(fn)
-    if home in NAMES or (type(fn) is FunctionType and "<" in fn.__qualname__):
-        return SCRIPT
-    if "parallelkit._worker._serve" in sys.modules and _is_being_imported(home):
-        raise RuntimeError(
-            f"module {home!r} has worker processes started as it is imported, and these import it for its functions: "
-            "have it start them in a function, or under if __name__ == '__main__'"
-        )
-    return home
-
-
-def _is_being_imported(name: str) -> bool:
-    """Whether this module is, or a package that it is in."""
-    while name:
-        spec = getattr(sys.modules.get(name), "__spec__", None)
-        if getattr(spec, "_initializing", False):
-            return True
-        name = name.rpartition(".")[0]
-    return False
+    by_value = home in NAMES or (type(fn) is FunctionType and "<" in fn.__qualname__)
+    return SCRIPT if by_value else home
 
 
 def homes_of(given: object) -> set[str]:

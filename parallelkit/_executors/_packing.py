@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from parallelkit._executors._at_import import AtImportError, refuse_at_import
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._lane import Payload, payload_of
@@ -69,6 +70,8 @@ class Packing:
         while self.line and space > 0:
             ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
             try:
+                if self._job.fn is None:
+                    refuse_at_import(_function_of(ticket[2]))
                 payload = self._pack(ticket[2])
             except KeyboardInterrupt:
                 raise
@@ -99,6 +102,8 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
     if is_shortage(error):
         told = shortage(error, f"the item of {label} could not be sent")
         return Ended(index, told, "", None, monotonic(), None)
+    if isinstance(error, AtImportError):
+        return Ended(index, error, "", None, monotonic(), None, final=True)
     message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
     unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
     unfit.__cause__ = detached(error)
@@ -122,6 +127,12 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
         f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
         f"which cannot be pickled ({describe_error(cause)}); {remedy_for(culprit, cause)}"
     )
+
+
+def _function_of(call: Call) -> object:
+    """The caller's own."""
+    fn, args, _ = call
+    return args[0] if fn is call_star else fn
 
 
 class Packer:

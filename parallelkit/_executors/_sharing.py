@@ -6,6 +6,7 @@ from _pickle import PickleBuffer, dumps
 from collections.abc import Callable
 from typing import Any
 
+from parallelkit._executors._at_import import refuse_at_import
 from parallelkit._executors._contract import Job
 from parallelkit._executors._lane import File, payload_of
 from parallelkit._raised import is_of_signal
@@ -15,11 +16,12 @@ from parallelkit._worker._travel import Apart, pack, pack_job, unfit_job
 
 
 def pack_shared(job: Job) -> bytes | File:
-    """The job for ``_serve``; raises TypeError where the function or its arguments cannot be pickled.
+    """The job for ``_serve``; raises TypeError where the function or its arguments cannot be pickled, or AtImportError.
 
     Only what lies in ``args`` and ``kwargs`` is shared: buffers of arrays from 256 KiB on. What the
     function brings itself (its closure, the object whose method it is) stays each worker's own.
     """
+    refuse_at_import(job.fn)
     if not (job.args or job.kwargs):
         return payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
     apart = _Arguments()
