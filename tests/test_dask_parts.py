@@ -2,11 +2,14 @@
 
 import asyncio
 from threading import Thread
+from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 from clusters import wait_until
 
+from parallelkit._executors._contract import Job
+from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._dask_broker import PREFIX, Broker, install
 from parallelkit._executors._dask_clock import RENEW, Clock
 from parallelkit._executors._dask_guard import Guard, compare
@@ -326,3 +329,17 @@ def test_a_difference_is_told_in_words():
     assert "" == compare(ours, dict(ours))
     assert "Python is 3.12 there and 3.11 here" == compare(ours, {**ours, "Python": "3.12"})
     assert "cloudpickle is missing there and 3.1.3 here" == compare(ours, {"Python": "3.11"})
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_courier_answers_what_a_port_asks_of_a_supervisor(exact):
+    """A port for local processes is at the bottom of this one; with nobody to serve it, it waits, and has room for one."""
+    engine = SimpleNamespace(client=None, cap=None, widen=print, max_workers=1)
+    lane = Lane(0, b"", exact)
+    port = DaskPort(engine, lane, b"", Job(print, exact=exact))
+    assert port.room() > 0
+    assert [] == port.wait(monotonic())
+    lane.fail(Broken("for a reason"))
+    assert [] == port.wait(None)
+    assert "for a reason" in str(port.failure)
+    assert port.room() == 0
