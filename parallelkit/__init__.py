@@ -99,9 +99,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         module = import_module(f"{__name__}.{home}")
-    except (
-        AttributeError
-    ) as error:  # ``from parallelkit import ...`` would say that the name is not there, and hide it
+    except AttributeError as error:
+        # ``from parallelkit import ...`` would take it for a name that is not there, and hide it.
         raise ImportError(f"{__name__}.{home} cannot be loaded: {error}") from error
     value = globals()[name] = getattr(module, name)
     return value

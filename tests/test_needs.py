@@ -17,6 +17,7 @@ import pytest
 import remote_tasks as far
 from port_driver import drive
 
+from parallelkit import Task
 from parallelkit._executors import _needs
 from parallelkit._executors._ahead import started_ahead, take
 from parallelkit._executors._needs import (
@@ -121,6 +122,7 @@ def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
         ([far.nothing, lambda: None], {"remote_tasks", SCRIPT}),
         ((os.getcwd,), {"posix"}),
         ({"a": lambda: None, "b": functools.partial(far.nothing)}, {"remote_tasks", SCRIPT}),
+        ([Task(far.nothing), Task(lambda: None, key="a"), os.getcwd], {"remote_tasks", SCRIPT, "posix"}),
         ([], set()),
         (None, {""}),
     ],

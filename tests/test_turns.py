@@ -164,9 +164,8 @@ def test_a_commit_whose_bell_was_heard_with_the_one_before_is_looked_at_at_once(
     worker.wire.arm = lambda number: False
     worker.wire.head = worker.done + 1
     assert crew.listen(7.0, moved=True) == 7.0
-    worker.doomed = (
-        True  # nothing of it is taken any more: to look all the time would take a cpu until it ends
-    )
+    # Of these nothing is taken any more: to look all the time would take a cpu until they end.
+    worker.doomed = True
     assert crew.listen(7.0, moved=True) == inf
     worker.doomed, worker.garbage = False, True
     assert crew.listen(7.0, moved=True) == inf

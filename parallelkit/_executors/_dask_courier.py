@@ -45,9 +45,8 @@ class Courier:
     def __init__(
         self, client: Any, lane: Lane, job: bytes, cap: int | None, widen: Callable[[int], None]
     ) -> None:
-        self.crew = SimpleNamespace(
-            lanes=[lane], has_left=lambda lane: False
-        )  # what a port asks of a supervisor
+        # What a port asks of a supervisor.
+        self.crew = SimpleNamespace(lanes=[lane], has_left=lambda lane: False)
         self.broken = None
         self.run = uuid4().hex
         self._manifest = Manifest(lane)

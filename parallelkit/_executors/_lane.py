@@ -190,7 +190,7 @@ class Lane:
     """The same: it is about to be closed, and nothing more of it begins."""
 
     others: int = 0
-    """The same: how many workers served other lanes when it found no more room than that left; 0 where it looks anyhow."""
+    """Written by the run: how many workers served other lanes when it last looked for room; 0 where it will look anyhow."""
 
     recorded: int = 0
     """Bytes of log records that the supervisor handed over, and of these ..."""

@@ -52,9 +52,12 @@ def home_of(fn: object) -> str:
 
 
 def homes_of(given: object) -> set[str]:
-    """Of a function, or of the functions that are the tasks themselves."""
-    many = list(given.values()) if type(given) is dict else given
-    return set(map(home_of, many[:MOST])) if type(many) in (list, tuple) else {home_of(given)}  # type: ignore[index]
+    """Of a function, or of all that are given as tasks: functions, or ``Task`` objects."""
+    many: Any = list(given.values()) if type(given) is dict else given
+    if type(many) not in (list, tuple):  # of a class of the program's it might run code to look at it
+        return {home_of(given)}
+    tasks = sys.modules.get("parallelkit._tasks")  # if it is not loaded, there are no such objects
+    return {home_of(one.fn if tasks and type(one) is tasks.Task else one) for one in many[:MOST]}
 
 
 def needs(homes: Iterable[str]) -> list[str]:

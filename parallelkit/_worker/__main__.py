@@ -39,10 +39,8 @@ def add_package(folder: str) -> None:
     package.__file__, package.__path__ = spec.origin, [folder]
 
     def load(name: str) -> object:
-        if name.startswith("__") and name not in (
-            "__all__",
-            "__version__",
-        ):  # which a module of the user's may ask for
+        # Those two a module of the user's may ask for; what looks for any other shall not have the package run.
+        if name.startswith("__") and name not in ("__all__", "__version__"):
             raise AttributeError(name)
         del package.__getattr__
         loader.exec_module(package)
