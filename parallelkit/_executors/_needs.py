@@ -40,10 +40,10 @@ _PUBLIC = frozenset(name for name in sys.stdlib_module_names if name[0] != "_")
 _get_module: Any = type.__dict__["__module__"].__get__
 
 
-def home_of(fn: object) -> str:
+def home_of(fn: Any) -> str:
     """The module that a worker imports for this function; that of the script where it imports none; empty if unknown."""
     while type(fn) in (partial, MethodType):
-        fn = fn.func if type(fn) is partial else fn.__func__  # type: ignore[attr-defined]
+        fn = fn.func if type(fn) is partial else fn.__func__
     if fn is None:
         return ""
     home = _module_of(fn)
