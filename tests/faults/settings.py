@@ -199,7 +199,7 @@ def here_in_backoff(scene: Any) -> dict[str, Any]:
         if event.kind == "retrying":
             Path(scene.path("here")).touch()
 
-    return {"on_event": listen, "retries": Retry(9, delay=1000, max_delay=1000)}
+    return {"on_event": listen, "retries": Retry(9, delay=1e9, max_delay=1e9)}
 
 
 def here_at_a_rate(scene: Any) -> dict[str, Any]:

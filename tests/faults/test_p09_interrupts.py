@@ -113,7 +113,7 @@ EVERYWHERE = {
     "a stream's wait": "[*iter_parallel(partial(acts.note_and_hang, path=path + 'here'), range(9), executor={executor!r})]",
     "a stream's consumer": "[here() for _ in iter_parallel(abs, range(9), executor={executor!r})]",
     "backoff": "run_parallel(lambda n: 1 // n, (here_once() or n for n in range(2)), executor={executor!r},"
-    " retries=Retry(9, delay=1000, max_delay=1000))",
+    " retries=Retry(9, delay=1e9, max_delay=1e9))",
     "retries, which error": "run_parallel(lambda n: 1 // n, range(9), executor={executor!r},"
     " retries=Retry(2, on=here))",
     "tenacity, which error": "run_parallel(lambda n: 1 // n, range(9), executor={executor!r}, retries=tenacious('error'))",
