@@ -28,6 +28,7 @@ from parallelkit._executors._contract import (
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context, take_claim
 from parallelkit._executors._line import UNLIMITED, Line
+from parallelkit._executors._overdue import Watch
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
@@ -113,8 +114,7 @@ class ThreadPort(Line):
         self._woken = self._changed = self._closed = False
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
-        self._shortest: float | None = None
-        self._look_at: float | None = None  # when an attempt may be overdue next
+        self._watch = Watch()
 
     def room(self) -> int:
         if not self._exact:
@@ -134,9 +134,7 @@ class ThreadPort(Line):
 
     def _note(self, tickets: Sequence[Ticket]) -> None:
         self._given += len(tickets)
-        limits = [limit for _, _, _, limit in tickets if limit is not None]
-        if limits:
-            self._expect(min(limits))
+        self._watch.expect(tickets)
 
     def start_urgent(self, ticket: Ticket) -> None:
         """A task of this engine waits for this attempt: it runs in that task's slot."""
@@ -148,12 +146,6 @@ class ThreadPort(Line):
         """The same for one that was handed over before."""
         if self.move_forward(index):
             self._engine.supply(1)
-
-    def _expect(self, limit: float) -> None:
-        """Attempts with this timeout may start from now on."""
-        self._shortest = limit if self._shortest is None else min(limit, self._shortest)
-        if self._look_at is None or monotonic() + limit < self._look_at:
-            self._look_at = monotonic() + limit
 
     def execute(self, worker: Worker) -> bool:
         """In a worker: run the attempt that it has taken; False where that has been given up meanwhile."""
@@ -196,13 +188,13 @@ class ThreadPort(Line):
             self._changed = False  # before the look at the engine: what changes afterwards is seen
             events = self._drain()
             now = monotonic()
-            if self._look_at is not None and now >= self._look_at:
+            if self._watch.is_due(now):
                 events += self._expire(now)
             engine_at = self._check_engine(now)
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
-            instants = [at for at in (until, self._look_at, engine_at) if at is not None]
+            instants = [at for at in (until, self._watch.look_at, engine_at) if at is not None]
             self.gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
@@ -220,7 +212,6 @@ class ThreadPort(Line):
     def _expire(self, now: float) -> list[Block | Ended]:
         """Give up on the attempts that are overdue; a claim that is gone has been committed in time."""
         overdue: list[Block | Ended] = []
-        assert self._shortest is not None, "only attempts with a timeout set the instant to look at"
         instants: list[float] = []
         begun = 0
         for worker, ticket, claim in self._at_work():
@@ -237,10 +228,8 @@ class ThreadPort(Line):
             stack = stack_of(worker.thread, __file__)
             if self._engine.abandon(worker, claim, now, ticket[3]):
                 overdue.append(self._overdue(worker, ticket, started, now, stack))
-        if self._given > begun:  # what has not begun may begin now
-            instants.append(now + self._shortest)
+        self._watch.look_again(now, instants, self._given > begun)
         self._given -= len(overdue)
-        self._look_at = min(instants, default=None)
         return overdue
 
     def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:

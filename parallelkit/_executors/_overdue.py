@@ -1,0 +1,39 @@
+"""When a port of threads has to look for attempts that are overdue: never sooner than one can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+
+from parallelkit._executors._contract import Ticket
+
+
+class Watch:
+    """The instant of the next look. When an attempt began is for its thread to know, so what waits may have begun."""
+
+    __slots__ = ("_shortest", "look_at")
+
+    def __init__(self) -> None:
+        self.look_at: float | None = None
+        self._shortest: float | None = None  # timeout of all that were handed over
+
+    def expect(self, tickets: Iterable[Ticket]) -> None:
+        """These may begin from now on."""
+        limits = [limit for _, _, _, limit in tickets if limit is not None]
+        if not limits:
+            return
+        limit = min(limits)
+        self._shortest = limit if self._shortest is None else min(limit, self._shortest)
+        if self.look_at is None or monotonic() + limit < self.look_at:
+            self.look_at = monotonic() + limit
+
+    def is_due(self, now: float) -> bool:
+        """Whether an attempt may be overdue."""
+        return self.look_at is not None and now >= self.look_at
+
+    def look_again(self, now: float, instants: list[float], more: bool) -> None:
+        """After a look: when those that run are overdue, and whether there are more, that may begin now."""
+        assert self._shortest is not None, "only attempts with a timeout set the instant to look at"
+        if more:
+            instants = [*instants, now + self._shortest]
+        self.look_at = min(instants, default=None)
