@@ -226,6 +226,47 @@ def test_the_limit_of_the_system_costs_width_only(monkeypatch):
         run_all(ThreadEngine(8), lambda item: item, [1])
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.2])
+@pytest.mark.parametrize("leave", ["done", "given up", "closed"])
+def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pause):
+    """Else it would use one thread as long as its own attempt there runs, however long the other idles."""
+    begun, go_on = threading.Semaphore(0), {name: threading.Event() for name in "abc"}
+
+    def task(item):
+        begun.release()
+        return go_on[item].wait(PATIENCE)
+
+    other, port = engine.open(Job(task)), engine.open(Job(task, exact=True))
+    other.start([(0, 1, "a", None), (1, 1, "b", pause + 0.3 if leave == "given up" else None)])
+    assert all(begun.acquire(timeout=PATIENCE) for _ in range(2))
+    port.start([(0, 1, "c", None)])
+    go_on["a"].set()
+    assert begun.acquire(timeout=PATIENCE)
+    assert 0 == port.room()
+
+    act = {"done": go_on["b"].set, "closed": other.close, "given up": lambda: take(other, 2)}[leave]
+    timer = threading.Timer(pause, act)
+    timer.start()
+    until = time.monotonic() + PATIENCE
+    assert [] == port.wait(until)
+    assert time.monotonic() < until
+    assert 1 == port.room()
+    timer.join()
+    for event in go_on.values():
+        event.set()
+    assert {0: True} == take(port, 1)
+
+
+def test_what_has_ended_holds_no_slot_before_its_run_looks(engine):
+    """A stream whose consumer takes its time took the threads from a run with limits, though none was at work."""
+    other, port = engine.open(Job(abs)), engine.open(Job(abs, exact=True))
+    other.start(tickets(1, 2))
+    until = time.monotonic() + PATIENCE
+    while port.room() < 2:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 # A run that owns its threads
 
 

@@ -56,6 +56,12 @@ class Owner(Protocol):
         """Let everybody look again for what there is to do."""
 
 
+def tell_of_room(ports: tuple[ThreadPort, ...]) -> None:
+    """A slot has come free, and nobody has taken it yet: those that could use it may look again."""
+    for port in ports:
+        port.hear_of_room()
+
+
 class ThreadWorker:
     """One thread.
 
@@ -158,6 +164,7 @@ class ThreadWorker:
                 break
             else:
                 self.depth = None
+                tell_of_room(ports)
                 ports, port, self.port = (), None, None  # an idle thread keeps no run alive that is over
                 if engine.closed or engine.broken is not None or self._is_spent() or not self._rest():
                     return

@@ -51,6 +51,7 @@ class Worker(Protocol):
     name: str
     thread: threading.Thread
     current: Current | None
+    port: ThreadPort | None
     ticket: Any  # None where it has none
     failed: bool
 
@@ -81,7 +82,7 @@ class Crew(Protocol):
         """See that somebody works on new tickets."""
 
     def abandon(self, worker: Any, claim: list[float], now: float, timeout: float | None) -> bool:
-        """Give up on a thread, whose attempt had this timeout; False where that has ended this moment."""
+        """Give up on a thread, whose attempt had this timeout; False where that has ended."""
 
     def check_starts(self, now: float) -> float | None:
         """Break if a thread takes too long to start; when to look again."""
@@ -114,15 +115,24 @@ class ThreadPort(Line):
         self._woken = self._changed = self._closed = False
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
+        self._squeezed = False  # whether others hold slots that it could use
         self._watch = Watch()
 
     def room(self) -> int:
         if not self._exact:
             return UNLIMITED
-        others = sum(port._given - port.waiting() for port in self._engine.ports if port is not self)
+        self._squeezed = True  # before the count: who leaves a slot after it sees this
+        workers = list(self._engine.workers) if len(self._engine.ports) > 1 else ()
+        others = sum([worker.ticket is not None and worker.port is not self for worker in workers])
+        self._squeezed = others > 0
         free = self._engine.capacity() - self._given - others
-        # Nobody tells this port when another frees a slot: to have one ticket queued is to get one's turn.
-        return max(free, 0 if self._given else 1)
+        return max(free, 0 if self._given else 1)  # to have one ticket queued is to get one's turn
+
+    def hear_of_room(self) -> None:
+        """A slot that others held is free."""
+        if self._squeezed:
+            self._squeezed = False
+            self.wake()
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         if self.held:  # the run has seen the failure, and goes on

@@ -21,7 +21,7 @@ from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
 from parallelkit._executors._roll import Roll
 from parallelkit._executors._stacks import cpu_seconds_of
-from parallelkit._executors._thread import ThreadWorker
+from parallelkit._executors._thread import ThreadWorker, tell_of_room
 from parallelkit._executors._thread_port import Loss, ThreadPort
 from parallelkit._raised import describe_error
 
@@ -228,10 +228,7 @@ class ThreadEngine:
             port.fail(self.broken)
 
     def abandon(self, worker: ThreadWorker, claim: list[float], now: float, timeout: float | None) -> bool:
-        """Give up on a thread, which no longer counts as a worker, so that another may take its place.
-
-        False where its attempt has ended this moment: the claim is gone.
-        """
+        """Give up on a thread: another may take its place. False where its attempt has ended this moment."""
         with self._lock:
             # Taken in here, so that it leaves after this: else it would count as abandoned for ever.
             if not take_claim(claim):
@@ -248,6 +245,7 @@ class ThreadEngine:
 
     def _supply_all(self) -> None:
         """A slot has come free: somebody may wait for it."""
+        tell_of_room(self.ports)
         waiting = sum(port.waiting() for port in self.ports)
         if waiting and not self.closed:
             self.supply(waiting)
