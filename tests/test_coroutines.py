@@ -30,10 +30,20 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._coroutine_functions import is_coroutine_function
+from parallelkit._executors import _coroutine_port, _event_loop
 from parallelkit._executors._contract import Job
 from parallelkit._executors._coroutines import CoroutineEngine
+from parallelkit.testing import FakeClock
 
 LONG = 3600  # seconds: what takes so long is cancelled
+PATIENCE = 20.0  # seconds after which a test that waits for others fails
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """What is cancelled has time to end, however late a busy machine lets the loop run."""
+    for module in (_coroutine_port, _event_loop):
+        monkeypatch.setattr(module, "GRACE", PATIENCE)
 
 
 async def double(number):
@@ -46,20 +56,34 @@ async def hang(*_):
 
 
 class Meter:
-    """Counts who is inside, and the most that ever were."""
+    """Counts who is inside, and the most that ever were; the first wait for each other, until so many are there."""
 
-    def __init__(self):
+    def __init__(self, wanted=1):
         self.inside = self.most = 0
-        self.lock = threading.Lock()
+        self.lock, self.full, self._wanted = threading.Lock(), threading.Event(), wanted
 
     def __enter__(self):
         with self.lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
+            if self.inside == self._wanted:
+                self.full.set()
 
     def __exit__(self, *_):
         with self.lock:
             self.inside -= 1
+
+    async def meet(self):
+        """In a coroutine; and then for a little longer, in which one too many would be seen."""
+        until = time.monotonic() + PATIENCE
+        while not self.full.is_set() and time.monotonic() < until:  # noqa: ASYNC110  # threads set it, too
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)
+
+    def block(self):
+        """The same in a thread."""
+        self.full.wait(PATIENCE)
+        time.sleep(0.001)
 
 
 # What is a coroutine function
@@ -249,11 +273,11 @@ def test_a_stream_takes_coroutine_functions_too():
 
 def test_no_more_than_max_workers_run_at_a_time():
     """A slot is free when its coroutine has ended."""
-    meter = Meter()
+    meter = Meter(7)
 
     async def meet(_):
         with meter:
-            await asyncio.sleep(0.001)
+            await meter.meet()
 
     run_parallel(meet, range(50), max_workers=7)
     assert 7 == meter.most
@@ -279,16 +303,16 @@ def test_ten_thousand_coroutines_wait_at_the_same_time():
 
 def test_plain_and_coroutine_functions_share_the_slots():
     """In one run of both never more than max_workers run, whichever they are."""
-    meter = Meter()
+    meter = Meter(4)
 
     async def wait(item):
         with meter:
-            await asyncio.sleep(0.002)
+            await meter.meet()
         return item
 
     def block(item):
         with meter:
-            time.sleep(0.002)
+            meter.block()
         return -item
 
     tasks = {n: Task(wait if n % 3 else block, n) for n in range(1, 61)}
@@ -300,15 +324,15 @@ def test_plain_and_coroutine_functions_share_the_slots():
 @pytest.mark.parametrize("coroutines_first", [True, False])
 def test_a_kind_that_comes_late_waits_for_slots(coroutines_first):
     """Many of one kind, then one of the other: it has its turn, and the bound holds."""
-    meter = Meter()
+    meter = Meter(3)
 
     async def wait():
         with meter:
-            await asyncio.sleep(0.001)
+            await meter.meet()
 
     def block():
         with meter:
-            time.sleep(0.001)
+            meter.block()
 
     many, one = (wait, block) if coroutines_first else (block, wait)
     assert 41 == len(run_parallel([*[many] * 40, one], max_workers=3).values())
@@ -336,12 +360,8 @@ def test_limits_and_priorities_hold_for_both_kinds():
 
 def test_a_rate_holds_for_coroutines():
     """Never more than two starts in any window of 50 ms."""
-    starts = []
-
-    async def start(_):
-        starts.append(time.monotonic())
-
-    run_parallel(start, range(8), limits=RateLimit(2, per=0.05))
+    results = run_parallel(double, range(8), limits=RateLimit(2, per=0.05))
+    starts = sorted(outcome.started_at for outcome in results.outcomes.values())
     assert min(later - first for first, later in zip(starts, starts[2:], strict=False)) >= 0.05
 
 
@@ -358,6 +378,7 @@ def test_then_may_make_coroutine_tasks():
 # Timeouts, retries, stops
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_coroutine_past_its_timeout_is_cancelled():
     """Its clean-up runs, its outcome is TaskTimeout, and the cause shows where it stood."""
     cleaned = []
@@ -378,6 +399,7 @@ def test_a_coroutine_past_its_timeout_is_cancelled():
     assert failure.stack is None
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_timeout_frees_the_slot():
     """With one worker, what comes after a cancelled coroutine runs."""
 
@@ -385,7 +407,8 @@ def test_a_timeout_frees_the_slot():
         await asyncio.sleep(LONG if item == 0 else 0)
         return item
 
-    results = run_parallel(maybe, range(3), timeout=0.2, max_workers=1)
+    tasks = [Task(maybe, item, timeout=LONG if item else 0.01) for item in range(3)]
+    results = run_parallel(tasks, max_workers=1)
     assert {1: 1, 2: 2} == results.successes
 
 
@@ -398,6 +421,7 @@ def test_the_timeout_counts_from_the_start_not_from_the_queue():
     assert not run_parallel(nap, range(20), max_workers=1, timeout=0.5).failures
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_own_timeouts_hold_beside_those_of_the_run():
     """The shorter one strikes first, although it began last."""
     tasks = {"long": Task(hang, timeout=0.3), "short": Task(hang, timeout=0.01)}
@@ -405,6 +429,7 @@ def test_own_timeouts_hold_beside_those_of_the_run():
     assert ["short", "long"] == list(failures)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_an_error_in_the_clean_up_says_is_the_cause():
     """A coroutine that fails while it is cancelled is overdue all the same."""
 
@@ -419,6 +444,7 @@ def test_what_an_error_in_the_clean_up_says_is_the_cause():
     assert "in the clean-up" == str(error.__cause__)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_retries_are_those_of_any_task():
     """A coroutine that fails, or is cancelled at its timeout, is tried again."""
     tries = Counter()
@@ -447,7 +473,8 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
                 pass
         return item
 
-    results = run_parallel(stubborn, range(3), timeout=0.2, max_workers=1)
+    tasks = [Task(stubborn, item, timeout=LONG if item else 0.01) for item in range(3)]
+    results = run_parallel(tasks, max_workers=1)
     failure = results.failures[0]
     assert "did not end within 0.1 s of that, and was abandoned" in str(failure.error)
     assert "await asyncio.sleep(LONG)" in failure.stack
@@ -486,8 +513,9 @@ def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
 
 
-def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog):
+def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch):
     """The run is over when its time is; that a thread still runs is said."""
+    monkeypatch.setattr(_coroutine_port, "GRACE", PATIENCE)
     release, began = threading.Event(), time.monotonic()
 
     async def elsewhere(_):
@@ -504,13 +532,15 @@ def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog):
 
 def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     """Who waits for it in vain is told by whom; what had not begun runs on a new loop."""
-    release = threading.Event()
+    release, begun, blocked = threading.Event(), asyncio.Event(), asyncio.Event()
 
     async def maybe(item):
         if item == "wait":
-            await asyncio.sleep(0.1)
+            begun.set()
+            await blocked.wait()
         elif item == "block":
-            await asyncio.sleep(0)  # so that the other has begun
+            await begun.wait()
+            blocked.set()  # which the other hears of at the loop's next turn
             release.wait(30)
         return item
 
@@ -527,6 +557,7 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     assert "release.wait(30)" in caplog.text
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_run_timeout_cancels_what_runs():
     """The coroutine's clean-up runs before the call returns."""
     cleaned = []
@@ -537,16 +568,20 @@ def test_a_run_timeout_cancels_what_runs():
         finally:
             cleaned.append(item)
 
-    results = run_parallel(slow, range(3), max_workers=2, run_timeout=0.05)
+    results = run_parallel(slow, range(3), max_workers=2, run_timeout=0.5)
     assert [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
     assert [0, 1] == sorted(cleaned)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_the_first_success_cancels_the_others():
     """The losers do not go on."""
-    ended = []
+    begun, ended, all_there = [], [], asyncio.Event()
 
     async def lose():
+        begun.append(True)
+        if len(begun) == 2:
+            all_there.set()
         try:
             await asyncio.sleep(LONG)
         except asyncio.CancelledError:
@@ -554,7 +589,7 @@ def test_the_first_success_cancels_the_others():
             raise
 
     async def win():
-        await asyncio.sleep(0.01)
+        await all_there.wait()
         return "won"
 
     assert "won" == first_success([lose, win, lose]).value
@@ -639,6 +674,7 @@ def test_a_submitted_call_may_return_a_coroutine():
 # What is left, and what is noted
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_async_generators_and_background_tasks_end_with_the_run():
     """As asyncio.run would end them."""
     ended = []
@@ -674,17 +710,20 @@ def test_threads_that_coroutines_start_end_with_the_run():
     assert [1, 2] == run_parallel(elsewhere, [-1, -2]).values()
 
 
-def test_the_report_is_told_who_blocked_the_loop():
+def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
     """A step of 80 ms in one task keeps the others waiting that long; short steps are nothing to speak of."""
+    clock = FakeClock()
+    monkeypatch.setattr(_event_loop, "monotonic", clock)
 
     async def maybe(item):
+        clock.advance(0.01)
         await asyncio.sleep(0)
-        if item == 2:
-            time.sleep(0.08)  # noqa: ASYNC251  the mistake in question
+        if item in (1, 2):
+            clock.advance(0.04 * item)
 
     facts = run_parallel(maybe, range(4))._ledger.facts
     assert 2 == facts.longest_step_of
-    assert 0.08 <= facts.longest_step <= facts.blocked_seconds
+    assert 0.08 == pytest.approx(facts.longest_step) == pytest.approx(facts.blocked_seconds)
     assert -1 == run_parallel(double, range(4))._ledger.facts.longest_step_of
 
 
