@@ -1,4 +1,4 @@
-"""Modules that run their own functions in processes as they are imported."""
+"""What happens in workers that import modules: such as run their own functions in processes, and the package itself."""
 
 import subprocess
 import sys
@@ -56,3 +56,42 @@ def test_a_module_may_run_functions_of_others_as_it_is_imported(tmp_path):
         [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert "[0, 2, 4]\n" == done.stdout, done
+
+
+ASKED_BY_TWO_THREADS = """
+from parallelkit import run_parallel
+
+def look(_):
+    import sys, threading
+    errors = []
+
+    def ask():
+        try:
+            from parallelkit import Retry
+        except ImportError as error:
+            errors.append(str(error))
+
+    other = threading.Thread(target=ask)
+
+    def meanwhile(frame, event, arg):
+        if frame.f_code.co_filename.endswith("parallelkit/__init__.py") and other.ident is None:
+            other.start()
+            other.join(0.2)
+
+    sys.setprofile(meanwhile)
+    from parallelkit import Task
+    sys.setprofile(None)
+    other.join()
+    return errors
+
+print(*run_parallel(look, [1], executor="processes", max_workers=1).values())
+"""
+
+
+def test_threads_of_a_task_may_import_from_the_package_at_once(tmp_path):
+    """The first has a worker run it, and who asked meanwhile was told that it had no such name."""
+    (tmp_path / "script.py").write_text(ASKED_BY_TWO_THREADS)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ("[]\n", "") == (done.stdout, done.stderr)

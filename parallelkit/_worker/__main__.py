@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from _thread import RLock
 from types import ModuleType
 
 NAME = "parallelkit"
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def add_package(folder: str) -> None:
-    """Put the package there without running its ``__init__``, which runs when somebody asks for a name of it."""
+    """Put the package there without running its ``__init__``, which runs when somebody first asks for a name of it."""
     from _frozen_importlib_external import spec_from_file_location
 
     spec = spec_from_file_location(NAME, folder + "/__init__.py", submodule_search_locations=[folder])
@@ -38,12 +39,22 @@ def add_package(folder: str) -> None:
     package.__spec__, package.__loader__, package.__package__ = spec, loader, NAME
     package.__file__, package.__path__ = spec.origin, [folder]
 
+    lock, runs = RLock(), False  # several threads of a task may ask
+
     def load(name: str) -> object:
+        nonlocal runs
         # Those two a module of the user's may ask for; what looks for any other shall not have the package run.
         if name.startswith("__") and name not in ("__all__", "__version__"):
             raise AttributeError(name)
-        del package.__getattr__
-        loader.exec_module(package)
+        with lock:
+            if runs:  # it is the package itself that asks
+                raise AttributeError(name)
+            if package.__getattr__ is load:
+                runs = True
+                try:
+                    loader.exec_module(package)
+                finally:
+                    runs = False
         return getattr(package, name)
 
     package.__getattr__ = load  # type: ignore[method-assign]
