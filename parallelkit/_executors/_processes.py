@@ -13,11 +13,11 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._handle import Worker
-from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
 from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
-from parallelkit._executors._sharing import pack_shared
+from parallelkit._executors._sharing import pack_initializer, pack_shared
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
 from parallelkit._executors._whereabouts import whereabouts
@@ -25,7 +25,7 @@ from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import describe, pack, unpack
+from parallelkit._worker._travel import unpack
 
 PATIENCE = 10.0  # seconds for which the end of a run waits for killed workers that do not end
 
@@ -49,7 +49,7 @@ class ProcessEngine:
     ) -> None:
         if not hasattr(os, "pidfd_open"):
             raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
-        packed = None if initializer is None else payload_of(_pack_initializer(initializer, initargs))
+        packed = None if initializer is None else pack_initializer(initializer, initargs)
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
         self._numbers = count(1)
@@ -96,18 +96,6 @@ class ProcessEngine:
     def __del__(self) -> None:
         if "_pid" in vars(self) and os.getpid() == self._pid:
             self._supervisor.stop()
-
-
-def _pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes:
-    try:
-        return pack((initializer, initargs))
-    except Exception as error:
-        if is_of_signal(error):
-            raise
-        raise TypeError(
-            f"initializer {describe(initializer)} with its initargs cannot be sent to worker processes "
-            f"({describe_error(error)})"
-        ) from error
 
 
 class ProcessPort:

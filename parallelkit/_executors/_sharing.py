@@ -1,4 +1,4 @@
-"""A job for the processes of this machine: large arguments go into memory that all of them map and none may write to."""
+"""Jobs and initializers for the processes of this machine: large arguments lie in memory that all map and none may write to."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from parallelkit._executors._at_import import refuse_at_import
 from parallelkit._executors._contract import Job
 from parallelkit._executors._lane import File, payload_of
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
-from parallelkit._worker._travel import Apart, pack, pack_job, unfit_job
+from parallelkit._worker._travel import Apart, describe, pack, pack_job, unfit_job
 
 
 def pack_shared(job: Job) -> bytes | File:
@@ -37,6 +37,20 @@ def pack_shared(job: Job) -> bytes | File:
     spans, size = layout(parts)
     fd, size = new_block(parts, spans, size)
     return File(fd, size, dumps(spans, 5))
+
+
+def pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes | File:
+    """An initializer for ``_serve``; raises TypeError where it cannot be pickled."""
+    try:
+        packed = pack((initializer, initargs))
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        raise TypeError(
+            f"initializer {describe(initializer)} with its initargs cannot be sent to worker processes "
+            f"({describe_error(error)})"
+        ) from error
+    return payload_of(packed)
 
 
 class _Arguments(Apart):
