@@ -14,6 +14,7 @@ from parallelkit._retry import RetryPolicy, as_policy
 from parallelkit._star import check_unpacks
 
 V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
 
 class TaskOptions(TypedDict, total=False):
@@ -27,7 +28,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 @public
-class Task(Generic[V]):
+class Task(Generic[V_co]):
     """One call to be made: ``fn(*args, **kwargs)``, with options of its own.
 
     ``kwargs`` are the function's own keywords; they go before the ``kwargs`` of the run. ``key`` names the outcome (default: the position, or
@@ -44,10 +45,10 @@ class Task(Generic[V]):
 
     @overload
     def __init__(
-        self, fn: Callable[..., Coroutine[Any, Any, V]], *args: Any, **options: Unpack[TaskOptions]
+        self, fn: Callable[..., Coroutine[Any, Any, V_co]], *args: Any, **options: Unpack[TaskOptions]
     ) -> None: ...
     @overload
-    def __init__(self, fn: Callable[..., V], *args: Any, **options: Unpack[TaskOptions]) -> None: ...
+    def __init__(self, fn: Callable[..., V_co], *args: Any, **options: Unpack[TaskOptions]) -> None: ...
     def __init__(
         self,
         fn: Callable[..., Any],

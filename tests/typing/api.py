@@ -57,6 +57,7 @@ def task_form() -> None:
     assert_type(run_parallel({"a": answer, "b": answer}), Results[str, int])
     assert_type(run_parallel({1: Task(length, "one"), 2: Task(length, "two")}), Results[int, int])
     assert_type(run_parallel([Task(length, "one", key="first"), Task(length, "two")]), Results[Any, int])
+    run_parallel({"a": Task(length, "one"), "b": Task(str.upper, "two")})  # which give unlike things
     assert_type(run_parallel([answer, answer]), Results[Any, int])
 
 
