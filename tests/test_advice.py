@@ -139,7 +139,16 @@ def test_a_dominating_task_of_failed_attempts_is_not_to_be_split_either():
     ledger = plant([10.0] + [0.1] * 100)
     retry(ledger, 0, ValueError("no"), 5.0)
     retry(ledger, 0, ValueError("no"), 4.0)
-    assert only(ledger, _slow.dominating_task).cause.endswith(", most of it in 2 attempts that failed.")
+    advice = only(ledger, _slow.dominating_task)
+    assert advice.cause.endswith(", most of it in 2 attempts that failed.")
+    assert advice.cure.startswith("A timeout, or fewer retries, would bound what it costs:")
+
+
+def test_a_run_that_has_a_timeout_is_not_told_to_take_one():
+    """It did not strike before the attempts failed by themselves, so only a lower one would help."""
+    ledger = plant([10.0] + [0.1] * 100, timeout=20.0)
+    fail(ledger, 0, ValueError("no"))
+    assert only(ledger, _slow.dominating_task).cure.startswith("A lower timeout would bound what it costs:")
 
 
 def test_a_dominating_task_that_spent_its_timeout_is_told_so():

@@ -89,8 +89,11 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
         or_else = ", or no retry on TaskTimeout," if timeouts > 1 else ""
         return f": it spent {times}", f"A lower timeout{or_else} would bound that: {{}}."
     if sum(map(spent, lost)) > run.seconds[index] / 2:
-        how = "and failed" if len(lost) == 1 else f"most of it in {count(len(lost), 'attempt')} that failed"
-        return f", {how}", "A timeout would bound what it costs: {}."
+        bound = "A timeout" if ledger.facts.timeout is None else "A lower timeout"
+        if len(lost) == 1:
+            return ", and failed", f"{bound} would bound what it costs: {{}}."
+        how = f", most of it in {count(len(lost), 'attempt')} that failed"
+        return how, f"{bound}, or fewer retries, would bound what it costs: {{}}."
     cure, late = "Split it: {}.", first_start(ledger, index) - ledger.facts.began_at
     if worthwhile(run, late):
         cure += f" It began {seconds(late)} into the run; put first in the input it would save about {about(late)}."
