@@ -5,9 +5,16 @@ import resource
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import HealthCheck, settings
 from interrupts import let_interrupts_in
 
 let_interrupts_in()
+
+# How long an example takes says nothing where others take the cpu: a pause of 0.2 s would be a failure.
+settings.register_profile(
+    "busy", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 pytest_plugins = ["pytester", "leaks"]
 
