@@ -2,6 +2,7 @@ import errno
 import gc
 import math
 import os
+import random
 import re
 import signal
 import socket
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
+from patience import given_time
 from port_driver import Seen, drive, drive_port, fifo, opened, wait
 
 from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
@@ -263,13 +265,15 @@ def load_struck(log, times):
 
 def test_overdue_task_is_killed(engine):
     """A task past its timeout fails with TaskTimeout, soon after; its neighbours do not."""
-    seen = drive(engine, partial(far.on, {1: (far.nap, 1000)}), range(10), timeout=0.2)
+    with opened(engine, partial(far.on, {1: (far.nap, 1000)})) as port:
+        port.start([(index, 1, index, 0.2 if index == 1 else 30.0) for index in range(10)])
+        seen = drive_rest(port, 10)
 
     assert [1] == list(seen.failures)
     assert isinstance(seen.failures[1].error, TaskTimeout)
     assert "0.2" in str(seen.failures[1].error)
     started, ended = seen.times[1]
-    assert 0.2 <= ended - started < 1.0
+    assert 0.2 <= ended - started < 4.0
 
 
 @pytest.mark.all
@@ -294,21 +298,23 @@ def test_overdue_task_tells_where_it_was(engine):
     """Its stack is in the failure; on a machine so busy that it gets no turn to write it, not every time."""
     for _ in range(20):
         (ended,) = drive(engine, far.nap, [1000], timeout=0.05).failures.values()
-        if ended.stack is not None:
+        if "in nap" in (ended.stack or ""):
             break
     assert "in nap" in ended.stack
     assert "_serve" not in ended.stack
 
 
-def test_timeout_does_not_count_the_queue(engine):
+@given_time
+def test_timeout_does_not_count_the_queue(engine, scale):
     """Tasks that wait for a worker longer than their timeout are none the worse for it."""
-    seen = drive(engine, far.nap, [0.05] * 20, timeout=0.2)
+    seen = drive(engine, far.nap, [0.05 * scale] * 20, timeout=0.2 * scale)
     assert not seen.failures
 
 
-def test_timeout_is_counted_from_the_start_of_each(engine):
+@given_time
+def test_timeout_is_counted_from_the_start_of_each(engine, scale):
     """Of many short tasks with one timeout none is overdue, whatever they add up to."""
-    seen = drive(engine, far.nap, [0.002] * 300, timeout=0.25)
+    seen = drive(engine, far.nap, [0.002] * 300 * scale, timeout=0.25 * scale)
     assert not seen.failures
 
 
@@ -333,43 +339,49 @@ def drive_rest(port, number):
     return seen
 
 
-def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path):
+@given_time
+def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
     """The whole process group goes."""
-    path = fifo(tmp_path / "child")
+    path = tmp_path / f"child {scale}"
+    path.touch()  # no FIFO: who is killed before it has told would be waited for in vain
     with opened(engine, far.have_child_and_hang) as port:
-        port.start([(0, 1, path, 0.3)])
-        child = int(far.hear(path))
-        assert is_alive(child)
+        port.start([(0, 1, path, 0.3 * scale)])
         (ended,) = wait(port)
 
     assert isinstance(ended.error, TaskTimeout)
-    wait_until(lambda: not is_alive(child))
+    assert path.read_text(), "it was killed before it had a child"
+    wait_until(lambda: not is_alive(int(path.read_text())))
 
 
-def test_busy_caller_delays_no_kill(engine, tmp_path):
+def test_busy_caller_delays_no_kill():
     """The caller's thread need not be waiting for an overdue task to be killed."""
-    path = fifo(tmp_path / "pid")
-    with opened(engine, far.tell_and_hang) as port:
-        port.start([(0, 1, path, 0.1)])
-        pid = int(far.hear(path))
-        wait_until(lambda: not is_alive(pid))  # without a call of port.wait
-        (ended,) = wait(port)
+    engine = ProcessEngine(1)
+    try:
+        (pid,) = drive(engine, far.pid_of, [0]).values.values()
+        with opened(engine, far.nap) as port:
+            port.start([(0, 1, 1000, 0.1)])
+            wait_until(lambda: not is_alive(pid))  # without a call of port.wait
+            (ended,) = wait(port)
+    finally:
+        engine.close()
 
     assert isinstance(ended.error, TaskTimeout)
 
 
-def test_committed_result_beats_a_late_look(engine):
+@given_time
+def test_committed_result_beats_a_late_look(engine, scale):
     """A task that took longer than its timeout, but was done before anybody looked, has its value."""
     import ctypes
 
     drive(engine, far.nothing, [0])
     with opened(engine, far.nap) as port:
-        port.start([(0, 1, 0.3, 0.25)])
+        port.start([(0, 1, 0.3 * scale, 0.25 * scale)])
         wait_until(lambda: any(worker.pending for worker in engine._supervisor.crew.workers))
-        ctypes.PyDLL(None).usleep(500_000)  # does not let go of the GIL: the supervisor cannot look
+        # It does not let go of the GIL: the supervisor cannot look.
+        ctypes.PyDLL(None).usleep(500_000 * scale)
         seen = drive_rest(port, 1)
 
-    assert {0: 0.3} == seen.values
+    assert {0: 0.3 * scale} == seen.values
 
 
 # Who waits for whom
@@ -515,18 +527,21 @@ def load_once(kind, folder):
     return kind(folder)
 
 
-def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch):
+@given_time
+def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch, scale):
     """Also when what waited behind it has been taken back, and all other workers idle."""
     turns = []
     turn = Supervisor._turn
     monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(time.monotonic()) or turn(own))
     drive(engine, far.nap, [0] * 200)
     turns.clear()
-    seen = drive(engine, far.nap, [0] * 20 + [0.4] + [0] * 200)
-    started, ended = seen.times[20]
-    looks = [at for at in turns if started + 0.2 < at < ended - 0.05]
+    seen = drive(engine, far.nap, [0] * 20 + [0.4 * scale] + [0] * 200)
+    _, ended = seen.times.pop(20)
+    alone = max(others_ended for _, others_ended in seen.times.values()) + 0.05
+    looks = [at for at in turns if alone < at < ended - 0.05]
 
     assert 221 == len(seen.values)
+    assert ended - alone > 0.15
     assert len(looks) <= 10
 
 
@@ -551,7 +566,9 @@ def test_two_runs_take_turns(engine):
         long.start([(index, 1, 0.01, None) for index in range(100)])
         seen = drive_port(short, list(range(20)))
         assert {index: index for index in range(20)} == seen.values
-        assert len(drive_rest(long, 100)) == 100
+        rest = drive_rest(long, 100)
+    first_done, last_done = (max(end for _, end in each.times.values()) for each in (seen, rest))
+    assert first_done < last_done, "the second run had to wait for the first to end"
 
 
 def test_closing_a_port_kills_its_own_tasks_only(engine, tmp_path):
@@ -588,7 +605,7 @@ def test_wait_returns_when_its_time_has_come(engine):
     with opened(engine, far.nothing) as port:
         start = time.monotonic()
         assert [] == port.wait(start + 0.05)
-        assert 0.05 <= time.monotonic() - start < 1
+        assert 0.05 <= time.monotonic() - start < 5
 
 
 def test_wake_makes_wait_return(engine):
@@ -623,8 +640,8 @@ def test_handler_that_raises_leaves_the_port_usable(engine):
     try:
         with opened(engine, far.nap) as port:
             port.start([(0, 1, 0.05, None)])
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
             with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.01)
                 port.wait(None)
             assert {0: 0.05} == drive_rest(port, 1).values
     finally:
@@ -1045,7 +1062,8 @@ def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypat
     assert [] == engine._supervisor.crew.lanes
 
 
-def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(monkeypatch):
+@given_time
+def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(monkeypatch, scale):
     """Processes that read from a drive which is gone cannot be killed; each was waited for in turn."""
     engine = ProcessEngine(4)
     kill = Worker.kill
@@ -1053,11 +1071,11 @@ def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(mo
         port = engine.open(Job(time.sleep))
         port.start([(index, 1, 60, None) for index in range(4)])
         wait_until(lambda: 4 == len(port.running()))
-        monkeypatch.setattr("parallelkit._executors._processes.PATIENCE", 0.5)
+        monkeypatch.setattr("parallelkit._executors._processes.PATIENCE", 0.5 * scale)
         monkeypatch.setattr(Worker, "kill", lambda worker: None)
         began = time.monotonic()
         port.close()
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 1.5 * scale
     finally:
         monkeypatch.setattr(Worker, "kill", kill)
         engine.close()
@@ -1104,7 +1122,7 @@ def test_close_ends_everything_at_once(tmp_path):
     closer = threading.Thread(target=engine.close)
     closer.start()
     closer.join()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 4
     engine.close()
     wait_until(lambda: not is_alive(child))
     port.close()
@@ -1165,7 +1183,10 @@ def test_worker_that_writes_nonsense_is_ended(engine, what):
     assert {index: index for index in range(20) if index != 2} == seen.values
 
 
-@pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe" + b"\x00" * 8, os.urandom(3000)])
+NOISE = random.Random(3000).randbytes(3000)
+
+
+@pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe" + b"\x00" * 8, NOISE])
 def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
     """So does a task that writes into descriptors that are not its own."""
 
@@ -1177,7 +1198,9 @@ def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
                 pass
         time.sleep(1000)
 
-    seen = drive(engine, partial(far.on, {2: (write_everywhere, junk)}), range(20), timeout=2.0)
+    with opened(engine, partial(far.on, {2: (write_everywhere, junk)})) as port:
+        port.start([(index, 1, index, 1.0 if index == 2 else 30.0) for index in range(20)])
+        seen = drive_rest(port, 20)
     assert {index: index for index in range(20) if index != 2} == seen.values
 
 
