@@ -8,6 +8,7 @@ from collections import deque
 from itertools import count
 
 import pytest
+from patience import given_time
 
 from parallelkit import (
     InputError,
@@ -197,17 +198,20 @@ def test_after_a_stop_what_is_a_task_has_its_outcome(executor, sized):
     assert [True] * (not sized) == closed
 
 
-def test_the_end_of_the_run_keeps_what_is_done(gate):
+@given_time
+def test_the_end_of_the_run_keeps_what_is_done(gate, scale):
     """``run_timeout``: no task is waited for, and each says why it has no value."""
-    results = run_parallel(lambda item: item or gate(item), range(3), max_workers=3, run_timeout=0.2)
+    limit = 0.2 * scale
+    results = run_parallel(lambda item: item or gate(item), range(3), max_workers=3, run_timeout=limit)
     assert {1: 1, 2: 2} == results.successes
-    assert "run_timeout of 0.2 s" == results.stopped
+    assert f"run_timeout of {limit:g} s" == results.stopped
     cut = results.failures[0]
     assert isinstance(cut.error, TaskCancelled)
-    assert (1, True) == (cut.attempts, cut.duration >= 0.1)
+    assert (1, True) == (cut.attempts, cut.duration >= limit / 2)
 
 
-def test_a_cancelled_retry_names_what_it_was_retried_for(gate):
+@given_time
+def test_a_cancelled_retry_names_what_it_was_retried_for(gate, scale):
     """The last attempt's error is the cause: the retry waits for the only worker when the run ends."""
     error = OSError("down")
 
@@ -217,15 +221,16 @@ def test_a_cancelled_retry_names_what_it_was_retried_for(gate):
         return gate(item)
 
     again = Retry(10**6, delay=0.001, factor=1)
-    results = run_parallel(task, range(2), max_workers=1, run_timeout=0.5, retries=again)
+    results = run_parallel(task, range(2), max_workers=1, run_timeout=0.3 * scale, retries=again)
     cancelled = results.failures[0].error
     assert isinstance(cancelled, TaskCancelled)
     assert error is cancelled.__cause__
 
 
-def test_a_hung_task_costs_itself_only(gate):
+@given_time
+def test_a_hung_task_costs_itself_only(gate, scale):
     """It is abandoned; the others run at full width, and the report's figures count it."""
-    results = run_parallel(lambda item: item or gate(item), range(20), max_workers=2, timeout=0.1)
+    results = run_parallel(lambda item: item or gate(item), range(20), max_workers=2, timeout=0.1 * scale)
     assert list(range(1, 20)) == list(results.successes.values())
     hung = results.failures[0]
     assert isinstance(hung.error, TaskTimeout)
@@ -391,7 +396,7 @@ def test_a_run_leaves_no_thread():
     """What it started it has ended."""
     before = set(threading.enumerate())
     run_parallel(square, range(100), max_workers=8)
-    assert set(threading.enumerate()) == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_runs_in_several_threads_do_not_mix():

@@ -9,6 +9,7 @@ from itertools import count, islice
 
 import pytest
 from late_threads import LateThreads
+from patience import given_time
 
 from parallelkit import (
     Failure,
@@ -184,12 +185,12 @@ class Watched(list):
 def test_nothing_is_read_or_started_before_the_first_next(executor):
     """Neither by the call nor by letting the stream go."""
     source, ran = Source(), []
-    before = threading.active_count()
+    before = set(threading.enumerate())
     stream = iter_parallel(ran.append, source, executor=executor)
-    assert (0, [], before) == (source.read, ran, threading.active_count())
+    assert (0, [], set()) == (source.read, ran, set(threading.enumerate()) - before)
     stream.close()
     del stream
-    assert (0, [], before) == (source.read, ran, threading.active_count())
+    assert (0, [], set()) == (source.read, ran, set(threading.enumerate()) - before)
 
 
 @in_both
@@ -270,17 +271,24 @@ def test_an_input_that_raises_delivers_what_was_read(executor):
 
 @in_both
 def test_a_slow_input_holds_up_no_outcome(executor):
-    """What has ended is yielded before the next item is asked for."""
-    asked = []
+    """What has ended while an item was awaited is yielded before another is asked for."""
+    asked, ended = [], threading.Semaphore(0)
 
     def items():
         for item in range(6):
             asked.append(item)
+            if item and executor == "threads":
+                assert ended.acquire(timeout=PATIENCE)  # the task of the last item has been settled
             time.sleep(0.002)  # more than an item may take that is read ahead
             yield item
 
-    for number, _ in enumerate(islice(iter_parallel(square, items(), executor=executor), 6)):
-        assert number <= len(asked)
+    def note(event):
+        if event.kind == "succeeded":
+            ended.release()
+
+    for number, _ in enumerate(iter_parallel(square, items(), executor=executor, on_event=note)):
+        assert len(asked) <= number + 2
+    assert 6 == len(asked)
 
 
 # Keys
@@ -344,15 +352,23 @@ def test_a_stream_may_be_left(executor):
 
 
 @pytest.mark.parametrize("read", [list, iter])
-def test_what_was_never_read_of_an_input_without_a_length_is_no_task(read):
+@given_time
+def test_what_was_never_read_of_an_input_without_a_length_is_no_task(read, scale):
     """A stop that comes when all that was read is done cancels what else a list has, and of an iterator nothing."""
-    stream = iter_parallel(abs, read(range(50)), max_workers=1, run_timeout=0.3, buffersize=2)
+    stream = iter_parallel(abs, read(range(50)), max_workers=1, run_timeout=0.3 * scale, buffersize=2)
     outcomes = [next(stream)]
-    time.sleep(0.4)
+    wait_until_the_run_has_ended()
     outcomes += stream
     undone = [one for one in outcomes if one.error is not None]
     assert {TaskCancelled} >= {type(one.error) for one in undone}
     assert (50, True) == (len(outcomes), bool(undone)) if read is list else not undone and len(outcomes) < 50
+
+
+def wait_until_the_run_has_ended():
+    """That of the only stream, which is asked for nothing meanwhile."""
+    (thread,) = [each for each in threading.enumerate() if each.name == "parallelkit_stream"]
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
 
 
 @pytest.mark.abandons(2)
@@ -467,18 +483,23 @@ def test_what_was_read_while_the_run_stopped_has_its_outcome():
     assert [ZeroDivisionError, TaskCancelled] == [type(one.error) for one in outcomes][:2]
 
 
-def test_the_end_of_the_run_strikes_while_the_caller_is_busy(gate):
+@given_time
+def test_the_end_of_the_run_strikes_while_the_caller_is_busy(gate, scale):
     """``run_timeout`` and ``timeout`` are watched by the run's own thread."""
+    limit = 0.2 * scale
     stream = iter_parallel(
-        lambda item: gate(item) if item else item, range(3), max_workers=3, run_timeout=0.2
+        lambda item: gate(item) if item else item, range(3), max_workers=3, run_timeout=limit
     )
-    assert 0 == next(stream).key
+    first = next(stream)
+    wait_until_the_run_has_ended()  # without asking for anything
     rest = list(stream)
+    assert (0, True) == (first.key, first.ok)
     assert [TaskCancelled, TaskCancelled] == [type(one.error) for one in rest]
-    assert all("run_timeout of 0.2 s" in str(one.error) for one in rest)
+    assert all(f"run_timeout of {limit:g} s" in str(one.error) for one in rest)
 
 
-def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate):
+@given_time
+def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate, scale):
     """What happened meanwhile is told when the caller comes back."""
     tries = []
 
@@ -492,13 +513,13 @@ def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate):
         return gate.opened.wait(PATIENCE)
 
     stream = iter_parallel(
-        task, range(2), max_workers=2, timeout=0.05, retries=Retry(2, delay=0, on=TaskTimeout)
+        task, range(2), max_workers=2, timeout=0.1 * scale, retries=Retry(2, delay=0, on=TaskTimeout)
     )
-    assert 0 == next(stream).key
-    gate.wait_until_begun()  # without asking for anything
-    assert ("third", 3) == ((outcome := next(stream)).value, outcome.attempts)
-    gate.opened.set()
-    assert [] == list(stream)
+    first = next(stream)
+    assert gate.begun.acquire(timeout=5)  # without asking for anything
+    outcomes = [first, *stream]
+    assert [(0, True, 1), (1, True, 3)] == [(one.key, one.ok, one.attempts) for one in outcomes]
+    assert "third" == outcomes[1].value
 
 
 def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
@@ -508,7 +529,7 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
     with pytest.raises(RunInterrupted) as caught:
         stream.throw(KeyboardInterrupt)
     results = caught.value.results
-    assert 0 not in results
+    assert [*range(1, 100)] == list(results)
     assert all(one.ok or isinstance(one.error, TaskCancelled) for one in results.outcomes.values())
     assert [] == list(stream)
 
