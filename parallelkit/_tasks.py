@@ -158,8 +158,11 @@ def unknown_keyword(names: list[str]) -> str:
 
 def check_args(name: str, args: Any) -> tuple[Any, ...]:
     """Positional arguments as a tuple; TypeError for what would be taken apart by mistake, or has no order."""
-    if isinstance(args, (str, bytes, bytearray, Mapping, Set)) or not isinstance(args, Iterable):
-        raise TypeError(f"{name} must be a tuple or a list of positional arguments, got {args!r}")
+    array = hasattr(args, "__array__")  # numpy's, a frame, a tensor: (x) is x, and gives its rows or columns
+    if array or isinstance(args, (str, bytes, bytearray, Mapping, Set)) or not isinstance(args, Iterable):
+        got = f"the {type(args).__name__} itself" if array else repr(args)
+        one = "a single one needs its comma: (x,)"
+        raise TypeError(f"{name} must be a tuple or a list of positional arguments, got {got}; {one}")
     return tuple(args)
 
 

@@ -2,6 +2,7 @@
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from parallelkit import InputError, RateLimit, Retry, Task, ThreadExecutor, iter_parallel, run_parallel
@@ -119,6 +120,11 @@ BAD_OPTIONS = [
     # arguments
     ({"args": "abc"}, TypeError, "args must be a tuple or a list of positional arguments, got 'abc'"),
     ({"args": b"abc"}, TypeError, "args must be a tuple or a list of .* got b'abc'"),
+    (
+        {"args": np.zeros(3)},
+        TypeError,
+        r"args must be a tuple or a list of .* got the ndarray itself; a single one needs its comma: \(x,\)",
+    ),
     ({"args": {"a": 1}}, TypeError, "args must be a tuple or a list of .* got {'a': 1}"),
     ({"args": {1, 2}}, TypeError, "args must be a tuple or a list of .* got {1, 2}"),
     ({"args": {"a": 1}.keys()}, TypeError, "args must be a tuple or a list of .* got dict_keys"),
