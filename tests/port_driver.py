@@ -68,6 +68,14 @@ def drive_port(port: Port, items: list[Any], timeout: float | None = None) -> Se
     return seen
 
 
+def drive_rest(port: Port, number: int) -> Seen:
+    """What so many attempts come to that were started before."""
+    seen = Seen()
+    while len(seen) < number:
+        seen.add(wait(port))
+    return seen
+
+
 def wait(port: Port) -> list[Block | Ended]:
     """The next that ended; an error if nothing does for long."""
     until = monotonic() + PATIENCE

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 import remote_tasks as far
 from patience import given_time
-from port_driver import Seen, drive, drive_port, fifo, opened, wait
+from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 
 from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
@@ -330,13 +330,6 @@ def test_timeouts_may_differ(engine):
         seen = drive_rest(port, 3)
 
     assert [0] == list(seen.failures)
-
-
-def drive_rest(port, number):
-    seen = Seen()
-    while len(seen) < number:
-        seen.add(wait(port))
-    return seen
 
 
 @given_time

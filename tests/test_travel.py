@@ -26,7 +26,7 @@ import pytest
 import remote_tasks as far
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from port_driver import drive, opened, wait
+from port_driver import drive, drive_rest, opened, wait
 
 import parallelkit
 from parallelkit import ProcessExecutor, Task, run_parallel
@@ -233,7 +233,10 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
     """Unpickling is part of the attempt: what it raises, its crash and its hang are that task's."""
     own = ProcessEngine(1)
     try:
-        seen = drive(own, far.nothing, [far.Bomb(""), far.Bomb(how), far.Bomb("")], timeout=1.0)
+        with opened(own, far.nothing) as port:
+            port.start([(0, 1, far.Bomb(""), None), (1, 1, far.Bomb(how), 0.3 if how == "hang" else None)])
+            port.start([(2, 1, far.Bomb(""), None)])
+            seen = drive_rest(port, 3)
     finally:
         own.close()
 
@@ -622,6 +625,29 @@ class Hostile(Exception):
             raise RuntimeError("in __del__")
 
 
+class Alone(Exception):
+    """Cannot be made again, in whatever way."""
+
+    def __new__(cls, *args):
+        if not args:
+            raise RuntimeError("not without arguments")
+        return super().__new__(cls, *args)
+
+    def __reduce__(self):
+        raise RuntimeError("no reduce")
+
+
+class Homeless(Exception):
+    """Can be unpickled where it was raised, and nowhere else."""
+
+    def __reduce__(self):
+        return Homeless, self.args, {"any": 1}
+
+    def __setstate__(self, state):
+        if not far.is_worker():
+            raise RuntimeError("far from where it was raised")
+
+
 def failing(error):
     if isinstance(error, type):
         error = error()
@@ -711,11 +737,21 @@ def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):
     assert "lock" in error.__notes__[-1]
 
 
-def test_error_that_cannot_travel_has_a_stand_in(engine):
+@pytest.mark.parametrize("kind", [Alone, Homeless])
+def test_error_that_cannot_travel_has_a_stand_in(engine, kind):
     """RemoteError, with the type's name, and the traceback as text."""
+    ended = error_of(engine, lambda: kind("told"))
+
+    assert isinstance(ended.error, RemoteError)
+    assert str(ended.error).startswith(f"test_travel.{kind.__name__}: told")
+    assert "failing" in ended.traceback
+
+
+def test_error_that_fails_whatever_it_is_asked_comes_back(engine):
+    """As what it is, with the traceback as text; nothing else is the worse for it."""
     ended = error_of(engine, Hostile)
 
-    assert isinstance(ended.error, RemoteError | Hostile)
+    assert isinstance(ended.error, Hostile)
     assert "failing" in ended.traceback
     assert not drive(engine, far.nothing, range(10)).failures
 
@@ -725,11 +761,14 @@ def test_member_that_cannot_travel_leaves_the_others(engine):
 
     def make():
         error = ValueError("whole")
-        error.__cause__ = Hostile()
+        error.__cause__ = Alone("told")
+        error.__cause__.__cause__ = KeyError("first")
         return error
 
     error = error_of(engine, make).error
-    assert ("whole", True) == (str(error), error.__cause__ is not None)
+    assert (ValueError, "whole") == (type(error), str(error))
+    assert (RemoteError, "test_travel.Alone: told") == (type(error.__cause__), str(error.__cause__))
+    assert "KeyError('first')" == repr(error.__cause__.__cause__)
 
 
 def test_chain_that_bites_its_tail_comes_back(engine):
@@ -741,7 +780,8 @@ def test_chain_that_bites_its_tail_comes_back(engine):
         return first
 
     error = error_of(engine, make).error
-    assert "first" == str(error)
+    assert ("first", "second") == (str(error), str(error.__context__))
+    assert error is error.__context__.__context__
 
 
 @pytest.mark.parametrize("make", [lambda: SystemExit(3), lambda: KeyboardInterrupt("k"), GeneratorExit])
