@@ -14,7 +14,8 @@ LONGEST = 300.0  # seconds; whoever asks for more is not waited for
 def retry_after(error: BaseException) -> float | None:
     """Seconds, from an HTTP error's Retry-After header or an exception's ``retry_after``; None for nonsense.
 
-    A header is read as RFC 9110 §10.2.3 has it: seconds, or a date.
+    A header is read as RFC 9110 §10.2.3 has it: seconds, or a date. It is on the error's response, as in requests,
+    or on the error itself, which in urllib is the response.
 
     >>> error = OSError()
     >>> error.retry_after = "2"
@@ -24,7 +25,8 @@ def retry_after(error: BaseException) -> float | None:
     with tolerated():  # no such attributes, or ones that raise: nobody has told us anything
         told = getattr(error, "retry_after", None)
         if told is None:
-            told = error.response.headers.get("Retry-After")  # type: ignore[attr-defined]  # where there is one
+            answer: Any = getattr(error, "response", error)
+            told = answer.headers.get("Retry-After")
         return None if told is None else _seconds(told)
     return None
 

@@ -1,7 +1,10 @@
 """Told to wait: Retry-After, and what the package ratelimit raises."""
 
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from email.utils import format_datetime
+from io import BytesIO
+from urllib.error import HTTPError
 
 import pytest
 from fakes import Delays, Done, Fail, FakeRun, Script
@@ -25,6 +28,13 @@ def answered(header):
     return error
 
 
+def answered_to_urllib(header):
+    """The same as urllib raises it: the error is the response."""
+    headers = Message()
+    headers["Retry-After"] = header
+    return HTTPError("http://shop.example/", 503, "Service Unavailable", headers, BytesIO(b"later"))
+
+
 @pytest.mark.parametrize(
     ("error", "seconds"),
     [
@@ -38,6 +48,7 @@ def answered(header):
         (answered("7"), 7.0),
         (answered("nonsense"), None),
         (answered(None), None),
+        (answered_to_urllib("7"), 7.0),
         (OSError(), None),
     ],
 )
