@@ -51,7 +51,8 @@ def cpu_bound_threads(run: Survey) -> Advice | None:
     return Advice(
         f"The tasks compute: {facts.max_workers} {who} used {seconds(compute)} of processor time in "
         f"{seconds(summary.wall)}, because only one of them at a time can run Python code.",
-        f"{cure} would take about {about(estimate)} on {count(facts.cpus, 'processor')}.",
+        f"{cure} would take about {about(estimate)} on {count(facts.cpus, 'processor')}, "
+        "once its workers have imported what the tasks use.",
         saved,
     )
 
