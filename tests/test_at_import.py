@@ -1,9 +1,15 @@
 """What happens in workers that import modules: such as run their own functions in processes, and the package itself."""
 
+import functools
+import json
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
+
+from parallelkit._executors._at_import import modules_in
+from parallelkit._worker._travel import pack
 
 RUNS_AS_IT_IS_IMPORTED = """
 from parallelkit import Task, run_parallel
@@ -41,6 +47,55 @@ def test_a_module_whose_import_starts_workers_that_import_it_is_refused_there(tm
     home = "outer.inner" if package else "outer"
     said = done.stdout.replace("\\", "")
     assert said.count(f"AtImportError(\"module '{home}' has worker processes started") >= 2, done
+
+
+NEEDED_BY_OTHERS = """
+import functools, common
+from parallelkit import ProcessExecutor, run_parallel
+def work(item=0): return list(map(str, __import__('outer').errors))  # those of the worker
+cached = functools.lru_cache(work)
+class Item:
+    def __call__(self): return work()
+errors = []
+try:
+    results = {run}
+except RuntimeError as error:
+    errors.append(error)
+else:
+    errors += [failure.error for failure in results.failures.values()]
+"""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "run_parallel(cached, range(2), executor='processes', max_workers=2)",
+        "run_parallel(lambda _: work(), range(2), executor='processes', max_workers=2)",
+        "run_parallel(common.call, [work, Item()], executor='processes', max_workers=2)",
+        "run_parallel(common.call, [work], executor=ProcessExecutor(2, initializer=cached))",
+    ],
+)
+def test_whatever_else_of_a_module_workers_need_as_it_is_imported_is_refused_there(tmp_path, run):
+    """What they are given may be of it although the function is not: there were thirty processes after two seconds."""
+    (tmp_path / "common.py").write_text("def call(one, *more): return (one or more[0])()\n")
+    (tmp_path / "outer.py").write_text(NEEDED_BY_OTHERS.format(run=run))
+    look = "import outer; print(outer.errors, list(outer.results.successes.values()))"
+    done = subprocess.run(
+        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
+    )
+    assert "module 'outer' has worker processes started" in done.stdout, done
+
+
+def test_modules_that_a_pickle_needs_are_those_of_the_things_that_it_names():
+    """Not those whose names are texts in it, however long it is."""
+    things = [Fraction(1), "json", functools.partial(json.loads), json.dumps, ("os", "path")]
+    named = {"fractions", "functools", "json"}
+    assert named == modules_in(pack(things))
+    assert named == modules_in(pack([list(map(str, range(100_000))), *things]))
+    texts = [f"{number:0100}" for number in range(635)]
+    for length in range(150):  # a pickle is cut into frames, maybe between the two names
+        assert {"json"} == modules_in(pack([*texts, "x" * length, json.loads]))
+    assert set() == modules_in(pack([1, None, "json"]))
 
 
 def test_a_module_may_run_functions_of_others_as_it_is_imported(tmp_path):

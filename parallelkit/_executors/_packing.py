@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from parallelkit._executors._at_import import AtImportError, refuse_at_import
+from parallelkit._executors._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._lane import Payload, payload_of
@@ -71,7 +71,7 @@ class Packing:
             ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
             try:
                 if self._job.fn is None:
-                    refuse_at_import(_function_of(ticket[2]))
+                    refuse_function(_function_of(ticket[2]))
                 payload = self._pack(ticket[2])
             except KeyboardInterrupt:
                 raise
@@ -144,6 +144,7 @@ class Packer:
 
     def __call__(self, item: object) -> Payload:
         blob = pack_apart(item, self._apart)
+        refuse_packed(blob)
         return self._pool.put(self._apart.take(), blob) if self._apart.buffers else payload_of(blob)
 
 

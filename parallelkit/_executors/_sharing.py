@@ -6,7 +6,7 @@ from _pickle import PickleBuffer, dumps
 from collections.abc import Callable
 from typing import Any
 
-from parallelkit._executors._at_import import refuse_at_import
+from parallelkit._executors._at_import import refuse_packed
 from parallelkit._executors._contract import Job
 from parallelkit._executors._lane import File, payload_of
 from parallelkit._raised import describe_error, is_of_signal
@@ -21,9 +21,10 @@ def pack_shared(job: Job) -> bytes | File:
     Only what lies in ``args`` and ``kwargs`` is shared: buffers of arrays from 256 KiB on. What the
     function brings itself (its closure, the object whose method it is) stays each worker's own.
     """
-    refuse_at_import(job.fn)
     if not (job.args or job.kwargs):
-        return payload_of(pack_job(job.fn, job.args, job.kwargs, job.star))
+        blob = pack_job(job.fn, job.args, job.kwargs, job.star)
+        refuse_packed(blob)
+        return payload_of(blob)
     apart = _Arguments()
     try:
         blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart)
@@ -31,6 +32,7 @@ def pack_shared(job: Job) -> bytes | File:
         if is_of_signal(error):
             raise
         raise unfit_job(job.fn, job.args, job.kwargs, error) from error
+    refuse_packed(blob)
     if not apart.buffers:
         return payload_of(blob)
     parts = [*apart.buffers, memoryview(blob)]
@@ -40,7 +42,7 @@ def pack_shared(job: Job) -> bytes | File:
 
 
 def pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes | File:
-    """An initializer for ``_serve``; raises TypeError where it cannot be pickled."""
+    """An initializer for ``_serve``; raises TypeError where it cannot be pickled, or AtImportError."""
     try:
         packed = pack((initializer, initargs))
     except Exception as error:
@@ -50,6 +52,7 @@ def pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ..
             f"initializer {describe(initializer)} with its initargs cannot be sent to worker processes "
             f"({describe_error(error)})"
         ) from error
+    refuse_packed(packed)
     return payload_of(packed)
 
 
