@@ -23,11 +23,18 @@ def retry_after(error: BaseException) -> float | None:
     2.0
     """
     with tolerated():  # no such attributes, or ones that raise: nobody has told us anything
-        told = getattr(error, "retry_after", None)
+        told = _asked(error, "retry_after")
         if told is None:
-            answer: Any = getattr(error, "response", error)
-            told = answer.headers.get("Retry-After")
+            response = _asked(error, "response")
+            told = _asked(error if response is None else response, "headers").get("Retry-After")
         return None if told is None else _seconds(told)
+    return None
+
+
+def _asked(thing: Any, name: str) -> Any:
+    """An attribute; None also where the look at it raises, as for most of an urllib error that came from a process."""
+    with tolerated():
+        return getattr(thing, name, None)
     return None
 
 

@@ -28,11 +28,11 @@ def answered(header):
     return error
 
 
-def answered_to_urllib(header):
-    """The same as urllib raises it: the error is the response."""
+def answered_to_urllib(header, body=None):
+    """The same as urllib raises it: the error is the response. Without its body it raises KeyError for what it lacks."""
     headers = Message()
     headers["Retry-After"] = header
-    return HTTPError("http://shop.example/", 503, "Service Unavailable", headers, BytesIO(b"later"))
+    return HTTPError("http://shop.example/", 503, "Service Unavailable", headers, body)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,7 @@ def answered_to_urllib(header):
         (answered("nonsense"), None),
         (answered(None), None),
         (answered_to_urllib("7"), 7.0),
+        (answered_to_urllib("7", BytesIO(b"later")), 7.0),
         (OSError(), None),
     ],
 )
