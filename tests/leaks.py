@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import pytest
 
-GRACE = 1.0
-"""Seconds that a thread or process which is on its way out may take."""
+GRACE = 3.0
+"""Seconds that a thread or process which is on its way out may take, though others have the cpu."""
 
 LONG_GRACE = 10.0
 """The same for shared memory of which it is not known whose it is: other programs clean up, too, on a busy machine."""
