@@ -6,6 +6,7 @@ import time
 
 import pytest
 from fakes import Delays, Done, Fail, FakeRun, Script
+from patience import given_time
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, iter_parallel, run_parallel
 from parallelkit._comeback import Comeback
@@ -311,14 +312,15 @@ def test_no_retry_starts_late_for_real(executor):
     assert "before it could start" in results.outcomes[0].error.__notes__[-1]
 
 
-def test_events_tell_of_a_lapse_once():
+@given_time
+def test_events_tell_of_a_lapse_once(scale):
     """started, retrying, failed: the attempt that never came is not told as started."""
     events = []
-    policy = Retry(3, delay=0, max_time=0.3)
+    policy = Retry(3, delay=0, max_time=0.3 * scale)
     run_parallel(refuse, [0], limits=RateLimit(1, per=60), retries=policy, on_event=events.append)
     kinds = [(event.kind, event.attempt) for event in events if event.key is not None]
     assert [("started", 1), ("retrying", 1), ("failed", 1)] == kinds
-    assert events[-1].at >= 0.29
+    assert events[-1].at >= 0.29 * scale
     assert events[-1].worker is None
 
 

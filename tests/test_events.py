@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import given_time
 
 from parallelkit import ConcurrencyLimit, Event, Retry, Task, TaskCancelled, iter_parallel, run_parallel
 from parallelkit._events import Observer
@@ -67,8 +68,8 @@ def test_a_retry_tells_its_delay_and_error():
 @pytest.mark.abandons(1)
 def test_an_abandoned_thread_is_told():
     """A timeout in a thread abandons its worker, and a new one starts for the rest."""
-    release = threading.Event()
-    heard = run_and_hear(lambda n: n or release.wait(), [0, 1], timeout=0.1, max_workers=1)
+    release, heard = threading.Event(), []
+    run_parallel([Task(release.wait, timeout=0.1), str], max_workers=1, on_event=heard.append)
     release.set()
     assert ["worker_started", "abandoned", "worker_started"] == [e.kind for e in heard if e.key is None]
 
@@ -188,13 +189,14 @@ def test_a_process_that_a_stop_kills_is_told():
     assert isinstance(heard[-1].error, TaskCancelled)
 
 
-def test_a_coroutine_that_a_stop_cancels_is_told():
+@given_time
+def test_a_coroutine_that_a_stop_cancels_is_told(scale):
     """No worker is lost by that."""
 
     async def nap(seconds):
         await asyncio.sleep(seconds)
 
-    heard = run_and_hear(nap, [LONG], run_timeout=0.2)
+    heard = run_and_hear(nap, [LONG], run_timeout=0.2 * scale)
     assert [("started", 1), ("failed", 1)] == story(heard, 0)
     assert ["worker_started"] == [one.kind for one in heard if one.key is None]
 
@@ -210,7 +212,8 @@ def test_a_task_that_a_stop_finds_between_two_attempts_is_told():
 
     heard = []
     tasks = {"retried": lambda: 1 / 0, "fails": Task(lambda: seen.wait(60) and 1 / 0, retries=0)}
-    run_parallel(tasks, retries=Retry(1, delay=LONG, max_delay=LONG), max_failures=1, on_event=hear)
+    never = Retry(1, delay=1e9, max_delay=1e9)  # any time up to that
+    run_parallel(tasks, retries=never, max_failures=1, on_event=hear)
     assert [("started", 1), ("retrying", 1), ("failed", 1)] == story(heard, "retried")
     assert (None, TaskCancelled) == (heard[-1].duration, type(heard[-1].error))
 

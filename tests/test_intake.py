@@ -509,7 +509,7 @@ def test_the_size_is_what_was_read_in_the_end(says, gives):
 )
 def test_what_was_not_read_is_counted(source, left):
     """After a stop: an item that does not exist gets no outcome."""
-    intake = Intake(source, Shape())
+    intake = Intake(source, Shape(), FakeClock())
     intake.read(1)
     assert left == intake.count_unread()
 
@@ -532,6 +532,6 @@ def test_an_input_that_is_slow_or_raises_is_not_counted_to_its_end():
         def __iter__(self):
             return failing(3, LookupError("gone"))
 
-    intake = Intake(Broken(10, 3), Shape())
+    intake = Intake(Broken(10, 3), Shape(), clock)
     intake.read(1)
     assert (2, None) == (intake.count_unread(), intake.error)

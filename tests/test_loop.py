@@ -45,7 +45,7 @@ def test_twenty_seconds_pass_in_no_time():
     )
     began = time.thread_time()
     run = FakeRun(script, list(script.left), workers=4, timeout=20, policy=Retry(2, delay=0)).drive()
-    assert time.thread_time() - began < 0.1
+    assert time.thread_time() - began < 1
     assert 22.0 == run.clock()
     assert ["ok", "at last", "second", WorkerDied] == kinds(run)
     assert {} == script.left
