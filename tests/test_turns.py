@@ -293,7 +293,7 @@ def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
     """Its worker rings no more; the other does, all the time."""
     items = [LONG] * 20 + [60.0] + [LONG] * 200
     with opened(engine, far.nap, patient=True) as port:
-        port.start([(index, 1, item, 0.3) for index, item in enumerate(items)])
+        port.start([(index, 1, item, 0.3 if index == 20 else 30.0) for index, item in enumerate(items)])
         seen = Seen()
         while len(seen) < len(items):
             seen.add(wait(port))
@@ -306,7 +306,7 @@ def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
 def test_a_second_run_has_its_turn_while_the_first_is_calm(engine):
     """It does not wait until the queue of the first is empty."""
     with opened(engine, far.nap, patient=True) as first:
-        first.start([(index, 1, LONG, None) for index in range(400)])
+        first.start([(index, 1, LONG, None) for index in range(2000)])
         time.sleep(0.1)
         with opened(engine, far.give_back) as second:
             second.start([(0, 1, "here", None)])
