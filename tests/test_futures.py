@@ -15,6 +15,7 @@ from concurrent.futures.thread import BrokenThreadPool
 
 import pytest
 from late_threads import LateThreads
+from patience import given_time
 
 from parallelkit import (
     ParallelKitError,
@@ -50,16 +51,21 @@ def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
 
 
 @both
-def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make):
+@given_time
+def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make, scale):
     """That of the run goes before it, and that of a task before both."""
-    with make(2, timeout=0.1) as executor:
-        results = run_parallel(time.sleep, [0, 0.4], executor=executor)
+    limit, within, beyond = 0.1 * scale, 0.15 * scale, 0.4 * scale
+    with make(2, timeout=limit) as executor:
+        results = run_parallel(time.sleep, [0, beyond], executor=executor)
         assert [None, "late"] == results.values(default="late")
-        assert "task 1 ran longer than its timeout of 0.1 s" in str(results.failures[1].error)
-        assert [True] == [one.ok for one in iter_parallel(time.sleep, [0.15], executor=executor, timeout=30)]
-        assert [None] == run_parallel(time.sleep, [0.15], executor=executor, timeout=math.inf).values()
-        tasks = [Task(time.sleep, 0.15, timeout=30), Task(time.sleep, 0.4)]
+        assert f"task 1 ran longer than its timeout of {limit:g} s" in str(results.failures[1].error)
+        assert [True] == [
+            one.ok for one in iter_parallel(time.sleep, [within], executor=executor, timeout=60)
+        ]
+        assert [None] == run_parallel(time.sleep, [within], executor=executor, timeout=math.inf).values()
+        tasks = [Task(time.sleep, within, timeout=60), Task(time.sleep, beyond)]
         assert [None, "late"] == run_parallel(tasks, executor=executor).values(default="late")
+    time.sleep(beyond - limit)  # by now the threads that overslept have come back
 
 
 def test_a_staged_run_has_the_timeout_of_its_executor():
@@ -221,10 +227,11 @@ def test_a_broken_executor_says_what_broke_it():
     assert lengths[-1] == lengths[-10], "each raise added to the traceback of the last"
 
 
-def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns():
+@given_time
+def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns(scale):
     """What waited then has failed, and what comes is refused meanwhile, also in a callback that would submit for ever."""
     release, told = threading.Event(), queue.SimpleQueue()
-    with ThreadExecutor(1, timeout=0.1) as executor:
+    with ThreadExecutor(1, timeout=0.1 * scale) as executor:
         for _ in range(2):  # the second time it is another loss
             calls = [executor.submit(release.wait) for _ in range(4)]
             calls[-1].add_done_callback(lambda done: told.put(refusal(executor)))
