@@ -77,9 +77,9 @@ class RateLimit:
 @public
 @suggests(max="n", limit="n", max_workers="n")
 class ConcurrencyLimit:
-    """Never more than ``n`` attempts at a time; with ``by`` (item → group), in each group.
+    """Never more than ``n`` attempts of a run at a time; with ``by`` (item → group), in each group.
 
-    A thread that was abandoned for its ``timeout`` counts no more, although its call may still run. In
+    Each run counts for itself: for a bound over several runs give them one executor of that width. A thread that was abandoned for its ``timeout`` counts no more, although its call may still run. In
     processes and coroutines the attempt is over by then.
 
     >>> ConcurrencyLimit(2)
