@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from time import thread_time
+from uuid import uuid4
 
 import leaks
 import pytest
@@ -170,10 +171,10 @@ sys.stdin.read()
 
 @pytest.mark.skipif(not leaks.ON_LINUX, reason="shared memory has no names elsewhere")
 @pytest.mark.parametrize("named", ["named", "mapped"])
-def test_what_a_stranger_leaves_is_not_ours_even_when_it_has_ended(named, monkeypatch, tmp_path):
+def test_what_a_stranger_leaves_is_not_ours_even_when_it_has_ended(named, monkeypatch):
     """It was seen while it lived; what it leaves for others to clean up is no leak of a test."""
     stranger = subprocess.Popen(
-        [sys.executable, "-c", STRANGER, named, tmp_path.name],
+        [sys.executable, "-c", STRANGER, named, uuid4().hex],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
