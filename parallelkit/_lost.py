@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import linecache
+import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,6 +18,11 @@ E = TypeVar("E", bound=BaseException)
 
 SHOWN = 20
 """Lines of a stack, the innermost, in a note on an error."""
+
+UNSHOWN = re.compile(
+    r'^(?P<indent>[ |+]*)File "(?P<path>.+)", line (?P<number>\d+), in .*\n(?!(?P=indent)  )', re.MULTILINE
+)
+"""A frame of a traceback without its line of code."""
 
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
@@ -43,7 +50,9 @@ class Lost:
     @property
     def traceback(self) -> str:
         """The traceback as text."""
-        return self.text or ("" if self.error is None else as_text(self.error, self.frames))
+        if self.text:
+            return with_source(self.text)
+        return "" if self.error is None else as_text(self.error, self.frames)
 
     def sealed(self, change: Callable[[Any], Any]) -> Lost:
         """A copy with ``change`` made to the error, and the traceback as text, since objects do not travel.
@@ -117,6 +126,16 @@ def as_text(error: BaseException, frames: TracebackType | None) -> str:
         if is_of_signal(broken):
             raise
         return describe(error) + "\n"
+
+
+def with_source(text: str) -> str:
+    """A traceback from a worker, with the lines that it could not read: those of a notebook's cells are known here alone."""
+    return UNSHOWN.sub(_shown, text)
+
+
+def _shown(frame: re.Match[str]) -> str:
+    line = linecache.getline(frame["path"], int(frame["number"])).strip()
+    return f"{frame[0]}{frame['indent']}  {line}\n" if line else frame[0]
 
 
 describe = describe_error

@@ -2,6 +2,7 @@ import copyreg
 import decimal
 import enum
 import faulthandler
+import linecache
 import logging
 import math
 import multiprocessing as mp
@@ -1158,6 +1159,34 @@ def test_logging_is_not_imported_for_nothing(tmp_path):
     loaded = run_script(tmp_path, source)
     assert "remote_tasks" in loaded
     assert not {"logging", "typing", "re", "threading", "cloudpickle", "parallelkit._run"} & set(loaded)
+
+
+CELL = """
+def check(number):
+    raise LookupError(number) if number else ValueError(number)
+
+def whole(number):
+    try:
+        check(number)
+    except LookupError as error:
+        raise ExceptionGroup("all", [error]) from None
+"""
+
+
+def test_a_traceback_has_lines_that_only_the_parent_knows(monkeypatch):
+    """The source of a notebook's cell is in no file that a worker could read; the frames of a group are indented."""
+    monkeypatch.setitem(
+        linecache.cache, "<cell 1>", (len(CELL), None, CELL.splitlines(keepends=True), "<cell 1>")
+    )
+    cell = {"__name__": "__main__"}
+    exec(compile(CELL, "<cell 1>", "exec"), cell)
+    failures = run_parallel(cell["whole"], [0, 1], executor="processes").failures
+    plain, group = (failures[key].traceback for key in (0, 1))
+    line = "raise LookupError(number) if number else ValueError(number)"
+    assert f", in check\n    {line}\nValueError: 0\n" in plain
+    assert ', in whole\n  |     raise ExceptionGroup("all", [error]) from None\n  | ' in group
+    assert f", in check\n    |     {line}\n    | LookupError: 1\n" in group
+    assert plain == pickle.loads(pickle.dumps(failures[0])).traceback
 
 
 def test_standard_output_is_the_parents(tmp_path):
