@@ -49,7 +49,8 @@ def check_lasting(key: Any, position: int) -> None:
         kind = type(key)
         raise TypeError(
             "key must be a str, int, float (not nan), bool, bytes, None or a tuple of these for a checkpoint, "
-            f"got {shown} of type {kind.__module__}.{kind.__qualname__} at position {position}"
+            f"got {shown} of type {kind.__module__}.{kind.__qualname__} at position {position}; "
+            "make a str or a number of it"
         )
 
 
