@@ -372,7 +372,9 @@ BAD = [
 @pytest.mark.parametrize("key", BAD, ids=lambda key: type(key).__name__)
 def test_a_key_that_may_mean_something_else_tomorrow_is_refused(path, key):
     """At the door, with the rule and the type; nothing is run."""
-    with pytest.raises(TypeError, match=r"key must be a str, int, float .* at position 0; make a str or a number"):
+    with pytest.raises(
+        TypeError, match=r"key must be a str, int, float .* at position 0; make a str or a number"
+    ):
         run_parallel(work, ["x"], key=lambda item: key, checkpoint=path)
     assert not calls
     assert not path.exists()
