@@ -136,15 +136,17 @@ def fork_hanging_child(path, leave_group=False):
 class TryLater(Exception):
     """Says how long to wait, so that no jitter can make it less."""
 
-    retry_after = 0.4
+    def __init__(self, retry_after):
+        super().__init__(retry_after)
+        self.retry_after = retry_after
 
 
-def fail_once(item, path):
+def fail_once(item, path, retry_after):
     """Fails at the first attempt of item 0."""
     first = not any(text == str(item) for _, text in lines(path))
     note(path, item)
     if item == 0 and first:
-        raise TryLater
+        raise TryLater(retry_after)
     return item
 
 

@@ -9,16 +9,18 @@ import pytest
 import remote_tasks as far
 from outside import run_script
 
-from parallelkit import TaskExited, TaskTimeout, WorkerDied, run_parallel
+from parallelkit import Task, TaskExited, TaskTimeout, WorkerDied, run_parallel
 
 WIDE = {"threads": 4, "processes": 2}
 
 
 def test_every_kind_of_fault_in_one_run():
     """Sixteen of 112 tasks raise, leave, are killed, crash, hang or exit; all others have their values."""
-    results = run_parallel(acts.all_kinds, range(112), executor="processes", max_workers=2, timeout=0.5)
-
     kinds = [ValueError, WorkerDied, WorkerDied, WorkerDied, TaskTimeout, TaskExited]
+    hang = [item for item in range(0, 112, 7) if kinds[item // 7 % 6] is TaskTimeout]
+    tasks = [Task(acts.all_kinds, item, timeout=0.5 if item in hang else 30) for item in range(112)]
+    results = run_parallel(tasks, executor="processes", max_workers=2)
+
     assert {item: kinds[item // 7 % 6] for item in range(0, 112, 7)} == {
         key: type(failure.error) for key, failure in results.failures.items()
     }
@@ -62,15 +64,12 @@ def test_deaths_leave_the_full_width(tmp_path):
 def test_kills_leave_the_full_width(tmp_path):
     """So were workers that were killed for a timeout."""
     path, noted = str(tmp_path / "here"), str(tmp_path / "noted")
-    bad = range(4)
-    results = run_parallel(
-        partial(acts.hang_if, bad=bad, path=noted), range(6), executor="processes", max_workers=2, timeout=0.3
-    )
-    assert [*bad] == [*results.failures]
-    tasks = [partial(acts.note_and_hang, 0, noted)] * 2 + [partial(acts.meet, n, path, 2) for n in range(2)]
-    results = run_parallel(tasks, executor="processes", max_workers=2, timeout=0.5)
+    tasks = [Task(acts.note_and_hang, number, noted, timeout=0.3) for number in range(6)]
+    tasks += [Task(acts.meet, number, path, 2, timeout=30) for number in range(2)]
+    results = run_parallel(tasks, executor="processes", max_workers=2)
 
-    assert [None, None, 0, 1] == results.values(default=None)
+    assert [*range(6)] == [*results.failures]
+    assert [0, 1] == results.values(default=None)[-2:]
 
 
 @pytest.mark.abandons(4)
@@ -78,10 +77,9 @@ def test_abandoned_threads_leave_the_full_width():
     """Every thread hangs for good; four tasks still meet that can only end together."""
     barrier, never = threading.Barrier(4), threading.Event()
 
-    def work(item):
-        return never.wait() if item < 4 else barrier.wait(20) >= 0
-
-    results = run_parallel(work, range(12), max_workers=4, timeout=0.2)
+    tasks = [Task(never.wait, timeout=0.2) for _ in range(4)]
+    tasks += [Task(lambda: barrier.wait(20) >= 0, timeout=30) for _ in range(8)]
+    results = run_parallel(tasks, max_workers=4)
     never.set()
 
     assert [0, 1, 2, 3] == [*results.failures]

@@ -8,6 +8,7 @@ from functools import partial
 import acts
 import pytest
 import remote_tasks as far
+from patience import given_time
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, run_parallel
 
@@ -15,11 +16,12 @@ BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
 @BOTH
-def test_backoff_frees_the_worker(executor, tmp_path):
+@given_time
+def test_backoff_frees_the_worker(executor, tmp_path, scale):
     """While the first task waits for its next try, the only worker runs all others."""
-    path = str(tmp_path / "begun")
+    path = str(tmp_path / f"begun {scale}")
     results = run_parallel(
-        partial(acts.fail_once, path=path),
+        partial(acts.fail_once, path=path, retry_after=0.4 * scale),
         range(10),
         executor=executor,
         max_workers=1,
@@ -70,14 +72,15 @@ def test_rate_limit_holds_across_workers(executor):
 
 
 @BOTH
-def test_limited_group_holds_up_no_other(executor):
+@given_time
+def test_limited_group_holds_up_no_other(executor, scale):
     """While one group waits for its rate, the other's tasks run through with a single worker."""
     results = run_parallel(
         far.give_back,
-        ["slow"] * 4 + ["free"] * 8,
+        ["slow"] * 3 + ["free"] * 8,
         executor=executor,
         max_workers=1,
-        limits=RateLimit(1, per=0.1, by=lambda item: item if item == "slow" else None),
+        limits=RateLimit(1, per=0.15 * scale, by=lambda item: item if item == "slow" else None),
         order="completion",
     )
     assert ["free"] * 8 == [value for value in results.values() if value == "free"]
