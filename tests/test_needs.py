@@ -1,4 +1,4 @@
-"""Which modules a zygote loads for the functions at hand."""
+"""Which modules a zygote loads for the functions at hand, and where workers look for those that they load themselves."""
 
 import dataclasses
 import functools
@@ -32,6 +32,7 @@ from parallelkit._executors._needs import (
     stand_ins,
 )
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._search_path import search_path
 
 
 class Thing:
@@ -300,3 +301,47 @@ def test_zygote_loads_what_the_function_needs(fn):
         assert needs([home_of(fn)]) == list(engine._supervisor._starter._zygote._modules)
     finally:
         engine.close()
+
+
+LOOKS_FROM_ELSEWHERE = """
+import os, sys
+sys.path.append("lib")
+import far_one, inner.part
+if {again}:
+    os.chdir("deeper")
+    import deep_one
+os.chdir("/")
+from parallelkit import run_parallel
+for fn in (far_one.where, inner.part.where, *([deep_one.where] if {again} else [])):
+    print(*run_parallel(fn, [0], executor="processes").values())
+[path] = run_parallel(lambda _: sys.path, [0], executor="processes").values()
+print(len(path) - len(sys.path))
+"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_workers_find_what_was_found_before_the_program_changed_its_directory(tmp_path, again):
+    """Through the place that is the working directory, in a package of no file of its own, or a relative place; no others."""
+    where = f"import os\ndef where(_): return os.path.relpath(__file__, {str(tmp_path)!r})\n"
+    for name in ("lib/far_one.py", "inner/part.py", "deeper/deep_one.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(where)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKS_FROM_ELSEWHERE.format(again=again)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    found = ["lib/far_one.py", "inner/part.py", *["deeper/deep_one.py"] * again]
+    assert ([*found, str(1 + again)], "") == (done.stdout.split(), done.stderr)
+
+
+def test_workers_look_where_the_program_does(monkeypatch, tmp_path):
+    """An odd entry is passed on; so is the working directory, also one that has been removed."""
+    odd = ["", "never/looked/there", pathlib.Path("/somewhere"), 5, ["/list"]]
+    monkeypatch.setattr(sys, "path", odd)
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    assert odd == search_path()
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert odd == search_path()

@@ -118,7 +118,7 @@ def _module_of_class(kind: object) -> object:
 
 def is_standard(name: str) -> bool:
     """Whether this module is loaded here, and is the standard library's."""
-    return _file_of(name) in _places_of(name)
+    return file_of(name) in _places_of(name)
 
 
 def stand_ins() -> list[str]:
@@ -127,11 +127,12 @@ def stand_ins() -> list[str]:
     return [
         name
         for name in _PUBLIC & sys.modules.keys()
-        if (file := _file_of(name)).endswith(".py") and file not in _places_of(name)
+        if (file := file_of(name)).endswith(".py") and file not in _places_of(name)
     ]
 
 
-def _file_of(name: str) -> str:
+def file_of(name: str) -> str:
+    """Of a module, where that can be told without running any code; else empty."""
     module = sys.modules.get(name)
     file = vars(module).get("__file__") if type(module) is ModuleType else None
     return file if type(file) is str else ""

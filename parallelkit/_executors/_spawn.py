@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from parallelkit import _worker
+from parallelkit._executors._search_path import search_path
 from parallelkit._executors._width import usable_cpus
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
@@ -134,7 +135,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "exec_prefix": sys.exec_prefix,
         "site": _needs_site(),
         "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
-        "path": list(sys.path),
+        "path": search_path(),
         "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
         "warnings": _warning_filters(),
         "levels": levels,
