@@ -181,10 +181,11 @@ def test_error_of_a_process_is_of_its_own_type():
 
 
 @BOTH
-def test_traceback_shows_where_the_task_was(executor):
+def test_traceback_shows_where_the_task_was(executor, tmp_path):
     """As text in the failure, and as a traceback object that the standard library prints."""
+    scene = deeds.Scene(str(tmp_path), 0)
     failure = run_parallel(
-        partial(deeds.work, scene=deeds.Scene("/tmp", 0), deed=deeds.raise_plainly), ["7"], executor=executor
+        partial(deeds.work, scene=scene, deed=deeds.raise_plainly), ["7"], executor=executor
     ).failures[0]
 
     printed = "".join(traceback.format_exception(failure.error))

@@ -434,8 +434,8 @@ def test_nested_deeply_on_one_executor():
 
 def test_nested_futures_on_one_executor():
     """A call that waits for another call on its own executor: with one worker the standard pool waits for ever."""
-    with ThreadExecutor(4) as executor:
-        outer = [executor.submit(lambda n: executor.submit(abs, -n).result(), n) for n in range(3)]
+    with ThreadExecutor(1) as executor:
+        outer = [executor.submit(lambda n: executor.submit(abs, -n).result(9), n) for n in range(3)]
         assert [0, 1, 2] == [future.result(20) for future in outer]
 
 
@@ -546,7 +546,7 @@ class Last:
 builtins.last = Last()
 """
     with program("-", script=script) as started:
-        finished = started.wait(5)
+        finished = started.wait(20)
         assert [] == soon(started.descendants, [])
     assert finished.out in ("[1, 2]\n", "RuntimeError\n", "ImportError\n")
 
