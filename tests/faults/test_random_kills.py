@@ -4,13 +4,13 @@ import os
 import random
 import signal
 import threading
-import time
 from collections import Counter
 from functools import partial
 
 import acts
 import pytest
 import remote_tasks as far
+from outside import soon
 from port_driver import drive_port, opened
 
 from parallelkit._died import WorkerDied
@@ -106,7 +106,7 @@ def test_naps_under_fire(tasks, tmp_path):
 
 
 def test_workers_die_with_their_parent(tmp_path):
-    """When the caller is killed, its workers and their children are gone within a second."""
+    """When the caller is killed, its workers and their children are gone soon."""
     path = far_path = tmp_path / "child"
     os.mkfifo(path)
     parent = os.fork()
@@ -121,10 +121,7 @@ def test_workers_die_with_their_parent(tmp_path):
     worker = parent_of(child)
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    deadline = time.monotonic() + 1.0
-    while any(is_running(pid) for pid in (worker, child)):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    assert False is soon(lambda: any(map(is_running, (worker, child))), False)
 
 
 def parent_of(pid):
