@@ -130,6 +130,10 @@ def outcomes(results: Results[str, int]) -> None:
                 assert_type(value, int)
             case Failure(error=error):
                 assert_type(error, BaseException)
+        if outcome.error is None:  # by ok alone pyright does not tell them apart
+            assert_type(outcome.value, int)
+        else:
+            assert_type(outcome.stack, str | None)
         assert_type(outcome.key, str)
         assert_type(outcome.unwrap(), int)
 
