@@ -1,4 +1,4 @@
-"""What happens in workers that import modules: such as run their own functions in processes, and the package itself."""
+"""Who would be imported, or started, by workers again and again; and what else happens where they import modules."""
 
 import functools
 import json
@@ -111,6 +111,33 @@ def test_a_module_may_run_functions_of_others_as_it_is_imported(tmp_path):
         [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert "[0, 2, 4]\n" == done.stdout, done
+
+
+FROZEN = """
+import os, sys
+sys.frozen = True  # as PyInstaller says
+from parallelkit import run_parallel
+def attempt():
+    try:
+        print(run_parallel(abs, [-1], executor="processes").stopped)
+    except Exception as error:
+        print(error)
+attempt()
+sys.executable = "/no/such/python"
+attempt()
+"""
+
+
+def test_a_frozen_program_is_not_started_again_as_its_worker(tmp_path):
+    """It would start as many more, without end: 69 processes after three seconds. Another interpreter may be named."""
+    (tmp_path / "script.py").write_text(FROZEN)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    refused, tried = done.stdout.splitlines()
+    assert "this frozen program itself, which would be started again" in refused
+    assert "frozen" not in tried
+    assert "/no/such/python" in tried
 
 
 ASKED_BY_TWO_THREADS = """

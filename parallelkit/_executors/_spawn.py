@@ -21,6 +21,8 @@ from parallelkit._worker._travel import pack
 
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
 
+_SELF = "/proc/self/exe"
+
 SET_HERE = ("no_site", "safe_path")
 """Flags with which every worker is started, whatever those of this interpreter are."""
 
@@ -93,6 +95,18 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: nothing of ours is closed
     return Spawned(process, pidfd, our_socket, ring, lifeline)
+
+
+def check_interpreter() -> None:
+    """Raise RuntimeError where no interpreter is known that could be started."""
+    executable = getattr(sys, "executable", None)
+    itself = getattr(sys, "frozen", False) and os.path.realpath(executable or "") == os.path.realpath(_SELF)
+    if itself or not executable:
+        which = ", this frozen program itself, which would be started again" if itself else ""
+        raise RuntimeError(
+            f"worker processes are fresh interpreters, but sys.executable is {executable!r}{which}: "
+            "set it to the path of one, or use executor='threads'"
+        )
 
 
 def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
