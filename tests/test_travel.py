@@ -1161,6 +1161,26 @@ def test_logging_is_not_imported_for_nothing(tmp_path):
     assert not {"logging", "typing", "re", "threading", "cloudpickle", "parallelkit._run"} & set(loaded)
 
 
+SCRIPT = """
+import gc
+
+TABLE = "of the script"
+
+def tables(number):
+    return sum(each.get("TABLE") == TABLE for each in gc.get_objects() if type(each) is dict)
+"""
+
+
+@pytest.mark.parametrize("initializer", [None, print])
+def test_a_worker_keeps_no_function_that_came_with_a_task(initializer):
+    """Such a one brings the globals that it names, a large table maybe: one is there, that of the task which looks."""
+    script = {"__name__": "__main__"}
+    exec(SCRIPT, script)
+    with ProcessExecutor(1, initializer=initializer) as executor:
+        found = run_parallel([Task(script["tables"], number) for number in range(20)], executor=executor)
+    assert [1] * 20 == found.values()
+
+
 CELL = """
 def check(number):
     raise LookupError(number) if number else ValueError(number)

@@ -22,7 +22,7 @@ _STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET, _LONG_GET = b"\x93", b"\x8c", 0x94, 
 _LONGEST = 258  # of a short text, with what surrounds it
 
 _assigned: dict[str, Any] = {}
-_scopes: list[dict[str, Any]] = []  # the globals of those functions that have arrived so far
+_arrived: list[dict[str, Any]] | None = None  # the globals of an initializer's functions, while it is unpacked
 
 
 def is_meant(blob: bytes) -> bool:
@@ -62,9 +62,15 @@ def _text_before(blob: bytes, end: int) -> tuple[str, int]:
     return blob[start + 2 : end - 1].decode(errors="replace"), start
 
 
-def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> None:
-    """Call the initializer, and keep what it assigns in the globals of the script."""
-    before = [(scope, dict(scope)) for scope in _scopes]
+def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]]) -> None:
+    """Call the initializer that ``bring`` unpacks, and keep what it assigns in the globals of the script."""
+    global _arrived
+    _arrived = []
+    try:
+        initializer, initargs = bring()
+        before = [(scope, dict(scope)) for scope in _arrived]
+    finally:
+        _arrived = None  # those of tasks come and go without end: they are not to be kept
     initializer(*initargs)
     for scope, was in before:
         _assigned.update(
@@ -77,7 +83,7 @@ def arrive(function: FunctionType) -> None:
     scope = function.__globals__
     if scope.get("__name__") not in NAMES:
         return
-    if _assigned:
+    if _arrived is None:
         scope.update(_assigned)
-    elif not any(scope is known for known in _scopes):
-        _scopes.append(scope)
+    elif not any(scope is known for known in _arrived):
+        _arrived.append(scope)

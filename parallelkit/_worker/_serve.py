@@ -123,8 +123,7 @@ class _Worker:
         try:
             if setup["initializer"]:
                 _, body = self._next_frame()
-                initializer, initargs = unpack(self._take_file() or body)
-                _script.initialize(initializer, initargs)
+                _script.initialize(lambda: unpack(self._take_file() or body))
         except BaseException as error:
             self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
             return False
