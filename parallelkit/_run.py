@@ -46,8 +46,6 @@ def ready_for_first(fn: object, executor: object) -> AbstractContextManager[obje
     """Before what a run needs is loaded: where worker processes will be wanted, have that go on at the same time."""
     if "parallelkit._plan" in sys.modules or executor != "processes":
         return nullcontext()
-    if not getattr(sys, "executable", None) or getattr(sys, "frozen", False):
-        return nullcontext()  # nothing may be there that could be started
     from parallelkit._executors._ahead import started_ahead
 
     return started_ahead(fn)

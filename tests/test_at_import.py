@@ -2,12 +2,16 @@
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
+import zipapp
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
+import parallelkit
 from parallelkit._executors._at_import import modules_in
 from parallelkit._worker._travel import pack
 
@@ -138,6 +142,24 @@ def test_a_frozen_program_is_not_started_again_as_its_worker(tmp_path):
     assert "this frozen program itself, which would be started again" in refused
     assert "frozen" not in tried
     assert "/no/such/python" in tried
+
+
+def test_a_program_that_has_the_package_in_an_archive_is_told_so(tmp_path):
+    """A zipapp: its workers would find no file to run, and each say so on stderr."""
+    target = tmp_path / "app"
+    shutil.copytree(Path(parallelkit.__file__).parent, target / "parallelkit")
+    (target / "__main__.py").write_text(
+        "from parallelkit import run_parallel\n"
+        "try:\n    run_parallel(abs, [-1], executor='processes')\n"
+        "except RuntimeError as error:\n    print(error, *run_parallel(abs, [-1]).values())\n"
+    )
+    zipapp.create_archive(target)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "app.pyz"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "" == done.stderr
+    assert "have it installed unpacked, not in an archive" in done.stdout
+    assert done.stdout.endswith(" 1\n")
 
 
 ASKED_BY_TWO_THREADS = """

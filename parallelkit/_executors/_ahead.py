@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from parallelkit._executors._needs import SCRIPT, UNPACKING, homes_of, needs
+from parallelkit._executors._spawn import check_startable
 from parallelkit._executors._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
 
@@ -36,8 +37,9 @@ def started_ahead(fn: object) -> Iterator[None]:
 def _start(fn: object) -> tuple[int, Zygote] | None:
     homes = homes_of(fn)
     try:
+        check_startable()
         entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in homes else needs(homes))
-    except OSError:  # the engine will do without, or say what is lacking
+    except (OSError, RuntimeError):  # the engine will do without, or say what is lacking
         return None
     _ahead.append(entry)
     return entry

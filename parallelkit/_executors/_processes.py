@@ -18,7 +18,7 @@ from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._sharing import pack_initializer, pack_shared
-from parallelkit._executors._spawn import check_interpreter
+from parallelkit._executors._spawn import check_startable
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
 from parallelkit._executors._whereabouts import whereabouts
@@ -70,7 +70,7 @@ class ProcessEngine:
             raise RuntimeError(
                 "a finalizer (__del__) that is called in the thread of the worker processes must not wait for a run on them"
             )
-        check_interpreter()
+        check_startable()
         packed = pack_shared(job)
         home, pace = home_of(job.fn), self._paces.recall(packed)
         lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)

@@ -97,8 +97,8 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
     return Spawned(process, pidfd, our_socket, ring, lifeline)
 
 
-def check_interpreter() -> None:
-    """Raise RuntimeError where no interpreter is known that could be started."""
+def check_startable() -> None:
+    """Raise RuntimeError where no interpreter is known that could be started, or nothing is there that it could run."""
     executable = getattr(sys, "executable", None)
     itself = getattr(sys, "frozen", False) and os.path.realpath(executable or "") == os.path.realpath(_SELF)
     if itself or not executable:
@@ -106,6 +106,11 @@ def check_interpreter() -> None:
         raise RuntimeError(
             f"worker processes are fresh interpreters, but sys.executable is {executable!r}{which}: "
             "set it to the path of one, or use executor='threads'"
+        )
+    if not os.path.isfile(ENTRY):
+        raise RuntimeError(
+            f"worker processes run the package's own files, and there is no {ENTRY}: "
+            "have it installed unpacked, not in an archive, or use executor='threads'"
         )
 
 
