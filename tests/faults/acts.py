@@ -151,10 +151,13 @@ def fail_once(item, path, retry_after):
 
 
 def meet_no_other(item, path):
-    """Tells how many of its group are here at the same time."""
-    note(path, f"in {item}")
+    """Meet one of the other group, and tell how many of its own are here at the same time."""
+    group, number = item
+    note(path, f"in {group}")
+    meet(item, f"{path} {number}", 2)
     time.sleep(0.02)
-    note(path, f"out {item}")
+    note(path, f"out {group}")
+    return item
 
 
 class Thing:

@@ -94,14 +94,16 @@ def test_limited_group_holds_up_no_other(executor, scale):
 @BOTH
 def test_cap_holds_across_workers(executor, tmp_path):
     """At most one of a group at a time, and two groups beside one another."""
-    path = str(tmp_path / "log")
-    run_parallel(
+    path, items = str(tmp_path / "log"), [(group, number) for number in range(5) for group in "ab"]
+    results = run_parallel(
         partial(acts.meet_no_other, path=path),
-        ["a", "b"] * 5,
+        items,
         executor=executor,
         max_workers=4,
-        limits=ConcurrencyLimit(1, by=lambda item: item),
+        limits=ConcurrencyLimit(1, by=lambda item: item[0]),
+        on_error="raise",
     )
+    assert items == results.values()
     here, most = Counter(), Counter()
     for _, text in acts.lines(path):
         what, group = text.split()
