@@ -171,7 +171,10 @@ class ProcessExecutor(_Pool):
     def map(
         self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[R]:
-        """As ``Executor.map``; ``chunksize`` is accepted and unused, batches size themselves."""
+        """As ``Executor.map``; ``chunksize`` is accepted and unused, each call travels by itself.
+
+        For many short calls take ``run_parallel(fn, items, executor=…)``, which makes batches.
+        """
         check_count("chunksize", chunksize)
         return super().map(fn, *iterables, timeout=timeout)
 
