@@ -130,7 +130,7 @@ def test_a_finalizer_may_shut_down_the_executor_whose_thread_calls_it(monkeypatc
 
 def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leave_behind):
     """As an engine starts a thread, say."""
-    collections = iter([gc.collect])
+    collections, barrier = iter([gc.collect]), threading.Barrier(3)
     make = _threads.ThreadWorker
     with ThreadExecutor(3) as executor:
         leave_behind(pause, [0, 0.01], executor=executor)
@@ -141,8 +141,8 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
             return make(*args)
 
         monkeypatch.setattr(_threads, "ThreadWorker", collect)
-        calls = [executor.submit(pause, 0.01) for _ in range(3)]
-        assert [0.01] * 3 == [call.result(PATIENCE) for call in calls]
+        calls = [executor.submit(barrier.wait, PATIENCE) for _ in range(3)]  # which takes one thread more
+        assert [0, 1, 2] == sorted(call.result(PATIENCE) for call in calls)
     assert next(collections, None) is None
 
 

@@ -47,7 +47,7 @@ def test_the_time_of_reading_the_input_is_noted():
 
     facts = facts_of(abs, slow())
     assert 0.05 <= facts.input_seconds <= facts.ended_at - facts.began_at
-    assert facts_of(abs, list(range(5))).input_seconds < 0.05
+    assert min(facts_of(abs, list(range(5))).input_seconds for _ in range(5)) < 0.01
 
 
 def test_the_time_of_a_slow_key_is_noted_as_reading():

@@ -167,8 +167,8 @@ def test_a_signal_handler_that_raises_leaves_the_gate_whole():
     before = signal.signal(signal.SIGALRM, handle)
     try:
         for _ in range(3):
-            signal.setitimer(signal.ITIMER_REAL, 0.005)
             with pytest.raises(InterruptedError):
+                signal.setitimer(signal.ITIMER_REAL, 0.005)
                 gate.wait(nothing, LONG)
     finally:
         signal.signal(signal.SIGALRM, before)

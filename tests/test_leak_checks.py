@@ -14,7 +14,7 @@ pytest_plugins = ["leaks"]
 
 def pytest_configure():
     import leaks
-    leaks.GRACE = 0.1
+    leaks.GRACE = {grace}
 """
 
 START = """
@@ -124,8 +124,8 @@ def run(pytester, monkeypatch):
     """Runs a test file under the checks, in a process of its own."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
-    def run(tests):
-        pytester.makeconftest(CONFTEST)
+    def run(tests, grace=0.1):
+        pytester.makeconftest(CONFTEST.format(grace=grace))
         pytester.makepyfile(START + tests + AT_THE_END)
         return pytester.runpytest_subprocess("-p", "no:cacheprovider")
 
@@ -148,7 +148,7 @@ def test_what_is_left_behind_fails_its_test_and_is_named(run):
 
 def test_what_cleans_up_passes(run):
     """Declared threads, what is about to end, dead orphans and what fixtures own are no leaks."""
-    result = run(CLEAN)
+    result = run(CLEAN, grace=20.0)
     result.assert_outcomes(passed=CLEAN.count("def test_") + 2)
 
 

@@ -293,9 +293,9 @@ def test_a_million_outcomes_are_reported_quickly():
     ledger.admit(None, count, BEGAN)
     ledger.succeed(range(count), [None] * count, [BEGAN] * count, [BEGAN + 0.001] * count, ["w"] * count)
     ledger.facts.began_at, ledger.facts.ended_at = BEGAN, BEGAN + 200
-    began = time.perf_counter()
+    began = time.process_time()
     report = Results(ledger).report()
-    assert time.perf_counter() - began < 2  # measured: 0.2
+    assert time.process_time() - began < 2  # measured: 0.2
     assert "1,000,000 tasks: 1,000,000 succeeded" in report
 
 

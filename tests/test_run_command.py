@@ -6,10 +6,12 @@ import os
 import pty
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import termios
 import time
+from contextlib import closing
 
 import pytest
 
@@ -48,6 +50,15 @@ def die(line):
 def slow(line):
     time.sleep(float(line))
     return line
+
+def held(line):
+    while int(line) >= 100 and not os.path.exists("go"):
+        time.sleep(0.01)
+    return line
+
+def marked(line):
+    open(f"begun {line}", "w").close()
+    return slow(line)
 
 def tried(line):
     with open(line, "a") as file:
@@ -227,21 +238,29 @@ def test_output_report_and_trace(here):
 
 def test_a_kill_leaves_whole_lines_and_the_journal_goes_on(here):
     """After SIGKILL the output has whole lines; the same command again makes the rest, and the output is whole."""
-    (here / "in").write_text("".join(f"0.01{number:03}\n" for number in range(200)))
-    argv = ["tasks:slow", "in", "--key", "item", "--checkpoint", "run.journal", "--output", "out", "--quiet"]
+    (here / "in").write_text("".join(f"{number}\n" for number in range(200)))
+    argv = ["tasks:held", "in", "--key", "item", "--checkpoint", "run.journal", "--output", "out", "--quiet"]
     with subprocess.Popen([*COMMAND, *argv], cwd=here) as command:
         wait_until(lambda: (here / "out").exists() and (here / "out").read_text().count("\n") > 50)
+        wait_until(lambda: is_recorded(here / "run.journal"))
         command.kill()
     before = (here / "out").read_text()
     assert before.endswith("\n")
     assert all(row["ok"] for row in rows_of(before))
 
+    (here / "go").touch()
     done = run(here, *argv)
     rows = rows_of((here / "out").read_text())
     assert 0 == done.returncode
     assert 200 == len(rows) == len({row["key"] for row in rows})
     assert any(row["attempts"] == 0 for row in rows)
     assert any(row["attempts"] == 1 for row in rows)
+
+
+def is_recorded(journal):
+    """Whether there is an outcome in it."""
+    with closing(sqlite3.connect(journal)) as connection:
+        return connection.execute("SELECT count(*) FROM outcomes").fetchone() > (0,)
 
 
 def wait_until(look):
@@ -277,12 +296,13 @@ def test_a_report_of_a_resumed_run(here):
 def test_interrupt_is_130_and_keeps_what_was_done(here):
     """Ctrl-C: what was done is written, what was not is only counted, and no traceback is shown."""
     with subprocess.Popen(
-        [*COMMAND, "tasks:slow", "--max-workers", "2"],
+        [*COMMAND, "tasks:marked", "--max-workers", "2"],
         cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as command:  # fmt: skip
         command.stdin.write("0\n0\n600\n")
         command.stdin.close()
         lines = [command.stdout.readline(), command.stdout.readline()]
+        wait_until((here / "begun 600").exists)
         command.send_signal(signal.SIGINT)
         rest, said = command.stdout.read(), command.stderr.read()
     assert {0: "0", 1: "0"} == values_of("".join(lines) + rest)

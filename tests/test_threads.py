@@ -431,7 +431,7 @@ def test_an_overdue_thread_loses_its_slot_and_tells_where_it_stood(engine):
     assert [TaskTimeout] * 2 == [type(seen[index].error) for index in (0, 1)]
     assert "in __call__" in seen[0].stack
     assert "assert self.go.wait(PATIENCE)" in seen[0].stack
-    port.start([(2, 1, "next", 0.05)])
+    port.start([(2, 1, "next", None)])
     assert {2: "next"} == take(port, 1)
     assert 2 == len(engine.abandoned)
     hold.go.set()
@@ -575,6 +575,7 @@ def test_a_slot_that_comes_back_saves_the_port(engine):
     port.start(tickets(*range(4), timeout=0.03))
     take(port, 4)
     assert 0 == engine.capacity()
+    engine.loss = engine.loss._replace(until=time.monotonic() + PATIENCE)  # the machine may pause here
     port.start([(4, 1, 4, None), (5, 1, 5, None)])
     holds[0].go.set()
     assert {4: 4, 5: 5} == take(port, 2)
@@ -989,7 +990,6 @@ def test_an_initializer_that_hangs_breaks_the_engine(monkeypatch):
 
 def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engine(monkeypatch):
     """One that takes the place of an abandoned thread is started by nobody who waits."""
-    monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
     holds, task = deque([None, Hold()]), Hold()
 
     def initialize():
@@ -1004,6 +1004,7 @@ def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engin
     waiter = threading.Thread(target=lambda: reports.append(other.wait(None)))
     port.start(tickets(1, timeout=0.02))
     assert task.begun.wait(PATIENCE)
+    monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
     other.start(tickets(1))
     waiter.start()
     take(port, 1)
@@ -1023,7 +1024,7 @@ def test_an_initializer_that_hangs_does_not_hold_the_close():
     port.start(tickets(1))
     closer = threading.Thread(target=engine.close)
     closer.start()
-    closer.join(0.3)
+    closer.join(5)
     held = closer.is_alive()
     release.set()
     closer.join(PATIENCE)
