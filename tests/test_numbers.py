@@ -49,11 +49,11 @@ def option(name):
 
 
 def opaque(call):
-    """A door that lets a number in and does not show it again; 3 stands for it."""
+    """A door that lets a number in and does not show it again."""
 
     def make(value):
         call(value)
-        return 3
+        return 3 if isinstance(value, Three) else float(value)
 
     return make
 
@@ -133,7 +133,7 @@ times = pytest.mark.parametrize("name", [*SECONDS, *WAITS])
 def test_every_real_number_is_a_time(name, value):
     """It is given on as an int or a float: a Fraction, for one, can neither be waited for nor formatted."""
     result = {**SECONDS, **WAITS}[name](value)
-    assert result in (2.5, 3)
+    assert (3 if isinstance(value, Three) else float(value)) == result
     assert type(result) in (int, float)
 
 
