@@ -291,6 +291,28 @@ def test_a_slow_input_holds_up_no_outcome(executor):
     assert 6 == len(asked)
 
 
+def test_after_a_slow_item_all_that_has_ended_is_yielded_first():
+    """Whoever waits for outcomes has them before the next wait for the input."""
+    ended, yielded, asked = threading.Semaphore(0), 0, []
+
+    def items():
+        yield from range(8)
+        for _ in range(8):
+            assert ended.acquire(timeout=PATIENCE)
+        time.sleep(0.05)
+        yield 8
+        asked.append(yielded)
+        yield 9
+
+    def note(event):
+        if event.kind == "succeeded":
+            ended.release()
+
+    for _ in iter_parallel(square, items(), on_event=note):
+        yielded += 1
+    assert asked[0] >= 8
+
+
 # Keys
 
 
@@ -379,6 +401,24 @@ def test_closing_waits_for_no_task(gate):
     gate.wait_until_begun(2)
     stream.close()
     assert not gate.begun.acquire(blocking=False)
+
+
+def test_closing_waits_for_the_callers_own_code():
+    """The run's thread is gone then; to go on beside a listener that still hears of the run would be worse than to wait."""
+    inside, go = threading.Event(), threading.Event()
+
+    def hear(event):
+        if event.key == 3:
+            inside.set()
+            assert go.wait(PATIENCE)
+
+    stream = iter_parallel(square, range(9), on_event=hear)
+    next(stream)
+    assert inside.wait(PATIENCE)
+    threading.Timer(0.05, go.set).start()
+    stream.close()
+    assert go.is_set()
+    assert "parallelkit_stream" not in [each.name for each in threading.enumerate()]
 
 
 def test_a_stream_that_is_let_go_stops(gate):
