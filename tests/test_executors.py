@@ -480,9 +480,30 @@ def test_closing_one_port_leaves_the_other_alone(ground):
 # Two ports at once
 
 
-@on_all
+@in_real_time
 def test_two_ports_are_served_in_turns(ground):
-    """A run of many tasks does not keep another waiting until it is done."""
+    """A run of many tasks does not keep another waiting until it is done: its last two still hold both slots."""
+    many, few = ground.open(), ground.open()
+    holds = [ground.hold() for _ in range(min(12, many.room()))]
+    try:
+        many.start(tickets(*[hold.call for hold in holds]))
+        for hold in holds[:2]:
+            hold.wait_until_begun()
+        few.start(tickets(ground.give("few")))
+        for hold in holds[: max(1, len(holds) - 2)]:
+            hold.let_go()
+        assert {0: "few"} == take(ground, few, 1)
+    finally:
+        for hold in holds:
+            hold.let_go()
+    take(ground, many, len(holds))
+    many.close()
+    few.close()
+
+
+@on_all
+def test_each_port_is_told_of_its_own(ground):
+    """However many another has at the same time."""
     many, few = ground.open(), ground.open()
     calls = [ground.give(index) for index in range(400)]
     given = min(400, many.room())
