@@ -46,7 +46,7 @@ def test_a_module_whose_import_starts_workers_that_import_it_is_refused_there(tm
         (tmp_path / "outer.py").write_text(RUNS_AS_IT_IS_IMPORTED.format(function=function, given=given))
     look = "import outer; print(outer.errors, outer.results.to_dict(default=None))"
     done = subprocess.run(
-        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
+        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
     )
     home = "outer.inner" if package else "outer"
     said = done.stdout.replace("\\", "")
@@ -85,7 +85,7 @@ def test_whatever_else_of_a_module_workers_need_as_it_is_imported_is_refused_the
     (tmp_path / "outer.py").write_text(NEEDED_BY_OTHERS.format(run=run))
     look = "import outer; print(outer.errors, list(outer.results.successes.values()))"
     done = subprocess.run(
-        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
+        [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
     )
     assert "module 'outer' has worker processes started" in done.stdout, done
 
