@@ -12,10 +12,13 @@ import traceback
 import warnings
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import contextmanager
 
 import pytest
+import remote_tasks as far
 from late_threads import LateThreads
 from patience import given_time
+from port_driver import fifo
 
 from parallelkit import (
     ParallelKitError,
@@ -24,9 +27,12 @@ from parallelkit import (
     TaskExited,
     TaskTimeout,
     ThreadExecutor,
+    WorkerDied,
     iter_parallel,
     run_parallel,
 )
+from parallelkit._executors._handle import Worker
+from parallelkit._executors._processes import MOST_CALLS
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -136,9 +142,103 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
             call(abs, [-1], executor=executor)
 
 
+@pytest.fixture
+def gives(monkeypatch):
+    """How many calls each message to a worker had."""
+    counts, give = [], Worker.give
+
+    def count(worker, batch, now):
+        counts.append(len(batch.tickets))
+        give(worker, batch, now)
+
+    monkeypatch.setattr(Worker, "give", count)
+    return counts
+
+
+@contextmanager
+def occupied(executor, tmp_path):
+    """Its two workers are at calls that wait; what is submitted meanwhile queues."""
+    paths = [(fifo(tmp_path / f"begun{number}"), fifo(tmp_path / f"go{number}")) for number in range(2)]
+    waiting = [executor.submit(far.tell_and_hear, pair) for pair in paths]
+    for begun, _ in paths:
+        far.hear(begun)
+    yield
+    for _, go in paths:
+        far.tell(go, "on")
+    assert ["on", "on"] == [future.result() for future in waiting]
+
+
+def test_short_calls_travel_several_at_a_time(gives, tmp_path):
+    """A journey to and fro for each took three times as long as in a standard pool."""
+    with ProcessExecutor(2) as executor:
+        with occupied(executor, tmp_path):
+            futures = [executor.submit(far.give_back, number) for number in range(1000)]
+        assert [*range(1000)] == [future.result() for future in futures]
+    assert 1002 <= sum(gives), "some may be taken back from who is held up, and given to others"
+    assert len(gives) < 500
+    assert max(gives) <= 2 * MOST_CALLS
+
+
+def test_what_is_queued_behind_short_calls_can_be_cancelled_but_for_a_few(tmp_path):
+    """They are on their way to the workers, as one call more than there are workers is in a standard pool."""
+    with ProcessExecutor(2) as executor:
+        assert [*range(500)] == [*executor.map(far.give_back, range(500))]
+        with occupied(executor, tmp_path):
+            futures = [executor.submit(far.give_back, number) for number in range(500)]
+            cancelled = [future.cancel() for future in futures]
+            assert cancelled.count(False) <= 2 * MOST_CALLS
+            assert not any(future.cancelled() for future in futures[: cancelled.index(True)])
+
+
+def test_a_chunk_of_calls_travels_as_one(gives):
+    """To the end of the shortest of the iterables; the order is that of the calls."""
+    with ProcessExecutor(2) as executor:
+        assert [] == [*executor.map(pow, [], chunksize=9)]
+        values = [*executor.map(pow, range(1000), range(2, 996), chunksize=100)]
+    assert [pow(number, number + 2) for number in range(994)] == values
+    assert 10 <= sum(gives) <= 20, "one may be taken back from who is held up, and given to another"
+
+
+def test_where_a_call_of_a_chunk_raises_those_before_it_have_their_values(tmp_path):
+    """In a standard pool they are lost; in both the rest of the chunk is not made."""
+    path = tmp_path / "made"
+
+    def note_and_divide(number):
+        with path.open("a") as file:
+            file.write(f"{number} ")
+        return 12 // (number - 2)
+
+    values = []
+    with ProcessExecutor(1) as executor:
+        try:
+            values.extend(executor.map(note_and_divide, range(5), chunksize=5))
+        except ZeroDivisionError as error:
+            told = "".join(traceback.format_exception(error))
+    assert ([-6, -12], "0 1 2 ") == (values, path.read_text())
+    assert "in note_and_divide\n" in told
+    assert "_chunk.py" not in told
+
+
+def test_a_chunk_whose_worker_dies_is_named_by_its_function():
+    """The executor lives on."""
+    with ProcessExecutor(1) as executor:
+        with pytest.raises(WorkerDied, match=r"worker process [0-9]+ exited with code 3"):
+            list(executor.map(os._exit, [3, 4], chunksize=2))
+        assert [1, 2] == list(executor.map(abs, [-1, -2], chunksize=2))
+        with pytest.raises(TypeError, match=r"<lambda> returned a builtins\.list, which cannot be pickled"):
+            list(executor.map(lambda _: threading.Lock(), [1, 2], chunksize=2))
+
+
+def test_with_a_timeout_each_call_travels_by_itself(gives):
+    """It is that of a call: else the first of a chunk would use up that of the last."""
+    with ProcessExecutor(1, timeout=30) as executor:
+        assert [*range(8)] == [*executor.map(far.give_back, range(8), chunksize=4)]
+    assert 8 == sum(gives), "there is nobody else to give one to"
+
+
 @pytest.mark.parametrize(("size", "kind"), [(0, ValueError), ("a", TypeError)])
 def test_a_chunksize_must_be_a_whole_number_above_0(size, kind):
-    """Although nothing depends on it; the value is named."""
+    """The value is named."""
     with ProcessExecutor(1) as executor, pytest.raises(kind, match=f"chunksize must be .*, got {size!r}"):
         executor.map(abs, [1], chunksize=size)
 

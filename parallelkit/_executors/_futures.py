@@ -171,12 +171,21 @@ class ProcessExecutor(_Pool):
     def map(
         self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[R]:
-        """As ``Executor.map``; ``chunksize`` is accepted and unused, each call travels by itself.
+        """As ``Executor.map``: so many calls travel as one, and share its fate.
 
-        For many short calls take ``run_parallel(fn, items, executor=…)``, which makes batches.
+        Where one raises, those before it have their values; those behind it in its chunk are not made. On an executor with
+        a ``timeout``, which is that of a call, each travels by itself. ``run_parallel(fn, items, executor=…)`` makes
+        batches in which each call keeps an outcome of its own.
         """
-        check_count("chunksize", chunksize)
-        return super().map(fn, *iterables, timeout=timeout)
+        size = check_count("chunksize", chunksize)
+        if size == 1 or self._timeout is not None:
+            return super().map(fn, *iterables, timeout=timeout)
+        from parallelkit._executors._chunks import cut, unite
+        from parallelkit._worker._chunk import Chunk
+
+        chunk = Chunk(fn)
+        done: Any = super().map(chunk, cut(iterables, size), timeout=timeout)
+        return unite(done, lambda: f"a call of {chunk.__qualname__}")
 
 
 def check_initializer(initializer: Any, initargs: Any) -> tuple[Any, ...]:

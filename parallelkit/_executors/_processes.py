@@ -28,6 +28,9 @@ from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import unpack
 
+MOST_CALLS = 16
+"""Calls by ``submit`` that each worker may have, where these are short: who wants to cancel one comes too late."""
+
 PATIENCE = 10.0  # seconds for which the end of a run waits for killed workers that do not end
 
 
@@ -73,7 +76,8 @@ class ProcessEngine:
         check_startable()
         packed = pack_shared(job)
         home, pace = home_of(job.fn), self._paces.recall(packed)
-        lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
+        exact = job.exact and not job.shared
+        lane = Lane(next(self._numbers), packed, exact, job.patient, home, pace=pace)
         return ProcessPort(self, self._supervisor, lane, job)
 
     def supply(self, tickets: int) -> None:
@@ -125,9 +129,10 @@ class ProcessPort:
         lane, width = self._lane, self._engine.max_workers
         if lane.closed or lane.broken is not None:
             return 0
-        if lane.exact:
+        if lane.exact or self._job.shared:
             lane.others = self._supervisor.crew.others(lane)
-            free = width - lane.others - self._pending
+            each = 1 if lane.exact else min(lane.pace.limit, MOST_CALLS)
+            free = (width - lane.others) * each - self._pending
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         if self._packing.line:
             return 0
