@@ -9,8 +9,10 @@ import pytest
 import remote_tasks as far
 
 from parallelkit import Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
+from parallelkit._executors import _foreign
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._foreign import ForeignEngine
+from parallelkit.testing import FakeClock
 
 
 class Pool(Executor):
@@ -166,6 +168,20 @@ def test_a_run_ends_when_calls_past_their_timeout_hold_every_slot():
         release.set()
     assert "every slot is lost: 2 calls overran their timeout" in results.stopped
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
+
+
+def test_calls_past_their_timeout_have_as_long_again_to_return(monkeypatch):
+    """Before that the run does not end, though they hold every slot."""
+    clock, pool = FakeClock(), Pool()
+    monkeypatch.setattr(_foreign, "monotonic", clock)
+    pool._max_workers = 1
+    port = ForeignEngine(pool, None).open(Job(abs))
+    port.start([(0, 1, -1, 5.0)])
+    pool.calls[0][0].set_running_or_notify_cancel()
+    for instant, overdue, lost in ((4.9, 0, False), (5.0, 1, False), (9.9, 0, False), (10.0, 0, True)):
+        clock.jump(instant)
+        assert overdue == len(port.wait(instant))
+        assert lost == (port.failure is not None), instant
 
 
 def test_a_pool_that_dislikes_a_call_costs_that_call():

@@ -112,6 +112,34 @@ def test_a_run_that_came_to_a_bad_end_holds_up_no_other():
     assert log.is_open(5.0)
 
 
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_start_that_did_not_come_about_is_given_back(smooth):
+    """Another may have its place."""
+    log = RateLog(1, 1.0, smooth, threading.Lock())
+    for _ in range(3):
+        assert log.take(7.0)
+        log.give_back()
+    assert log.take(7.0)
+    assert not log.take(7.0)
+
+
+def test_who_asks_for_the_starts_of_others_is_told_at_once():
+    """When the first of them is reported; and nobody has to ask twice."""
+
+    class Run:
+        looks = 0
+
+        def look(self):
+            self.looks += 1
+
+    log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Run(), Run()
+    assert log.take(0.0, other)
+    log.ask(1.0, mine)
+    assert (0, 1) == (mine.looks, other.looks)
+    log.confirm(0.5, other)
+    assert (1, 1) == (mine.looks, other.looks)
+
+
 def test_smooth_starts_are_spread_evenly_and_do_not_drift():
     """Starts come per / calls apart; one that is a little late does not shift those behind it."""
     log = RateLog(10, 1.0, True, threading.Lock())
