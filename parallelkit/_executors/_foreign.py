@@ -18,6 +18,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
+from parallelkit._executors._culprit import pack_job
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context
 from parallelkit._executors._packing import refusal
@@ -25,7 +26,7 @@ from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._faults import capture, capture_unsendable, restore
-from parallelkit._worker._travel import pack, pack_job, unpack
+from parallelkit._worker._travel import pack, unpack
 
 _serials = count()
 

@@ -11,6 +11,7 @@ from typing import Any
 from parallelkit._executors._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
+from parallelkit._executors._culprit import find_culprit, remedy, remedy_for
 from parallelkit._executors._lane import Payload, payload_of
 from parallelkit._executors._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
@@ -19,7 +20,7 @@ from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import Apart, describe, find_culprit, remedy, remedy_for
+from parallelkit._worker._travel import Apart, describe
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
 QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...

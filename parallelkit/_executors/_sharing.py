@@ -8,11 +8,12 @@ from typing import Any
 
 from parallelkit._executors._at_import import refuse_packed
 from parallelkit._executors._contract import Job
+from parallelkit._executors._culprit import pack_job, unfit_job
 from parallelkit._executors._lane import File, payload_of
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
-from parallelkit._worker._travel import Apart, describe, pack, pack_job, unfit_job
+from parallelkit._worker._travel import Apart, describe, pack
 
 
 def pack_shared(job: Job) -> bytes | File:
