@@ -404,9 +404,20 @@ def test_a_named_function_is_its_name_alone(path):
     assert "" == identity_of(None)
 
 
+class Ufunc:
+    """As numpy's were before they had a qualified name."""
+
+    def __init__(self, name):
+        self.__name__ = name
+
+    def __call__(self, item):
+        return item
+
+
 def test_numpy_s_functions_are_told_apart_wherever_they_are():
     """They are objects of one class, and so are their methods'."""
     for first, second in (
+        (Ufunc("sin"), Ufunc("cos")),
         (np.sin, np.cos),
         (np.add.reduce, np.multiply.reduce),
         (functools.partial(apply_to, np.sin), functools.partial(apply_to, np.cos)),

@@ -306,6 +306,7 @@ def test_an_interrupt_that_came_before_is_obeyed_before_the_callers_code():
     interrupt(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt), interrupt.user_code():
         pytest.fail("the caller's code was entered")
+    assert not interrupt.exposed, "what comes later is a flag again"
 
 
 def test_the_callers_code_is_exposed_only_while_it_runs():
