@@ -31,7 +31,7 @@ from parallelkit import (
     TaskFailures,
     TaskTimeout,
 )
-from parallelkit.http import OF_A_REQUEST, SET_HERE, fetch, host, may_pass
+from parallelkit.http import OF_A_REQUEST, SET_HERE, WIDTH, fetch, host, may_pass
 from parallelkit.testing import inline_runs
 
 errors = requests.exceptions
@@ -177,11 +177,20 @@ def test_a_host_is_asked_six_times_at_once_and_no_more(site):
     assert (24, 6) == (len(results.successes), site.widest)
 
 
-@pytest.mark.parametrize(("options", "count"), [({"per_host": 2}, 2), ({"per_host": None}, 12)])
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"per_host": 2, "max_workers": 12}, 2),
+        ({"per_host": None, "max_workers": 12}, 12),
+        ({"per_host": None}, WIDTH),
+    ],
+    ids=["fewer", "as many as threads", "as many as there are by default"],
+)
 def test_how_many_at_once_is_the_callers_choice(site, options, count):
     """Fewer, or as many as there are threads."""
-    results = fetch(urls_of(site, range(12), together(count)), max_workers=12, **options)
-    assert (12, count) == (len(results.successes), site.widest)
+    urls = urls_of(site, range(max(12, count)), together(count))
+    results = fetch(urls, **options)
+    assert (len(urls), count) == (len(results.successes), site.widest)
 
 
 def test_each_host_and_port_is_one_of_its_own(site):
