@@ -35,4 +35,4 @@ class LateThreads:
     def ends_soon(self):
         """Let it go; whether it ends."""
         self.may_go_on.set()
-        return self.ended.wait(5)
+        return self.ended.wait(PATIENCE)
