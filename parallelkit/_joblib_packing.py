@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import ChainMap
-from copyreg import dispatch_table
-from functools import cache
-from io import BytesIO
 from pickle import PickleBuffer, Pickler
 from typing import Any
 from weakref import ref
 
-from parallelkit._joblib_worker import MAPPED, open_memmap
+from parallelkit._joblib_worker import MAPPED
 from parallelkit._worker import _channel
 from parallelkit._worker._ends import may_have_end
+from parallelkit._worker._memmaps import with_memmaps
 from parallelkit._worker._script import MARK, is_meant
-from parallelkit._worker._travel import Apart, by_value_pickler
+from parallelkit._worker._travel import Apart, by_value_pickler, dump
 
 Part = PickleBuffer | tuple[Any, ...]
 """A large buffer of a batch: itself, or where in what file it is to be found."""
@@ -104,13 +101,6 @@ def owner_of(exporter: Any) -> Any:
     return exporter
 
 
-def dump(make: Any, calls: Any, apart: Apart) -> bytes:
-    """The calls as bytes, by a pickler of this kind."""
-    file = BytesIO()
-    make(file, 5, buffer_callback=apart).dump(calls)
-    return file.getvalue()
-
-
 def by_reference() -> Any:
     """The standard pickler, with file-backed arrays by the names of their files."""
     return with_memmaps(Pickler) if "numpy" in sys.modules else Pickler
@@ -120,28 +110,3 @@ def by_value() -> Any:
     """The pickler of cloudpickle, with the same."""
     base = by_value_pickler()
     return with_memmaps(base) if "numpy" in sys.modules else base
-
-
-@cache
-def with_memmaps(base: Any) -> Any:
-    """A pickler that knows what to do with file-backed arrays."""
-    from numpy import memmap
-
-    table = getattr(base, "dispatch_table", dispatch_table)
-    return type(base.__name__, (base,), {"dispatch_table": ChainMap({memmap: reduce_memmap}, table)})
-
-
-def reduce_memmap(array: Any) -> Any:
-    """A file-backed array as what opens it; what has no file of its own, or does not lie in one piece, as a copy."""
-    import numpy as np
-
-    backing = array
-    while isinstance(backing.base, np.ndarray):
-        backing = backing.base
-    order = "C" if array.flags.c_contiguous else "F" if array.flags.f_contiguous else None
-    filename = getattr(backing, "filename", None)
-    if order is None or filename is None:
-        return np.array(array).__reduce_ex__(5)
-    start = array.__array_interface__["data"][0] - backing.__array_interface__["data"][0]
-    mode = "r+" if backing.mode == "w+" else backing.mode  # w+ would make it empty
-    return open_memmap, (str(filename), array.dtype, mode, backing.offset + start, array.shape, order)

@@ -34,14 +34,6 @@ def map_part(kind: str, path: str, size: int) -> mmap:
         return mmap(file.fileno(), size, access=ACCESS_COPY)
 
 
-def open_memmap(*args: Any) -> Any:
-    """An array that is a file."""
-    from numpy import memmap
-
-    filename, dtype, mode, offset, shape, order = args
-    return memmap(filename, dtype, mode, offset, shape, order)
-
-
 def make_backend(**options: Any) -> Any:
     """The backend, for a call that uses it; looked up by its name, since it costs more than most calls need."""
     from importlib import import_module

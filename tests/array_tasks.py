@@ -29,6 +29,11 @@ def spoil(array):
     return os.getpid()
 
 
+def spoil_first(array):
+    array[0] = 9.0
+    return float(array[0])
+
+
 def keep(array):
     """Keep a part of the item, and tell what all kept ones hold by now."""
     kept.append(array[10:20])

@@ -161,6 +161,69 @@ def test_a_worker_that_reads_a_part_pays_for_that_part(executor):
     assert max(grown for _, grown in results.values()) < array.nbytes // 10
 
 
+# Arrays that are files
+
+
+def kind_of(array):
+    return type(array).__name__, array.flags.writeable, float(array.sum())
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Ten thousand numbers in a file, by the mode in which it is mapped."""
+    path = tmp_path / "numbers"
+    np.arange(10_000.0).tofile(path)
+    return lambda mode: np.memmap(path, "f8", mode)
+
+
+@pytest.mark.parametrize(
+    "view", [lambda a: a, lambda a: a[500:], lambda a: a.reshape(4, -1).T, lambda a: a[7:8]]
+)
+def test_an_array_that_is_a_file_is_that_file_in_the_workers(mapped, view, executor):
+    """What a task writes there is written, as it is in a thread; wherever in the arguments it is, and parts of it, too."""
+    array = view(mapped("r+"))
+    assert ("memmap", True, float(array.sum())) == run_parallel(kind_of, [array], executor="threads")[0]
+
+    def add(item, array, held):
+        array.flat[item], held["same"].flat[-1] = -1.0, -2.0
+        return type(array).__name__, array is held["same"]
+
+    results = run_parallel(add, [0], args=(array,), kwargs={"held": {"same": array}}, executor=executor)
+    assert ("memmap", True) == results[0]
+    assert -2.0 == array.flat[-1]
+    assert array.size == 1 or -1.0 == array.flat[0]
+
+
+def test_a_file_that_is_mapped_to_be_read_is_read_only(mapped, executor):
+    """It costs no memory, however large it is."""
+    array = mapped("r")
+    results = run_parallel(lambda _, array: kind_of(array), range(2), args=(array,), executor=executor)
+    assert [("memmap", False, float(array.sum()))] * 2 == results.values()
+
+
+def test_what_is_no_longer_as_in_its_file_travels_as_it_is(mapped, tmp_path, executor):
+    """What was written in memory alone; and a file that is gone, of which the mapping is all there is."""
+    private, removed = mapped("c"), mapped("r+")
+    private[0] = 7.0
+    (tmp_path / "numbers").unlink()
+    assert len(removed) == 10_000
+
+    def first(_, *arrays):
+        return [float(array[0] + array[-1]) for array in arrays]
+
+    results = run_parallel(first, [0], args=(private, removed, removed[::3]), executor=executor)
+    assert [7.0 + 9999.0, 9999.0, 9999.0] == results[0]
+    (tmp_path / "numbers").write_bytes(b"short")
+    assert [9999.0] == run_parallel(first, [0], args=(removed,), executor=executor)[0]
+
+
+def test_an_item_that_is_a_file_is_the_tasks_own(mapped, executor):
+    """As every item is: a task that writes to it changes no other's."""
+    array = mapped("r+")
+    assert 9.0 == run_parallel(far.spoil_first, [array], executor=executor)[0]
+    assert 0.0 == array[0]
+
+
 def test_a_new_worker_gets_it_too(executor):
     """After one was killed, and after one was retired."""
 

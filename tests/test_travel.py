@@ -460,14 +460,14 @@ def test_who_has_taught_pickle_to_send_pipes_is_left_alone(end, monkeypatch):
 
 def test_a_text_that_names_the_script_is_no_reference_into_it(monkeypatch):
     """A path or a source with ``__main__`` in it is plain data: cloudpickle has no part in it, nor is it loaded for it."""
-    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     texts = ["json/__main__.py", 'if __name__ == "__main__":', b"x__main__.", {"__mp_main__.py": 1}]
     assert _travel.pack(texts) == pickle.dumps(texts, 5)
 
 
 def test_a_word_that_is_the_name_of_the_script_is_no_reference_into_it(monkeypatch):
     """Nor where there is a reference to something else, as in a count of words."""
-    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     for words in (
         {"__main__": 7},
         Counter(["__main__", "main"]),
@@ -479,7 +479,7 @@ def test_a_word_that_is_the_name_of_the_script_is_no_reference_into_it(monkeypat
 @pytest.mark.parametrize("word", ["main", "h", "hh", "major", "jam", "s\u00d3", "\u0153"])
 def test_a_count_that_looks_like_the_look_for_a_name_is_no_reference_into_the_script(monkeypatch, word):
     """147 is the instruction to look up a name, and a byte of some letters."""
-    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     for count in (147, 147 << 8, 147 << 8 | 1, 147 << 16, 1 << 20 | 147):
         words = Counter({"__main__": 7, word: count, "other": count})
         assert b"\x93" in pickle.dumps(count, 5)
@@ -493,7 +493,7 @@ def planted(monkeypatch, name):
     monkeypatch.setattr(script, "spot", lambda: None, raising=False)
     monkeypatch.setattr(script.spot, "__module__", name)
     monkeypatch.setattr(script.spot, "__qualname__", "spot")
-    monkeypatch.setattr(_travel, "pack_by_value", lambda thing, apart: b"by value")
+    monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     return script.spot
 
 

@@ -7,7 +7,7 @@ module.
 
 from __future__ import annotations
 
-from _pickle import PickleBuffer, Unpickler, dumps, loads
+from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from _weakref import ref
 from collections import ChainMap
 from collections.abc import Callable, Iterable
@@ -28,26 +28,42 @@ if TYPE_CHECKING:
 CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
-def pack(thing: object, apart: Apart | None = None) -> bytes:
-    """The thing as bytes, its large buffers set apart if there is where; raises whatever pickling it raises."""
+def pack(thing: object, apart: Apart | None = None, by_file: bool = False) -> bytes:
+    """The thing as bytes, its large buffers set apart if there is where; raises whatever pickling it raises.
+
+    ``by_file``: arrays that are files stay so (_memmaps.py).
+    """
+    by_file = by_file and "numpy" in modules
     try:
-        blob = dumps(thing, 5, buffer_callback=apart)
+        blob = dump(_by_file(Pickler), thing, apart) if by_file else dumps(thing, 5, buffer_callback=apart)
     except Exception as error:
         if is_of_signal(error):
             raise
-        return pack_by_value(thing, apart)
+        return pack_by_value(thing, apart, by_file)
     # A reference into the script means another module at the other end. (``find`` takes half the time of ``in``.)
     by_name = blob.find(_script.MARK) < 0 or not _script.is_meant(blob)
     if by_name and (_ends.HOME not in modules or blob.find(_ends.MARK) < 0):
         return blob
-    return pack_by_value(thing, apart)
+    return pack_by_value(thing, apart, by_file)
 
 
-def pack_by_value(thing: object, apart: Apart | None) -> bytes:
+def pack_by_value(thing: object, apart: Apart | None, by_file: bool = False) -> bytes:
     if apart is not None:
         apart.buffers.clear()
+    pickler = by_value_pickler()
+    return dump(_by_file(pickler) if by_file else pickler, thing, apart)
+
+
+def _by_file(pickler: Any) -> Any:
+    from parallelkit._worker._memmaps import with_memmaps  # which few programs need
+
+    return with_memmaps(pickler)
+
+
+def dump(make: Any, thing: object, apart: Apart | None) -> bytes:
+    """The thing as bytes, by a pickler of this kind."""
     file = BytesIO()
-    by_value_pickler()(file, 5, buffer_callback=apart).dump(thing)
+    make(file, 5, buffer_callback=apart).dump(thing)
     return file.getvalue()
 
 

@@ -1,0 +1,58 @@
+"""Arrays that are files (``numpy.memmap``): they travel as the name of the file, and are that file at the other end, too."""
+
+from __future__ import annotations
+
+import os
+from collections import ChainMap
+from copyreg import dispatch_table
+from functools import cache
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+PRIVATE = "c"
+"""The mode of one that is written to in memory alone."""
+
+
+@cache
+def with_memmaps(base: Any) -> Any:
+    """A pickler that sends them so."""
+    from numpy import memmap
+
+    table = getattr(base, "dispatch_table", dispatch_table)
+    return type(base.__name__, (base,), {"dispatch_table": ChainMap({memmap: reduce_memmap}, table)})
+
+
+def reduce_memmap(array: Any) -> Any:
+    """What opens it again; what is no file, or does not lie in one piece, as a copy."""
+    import numpy as np
+
+    backing = array
+    while isinstance(backing.base, np.ndarray):
+        backing = backing.base
+    order = "C" if array.flags.c_contiguous else "F" if array.flags.f_contiguous else None
+    mode = getattr(backing, "mode", PRIVATE)
+    if order is None or mode == PRIVATE or not _is_there(backing):
+        return np.array(array).__reduce_ex__(5)
+    start = array.__array_interface__["data"][0] - backing.__array_interface__["data"][0]
+    if mode == "w+":
+        mode = "r+"  # else it would be made anew
+    return open_memmap, (str(backing.filename), array.dtype, mode, backing.offset + start, array.shape, order)
+
+
+def _is_there(backing: Any) -> bool:
+    """Whether the file can be found by its name, as far as can be told."""
+    filename = getattr(backing, "filename", None)
+    try:
+        return filename is not None and os.path.getsize(filename) >= backing.offset + backing.nbytes
+    except OSError:
+        return False
+
+
+def open_memmap(*args: Any) -> Any:
+    """An array that is a file."""
+    from numpy import memmap
+
+    filename, dtype, mode, offset, shape, order = args
+    return memmap(filename, dtype, mode, offset, shape, order)
