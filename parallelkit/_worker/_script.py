@@ -22,7 +22,8 @@ _STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET, _LONG_GET = b"\x93", b"\x8c", 0x94, 
 _LONGEST = 258  # of a short text, with what surrounds it
 
 _assigned: dict[str, Any] = {}
-_arrived: list[dict[str, Any]] | None = None  # the globals of an initializer's functions, while it is unpacked
+_arrived: list[dict[str, Any]] | None = None
+"""The globals of an initializer's functions, while it is unpacked."""
 
 
 def is_meant(blob: bytes) -> bool:
