@@ -681,6 +681,26 @@ def test_an_item_has_its_turn_before_the_next_is_asked_for(way):
     assert run.intake.error is None
 
 
+def test_nothing_more_of_a_flow_is_read_once_ctrl_c_was_pressed():
+    """Between two items, where no code of the caller's is interrupted: the flag is obeyed before the next is asked for."""
+    asked = []
+
+    def items():
+        for item in range(5):
+            asked.append(item)
+            yield item
+
+    def work(item):
+        if item == 1:
+            run.interrupt(signal.SIGINT, None)
+        return item
+
+    run = FakeRun(work, items(), workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        taken_in(run, "flow").drive()
+    assert [0, 1] == asked
+
+
 @pytest.mark.parametrize("way", ["portions", "one by one", "flow"])
 def test_the_start_of_a_retry_is_told_however_input_is_taken_in(way):
     """Soon, though looks for starts have become rare while it was delayed."""
