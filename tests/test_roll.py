@@ -7,10 +7,11 @@ from parallelkit._executors._roll import Roll
 
 
 def test_threads_that_have_ended_are_not_kept():
-    """A stream that goes on for days, with a pause now and then, has a new thread after each."""
+    """A stream that goes on for days, with a pause now and then, has a new thread after each, by the name of the last."""
     roll = Roll(passing=True)
     for _ in range(20):
         worker = SimpleNamespace(number=roll.number())
+        assert worker.number == 0
         worker.thread = threading.Thread(target=roll.leave, args=(worker,))
         worker.thread.start()
         worker.thread.join()
