@@ -157,14 +157,18 @@ def gives(monkeypatch):
 
 @contextmanager
 def occupied(executor, tmp_path):
-    """Its two workers are at calls that wait; what is submitted meanwhile queues."""
-    paths = [(fifo(tmp_path / f"begun{number}"), fifo(tmp_path / f"go{number}")) for number in range(2)]
-    waiting = [executor.submit(far.tell_and_hear, pair) for pair in paths]
-    for begun, _ in paths:
-        far.hear(begun)
-    yield
-    for _, go in paths:
-        far.tell(go, "on")
+    """Its two workers are at calls that wait; what is submitted meanwhile queues. Gives the pipes by which they go on."""
+    goes, waiting = [], []
+    try:
+        for number in range(2):
+            begun, go = fifo(tmp_path / f"begun{number}"), fifo(tmp_path / f"go{number}")
+            waiting.append(executor.submit(far.tell_and_hear, (begun, go)))
+            far.hear(begun)
+            goes.append(go)
+        yield goes
+    finally:
+        for go in goes:
+            far.tell(go, "on")
     assert ["on", "on"] == [future.result() for future in waiting]
 
 
@@ -188,6 +192,46 @@ def test_what_is_queued_behind_short_calls_can_be_cancelled_but_for_a_few(tmp_pa
             cancelled = [future.cancel() for future in futures]
             assert cancelled.count(False) <= 2 * MOST_CALLS
             assert not any(future.cancelled() for future in futures[: cancelled.index(True)])
+
+
+def warm_up(executor):
+    """Both workers are there, and calls have been short."""
+    while len({*executor.map(far.pid_of, range(500))}) < 2:
+        pass
+
+
+def submit_behind(executor, gives):
+    """Calls for which no worker is free, some of which were sent to one, once none counts as begun any more."""
+    before = sum(gives)
+    futures = [executor.submit(far.give_back, number) for number in range(50)]
+    last = time.monotonic() + 20
+    while sum(gives) == before or any(future.running() for future in futures):
+        assert time.monotonic() < last, "they can never be cancelled"
+        time.sleep(0.001)
+    return futures
+
+
+def test_what_is_behind_a_long_call_can_soon_be_cancelled(gives, tmp_path):
+    """Of thirty long calls that had been taken for short ones, by what was measured, a Ctrl-C waited for the end of each."""
+    with ProcessExecutor(2) as executor:
+        warm_up(executor)
+        with occupied(executor, tmp_path):
+            assert all(future.cancel() for future in submit_behind(executor, gives))
+        assert 1 == executor.submit(far.give_back, 1).result()
+
+
+def test_what_is_behind_a_long_call_keeps_its_turn(gives, tmp_path):
+    """It was held up by that for as long as others kept all other workers busy, and these came later."""
+    order = []
+    with ProcessExecutor(2) as executor:
+        warm_up(executor)
+        with occupied(executor, tmp_path) as goes:
+            futures = submit_behind(executor, gives)
+            for future in futures:
+                future.add_done_callback(lambda future: order.append(future.result()))
+            far.tell(goes.pop(), "on")
+            assert [*range(50)] == [future.result() for future in futures]
+    assert [*range(50)] == order
 
 
 def test_a_chunk_of_calls_travels_as_one(gives):

@@ -142,6 +142,12 @@ class Lost(NamedTuple):
     stack: str
 
 
+class Returned(NamedTuple):
+    """Attempts that never began, and are the run's again."""
+
+    batch: Batch
+
+
 class Record(NamedTuple):
     """A log record that a task wrote; the ticket is None where the task had ended."""
 
@@ -162,7 +168,7 @@ class Broken(NamedTuple):
     cause: BaseException | None = None
 
 
-Event: TypeAlias = Span | Lost | Record
+Event: TypeAlias = Span | Lost | Returned | Record
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -176,6 +182,8 @@ class Lane:
     patient: bool = False
     home: str = ""
     """The function's module (_needs.py)."""
+    returns: bool = False
+    """Whether what waits behind an attempt that takes long is returned to the run."""
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""

@@ -13,7 +13,7 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._handle import Worker
-from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
+from parallelkit._executors._lane import Batch, Broken, Event, Lane, Lost, Payload, Record, Returned, Span
 from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
@@ -77,7 +77,9 @@ class ProcessEngine:
         packed = pack_shared(job)
         home, pace = home_of(job.fn), self._paces.recall(packed)
         exact = job.exact and not job.shared
-        lane = Lane(next(self._numbers), packed, exact, job.patient, home, pace=pace)
+        lane = Lane(
+            next(self._numbers), packed, exact, job.patient, home, job.take_back is not None, pace=pace
+        )
         return ProcessPort(self, self._supervisor, lane, job)
 
     def supply(self, tickets: int) -> None:
@@ -195,12 +197,17 @@ class ProcessPort:
         lane = self._lane
         return lane.events or self._woken or lane.broken is not None or self._supervisor.crew.has_left(lane)
 
-    def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
+    def _open(self, event: Event) -> tuple[list[Block | Ended], int]:
         """The outcomes that an event holds, and how many bytes of packed items they took."""
         if isinstance(event, Record):
             self._lane.logged += event.size
             self._log(event)
             return [], 0
+        if isinstance(event, Returned):
+            assert self._job.take_back is not None, "only such a lane returns anything"
+            self._pending -= len(event.batch.tickets)
+            self._job.take_back(event.batch.tickets)
+            return [], event.batch.size()
         if isinstance(event, Lost):
             return [decode_lost(event, self._job.label)], event.batch.size()
         began = monotonic()
