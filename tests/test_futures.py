@@ -12,13 +12,11 @@ import traceback
 import warnings
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
-from contextlib import contextmanager
 
 import pytest
 import remote_tasks as far
 from late_threads import LateThreads
 from patience import given_time
-from port_driver import fifo
 
 from parallelkit import (
     ParallelKitError,
@@ -32,7 +30,6 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._executors._handle import Worker
-from parallelkit._executors._processes import MOST_CALLS
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -153,85 +150,6 @@ def gives(monkeypatch):
 
     monkeypatch.setattr(Worker, "give", count)
     return counts
-
-
-@contextmanager
-def occupied(executor, tmp_path):
-    """Its two workers are at calls that wait; what is submitted meanwhile queues. Gives the pipes by which they go on."""
-    goes, waiting = [], []
-    try:
-        for number in range(2):
-            begun, go = fifo(tmp_path / f"begun{number}"), fifo(tmp_path / f"go{number}")
-            waiting.append(executor.submit(far.tell_and_hear, (begun, go)))
-            far.hear(begun)
-            goes.append(go)
-        yield goes
-    finally:
-        for go in goes:
-            far.tell(go, "on")
-    assert ["on", "on"] == [future.result() for future in waiting]
-
-
-def test_short_calls_travel_several_at_a_time(gives, tmp_path):
-    """A journey to and fro for each took three times as long as in a standard pool."""
-    with ProcessExecutor(2) as executor:
-        with occupied(executor, tmp_path):
-            futures = [executor.submit(far.give_back, number) for number in range(1000)]
-        assert [*range(1000)] == [future.result() for future in futures]
-    assert 1002 <= sum(gives), "some may be taken back from who is held up, and given to others"
-    assert len(gives) < 500
-    assert max(gives) <= 2 * MOST_CALLS
-
-
-def test_what_is_queued_behind_short_calls_can_be_cancelled_but_for_a_few(tmp_path):
-    """They are on their way to the workers, as one call more than there are workers is in a standard pool."""
-    with ProcessExecutor(2) as executor:
-        assert [*range(500)] == [*executor.map(far.give_back, range(500))]
-        with occupied(executor, tmp_path):
-            futures = [executor.submit(far.give_back, number) for number in range(500)]
-            cancelled = [future.cancel() for future in futures]
-            assert cancelled.count(False) <= 2 * MOST_CALLS
-            assert not any(future.cancelled() for future in futures[: cancelled.index(True)])
-
-
-def warm_up(executor):
-    """Both workers are there, and calls have been short."""
-    while len({*executor.map(far.pid_of, range(500))}) < 2:
-        pass
-
-
-def submit_behind(executor, gives):
-    """Calls for which no worker is free, some of which were sent to one, once none counts as begun any more."""
-    before = sum(gives)
-    futures = [executor.submit(far.give_back, number) for number in range(50)]
-    last = time.monotonic() + 20
-    while sum(gives) == before or any(future.running() for future in futures):
-        assert time.monotonic() < last, "they can never be cancelled"
-        time.sleep(0.001)
-    return futures
-
-
-def test_what_is_behind_a_long_call_can_soon_be_cancelled(gives, tmp_path):
-    """Of thirty long calls that had been taken for short ones, by what was measured, a Ctrl-C waited for the end of each."""
-    with ProcessExecutor(2) as executor:
-        warm_up(executor)
-        with occupied(executor, tmp_path):
-            assert all(future.cancel() for future in submit_behind(executor, gives))
-        assert 1 == executor.submit(far.give_back, 1).result()
-
-
-def test_what_is_behind_a_long_call_keeps_its_turn(gives, tmp_path):
-    """It was held up by that for as long as others kept all other workers busy, and these came later."""
-    order = []
-    with ProcessExecutor(2) as executor:
-        warm_up(executor)
-        with occupied(executor, tmp_path) as goes:
-            futures = submit_behind(executor, gives)
-            for future in futures:
-                future.add_done_callback(lambda future: order.append(future.result()))
-            far.tell(goes.pop(), "on")
-            assert [*range(50)] == [future.result() for future in futures]
-    assert [*range(50)] == order
 
 
 def test_a_chunk_of_calls_travels_as_one(gives):

@@ -39,9 +39,7 @@ class Job(NamedTuple):
     ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``, a ``max_time``).
     ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it.
     ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
-    callers by futures, so it is part of no task in which it happens to be opened; and as a future can be cancelled up to
-    its hand-over, of short calls alone a few may be handed over ahead, though exact. ``take_back``, called in ``wait``, gets those
-    of them that have not begun and turn out to be behind a long one; they are never reported. ``ended``: whether all tasks
+    callers, so it is part of no task in which it happens to be opened. ``ended``: whether all tasks
     have been read, so that only attempts made again may still come; asked in any thread.
     ``patient``: nobody looks at what has succeeded before the run is over, so it may be handed back late; not if exact.
     """
@@ -54,7 +52,6 @@ class Job(NamedTuple):
     wary: bool = False
     label: Callable[[int], str] = "task {}".format
     shared: bool = False
-    take_back: Callable[[Sequence[Ticket]], None] | None = None
     ended: Callable[[], bool] = bool
     patient: bool = False
 

@@ -9,15 +9,12 @@ from math import inf
 from time import monotonic
 
 from parallelkit._executors._handle import Worker
-from parallelkit._executors._holding import LOOK, give_back, requeue
+from parallelkit._executors._holding import LOOK, requeue
 from parallelkit._executors._lane import Lane
 from parallelkit._worker._channel import EACH
 
 STUCK = 0.002
 """Seconds after which what waits behind a running attempt is given to an idle worker instead."""
-
-LATE = 0.01
-"""And after which a call's successors are its submitter's again, though no worker idles."""
 
 LONG_LOOK = 4 * LOOK
 """Between looks at workers that have plenty to do; so long may a result of theirs be on its way."""
@@ -251,29 +248,21 @@ class Crew:
         return worker
 
     def _steal(self, now: float) -> None:
-        """Take back what waits behind a long attempt, or a function's loading, where hands idle and nothing is queued.
-
-        Where calls are begun in turn, and are cancelled until they are, also where none idles.
-        """
+        """Where hands idle and nothing is queued, take back what waits behind a long attempt, or a function's loading."""
         idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
-        idle = idle and not self._hungry()
+        if not idle or self._hungry():
+            return
         for worker in self.workers:
-            lane = worker.lane
-            if lane is None or not (idle or lane.returns):
-                continue
-            if worker.garbage or worker.pending <= (not (idle and self._could_go_elsewhere(worker))):
+            if worker.garbage or worker.pending <= (not self._could_go_elsewhere(worker)):
                 continue  # nobody looks any more how far it has come, or nothing waits there
             if worker.held is not None:
                 due = worker.held_at + LOOK
                 if now >= due:
                     requeue(worker.take_back())
-                    if lane.returns:
-                        give_back(lane)
                     due = now
             else:
                 # One that has not begun yet, for the system lets others run, does not ring when it does.
-                since = worker.stuck_since() if idle or not worker.wire.loading else now
-                due = min(since, now) + (STUCK if idle else LATE)
+                due = min(worker.stuck_since(), now) + STUCK
                 if now >= due:
                     worker.hold(now)
                     due = now + LOOK

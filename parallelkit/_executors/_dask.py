@@ -15,7 +15,7 @@ from parallelkit._executors._dask_courier import NOBODY_YET, Courier
 from parallelkit._executors._dask_door import enter
 from parallelkit._executors._dask_manifest import Vanished
 from parallelkit._executors._decode import decode_lost
-from parallelkit._executors._lane import Event, Lane, Lost, Payload
+from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._worker._travel import by_value_pickler, pack
 
@@ -71,7 +71,7 @@ class DaskPort(ProcessPort):
     def _packer(self, supervisor: object) -> Callable[[object], Payload]:
         return pack_for_afar
 
-    def _open(self, event: Event | Vanished) -> tuple[list[Block | Ended], int]:
+    def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], int]:
         if isinstance(event, Vanished):
             return [_vanished(event)], event.batch.size()
         if isinstance(event, Lost):

@@ -14,7 +14,7 @@ from parallelkit._executors._dask_pending import Pending
 from parallelkit._executors._dask_wire import Order, Report, pack_lost, pack_record, pack_span
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK
-from parallelkit._executors._lane import Event, Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._raised import describe_error
 
@@ -136,7 +136,7 @@ class Patrol:
             self._accept(events.popleft())
         return changed
 
-    def _accept(self, event: Event) -> None:
+    def _accept(self, event: Span | Lost | Record) -> None:
         host = self._report.host
         if isinstance(event, Record):
             self._report.records.append(pack_record(event))
@@ -144,7 +144,6 @@ class Patrol:
         if isinstance(event, Lost):
             self._report.lost.append(pack_lost(event, host))
         else:
-            assert isinstance(event, Span), "nothing is returned by a lane of batches"
             self._report.spans.append(pack_span(event, host))
         self._settle([ticket[0] for ticket in event.batch.tickets])
 

@@ -11,12 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
-from itertools import count
 from types import TracebackType
 from typing import Any, Protocol
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
-from parallelkit._executors._desk_future import DeskFuture, Flight, Request, cancel, fail, tell, unbegin
+from parallelkit._executors._desk_future import DeskFuture, Flight, Request, cancel, fail, tell
 from parallelkit._executors._leaving import is_leaving, stay_for
 from parallelkit._executors._lending import Lender, LendingPort
 from parallelkit._executors._opening import Opening
@@ -48,7 +47,7 @@ class Desk:
         self._inbox: deque[Request] = deque()
         self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
         self._flying: dict[int, Flight] = {}  # with what messages call them
-        self._numbers = count()  # of calls, in the order of submit
+        self._next = 0
         self._shut = self._cancel = False
         self._failure: Failure | None = None  # why nothing can run any more
         self._refusal: tuple[object, Failure] | None = None  # why nothing can run while this loss lasts
@@ -75,9 +74,9 @@ class Desk:
         """Whether this is a copy in a forked process, where no thread of it runs and a lock may be held for ever."""
         return os.getpid() != self._pid
 
-    def new_future(self) -> DeskFuture[Any]:
+    def new_future(self) -> Future[Any]:
         """A future for a call."""
-        return DeskFuture(self, next(self._numbers))
+        return DeskFuture(self)
 
     def lend(self, future: Future[Any], timeout: float | None) -> bool:
         """The caller waits for a future: lend its slot, if it is a task of this executor; whether it is.
@@ -107,7 +106,7 @@ class Desk:
         if self._lender is not None:
             self._lender.repay(future)
 
-    def take(self, future: DeskFuture[Any], call: Call, fn: object) -> None:
+    def take(self, future: Future[Any], call: Call, fn: object) -> None:
         """From any thread: a new call, of ``fn``."""
         if self._is_fork():
             self.check_open()
@@ -161,7 +160,6 @@ class Desk:
 
     def _open_port(self) -> Port:
         job = Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
-        job = job._replace(take_back=lambda back: unbegin(self._flying, self._inbox, back))
         return self._engine.open(job)
 
     def shut(self, cancel_futures: bool) -> None:
@@ -240,11 +238,9 @@ class Desk:
         future, call, fn = request
         if not future.set_running_or_notify_cancel():
             return None
-        self._flying[future.number] = (
-            future,
-            f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}",
-        )
-        return future.number, 1, call, self._timeout
+        index, self._next = self._next, self._next + 1
+        self._flying[index] = (future, f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}")
+        return index, 1, call, self._timeout
 
     def _hurry(self, port: Port) -> None:
         """Hand over the calls for which tasks wait: each has the slot of its task, whatever room there is."""

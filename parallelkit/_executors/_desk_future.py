@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures._base import PENDING, RUNNING
 from typing import Any, Protocol, TypeVar
 
-from parallelkit._executors._contract import Call, Ticket
+from parallelkit._executors._contract import Call
 
 logger = logging.getLogger("parallelkit")
 
 R = TypeVar("R")
+
+Request = tuple[Future[Any], Call, object]
+"""A call on its way to the workers, and its function."""
+
+Flight = tuple[Future[Any], str]
+"""A call that was handed over: what messages call it."""
 
 
 class Awaited(Protocol):
@@ -29,9 +34,8 @@ class Awaited(Protocol):
 class DeskFuture(Future[R]):
     """A future that looks at who waits for it: a task of the same executor lends its slot meanwhile."""
 
-    def __init__(self, desk: Awaited, number: int) -> None:
+    def __init__(self, desk: Awaited) -> None:
         super().__init__()
-        self.number = number
         self._desk = desk
 
     def result(self, timeout: float | None = None) -> R:
@@ -53,13 +57,6 @@ class DeskFuture(Future[R]):
                 self._desk.repay(self)
 
 
-Request = tuple[DeskFuture[Any], Call, object]
-"""A call on its way to the workers, and its function."""
-
-Flight = tuple[DeskFuture[Any], str]
-"""A call that was handed over: what messages call it."""
-
-
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
     """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
     try:
@@ -72,21 +69,6 @@ def cancel(future: Future[Any]) -> None:
     """Cancel a future that has not begun, and tell those that wait for it."""
     if future.cancel():
         future.set_running_or_notify_cancel()
-
-
-def unbegin(flying: dict[int, Flight], inbox: deque[Request], tickets: Sequence[Ticket]) -> None:
-    """Calls that were handed over have not begun: they are among the next again, in their order, and can be cancelled."""
-    back: list[Request] = []
-    for number, _, call, _ in tickets:
-        future = flying.pop(number)[0]
-        with future._condition:
-            if future._state == RUNNING:  # there is no other way back
-                future._state = PENDING
-                back.append((future, call, call[0]))
-    while back and inbox and inbox[0][0].number < tickets[-1][0]:
-        back.append(inbox.popleft())
-    back.sort(key=lambda request: request[0].number)
-    inbox.extendleft(reversed(back))
 
 
 def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:

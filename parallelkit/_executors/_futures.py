@@ -15,7 +15,6 @@ from parallelkit._collector import do_apart, is_collecting, watch
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk, DeskEngine
-from parallelkit._executors._desk_future import DeskFuture
 from parallelkit._executors._lending import mark_context
 from parallelkit._executors._width import widen
 from parallelkit._keywords import WORKERS, suggests
@@ -60,7 +59,7 @@ class _Pool(Executor):
         A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
         RuntimeError after ``shutdown``, and the executor's own error where it is broken.
         """
-        future: DeskFuture[R] = self._desk.new_future()
+        future: Future[R] = self._desk.new_future()
         self._desk.take(future, self._bind((fn, args, kwargs)), fn)
         return future
 

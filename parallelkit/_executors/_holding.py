@@ -6,7 +6,7 @@ from collections import deque
 from math import inf
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._lane import Batch, Lane, Returned
+from parallelkit._executors._lane import Batch, Lane
 from parallelkit._worker._channel import EACH
 
 LOOK = 0.001
@@ -103,10 +103,3 @@ def requeue(batches: list[Batch]) -> None:
     for batch in reversed(batches):
         if not batch.lane.closed and batch.lane.broken is None:
             batch.lane.queue.appendleft(batch)
-
-
-def give_back(lane: Lane) -> None:
-    """Return to the run what is queued, the last first; for now it hands over no more than can begin."""
-    lane.pace.slow_down()
-    while lane.queue:
-        lane.post(Returned(lane.queue.pop()))

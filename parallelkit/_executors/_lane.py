@@ -142,12 +142,6 @@ class Lost(NamedTuple):
     stack: str
 
 
-class Returned(NamedTuple):
-    """Attempts that never began, and are the run's again."""
-
-    batch: Batch
-
-
 class Record(NamedTuple):
     """A log record that a task wrote; the ticket is None where the task had ended."""
 
@@ -168,7 +162,7 @@ class Broken(NamedTuple):
     cause: BaseException | None = None
 
 
-Event: TypeAlias = Span | Lost | Returned | Record
+Event: TypeAlias = Span | Lost | Record
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -182,8 +176,6 @@ class Lane:
     patient: bool = False
     home: str = ""
     """The function's module (_needs.py)."""
-    returns: bool = False
-    """Whether what waits behind an attempt that takes long is returned to the run."""
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""

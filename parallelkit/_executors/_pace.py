@@ -40,10 +40,6 @@ class Pace:
         self.limit = min(self.limit * RAMP, max(1, rounded))
         self.ahead = mean < 5 * AHEAD
 
-    def slow_down(self) -> None:
-        """An attempt takes far longer than those that were measured."""
-        self.limit, self.ahead = 1, False
-
     def share(self, waiting: int, workers: int, idle: int) -> int:
         """How many of those that wait one worker is given, with so many of them idle, itself included.
 

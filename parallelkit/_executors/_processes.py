@@ -13,7 +13,7 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._decode import Opening, decode_lost
 from parallelkit._executors._handle import Worker
-from parallelkit._executors._lane import Batch, Broken, Event, Lane, Lost, Payload, Record, Returned, Span
+from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
 from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
@@ -27,9 +27,6 @@ from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import unpack
-
-MOST_CALLS = 16
-"""Calls by ``submit`` that each worker may have, where these are short: who wants to cancel one comes too late."""
 
 PATIENCE = 10.0  # seconds for which the end of a run waits for killed workers that do not end
 
@@ -76,10 +73,7 @@ class ProcessEngine:
         check_startable()
         packed = pack_shared(job)
         home, pace = home_of(job.fn), self._paces.recall(packed)
-        exact = job.exact and not job.shared
-        lane = Lane(
-            next(self._numbers), packed, exact, job.patient, home, job.take_back is not None, pace=pace
-        )
+        lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
         return ProcessPort(self, self._supervisor, lane, job)
 
     def supply(self, tickets: int) -> None:
@@ -131,10 +125,9 @@ class ProcessPort:
         lane, width = self._lane, self._engine.max_workers
         if lane.closed or lane.broken is not None:
             return 0
-        if lane.exact or self._job.shared:
+        if lane.exact:
             lane.others = self._supervisor.crew.others(lane)
-            each = 1 if lane.exact else min(lane.pace.limit, MOST_CALLS)
-            free = (width - lane.others) * each - self._pending
+            free = width - lane.others - self._pending
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         if self._packing.line:
             return 0
@@ -197,17 +190,12 @@ class ProcessPort:
         lane = self._lane
         return lane.events or self._woken or lane.broken is not None or self._supervisor.crew.has_left(lane)
 
-    def _open(self, event: Event) -> tuple[list[Block | Ended], int]:
+    def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
         """The outcomes that an event holds, and how many bytes of packed items they took."""
         if isinstance(event, Record):
             self._lane.logged += event.size
             self._log(event)
             return [], 0
-        if isinstance(event, Returned):
-            assert self._job.take_back is not None, "only such a lane returns anything"
-            self._pending -= len(event.batch.tickets)
-            self._job.take_back(event.batch.tickets)
-            return [], event.batch.size()
         if isinstance(event, Lost):
             return [decode_lost(event, self._job.label)], event.batch.size()
         began = monotonic()
