@@ -17,6 +17,7 @@ import pytest
 import remote_tasks as far
 from late_threads import LateThreads
 from patience import given_time
+from port_driver import fifo
 
 from parallelkit import (
     ParallelKitError,
@@ -150,6 +151,26 @@ def gives(monkeypatch):
 
     monkeypatch.setattr(Worker, "give", count)
     return counts
+
+
+def test_the_next_call_is_at_hand_for_the_first_worker_that_gets_free(tmp_path):
+    """Whatever the callbacks of the one before do; all behind it can be cancelled, which it cannot any more."""
+    begun, go, here = (fifo(tmp_path / name) for name in ("begun", "go", "here"))
+    heard = []
+    with ProcessExecutor(1) as executor:
+        first = executor.submit(far.tell_and_hear, (begun, go))
+        far.hear(begun)
+        following, *others = [executor.submit(far.tell, here, "I am") for _ in range(9)]
+        last = time.monotonic() + 20
+        while not following.running():
+            assert time.monotonic() < last, "it is not at hand"
+            time.sleep(0.001)
+        assert (False, [True] * 8) == (following.cancel(), [other.cancel() for other in others])
+        first.add_done_callback(lambda _: heard.append(far.hear(here)))
+        far.tell(go, "on")
+        assert "on" == first.result()
+        following.result()
+    assert ["I am"] == heard
 
 
 def test_a_chunk_of_calls_travels_as_one(gives):

@@ -128,6 +128,8 @@ class ProcessPort:
         if lane.exact:
             lane.others = self._supervisor.crew.others(lane)
             free = width - lane.others - self._pending
+            if self._job.shared:  # one more, for the first that gets free, as in a standard pool
+                free += 1
             return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
         if self._packing.line:
             return 0
