@@ -12,6 +12,7 @@ import traceback
 import warnings
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from concurrent.futures.thread import BrokenThreadPool
+from functools import partial
 
 import pytest
 import remote_tasks as far
@@ -208,8 +209,10 @@ def test_a_chunk_whose_worker_dies_is_named_by_its_function():
         with pytest.raises(WorkerDied, match=r"worker process [0-9]+ exited with code 3"):
             list(executor.map(os._exit, [3, 4], chunksize=2))
         assert [1, 2] == list(executor.map(abs, [-1, -2], chunksize=2))
-        with pytest.raises(TypeError, match=r"<lambda> returned a builtins\.list, which cannot be pickled"):
+        with pytest.raises(TypeError, match=r"<lambda> \(a chunk of calls\) returned a builtins\.list, "):
             list(executor.map(lambda _: threading.Lock(), [1, 2], chunksize=2))
+        with pytest.raises(TypeError, match=r"fn is an object of type functools\.partial, which cannot"):
+            list(executor.map(partial(pow, threading.Lock()), [1, 2], chunksize=2))
 
 
 def test_with_a_timeout_each_call_travels_by_itself(gives):

@@ -19,6 +19,7 @@ from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
+from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import Apart, describe
 
@@ -120,9 +121,10 @@ def _blame_item(label: str, item: object, error: BaseException) -> str:
 
 
 def _blame_call(label: str, call: Call, error: BaseException) -> str:
-    fn, args, kwargs = call
-    if fn is call_star:
-        fn, args = args[0], args[1:]
+    _, args, kwargs = call
+    fn = _function_of(call)
+    if call[0] is call_star:
+        args = args[1:]
     name, culprit, cause = find_culprit(fn, args, kwargs, error)
     return (
         f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
@@ -133,7 +135,7 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
 def _function_of(call: Call) -> object:
     """The caller's own."""
     fn, args, _ = call
-    return args[0] if fn is call_star else fn
+    return args[0] if fn is call_star else fn.fn if isinstance(fn, Chunk) else fn
 
 
 class Packer:

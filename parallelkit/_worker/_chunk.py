@@ -16,7 +16,8 @@ class Chunk:
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
-        self.__qualname__ = getattr(fn, "__qualname__", type(fn).__name__)  # by which messages call it
+        name = getattr(fn, "__qualname__", type(fn).__name__)
+        self.__qualname__ = f"{name} (a chunk of calls)"  # by which messages call it
 
     def __call__(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         values: list[Any] = []
