@@ -20,11 +20,12 @@ from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 class Facts:
     """What the report wants to know of a run beside its outcomes. Instants as the clock gives them.
 
-    ``cpu_seconds`` is the processor time of this process during the run, the caller's own thread left
-    out; ``worker_cpu_seconds`` is that of the worker threads alone (None where nobody measured it), and
-    what is left are threads that the tasks started. ``input_seconds`` went into reading the input, ``travel_seconds`` into pickling arguments and unpickling results, in the parent.
-    ``limits`` are the run's limits as text. Coroutines held their event loop for ``blocked_seconds`` in
-    long steps, the longest of them in the task with the index ``longest_step_of``.
+    ``cpu_seconds`` is the processor time of this process during the run, the caller's own thread left out;
+    ``worker_cpu_seconds`` is that of the worker threads alone (None where nobody measured it), and what is
+    left are threads that the tasks started. ``input_seconds`` went into reading the input,
+    ``travel_seconds`` into pickling arguments and unpickling results, in the parent. ``limits`` are the
+    run's limits as text. Coroutines held their event loop for ``blocked_seconds`` in long steps, the
+    longest of them in the task with the index ``longest_step_of``.
     """
 
     executor: str = "threads"

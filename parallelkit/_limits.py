@@ -79,8 +79,9 @@ class RateLimit:
 class ConcurrencyLimit:
     """Never more than ``n`` attempts of a run at a time; with ``by`` (item → group), in each group.
 
-    Each run counts for itself: for a bound over several runs give them one executor of that width. A thread that was abandoned for its ``timeout`` counts no more, although its call may still run. In
-    processes and coroutines the attempt is over by then.
+    Each run counts for itself: for a bound over several runs give them one executor of that width. A thread
+    that was abandoned for its ``timeout`` counts no more, although its call may still run. In processes and
+    coroutines the attempt is over by then.
 
     >>> ConcurrencyLimit(2)
     ConcurrencyLimit(2)

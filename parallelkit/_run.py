@@ -106,8 +106,9 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     Where and how wide:
 
     - ``executor``: "threads" (default; for I/O), "processes" (for CPU work; a crash or a hang costs
-      its own task), "inline" (one by one in this thread, for debuggers; timeouts are not enforced),
-      a dask ``Client`` (as processes, on its workers), or any ``concurrent.futures.Executor``, which is not shut down.
+      its own task), "inline" (one by one in this thread, for debuggers; timeouts are not enforced), a dask
+      ``Client`` (as processes, on its workers), or any ``concurrent.futures.Executor``, which is not shut
+      down.
     - ``max_workers``: threads, and coroutines too: ``min(32, cpus + 4)``; processes: the usable cpus; in a nested run
       divided by the outer width; a Client: the cluster's threads. Not together with a parallelkit executor object.
     - ``args``, ``kwargs``: passed to every task after its item; a ``Task``'s own keywords go before

@@ -31,9 +31,9 @@ class TaskOptions(TypedDict, total=False):
 class Task(Generic[V_co]):
     """One call to be made: ``fn(*args, **kwargs)``, with options of its own.
 
-    ``kwargs`` are the function's own keywords; they go before the ``kwargs`` of the run. ``key`` names the outcome (default: the position, or
-    the key in the mapping of tasks). ``timeout`` (seconds) and ``retries`` override those of the
-    run; ``priority``: larger runs first.
+    ``kwargs`` are the function's own keywords; they go before the ``kwargs`` of the run. ``key`` names the
+    outcome (default: the position, or the key in the mapping of tasks). ``timeout`` (seconds) and
+    ``retries`` override those of the run; ``priority``: larger runs first.
 
     >>> Task(pow, 2, 10, key="kibi")
     Task(pow, 2, 10, key='kibi')

@@ -100,9 +100,9 @@ def fetch(
       ``limits`` of yours, whose ``by`` is given the URL, come on top of that.
     - A host that answers with Retry-After is left alone until then by all its URLs.
     - ``retries``: default 2 extra tries, after up to 0.1 s and up to 0.2 s, where the method may be
-      repeated (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Tried again is what may pass: connection errors, timeouts, broken
-      bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry`` with an ``on`` of its own
-      decides by itself.
+      repeated (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Tried again is what may pass: connection
+      errors, timeouts, broken bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry`` with an
+      ``on`` of its own decides by itself.
 
     How long it takes, and how much:
 
@@ -128,7 +128,8 @@ def fetch(
       does not count, so what changes from run to run, such as a token, belongs there. Nor can be told
       apart what is in an open file, a generator or an object such as an ``AuthBase`` (known by
       its type), or which URL a key of a mapping stands for.
-    - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the ``request`` of an answer
+    - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the
+    ``request`` of an answer
       or error has no headers and no body in such a run. What the server has said is in it in full, and so is the text
       of an error, even where ``requests`` quotes in it what it could not send.
 

@@ -1,8 +1,8 @@
 """Refuses workers to a module that a worker imports for what they would be given: these would import it, too, and so on.
 
-A module that runs its own functions in processes at its top level may be imported where no worker does so. But its workers
-import it for these functions, each of them would start as many more, and there would be no end to it. The same holds for
-what else of it they are given: arguments, items, an initializer.
+A module that runs its own functions in processes at its top level may be imported where no worker does so.
+But its workers import it for these functions, each of them would start as many more, and there would be no
+end to it. The same holds for what else of it they are given: arguments, items, an initializer.
 """
 
 from __future__ import annotations

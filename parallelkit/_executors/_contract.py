@@ -35,13 +35,14 @@ Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 class Job(NamedTuple):
     """What all attempts of a run have in common.
 
-    With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own.
-    ``exact``: nothing may be handed over ahead of a free slot (limits, priorities, ``then``, a ``max_time``).
-    ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it.
-    ``label`` names a task (index → text) in messages about it. ``shared``: the port serves many
-    callers, so it is part of no task in which it happens to be opened; one more than can begin may be at hand. ``ended``: whether all tasks
-    have been read, so that only attempts made again may still come; asked in any thread.
-    ``patient``: nobody looks at what has succeeded before the run is over, so it may be handed back late; not if exact.
+    With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own. ``exact``:
+    nothing may be handed over ahead of a free slot (limits, priorities, ``then``, a ``max_time``).
+    ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it. ``label``
+    names a task (index → text) in messages about it. ``shared``: the port serves many callers, so it is
+    part of no task in which it happens to be opened; one more than can begin may be at hand. ``ended``:
+    whether all tasks have been read, so that only attempts made again may still come; asked in any thread.
+    ``patient``: nobody looks at what has succeeded before the run is over, so it may be handed back late;
+    not if exact.
     """
 
     fn: Callable[..., Any] | None

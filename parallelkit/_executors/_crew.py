@@ -146,9 +146,9 @@ class Crew:
     def refill(self, worker: Worker, now: float) -> bool:
         """Give more to one that rang; False where there is more to decide, and all must be looked at.
 
-        As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only lane there is, where
-        more is queued, of attempts so long that each commit rings; of one that has committed more than was taken, that bell
-        may have been heard already.
+        As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only
+        lane there is, where more is queued, of attempts so long that each commit rings; of one that has
+        committed more than was taken, that bell may have been heard already.
         """
         if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
             return False

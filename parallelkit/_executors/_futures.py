@@ -137,12 +137,13 @@ class ThreadExecutor(_Pool):
 class ProcessExecutor(_Pool):
     """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
 
-    Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the
-    pool lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call, and
-    holds for each attempt of a run on this executor that is given none of its own; lambdas, closures and
-    functions of ``__main__`` work, and no main guard is needed. ``mp_context`` is accepted and unused: workers are fresh interpreters, never forks. As with a
-    standard pool, a signal handler must not use the executor that it interrupts: it would wait for a
-    lock that its own thread holds; let it raise, or set a flag. In a forked child make a new one.
+    Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the pool
+    lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call, and holds
+    for each attempt of a run on this executor that is given none of its own; lambdas, closures and
+    functions of ``__main__`` work, and no main guard is needed. ``mp_context`` is accepted and unused:
+    workers are fresh interpreters, never forks. As with a standard pool, a signal handler must not use the
+    executor that it interrupts: it would wait for a lock that its own thread holds; let it raise, or set a
+    flag. In a forked child make a new one.
 
     >>> from parallelkit import ProcessExecutor
     >>> with ProcessExecutor(2) as executor:
@@ -173,9 +174,9 @@ class ProcessExecutor(_Pool):
     ) -> Iterator[R]:
         """As ``Executor.map``: so many calls travel as one, and share its fate.
 
-        Where one raises, those before it have their values; those behind it in its chunk are not made. On an executor with
-        a ``timeout``, which is that of a call, each travels by itself. ``run_parallel(fn, items, executor=…)`` makes
-        batches in which each call keeps an outcome of its own.
+        Where one raises, those before it have their values; those behind it in its chunk are not made. On
+        an executor with a ``timeout``, which is that of a call, each travels by itself.
+        ``run_parallel(fn, items, executor=…)`` makes batches in which each call keeps an outcome of its own.
         """
         size = check_count("chunksize", chunksize)
         if size == 1 or self._timeout is not None:

@@ -1,8 +1,8 @@
 """Which modules a zygote loads: of the standard library, what its workers would each load for the functions at hand.
 
-A module takes milliseconds to load, and more of them than a worker takes to be forked. So what is loaded for nothing
-delays the first worker, and what is not loaded delays each: which it will be is read off what the function's module has
-imported. None of the user's code is run for that.
+A module takes milliseconds to load, and more of them than a worker takes to be forked. So what is loaded
+for nothing delays the first worker, and what is not loaded delays each: which it will be is read off what
+the function's module has imported. None of the user's code is run for that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Where workers look for modules: where this program does, though it may have changed its directory since it found its own.
 
-In a notebook, an interactive interpreter or a program given by ``-c`` the first place is the working directory, whichever
-that is. Another relative entry leads to where it led when something was first looked for there.
+In a notebook, an interactive interpreter or a program given by ``-c`` the first place is the working
+directory, whichever that is. Another relative entry leads to where it led when something was first looked
+for there.
 """
 
 from __future__ import annotations

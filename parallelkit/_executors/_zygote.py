@@ -69,7 +69,8 @@ class Zygote:
     def fits(self) -> bool:
         """Whether what it forks is as a worker that is started now, as far as that can be told.
 
-        It inherits the same from the system, and no module of the program's own has the name of one that it has loaded.
+        It inherits the same from the system, and no module of the program's own has the name of one that it
+        has loaded.
         """
         try:
             return inheritance() == self._inherited and all(map(is_standard, self._modules))

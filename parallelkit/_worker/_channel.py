@@ -1,8 +1,9 @@
 """What both ends of a worker's channel share: frames on a socket, and the ring in which results are committed.
 
-A *frame* is a kind, a body, and maybe a file: what is large travels as a descriptor. Frames carry what is rare or large: set-up and batches to the
-worker; log records, descriptors and the bell to the parent. Results take the ring, because a store into
-shared memory costs no system call and outlives the process that made it.
+A *frame* is a kind, a body, and maybe a file: what is large travels as a descriptor. Frames carry what is
+rare or large: set-up and batches to the worker; log records, descriptors and the bell to the parent.
+Results take the ring, because a store into shared memory costs no system call and outlives the process that
+made it.
 """
 
 from __future__ import annotations
