@@ -128,10 +128,9 @@ def fetch(
       does not count, so what changes from run to run, such as a token, belongs there. Nor can be told
       apart what is in an open file, a generator or an object such as an ``AuthBase`` (known by
       its type), or which URL a key of a mapping stands for.
-    - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the
-    ``request`` of an answer
-      or error has no headers and no body in such a run. What the server has said is in it in full, and so is the text
-      of an error, even where ``requests`` quotes in it what it could not send.
+    - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the ``request``
+      of an answer or error has no headers and no body in such a run. What the server has said is in it in
+      full, and so is the text of an error, even where ``requests`` quotes in it what it could not send.
 
     All other options are those of ``run_parallel``, but for ``executor``, ``key``, ``args`` and
     ``star``; ``then`` gives further URLs instead of tasks, each of which is fetched once.
