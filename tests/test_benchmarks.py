@@ -44,6 +44,7 @@ def test_an_error_and_a_crash_are_answers():
     assert 2.0 == told.median(("double", "one"))
 
 
+@pytest.mark.all
 def test_a_hang_is_ended():
     """A measurement that takes longer than its limit is ended, and recorded."""
     told = ask(("hang", "one"), limit=1.0)

@@ -412,6 +412,7 @@ def test_a_timeout_frees_the_slot():
     assert {1: 1, 2: 2} == results.successes
 
 
+@pytest.mark.all
 def test_the_timeout_counts_from_the_start_not_from_the_queue():
     """Twenty naps of 30 ms, one at a time, all end within a timeout of 500 ms each."""
 

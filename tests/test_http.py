@@ -379,6 +379,7 @@ def test_a_wait_that_is_too_long_is_the_failure_at_once(site):
 
 
 @pytest.mark.slow
+@pytest.mark.all
 def test_a_wait_holds_no_worker(site):
     """With one thread: while one host is left alone, another is asked."""
     (a,) = urls_of(site, "a", then(status(429, Retry_After="1"), good))

@@ -269,6 +269,7 @@ def test_numerical_libraries_are_capped(inner, threads, monkeypatch):
         assert [threads] * 2 == parallel([delayed(environment)("OMP_NUM_THREADS")] * 2)
 
 
+@pytest.mark.all
 def test_the_initializer_runs_first_in_each_worker(tmp_path):
     """Given to the block, or to the call, whose own it is then."""
 
@@ -282,6 +283,7 @@ def test_the_initializer_runs_first_in_each_worker(tmp_path):
         )
 
 
+@pytest.mark.all
 def test_parallel_within_a_call(ours):
     """Threads by default; processes where they are asked for by name, which workers know without this module."""
 
@@ -334,6 +336,7 @@ def test_an_array_that_comes_again_is_copied_once(ours):
     assert inodes[4] != inodes[5]
 
 
+@pytest.mark.all
 def test_arrays_within_things_are_shared_too(ours):
     """In frames, containers and objects, in either order of memory, and read only ones."""
     import pandas as pd

@@ -433,6 +433,7 @@ def test_a_run_hears_of_a_start_in_a_process_that_another_has_not_reported():
     assert most_in_a_window([*held[0].values(), *results.values()], 0.5) == 1
 
 
+@pytest.mark.all
 def test_a_decorator_of_ratelimit_is_read_as_a_limit():
     """``ratelimit.limits(calls=, period=)`` is enforced in the parent, so over processes too."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")

@@ -48,6 +48,7 @@ def longest_run(indices, at):
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
+@pytest.mark.all
 def test_it_knows_what_a_dict_would_know(steps):
     """Whatever is admitted and settled, in whatever order, by slices or one by one."""
     ours, model = Unsettled(), Model()

@@ -245,6 +245,7 @@ def die_or_hang(what):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.all
 def test_worker_of_which_the_zygote_did_not_tell_is_ended(engine, tmp_path, monkeypatch):
     """It is our child, though nobody said its number: the kernel did, and no zombie is left."""
     late = []

@@ -35,7 +35,7 @@ def test_backoff_frees_the_worker(executor, tmp_path, scale):
 
 @BOTH
 def test_backoff_is_no_sleep_in_the_worker(executor, tmp_path):
-    """Twenty tasks that each wait up to 1 s for their second try wait at the same time, with one worker."""
+    """Twenty tasks that each wait up to 0.5 s for their second try wait at the same time, with one worker."""
     path = str(tmp_path / "begun")
 
     def work(item):
@@ -47,10 +47,10 @@ def test_backoff_is_no_sleep_in_the_worker(executor, tmp_path):
 
     began = time.monotonic()
     results = run_parallel(
-        work, range(20), executor=executor, max_workers=1, retries=Retry(1, delay=1, factor=1)
+        work, range(20), executor=executor, max_workers=1, retries=Retry(1, delay=0.5, factor=1)
     )
     assert [*range(20)] == results.values()
-    assert time.monotonic() - began < 4  # one after the other they take 10
+    assert time.monotonic() - began < 3  # one after the other they take 5
 
 
 def starts(results):
