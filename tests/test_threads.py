@@ -228,8 +228,9 @@ def test_the_limit_of_the_system_costs_width_only(monkeypatch):
 
 @pytest.mark.parametrize("pause", [0.0, 0.2])
 @pytest.mark.parametrize("leave", ["done", "given up", "closed"])
-def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pause):
+def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pause, monkeypatch):
     """Else it would use one thread as long as its own attempt there runs, however long the other idles."""
+    monkeypatch.setattr(_thread, "IDLE", 2 * PATIENCE)  # a thread that retires would tell it, too
     begun, go_on = threading.Semaphore(0), {name: threading.Event() for name in "abc"}
 
     def task(item):
