@@ -11,7 +11,7 @@ from parallelkit._public import public
 try:
     from concurrent.futures.process import BrokenProcessPool
 except RuntimeError:  # the interpreter is about to end, and that module registers an exit handler
-    BrokenProcessPool = BrokenExecutor  # type: ignore[assignment, misc]
+    BrokenProcessPool = BrokenExecutor  # type: ignore[assignment, misc]  # its base
 
 
 @public

@@ -8,7 +8,6 @@ caller changes after the first two batches with an array they do not see either,
 from __future__ import annotations
 
 import os
-import sys
 from pickle import PickleBuffer, Pickler
 from typing import Any
 from weakref import ref
@@ -16,7 +15,6 @@ from weakref import ref
 from parallelkit._joblib_worker import MAPPED
 from parallelkit._worker import _channel
 from parallelkit._worker._ends import may_have_end
-from parallelkit._worker._memmaps import with_memmaps
 from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._travel import Apart, by_value_pickler, dump
 
@@ -38,13 +36,13 @@ class Packer:
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
             apart.buffers.clear()
-            blob = dump(by_value(), calls, apart)
+            blob = dump(by_value_pickler(), calls, apart, by_file=True)
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:
         """By the faster way, or None where it is none; then it is not tried again, for one batch is like another."""
         try:
-            blob = dump(by_reference(), calls, apart)
+            blob = dump(Pickler, calls, apart, by_file=True)
         except Exception:
             self._by_value = True
             return None
@@ -99,14 +97,3 @@ def owner_of(exporter: Any) -> Any:
     while hasattr(exporter.base, "__array_interface__"):
         exporter = exporter.base
     return exporter
-
-
-def by_reference() -> Any:
-    """The standard pickler, with file-backed arrays by the names of their files."""
-    return with_memmaps(Pickler) if "numpy" in sys.modules else Pickler
-
-
-def by_value() -> Any:
-    """The pickler of cloudpickle, with the same."""
-    base = by_value_pickler()
-    return with_memmaps(base) if "numpy" in sys.modules else base

@@ -104,7 +104,7 @@ def careful(base: Any) -> Any:
     If it raised, tqdm would keep its lock for ever, and so block every bar of the program.
     """
 
-    class Careful(base):  # type: ignore[misc]
+    class Careful(base):  # type: ignore[misc]  # found at run time
         monitor_interval = 0  # no watching thread, which would outlive the run; other bars keep theirs
         failure: Exception | None = None
 

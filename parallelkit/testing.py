@@ -162,7 +162,7 @@ class _Port(InlinePort):
     def __init__(self, job: Job, clock: FakeClock) -> None:
         super().__init__(job)
         self.now = clock  # type: ignore[method-assign]  # the clock stands where the method stands
-        self.sleep = clock.advance  # type: ignore[method-assign]
+        self.sleep = clock.advance  # type: ignore[method-assign]  # the same
         self._clock = clock
         self._fn = job.fn
         self._label = job.label

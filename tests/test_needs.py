@@ -159,7 +159,7 @@ def test_zygote_of_the_first_run_loads_what_its_functions_need(given, modules):
 
 def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
     """As where each task brings a function of its own; of the script, if cloudpickle has been used."""
-    import cloudpickle  # noqa: F401
+    import cloudpickle  # noqa: F401  # it has been used
 
     assert sorted(UNPACKING | COMMON) == needs([""])
     monkeypatch.delitem(sys.modules, "cloudpickle")

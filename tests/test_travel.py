@@ -693,7 +693,7 @@ def raise_chain():
             raise ValueError("second") from first
     except ValueError as second:
         second.add_note("a note")
-        raise TypeError("third")  # noqa: B904
+        raise TypeError("third")  # noqa: B904  # its context is looked at
 
 
 def test_chain_notes_and_tracebacks_come_back(engine):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,14 +17,14 @@ def cut(iterables: Iterable[Iterable[Any]], size: int) -> Iterator[list[tuple[An
         yield chunk
 
 
-def unite(chunks: Generator[list[Any], None, None], label: Callable[[], str]) -> Iterator[Any]:
+def unite(chunks: Generator[list[Any], None, None]) -> Iterator[Any]:
     """The values of one chunk after the other; where a call raised, its error, after those before it."""
     try:
         for values in chunks:
             values.reverse()
             while values:
                 if type(values[-1]) is Raised:
-                    raise restore(values[-1].blob, label)[0]
+                    raise restore(values[-1].blob, str)[0]  # what was raised needs no label
                 yield values.pop()  # so that nothing here refers to it any more
     finally:
         chunks.close()  # which cancels what has not begun

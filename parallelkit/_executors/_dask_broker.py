@@ -234,7 +234,7 @@ class Broker:
         if self.runs and chosen:
             leaving = set(await original(**chosen, close_workers=False, remove=False))
             # An event for each worker would cost every batch, and few workers are retired.
-            while any(run.belonging_to(worker) for run in self.runs.values() for worker in leaving):  # noqa: ASYNC110
+            while any(run.belonging_to(worker) for run in self.runs.values() for worker in leaving):  # noqa: ASYNC110  # see above
                 await asyncio.sleep(SETTLE)
         return await original(**kwargs)
 

@@ -255,7 +255,7 @@ class Courier:
 
     def _hear_lost(self, worker: str, batches: Iterable[tuple[str, int]]) -> None:
         for key, granted in batches:
-            self._lane.events.extend(self._manifest.lose(key, granted, worker))  # type: ignore[arg-type]
+            self._lane.events.extend(self._manifest.lose(key, granted, worker))  # type: ignore[arg-type]  # one kind more, which its port opens
 
     # The end
 

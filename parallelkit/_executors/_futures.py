@@ -184,9 +184,8 @@ class ProcessExecutor(_Pool):
         from parallelkit._executors._chunks import cut, unite
         from parallelkit._worker._chunk import Chunk
 
-        chunk = Chunk(fn)
-        done: Any = super().map(chunk, cut(iterables, size), timeout=timeout)
-        return unite(done, lambda: f"a call of {chunk.__qualname__}")
+        done: Any = super().map(Chunk(fn), cut(iterables, size), timeout=timeout)
+        return unite(done)
 
 
 def check_initializer(initializer: Any, initargs: Any) -> tuple[Any, ...]:

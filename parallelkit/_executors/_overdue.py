@@ -8,7 +8,7 @@ from time import monotonic
 from parallelkit._executors._contract import Ticket
 
 
-class Watch:
+class Lookout:
     """The instant of the next look. When an attempt began is for its thread to know, so what waits may have begun."""
 
     __slots__ = ("_shortest", "look_at")

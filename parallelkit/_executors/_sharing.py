@@ -28,7 +28,7 @@ def pack_shared(job: Job) -> bytes | File:
         return payload_of(blob)
     apart = _Arguments()
     try:
-        blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart, True)
+        blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart, by_file=True)
     except Exception as error:
         if is_of_signal(error):
             raise

@@ -129,7 +129,7 @@ def start(
     more: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """A fresh interpreter that leads its own process group."""
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private; multiprocessing uses it, too
     return subprocess.Popen(
         [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
         stdin=subprocess.DEVNULL,

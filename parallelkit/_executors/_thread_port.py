@@ -28,7 +28,7 @@ from parallelkit._executors._contract import (
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import mark_context, take_claim
 from parallelkit._executors._line import UNLIMITED, Line
-from parallelkit._executors._overdue import Watch
+from parallelkit._executors._overdue import Lookout
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
@@ -116,7 +116,7 @@ class ThreadPort(Line):
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._squeezed = False  # whether others hold slots that it could use
-        self._watch = Watch()
+        self._lookout = Lookout()
 
     def room(self) -> int:
         if not self._exact:
@@ -144,7 +144,7 @@ class ThreadPort(Line):
 
     def _note(self, tickets: Sequence[Ticket]) -> None:
         self._given += len(tickets)
-        self._watch.expect(tickets)
+        self._lookout.expect(tickets)
 
     def start_urgent(self, ticket: Ticket) -> None:
         """A task of this engine waits for this attempt: it runs in that task's slot."""
@@ -198,13 +198,13 @@ class ThreadPort(Line):
             self._changed = False  # before the look at the engine: what changes afterwards is seen
             events = self._drain()
             now = monotonic()
-            if self._watch.is_due(now):
+            if self._lookout.is_due(now):
                 events += self._expire(now)
             engine_at = self._check_engine(now)
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
-            instants = [at for at in (until, self._watch.look_at, engine_at) if at is not None]
+            instants = [at for at in (until, self._lookout.look_at, engine_at) if at is not None]
             self.gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
@@ -238,7 +238,7 @@ class ThreadPort(Line):
             stack = stack_of(worker.thread, __file__)
             if self._engine.abandon(worker, claim, now, ticket[3]):
                 overdue.append(self._overdue(worker, ticket, started, now, stack))
-        self._watch.look_again(now, instants, self._given > begun)
+        self._lookout.look_again(now, instants, self._given > begun)
         self._given -= len(overdue)
         return overdue
 

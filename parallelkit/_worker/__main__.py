@@ -57,7 +57,7 @@ def add_package(folder: str) -> None:
                     runs = False
         return getattr(package, name)
 
-    package.__getattr__ = load  # type: ignore[method-assign]
+    package.__getattr__ = load  # type: ignore[method-assign]  # as a module may have one
     sys.modules[NAME] = package
 
 

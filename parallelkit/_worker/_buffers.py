@@ -38,7 +38,7 @@ _BYTES = (bytes, bytearray)
 def pack_apart(thing: object, apart: Apart) -> bytes:
     """The thing as bytes, its large buffers apart. A large ``bytes`` is one itself, and arrives as a copy."""
     if type(thing) in _BYTES:
-        thing = as_buffer(thing)  # type: ignore[arg-type]
+        thing = as_buffer(thing)  # type: ignore[arg-type]  # its type was looked at
     if apart.buffers:
         apart.buffers.clear()  # those of one that could not be packed
     return pack(thing, apart)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from _socket import CMSG_SPACE, MSG_CTRUNC, SCM_RIGHTS, SOL_SOCKET
-from _socket import socket as Socket  # noqa: N812
+from _socket import socket as Socket  # noqa: N812  # a class
 from _struct import Struct
 from _thread import allocate_lock
 from collections import deque

@@ -144,7 +144,7 @@ class _KnowsErrors:
     """What a pickler must know of errors and tracebacks."""
 
     def __init__(self, file: BytesIO, with_chain: bool) -> None:
-        super().__init__(file, 5)  # type: ignore[call-arg]
+        super().__init__(file, 5)  # type: ignore[call-arg]  # the base is found at run time
         self.forms: dict[int, Form] = {}
         self.with_chain = with_chain
 
@@ -179,7 +179,7 @@ def _by_value_pickler(file: BytesIO, with_chain: bool) -> Any:
 
 @cache
 def _by_value_type(by_value: Any) -> Any:
-    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc]
+    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc]  # the same
         def reduce_other(self, obj: Any) -> Any:
             return by_value.reducer_override(self, obj)
 
@@ -265,7 +265,7 @@ def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str
     error = cls.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
-        builtin.__init__(error, *args)  # type: ignore[misc]
+        builtin.__init__(error, *args)  # type: ignore[misc]  # of its own class, not that of ``builtin``
     except TypeError:
         pass  # args are not what it was made with
     OWN["args"].__set__(error, args)

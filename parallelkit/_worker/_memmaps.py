@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import ChainMap
 from copyreg import dispatch_table
 from functools import cache
@@ -15,9 +16,13 @@ PRIVATE = "c"
 """The mode of one that is written to in memory alone."""
 
 
+def by_file(pickler: Any) -> Any:
+    """A pickler of this kind that sends them so; the same where there can be none."""
+    return _by_file(pickler) if "numpy" in sys.modules else pickler
+
+
 @cache
-def with_memmaps(base: Any) -> Any:
-    """A pickler that sends them so."""
+def _by_file(base: Any) -> Any:
     from numpy import memmap
 
     table = getattr(base, "dispatch_table", dispatch_table)

@@ -6,7 +6,7 @@ no memory), it is tried again, ever more rarely, as in the parent.
 
 from __future__ import annotations
 
-from _socket import socket as Socket  # noqa: N812
+from _socket import socket as Socket  # noqa: N812  # a class
 from _thread import allocate_lock
 from collections import deque
 from time import monotonic, sleep

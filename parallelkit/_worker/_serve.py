@@ -10,7 +10,7 @@ import faulthandler
 import os
 import sys
 from _pickle import loads
-from _socket import socket as Socket  # noqa: N812
+from _socket import socket as Socket  # noqa: N812  # a class
 from collections.abc import Callable, Iterable
 from mmap import mmap
 from time import monotonic

@@ -34,10 +34,10 @@ def furnish(setup: dict[str, Any]) -> None:
         process.current_process().authkey = setup["authkey"]
     sys.argv[:] = setup["argv"]
     if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # it is a text file at the start
 
 
-class Flags(tuple):  # type: ignore[type-arg]
+class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typing here
     """``sys.flags`` with other values: joblib starts programs by them, that would have no packages. Python's own type makes no second."""
 
     def __new__(cls, **fields: Any) -> Flags:
@@ -66,8 +66,8 @@ class WarningFilters:
         ready = [entry for entry in self._waiting if entry[2] in sys.modules]
         self._waiting = [entry for entry in self._waiting if entry not in ready]
         for action, message, _, category, module, line in reversed(ready):
-            warnings.filters.insert(0, (action, message, unpack(category), module, line))  # type: ignore[attr-defined]
-        warnings._filters_mutated()  # type: ignore[attr-defined]
+            warnings.filters.insert(0, (action, message, unpack(category), module, line))  # type: ignore[attr-defined]  # a list, as yet
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # private; what simplefilter calls
 
 
 def _hooks_of_threads() -> tuple[Any, Any]:

@@ -33,9 +33,8 @@ def pack(thing: object, apart: Apart | None = None, by_file: bool = False) -> by
 
     ``by_file``: arrays that are files stay so (_memmaps.py).
     """
-    by_file = by_file and "numpy" in modules
     try:
-        blob = dump(_by_file(Pickler), thing, apart) if by_file else dumps(thing, 5, buffer_callback=apart)
+        blob = dump(Pickler, thing, apart, True) if by_file else dumps(thing, 5, buffer_callback=apart)
     except Exception as error:
         if is_of_signal(error):
             raise
@@ -50,18 +49,15 @@ def pack(thing: object, apart: Apart | None = None, by_file: bool = False) -> by
 def pack_by_value(thing: object, apart: Apart | None, by_file: bool = False) -> bytes:
     if apart is not None:
         apart.buffers.clear()
-    pickler = by_value_pickler()
-    return dump(_by_file(pickler) if by_file else pickler, thing, apart)
+    return dump(by_value_pickler(), thing, apart, by_file)
 
 
-def _by_file(pickler: Any) -> Any:
-    from parallelkit._worker._memmaps import with_memmaps  # which few programs need
-
-    return with_memmaps(pickler)
-
-
-def dump(make: Any, thing: object, apart: Apart | None) -> bytes:
+def dump(make: Any, thing: object, apart: Apart | None, by_file: bool) -> bytes:
     """The thing as bytes, by a pickler of this kind."""
+    if by_file:
+        from parallelkit._worker import _memmaps  # which no worker needs as it starts
+
+        make = _memmaps.by_file(make)
     file = BytesIO()
     make(file, 5, buffer_callback=apart).dump(thing)
     return file.getvalue()
@@ -109,8 +105,8 @@ def _by_value_pickler() -> Any:
         make, args = cloudpickle._code_reduce(code)
         return make, tuple(code.co_filename if _is_hidden(arg) else arg for arg in args)
 
-    class ByValue(Pickler):  # type: ignore[misc]
-        dispatch_table = ChainMap(  # noqa: RUF012
+    class ByValue(Pickler):  # type: ignore[misc]  # it has no types
+        dispatch_table = ChainMap(  # noqa: RUF012  # as the base has it
             {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
         )
 

@@ -11,7 +11,7 @@ import os
 import sys
 from _pickle import loads
 from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
-from _socket import socket as Socket  # noqa: N812
+from _socket import socket as Socket  # noqa: N812  # a class
 from _struct import Struct
 
 from parallelkit._worker import _lifeline

@@ -111,7 +111,7 @@ class Stage:
             wrong = [f"the exit took {took:.2f} s"] if took > EXIT * patience() else []
             wrong += [f"exit code {code}: {self.program.err[-2000:]}"] if code else []
         left = soon(self.program.descendants, [])
-        wrong += [f"left after the end: process {pid}" for pid in left]  # type: ignore[attr-defined]
+        wrong += [f"left after the end: process {pid}" for pid in left]  # type: ignore[attr-defined]  # a list
         self.program.end()
         return wrong
 

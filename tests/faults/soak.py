@@ -91,7 +91,7 @@ class Player:
             return [f"the program ended with {self.program.process.returncode}: {self.program.err[-3000:]}"]
         wrong = [f"wrong: {line}" for line in (self.folder / "wrong").read_text().splitlines()[:5]]
         left = soon(lambda: left_behind(self.program, self._before, 0), [])
-        wrong += [f"left behind: {what}" for what in left]  # type: ignore[attr-defined]
+        wrong += [f"left behind: {what}" for what in left]  # type: ignore[attr-defined]  # a list
         (self.folder / "leave").touch()
         finished = self.program.wait(10)
         return wrong + ([f"exit code {finished.code}: {finished.err[-2000:]}"] if finished.code else [])
