@@ -36,8 +36,9 @@ class RateLog:
     seconds. It really begins later than it is granted, so no window ever holds more than that.
     Of a pending start it is known since when at least it has not begun (its grant, or the last look).
     So nobody need look at it before that instant leaves the window: there is no polling.
-    Smooth: the generic cell rate algorithm (ITU-T I.371) with no burst; a start that comes late by
-    less than one interval does not shift those behind it.
+    Smooth: besides, the generic cell rate algorithm (ITU-T I.371) with no burst; a start that comes late by
+    less than one interval does not shift those behind it. It says when a start is granted, and by itself would
+    let two of them begin together: the one that comes late, and the next.
     """
 
     def __init__(self, calls: int, per: float, smooth: bool, lock: threading.Lock) -> None:
@@ -67,7 +68,7 @@ class RateLog:
     def _is_open(self, now: float) -> bool:
         if now < self._paused_until:
             return False
-        return now >= self._next if self._smooth else self._excess(now) < 0
+        return (not self._smooth or now >= self._next) and self._excess(now) < 0
 
     def _excess(self, now: float) -> int:
         """How many starts must leave the window before the next but one may be granted."""
@@ -86,7 +87,7 @@ class RateLog:
         with self._lock:
             at = max(now, self._paused_until)
             if self._smooth:
-                return max(at, self._next)
+                at = max(at, self._next)
             if self._excess(now) < 0:
                 return at
             instants = (
@@ -103,9 +104,8 @@ class RateLog:
             if self._smooth:
                 late = now - self._next
                 self._next = (now if late > self._interval else self._next) + self._interval
-            else:
-                self._pending.setdefault(run, []).append(now)
-                self._unreported += 1
+            self._pending.setdefault(run, []).append(now)
+            self._unreported += 1
             return True
 
     def give_back(self, run: Asker = NOBODY) -> None:
@@ -113,8 +113,7 @@ class RateLog:
         with self._lock:
             if self._smooth:
                 self._next -= self._interval
-            else:
-                self._drop(run)
+            self._drop(run)
 
     def _drop(self, run: Asker) -> None:
         """One pending start less; to be the younger ones makes the others be looked for early rather than late."""
@@ -126,8 +125,6 @@ class RateLog:
 
     def confirm(self, at: float, run: Asker = NOBODY) -> None:
         """A granted start has happened, at this instant."""
-        if self._smooth:
-            return
         with self._lock:
             self._drop(run)
             insort(self._starts, at)

@@ -151,6 +151,23 @@ def test_smooth_starts_are_spread_evenly_and_do_not_drift():
     assert log.earliest(5.0) == pytest.approx(5.1), "after idling there is no burst"
 
 
+def test_smooth_starts_are_strict_as_well():
+    """Neither one that comes late nor one that begins late lets another begin within the same window."""
+    late = RateLog(1, 1.0, True, threading.Lock())
+    for at in (0.0, 1.9):  # the second could have been at 1.0, and the third, but for it, at 2.0
+        assert late.take(at)
+        late.confirm(at)
+    assert late.earliest(1.9) == pytest.approx(2.905)
+    assert not late.take(2.5)
+
+    unreported = RateLog(1, 1.0, True, threading.Lock())
+    assert unreported.take(0.0)
+    unreported.looked(1.5)
+    assert not unreported.take(1.5)
+    unreported.confirm(1.6)
+    assert unreported.earliest(1.6) == pytest.approx(2.605)
+
+
 def test_groups_at_rest_are_forgotten():
     """A hundred thousand hosts asked once each leave the state of those of the last ``per`` seconds."""
     limit = RateLimit(2, per=1)
@@ -317,12 +334,12 @@ def stamp(_):
     return time.monotonic()
 
 
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
-def test_the_rate_is_kept_for_real(executor, width):
+def test_the_rate_is_kept_for_real(executor, width, smooth):
     """No window of 0.1 s has more starts than the calls allowed; and what is reported is no later than the call."""
-    results = run_parallel(
-        stamp, range(100), executor=executor, max_workers=width, limits=RateLimit(20, per=0.1)
-    )
+    limit = RateLimit(20, per=0.1, smooth=smooth)
+    results = run_parallel(stamp, range(100), executor=executor, max_workers=width, limits=limit)
     assert most_in_a_window(reported(results), 0.1) <= 20
     assert all(start <= call for start, call in zip(reported(results), results.values(), strict=True))
 
