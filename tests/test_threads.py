@@ -564,8 +564,29 @@ def test_a_run_that_was_stopped_has_no_timeout_to_wait_by(engine, monkeypatch):
     port.start(tickets(1))
     while port.failure is None:
         assert [] == port.wait(time.monotonic() + PATIENCE)
+    assert "4 threads belong to runs that were stopped, cannot be killed" in str(port.failure)
     for hold in holds:
         hold.go.set()
+    port.close()
+
+
+def test_slots_may_be_lost_to_timeouts_and_to_stopped_runs(engine, monkeypatch):
+    """What is said is true of each of the threads that hang."""
+    monkeypatch.setattr(_threads, "PATIENCE", 0.05)
+    hold, last = Hold(), Hold()
+    port = engine.open(Job(lambda item: (last if item == 3 else hold)()))
+    port.start(tickets(*range(3), timeout=0.03))
+    take(port, 3)
+    port.start([(3, 1, 3, None)])
+    assert last.begun.wait(PATIENCE)
+    port.close()
+    port = engine.open(Job(abs))
+    port.start(tickets(1))
+    while port.failure is None:
+        assert [] == port.wait(time.monotonic() + PATIENCE)
+    assert "4 threads overran their timeout or belong to runs that were stopped" in str(port.failure)
+    hold.go.set()
+    last.go.set()
     port.close()
 
 

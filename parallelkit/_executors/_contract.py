@@ -175,12 +175,20 @@ def timed_out(
     return error
 
 
-def all_hung(abandoned: int, patience: float) -> str:
-    """Why a run ends whose every thread hangs."""
-    return (
-        f"every slot is lost: {abandoned} threads overran their timeout, cannot be killed, "
-        f"and none returned within {patience:g} s more"
-    )
+class Hung(Protocol):
+    """What was abandoned, and holds a slot: as its run was ``stopped``, or else for its timeout."""
+
+    stopped: bool
+
+
+def all_hung(
+    abandoned: Iterable[Hung], patience: float, what: str = "threads", fate: str = "cannot be killed"
+) -> str:
+    """Why a run ends whose every slot is lost."""
+    stopped = [each.stopped for each in list(abandoned)]
+    reasons = {False: "overran their timeout", True: "belong to runs that were stopped"}
+    why = " or ".join(reasons[reason] for reason in sorted(set(stopped)))
+    return f"every slot is lost: {len(stopped)} {what} {why}, {fate}, and none returned within {patience:g} s more"
 
 
 def ended_early(label: str, cause: BaseException) -> ParallelKitError:

@@ -18,6 +18,7 @@ from parallelkit._executors._contract import (
     Ended,
     Job,
     Ticket,
+    all_hung,
     as_block,
     call_with,
     drop_own_frames,
@@ -194,7 +195,8 @@ class CoroutinePort:
         if loss is None:
             return inf
         if now >= loss.until:
-            self._threads.fail(ParallelKitError(all_lost(len(self._engine.abandoned), loss.patience)))
+            lost = all_hung(self._engine.abandoned, loss.patience, "attempts", "could not be ended")
+            self._threads.fail(ParallelKitError(lost))
         return loss.until
 
     def running(self) -> list[tuple[int, float, str]]:
@@ -290,11 +292,3 @@ class CoroutinePort:
 
 
 SWALLOWED = f"it was cancelled, did not end within {GRACE:g} s of that, and was abandoned"
-
-
-def all_lost(abandoned: int, patience: float) -> str:
-    """Why a run ends none of whose attempts can be ended."""
-    return (
-        f"every slot is lost: {abandoned} attempts overran their timeout, could not be ended, "
-        f"and none returned within {patience:g} s more"
-    )

@@ -26,7 +26,9 @@ LONG = 0.05  # seconds; a step between two awaits that takes longer keeps all ot
 
 
 class Flight:
-    """An attempt on an event loop."""
+    """An attempt on an event loop. A run that is stopped cancels its own, so one that is abandoned has overrun its timeout."""
+
+    stopped = False
 
     __slots__ = (
         "asked",

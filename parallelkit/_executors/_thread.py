@@ -67,7 +67,8 @@ class ThreadWorker:
 
     ``current`` is what it runs: port, ticket, and the claim on its outcome; ``depth`` how many tasks of
     the engine wait for that, each for the next. ``ticket`` is what it has taken from ``port`` and not
-    settled. ``failed``: an attempt of it has, which may be tried again, and had best be in here.
+    settled. ``failed``: an attempt of it has, which may be tried again, and had best be in here. ``stopped``:
+    it was abandoned as its run was stopped, not for a timeout.
 
     An exception may be raised anywhere in here: Python lets others send one into a thread, and a task may
     set a trace function that raises. So a ticket is at every moment in a queue, in ``ticket`` or settled:
@@ -75,7 +76,8 @@ class ThreadWorker:
     """
 
     __slots__ = (
-        "current", "depth", "engine", "failed", "gate", "ident", "name", "number", "port", "thread", "ticket",
+        "current", "depth", "engine", "failed", "gate", "ident", "name", "number", "port", "stopped", "thread",
+        "ticket",
     )  # fmt: skip
 
     def __init__(self, engine: Owner, prefix: str, number: int) -> None:
@@ -87,7 +89,7 @@ class ThreadWorker:
         self.port: ThreadPort | None = None
         self.ticket: Ticket | None = None
         self.depth: int | None = None
-        self.failed = False
+        self.failed = self.stopped = False
         self.ident: int | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 

@@ -54,6 +54,7 @@ class Worker(Protocol):
     port: ThreadPort | None
     ticket: Any  # None where it has none
     failed: bool
+    stopped: bool
 
 
 class Crew(Protocol):
@@ -254,7 +255,7 @@ class ThreadPort(Line):
         if loss is None or not self._given:
             return starts_at
         if now >= loss.until:
-            self.fail(ParallelKitError(all_hung(len(self._engine.abandoned), loss.patience)))
+            self.fail(ParallelKitError(all_hung(self._engine.abandoned, loss.patience)))
         return loss.until if starts_at is None else min(starts_at, loss.until)
 
     def look(self) -> None:
@@ -295,5 +296,5 @@ class ThreadPort(Line):
         self._closed = True
         self.clear()
         for worker, ticket, claim in self._at_work():
-            self._engine.abandon(worker, claim, monotonic(), ticket[3])
+            worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
