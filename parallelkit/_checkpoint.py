@@ -44,8 +44,8 @@ class Checkpoint:
     [(1, 0), (2, 0), (3, 1)]
 
     Raises TypeError for what is no path; the run raises ValueError where the journal is damaged, in use,
-    another function's, or in a folder that does not exist. A run that cannot write it is stopped, and says
-    so: in ``Results.stopped``, or, of a stream, by a ParallelKitError at its end.
+    another function's, or cannot be made (no such folder, a full disk). A run that cannot write it is stopped,
+    and says so: in ``Results.stopped``, or, of a stream, by a ParallelKitError at its end.
     """
 
     path: str | os.PathLike[str]

@@ -31,12 +31,14 @@ class Claim:
             undo.callback(_held.discard, journal)
             self._fd = self._lock()
             undo.callback(os.close, self._fd)
-            boot, self.count = self._read()
-            self._is_new = not boot
             self._boot = boot_id()
-            if boot != self._boot:
-                self.count = 0
-            self.note(self.count)
+            try:
+                boot, count = self._read()
+                self._is_new = not boot
+                self.count = count if boot == self._boot else 0
+                self.note(self.count)
+            except OSError as error:
+                raise not_made(journal, error) from error
             undo.pop_all()  # all went well
 
     def _lock(self) -> int:
@@ -47,8 +49,7 @@ class Claim:
             try:
                 fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
-                rule = "checkpoint must be where this program may make files"
-                raise ValueError(f"{rule}, got {self._journal}: {error.strerror}") from error
+                raise not_made(self._journal, error) from error
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
@@ -89,6 +90,12 @@ def check_place(journal: str) -> None:
     folder = os.path.dirname(journal)
     if not os.path.isdir(folder):
         raise ValueError(f"checkpoint must be in a folder that exists, got {journal}: there is no {folder}")
+
+
+def not_made(journal: str, error: Exception) -> ValueError:
+    """Why there can be no journal in this place."""
+    why = error.strerror if isinstance(error, OSError) else error
+    return ValueError(f"checkpoint must be where this program can make files, got {journal}: {why}")
 
 
 def in_use(journal: str, pid: object) -> ValueError:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
-from parallelkit._claim import Claim
+from parallelkit._claim import Claim, not_made
 from parallelkit._identity import told_apart
 
 APPLICATION = 0x706B6A6C  # "pkjl"
@@ -161,18 +161,28 @@ def create(path: str, function: str, count: int) -> None:
     if count or os.path.lexists(f"{path}-wal"):
         rest = ", ".join(f"{path}{end}" for end in ("-wal", "-shm", "-run"))
         raise damaged(path, f"the file is gone, but not what belongs to it; to start anew, delete {rest}")
+    import sqlite3
+
     draft = f"{path}-new"
+    try:
+        discard(draft)  # of a run that was killed just then
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            connection.executescript(SCHEMA)
+            facts = [("function", function), ("batches", 0)]
+            connection.executemany("INSERT INTO journal VALUES (?, ?)", facts)
+        os.rename(draft, path)
+    except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            discard(draft)
+        raise not_made(path, error) from error
+
+
+def discard(draft: str) -> None:
+    """Remove what there is of a draft."""
     for leftover in (draft, f"{draft}-wal", f"{draft}-shm"):
         if os.path.lexists(leftover):
             os.unlink(leftover)
-    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    import sqlite3
-
-    with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-        connection.executescript(SCHEMA)
-        facts = [("function", function), ("batches", 0)]
-        connection.executemany("INSERT INTO journal VALUES (?, ?)", facts)
-    os.rename(draft, path)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ from parallelkit import (
 from parallelkit._asking import Asking
 from parallelkit._claim import Claim
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._journal import Journal
+from parallelkit._journal import SCHEMA, Journal
 from parallelkit._portion import Portion
 from parallelkit._recorder import Recorder, Recording
 
@@ -569,7 +569,7 @@ def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path):
     with pytest.raises(ValueError, match="folder that exists"):
         iter_parallel(abs, [1], key=str, checkpoint=nowhere)
     (path.parent / "run.journal-run").mkdir()
-    with pytest.raises(ValueError, match=r"may make files, got .+/run\.journal: Is a directory"):
+    with pytest.raises(ValueError, match=r"can make files, got .+/run\.journal: Is a directory"):
         run("a", path)
 
 
@@ -723,6 +723,16 @@ def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     path.with_name("run.journal-run").write_text("")
     assert [["a"]] == run("a", path).values()
     assert ["run.journal"] == os.listdir(path.parent)
+
+
+def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
+    """The disk is full as it is made: that is what is said, and nothing is left of it."""
+    with monkeypatch.context() as patch:
+        patch.setattr("parallelkit._journal.SCHEMA", f"PRAGMA max_page_count = 1; {SCHEMA}")
+        with pytest.raises(ValueError, match=r"^checkpoint .+ can make files, got .+/run\.journal: .+ is full"):
+            run("a", path)
+    assert not os.listdir(path.parent)
+    assert [["a"]] == run("a", path).values()
 
 
 def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
@@ -1206,7 +1216,7 @@ def test_a_copy_of_a_journal_is_a_journal(path):
 
 
 def test_a_claim_that_cannot_be_noted_leaves_no_descriptor(tmp_path, monkeypatch):
-    """On a full disk, say: the run fails by that error, and the next one can try again."""
+    """On a full disk, say: the run fails by an error that names the file, and the next one can try again."""
 
     def full(claim, count):
         raise OSError(28, "No space left on device")
@@ -1214,7 +1224,7 @@ def test_a_claim_that_cannot_be_noted_leaves_no_descriptor(tmp_path, monkeypatch
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
         patch.setattr("parallelkit._claim.Claim.note", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(ValueError, match="can make files, got .+/journal: No space left"):
             run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
     assert before == len(os.listdir("/proc/self/fd"))
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal").to_dict()
