@@ -1224,7 +1224,7 @@ def test_a_claim_that_cannot_be_noted_leaves_no_descriptor(tmp_path, monkeypatch
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
         patch.setattr("parallelkit._claim.Claim.note", full)
-        with pytest.raises(ValueError, match="can make files, got .+/journal: No space left"):
+        with pytest.raises(ValueError, match=r"can make files, got .+/journal: No space left"):
             run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
     assert before == len(os.listdir("/proc/self/fd"))
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal").to_dict()
