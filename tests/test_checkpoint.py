@@ -729,7 +729,9 @@ def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
     """The disk is full as it is made: that is what is said, and nothing is left of it."""
     with monkeypatch.context() as patch:
         patch.setattr("parallelkit._journal.SCHEMA", f"PRAGMA max_page_count = 1; {SCHEMA}")
-        with pytest.raises(ValueError, match=r"^checkpoint .+ can make files, got .+/run\.journal: .+ is full"):
+        with pytest.raises(
+            ValueError, match=r"^checkpoint .+ can make files, got .+/run\.journal: .+ is full"
+        ):
             run("a", path)
     assert not os.listdir(path.parent)
     assert [["a"]] == run("a", path).values()
