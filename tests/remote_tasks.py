@@ -210,3 +210,28 @@ def anything(path, item):
     elif deed == "long":
         return number, "x" * 400_000
     return number, None
+
+
+def row_of(number):
+    return {"id": number, "name": f"customer {number}", "score": number / 7, "tags": ["new", "eu"]}
+
+
+def other_row_of(number):
+    return {"number": number, "half": number / 2, "größe": "weiß"}
+
+
+def one_of_all(number):
+    """Results of every kind that there is, in turn."""
+    if number % 10 == 9:
+        raise LookupError(f"no {number}")
+    return (
+        row_of(number),
+        {},
+        row_of(number),
+        other_row_of(number),
+        {"text": "x" * 600, "number": number},
+        {"number": complex(number)},
+        None,
+        number,
+        row_of(number),
+    )[number % 10]

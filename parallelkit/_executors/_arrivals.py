@@ -1,4 +1,4 @@
-"""Results that come outside of the ring: in files of their own, and in the worker's blocks.
+"""What results consist of that comes outside of the ring: files of their own, the worker's blocks, the keys of dicts.
 
 Their descriptors come ahead of the slots that mean them. Where there is no room for a descriptor or a
 mapping, the content is read at once; where even its descriptor was dropped on the way, the error takes
@@ -11,19 +11,23 @@ from collections import deque
 from mmap import mmap
 from typing import TypeAlias
 
-from parallelkit._executors._belief import content_of
+from parallelkit._executors._belief import content_of, word_of
 from parallelkit._worker._buffers import Block
 from parallelkit._worker._channel import (
     BIG_FAILED,
+    BIG_RESULT,
     BIG_VALUE,
+    BLOCK,
     BLOCK_NUMBER,
     BLOCKS,
     BUFFERED,
     FREE,
+    KEY,
     LEASED,
     GarbageError,
     Inbox,
 )
+from parallelkit._worker._dicts import KEYS, LONGEST, as_known
 
 Content: TypeAlias = "bytes | mmap | OSError"
 """What a result is made of, or why it could not be received."""
@@ -38,14 +42,24 @@ class Arrivals:
         self._files: deque[Content] = deque()
         self._blocks: dict[int, Block] = {}  # the worker's, by number
         self._single: dict[int, Content] = {}  # of blocks that could not be mapped, which serve only once
+        self._told = 0
+        self.keys = b""
+        """What stands before the pickles of small dicts."""
 
-    def accept_file(self, length: int, most: int) -> None:
-        """A large result's file; no more than ``most`` can be on their way."""
-        if len(self._files) >= most:
-            raise GarbageError(f"more than {most} large results")
-        self._files.append(self._receive(length, False))
+    def accept(self, kind: int, body: bytes, length: int, most: int) -> None:
+        """What a frame brings; no more than ``most`` results can be on their way."""
+        if kind == BIG_RESULT:
+            if len(self._files) >= most:
+                raise GarbageError(f"more than {most} large results")
+            self._files.append(self._receive(length, False))
+        elif kind == BLOCK:
+            self._accept_block(word_of(body), length)
+        elif kind == KEY:
+            self._accept_key(body)
+        else:
+            raise GarbageError(f"a frame of kind {kind}")
 
-    def accept_block(self, number: int, size: int) -> None:
+    def _accept_block(self, number: int, size: int) -> None:
         """A block in which the worker will put results; in place of the one that had this number."""
         if number >= BLOCKS:
             raise GarbageError(f"a block of number {number}")
@@ -55,6 +69,13 @@ class Arrivals:
         else:
             self._blocks.pop(number, None)
             self._single[number] = content
+
+    def _accept_key(self, key: bytes) -> None:
+        """One to which dicts will refer."""
+        if self._told == KEYS or len(key) > LONGEST:
+            raise GarbageError(f"key {self._told} of dicts, of {len(key)} bytes")
+        self.keys += as_known(self._told, key)
+        self._told += 1
 
     def _receive(self, length: int, to_keep: bool) -> Content:
         try:

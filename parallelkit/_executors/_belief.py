@@ -19,7 +19,7 @@ from parallelkit._worker._channel import WORD, GarbageError
 MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
 _MOST_READ = 1 << 30
 
-_KINDS = bytes(range(_channel.BUFFERED + 1))
+_KINDS = bytes(range(_channel.DICT + 1))
 _TOP = 7 if sys.byteorder == "little" else 0
 _INSTANTS = (
     b"\x3f\x40\x41"  # top bytes of 0.0001 to 8e9 as floats: of no NaN, nor infinity, nor negative number

@@ -23,6 +23,7 @@ from parallelkit._worker._channel import (
     BIG_FAILED,
     BIG_VALUE,
     BUFFERED,
+    DICT,
     FAILED,
     FALSE,
     FLOAT,
@@ -34,6 +35,7 @@ from parallelkit._worker._channel import (
     TRUE,
     VALUE,
 )
+from parallelkit._worker._dicts import read_all, read_one
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import unpack
 
@@ -106,6 +108,8 @@ class Opening:
                 values.append(None)
             elif kind == BUFFERED:
                 values.append(load_leased(*blobs[at]))
+            elif kind == DICT:
+                values.append(read_one(columns.keys, blobs[at]))
             elif kind in (VALUE, BIG_VALUE):
                 values.append(unpack(blobs[at]))
             elif kind in (INT, FLOAT):
@@ -177,14 +181,44 @@ def _calls_code(blob: Any) -> bool:
 
 
 def _uniform_values(columns: Columns) -> list[Any] | None:
-    """The values, where all are None, or all int, or all float: then no cell need be looked at."""
+    """The values, where all are None, or all int, or all float, or all small dicts: then no cell need be looked at."""
     kinds = columns.kinds
     first = kinds[0]
-    if first not in (NONE, INT, FLOAT) or kinds.strip(kinds[:1]):
+    if first not in (NONE, INT, FLOAT, DICT) or kinds.strip(kinds[:1]):
         return None
     if first == NONE:
         return [None] * len(kinds)
+    if first == DICT:
+        return _dicts(columns)
     return array("q" if first == INT else "d", columns.words).tolist()
+
+
+def _dicts(columns: Columns) -> list[Any] | None:
+    """All by one call; None where there is something else than dicts, to be found one by one."""
+    words = array("I", columns.words)
+    lengths, places = words[::2], words[1::2]
+    start, total = _start(columns, places[0]), sum(lengths)
+    if total > len(columns.heap):
+        return None
+    if places[-1] + lengths[-1] - places[0] == total:
+        pickles = columns.heap[start : start + total]
+    else:  # where the heap begins again, a hole is left
+        starts = (_start(columns, place) for place in places)
+        pickles = b"".join(
+            [columns.heap[at : at + length] for at, length in zip(starts, lengths, strict=True)]
+        )
+    with _collector_paused():
+        try:
+            values = read_all(columns.keys, pickles)
+        except Exception:
+            return None
+    return values if len(values) == len(lengths) else None
+
+
+def _start(columns: Columns, place: int) -> int:
+    """Where in the copy of the heap that is which lies at this place of it."""
+    start = place - columns.heap_from
+    return start if start >= 0 else start + HEAP  # it lies where the heap begins again
 
 
 @contextmanager
@@ -201,13 +235,11 @@ def _collector_paused() -> Iterator[None]:
 
 def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
     """The pickles by their place, out of the heap's copy and out of files."""
-    heap, base, files = columns.heap, columns.heap_from, iter(columns.files)
+    heap, files = columns.heap, iter(columns.files)
     blobs: dict[int, Any] = {}
     for at, kind in enumerate(columns.kinds):
-        if kind in (VALUE, FAILED, BUFFERED):
-            start = (words[at] >> PLACE) - base
-            if start < 0:  # it lies where the heap begins again
-                start += HEAP
+        if kind in (VALUE, FAILED, BUFFERED, DICT):
+            start = _start(columns, words[at] >> PLACE)
             blobs[at] = heap[start : start + (words[at] & LENGTH_MASK)]
             if kind == BUFFERED:
                 blobs[at] = blobs[at], next(files)

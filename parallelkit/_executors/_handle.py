@@ -143,14 +143,10 @@ class Worker(Holding):
         if kind == _channel.RECORD:
             if self._latest_lane is not None:
                 self._latest_lane.post_record(Record(body[WORD.size :], self.ticket(word_of(body))))
-        elif kind == _channel.BIG_RESULT:
-            self.wire.arrivals.accept_file(length, self.pending)
-        elif kind == _channel.BLOCK:
-            self.wire.arrivals.accept_block(word_of(body), length)
         elif kind == _channel.KEPT:
             self.wire.spoil_block(word_of(body))
         else:
-            raise GarbageError(f"a frame of kind {kind}")
+            self.wire.arrivals.accept(kind, body, length, self.pending)
 
     def _take_span(self, head: int) -> None:
         batch = self.batches[0]

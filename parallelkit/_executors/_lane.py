@@ -106,6 +106,8 @@ class Columns(NamedTuple):
     heap: bytes
     heap_from: int
     files: list[Content]
+    keys: bytes = b""
+    """What dicts among them refer to (_dicts.py)."""
 
 
 class Span(NamedTuple):

@@ -273,13 +273,13 @@ class Wire:
         last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
         files = self.arrivals.take(kinds, ring.words[slot:end])
-        return Columns(started, ended, kinds, words, heap, heap_from, files)
+        return Columns(started, ended, kinds, words, heap, heap_from, files, self.arrivals.keys)
 
     def _take_heap(self, last: int) -> bytes:
         """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
         place, heap = last >> _channel.PLACE, self.ring.heap
         start, end = self._heap_tail, place + (last & _channel.LENGTH_MASK)
-        if not 0 <= place < end <= HEAP or (heap[place], heap[end - 1]) != _ENDS:
+        if not 0 <= place < end <= HEAP or heap[place] != _BEGIN or heap[end - 1] not in _ENDS:
             raise GarbageError(f"no result from {place} to {end} of {HEAP}")
         piece = bytes(heap[start:end]) if end > start else bytes(heap[start:]) + bytes(heap[:end])
         self._heap_tail = self.ring.head[TAIL] = end
@@ -295,5 +295,5 @@ def _goes_alone(payload: Payload) -> bool:
     return not isinstance(payload, bytes)
 
 
-_IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED)
-_ENDS = (0x80, ord("."))  # of a pickle
+_IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED, _channel.DICT)
+_BEGIN, _ENDS = 0x80, b".su"  # of a pickle, and of a dict's, which breaks off before its end

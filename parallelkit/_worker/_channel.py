@@ -21,7 +21,7 @@ from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
 # Frames to the parent
-READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT = range(16, 24)
+READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY = range(16, 25)
 
 HEADER = Struct("<IBQ")
 """Of a frame: the length of its body, its kind, the length of the file that comes with it (0: none)."""
@@ -74,8 +74,8 @@ MARKED = 0x706172616C6C656C
 
 STARTING, WAITING, LOADING = range(3)  # a new ring is all zeros
 
-# How a slot holds its result: as itself, in the heap, in a file, in the heap with its buffers in a block.
-NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED = range(10)
+# How a slot holds its result: as itself, in the heap, in a file, in the heap with its buffers in a block; as _dicts.py says.
+NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED, DICT = range(11)
 
 # A word that means a place in the heap: the place, the number of a block, the length.
 PLACE, BLOCK_NUMBER, LENGTH_MASK = 32, 24, (1 << 24) - 1

@@ -206,6 +206,7 @@ class _Worker:
         head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
         touched, trace, profile, path = around.touched, around.trace, around.profile, around.path
         gettrace, getprofile = sys.gettrace, sys.getprofile
+        self.slots.dicts.looked = False
         number, now = head[HEAD], monotonic()  # an attempt begins when the one before has ended
         for payload in payloads:
             # Looked at after the last commit and before the start: that order lets the parent take back.

@@ -12,11 +12,13 @@ from parallelkit._worker._buffers import OutBlocks, as_buffer
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
     BUFFERED,
+    DICT,
     FAILED,
     FALSE,
     FLOAT,
     HEAP,
     INT,
+    KEY,
     LARGE,
     PLACE,
     TAIL,
@@ -24,6 +26,7 @@ from parallelkit._worker._channel import (
     VALUE,
     frame,
 )
+from parallelkit._worker._dicts import MOST, Dicts
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._travel import Apart, pack, pack_by_value
@@ -45,14 +48,16 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
+        self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,
             int: self._put_int,
             float: self._put_float,
             bytes: self._put_bytes,
             bytearray: self._put_bytes,
+            dict: self._put_dict,
         }
-        """What is written as a number needs no pickle; ``put_object`` is for all that is not in here."""
+        """What has a shorter way than ``put_object``, which is for all that is not in here."""
 
     def _put_bool(self, slot: int, value: bool) -> None:
         self._kinds[slot] = TRUE if value else FALSE
@@ -72,6 +77,29 @@ class Slots:
     def _put_bytes(self, slot: int, value: bytes | bytearray) -> None:
         """A large one is a buffer itself."""
         self.put_object(slot, as_buffer(value))
+
+    def _put_dict(self, slot: int, value: dict[Any, Any]) -> None:
+        """As one of many, if the first of its batch was small, and none since has been anything else than small and plain."""
+        dicts, head, fit = self.dicts, self._heap_head, self.dicts.fit
+        first = not dicts.looked
+        if first:
+            dicts.look(value)
+        blob = dicts.dump(value) if fit and value else None
+        if blob is None:
+            self.put_object(slot, value)
+            if value:
+                dicts.fit = first and not fit and 0 < self._heap_head - head <= MOST
+            return
+        length = len(blob)
+        at = head if head + length < HEAP and head >= self._head[TAIL] else self._find_room(length)
+        if at < 0:
+            self.put_object(slot, value)
+            return
+        end = at + length
+        self._heap[at:end] = blob
+        self._heap_head = end - 1  # what comes next takes the place of its last byte
+        self._words[slot] = at << PLACE | length - 1
+        self._kinds[slot] = DICT
 
     def put_object(self, slot: int, value: object) -> None:
         """Pickle it; that it cannot be, or that there is no room for it, is the task's failure."""

@@ -272,7 +272,7 @@ ACTS = st.one_of(
     st.tuples(
         st.just("commit"),
         st.integers(1, 4),
-        st.sampled_from([None, 1, 0.5, "text", "x" * 400_000, b"y" * 300_000]),
+        st.sampled_from([None, 1, 0.5, "text", {"key": 1}, "x" * 400_000, b"y" * 300_000]),
     ),
     st.tuples(st.just("drain"), st.booleans(), st.none()),
     st.tuples(st.just("watch"), st.sampled_from([0.0, 100.0]), st.none()),

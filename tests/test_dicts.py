@@ -1,0 +1,313 @@
+"""Small dicts of plain data: pickled to be read many at a time, with keys that travel once."""
+
+import gc
+import weakref
+from array import array
+
+import pytest
+import remote_tasks as far
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parallelkit import ProcessExecutor, run_parallel
+from parallelkit._executors._arrivals import Arrivals
+from parallelkit._executors._decode import Opening
+from parallelkit._executors._lane import Batch, Columns, Lane, Span
+from parallelkit._worker._channel import DICT, KEY, PLACE, GarbageError
+from parallelkit._worker._dicts import KEYS, LONGEST, MOST, Dicts, as_known, read_all, read_one
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=9)
+    | st.binary(max_size=9),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=4)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=9,
+)
+NAMES = [f"name {n}" for n in range(KEYS + 8)]
+ROWS = st.dictionaries(st.sampled_from(NAMES), PLAIN, min_size=1)
+
+
+class Far:
+    """The two ends: a worker's, and what its parent was told."""
+
+    def __init__(self):
+        self.keys = b""
+        self.told = []
+        self.dicts = Dicts(self.tell)
+
+    def tell(self, key):
+        self.keys += as_known(len(self.told), key)
+        self.told.append(key)
+
+    def learn(self, *dicts):
+        for value in dicts:
+            self.dicts.look(value)
+
+    def send(self, value):
+        """As it lies in the heap."""
+        blob = self.dicts.dump(value)
+        assert blob is None or (blob[0] == 0x80 and blob[-2] in b"su" and blob.endswith(b"."))
+        return None if blob is None else blob[:-1]
+
+
+@pytest.fixture
+def end():
+    return Far()
+
+
+def same(one, other):
+    """Equal, and of equal types all the way down."""
+    if type(one) is not type(other) or one != other:
+        return False
+    if isinstance(one, dict):
+        one, other = [*one.items()], [*other.items()]
+    return not isinstance(one, list | tuple) or all(map(same, one, other))
+
+
+@given(rows=st.lists(ROWS, max_size=12), looks=st.sets(st.integers(0, 12)))
+def test_what_arrives_is_what_was_sent(rows, looks):
+    """Whatever the dicts hold, whenever keys are learned, one by one and all at once."""
+    end = Far()
+    sent, pickles = [], []
+    for number, row in enumerate(rows):
+        if number in looks:
+            end.learn(row)
+        pickle = end.send(row)
+        if pickle is not None:
+            sent.append(row)
+            pickles.append(pickle)
+    assert len(sent) == len(rows) or any(len(repr(row)) > MOST // 8 for row in rows)
+    assert all(same(read_one(end.keys, pickle), row) for pickle, row in zip(pickles, sent, strict=True))
+    assert same(read_all(end.keys, b"".join(pickles)), sent)
+
+
+def test_keys_travel_once(end):
+    """A key that two dicts in a row share as an object is a reference then, and one object in all that arrive."""
+    rows = [{"first": n, "second": [n]} for n in range(4)]
+    whole = end.send(rows[0])
+    end.learn(rows[0])
+    assert end.told == []
+    end.learn(rows[1])
+    assert end.told == [b"first", b"second"]
+    pickles = [end.send(row) for row in rows]
+    assert b"first" not in b"".join(pickles)
+    assert len(pickles[0]) < len(whole) - 20
+    arrived = read_all(end.keys, b"".join(pickles))
+    assert arrived == rows
+    assert len({id(key) for row in arrived for key in row}) == 2
+
+
+def test_changed_object_arrives_as_it_was_each_time(end):
+    """Of what a task returns again and again, only keys are remembered, which cannot change."""
+    kept = {"list": []}
+    end.learn(kept, kept)
+    pickles = []
+    for n in range(3):
+        kept["list"].append(n)
+        pickles.append(end.send(kept))
+    arrived = read_all(end.keys, b"".join(pickles))
+    assert arrived == [{"list": [0]}, {"list": [0, 1]}, {"list": [0, 1, 2]}]
+    assert len({id(row["list"]) for row in arrived}) == 3
+
+
+def test_identity_and_cycles_within_one_dict_stay(end):
+    """What is in it twice arrives once; it may hold itself, and its keys as values."""
+    inner = []
+    row = {"one": inner, "other": inner, "key": "one"}
+    row["self"] = row
+    end.learn(row, row)
+    for arrived in (read_one(end.keys, end.send(row)), *read_all(end.keys, end.send(row) * 2)):
+        assert arrived["one"] is arrived["other"]
+        assert arrived["self"] is arrived
+        assert arrived["key"] == "one"
+
+
+def test_fullest_memo_touches_no_key():
+    """The longest small dict with the most entries in its memo, beside as many keys as there can be."""
+    end = Far()
+    names = dict.fromkeys(NAMES[:KEYS], 0)
+    end.learn(names, names)
+    row = {1: [[] for _ in range(MOST // 3)]}
+    while end.send(row) is None:
+        row[1].pop()
+    assert len(end.told) == KEYS
+    assert len(end.send(row)) > MOST - 8
+    both = [row, names, row, names]
+    assert read_all(end.keys, b"".join(map(end.send, both))) == both
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "größe", "\ud800", "x" * LONGEST, "q\x000.", "\0"],
+    ids=["empty", "accents", "surrogate", "long", "code", "nul"],
+)
+def test_any_text_can_be_a_key(end, key):
+    """Whatever it consists of."""
+    row = {key: 1}
+    end.learn(row, row)
+    assert len(end.told) == 1
+    assert read_all(end.keys, end.send(row) * 2) == [row, row]
+
+
+def test_some_keys_are_not_told(end):
+    """Those that are no texts, too long, more than there is room for, or other objects each time."""
+
+    class Text(str):
+        pass
+
+    odd = {Text("subclass"): 1, 5: 1, "x" * (LONGEST + 1): 1, None: 1}
+    end.learn(odd, odd, *({f"made {n}": n for n in range(KEYS)} for _ in range(2)))
+    assert end.told == []
+    many = dict.fromkeys(NAMES)
+    end.learn(many, many)
+    assert end.told == []  # it is not small
+    for start in range(0, len(NAMES), 5):
+        few = dict.fromkeys(NAMES[start : start + 5])
+        end.learn(few, few)
+    assert end.told == [name.encode() for name in NAMES[:KEYS]]
+    assert all(read_one(end.keys, end.send({name: 1})) == {name: 1} for name in NAMES)
+
+
+class Plainless:
+    pass
+
+
+class Number(int):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": Plainless()},
+        {"a": Number(3)},
+        {Plainless: 1},
+        {"a": [{"b": (len,)}]},
+        {"a": {1, 2}},
+        {"a": "x" * MOST},
+        {"a": b"x" * 200_000},
+    ],
+    ids=["object", "subclass", "class", "function", "set", "long", "very long"],
+)
+def test_others_go_the_general_way(end, value):
+    """What is not plain, or not small; and the next one that is finds nothing left of it."""
+    end.learn(value, value)
+    row = {"a": [1]}
+    for _ in range(2):
+        assert end.send(value) is None
+        assert read_all(end.keys, end.send(row)) == [row]
+
+
+def test_what_is_not_plain_is_not_kept_alive(end):
+    """Not even in part, until the next dict comes."""
+    thing = Plainless()
+    known = weakref.ref(thing)
+    assert end.send({"a": [1, [thing]]}) is None
+    del thing
+    gc.collect()
+    assert known() is None
+
+
+# In a run
+
+
+@pytest.fixture(scope="module")
+def executor():
+    with ProcessExecutor(1) as executor:
+        run_parallel(far.nothing, [0], executor=executor)
+        yield executor
+
+
+def test_thousands_in_one_run(executor):
+    """More than the heap holds at a time, so that it begins again; keys are shared by all that were read at once."""
+    results = run_parallel(far.row_of, range(40_000), executor=executor).values()
+    assert all(row == far.row_of(n) for n, row in enumerate(results))
+    assert len({id(key) for row in results for key in row}) < 4_000
+
+
+def test_everything_mixed(executor):
+    """Empty ones, long ones, those with objects, other shapes, other values, errors."""
+    outcomes = run_parallel(far.one_of_all, range(3_000), executor=executor).outcomes
+    errors = {n: repr(outcome.error) for n, outcome in outcomes.items() if not outcome.ok}
+    assert errors == {n: repr(LookupError(f"no {n}")) for n in range(9, 3_000, 10)}
+    assert all(outcome.value == far.one_of_all(n) for n, outcome in outcomes.items() if outcome.ok)
+
+
+def test_new_function_new_keys(executor):
+    """A worker that knows the keys of one learns those of the next, too."""
+    for fn in (far.row_of, far.other_row_of, far.row_of):
+        results = run_parallel(fn, range(3_000), executor=executor).values()
+        assert results == list(map(fn, range(3_000)))
+        assert len({id(key) for row in results[2_000:] for key in row}) < 200
+
+
+# What a task may have written over
+
+
+def columns_of(pickles, keys, start=0):
+    """As they come out of the ring, one after the other."""
+    at, words = start, array("q")
+    for pickle in pickles:
+        words.append(at << PLACE | len(pickle))
+        at += len(pickle)
+    instants = array("d", range(len(pickles)))
+    kinds = bytes([DICT]) * len(pickles)
+    return Columns(instants, instants, kinds, words.tobytes(), b"".join(pickles), start, [], keys)
+
+
+def open_all(columns):
+    lane = Lane(1, b"", False)
+    batch = Batch(lane, [(index, 1, index, None) for index in range(len(columns.kinds))], None)
+    values, errors = {}, {}
+    for entry in Opening(Span(batch, columns, "process 1"), str).finish():
+        if hasattr(entry, "indices"):
+            values.update(zip(entry.indices, entry.values, strict=True))
+        else:
+            errors[entry.index] = entry.error
+    return values, errors
+
+
+@pytest.mark.parametrize(
+    "rubbish", [b"\x80\x03\xffs", b"\x80\x03}q\x00(u\x80\x03}q\x00(u", b"\x80\x03h\xf0s", b"\x80\x030s"]
+)
+def test_one_that_is_overwritten_costs_no_other(end, rubbish):
+    """What is read at once and makes no sense is read one by one."""
+    rows = [{"n": n} for n in range(6)]
+    end.learn(*rows)
+    pickles = [end.send(row) for row in rows]
+    assert open_all(columns_of(pickles, end.keys)) == (dict(enumerate(rows)), {})
+    pickles[3] = rubbish
+    values, errors = open_all(columns_of(pickles, end.keys, 70))
+    good = {n: row for n, row in enumerate(rows) if n != 3}
+    assert good.items() <= values.items()
+    assert {*values, *errors} == set(range(6))
+    assert all("cannot be unpickled" in str(error) for error in errors.values())
+
+
+def test_lengths_that_cannot_be_are_not_added_up(end):
+    """Places that overlap make no more of what there is."""
+    pickles = [end.send({"n": n}) for n in range(50)]
+    columns = columns_of(pickles, end.keys)
+    words = array("q", columns.words)
+    for at in range(50):
+        words[at] |= 0xFFFFFF
+    values, errors = open_all(columns._replace(words=words.tobytes()))
+    assert {*values, *errors} == set(range(50))
+
+
+def test_keys_are_believed_only_so_far():
+    """More than a worker tells of, or longer ones, are garbage."""
+    arrivals = Arrivals(None, memoryview(b""))
+    with pytest.raises(GarbageError, match="key 0 of dicts, of 101 bytes"):
+        arrivals.accept(KEY, b"x" * (LONGEST + 1), 0, 1)
+    for _ in range(KEYS):
+        arrivals.accept(KEY, b"x" * LONGEST, 0, 1)
+    with pytest.raises(GarbageError, match=f"key {KEYS} of dicts"):
+        arrivals.accept(KEY, b"x", 0, 1)
