@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
-from parallelkit._command import UsageError, own_version
+from parallelkit._command import UsageError, own_version, say
 from parallelkit._command._arguments import at_least, expression, failures, file_or_stdout, rate, seconds
 
 WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
@@ -38,23 +38,36 @@ item and the names of MODULE. Exit code: 0 all well, 1 some failed, 2 wrong usag
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    fill_gaps()
     try:
         arguments = make_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or shown the help
         return USAGE if end.code else WELL
     try:
         code: int = arguments.command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UsageError as error:
-        print(f"{arguments.usage}: error: {error}", file=sys.stderr)
+        say(f"{arguments.usage}: error: {error}")
         return USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
         return UNREAD
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         return INTERRUPTED
     return code
+
+
+def fill_gaps() -> None:
+    """Have what is closed of stdin, stdout and stderr lead nowhere: the next file that is opened would take its place."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -205,7 +218,7 @@ def add_demo(commands: argparse._SubParsersAction[Intermixed]) -> None:
 def demonstrate(arguments: argparse.Namespace) -> int:
     """See ``_demo``."""
     if find_spec("requests") is None:
-        print("the demo needs requests: pip install 'parallelkit[http]'", file=sys.stderr)
+        say("the demo needs requests: pip install 'parallelkit[http]'")
         return USAGE
     from parallelkit._demo import run_demo
 

@@ -204,6 +204,8 @@ def test_what_is_no_json_is_shown_as_python_shows_it():
             raise OSError
 
     assert "<Mute, whose repr raised OSError>" == json.loads(as_json({"value": Mute()}))["value"]
+    shown = {"key": {"a": 1}, "value": "<int, whose repr raised ValueError>", "repr": True}
+    assert shown == json.loads(as_json({"key": {"a": 1}, "value": 10**5000}))
 
 
 @everywhere
@@ -368,6 +370,42 @@ def is_full(pipe):
     held = bytearray(4)
     fcntl.ioctl(pipe, termios.FIONREAD, held)
     return int.from_bytes(held, sys.byteorder) > 0.9 * fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+
+
+def closing_of(fd):
+    """Begins the command with that descriptor closed."""
+    return ["sh", "-c", f'exec "$@" {fd}>&-', "sh"]
+
+
+def test_what_is_said_never_gets_into_the_output(here):
+    """Where stderr is closed the output would be opened in its place."""
+    (here / "in").write_text("1\n2\n")
+    (here / "tasks.py").write_text(f"import os\n{TASKS}\nos.write(2, b'noise')")
+    line = [*closing_of(2), *COMMAND, "tasks:scaled", "in", "--order", "input"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=here, timeout=PATIENCE, check=True)
+    assert [10, 20] == [row["value"] for row in rows_of(done.stdout)]
+
+
+def test_without_stdout_there_is_an_output_or_a_reason(here):
+    """One that is closed is wrong usage, unless the output is a file."""
+    (here / "in").write_text("1\n")
+    line = [*closing_of(1), *COMMAND, "tasks:scaled", "in", "--quiet"]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=here) as command:
+        assert "error: there is no standard output; give --output\n" in command.stderr.read()
+    assert 2 == command.returncode
+    subprocess.run([*line, "--output", "out"], cwd=here, timeout=PATIENCE, check=True)
+    assert [10] == [row["value"] for row in rows_of((here / "out").read_text())]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_that_nobody_hears_the_summary_is_no_failure(here):
+    """Where stderr cannot be written, the outcomes, the page and the exit code are the same."""
+    (here / "in").write_text("1\n")
+    line = [*COMMAND, "tasks:scaled", "in", "--output", "out", "--report", "page"]
+    with open("/dev/full", "w") as full:
+        subprocess.run(line, cwd=here, timeout=PATIENCE, check=True, stderr=full)
+    assert [10] == [row["value"] for row in rows_of((here / "out").read_text())]
+    assert "<html" in (here / "page").read_text()
 
 
 def test_head_ends_it(here):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
-from parallelkit._command import UsageError
+from parallelkit._command import UsageError, say
 from parallelkit._command._arguments import function_of
 from parallelkit._command._kept import Kept
 from parallelkit._command._lines import Lines, NoJson, recall_no_json
@@ -49,7 +49,7 @@ def run_command(arguments: Namespace) -> int:
             fd = open_output(arguments.output, lines, at_the_end)
         if lines.from_stdin:
             if not arguments.quiet and os.isatty(0):
-                print("parallelkit: reads lines from the terminal; Ctrl-D ends them", file=sys.stderr)
+                say("parallelkit: reads lines from the terminal; Ctrl-D ends them")
             lines.take_stdin()
             at_the_end.callback(lines.give_stdin_back)
         return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard())))
@@ -81,6 +81,8 @@ def of_rows(
 
 def take_stdout(at_the_end: ExitStack) -> int:
     """A descriptor of our own for stdout; whatever else is printed there goes to stderr meanwhile."""
+    if sys.stdout is None:
+        raise UsageError("there is no standard output; give --output")
     fd = os.dup(1)
     at_the_end.callback(os.close, fd)
     sys.stdout.flush()
@@ -218,9 +220,9 @@ class Run:
         if not self._arguments.quiet:
             read = self._count_read if self._all_read else None
             for line in self._tally.summary(wall, self._stopped, read, in_colour()):
-                print(line, file=sys.stderr)
+                say(line)
         if trouble is not None:
-            print(f"parallelkit run: error: {trouble}", file=sys.stderr)
+            say(f"parallelkit run: error: {trouble}")
         return self._save(wall) or code
 
     def _save(self, wall: float) -> int:
@@ -235,7 +237,7 @@ class Run:
                 if path is not None:
                     save(path)
             except OSError as error:
-                print(f"parallelkit run: error: --{name} {path}: {error.strerror}", file=sys.stderr)
+                say(f"parallelkit run: error: --{name} {path}: {error.strerror}")
                 return FAILED
         return WELL
 

@@ -113,8 +113,8 @@ def dump_shown(row: dict[str, Any]) -> str:
         return dump({**shown, "repr": True}, foreign)
 
 
-def dump(row: dict[str, Any], foreign: Callable[[Any], Any]) -> str:
-    return json.dumps(row, ensure_ascii=False, allow_nan=False, default=foreign)
+def dump(thing: Any, foreign: Callable[[Any], Any] | None = None) -> str:
+    return json.dumps(thing, ensure_ascii=False, allow_nan=False, default=foreign)
 
 
 def finite(thing: Any) -> Any:
@@ -141,12 +141,12 @@ class Foreign:
 
 
 def is_plain(field: Any) -> bool:
-    """Whether it is JSON for sure."""
-    return (
-        field is None
-        or isinstance(field, (str, bool, int))
-        or (isinstance(field, float) and math.isfinite(field))
-    )
+    """Whether it is JSON just as it is; a whole number of some thousand digits is none."""
+    try:
+        dump(field)
+    except Exception:
+        return False
+    return True
 
 
 def show(thing: Any) -> str:
