@@ -611,6 +611,7 @@ class Crew:
     """An engine with one worker, played by hand."""
 
     max_workers = 1
+    initializes = False
     broken = loss = None
     abandoned = ports = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from contextvars import Context, copy_context
+from contextvars import Context
 from itertools import count
 from math import inf
 from time import monotonic
@@ -12,6 +12,7 @@ from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import (
     COROUTINE,
     Block,
@@ -25,13 +26,11 @@ from parallelkit._executors._contract import (
     timed_out,
 )
 from parallelkit._executors._event_loop import GRACE, EventLoop, Flight
-from parallelkit._executors._lending import mark_context
 from parallelkit._executors._line import UNLIMITED
 from parallelkit._executors._stacks import stack_of
 from parallelkit._executors._thread_port import ThreadPort
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._watch import Watch
-from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
 from parallelkit._tasks import function_of
@@ -54,9 +53,7 @@ class CoroutinePort:
         self._label = job.label
         self._exact = job.exact or job.wary
         self._fn = job.fn
-        self._context = copy_context()
-        self._context.run(widen, engine.max_workers)
-        self._context.run(mark_context)
+        self._variables = Variables(engine.max_workers, initialized=False)
         self._held: deque[Ticket] = deque()  # handed to neither
         self._queue: deque[Ticket] = deque()  # for the loop
         self._out = {True: 0, False: 0}  # coroutines, plain: handed over and not reported back
@@ -251,7 +248,7 @@ class CoroutinePort:
         return flight
 
     def context(self) -> Context:
-        return self._context.copy()
+        return self._variables.fresh()
 
     def begun(self, flight: Flight) -> None:
         limit = flight.ticket[3]

@@ -6,17 +6,15 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextvars import copy_context
 from functools import partial
 from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from parallelkit._collector import do_apart, is_collecting, watch
 from parallelkit._executors._choice import default_processes, default_threads
+from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Call, Engine
 from parallelkit._executors._desk import Desk, DeskEngine
-from parallelkit._executors._lending import mark_context
-from parallelkit._executors._width import widen
 from parallelkit._keywords import WORKERS, suggests
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
@@ -126,10 +124,7 @@ class ThreadExecutor(_Pool):
 
     def _bind(self, call: Call) -> Call:
         """The call in the context variables of this moment, which are those of ``submit``'s caller."""
-        context = copy_context()
-        context.run(widen, self._max_workers)
-        context.run(mark_context)
-        return context.run, (call[0], *call[1]), call[2]
+        return Variables(self._max_workers, initialized=True).call, (call[0], *call[1]), call[2]
 
 
 @public

@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextvars import copy_context
 from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
+from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import (
     Block,
     Ended,
@@ -26,11 +26,10 @@ from parallelkit._executors._contract import (
     timed_out,
 )
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._lending import mark_context, take_claim
+from parallelkit._executors._lending import take_claim
 from parallelkit._executors._line import UNLIMITED, Line
 from parallelkit._executors._overdue import Lookout
 from parallelkit._executors._stacks import stack_of
-from parallelkit._executors._width import widen
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
 
@@ -61,6 +60,7 @@ class Crew(Protocol):
     """The engine, as its ports see it."""
 
     max_workers: int
+    initializes: bool
     broken: Exception | None
     loss: Loss | None
     ports: tuple[ThreadPort, ...]
@@ -107,9 +107,7 @@ class ThreadPort(Line):
         self._wary = job.wary
         self._call = call_with(job)
         self.label = job.label
-        self._context = copy_context()
-        self._context.run(widen, engine.max_workers)
-        self._context.run(mark_context)
+        self._variables = Variables(engine.max_workers, engine.initializes)
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
         self.gate = Gate()
@@ -169,7 +167,7 @@ class ThreadPort(Line):
             return take_claim(claim)
         index, _, item, _ = ticket
         try:
-            value = self._context.copy().run(self._call, item)
+            value = self._variables.fresh().run(self._call, item)
         except BaseException as error:
             ended, worker.failed = monotonic(), True
             drop_own_frames(error)  # and no name for what follows: the traceback leads to this frame

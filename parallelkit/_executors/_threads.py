@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
+from parallelkit._executors._contexts import initialize
 from parallelkit._executors._contract import Job, Ticket, drop_own_frames
 from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
@@ -49,6 +50,7 @@ class ThreadEngine:
         self.abandoned: set[ThreadWorker] = set()
         self.idle: deque[ThreadWorker] = deque()
         self.loss: Loss | None = None
+        self.initializes = initializer is not None
         self._initializer = initializer
         self._initargs = initargs
         self._starting: dict[ThreadWorker, float] = {}  # those in their initializer, and until when
@@ -192,7 +194,7 @@ class ThreadEngine:
         if self._initializer is None:
             return True
         try:
-            self._initializer(*self._initargs)
+            initialize(self._initializer, self._initargs)
         except BaseException as error:
             self._break(f"raised {describe_error(error)}", drop_own_frames(error))
         with self._lock:

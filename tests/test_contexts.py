@@ -1,0 +1,124 @@
+"""What an attempt finds in its context variables: the caller's, a decimal context of its own, what the initializer set."""
+
+import asyncio
+import decimal
+import threading
+from contextvars import Context, ContextVar
+
+import pytest
+
+from parallelkit import ThreadExecutor, run_parallel
+
+VARIABLE = ContextVar("variable", default="unset")
+
+
+@pytest.fixture
+def precision():
+    """The caller's, and its context itself is there for attempts to find."""
+    with decimal.localcontext(prec=7) as context:
+        yield context
+
+
+def mapped(fn, items, width):
+    """By the calls of an executor."""
+    with ThreadExecutor(width) as executor:
+        return list(executor.map(fn, items))
+
+
+def run(fn, items, width):
+    """By a run."""
+    return run_parallel(fn, items, max_workers=width).values()
+
+
+@pytest.mark.parametrize("through", [run, mapped])
+def test_each_attempt_counts_with_a_precision_of_its_own(through, precision):
+    """As in a thread of a standard pool: neither another attempt beside it nor the caller has what it sets."""
+    both = threading.Barrier(2)
+
+    def third(digits):
+        decimal.getcontext().prec = digits
+        both.wait(30)
+        return str(decimal.Decimal(1) / 3)
+
+    assert ["0." + "3" * digits for digits in (3, 5)] == through(third, [3, 5], 2)
+    assert 7 == precision.prec == decimal.getcontext().prec
+
+
+@pytest.mark.parametrize("through", [run, mapped])
+def test_an_attempt_counts_with_the_callers_precision_where_it_sets_none(through, precision):
+    """Traps, too: they are the caller's, whatever the attempt before has left."""
+    precision.traps[decimal.Inexact] = True
+
+    def look(number):
+        context = decimal.getcontext()
+        seen = context.prec, context.traps[decimal.Inexact]
+        context.prec, context.traps[decimal.Inexact] = number, False
+        return seen
+
+    assert [(7, True)] * 4 == through(look, range(1, 5), 1)
+
+
+def test_a_coroutine_counts_with_a_precision_of_its_own(precision):
+    """Also across its awaits."""
+
+    async def third(digits):
+        decimal.getcontext().prec = digits
+        await asyncio.sleep(0)
+        return str(decimal.Decimal(1) / 3)
+
+    assert ["0.333", "0.33333"] == run_parallel(third, [3, 5]).values()
+    assert 7 == precision.prec
+
+
+def call(executor, fn):
+    """By a call of an executor."""
+    return executor.submit(fn, 0).result()
+
+
+def run_on(executor, fn):
+    """By a run on an executor."""
+    return run_parallel(fn, [0], executor=executor)[0]
+
+
+@pytest.mark.parametrize("through", [run_on, call])
+def test_an_attempt_finds_what_the_initializer_of_its_thread_has_set(through, precision):
+    """As in a standard pool, and it may change that for itself alone; the caller's other variables it has, too."""
+    other = ContextVar("other")
+    other.set("the caller's")
+    VARIABLE.set("the caller's")
+
+    def initialize(value):
+        VARIABLE.set(value)
+        decimal.getcontext().prec = 50
+
+    def look(item):
+        context = decimal.getcontext()
+        seen = VARIABLE.get(), context.prec, other.get()
+        context.prec = 3
+        VARIABLE.set("changed")
+        return seen
+
+    with ThreadExecutor(1, initializer=initialize, initargs=(None,)) as executor:
+        assert [(None, 50, "the caller's")] * 3 == [through(executor, look) for _ in range(3)]
+    assert ("the caller's", 7) == (VARIABLE.get(), precision.prec)
+
+
+@pytest.mark.parametrize("through", [run_on, call])
+def test_what_an_initializer_does_not_set_is_the_callers(through):
+    """It has looked at the variable, and at that of another thread."""
+    VARIABLE.set("of the first caller")
+    with ThreadExecutor(1, initializer=VARIABLE.get) as executor:
+        assert "of the first caller" == through(executor, lambda _: VARIABLE.get())
+        VARIABLE.set("of the second")
+        assert "of the second" == through(executor, lambda _: VARIABLE.get())
+
+
+@pytest.mark.parametrize("through", [run_on, call])
+def test_an_attempt_finds_what_its_initializer_has_set_also_where_its_caller_has_set_nothing(through):
+    """Nobody has counted with decimals there, or set any variable."""
+
+    def caller():
+        with ThreadExecutor(1, initializer=VARIABLE.set, initargs=("the thread's",)) as executor:
+            return through(executor, lambda _: VARIABLE.get())
+
+    assert "the thread's" == Context().run(caller)
