@@ -143,11 +143,51 @@ def do_part(fn: Callable[[Any], Any], items: Sequence[Any], end: Any) -> None:
     end.send([fn(item) for item in items])
 
 
+@contextmanager
+def pipes(workers: int) -> Iterator[Run]:
+    """Forks that wait, each for its share of a run, and send it back in one piece: the least that a warm pool can do."""
+    import multiprocessing
+    from multiprocessing.connection import Connection, wait
+
+    context = multiprocessing.get_context("fork")
+    ours, forks = [], []
+    for _ in range(workers):
+        end, other_end = context.Pipe()
+        fork = context.Process(target=do_parts, args=(other_end,))
+        fork.start()
+        other_end.close()
+        ours.append(end)
+        forks.append(fork)
+
+    def run(fn: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        each = -(-len(items) // workers)
+        for number, end in enumerate(ours):
+            end.send((fn, items[number * each : (number + 1) * each]))
+        parts: dict[Connection, list[Any]] = {}
+        while len(parts) < workers:
+            for end in wait([end for end in ours if end not in parts]):
+                assert isinstance(end, Connection)
+                parts[end] = end.recv()
+        return [value for end in ours for value in parts[end]]
+
+    yield run
+    for end, fork in zip(ours, forks, strict=True):
+        end.send(None)
+        fork.join()
+
+
+def do_parts(end: Any) -> None:
+    """In a fork: one part after the other."""
+    while (part := end.recv()) is not None:
+        do_part(*part, end)
+
+
 POOLS: dict[str, Callable[..., Any]] = {
     OURS: partial(parallelkit, key=itself),
     "parallelkit, keyed by position": parallelkit,
     "for loop": for_loop,
     "bare fork and split": fork_and_split,
+    "bare pipes": pipes,
     "ProcessPoolExecutor.map": executor_map,
     "ProcessPoolExecutor.map, chunked": partial(executor_map, chunked=True),
     "multiprocessing Pool.map": pool_map,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 OURS = "parallelkit"
-LIMITS = frozenset({"for loop", "bare fork and split", "nothing"})
+LIMITS = frozenset({"for loop", "bare fork and split", "bare pipes", "nothing"})
 
 Run: TypeAlias = Callable[..., Any]
 """What an open system offers; what it takes and gives is between it and its question."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 
 from benchmarks._processes import process_pools
-from benchmarks._question import OURS, Figures, Question, Run, System, expect, stopwatch
+from benchmarks._question import LIMITS, OURS, Figures, Question, Run, System, expect, stopwatch
 from benchmarks._tasks import nothing
 from benchmarks._threads import thread_pools
 
 POSITIONS = f"{OURS}, keyed by position"
 IN_THREADS = [OURS, POSITIONS, "ThreadPoolExecutor.map", "joblib threading"]
 IN_PROCESSES = [
-    OURS, POSITIONS, "ProcessPoolExecutor.map", "ProcessPoolExecutor.map, chunked", "joblib",
+    OURS, POSITIONS, "bare pipes", "ProcessPoolExecutor.map", "ProcessPoolExecutor.map, chunked", "joblib",
     "pebble ProcessPool.map",
 ]  # fmt: skip
 
@@ -43,6 +43,7 @@ QUESTION = Question(
     systems=systems(),
     cases={f"{tasks:,}": tasks for tasks in (1_000, 10_000, 100_000, 1_000_000)},
     measure=cost_per_task,
+    yardsticks=LIMITS,
     unit="µs a task",
     limit=45,
     log=True,
