@@ -52,19 +52,24 @@ class Intake:
         self.read_so_far = 0
         self.seconds = 0.0
         self.shape = shape
-        self.size: int | None = len(source) if isinstance(source, Sized) else None
         self.keys: list[Any] | None = None  # of all the input, where they are known before the run
-        positional = shape.key is None and not (shape.tasks or isinstance(source, Mapping))
-        self.naming = Naming(size=self.size, grows=shape.grows, positional=positional)
+        items: list[Any] | None = None  # all of it, where they are looked at here
         if isinstance(source, Mapping):
             if shape.tasks:
                 check_tasks(source.values())
                 check_keys_agree(source)
             self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
-            self.naming.give(self.keys)
             source = map(source.__getitem__, self.keys)
-        elif self.size is not None and (shape.tasks or (shape.key is not None and not lazily)):
-            source = self._check_at_the_door(source, keys=not lazily)
+        elif isinstance(source, Sized) and (shape.tasks or (shape.key is not None and not lazily)):
+            source = items = list(source)
+        given = source if self.keys is None else self.keys  # the true length then, whatever ``len`` has said
+        self.size: int | None = len(given) if isinstance(given, Sized) else None
+        positional = shape.key is None and not shape.tasks and self.keys is None
+        self.naming = Naming(size=self.size, grows=shape.grows, positional=positional)
+        if self.keys is not None:
+            self.naming.give(self.keys)
+        elif items is not None:
+            self._check_at_the_door(items, keys=not lazily)
         self._source = source
         self.inlet = source if isinstance(source, Inlet) else None
         self._iterator: Iterator[Any] | None = None
@@ -74,14 +79,11 @@ class Intake:
         self._whole = shape.ranked and self.size is not None  # any of it may come first
         self._asks = any(shape.bys) and shape.priority is None  # somebody who may be slow, about each item
 
-    def _check_at_the_door(self, source: Iterable[Any], *, keys: bool) -> list[Any]:
-        items = list(source)
+    def _check_at_the_door(self, items: list[Any], *, keys: bool) -> None:
         if self.shape.tasks:
             check_tasks(items)
-        if not keys:
-            return items
-        self.keys = self.naming.of_items(self.shape.keys_of(items))
-        return items
+        if keys:
+            self.keys = self.naming.of_items(self.shape.keys_of(items))
 
     @property
     def may_block(self) -> bool:

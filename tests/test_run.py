@@ -5,6 +5,7 @@ import signal
 import threading
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from itertools import count
 
 import pytest
@@ -431,6 +432,25 @@ def test_no_outcome_is_made_up_for_an_item_that_does_not_exist():
     stopped = run_parallel(int, Table(), executor="inline", max_failures=1)
     assert [0, 1] == list(stopped)
     assert [0, 1] == sorted(one.key for one in iter_parallel(int, Table(), executor="inline", max_failures=1))
+
+
+class Columns(Table, Mapping):
+    """The same by its keys."""
+
+    def __getitem__(self, key):
+        return f"column {key}"
+
+
+@pytest.mark.parametrize("options", [{}, {"max_failures": 1, "buffersize": 1}])
+@pytest.mark.parametrize(("source", "key"), [(Table(), str), (Columns(), None)], ids=["items", "mapping"])
+def test_every_item_with_a_key_has_its_outcome_whatever_the_length_that_was_told(source, key, options):
+    """Neither more nor fewer, also after a stop; and what ``then`` makes is numbered on from the true end."""
+    results = run_parallel(int, source, key=key, executor="inline", **options)
+    assert ["x", "y"] == [outcome.key for outcome in results.outcomes.values()] == list(results)
+    grown = run_parallel(
+        str, source, key=key, executor="inline", then=lambda one: [Task(abs, 1)] * (one.key == "x")
+    )
+    assert ["x", "y", 2] == list(grown)
 
 
 @pytest.mark.parametrize("module", ["pandas", "polars"])
