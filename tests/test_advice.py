@@ -236,6 +236,21 @@ def test_a_slow_input_starves_the_workers():
     assert "would take about 1.6 s" in advice.cure
 
 
+@pytest.mark.parametrize(
+    ("facts", "estimate"),
+    [
+        ({"cpu_seconds": 10.0}, "10 s"),
+        ({"cpu_seconds": 20.0}, "5.0 s"),
+        ({"cpu_seconds": 9.0, "worker_cpu_seconds": 3.0}, "3.0 s"),
+        ({"cpu_seconds": 10.0, "executor": "processes"}, "1.6 s"),
+    ],
+)
+def test_threads_that_compute_are_not_said_to_do_so_at_the_same_time(facts, estimate):
+    """Not unless they have: 20 s of processor time in 12.8 s. Threads of the tasks' own do not count, nor do processes wait for a lock."""
+    ledger = plant([0.1] * 128, pause=0.1, input_seconds=11.5, **facts)
+    assert f"would take about {estimate}:" in only(ledger, _slow.starved).cure
+
+
 def test_an_input_slowed_by_the_tasks_is_not_to_blame():
     """Tasks that hold the interpreter's lock slow down reading too; the workers are busy all the same."""
     assert _slow.starved(survey(plant([0.8] * 80, cpu_seconds=8.0, input_seconds=7.0))) is None

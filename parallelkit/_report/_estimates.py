@@ -11,6 +11,9 @@ THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
 PROCESSES = ("processes", "ProcessExecutor", "ProcessPoolExecutor")
 
 LEAST_SAVED = 0.1  # seconds, and share of the run: less is not worth a change
+AS_ONE = (
+    1.3  # seconds of processor time in one of the run, up to which it may be that of one thread at a time
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,11 @@ def worthwhile(run: Survey, saved: float) -> bool:
 
 
 def ideal(run: Survey) -> float:
-    """The seconds that these attempts would take if nothing but their number and length mattered."""
-    return max(run.summary.longest, run.summary.busy / run.ledger.facts.max_workers)
+    """The seconds that these attempts would take if nothing but their number, length and computing mattered."""
+    facts, summary, compute = run.ledger.facts, run.summary, 0.0
+    if facts.executor in THREADS:  # one at a time, unless more than one was seen to compute
+        compute = compute_seconds(run) / (facts.cpus if compute_seconds(run) > AS_ONE * summary.wall else 1)
+    return max(summary.longest, summary.busy / facts.max_workers, compute)
 
 
 def of_the_run(run: Survey, work: float) -> float:
@@ -54,6 +60,6 @@ def interpreter_bound(run: Survey) -> bool:
     return (
         facts.executor in THREADS
         and run.summary.parallelism >= 1.5
-        and 0.7 * wall <= compute <= 1.3 * wall
+        and 0.7 * wall <= compute <= AS_ONE * wall
         and compute >= 0.75 * facts.cpu_seconds  # else it is threads of the tasks' own that compute
     )
