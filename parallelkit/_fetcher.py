@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from operator import methodcaller
 from time import monotonic
@@ -61,14 +62,15 @@ class Fetcher(Telling):
 
     def _ask(self, url: str) -> Response:
         sent, end_at = self._sent, None if self._timeout is None else monotonic() + self._timeout
-        with self._sessions.lend() as session:
+        with self._sessions.lend() as session, Redirects(session, partial(self._read, end_at=end_at)):
             try:
                 response = session.request(
                     sent.method, url, headers=sent.headers, timeout=self._timeouts, stream=True, **sent.more
                 )
             except Exception as error:
                 unread = attribute_of(error, "response")
-                if unread is not None:  # a hook of the caller's has judged it by its status
+                # A hook of the caller's has judged it by its status; unless it was we who broke off.
+                if unread is not None and not getattr(unread.raw, "closed", False):
                     self._read(unread, end_at)
                 raise
             self._read(response, end_at)
@@ -108,6 +110,32 @@ class Fetcher(Telling):
         for response in list(self._reading):
             with suppress(Exception):  # it came to its end this moment, or the caller's adapter cannot do it
                 response.raw.shutdown()
+
+
+class Redirects:
+    """Has ``read`` read what is sent with a redirect, which ``requests`` would do without any bound.
+
+    What is broken there it takes no notice of, and neither do we. No generator: see ``Loan``.
+    """
+
+    def __init__(self, session: Session, read: Callable[[Response], None]) -> None:
+        self._session, self._read = session, read
+
+    def __enter__(self) -> None:
+        self._target = self._session.get_redirect_target
+        self._session.get_redirect_target = self._read_first  # type: ignore[method-assign]  # of this one, for this request
+
+    def __exit__(self, *raised: object) -> None:
+        self._session.get_redirect_target = self._target  # type: ignore[method-assign]  # as it was
+
+    def _read_first(self, resp: Response) -> str | None:
+        from requests import exceptions
+
+        target = self._target(resp)
+        if target:
+            with suppress(exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
+                self._read(resp)
+        return target
 
 
 class Sessions:

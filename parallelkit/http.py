@@ -109,8 +109,8 @@ def fetch(
     - ``connect_timeout``, ``read_timeout``: seconds until a connection stands (default 5), and
       without a byte from the other side (30). A server that sends one byte now and then is bounded
       only by ``timeout``, the seconds for a whole attempt (default: none).
-    - ``max_bytes``: a longer body, decompressed, is a ``Failure``, and the rest is not read. Default:
-      no bound; every body is held in memory, and all are held until the run is over.
+    - ``max_bytes``: a longer body, decompressed, also one that comes with a redirect, is a ``Failure``, and
+      the rest is not read. Default: no bound; every body is held in memory, and all are held until the run is over.
     - ``max_workers``: default 32 threads, whatever the number of cpus, since they only wait.
 
     What is sent:

@@ -542,6 +542,25 @@ def test_the_bound_holds_for_what_is_unpacked(site):
     assert "longer than max_bytes" in str(error_of(results))
 
 
+@pytest.mark.parametrize("followed", [True, False])
+def test_the_bound_holds_for_what_comes_with_a_redirect(site, followed):
+    """Nobody asked for that, so it may be as large as a hostile server likes; ``requests`` would read and keep it all."""
+    bomb, again = gzip.compress(bytes(10**7)), {"Location": "/a", "Content_Encoding": "gzip"}
+    urls = urls_of(site, "a", lambda visit: visit.say(bomb, 302, **again))
+    results = fetch(urls, max_bytes=10**6, kwargs={"allow_redirects": followed})
+    assert "the body is longer than max_bytes of 1000000" == str(error_of(results))
+    assert 1 == site.seen["/a"]
+
+
+def test_a_redirect_is_followed_whatever_is_broken_about_its_body(site):
+    """As ``requests`` does it: what it says is not asked for."""
+    (target,) = urls_of(site, ["target"])
+    moved = urls_of(
+        site, "a", lambda visit: visit.say(b"no gzip", 302, Location=target, Content_Encoding="gzip")
+    )
+    assert ["/target"] == [response.text for response in fetch(moved, retries=0).values()]
+
+
 def test_packed_bodies_are_unpacked(site):
     """In full, also in chunks."""
     text = b"to be or not to be " * 10_000
