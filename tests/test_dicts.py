@@ -1,8 +1,11 @@
 """Small dicts of plain data: pickled to be read many at a time, with keys that travel once."""
 
 import gc
+import os
 import weakref
 from array import array
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
@@ -10,11 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import ProcessExecutor, run_parallel
+from parallelkit._executors import _decode
 from parallelkit._executors._arrivals import Arrivals
 from parallelkit._executors._decode import Opening
 from parallelkit._executors._lane import Batch, Columns, Lane, Span
-from parallelkit._worker._channel import DICT, KEY, PLACE, GarbageError
+from parallelkit._worker._channel import (
+    DICT,
+    HEAP,
+    KEY,
+    LENGTH_MASK,
+    PLACE,
+    SIZE,
+    VALUE,
+    GarbageError,
+    Ring,
+    new_file,
+)
 from parallelkit._worker._dicts import KEYS, LONGEST, MOST, Dicts, as_known, read_all, read_one
+from parallelkit._worker._slots import Slots
 
 PLAIN = st.recursive(
     st.none()
@@ -248,6 +264,53 @@ def test_new_function_new_keys(executor):
         assert len({id(key) for row in results[2_000:] for key in row}) < 200
 
 
+class Worker:
+    """A worker's end of a ring, which is never read."""
+
+    def __init__(self, ring):
+        self.ring = ring
+        self.slots = Slots(ring, SimpleNamespace(send=lambda message, fd=None: None), 4)
+
+    def put_batch(self, *values):
+        """The kinds of their slots."""
+        self.slots.dicts.looked = False
+        for slot, value in enumerate(values):
+            self.slots.puts.get(type(value), self.slots.put_object)(slot, value)
+        return [*self.ring.kinds[: len(values)]]
+
+
+@pytest.fixture
+def worker():
+    fd = new_file("test-ring")
+    os.ftruncate(fd, SIZE)
+    ring = Ring(fd)
+    os.close(fd)
+    yield Worker(ring)
+    ring.close()
+
+
+def test_first_of_a_batch_decides(worker):
+    """If it is small, the others go together, until one of them is not small or not plain; an empty one decides nothing."""
+    small, long, odd = {"a": 1}, {"a": "x" * 600}, {"a": 1j}
+    assert worker.put_batch(small, small, {}, small) == [VALUE, DICT, VALUE, DICT]
+    assert worker.put_batch(small, odd, small) == [DICT, VALUE, VALUE]
+    assert worker.put_batch(small, long, small) == [VALUE, VALUE, VALUE]
+    assert worker.put_batch(long, small) == [VALUE, VALUE]
+    assert worker.put_batch(small, small) == [VALUE, DICT]
+    assert worker.put_batch(long, small) == [VALUE, VALUE]
+
+
+def test_pickles_lie_one_behind_the_other(worker):
+    """The end of each is written over by the next, so that they can be read without looking for it."""
+    worker.put_batch({"n": 0})
+    rows = [{"n": n} for n in range(20)]
+    assert worker.put_batch(*rows) == [DICT] * 20
+    words = worker.ring.words[:20]
+    ends = [(word >> PLACE) + (word & LENGTH_MASK) for word in words]
+    assert [word >> PLACE for word in words[1:]] == ends[:-1]
+    assert read_all(as_known(0, b"n"), bytes(worker.ring.heap[words[0] >> PLACE : ends[-1]])) == rows
+
+
 # What a task may have written over
 
 
@@ -260,6 +323,16 @@ def columns_of(pickles, keys, start=0):
     instants = array("d", range(len(pickles)))
     kinds = bytes([DICT]) * len(pickles)
     return Columns(instants, instants, kinds, words.tobytes(), b"".join(pickles), start, [], keys)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often dicts were read at once, and one by one."""
+    calls = Counter()
+    for name in ("read_all", "read_one"):
+        original = getattr(_decode, name)
+        monkeypatch.setattr(_decode, name, lambda *args, f=original, n=name: (calls.update([n]), f(*args))[1])
+    return calls
 
 
 def open_all(columns):
@@ -291,7 +364,22 @@ def test_one_that_is_overwritten_costs_no_other(end, rubbish):
     assert all("cannot be unpickled" in str(error) for error in errors.values())
 
 
-def test_lengths_that_cannot_be_are_not_added_up(end):
+def test_heap_that_begins_again_is_read_at_once(end, calls):
+    """A piece of it is left out then."""
+    rows = [{"n": n} for n in range(6)]
+    pickles = [end.send(row) for row in rows]
+    lengths = [*map(len, pickles)]
+    start = HEAP - sum(lengths[:3]) - 2
+    columns = columns_of(pickles, end.keys, start)
+    words = array("q", columns.words)
+    for n in range(3, 6):
+        words[n] = sum(lengths[3:n]) << PLACE | lengths[n]
+    heap = b"".join(pickles[:3]) + b"()" + b"".join(pickles[3:])
+    assert open_all(columns._replace(words=words.tobytes(), heap=heap)) == (dict(enumerate(rows)), {})
+    assert calls == {"read_all": 1}
+
+
+def test_lengths_that_cannot_be_are_not_added_up(end, calls):
     """Places that overlap make no more of what there is."""
     pickles = [end.send({"n": n}) for n in range(50)]
     columns = columns_of(pickles, end.keys)
@@ -300,6 +388,7 @@ def test_lengths_that_cannot_be_are_not_added_up(end):
         words[at] |= 0xFFFFFF
     values, errors = open_all(columns._replace(words=words.tobytes()))
     assert {*values, *errors} == set(range(50))
+    assert calls["read_all"] == 0
 
 
 def test_keys_are_believed_only_so_far():

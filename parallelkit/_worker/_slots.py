@@ -80,15 +80,15 @@ class Slots:
 
     def _put_dict(self, slot: int, value: dict[Any, Any]) -> None:
         """As one of many, if the first of its batch was small, and none since has been anything else than small and plain."""
-        dicts, head, fit = self.dicts, self._heap_head, self.dicts.fit
+        dicts, head = self.dicts, self._heap_head
         first = not dicts.looked
         if first:
             dicts.look(value)
-        blob = dicts.dump(value) if fit and value else None
+        blob = dicts.dump(value) if dicts.fit and value else None
         if blob is None:
             self.put_object(slot, value)
             if value:
-                dicts.fit = first and not fit and 0 < self._heap_head - head <= MOST
+                dicts.fit = first and 0 < self._heap_head - head <= MOST
             return
         length = len(blob)
         at = head if head + length < HEAP and head >= self._head[TAIL] else self._find_room(length)
