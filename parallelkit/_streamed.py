@@ -57,8 +57,9 @@ class Streamed:
             with closing_in_time(self._parts.journal), closing_in_time(stream):
                 self._parts.journal.open()
                 yield from stream
-        except GeneratorExit:  # closed by the caller, who hears of it all the same
-            pass
+        except GeneratorExit as end:  # closed by the caller, who hears of it all the same
+            if end.__traceback__ is not None and end.__traceback__.tb_next is not None:
+                raise  # no: by code of the caller's, such as the input
         except BaseException as error:
             if self._parts.journal.failure is not None:
                 add_note(error, str(self._parts.journal.failure))

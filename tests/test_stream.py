@@ -269,6 +269,27 @@ def test_an_input_that_raises_delivers_what_was_read(executor):
     assert [] == list(stream)
 
 
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+@pytest.mark.parametrize("kind", [GeneratorExit, SystemExit])
+def test_what_ends_more_than_the_input_is_raised(executor, kind):
+    """Also what a generator is closed with: a stream that just ended would seem to be whole."""
+    stopping = Exiting(kind)
+    stream = iter_parallel(abs, stopping, executor=executor)
+    with pytest.raises(kind):
+        list(stream)
+
+
+class Exiting:
+    """An input that ends by more than an error."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __iter__(self):
+        yield 1
+        raise self.kind
+
+
 @in_both
 def test_a_slow_input_holds_up_no_outcome(executor):
     """What has ended while an item was awaited is yielded before another is asked for."""
