@@ -19,7 +19,7 @@ import types
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, singledispatch
 from pathlib import Path
 
 import port_driver
@@ -292,7 +292,9 @@ def test_a_call_that_cannot_be_pickled_is_blamed_part_by_part():
 
     tasks = {
         r"lock, which test_travel\.\S+\.locked uses, is an object of type _thread.lock": Task(locked),
-        r"fn is test_travel\.\S+\.Holder\.give": Task(Holder().give),
+        r"lock, which test_travel\.\S+\.Holder\.__init__ uses, is an object of type _thread.lock": Task(
+            Holder().give
+        ),
         r"args\[1\] is an object of type _thread.lock": Task(pow, 1, lock),
         r"kwargs\['mod'\] is an object of type _thread.lock": Task(pow, 1, 2, kwargs={"mod": lock}),
         r"args\[0\] is an object of type \S+Exits": Task(abs, Exits()),
@@ -324,6 +326,72 @@ def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
         run_parallel(Service().price_of, [1], executor="processes")
     results = run_parallel([Task(Service().price_of, 1)], executor="processes")
     assert advice in str(results.failures[0].error)
+
+
+def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
+    """It travels by value, and so with all that it has; its methods, its objects and what derives from it are not to blame."""
+
+    class Parent:
+        def __init__(self):
+            self.whole = self
+
+        def hand_over(self, item):
+            return super().__class__, Parent, item
+
+        guard = threading.Lock()
+
+    class Child(Parent):
+        pass
+
+    cure = "have it at the top level of a module, which workers import, or use executor='threads'"
+    why = r"Parent cannot be pickled \(TypeError: cannot pickle '_thread.lock' object\)"
+    for thing in (Child().hand_over, Child, lambda item: Child):
+        with pytest.raises(
+            TypeError, match=rf"^guard, which test_travel\.\S+Parent has, .*: \S+{why}; {cure}"
+        ):
+            run_parallel(thing, [1], executor="processes")
+    (failure,) = run_parallel(far.give_back, [Child()], executor="processes").failures.values()
+    told = r"the item of task 0 cannot be sent to a worker process: guard, which \S+Parent has, cannot be pickled .*; "
+    assert re.match(told + cure, str(failure.error))
+
+
+def test_a_class_that_is_to_blame_as_a_whole_is_named_all_the_same():
+    """No attribute of it fails by itself: that of its metaclass does."""
+
+    class Meta(type):
+        guard = threading.Lock()
+
+    class Sealed(metaclass=Meta):
+        pass
+
+    told = r"^test_travel\.\S+Sealed cannot be sent .*'_thread.lock' object.*; have it at the top level of a module"
+    with pytest.raises(TypeError, match=told):
+        run_parallel(len, [1], args=(Sealed(),), executor="processes")
+
+
+def test_a_function_is_not_told_of_what_the_standard_library_has_made_of_it():
+    """Nobody knows the ``dispatch`` in it, nor can create its cache inside the task."""
+
+    @singledispatch
+    def kind(item):
+        return "other"
+
+    told = r"^kind, which \S+<lambda> uses, .*: test_travel\.\S+\.kind cannot be pickled .*; have it at the top level of a module"
+    with pytest.raises(TypeError, match=told):
+        run_parallel(lambda item: (item, kind(item)), [1], executor="processes")
+
+
+def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():
+    """And told what to do, as the function and the arguments of a run are."""
+    lock = threading.Lock()
+    with pytest.raises(
+        TypeError, match=r"^lock, which \S+<lambda> uses, cannot be sent .* create it inside the task"
+    ):
+        ProcessExecutor(1, initializer=lambda: lock)
+    with pytest.raises(
+        TypeError, match=r"^initargs\[1\] cannot be sent .* multiprocessing.Manager\(\) makes"
+    ):
+        ProcessExecutor(1, initializer=print, initargs=(1, mp.Lock()))
 
 
 class Exits:
@@ -398,7 +466,7 @@ def test_an_end_of_a_pipe_is_refused_also_where_a_function_or_an_initializer_tak
     """At the call, too."""
     with pytest.raises(TypeError, match=r"^end, which .+ uses, cannot be sent"):
         run_parallel(lambda item: end, [1], executor="processes")
-    with pytest.raises(TypeError, match=r"^initializer .* with its initargs cannot be sent .* descriptor"):
+    with pytest.raises(TypeError, match=r"^initargs\[0\] cannot be sent .* descriptor"):
         ProcessExecutor(1, initializer=far.nothing, initargs=([end],))
 
 

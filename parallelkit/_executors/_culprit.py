@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import CellType, FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeAlias
 
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._worker import _ends
-from parallelkit._worker._travel import describe, pack
+from parallelkit._worker import _ends, _script
+from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
+
+Found: TypeAlias = "tuple[str, object, BaseException]"
+"""What cannot travel: its name, the thing itself, and why."""
 
 
 def pack_job(
@@ -23,16 +27,23 @@ def pack_job(
         raise unfit_job(fn, args, kwargs, error) from error
 
 
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {f"args[{n}]": arg for n, arg in enumerate(args)}
-    return parts | {f"kwargs[{name!r}]": arg for name, arg in kwargs.items()}
-
-
 def unfit_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
 ) -> TypeError:
     """Why a job cannot travel, whose packing has raised ``error``."""
-    name, culprit, cause = find_culprit(fn, args, kwargs, error)
+    return _unfit(find_culprit(fn, args, kwargs, error))
+
+
+def unfit_initializer(
+    initializer: Callable[..., object], initargs: tuple[Any, ...], error: Exception
+) -> TypeError:
+    """Why an initializer cannot travel with its arguments, whose packing has raised ``error``."""
+    parts = {"initializer": initializer, **_numbered("initargs", initargs)}
+    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error))
+
+
+def _unfit(found: Found) -> TypeError:
+    name, culprit, cause = found
     return TypeError(
         f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
         f"({describe_error(cause)}); {remedy_for(culprit, cause)}"
@@ -41,6 +52,8 @@ def unfit_job(
 
 def remedy_for(culprit: object, cause: BaseException) -> str:
     """What to do about a part of a call that cannot be pickled."""
+    if isinstance(culprit, (type, FunctionType)):
+        return remedy(cause, "have it at the top level of a module, which workers import")
     if type(culprit) is MethodType:
         return remedy(
             cause,
@@ -59,21 +72,29 @@ def remedy(cause: BaseException, otherwise: str = "create it inside the task") -
     return f"{otherwise}, or use executor='threads'"
 
 
-def find_culprit(
-    fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException
-) -> tuple[str, object, BaseException]:
-    """What of a call cannot travel, whose packing has raised ``error``: its name, the thing itself, and why."""
-    for name, part in {"fn": fn, **_named(args, kwargs)}.items():
+def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException) -> Found:
+    """What of a call cannot travel, whose packing has raised ``error``."""
+    named = {f"kwargs[{name!r}]": arg for name, arg in kwargs.items()}
+    parts = {"fn": fn, **_numbered("args", args), **named}
+    return _find(parts, error) or ("fn with its args and kwargs", fn, error)
+
+
+def _numbered(name: str, args: Iterable[Any]) -> dict[str, Any]:
+    return {f"{name}[{number}]": arg for number, arg in enumerate(args)}
+
+
+def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
+    for name, part in parts.items():
         cause = _flaw(part)
         if cause is not None:
-            return _innermost(name, part, cause)
-    return "fn with its args and kwargs", fn, error
+            return innermost(name, part, cause)
+    return None
 
 
-def _flaw(thing: object) -> BaseException | None:
-    """What packing it raises, whatever that is; Ctrl-C and other signals are the caller's."""
+def _flaw(thing: object, past: type | None = None) -> BaseException | None:
+    """What packing it raises, whatever that is, class ``past`` left out; Ctrl-C and other signals are the caller's."""
     try:
-        pack(thing)
+        pack(thing) if past is None else dump(_pickler_past(past), thing, None, False)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -83,19 +104,59 @@ def _flaw(thing: object) -> BaseException | None:
     return None
 
 
-def _innermost(name: str, thing: object, cause: BaseException) -> tuple[str, object, BaseException]:
-    """Of a function that cannot be pickled, the variable which is to blame: that of a function which it uses, maybe."""
+def _pickler_past(cls: type) -> Any:
+    class Past(by_value_pickler()):  # type: ignore[misc]  # cloudpickle's, which has no types
+        def persistent_id(self, obj: object) -> bool | None:
+            return True if obj is cls else None
+
+    return Past
+
+
+def innermost(name: str, thing: object, cause: BaseException) -> Found:
+    """What of a thing is to blame: a variable of a function, or of a function which that uses; an attribute of a class."""
     seen: list[object] = []
     while isinstance(thing, FunctionType):
         seen.append(thing)
         for variable, value in _variables(thing):
             why = _flaw(value)
-            if why is not None and all(value is not each for each in seen):
+            if why is not None and not _is_inner(value) and all(value is not each for each in seen):
                 name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
                 break
         else:
             break
-    return name, thing, cause
+    return _by_class(thing) or (name, thing, cause)
+
+
+def _is_inner(value: object) -> bool:
+    """Whether it is what the standard library has made a function of: nobody knows it by its name."""
+    return (
+        isinstance(value, FunctionType) and str(value.__module__).partition(".")[0] in sys.stdlib_module_names
+    )
+
+
+def _by_class(thing: object) -> Found | None:
+    """Where a thing cannot be pickled since its class cannot, which travels by value: that, by an attribute of it."""
+    owner = thing.__self__ if isinstance(thing, MethodType) else thing
+    last = owner if isinstance(owner, type) else type(owner)
+    for cls in reversed(last.__mro__[:-1]):
+        by_value = cls.__module__ in _script.NAMES or "<locals>" in cls.__qualname__
+        why = _flaw(cls) if by_value else None
+        if why is not None:
+            for name, value in vars(cls).items():
+                flaw = _flaw(value, past=cls) if name != "_abc_impl" else None  # which stays behind
+                if flaw is not None:
+                    return _in_method(value, cls) or (f"{name}, which {describe(cls)} has,", cls, flaw)
+            return describe(cls), cls, why
+    return None
+
+
+def _in_method(method: object, cls: type) -> Found | None:
+    """The variable of a method that is to blame."""
+    for variable, value in _variables(method) if isinstance(method, FunctionType) else ():
+        flaw = _flaw(value, past=cls)
+        if flaw is not None:
+            return f"{variable}, which {describe(method)} uses,", value, flaw
+    return None
 
 
 def _variables(function: FunctionType) -> Iterable[tuple[str, object]]:

@@ -11,7 +11,7 @@ from typing import Any
 from parallelkit._executors._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
-from parallelkit._executors._culprit import find_culprit, remedy, remedy_for
+from parallelkit._executors._culprit import find_culprit, innermost, remedy, remedy_for
 from parallelkit._executors._lane import Payload, payload_of
 from parallelkit._executors._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
@@ -113,10 +113,11 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
 
 
 def _blame_item(label: str, item: object, error: BaseException) -> str:
+    name, culprit, cause = innermost(describe(item), item, error)
+    cure = "pass plain data and build the rest inside the task"
     return (
-        f"the item of {label} cannot be sent to a worker process: "
-        f"{describe(item)} cannot be pickled ({describe_error(error)}); "
-        f"{remedy(error, 'pass plain data and build the rest inside the task')}"
+        f"the item of {label} cannot be sent to a worker process: {name} cannot be pickled ({describe_error(cause)}); "
+        f"{remedy(cause, cure) if culprit is item else remedy_for(culprit, cause)}"
     )
 
 

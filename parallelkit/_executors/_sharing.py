@@ -8,12 +8,12 @@ from typing import Any
 
 from parallelkit._executors._at_import import refuse_packed
 from parallelkit._executors._contract import Job
-from parallelkit._executors._culprit import pack_job, unfit_job
+from parallelkit._executors._culprit import pack_job, unfit_initializer, unfit_job
 from parallelkit._executors._lane import File, payload_of
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
-from parallelkit._worker._travel import Apart, describe, pack
+from parallelkit._worker._travel import Apart, pack
 
 
 def pack_shared(job: Job) -> bytes | File:
@@ -49,10 +49,7 @@ def pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ..
     except Exception as error:
         if is_of_signal(error):
             raise
-        raise TypeError(
-            f"initializer {describe(initializer)} with its initargs cannot be sent to worker processes "
-            f"({describe_error(error)})"
-        ) from error
+        raise unfit_initializer(initializer, initargs, error) from error
     refuse_packed(packed)
     return payload_of(packed)
 
