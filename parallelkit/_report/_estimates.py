@@ -11,9 +11,7 @@ THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
 PROCESSES = ("processes", "ProcessExecutor", "ProcessPoolExecutor")
 
 LEAST_SAVED = 0.1  # seconds, and share of the run: less is not worth a change
-AS_ONE = (
-    1.3  # seconds of processor time in one of the run, up to which it may be that of one thread at a time
-)
+AS_ONE = 1.3  # processors in use, up to which threads may have computed one at a time
 
 
 @dataclass(frozen=True, slots=True)
