@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
@@ -10,11 +9,10 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from parallelkit._book import Failed, News
 from parallelkit._errors import TaskCancelled, TaskTimeout
 from parallelkit._executors._contract import COROUTINE, Block
+from parallelkit._logger import logger
 from parallelkit._lost import Lost, is_a
 from parallelkit._public import public
 from parallelkit._raised import is_of_signal
-
-logger = logging.getLogger("parallelkit")
 
 K = TypeVar("K")
 

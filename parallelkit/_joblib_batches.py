@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -15,9 +14,8 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
 from parallelkit._joblib_packing import Packer
 from parallelkit._joblib_worker import run
+from parallelkit._logger import logger
 from parallelkit._lost import describe
-
-logger = logging.getLogger("parallelkit")
 
 GRACE = 1.0  # seconds that the end of a call waits for the thread of its callbacks
 SHOWN = 3  # calls of a batch, and arguments of a call, that a message has room for

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any
 
+from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
-
-logger = logging.getLogger("parallelkit")
 
 
 class Silent:

@@ -5,7 +5,6 @@ Why it works as it does: docs/design/checkpoint.md.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from functools import partial
@@ -19,6 +18,7 @@ from parallelkit._identity import identity_of, told_apart
 from parallelkit._journal import Journal, Record, another_function
 from parallelkit._journal_writer import JournalWriter
 from parallelkit._keys import key_text
+from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
 from parallelkit._payload import SOURCE, pickle_error, pickle_on, recalled, unreadable
@@ -26,8 +26,6 @@ from parallelkit._portion import Portion
 from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
-
-logger = logging.getLogger("parallelkit")
 
 LARGEST = 900_000_000  # bytes of a value; SQLite takes no row of more than a billion
 

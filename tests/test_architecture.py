@@ -99,7 +99,7 @@ _ledger  _sent
 _lost  _identity
 _outcomes
 _died  _coroutine_functions  _world
-_errors
+_errors  _logger
 _collector  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star
 """
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from parallelkit._executors._contract import Call
-
-logger = logging.getLogger("parallelkit")
+from parallelkit._logger import logger
 
 R = TypeVar("R")
 

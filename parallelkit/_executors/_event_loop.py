@@ -7,7 +7,6 @@ it or the run that gave up on it.
 
 from __future__ import annotations
 
-import logging
 import threading
 import traceback
 from collections.abc import Callable, Generator
@@ -18,8 +17,7 @@ from typing import Any, Protocol
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._stacks import stack_of
-
-logger = logging.getLogger("parallelkit")
+from parallelkit._logger import logger
 
 GRACE = 0.1  # seconds that a coroutine may take to end once it has been cancelled
 LONG = 0.05  # seconds; a step between two awaits that takes longer keeps all others waiting

@@ -24,7 +24,7 @@ from parallelkit._executors._tickets import items_of
 from parallelkit._executors._whereabouts import whereabouts
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import describe_error, is_of_signal, tolerated
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import unpack
 
@@ -232,7 +232,8 @@ class ProcessPort:
             if is_of_signal(error):
                 raise
             if logging.raiseExceptions and sys.stderr is not None:
-                traceback.print_exc()
+                with tolerated():  # it may be closed
+                    traceback.print_exc()
 
     def _explain(self, broken: Broken) -> Exception:
         from concurrent.futures.process import BrokenProcessPool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from time import monotonic
@@ -12,8 +11,7 @@ from parallelkit._executors._contract import Ended, Ticket, ended_early
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import Around, enter_thread, take_claim
 from parallelkit._executors._thread_port import Current, ThreadPort
-
-logger = logging.getLogger("parallelkit")
+from parallelkit._logger import logger
 
 IDLE = 5.0  # seconds after which an idle thread retires
 
