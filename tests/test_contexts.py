@@ -2,7 +2,9 @@
 
 import asyncio
 import decimal
+import sys
 import threading
+import types
 from contextvars import Context, ContextVar
 
 import pytest
@@ -56,6 +58,37 @@ def test_an_attempt_counts_with_the_callers_precision_where_it_sets_none(through
         return seen
 
     assert [(7, True)] * 4 == through(look, range(1, 5), 1)
+
+
+@pytest.mark.parametrize("through", [run, mapped])
+def test_so_is_the_precision_of_gmpy2(through, monkeypatch):
+    """Its context lies in a variable, too."""
+
+    class Rounding:
+        def __init__(self, precision):
+            self.precision = precision
+
+        def copy(self):
+            return Rounding(self.precision)
+
+    monkeypatch.setitem(sys.modules, "gmpy2", types.SimpleNamespace(context=Rounding))
+    VARIABLE.set(Rounding(53))
+
+    def look(precision):
+        seen = VARIABLE.get().precision
+        VARIABLE.get().precision = precision
+        return seen
+
+    assert [53, 53, 53] == through(look, [1, 2, 3], 1)
+    assert 53 == VARIABLE.get().precision
+
+
+@pytest.mark.parametrize("through", [run, mapped])
+def test_a_module_of_the_program_may_have_the_name(through, monkeypatch):
+    """A script beside a decimal.py of its own has no contexts of decimals."""
+    monkeypatch.setitem(sys.modules, "decimal", types.ModuleType("decimal"))
+    VARIABLE.set("the caller's")
+    assert ["the caller's"] == through(lambda _: VARIABLE.get(), [1], 1)
 
 
 def test_a_coroutine_counts_with_a_precision_of_its_own(precision):

@@ -1,7 +1,7 @@
 """The context variables that an attempt in this process finds: its caller's, and what its thread's initializer has set.
 
-A decimal context is an object in such a variable, and is changed in place: ``getcontext().prec = 50``. Each thread of a
-standard pool has its own, so each attempt has one here; else it would change how all the others count, and its caller.
+A decimal context is an object in such a variable, and is changed in place: ``getcontext().prec = 50``; so is that of gmpy2.
+Each thread of a standard pool has its own, so each attempt has one here; else it would change how all the others count, and its caller.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from parallelkit._executors._width import widen
 Settings: TypeAlias = "list[tuple[ContextVar[Any], Callable[[], Any]]]"
 """Variables, and what gives the value that an attempt shall have."""
 
+CONTEXTS = {"decimal": "Context", "gmpy2": "context"}
+"""The module and the name of what is changed in place. It has a ``copy``."""
+
 _thread = threading.local()
 
 
@@ -32,7 +35,7 @@ class Variables:
         self._context = copy_context()
         self._context.run(widen, workers)
         self._context.run(mark_context)
-        self._own: Settings = [(variable, value.copy) for variable, value in _decimals(self._context)]
+        self._own: Settings = [(variable, value.copy) for variable, value in _contexts(self._context)]
         self._initialized = initialized
 
     def fresh(self) -> Context:
@@ -54,7 +57,7 @@ def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> N
     context = Context()
     context.run(initializer, *initargs)
     settings = {variable: partial(_same, value) for variable, value in context.items()}
-    settings |= {variable: value.copy for variable, value in _decimals(context)}
+    settings |= {variable: value.copy for variable, value in _contexts(context)}
     _thread.settings = list(settings.items())
 
 
@@ -62,8 +65,9 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _decimals(context: Context) -> list[tuple[ContextVar[Any], Any]]:
-    decimal = sys.modules.get("decimal")
-    if decimal is None:
-        return []
-    return [item for item in context.items() if isinstance(item[1], decimal.Context)]
+def _contexts(variables: Context) -> list[tuple[ContextVar[Any], Any]]:
+    found = [getattr(sys.modules.get(module), name, None) for module, name in CONTEXTS.items()]
+    kinds = tuple(
+        kind for kind in found if isinstance(kind, type)
+    )  # a script may have a decimal.py of its own
+    return [item for item in variables.items() if isinstance(item[1], kinds)] if kinds else []
