@@ -1213,6 +1213,27 @@ def test_log_records_come_back(kept):
     }
 
 
+def log_at(levels):
+    for level in levels:
+        logging.getLogger("far").log(level, "at %d", level)
+
+
+def log_at_own_level(levels):
+    logging.addLevelName(27, "OF THE TASK")
+    log_at(levels)
+
+
+def test_levels_have_the_names_that_the_program_has_given_them(kept, monkeypatch):
+    """No worker has seen it do so; but what a task has named, and nobody here, it has named."""
+    for names in ("_levelToName", "_nameToLevel"):
+        monkeypatch.setattr(logging, names, dict(getattr(logging, names)))
+    logging.addLevelName(26, "NOTICE")
+    logging.addLevelName(logging.ERROR, "Error")
+    run_parallel(log_at_own_level, [(26, 27, logging.ERROR)], executor="processes").raise_failures()
+    run_parallel(log_at, [(28, logging.WARNING)], executor="processes").raise_failures()
+    assert ["NOTICE", "OF THE TASK", "Error", "Level 28", "WARNING"] == [record.levelname for record in kept]
+
+
 def test_logging_is_not_imported_for_nothing(tmp_path):
     """A worker whose tasks do not log pays nothing; nor for anything else that its parent does not use."""
     source = """

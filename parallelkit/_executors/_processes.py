@@ -227,6 +227,8 @@ class ProcessPort:
         try:
             made = logging.makeLogRecord(unpack(record.packed))
             made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
+            level = logging.getLevelName(made.levelno)  # which the program may have named, or named otherwise
+            made.levelname = made.levelname if level == f"Level {made.levelno}" else level
             logging.getLogger(made.name).handle(made)
         except Exception as error:  # as logging itself does: what cannot be logged must not end the program
             if is_of_signal(error):
