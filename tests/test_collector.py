@@ -9,14 +9,17 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from contextlib import closing
 
 import pytest
 
 from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._collector import is_collecting
-from parallelkit._executors import _threads
+from parallelkit._executors import _thread, _threads
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._executors._thread import ThreadWorker
+from parallelkit._executors._threads import ThreadEngine
 
 PATIENCE = 30.0
 
@@ -72,60 +75,100 @@ WAITS = {
 }
 
 
-def finalize_in_supervisor(monkeypatch, executor, finalizer):
-    """What came of this finalizer, called by the collector in the thread that serves the workers."""
-    told, tell, collections = queue.SimpleQueue(), Supervisor._tell, iter([gc.collect])
+class Last:
+    """Garbage for the collector, which then calls its finalizer; what came of that is told."""
 
-    class Last:
-        def __init__(self):
-            self.itself = self
+    def __init__(self, finalizer, told):
+        self.itself, self.finalizer, self.told = self, finalizer, told
 
-        def __del__(self):
-            try:
-                told.put(finalizer(executor))
-            except RuntimeError as error:
-                told.put(error)
+    def __del__(self):
+        try:
+            self.told.put(self.finalizer())
+        except RuntimeError as error:
+            self.told.put(error)
 
-    def collect(supervisor, now):
-        if (collecting := next(collections, None)) is not None:
-            Last()
-            collecting()
-        return tell(supervisor, now)
 
-    executor.submit(abs, -1).result(PATIENCE)
+@pytest.fixture
+def finalize_in(monkeypatch):
+    """Has a finalizer called by the collector as soon as somebody calls this function; where it is told what came of it."""
+    gc.collect()
     gc.disable()
-    try:
-        monkeypatch.setattr(Supervisor, "_tell", collect)
-        executor._pool._supervisor.poke()
-        return told.get(timeout=PATIENCE)
-    finally:
-        monkeypatch.setattr(Supervisor, "_tell", tell)
-        gc.enable()
+
+    def replace(owner, name, finalizer):
+        told, function, once = queue.SimpleQueue(), getattr(owner, name), iter([None])
+
+        def collect(*args):
+            for _ in once:
+                Last(finalizer, told)
+                gc.collect()
+            return function(*args)
+
+        monkeypatch.setattr(owner, name, collect)
+        return told
+
+    yield replace
+    gc.enable()
+
+
+def finalize_in_supervisor(finalize_in, executor, finalizer):
+    """What came of this finalizer, called in the thread that serves the workers."""
+    executor.submit(abs, -1).result(PATIENCE)
+    told = finalize_in(Supervisor, "_tell", lambda: finalizer(executor))
+    executor._pool._supervisor.poke()
+    return told.get(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_a_finalizer_may_not_wait_for_the_thread_that_calls_it(monkeypatch, wait):
+def test_a_finalizer_may_not_wait_for_the_thread_that_calls_it(finalize_in, wait):
     """It is told so, for it would wait for itself, and everybody else with it."""
     with ProcessExecutor(1) as executor:
-        error = finalize_in_supervisor(monkeypatch, executor, WAITS[wait])
+        error = finalize_in_supervisor(finalize_in, executor, WAITS[wait])
     assert isinstance(error, RuntimeError)
     assert "must not wait" in str(error)
 
 
-def test_a_finalizer_may_submit_where_it_may_not_wait(monkeypatch):
+def test_a_finalizer_may_submit_where_it_may_not_wait(finalize_in):
     """Whatever is to be done when something is collected is done, though nobody waits for it."""
     with ProcessExecutor(1) as executor:
-        future = finalize_in_supervisor(monkeypatch, executor, lambda executor: executor.submit(abs, -3))
+        future = finalize_in_supervisor(finalize_in, executor, lambda executor: executor.submit(abs, -3))
         assert 3 == future.result(PATIENCE)
 
 
-def test_a_finalizer_may_shut_down_the_executor_whose_thread_calls_it(monkeypatch):
+def test_a_finalizer_may_shut_down_the_executor_whose_thread_calls_it(finalize_in):
     """What had been submitted is done, and waited for by nobody there."""
     executor = ProcessExecutor(1)
-    assert finalize_in_supervisor(monkeypatch, executor, ProcessExecutor.shutdown) is None
+    assert finalize_in_supervisor(finalize_in, executor, ProcessExecutor.shutdown) is None
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(abs, -4)
     executor.shutdown()
+
+
+class Idle(deque):
+    """Of threads."""
+
+    def remove(self, worker):
+        deque.remove(self, worker)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [(ThreadWorker, "_rest"), (ThreadWorker, "_wanted"), (Idle, "remove"), (ThreadEngine, "end")],
+    ids=lambda place: place[1],
+)
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
+    finalize_in, wait, place, monkeypatch
+):
+    """Its slot is lent as between two calls, and nobody counts on the thread meanwhile, or for less afterwards."""
+    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    with ThreadExecutor(1) as executor:
+        executor._pool.idle = Idle()
+        assert [1] == run_parallel(abs, [-1], executor=executor).values()
+        told = finalize_in(*place, lambda: (WAITS[wait](executor), threading.current_thread().name))
+        assert [2] == run_parallel(abs, [-2], executor=executor).values()
+        _, name = told.get(timeout=PATIENCE)
+        assert ("ThreadExecutor", 0) == (name.partition("-")[0], len(executor._pool.loans))
+        assert [4, 5] == list(executor.map(abs, [-4, -5]))
 
 
 def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leave_behind):

@@ -49,7 +49,7 @@ class Here(Protocol):
         """The attempt that it runs."""
 
     def between(self, engine: object) -> Around | None:
-        """What stands for one of this engine between two of them, in a finalizer of what the first has let go of."""
+        """What stands for one of this engine outside of them, in a finalizer."""
 
 
 _outer: ContextVar[tuple[Around, ...]] = ContextVar("parallelkit_outer", default=())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic
 from typing import Protocol
 
@@ -95,8 +96,8 @@ class ThreadWorker:
         try:
             try:
                 self.ident = threading.get_ident()
-                enter_thread(self)
                 if self.engine.initialize(self):
+                    enter_thread(self)
                     self._serve()
                 self.engine.end(self)
             except BaseException as error:  # nothing of ours: it came from outside
@@ -135,9 +136,13 @@ class ThreadWorker:
         return Around(self.engine, claim, self.depth) if claim else None
 
     def between(self, engine: object) -> Around | None:
-        """Its slot may be lent between two attempts as well: what the first has let go of may have a finalizer that waits."""
-        serves = self.engine is engine and self.port is not None and not (self.current and self.current[2])
-        return Around(engine, [0.0], 0) if serves and not self.engine.is_abandoned(self) else None
+        """Its slot may be lent outside of attempts as well: a finalizer that is called there may wait."""
+        if self.engine is not engine or (self.current and self.current[2]) or self.engine.is_abandoned(self):
+            return None
+        with suppress(ValueError):
+            self.engine.idle.remove(self)  # nobody shall wake it meanwhile, and think that it works
+            self.gate.force()  # and it looks again afterwards
+        return Around(engine, [0.0], 0)
 
     def _serve(self) -> None:
         engine = self.engine
