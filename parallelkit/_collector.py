@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -37,9 +38,12 @@ class _Closing(Thread):
     """A thread that closes what the collector has found."""
 
 
-def do_apart(work: Callable[[], object]) -> None:
-    """Have it done in a thread of its own, which needs no lock to begin."""
-    _Closing(target=work, name="parallelkit_closing", daemon=True).start()
+def do_freely(work: Callable[[], object]) -> None:
+    """Do what waits for others: where the collector has called, in a thread of its own, which needs no lock to begin."""
+    if is_collecting() and not sys.is_finalizing():
+        _Closing(target=work, name="parallelkit_closing", daemon=True).start()
+    else:
+        work()
 
 
 def wait_apart() -> None:

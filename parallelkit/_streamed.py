@@ -80,10 +80,7 @@ class Streamed:
         finally:
             # A copy in a forked process has none of the threads, and leaves the workers alone.
             if os.getpid() == pid and not sys.is_finalizing():
-                if _collector.is_collecting():  # it was left behind in a cycle of references
-                    _collector.do_apart(opened.pop_all().close)
-                else:
-                    opened.close()
+                _collector.do_freely(opened.pop_all().close)
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Stream and loop of the run, and in ``opened`` what closes them."""

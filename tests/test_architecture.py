@@ -59,7 +59,7 @@ _book  _comeback  _fifo  _ready  _stopping  _tries  _unawaited  _unsettled
 _lanes
 _recall
 _executors/_event_loop  _executors/_thread
-_executors/_thread_port
+_executors/_thread_port  _executors/_roll
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
 _report/_slow  _report/_wasted
@@ -76,7 +76,7 @@ _executors/_spawn
 _executors/_lane
 _executors/_pace  _executors/_tickets  _executors/_search_path
 _executors/_arrivals  _executors/_blocks  _executors/_at_import  _executors/_contexts
-_executors/_needs  _executors/_gate  _executors/_width  _executors/_desk_future  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_overdue  _executors/_chunks  _executors/_culprit  _executors/_roll  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
+_executors/_needs  _executors/_gate  _executors/_width  _executors/_desk_future  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_overdue  _executors/_chunks  _executors/_culprit  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
 _executors/_contract
 _executors/__init__
 _worker/__main__

@@ -17,6 +17,8 @@ import pytest
 from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._collector import is_collecting
 from parallelkit._executors import _thread, _threads
+from parallelkit._executors._desk import Desk
+from parallelkit._executors._roll import Roll
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._thread import ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
@@ -171,6 +173,47 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
         assert [4, 5] == list(executor.map(abs, [-4, -5]))
 
 
+@pytest.mark.parametrize(
+    "place", [(_threads, "ThreadWorker"), (Roll, "leave"), (Desk, "_check_loss")], ids=lambda place: place[1]
+)
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in, wait, place, monkeypatch):
+    """Its thread holds a lock that those need for whom it would wait; it is told so, and nobody else waits for ever."""
+    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    with ThreadExecutor(1) as executor:
+        told = finalize_in(*place, lambda: WAITS[wait](executor))
+        assert 2 == executor.submit(abs, -2).result(PATIENCE)
+        error = told.get(timeout=PATIENCE)
+        assert isinstance(error, RuntimeError)
+        assert "must not wait" in str(error)
+        assert 4 == executor.submit(abs, -4).result(PATIENCE)
+
+
+@pytest.mark.parametrize("use", [WAITS["run"], WAITS["result"]], ids=["worker", "desk"])
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_finalizer_in_a_thread_that_is_being_started_may_not_wait_for_it(finalize_in, wait, use):
+    """Whoever starts it waits for it, and does what others wait for; of the desk's own thread that goes without saying."""
+    with ThreadExecutor(1) as executor:
+        told = finalize_in(threading.Thread, "_set_native_id", lambda: WAITS[wait](executor))
+        use(executor)
+        given = told.get(timeout=PATIENCE)
+        if use is WAITS["run"] or wait not in ("run", "stream"):
+            assert "must not wait" in str(given)
+
+
+def test_a_finalizer_in_the_midst_of_an_executor_may_shut_it_down(finalize_in):
+    """Which waits for nobody there; a run that has begun ends, and says why."""
+    executor = ThreadExecutor(1)
+    told = finalize_in(_threads, "ThreadWorker", executor.shutdown)
+    results = run_parallel(abs, [-1], executor=executor)
+    assert told.get(timeout=PATIENCE) is None
+    assert results.stopped in (None, "the executor was shut down")
+    for each in threading.enumerate():
+        if each.name == "parallelkit_closing":
+            each.join(PATIENCE)
+    assert not executor._pool.workers
+
+
 def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leave_behind):
     """As an engine starts a thread, say."""
     collections, barrier = iter([gc.collect]), threading.Barrier(3)
@@ -179,7 +222,7 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
         leave_behind(pause, [0, 0.01], executor=executor)
 
         def collect(*args):
-            assert executor._pool._lock.locked()
+            assert executor._pool.is_served_here()
             next(collections, int)()
             return make(*args)
 
@@ -195,7 +238,7 @@ def test_an_executor_is_shut_down_where_its_own_lock_is_held():
 
     class Collecting:
         def __init__(self, lock):
-            self.lock = lock
+            self.lock, self._is_owned = lock, lock._is_owned
 
         def __enter__(self):
             self.lock.__enter__()

@@ -1,16 +1,22 @@
 """The threads that an engine has had."""
 
 import threading
-from types import SimpleNamespace
 
 from parallelkit._executors._roll import Roll
+
+
+class Worker:
+    """One thread of an engine."""
+
+    def __init__(self, number, thread=None):
+        self.number, self.thread = number, thread
 
 
 def test_threads_that_have_ended_are_not_kept():
     """A stream that goes on for days, with a pause now and then, has a new thread after each, by the name of the last."""
     roll = Roll(passing=True)
     for _ in range(20):
-        worker = SimpleNamespace(number=roll.number())
+        worker = Worker(roll.number())
         assert worker.number == 0
         worker.thread = threading.Thread(target=roll.leave, args=(worker,))
         worker.thread.start()
@@ -28,10 +34,10 @@ def test_the_ends_of_those_that_have_left_are_waited_for():
         end.wait()
 
     def close():
-        roll.leave(SimpleNamespace(number=roll.number(), thread=threading.current_thread()))
+        roll.leave(Worker(roll.number(), threading.current_thread()))
         roll.join()
 
-    worker = SimpleNamespace(number=roll.number())
+    worker = Worker(roll.number())
     worker.thread = threading.Thread(target=work)
     worker.thread.start()
     left.wait()

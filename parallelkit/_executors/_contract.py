@@ -161,6 +161,20 @@ class Engine(Protocol):
         """End all workers. Nothing is left when it returns, but for abandoned threads."""
 
 
+class DeskEngine(Engine, Protocol):
+    """An engine that may stand behind an executor of futures."""
+
+    @property
+    def loss(self) -> object:
+        """Why it can run nothing until a hung call returns; None while it can."""
+
+    def is_served_here(self) -> bool:
+        """Whether this is a thread without which no worker does anything now."""
+
+    def supply(self, tickets: int) -> None:
+        """See that there is somebody for so many new tickets; whoever is lacking is started by the thread that calls."""
+
+
 def call_with(job: Job) -> Callable[[Any], Any]:
     """The job as a function of one item; the bare function itself where nothing is added to it."""
     return bind(job.fn, job.args, job.kwargs, job.star)

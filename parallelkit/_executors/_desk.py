@@ -9,30 +9,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port, Ticket
-from parallelkit._executors._desk_future import DeskFuture, Flight, Request, cancel, fail, tell
+from parallelkit._collector import do_freely
+from parallelkit._executors._contract import Block, Call, DeskEngine, Ended, Job, Port, Ticket
+from parallelkit._executors._desk_future import DeskFuture, Flight, Request, cancel, fail, must_not_wait, tell
 from parallelkit._executors._leaving import is_leaving, stay_for
 from parallelkit._executors._lending import Lender, LendingPort
 from parallelkit._executors._opening import Opening
 from parallelkit._raised import give_traceback, traceback_of
 
 Failure = tuple[BaseException, TracebackType | None]
-
-
-class DeskEngine(Engine, Protocol):
-    """An engine that may stand behind a desk."""
-
-    @property
-    def loss(self) -> object:
-        """Why it can run nothing until a hung call returns; None while it can."""
-
-    def supply(self, tickets: int) -> None:
-        """See that there is somebody for so many new tickets; whoever is lacking is started by the thread that calls."""
 
 
 class Desk:
@@ -43,7 +32,6 @@ class Desk:
         self._timeout = timeout
         self._lock = threading.RLock()  # garbage that is collected while it is held may be the executor
         self._lender = engine if isinstance(engine, Lender) else None
-        self._is_served_here: Callable[[], bool] = getattr(engine, "is_served_here", bool)
         self._inbox: deque[Request] = deque()
         self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
         self._flying: dict[int, Flight] = {}  # with what messages call them
@@ -70,6 +58,12 @@ class Desk:
         if is_leaving():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
+    def check_run(self) -> None:
+        """The same for a run; RuntimeError where it would wait for ever."""
+        self.check_open()
+        if self._is_held_up():
+            raise must_not_wait()
+
     def _is_fork(self) -> bool:
         """Whether this is a copy in a forked process, where no thread of it runs and a lock may be held for ever."""
         return os.getpid() != self._pid
@@ -86,10 +80,7 @@ class Desk:
         if future.done():
             return False
         if timeout is None and self._needs_this_thread():
-            raise RuntimeError(
-                "this thread must not wait for a call to this executor, which nobody else would do: it runs callbacks of "
-                "futures, and finalizers (__del__) of what is collected in it; submit from here, and wait elsewhere"
-            )
+            raise must_not_wait()
         if self._lender is None or not self._lender.lend(future):
             return False
         try:
@@ -173,7 +164,7 @@ class Desk:
                 self._port.wake()
             if self._opening is not None:
                 return
-        self._engine.close()
+        do_freely(self._engine.close)
 
     def join(self) -> None:
         """Wait until all is done; not from a thread that does it (a callback, or a finalizer, that shuts down)."""
@@ -182,8 +173,12 @@ class Desk:
 
     def _needs_this_thread(self) -> bool:
         opening = self._opening
-        own = opening is not None and opening.thread is threading.current_thread()
-        return own or self._is_served_here()
+        own = opening is not None and opening.thread.ident == threading.get_ident()
+        return own or self._is_held_up()
+
+    def _is_held_up(self) -> bool:
+        """Whether calls are held up until this thread goes on: a finalizer may run in it, in the midst of anything."""
+        return self._engine.is_served_here() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
     def _work(self, opening: Opening) -> None:
         if not opening.begin():

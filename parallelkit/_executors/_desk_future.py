@@ -55,6 +55,14 @@ class DeskFuture(Future[R]):
                 self._desk.repay(self)
 
 
+def must_not_wait() -> RuntimeError:
+    """What is said where a wait would have no end."""
+    return RuntimeError(
+        "this thread must not wait for a call to this executor, for nobody would do it meanwhile: it runs callbacks of futures, "
+        "or a finalizer (__del__) in the midst of the executor's own work; submit from here, and wait elsewhere"
+    )
+
+
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
     """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
     try:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from functools import partial
 from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from parallelkit._collector import do_apart, is_collecting, watch
+from parallelkit._collector import watch
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Call, Engine
-from parallelkit._executors._desk import Desk, DeskEngine
+from parallelkit._executors._contract import Call, DeskEngine, Engine
+from parallelkit._executors._desk import Desk
 from parallelkit._keywords import WORKERS, suggests
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
@@ -35,7 +33,7 @@ class _Pool(Executor):
         self._timeout = check_timeout("timeout", timeout)
         self._desk = Desk(engine, self._timeout)
         watch()
-        weakref.finalize(self, leave, self._desk).atexit = False
+        weakref.finalize(self, self._desk.shut, False).atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers}>"
@@ -48,7 +46,7 @@ class _Pool(Executor):
 
     def _engine(self) -> Engine:
         """The engine, for a run that was given this executor."""
-        self._desk.check_open()
+        self._desk.check_run()
         return self._pool
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -74,14 +72,6 @@ class _Pool(Executor):
         self._desk.shut(cancel_futures)
         if wait:
             self._desk.join()
-
-
-def leave(desk: Desk) -> None:
-    """Shut down the desk of an executor that is gone: apart, if the collector has found it, as that waits for threads."""
-    if is_collecting() and not sys.is_finalizing():
-        do_apart(partial(desk.shut, False))
-    else:
-        desk.shut(False)
 
 
 @public

@@ -66,10 +66,6 @@ class ProcessEngine:
             raise RuntimeError("this executor is closed: it was shut down before the run began")
         if os.getpid() != self._pid:
             raise RuntimeError("this executor belongs to the process that made it, not to a fork of that")
-        if self.is_served_here() and not job.shared:
-            raise RuntimeError(
-                "a finalizer (__del__) that is called in the thread of the worker processes must not wait for a run on them"
-            )
         check_startable()
         packed = pack_shared(job)
         home, pace = home_of(job.fn), self._paces.recall(packed)

@@ -21,7 +21,6 @@ from parallelkit._executors._contract import Job, Ticket, drop_own_frames
 from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
 from parallelkit._executors._roll import Roll
-from parallelkit._executors._stacks import cpu_seconds_of
 from parallelkit._executors._thread import ThreadWorker, tell_of_room
 from parallelkit._executors._thread_port import Loss, ThreadPort
 from parallelkit._raised import describe_error
@@ -59,7 +58,7 @@ class ThreadEngine:
         self.loans = Loans()  # of tasks that wait for others on this same engine
         self.awaited = Loans()  # those of them that wait for futures
         self.lending = False  # whether there has ever been one
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # garbage that is collected while it is held may have finalizers
 
     def open(self, job: Job) -> ThreadPort:
         """A new port. Opened from a task of this engine, it gets that task's slot as one more."""
@@ -73,6 +72,10 @@ class ThreadEngine:
                 self.loans.add(port, outer.claim)
             self.ports += (port,)
         return port
+
+    def is_served_here(self) -> bool:
+        """Whether others wait for what this thread is in the midst of: at the lock, or as it is being started."""
+        return self._roll.is_entering() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
     def lend(self, future: object) -> bool:
         """The task that calls, if it is one of this engine, is about to wait for a future: lend its slot."""
@@ -129,11 +132,8 @@ class ThreadEngine:
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None where the system does not tell."""
-        if not hasattr(time, "pthread_getcpuclockid"):
-            return None
         with self._lock:  # which a thread takes when it ends: so each that is asked still lives
-            there = [one.ident for one in self.workers | self.abandoned if one.number is not None]
-            return self._roll.cpu_seconds + sum(map(cpu_seconds_of, there))
+            return self._roll.cpu_seconds(self.workers | self.abandoned)
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -167,6 +167,7 @@ class ThreadEngine:
 
     def _start_worker(self) -> None:
         worker = ThreadWorker(self, self.name_prefix, self._roll.number())
+        self._roll.enter(worker)
         self.workers.add(worker)
         if self._initializer is not None:
             self._starting[worker] = time.monotonic() + START_LIMIT
@@ -191,6 +192,7 @@ class ThreadEngine:
 
     def initialize(self, worker: ThreadWorker) -> bool:
         """In a new thread: run the initializer; False where it failed, or was given up meanwhile."""
+        self._roll.begin(worker)
         if self._initializer is None:
             return True
         try:
@@ -237,7 +239,7 @@ class ThreadEngine:
                 return False
             self.workers.discard(worker)
             self.abandoned.add(worker)
-            if self._is_lost() and self.loss is None:
+            if self._own() <= 0 and self.loss is None:
                 patience = PATIENCE if timeout is None else timeout
                 self.loss = Loss(now + patience, patience)
                 for port in self.ports:
@@ -251,10 +253,6 @@ class ThreadEngine:
         waiting = sum(port.waiting() for port in self.ports)
         if waiting and not self.closed:
             self.supply(waiting)
-
-    def _is_lost(self) -> bool:
-        """Whether abandoned threads have cost every slot; one that was lent is not free for anybody else."""
-        return self._own() <= 0
 
     def end(self, worker: ThreadWorker) -> None:
         """In a thread that ends. Idempotent."""
@@ -280,7 +278,7 @@ class ThreadEngine:
         with self._lock:
             self.workers.discard(worker)
             self.abandoned.discard(worker)
-            if not self._is_lost():
+            if self._own() > 0:
                 self.loss = None
         self._supply_all()
 
