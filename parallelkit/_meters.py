@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import insort
 from itertools import chain
+from math import inf, nextafter
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -146,7 +147,7 @@ class RateLog:
             self._curious.add(run)
         for asker in others:
             asker.look()
-        return now + self._per
+        return max(now + self._per, nextafter(now, inf))  # a window may be too short for the clock to tell
 
     def pause(self, until: float) -> None:
         """No start before this instant: the other side asked for it."""

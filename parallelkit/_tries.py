@@ -174,6 +174,8 @@ class Tries:
         last = self._first_start_of(index, verdict.lost) + limit
         if told is not None and told > LONGEST:
             verdict.why = not_again(f"it was told to wait {span(told)}, more than {span(LONGEST)}")
+        elif wait == inf:
+            verdict.why = not_again("the wait would never end")
         elif now > last:  # the run was busy when the attempt failed
             verdict.why = not_again(too_late(limit))
         elif now + wait > last:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, run_parallel
 from parallelkit._limits import as_limits
-from parallelkit._meters import RateLog
+from parallelkit._meters import NOBODY, RateLog
 from parallelkit._ready import Gated
 
 
@@ -138,6 +138,12 @@ def test_who_asks_for_the_starts_of_others_is_told_at_once():
     assert (0, 1) == (mine.looks, other.looks)
     log.confirm(0.5, other)
     assert (1, 1) == (mine.looks, other.looks)
+
+
+def test_a_window_too_short_for_the_clock_lets_time_pass():
+    """Whoever waits for the report of another run is told to ask again later: at once would be for ever."""
+    log = RateLog(1, 1e-12, False, threading.Lock())
+    assert log.ask(1e7, NOBODY) > 1e7
 
 
 def test_smooth_starts_are_spread_evenly_and_do_not_drift():

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import tenacity
-from fakes import Done, FakeRun, Script
+from fakes import Done, Fail, FakeRun, Script
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -247,6 +247,13 @@ def test_tenacity_may_stop_before_a_wait_that_is_too_long():
     policy = tenacious(wait=tenacity.wait_fixed(3), stop=tenacity.stop_before_delay(10))
     assert 3.0 == policy.delay_after(1, ERROR, 6.0)
     assert policy.delay_after(1, ERROR, 8.0) is None
+
+
+def test_a_wait_without_an_end_is_none():
+    """The failure is final at once: nobody waits for ever."""
+    script = Script({"a": [Fail(OSError("busy"))]})
+    (failure,) = FakeRun(script, ["a"], policy=tenacious(wait=lambda state: float("inf"))).drive().outcomes
+    assert "not tried again, since the wait would never end" in failure.error.__notes__[0]
 
 
 def test_tenacity_never_sleeps_here():
