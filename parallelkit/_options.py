@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from inspect import Parameter, signature
 from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
@@ -156,12 +157,28 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str =
 
 
 def _check_executor(executor: Any) -> None:
-    is_class = isinstance(executor, type)
-    if not is_class and callable(getattr(executor, "submit", None)):
-        return  # an Executor, or what stands where one stands without being one by name
-    hint = "pass an object of it, not the class" if is_class else ""
+    hint = ""
+    if isinstance(executor, type):
+        hint = "pass an object of it, not the class"
+    elif callable(getattr(executor, "submit", None)):
+        hint = _asked_besides(executor)
+        if not hint:
+            return  # an Executor, or what stands where one stands without being one by name
     others = ", or a concurrent.futures.Executor, or a dask Client"
     _check_choice("executor", executor, EXECUTORS, others, hint)
+
+
+def _asked_besides(executor: Any) -> str:
+    """What its ``submit`` must be given besides the function, as pebble's ``ProcessPool`` a timeout: that is another interface."""
+    if isinstance(executor, Executor):
+        return ""
+    try:
+        _, *besides = signature(executor.submit).parameters.values()
+    except (TypeError, ValueError):  # it does not say
+        return ""
+    open_ended = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    asked = [one.name for one in besides if one.default is Parameter.empty and one.kind not in open_ended]
+    return f"its submit must be given {asked[0]!r} besides the function" if asked else ""
 
 
 def _check_max_failures(value: Any) -> float | None:

@@ -206,6 +206,23 @@ def test_whatever_can_submit_is_an_executor():
     assert pool is check_options({"executor": pool}).executor
 
 
+def test_a_submit_that_must_be_given_more_is_another_interface():
+    """A pebble ProcessPool would take the item for the timeout that it wants."""
+
+    class Pool:
+        def submit(self, fn, timeout, /, *args, **kwargs):
+            raise AssertionError("not called at the door")
+
+    class Silent:
+        submit = min  # of which nobody knows what it takes
+
+    told = r"^executor must be one of .*Pool object at .*; its submit must be given 'timeout' besides the function$"
+    with pytest.raises(TypeError, match=told):
+        check_options({"executor": Pool()})
+    silent = Silent()
+    assert silent is check_options({"executor": silent}).executor
+
+
 # The two forms
 
 
