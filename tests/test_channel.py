@@ -3,6 +3,7 @@ import os
 import socket
 from collections import deque
 from math import inf
+from time import monotonic
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from parallelkit._executors._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
 from parallelkit._worker._outbox import Outbox
+from parallelkit._worker._slots import Slots
 
 
 @pytest.fixture
@@ -336,3 +338,30 @@ def test_what_nobody_will_read_is_dropped(wire_and_far):
     wire.flush()
     assert inf == wire.again_at
     assert not wire.stuffed
+
+
+def commit_one(ring, value):
+    """As a worker does that runs one task; where its pickle lies."""
+    slots = Slots(ring, Outbox(None, ring), 4)
+    slots.dicts.fit = True
+    ring.starts[0] = monotonic()
+    slots.puts.get(type(value), slots.put_object)(0, value)
+    ring.ends[0] = monotonic()
+    return ring.words[0] >> _channel.PLACE, ring.words[0] & _channel.LENGTH_MASK
+
+
+@pytest.mark.parametrize("value", ["text", {"key": 1}, {"key": 1, "other": [2]}])
+@pytest.mark.parametrize("where", ["first", "last", "beyond", None])
+def test_results_that_are_overwritten_are_garbage(wire_and_far, ring, value, where):
+    """A pickle that does not begin or end as one does, or lies beyond the heap, is none."""
+    wire, _ = wire_and_far
+    place, length = commit_one(ring, value)
+    if where == "beyond":
+        ring.words[0] = HEAP - 1 << _channel.PLACE | length
+    elif where is not None:
+        ring.heap[place if where == "first" else place + length - 1] = 0
+    if where is None:
+        assert bytes(ring.heap[place : place + length]) == wire.take(0, 1, True).heap
+    else:
+        with pytest.raises(GarbageError, match=r"^no result from \d+ to \d+ of \d+$"):
+            wire.take(0, 1, True)
