@@ -26,8 +26,6 @@ from parallelkit._tasks import Task, check_keys_agree, check_tasks
 PORTION = 0.001  # seconds that one portion of reading may take
 MOMENT = 0.05  # seconds for counting what was not read
 
-WRONG = (InputError, TypeError, ValueError)  # what is raised of an item, its key, priority or group
-
 
 class Intake:
     """Reads the caller's input. ``size`` is its length where known (the true one at its end), ``error`` what ended it early.
@@ -182,7 +180,7 @@ class Intake:
                 if keyed:
                     try:
                         key = self._key(item, self.read_so_far)
-                    except WRONG as error:
+                    except Exception as error:
                         self._end_by(error)
                         return
                 self.read_so_far += 1
@@ -205,7 +203,7 @@ class Intake:
             for position, item in enumerate(items, first):
                 key = self._key(item, position) if self.keys is None else self.keys[position]
                 portion.add(self.shape, item, key, position)
-        except WRONG as error:
+        except Exception as error:
             self._end_by(error)
         return portion
 
@@ -213,8 +211,10 @@ class Intake:
         """An item about which something is wrong ends the input."""
         if isinstance(error, InputError):
             self.end(error)
-        else:
+        elif type(error) in (TypeError, ValueError):
             self.fail(str(error), error)
+        else:  # its own ``repr``, for the message
+            self.fail(f"a bad item, and to say what is wrong raised {describe_error(error)}", error)
 
     def adopt(self, children: Iterable[Any], parent: Any, index: int) -> Portion:
         """Tasks that ``then`` made of the outcome under the key ``parent``; raises what is wrong with them."""

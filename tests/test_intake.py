@@ -32,6 +32,13 @@ def invert(x):
     return 1 / x
 
 
+class Mute(list):
+    """No key, and cannot even be named in a message."""
+
+    def __repr__(self):
+        raise OSError("no words for it")
+
+
 class Unhashable:
     """What fails as it is hashed, and not because its kind is never hashed."""
 
@@ -223,6 +230,10 @@ def test_positions_need_no_keys():
         (
             lambda item: Unhashable() if item == 3 else item,
             r"key must hash and compare, got <Unhashable> at position 3, which raised OSError: offline",
+        ),
+        (
+            lambda item: Mute() if item == 3 else item,
+            "a bad item, and to say what is wrong raised OSError: no words for it",
         ),
     ],
 )
