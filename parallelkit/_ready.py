@@ -94,8 +94,8 @@ class Gated:
             lane = self._lanes[groups] = Lane(groups, self._gates_of(groups))
         rank = (-priority, ticket[0])
         heappush(lane.tickets, (rank, ticket))
-        if lane.tickets[0][0] == rank:  # a new head: it stands where its lane stands, by its own rank
-            self._stand(lane, self._open if lane.place is None else lane.place)
+        if lane.tickets[0][0] == rank:  # a new head; its gate may have opened, and called a lane behind it
+            self._stand(lane, self._open)
 
     def withdraw(self, indices: Collection[int], now: float) -> None:
         self._gone.update(indices)
@@ -106,10 +106,10 @@ class Gated:
             if lane.tickets:
                 assert lane.place is not None, "a lane with tickets stands somewhere between two calls"
                 self._stand(lane, lane.place)
-                continue
-            lane.place = None
-            del self._lanes[groups]
-            for gate in lane.gates:  # one may have opened for this lane, and then it is another's turn
+            else:
+                lane.place = None
+                del self._lanes[groups]
+            for gate in lane.gates:  # one may have opened for what is gone, and then it is another's turn
                 self._pass_on(gate, now)
 
     def _shed(self, lane: Lane) -> bool:
@@ -160,6 +160,8 @@ class Gated:
                 self._stand(lane, closed.waiting)
             for gate in lane.gates:
                 self._pass_on(gate, now)
+            if closed is not None and closed.timer is not None and closed.timer <= now:
+                break  # it may be open: lest a lane behind this one take the slot, have starts reported first
         return due
 
     def _enter(self, lane: Lane, now: float) -> Gate | None:

@@ -314,6 +314,23 @@ def test_a_retry_keeps_its_priority():
     assert [5, 5, 4, 3, 2, 1, 0] == script.calls
 
 
+def test_what_becomes_ready_as_a_gate_opens_goes_before_what_has_waited_there():
+    """A task tried again, at the very end of the attempt that held the gate, has its priority."""
+    items = urgent, other, least = ("x", 2), ("y", 1), ("x", 0)
+    script = Script({urgent: [Fail(OSError(), after=1), Done(1)]})
+    limits, policy = [ConcurrencyLimit(1), ConcurrencyLimit(9, by=lambda item: item[0])], Retry(1, delay=0)
+    FakeRun(script, items, limits=limits, priority=lambda item: item[1], policy=policy).drive()
+    assert [urgent, urgent, other, least] == script.calls
+
+
+def test_a_free_slot_goes_to_none_behind_one_whose_gate_has_opened_unseen():
+    """Nobody had looked yet whether a start that holds a rate had happened, since no slot was free."""
+    script = Script({"a1": Done(after=1), "a2": Done(after=1), "b1": Done(after=0.25)})
+    limits = [RateLimit(1, per=0.4, by=lambda item: item[0])]
+    FakeRun(script, ["a1", "a2", "a3", "b1", "b2"], limits=limits).drive()
+    assert ["a1", "b1", "a2", "a3", "b2"] == script.calls
+
+
 def test_a_high_priority_waits_for_its_own_gate_only():
     """The most urgent task that its limit holds up lets the others by, and goes first when it may."""
     script = Script({item: Done(item, after=1) for item in range(6)})
