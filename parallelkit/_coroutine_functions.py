@@ -9,6 +9,8 @@ from typing import Any
 
 MARK = getattr(inspect, "_is_coroutine_mark", object())  # inspect.markcoroutinefunction, from Python 3.12 on
 
+GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+
 
 def is_coroutine_function(fn: Any) -> bool:
     """Whether calling ``fn`` gives a coroutine: ``async def``, a method, a partial, or an object whose call is one.
@@ -43,7 +45,7 @@ def flags_of(fn: Any) -> int:
 def check_function(name: str, fn: Any, executor: Any) -> None:
     """Raise TypeError for what would not run: a generator function, or a coroutine function without an event loop."""
     flags = flags_of(fn)
-    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+    if flags & GENERATORS:
         way = "a function that returns list(...) of what it gives"
         if flags & inspect.CO_ASYNC_GENERATOR:
             way = "a coroutine function that returns [item async for item in ...]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import Token, copy_context
 from dataclasses import replace
 from functools import wraps
@@ -11,7 +11,7 @@ from itertools import count
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
-from parallelkit._coroutine_functions import is_coroutine_function
+from parallelkit._coroutine_functions import GENERATORS, flags_of, is_coroutine_function
 from parallelkit._executors._contract import Job, Ticket, timed_out
 from parallelkit._executors._inline import InlineEngine, InlinePort
 from parallelkit._limits import Limit, RateLimit
@@ -101,12 +101,15 @@ class inline_runs:  # noqa: N801  # used as a function
 
     It holds for the code that the block calls (a context variable): not for threads that this code
     starts by itself, nor for the ``submit`` and ``map`` of an executor. Tasks that wait for one
-    another cannot run so. It can decorate a function, too: each call is a block of its own.
+    another cannot run so. It can decorate a function, too, or a coroutine function: each call is a block
+    of its own. TypeError for a generator function, whose body runs when the call is over.
     """
 
     # No generator: contextlib would set attributes of an error that may refuse them.
 
     def __init__(self, clock: FakeClock | None = None) -> None:
+        if clock is not None and not isinstance(clock, FakeClock):
+            raise TypeError(f"clock must be a FakeClock, got {clock!r}; as a decorator write @inline_runs()")
         self._clock = clock
         self._before: list[Token[World]] = []  # a block for each, should one be within another
 
@@ -120,11 +123,27 @@ class inline_runs:  # noqa: N801  # used as a function
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """The function, each call of which is such a block."""
+        if flags_of(fn) & GENERATORS:
+            raise TypeError(
+                f"inline_runs must not decorate a generator function, got {fn!r}; write with inline_runs(): in it"
+            )
+        if is_coroutine_function(fn):
+            return self._awaited(fn)  # type: ignore[arg-type, return-value]  # as was just seen
 
         @wraps(fn)
         def inline(*args: P.args, **kwargs: P.kwargs) -> R:
             with inline_runs(self._clock):
                 return fn(*args, **kwargs)
+
+        return inline
+
+    def _awaited(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
+        """The same of a coroutine function: a call of it has run nothing before it is awaited."""
+
+        @wraps(fn)
+        async def inline(*args: P.args, **kwargs: P.kwargs) -> R:
+            with inline_runs(self._clock):
+                return await fn(*args, **kwargs)
 
         return inline
 

@@ -140,6 +140,29 @@ def test_it_decorates_a_function():
     assert HERE not in run_parallel(where, [1]).values()
 
 
+def test_it_decorates_a_coroutine_function():
+    """Its body runs in the block, not only the call that makes the coroutine."""
+
+    @inline_runs()
+    async def work():
+        return run_parallel(where, [1]).values()
+
+    assert [HERE] == asyncio.run(work())
+    assert HERE not in run_parallel(where, [1]).values()
+
+
+def test_what_it_cannot_decorate_is_refused():
+    """A generator function would run after the block; and the class itself, without its brackets, is no decorator."""
+
+    def fixture():
+        yield run_parallel(where, [1])
+
+    with pytest.raises(TypeError, match=r"must not decorate a generator function, got .*fixture.*write with"):
+        inline_runs()(fixture)
+    with pytest.raises(TypeError, match=r"clock must be a FakeClock, got .*where.*write @inline_runs\(\)"):
+        inline_runs(where)
+
+
 def test_a_stream_of_the_block_stays_inline_after_it():
     """A stream belongs to the block in which it was made."""
     with inline_runs():
