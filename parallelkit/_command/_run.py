@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
+from types import ModuleType
 from typing import Any
 
 from parallelkit._command import UsageError, say
@@ -45,8 +46,9 @@ def run_command(arguments: Namespace) -> int:
         limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
         run = Run(arguments, lines, limits)
         stream = at_the_end.enter_context(closing(run.open(fn, key, bar=not (arguments.quiet or to_screen))))
+        check_files(arguments, lines, module)
         if fd is None:
-            fd = open_output(arguments.output, lines, at_the_end)
+            fd = open_output(arguments.output, at_the_end)
         if lines.from_stdin:
             if not arguments.quiet and os.isatty(0):
                 say("parallelkit: reads lines from the terminal; Ctrl-D ends them")
@@ -92,11 +94,23 @@ def take_stdout(at_the_end: ExitStack) -> int:
     return fd
 
 
-def open_output(path: str, lines: Lines, at_the_end: ExitStack) -> int:
+def check_files(arguments: Namespace, lines: Lines, module: ModuleType) -> None:
+    """Raise ``UsageError`` where one file is to be two things: what is written into it would destroy the other."""
+    taken = {os.path.realpath(getattr(module, "__file__", None) or os.devnull): "the module"}
+    for name in ("checkpoint", "output", "report", "trace"):
+        path = getattr(arguments, name)
+        if path is None or (os.path.exists(path) and not os.path.isfile(path)):  # a device takes everything
+            continue
+        if os.path.exists(path):
+            refuse_input(lines, os.stat(path), f"--{name}")
+        other = taken.setdefault(os.path.realpath(path), f"--{name}")
+        if other != f"--{name}":
+            raise UsageError(f"argument --{name}: {path} is {other} as well")
+
+
+def open_output(path: str, at_the_end: ExitStack) -> int:
     """A descriptor of the output, empty now."""
     try:
-        if os.path.exists(path):
-            refuse_input(lines, os.stat(path), "--output")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except OSError as error:
         raise UsageError(f"argument --output: {path} cannot be written: {error.strerror}") from None
