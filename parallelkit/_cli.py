@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from io import TextIOWrapper
 
 from parallelkit._command import UsageError, own_version, say
 from parallelkit._command._arguments import at_least, expression, failures, file_or_stdout, rate, seconds
@@ -38,7 +39,7 @@ item and the names of MODULE. Exit code: 0 all well, 1 some failed, 2 wrong usag
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    fill_gaps()
+    prepare_streams()
     try:
         arguments = make_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what is wrong, or shown the help
@@ -59,8 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def fill_gaps() -> None:
-    """Have what is closed of stdin, stdout and stderr lead nowhere: the next file that is opened would take its place."""
+def prepare_streams() -> None:
+    """Have what is closed of stdin, stdout and stderr lead nowhere: the next file that is opened would take its place.
+
+    What stdout cannot spell, it shows as stderr does.
+    """
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -68,6 +72,8 @@ def fill_gaps() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -53,6 +54,14 @@ def test_interrupt_is_code_130(monkeypatch, capsys):
     monkeypatch.setattr(parallelkit._demo, "run_demo", interrupted)
     assert 130 == main(["demo"])
     assert "interrupted\n" == capsys.readouterr().err
+
+
+def test_what_stdout_cannot_spell_is_escaped(monkeypatch):
+    """Where it takes ASCII alone, a microsecond is no reason to fail."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    monkeypatch.setattr(parallelkit._demo, "run_demo", lambda: print("5 µs") is None)
+    assert 0 == main(["demo"])
+    assert rb"5 \xb5s" == sys.stdout.buffer.getvalue().rstrip()
 
 
 def test_closed_pipe_ends_it_without_a_word():
