@@ -10,6 +10,7 @@ from typing import Any
 
 from parallelkit._executors._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._blocks import Pool
+from parallelkit._executors._carried import carry
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._culprit import find_culprit, innermost, remedy, remedy_for
 from parallelkit._executors._lane import Payload, payload_of
@@ -72,9 +73,11 @@ class Packing:
         while self.line and space > 0:
             ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
             try:
+                item = ticket[2]
                 if self._job.fn is None:
-                    refuse_function(_function_of(ticket[2]))
-                payload = self._pack(ticket[2])
+                    refuse_function(_function_of(item))
+                    item = carry(item)
+                payload = self._pack(item)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:

@@ -1,0 +1,60 @@
+"""A function of the script that comes with each call is packed by itself, so that a worker finds it again by its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from types import FunctionType
+from typing import Any
+from weakref import WeakSet
+
+from parallelkit._executors._at_import import refuse_packed
+from parallelkit._executors._contract import Call
+from parallelkit._recalled import recall
+from parallelkit._tasks import call_star
+from parallelkit._worker._caches import CACHED
+from parallelkit._worker._chunk import Chunk
+from parallelkit._worker._script import NAMES
+from parallelkit._worker._travel import pack
+
+SMALL = 64 << 10
+"""Bytes of a function, with what it names, which workers may keep."""
+
+_large: WeakSet[Callable[..., Any]] = WeakSet()
+"""Functions that are longer: they go with their calls, whose large buffers are set apart."""
+
+
+class Carried:
+    """Stands for a function in a call that is about to be packed."""
+
+    def __init__(self, blob: bytes) -> None:
+        self.blob = blob
+
+    def __reduce__(self) -> Any:
+        # Backwards, for whoever looks in the pickle of the call for names in the script would find these.
+        return recall, (self.blob[::-1],)
+
+
+def carry(call: Call) -> Call:
+    """The call, its function packed where it is one of the script's; raises what packing that raises."""
+    fn, args, kwargs = call
+    if fn is call_star:
+        return fn, (_carried(args[0]), *args[1:]), kwargs
+    if isinstance(fn, Chunk):
+        chunk = copy(fn)
+        chunk.fn = _carried(fn.fn)
+        return chunk, args, kwargs
+    return _carried(fn), args, kwargs
+
+
+def _carried(fn: Callable[..., Any]) -> Any:
+    if not isinstance(fn, (FunctionType, CACHED)) or getattr(fn, "__module__", None) not in NAMES:
+        return fn
+    if fn in _large:
+        return fn
+    blob = pack(fn)
+    refuse_packed(blob)
+    if len(blob) > SMALL:
+        _large.add(fn)
+        return fn
+    return Carried(blob)

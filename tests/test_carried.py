@@ -1,0 +1,141 @@
+"""Functions of the script that come with each call: a worker unpacks one once, and what it keeps is there for the next call."""
+
+from collections.abc import Callable
+
+import pytest
+
+import parallelkit._recalled as recalled
+from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit._executors import _carried
+from parallelkit._worker._travel import pack
+
+SCRIPT = """
+from functools import cache
+
+model, base = None, 10
+
+def load():
+    global model
+    if model is None:
+        model = "loaded"
+        return 1
+    return 0
+
+def loads(item, other=0):
+    return load()
+
+@cache
+def cached(item):
+    return object()
+
+def is_same(item):
+    return cached(0) is cached(0), cached.cache_info().misses
+
+@cache
+def itself_cached(item):
+    return itself_cached.cache_info().misses
+
+def add(item):
+    return base + item
+
+def large(item, ballast=bytes(100_000)):
+    return load()
+"""
+
+
+@pytest.fixture
+def script():
+    """The names of a program's main module."""
+    scope = {"__name__": "__main__"}
+    exec(SCRIPT, scope)
+    return scope
+
+
+@pytest.fixture
+def executor():
+    """One worker, for all calls."""
+    with ProcessExecutor(1) as executor:
+        yield executor
+
+
+def submitted(executor, fn):
+    return [executor.submit(fn, item).result() for item in range(4)]
+
+
+def mapped(executor, fn):
+    return list(executor.map(fn, range(4)))
+
+
+def chunked(executor, fn):
+    return list(executor.map(fn, range(4), chunksize=2))
+
+
+def tasks(executor, fn):
+    return run_parallel([Task(fn, item) for item in range(4)], executor=executor).values()
+
+
+def with_then(executor, fn):
+    return run_parallel(fn, range(4), executor=executor, then=lambda outcome: ()).values()
+
+
+def starred(executor, fn):
+    pairs = [(item, item) for item in range(4)]
+    return run_parallel(fn, pairs, executor=executor, star=True, then=lambda outcome: ()).values()
+
+
+WAYS: list[Callable] = [submitted, mapped, chunked, tasks, with_then, starred]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_call_puts_into_a_global_variable_is_there_for_the_next(way, executor, script):
+    """As in a standard pool, whose workers import the script: it loads its model once a worker, not once a call."""
+    assert [1, 0, 0, 0] == way(executor, script["loads"])
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way is not starred])
+def test_so_is_what_is_in_a_cache(way, executor, script):
+    """That of a function which the script's uses, and its own."""
+    assert [(True, 1)] * 4 == way(executor, script["is_same"])
+    assert [1, 2, 3, 4] == way(executor, script["itself_cached"])
+
+
+def test_a_function_whose_globals_have_changed_here_comes_anew(executor, script):
+    """A call sees the program as it is when it is made."""
+    assert 11 == executor.submit(script["add"], 1).result()
+    script["base"] = 20
+    assert 21 == executor.submit(script["add"], 1).result()
+
+
+def test_a_long_function_is_not_kept(executor, script):
+    """It would stay in the worker's memory; after the first call it is packed with the others only."""
+    assert [1, 1, 1, 1] == submitted(executor, script["large"])
+    assert script["large"] in _carried._large
+
+
+def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
+    """One that comes again is among the last."""
+    monkeypatch.setattr(recalled, "_functions", {})
+    blobs = []
+    for number in range(recalled.KEPT + 1):
+        script["base"] = number
+        blobs.append(pack(script["add"])[::-1])
+    first, second, *_, last = blobs
+    kept = recalled.recall(first)
+    for blob in blobs[1:-1]:
+        recalled.recall(blob)
+    assert kept is recalled.recall(first)
+    recalled.recall(last)
+    assert {*blobs} - {second} == {*recalled._functions}
+    assert kept is recalled.recall(first)
+
+
+def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
+    """Else each call would be packed twice, and the second time by cloudpickle, which takes longer."""
+    call = _carried.carry((script["loads"], (1,), {}))
+    assert b"__main__" not in pack(call)
+
+
+def test_the_function_of_a_module_goes_by_its_name(executor):
+    """As ever."""
+    call = (submitted, (1,), {})
+    assert call == _carried.carry(call)
