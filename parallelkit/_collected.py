@@ -107,6 +107,8 @@ class Collected:
         """The results, or the error that carries them."""
         if loop.scheduler.stopped is not None:
             self._cancel_rest(look=not interrupted)
+            if not interrupted and self._is_whole():
+                self.ledger.stopped = None
         if self._parts.journal.failure is not None:
             self.ledger.stopped = self.ledger.stopped or str(self._parts.journal.failure)
         facts = self.ledger.facts
@@ -132,6 +134,12 @@ class Collected:
             self.ledger.admit(self._parts.intake.unread_keys(unread), unread, self._parts.world.now())
             self.ledger.cancel(range(first, first + unread), {})
         self._parts.intake.close()
+
+    def _is_whole(self) -> bool:
+        """Whether the stop cut nothing off: it came when all was done, and nobody had looked yet for the end of the input."""
+        parts = self._parts
+        ended = parts.intake.size is not None and parts.intake.error is None and parts.options.then is None
+        return ended and not self.ledger.cancelled
 
     def _in_order(self) -> Results[Any, Any]:
         if self._parts.options.order == "completion":

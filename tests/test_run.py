@@ -434,6 +434,18 @@ def test_no_outcome_is_made_up_for_an_item_that_does_not_exist():
     assert [0, 1] == sorted(one.key for one in iter_parallel(int, Table(), executor="inline", max_failures=1))
 
 
+@pytest.mark.parametrize("count", [1, 31, 32, 33])
+@pytest.mark.parametrize("options", [{}, {"buffersize": 1}, {"order": "completion"}])
+def test_a_run_that_was_done_when_it_was_to_be_stopped_is_whole(count, options):
+    """Also where nobody had yet looked whether there is more of its input."""
+    items = [*range(1, count), "no number"]
+    results = run_parallel(int, items, executor="inline", max_failures=1, **options)
+    assert (None, count) == (results.stopped, len(results))
+    items.append(count)
+    results = run_parallel(int, items, executor="inline", max_failures=1, **options)
+    assert ("max_failures of 1 reached", 2) == (results.stopped, len(results.failures))
+
+
 class Columns(Table, Mapping):
     """The same by its keys."""
 
