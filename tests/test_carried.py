@@ -1,6 +1,7 @@
 """Functions of the script that come with each call: a worker unpacks one once, and what it keeps is there for the next call."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -37,6 +38,10 @@ def itself_cached(item):
 
 def add(item):
     return base + item
+
+def keep(kept, item):
+    kept.append(item)
+    return len(kept)
 
 def large(item, ballast=bytes(100_000)):
     return load()
@@ -90,6 +95,18 @@ WAYS: list[Callable] = [submitted, mapped, chunked, tasks, with_then, starred]
 def test_what_a_call_puts_into_a_global_variable_is_there_for_the_next(way, executor, script):
     """As in a standard pool, whose workers import the script: it loads its model once a worker, not once a call."""
     assert [1, 0, 0, 0] == way(executor, script["loads"])
+
+
+def test_a_partial_of_it_is_no_other_function(executor, script):
+    """What it holds comes with each call; one that somebody has given attributes stays as it is."""
+    loads = partial(script["loads"], other=[])
+    assert [1, 0, 0, 0] == submitted(executor, loads)
+    own = partial(script["keep"], kept := [])
+    assert ([1, 1], []) == ([executor.submit(own, 0).result() for _ in range(2)], kept)
+    with pytest.raises(AssertionError, match="not called here"):
+        _carried.carry((own, (), {}))[0]()
+    loads.note = "mine"
+    assert loads is _carried.carry((loads, (), {}))[0]
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way is not starred])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from types import FunctionType
 from typing import Any
 from weakref import WeakSet
@@ -30,6 +31,9 @@ class Carried:
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
 
+    def __call__(self) -> None:
+        raise AssertionError("what a partial is made of must be callable, and is not called here")
+
     def __reduce__(self) -> Any:
         # Backwards, for whoever looks in the pickle of the call for names in the script would find these.
         return recall, (self.blob[::-1],)
@@ -48,6 +52,9 @@ def carry(call: Call) -> Call:
 
 
 def _carried(fn: Callable[..., Any]) -> Any:
+    if type(fn) is partial:
+        inner = _carried(fn.func)
+        return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
     if not isinstance(fn, (FunctionType, CACHED)) or getattr(fn, "__module__", None) not in NAMES:
         return fn
     if fn in _large:
