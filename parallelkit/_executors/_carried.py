@@ -31,7 +31,7 @@ class Carried:
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
 
-    def __call__(self) -> None:
+    def __call__(self, *_: object, **__: object) -> None:
         raise AssertionError("what a partial is made of must be callable, and is not called here")
 
     def __reduce__(self) -> Any:
