@@ -172,10 +172,12 @@ def create(path: str, function: str, count: int) -> None:
             facts = [("function", function), ("batches", 0)]
             connection.executemany("INSERT INTO journal VALUES (?, ?)", facts)
         os.rename(draft, path)
-    except (OSError, sqlite3.Error) as error:
+    except BaseException as error:
         with suppress(OSError):
             discard(draft)
-        raise not_made(path, error) from error
+        if isinstance(error, (OSError, sqlite3.Error)):
+            raise not_made(path, error) from error
+        raise  # Ctrl-C, say
 
 
 def discard(draft: str) -> None:

@@ -737,6 +737,19 @@ def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
     assert [["a"]] == run("a", path).values()
 
 
+def test_ctrl_c_while_a_journal_is_made_leaves_no_draft(path, monkeypatch):
+    """It is raised at once, and the next run makes one."""
+
+    def pressed(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.rename", pressed)
+        [*iter_parallel(abs, [1], key=str, checkpoint=path)]
+    assert not os.listdir(path.parent)
+    assert [["a"]] == run("a", path).values()
+
+
 def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
     """The disk is full: what was done is in the results, the rest is cancelled."""
 
