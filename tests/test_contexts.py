@@ -9,7 +9,9 @@ from contextvars import Context, ContextVar
 
 import pytest
 
-from parallelkit import ThreadExecutor, run_parallel
+from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit._counting import count_with
+from parallelkit._executors._sharing import pack_initializer
 
 VARIABLE = ContextVar("variable", default="unset")
 
@@ -155,3 +157,56 @@ def test_an_attempt_finds_what_its_initializer_has_set_also_where_its_caller_has
             return through(executor, lambda _: VARIABLE.get())
 
     assert "the thread's" == Context().run(caller)
+
+
+def digits(number):
+    return str(decimal.Decimal(number) / 3)
+
+
+def in_a_run():
+    return run_parallel(digits, [1, 2], executor="processes").values()
+
+
+def in_a_stream():
+    return [outcome.value for outcome in iter_parallel(digits, [1, 2], executor="processes", order="input")]
+
+
+def on_an_executor():
+    with ProcessExecutor(1, initializer=trap_nothing, initargs=(decimal.Inexact,)) as executor:
+        return list(executor.map(digits, [1, 2]))
+
+
+def trap_nothing(signal):
+    decimal.getcontext().traps[signal] = False
+
+
+@pytest.mark.parametrize("way", [in_a_run, in_a_stream, on_an_executor])
+def test_worker_processes_count_as_whoever_opened_them(way, precision):
+    """Else a sum to fifty digits would be one to 28 there, and nobody told; their own initializer is called all the same."""
+    precision.traps[decimal.Inexact] = way is on_an_executor
+    assert ["0.3333333", "0.6666667"] == way()
+
+
+def test_a_worker_that_counts_as_python_does_need_not_be_told(monkeypatch):
+    """That would cost it the import; what has happened in a computation before does not matter."""
+    with decimal.localcontext(decimal.Context()):
+        decimal.Decimal(1) / 3
+        assert pack_initializer(None, ()) is None
+        decimal.getcontext().rounding = decimal.ROUND_UP
+        assert pack_initializer(None, ()) is not None
+        monkeypatch.setitem(sys.modules, "decimal", types.ModuleType("decimal"))
+        assert pack_initializer(None, ()) is None
+
+
+def test_an_initializer_finds_what_it_counts_with():
+    """It is called with its arguments, after the context is set; there need be none."""
+    told = []
+
+    def begin():
+        count_with(
+            decimal.Context(prec=9), lambda *args: told.append((*args, decimal.getcontext().prec)), 1, 2
+        )
+        count_with(decimal.Context(prec=4), None)
+        return decimal.getcontext().prec
+
+    assert (4, [(1, 2, 9)]) == (Context().run(begin), told)

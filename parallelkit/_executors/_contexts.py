@@ -61,12 +61,27 @@ def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> N
     _thread.settings = list(settings.items())
 
 
+def own_decimals() -> Any:
+    """The decimal context of whoever calls, where it is not as Python makes one; else None."""
+    found = _contexts(copy_context(), ["decimal"])
+    if not found:
+        return None
+    from decimal import ROUND_HALF_EVEN, Context, DivisionByZero, InvalidOperation, Overflow
+
+    usual = Context(
+        28, ROUND_HALF_EVEN, -999999, 999999, 1, 0, [], [InvalidOperation, DivisionByZero, Overflow]
+    )
+    own = found[0][1].copy()
+    own.clear_flags()
+    return None if repr(own) == repr(usual) else own
+
+
 def _same(value: Any) -> Any:
     return value
 
 
-def _contexts(variables: Context) -> list[tuple[ContextVar[Any], Any]]:
-    found = [getattr(sys.modules.get(module), name, None) for module, name in CONTEXTS.items()]
+def _contexts(variables: Context, modules: Iterable[str] = CONTEXTS) -> list[tuple[ContextVar[Any], Any]]:
+    found = [getattr(sys.modules.get(module), CONTEXTS[module], None) for module in modules]
     kinds = tuple(
         kind for kind in found if isinstance(kind, type)
     )  # a script may have a decimal.py of its own

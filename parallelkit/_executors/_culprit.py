@@ -35,7 +35,7 @@ def unfit_job(
 
 
 def unfit_initializer(
-    initializer: Callable[..., object], initargs: tuple[Any, ...], error: Exception
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], error: Exception
 ) -> TypeError:
     """Why an initializer cannot travel with its arguments, whose packing has raised ``error``."""
     parts = {"initializer": initializer, **_numbered("initargs", initargs)}

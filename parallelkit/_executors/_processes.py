@@ -50,7 +50,7 @@ class ProcessEngine:
     ) -> None:
         if not hasattr(os, "pidfd_open"):
             raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
-        packed = None if initializer is None else pack_initializer(initializer, initargs)
+        packed = pack_initializer(initializer, initargs)
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
         self._numbers = count(1)

@@ -6,7 +6,9 @@ from _pickle import PickleBuffer, dumps
 from collections.abc import Callable
 from typing import Any
 
+from parallelkit._counting import count_with
 from parallelkit._executors._at_import import refuse_packed
+from parallelkit._executors._contexts import own_decimals
 from parallelkit._executors._contract import Job
 from parallelkit._executors._culprit import pack_job, unfit_initializer, unfit_job
 from parallelkit._executors._lane import File, payload_of
@@ -42,10 +44,16 @@ def pack_shared(job: Job) -> bytes | File:
     return File(fd, size, dumps(spans, 5))
 
 
-def pack_initializer(initializer: Callable[..., object], initargs: tuple[Any, ...]) -> bytes | File:
-    """An initializer for ``_serve``; raises TypeError where it cannot be pickled, or AtImportError."""
+def pack_initializer(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> bytes | File | None:
+    """An initializer for ``_serve``, if it needs one; raises TypeError where it cannot be pickled, or AtImportError."""
+    decimals = own_decimals()
+    if decimals is None and initializer is None:
+        return None
+    call = (initializer, initargs) if decimals is None else (count_with, (decimals, initializer, *initargs))
     try:
-        packed = pack((initializer, initargs))
+        packed = pack(call)
     except Exception as error:
         if is_of_signal(error):
             raise
