@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from contextlib import closing
 
@@ -234,41 +233,24 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
 
 def test_an_executor_is_shut_down_where_its_own_lock_is_held():
     """Its last calls are done all the same."""
-    submitted, watched, collections = threading.Event(), threading.Event(), iter([gc.collect])
-
-    class Collecting:
-        def __init__(self, lock):
-            self.lock, self._is_owned = lock, lock._is_owned
-
-        def __enter__(self):
-            self.lock.__enter__()
-            next(collections, int)()
-
-        def __exit__(self, *raised):
-            self.lock.__exit__(*raised)
-
-    def nested(executor):
-        inner = executor().submit(abs, -5)
-        submitted.set()
-        assert watched.wait(PATIENCE)
-        return inner.result(PATIENCE)
+    release = threading.Event()
 
     def leave_behind():
         executor = ThreadExecutor(1)
         cycle = [executor]
         cycle.append(cycle)
-        return executor._desk, executor.submit(nested, weakref.ref(executor))
+        return executor._desk, [executor.submit(release.wait, PATIENCE) for _ in range(2)]
 
     gc.disable()
     try:
-        desk, call = leave_behind()
-        assert submitted.wait(PATIENCE)
-        desk._lock = Collecting(desk._lock)
-        watched.set()  # and the inner call is looked for, since its slot is lent to it
-        assert 5 == call.result(PATIENCE)
+        desk, calls = leave_behind()
+        with desk._lock:
+            gc.collect()
     finally:
         gc.enable()
-    assert next(collections, None) is None
+    assert desk._shut
+    release.set()
+    assert [True, True] == [call.result(PATIENCE) for call in calls]
     desk.join()
 
 

@@ -10,7 +10,8 @@ import threading
 import time
 import traceback
 import warnings
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
 from functools import partial
 
@@ -31,6 +32,7 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
+from parallelkit._executors._desk_future import DeskFuture, cancel_waiting
 from parallelkit._executors._handle import Worker
 from parallelkit.testing import inline_runs
 
@@ -173,6 +175,78 @@ def test_the_next_call_is_at_hand_for_the_first_worker_that_gets_free(tmp_path):
         assert [False] + [True] * 8 == cancelled, "it is not at hand"
         following.result()
     assert ["I am"] == heard
+
+
+@pytest.fixture
+def waiting():
+    """An executor of one thread, the call that it makes, others that were handed over and wait, and what lets it go on."""
+    begun, go = threading.Event(), threading.Event()
+    with ThreadExecutor(1) as executor:
+        first = executor.submit(lambda: begun.set() or go.wait(30))
+        made = queue.SimpleQueue()
+        others = [executor.submit(made.put, number) for number in range(9)]
+        assert begun.wait(30)
+        while len(executor._desk._flying) < 10:
+            time.sleep(0.001)
+        yield executor, first, others, made, go
+        go.set()
+
+
+def test_calls_are_made_in_threads_whatever_callbacks_do(waiting):
+    """All that were submitted before; until a thread begins with it, each can be cancelled."""
+    _, first, others, made, go = waiting
+    heard = []
+    assert [False] * 9 == [future.running() for future in others]
+    assert others[3].cancel()
+    first.add_done_callback(lambda _: heard.extend([made.get(timeout=30) for _ in range(8)]))
+    go.set()
+    others[8].result(30)
+    assert [0, 1, 2, 4, 5, 6, 7, 8] == heard
+    assert others[3].cancelled()
+
+
+def test_a_shutdown_that_cancels_tells_at_once_those_that_wait_for_calls(waiting):
+    """Though the threads are busy, and have not come to them."""
+    executor, first, others, made, go = waiting
+    assert others[3].cancel()
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert not wait(others, 30).not_done
+    assert all(future.cancelled() for future in others)
+    go.set()
+    assert first.result(30)
+    executor.shutdown()
+    assert made.empty()
+
+
+def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
+    """A standard pool would have begun with these as they were submitted; what had been cancelled before is none of them."""
+    futures = [DeskFuture(None) for _ in range(7)]
+    begun, cancelled, *_ = futures
+    assert begun.begin()
+    assert cancelled.cancel()
+    cancel_waiting(
+        dict(enumerate((future, abs) for future in futures[:5])), deque([(futures[5], None, abs)]), 3
+    )
+    states = [
+        "RUNNING",
+        "CANCELLED_AND_NOTIFIED",
+        "PENDING",
+        "PENDING",
+        *["CANCELLED_AND_NOTIFIED"] * 2,
+        "PENDING",
+    ]
+    assert states == [future._state for future in futures]
+
+
+def test_a_call_begins_once():
+    """Whoever asks second is told no, as is who comes to one that has been cancelled, or settled."""
+    future, cancelled, settled = (DeskFuture(None) for _ in range(3))
+    assert [True, False] == [future.begin(), future.begin()]
+    assert cancelled.cancel()
+    assert [False, False] == [cancelled.begin(), cancelled.begin()]
+    assert {cancelled} == wait([cancelled], 30).done
+    settled.set_exception(ValueError())
+    assert not settled.begin()
 
 
 def test_a_chunk_of_calls_travels_as_one(gives):

@@ -1,7 +1,7 @@
 """The desk of an executor: takes calls, hands them to the engine's port, and settles their futures.
 
 It works in one thread, started with the first ``submit``; so a callback that blocks holds up other
-callbacks, but no worker and no timeout.
+callbacks, later calls and the timeouts of threads, but nothing that was handed over.
 """
 
 from __future__ import annotations
@@ -9,13 +9,23 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor
 from types import TracebackType
 from typing import Any
 
 from parallelkit._collector import do_freely
 from parallelkit._executors._contract import Block, Call, DeskEngine, Ended, Job, Port, Ticket
-from parallelkit._executors._desk_future import DeskFuture, Flight, Request, cancel, fail, must_not_wait, tell
+from parallelkit._executors._desk_future import (
+    UNMADE,
+    DeskFuture,
+    Flight,
+    Request,
+    cancel_waiting,
+    fail,
+    label,
+    must_not_wait,
+    tell,
+)
 from parallelkit._executors._leaving import is_leaving, stay_for
 from parallelkit._executors._lending import Lender, LendingPort
 from parallelkit._executors._opening import Opening
@@ -27,14 +37,15 @@ Failure = tuple[BaseException, TracebackType | None]
 class Desk:
     """What stands between ``submit`` and the engine."""
 
-    def __init__(self, engine: DeskEngine, timeout: float | None) -> None:
+    def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
         self._engine = engine
         self._timeout = timeout
+        self._ahead = ahead  # calls are handed over before there is a thread for them, in which they begin
         self._lock = threading.RLock()  # garbage that is collected while it is held may be the executor
         self._lender = engine if isinstance(engine, Lender) else None
         self._inbox: deque[Request] = deque()
-        self._urgent: deque[Future[Any]] = deque()  # for which a task of this executor waits: they go first
-        self._flying: dict[int, Flight] = {}  # with what messages call them
+        self._urgent: deque[DeskFuture[Any]] = deque()  # tasks of this executor wait for them
+        self._flying: dict[int, Flight] = {}
         self._next = 0
         self._shut = self._cancel = False
         self._failure: Failure | None = None  # why nothing can run any more
@@ -68,11 +79,11 @@ class Desk:
         """Whether this is a copy in a forked process, where no thread of it runs and a lock may be held for ever."""
         return os.getpid() != self._pid
 
-    def new_future(self) -> Future[Any]:
+    def new_future(self) -> DeskFuture[Any]:
         """A future for a call."""
         return DeskFuture(self)
 
-    def lend(self, future: Future[Any], timeout: float | None) -> bool:
+    def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
         """The caller waits for a future: lend its slot, if it is a task of this executor; whether it is.
 
         Raises RuntimeError where that would be for ever.
@@ -92,12 +103,12 @@ class Desk:
             raise
         return True
 
-    def repay(self, future: Future[Any]) -> None:
+    def repay(self, future: DeskFuture[Any]) -> None:
         """The caller waits no more."""
         if self._lender is not None:
             self._lender.repay(future)
 
-    def take(self, future: Future[Any], call: Call, fn: object) -> None:
+    def take(self, future: DeskFuture[Any], call: Call, fn: object) -> None:
         """From any thread: a new call, of ``fn``."""
         if self._is_fork():
             self.check_open()
@@ -150,7 +161,7 @@ class Desk:
             self._engine.close()
 
     def _open_port(self) -> Port:
-        job = Job(None, label=lambda index: self._flying[index][1], exact=True, shared=True)
+        job = Job(None, label=lambda index: label(*self._flying[index]), exact=not self._ahead, shared=True)
         return self._engine.open(job)
 
     def shut(self, cancel_futures: bool) -> None:
@@ -215,8 +226,7 @@ class Desk:
                 self._engine.close()
 
     def _hand_over(self, port: Port) -> None:
-        if self._urgent:
-            self._hurry(port)
+        urgent = [self._urgent.popleft() for _ in range(len(self._urgent))]  # they are in the inbox, or were
         tickets: list[Ticket] = []
         room = port.room()
         while self._inbox and len(tickets) < room:
@@ -224,46 +234,42 @@ class Desk:
             if ticket is not None:
                 tickets.append(ticket)
         port.start(tickets)
-        if self._cancel:  # after the free slots are filled: a standard pool would have begun these at submit
-            while self._inbox:
-                tell(cancel, self._inbox.popleft()[0])
+        for future in urgent:
+            self._hurry(port, future)
+        if self._cancel:
+            self._cancel = False
+            cancel_waiting(self._flying, self._inbox, self._engine.max_workers)
 
     def _begin(self, request: Request) -> Ticket | None:
         """The ticket of a call; None where it has been cancelled."""
         future, call, fn = request
-        if not future.set_running_or_notify_cancel():
+        if self._ahead:
+            call = future.make, call, {}
+        elif not future.begin():
             return None
         index, self._next = self._next, self._next + 1
-        self._flying[index] = (future, f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}")
+        future.index = index
+        self._flying[index] = future, fn
         return index, 1, call, self._timeout
 
-    def _hurry(self, port: Port) -> None:
-        """Hand over the calls for which tasks wait: each has the slot of its task, whatever room there is."""
+    def _hurry(self, port: Port, future: DeskFuture[Any]) -> None:
+        """A task waits for this call: it goes first, in that task's slot."""
         assert isinstance(port, LendingPort), "only an engine that lends makes futures that are urgent"
-        while self._urgent:
-            future = self._urgent.popleft()
-            with self._lock:
-                request = next((request for request in list(self._inbox) if request[0] is future), None)
-                if request is not None:
-                    self._inbox.remove(request)
-            if request is None:  # it was handed over before, or has landed
-                for index in [index for index, (other, _) in self._flying.items() if other is future]:
-                    port.hurry(index)
-                continue
-            ticket = self._begin(request)
-            if ticket is not None:
-                port.start_urgent(ticket)
+        if future.index in self._flying:
+            port.hurry(future.index)
 
     def _settle(self, events: list[Block | Ended]) -> None:
         """In a call of its own, so that nothing here refers to a result once its future has it."""
         for event in events:
             if isinstance(event, Block):
                 for index, value in zip(event.indices, event.values, strict=True):
-                    tell(self._landed(index).set_result, value)
+                    future = self._landed(index)
+                    if value is not UNMADE:
+                        tell(future.set_result, value)
             else:
                 tell(self._landed(event.index).set_exception, event.error)
 
-    def _landed(self, index: int) -> Future[Any]:
+    def _landed(self, index: int) -> DeskFuture[Any]:
         """The future of a call that has ended; whoever waits for it takes its slot back before it wakes."""
         future = self._flying.pop(index)[0]
         if self._lender is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Protocol, TypeVar
 
 from parallelkit._executors._contract import Call
@@ -12,20 +13,14 @@ from parallelkit._logger import logger
 
 R = TypeVar("R")
 
-Request = tuple[Future[Any], Call, object]
-"""A call on its way to the workers, and its function."""
-
-Flight = tuple[Future[Any], str]
-"""A call that was handed over: what messages call it."""
-
 
 class Awaited(Protocol):
     """The desk, as its futures see it."""
 
-    def lend(self, future: Future[Any], timeout: float | None) -> bool:
+    def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
         """The caller is about to wait for a future; whether it has lent its slot."""
 
-    def repay(self, future: Future[Any]) -> None:
+    def repay(self, future: DeskFuture[Any]) -> None:
         """The caller waits no more."""
 
 
@@ -35,6 +30,16 @@ class DeskFuture(Future[R]):
     def __init__(self, desk: Awaited) -> None:
         super().__init__()
         self._desk = desk
+        self.index = -1  # once it was handed over, the number of its attempt
+
+    def begin(self) -> bool:
+        """Whether its call is to be made: once at most, and not where it was cancelled, which whoever waits is told."""
+        with self._condition:
+            return self._state in (PENDING, CANCELLED) and self.set_running_or_notify_cancel()
+
+    def make(self, fn: Callable[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+        """In a thread of the executor: its call."""
+        return fn(*args, **kwargs) if self.begin() else UNMADE
 
     def result(self, timeout: float | None = None) -> R:
         """As ``Future.result``."""
@@ -63,6 +68,16 @@ def must_not_wait() -> RuntimeError:
     )
 
 
+Request = tuple[DeskFuture[Any], Call, object]
+"""A call on its way to the workers, and its function."""
+
+Flight = tuple[DeskFuture[Any], object]
+"""A call that was handed over: the same."""
+
+UNMADE = object()
+"""The value of a call that was cancelled before a thread came to make it."""
+
+
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
     """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
     try:
@@ -71,18 +86,35 @@ def tell(settle: Callable[[Any], object], ending: Any) -> None:
         logger.exception("a callback of a future ended in what is no Exception; the executor goes on")
 
 
-def cancel(future: Future[Any]) -> None:
-    """Cancel a future that has not begun, and tell those that wait for it."""
+def label(future: DeskFuture[Any], fn: object) -> str:
+    """How messages call it."""
+    return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
+
+
+def cancel_waiting(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> None:
+    """Cancel what has not begun, and would not have in a standard pool, where free slots are filled by ``submit``."""
+    futures = [future for future, _ in flying.values()]
+    free = slots - sum(future.running() for future in futures)
+    waiting = [future for future in futures if not (future.running() or future.done())]
+    kept = set(waiting[: max(0, free)])
+    while inbox:
+        futures.append(inbox.popleft()[0])
+    for future in futures:
+        if future not in kept:
+            tell(cancel, future)
+
+
+def cancel(future: DeskFuture[Any]) -> None:
+    """Cancel a future, if it has not begun, and tell those that wait for it."""
     if future.cancel():
-        future.set_running_or_notify_cancel()
+        future.begin()
 
 
 def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
     """Fail all calls, those that were handed over and those that were not."""
-    for future, _ in flying.values():
-        tell(future.set_exception, failure)
+    futures = [*(future for future, _ in flying.values()), *(future for future, _, _ in inbox)]
     flying.clear()
-    while inbox:
-        future = inbox.popleft()[0]
-        if future.set_running_or_notify_cancel():
+    inbox.clear()
+    for future in futures:
+        if future.begin() or future.running():
             tell(future.set_exception, failure)

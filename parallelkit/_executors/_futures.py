@@ -27,11 +27,11 @@ _executors = count()  # those whose threads go by their number, for want of a pr
 class _Pool(Executor):
     """What both executors share; ``_make_engine`` is what sets them apart."""
 
-    def __init__(self, engine: DeskEngine, timeout: float | None) -> None:
+    def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
         self._pool = engine
         self._max_workers = engine.max_workers
         self._timeout = check_timeout("timeout", timeout)
-        self._desk = Desk(engine, self._timeout)
+        self._desk = Desk(engine, self._timeout, ahead)
         watch()
         weakref.finalize(self, self._desk.shut, False).atexit = False
 
@@ -55,7 +55,7 @@ class _Pool(Executor):
         A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
         RuntimeError after ``shutdown``, and the executor's own error where it is broken.
         """
-        future: Future[R] = self._desk.new_future()
+        future = self._desk.new_future()
         self._desk.take(future, self._bind((fn, args, kwargs)), fn)
         return future
 
@@ -110,7 +110,7 @@ class ThreadExecutor(_Pool):
         width = default_threads() if max_workers is None else check_count("max_workers", max_workers)
         initargs = check_initializer(initializer, initargs)
         prefix = thread_name_prefix or f"ThreadExecutor-{next(_executors)}"
-        super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout)
+        super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout, ahead=True)
 
     def _bind(self, call: Call) -> Call:
         """The call in the context variables of this moment, which are those of ``submit``'s caller."""
@@ -152,7 +152,9 @@ class ProcessExecutor(_Pool):
         initargs = check_initializer(initializer, initargs)
         if max_tasks_per_child is not None:
             max_tasks_per_child = check_count("max_tasks_per_child", max_tasks_per_child)
-        super().__init__(ProcessEngine(width, initializer, initargs, max_tasks_per_child), timeout)
+        super().__init__(
+            ProcessEngine(width, initializer, initargs, max_tasks_per_child), timeout, ahead=False
+        )
 
     def map(
         self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1

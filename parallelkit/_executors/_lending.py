@@ -9,8 +9,6 @@ import threading
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from parallelkit._executors._contract import Ticket
-
 
 @runtime_checkable
 class Lender(Protocol):
@@ -26,9 +24,6 @@ class Lender(Protocol):
 @runtime_checkable
 class LendingPort(Protocol):
     """A port of such an engine."""
-
-    def start_urgent(self, ticket: Ticket) -> None:
-        """Hand over an attempt for which a task of the engine waits."""
 
     def hurry(self, index: int) -> None:
         """A task of the engine waits for this attempt."""

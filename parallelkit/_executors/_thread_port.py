@@ -137,22 +137,13 @@ class ThreadPort(Line):
         if self.held:  # the run has seen the failure, and goes on
             self._engine.supply(self.release())
         if tickets:
-            self._note(tickets)
+            self._given += len(tickets)
+            self._lookout.expect(tickets)
             self.queue.extend(tickets)
             self._engine.supply(len(tickets))
 
-    def _note(self, tickets: Sequence[Ticket]) -> None:
-        self._given += len(tickets)
-        self._lookout.expect(tickets)
-
-    def start_urgent(self, ticket: Ticket) -> None:
-        """A task of this engine waits for this attempt: it runs in that task's slot."""
-        self._note((ticket,))
-        self.urgent.append(ticket)
-        self._engine.supply(1)
-
     def hurry(self, index: int) -> None:
-        """The same for one that was handed over before."""
+        """A task of this engine waits for this attempt: it runs in that task's slot."""
         if self.move_forward(index):
             self._engine.supply(1)
 
