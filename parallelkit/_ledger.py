@@ -23,8 +23,8 @@ class Facts:
     ``cpu_seconds`` is the processor time of this process during the run, the caller's own thread left out;
     ``worker_cpu_seconds`` is that of the worker threads alone (None where nobody measured it), and what is
     left are threads that the tasks started. ``input_seconds`` went into reading the input,
-    ``travel_seconds`` into pickling arguments and unpickling results, in the parent. ``limits`` are the
-    run's limits as text. Coroutines held their event loop for ``blocked_seconds`` in long steps, the
+    ``travel_seconds`` into pickling arguments and unpickling results, in the parent; ``job_seconds`` into pickling
+    the function and what all tasks are given, which are ``job_bytes``. ``limits`` are the run's limits as text. Coroutines held their event loop for ``blocked_seconds`` in long steps, the
     longest of them in the task with the index ``longest_step_of``.
     """
 
@@ -37,6 +37,8 @@ class Facts:
     worker_cpu_seconds: float | None = None
     input_seconds: float = 0.0
     travel_seconds: float = 0.0
+    job_seconds: float = 0.0
+    job_bytes: int = 0
     timeout: float | None = None
     timeouts_enforced: bool = True
     limits: tuple[str, ...] = ()

@@ -200,6 +200,31 @@ def test_workers_may_take_longer_to_start_than_the_work_takes():
     assert advice.cure.endswith("; a plain loop would need about 200 ms for the work.")
 
 
+def test_what_all_workers_are_sent_may_take_longer_than_the_work():
+    """Warm workers would be sent it anew with each run."""
+    sent = {"job_seconds": 0.3, "job_bytes": 320 << 20}
+    advice = only(late([0.02] * 10, **sent), _slow.slow_to_start)
+    assert (
+        "began 800 ms into a run of 900 ms: so long it took to send the workers 320 MiB: the function"
+        in advice.cause
+    )
+    assert advice.cure.startswith("Load it in the workers: from a path in the task, or in the initializer")
+    assert advice.cure.endswith("to each of them; a plain loop would need about 200 ms for the work.")
+
+    sent = {"job_seconds": 0.1, "job_bytes": 320 << 20}
+    assert "took to start and to import" in only(late([0.02] * 10, **sent), _slow.slow_to_start).cause
+
+
+def test_what_was_sent_to_all_is_measured():
+    """The function with what it names: here its argument."""
+    results = run_parallel(len, [b""], kwargs={}, executor="processes")
+    assert results._ledger.facts.job_bytes < 1000
+    ballast = bytes(1 << 20)
+    facts = run_parallel(lambda item: len(ballast), [1], executor="processes")._ledger.facts
+    assert facts.job_bytes > 1 << 20
+    assert facts.job_seconds > 0
+
+
 def test_a_first_task_that_failed_had_begun_all_the_same():
     """A worker that runs an attempt is up, whatever becomes of it."""
     ledger = late([0.5, 0.3])

@@ -67,10 +67,14 @@ class ProcessEngine:
         if os.getpid() != self._pid:
             raise RuntimeError("this executor belongs to the process that made it, not to a fork of that")
         check_startable()
+        began = monotonic()
         packed = pack_shared(job)
+        took = monotonic() - began
         home, pace = home_of(job.fn), self._paces.recall(packed)
         lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
-        return ProcessPort(self, self._supervisor, lane, job)
+        port = ProcessPort(self, self._supervisor, lane, job)
+        port.sent = took, len(packed)
+        return port
 
     def supply(self, tickets: int) -> None:
         """See that there is somebody who starts workers for new tickets."""
@@ -96,6 +100,8 @@ class ProcessPort:
 
     failure: Exception | None = None
     fate = "worker_died"
+    sent = (0.0, 0)
+    """How long it took to pack the job, and its length."""
     eager = property(lambda self: self._lane.pace.limit == 1)  # tasks so long that each is a batch
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
@@ -263,6 +269,7 @@ class ProcessPort:
     def measure(self, facts: Facts) -> None:
         """Note how long the parent packed and unpacked."""
         facts.travel_seconds = self._seconds
+        facts.job_seconds, facts.job_bytes = self.sent
 
     def wake(self) -> None:
         """Make ``wait`` return soon; takes no lock, so a signal handler may call it."""

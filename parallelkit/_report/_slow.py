@@ -124,7 +124,7 @@ def too_small(run: Survey) -> Advice | None:
 
 
 def slow_to_start(run: Survey) -> Advice | None:
-    """Workers that take most of the run to come up, with what the function imports."""
+    """Workers that take most of the run to come up, with what the function imports, or what is sent to them all."""
     facts, summary = run.ledger.facts, run.summary
     # Only where workers are opened for the run, and nothing but them keeps a task from its start.
     if facts.executor != "processes" or facts.limits:
@@ -134,9 +134,17 @@ def slow_to_start(run: Survey) -> Advice | None:
         return None
     alone = about(summary.busy)
     loop = f"; a plain loop would need about {alone} for the work" if summary.busy < waited else ""
+    began = f"The first task began {seconds(waited)} into a run of {seconds(summary.wall)}: so long"
+    if 2 * facts.job_seconds >= waited / 2:  # to pack it here, and to unpack it there
+        return Advice(
+            f"{began} it took to send the workers {facts.job_bytes / 2**20:,.0f} MiB: the function, with what it names, "
+            "and the arguments of the run.",
+            "Load it in the workers: from a path in the task, or in the initializer of a ProcessExecutor of your own. An "
+            f"array or a frame in args= is sent once for all, as a global or in a closure to each of them{loop}.",
+            waited,
+        )
     return Advice(
-        f"The first task began {seconds(waited)} into a run of {seconds(summary.wall)}: so long the worker "
-        "processes took to start and to import what the function needs.",
+        f"{began} the worker processes took to start and to import what the function needs.",
         f"A ProcessExecutor of your own, passed as executor=, keeps them warm from run to run{loop}.",
         waited,
     )
