@@ -1149,6 +1149,30 @@ def test_flags_are_taken_over(tmp_path):
     assert ["(1,", "1)"] == run_script(tmp_path, source, "-O", "-X", "utf8")
 
 
+@pytest.fixture
+def any_digits():
+    """The program has asked for texts of whole numbers of any length."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    yield
+    sys.set_int_max_str_digits(before)
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_workers_write_numbers_as_long_as_the_program_may(any_digits, width):
+    """Also those that a zygote forks, and another number where that has changed: a zygote that knew it otherwise is none for them."""
+    assert [6021] == run_parallel(lambda power: len(str(2**power)), [20_000], executor="processes").values()
+    with ProcessExecutor(width) as executor:
+        tasks = [20_000] * width
+        longs = run_parallel(lambda power: len(str(2**power)), tasks, executor=executor).values()
+        sys.set_int_max_str_digits(5_000)
+        died = run_parallel(lambda item: os._exit(1), range(width), executor=executor)
+        results = run_parallel(lambda power: len(str(2**power)), tasks, executor=executor)
+    assert [6021] * width == longs
+    assert len(died.failures) == width == len(results.failures)
+    assert all("Exceeds the limit (5000" in str(failure.error) for failure in results.failures.values())
+
+
 # Logs
 
 

@@ -130,6 +130,9 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """A fresh interpreter that leads its own process group."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private; multiprocessing uses it, too
+    digits = sys.get_int_max_str_digits()
+    if digits != sys.int_info.default_max_str_digits:  # by this program, too, and not only by a flag
+        flags += ["-X", f"int_max_str_digits={digits}"]
     return subprocess.Popen(
         [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
         stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from _pickle import dumps
 from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
 from array import array
@@ -134,12 +135,13 @@ def _end_child(pid: int) -> None:
 
 
 def inheritance() -> tuple[object, ...]:
-    """What a process has from its parent and a zygote's children would have from it: user, limits, masks."""
+    """What a process has from its parent and a zygote's children would have from it: user, limits, masks, a flag."""
     with open("/proc/thread-self/status") as status, open("/proc/self/limits") as limits:
         kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
         environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
         streams = [_is_open(fd) for fd in (1, 2)]
-        return kept, limits.read(), os.getpriority(os.PRIO_PROCESS, 0), environ, streams
+        digits = sys.get_int_max_str_digits()
+        return kept, limits.read(), os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
 
 
 def _our_part(line: str) -> object:
