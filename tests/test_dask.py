@@ -11,6 +11,7 @@ from itertools import pairwise
 import cloudpickle
 import numpy as np
 import pytest
+import remote_tasks as far
 from clusters import opened, wait_until
 
 from parallelkit import (
@@ -51,6 +52,15 @@ def test_a_run_is_the_same_as_on_one_machine(client):
     pids = {pid for _, pid in results.values()}
     assert os.getpid() not in pids
     assert not pids & set(client.run(os.getpid).values())
+
+
+def test_values_of_every_kind_come_home(client):
+    """Also those that the worker processes write in ways of their own: numbers, small dicts with the same keys."""
+    results = run_parallel(far.one_of_all, range(600), executor=client)
+    assert sorted(results.failures) == [*range(9, 600, 10)]
+    assert all(outcome.value == far.one_of_all(n) for n, outcome in results.outcomes.items() if outcome.ok)
+    rows = run_parallel(far.row_of, range(2_000), executor=client).values()
+    assert rows == [*map(far.row_of, range(2_000))]
 
 
 def test_each_failure_is_its_tasks_own(client):

@@ -23,7 +23,7 @@ def lane_with(queued, patient=True):
 
 def span(lane, *kinds, files=()):
     instants = array("d", range(len(kinds)))
-    columns = Columns(instants, instants, bytes(kinds), b"", b"", 0, list(files))
+    columns = Columns(instants, instants, bytes(kinds), b"", b"", 0, list(files), b"")
     return Span(lane.queue[0].part(0, len(kinds)), columns, "process 1")
 
 

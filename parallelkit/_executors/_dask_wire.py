@@ -38,7 +38,7 @@ def _content(path: str) -> str:
         return ""
 
 
-PackedSpan = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], str]
+PackedSpan = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], bytes, str]
 PackedLost = tuple[int, float, float, int, int | None, str, str, str]
 
 
@@ -103,6 +103,7 @@ def pack_span(span: Span, host: str) -> PackedSpan:
         columns.heap,
         columns.heap_from,
         files,
+        columns.keys,
         f"{span.worker} on {host}",
     )
 
@@ -125,7 +126,7 @@ def _flat_files(columns: Columns) -> list[bytes | OSError]:
 
 def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
     """The columns with their instants on this machine's clock."""
-    _, started, ended, kinds, words, heap, heap_from, flat, _ = packed
+    _, started, ended, kinds, words, heap, heap_from, flat, keys, _ = packed
     return Columns(
         _shifted(started, shift, latest),
         _shifted(ended, shift, latest),
@@ -134,6 +135,7 @@ def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
         heap,
         heap_from,
         _files(kinds, flat),
+        keys,
     )
 
 

@@ -106,7 +106,7 @@ class Columns(NamedTuple):
     heap: bytes
     heap_from: int
     files: list[Content]
-    keys: bytes = b""
+    keys: bytes
     """What dicts among them refer to (_dicts.py)."""
 
 

@@ -267,7 +267,7 @@ class Wire:
         check_instants(started, ended, self.last_end, monotonic(), each)
         self._last_slot, self._last_start, self.last_end = end - 1, started[-1], ended[-1]
         if not kinds.strip(b"\0"):  # nothing but None
-            return Columns(started, ended, kinds, b"", b"", 0, [])
+            return Columns(started, ended, kinds, b"", b"", 0, [], b"")
         words = ring.words[slot:end].tobytes()
         heap_from = self._heap_tail
         last = max(map(kinds.rfind, _IN_HEAP))
