@@ -10,8 +10,9 @@ from contextvars import Context, ContextVar
 import pytest
 
 from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
-from parallelkit._counting import count_with
+from parallelkit._executors import _sharing
 from parallelkit._executors._sharing import pack_initializer
+from parallelkit._habits import take_on
 
 VARIABLE = ContextVar("variable", default="unset")
 
@@ -189,6 +190,7 @@ def test_worker_processes_count_as_whoever_opened_them(way, precision):
 
 def test_a_worker_that_counts_as_python_does_need_not_be_told(monkeypatch):
     """That would cost it the import; what has happened in a computation before does not matter."""
+    monkeypatch.setattr(_sharing, "RECURSION", sys.getrecursionlimit())
     with decimal.localcontext(decimal.Context()):
         decimal.Decimal(1) / 3
         assert pack_initializer(None, ()) is None
@@ -198,15 +200,37 @@ def test_a_worker_that_counts_as_python_does_need_not_be_told(monkeypatch):
         assert pack_initializer(None, ()) is None
 
 
-def test_an_initializer_finds_what_it_counts_with():
-    """It is called with its arguments, after the context is set; there need be none."""
-    told = []
+@pytest.fixture
+def deep():
+    """The program has lifted the limit of recursion."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(3 * before)
+    yield 2 * before
+    sys.setrecursionlimit(before)
+
+
+def depth(limit):
+    return 1 + depth(limit - 1) if limit else 0
+
+
+def test_worker_processes_go_as_deep_as_the_program(deep):
+    """A search by recursion for which it has lifted the limit."""
+    assert [deep] == run_parallel(depth, [deep], executor="processes").values()
+    with ProcessExecutor(1, initializer=depth, initargs=(deep,)) as executor:
+        assert deep == executor.submit(depth, deep).result()
+
+
+def test_an_initializer_finds_what_it_relies_on():
+    """It is called with its arguments, after all is set; there need be none."""
+    limit, told = sys.getrecursionlimit(), []
+
+    def initialize(*args):
+        told.append((*args, decimal.getcontext().prec, sys.getrecursionlimit()))
 
     def begin():
-        count_with(
-            decimal.Context(prec=9), lambda *args: told.append((*args, decimal.getcontext().prec)), 1, 2
-        )
-        count_with(decimal.Context(prec=4), None)
+        take_on(limit + 1, decimal.Context(prec=9), initialize, 1, 2)
+        take_on(limit, None, None)
         return decimal.getcontext().prec
 
-    assert (4, [(1, 2, 9)]) == (Context().run(begin), told)
+    assert (9, [(1, 2, 9, limit + 1)]) == (Context().run(begin), told)
+    assert limit == sys.getrecursionlimit()

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from _pickle import PickleBuffer, dumps
 from collections.abc import Callable
 from typing import Any
 
-from parallelkit._counting import count_with
 from parallelkit._executors._at_import import refuse_packed
 from parallelkit._executors._contexts import own_decimals
 from parallelkit._executors._contract import Job
 from parallelkit._executors._culprit import pack_job, unfit_initializer, unfit_job
 from parallelkit._executors._lane import File, payload_of
+from parallelkit._habits import take_on
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
 from parallelkit._worker._travel import Apart, pack
+
+RECURSION = 1000  # the limit with which Python starts
 
 
 def pack_shared(job: Job) -> bytes | File:
@@ -48,10 +51,13 @@ def pack_initializer(
     initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> bytes | File | None:
     """An initializer for ``_serve``, if it needs one; raises TypeError where it cannot be pickled, or AtImportError."""
-    decimals = own_decimals()
-    if decimals is None and initializer is None:
+    recursion, decimals = sys.getrecursionlimit(), own_decimals()
+    if recursion != RECURSION or decimals is not None:
+        call: Any = take_on, (recursion, decimals, initializer, *initargs)
+    elif initializer is not None:
+        call = initializer, initargs
+    else:
         return None
-    call = (initializer, initargs) if decimals is None else (count_with, (decimals, initializer, *initargs))
     try:
         packed = pack(call)
     except Exception as error:
