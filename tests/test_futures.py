@@ -364,6 +364,28 @@ def test_where_the_system_has_no_thread_to_give_nobody_waits_for_ever(make, lack
                 executor.submit(abs, -1).result(timeout=30)
 
 
+@pytest.mark.parametrize("waits", ["submit", "run", "stream"])
+def test_where_there_is_no_thread_for_what_a_call_waits_for_it_is_told_so(waits, monkeypatch):
+    """Its slot is lent to nobody; the executor goes on with the thread that it has."""
+    start, few = threading.Thread.start, iter([None])
+    wait_for = {
+        "submit": lambda: executor.submit(abs, -1).result(),
+        "run": lambda: run_parallel(abs, [-1], executor=executor),
+        "stream": lambda: list(iter_parallel(abs, [-1], executor=executor)),
+    }
+
+    def refuse(thread):
+        if thread.name.startswith("few") and next(few, thread):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with ThreadExecutor(2, "few") as executor:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            executor.submit(wait_for[waits]).result(timeout=30)
+        assert [2, 3] == list(executor.map(abs, [-2, -3], timeout=30))
+
+
 def test_a_call_gets_through_once_there_are_threads_again(monkeypatch):
     """What failed was the first ``submit``, not the executor."""
     with ThreadExecutor(1) as executor:

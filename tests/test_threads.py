@@ -625,7 +625,7 @@ class Crew:
     def cpu_seconds(self):
         return None
 
-    def supply(self, tickets):
+    def supply(self, tickets, awaited=False):
         pass
 
     def abandon(self, worker, claim, now, timeout):

@@ -256,7 +256,11 @@ class Desk:
         """A task waits for this call: it goes first, in that task's slot."""
         assert isinstance(port, LendingPort), "only an engine that lends makes futures that are urgent"
         if future.index in self._flying:
-            port.hurry(future.index)
+            try:
+                port.hurry(future.index)
+            except RuntimeError as error:  # the system has no thread for it
+                if future.begin():
+                    tell(future.set_exception, error)
 
     def _settle(self, events: list[Block | Ended]) -> None:
         """In a call of its own, so that nothing here refers to a result once its future has it."""

@@ -79,8 +79,8 @@ class Crew(Protocol):
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far, where it is known."""
 
-    def supply(self, tickets: int) -> None:
-        """See that somebody works on new tickets."""
+    def supply(self, tickets: int, awaited: bool = False) -> None:
+        """See that somebody works on new tickets, for which tasks of the engine may wait; raises where nobody can."""
 
     def abandon(self, worker: Any, claim: list[float], now: float, timeout: float | None) -> bool:
         """Give up on a thread, whose attempt had this timeout; False where that has ended."""
@@ -140,12 +140,12 @@ class ThreadPort(Line):
             self._given += len(tickets)
             self._lookout.expect(tickets)
             self.queue.extend(tickets)
-            self._engine.supply(len(tickets))
+            self._engine.supply(len(tickets), self.depth > 0)
 
     def hurry(self, index: int) -> None:
         """A task of this engine waits for this attempt: it runs in that task's slot."""
         if self.move_forward(index):
-            self._engine.supply(1)
+            self._engine.supply(1, awaited=True)
 
     def execute(self, worker: Worker) -> bool:
         """In a worker: run the attempt that it has taken; False where that has been given up meanwhile."""

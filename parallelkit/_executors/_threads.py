@@ -156,16 +156,16 @@ class ThreadEngine:
             self.surplus -= 1
             return True
 
-    def supply(self, tickets: int) -> None:
-        """See that somebody works on ``tickets`` new ones: wake one that idles, start those that lack."""
+    def supply(self, tickets: int, awaited: bool = False) -> None:
+        """Have somebody work on so many new ones, ``awaited`` by tasks here: wake one that idles, start those that lack."""
         woken = self.wake_one()
         if len(self.workers) < self.capacity():
             with self._lock:
                 missing = min(tickets - woken - len(self.idle), self.capacity() - len(self.workers))
                 for _ in range(missing if not self.closed else 0):
-                    self._start_worker()
+                    self._start_worker(len(self.loans) if awaited else 0)
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, held: int) -> None:
         worker = ThreadWorker(self, self.name_prefix, self._roll.number())
         self._roll.enter(worker)
         self.workers.add(worker)
@@ -179,7 +179,8 @@ class ThreadEngine:
             self._starting.pop(worker, None)
             self._roll.strike(worker)
             self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
-            if not (isinstance(error, RuntimeError) and self.workers):  # at the system's limit fewer will do
+            # At the system's limit fewer will do, if there are others than those that are held.
+            if not (isinstance(error, RuntimeError) and len(self.workers) > held):
                 raise
 
     def wake_one(self) -> bool:
