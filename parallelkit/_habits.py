@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from _socket import setdefaulttimeout
 from collections.abc import Callable
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -12,10 +13,15 @@ if TYPE_CHECKING:
 
 
 def take_on(
-    recursion: int, decimals: Context | None, initializer: Callable[..., object] | None, *initargs: Any
+    recursion: int,
+    timeout: float | None,
+    decimals: Context | None,
+    initializer: Callable[..., object] | None,
+    *initargs: Any,
 ) -> None:
-    """An initializer: it sets the limit of recursion and the decimal context of all tasks, and calls the caller's own, if there is one."""
+    """An initializer: it sets the limit of recursion, the timeout of sockets and the decimal context, and calls the caller's own."""
     sys.setrecursionlimit(recursion)
+    setdefaulttimeout(timeout)
     if decimals is not None:
         from decimal import setcontext
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import decimal
+import socket
 import sys
 import threading
 import types
@@ -220,17 +221,27 @@ def test_worker_processes_go_as_deep_as_the_program(deep):
         assert deep == executor.submit(depth, deep).result()
 
 
+def test_sockets_in_worker_processes_wait_no_longer_than_the_program_does():
+    """A server that says nothing would hold a worker for ever, though the program has bounded that."""
+    socket.setdefaulttimeout(5)
+    try:
+        seen = run_parallel(lambda item: socket.getdefaulttimeout(), [1], executor="processes").values()
+    finally:
+        socket.setdefaulttimeout(None)
+    assert [5] == seen
+
+
 def test_an_initializer_finds_what_it_relies_on():
     """It is called with its arguments, after all is set; there need be none."""
     limit, told = sys.getrecursionlimit(), []
 
     def initialize(*args):
-        told.append((*args, decimal.getcontext().prec, sys.getrecursionlimit()))
+        told.append((*args, decimal.getcontext().prec, sys.getrecursionlimit(), socket.getdefaulttimeout()))
 
     def begin():
-        take_on(limit + 1, decimal.Context(prec=9), initialize, 1, 2)
-        take_on(limit, None, None)
+        take_on(limit + 1, 7, decimal.Context(prec=9), initialize, 1, 2)
+        take_on(limit, None, None, None)
         return decimal.getcontext().prec
 
-    assert (9, [(1, 2, 9, limit + 1)]) == (Context().run(begin), told)
-    assert limit == sys.getrecursionlimit()
+    assert (9, [(1, 2, 9, limit + 1, 7)]) == (Context().run(begin), told)
+    assert (limit, None) == (sys.getrecursionlimit(), socket.getdefaulttimeout())

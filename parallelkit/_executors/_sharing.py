@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from _pickle import PickleBuffer, dumps
+from _socket import getdefaulttimeout
 from collections.abc import Callable
 from typing import Any
 
@@ -51,9 +52,9 @@ def pack_initializer(
     initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> bytes | File | None:
     """An initializer for ``_serve``, if it needs one; raises TypeError where it cannot be pickled, or AtImportError."""
-    recursion, decimals = sys.getrecursionlimit(), own_decimals()
-    if recursion != RECURSION or decimals is not None:
-        call: Any = take_on, (recursion, decimals, initializer, *initargs)
+    habits = sys.getrecursionlimit(), getdefaulttimeout(), own_decimals()
+    if habits != (RECURSION, None, None):
+        call: Any = take_on, (*habits, initializer, *initargs)
     elif initializer is not None:
         call = initializer, initargs
     else:
