@@ -101,3 +101,14 @@ class catch_interrupt:  # noqa: N801  # used as a function
         signal(SIGINT, self._before)
         if kind is None and self._interrupt.asked:  # too late for the loop, and nobody else has heard of it
             raise KeyboardInterrupt
+
+
+class hold_interrupt(catch_interrupt):  # noqa: N801  # used as a function
+    """Have a Ctrl-C wait for the end of this block, in the main thread, where it would be raised in the midst of it."""
+
+    def __init__(self) -> None:
+        super().__init__(Interrupt())
+
+    def __enter__(self) -> None:
+        if getsignal(SIGINT) is default_int_handler:  # an Interrupt knows by itself when to raise
+            super().__enter__()

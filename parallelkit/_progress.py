@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from parallelkit._interrupt import hold_interrupt
 from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
 
@@ -79,7 +80,8 @@ class Bar(Silent):
 
     def _guarded(self, draw: Any, *counts: Any) -> None:
         try:
-            draw(*counts)
+            with hold_interrupt():  # in the midst of it, tqdm would keep its lock for ever
+                draw(*counts)
         except Exception as error:
             if is_of_signal(error):
                 raise

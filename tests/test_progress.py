@@ -1,4 +1,5 @@
 import io
+import signal
 import subprocess
 import sys
 import threading
@@ -7,7 +8,7 @@ import types
 import pytest
 import tqdm
 
-from parallelkit import Retry, Task, iter_parallel, run_parallel
+from parallelkit import Retry, RunInterrupted, Task, iter_parallel, run_parallel
 from parallelkit._progress import Bar, Silent, open_bar
 
 
@@ -283,6 +284,28 @@ def test_bar_that_fails_blocks_no_other_bar(caplog):
     later.join(10)
     assert not later.is_alive()
     assert 3 == len(caplog.messages)
+
+
+class Pressed(Screen):
+    """Ctrl-C comes just as something is drawn on it for the first time."""
+
+    def write(self, text):
+        if not self.getvalue():
+            signal.raise_signal(signal.SIGINT)
+        return super().write(text)
+
+
+def test_ctrl_c_as_a_bar_is_drawn_blocks_no_other_bar():
+    """It is obeyed when that is done: else whoever draws a bar in another thread would wait for ever."""
+    with pytest.raises(RunInterrupted):
+        list(iter_parallel(abs, range(3), executor="inline", progress={"file": Pressed(), "disable": False}))
+    lock, free = tqdm.tqdm.get_lock(), []
+    other = threading.Thread(
+        target=lambda: (free.append(lock.th_lock.acquire(timeout=1)), lock.th_lock.release())
+    )
+    other.start()
+    other.join()
+    assert [True] == free
 
 
 @pytest.mark.parametrize("options", [{"no_such_option": 1}, {"total": "many"}])
