@@ -16,6 +16,7 @@ from leaks import process_table
 
 from parallelkit import Retry, WorkerDied, iter_parallel, run_parallel
 from parallelkit._executors import _dask_sizes
+from parallelkit._executors._dask_courier import Courier
 
 pytestmark = pytest.mark.all
 
@@ -204,6 +205,28 @@ def test_a_run_ends_with_the_scheduler(cluster):
     assert 200 == len(done)
     assert 10 <= sum(done) < 30
     wait_until(lambda: not descendants(cluster))
+
+
+def test_a_scheduler_that_goes_while_nobody_asks_it_is_missed_at_once(cluster, monkeypatch):
+    """Between two questions of the run; dask would try to connect for half a minute to ask the next."""
+    read, began = Courier._read, []
+
+    def kill_and_read(courier, news):
+        if len(done) >= 10 and not began:
+            cluster.scheduler.kill()
+            wait_until(lambda: cluster.client.status != "running")
+            began.append(time.monotonic())
+        read(courier, news)
+
+    monkeypatch.setattr(Courier, "_read", kill_and_read)
+    done = []
+    for outcome in iter_parallel(time.sleep, [0.05] * 200, executor=cluster.client):
+        done.append(outcome)
+    assert time.monotonic() - began[0] < 3
+    assert 200 == len(done)
+    lost = [outcome for outcome in done if not outcome.ok]
+    assert 150 < len(lost)
+    assert all("connection to the dask scheduler was lost" in str(outcome.error) for outcome in lost)
 
 
 # Clients that go

@@ -69,10 +69,12 @@ class Courier:
         self._lock = Lock()
         self._closed = False
         self._unheard = False  # there is no scheduler any more
+        self._line: Any = None  # the connection by which it is asked for news
         self._thread = Thread(target=self._listen, name="parallelkit-courier", daemon=True)
 
     def open(self) -> None:
         """Register the run at the broker, and begin to listen."""
+        self._client.sync(self._connect)
         self._hear_width(*self._ask("open", client=self._client.id))
         if len(self._job) > INLINE:
             self._send_job()
@@ -183,15 +185,30 @@ class Courier:
 
     # In: the courier's thread
 
+    async def _connect(self) -> None:
+        """One connection for the whole run: that it breaks is known at once. Where one is gone, dask tries for long to make another."""
+        self._line = await self._client.rpc.connect(self._client.scheduler.address)
+
+    async def _wait_for_news(self) -> Any:
+        from distributed.core import send_recv
+
+        return await send_recv(self._line, op=f"{broker_name()}_take", run=self.run)
+
+    def _hang_up(self) -> None:
+        """In the client's event loop."""
+        self._client.rpc.reuse(self._client.scheduler.address, self._line)
+
     def _listen(self) -> None:
         try:
-            while not self._closed and (news := self._ask("take")) is not None:
+            while not self._closed and (news := self._client.sync(self._wait_for_news)) is not None:
                 self._read(news)
         except Exception as error:
             self._unheard = isinstance(error, OSError)
             self._fail("the connection to the dask scheduler was lost", error)
         else:
             self._fail("the dask scheduler does not know this run any more", None)
+        finally:
+            self._client.loop.add_callback(self._hang_up)
 
     def _fail(self, reason: str, cause: Exception | None) -> None:
         if not self._closed:
