@@ -220,8 +220,7 @@ def test_a_scheduler_that_goes_while_nobody_asks_it_is_missed_at_once(cluster, m
 
     monkeypatch.setattr(Courier, "_read", kill_and_read)
     done = []
-    for outcome in iter_parallel(time.sleep, [0.05] * 200, executor=cluster.client):
-        done.append(outcome)
+    done.extend(iter_parallel(time.sleep, [0.05] * 200, executor=cluster.client))
     assert time.monotonic() - began[0] < 3
     assert 200 == len(done)
     lost = [outcome for outcome in done if not outcome.ok]
