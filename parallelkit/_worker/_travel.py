@@ -15,7 +15,7 @@ from functools import cache
 from io import BytesIO
 from mmap import mmap
 from sys import modules
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MemberDescriptorType
 
 from parallelkit._raised import is_of_signal
 from parallelkit._worker import _ends, _script
@@ -110,6 +110,10 @@ def _by_value_pickler() -> Any:
             {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
         )
 
+        def reducer_override(self, obj: Any) -> Any:
+            reduced = super().reducer_override(obj)
+            return reduced if reduced is NotImplemented else _with_slots(obj, reduced)
+
     if "__mp_main__" not in modules:
         return ByValue
 
@@ -120,10 +124,22 @@ def _by_value_pickler() -> Any:
             if getattr(obj, "__module__", None) != "__mp_main__":
                 return super().reducer_override(obj)
             if isinstance(obj, type):
-                return cloudpickle._dynamic_class_reduce(obj)
+                return _with_slots(obj, cloudpickle._dynamic_class_reduce(obj))
             return self._dynamic_function_reduce(obj) if isinstance(obj, FunctionType) else NotImplemented
 
     return Spawned
+
+
+def _with_slots(cls: object, reduced: Any) -> Any:
+    """How cloudpickle would make a class anew, but with its slots: without them its objects have a ``__dict__``, which fits none here."""
+    # A NamedTuple gives itself its slots, and any other tuple can have none.
+    if not isinstance(cls, type) or "__slots__" not in vars(cls) or issubclass(cls, tuple):
+        return reduced
+    make, (kind, name, bases, given, *more), (attributes, own), *rest = reduced
+    slots = vars(cls)["__slots__"]
+    members = {key for key, value in vars(cls).items() if type(value) is MemberDescriptorType}
+    kept = {key: value for key, value in attributes.items() if key not in members}
+    return make, (kind, name, bases, given | {"__slots__": slots}, *more), (kept, own), *rest
 
 
 def _is_hidden(arg: object) -> bool:
