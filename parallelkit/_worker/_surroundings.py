@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what signal is made of, which would load enum
 import builtins
 import os
 import sys
@@ -76,10 +77,17 @@ def _hooks_of_threads() -> tuple[Any, Any]:
     return (None, None) if threading is None else (threading.gettrace(), threading.getprofile())
 
 
-class Surroundings:
-    """Working directory, environment, ``sys.path``, trace and profile functions as tasks shall find them.
+TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
 
-    Changes of the first two set a flag, so that looking after each task costs next to nothing. What the
+
+def _running_timers() -> set[int]:
+    return {timer for timer in TIMERS if _signal.getitimer(timer)[0]}
+
+
+class Surroundings:
+    """Working directory, environment, timers, ``sys.path``, trace and profile functions as tasks shall find them.
+
+    Changes of the first three set a flag, so that looking after each task costs next to nothing. What the
     initializer and the loading of a function change stays: ``keep`` is called after them.
     """
 
@@ -97,6 +105,11 @@ class Surroundings:
         self._directory: int | None = None
         for name in ("chdir", "fchdir", "putenv", "unsetenv"):
             setattr(os, name, self._watched(getattr(os, name)))
+        for name in ("alarm", "setitimer"):
+            watched = self._watched(getattr(_signal, name))
+            for module in (_signal, sys.modules.get("signal")):
+                if module is not None:
+                    setattr(module, name, watched)
         os.register_at_fork(after_in_child=self._touch)
         self.keep()
 
@@ -106,6 +119,7 @@ class Surroundings:
         self.trace, self.profile = sys.gettrace(), sys.getprofile()
         self._hooks = _hooks_of_threads()
         self.path = list(sys.path)
+        self._timers = _running_timers()
         self._environ = dict(os.environ)
         if self._directory is not None:
             os.close(self._directory)
@@ -123,6 +137,8 @@ class Surroundings:
         if sys.path != self.path:
             sys.path = list(self.path)
         if self.touched:
+            for timer in _running_timers() - self._timers:  # its signal would strike whoever comes next
+                _signal.setitimer(timer, 0)
             for name in set(os.environ) - set(self._environ):
                 del os.environ[name]
             for name, value in self._environ.items():
@@ -150,10 +166,10 @@ class Surroundings:
     def _touch(self) -> None:
         self.touched.append(None)
 
-    def _watched(self, change: Callable[..., None]) -> Callable[..., None]:
-        def watched(*args: Any, **kwargs: Any) -> None:
+    def _watched(self, change: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*args: Any, **kwargs: Any) -> Any:
             self.touched.append(None)
-            change(*args, **kwargs)
+            return change(*args, **kwargs)
 
         watched.__name__ = change.__name__
         watched.__doc__ = change.__doc__

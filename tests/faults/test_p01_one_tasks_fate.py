@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from functools import partial
 
 import acts
@@ -9,7 +10,7 @@ import pytest
 import remote_tasks as far
 from outside import run_script
 
-from parallelkit import Task, TaskExited, TaskTimeout, WorkerDied, run_parallel
+from parallelkit import ProcessExecutor, Task, TaskExited, TaskTimeout, WorkerDied, run_parallel
 
 WIDE = {"threads": 4, "processes": 2}
 
@@ -38,6 +39,49 @@ def test_what_a_worker_died_of_is_told():
     assert [f"process {error.pid}" for error in (left, killed, crashed)] == [
         failure.worker for failure in results.failures.values()
     ]
+
+
+def set_an_alarm(item):
+    """As a task does that bounds itself, and forgets to put an end to that; the next one takes long enough to be hit."""
+    if item == "alarm":
+        signal.alarm(1)
+    elif isinstance(item, str):
+        signal.setitimer(getattr(signal, item), 0.1)
+    else:
+        end = time.process_time() + 0.15
+        while time.process_time() < end:
+            pass
+        time.sleep(item)
+    return item
+
+
+@pytest.mark.parametrize(
+    "how", ["ITIMER_REAL", *(pytest.param(how, marks=pytest.mark.all) for how in ("alarm", "ITIMER_PROF"))]
+)
+def test_alarm_that_a_task_leaves_behind_strikes_no_other(how):
+    """It is stopped as the task ends: the next one would die of it."""
+    items = [how, 1.0 if how == "alarm" else 0.05]
+    assert run_parallel(set_an_alarm, items, executor="processes", max_workers=1).values() == items
+
+
+def test_timer_of_an_initializer_goes_on():
+    """What samples stacks, say, is for all tasks; also where one of these uses another timer."""
+
+    def begin():
+        signal.signal(signal.SIGALRM, lambda number, frame: None)
+        signal.setitimer(signal.ITIMER_REAL, 1000, 1000)
+
+    def left(timer):
+        signal.setitimer(timer, 1000)
+        return signal.getitimer(signal.ITIMER_REAL)[0], signal.getitimer(signal.ITIMER_PROF)[0]
+
+    with ProcessExecutor(1, initializer=begin) as executor:
+        first, second = run_parallel(
+            left, [signal.ITIMER_PROF, signal.ITIMER_VIRTUAL], executor=executor
+        ).values()
+    assert 0 < second[0] <= first[0] <= 1000
+    assert first[1] > 0
+    assert second[1] == 0
 
 
 @pytest.mark.parametrize("executor", WIDE)
