@@ -19,7 +19,8 @@ class JournalWriter:
         self._failed = failed
         self._waiting: dict[str, Record] = {}
         self._bytes = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # not by way of the condition, whose ``with`` a Ctrl-C may leave locked
+        self._changed = threading.Condition(self._lock)
         self._idle = False
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -28,7 +29,7 @@ class JournalWriter:
 
     def put(self, records: Iterable[Record]) -> None:
         """Record these soon; waits where the disk does not follow."""
-        with self._changed:
+        with self._lock:
             if self._closing:
                 return  # writing has failed, and the run is about to stop
             for record in records:
@@ -48,12 +49,12 @@ class JournalWriter:
 
     def find(self, keys: Iterable[str]) -> dict[str, Record]:
         """What is not yet written of these. Look here first: what is not here any more is in the journal."""
-        with self._changed:
+        with self._lock:
             return {key: self._waiting[key] for key in keys if key in self._waiting} if self._waiting else {}
 
     def close(self) -> None:
         """Write what is left, and end the thread; where Ctrl-C has broken off its start, write without it."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         if self._thread is None or not self._thread.is_alive():
@@ -62,7 +63,7 @@ class JournalWriter:
             self._write()
         elif self._thread is not None:
             # Before 3.13, a thread at whose join Ctrl-C comes is taken for ended from then on.
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._ended)
             self._thread.join()
 
@@ -71,7 +72,7 @@ class JournalWriter:
 
     def _claim(self) -> bool:
         """Whether this thread is the one that writes."""
-        with self._changed:
+        with self._lock:
             self._writing = self._writing or threading.current_thread()
             return self._writing is threading.current_thread()
 
@@ -82,7 +83,7 @@ class JournalWriter:
             try:
                 self._write()
             finally:
-                with self._changed:
+                with self._lock:
                     self._ended = True
                     self._changed.notify_all()
 
@@ -97,7 +98,7 @@ class JournalWriter:
 
     def _next_batch(self) -> list[Record]:
         """What has gathered; empty when all is written and no more will come."""
-        with self._changed:
+        with self._lock:
             self._idle = True
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._idle = False
@@ -106,14 +107,14 @@ class JournalWriter:
             return list(self._waiting.values())
 
     def _forget(self, batch: list[Record]) -> None:
-        with self._changed:
+        with self._lock:
             for record in batch:
                 if self._waiting[record.key] is record:
                     del self._waiting[record.key]
             self._changed.notify_all()
 
     def _give_up(self, error: Exception) -> None:
-        with self._changed:
+        with self._lock:
             self._closing = True  # nobody waits for room any more
             self._waiting.clear()
             self._changed.notify_all()

@@ -2,6 +2,7 @@
 
 import _thread
 import collections
+import contextlib
 import enum
 import fcntl
 import functools
@@ -1081,6 +1082,20 @@ def test_ctrl_c_while_the_writer_of_a_journal_is_awaited_costs_no_record(path, m
     monkeypatch.undo()
     assert 3 == len(recorded(path))
     assert not caplog.records
+
+
+def test_ctrl_c_as_a_writer_takes_its_lock_leaves_it_free(monkeypatch):
+    """Else the close would wait for ever. The ``with`` of a Condition is Python's, and can be cut off when it has locked."""
+
+    def pressed(condition):
+        condition.acquire()
+        raise KeyboardInterrupt
+
+    writer = journal_writer.JournalWriter(None, None)
+    monkeypatch.setattr(threading.Condition, "__enter__", pressed)
+    with contextlib.suppress(KeyboardInterrupt):
+        writer.find(["a"])
+    assert writer._changed.acquire(timeout=1)
 
 
 @pytest.mark.parametrize("begins", [True, False])
