@@ -18,6 +18,7 @@ import pytest
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _thread, _threads
 from parallelkit._executors._contract import Job
+from parallelkit._executors._thread import IDLE
 from parallelkit._executors._thread_port import ThreadPort
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
@@ -100,6 +101,28 @@ def test_all_slots_come_to_work():
         assert set(range(8)) == set(seen)
     assert 8 == len(engine.workers)
     engine.close()
+
+
+def test_ctrl_c_as_an_engine_is_closed_leaves_no_idle_thread(monkeypatch):
+    """Nobody waits for them any more, but they end, and not after seconds of idleness."""
+    engine = ThreadEngine(2)
+    barrier = threading.Barrier(2)
+    port = engine.open(Job(lambda item: barrier.wait(PATIENCE)))
+    port.start(tickets(0, 1))
+    take(port, 2)
+    port.close()
+    threads = [worker.thread for worker in engine.workers]
+
+    def pressed(thread):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "join", pressed)
+        engine.close()
+    began = time.monotonic()
+    for thread in threads:
+        thread.join()
+    assert (2, True) == (len(threads), time.monotonic() - began < IDLE / 2)
 
 
 def test_no_ticket_is_slept_through(restless):

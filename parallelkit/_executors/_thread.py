@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Collection, Container
 from contextlib import suppress
 from time import monotonic
 from typing import Protocol
@@ -192,3 +193,15 @@ class ThreadWorker:
 
     def _wanted(self) -> bool:
         return self.engine.closed or any(map(self.engine.serves, self.engine.ports))
+
+
+def end_each(workers: Collection[ThreadWorker], abandoned: Container[ThreadWorker]) -> None:
+    """Let these end, now that their engine is closed, and wait for their end, but for that of abandoned ones."""
+    try:
+        for worker in workers:  # one by one: a thousand at once would get in each other's way twice as long
+            worker.gate.open()
+            if worker not in abandoned and worker.ident != threading.get_ident():
+                worker.thread.join()
+    finally:
+        for worker in workers:  # Ctrl-C may have come: then nobody waits for them, but they end all the same
+            worker.gate.open()

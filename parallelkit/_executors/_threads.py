@@ -21,7 +21,7 @@ from parallelkit._executors._contract import Job, Ticket, drop_own_frames
 from parallelkit._executors._lending import Loans, lender, take_claim
 from parallelkit._executors._line import AWAITED
 from parallelkit._executors._roll import Roll
-from parallelkit._executors._thread import ThreadWorker, tell_of_room
+from parallelkit._executors._thread import ThreadWorker, end_each, tell_of_room
 from parallelkit._executors._thread_port import Loss, ThreadPort
 from parallelkit._raised import describe_error
 
@@ -292,8 +292,5 @@ class ThreadEngine:
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
             port.close()
-        for worker in workers:  # one by one: a thousand at once would get in each other's way twice as long
-            worker.gate.open()
-            if worker not in self.abandoned and worker.ident != threading.get_ident():
-                worker.thread.join()
+        end_each(workers, self.abandoned)
         self._roll.join()
