@@ -1333,3 +1333,32 @@ def test_standard_output_is_the_parents(tmp_path):
     """
     out = run_script(tmp_path, source)
     assert sorted(["line"] * 20 + [str(number) for number in range(20)]) == sorted(out)
+
+
+def warn_of(items):
+    for item in items:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(f"mind {item}", UserWarning, stacklevel=1)
+
+
+def test_warnings_are_logged_where_the_program_has_them_logged(kept):
+    """As it told logging; also where the filters are another's for a while."""
+    logging.captureWarnings(True)
+    logger = logging.getLogger("py.warnings")
+    logger.addHandler(handler := Kept())
+    try:
+        run_parallel(warn_of, [("one", "two")], executor="processes").raise_failures()
+    finally:
+        logger.removeHandler(handler)
+        logging.captureWarnings(False)
+    first, second = (record.getMessage() for record in handler.records)
+    assert "test_travel.py" in first
+    assert "UserWarning: mind one" in first
+    assert "UserWarning: mind two" in second
+
+
+def test_warnings_are_not_logged_elsewhere(kept, capfd):
+    """They go to stderr, as ever."""
+    run_parallel(warn_of, [("one",)], executor="processes").raise_failures()
+    assert "UserWarning: mind one" in capfd.readouterr().err

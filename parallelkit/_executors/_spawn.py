@@ -162,6 +162,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "warnings": _warning_filters(),
         "levels": levels,
         "disabled": disabled,
+        "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
         "width": width * outer_width(),
         "initializer": initializer,
         "blocks": max(2, min(32, MAPPINGS // width)),

@@ -26,6 +26,13 @@ def forward_logs(send: Send, levels: dict[str, int], disabled: int) -> None:
         sys.meta_path.insert(0, _Waiting(lambda: _install(send, levels, disabled)))
 
 
+def capture_warnings() -> None:
+    """Have warnings logged, as ``logging.captureWarnings(True)`` has them in the parent."""
+    import logging
+
+    logging.captureWarnings(True)
+
+
 class _Waiting:
     """A finder that finds nothing, but sees ``logging`` being imported; nobody else pays for that import."""
 

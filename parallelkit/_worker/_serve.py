@@ -32,7 +32,7 @@ from parallelkit._worker._channel import (
     WORD,
     frame,
 )
-from parallelkit._worker._logs import forward_logs
+from parallelkit._worker._logs import capture_warnings, forward_logs
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 from parallelkit._worker._surroundings import Surroundings, furnish
@@ -119,6 +119,8 @@ class _Worker:
         self.slots = Slots(self.ring, self.outbox, setup["blocks"])
         _channel.set_outer_width(setup["width"])
         forward_logs(self._send_record, setup["levels"], setup["disabled"])
+        if setup["captured"]:
+            capture_warnings()
         self.surroundings = Surroundings(setup["warnings"])
         try:
             if setup["initializer"]:
