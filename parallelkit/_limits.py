@@ -107,11 +107,11 @@ def meter_for(limit: Limit, group: Hashable, now: float) -> RateLog | Cap:
 
 
 def as_limits(limits: Any) -> tuple[Limit, ...]:
-    """The option ``limits`` as a tuple; ``ratelimit.limits`` objects are read as a ``RateLimit``."""
+    """The option ``limits`` as a tuple, each once; ``ratelimit.limits`` objects are read as a ``RateLimit``."""
     if limits is None:
         return ()
     many = limits if isinstance(limits, Iterable) and not isinstance(limits, str) else (limits,)
-    return tuple(map(_as_limit, many))
+    return tuple(dict.fromkeys(map(_as_limit, many)))
 
 
 def _as_limit(limit: Any) -> Limit:

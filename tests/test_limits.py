@@ -249,6 +249,12 @@ def test_several_limits_hold_at_once():
     assert run.executor.widest == 2
 
 
+def test_a_limit_that_is_given_twice_counts_once():
+    """A start would need two places in it, and where there is but one none could ever begin."""
+    one, two = RateLimit(1, per=1), ConcurrencyLimit(2)
+    assert (one, two) == as_limits([one, two, one])
+
+
 def test_a_waiting_group_holds_up_no_other():
     """While one host is at its limit, tasks of another that come later in the input start at once."""
     items = [("slow", n) for n in range(5)] + [("quick", n) for n in range(5)]
