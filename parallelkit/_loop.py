@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, Protocol
 
 from parallelkit._executors._contract import Block, Ended, Port
@@ -55,7 +56,7 @@ class Window:
         """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""
         least = max(WINDOW * self.workers, self.at_hand if at_hand else 0)
         size = self.size or max(least, min(done, WIDEST))
-        return size - ahead
+        return min(size, maxsize) - ahead  # who wants no bound may have said so by a larger one
 
 
 @dataclass(eq=False, repr=False, slots=True)

@@ -9,6 +9,7 @@ import threading
 from bisect import insort
 from itertools import chain
 from math import inf, nextafter
+from sys import maxsize
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -45,7 +46,7 @@ class RateLog:
     def __init__(self, calls: int, per: float, smooth: bool, lock: threading.Lock) -> None:
         self._calls = calls
         self._per = per * (1 + MARGIN)
-        self._interval = per / calls
+        self._interval = per / min(calls, maxsize)  # what is beyond may be beyond all floats
         self._smooth = smooth
         self._lock = lock
         self._starts: list[float] = []

@@ -249,6 +249,14 @@ def test_several_limits_hold_at_once():
     assert run.executor.widest == 2
 
 
+def test_a_rate_may_be_so_large_that_no_float_can_hold_it():
+    """Who wants no limit may say so by a large one."""
+    run = FakeRun(
+        Script(), range(3), limits=[RateLimit(10**400, per=1.0, smooth=smooth) for smooth in (False, True)]
+    )
+    assert [0, 1, 2] == run.drive().results.values()
+
+
 def test_a_limit_that_is_given_twice_counts_once():
     """A start would need two places in it, and where there is but one none could ever begin."""
     one, two = RateLimit(1, per=1), ConcurrencyLimit(2)

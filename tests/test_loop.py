@@ -196,6 +196,8 @@ def test_the_default_window_grows_with_what_is_done():
 def test_a_given_window_does_not_grow():
     """``buffersize`` is kept to the letter."""
     assert [3, 0] == [Window(2, 3).room(ahead, 10**6) for ahead in (0, 3)]
+    for boundless in (Window(10**30), Window(2, 10**30)):
+        assert sys.maxsize - 5 == boundless.room(5, 0), "no more can be asked of an iterator"
 
 
 # Ctrl-C

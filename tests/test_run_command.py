@@ -515,6 +515,7 @@ def test_no_color_is_obeyed(here, wish):
         (["tasks:scaled", "--report", "page", "--trace", "page"], "--trace: page is --report as well"),
         (["tasks:scaled", "--max-workers", "0"], "--max-workers: must be a whole number, at least 1"),
         (["tasks:coroutine", "--executor", "processes", "--output", "tasks.py"], "coroutine"),
+        (["tasks:scaled", "--rate", f"1/{'9' * 400}d"], "--rate: must be STARTS/TIME"),
         (["tasks:scaled", "--key", "item["], "--key: must be a Python expression"),
         (["tasks:scaled", "--rates", "1/1s"], "--rates"),
     ],

@@ -6,6 +6,8 @@ import ast
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
+from math import inf
+from sys import maxsize
 from typing import Any
 
 UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -33,7 +35,12 @@ def rate(text: str) -> tuple[int, float]:
     calls, _, per = text.partition("/")
     match = SPAN.fullmatch(per.strip())
     span = 0.0 if match is None else float(match[1] or 1) * UNITS[match[2]]
-    if not calls.strip().isdecimal() or int(calls) < 1 or not per.strip() or span == 0:
+    if (
+        not calls.strip().isdecimal()
+        or not 1 <= int(calls) <= maxsize
+        or not per.strip()
+        or not 0 < span < inf
+    ):
         raise ArgumentTypeError(f"must be STARTS/TIME such as 10/1s, 100/min or 5/0.5s, got {text!r}")
     return int(calls), span
 
