@@ -597,6 +597,32 @@ def in_a_fork(lines):
     return text.splitlines()
 
 
+class Interrupting:
+    """A lock; Ctrl-C comes as it is released for the second time."""
+
+    def __init__(self, lock):
+        self.lock, self.releases, self._is_owned = lock, 0, lock._is_owned
+
+    def __enter__(self):
+        self.lock.__enter__()
+
+    def __exit__(self, *raised):
+        self.lock.__exit__(*raised)
+        self.releases += 1
+        if self.releases == 2:
+            raise KeyboardInterrupt
+
+
+@both
+def test_ctrl_c_before_the_executors_thread_is_started_leaves_the_executor_without(make):
+    """So that the next call starts one: it waited for ever for the thread that was meant to be."""
+    with make(1) as executor:
+        executor._desk._lock = Interrupting(executor._desk._lock)
+        with pytest.raises(KeyboardInterrupt):
+            executor.submit(abs, -1)
+        assert 2 == executor.submit(abs, -2).result(30)
+
+
 @both
 def test_ctrl_c_while_the_first_call_starts_the_executors_thread_leaves_none(monkeypatch, make):
     """The executor has another thread for the calls that follow; the first, should it run, has nothing to do."""

@@ -219,6 +219,28 @@ def test_long_wait_comes_up_for_a_signal_that_nobody_noticed(timeout, waits):
     assert waits == pytest.approx(gate._lock.waits)
 
 
+class Interrupted(deque):
+    """Tokens; Ctrl-C comes as soon as one has been taken."""
+
+    def pop(self):
+        super().pop()
+        raise KeyboardInterrupt
+
+
+def test_who_is_interrupted_as_he_opens_lets_the_waiter_through_all_the_same():
+    """Nobody else would: for all others its token is gone."""
+    gate, passed = Gate(), []
+    gate._tokens = Interrupted()
+    waiter = threading.Thread(target=lambda: passed.append(gate.wait(nothing, LONG)))
+    waiter.start()
+    while not gate._tokens:
+        threading.Event().wait(0.001)
+    with pytest.raises(KeyboardInterrupt):
+        gate.open()
+    waiter.join()
+    assert [True] == passed
+
+
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_signal_as_the_gate_opens_blocks_nobody(times):
     """A handler that raises just after the waiter was let through leaves a gate that works, for both sides."""

@@ -249,6 +249,23 @@ def test_the_limit_of_the_system_costs_width_only(monkeypatch):
         run_all(ThreadEngine(8), lambda item: item, [1])
 
 
+def test_ctrl_c_before_a_thread_is_started_costs_no_slot():
+    """The thread that was meant to be counts for none, and another is started."""
+
+    class Interrupting(set):
+        def add(self, worker):
+            super().add(worker)
+            if next(interrupts, None):
+                raise KeyboardInterrupt
+
+    interrupts, engine = iter([True]), ThreadEngine(1)
+    engine.workers = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(engine, abs, [-1])
+    assert {0: 2} == run_all(engine, abs, [-2])
+    engine.close()
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.2])
 @pytest.mark.parametrize("leave", ["done", "given up", "closed"])
 def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pause, monkeypatch):

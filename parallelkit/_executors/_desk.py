@@ -131,24 +131,23 @@ class Desk:
             return True
 
     def _open(self) -> None:
-        with self._lock:
-            if self._opening is not None:
-                return
-            opening = self._opening = Opening(self._work)
+        opening = Opening(self._work)
         try:
+            with self._lock:
+                if self._opening is not None:
+                    return
+                self._opening = opening
             opening.start()
         except BaseException as error:  # no thread is to be had now, or Ctrl-C
-            if opening.give_up():
+            if self._opening is opening and opening.give_up():
                 self._close(opening, error)
             raise
 
     def _check_loss(self) -> None:
         """Raise what the last port failed by, while that lasts: a callback that submits anew would do so for ever."""
-        if self._refusal is None or self._engine.loss is None:
-            return
-        loss, failure = self._refusal
-        if self._engine.loss is loss:
-            raise give_traceback(*failure)
+        loss = self._engine.loss
+        if loss is not None and self._refusal is not None and loss is self._refusal[0]:
+            raise give_traceback(*self._refusal[1])
 
     def _close(self, opening: Opening, error: BaseException) -> None:
         """There is no port: those that have called meanwhile fail, and the next call may have better luck."""

@@ -33,6 +33,9 @@ class Gate:
                 self._tokens.pop()
             except IndexError:
                 return
+            except BaseException:  # out of a signal handler, which may have come after the token was taken
+                self.force()
+                raise
             try:
                 self._lock.release()
             except RuntimeError:

@@ -167,13 +167,13 @@ class ThreadEngine:
 
     def _start_worker(self, held: int) -> None:
         worker = ThreadWorker(self, self.name_prefix, self._roll.number())
-        self._roll.enter(worker)
-        self.workers.add(worker)
-        if self._initializer is not None:
-            self._starting[worker] = time.monotonic() + START_LIMIT
-            for port in self.ports:
-                port.look()  # it has to watch this start
         try:
+            self._roll.enter(worker)
+            self.workers.add(worker)
+            if self._initializer is not None:
+                self._starting[worker] = time.monotonic() + START_LIMIT
+                for port in self.ports:
+                    port.look()  # it has to watch this start
             worker.thread.start()
         except BaseException as error:
             self._starting.pop(worker, None)
