@@ -6,7 +6,18 @@ import pytest
 
 from parallelkit import iter_parallel, map_reduce, run_parallel
 from parallelkit._executors import _processes
-from parallelkit._executors._lane import UNSEEN, Batch, Columns, Lane, Lost, Record, Span, Why, most_unseen
+from parallelkit._executors._lane import (
+    UNSEEN,
+    WEIGHTY,
+    Batch,
+    Columns,
+    Lane,
+    Lost,
+    Record,
+    Span,
+    Why,
+    most_unseen,
+)
 from parallelkit._worker._channel import BIG_FAILED, FAILED, INT, NONE, VALUE
 
 WORKERS = 2
@@ -21,9 +32,9 @@ def lane_with(queued, patient=True):
     return lane
 
 
-def span(lane, *kinds, files=()):
+def span(lane, *kinds, files=(), size=0):
     instants = array("d", range(len(kinds)))
-    columns = Columns(instants, instants, bytes(kinds), b"", b"", 0, list(files), b"")
+    columns = Columns(instants, instants, bytes(kinds), b"", bytes(size), 0, list(files), b"")
     return Span(lane.queue[0].part(0, len(kinds)), columns, "process 1")
 
 
@@ -59,6 +70,21 @@ def test_the_next_wait_begins_with_the_next_event():
         assert lane.tell(start, WORKERS) == start + UNSEEN
         lane.events.clear()
         assert lane.tell(start + 1.0, WORKERS) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("size", "most"), [(0, 8), (WEIGHTY - 1, 8), (WEIGHTY, 4), (3 * WEIGHTY, 2), (9 * WEIGHTY, 0)]
+)
+def test_the_larger_values_are_the_fewer_wait(size, most):
+    """To unpickle many of them at a time would keep the supervisor from what the workers wait for."""
+    lane = lane_with(100)
+    wait_at(lane)
+    for _ in range(most):
+        lane.post(span(lane, VALUE, size=size))
+        assert lane.tell(NOW, WORKERS) == NOW + UNSEEN
+    lane.post(span(lane, VALUE, size=size))
+    assert lane.tell(NOW, WORKERS) == float("inf")
+    assert is_woken(lane)
 
 
 @pytest.mark.parametrize("queued", range(WORKERS))

@@ -32,6 +32,9 @@ MOST_UNSEEN = 8
 """Of attempts that wait so, or two for each worker, if these are more. While the run makes values of many (or folds them),
 each system call of the supervisor may take Python's switch interval, 5 ms; with so few, that is over before workers starve."""
 
+WEIGHTY = 1 << 14
+"""Bytes of pickles, to unpickle which takes about as long as it does to be woken."""
+
 STALLS = 3  # workers that stand still before the same attempt, until it is to blame
 MOST_RECORDS = 64 << 20  # bytes of log records that wait to be handled
 _DROPPED = {
@@ -121,6 +124,10 @@ class Span(NamedTuple):
         """Whether all succeeded, and none holds anything that others could use."""
         kinds, files = self.columns.kinds, self.columns.files
         return not files and kinds.find(_channel.FAILED) < 0 and kinds.find(_channel.BIG_FAILED) < 0
+
+    def weight(self) -> int:
+        """How many values it has; one that takes long to unpickle counts for several."""
+        return len(self.columns.kinds) + len(self.columns.heap) // WEIGHTY
 
 
 class Why(Enum):
@@ -214,7 +221,7 @@ class Lane:
         """Hand over what came; whoever posts has it told when all is posted."""
         if not self.closed:
             self.events.append(event)
-            self._unseen += len(event.columns.kinds) if isinstance(event, Span) and event.may_wait() else inf
+            self._unseen += event.weight() if isinstance(event, Span) and event.may_wait() else inf
 
     def tell(self, now: float, workers: int) -> float:
         """Wake the run, if there is something that it should look at by now; when that will be, infinity if there is nothing."""
@@ -253,6 +260,11 @@ class Lane:
         if self.broken is None:
             self.broken = broken
         self.gate.open()
+
+    def give_up(self, broken: Broken) -> None:
+        """The same; what is queued is forgotten."""
+        self.queue.clear()
+        self.fail(broken)
 
     def waiting(self) -> int:
         """How many attempts are queued."""
