@@ -57,15 +57,14 @@ class JournalWriter:
         with self._lock:
             self._closing = True
             self._changed.notify_all()
-        if self._thread is None or not self._thread.is_alive():
-            self._claim()
-        if self._writing is threading.current_thread():
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join()
+        if self._claim():  # the thread has not come so far, and may never do
             self._write()
-        elif self._thread is not None:
+        else:
             # Before 3.13, a thread at whose join Ctrl-C comes is taken for ended from then on.
             with self._lock:
                 self._changed.wait_for(lambda: self._ended)
-            self._thread.join()
 
     def _is_full(self) -> bool:
         return len(self._waiting) > MOST_ENTRIES or self._bytes > MOST_BYTES

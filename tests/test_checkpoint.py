@@ -1084,6 +1084,21 @@ def test_ctrl_c_while_the_writer_of_a_journal_is_awaited_costs_no_record(path, m
     assert not caplog.records
 
 
+def test_writer_whose_thread_ends_before_it_has_begun_is_not_waited_for(path, monkeypatch):
+    """As one can whose start a Ctrl-C has broken off: Python says that it runs, and it never does."""
+
+    def come_to_nothing(writer):
+        with writer._changed:
+            writer._changed.wait_for(lambda: writer._closing, 10)
+
+    monkeypatch.setattr(journal_writer.JournalWriter, "_work", come_to_nothing)
+    caller = threading.Thread(target=run, args=("abc", path), daemon=True)
+    caller.start()
+    caller.join(10)
+    assert not caller.is_alive()
+    assert 3 == len(recorded(path))
+
+
 def test_ctrl_c_as_a_writer_takes_its_lock_leaves_it_free(monkeypatch):
     """Else the close would wait for ever. The ``with`` of a Condition is Python's, and can be cut off when it has locked."""
 
