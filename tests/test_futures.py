@@ -1,5 +1,6 @@
 """``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
 
+import errno
 import math
 import os
 import pickle
@@ -32,6 +33,7 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
+from parallelkit._executors import _starter
 from parallelkit._executors._desk_future import DeskFuture, cancel_waiting
 from parallelkit._executors._handle import Worker
 from parallelkit.testing import inline_runs
@@ -397,6 +399,23 @@ def test_a_call_gets_through_once_there_are_threads_again(monkeypatch):
 
 def no_thread(thread):
     raise RuntimeError("no thread")
+
+
+def test_calls_and_runs_get_through_once_there_are_processes_again(monkeypatch):
+    """A moment at the limit costs those that came then; the executor of a service is not broken for good."""
+    with ProcessExecutor(1) as executor:
+        with monkeypatch.context() as patch:
+            patch.setattr(_starter, "spawn", no_process)
+            for _ in range(2):
+                with pytest.raises(BrokenExecutor, match="the limit of processes is reached"):
+                    executor.submit(abs, -1).result(timeout=30)
+                assert "limit of processes" in (run_parallel(abs, [-1], executor=executor).stopped or "")
+        assert 2 == executor.submit(abs, -2).result(timeout=30)
+        assert [3] == run_parallel(abs, [-3], executor=executor).values()
+
+
+def no_process(width):
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def test_a_broken_executor_says_what_broke_it():

@@ -168,6 +168,10 @@ class DeskEngine(Engine, Protocol):
     def loss(self) -> object:
         """Why it can run nothing until a hung call returns; None while it can."""
 
+    @property
+    def broken(self) -> object:
+        """Why nothing can ever run in it again; None while that may be."""
+
     def is_served_here(self) -> bool:
         """Whether this is a thread without which no worker does anything now."""
 

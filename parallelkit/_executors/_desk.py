@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from concurrent.futures import BrokenExecutor
 from types import TracebackType
 from typing import Any
 
@@ -120,7 +119,7 @@ class Desk:
         with self._lock:
             self.check_open()
             self._check_loss()
-            if self._port is not None and isinstance(failure := self._port.failure, BrokenExecutor):
+            if self._engine.broken and self._port is not None and (failure := self._port.failure):
                 self._failure = failure, traceback_of(failure)  # as the thread is about to find
                 self.check_open()
             if self._opening is None:
@@ -213,7 +212,7 @@ class Desk:
                 if self._shut and not self._inbox and not self._flying:
                     break
                 self._settle(port.wait(None))
-                if isinstance(port.failure, BrokenExecutor):
+                if port.failure is not None and self._engine.broken:
                     self._break(port.failure)
                 elif port.failure is not None:
                     port = self._replace(port, port.failure)
@@ -287,7 +286,7 @@ class Desk:
         fail(self._flying, self._inbox, failure)
 
     def _replace(self, port: Port, failure: Exception) -> Port:
-        """Every slot is lost: all that was submitted fails with this error, and what comes once one is back has a new port."""
+        """Every slot is lost, or no worker can be started: all that was submitted fails; what comes later has a new port."""
         fresh = self._open_port()  # without the lock, as the first
         with self._lock:
             self._refusal = self._engine.loss, (failure, traceback_of(failure))

@@ -80,6 +80,11 @@ class ProcessEngine:
         """See that there is somebody who starts workers for new tickets."""
         self._supervisor.poke()
 
+    @property
+    def broken(self) -> Broken | None:
+        """Why no worker will ever start again; that the system has none to give now is no such reason."""
+        return self._supervisor.broken
+
     def is_served_here(self) -> bool:
         """Whether this is the thread without which no worker does anything."""
         return self._supervisor.is_own_thread()

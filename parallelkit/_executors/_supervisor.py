@@ -245,7 +245,9 @@ class Supervisor:
             born = self._starter.spawn()
         except OSError as error:
             if not self.crew.workers:
-                self._break(Broken(f"no worker process can be started: {explain(error)}", cause=error))
+                broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
+                for lane in [lane for lane in tuple(self.crew.lanes) if lane.queue]:
+                    lane.give_up(broken)  # but not the engine: who comes later may have better luck
             return None
         worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
         self._ear.add(worker)
@@ -277,16 +279,14 @@ class Supervisor:
         broken, lane = self._toll.take(worker, status, self.crew.lanes, blamed)
         if lane is not None:
             death = death_of(worker.pid, status)
-            lane.fail(Broken(f"worker processes end while they load the function: {death}"))
-            lane.queue.clear()
+            lane.give_up(Broken(f"worker processes end while they load the function: {death}"))
         if broken is not None:
             self._break(broken)
 
     def _break(self, broken: Broken) -> None:
         self.broken = broken
         for lane in tuple(self.crew.lanes):
-            lane.queue.clear()
-            lane.fail(broken)
+            lane.give_up(broken)
         for worker in self.crew.everybody():
             worker.dismissed = True
             worker.kill()
