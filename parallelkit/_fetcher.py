@@ -122,11 +122,14 @@ class Redirects:
         self._session, self._read = session, read
 
     def __enter__(self) -> None:
+        self._own = vars(self._session).get("get_redirect_target")  # where it is not that of the class
         self._target = self._session.get_redirect_target
         self._session.get_redirect_target = self._read_first  # type: ignore[method-assign]  # of this one, for this request
 
     def __exit__(self, *raised: object) -> None:
-        self._session.get_redirect_target = self._target  # type: ignore[method-assign]  # as it was
+        del self._session.get_redirect_target
+        if self._own is not None:
+            self._session.get_redirect_target = self._own  # type: ignore[method-assign]  # as it was
 
     def _read_first(self, resp: Response) -> str | None:
         from requests import exceptions

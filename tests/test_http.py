@@ -561,6 +561,17 @@ def test_a_redirect_is_followed_whatever_is_broken_about_its_body(site):
     assert ["/target"] == [response.text for response in fetch(moved, retries=0).values()]
 
 
+def test_a_session_keeps_its_own_way_with_redirects(site):
+    """And one that has none is left as it was."""
+    moved = urls_of(site, "a", lambda visit: visit.say(b"gone", 302, Location="/b"))
+    plain, own = requests.Session(), requests.Session()
+    own.get_redirect_target = stay = lambda response: None
+    assert [302] == [response.status_code for response in fetch(moved, session=lambda: own).values()]
+    assert own.get_redirect_target is stay
+    fetch(moved, session=lambda: plain)
+    assert "get_redirect_target" not in vars(plain)
+
+
 def test_packed_bodies_are_unpacked(site):
     """In full, also in chunks."""
     text = b"to be or not to be " * 10_000
