@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -49,7 +51,8 @@ class Stream:
         self._pid = os.getpid()
         self._driver: dict[str, threading.Thread | None] = {}
         intake.ended_early = outbox.gate.open
-        self._thread = threading.Thread(target=self._drive, name="parallelkit_stream", daemon=True)
+        drive = partial(copy_context().run, self._drive)  # which calls code of the caller
+        self._thread = threading.Thread(target=drive, name="parallelkit_stream", daemon=True)
 
     def _driven_by(self, claimant: threading.Thread | None) -> threading.Thread | None:
         """Who drives the loop: the first to ask decides, in one step. None: no thread, neither now nor later.

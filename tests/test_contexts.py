@@ -2,6 +2,7 @@
 
 import asyncio
 import decimal
+import logging
 import socket
 import sys
 import threading
@@ -10,7 +11,7 @@ from contextvars import Context, ContextVar
 
 import pytest
 
-from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._executors import _sharing
 from parallelkit._executors._sharing import pack_initializer
 from parallelkit._habits import take_on
@@ -34,6 +35,51 @@ def mapped(fn, items, width):
 def run(fn, items, width):
     """By a run."""
     return run_parallel(fn, items, max_workers=width).values()
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_what_an_attempt_sets_is_its_own(executor, precision):
+    """Neither the next attempt nor the caller has it: results do not depend on who went before, nor on the executor."""
+    VARIABLE.set("the caller's")
+
+    def look(item):
+        seen = VARIABLE.get(), decimal.getcontext().prec
+        VARIABLE.set("changed")
+        decimal.getcontext().prec = 3
+        return seen
+
+    seen = run_parallel(look, range(2), executor=executor, max_workers=1 if executor == "threads" else None)
+    assert [("the caller's", 7)] * 2 == seen.values()
+    assert ("the caller's", 7) == (VARIABLE.get(), precision.prec)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_the_callers_own_code_has_its_variables_in_a_stream_as_well(executor):
+    """A request's id is there for what is logged by ``then``, ``on_event``, ``retries``, and by tasks in processes."""
+    VARIABLE.set("the caller's")
+    seen = []
+
+    def note(thing):
+        seen.append(VARIABLE.get())
+
+    class Handler(logging.Handler):
+        emit = staticmethod(note)
+
+    handler = Handler()
+    logging.getLogger("of-tasks").addHandler(handler)
+    try:
+        options = {"retries": Retry(1, on=note), "then": note, "on_event": note, "executor": executor}
+        for _ in iter_parallel(complain, [1], **options):
+            pass
+    finally:
+        logging.getLogger("of-tasks").removeHandler(handler)
+    assert {"the caller's"} == set(seen)
+
+
+def complain(item):
+    """Log, and fail."""
+    logging.getLogger("of-tasks").warning("no")
+    raise ValueError
 
 
 @pytest.mark.parametrize("through", [run, mapped])

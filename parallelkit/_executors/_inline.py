@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 from parallelkit._executors._gate import Gate
 from parallelkit._raised import is_of_signal
@@ -35,6 +36,7 @@ class InlinePort:
         self.failure: Exception | None = None
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
         self._call = call_with(job)
+        self._variables = Variables(InlineEngine.max_workers, initialized=False)
         self._queue: deque[Ticket] = deque()
         self._gate = Gate()
         self._woken = False
@@ -75,7 +77,7 @@ class InlinePort:
 
     def run(self, ticket: Ticket) -> Any:
         """Make one attempt."""
-        return self._call(ticket[2])
+        return self._variables.fresh().run(self._call, ticket[2])
 
     def running(self) -> list[tuple[int, float, str]]:
         return []
