@@ -876,13 +876,26 @@ def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
     assert {index: index for index in range(100)} == seen.values
 
 
+def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_some(full_table):
+    """It has from the start what it needs to hear that there is none: only the runs that come then fail."""
+    engine = ProcessEngine(1)
+    try:
+        with full_table, opened(engine, far.nothing) as port:
+            port.start([(0, 1, 0, None)])
+            assert [] == port.wait(time.monotonic() + 30)
+            assert "no worker process can be started: Too many" in str(port.failure)
+        assert {0: 7} == drive(engine, far.give_back, [7]).values
+    finally:
+        engine.close()
+
+
 def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypatch):
     """The run fails by the system's error, not ours; the thread closes what it has, and makes no noise."""
 
-    def refused():
+    def refused(*args):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("select.epoll", refused)
+    monkeypatch.setattr("parallelkit._executors._supervisor.Starter", refused)
     with opened(engine, far.nothing) as port:
         port.start([(0, 1, 0, None)])
         assert [] == port.wait(time.monotonic() + 30)

@@ -48,7 +48,10 @@ class Supervisor:
         self._questions = Questions()
         self._poked = self._offered = self._asleep = False
         self._bell = Bell()
-        self._opened = ExitStack()  # what the thread opens for itself
+        self._opened = ExitStack()  # what is closed at the end
+        self._opened.callback(self._bell.close)
+        self._ear = Ear(self._bell)  # while there is a descriptor; without it there is no second chance
+        self._opened.callback(self._ear.poll.close)
         self._thread: Thread | None = None
         self._starting = RLock()  # garbage may be collected as a thread is made, and its finalizer submit
 
@@ -101,7 +104,7 @@ class Supervisor:
         self.poke()
         with self._starting:
             if self._thread is None:
-                self._bell.close()
+                self._opened.close()
                 self._turn_away()
 
     def _turn_away(self) -> None:
@@ -125,8 +128,6 @@ class Supervisor:
             if not self.is_own_thread():  # given up: a signal handler raised as it was started
                 return
         try:
-            self._ear = Ear(self._bell)
-            self._opened.callback(self._ear.poll.close)
             self._reserve = Reserve(self._bell.fd)
             self._opened.callback(self._reserve.close)
             self._starter = Starter(self.max_workers, self._ear.poll, self.crew.homes)
@@ -297,4 +298,3 @@ class Supervisor:
         self._turn_away()
         self.crew.end(10.0)
         self._opened.close()
-        self._bell.close()
