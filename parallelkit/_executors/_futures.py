@@ -64,7 +64,7 @@ class _Pool(Executor):
         return call
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls, and free the workers once the submitted ones are done.
+        """Take no more calls, and free the workers once the submitted ones are done; runs that are on are stopped then.
 
         ``wait`` for that (calls past their timeout are not waited for); ``cancel_futures`` that
         have not begun.
