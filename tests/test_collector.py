@@ -168,7 +168,13 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
         told = finalize_in(*place, lambda: (WAITS[wait](executor), threading.current_thread().name))
         assert [2] == run_parallel(abs, [-2], executor=executor).values()
         _, name = told.get(timeout=PATIENCE)
-        assert ("ThreadExecutor", 0) == (name.partition("-")[0], len(executor._pool.loans))
+        assert name.startswith("ThreadExecutor-")
+        given_up = time.monotonic() + PATIENCE
+        while (
+            executor._pool.loans and time.monotonic() < given_up
+        ):  # a stream's thread pays its back as it ends
+            time.sleep(0.001)
+        assert not executor._pool.loans
         assert [4, 5] == list(executor.map(abs, [-4, -5]))
 
 
