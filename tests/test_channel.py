@@ -1,5 +1,6 @@
 import errno
 import os
+import signal
 import socket
 from collections import deque
 from math import inf
@@ -17,6 +18,15 @@ from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
+
+
+@pytest.fixture
+def broken_pipes():
+    """The signals SIGPIPE that came."""
+    came = []
+    before = signal.signal(signal.SIGPIPE, lambda number, frame: came.append(number))
+    yield came
+    signal.signal(signal.SIGPIPE, before)
 
 
 @pytest.fixture
@@ -220,6 +230,16 @@ def test_what_is_sent_waits_for_the_flush(wire_and_far):
     wire.flush()
     assert len(far.recv(1000)) == 2 * (_channel.HEADER.size + 3)
     assert not wire.stuffed
+
+
+def test_a_message_to_a_worker_that_is_gone_is_no_signal_to_the_program(wire_and_far, broken_pipes):
+    """A script may have SIGPIPE end it, as it comes from a shell; that one of its workers has died must not."""
+    wire, far = wire_and_far
+    far.close()
+    wire.send(_channel.frame(_channel.FORGET, b"one"))
+    wire.flush()
+    assert not wire.stuffed
+    assert not broken_pipes
 
 
 def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and_far):

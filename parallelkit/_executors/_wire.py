@@ -129,7 +129,8 @@ class Wire:
         while self._out:
             messages, file = self._first_out()
             try:
-                done = self.socket.sendmsg(messages, _channel.rights(file.fd) if file is not None else [])
+                rights = _channel.rights(file.fd) if file is not None else []
+                done = self.socket.sendmsg(messages, rights, _channel.NO_SIGNAL)
             except BlockingIOError:
                 return
             except (BrokenPipeError, ConnectionResetError):

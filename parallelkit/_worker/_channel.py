@@ -47,6 +47,7 @@ NO_ROOM = (
 PAUSE = 0.01  # seconds, at least, until the next try: nobody tells when it has
 LOST = -1  # in place of a descriptor for which there was no room
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
+NO_SIGNAL = getattr(__import__("_socket"), "MSG_NOSIGNAL", 0)  # a program may have SIGPIPE end it
 _FD = Struct("i")
 _POPULATE = getattr(__import__("mmap"), "MAP_POPULATE", 0)
 
