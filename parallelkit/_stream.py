@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from parallelkit._collector import wait_apart
 from parallelkit._errors import TaskCancelled
+from parallelkit._executors._lending import mark_context
 from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Ledger
 from parallelkit._loop import WIDEST, Loop, Window
@@ -51,7 +52,9 @@ class Stream:
         self._pid = os.getpid()
         self._driver: dict[str, threading.Thread | None] = {}
         intake.ended_early = outbox.gate.open
-        drive = partial(copy_context().run, self._drive)  # which calls code of the caller
+        context = copy_context()
+        context.run(mark_context)  # what is called there may wait for the executor whose task this is
+        drive = partial(context.run, self._drive)  # it calls the caller's code
         self._thread = threading.Thread(target=drive, name="parallelkit_stream", daemon=True)
 
     def _driven_by(self, claimant: threading.Thread | None) -> threading.Thread | None:

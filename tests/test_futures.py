@@ -388,6 +388,19 @@ def test_where_there_is_no_thread_for_what_a_call_waits_for_it_is_told_so(waits,
         assert [2, 3] == list(executor.map(abs, [-2, -3], timeout=30))
 
 
+def test_then_of_a_stream_may_wait_for_the_executor_whose_task_reads_the_stream():
+    """It is called in the stream's own thread, and lends the slot of that task, as it does in a run."""
+
+    def wait_for_it(outcome):
+        return executor.submit(abs, -1).result() and ()
+
+    def read(item):
+        return [one.value for one in iter_parallel(abs, [item], executor="threads", then=wait_for_it)]
+
+    with ThreadExecutor(1) as executor:
+        assert [[2], [3]] == run_parallel(read, [-2, -3], executor=executor, run_timeout=30).values()
+
+
 def test_a_call_gets_through_once_there_are_threads_again(monkeypatch):
     """What failed was the first ``submit``, not the executor."""
     with ThreadExecutor(1) as executor:
