@@ -195,7 +195,15 @@ def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in
 
 
 @pytest.mark.parametrize("use", [WAITS["run"], WAITS["result"]], ids=["worker", "desk"])
-@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "result",
+        "run",
+        "stream",
+        *(pytest.param(wait, marks=pytest.mark.all) for wait in ("exception", "map")),
+    ],
+)
 def test_a_finalizer_in_a_thread_that_is_being_started_may_not_wait_for_it(finalize_in, wait, use):
     """Whoever starts it waits for it, and does what others wait for; of the desk's own thread that goes without saying."""
     with ThreadExecutor(1) as executor:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelkit import ProcessExecutor, run_parallel
@@ -87,6 +87,7 @@ def same(one, other):
     return not isinstance(one, list | tuple) or all(map(same, one, other))
 
 
+@settings(max_examples=50)
 @given(rows=st.lists(ROWS, max_size=12), looks=st.sets(st.integers(0, 12)))
 def test_what_arrives_is_what_was_sent(rows, looks):
     """Whatever the dicts hold, whenever keys are learned, one by one and all at once."""
