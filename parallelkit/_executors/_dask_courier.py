@@ -74,7 +74,6 @@ class Courier:
 
     def open(self) -> None:
         """Register the run at the broker, and begin to listen."""
-        self._client.sync(self._connect)
         self._hear_width(*self._ask("open", client=self._client.id))
         if len(self._job) > INLINE:
             self._send_job()
@@ -196,10 +195,12 @@ class Courier:
 
     def _hang_up(self) -> None:
         """In the client's event loop."""
-        self._client.rpc.reuse(self._client.scheduler.address, self._line)
+        if self._line is not None:
+            self._client.rpc.reuse(self._client.scheduler.address, self._line)
 
     def _listen(self) -> None:
         try:
+            self._client.sync(self._connect)
             while not self._closed and (news := self._client.sync(self._wait_for_news)) is not None:
                 self._read(news)
         except Exception as error:
