@@ -24,8 +24,9 @@ class Facts:
     ``worker_cpu_seconds`` is that of the worker threads alone (None where nobody measured it), and what is
     left are threads that the tasks started. ``input_seconds`` went into reading the input,
     ``travel_seconds`` into pickling arguments and unpickling results, in the parent; ``job_seconds`` into pickling
-    the function and what all tasks are given, which are ``job_bytes``. ``limits`` are the run's limits as text. Coroutines held their event loop for ``blocked_seconds`` in long steps, the
-    longest of them in the task with the index ``longest_step_of``.
+    the function and what all tasks are given, which are ``job_bytes``. ``limits`` are the run's limits as text.
+    Coroutines held their event loop for ``blocked_seconds`` in long steps, the longest of them in the task with
+    the index ``longest_step_of``.
     """
 
     executor: str = "threads"

@@ -47,9 +47,7 @@ class Dicts:
             pickler.memo = self._memo
             pickler.dump(value)
             blob = written.pop()
-        except (
-            Exception
-        ):  # it is not plain; or what else there may be, which the general way will meet and tell
+        except Exception:  # it is not plain; whatever else it is, the general way will meet it and tell
             blob = b""
         if blob and not written and len(blob) <= MOST:
             return blob
