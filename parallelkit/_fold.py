@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
 from parallelkit._options import RunOptions
-from parallelkit._outcomes import Failure, Outcome, Success
+from parallelkit._outcomes import Failure, Outcome, Success, as_member
 from parallelkit._plan import Plan
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._results import Results
@@ -102,12 +102,6 @@ def failures_of(stream: Generator[Any, None, None]) -> Iterator[list[Failure[Any
 
 def failed(message: str, failures: list[Failure[Any]]) -> TaskFailures:
     """The failures of a stream as one group that carries them as results."""
-    group = TaskFailures(message, [as_raised(failure) for failure in failures])
+    group = TaskFailures(message, [as_member(failure) for failure in failures])
     group.results = Results(ledger_of(failures))
     return group
-
-
-def as_raised(failure: Failure[Any]) -> Exception:
-    """The error of a failure, which is always an ``Exception``."""
-    assert isinstance(failure.error, Exception), "the scheduler wraps anything else"
-    return failure.error

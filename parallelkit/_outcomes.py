@@ -95,9 +95,7 @@ class Failure(Framed, Generic[K]):
         Traceback (most recent call last):
         ValueError: no
         """
-        if not hasattr(self, "_frames"):
-            keep_frames(self, traceback_of(self.error))
-        raise give_traceback(self.error, self._frames)  # its own grows whenever somebody raises it
+        raise with_its_frames(self)
 
     if not TYPE_CHECKING:  # a checker knows of no value here, nor of any other name
 
@@ -110,8 +108,22 @@ class Failure(Framed, Generic[K]):
 
 
 def keep_frames(failure: Failure[Any], frames: TracebackType | None) -> None:
-    """Note with which traceback the error of a failure came; else it is the one that the first ``unwrap`` finds."""
+    """Note with which traceback the error of a failure came; else it is the one that is found when it is first raised."""
     object.__setattr__(failure, "_frames", frames)
+
+
+def with_its_frames(failure: Failure[Any]) -> BaseException:
+    """The error with the traceback with which it came, to be raised: its own grows whenever somebody does."""
+    if not hasattr(failure, "_frames"):
+        keep_frames(failure, traceback_of(failure.error))
+    return give_traceback(failure.error, failure._frames)
+
+
+def as_member(failure: Failure[Any]) -> Exception:
+    """The same, for a group; the scheduler sees to it that it is an Exception."""
+    error = with_its_frames(failure)
+    assert isinstance(error, Exception), f"a bare {type(error).__name__} became an outcome"
+    return error
 
 
 def shown(thing: object) -> str:

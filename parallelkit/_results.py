@@ -11,7 +11,7 @@ from parallelkit._errors import TaskFailures
 from parallelkit._keys import Keyed
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, tally
-from parallelkit._outcomes import Attempt, Failure, Outcome
+from parallelkit._outcomes import Attempt, Failure, Outcome, as_member
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
 from parallelkit._worker._faults import capture, restore
@@ -136,7 +136,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         """Raise ``TaskFailures`` with every failure, if there is one."""
         failures = self.failures
         if failures:
-            errors = [as_error(failure.error) for failure in failures.values()]
+            errors = [as_member(failure) for failure in failures.values()]
             group = TaskFailures(f"{len(failures)} of {counted(len(self))} failed: {tally(errors)}", errors)
             group.results = self
             raise group
@@ -288,9 +288,3 @@ class _Outcomes(Keyed[K, Outcome[K, V]], Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"<outcomes of {self._results!r}>"
-
-
-def as_error(error: BaseException) -> Exception:
-    """Every error that a Failure holds is an Exception already: the scheduler sees to it."""
-    assert isinstance(error, Exception), f"a bare {type(error).__name__} became an outcome"
-    return error

@@ -24,6 +24,7 @@ from parallelkit import (
     TaskFailures,
     TaskTimeout,
     iter_parallel,
+    map_reduce,
     run_parallel,
 )
 from parallelkit._ledger import Facts, Ledger
@@ -147,6 +148,25 @@ def test_what_is_raised_again_looks_the_same_every_time(executor):
         first = raised_by(take)
         assert first == raised_by(take) == raised_by(take)
         assert 1 == sum("in invert" in line for line in first)
+
+
+def test_a_group_shows_errors_with_the_traceback_that_they_came_with():
+    """Who asked for one of them before is not in it: neither in that of the results nor in that of a fold."""
+
+    def ask(outcome):
+        raised_by(outcome.unwrap)
+        return ()
+
+    results = run_parallel(invert, [0], executor="inline")
+    raised_by(partial(results.get, 0))
+    for take in (
+        results.values,
+        partial(map_reduce, invert, [0], max, initial=0, executor="inline", then=ask),
+    ):
+        with pytest.raises(TaskFailures) as caught:
+            take()
+        [error] = caught.value.exceptions
+        assert ["invert"] == [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def test_an_exception_that_is_returned_is_a_value():
