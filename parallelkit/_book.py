@@ -41,12 +41,16 @@ class Book(Protocol):
 
 
 class Failed(NamedTuple):
-    """News of a failed attempt: ``delay`` until the next, None where it was the last."""
+    """News of a failed attempt: ``delay`` until the next, None where it was the last.
+
+    ``cut_off``: by the stop of the run, while it was running.
+    """
 
     index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
     lost: Lost
     delay: float | None
     counted: bool
+    cut_off: bool = False
 
 
 News: TypeAlias = Block | Failed
@@ -57,7 +61,8 @@ def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int
     news: list[News] = []
     for index, before in last.items():
         lost = cancelled(reason, before)
-        news.append(Failed(index, lost, None, True) if index in running else told_lapsed(index, lost, now))
+        is_running = index in running
+        news.append(Failed(index, lost, None, True, True) if is_running else told_lapsed(index, lost, now))
     return news
 
 

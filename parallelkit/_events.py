@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from parallelkit._book import Failed, News
-from parallelkit._errors import TaskCancelled, TaskTimeout
+from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import COROUTINE, Block
 from parallelkit._logger import logger
-from parallelkit._lost import Lost, is_a
+from parallelkit._lost import is_a
 from parallelkit._public import public
 from parallelkit._raised import is_of_signal
 
@@ -62,7 +62,7 @@ class Observer:
         self._key = key
         self._began = began
         self._keys: dict[int, Any] = {}  # of open tasks: a stream forgets the key of what it has yielded
-        self._attempts: dict[int, float] = {}  # index → start, of the attempts whose start was told
+        self._begun: set[int] = set()  # tasks whose start was told, be its instant the true one or not
         self._tries: dict[int, int] = {}
         self._workers: set[str] = set()
         self._deaf = False
@@ -76,7 +76,7 @@ class Observer:
         """
         if stirred:
             self._pause = self.LOOK
-        if self._deaf or len(self._attempts) >= len(self._keys):
+        if self._deaf or len(self._begun) >= len(self._keys):
             return until
         at = now + self._pause
         self._pause *= 2
@@ -89,14 +89,14 @@ class Observer:
     def begun(self, running: Iterable[tuple[int, float, str]]) -> None:
         """These attempts run now."""
         for index, started, worker in running:
-            if self._attempts.get(index) != started:
+            if index not in self._begun:
                 self._start(index, started, worker)
 
     def _start(self, index: int, started: float, worker: str) -> None:
         if worker not in self._workers:
             self._workers.add(worker)
             self._say("worker_started", started, worker=worker)
-        self._attempts[index] = started
+        self._begun.add(index)
         self._about("started", index, started, worker=worker)
 
     def ended(self, news: Iterable[News]) -> None:
@@ -113,16 +113,16 @@ class Observer:
                 self._failed(one)
 
     def _end(self, index: int, started: float | None, worker: str | None) -> None:
-        if started is not None and worker is not None and self._attempts.get(index) != started:
+        if started is not None and worker is not None and index not in self._begun:
             self._start(index, started, worker)
-        self._attempts.pop(index, None)
+        self._begun.discard(index)
 
     def _failed(self, one: Failed) -> None:
         lost, index = one.lost, one.index
         self._end(index, lost.started, lost.worker)
-        self._about_worker(lost)
+        self._about_worker(one)
         duration = None if lost.started is None else lost.ended - lost.started
-        if lost.started is None or is_a(lost.error, TaskCancelled):
+        if lost.started is None or one.cut_off:
             self._tries[index] = max(
                 lost.number - 1, 0
             )  # it is about the attempt that it had last, long over
@@ -139,19 +139,23 @@ class Observer:
         del self._keys[index]
         self._tries.pop(index, None)
 
-    def _about_worker(self, lost: Lost) -> None:
-        worker, error = lost.worker, lost.error
-        if worker is None:
-            return
-        if is_a(error, TaskCancelled) and self._fate is not None and not worker.startswith(COROUTINE):
-            self._say(self._fate, lost.ended, worker=worker, error=error)
-        elif is_a(error, TaskTimeout) and error.abandoned:
-            self._say("abandoned", lost.ended, worker=worker, error=error)
-        elif (is_a(error, TaskTimeout) and error.killed) or type(error).__name__ == "WorkerDied":
-            self._say("worker_died", lost.ended, worker=worker, error=error)
-        else:
-            return
-        self._workers.discard(worker)
+    def _about_worker(self, one: Failed) -> None:
+        fate, worker = self._fate_of(one), one.lost.worker
+        if fate is not None and worker is not None:
+            self._say(fate, one.lost.ended, worker=worker, error=one.lost.error)
+            self._workers.discard(worker)
+
+    def _fate_of(self, one: Failed) -> Kind | None:
+        """What has become of the worker of a failed attempt; None where it has outlived that."""
+        lost, error = one.lost, one.lost.error
+        if one.cut_off:
+            return None if lost.worker is not None and lost.worker.startswith(COROUTINE) else self._fate
+        if lost.raised:  # by the task: a timeout or a death in a run of its own says nothing of its worker
+            return None
+        if is_a(error, TaskTimeout) and error.abandoned:
+            return "abandoned"
+        killed = is_a(error, TaskTimeout) and error.killed
+        return "worker_died" if killed or type(error).__name__ == "WorkerDied" else None
 
     def _about(self, kind: Kind, index: int, at: float, **more: Any) -> None:
         self._say(kind, at, key=self._keys[index], index=index, attempt=self._tries.get(index, 0) + 1, **more)

@@ -48,6 +48,11 @@ class Lost:
         self.frames = None if self.error is None else traceback_of(self.error)
 
     @property
+    def raised(self) -> bool:
+        """Whether the task raised the error; ours, of what happened to its attempt, nobody has raised yet."""
+        return self.frames is not None or bool(self.text)
+
+    @property
     def traceback(self) -> str:
         """The traceback as text."""
         if self.text:

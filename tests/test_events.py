@@ -6,12 +6,23 @@ import logging
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from patience import given_time
 
-from parallelkit import ConcurrencyLimit, Event, Retry, Task, TaskCancelled, iter_parallel, run_parallel
+from parallelkit import (
+    ConcurrencyLimit,
+    Event,
+    Retry,
+    Task,
+    TaskCancelled,
+    TaskTimeout,
+    WorkerDied,
+    iter_parallel,
+    run_parallel,
+)
 from parallelkit._events import Observer
 
 AT_ONCE = Retry(1, delay=0)
@@ -122,6 +133,39 @@ def test_the_start_of_a_long_task_in_a_process_is_told_while_it_runs(tmp_path):
 
     results = run_parallel(Path.read_text, [fifo], executor="processes", on_event=hear, run_timeout=60)
     assert ["told"] == results.values(default=results.stopped)
+
+
+def test_a_start_in_a_pool_of_others_is_told_once():
+    """Its hand-over passes for it while it runs; the true instant, known at the end, is no second start."""
+    released, heard = threading.Event(), []
+
+    def hear(event):
+        heard.append(event)
+        if event.kind == "started":
+            released.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        run_parallel(lambda _: released.wait(20), [0], executor=pool, on_event=hear)
+    assert [("started", 1), ("succeeded", 1)] == story(heard, 0)
+
+
+def killed():
+    error = TaskTimeout("in a run of its own")
+    error.killed = True
+    return error
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("make", [killed, lambda: WorkerDied("there"), lambda: TaskCancelled("there")])
+def test_what_befell_a_run_within_a_task_is_not_told_of_its_worker(make, executor):
+    """A task may raise what it has from a run of its own; its worker lives on."""
+
+    def passes_on(_):
+        raise make()
+
+    heard = run_and_hear(passes_on, [0, 1], executor=executor, max_workers=1)
+    assert ["worker_started"] == [event.kind for event in heard if event.key is None]
+    assert [("started", 1), ("failed", 1)] == story(heard, 0) == story(heard, 1)
 
 
 def test_looks_for_starts_become_rarer_until_something_happens():
