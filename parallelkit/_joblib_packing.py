@@ -14,9 +14,7 @@ from weakref import ref
 
 from parallelkit._joblib_worker import MAPPED
 from parallelkit._worker import _channel
-from parallelkit._worker._ends import may_have_end
-from parallelkit._worker._script import MARK, is_meant
-from parallelkit._worker._travel import Apart, by_value_pickler, dump
+from parallelkit._worker._travel import Apart, by_value_pickler, dump, is_plain
 
 Part = PickleBuffer | tuple[Any, ...]
 """A large buffer of a batch: itself, or where in what file it is to be found."""
@@ -46,8 +44,7 @@ class Packer:
         except Exception:
             self._by_value = True
             return None
-        # a reference into another module, at the other end, or to another file
-        self._by_value = (blob.find(MARK) >= 0 and is_meant(blob)) or may_have_end(blob)
+        self._by_value = not is_plain(blob)
         return None if self._by_value else blob
 
     def _part_of(self, raw: memoryview[int]) -> Part:

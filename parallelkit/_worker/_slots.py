@@ -7,7 +7,7 @@ from _pickle import dumps
 from collections.abc import Callable
 from sys import modules
 
-from parallelkit._worker import _channel, _ends, _faults
+from parallelkit._worker import _chance, _channel, _ends, _faults
 from parallelkit._worker._buffers import OutBlocks, as_buffer
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
@@ -113,8 +113,10 @@ class Slots:
             except Exception:
                 blob = pack_by_value(value, apart)
             else:
-                if (blob.find(MARK) >= 0 and is_meant(blob)) or (
-                    _ends.HOME in modules and blob.find(_ends.MARK) >= 0
+                if (
+                    (blob.find(MARK) >= 0 and is_meant(blob))
+                    or (_ends.HOME in modules and blob.find(_ends.MARK) >= 0)
+                    or ("random" in modules and blob.find(_chance.HINT) >= 0 and _chance.may_have_own(blob))
                 ):
                     blob = pack_by_value(value, apart)
             length = len(blob)

@@ -18,7 +18,7 @@ from sys import modules
 from types import CodeType, FunctionType, MemberDescriptorType
 
 from parallelkit._raised import is_of_signal
-from parallelkit._worker import _ends, _script
+from parallelkit._worker import _chance, _ends, _script
 from parallelkit._worker._channel import LARGE
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -39,11 +39,14 @@ def pack(thing: object, apart: Apart | None = None, by_file: bool = False) -> by
         if is_of_signal(error):
             raise
         return pack_by_value(thing, apart, by_file)
-    # A reference into the script means another module at the other end. (``find`` takes half the time of ``in``.)
+    return blob if is_plain(blob) else pack_by_value(thing, apart, by_file)
+
+
+def is_plain(blob: bytes) -> bool:
+    """Whether what plain pickle has made means the same at the other end, and is what shall go there."""
+    # A reference into the script means another module there. (``find`` takes half the time of ``in``.)
     by_name = blob.find(_script.MARK) < 0 or not _script.is_meant(blob)
-    if by_name and (_ends.HOME not in modules or blob.find(_ends.MARK) < 0):
-        return blob
-    return pack_by_value(thing, apart, by_file)
+    return by_name and not _ends.may_have_end(blob) and not _chance.may_have_own(blob)
 
 
 def pack_by_value(thing: object, apart: Apart | None, by_file: bool = False) -> bytes:
@@ -87,9 +90,10 @@ class Apart:
 
 
 def by_value_pickler() -> Any:
-    """The class of cloudpickle's pickler, which refuses ends of pipes."""
+    """The class of cloudpickle's pickler, which knows ends of pipes and the random generators of modules."""
     pickler = _by_value_pickler()
     _ends.refuse_ends(pickler.dispatch_table)
+    _chance.send_by_name(pickler.dispatch_table)
     return pickler
 
 
