@@ -11,10 +11,9 @@ from typing import Any
 
 from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine, Port
-from parallelkit._executors._width import usable_cpus
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._keys import check_keys
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._ledger import Ledger
 from parallelkit._loop import DirectSource, Loop
 from parallelkit._parts import Parts
 from parallelkit._results import Results
@@ -91,14 +90,7 @@ class Collected:
         loop.grow = bool
 
     def _open_ledger(self, engine: Engine) -> Ledger:
-        executor = self._parts.options.executor
-        name = executor if isinstance(executor, str) else type(executor).__name__
-        facts = Facts(name, engine.max_workers, self._parts.world.now(), cpus=usable_cpus())
-        facts.timeout, facts.timeouts_enforced = (
-            self._parts.options.timeout,
-            executor != "inline" or self._parts.world.staged,
-        )
-        facts.limits = tuple(map(repr, self._parts.options.limits))
+        facts = self._parts.facts(engine)
         facts.cpu_seconds = time.thread_time() - time.process_time()
         completion = array("q") if self._parts.options.order == "completion" else None
         return Ledger(facts, completion=completion)

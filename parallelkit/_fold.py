@@ -4,45 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, tally
+from parallelkit._marks import UNSET
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success, as_member
 from parallelkit._plan import Plan
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._results import Results
-from parallelkit._stream import ledger_of
+from parallelkit._streamed import Streamed
 
 A = TypeVar("A")
-K = TypeVar("K")
-V = TypeVar("V")
+
+Stream: TypeAlias = Generator[Outcome[Any, Any], None, None]
 
 
-def fold(stream: Generator[Outcome[Any, V], None, None], reduce: Callable[[A, V], A], so_far: A) -> A:
-    """All values of a stream, folded."""
-    count = 0
-    with failures_of(stream) as failures:
+def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
+    """All values of a run, folded."""
+    count, stream = 0, run.outcomes()
+    with failures_of(run, stream) as failures:
         for outcome in stream:
             count += 1
             if outcome.ok:
-                so_far = folded(reduce, so_far, outcome)
+                so_far = folded(run, reduce, so_far, outcome)
             else:
                 failures.append(outcome)
     if failures:
-        raise failed(f"{len(failures)} of {counted(count)} failed: the fold would miss their parts", failures)
+        message = f"{len(failures)} of {counted(count)} failed: the fold would miss their parts"
+        raise failed(run, message, failures)
     return so_far
 
 
-def whole_or_error(
-    fn: Callable[..., V], items: Iterable[Any], options: RunOptions
-) -> Generator[Outcome[Any, V], None, None]:
-    """The stream of ``iter_parallel``, but for its last error where it is whole: a journal is not worth the fold."""
-    return Plan.make(fn, items, dict(options), stream=True).stream(lenient=True)
+def whole_or_error(fn: Callable[..., Any], items: Iterable[Any], options: RunOptions) -> Streamed:
+    """The run of ``iter_parallel``, but for its last error where it is whole: a journal is not worth the fold."""
+    return Streamed(Plan.make(fn, items, dict(options), stream=True), lenient=True)
 
 
-def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> A:
+def race(tasks: Any, options: RunOptions) -> Streamed:
+    """The run of ``iter_parallel``."""
+    return Streamed(Plan.make(tasks, UNSET, dict(options), stream=True))
+
+
+def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Success[Any, Any]) -> A:
     """One step of the fold; what ``reduce`` raises is the caller's, not a task's."""
     try:
         return reduce(so_far, outcome.value)
@@ -50,25 +54,26 @@ def folded(reduce: Callable[[A, V], A], so_far: A, outcome: Success[Any, V]) -> 
         if is_of_signal(error):
             raise
         wrong = InputError(f"reduce raised {describe_error(error, f'for the value of {outcome.key!r}')}")
-        wrong.results = Results(ledger_of([outcome]))
+        wrong.results = run.results_of([outcome])
         raise wrong from error
 
 
-def first_of(stream: Generator[Outcome[K, V], None, None]) -> Success[K, V]:
-    """The first success of a stream, which is closed then."""
-    with failures_of(stream) as failures:
+def first_of(run: Streamed) -> Success[Any, Any]:
+    """The first success of a run, which is stopped then."""
+    stream = run.outcomes()
+    with failures_of(run, stream) as failures:
         for outcome in stream:
             if outcome.ok:
-                stop_rest(stream, [*failures, outcome])
+                stop_rest(run, stream, [*failures, outcome])
                 return outcome
             failures.append(outcome)
     if not failures:
         raise ValueError("first_success needs at least one task, got none")
     kinds = tally(failure.error for failure in failures)
-    raise failed(f"none of {counted(len(failures))} succeeded: {kinds}", failures)
+    raise failed(run, f"none of {counted(len(failures))} succeeded: {kinds}", failures)
 
 
-def stop_rest(stream: Generator[Any, None, None], done: list[Outcome[Any, Any]]) -> None:
+def stop_rest(run: Streamed, stream: Stream, done: list[Outcome[Any, Any]]) -> None:
     """Close the stream of a race that is won; as with the results of a run, nothing that it raises costs the winner.
 
     An input that raises as it is closed is an error that carries what was done. What is left is a
@@ -77,14 +82,14 @@ def stop_rest(stream: Generator[Any, None, None], done: list[Outcome[Any, Any]])
     try:
         stream.close()
     except InputError as error:
-        error.results = Results(ledger_of(done))
+        error.results = run.results_of(done)
         raise
     except ParallelKitError:
         pass
 
 
 @contextmanager
-def failures_of(stream: Generator[Any, None, None]) -> Iterator[list[Failure[Any]]]:
+def failures_of(run: Streamed, stream: Stream) -> Iterator[list[Failure[Any]]]:
     """A list for the failures of a stream, which is closed in the end.
 
     Where the input raises when they have been taken from the stream, they are in its error's results all the same.
@@ -94,14 +99,14 @@ def failures_of(stream: Generator[Any, None, None]) -> Iterator[list[Failure[Any
         yield failures
     except InputError as error:
         if error.results is None or not len(error.results):
-            error.results = Results(ledger_of(failures))
+            error.results = run.results_of(failures)
         raise
     finally:
         stream.close()
 
 
-def failed(message: str, failures: list[Failure[Any]]) -> TaskFailures:
-    """The failures of a stream as one group that carries them as results."""
+def failed(run: Streamed, message: str, failures: list[Failure[Any]]) -> TaskFailures:
+    """The failures of a run as one group that carries them as results."""
     group = TaskFailures(message, [as_member(failure) for failure in failures])
-    group.results = Results(ledger_of(failures))
+    group.results = run.results_of(failures)
     return group

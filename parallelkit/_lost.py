@@ -24,6 +24,8 @@ UNSHOWN = re.compile(
 )
 """A frame of a traceback without its line of code."""
 
+STOPPED = "the run was stopped before this task was done: "
+
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
 
@@ -95,9 +97,14 @@ def failure(
     return made
 
 
+def is_of_stop(error: BaseException, reason: str | None) -> bool:
+    """Whether it is what the stop of the run made for a task; a task may raise what it has from a run of its own."""
+    return reason is not None and type(error) is TaskCancelled and error.args == (f"{STOPPED}{reason}",)
+
+
 def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None = None) -> Lost:
     """What is noted of a task that was not done when the run stopped; ``cause``: by which error, where it was one."""
-    error = TaskCancelled(f"the run was stopped before this task was done: {reason}")
+    error = TaskCancelled(f"{STOPPED}{reason}")
     if last is None:
         error.__cause__ = cause
         return Lost(error, 0, None, 0.0, None)

@@ -12,12 +12,13 @@ from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
 from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
+from parallelkit._executors._width import usable_cpus
 from parallelkit._form import check_form, shape_of
 from parallelkit._growth import Growth
 from parallelkit._intake import Intake
 from parallelkit._interrupt import Interrupt
 from parallelkit._keys import check_keys
-from parallelkit._ledger import Ledger, numbered
+from parallelkit._ledger import Facts, Ledger, numbered
 from parallelkit._loop import AT_HAND, DirectSource, Loop, Source, Window
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
@@ -81,6 +82,20 @@ class Parts:
     def engine(self) -> tuple[Engine, bool]:
         """The executor, and whether it is the run's own to close."""
         return open_engine(self.options.executor, self.options.max_workers)
+
+    def facts(self, engine: Engine) -> Facts:
+        """What is known of the run as it begins."""
+        options, executor = self.options, self.options.executor
+        name = executor if isinstance(executor, str) else type(executor).__name__
+        return Facts(
+            name,
+            engine.max_workers,
+            self.world.now(),
+            cpus=usable_cpus(),
+            timeout=options.timeout,
+            timeouts_enforced=executor != "inline" or self.world.staged,
+            limits=tuple(map(repr, options.limits)),
+        )
 
     def enter(self, book: Ledger | Outbox, portion: Portion) -> None:
         """Tasks just read, or made by ``then``, get their keys and their places in the book."""

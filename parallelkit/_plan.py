@@ -20,11 +20,8 @@ class Plan(Parts):
         """Run to the end, or to the stop, and return or raise what has become of it."""
         return Collected(self).run()
 
-    def stream(self, lenient: bool = False) -> Generator[Outcome[Any, Any], None, None]:
-        """The generator of ``iter_parallel``; its body runs from the first ``next()`` on.
-
-        ``lenient``: where no outcome is missing, that the journal could not be written is left to the log.
-        """
+    def stream(self) -> Generator[Outcome[Any, Any], None, None]:
+        """The generator of ``iter_parallel``; its body runs from the first ``next()`` on."""
         from parallelkit._streamed import Streamed
 
-        return Streamed(self, lenient).outcomes()
+        return Streamed(self).outcomes()

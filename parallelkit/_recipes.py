@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
-from parallelkit._run import iter_parallel, ready_for_first
+from parallelkit._run import ready_for_first
 
 if TYPE_CHECKING:
     from parallelkit._options import RunOptions
@@ -71,10 +71,10 @@ def map_reduce(
         return fold(whole_or_error(fn, items, options), reduce, initial)
 
 
-def of_tasks_alone(race: Callable[P, T]) -> Callable[P, T]:
+def of_tasks_alone(run: Callable[P, T]) -> Callable[P, T]:
     """Have ``first_success`` say what to write in place of a function with items, the other form of a run."""
 
-    @wraps(race)
+    @wraps(run)
     def checked(*given: P.args, **options: P.kwargs) -> T:
         if len(given) != 1 or callable(given[0]):
             got = repr(given[0]) if len(given) == 1 else f"{len(given)} positional arguments"
@@ -82,7 +82,7 @@ def of_tasks_alone(race: Callable[P, T]) -> Callable[P, T]:
                 "first_success takes tasks alone, a mapping or an iterable of callables or Task objects, "
                 f"got {got}; of one function write first_success([Task(fn, item) for item in items])"
             )
-        return race(*given, **options)
+        return run(*given, **options)
 
     return checked
 
@@ -112,6 +112,6 @@ def first_success(
     'one'
     """
     with ready_for_first(None, options.get("executor")):
-        from parallelkit._fold import first_of
+        from parallelkit._fold import first_of, race
 
-        return first_of(iter_parallel(tasks, **options))
+        return first_of(race(tasks, options))

@@ -20,12 +20,11 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._collector import wait_apart
-from parallelkit._errors import TaskCancelled
 from parallelkit._executors._lending import mark_context
 from parallelkit._intake import PORTION, Intake
-from parallelkit._ledger import Ledger
+from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import WIDEST, Loop, Window
-from parallelkit._lost import Lost, is_a
+from parallelkit._lost import Lost, is_of_stop
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
 from parallelkit._portion import Portion
@@ -238,23 +237,24 @@ def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
         yield outbox.take()
 
 
-def ledger_of(
-    outcomes: Sequence[Outcome[Any, Any]], ended_at: float = 0.0, stopped: str | None = None
-) -> Ledger:
-    """A ledger of outcomes that were never yielded, for the error that ends a stream; it begins at instant 0."""
-    ledger = Ledger(stopped=stopped)
-    ledger.facts.ended_at = ended_at
+def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str | None = None) -> Ledger:
+    """A ledger of outcomes of a stream, for the error that ends it; the run begins at instant 0."""
+    ledger = Ledger(facts, stopped=stopped)
     ledger.admit([outcome.key for outcome in outcomes], len(outcomes), 0.0)
     for index, one in enumerate(outcomes):
         ledger.queued[index] = one.queued_at
+        if one.parent is not None:
+            ledger.parents[index] = one.parent
         if isinstance(one, Success):
             span = (one.started_at,), (one.started_at + one.duration,)
+            if one.attempts != 1:
+                ledger.succeed_again(index, one.attempts)
             ledger.succeed((index,), (one.value,), *span, (one.worker,))
             continue
         start = one.started_at
         end = (start or 0.0) + one.duration
         lost = Lost(one.error, one.attempts, start, end, one.worker, one.traceback, one.stack)
-        if is_a(one.error, TaskCancelled):
+        if is_of_stop(one.error, stopped):
             lost.error = one.error.__cause__
             begun = {index: lost} if one.attempts else {}
             ledger.cancel((index,), begun, None if begun else lost.error)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from parallelkit import _collector
 from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine
 from parallelkit._interrupt import Interrupt
-from parallelkit._ledger import Ledger
+from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import DirectSource, Loop
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
@@ -38,11 +39,17 @@ class Streamed:
         self._outbox = Outbox(parts.world.now, parts.options.order == "input", self._raising)
         self._enter: Callable[[Portion], None] = partial(parts.enter, self._outbox)
         self._loop: Loop | None = None
+        self._facts = Facts()
 
     @property
     def stopped(self) -> str | None:
         """Why the run was stopped; None for one that was not, or has not begun."""
         return None if self._loop is None else self._loop.scheduler.stopped
+
+    def results_of(self, outcomes: Sequence[Outcome[Any, Any]]) -> Results[Any, Any]:
+        """Some outcomes of the run as results, for the error that ends it."""
+        facts = replace(self._facts, began_at=0.0, ended_at=self._parts.world.now() - self._outbox.began)
+        return Results(ledger_of(outcomes, facts, self.stopped))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
         """Every outcome; what can be known of executor and journal before the first ``next()`` is checked now."""
@@ -85,7 +92,8 @@ class Streamed:
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Stream and loop of the run, and in ``opened`` what closes them."""
         parts, outbox = self._parts, self._outbox
-        outbox.began = parts.world.now()
+        self._facts = parts.facts(engine)
+        outbox.began = self._facts.began_at
         port = engine.open(parts.job(outbox.key, whole=self._lenient))
         opened.callback(port.close)
         handed, window = HandedSource(self._enter), parts.window(engine)
@@ -116,11 +124,9 @@ class Streamed:
                 raise intake.error
             self._whole = loop.scheduler.stopped is None
         except KeyboardInterrupt:
-            reason = "interrupted (Ctrl-C)"
-            stream.close(reason)
+            stream.close("interrupted (Ctrl-C)")
             intake.close()
-            rest = ledger_of(stream.rest(), parts.world.now() - outbox.began, reason)
-            raise interruption("interrupted; not yet yielded", Results(rest)) from None
+            raise interruption("interrupted; not yet yielded", self.results_of(stream.rest())) from None
 
     def _close_input(self) -> None:
         """After whatever has ended the stream; an input that fails even then is no secret."""

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from parallelkit import InputError, Success, TaskFailures, first_success, map_reduce
+from parallelkit import InputError, Success, TaskCancelled, TaskFailures, first_success, map_reduce
 
 
 def test_values_are_folded():
@@ -25,6 +25,33 @@ def test_a_fold_over_missing_parts_is_refused(executor):
         map_reduce(lambda n: 1 // (n % 2), range(4), int.__add__, initial=0, executor=executor)
     assert [ZeroDivisionError] * 2 == [type(error) for error in caught.value.exceptions]
     assert {0, 2} == set(caught.value.results.failures)
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+def test_the_results_of_an_error_are_those_of_their_run(executor):
+    """The report on them says where it ran, and how long."""
+    with pytest.raises(TaskFailures, match="5 of 5 tasks failed") as caught:
+        map_reduce(lambda n: 1 // 0, range(5), int.__add__, initial=0, executor=executor)
+    results = caught.value.results
+    assert (5, 5, None) == (len(results), results.summary.failed, results.stopped)
+    assert results.summary.wall > 0
+    assert f"executor {executor}" in results.report()
+
+
+def test_the_results_of_an_error_say_why_the_run_was_stopped():
+    """As do those of a run that was collected; what a task has raised by itself stays what it is."""
+
+    def fail(number):
+        raise TaskCancelled("that of another run")
+
+    with pytest.raises(TaskFailures) as caught:
+        map_reduce(fail, range(3), int.__add__, initial=0, executor="inline", max_failures=1)
+    results, why = caught.value.results, "max_failures of 1 reached"
+    assert why == results.stopped
+    told = ["that of another run", *[f"the run was stopped before this task was done: {why}"] * 2]
+    assert told == [str(failure.error) for failure in results.failures.values()]
+    assert told == [str(error) for error in caught.value.exceptions]
+    assert (1, 2) == (results.summary.failed, results.summary.cancelled)
 
 
 def test_a_reduce_that_raises_ends_the_run():

@@ -6,6 +6,7 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
+from operator import attrgetter
 
 import pytest
 from late_threads import LateThreads
@@ -24,6 +25,7 @@ from parallelkit import (
     ThreadExecutor,
     iter_parallel,
 )
+from parallelkit._ledger import Facts
 from parallelkit._stream import ledger_of
 
 PATIENCE = 30.0
@@ -607,30 +609,32 @@ def test_ctrl_c_while_the_thread_of_a_stream_is_started_ends_it(monkeypatch, exe
 def test_outcomes_that_were_never_yielded_are_told_as_they_were():
     """Value, error, figures and, of a cancelled task, the reason and its last attempt."""
     error = OSError("down")
-    cancelled = TaskCancelled("the run was stopped before this task was done: Ctrl-C")
-    cancelled.__cause__ = error
+    cut_off, withdrawn, own = (
+        TaskCancelled(f"the run was stopped before this task was done: {why}")
+        for why in ("Ctrl-C", "Ctrl-C", "run_timeout of its own run")
+    )
+    cut_off.__cause__ = error
     rest = [
-        Success("a", 4, "value", 1, 0.5, 1.0, 2.0, "w"),
+        Success("a", 4, "value", 3, 0.5, 1.0, 2.0, "w", "its parent"),
         Failure("b", 5, error, 2, 0.5, 1.5, 2.5, "w", None, "Traceback …", "File …"),
-        Failure("c", 6, cancelled, 1, 0.5, 2.0, 1.0, "w"),
-        Failure("d", 7, TaskCancelled("never began"), 0, 0.5, None, 0.0, None),
+        Failure("c", 6, cut_off, 1, 0.5, 2.0, 1.0, "w"),
+        Failure("d", 7, withdrawn, 0, 0.5, None, 0.0, None, "its parent"),
+        Failure("e", 8, own, 1, 0.5, 2.0, 1.0, "w"),
     ]
-    results = Results(ledger_of(rest, 9.0, "Ctrl-C"))
-    assert ("Ctrl-C", list("abcd"), 9.0) == (results.stopped, list(results), results.summary.wall)
+    results = Results(ledger_of(rest, Facts("processes", ended_at=9.0), "Ctrl-C"))
+    assert ("Ctrl-C", list("abcde"), 9.0) == (results.stopped, list(results), results.summary.wall)
+    assert (1, 2, 2) == (results.summary.succeeded, results.summary.failed, results.summary.cancelled)
     told = list(results.outcomes.values())
-    for before, after in zip(rest, told, strict=True):
-        seen = [
-            (one.attempts, one.queued_at, one.started_at, one.duration, one.worker) for one in (before, after)
-        ]
-        assert seen[0] == seen[1]
+    figures = attrgetter("attempts", "queued_at", "started_at", "duration", "worker", "parent")
+    assert list(map(figures, rest)) == list(map(figures, told))
     assert ("value", error, "Traceback …", "File …") == (
         told[0].value,
         told[1].error,
         told[1].traceback,
         told[1].stack,
     )
-    assert [error, None] == [one.error.__cause__ for one in told[2:]]
-    assert all("Ctrl-C" in str(one.error) for one in told[2:])
+    assert [error, None] == [one.error.__cause__ for one in told[2:4]]
+    assert list(map(str, (cut_off, withdrawn, own))) == [str(one.error) for one in told[2:]]
 
 
 def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):
