@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from types import CellType, FunctionType, MethodType
+from collections.abc import Callable, Mapping
+from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
+from parallelkit._executors._alike import refuse_alike
+from parallelkit._executors._luggage import given, numbered, variables
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _ends, _script
 from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
@@ -18,13 +20,15 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 def pack_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> bytes:
-    """The job as bytes; raises TypeError that names what cannot travel, and what to do instead."""
+    """The job as bytes; raises TypeError that names what cannot travel, or must not, and what to do instead."""
     try:
-        return pack((fn, args, dict(kwargs), star))
+        blob = pack((fn, args, dict(kwargs), star))
     except Exception as error:
         if is_of_signal(error):
             raise
         raise unfit_job(fn, args, kwargs, error) from error
+    refuse_alike(blob, fn, args, kwargs)
+    return blob
 
 
 def unfit_job(
@@ -38,7 +42,7 @@ def unfit_initializer(
     initializer: Callable[..., object] | None, initargs: tuple[Any, ...], error: Exception
 ) -> TypeError:
     """Why an initializer cannot travel with its arguments, whose packing has raised ``error``."""
-    parts = {"initializer": initializer, **_numbered("initargs", initargs)}
+    parts = {"initializer": initializer, **numbered("initargs", initargs)}
     return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error))
 
 
@@ -74,13 +78,8 @@ def remedy(cause: BaseException, otherwise: str = "create it inside the task") -
 
 def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException) -> Found:
     """What of a call cannot travel, whose packing has raised ``error``."""
-    named = {f"kwargs[{name!r}]": arg for name, arg in kwargs.items()}
-    parts = {"fn": fn, **_numbered("args", args), **named}
+    parts = {"fn": fn, **given(args, kwargs)}
     return _find(parts, error) or ("fn with its args and kwargs", fn, error)
-
-
-def _numbered(name: str, args: Iterable[Any]) -> dict[str, Any]:
-    return {f"{name}[{number}]": arg for number, arg in enumerate(args)}
 
 
 def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
@@ -117,7 +116,7 @@ def innermost(name: str, thing: object, cause: BaseException) -> Found:
     seen: list[object] = []
     while isinstance(thing, FunctionType):
         seen.append(thing)
-        for variable, value in _variables(thing):
+        for variable, value in variables(thing):
             why = _flaw(value)
             if why is not None and not _is_inner(value) and all(value is not each for each in seen):
                 name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
@@ -152,24 +151,8 @@ def _by_class(thing: object) -> Found | None:
 
 def _in_method(method: object, cls: type) -> Found | None:
     """The variable of a method that is to blame."""
-    for variable, value in _variables(method) if isinstance(method, FunctionType) else ():
+    for variable, value in variables(method) if isinstance(method, FunctionType) else ():
         flaw = _flaw(value, past=cls)
         if flaw is not None:
             return f"{variable}, which {describe(method)} uses,", value, flaw
     return None
-
-
-def _variables(function: FunctionType) -> Iterable[tuple[str, object]]:
-    """What a function takes along when it travels by value: its closure, and the globals that it names."""
-    yield from zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True)
-    from cloudpickle.cloudpickle import _extract_code_globals
-
-    known = function.__globals__
-    yield from ((name, known[name]) for name in _extract_code_globals(function.__code__) if name in known)
-
-
-def _content(cell: CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return None

@@ -8,6 +8,7 @@ from _socket import getdefaulttimeout
 from collections.abc import Callable
 from typing import Any
 
+from parallelkit._executors._alike import refuse_alike
 from parallelkit._executors._at_import import refuse_packed
 from parallelkit._executors._contexts import own_decimals
 from parallelkit._executors._contract import Job
@@ -39,6 +40,7 @@ def pack_shared(job: Job) -> bytes | File:
         if is_of_signal(error):
             raise
         raise unfit_job(job.fn, job.args, job.kwargs, error) from error
+    refuse_alike(blob, job.fn, job.args, job.kwargs)
     refuse_packed(blob)
     if not apart.buffers:
         return payload_of(blob)

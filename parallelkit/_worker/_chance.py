@@ -29,6 +29,14 @@ def may_have_own(blob: bytes) -> bool:
     return "random" in modules and blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in MARKS)
 
 
+def is_own(generator: object) -> bool:
+    """Whether each process has one like this of its own."""
+    system = getattr(modules.get("random"), "SystemRandom", ())
+    return isinstance(generator, system) or any(
+        generator is getattr(modules.get(home), name, None) for home, name in OWN
+    )
+
+
 def send_by_name(table: MutableMapping[type, Any]) -> None:
     """Have a pickler with this dispatch table send them so."""
     for home, name in OWN:
