@@ -74,7 +74,7 @@ _executors/_handle  _executors/_ahead
 _executors/_wire  _executors/_decode  _executors/_zygote  _executors/_holding  _executors/_packing
 _executors/_spawn
 _executors/_lane
-_executors/_pace  _executors/_tickets  _executors/_search_path
+_executors/_pace  _executors/_tickets  _executors/_search_path  _executors/_strays
 _executors/_carried
 _executors/_arrivals  _executors/_blocks  _executors/_at_import  _executors/_contexts
 _executors/_needs  _executors/_gate  _executors/_width  _executors/_desk_future  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_overdue  _executors/_chunks  _executors/_culprit  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
@@ -89,7 +89,7 @@ _worker/_serve  _worker/_chunk
 _worker/_slots
 _worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers
 _worker/_travel  _worker/_outbox  _worker/_tracebacks
-_worker/_channel  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches
+_worker/_channel  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_strays
 _worker/__init__
 _intake
 _naming  _portion

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from parallelkit import _worker
 from parallelkit._executors._search_path import search_path
+from parallelkit._executors._strays import strays
 from parallelkit._executors._width import usable_cpus
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
@@ -152,12 +153,14 @@ def _environment(width: int) -> dict[str, str]:
 def setup_frame(width: int, initializer: bool) -> bytes:
     """What a worker must know before anything else; of the parent as it is at this moment."""
     levels, disabled = _log_levels()
+    path = search_path()
     setup = {
         "prefix": sys.prefix,
         "exec_prefix": sys.exec_prefix,
         "site": _needs_site(),
         "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
-        "path": search_path(),
+        "path": path,
+        "strays": strays(path),
         "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
         "warnings": _warning_filters(),
         "levels": levels,

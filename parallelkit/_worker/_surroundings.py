@@ -27,6 +27,10 @@ def furnish(setup: dict[str, Any]) -> None:
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
+    if setup["strays"]:
+        from parallelkit._worker._strays import find_strays
+
+        find_strays(setup["strays"])
     flags = {name: getattr(sys.flags, name) for name in sys.flags.__match_args__}
     sys.flags = Flags(**(flags | setup["flags"]))  # type: ignore[assignment]  # which nobody can make
     if setup["authkey"] is not None:

@@ -1,0 +1,199 @@
+"""Modules that no look along ``sys.path`` leads to: workers have them from where the program has them."""
+
+import importlib.util
+import subprocess
+import sys
+import types
+from importlib.machinery import SourceFileLoader
+
+import pytest
+
+from parallelkit import run_parallel
+from parallelkit._executors._strays import strays
+from parallelkit._worker._strays import StrayFinder, find_strays
+
+MODULE = """
+class Thing:
+    def __init__(self, n): self.n = n
+class Mistake(Exception): pass
+def where(n): return __file__
+def fail(n): raise Mistake(n)
+"""
+
+SCRIPT = """
+import importlib.util, os, sys
+from parallelkit import run_parallel
+
+def load(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+sys.path[1:1] = ["gone", "spaces/one", "spaces/two"]
+import was_here, space.one, space.two
+from whole import part
+for entry in ("gone", "spaces/one", "spaces/two"):
+    sys.path.remove(entry)
+sys.path.insert(1, os.path.abspath("first"))
+import twice
+sys.path.insert(1, os.path.abspath("second"))
+import package
+package.__path__.append(os.path.abspath("beside"))
+import package.extra, package.usual
+plugins = [load("plugin one", "plugins/a.py"), load("plugin two", "plugins/b.py")]
+os.chdir("/")
+
+for module in (was_here, part, space.one, space.two, twice, package.extra, package.usual, *plugins):
+    assert [module.__file__] == run_parallel(module.where, [1], executor="processes", max_workers=1).values(), module
+for made in run_parallel({m.__name__: m.Thing for m in plugins}, args=(1,), executor="processes").items():
+    assert type(made[1]) is sys.modules[made[0]].Thing
+[failure] = run_parallel(was_here.fail, [1], executor="processes").failures.values()
+assert type(failure.error) is was_here.Mistake
+print("all there")
+"""
+
+
+def write(folder, *names):
+    """The module, under each of these names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(MODULE)
+
+
+def test_workers_find_modules_where_the_program_has_them(tmp_path):
+    """From a place that is off the path, in one package of several places, behind another, beside a package, or given by a file."""
+    write(tmp_path, "gone/was_here.py", "gone/whole/__init__.py", "gone/whole/part.py")
+    write(tmp_path, "spaces/one/space/one.py", "spaces/two/space/two.py", "first/twice.py", "second/twice.py")
+    write(
+        tmp_path, "package/__init__.py", "package/usual.py", "beside/extra.py", "plugins/a.py", "plugins/b.py"
+    )
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ("all there\n", "") == (done.stdout, done.stderr)
+
+
+TEST = """
+import pytest
+from parallelkit import run_parallel
+def double(n): return 2 * n
+class TestDoubles:
+    def halve(self, n): return n / 2
+    def test_workers(self):
+        assert run_parallel(double, [1], executor="processes").values() == [2]
+        assert run_parallel(self.halve, [1], executor="processes").values() == [0.5]
+"""
+
+
+@pytest.mark.all
+def test_workers_find_tests_that_pytest_has_imported_by_their_files(tmp_path):
+    """Two of one name, in folders that are no packages and nowhere on the path."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_same.py").write_text(TEST)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "--rootdir=."],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Loads a module from a file in a folder of its own, and forgets it after the test."""
+
+    def load(name, file, loader=None):
+        write(tmp_path, file)
+        spec = importlib.util.spec_from_file_location(name, tmp_path / file, loader=loader)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+class OwnLoader(SourceFileLoader):
+    """Makes of a file what the file does not say."""
+
+
+def test_what_a_look_along_the_path_leads_to_is_not_told(tmp_path, load):
+    """Nor what a loader of the program's own has made, what has another name, and what lies in a library on the path."""
+    load("stray_top", "here/stray_top/__init__.py")
+    load("stray_top.inner", "here/stray_top/inner.py")
+    load("stray_space.inner", "here/stray_space/inner.py")
+    load("stray_library", "site-packages/other/stray_library.py")
+    load("stray_made", "there/stray_made.py", OwnLoader("stray_made", str(tmp_path / "there/stray_made.py")))
+    load("stray_named", "there/stray_named.py").__spec__.name = "stray"
+    path = [str(tmp_path / "here"), str(tmp_path / "site-packages"), 5, "relative", *sys.path]
+    assert [] == [name for name in strays(path) if name.startswith("stray_")]
+
+
+def test_what_it_does_not_lead_to_is(tmp_path, load):
+    """A package with its place, one without a file by its parts, and another than the one that comes first; this test, too."""
+    load("stray_top", "there/stray_top/__init__.py")
+    load("stray_top.inner", "there/stray_top/inner.py")
+    load("stray_top.moved", "there/moved.py")
+    load("stray_twice", "there/stray_twice.py")
+    write(tmp_path, "here/stray_twice.py")
+    there = str(tmp_path / "there")
+    told = strays([str(tmp_path / "here"), there + "/not"])
+    assert {
+        "stray_top": (f"{there}/stray_top/__init__.py", [f"{there}/stray_top"]),
+        "stray_top.moved": (f"{there}/moved.py", None),
+        "stray_twice": (f"{there}/stray_twice.py", None),
+        __name__: (__file__, None),
+    } == {name: told[name] for name in told if name.startswith("stray_") or name == __name__}
+    assert "stray_twice" in strays([str(tmp_path / "here"), there])
+    assert "stray_twice" not in strays([there, str(tmp_path / "here")])
+
+
+def test_a_working_directory_that_was_removed_leads_nowhere(tmp_path, monkeypatch):
+    """As an entry of the path that stands for it; one that is there does."""
+    write(tmp_path, "stray_here.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    importlib.import_module("stray_here")
+    try:
+        assert "stray_here" not in strays([""])
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert "stray_here" in strays([""])
+    finally:
+        del sys.modules["stray_here"]
+
+
+def test_a_package_without_a_file_comes_with_its_parts(tmp_path, load, monkeypatch):
+    """Whatever stands for it."""
+    load("stray_space.inner", "there/stray_space/inner.py")
+    assert "stray_space" not in strays([])
+    monkeypatch.setitem(sys.modules, "stray_space", space := types.ModuleType("stray_space"))
+    assert (None, []) == strays([])["stray_space"]
+    space.__path__ = [str(tmp_path / "there/stray_space"), 5]
+    assert (None, [str(tmp_path / "there/stray_space")]) == strays([])["stray_space"]
+
+
+def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
+    """Before any other, and leaves the rest to them."""
+    write(tmp_path, "there/inner.py")
+    places = {"stray_space": (None, []), "stray_space.inner": (str(tmp_path / "there/inner.py"), None)}
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    find_strays(places)
+    try:
+        assert str(tmp_path / "there/inner.py") == importlib.import_module("stray_space.inner").where(1)
+    finally:
+        del sys.modules["stray_space"], sys.modules["stray_space.inner"]
+    assert type(sys.meta_path[0]) is StrayFinder
+    assert sys.meta_path[0].find_spec("stray") is None
+
+
+def test_a_module_that_was_replaced_is_sent_as_the_one_that_is_there(load):
+    """A plugin of the same name, from another file: each run has that of its time."""
+    for file in ("first/plugin.py", "second/plugin.py"):
+        module = load("stray_plugin", file)
+        assert [module.__file__] == run_parallel(
+            module.where, [1], executor="processes", max_workers=1
+        ).values()
