@@ -79,7 +79,7 @@ _executors/_carried
 _executors/_arrivals  _executors/_blocks  _executors/_at_import  _executors/_contexts
 _executors/_needs  _executors/_gate  _executors/_width  _executors/_desk_future  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_overdue  _executors/_chunks  _executors/_culprit  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
 _executors/_alike
-_executors/_luggage
+_executors/_luggage  _executors/_greenlets
 _executors/_contract
 _executors/__init__
 _worker/__main__

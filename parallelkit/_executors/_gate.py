@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 from _thread import TIMEOUT_MAX, allocate_lock
 from collections import deque
 from collections.abc import Callable
 from math import inf
+
+from parallelkit._executors._greenlets import check_lock
 
 BREATHS = (0.05, 1.0)
 """Seconds after which a waiter comes up for a moment, once each. Python does not notice a signal that comes
@@ -22,6 +25,8 @@ class Gate:
     __slots__ = ("_lock", "_tokens")
 
     def __init__(self) -> None:
+        if _thread.allocate_lock is not allocate_lock:
+            check_lock(allocate_lock)
         self._lock = allocate_lock()
         self._lock.acquire()
         self._tokens: deque[None] = deque()

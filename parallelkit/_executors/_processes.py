@@ -18,7 +18,7 @@ from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._sharing import pack_initializer, pack_shared
-from parallelkit._executors._spawn import check_startable
+from parallelkit._executors._spawn import check_startable, check_watchable
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
 from parallelkit._executors._whereabouts import whereabouts
@@ -48,8 +48,7 @@ class ProcessEngine:
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
     ) -> None:
-        if not hasattr(os, "pidfd_open"):
-            raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
+        check_watchable()
         packed = pack_initializer(initializer, initargs)
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from parallelkit import _worker
+from parallelkit._executors._greenlets import patched_by
 from parallelkit._executors._search_path import search_path
 from parallelkit._executors._strays import strays
 from parallelkit._executors._width import usable_cpus
@@ -98,8 +99,21 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
     return Spawned(process, pidfd, our_socket, ring, lifeline)
 
 
+def check_watchable() -> None:
+    """Raise NotImplementedError where the system has nothing to watch a worker by, RuntimeError where no thread could do it."""
+    if not hasattr(os, "pidfd_open"):
+        raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
+    library = patched_by()
+    if library:
+        raise RuntimeError(
+            f"{library} has made greenlets of threads here, and worker processes need a thread to watch them: "
+            "use executor='threads', whose tasks are greenlets then, or a process that is not patched"
+        )
+
+
 def check_startable() -> None:
     """Raise RuntimeError where no interpreter is known that could be started, or nothing is there that it could run."""
+    check_watchable()
     executable = getattr(sys, "executable", None)
     itself = getattr(sys, "frozen", False) and os.path.realpath(executable or "") == os.path.realpath(_SELF)
     if itself or not executable:

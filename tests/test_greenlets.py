@@ -1,0 +1,80 @@
+"""Where gevent or eventlet has made greenlets of threads: what can be done there is done, and the rest is refused at the door."""
+
+import _thread
+import os
+
+import pytest
+
+from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit._executors import _gate
+
+
+@pytest.fixture
+def patch(monkeypatch):
+    """Replaces the locks of threads, as the monkey patching of a library does."""
+
+    def patch(module):
+        def allocate_lock():
+            return locks()
+
+        locks = _thread.allocate_lock
+        allocate_lock.__module__ = module
+        monkeypatch.setattr(_thread, "allocate_lock", allocate_lock)
+        return allocate_lock
+
+    return patch
+
+
+def use(executor):
+    with executor as pool:
+        return pool.submit(abs, -1).result()
+
+
+@pytest.mark.parametrize(
+    ("module", "library"), [("gevent.thread", "gevent"), ("eventlet.green.thread", "eventlet")]
+)
+def test_worker_processes_are_refused(patch, module, library):
+    """No thread is left that could watch them: a greenlet that did would hold up all others."""
+    executor = ProcessExecutor(1)
+    patch(module)
+    for call in (
+        lambda: run_parallel(abs, [-1], executor="processes"),
+        lambda: ProcessExecutor(1),
+        lambda: run_parallel(abs, [-1], executor=executor),
+    ):
+        with pytest.raises(RuntimeError, match=f"^{library} has made greenlets of threads here"):
+            call()
+    executor.shutdown()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: run_parallel(abs, [-1]),
+        lambda: list(iter_parallel(abs, [-1])),
+        lambda: use(ThreadExecutor(1)),
+    ],
+)
+def test_threads_are_refused_where_they_were_replaced_too_late(patch, call):
+    """A lock from before would stop all greenlets, also the one that is to open it."""
+    patch("gevent.thread")
+    with pytest.raises(
+        RuntimeError, match=r"^gevent has made greenlets of threads after parallelkit was loaded"
+    ):
+        call()
+
+
+def test_threads_that_were_replaced_in_time_are_used(patch, monkeypatch):
+    """And so are those that somebody else has replaced, whenever."""
+    monkeypatch.setattr(_gate, "allocate_lock", patch("gevent.thread"))
+    assert [1] == run_parallel(abs, [-1]).values()
+    patch("watched_locks")
+    assert [1] == run_parallel(abs, [-1]).values()
+    assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()
+
+
+def test_a_system_without_what_watches_processes_is_refused(monkeypatch):
+    """Which system is needed is said, and what can be had."""
+    monkeypatch.delattr(os, "pidfd_open")
+    with pytest.raises(NotImplementedError, match=r"need Linux 5\.3 or newer; use executor='threads' here"):
+        run_parallel(abs, [-1], executor="processes")
