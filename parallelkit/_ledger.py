@@ -169,7 +169,8 @@ class Ledger:
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
     ) -> None:
         """Settle tasks that the stop of the run left undone; ``last`` has earlier attempts of theirs."""
-        self.stopped_by = self.stopped_by or cause
+        if self.stopped_by is None:  # what a class says of the truth of its errors is not asked
+            self.stopped_by = cause
         for index in indices:
             self.values[index] = CANCELLED
             self.cancelled[index] = last.get(index)
@@ -242,7 +243,7 @@ class Ledger:
         copy = replace(self)
         copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
         copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
-        copy.stopped_by = self.stopped_by and change(self.stopped_by)
+        copy.stopped_by = None if self.stopped_by is None else change(self.stopped_by)
         copy.log = [(index, lost.sealed(change)) for index, lost in self.tried]
         return copy
 

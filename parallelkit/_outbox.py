@@ -24,6 +24,7 @@ class Outbox:
         self.ready: deque[Outcome[Any, Any]] = deque()
         self.gate = Gate()
         self.stopped: str | None = None
+        self._stopped_by: BaseException | None = None
         self.began = clock()
         self._in_order = in_order
         self._raising = raising
@@ -115,8 +116,10 @@ class Outbox:
     def cancel(
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
     ) -> None:
+        if self._stopped_by is None:
+            self._stopped_by = cause
         for index in indices:
-            self._lose(index, cancelled(self.stopped, last.get(index), cause))
+            self._lose(index, cancelled(self.stopped, last.get(index), self._stopped_by))
 
     def _put(self, outcome: Outcome[Any, Any]) -> None:
         if self._settled is not None:

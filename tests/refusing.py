@@ -35,6 +35,18 @@ class NoClass(Exception):
         raise KeyError("class")
 
 
+class Untrue(Exception):
+    """As that of a collection of details of which there is none."""
+
+    def __len__(self):
+        return 0
+
+
+class NoTruth(Exception):
+    def __bool__(self):
+        raise KeyError("truth")
+
+
 class Interrupts(Exception):
     def __str__(self):
         raise KeyboardInterrupt
@@ -48,7 +60,7 @@ class Exits(Exception):
 
 
 KINDS = ["Frozen", "HiddenTraceback", "NothingSet", "NothingRead"]
-HARD_TO_SHOW = [*KINDS, "NothingAsked", "NoClass", "Interrupts", "Exits"]
+HARD_TO_SHOW = [*KINDS, "NothingAsked", "NoClass", "Untrue", "NoTruth", "Interrupts", "Exits"]
 
 
 def fail_at_one(item, kind):
@@ -56,3 +68,8 @@ def fail_at_one(item, kind):
     if item == 1:
         raise globals()[kind](5)
     return item
+
+
+def fail_to_begin(kind):
+    """An initializer that raises an error of this kind."""
+    fail_at_one(1, kind)

@@ -129,7 +129,8 @@ class Patrol:
         events, lane = self._lane.events, self._lane
         if lane.broken is not None and self._report.broken is None:
             cause = lane.broken.cause
-            self._report.broken = lane.broken.reason + (f" ({describe_error(cause)})" if cause else "")
+            because = "" if cause is None else f" ({describe_error(cause)})"
+            self._report.broken = lane.broken.reason + because
             self._over += self._pendings
         while events:
             changed = True

@@ -42,13 +42,14 @@ class DeskFuture(Future[R]):
         return fn(*args, **kwargs) if self.begin() else UNMADE
 
     def result(self, timeout: float | None = None) -> R:
-        """As ``Future.result``."""
-        lent = self._desk.lend(self, timeout)
+        """As ``Future.result``, which would take an error that is false, or has no truth, for none (CPython 132063)."""
+        error = self.exception(timeout)
         try:
-            return super().result(timeout)
+            if error is None:
+                return super().result(0)
+            raise error
         finally:
-            if lent:
-                self._desk.repay(self)
+            del self, error  # the frame, which the error's traceback knows, must not know the error
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""

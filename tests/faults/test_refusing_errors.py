@@ -1,5 +1,6 @@
 """Errors whose classes make something of their own of attributes: frozen dataclasses, and worse."""
 
+import pickle
 from textwrap import dedent
 
 import pytest
@@ -49,6 +50,31 @@ def test_a_frozen_error_of_a_future(executor):
     with executor(1) as pool:
         failed, fine = (pool.submit(refusing.fail_at_one, item, "Frozen") for item in (1, 2))
         assert (refusing.Frozen(5), 2) == (failed.exception(SOON), fine.result(SOON))
+
+
+@pytest.mark.parametrize("kind", ["Untrue", "NoTruth"])
+@pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
+def test_an_untrue_error_of_a_future_is_raised(executor, kind):
+    """By ``result`` and by ``map``: they do not ask it whether it is one, and do not have None for a value."""
+    error = getattr(refusing, kind)
+    with executor(1) as pool:
+        with pytest.raises(error):
+            pool.submit(refusing.fail_at_one, 1, kind).result(SOON)
+        with pytest.raises(error):
+            list(pool.map(refusing.fail_at_one, [0, 1], [kind] * 2))
+
+
+@pytest.mark.parametrize("kind", ["Untrue", "NoTruth"])
+@pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
+def test_an_untrue_error_of_an_initializer_is_the_cause(executor, kind):
+    """Of all that was cancelled, in a run and in a stream, and the results travel with it."""
+    error = getattr(refusing, kind)
+    with executor(1, initializer=refusing.fail_to_begin, initargs=(kind,)) as pool:
+        results = run_parallel(abs, [1, 2], executor=pool)
+        streamed = [*iter_parallel(abs, [1, 2], executor=pool)]
+    arrived = pickle.loads(pickle.dumps(results))
+    for failures in (results.failures.values(), arrived.failures.values(), streamed):
+        assert [error] * 2 == [type(failure.error.__cause__) for failure in failures]
 
 
 def test_a_frozen_error_of_what_the_caller_gave():
@@ -107,5 +133,5 @@ def test_an_error_that_cannot_be_shown_spoils_no_report(kind, tmp_path):
     ):
         assert kind in text
     assert kind in {row["error_type"] for row in results.rows()}
-    assert ["failed"] == [event.kind for event in told if event.key == 1 and event.error][-1:]
+    assert ["failed"] == [event.kind for event in told if event.key == 1 and event.error is not None][-1:]
     assert kind in {type(one.error).__name__ for one in streamed if not one.ok}
