@@ -14,7 +14,7 @@ from weakref import ref
 
 from parallelkit._joblib_worker import MAPPED
 from parallelkit._worker import _channel
-from parallelkit._worker._travel import Apart, by_value_pickler, dump, is_plain
+from parallelkit._worker._travel import Apart, Editions, by_value_pickler, dump, is_plain
 
 Part = PickleBuffer | tuple[Any, ...]
 """A large buffer of a batch: itself, or where in what file it is to be found."""
@@ -27,6 +27,7 @@ class Packer:
         self._least = float("inf") if max_nbytes is None else max_nbytes
         self._known: dict[Any, Known] = {}
         self._by_value = False
+        self._editions = Editions()
 
     def pack(self, calls: Any) -> tuple[bytes, list[Part]]:
         """The calls without their large buffers, and these; raises whatever pickling raises."""
@@ -34,7 +35,7 @@ class Packer:
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
             apart.buffers.clear()
-            blob = dump(by_value_pickler(), calls, apart, by_file=True)
+            blob = dump(by_value_pickler(), calls, apart, True, self._editions)
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:

@@ -16,7 +16,7 @@ from parallelkit._tasks import call_star
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._script import NAMES
-from parallelkit._worker._travel import pack
+from parallelkit._worker._travel import Editions, pack
 
 SMALL = 64 << 10
 """Bytes of a function, with what it names, which workers may keep."""
@@ -39,27 +39,27 @@ class Carried:
         return recall, (self.blob[::-1],)
 
 
-def carry(call: Call) -> Call:
+def carry(call: Call, editions: Editions | None = None) -> Call:
     """The call, its function packed where it is one of the script's; raises what packing that raises."""
     fn, args, kwargs = call
     if fn is call_star:
-        return fn, (_carried(args[0]), *args[1:]), kwargs
+        return fn, (_carried(args[0], editions), *args[1:]), kwargs
     if isinstance(fn, Chunk):
         chunk = copy(fn)
-        chunk.fn = _carried(fn.fn)
+        chunk.fn = _carried(fn.fn, editions)
         return chunk, args, kwargs
-    return _carried(fn), args, kwargs
+    return _carried(fn, editions), args, kwargs
 
 
-def _carried(fn: Callable[..., Any]) -> Any:
+def _carried(fn: Callable[..., Any], editions: Editions | None) -> Any:
     if type(fn) is partial:
-        inner = _carried(fn.func)
+        inner = _carried(fn.func, editions)
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
     if not isinstance(fn, (FunctionType, CACHED)) or getattr(fn, "__module__", None) not in NAMES:
         return fn
     if fn in _large:
         return fn
-    blob = pack(fn)
+    blob = pack(fn, editions=editions)
     refuse_packed(blob)
     if len(blob) > SMALL:
         _large.add(fn)

@@ -11,7 +11,7 @@ from parallelkit._executors._alike import refuse_alike
 from parallelkit._executors._luggage import given, numbered, variables
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _ends, _script
-from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
+from parallelkit._worker._travel import Editions, by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot travel: its name, the thing itself, and why."""
@@ -22,7 +22,7 @@ def pack_job(
 ) -> bytes:
     """The job as bytes; raises TypeError that names what cannot travel, or must not, and what to do instead."""
     try:
-        blob = pack((fn, args, dict(kwargs), star))
+        blob = pack((fn, args, dict(kwargs), star), editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise

@@ -17,7 +17,7 @@ from parallelkit._executors._dask_manifest import Vanished
 from parallelkit._executors._decode import decode_lost
 from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span
 from parallelkit._executors._processes import ProcessPort
-from parallelkit._worker._travel import by_value_pickler, pack
+from parallelkit._worker._travel import Editions, by_value_pickler, pack
 
 ADVICE = (
     "this was raised on a dask worker: install the module there, send its file by client.upload_file(), "
@@ -68,7 +68,7 @@ class DaskPort(ProcessPort):
             return max(room, NOBODY_YET - self._pending) if room and not self.courier.threads else room
         return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
 
-    def _packer(self, supervisor: object) -> Callable[[object], Payload]:
+    def _packer(self, supervisor: object) -> Callable[[object, Editions], Payload]:
         return pack_for_afar
 
     def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], int]:
@@ -109,8 +109,8 @@ def by_value() -> bool:
     return bool(list_registry_pickle_by_value())
 
 
-def pack_for_afar(thing: object) -> bytes:
-    """As ``pack``, but for modules that are to be sent along."""
+def pack_for_afar(thing: object, editions: Editions | None = None) -> bytes:
+    """As ``pack``, but for modules that are to be sent along; no class is sent twice to a worker, which is there for one run."""
     if not by_value():
         return pack(thing)
     file = BytesIO()

@@ -26,7 +26,7 @@ from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._faults import capture, capture_unsendable, restore
-from parallelkit._worker._travel import pack, unpack
+from parallelkit._worker._travel import Editions, pack, unpack
 
 _serials = count()
 
@@ -100,7 +100,7 @@ class ForeignPort:
     def _call_of(self, item: Any) -> tuple[Any, ...]:
         if self._sealed is None:
             return self._context.copy().run, timed, self._call, item
-        return run_sealed, self._sealed, pack(item), next(_serials)
+        return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         """The pool has not got this one, nor would it get it another time."""

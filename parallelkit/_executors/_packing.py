@@ -22,7 +22,7 @@ from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import Apart, describe
+from parallelkit._worker._travel import Apart, Editions, describe
 
 QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
 QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...
@@ -41,7 +41,7 @@ class Packing:
     def __init__(
         self,
         width: Callable[[], int],
-        pack: Callable[[object], Payload],
+        pack: Callable[[object, Editions], Payload],
         job: Job,
     ) -> None:
         self.line: deque[Ticket] = deque()
@@ -69,15 +69,15 @@ class Packing:
 
         Where memory or descriptors are short, the rest stays in line as long as others are on their way.
         """
-        space = self.space(ahead)
+        space, editions = self.space(ahead), Editions()
         while self.line and space > 0:
             ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
             try:
                 item = ticket[2]
                 if self._job.fn is None:
                     refuse_function(_function_of(item))
-                    item = carry(item)
-                payload = self._pack(item)
+                    item = carry(item, editions)
+                payload = self._pack(item, editions)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -149,8 +149,8 @@ class Packer:
         self._pool = pool
         self._apart = Apart()
 
-    def __call__(self, item: object) -> Payload:
-        blob = pack_apart(item, self._apart)
+    def __call__(self, item: object, editions: Editions) -> Payload:
+        blob = pack_apart(item, self._apart, editions)
         refuse_packed(blob)
         return self._pool.put(self._apart.take(), blob) if self._apart.buffers else payload_of(blob)
 

@@ -26,7 +26,7 @@ from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal, tolerated
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import unpack
+from parallelkit._worker._travel import Editions, unpack
 
 PATIENCE = 10.0  # seconds for which the end of a run waits for killed workers that do not end
 
@@ -123,7 +123,7 @@ class ProcessPort:
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
 
-    def _packer(self, supervisor: Supervisor) -> Callable[[object], Payload]:
+    def _packer(self, supervisor: Supervisor) -> Callable[[object, Editions], Payload]:
         return Packer(supervisor.pool)
 
     def room(self) -> int:

@@ -18,7 +18,7 @@ from parallelkit._habits import take_on
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import middle
-from parallelkit._worker._travel import Apart, pack
+from parallelkit._worker._travel import Apart, Editions, pack
 
 RECURSION = 1000  # the limit with which Python starts
 
@@ -35,7 +35,8 @@ def pack_shared(job: Job) -> bytes | File:
         return payload_of(blob)
     apart = _Arguments()
     try:
-        blob = pack((_ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star), apart, by_file=True)
+        parts = _ByItself(job.fn, apart), job.args, dict(job.kwargs), job.star
+        blob = pack(parts, apart, by_file=True, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
@@ -44,9 +45,9 @@ def pack_shared(job: Job) -> bytes | File:
     refuse_packed(blob)
     if not apart.buffers:
         return payload_of(blob)
-    parts = [*apart.buffers, memoryview(blob)]
-    spans, size = layout(parts)
-    fd, size = new_block(parts, spans, size)
+    buffers = [*apart.buffers, memoryview(blob)]
+    spans, size = layout(buffers)
+    fd, size = new_block(buffers, spans, size)
     return File(fd, size, dumps(spans, 5))
 
 
@@ -62,7 +63,7 @@ def pack_initializer(
     else:
         return None
     try:
-        packed = pack(call)
+        packed = pack(call, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise

@@ -10,7 +10,7 @@ from sys import modules
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from types import FunctionType
     from typing import Any
 
@@ -24,6 +24,12 @@ _LONGEST = 258  # of a short text, with what surrounds it
 _assigned: dict[str, Any] = {}
 _arrived: list[dict[str, Any]] | None = None
 """The globals of an initializer's functions, while it is unpacked."""
+
+_arrived_classes: list[type] = []
+"""Those of the script that came with it."""
+
+_assigned_to: list[tuple[type, frozenset[str]]] = []
+"""Of these, the names of the attributes that it has assigned."""
 
 
 def is_meant(blob: bytes) -> bool:
@@ -72,11 +78,27 @@ def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]])
         before = [(scope, dict(scope)) for scope in _arrived]
     finally:
         _arrived = None  # those of tasks come and go without end: they are not to be kept
+    classes = [(cls, dict(vars(cls))) for cls in _arrived_classes]
     initializer(*initargs)
     for scope, was in before:
-        _assigned.update(
-            {name: scope[name] for name in scope if name not in was or was[name] is not scope[name]}
-        )
+        _assigned.update(changed(was, scope))
+    _assigned_to.extend((cls, frozenset(changed(was, vars(cls)))) for cls, was in classes)
+
+
+def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The names that have got another value, or are new."""
+    return {name: now[name] for name in now if name not in was or was[name] is not now[name]}
+
+
+def arrive_class(cls: type) -> None:
+    """A class of the script has been unpickled."""
+    if _arrived is not None and not any(cls is known for known in _arrived_classes):
+        _arrived_classes.append(cls)
+
+
+def assigned_to(cls: type) -> frozenset[str]:
+    """The attributes of a class that the initializer has assigned."""
+    return next((names for known, names in _assigned_to if known is cls), frozenset())
 
 
 def arrive(function: FunctionType) -> None:

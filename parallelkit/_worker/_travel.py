@@ -8,17 +8,16 @@ module.
 from __future__ import annotations
 
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
-from _weakref import ref
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from functools import cache
 from io import BytesIO
 from mmap import mmap
 from sys import modules
-from types import CodeType, FunctionType, MemberDescriptorType
+from types import CodeType, FunctionType
 
 from parallelkit._raised import is_of_signal
-from parallelkit._worker import _chance, _ends, _script
+from parallelkit._worker import _chance, _classes, _ends, _script
 from parallelkit._worker._channel import LARGE
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -28,18 +27,20 @@ if TYPE_CHECKING:
 CLOUDPICKLE = "cloudpickle.cloudpickle"
 
 
-def pack(thing: object, apart: Apart | None = None, by_file: bool = False) -> bytes:
+def pack(
+    thing: object, apart: Apart | None = None, by_file: bool = False, editions: Editions | None = None
+) -> bytes:
     """The thing as bytes, its large buffers set apart if there is where; raises whatever pickling it raises.
 
-    ``by_file``: arrays that are files stay so (_memmaps.py).
+    ``by_file``: arrays that are files stay so (_memmaps.py). ``editions``: of the script's classes, for a worker.
     """
     try:
         blob = dump(Pickler, thing, apart, True) if by_file else dumps(thing, 5, buffer_callback=apart)
     except Exception as error:
         if is_of_signal(error):
             raise
-        return pack_by_value(thing, apart, by_file)
-    return blob if is_plain(blob) else pack_by_value(thing, apart, by_file)
+        return pack_by_value(thing, apart, by_file, editions)
+    return blob if is_plain(blob) else pack_by_value(thing, apart, by_file, editions)
 
 
 def is_plain(blob: bytes) -> bool:
@@ -49,21 +50,48 @@ def is_plain(blob: bytes) -> bool:
     return by_name and not _ends.may_have_end(blob) and not _chance.may_have_own(blob)
 
 
-def pack_by_value(thing: object, apart: Apart | None, by_file: bool = False) -> bytes:
+def pack_by_value(
+    thing: object, apart: Apart | None, by_file: bool = False, editions: Editions | None = None
+) -> bytes:
     if apart is not None:
         apart.buffers.clear()
-    return dump(by_value_pickler(), thing, apart, by_file)
+    return dump(by_value_pickler(), thing, apart, by_file, editions)
 
 
-def dump(make: Any, thing: object, apart: Apart | None, by_file: bool) -> bytes:
+def dump(
+    make: Any, thing: object, apart: Apart | None, by_file: bool, editions: Editions | None = None
+) -> bytes:
     """The thing as bytes, by a pickler of this kind."""
     if by_file:
         from parallelkit._worker import _memmaps  # which no worker needs as it starts
 
         make = _memmaps.by_file(make)
     file = BytesIO()
-    make(file, 5, buffer_callback=apart).dump(thing)
+    pickler = make(file, 5, buffer_callback=apart)
+    if editions is not None:
+        pickler.editions = editions
+    pickler.dump(thing)
     return file.getvalue()
+
+
+class Editions:
+    """Which edition of each class of the script is being sent: a digest of all that travels with it. Asked once for each class."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[type, bytes]] = {}
+
+    def of(self, cls: type) -> bytes:
+        """The same for the same attributes, methods, and globals of those."""
+        known = self._known.get(id(cls))
+        if known is None:
+            from hashlib import blake2b  # for those alone who have such classes
+
+            apart = Apart()
+            digest = blake2b(pack_by_value(cls, apart), digest_size=16)
+            for buffer in apart.buffers:
+                digest.update(buffer)
+            known = self._known[id(cls)] = cls, digest.digest()
+        return known[1]
 
 
 class Apart:
@@ -114,9 +142,13 @@ def _by_value_pickler() -> Any:
             {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
         )
 
+        editions: Editions | None = None
+
         def reducer_override(self, obj: Any) -> Any:
             reduced = super().reducer_override(obj)
-            return reduced if reduced is NotImplemented else _with_slots(obj, reduced)
+            if reduced is NotImplemented or not isinstance(obj, type):
+                return reduced
+            return _classes.reduce_class(obj, reduced, self.editions)
 
     if "__mp_main__" not in modules:
         return ByValue
@@ -128,22 +160,11 @@ def _by_value_pickler() -> Any:
             if getattr(obj, "__module__", None) != "__mp_main__":
                 return super().reducer_override(obj)
             if isinstance(obj, type):
-                return _with_slots(obj, cloudpickle._dynamic_class_reduce(obj))
+                reduced = cloudpickle._dynamic_class_reduce(obj)
+                return _classes.reduce_class(obj, reduced, self.editions)
             return self._dynamic_function_reduce(obj) if isinstance(obj, FunctionType) else NotImplemented
 
     return Spawned
-
-
-def _with_slots(cls: object, reduced: Any) -> Any:
-    """How cloudpickle would make a class anew, but with its slots: without them its objects have a ``__dict__``, which fits none here."""
-    # A NamedTuple gives itself its slots, and any other tuple can have none.
-    if not isinstance(cls, type) or "__slots__" not in vars(cls) or issubclass(cls, tuple):
-        return reduced
-    make, (kind, name, bases, given, *more), (attributes, own), *rest = reduced
-    slots = vars(cls)["__slots__"]
-    members = {key for key, value in vars(cls).items() if type(value) is MemberDescriptorType}
-    kept = {key: value for key, value in attributes.items() if key not in members}
-    return make, (kind, name, bases, given | {"__slots__": slots}, *more), (kept, own), *rest
 
 
 def _is_hidden(arg: object) -> bool:
@@ -158,48 +179,12 @@ def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
 
 
 class _Unpacker(Unpickler):
-    """Gives functions what an initializer has assigned, and fills no class anew that this process has.
-
-    A class that travels by value carries an id, by which cloudpickle finds the original. But it then
-    sets all attributes again, to copies: methods with other globals, counters at old values.
-    """
+    """Gives functions what an initializer has assigned, and fills no class anew that this process has (_classes.py)."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == CLOUDPICKLE and name in _CAREFUL:
             return _CAREFUL[name]
         return super().find_class(module, name)
-
-
-_empty: dict[int, ref[type]] = {}  # made here and not yet filled, by id: a class need not be hashable
-
-
-def _make_class(*spec: Any) -> type:
-    return _find_or_make("_make_skeleton_class", spec)
-
-
-def _make_enum(*spec: Any) -> type:
-    return _find_or_make("_make_skeleton_enum", spec)
-
-
-def _find_or_make(maker: str, spec: tuple[Any, ...]) -> type:
-    from cloudpickle import cloudpickle
-
-    tracker_id = spec[-2]  # both kinds end in (…, class_tracker_id, extra)
-    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
-    if known is not None:
-        return known
-    made: type = getattr(cloudpickle, maker)(*spec)
-    _empty[id(made)] = ref(made)
-    return made
-
-
-def _fill_class(cls: type, state: Any) -> type:
-    from cloudpickle import cloudpickle
-
-    waiting = _empty.pop(id(cls), None)
-    if waiting is not None and waiting() is cls:
-        cloudpickle._class_setstate(cls, state)
-    return cls
 
 
 def _fill_function(function: FunctionType, state: Any) -> None:
@@ -210,9 +195,9 @@ def _fill_function(function: FunctionType, state: Any) -> None:
 
 
 _CAREFUL: dict[str, Callable[..., Any]] = {
-    "_make_skeleton_class": _make_class,
-    "_make_skeleton_enum": _make_enum,
-    "_class_setstate": _fill_class,
+    "_make_skeleton_class": _classes.make_class,
+    "_make_skeleton_enum": _classes.make_enum,
+    "_class_setstate": _classes.fill_class,
     "_function_setstate": _fill_function,
 }
 

@@ -1,0 +1,198 @@
+"""Classes of a script in workers that stay for several runs: they have what the script has by now, and what tasks keep in them."""
+
+import multiprocessing as mp
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+from joblib import Parallel, delayed, parallel_config
+
+from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit.joblib_backend import register
+
+SCRIPT = """
+import abc, enum
+
+class Settings:
+    rate, more = 1, {"depth": 1}
+    extra = None
+
+class Colour(enum.Enum):
+    RED = 1
+
+FACTOR = 1
+
+class Model(abc.ABC):
+    kept = None
+
+    def __init__(self):
+        self.start = 1
+
+    def run(self, item):
+        return self.step(item)
+
+    def step(self, item):
+        return item * FACTOR * Settings.rate
+
+    def keep(self, item):
+        kept, cls = Model.kept, type(self)
+        cls.kept = "kept"
+        return kept
+
+def read(item):
+    return Settings.rate, Settings.more["depth"], Settings.extra
+
+def read_too(item):
+    return Settings.rate
+
+def load():
+    Settings.extra = Model.new = "loaded"
+
+def both(item):
+    return Settings.extra, Model.new, Settings.rate
+"""
+
+
+@pytest.fixture
+def script():
+    """The names of a program's main module."""
+    scope = {"__name__": "__main__"}
+    exec(SCRIPT, scope)
+    return scope
+
+
+@pytest.fixture
+def executor():
+    """One worker, for all runs."""
+    with ProcessExecutor(1) as executor:
+        yield executor
+
+
+def run(executor, fn, item):
+    return run_parallel(fn, [item], executor=executor)[0]
+
+
+def run_tasks(executor, fn, item):
+    return run_parallel([Task(fn, item)], executor=executor)[0]
+
+
+def submit(executor, fn, item):
+    return executor.submit(fn, item).result()
+
+
+WAYS = pytest.mark.parametrize("way", [run, run_tasks, submit])
+
+
+@WAYS
+def test_what_a_script_sets_in_a_class_is_there_in_the_next_call(way, script, executor):
+    """As with ``class CFG`` in a notebook: warm workers computed with the old values, and nothing told. Also where it is set back."""
+    settings, read = script["Settings"], script["read"]
+    assert (1, 1, None) == way(executor, read, 0)
+    settings.rate = 2
+    assert (2, 1, None) == way(executor, read, 0)
+    settings.rate = 1
+    settings.more["depth"] = 5
+    settings.extra = "new"
+    assert (1, 5, "new") == way(executor, read, 0)
+    settings.more["depth"] = 1
+    settings.extra = None
+    assert (1, 1, None) == way(executor, read, 0)
+
+
+@WAYS
+def test_methods_find_the_globals_and_classes_that_the_script_has_by_now(way, script, executor):
+    """Of an object that is the item, and of the one whose method is the function; a method that was replaced, or deleted."""
+    model = script["Model"]()
+
+    def call(item):
+        return item.run(10)
+
+    def seen():
+        return way(executor, call, model), way(executor, model.run, 10)
+
+    assert (10, 10) == seen()
+    script["FACTOR"] = 3
+    assert (30, 30) == seen()
+    script["Settings"].rate = 2
+    assert (60, 60) == seen()
+    script["Model"].step = lambda self, item: -item
+    assert (-10, -10) == seen()
+    script["Model"].again = True
+    assert way(executor, lambda item: hasattr(item, "again"), model)
+    del script["Model"].again
+    assert not way(executor, lambda item: hasattr(item, "again"), model)
+
+
+@WAYS
+def test_what_tasks_keep_in_a_class_stays_while_the_script_leaves_it_alone(way, script, executor):
+    """A connection that the first call opens, say: neither the next item nor the next run begins anew."""
+    model = script["Model"]()
+    seen = [way(executor, lambda item: item.keep(0), model) for _ in range(3)]
+    assert [None, "kept", "kept"] == seen
+    assert script["Model"].kept is None
+
+
+def test_what_an_initializer_sets_in_a_class_stays(script):
+    """Whatever the script changes in it afterwards."""
+    with ProcessExecutor(1, initializer=script["load"]) as executor:
+        assert ("loaded", "loaded", 1) == run(executor, script["both"], 0)
+        script["Settings"].rate = 2
+        script["Model"].more = 1
+        assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
+    assert script["Settings"].extra is None
+
+
+def test_functions_that_use_one_class_take_turns(script, executor):
+    """Each has it as it is now."""
+    rates = []
+    for rate in (1, 2, 1):
+        script["Settings"].rate = rate
+        rates += [submit(executor, script[name], 0) for name in ("read", "read_too", "read")]
+    assert [
+        (1, 1, None),
+        1,
+        (1, 1, None),
+        (2, 1, None),
+        2,
+        (2, 1, None),
+        (1, 1, None),
+        1,
+        (1, 1, None),
+    ] == rates
+
+
+def test_a_class_of_the_caller_is_left_as_it_is(script, executor):
+    """Objects of it come home, from a worker that has changed it for itself."""
+
+    def spoil(item):
+        type(item).kept = "spoilt"
+        return item
+
+    back = run(executor, spoil, script["Model"]())
+    assert type(back) is script["Model"]
+    assert script["Model"].kept is None
+
+
+def test_members_of_an_enum_are_the_same_after_it_has_changed(script, executor):
+    """One that has got an attribute, in a worker that had it before."""
+    colour = script["Colour"]
+
+    def is_red(item):
+        return item is colour.RED and getattr(colour, "hint", None)
+
+    assert None is run(executor, is_red, colour.RED)
+    colour.hint = "warm"
+    assert "warm" == run(executor, is_red, colour.RED)
+
+
+def test_under_joblib_and_in_a_pool_of_others(script):
+    """Their workers stay as well."""
+    register()
+    read, settings = script["read_too"], script["Settings"]
+    # One that is forked would have the classes of the script themselves.
+    spawned = ProcessPoolExecutor(1, mp_context=mp.get_context("spawn"))
+    with parallel_config(backend="parallelkit", n_jobs=2), spawned as pool:
+        for rate in (1, 2, 1):
+            settings.rate = rate
+            assert {rate} == set(Parallel(batch_size=1)(delayed(read)(item) for item in range(4)))
+            assert rate == run(pool, read, 0)
+            assert rate == run(pool, lambda item: item.rate, settings)
