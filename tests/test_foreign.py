@@ -3,12 +3,13 @@
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from time import monotonic
 
 import pytest
 import remote_tasks as far
 
-from parallelkit import Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
+from parallelkit import RateLimit, Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors import _foreign
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._foreign import ForeignEngine
@@ -129,6 +130,42 @@ def test_what_has_not_begun_at_its_timeout_is_withdrawn():
     assert 2 == port.room()
     pool.run()
     assert ([], []) == (ran, port.wait(monotonic()))
+
+
+@contextmanager
+def busy_pool(width):
+    """A pool whose threads are all at somebody else's work, and what ends that."""
+    release = threading.Event()
+    with ThreadPoolExecutor(width) as pool:
+        for _ in range(width):
+            pool.submit(release.wait, 60)
+        try:
+            yield pool, release
+        finally:
+            release.set()
+
+
+def test_a_rate_is_kept_in_a_pool_that_others_keep_busy():
+    """What was handed over there begins when it can, and counts from then: not two at once as the others leave."""
+    starts = []
+
+    with busy_pool(2) as (pool, release):
+        timer = threading.Timer(0.3, release.set)
+        timer.start()
+        run_parallel(
+            lambda _: starts.append(monotonic()), range(2), executor=pool, limits=RateLimit(1, per=0.1)
+        )
+        timer.join()
+    assert starts[1] - starts[0] >= 0.1
+
+
+def test_what_has_not_begun_in_a_busy_pool_when_the_run_is_stopped_never_started():
+    """It was handed over, and that is no attempt."""
+    heard = []
+    with busy_pool(1) as (pool, _):
+        results = run_parallel(str, [0], executor=pool, run_timeout=0.1, on_event=heard.append)
+    assert (0, None) == (results.failures[0].attempts, results.failures[0].started_at)
+    assert [] == heard
 
 
 def test_what_has_begun_keeps_its_slot_beyond_its_timeout():

@@ -1,7 +1,7 @@
 """Any ``concurrent.futures.Executor``: a pass-through that promises what such a pool can keep.
 
-It cannot be told to kill or to say when a task began. So no more than ``max_workers`` attempts are in
-flight, which makes the hand-over about the start; an attempt past its timeout is reported, and its
+It cannot be told to kill, nor, but for threads, to say when a task began. So no more than ``max_workers``
+attempts are in flight, which makes the hand-over about the start; an attempt past its timeout is reported, and its
 slot stays busy until it really ends; the run ends when such calls hold every slot and none returns
 within one more timeout. The pool is never shut down from here.
 """
@@ -62,7 +62,7 @@ class ForeignPort:
         self._call = call_with(job)
         self._context = copy_context()  # of the caller, in whichever thread the calls are handed over
         self._context.run(mark_context)
-        self._flights: dict[Future[Any], tuple[Ticket, float]] = {}
+        self._flights: dict[Future[Any], Flight] = {}
         self._overdue: set[Future[Any]] = set()
         self._patience = 0.0  # the timeout of the last that overran its own
         self._lost_at: float | None = None  # until when one of them must return, where they hold every slot
@@ -77,8 +77,9 @@ class ForeignPort:
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
+            claim: list[float] = []
             try:
-                call = self._call_of(ticket[2])
+                call = self._call_of(ticket[2], claim)
             except Exception as error:  # an item that cannot be pickled
                 if is_of_signal(error):
                     raise
@@ -94,13 +95,21 @@ class ForeignPort:
                     return
                 self._refuse(ticket, error)
                 continue
-            self._flights[future] = (ticket, monotonic())
+            handed = monotonic()
+            if self._sealed is not None:  # nobody will tell
+                claim.append(handed)
+            self._flights[future] = (ticket, handed, claim)
             future.add_done_callback(self._land)
 
-    def _call_of(self, item: Any) -> tuple[Any, ...]:
+    def _call_of(self, item: Any, claim: list[float]) -> tuple[Any, ...]:
         if self._sealed is None:
+<<<<<<< ours
             return self._context.copy().run, timed, self._call, item
         return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
+=======
+            return self._context.copy().run, timed, self._call, item, claim
+        return run_sealed, self._sealed, pack(item), next(_serials)
+>>>>>>> theirs
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         """The pool has not got this one, nor would it get it another time."""
@@ -119,7 +128,7 @@ class ForeignPort:
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
-            instants = [at + limit for (_, _, _, limit), at in self._flights.values() if limit is not None]
+            instants = [at + limit for (_, _, _, limit), at, _ in self._flights.values() if limit is not None]
             instants += [at for at in (until, self._lost_at) if at is not None]
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
@@ -136,11 +145,11 @@ class ForeignPort:
                 self._woken = True  # there is room, of which nobody else would tell
             flight = self._flights.pop(future, None)
             if flight is not None:
-                events.append(self._event(future, *flight))
+                events.append(self._event(future, flight))
         return events
 
-    def _event(self, future: Future[Any], ticket: Ticket, handed: float) -> Block | Ended:
-        index = ticket[0]
+    def _event(self, future: Future[Any], flight: Flight) -> Block | Ended:
+        (index, _, _, _), handed, _ = flight
         try:
             started, ended, ok, value = future.result()
         except BaseException as error:  # attempts never raise (see below): this is the pool's own failure
@@ -166,7 +175,7 @@ class ForeignPort:
 
     def _expire(self, now: float) -> list[Block | Ended]:
         overdue: list[Block | Ended] = []
-        for future, (ticket, handed) in list(self._flights.items()):
+        for future, (ticket, handed, claim) in list(self._flights.items()):
             limit = ticket[3]
             if limit is not None and now >= handed + limit and not future.done():
                 del self._flights[future]
@@ -174,7 +183,7 @@ class ForeignPort:
                     self._overdue.add(future)
                     self._patience = limit
                 error = timed_out(self._job.label(ticket[0]), limit, f"a {self._name} cannot end it")
-                overdue.append(Ended(ticket[0], error, "", handed, now, self._name))
+                overdue.append(Ended(ticket[0], error, "", claim[0] if claim else handed, now, self._name))
         return overdue
 
     def _check_lost(self, now: float) -> None:
@@ -190,7 +199,7 @@ class ForeignPort:
             )
 
     def running(self) -> list[tuple[int, float, str]]:
-        return [(ticket[0], handed, self._name) for ticket, handed in self._flights.values()]
+        return [(ticket[0], claim[0], self._name) for ticket, _, claim in self._flights.values() if claim]
 
     def wake(self) -> None:
         self._woken = True
@@ -203,13 +212,17 @@ class ForeignPort:
         self._flights.clear()
 
 
+Flight = tuple[Ticket, float, list[float]]
+"""A ticket, when it was handed over, and when it began: the list is empty until then."""
+
 Report = tuple[float, float, bool, Any]
 """What an attempt returns, whatever happens in it: start, end, whether it gave a value, value or error."""
 
 
-def timed(call: Callable[[Any], Any], item: Any) -> Report:
-    """In a worker thread: run one attempt."""
+def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> Report:
+    """In a worker thread: run one attempt, and say when it begins."""
     started = monotonic()
+    claim.append(started)
     try:
         value = call(item)
     except BaseException as error:
