@@ -114,7 +114,7 @@ def is_at(fd: int, path: str) -> bool:
 def boot_id() -> str:
     """Tells one start of the machine from the next, where the system says (Linux)."""
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
         return "-"

@@ -324,6 +324,18 @@ def test_zygote_that_cannot_be_compared_is_done_without(engine, tmp_path, monkey
     assert WIDE == len(seen.values)
 
 
+def test_a_thread_of_any_name_can_have_a_zygote():
+    """The system cuts the name of a script, which its thread has, after 15 bytes, and so in the midst of a character."""
+    with open("/proc/thread-self/comm", "r+b", buffering=0) as comm:
+        name = comm.read().rstrip(b"\n")
+        kept = _zygote.inheritance()
+        comm.write("auswertungs_grüße.py".encode()[:15])
+        try:
+            assert kept == _zygote.inheritance()
+        finally:
+            comm.write(name)
+
+
 def lack():
     raise OSError(errno.EMFILE, "Too many open files")
 

@@ -32,7 +32,7 @@ def boot_id() -> str:
 
 def _content(path: str) -> str:
     try:
-        with open(path) as file:
+        with open(path, encoding="ascii") as file:
             return file.read()
     except OSError:
         return ""

@@ -40,13 +40,13 @@ def usable_cpus() -> int:
 def cgroup_quota() -> float | None:
     """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
     try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
             quota, period = file.read().split()
     except (OSError, ValueError):
         try:
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") as file:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
                 quota = file.read()
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us") as file:
+            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
                 period = file.read()
         except OSError:
             return None

@@ -136,12 +136,15 @@ def _end_child(pid: int) -> None:
 
 def inheritance() -> tuple[object, ...]:
     """What a process has from its parent and a zygote's children would have from it: user, limits, masks, a flag."""
-    with open("/proc/thread-self/status") as status, open("/proc/self/limits") as limits:
+    # With the name of the thread, which may be any bytes, and is cut off in the midst of a character.
+    with open("/proc/thread-self/status", encoding="latin-1") as status:
         kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
-        environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
-        streams = [_is_open(fd) for fd in (1, 2)]
-        digits = sys.get_int_max_str_digits()
-        return kept, limits.read(), os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
+    with open("/proc/self/limits", encoding="ascii") as file:
+        limits = file.read()
+    environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
+    streams = [_is_open(fd) for fd in (1, 2)]
+    digits = sys.get_int_max_str_digits()
+    return kept, limits, os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
 
 
 def _our_part(line: str) -> object:

@@ -201,7 +201,9 @@ def test_interactive_interpreter():
 
 
 @pytest.mark.parametrize(
-    "flags", [["-O"], ["-I"], *rarely(["-W", "error"], ["-X", "dev"], ["-u"], ["-S"])], ids=" ".join
+    "flags",
+    [["-O"], ["-I"], *rarely(["-W", "error", "-X", "warn_default_encoding"], ["-X", "dev"], ["-u"], ["-S"])],
+    ids=" ".join,
 )
 def test_flags_of_the_interpreter(flags):
     """Workers are started with those of their parent, and none of them is in the way."""
