@@ -103,13 +103,8 @@ class ForeignPort:
 
     def _call_of(self, item: Any, claim: list[float]) -> tuple[Any, ...]:
         if self._sealed is None:
-<<<<<<< ours
-            return self._context.copy().run, timed, self._call, item
-        return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
-=======
             return self._context.copy().run, timed, self._call, item, claim
-        return run_sealed, self._sealed, pack(item), next(_serials)
->>>>>>> theirs
+        return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
         """The pool has not got this one, nor would it get it another time."""
