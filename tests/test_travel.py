@@ -1113,10 +1113,11 @@ def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     own = ProcessEngine(1000)
     try:
-        seen = drive(own, far.get_variable, ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+        names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS"]
+        seen = drive(own, far.get_variable, names)
     finally:
         own.close()
-    assert {0: "1", 1: "7"} == seen.values
+    assert {0: "1", 1: "7", 2: "1", 3: "1"} == seen.values
 
 
 def test_warning_filters_are_taken_over():

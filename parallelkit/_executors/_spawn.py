@@ -28,8 +28,9 @@ _SELF = "/proc/self/exe"
 SET_HERE = ("no_site", "safe_path")
 """Flags with which every worker is started, whatever those of this interpreter are."""
 
-THREADS = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM")
-"""Libraries that would start a thread for each cpu in every worker."""
+_NUMERICAL = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM", "NUMBA")
+THREADS = (*(name + "_NUM_THREADS" for name in _NUMERICAL), "POLARS_MAX_THREADS")
+"""Variables of libraries that would start a thread for each cpu in every worker."""
 
 MAPPINGS = 128
 """Blocks of all workers for their results; each costs a descriptor at both ends."""
@@ -160,8 +161,7 @@ def start(
 def _environment(width: int) -> dict[str, str]:
     """The parent's, with the threads of numerical libraries shared out among the workers."""
     share = str(max(1, usable_cpus() // (width * outer_width())))
-    capped = {name + "_NUM_THREADS": share for name in THREADS}
-    return {**capped, **os.environ}
+    return {**dict.fromkeys(THREADS, share), **os.environ}
 
 
 def setup_frame(width: int, initializer: bool) -> bytes:

@@ -254,7 +254,7 @@ def test_environment_of_a_worker_is_the_callers():
     """Nothing is added to it but the caps on threads of numerical libraries."""
     (environ,) = run_parallel(lambda item: dict(os.environ), [0], executor="processes").values()
     more = {name for name in environ if name not in os.environ}
-    assert all(name.endswith("_NUM_THREADS") for name in more)
+    assert all(name.endswith(("_NUM_THREADS", "_MAX_THREADS")) for name in more)
     assert {name: environ.get(name) for name in os.environ} == dict(os.environ)
     assert MARK not in environ
 
