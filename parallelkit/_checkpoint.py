@@ -30,7 +30,7 @@ class Checkpoint:
     code may change between runs. Its arguments (``args``, ``kwargs``, those of a partial), what a function
     within a function has captured, and the code of a lambda may not. One run at a time may use it.
 
-    A finished task is recorded within 100 ms, by a thread of the run's own; about 4 µs of work each.
+    A finished task is recorded within 100 ms, by a thread of the run's own; about 5 µs of work each.
     Values are pickled: a journal from a stranger can run code. One that cannot be pickled is not
     recorded (a warning says so).
 

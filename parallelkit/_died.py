@@ -19,8 +19,9 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
     """The worker process ended while it ran this attempt; no other task is touched by it.
 
     ``exitcode`` is the code it exited with, or None where a signal ended it; ``signal`` is that
-    signal's number, or None. ``pid`` is the dead process. ``may_have_run`` is True where it is not
-    known whether the attempt had begun (pools that are not parallelkit's own).
+    signal's number, or None. ``pid`` is the dead process. All three are None where nobody knows them,
+    nor whether the attempt had begun: of a pool that is not parallelkit's own, and of a lost node of a cluster.
+    ``may_have_run``: always True, for what is known not to have begun is run elsewhere, or ``TaskCancelled``.
     """
 
     def __init__(

@@ -58,7 +58,7 @@ class TaskExited(ParallelKitError):
 
 @public
 class RemoteError(ParallelKitError):
-    """Stands in for an error of a worker process that cannot be pickled; the text names its type."""
+    """Stands in for an error of a worker process of which nothing can be sent; text and ``type_name`` name its type."""
 
     def __init__(self, message: str, type_name: str = "") -> None:
         super().__init__(message, type_name)
@@ -81,7 +81,10 @@ class InputError(ParallelKitError):
 
 @public
 class TaskFailures(ExceptionGroup[Exception]):
-    """Every failure of a run in one group; works with ``except*``. ``results`` has all outcomes."""
+    """Every failure of a run in one group; works with ``except*``.
+
+    ``results`` has all outcomes; of ``map_reduce``, which keeps no value, the failures.
+    """
 
     results: Any = None
 
@@ -93,7 +96,10 @@ class TaskFailures(ExceptionGroup[Exception]):
 
 @public
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a run. ``results`` has what was done; what was not is ``TaskCancelled`` there."""
+    """Ctrl-C during a run.
+
+    ``results`` has what was done, but for what a stream has yielded; what was not is ``TaskCancelled`` there.
+    """
 
     def __init__(self, message: str = "", results: Any = None) -> None:
         super().__init__(message)

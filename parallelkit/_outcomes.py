@@ -25,7 +25,13 @@ _short.maxstring = _short.maxother = WIDE
 @public
 @dataclass(frozen=True, slots=True)
 class Success(Generic[K, V]):
-    """A task that gave a value. ``started_at`` and ``duration`` are those of its last attempt; ``error`` is None."""
+    """A task that gave a value; ``error`` is None.
+
+    ``index``: its position in order of admission, from 0. ``queued_at``: when it was taken in; ``started_at``
+    and ``duration`` are those of its last attempt (instants are seconds since the run began). ``worker``:
+    the name of the thread or process, "inline", or, with ``attempts`` 0, "checkpoint" or "cache" (of a
+    ``joblib.Memory``) where the value was known. ``parent``: the key of the task from which ``then`` made it.
+    """
 
     ok: ClassVar[Literal[True]] = True
     error: ClassVar[None] = None
@@ -62,7 +68,7 @@ class Framed:
 @public
 @dataclass(frozen=True, slots=True)
 class Failure(Framed, Generic[K]):
-    """A task that gave no value, and why.
+    """A task that gave no value, and why; other fields as those of ``Success``.
 
     ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
     ``traceback`` is text, the remote part included; ``stack`` is where an attempt stood that was
@@ -155,7 +161,10 @@ Outcome: TypeAlias = Success[K, V] | Failure[K]
 @public
 @dataclass(frozen=True, slots=True)
 class Attempt(Generic[K]):
-    """One execution of a task; ``error`` is None where it gave a value."""
+    """One execution of a task: its ``number`` counts from 1, and ``error`` is None where it gave a value.
+
+    ``started_at`` is in seconds since the run began, ``duration`` in seconds.
+    """
 
     key: K
     index: int

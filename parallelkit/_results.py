@@ -153,7 +153,12 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def summary(self) -> Summary:
-        """Counts, wall and busy seconds, and parallelism (busy ÷ wall)."""
+        """The figures of the run, as attributes.
+
+        Counts: ``tasks``, ``succeeded``, ``failed``, ``cancelled``, ``attempts``, ``retried`` (attempts that
+        were followed by another) and ``recalled`` (successes without an attempt: checkpoint, cache). Seconds:
+        ``wall``, ``busy`` (of all attempts together), ``longest`` (of one task). ``parallelism``: busy ÷ wall.
+        """
         from parallelkit._report._summary import summarize
 
         return summarize(self._ledger)
@@ -212,7 +217,10 @@ class Results(Keyed[K, V], Generic[K, V]):
         return card(self._ledger)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a task, in order: what ``pandas.DataFrame`` and ``polars.DataFrame`` take."""
+        """One dict a task, in order: what ``pandas.DataFrame`` and ``polars.DataFrame`` take.
+
+        Its fields are those of an outcome and ``ok``; ``error`` is a text, ``error_type`` the name of its class.
+        """
         return [as_row(outcome) for outcome in self.outcomes.values()]
 
     def to_frame(self) -> Any:

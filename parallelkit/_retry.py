@@ -50,6 +50,8 @@ class Retry:
     and not at all where that is more than 300 s.
     ``budget`` caps the retries of the whole run at so many for each task that was started (but never
     below 10), so that an outage does not double the load: 0.1 is one for ten tasks, 1.5 three for two.
+    With ``max_time`` a task costs 0.1 ms more, as with limits. Raises TypeError or ValueError for a number
+    below 0 (``factor``: below 1), and for an ``on`` that is neither types nor a function.
 
     >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
     0.0

@@ -79,6 +79,10 @@ class _Pool(Executor):
 class ThreadExecutor(_Pool):
     """A pool of threads that stands wherever ``ThreadPoolExecutor`` stands.
 
+    ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; one
+    that raises, or takes over a minute, breaks the executor. Raises TypeError or ValueError for bad arguments.
+    A call costs about 30 µs, one of a run on it about 2.
+
     Beyond the standard pool: ``timeout`` (seconds a call, from its start; an overdue call ends in
     ``TaskTimeout`` and its thread is abandoned), a hung call neither keeps its slot nor the
     interpreter, calls see the context variables of ``submit``'s caller, and ``run_parallel`` takes
@@ -121,6 +125,11 @@ class ThreadExecutor(_Pool):
 @suggests(**WORKERS)
 class ProcessExecutor(_Pool):
     """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
+
+    ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; one that
+    raises, or takes over a minute, breaks the executor. ``max_tasks_per_child``: a worker is replaced after so
+    many calls (default: never). Raises TypeError or ValueError for bad arguments, NotImplementedError where
+    there is no Linux 5.3 or newer. A call costs about 0.1 ms, one of a run on it about a microsecond.
 
     Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the pool
     lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call, and holds
