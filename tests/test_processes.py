@@ -346,6 +346,28 @@ def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
     wait_until(lambda: not is_alive(int(path.read_text())))
 
 
+@given_time
+def test_who_may_no_longer_signal_its_workers_has_them_killed(tmp_path, scale, monkeypatch):
+    """A service that was root as it started them, and is not now: in its turn, and as it closes what hangs."""
+    engine = ProcessEngine(2)
+    path = tmp_path / f"child {scale}"
+    path.touch()
+    with opened(engine, far.have_child_and_hang) as port:
+        monkeypatch.setattr(os, "killpg", forbid)
+        monkeypatch.setattr(signal, "pidfd_send_signal", forbid)
+        port.start([(0, 1, path, 0.3 * scale), (1, 1, os.devnull, None)])
+        (ended,) = wait(port)
+    engine.close()
+
+    assert isinstance(ended.error, TaskTimeout)
+    assert path.read_text(), "it was killed before it had a child"
+    wait_until(lambda: not is_alive(int(path.read_text())))
+
+
+def forbid(*_):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
 def test_busy_caller_delays_no_kill():
     """The caller's thread need not be waiting for an overdue task to be killed."""
     engine = ProcessEngine(1)

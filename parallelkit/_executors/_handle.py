@@ -283,8 +283,10 @@ class Worker(Holding):
         self.kill()
 
     def kill(self) -> None:
-        """It and its children."""
-        kill(self.pid, self.pidfd)
+        """It and its children; a program that may no longer do so, as it has ceased to be root, has the kernel do it."""
+        if not kill(self.pid, self.pidfd):
+            cut_lifeline(self._lifeline)
+            self._lifeline = -1
 
     def reap(self) -> int | None:
         """When its pidfd has told the end: kill what is left of its group, and return its status."""

@@ -7,23 +7,26 @@ import signal
 from typing import Any
 
 
-def kill(pid: int, pidfd: int) -> None:
-    """Send SIGKILL to its group, it and its children; and to itself, should it have left the group."""
+def kill(pid: int, pidfd: int) -> bool:
+    """Send SIGKILL to its group, it and its children; and to itself, should it have left the group. False where we may not."""
     try:
         # While it is not reaped, its number is that of no other group.
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         os.killpg(pid, signal.SIGKILL)
     except (ChildProcessError, ProcessLookupError, PermissionError):
-        pass  # other code has reaped it, or took another user's identity
-    ask(pidfd, signal.SIGKILL)
+        pass  # other code has reaped it, or one of us took another user's identity
+    return ask(pidfd, signal.SIGKILL)
 
 
-def ask(pidfd: int, number: int) -> None:
-    """Send a signal to the process alone."""
+def ask(pidfd: int, number: int) -> bool:
+    """Send a signal to the process alone; False where we may not, as one of us took another user's identity."""
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except (ProcessLookupError, PermissionError):
-        pass  # it has just ended, or took another user's identity
+    except ProcessLookupError:
+        pass  # it has just ended
+    except PermissionError:
+        return False
+    return True
 
 
 def status_of(pidfd: int) -> int | None:

@@ -240,10 +240,11 @@ def new_lifeline() -> tuple[int, int]:
 
 
 def cut_lifeline(fd: int) -> None:
-    """Close the write end: what is left of that worker's group is killed by the kernel."""
+    """Close the write end, if this is one: what is left of that worker's group is killed by the kernel."""
     with _lifelines_lock:
-        _lifelines.discard(fd)
-        os.close(fd)
+        if fd in _lifelines:
+            _lifelines.discard(fd)
+            os.close(fd)
 
 
 def _after_fork() -> None:
