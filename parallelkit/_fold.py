@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
-from parallelkit._lost import counted, tally
+from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
 from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success, as_member
@@ -88,21 +87,24 @@ def stop_rest(run: Streamed, stream: Stream, done: list[Outcome[Any, Any]]) -> N
         pass
 
 
-@contextmanager
-def failures_of(run: Streamed, stream: Stream) -> Iterator[list[Failure[Any]]]:
+class failures_of:  # noqa: N801  # used as a function; contextlib's would set an attribute of a task's error
     """A list for the failures of a stream, which is closed in the end.
 
     Where the input raises when they have been taken from the stream, they are in its error's results all the same.
     """
-    failures: list[Failure[Any]] = []
-    try:
-        yield failures
-    except InputError as error:
-        if error.results is None or not len(error.results):
-            error.results = run.results_of(failures)
-        raise
-    finally:
-        stream.close()
+
+    def __init__(self, run: Streamed, stream: Stream) -> None:
+        self._run = run
+        self._stream = stream
+        self._failures: list[Failure[Any]] = []
+
+    def __enter__(self) -> list[Failure[Any]]:
+        return self._failures
+
+    def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
+        if is_a(error, InputError) and (error.results is None or not len(error.results)):
+            error.results = self._run.results_of(self._failures)
+        self._stream.close()
 
 
 def failed(run: Streamed, message: str, failures: list[Failure[Any]]) -> TaskFailures:

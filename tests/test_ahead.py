@@ -50,6 +50,26 @@ def outcome_of(program, **options):
     return done.stdout.strip()
 
 
+def test_an_error_that_takes_no_attribute_comes_through_the_first_run():
+    """As it was raised: whoever lends a hand at the start of a run sets nothing on what ends it."""
+    program = """
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    def fail(number):
+        raise Frozen(number)
+
+    try:
+        run_parallel(fail, [5], executor="processes", on_error="raise")
+    except Frozen as error:
+        print(error.code)
+    """
+    assert "5" == outcome_of(program)
+
+
 def test_first_run_forks_its_workers():
     """One interpreter starts, and both workers come from it; the next run starts its two by themselves."""
     program = """

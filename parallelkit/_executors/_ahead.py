@@ -7,8 +7,6 @@ what it unpacks a function of the script with. Side by side they take as long as
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from parallelkit._executors._needs import SCRIPT, UNPACKING, homes_of, needs
 from parallelkit._executors._spawn import check_startable
@@ -18,20 +16,27 @@ from parallelkit._interrupt import Interrupt, catch_interrupt
 _ahead: list[tuple[int, Zygote]] = []  # with the process whose child it is
 
 
-@contextmanager
-def started_ahead(fn: object) -> Iterator[None]:
+class started_ahead:  # noqa: N801  # used as a function; contextlib's would set an attribute of a task's error
     """Have a zygote for the first engine of this block that starts a worker; it ends with the block if none takes it."""
-    entry = None
-    try:
-        with catch_interrupt(Interrupt()):  # later starts and ends are in a thread, where no Ctrl-C comes
-            entry = _start(fn)
-        yield
-    finally:
+
+    def __init__(self, fn: object) -> None:
+        self._fn = fn
+        self._entry: tuple[int, Zygote] | None = None
+
+    def __enter__(self) -> None:
+        try:
+            with catch_interrupt(Interrupt()):  # later starts and ends are in a thread, where no Ctrl-C comes
+                self._entry = _start(self._fn)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *raised: object) -> None:
         try:
             with catch_interrupt(Interrupt()):
-                _end(entry)
+                _end(self._entry)
         finally:
-            _end(entry)  # if Ctrl-C came just before it was caught
+            _end(self._entry)  # if Ctrl-C came just before it was caught
 
 
 def _start(fn: object) -> tuple[int, Zygote] | None:

@@ -1,13 +1,23 @@
 """Errors whose classes make something of their own of attributes: frozen dataclasses, and worse."""
 
 import pickle
+from functools import partial
 from textwrap import dedent
 
 import pytest
 import refusing
 from outside import run_script
 
-from parallelkit import InputError, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import (
+    InputError,
+    ProcessExecutor,
+    Task,
+    ThreadExecutor,
+    first_success,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
 
 KINDS = ["threads", "processes", "inline"]
 SOON = 20  # seconds; it used to be for ever
@@ -25,8 +35,17 @@ def test_an_error_that_refuses_attributes_costs_its_own_task(executor, kind):
 
 @pytest.mark.parametrize("executor", KINDS)
 def test_a_frozen_error_has_its_note_its_traceback_and_is_raised(executor):
-    """As any other: by a run that stops at it, and by a stream."""
-    for run in (run_parallel, lambda *args, **options: list(iter_parallel(*args, **options))):
+    """As any other: by a run that stops at it, by a stream, a fold and a race."""
+
+    def race(fn, items, args, **options):
+        return first_success([Task(fn, item, *args) for item in items], **options)
+
+    for run in (
+        run_parallel,
+        lambda *args, **options: list(iter_parallel(*args, **options)),
+        partial(map_reduce, reduce=max, initial=0),
+        race,
+    ):
         with pytest.raises(refusing.Frozen) as caught:
             run(refusing.fail_at_one, [1], args=("Frozen",), executor=executor, on_error="raise")
         assert refusing.Frozen(5) == caught.value
