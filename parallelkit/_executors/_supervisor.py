@@ -17,7 +17,6 @@ from typing import TypeVar
 from parallelkit._executors._bell import Bell
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._crew import Crew
-from parallelkit._executors._decode import death_of
 from parallelkit._executors._ear import Ear
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import requeue
@@ -25,7 +24,7 @@ from parallelkit._executors._lane import Broken, File, Lane, Lost, Why
 from parallelkit._executors._questions import Questions
 from parallelkit._executors._reserve import Reserve, explain
 from parallelkit._executors._starter import Starter
-from parallelkit._executors._toll import Toll
+from parallelkit._executors._toll import Toll, end_of
 from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
@@ -279,8 +278,8 @@ class Supervisor:
         self.crew.wants_spare = True
         broken, lane = self._toll.take(worker, status, self.crew.lanes, blamed)
         if lane is not None:
-            death = death_of(worker.pid, status)
-            lane.give_up(Broken(f"worker processes end while they load the function: {death}"))
+            end = end_of(worker, status)
+            lane.give_up(Broken(f"worker processes end while they load the function: {end}"))
         if broken is not None:
             self._break(broken)
 

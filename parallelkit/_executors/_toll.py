@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable
 
+from parallelkit._executors import _handle
+from parallelkit._executors._decode import death_of
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._lane import Broken, Lane
 
@@ -38,7 +40,7 @@ class Toll:
         self._barren += 1
         self._unstarted += not worker.ready and not struck
         if self._unstarted >= FATAL_STARTS:
-            return Broken("worker processes do not start", worker.refusal), None
+            return Broken(f"worker processes do not start: {end_of(worker, status)}", worker.refusal), None
         if self._barren >= self._patience:
             return Broken("worker processes end before they run anything"), None
         return None, None
@@ -51,3 +53,11 @@ class Toll:
                 fatal = lane.fatal_loads >= FATAL_LOADS or lane.struck_loads >= self._patience
                 return lane if fatal else None
         return None
+
+
+def end_of(worker: Worker, status: int | None) -> str:
+    """How a worker ended for which nobody can be blamed."""
+    if worker.overran:
+        limit = _handle.LOAD_LIMIT if worker.ready else _handle.START_LIMIT
+        return f"worker process {worker.pid} took more than {limit:g} s, and was killed"
+    return str(death_of(worker.pid, status))

@@ -1,0 +1,45 @@
+"""What is said of worker processes that end without an attempt that could be blamed."""
+
+import os
+import time
+
+import pytest
+
+from parallelkit import ProcessExecutor, run_parallel
+from parallelkit._executors import _handle
+
+
+class Heavy:
+    """A function that loads for ever."""
+
+    def __call__(self, item):
+        return item
+
+    def __reduce__(self):
+        return time.sleep, (1000,)
+
+
+def test_an_initializer_that_hangs_is_named_by_the_limit_that_it_overran(monkeypatch):
+    """The reason says that it was the package which killed the worker, and when it does so."""
+    monkeypatch.setattr(_handle, "START_LIMIT", 0.3)
+    with ProcessExecutor(1, initializer=time.sleep, initargs=(1000,)) as executor:
+        error = executor.submit(abs, -1).exception()
+    assert "worker processes do not start: worker process" in str(error)
+    assert "took more than 0.3 s, and was killed" in str(error)
+
+
+def test_an_initializer_that_exits_is_told_with_its_code():
+    """No error of its own says anything then."""
+    with ProcessExecutor(1, initializer=os._exit, initargs=(3,)) as executor:
+        error = executor.submit(abs, -1).exception()
+    assert "worker processes do not start: worker process" in str(error)
+    assert "exited with code 3" in str(error)
+
+
+@pytest.mark.parametrize("max_workers", [1, 2])
+def test_a_function_that_takes_too_long_to_load_is_told_so(monkeypatch, max_workers):
+    """A SIGKILL of ours looks like that of the system, which would send whoever reads it looking for memory."""
+    monkeypatch.setattr(_handle, "LOAD_LIMIT", 0.3)
+    results = run_parallel(Heavy(), [1], executor="processes", max_workers=max_workers)
+    assert "end while they load the function: worker process" in results.stopped
+    assert "took more than 0.3 s, and was killed" in results.stopped
