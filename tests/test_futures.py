@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -429,6 +430,17 @@ def test_calls_and_runs_get_through_once_there_are_processes_again(monkeypatch):
 
 def no_process(width):
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_a_limit_of_file_sizes_is_named():
+    """Whoever has set it hardly knows that it holds for memory which processes share."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        results = run_parallel(abs, [-1], executor="processes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "started: the limit of file sizes is too low (ulimit -f)" in results.stopped
 
 
 def test_a_broken_executor_says_what_broke_it():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
+from errno import EAGAIN, EFBIG, EMFILE, ENFILE, ENOMEM
 
 from parallelkit._worker._tracebacks import detached
 
@@ -54,6 +54,8 @@ def explain(error: OSError) -> str:
     """What the system says; with the limit, where one has been reached."""
     if error.errno == EAGAIN:  # of fork, which means no more than this
         return "the limit of processes is reached (ulimit -u, or that of the container)"
+    if error.errno == EFBIG:
+        return "the limit of file sizes is too low (ulimit -f), as it is one for shared memory, too"
     return _limit_reached() if is_lack(error) else str(error)
 
 
