@@ -1,4 +1,4 @@
-"""Large arguments of a whole run: sent once, mapped by every worker, read-only there."""
+"""Large arrays of a whole run: sent once, mapped by every worker; what is in its arguments is read-only there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import array_tasks as far
 import numpy as np
@@ -31,6 +32,12 @@ def own_memory():
     """Bytes of this process in memory that is nobody else's, or that it has touched of a shared file."""
     with open("/proc/self/smaps_rollup") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Rss:")) << 10
+
+
+def own_pages():
+    """Bytes of this process in memory that is nobody else's."""
+    with open("/proc/self/smaps_rollup") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Anonymous:")) << 10
 
 
 def read_part(part, array):
@@ -95,23 +102,50 @@ def test_who_writes_past_the_flags_ends_by_that(executor):
 
 
 def test_what_the_function_brings_itself_may_be_written_to(executor):
-    """A closure, and the object whose method it is: they are each worker's own, as before."""
+    """A closure, and the object whose method it is: what a worker writes it has for itself, with other arguments or without."""
     closed = np.full(LONG, 1.0)
 
-    def enclosing(item, array):
+    def enclosing(item, *shared):
         closed[0] += 1
-        return closed.flags.writeable, array.flags.writeable
+        return closed[0], os.getpid(), closed.flags.writeable, *(array.flags.writeable for array in shared)
 
     class Model:
         def __init__(self):
             self.weights = np.full(LONG, 1.0)
 
-        def __call__(self, item, array):
+        def __call__(self, item, *shared):
             self.weights[0] += 1
-            return self.weights.flags.writeable, array.flags.writeable
+            flags = (array.flags.writeable for array in shared)
+            return self.weights[0], os.getpid(), self.weights.flags.writeable, *flags
 
     for fn in (enclosing, Model()):
-        assert run_parallel(fn, [0], args=(np.ones(LONG),), executor=executor).values() == [(True, False)]
+        for args in ((), (np.ones(LONG),)):
+            values = run_parallel(fn, range(6), args=args, executor=executor).values()
+            assert {(True, *(False for _ in args))} == {tuple(flags) for _, _, *flags in values}
+            counts = {pid: [count for count, where, *_ in values if where == pid] for _, pid, *_ in values}
+            assert all(sorted(seen) == [2.0 + n for n in range(len(seen))] for seen in counts.values())
+    assert 1.0 == closed[0]
+
+
+def test_what_the_function_brings_itself_is_in_memory_once(executor):
+    """Of a table that it has captured, or that its object has, a worker pays for what it writes to; a copy would be all of it."""
+    table = np.ones(8 << 20)
+
+    def total_of(item, table):
+        return float(table.sum()), own_pages()
+
+    class Model:
+        def __init__(self):
+            self.table = table
+
+        def total(self, item):
+            return total_of(item, self.table)
+
+    before = max(run_parallel(lambda item: own_pages(), range(8), executor=executor).values())
+    for fn in (lambda item: total_of(item, table), partial(total_of, table=table), Model().total):
+        totals, pages = zip(*run_parallel(fn, range(8), executor=executor).values(), strict=True)
+        assert {float(len(table))} == set(totals)
+        assert max(pages) < before + table.nbytes // 4
 
 
 def test_what_is_both_in_the_function_and_in_args_stays_one_object(executor):

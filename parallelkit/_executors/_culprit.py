@@ -11,18 +11,22 @@ from parallelkit._executors._alike import refuse_alike
 from parallelkit._executors._luggage import given, numbered, variables
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _ends, _script
-from parallelkit._worker._travel import Editions, by_value_pickler, describe, dump, pack
+from parallelkit._worker._travel import Apart, Editions, by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot travel: its name, the thing itself, and why."""
 
 
 def pack_job(
-    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
+    fn: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    star: bool,
+    apart: Apart | None = None,
 ) -> bytes:
     """The job as bytes; raises TypeError that names what cannot travel, or must not, and what to do instead."""
     try:
-        blob = pack((fn, args, dict(kwargs), star), editions=Editions())
+        blob = pack((fn, args, dict(kwargs), star), apart, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise

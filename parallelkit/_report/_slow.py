@@ -139,8 +139,8 @@ def slow_to_start(run: Survey) -> Advice | None:
         return Advice(
             f"{began} it took to send the workers {facts.job_bytes / 2**20:,.0f} MiB: the function, with what it names, "
             "and the arguments of the run.",
-            "Load it in the workers: from a path in the task, or in the initializer of a ProcessExecutor of your own. An "
-            f"array or a frame in args= is sent once for all, as a global or in a closure to each of them{loop}.",
+            "Load it in the workers: from a path in the task, or in the initializer of a ProcessExecutor of your own. "
+            f"Arrays and frames are sent once for all workers, other objects to each of them{loop}.",
             waited,
         )
     return Advice(

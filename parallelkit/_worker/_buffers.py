@@ -77,10 +77,12 @@ def load_apart(blob: bytes, mapping: mmap | bytearray, spans: list[Span]) -> Any
     return loads(blob, buffers=buffers)
 
 
-def load_shared(mapping: mmap, spans: list[Span]) -> Any:
-    """A job; its large arguments are those of the mapping, in place, the last span is the pickle."""
-    whole = memoryview(mapping)
-    *buffers, blob = [whole[start : start + length] for start, length in spans]
+def load_shared(mapping: mmap, own: mmap | None, spans: list[Span]) -> Any:
+    """A job; its large arrays are those of the mapping, in place, the last span is the pickle. What comes first is the function's own."""
+    whole, first = memoryview(mapping), memoryview(b"" if own is None else own)
+    *buffers, blob = [
+        (first if start < len(first) else whole)[start : start + length] for start, length in spans
+    ]
     return unpack(bytes(blob), buffers)
 
 

@@ -37,8 +37,8 @@ def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     return call
 
 
-def middle(before: object, thing: object, after: object) -> object:
-    """How a function arrives that was packed between two turns (_executors/_sharing.py)."""
+def first(thing: object, after: object) -> object:
+    """How a function arrives that was packed with something behind it (_executors/_sharing.py)."""
     return thing
 
 

@@ -16,7 +16,7 @@ from _struct import Struct
 from _thread import allocate_lock
 from collections import deque
 from errno import EMFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
-from mmap import MAP_SHARED, PROT_READ, PROT_WRITE, mmap
+from mmap import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
@@ -49,7 +49,7 @@ LOST = -1  # in place of a descriptor for which there was no room
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 NO_SIGNAL = getattr(__import__("_socket"), "MSG_NOSIGNAL", 0)  # a program may have SIGPIPE end it
 _FD = Struct("i")
-_POPULATE = getattr(__import__("mmap"), "MAP_POPULATE", 0)
+_POPULATE, _NO_RESERVE = (getattr(__import__("mmap"), f"MAP_{name}", 0) for name in ("POPULATE", "NORESERVE"))
 
 SLOTS = 8192
 MASK = SLOTS - 1
@@ -174,13 +174,13 @@ def new_file(name: str) -> int:
     return fd
 
 
-def map_file(fd: int, length: int, at_once: bool = False, to_read: bool = False) -> mmap:
+def map_file(fd: int, length: int, at_once: bool = False, to_read: bool = False, own: bool = False) -> mmap:
     """Map a file; the descriptor may be closed then. Before Python 3.13 the mapping keeps one of its own.
 
     ``at_once``: all its pages, which are there. One by one, when each is first written to, takes twice as long.
-    ``to_read``: whoever writes to it nevertheless ends by that.
+    ``to_read``: whoever writes to it nevertheless ends by that. ``own``: who writes to a page has a copy of it.
     """
-    flags = MAP_SHARED | _POPULATE if at_once else MAP_SHARED
+    flags = MAP_PRIVATE | _NO_RESERVE if own else MAP_SHARED | _POPULATE if at_once else MAP_SHARED
     rights = PROT_READ if to_read else PROT_READ | PROT_WRITE
     if sys.version_info >= (3, 13):
         return mmap(fd, length, flags=flags, prot=rights, trackfd=False)

@@ -80,6 +80,7 @@ class _Worker:
         self.outbox = Outbox(socket, ring)
         self.blocks = InBlocks(self.outbox)
         self._file: mmap | None = None
+        self._own: mmap | None = None  # what of it a job may write to
         self.jobs: dict[int, Callable[[Any], Any]] = {}
 
     def serve(self) -> None:
@@ -99,13 +100,16 @@ class _Worker:
             if not self.inbox.receive():
                 raise BrokenPipeError
         kind, body, length = taken
-        self._file = self._map_file(length, kind == _channel.JOB) if length else None
+        self._file = self._map_file(length, kind, body) if length else None
         return kind, body
 
-    def _map_file(self, length: int, to_read: bool) -> mmap:
+    def _map_file(self, length: int, kind: int, body: bytes) -> mmap:
         fd = self.inbox.take_fd()
         try:
-            return _channel.map_file(fd, length, to_read=to_read)
+            if kind == _channel.JOB and len(body) > WORD.size:
+                _, own = loads(memoryview(body)[WORD.size :])
+                self._own = _channel.map_file(fd, own, own=True) if own else None
+            return _channel.map_file(fd, length, to_read=kind == _channel.JOB)
         finally:
             os.close(fd)
 
@@ -165,7 +169,8 @@ class _Worker:
         self._tell_phase(_channel.LOADING + number)
         try:
             if file is not None and told:
-                self.jobs[number] = bind(*load_shared(file, loads(told)))
+                own, self._own = self._own, None
+                self.jobs[number] = bind(*load_shared(file, own, loads(told)[0]))
             else:
                 self.jobs[number] = bind(*unpack(file or told))
         except BaseException as error:
