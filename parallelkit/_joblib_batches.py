@@ -22,7 +22,10 @@ SHOWN = 3  # calls of a batch, and arguments of a call, that a message has room 
 
 
 class Sent:
-    """A batch on its way. It is done when its callback comes."""
+    """A batch on its way. It is done when its callback comes.
+
+    That refers to its batch, and to the ``Parallel``: kept longer, it would be a cycle by which workers outlive both.
+    """
 
     def __init__(self, calls: Any, callback: Callable[[Sent], object] | None) -> None:
         self.calls = calls
@@ -33,12 +36,17 @@ class Sent:
     def settle(self, value: Any, error: BaseException | None) -> None:
         """It is done. What the callback raises is nobody's to catch but ours."""
         self._value, self._error = value, error
-        self.calls = None  # its arguments may be large
-        if self._callback is not None:
+        callback = self._callback
+        self.forget()
+        if callback is not None:
             try:
-                self._callback(self)
+                callback(self)
             except Exception:
                 logger.exception("joblib's callback raised")
+
+    def forget(self) -> None:
+        """It is done, or never will be: nobody needs its arguments any more, which may be large, nor its callback."""
+        self.calls = self._callback = None
 
     def result(self) -> Any:
         """The values of its calls, or the error of the first that failed."""
@@ -96,6 +104,8 @@ class Batches:
         finally:
             port.close()
             self._packer.close()
+            for sent in self._left():
+                sent.forget()
 
     def _hand_over(self) -> None:
         tickets: list[Ticket] = []
@@ -126,12 +136,16 @@ class Batches:
 
     def _break(self, failure: Exception) -> None:
         """No worker can be had any more: all that waits fails."""
+        for sent in self._left():
+            sent.settle(None, failure)
+        self._closing = True
+
+    def _left(self) -> list[Sent]:
+        """Those that are not done, for the last time."""
         left = [*self._flying.values(), *filter(None, self._inbox)]
         self._flying.clear()
         self._inbox.clear()
-        for sent in left:
-            sent.settle(None, failure)
-        self._closing = True
+        return left
 
 
 def labels_of(flying: dict[int, Sent]) -> Callable[[int], str]:

@@ -1,5 +1,6 @@
 """The joblib backend: crashes, kills, warm workers, arrays, and scikit-learn on top of it."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -239,6 +240,32 @@ def test_workers_stay_warm_for_the_block_and_end_with_it(tmp_path):
         first = pids(tmp_path, "first")
         assert first == pids(tmp_path, "second")
     assert all(map(is_gone, first))
+
+
+@pytest.fixture
+def without_collector():
+    """No garbage is collected in this test."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def fail_in(folder):
+    """Call what hangs and what fails; keep nothing of the error."""
+    try:
+        parallel([delayed(hang)(folder), delayed(fail_beside)(folder), delayed(abs)(-1)])
+    except LookupError:
+        return
+
+
+def test_workers_end_with_the_block_where_a_call_has_failed(tmp_path, without_collector):
+    """They do not wait for the garbage collector: what was killed, or had not begun, refers to nothing."""
+    with parallel_config(backend="parallelkit", n_jobs=2):
+        first = pids(tmp_path, "first")
+        (tmp_path / "hang").mkdir()
+        fail_in(tmp_path / "hang")
+        second = pids(tmp_path, "second")
+    assert all(map(is_gone, first | second))
 
 
 def test_workers_end_with_their_parallel(tmp_path):
