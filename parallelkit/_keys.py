@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import KeysView, Mapping, Sequence
 from itertools import count, islice
 from reprlib import Repr
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from parallelkit._marks import UNSET
 
@@ -90,9 +90,14 @@ class Placed:
 
 
 class Keyed(Mapping[K, V]):
-    """A mapping whose ``keys()`` shows them."""
+    """A mapping whose ``keys()`` shows them, and that is not taken for an array of them."""
 
     __slots__ = ()
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError(
+            "this is a mapping, of which an array would have the keys; pass its .values(), or dict() of it"
+        )
 
     def keys(self) -> KeysView[K]:
         """The keys, in order: a view, as that of a dict."""

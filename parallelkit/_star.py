@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def refuse_names(item: dict[Any, Any]) -> None:
+    """Raise TypeError for a dict, of which the function would get the keys; asked before the call, which might succeed with them."""
+    from reprlib import repr as shorten  # a worker starts without it
+
+    raise TypeError(
+        f"star=True unpacks each item into positional arguments, and a dict into its keys, got the item {shorten(item)}; "
+        "for keyword arguments leave star out and pass lambda item: fn(**item) as the function"
+    )
+
 
 def check_unpacks(item: object) -> None:
     """Raise TypeError for an item that cannot be unpacked; asked once a call has failed, so that a good one costs nothing."""

@@ -11,7 +11,7 @@ from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number, check_timeout
 from parallelkit._public import public
 from parallelkit._retry import RetryPolicy, as_policy
-from parallelkit._star import check_unpacks
+from parallelkit._star import check_unpacks, refuse_names
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -108,6 +108,8 @@ def own_options(task: Any) -> Own | None:
 
 def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs: Any) -> V:
     """Unpack an item in the worker, where its failure to unpack is its own."""
+    if isinstance(item, dict):
+        refuse_names(item)
     try:
         return fn(*item, *args, **kwargs)
     except TypeError:
@@ -158,7 +160,8 @@ def unknown_keyword(names: list[str]) -> str:
 
 def check_args(name: str, args: Any) -> tuple[Any, ...]:
     """Positional arguments as a tuple; TypeError for what would be taken apart by mistake, or has no order."""
-    array = hasattr(args, "__array__")  # numpy's, a frame, a tensor: (x) is x, and gives its rows or columns
+    # numpy's, a frame, a tensor, a sparse matrix: (x) is x, and gives its rows or columns
+    array = hasattr(args, "__array__") or hasattr(args, "shape")
     if array or isinstance(args, (str, bytes, bytearray, Mapping, Set)) or not isinstance(args, Iterable):
         got = f"the {type(args).__name__} itself" if array else repr(args)
         one = "a single one needs its comma: (x,)"

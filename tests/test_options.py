@@ -15,6 +15,15 @@ def both(*, stream_too=True):
     return pytest.mark.parametrize("call", calls, ids=lambda call: call.__name__)
 
 
+class Matrix:
+    """As a sparse one of scipy's: no array, and iterable by rows."""
+
+    shape = (2, 2)
+
+    def __iter__(self):
+        return iter([[1, 0], [0, 1]])
+
+
 class Trace:
     """A function and an input that notice whether anybody touches them."""
 
@@ -124,6 +133,11 @@ BAD_OPTIONS = [
         {"args": np.zeros(3)},
         TypeError,
         r"args must be a tuple or a list of .* got the ndarray itself; a single one needs its comma: \(x,\)",
+    ),
+    (
+        {"args": Matrix()},
+        TypeError,
+        "args must be a tuple or a list of .* got the Matrix itself",
     ),
     ({"args": {"a": 1}}, TypeError, "args must be a tuple or a list of .* got {'a': 1}"),
     ({"args": {1, 2}}, TypeError, "args must be a tuple or a list of .* got {1, 2}"),

@@ -408,6 +408,22 @@ def test_the_repr_counts():
     assert "<Results of 4 tasks: 1 succeeded, 1 failed, 2 cancelled>" == repr(stopped_run())
 
 
+def test_results_are_not_taken_for_an_array_of_their_keys():
+    """``np.mean(run_parallel(…))`` was the mean of the positions; a series and a column are the values, by key."""
+    np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
+    results = run_parallel(lambda number: 10 * number, {"a": 1, "b": 2}, executor="inline")
+    for mapping in (results, results.outcomes):
+        for take in (np.asarray, np.mean, lambda given: pd.DataFrame({"x": given})):
+            with pytest.raises(
+                TypeError, match=r"an array would have the keys; pass its \.values\(\), or dict"
+            ):
+                take(mapping)
+    frame = pd.DataFrame({"x": [1, 2]}, index=["b", "a"])
+    frame["y"] = results
+    assert {"b": 20, "a": 10} == frame["y"].to_dict()
+    assert {"a": 10, "b": 20} == pd.Series(results).to_dict()
+
+
 def test_keys_can_be_looked_at():
     """The view shows the first of them, in order, and goes no further for a million; it compares as a view does."""
     results = make()

@@ -180,6 +180,19 @@ def test_an_item_that_star_cannot_unpack_is_named(fn, executor, then):
     assert "missing 1 required positional argument" in said[2]
 
 
+@pytest.mark.parametrize("then", [None, lambda outcome: ()])
+@pytest.mark.parametrize(
+    ("fn", "executor"), [("{} {}".format, "threads"), ("{} {}".format, "processes"), (add_later, "threads")]
+)
+def test_a_dict_is_not_unpacked_into_its_keys(fn, executor, then):
+    """A function that takes texts would not have noticed."""
+    results = run_parallel(fn, [{"a": 1, "b": 2}], star=True, executor=executor, then=then)
+    assert "for keyword arguments leave star out and pass lambda item: fn(**item)" in str(
+        results.failures[0].error
+    )
+    assert [3] == run_parallel(lambda item: pow(**item), [{"base": 3, "exp": 1}]).values()
+
+
 @pytest.mark.parametrize("timeout", [None, 0.5, 10, float("inf")])
 def test_a_timeout_is_seconds_or_none(timeout):
     """None is no limit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from parallelkit._star import check_unpacks
+from parallelkit._star import check_unpacks, refuse_names
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     """``fn`` of an item that is unpacked."""
 
     def call(item: Any) -> Any:
+        if isinstance(item, dict):
+            refuse_names(item)
         try:
             return fn(*item, *args, **kwargs)
         except TypeError:
