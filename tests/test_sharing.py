@@ -83,6 +83,17 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
         "assignment destination is read-only"
     ] * 3
     assert not array.any()
+    assert "so read-only: copy it in the task (array.copy())" in results.failures[0].error.__notes__[0]
+    assert "_serve.py" not in results.failures[0].traceback
+
+
+def test_who_writes_to_an_array_of_his_own_is_not_told_of_others(executor):
+    """That is read-only for another reason."""
+    array = np.zeros(LONG)
+    array.flags.writeable = False
+    for args in ((array[:10].copy(),), ()):
+        results = run_parallel(lambda item, *_: write(item, array), [0], args=args, executor=executor)
+        assert ["parallelkit: task 0, attempt 1 of 1"] == results.failures[0].error.__notes__
 
 
 def test_who_writes_past_the_flags_ends_by_that(executor):

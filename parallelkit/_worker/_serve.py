@@ -170,7 +170,9 @@ class _Worker:
         try:
             if file is not None and told:
                 own, self._own = self._own, None
-                self.jobs[number] = bind(*load_shared(file, own, loads(told)[0]))
+                spans, end = loads(told)
+                call = bind(*load_shared(file, own, spans))
+                self.jobs[number] = _told(call) if end < spans[-1][0] else call
             else:
                 self.jobs[number] = bind(*unpack(file or told))
         except BaseException as error:
@@ -268,6 +270,23 @@ def _cut(body: bytes, count: int) -> Iterable[bytes]:
     for (length,) in LENGTH.iter_unpack(memoryview(body)[BATCH_HEAD.size : at]):
         yield body[at : at + length]
         at += length
+
+
+SHARED = "large arrays in args= and kwargs= are one for all worker processes, and so read-only: copy it in the task (array.copy())"
+
+
+def _told(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Where a task tries to write to what all share, the error says so: numpy's knows no reason."""
+
+    def told(item: Any) -> Any:
+        try:
+            return call(item)
+        except ValueError as error:
+            if type(error) is ValueError and "read-only" in str(error):
+                error.add_note(SHARED)
+            raise
+
+    return told
 
 
 def _raiser(error: BaseException) -> Callable[[Any], NoReturn]:
