@@ -28,7 +28,17 @@ class Collected:
         self.ledger = Ledger()
 
     def run(self) -> Results[Any, Any]:
-        """The results, or the error that carries them; whatever was opened for the run is closed by then."""
+        """Return the results, or raise the error that carries them; whatever was opened for the run is closed by then."""
+        results, error = self._ended()
+        if error is None:
+            return results
+        try:
+            raise error
+        finally:  # The error holds this frame: by it these would keep each other, and all values.
+            del results, error
+
+    def _ended(self) -> tuple[Results[Any, Any], BaseException | None]:
+        """The results, and what is to be raised in their place."""
         journal = self._parts.journal
         with catch_interrupt(self._interrupt), closing(journal), ExitStack() as opened:
             opened.callback(self._forget)
@@ -80,6 +90,7 @@ class Collected:
     def _forget(self) -> None:
         """The results are the caller's alone: the frames behind a failure know the port, and that would know them."""
         self.ledger = Ledger()
+        self._parts.intake.error = None
         self._parts.growth = None
 
     def _let_go(self, loop: Loop) -> None:
@@ -95,8 +106,8 @@ class Collected:
         completion = array("q") if self._parts.options.order == "completion" else None
         return Ledger(facts, completion=completion)
 
-    def _conclude(self, loop: Loop, interrupted: bool) -> Results[Any, Any]:
-        """The results, or the error that carries them."""
+    def _conclude(self, loop: Loop, interrupted: bool) -> tuple[Results[Any, Any], BaseException | None]:
+        """The results, and the error that ends the run, which may carry them."""
         if loop.scheduler.stopped is not None:
             self._cancel_rest(look=not interrupted)
             if not interrupted and self._is_whole():
@@ -111,13 +122,13 @@ class Collected:
             loop.port.measure(facts)
         results = self._in_order()
         if interrupted:
-            raise interruption("interrupted", results)
+            return results, interruption("interrupted", results)
         if self._parts.intake.error is not None:
             self._parts.intake.error.results = results
-            raise self._parts.intake.error
+            return results, self._parts.intake.error
         if self._parts.options.on_error == "raise" and loop.scheduler.first_error is not None:
-            raise noted(loop.scheduler.first_error, results)
-        return results
+            return results, noted(loop.scheduler.first_error, results)
+        return results, None
 
     def _cancel_rest(self, *, look: bool) -> None:
         """Sized input: what had not been read gets its outcome too. Any other is closed."""

@@ -9,7 +9,7 @@ from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
 from parallelkit._options import RunOptions
-from parallelkit._outcomes import Failure, Outcome, Success, as_member
+from parallelkit._outcomes import Failure, Outcome, Success, as_raised
 from parallelkit._plan import Plan
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._streamed import Streamed
@@ -109,6 +109,6 @@ class failures_of:  # noqa: N801  # used as a function; contextlib's would set a
 
 def failed(run: Streamed, message: str, failures: list[Failure[Any]]) -> TaskFailures:
     """The failures of a run as one group that carries them as results."""
-    group = TaskFailures(message, [as_member(failure) for failure in failures])
+    group = TaskFailures(message, [as_raised(failure) for failure in failures])
     group.results = run.results_of(failures)
     return group

@@ -101,7 +101,11 @@ class Failure(Framed, Generic[K]):
         Traceback (most recent call last):
         ValueError: no
         """
-        raise with_its_frames(self)
+        error = with_its_frames(self)
+        try:
+            raise error
+        finally:
+            del self, error  # the error holds this frame
 
     if not TYPE_CHECKING:  # a checker knows of no value here, nor of any other name
 
@@ -125,8 +129,8 @@ def with_its_frames(failure: Failure[Any]) -> BaseException:
     return give_traceback(failure.error, failure._frames)
 
 
-def as_member(failure: Failure[Any]) -> Exception:
-    """The same, for a group; the scheduler sees to it that it is an Exception."""
+def as_raised(failure: Failure[Any]) -> Exception:
+    """The same, of a run; the scheduler sees to it that it is an Exception."""
     error = with_its_frames(failure)
     assert isinstance(error, Exception), f"a bare {type(error).__name__} became an outcome"
     return error

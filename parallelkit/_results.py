@@ -11,7 +11,7 @@ from parallelkit._errors import TaskFailures
 from parallelkit._keys import Keyed
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, tally
-from parallelkit._outcomes import Attempt, Failure, Outcome, as_member
+from parallelkit._outcomes import Attempt, Failure, Outcome, as_raised
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
 from parallelkit._worker._faults import capture, restore
@@ -55,7 +55,11 @@ class Results(Keyed[K, V], Generic[K, V]):
         index = self._find(key)
         if self._is_success(index):
             return self._ledger.values[index]  # type: ignore[no-any-return]  # columns hold what the tasks gave
-        return self._ledger.outcome(index).unwrap()  # type: ignore[no-any-return]  # it raises
+        error = as_raised(self._ledger.outcome(index))  # type: ignore[arg-type]  # no success
+        try:
+            raise error
+        finally:
+            del self, error  # the error holds this frame: by it these would keep each other, and all values
 
     def __len__(self) -> int:
         return len(self._ledger)
@@ -134,12 +138,14 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     def raise_failures(self) -> None:
         """Raise ``TaskFailures`` with every failure, if there is one."""
-        failures = self.failures
-        if failures:
-            errors = [as_member(failure) for failure in failures.values()]
-            group = TaskFailures(f"{len(failures)} of {counted(len(self))} failed: {tally(errors)}", errors)
+        errors = [as_raised(failure) for failure in self.failures.values()]
+        if errors:
+            group = TaskFailures(f"{len(errors)} of {counted(len(self))} failed: {tally(errors)}", errors)
             group.results = self
-            raise group
+            try:
+                raise group
+            finally:
+                del group  # as above
 
     @property
     def stopped(self) -> str | None:
@@ -155,9 +161,8 @@ class Results(Keyed[K, V], Generic[K, V]):
     def summary(self) -> Summary:
         """The figures of the run, as attributes.
 
-        Counts: ``tasks``, ``succeeded``, ``failed``, ``cancelled``, ``attempts``, ``retried`` (attempts that
-        were followed by another) and ``recalled`` (successes without an attempt: checkpoint, cache). Seconds:
-        ``wall``, ``busy`` (of all attempts together), ``longest`` (of one task). ``parallelism``: busy ÷ wall.
+        ``tasks``, ``succeeded``, ``failed``, ``cancelled``, ``attempts``, ``retried``, ``recalled`` (without an
+        attempt); in seconds ``wall``, ``busy`` (all attempts), ``longest`` (task); ``parallelism``: busy ÷ wall.
         """
         from parallelkit._report._summary import summarize
 
@@ -217,10 +222,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return card(self._ledger)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a task, in order: what ``pandas.DataFrame`` and ``polars.DataFrame`` take.
-
-        Its fields are those of an outcome and ``ok``; ``error`` is a text, ``error_type`` the name of its class.
-        """
+        """One dict a task, in order: the fields of its outcome, ``ok``, ``error`` as text and ``error_type``, a name."""
         return [as_row(outcome) for outcome in self.outcomes.values()]
 
     def to_frame(self) -> Any:

@@ -6,6 +6,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from itertools import count
 
 import pytest
@@ -18,6 +20,7 @@ from parallelkit import (
     RunInterrupted,
     Task,
     TaskCancelled,
+    TaskFailures,
     TaskTimeout,
     ThreadExecutor,
     _parts,
@@ -571,6 +574,42 @@ class Thing:
 
 def fail_on(thing):
     raise ValueError("not this one")
+
+
+def give_or_fail(alive, fails):
+    if fails:
+        raise ValueError("this one")
+    alive.append(weakref.ref(thing := Thing()))
+    return thing
+
+
+def from_broken_input():
+    yield False
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda run: run([False, True], on_error="raise"),
+        lambda run: run(from_broken_input()),
+        lambda run: run([False, True]).values(),
+        lambda run: run([False, True]).to_dict(),
+        lambda run: run([False, True])[1],
+    ],
+    ids=["on_error", "input", "values", "to_dict", "by key"],
+)
+def test_values_go_with_the_error_that_a_run_ends_in(run):
+    """Who catches it and calls anew does not have those of all earlier calls in memory until garbage is collected."""
+    alive = []
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ValueError, InputError, TaskFailures):
+            run(partial(run_parallel, partial(give_or_fail, alive), max_workers=1))
+        assert [None] == [ref() for ref in alive]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
