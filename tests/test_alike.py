@@ -3,11 +3,13 @@
 import random
 import re
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 
-from parallelkit import ProcessExecutor, iter_parallel, map_reduce, run_parallel
+from parallelkit import ProcessExecutor, Retry, Task, iter_parallel, map_reduce, run_parallel
 from parallelkit._executors._contract import Job
 from parallelkit._executors._foreign import sealed
 
@@ -117,6 +119,72 @@ def test_one_among_the_arguments_of_a_run_is_refused(make):
         run_parallel(partial(draw, source), range(2), executor="processes")
     with pytest.raises(TypeError, match=r"^fn is a method of a"):
         run_parallel(source.random, [()], star=True, executor="processes")
+
+
+FORMS = {
+    "star": lambda draw, source: run_parallel(
+        draw, [(n, source) for n in range(3)], star=True, executor="processes"
+    ),
+    "dicts": lambda draw, source: run_parallel(
+        lambda case: draw(**case), [{"item": n, "source": source} for n in range(3)], executor="processes"
+    ),
+    "tasks": lambda draw, source: run_parallel(
+        [Task(draw, n, source) for n in range(3)], executor="processes"
+    ),
+    "keywords": lambda draw, source: run_parallel(
+        [Task(draw, n, kwargs={"source": source}) for n in range(3)], executor="processes"
+    ),
+    "then": lambda draw, source: run_parallel(
+        draw, [(n, source) for n in range(3)], star=True, executor="processes", then=lambda outcome: ()
+    ),
+    "lazily": lambda draw, source: run_parallel(
+        draw, ((n, source) for n in range(3)), star=True, executor="processes"
+    ),
+}
+
+
+@pytest.mark.parametrize("make", [random.Random, np.random.RandomState, np.random.default_rng])
+@pytest.mark.parametrize("form", FORMS)
+def test_one_that_several_items_bring_is_refused_from_the_second_on(form, make):
+    """As in ``delayed(draw)(item, rng)`` for each item: all had the same number."""
+
+    def draw(item, source):
+        return source.random()
+
+    results = FORMS[form](draw, make(1))
+    assert {0: make(1).random()} == results.successes
+    told = rf"the item of task 1 has the very {type(make(1)).__name__} that the one of task 0 has"
+    assert TypeError is type(results.failures[1].error)
+    assert re.match(told, str(results.failures[1].error))
+
+
+def test_a_function_that_comes_with_each_task_may_not_bring_one_either(script):
+    """By ``submit`` it may: that is a call by itself, as in a standard pool."""
+    by_global = script["by_global"]
+    results = run_parallel([Task(by_global, item) for item in range(2)], executor="processes")
+    assert 2 == len(results.failures)
+    assert re.match("rng, which __main__.by_global uses," + WHO, str(results.failures[1].error))
+    with ProcessExecutor(1) as executor:
+        source = random.Random(1)
+        futures = [executor.submit(random.Random.random, source) for _ in range(2)]
+        assert isinstance(executor.submit(by_global, 0).result(), float)
+        assert 2 * [source.random()] == [future.result() for future in futures]
+
+
+def test_a_task_that_is_tried_again_brings_its_own_again():
+    """Each attempt has it as it came."""
+
+    def fail_first(number, source, path):
+        drawn = source.random()
+        if not path.exists():
+            path.touch()
+            raise ValueError(drawn)
+        return drawn
+
+    with TemporaryDirectory() as folder:
+        item = 0, random.Random(1), Path(folder) / "tried"
+        results = run_parallel(fail_first, [item], star=True, executor="processes", retries=Retry(1, delay=0))
+    assert [random.Random(1).random()] == results.values()
 
 
 def test_what_each_task_makes_or_brings_itself_is_its_own(script):

@@ -1,12 +1,13 @@
-"""Refuses a random generator among what all tasks of a run share: each worker would have it in the same state.
+"""Refuses a random generator that several tasks of a run share, in processes: each worker, or each task, would have a copy of it.
 
-They would draw the same numbers, one worker like the other, and no outcome would tell.
+They would draw the same numbers, one like the other, and no outcome would tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import islice
 from sys import modules
 from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Any
@@ -17,6 +18,18 @@ from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import describe
 
 KINDS = (("random", "Random"), ("numpy.random", "Generator"), ("numpy.random", "RandomState"))
+DEPTH, MOST = 3, 100
+"""How deep an item is looked into, and at how many of its parts."""
+
+
+CURE = (
+    "give each item a seed (numpy.random.SeedSequence(...).spawn(n)) and make the generator of it in the task, "
+    "or use executor='threads'"
+)
+
+
+class AlikeError(Exception):
+    """A task would draw the same numbers as another; its text is that of the TypeError which the task gets."""
 
 
 def refuse_alike(
@@ -29,10 +42,41 @@ def refuse_alike(
         kind = _kind(thing)
         if kind is not None:
             raise TypeError(
-                f"{name} is {kind}, which each worker process would get in the same state, to draw the same numbers; "
-                "give each item a seed (numpy.random.SeedSequence(...).spawn(n)) and make the generator of it in the task, "
-                "or use executor='threads'"
+                f"{name} is {kind}, which each worker process would get in the same state, to draw the same numbers; {CURE}"
             )
+
+
+class Neighbours:
+    """Compares the items of a run, each with the one before: so nothing is kept of a million that bring their own."""
+
+    def __init__(self) -> None:
+        self._before = -1
+        self._brought: list[object] = []
+
+    def refuse_alike(self, index: int, item: object, label: Callable[[int], str]) -> None:
+        """Raise AlikeError where both bring the same generator; an attempt more of the same task may."""
+        brought = [thing for thing in _within(item, DEPTH) if _kind(thing) is not None]
+        same = [thing for thing in brought if any(thing is each for each in self._brought)]
+        before, self._before, self._brought = self._before, index, brought
+        if same and before != index:
+            raise AlikeError(
+                f"the item of {label(index)} has the very {type(same[0]).__name__} that the one of {label(before)} has, and each "
+                f"worker process would get a copy of it, to draw the same numbers; {CURE}"
+            )
+
+
+def may_draw(packed: object) -> bool:
+    """Whether an item that was packed has a generator, as far as that can be told at a glance; nobody looks into a file."""
+    blob = packed if type(packed) is bytes else getattr(packed, "blob", b"")
+    return blob.find(HINT) >= 0
+
+
+def _within(thing: object, depth: int) -> Iterator[object]:
+    """An item and what it consists of, such as the arguments of a call."""
+    yield thing
+    parts = thing.values() if isinstance(thing, dict) else thing if isinstance(thing, (tuple, list)) else ()
+    for part in islice(parts, MOST) if depth else ():
+        yield from _within(part, depth - 1)
 
 
 def _kind(thing: object) -> str | None:

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any
 from weakref import WeakSet
 
+from parallelkit._executors._alike import AlikeError, refuse_alike
 from parallelkit._executors._at_import import refuse_packed
 from parallelkit._executors._contract import Call
 from parallelkit._recalled import recall
@@ -39,21 +40,24 @@ class Carried:
         return recall, (self.blob[::-1],)
 
 
-def carry(call: Call, editions: Editions | None = None) -> Call:
-    """The call, its function packed where it is one of the script's; raises what packing that raises."""
+def carry(call: Call, editions: Editions | None = None, several: bool = False) -> Call:
+    """The call, its function packed where it is one of the script's; raises what packing that raises.
+
+    ``several``: of one run, whose functions may not bring a random generator along.
+    """
     fn, args, kwargs = call
     if fn is call_star:
-        return fn, (_carried(args[0], editions), *args[1:]), kwargs
+        return fn, (_carried(args[0], editions, several), *args[1:]), kwargs
     if isinstance(fn, Chunk):
         chunk = copy(fn)
-        chunk.fn = _carried(fn.fn, editions)
+        chunk.fn = _carried(fn.fn, editions, several)
         return chunk, args, kwargs
-    return _carried(fn, editions), args, kwargs
+    return _carried(fn, editions, several), args, kwargs
 
 
-def _carried(fn: Callable[..., Any], editions: Editions | None) -> Any:
+def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -> Any:
     if type(fn) is partial:
-        inner = _carried(fn.func, editions)
+        inner = _carried(fn.func, editions, several)
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
     if not isinstance(fn, (FunctionType, CACHED)) or getattr(fn, "__module__", None) not in NAMES:
         return fn
@@ -61,6 +65,11 @@ def _carried(fn: Callable[..., Any], editions: Editions | None) -> Any:
         return fn
     blob = pack(fn, editions=editions)
     refuse_packed(blob)
+    if several:
+        try:
+            refuse_alike(blob, fn, (), {})
+        except TypeError as error:
+            raise AlikeError(str(error)) from None
     if len(blob) > SMALL:
         _large.add(fn)
         return fn

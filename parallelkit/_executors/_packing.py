@@ -8,6 +8,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
+from parallelkit._executors._alike import AlikeError, Neighbours, may_draw
 from parallelkit._executors._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._blocks import Pool
 from parallelkit._executors._carried import carry
@@ -50,6 +51,7 @@ class Packing:
         self._width = width
         self._pack = pack
         self._job = job
+        self._neighbours = Neighbours()
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
@@ -76,8 +78,10 @@ class Packing:
                 item = ticket[2]
                 if self._job.fn is None:
                     refuse_function(_function_of(item))
-                    item = carry(item, editions)
+                    item = carry(item, editions, several=not self._job.shared)
                 payload = self._pack(item, editions)
+                if may_draw(payload) and not self._job.shared:
+                    self._neighbours.refuse_alike(ticket[0], ticket[2], self._job.label)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -107,8 +111,9 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
     if is_shortage(error):
         told = shortage(error, f"the item of {label} could not be sent")
         return Ended(index, told, "", None, monotonic(), None)
-    if isinstance(error, AtImportError):
-        return Ended(index, error, "", None, monotonic(), None, final=True)
+    if isinstance(error, (AtImportError, AlikeError)):
+        refused = TypeError(str(error)) if isinstance(error, AlikeError) else error
+        return Ended(index, refused, "", None, monotonic(), None, final=True)
     message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
     unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
     unfit.__cause__ = detached(error)
