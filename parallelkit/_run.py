@@ -118,7 +118,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
     Keys, order, memory:
 
-    - ``key``: a function item → key (default: the item's position in the input). Keys must be unique.
+    - ``key``: a function item → key (default: the item's position in the input; tasks have keys of their own).
+      Keys must be unique.
     - ``order``: of the results: "input" (default; what ``then`` made comes after it), "key" (sorted)
       or "completion".
     - ``buffersize``: how many tasks are read from the input ahead of the last one done; default
