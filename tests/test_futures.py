@@ -1,6 +1,7 @@
 """``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
 
 import errno
+import gc
 import math
 import os
 import pickle
@@ -12,9 +13,11 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from collections import deque
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -144,6 +147,33 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
         assert isinstance(broken.value.__cause__, LookupError)
         with pytest.raises(BrokenExecutor, match="no model at here"):
             call(abs, [-1], executor=executor)
+
+
+class Load:
+    """An argument that can be referred to weakly."""
+
+
+def raise_with(load):
+    raise LookupError("not this one")
+
+
+@both
+def test_a_call_that_raises_lets_go_of_its_argument_with_its_future(make):
+    """As in the standard pools: a large one is not kept until garbage is next collected."""
+    gc.collect()
+    gc.disable()
+    try:
+        with make(1) as executor:
+            load = Load()
+            gone = weakref.ref(load)
+            future = executor.submit(raise_with, load)
+            with suppress(LookupError):
+                future.result()
+            del future, load
+            executor.submit(abs, 1).result()
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from parallelkit._executors._desk_future import (
     UNMADE,
     DeskFuture,
     Flight,
+    Making,
     Request,
     cancel_waiting,
     fail,
@@ -242,7 +243,7 @@ class Desk:
         """The ticket of a call; None where it has been cancelled."""
         future, call, fn = request
         if self._ahead:
-            call = future.make, call, {}
+            call = Making(future), call, {}
         elif not future.begin():
             return None
         index, self._next = self._next, self._next + 1

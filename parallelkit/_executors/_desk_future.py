@@ -37,10 +37,6 @@ class DeskFuture(Future[R]):
         with self._condition:
             return self._state in (PENDING, CANCELLED) and self.set_running_or_notify_cancel()
 
-    def make(self, fn: Callable[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-        """In a thread of the executor: its call."""
-        return fn(*args, **kwargs) if self.begin() else UNMADE
-
     def result(self, timeout: float | None = None) -> R:
         """As ``Future.result``, which would take an error that is false, or has no truth, for none (CPython 132063)."""
         error = self.exception(timeout)
@@ -77,6 +73,23 @@ Flight = tuple[DeskFuture[Any], object]
 
 UNMADE = object()
 """The value of a call that was cancelled before a thread came to make it."""
+
+
+class Making:
+    """The call of a future, in a thread of the executor, which has it begin.
+
+    It knows the future until then and no longer: the frames of a call that raises live in its error, and that in the future.
+    """
+
+    def __init__(self, future: DeskFuture[Any]) -> None:
+        self._future: DeskFuture[Any] | None = future
+
+    def __call__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+        future, self._future = self._future, None
+        assert future is not None, "a call was made twice"
+        begun = future.begin()
+        del future
+        return fn(*args, **kwargs) if begun else UNMADE
 
 
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
