@@ -115,6 +115,11 @@ def _attributes(method: MethodType, seen: list[object]) -> Iterator[tuple[str, o
     for name in code.co_names if code is not None else ():
         if name in getattr(owner, "__dict__", ()):
             yield f"{name}, which {describe(method)} uses,", vars(owner)[name]
-        elif isinstance(other := getattr(type(owner), name, None), FunctionType) and other not in seen:
+        elif isinstance(other := _of_class(type(owner), name), FunctionType) and other not in seen:
             seen.append(other)
             yield from _attributes(MethodType(other, owner), seen)
+
+
+def _of_class(cls: type, name: str) -> object:
+    """What a class has under a name, without calling anything."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
