@@ -84,10 +84,10 @@ class Editions:
         """The same for the same attributes, methods, and globals of those."""
         known = self._known.get(id(cls))
         if known is None:
-            from hashlib import blake2b  # for those alone who have such classes
+            from hashlib import sha1  # late, and one that processors compute themselves
 
             apart = Apart()
-            digest = blake2b(pack_by_value(cls, apart), digest_size=16)
+            digest = sha1(pack_by_value(cls, apart), usedforsecurity=False)
             for buffer in apart.buffers:
                 digest.update(buffer)
             known = self._known[id(cls)] = cls, digest.digest()
