@@ -54,7 +54,10 @@ def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Suc
             raise
         wrong = InputError(f"reduce raised {describe_error(error, f'for the value of {outcome.key!r}')}")
         wrong.results = run.results_of([outcome])
-        raise wrong from error
+        try:
+            raise wrong from error
+        finally:
+            del wrong  # it holds this frame, and all that led to it
 
 
 def first_of(run: Streamed) -> Success[Any, Any]:

@@ -110,23 +110,28 @@ class Streamed:
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         parts, outbox, intake = self._parts, self._outbox, self._parts.intake
+        error: BaseException | None = None
         try:
             if parts.options.executor == "inline":
                 yield from stepwise(loop, outbox, intake)
             else:
                 yield from stream.outcomes()
             if self._raising and loop.scheduler.first_error is not None:
-                raise noted(loop.scheduler.first_error, f"{loop.scheduler.succeeded} succeeded")
+                error, loop.scheduler.first_error = loop.scheduler.first_error, None
+                raise noted(error, f"{loop.scheduler.succeeded} succeeded")
             if loop.scheduler.stopped is not None and intake.size is not None:
                 yield from unread(intake, outbox, self._enter)
             if intake.error is not None:
-                intake.error.results = Results(Ledger())
-                raise intake.error
+                error, intake.error = intake.error, None
+                error.results = Results(Ledger())
+                raise error
             self._whole = loop.scheduler.stopped is None
         except KeyboardInterrupt:
             stream.close("interrupted (Ctrl-C)")
             intake.close()
             raise interruption("interrupted; not yet yielded", self.results_of(stream.rest())) from None
+        finally:
+            del error  # it holds this frame: by it these would keep each other, and what was not yielded
 
     def _close_input(self) -> None:
         """After whatever has ended the stream; an input that fails even then is no secret."""

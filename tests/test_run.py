@@ -25,6 +25,7 @@ from parallelkit import (
     ThreadExecutor,
     _parts,
     iter_parallel,
+    map_reduce,
     run_parallel,
 )
 from parallelkit._executors._thread_port import ThreadPort
@@ -576,10 +577,13 @@ def fail_on(thing):
     raise ValueError("not this one")
 
 
-def give_or_fail(alive, fails):
+def give_or_fail(fails, _, given):
+    """Give what is to go with the run; fail once there is some."""
     if fails:
+        assert given.wait(PATIENCE)
         raise ValueError("this one")
-    alive.append(weakref.ref(thing := Thing()))
+    given.alive.append(weakref.ref(thing := Thing()))
+    given.set()
     return thing
 
 
@@ -588,26 +592,40 @@ def from_broken_input():
     raise LookupError
 
 
+def refuse(so_far, value):
+    raise ValueError("no sum")
+
+
 @pytest.mark.parametrize(
-    "run",
+    ("run", "options"),
     [
-        lambda run: run([False, True], on_error="raise"),
-        lambda run: run(from_broken_input()),
-        lambda run: run([False, True]).values(),
-        lambda run: run([False, True]).to_dict(),
-        lambda run: run([False, True])[1],
+        (run_parallel, {"on_error": "raise"}),
+        (run_parallel, {"items": from_broken_input}),
+        (lambda *given, **options: run_parallel(*given, **options).values(), {}),
+        (lambda *given, **options: run_parallel(*given, **options).to_dict(), {}),
+        (lambda *given, **options: run_parallel(*given, **options)[0], {}),
+        (
+            lambda *given, **options: list(iter_parallel(*given, **options)),
+            {"on_error": "raise", "order": "input"},
+        ),
+        (lambda *given, **options: list(iter_parallel(*given, **options)), {"items": from_broken_input}),
+        (partial(map_reduce, reduce=refuse, initial=0), {"items": lambda: [False]}),
     ],
-    ids=["on_error", "input", "values", "to_dict", "by key"],
+    ids=["on_error", "input", "values", "to_dict", "by key", "stream", "input of a stream", "fold"],
 )
-def test_values_go_with_the_error_that_a_run_ends_in(run):
-    """Who catches it and calls anew does not have those of all earlier calls in memory until garbage is collected."""
-    alive = []
+def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
+    """Who catches it and calls anew does not have all earlier values and arguments in memory until garbage is collected."""
+    given = threading.Event()
+    given.alive = [weakref.ref(load := Thing())]
+    options = {"items": lambda: [True, False], **options}
+    items = options.pop("items")()
     gc.collect()
     gc.disable()
     try:
         with suppress(ValueError, InputError, TaskFailures):
-            run(partial(run_parallel, partial(give_or_fail, alive), max_workers=1))
-        assert [None] == [ref() for ref in alive]
+            run(give_or_fail, items, args=(load, given), max_workers=2, **options)
+        del load
+        assert [None] * 2 == [ref() for ref in given.alive]
     finally:
         gc.enable()
 
