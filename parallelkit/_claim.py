@@ -9,6 +9,8 @@ import os
 import threading
 from contextlib import ExitStack, suppress
 
+from parallelkit._system import read
+
 _held: set[str] = set()  # locks of one process do not exclude each other
 _guard = threading.Lock()
 
@@ -114,7 +116,6 @@ def is_at(fd: int, path: str) -> bool:
 def boot_id() -> str:
     """Tells one start of the machine from the next, where the system says (Linux)."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        return read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:
         return "-"

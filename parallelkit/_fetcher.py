@@ -8,13 +8,13 @@ from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from operator import methodcaller
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._identity import Telling
 from parallelkit._lost import is_a
 from parallelkit._sent import Sent, forget_sent
+from parallelkit._system import monotonic
 
 if TYPE_CHECKING:
     from requests import Response, Session

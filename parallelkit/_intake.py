@@ -8,7 +8,6 @@ an input ``may_block``, what was read is best handed over before more is asked f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from math import inf
@@ -21,6 +20,7 @@ from parallelkit._naming import Naming
 from parallelkit._portion import Portion
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
+from parallelkit._system import monotonic
 from parallelkit._tasks import Task, check_keys_agree, check_tasks
 
 PORTION = 0.001  # seconds that one portion of reading may take
@@ -39,7 +39,7 @@ class Intake:
         self,
         source: Iterable[Any],
         shape: Shape,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
         *,
         lazily: bool = False,
     ) -> None:

@@ -11,7 +11,6 @@ import atexit
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
@@ -28,6 +27,7 @@ from parallelkit._lost import Lost, is_of_stop
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
 from parallelkit._portion import Portion
+from parallelkit._system import monotonic
 
 T = TypeVar("T")
 
@@ -141,7 +141,7 @@ class Stream:
         self._loop.port.wake()
 
     def _hand_over(self, room: int) -> None:
-        began, before = time.monotonic(), self._intake.read_so_far
+        began, before = monotonic(), self._intake.read_so_far
         if not self._intake.may_block:
             self._hand(self._intake.read(room))
         elif self._intake.flows:
@@ -151,10 +151,10 @@ class Stream:
         else:
             while self._hand(self._intake.read(1)) and self._intake.read_so_far - before < room:
                 self._loop.port.wake()
-                if time.monotonic() - began >= PORTION:
+                if monotonic() - began >= PORTION:
                     break
         count = self._intake.read_so_far - before
-        self._slow = time.monotonic() - began > SLOW * max(1, count)
+        self._slow = monotonic() - began > SLOW * max(1, count)
 
     def _hand(self, portion: Portion | None) -> bool:
         if portion is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
+
+from parallelkit._system import monotonic
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ class World(NamedTuple):
     clock judges timeouts, and chance has no part in it.
     """
 
-    now: Callable[[], float] = time.monotonic
+    now: Callable[[], float] = monotonic
     stage: Callable[[Any], Any] = unchanged
     inline: Callable[[], Any] | None = None
 

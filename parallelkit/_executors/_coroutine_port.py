@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextvars import Context
 from itertools import count
 from math import inf
-from time import monotonic
 from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
@@ -33,6 +32,7 @@ from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._watch import Watch
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
+from parallelkit._system import monotonic
 from parallelkit._tasks import function_of
 
 

@@ -6,11 +6,11 @@ import select
 from collections import deque
 from collections.abc import Callable
 from math import inf
-from time import monotonic
 
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK, requeue
 from parallelkit._executors._lane import Lane
+from parallelkit._system import monotonic
 from parallelkit._worker._channel import EACH
 
 STUCK = 0.002

@@ -10,7 +10,6 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from threading import Lock, Thread
-from time import monotonic
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -31,6 +30,7 @@ from parallelkit._executors._dask_wire import (
     versions,
 )
 from parallelkit._executors._lane import Batch, Broken, Lane, Record, Span
+from parallelkit._system import monotonic
 
 PATIENCE = 3.0  # seconds that the broker has to end a run
 UNHEARD = 1.0  # seconds that the courier's thread has to notice that there is no connection

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from time import monotonic
 from typing import Any, NamedTuple
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._lane import Batch, Lane, Payload
+from parallelkit._system import monotonic
 
 
 class Flight(NamedTuple):

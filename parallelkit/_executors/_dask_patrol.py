@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import count
 from math import inf
 from threading import Lock, Thread
-from time import monotonic
 from typing import NamedTuple
 
 from parallelkit._executors._dask_pending import Pending
@@ -17,6 +16,7 @@ from parallelkit._executors._holding import LOOK
 from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span, payload_of
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._raised import describe_error
+from parallelkit._system import monotonic
 
 FIRST_LOOK = 0.004  # seconds after a change; then twice as long each time, up to ...
 LAST_LOOK = 1.0

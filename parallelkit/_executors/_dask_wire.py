@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from mmap import mmap
 from pickle import dumps, loads
-from time import monotonic
 from typing import Any, NamedTuple
 
 from parallelkit._executors._arrivals import Content
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._lane import Columns, Lost, Record, Span, Why
+from parallelkit._system import monotonic, read
 from parallelkit._worker._channel import BIG_FAILED, BIG_VALUE, BUFFERED, HEAP, LENGTH_MASK, PLACE
 
 _IN_FILES = (BIG_VALUE, BIG_FAILED)
@@ -32,8 +32,7 @@ def boot_id() -> str:
 
 def _content(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read()
+        return read(path)
     except OSError:
         return ""
 

@@ -11,13 +11,13 @@ import threading
 import traceback
 from collections.abc import Callable, Generator
 from contextvars import Context
-from time import monotonic
 from types import CoroutineType, coroutine
 from typing import Any, Protocol
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._stacks import stack_of
 from parallelkit._logger import logger
+from parallelkit._system import monotonic
 
 GRACE = 0.1  # seconds that a coroutine may take to end once it has been cancelled
 LONG = 0.05  # seconds; a step between two awaits that takes longer keeps all others waiting

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import count
-from time import monotonic
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
@@ -25,6 +24,7 @@ from parallelkit._executors._packing import refusal
 from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import is_of_signal
+from parallelkit._system import monotonic
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import Editions, pack, unpack
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from math import inf
 from threading import Event
-from time import monotonic
 
 from parallelkit._executors._belief import word_of
 from parallelkit._executors._contract import Ticket
@@ -19,6 +18,7 @@ from parallelkit._executors._last_words import LAST_WORDS
 from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._wire import Wire
+from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 

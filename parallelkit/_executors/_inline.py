@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +11,7 @@ from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
 from parallelkit._executors._gate import Gate
 from parallelkit._raised import is_of_signal
+from parallelkit._system import monotonic
 
 
 class InlineEngine:
@@ -68,7 +68,7 @@ class InlinePort:
 
     def now(self) -> float:
         """The instant."""
-        return time.monotonic()
+        return monotonic()
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, or until somebody wakes us: Ctrl-C does not wait for a backoff."""

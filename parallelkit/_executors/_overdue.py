@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from time import monotonic
 
 from parallelkit._executors._contract import Ticket
+from parallelkit._system import monotonic
 
 
 class Lookout:

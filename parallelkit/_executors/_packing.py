@@ -5,7 +5,6 @@ from __future__ import annotations
 from _pickle import PicklingError
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from parallelkit._executors._alike import AlikeError, Neighbours, may_draw
@@ -17,6 +16,7 @@ from parallelkit._executors._culprit import find_culprit, innermost, remedy, rem
 from parallelkit._executors._lane import Payload, payload_of
 from parallelkit._executors._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
-from time import monotonic
 from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
@@ -25,6 +24,7 @@ from parallelkit._executors._whereabouts import whereabouts
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal, tolerated
+from parallelkit._system import monotonic
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import Editions, unpack
 

@@ -51,6 +51,20 @@ Fork = Callable[[tuple[int, ...], dict[str, str]], int]
 """Makes a worker out of descriptors and an environment, and gives its number; or raises OSError."""
 
 
+def find_popen() -> Any:
+    """What starts processes. RuntimeError where a test has something else in its place: the process of a mock has number 1."""
+    found: Any = subprocess.Popen
+    if isinstance(found, type) and hasattr(found, "_execute_child"):
+        return found
+    raise RuntimeError(
+        f"worker processes are started by subprocess.Popen, which is {found!r} here: where a test has replaced it, "
+        "have its runs inline (parallelkit.testing.inline_runs)"
+    )
+
+
+_popen = find_popen()  # what takes its place later starts no workers
+
+
 class Forked(subprocess.Popen[bytes]):
     """Stands for a child of this process that a zygote has forked, for whoever looks for such objects."""
 
@@ -149,13 +163,14 @@ def start(
     digits = sys.get_int_max_str_digits()
     if digits != sys.int_info.default_max_str_digits:  # by this program, too, and not only by a flag
         flags += ["-X", f"int_max_str_digits={digits}"]
-    return subprocess.Popen(
+    process: subprocess.Popen[bytes] = _popen(
         [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
         stdin=subprocess.DEVNULL,
         pass_fds=fds,
         process_group=0,
         env=environ,
     )
+    return process
 
 
 def _environment(width: int) -> dict[str, str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import select
 from collections.abc import Callable, Iterable
 from math import inf
-from time import monotonic
 
 from parallelkit._executors._ahead import take
 from parallelkit._executors._needs import needs
 from parallelkit._executors._reserve import is_lack
 from parallelkit._executors._spawn import Spawned, spawn
 from parallelkit._executors._zygote import Zygote
+from parallelkit._system import monotonic
 
 WORTHWHILE = 5
 """Workers from which on a zygote pays. After the first death it does in any case."""

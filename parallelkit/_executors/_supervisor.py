@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
 from threading import RLock, Thread, current_thread
-from time import monotonic
 from typing import TypeVar
 
 from parallelkit._executors._bell import Bell
@@ -25,6 +24,7 @@ from parallelkit._executors._questions import Questions
 from parallelkit._executors._reserve import Reserve, explain
 from parallelkit._executors._starter import Starter
 from parallelkit._executors._toll import Toll, end_of
+from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")

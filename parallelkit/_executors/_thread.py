@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Collection, Container
 from contextlib import suppress
-from time import monotonic
 from typing import Protocol
 
 from parallelkit._executors._contract import Ended, Ticket, ended_early
@@ -14,6 +13,7 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._lending import Around, enter_thread, take_claim
 from parallelkit._executors._thread_port import Current, ThreadPort
 from parallelkit._logger import logger
+from parallelkit._system import monotonic
 
 IDLE = 5.0  # seconds after which an idle thread retires
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from time import monotonic
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
@@ -32,6 +31,7 @@ from parallelkit._executors._overdue import Lookout
 from parallelkit._executors._stacks import stack_of
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
+from parallelkit._system import monotonic
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""

@@ -9,7 +9,6 @@ results, and opens the port's gate in case the run waits there.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +23,7 @@ from parallelkit._executors._roll import Roll
 from parallelkit._executors._thread import ThreadWorker, end_each, tell_of_room
 from parallelkit._executors._thread_port import Loss, ThreadPort
 from parallelkit._raised import describe_error
+from parallelkit._system import monotonic
 
 START_LIMIT = 60.0  # seconds that an initializer may take
 PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a timeout, as its run was stopped
@@ -171,7 +171,7 @@ class ThreadEngine:
             self._roll.enter(worker)
             self.workers.add(worker)
             if self._initializer is not None:
-                self._starting[worker] = time.monotonic() + START_LIMIT
+                self._starting[worker] = monotonic() + START_LIMIT
                 for port in self.ports:
                     port.look()  # it has to watch this start
             worker.thread.start()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from time import monotonic, sleep
+from time import sleep
 
 from parallelkit._executors._handle import Worker
 from parallelkit._executors._holding import LOOK
 from parallelkit._executors._lane import Lane
 from parallelkit._executors._last_words import LAST_WORDS, as_stack
 from parallelkit._executors._supervisor import Supervisor
+from parallelkit._system import monotonic
 
 
 def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:

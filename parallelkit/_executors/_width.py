@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from contextvars import ContextVar
 from math import inf
-from time import monotonic
+
+from parallelkit._system import monotonic, read
 
 QUOTA_HOLDS = 1.0
 """Seconds for which the quota is taken to be what it was: reading its file takes a third of a short run."""
@@ -40,14 +41,11 @@ def usable_cpus() -> int:
 def cgroup_quota() -> float | None:
     """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
+        quota, period = read("/sys/fs/cgroup/cpu.max").split()
     except (OSError, ValueError):
         try:
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", encoding="ascii") as file:
-                quota = file.read()
-            with open("/sys/fs/cgroup/cpu/cpu.cfs_period_us", encoding="ascii") as file:
-                period = file.read()
+            quota = read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
+            period = read("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
         except OSError:
             return None
     if quota.strip() in ("max", "-1"):

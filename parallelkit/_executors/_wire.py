@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import groupby, islice, takewhile
 from math import inf
-from time import monotonic
 from typing import Any
 
 from parallelkit._executors._arrivals import Arrivals
@@ -20,6 +19,7 @@ from parallelkit._executors._blocks import Buffered, ItemBlock
 from parallelkit._executors._lane import Batch, Columns, File, Payload
 from parallelkit._executors._reserve import Reserve
 from parallelkit._executors._tickets import items_of
+from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import (
     ARMED,

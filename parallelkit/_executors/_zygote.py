@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from errno import EPROTO
 from mmap import PAGESIZE
-from time import monotonic
 
 from parallelkit._executors._needs import is_standard, stand_ins
 from parallelkit._executors._spawn import cut_lifeline, new_lifeline, socket_pair, start
+from parallelkit._system import monotonic, read
 from parallelkit._worker._channel import BORN, PID, map_file, new_file
 
 PATIENCE = 10.0
@@ -136,15 +136,12 @@ def _end_child(pid: int) -> None:
 
 def inheritance() -> tuple[object, ...]:
     """What a process has from its parent and a zygote's children would have from it: user, limits, masks, a flag."""
-    # With the name of the thread, which may be any bytes, and is cut off in the midst of a character.
-    with open("/proc/thread-self/status", encoding="latin-1") as status:
-        kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
-    with open("/proc/self/limits", encoding="ascii") as file:
-        limits = file.read()
+    status = read("/proc/thread-self/status").splitlines()
+    kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
     environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
     streams = [_is_open(fd) for fd in (1, 2)]
     digits = sys.get_int_max_str_digits()
-    return kept, limits, os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
+    return kept, read("/proc/self/limits"), os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
 
 
 def _our_part(line: str) -> object:

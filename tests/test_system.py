@@ -1,0 +1,94 @@
+"""What a test puts in place of Python's own is meant for the code that it tests: runs go on by what the system has."""
+
+import subprocess
+import sys
+import time
+from math import inf
+from pathlib import Path
+from unittest.mock import MagicMock, mock_open, patch
+
+import pytest
+
+import parallelkit
+from parallelkit import Retry, TaskTimeout, iter_parallel, run_parallel
+from parallelkit._executors import _width
+from parallelkit._executors._spawn import find_popen
+from parallelkit._system import monotonic, read
+
+PACKAGE = Path(parallelkit.__file__).parent
+
+OF_OTHERS = ("_command", "_demo", "_worker", "testing.py", "_retry.py")
+"""What is a program, or runs in one of its own, or reckons with another library's clock."""
+
+
+@pytest.fixture
+def frozen(monkeypatch):
+    """Puts a clock that stands still where anybody has ``time.monotonic``, as freezegun does."""
+    real = time.monotonic
+    for module in list(sys.modules.values()):
+        for name, value in list(getattr(module, "__dict__", {}).items()):
+            if value is real:
+                monkeypatch.setattr(module, name, lambda: 1577836800.0)
+    assert 1577836800.0 == time.monotonic()
+
+
+def test_the_clock_is_that_of_python():
+    """Another function, and the same clock."""
+    before = time.monotonic()
+    now = monotonic()
+    assert before <= now <= time.monotonic()
+    assert monotonic is not time.monotonic
+
+
+def test_the_package_reads_no_other_clock():
+    """But for what has nothing to do with a run's."""
+    sources = {str(path.relative_to(PACKAGE)): path.read_text() for path in PACKAGE.rglob("*.py")}
+    found = {
+        name for name, text in sources.items() if "import monotonic" in text or "time.monotonic(" in text
+    }
+    others = {name for name in found if "_system import" not in sources[name]}
+    assert [] == sorted(name for name in others if not name.startswith(OF_OTHERS))
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_runs_go_on_while_the_time_stands_still(executor, frozen):
+    """Tasks are timed out, and tried again; no worker is taken for dead because its clock goes on."""
+    results = run_parallel(select_for, [0, 2], executor=executor, timeout=0.3, max_workers=2)
+    assert [0] == list(results.successes)
+    assert type(results.failures[1].error) is TaskTimeout
+    assert 2 == run_parallel(int, ["x"], executor=executor, retries=Retry(1, delay=0.01)).outcomes[0].attempts
+    assert [3] == [outcome.value for outcome in iter_parallel(abs, [-3], executor=executor, max_workers=1)]
+
+
+def select_for(seconds):
+    """Sleeps, whatever has become of ``time``."""
+    import select
+
+    select.select([], [], [], seconds)
+
+
+@pytest.mark.parametrize("text", ["hello", "1 0"])
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_a_mock_of_open_is_asked_by_nobody_here(executor, text, monkeypatch):
+    """It stands for the files of the code under test, and counts how often they are opened."""
+    monkeypatch.setattr(_width, "_quota", (-inf, None))
+    with patch("builtins.open", mock_open(read_data=text)) as opened:
+        assert [1] == run_parallel(abs, [-1], executor=executor).values()
+    opened.assert_not_called()
+
+
+def test_a_mock_in_place_of_popen_starts_no_workers(monkeypatch):
+    """Who signals its process, which has number 1, ends whatever began the container; so it is refused, if it was there first."""
+    with monkeypatch.context() as patched:
+        for found in (MagicMock(), MagicMock, lambda: None):
+            patched.setattr(subprocess, "Popen", found)
+            with pytest.raises(RuntimeError, match=r"have its runs inline"):
+                find_popen()
+        assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()
+    assert find_popen() is subprocess.Popen
+
+
+def test_a_file_of_the_system_may_have_any_bytes(tmp_path):
+    """Names of threads are cut off anywhere."""
+    (tmp_path / "status").write_bytes(b"Name:\tgr\xc3\n")
+    assert "Name:\tgr\xc3\n" == read(str(tmp_path / "status"))
