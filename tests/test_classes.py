@@ -184,6 +184,19 @@ def test_members_of_an_enum_are_the_same_after_it_has_changed(script, executor):
     assert "warm" == run(executor, is_red, colour.RED)
 
 
+def test_who_was_registered_with_an_abstract_class_is_one_of_it(script, executor):
+    """Also where that was done after the class had been sent."""
+    model, other = script["Model"], script["Settings"]
+
+    def is_one(item):
+        return issubclass(other, model)
+
+    assert not run(executor, is_one, 0)
+    model.register(other)
+    model.extra = 1
+    assert run(executor, is_one, 0)
+
+
 def test_under_joblib_and_in_a_pool_of_others(script):
     """Their workers stay as well."""
     register()
