@@ -27,7 +27,7 @@ class Naming:
         self._grows = grows
         self._positional = positional
         self._unnamed = 0
-        self._seen: dict[Any, int] = {}
+        self._seen: dict[Any, int] = {}  # key → position in the input, or ~place in the order of admission
 
     @property
     def late(self) -> bool:
@@ -68,7 +68,7 @@ class Naming:
             raise ValueError(
                 f"key must be unique, got {key!r}, which is that of an item of the input by its position"
             )
-        self._note(key, index)
+        self._note(key, ~index)
         return key
 
     def number(self, keys: list[Any], first: int) -> None:
@@ -78,7 +78,7 @@ class Naming:
         """
         for place, key in enumerate(keys, first):
             if key is UNSET:
-                self._note(place, place)
+                self._note(place, ~place)
                 keys[place - first] = place
 
     def forget(self, key: Any) -> None:
@@ -95,16 +95,27 @@ class Naming:
         try:
             earlier = self._seen.setdefault(key, position)
         except TypeError:
-            raise TypeError(f"key must be hashable, got {key!r} at position {position}") from None
+            raise TypeError(f"key must be hashable, got {key!r} at position {shown(position)}") from None
         except Exception as error:  # of the key's own __hash__, or its __eq__
             if is_of_signal(error):
                 raise
             raised = describe_error(error)
             raise ValueError(
-                f"key must hash and compare, got {key!r} at position {position}, which raised {raised}"
+                f"key must hash and compare, got {key!r} at position {shown(position)}, which raised {raised}"
             ) from error
         if earlier != position:
-            raise ValueError(f"key must be unique, got {key!r} at positions {earlier} and {position}")
+            raise ValueError(
+                f"key must be unique, got {key!r} at positions {shown(earlier)} and {shown(position)}"
+            )
+
+
+def shown(place: int) -> str:
+    """A position in the input, or the place of a task in the order of admission.
+
+    >>> shown(3), shown(~3)
+    ('3', '3 of the run')
+    """
+    return str(place) if place >= 0 else f"{~place} of the run"
 
 
 def as_position(key: Any) -> int | None:

@@ -6,6 +6,8 @@ import pytest
 
 from parallelkit import InputError, RateLimit, Task, iter_parallel, run_parallel
 from parallelkit._intake import Intake
+from parallelkit._marks import UNSET
+from parallelkit._naming import Naming
 
 LINKS = {"/": ["/a", "/b"], "/a": ["/a/1"], "/b": ["/b/1", "/b/2"]}
 
@@ -174,8 +176,31 @@ def test_a_number_that_a_child_has_ends_an_input_without_end(read, monkeypatch):
         return [Task(child, key=3)] if outcome.key == "a" else ()
 
     monkeypatch.setattr(Intake, "fail", note)
-    with pytest.raises(InputError, match=r"key must be unique, got 3 at positions \d and 3"):
+    with pytest.raises(
+        InputError, match=r"key must be unique, got 3 at positions \d of the run and 3 of the run"
+    ):
         read(tasks(), max_workers=3, buffersize=1, then=then)
+
+
+@pytest.mark.parametrize("key", [UNSET, 3])
+def test_a_child_and_an_item_have_no_key_in_common_though_their_places_are_alike(key):
+    """The fourth task of the run, and the fourth item: one of them would be lost under the other's key."""
+
+    def then(outcome):
+        return [Task(abs, -99, key=key)] if outcome.key == 0 else ()
+
+    numbers = (number for number in range(6))  # of which three are read when the first is done
+    with pytest.raises(InputError, match="got 3 at positions 3 of the run and 3") as caught:
+        run_parallel(abs, numbers, key=abs, then=then, executor="inline")
+    assert {0: 0, 1: 1, 2: 2, 3: 99} == caught.value.results.to_dict()
+
+
+def test_a_task_that_is_numbered_late_and_one_with_a_key_are_told_apart():
+    """Where the number of the one among all that was admitted is the position of the other in the input."""
+    naming = Naming(grows=True)
+    naming.of_item(5, 5)
+    with pytest.raises(ValueError, match="got 5 at positions 5 and 5 of the run"):
+        naming.number([UNSET], 5)
 
 
 def test_a_parents_key_may_be_none():
