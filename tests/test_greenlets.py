@@ -1,6 +1,7 @@
 """Where gevent or eventlet has made greenlets of threads: what can be done there is done, and the rest is refused at the door."""
 
 import _thread
+import errno
 import os
 
 import pytest
@@ -78,3 +79,23 @@ def test_a_system_without_what_watches_processes_is_refused(monkeypatch):
     monkeypatch.delattr(os, "pidfd_open")
     with pytest.raises(NotImplementedError, match=r"need Linux 5\.3 or newer; use executor='threads' here"):
         run_parallel(abs, [-1], executor="processes")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])
+@pytest.mark.parametrize(
+    "call",
+    [lambda: run_parallel(abs, [-1], executor="processes"), lambda: ProcessExecutor(1).submit(abs, -1)],
+    ids=["run", "executor"],
+)
+def test_a_kernel_that_is_too_old_for_its_python_is_refused(monkeypatch, code, call):
+    """And so is a container that forbids what a newer one has; at the call, and not by results without a value."""
+
+    def refuse(pid, flags=0):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(
+        NotImplementedError,
+        match=rf"5\.3 or newer, and pidfd_open says '{os.strerror(code)}'; use executor='threads'",
+    ):
+        call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -51,21 +52,24 @@ Fork = Callable[[tuple[int, ...], dict[str, str]], int]
 """Makes a worker out of descriptors and an environment, and gives its number; or raises OSError."""
 
 
-def find_popen() -> Any:
-    """What starts processes. RuntimeError where a test has something else in its place: the process of a mock has number 1."""
+def check_popen() -> None:
+    """RuntimeError where a test has something else in place of what starts processes: the process of a mock has number 1."""
     found: Any = subprocess.Popen
-    if isinstance(found, type) and hasattr(found, "_execute_child"):
-        return found
-    raise RuntimeError(
-        f"worker processes are started by subprocess.Popen, which is {found!r} here: where a test has replaced it, "
-        "have its runs inline (parallelkit.testing.inline_runs)"
-    )
+    if not isinstance(found, type) or not hasattr(found, "_execute_child"):
+        raise RuntimeError(
+            f"worker processes are started by subprocess.Popen, which is {found!r} here: where a test has replaced it, "
+            "have its runs inline (parallelkit.testing.inline_runs)"
+        )
 
 
-_popen = find_popen()  # what takes its place later starts no workers
+check_popen()
 
 
-class Forked(subprocess.Popen[bytes]):
+class Started(subprocess.Popen[bytes]):
+    """A fresh interpreter. What takes the place of Popen later, also in modules that have it, does not take that of this class."""
+
+
+class Forked(Started):
     """Stands for a child of this process that a zygote has forked, for whoever looks for such objects."""
 
     def __init__(self, pid: int, args: Sequence[str]) -> None:
@@ -116,14 +120,32 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
 
 def check_watchable() -> None:
     """Raise NotImplementedError where the system has nothing to watch a worker by, RuntimeError where no thread could do it."""
-    if not hasattr(os, "pidfd_open"):
-        raise NotImplementedError("worker processes need Linux 5.3 or newer; use executor='threads' here")
+    why_not = _pidfds_are_missing()
+    if why_not is not None:
+        raise NotImplementedError(
+            f"worker processes need Linux 5.3 or newer{why_not}; use executor='threads' here"
+        )
     library = patched_by()
     if library:
         raise RuntimeError(
             f"{library} has made greenlets of threads here, and worker processes need a thread to watch them: "
             "use executor='threads', whose tasks are greenlets then, or a process that is not patched"
         )
+
+
+def _pidfds_are_missing() -> str | None:
+    """What is said of it, where it is so: Python may offer what its kernel has not, or what a container forbids."""
+    if not hasattr(os, "pidfd_open"):
+        return ""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno in (
+            errno.ENOSYS,
+            errno.EPERM,
+        ):  # else it lacks descriptors, which is told in another place
+            return f", and pidfd_open says {error.strerror!r}"
+    return None
 
 
 def check_startable() -> None:
@@ -163,14 +185,13 @@ def start(
     digits = sys.get_int_max_str_digits()
     if digits != sys.int_info.default_max_str_digits:  # by this program, too, and not only by a flag
         flags += ["-X", f"int_max_str_digits={digits}"]
-    process: subprocess.Popen[bytes] = _popen(
+    return Started(
         [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
         stdin=subprocess.DEVNULL,
         pass_fds=fds,
         process_group=0,
         env=environ,
     )
-    return process
 
 
 def _environment(width: int) -> dict[str, str]:
