@@ -140,10 +140,8 @@ def _pidfds_are_missing() -> str | None:
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError as error:
-        if error.errno in (
-            errno.ENOSYS,
-            errno.EPERM,
-        ):  # else it lacks descriptors, which is told in another place
+        # A lack of descriptors is told in another place.
+        if error.errno in (errno.ENOSYS, errno.EPERM):
             return f", and pidfd_open says {error.strerror!r}"
     return None
 
