@@ -12,7 +12,7 @@ import pytest
 import parallelkit
 from parallelkit import Retry, TaskTimeout, iter_parallel, run_parallel
 from parallelkit._executors import _width
-from parallelkit._executors._spawn import find_popen
+from parallelkit._executors._spawn import check_popen
 from parallelkit._system import monotonic, read
 
 PACKAGE = Path(parallelkit.__file__).parent
@@ -80,12 +80,16 @@ def test_a_mock_of_open_is_asked_by_nobody_here(executor, text, monkeypatch):
 def test_a_mock_in_place_of_popen_starts_no_workers(monkeypatch):
     """Who signals its process, which has number 1, ends whatever began the container; so it is refused, if it was there first."""
     with monkeypatch.context() as patched:
+        holders = [
+            module for module in sys.modules.values() if getattr(module, "Popen", None) is subprocess.Popen
+        ]
         for found in (MagicMock(), MagicMock, lambda: None):
-            patched.setattr(subprocess, "Popen", found)
+            for module in holders:
+                patched.setattr(module, "Popen", found)
             with pytest.raises(RuntimeError, match=r"have its runs inline"):
-                find_popen()
+                check_popen()
         assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()
-    assert find_popen() is subprocess.Popen
+    check_popen()
 
 
 def test_a_file_of_the_system_may_have_any_bytes(tmp_path):
