@@ -52,6 +52,15 @@ def test_missing_packages_are_named(monkeypatch, package, mark, cure):
     assert {f"{package} missing: {cure}": False if mark == "FAIL" else None} == found
 
 
+def test_elsewhere_than_on_linux_it_says_what_can_be_had(monkeypatch):
+    """Threads and coroutines; it asks for nothing that only Linux has, and speaks of no worker processes as of some that work."""
+    monkeypatch.setattr(_doctor.sys, "platform", "darwin")
+    monkeypatch.delattr(_doctor.os, "pidfd_open")
+    said = {text: fine for fine, text in _doctor.system()}
+    assert said["darwin: threads and coroutines are meant to work, and not tested; processes need Linux"] is None
+    assert False not in said.values()
+
+
 @pytest.mark.all
 def test_a_machine_that_is_too_small_is_found_out():
     """Where so few files may be open that no worker process can be started, that is what it says; code 1."""

@@ -147,13 +147,12 @@ def version_of(name: str) -> str | None:
 
 def system() -> Iterator[Finding]:
     """What of this system the process engine stands on."""
-    linux = sys.platform == "linux"
-    yield from proven("the end of a process is seen at once (pidfd)", open_pidfd)
-    if linux:
+    if sys.platform == "linux":
+        yield from proven("the end of a process is seen at once (pidfd)", open_pidfd)
         yield from proven("memory without a name for results (memfd)", open_memfd)
         yield from proven("the kernel ends workers when their parent dies (O_ASYNC)", open_lifeline)
     else:
-        yield None, f"{sys.platform}: meant to work, and not tested; workers watch their parent by a thread"
+        yield None, f"{sys.platform}: threads and coroutines are meant to work, and not tested; processes need Linux"
     yield shared_memory()
     yield open_files()
 
