@@ -57,7 +57,7 @@ def test_elsewhere_than_on_linux_it_says_what_can_be_had(monkeypatch):
     monkeypatch.setattr(_doctor.sys, "platform", "darwin")
     monkeypatch.delattr(_doctor.os, "pidfd_open")
     said = {text: fine for fine, text in _doctor.system()}
-    assert said["darwin: threads and coroutines are meant to work, untested; processes need Linux"] is None
+    assert said["darwin: threads and coroutines should work, untested; processes need Linux"] is None
     assert False not in said.values()
 
 

@@ -152,7 +152,7 @@ def system() -> Iterator[Finding]:
         yield from proven("memory without a name for results (memfd)", open_memfd)
         yield from proven("the kernel ends workers when their parent dies (O_ASYNC)", open_lifeline)
     else:
-        yield None, f"{sys.platform}: threads and coroutines are meant to work, untested; processes need Linux"
+        yield None, f"{sys.platform}: threads and coroutines should work, untested; processes need Linux"
     yield shared_memory()
     yield open_files()
 
