@@ -75,7 +75,7 @@ _executors/_wire  _executors/_decode  _executors/_zygote  _executors/_holding  _
 _executors/_spawn
 _executors/_lane
 _executors/_pace  _executors/_tickets  _executors/_search_path  _executors/_strays
-_executors/_carried
+_executors/_carried  _executors/_reloads
 _executors/_arrivals  _executors/_blocks  _executors/_at_import  _executors/_contexts
 _executors/_needs  _executors/_gate  _executors/_width  _executors/_desk_future  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_overdue  _executors/_chunks  _executors/_culprit  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
 _executors/_alike

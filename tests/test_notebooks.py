@@ -74,6 +74,24 @@ def test_what_is_defined_in_cells_works_in_processes():
     assert [] == outputs[5]
 
 
+def test_what_autoreload_has_loaded_anew_is_what_workers_run_that_stay(tmp_path):
+    """A module that is edited between two cells."""
+    write = "open('edited.py', 'w').write('def version(item):\\n    return {}')"
+    outputs, _ = execute(
+        write.format(1),
+        "%load_ext autoreload\n%autoreload 2\n"
+        "import edited\nfrom parallelkit import ProcessExecutor, run_parallel\nwarm = ProcessExecutor(2)\n"
+        "print(run_parallel(edited.version, [0, 1], executor=warm).values())",
+        write.format(22),
+        "print(edited.version(0), run_parallel(edited.version, [0, 1], executor=warm).values())",
+        "print(run_parallel(lambda item: edited.version(item), [0], executor=warm).values())\nwarm.shutdown()",
+        cwd=tmp_path,
+    )
+    assert "[1, 1]\n" == printed(outputs[1])
+    assert "22 [22, 22]\n" == printed(outputs[3])
+    assert "[22]\n" == printed(outputs[4])
+
+
 def test_the_bar_is_a_widget_and_the_results_are_a_card():
     """The widget counts tasks to the end and shows what failed; the last expression shows as HTML."""
     outputs, widgets = execute(

@@ -108,6 +108,15 @@ class Crew:
         self.workers.clear()
         self.spare = None
 
+    def renew(self) -> None:
+        """Have others take the place of all that there are, as soon as they have done what they hold."""
+        if self.spare is not None:
+            self.workers.append(self.spare)
+            self.spare = None
+        for worker in self.workers:
+            worker.outdated = True
+        self.calm = False
+
     def listen(self, now: float, moved: bool) -> float:
         """Decide which workers ring at their next commit; when to look at the rings without a bell.
 
@@ -179,9 +188,9 @@ class Crew:
         for worker in sorted(self.workers, key=_pending):
             if not _may_be_given(worker):
                 continue
-            if self._max_tasks and worker.done >= self._max_tasks:
+            if worker.outdated or (self._max_tasks and worker.done >= self._max_tasks):
                 worker.retire()
-                self.wants_spare = True
+                self.wants_spare |= self._max_tasks > 0
             elif hungry and (lane := self._choose(worker, hungry)) is not None:
                 free = not worker.pending
                 self._give(worker, lane, idle, now)

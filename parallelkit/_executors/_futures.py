@@ -156,14 +156,15 @@ class ProcessExecutor(_Pool):
         timeout: float | None = None,
     ) -> None:
         from parallelkit._executors._processes import ProcessEngine
+        from parallelkit._executors._reloads import Reloads
 
         width = default_processes() if max_workers is None else check_count("max_workers", max_workers)
         initargs = check_initializer(initializer, initargs)
         if max_tasks_per_child is not None:
             max_tasks_per_child = check_count("max_tasks_per_child", max_tasks_per_child)
-        super().__init__(
-            ProcessEngine(width, initializer, initargs, max_tasks_per_child), timeout, ahead=False
-        )
+        engine = ProcessEngine(width, initializer, initargs, max_tasks_per_child)
+        engine.reloads = Reloads()
+        super().__init__(engine, timeout, ahead=False)
 
     def map(
         self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1

@@ -45,7 +45,7 @@ class Worker(Holding):
         self.wire = Wire(socket, ring, reserve)
         self.known: set[int] = set()
         self.ready = False
-        self.retiring = False
+        self.retiring = self.outdated = False
         self.refusal: bytes | None = None  # what its initializer raised
         self.doomed = False  # it is about to be killed, and nothing counts that it commits
         self.overdue = False  # that is for what it runs, which ran for too long

@@ -16,6 +16,7 @@ from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Rec
 from parallelkit._executors._needs import home_of
 from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
+from parallelkit._executors._reloads import Reloads
 from parallelkit._executors._sharing import pack_initializer, pack_shared
 from parallelkit._executors._spawn import check_startable, check_watchable
 from parallelkit._executors._supervisor import Supervisor
@@ -39,6 +40,7 @@ class ProcessEngine:
     """
 
     loss = None  # no slot is ever lost: what hangs is killed
+    reloads: Reloads | None = None  # of one that stays from run to run
     at_hand = 20_000  # of a list are read ahead: few are handed over, so no retry stands behind them
 
     def __init__(
@@ -52,8 +54,7 @@ class ProcessEngine:
         packed = pack_initializer(initializer, initargs)
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
-        self._numbers = count(1)
-        self._paces = Paces()
+        self._numbers, self._paces = count(1), Paces()
         self._pid = os.getpid()
 
     def open(self, job: Job) -> ProcessPort:
@@ -73,6 +74,8 @@ class ProcessEngine:
         lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
         port = ProcessPort(self, self._supervisor, lane, job)
         port.sent = took, len(packed)
+        if self.reloads is not None and self.reloads.look():
+            self._supervisor.ask(self._supervisor.crew.renew)
         return port
 
     def supply(self, tickets: int) -> None:

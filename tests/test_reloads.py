@@ -1,0 +1,114 @@
+"""Modules that a program loads anew, as %autoreload does: workers that stay are replaced, for they have the old ones."""
+
+import importlib
+import os
+import sys
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import remote_tasks as far
+
+from parallelkit import ProcessExecutor, iter_parallel, run_parallel
+from parallelkit._executors._reloads import Reloads
+
+SOURCE = "import os, time\ndef version(item):\n    time.sleep(item / 100)\n    return {}\ndef pid(item):\n    return os.getpid()\n"
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """A module, and what edits and reloads it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    name = f"edited_{os.getpid()}_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(SOURCE.format(1))
+    module = importlib.import_module(name)
+
+    def edit(version):
+        (tmp_path / f"{name}.py").write_text(SOURCE.format(version))
+        importlib.reload(module)
+
+    yield module, edit
+    del sys.modules[name]
+
+
+def test_the_next_run_has_the_module_as_it_is_now(edited):
+    """By its name, and in a function that uses it; as long as nothing is reloaded the workers stay."""
+    module, edit = edited
+    with ProcessExecutor(2) as executor:
+
+        def seen():
+            values = run_parallel(module.version, range(4), executor=executor).values()
+            return set(values) | set(
+                run_parallel(lambda item: module.version(0), [0, 1], executor=executor).values()
+            )
+
+        assert {1} == seen()
+        pids = set(run_parallel(module.pid, range(4), executor=executor).values())
+        edit(22)
+        assert {22} == seen()
+        assert pids.isdisjoint(run_parallel(module.pid, range(4), executor=executor).values())
+        edit(333)
+        assert {333} == seen()
+        stay = set(run_parallel(module.pid, range(4), executor=executor).values())
+        assert seen() == {333}
+        assert stay & set(run_parallel(module.pid, range(4), executor=executor).values())
+
+
+def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
+    """Its tasks are done, by the workers that they are with or by others, and none is blamed."""
+    module, edit = edited
+    with ProcessExecutor(2) as executor:
+        stream = iter_parallel(module.version, [1, *[5] * 20], executor=executor)
+        assert 1 == next(stream).value
+        edit(22)
+        assert [22] == run_parallel(module.version, [0], executor=executor).values()
+        rest = [outcome.value for outcome in stream]
+        assert 20 == len(rest)
+        assert {1, 22} >= set(rest)
+
+
+def test_a_worker_that_is_held_is_replaced_too(edited):
+    """What was queued behind its task goes elsewhere."""
+    module, edit = edited
+    with ProcessExecutor(1, timeout=30) as executor:
+        assert {1} == set(run_parallel(module.version, [0, 0], executor=executor).values())
+        late = []
+        thread = threading.Thread(
+            target=lambda: late.extend(run_parallel(module.version, [20, 0, 0], executor=executor).values())
+        )
+        thread.start()
+        edit(22)
+        assert [22] == run_parallel(module.version, [0], executor=executor).values()
+        thread.join()
+        assert 3 == len(late)
+
+
+def test_autoreload_may_change_functions_and_reload_nothing(edited, monkeypatch):
+    """As that of IPython 9 does: where it is loaded, files that were written to count."""
+    module, _ = edited
+    path = Path(module.__file__)
+    with ProcessExecutor(1) as executor:
+        assert [1] == run_parallel(module.version, [0], executor=executor).values()
+        path.write_text(SOURCE.format(4444))
+        assert [1] == run_parallel(module.version, [0], executor=executor).values()
+        monkeypatch.setitem(sys.modules, "IPython.extensions.autoreload", ModuleType("autoreload"))
+        assert [4444] == run_parallel(module.version, [0], executor=executor).values()
+        (pid,) = run_parallel(module.pid, [0], executor=executor).values()
+        path.unlink()  # it counts as a change, once
+        assert [pid] != run_parallel(far.pid_of, [0], executor=executor).values()
+
+
+def test_libraries_are_not_looked_at_and_nothing_is_run():
+    """A module may be anything: what is no module is passed over."""
+    looked = Reloads()
+    assert not looked.look()
+    assert far.__name__ in looked._marks
+    assert not {"numpy", "os", "pytest"} & set(looked._marks)
+    sys.modules["a_stand_in"] = object()
+    try:
+        assert not looked.look()
+    finally:
+        del sys.modules["a_stand_in"]
+    assert not looked.look()
