@@ -98,6 +98,7 @@ class Streamed:
         opened.callback(port.close)
         handed, window = HandedSource(self._enter), parts.window(engine)
         self._loop = loop = parts.loop(outbox, outbox.key, port, handed)
+        opened.callback(self._let_go, loop)
         opened.callback(loop.bar.close)
         opened.callback(loop.show)
         opened.callback(port.close)  # before the bar has its last word
@@ -107,6 +108,10 @@ class Streamed:
         if parts.options.executor == "inline":
             loop.source = DirectSource(parts.intake, window, Interrupt(), self._enter, lambda: loop.eager)
         return stream, loop
+
+    def _let_go(self, loop: Loop) -> None:
+        """What calls ``then`` and the loop know each other: they would keep all that the run was given until garbage is collected."""
+        self._parts.growth, loop.grow = None, bool
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         parts, outbox, intake = self._parts, self._outbox, self._parts.intake

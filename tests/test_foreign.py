@@ -1,6 +1,8 @@
 """Somebody else's pool: what is made of values, errors, refusals and cancelled futures that it hands back."""
 
+import gc
 import threading
+import weakref
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -55,6 +57,31 @@ def events_of(fn, item):
     port.start([(0, 1, item, None)])
     pool.run()
     return port.wait(monotonic())
+
+
+class Load:
+    """An item that can be referred to weakly."""
+
+
+def raise_with(load):
+    raise LookupError("not this one")
+
+
+def test_an_item_whose_task_raised_goes_with_the_results():
+    """It does not wait for the garbage collector: the frames of the pool, which the error holds, know no report of it."""
+    gc.collect()
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            load = Load()
+            gone = weakref.ref(load)
+            results = run_parallel(raise_with, [load], executor=pool)
+            assert 1 == len(results.failures)
+            del results, load
+            pool.submit(abs, 1).result()
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_values_come_back_as_they_were():

@@ -631,6 +631,22 @@ def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("options", [{}, {"then": lambda outcome: ()}], ids=["plain", "then"])
+def test_what_a_stream_was_given_goes_with_it(executor, options):
+    """Also where ``then`` knows the loop, and this ``then``."""
+    load = Thing()
+    gone = weakref.ref(load)
+    gc.collect()
+    gc.disable()
+    try:
+        assert 1 == len(list(iter_parallel(bool, [load], executor=executor, **options)))
+        del load
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize(
     ("fn", "options"),
     [(fail_on, {"retries": Retry(1, delay=0)}), (id, {"then": lambda outcome: ()})],

@@ -146,11 +146,13 @@ class ForeignPort:
     def _event(self, future: Future[Any], flight: Flight) -> Block | Ended:
         (index, _, _, _), handed, _ = flight
         try:
-            started, ended, ok, value = future.result()
+            started, ended, ok, value = report = future.result()
         except BaseException as error:  # attempts never raise (see below): this is the pool's own failure
             return Ended(index, self._died(error), "", handed, monotonic(), self._name)
         text, final = "", False
-        if self._sealed is not None:
+        if self._sealed is None:
+            report.clear()  # an error leads to the frames of the pool, and by its future these would know the error
+        else:
             try:
                 value, text, final = opened(ok, value, lambda: self._job.label(index))
             except BaseException as error:
@@ -214,15 +216,15 @@ Report = tuple[float, float, bool, Any]
 """What an attempt returns, whatever happens in it: start, end, whether it gave a value, value or error."""
 
 
-def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> Report:
-    """In a worker thread: run one attempt, and say when it begins."""
+def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> list[Any]:
+    """In a worker thread: run one attempt, and say when it begins; gives a report that can be emptied once it is read."""
     started = monotonic()
     claim.append(started)
     try:
         value = call(item)
     except BaseException as error:
-        return started, monotonic(), False, drop_own_frames(error)
-    return started, monotonic(), True, value
+        return [started, monotonic(), False, drop_own_frames(error)]
+    return [started, monotonic(), True, value]
 
 
 def sealed(job: Job) -> bytes:
