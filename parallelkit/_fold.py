@@ -19,6 +19,9 @@ A = TypeVar("A")
 Stream: TypeAlias = Generator[Outcome[Any, Any], None, None]
 
 
+IN_PLACE = "; the total so far is None: a reduce that changes it in place must return it, too"
+
+
 def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
     """All values of a run, folded."""
     count, stream = 0, run.outcomes()
@@ -52,7 +55,10 @@ def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Suc
     except Exception as error:
         if is_of_signal(error):
             raise
-        wrong = InputError(f"reduce raised {describe_error(error, f'for the value of {outcome.key!r}')}")
+        hint = "" if so_far is not None else IN_PLACE
+        wrong = InputError(
+            f"reduce raised {describe_error(error, f'for the value of {outcome.key!r}')}{hint}"
+        )
         wrong.results = run.results_of([outcome])
         try:
             raise wrong from error

@@ -1,6 +1,7 @@
 """``map_reduce`` and ``first_success``."""
 
 import threading
+from collections import Counter
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_a_reduce_that_raises_ends_the_run():
     with pytest.raises(InputError, match="reduce raised TypeError") as caught:
         map_reduce(str, range(10), int.__add__, initial=0)
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_a_reduce_that_returns_nothing_is_told_so():
+    """``Counter.update`` changes its total and gives None, which it then cannot change."""
+    with pytest.raises(
+        InputError, match="the total so far is None: a reduce that changes it in place must return"
+    ):
+        map_reduce(Counter, ["ab", "ac"], Counter.update, initial=Counter())
+    with pytest.raises(InputError) as caught:
+        map_reduce(abs, [1, 2], lambda total, value: total / 0, initial=1)
+    assert "None" not in str(caught.value)
 
 
 def test_a_reduce_that_cannot_be_called_is_refused_at_the_door():
