@@ -1,5 +1,6 @@
 """``run_parallel`` from end to end: the two forms, what tasks are given, how a run stops and what it leaves."""
 
+import asyncio
 import gc
 import signal
 import threading
@@ -571,6 +572,34 @@ def test_values_go_with_the_results(executor):
 
 class Thing:
     """What can be referred to weakly, and what a task may fail on."""
+
+
+async def fail_on_awaiting(thing, load):
+    raise ValueError("not this one")
+
+
+async def hang_on(thing, load):
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("fn", "options"),
+    [(fail_on_awaiting, {}), (hang_on, {"timeout": 0.05}), (hang_on, {"run_timeout": 0.05})],
+    ids=["failure", "timeout", "stop"],
+)
+def test_what_coroutines_were_given_goes_with_the_results(fn, options):
+    """Neither the loop and its port, nor errors that were thrown into them, keep it until garbage is next collected."""
+    gc.collect()
+    gc.disable()
+    try:
+        thing, load = Thing(), Thing()
+        gone = [weakref.ref(thing), weakref.ref(load)]
+        results = run_parallel(fn, [thing], args=(load,), **options)
+        assert 1 == len(results.failures)
+        del results, thing, load
+        assert [None, None] == [ref() for ref in gone]
+    finally:
+        gc.enable()
 
 
 def fail_on(thing):

@@ -230,9 +230,10 @@ class CoroutinePort:
             loop.close()
 
     def join(self) -> None:
-        """Wait for the end of the loops, which are closed; not of one that is blocked."""
+        """Wait for the end of the loops, which are closed; not of one that is blocked. They know this port, so it forgets them."""
         for loop in self._loops:
             loop.join()
+        self._loop, self._loops = None, []
 
     # In the thread of a loop.
 

@@ -207,6 +207,7 @@ class EventLoop:
         except BaseException as caught:  # SystemExit too: it would end the loop
             error = caught
         self._home.land(flight, value, error)
+        del error  # it leads to this frame
         self._landed(flight)
 
     def _landed(self, flight: Flight) -> None:
@@ -225,7 +226,7 @@ class EventLoop:
             except StopIteration as stop:
                 return stop.value
             finally:
-                self.stepping = None
+                self.stepping = argument = None  # an error that was thrown leads to this frame
                 step = monotonic() - began
                 if step > LONG:
                     self._note(flight, step)
