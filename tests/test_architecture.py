@@ -71,6 +71,7 @@ _executors/_whereabouts
 _executors/_supervisor  _executors/_sharing
 _executors/_crew  _executors/_ear  _executors/_toll  _executors/_starter
 _executors/_handle  _executors/_ahead
+_executors/_startable
 _executors/_wire  _executors/_decode  _executors/_zygote  _executors/_holding  _executors/_packing
 _executors/_spawn
 _executors/_lane

@@ -13,6 +13,7 @@ import pytest
 
 import parallelkit
 from parallelkit._executors._at_import import modules_in
+from parallelkit._executors._spawn import ENTRY
 from parallelkit._worker._travel import pack
 
 RUNS_AS_IT_IS_IMPORTED = """
@@ -117,9 +118,9 @@ def test_a_module_may_run_functions_of_others_as_it_is_imported(tmp_path):
     assert "[0, 2, 4]\n" == done.stdout, done
 
 
-FROZEN = """
+HOST = """
 import os, sys
-sys.frozen = True  # as PyInstaller says
+{says}
 from parallelkit import run_parallel
 def attempt():
     try:
@@ -132,16 +133,25 @@ attempt()
 """
 
 
-def test_a_frozen_program_is_not_started_again_as_its_worker(tmp_path):
+@pytest.mark.parametrize("says", ["sys.frozen = True", "sys.orig_argv.clear()"], ids=["frozen", "embeds"])
+def test_a_program_that_has_python_in_it_is_not_started_again_as_its_worker(says, tmp_path):
     """It would start as many more, without end: 69 processes after three seconds. Another interpreter may be named."""
-    (tmp_path / "script.py").write_text(FROZEN)
+    (tmp_path / "script.py").write_text(HOST.format(says=says))
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
     )
     refused, tried = done.stdout.splitlines()
-    assert "this frozen program itself, which would be started again" in refused
-    assert "frozen" not in tried
+    assert "this program itself, which would be started again" in refused
+    assert "itself" not in tried
     assert "/no/such/python" in tried
+
+
+def test_a_program_that_was_started_as_a_worker_starts_none(tmp_path):
+    """One that has Python in it and looks like an interpreter: it has come by what a worker is told to run."""
+    (tmp_path / "script.py").write_text(HOST.format(says=""))
+    command = [sys.executable, tmp_path / "script.py", ENTRY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert 2 == done.stdout.count("this program itself, which would be started again"), done
 
 
 def test_a_program_that_has_the_package_in_an_archive_is_told_so(tmp_path):

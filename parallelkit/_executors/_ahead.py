@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from parallelkit._executors._needs import SCRIPT, UNPACKING, homes_of, needs
-from parallelkit._executors._spawn import check_startable
+from parallelkit._executors._startable import check_startable
 from parallelkit._executors._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
 

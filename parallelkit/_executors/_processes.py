@@ -18,7 +18,7 @@ from parallelkit._executors._pace import Paces
 from parallelkit._executors._packing import Packer, Packing, all_atoms
 from parallelkit._executors._reloads import Reloads
 from parallelkit._executors._sharing import pack_initializer, pack_shared
-from parallelkit._executors._spawn import check_startable, check_watchable
+from parallelkit._executors._startable import check_startable, check_watchable
 from parallelkit._executors._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
 from parallelkit._executors._whereabouts import whereabouts

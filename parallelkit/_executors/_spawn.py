@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import subprocess
@@ -14,7 +13,6 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from parallelkit import _worker
-from parallelkit._executors._greenlets import patched_by
 from parallelkit._executors._search_path import search_path
 from parallelkit._executors._strays import strays
 from parallelkit._executors._width import usable_cpus
@@ -23,8 +21,6 @@ from parallelkit._worker._channel import outer_width
 from parallelkit._worker._travel import pack
 
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
-
-_SELF = "/proc/self/exe"
 
 SET_HERE = ("no_site", "safe_path")
 """Flags with which every worker is started, whatever those of this interpreter are."""
@@ -116,52 +112,6 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: nothing of ours is closed
     return Spawned(process, pidfd, our_socket, ring, lifeline)
-
-
-def check_watchable() -> None:
-    """Raise NotImplementedError where the system has nothing to watch a worker by, RuntimeError where no thread could do it."""
-    why_not = _pidfds_are_missing()
-    if why_not is not None:
-        raise NotImplementedError(
-            f"worker processes need Linux 5.3 or newer{why_not}; use executor='threads' here"
-        )
-    library = patched_by()
-    if library:
-        raise RuntimeError(
-            f"{library} has made greenlets of threads here, and worker processes need a thread to watch them: "
-            "use executor='threads', whose tasks are greenlets then, or a process that is not patched"
-        )
-
-
-def _pidfds_are_missing() -> str | None:
-    """What is said of it, where it is so: Python may offer what its kernel has not, or what a container forbids."""
-    if not hasattr(os, "pidfd_open"):
-        return ""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        # A lack of descriptors is told in another place.
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            return f", and pidfd_open says {error.strerror!r}"
-    return None
-
-
-def check_startable() -> None:
-    """Raise RuntimeError where no interpreter is known that could be started, or nothing is there that it could run."""
-    check_watchable()
-    executable = getattr(sys, "executable", None)
-    itself = getattr(sys, "frozen", False) and os.path.realpath(executable or "") == os.path.realpath(_SELF)
-    if itself or not executable:
-        which = ", this frozen program itself, which would be started again" if itself else ""
-        raise RuntimeError(
-            f"worker processes are fresh interpreters, but sys.executable is {executable!r}{which}: "
-            "set it to the path of one, or use executor='threads'"
-        )
-    if not os.path.isfile(ENTRY):
-        raise RuntimeError(
-            f"worker processes run the package's own files, and there is no {ENTRY}: "
-            "have it installed unpacked, not in an archive, or use executor='threads'"
-        )
 
 
 def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
