@@ -50,7 +50,7 @@ class RateLimit:
         smooth = ", smooth=True" if self.smooth else ""
         return f"RateLimit({shown}{by_text(self.by)}{smooth})"
 
-    def log(self, group: Hashable, now: float) -> RateLog:
+    def _log(self, group: Hashable, now: float) -> RateLog:
         """The log of a group, which all runs share; forgets groups that have been at rest."""
         with self._lock:
             while self._logs and self._forget(next(iter(self._logs)), now):
@@ -103,7 +103,7 @@ Limit = RateLimit | ConcurrencyLimit
 
 def meter_for(limit: Limit, group: Hashable, now: float) -> RateLog | Cap:
     """The meter of a group under a limit."""
-    return limit.log(group, now) if isinstance(limit, RateLimit) else Cap(limit.n)
+    return limit._log(group, now) if isinstance(limit, RateLimit) else Cap(limit.n)
 
 
 def as_limits(limits: Any) -> tuple[Limit, ...]:

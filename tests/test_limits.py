@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, run_parallel
-from parallelkit._limits import as_limits
+from parallelkit._limits import as_limits, meter_for
 from parallelkit._meters import NOBODY, RateLog
 from parallelkit._ready import Gated
 
@@ -179,7 +179,7 @@ def test_groups_at_rest_are_forgotten():
     limit = RateLimit(2, per=1)
     for number in range(10_000):
         now = number * 0.01
-        log = limit.log(number, now)
+        log = meter_for(limit, number, now)
         assert log.take(now)
         log.confirm(now)
     assert len(limit._logs) < 210
@@ -188,9 +188,9 @@ def test_groups_at_rest_are_forgotten():
 def test_a_log_that_somebody_still_holds_is_found_again():
     """Forgetting a group at rest never gives it a second log beside one in use."""
     limit = RateLimit(1, per=1)
-    held = limit.log("a", 0.0)
-    limit.log("b", 100.0)
-    assert held is limit.log("a", 100.0)
+    held = meter_for(limit, "a", 0.0)
+    meter_for(limit, "b", 100.0)
+    assert held is meter_for(limit, "a", 100.0)
 
 
 @pytest.mark.parametrize(
@@ -505,7 +505,7 @@ def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeyp
     """Between the look at a rate that runs share and its use; the cap that was taken by then is given back."""
     rate = RateLimit(5, per=60)
     gated = Gated([ConcurrencyLimit(1), rate])
-    log = rate.log(None, 0.0)
+    log = meter_for(rate, None, 0.0)
     answers = iter([False])
     take = log.take
     monkeypatch.setattr(log, "take", lambda now, run: next(answers, True) and take(now, run))
