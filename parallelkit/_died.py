@@ -44,10 +44,10 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
     def __repr__(self) -> str:
         return f"WorkerDied({self.args[0]!r}, exitcode={self.exitcode}, signal={self.signal}, pid={self.pid})"
 
-    @classmethod
-    def from_status(cls, status: int, pid: int) -> WorkerDied:
-        """From a return code as ``subprocess`` gives it: negative means a signal."""
-        if status < 0:
-            name = Signals(-status).name if -status in set(Signals) else f"signal {-status}"
-            return cls(f"worker process {pid} was ended by {name}", None, -status, pid)
-        return cls(f"worker process {pid} exited with code {status}", status, None, pid)
+
+def died_with(status: int, pid: int) -> WorkerDied:
+    """The error of a return code as ``subprocess`` gives it: negative means a signal."""
+    if status < 0:
+        name = Signals(-status).name if -status in set(Signals) else f"signal {-status}"
+        return WorkerDied(f"worker process {pid} was ended by {name}", None, -status, pid)
+    return WorkerDied(f"worker process {pid} exited with code {status}", status, None, pid)

@@ -17,7 +17,7 @@ from typing import Any
 
 from parallelkit._asking import Asking
 from parallelkit._book import Book
-from parallelkit._died import WorkerDied
+from parallelkit._died import died_with
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
 from parallelkit._intake import Intake, Portion, Shape
@@ -184,7 +184,7 @@ class FakeExecutor:
             case Fail(error, _, final):
                 return Ended(index, error, "", now, ends_at, worker, None, final)
             case Die(exitcode):
-                died = WorkerDied.from_status(exitcode, next(self._pids))
+                died = died_with(exitcode, next(self._pids))
                 return Ended(index, died, "", now, ends_at, worker)
             case Hang():
                 return Ended(index, AssertionError("a hanging task ended"), "", now, ends_at, worker)

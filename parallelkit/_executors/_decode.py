@@ -271,8 +271,8 @@ def _death(lost: Lost) -> Exception:
 
 def death_of(pid: int, status: int | None) -> Exception:
     """A worker's end as an error, told by its status."""
-    from parallelkit._died import WorkerDied
+    from parallelkit._died import WorkerDied, died_with
 
     if status is None:
         return WorkerDied(f"worker process {pid} ended; other code took its status", pid=pid)
-    return WorkerDied.from_status(status, pid)
+    return died_with(status, pid)
