@@ -73,7 +73,7 @@ def _check_outcomes(claims: Claims, results: Answers) -> None:
     claims.claim(f"the overloaded source was asked {retried.attempts} times", retried.attempts == 3)
     hung, gone = results.failures["youtube_reviews"], results.failures["reddit_discussions"]
     claims.claim(
-        f"the hanging source was given up after {hung.duration:.2f} s: {type(hung.error).__name__}",
+        f"the hanging source was abandoned after {hung.duration:.2f} s: {type(hung.error).__name__}",
         isinstance(hung.error, TaskTimeout) and TIMEOUT <= hung.duration < TIMEOUT + 0.5,
     )
     claims.claim(
