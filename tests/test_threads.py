@@ -2,6 +2,7 @@
 
 import gc
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -1183,3 +1184,27 @@ def test_late_failure_of_an_abandoned_thread_holds_nothing_back():
     assert {1: 1, 2: 2} == take(port, 2)  # although nobody says go on
     port.close()
     engine.close()
+
+
+FORKS = """
+import os, sys
+from parallelkit import ThreadExecutor, run_parallel
+def fork(how):
+    os.write(2, b"x")
+    if os.fork():
+        return os.wait()[1]
+    if how == "exits":
+        raise SystemExit(3)
+    return 1 / 0 if how == "raises" else "the child came back"
+print(run_parallel(fork, ["exits", "raises", "returns"], max_workers=1).values())
+with ThreadExecutor(1) as executor:
+    print(list(executor.map(fork, ["exits", "raises", "returns"])))
+"""
+
+
+def test_a_forked_child_that_comes_back_from_its_task_ends():
+    """It would go on with the tasks that wait, which the parent has, too, and then wait for more for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (2 * "[0, 0, 0]\n", "x" * 6, 0) == (done.stdout, done.stderr, done.returncode)

@@ -56,6 +56,12 @@ def enter_thread(worker: Here) -> None:
     _thread.worker = worker
 
 
+def here() -> Here | None:
+    """The worker whose thread this is."""
+    worker: Here | None = getattr(_thread, "worker", None)
+    return worker
+
+
 def mark_context() -> None:
     """In the context of attempts that are about to be made: note those around this code."""
     _outer.set(around())
@@ -63,7 +69,7 @@ def mark_context() -> None:
 
 def around() -> tuple[Around, ...]:
     """The attempts in which this code runs, the innermost last; ended ones are left out."""
-    worker: Here | None = getattr(_thread, "worker", None)
+    worker = here()
     own = None if worker is None else worker.around()
     outer = [attempt for attempt in _outer.get() if attempt.claim]
     return (*outer, own) if own is not None and own not in outer else tuple(outer)
@@ -74,7 +80,7 @@ def lender(engine: object) -> Around | None:
     for attempt in reversed(around()):
         if attempt.engine is engine:
             return attempt
-    worker: Here | None = getattr(_thread, "worker", None)
+    worker = here()
     return None if worker is None else worker.between(engine)
 
 

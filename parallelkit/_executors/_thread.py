@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Collection, Container
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from parallelkit._executors._contract import Ended, Ticket, ended_early
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._lending import Around, enter_thread, take_claim
+from parallelkit._executors._lending import Around, enter_thread, here, take_claim
 from parallelkit._executors._thread_port import Current, ThreadPort
 from parallelkit._logger import logger
 from parallelkit._system import monotonic
@@ -68,7 +69,7 @@ class ThreadWorker:
     ``current`` is what it runs: port, ticket, and the claim on its outcome; ``depth`` how many tasks of
     the engine wait for that, each for the next. ``ticket`` is what it has taken from ``port`` and not
     settled. ``failed``: an attempt of it has, which may be tried again, and had best be in here. ``stopped``:
-    it was abandoned as its run was stopped, not for a timeout.
+    it was abandoned as its run was stopped, not for a timeout. ``forked``: it is that of a child of its task.
 
     An exception may be raised anywhere in here: Python lets others send one into a thread, and a task may
     set a trace function that raises. So a ticket is at every moment in a queue, in ``ticket`` or settled:
@@ -76,8 +77,8 @@ class ThreadWorker:
     """
 
     __slots__ = (
-        "current", "depth", "engine", "failed", "gate", "ident", "name", "number", "port", "stopped", "thread",
-        "ticket",
+        "current", "depth", "engine", "failed", "forked", "gate", "ident", "name", "number", "port", "stopped",
+        "thread", "ticket",
     )  # fmt: skip
 
     def __init__(self, engine: Owner, prefix: str, number: int) -> None:
@@ -89,7 +90,7 @@ class ThreadWorker:
         self.port: ThreadPort | None = None
         self.ticket: Ticket | None = None
         self.depth: int | None = None
-        self.failed = self.stopped = False
+        self.failed = self.stopped = self.forked = False
         self.ident: int | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -100,6 +101,8 @@ class ThreadWorker:
                 if self.engine.initialize(self):
                     enter_thread(self)
                     self._serve()
+                if self.forked:
+                    os._exit(0)  # the parent has the task, and those behind it
                 self.engine.end(self)
             except BaseException as error:  # nothing of ours: it came from outside
                 self._end_early(error)
@@ -128,6 +131,12 @@ class ThreadWorker:
         if take_claim(claim) or not self.engine.is_abandoned(self):
             lost = ended_early(port.label(ticket[0]), error)
             port.give_up(Ended(ticket[0], lost, "", started, ended, self.name))
+
+    def disown(self) -> None:
+        """In a forked child of its task: what that returns or raises here is nobody's."""
+        self.forked = True
+        if self.current is not None:
+            take_claim(self.current[2])
 
     def around(self) -> Around | None:
         """The attempt that this thread runs, for what it does within."""
@@ -205,3 +214,12 @@ def end_each(workers: Collection[ThreadWorker], abandoned: Container[ThreadWorke
     finally:
         for worker in workers:  # Ctrl-C may have come: then nobody waits for them, but they end all the same
             worker.gate.open()
+
+
+def _disown_in_child() -> None:
+    worker = here()
+    if isinstance(worker, ThreadWorker):
+        worker.disown()
+
+
+os.register_at_fork(after_in_child=_disown_in_child)
