@@ -46,10 +46,12 @@ class Streamed:
         """Why the run was stopped; None for one that was not, or has not begun."""
         return None if self._loop is None else self._loop.scheduler.stopped
 
-    def results_of(self, outcomes: Sequence[Outcome[Any, Any]]) -> Results[Any, Any]:
-        """Some outcomes of the run as results, for the error that ends it."""
+    def results_of(
+        self, outcomes: Sequence[Outcome[Any, Any]], reason: str | None = None
+    ) -> Results[Any, Any]:
+        """Some outcomes of the run as results, for the error that ends it; ``reason``: of an end that nothing was left to feel."""
         facts = replace(self._facts, began_at=0.0, ended_at=self._parts.world.now() - self._outbox.began)
-        return Results(ledger_of(outcomes, facts, self.stopped))
+        return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
         """Every outcome; what can be known of executor and journal before the first ``next()`` is checked now."""
@@ -132,9 +134,11 @@ class Streamed:
                 raise error
             self._whole = loop.scheduler.stopped is None
         except KeyboardInterrupt:
-            stream.close("interrupted (Ctrl-C)")
+            reason = "interrupted (Ctrl-C)"
+            stream.close(reason)
             intake.close()
-            raise interruption("interrupted; not yet yielded", self.results_of(stream.rest())) from None
+            rest = self.results_of(stream.rest(), reason)
+            raise interruption("interrupted; not yet yielded", rest) from None
         finally:
             del error  # it holds this frame: by it these would keep each other, and what was not yielded
 

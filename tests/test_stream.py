@@ -597,6 +597,19 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
     assert [] == list(stream)
 
 
+def test_ctrl_c_when_all_is_done_is_told_as_the_reason():
+    """Though there was nothing left to stop: the caller has not seen it all."""
+    done = threading.Semaphore(0)
+    stream = iter_parallel(
+        square, range(3), on_event=lambda event: event.kind == "succeeded" and done.release()
+    )
+    next(stream)
+    assert all(done.acquire(timeout=20) for _ in range(3))
+    with pytest.raises(RunInterrupted) as caught:
+        stream.throw(KeyboardInterrupt)
+    assert ("interrupted (Ctrl-C)", 2) == (caught.value.results.stopped, len(caught.value.results.successes))
+
+
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_ctrl_c_while_the_thread_of_a_stream_is_started_ends_it(monkeypatch, executor):
     """It is not known then whether the thread runs: should it, it leaves the loop alone, which is stopped without it."""
