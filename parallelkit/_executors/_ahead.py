@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from parallelkit._executors._needs import SCRIPT, UNPACKING, homes_of, needs
-from parallelkit._executors._startable import check_startable
+from parallelkit._executors._startable import check_startable, check_watchable
 from parallelkit._executors._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
 
@@ -42,6 +42,7 @@ class started_ahead:  # noqa: N801  # used as a function; contextlib's would set
 def _start(fn: object) -> tuple[int, Zygote] | None:
     homes = homes_of(fn)
     try:
+        check_watchable()
         check_startable()
         entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in homes else needs(homes))
     except (OSError, RuntimeError):  # the engine will do without, or say what is lacking

@@ -21,7 +21,7 @@ class Reloads:
     def __init__(self) -> None:
         self._seen = 0
         self._marks: dict[str, tuple[object, int]] = {}
-        self._libraries = set(sys.stdlib_module_names)
+        self._libraries = {"parallelkit", *sys.stdlib_module_names}
         """By the first part of their names."""
 
     def look(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from functools import cache
 
 from parallelkit._executors._greenlets import patched_by
 from parallelkit._executors._spawn import ENTRY
@@ -43,8 +44,10 @@ def _pidfds_are_missing() -> str | None:
 
 
 def check_startable() -> None:
-    """Raise RuntimeError where no interpreter is known that could be started, or nothing is there that it could run."""
-    check_watchable()
+    """Raise RuntimeError where no interpreter is known that could be started, or nothing is there that it could run.
+
+    Asked by each run: what does not change is looked at once.
+    """
     executable = getattr(sys, "executable", None)
     if not executable or _is_host(executable) or _is_taken_for_an_interpreter():
         which = ", this program itself, which would be started again" if executable else ""
@@ -65,6 +68,7 @@ def _is_host(executable: str) -> bool:
     return own and os.path.realpath(executable) == os.path.realpath(_SELF)
 
 
+@cache
 def _is_taken_for_an_interpreter() -> bool:
     """Whether it was started as a worker, and is none: a host that cannot be told from an interpreter."""
     if _SERVES in sys.modules:
