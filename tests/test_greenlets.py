@@ -43,7 +43,7 @@ def test_worker_processes_are_refused(patch, module, library):
         lambda: ProcessExecutor(1),
         lambda: run_parallel(abs, [-1], executor=executor),
     ):
-        with pytest.raises(RuntimeError, match=f"^{library} has made greenlets of threads here"):
+        with pytest.raises(RuntimeError, match=f"^{library} has made greenlets of threads"):
             call()
     executor.shutdown()
 
