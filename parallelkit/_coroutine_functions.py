@@ -26,6 +26,12 @@ def is_coroutine_function(fn: Any) -> bool:
     )
 
 
+def check_called(name: str, fn: Any) -> None:
+    """Raise TypeError for a coroutine function where the run itself calls it: nobody would await what it gives."""
+    if is_coroutine_function(fn):
+        raise TypeError(f"{name} must not be a coroutine function, which nobody would await here, got {fn!r}")
+
+
 def unwrapped(fn: Any) -> Any:
     """What a partial calls in the end."""
     while isinstance(fn, partial):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeAlias, TypeVar
 
+from parallelkit._coroutine_functions import check_called
 from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
@@ -24,6 +25,7 @@ IN_PLACE = "; the total so far is None: a reduce that changes it in place must r
 
 def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
     """All values of a run, folded."""
+    check_called("reduce", reduce)
     count, stream = 0, run.outcomes()
     with failures_of(run, stream) as failures:
         for outcome in stream:

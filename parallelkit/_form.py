@@ -46,6 +46,8 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
     if not isinstance(source, Iterable):
         hint = READ_BEFORE if isinstance(source, AsyncIterable) else ""
         raise TypeError(f"{name} must be iterable, got {source!r}{hint}")
+    if getattr(source, "shape", None) == ():
+        raise TypeError(f"{name} must be iterable, got {source!r}, an array of no dimension")
     check_whole(name, source)
     if items is not UNSET:
         check_no_tasks(items)

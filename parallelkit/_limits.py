@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from parallelkit._coroutine_functions import check_called
 from parallelkit._keywords import field_hint, suggests
 from parallelkit._meters import Cap, RateLog
 from parallelkit._numbers import as_whole, check_count, check_seconds
@@ -135,3 +136,4 @@ def check_by(by: Any) -> None:
     """Raise TypeError unless ``by`` is None or callable."""
     if by is not None and not callable(by):
         raise TypeError(f"by must be callable, got {by!r}{field_hint(by)}")
+    check_called("by", by)

@@ -10,6 +10,7 @@ from inspect import Parameter, signature
 from typing import Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
+from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import timeout_of
 from parallelkit._keywords import WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, as_limits
@@ -124,6 +125,7 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
         if given.get(name) is not None and not callable(given[name]):
             hint = field_hint(given[name]) if name in ("key", "priority") else ""
             raise TypeError(f"{name} must be callable, got {given[name]!r}{hint}")
+        check_called(name, given.get(name))
     if not isinstance(given.get("star", False), bool):
         raise TypeError(f"star must be a bool, got {given['star']!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):

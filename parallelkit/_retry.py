@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeAlias
 
+from parallelkit._coroutine_functions import check_called
 from parallelkit._keywords import suggests
 from parallelkit._numbers import as_whole, check_count, check_number
 from parallelkit._public import public
@@ -165,5 +166,6 @@ def _check_on(on: Any) -> None:
     if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         return
     if not isinstance(on, type) and callable(on):
+        check_called("on", on)
         return
     raise TypeError(f"on must be exception types (one, or a tuple) or a function of the error, got {on!r}")

@@ -5,7 +5,17 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from parallelkit import InputError, RateLimit, Retry, Task, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import (
+    InputError,
+    ProcessExecutor,
+    RateLimit,
+    Retry,
+    Task,
+    ThreadExecutor,
+    iter_parallel,
+    map_reduce,
+    run_parallel,
+)
 from parallelkit._options import Checked, check_options
 
 
@@ -276,6 +286,30 @@ def test_how_a_run_is_called_is_said(call, arguments, options, message):
         call(*arguments, **options)
 
 
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("key", lambda fn: run_parallel(square, [1], key=fn)),
+        ("priority", lambda fn: run_parallel(square, [1], priority=fn)),
+        ("then", lambda fn: run_parallel(square, [1], then=fn)),
+        ("on_event", lambda fn: run_parallel(square, [1], on_event=fn)),
+        ("by", lambda fn: RateLimit(1, per=1, by=fn)),
+        ("on", lambda fn: Retry(1, on=fn)),
+        ("reduce", lambda fn: map_reduce(square, [1], fn, initial=0)),
+        ("initializer", lambda fn: ThreadExecutor(1, initializer=fn)),
+        ("initializer", lambda fn: ProcessExecutor(1, initializer=fn)),
+    ],
+)
+def test_what_a_run_calls_itself_is_no_coroutine_function(name, call):
+    """Nobody would await it: a key was a coroutine then, and an initializer had done nothing."""
+
+    async def later(*given):
+        """Never called."""
+
+    with pytest.raises(TypeError, match=f"{name} must not be a coroutine function, which nobody would await"):
+        call(later)
+
+
 @both()
 def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
     """It is the function that is wanted."""
@@ -299,6 +333,7 @@ def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
         ((square,), "items must be given together with a function, got only <function square"),
         ((square, 5), "items must be iterable, got 5"),
         ((square, None), "items must be iterable, got None"),
+        ((square, np.array(5)), r"items must be iterable, got array\(5\), an array of no dimension"),
         ((5,), "tasks must be iterable, got 5"),
         (({"a": square}, [1]), "items must not be given together with a mapping of tasks"),
         ((None, [1]), "fn must be callable, got None"),

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from parallelkit._collector import watch
+from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Call, DeskEngine, Engine
@@ -191,4 +192,5 @@ def check_initializer(initializer: Any, initargs: Any) -> tuple[Any, ...]:
         return ()
     if not callable(initializer):
         raise TypeError(f"initializer must be callable, got {initializer!r}")
+    check_called("initializer", initializer)
     return check_args("initargs", initargs)
