@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -22,7 +23,7 @@ from parallelkit._collector import wait_apart
 from parallelkit._executors._lending import mark_context
 from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._loop import WIDEST, Loop, Window
+from parallelkit._loop import WIDEST, DirectSource, Loop, Window
 from parallelkit._lost import Lost, is_of_stop
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
@@ -192,6 +193,16 @@ class Stream:
         rest = list(self._outbox.ready)
         self._outbox.ready.clear()
         return rest
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class HeldSource(DirectSource):
+    """Of a stream that is driven in the caller's thread: what is done and not yet yielded is held, and counts as ahead."""
+
+    outbox: Outbox = field(kw_only=True)
+
+    def _room(self, ahead: int) -> int:
+        return DirectSource._room(self, self.intake.read_so_far - self.outbox.input_yielded)
 
 
 _open: WeakSet[Generator[Any, None, None]] = WeakSet()

@@ -15,14 +15,14 @@ from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine
 from parallelkit._interrupt import Interrupt
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._loop import DirectSource, Loop
+from parallelkit._loop import Loop
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
 from parallelkit._parts import Parts
 from parallelkit._portion import Portion
 from parallelkit._raised import add_note
 from parallelkit._results import Results
-from parallelkit._stream import Stream, closed_at_exit, ledger_of, stepwise, unread
+from parallelkit._stream import HeldSource, Stream, closed_at_exit, ledger_of, stepwise, unread
 
 
 class Streamed:
@@ -108,7 +108,8 @@ class Streamed:
         stream = Stream(loop, handed, outbox, parts.intake, window)
         opened.callback(stream.close, "the stream was closed")
         if parts.options.executor == "inline":
-            loop.source = DirectSource(parts.intake, window, Interrupt(), self._enter, lambda: loop.eager)
+            reading = parts.intake, window, Interrupt(), self._enter, lambda: loop.eager
+            loop.source = HeldSource(*reading, outbox=outbox)
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import count, islice
 from operator import attrgetter
 
@@ -595,6 +596,34 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
     assert [*range(1, 100)] == list(results)
     assert all(one.ok or isinstance(one.error, TaskCancelled) for one in results.outcomes.values())
     assert [] == list(stream)
+
+
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_an_ordered_stream_holds_no_more_than_its_buffer_while_the_first_is_tried_again(executor):
+    """What is done behind it waits to be yielded, so it counts as read ahead: memory is bounded whatever the wait."""
+
+    class Busy(Exception):
+        retry_after = 0.1
+
+    def busy_at_first(number):
+        if number == 0 and not tries:
+            tries.append(number)
+            raise Busy
+        return number
+
+    def numbers():
+        for number in count():
+            read.append(number)
+            yield number
+
+    tries, read = [], []
+    stream = iter_parallel(
+        busy_at_first, numbers(), order="input", buffersize=5, retries=1, executor=executor
+    )
+    with closing(stream):
+        assert 0 == next(stream).value
+        assert len(read) <= 5
+        assert [1, 2, 3] == [one.value for one in islice(stream, 3)]
 
 
 def test_ctrl_c_when_all_is_done_is_told_as_the_reason():
