@@ -46,7 +46,7 @@ def ready_for_first(fn: object, executor: object) -> AbstractContextManager[obje
     """Before what a run needs is loaded: where worker processes will be wanted, have that go on at the same time."""
     if "parallelkit._plan" in sys.modules or executor != "processes":
         return nullcontext()
-    from parallelkit._executors._ahead import started_ahead
+    from parallelkit._executors._process._prestart import started_ahead
 
     return started_ahead(fn)
 

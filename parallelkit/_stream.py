@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._collector import wait_apart
-from parallelkit._executors._lending import mark_context
+from parallelkit._executors._thread._lending import mark_context
 from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import WIDEST, DirectSource, Loop, Window

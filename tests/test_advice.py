@@ -453,7 +453,7 @@ def test_a_few_retries_are_no_storm():
 STACK = """\
   File "/usr/lib/python3.11/threading.py", line 1038, in _bootstrap_inner
     self.run()
-  File "/somewhere/parallelkit/_executors/_thread_port.py", line 117, in execute
+  File "/somewhere/parallelkit/_executors/_thread/_port.py", line 117, in execute
     value = self._context.copy().run(self._call, item)
   File "/home/me/shop/client.py", line 40, in fetch
     return self.socket.recv(4096)

@@ -38,8 +38,8 @@ _growth  _outbox
 _loop
 _events
 _executors/_futures
-_executors/_desk
-_executors/_opening  _executors/_leaving
+_executors/_submit/_desk
+_executors/_submit/_opening  _executors/_submit/_leaving
 _recorder
 _payload
 _executors/_choice  _asking  _checkpoint  _progress
@@ -47,19 +47,19 @@ _journal_writer
 _journal
 _claim
 _executors/_coroutines
-_executors/_coroutine_port
-_executors/_watch
+_executors/_coroutine/_port
+_executors/_coroutine/_watch
 _executors/_dask
-_executors/_dask_courier  _executors/_dask_door
-_executors/_dask_guard  _executors/_dask_clock  _executors/_dask_broker  _executors/_dask_freight
-_executors/_dask_patrol
-_executors/_dask_wire  _executors/_dask_pending  _executors/_dask_manifest  _executors/_dask_sizes
+_executors/_cluster/_courier  _executors/_cluster/_door
+_executors/_cluster/_guard  _executors/_cluster/_clock  _executors/_cluster/_broker  _executors/_cluster/_freight
+_executors/_cluster/_patrol
+_executors/_cluster/_wire  _executors/_cluster/_pending  _executors/_cluster/_manifest  _executors/_cluster/_sizes
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
 _book  _comeback  _fifo  _ready  _stopping  _tries  _unawaited  _unsettled
 _lanes
 _recall
-_executors/_event_loop  _executors/_thread
-_executors/_thread_port  _executors/_roll
+_executors/_coroutine/_event_loop  _executors/_thread/_worker
+_executors/_thread/_port  _executors/_thread/_roll
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
 _report/_slow  _report/_wasted
@@ -67,22 +67,22 @@ _report/_words  _report/_lanes  _report/_estimates
 _report/_failures  _report/_summary
 _report/_format  _report/_rows
 _report/__init__
-_executors/_whereabouts
-_executors/_supervisor  _executors/_sharing
-_executors/_crew  _executors/_ear  _executors/_toll  _executors/_starter
-_executors/_handle  _executors/_ahead
-_executors/_startable
-_executors/_wire  _executors/_decode  _executors/_zygote  _executors/_holding  _executors/_packing
-_executors/_spawn
-_executors/_lane
-_executors/_pace  _executors/_tickets  _executors/_search_path  _executors/_strays
-_executors/_carried  _executors/_reloads
-_executors/_arrivals  _executors/_blocks  _executors/_at_import  _executors/_contexts
-_executors/_needs  _executors/_gate  _executors/_width  _executors/_desk_future  _executors/_bell  _executors/_stacks  _executors/_last_words  _executors/_lending  _executors/_line  _executors/_overdue  _executors/_chunks  _executors/_culprit  _executors/_belief  _executors/_killing  _executors/_questions  _executors/_reserve
-_executors/_alike
-_executors/_luggage  _executors/_greenlets
+_executors/_process/_stacks
+_executors/_process/_supervisor  _executors/_process/_sharing
+_executors/_process/_crew  _executors/_process/_poller  _executors/_process/_deaths  _executors/_process/_starter
+_executors/_process/_handle  _executors/_process/_prestart
+_executors/_process/_startable
+_executors/_process/_wire  _executors/_process/_decode  _executors/_process/_zygote  _executors/_process/_holding  _executors/_process/_packing
+_executors/_process/_spawn
+_executors/_process/_lane
+_executors/_process/_pace  _executors/_tickets  _executors/_process/_search_path  _executors/_process/_strays
+_executors/_process/_carried  _executors/_process/_reloads
+_executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
+_executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_process/_bell  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_line  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_killing  _executors/_process/_questions  _executors/_process/_reserve
+_executors/_process/_generators
+_executors/_process/_captures  _executors/_greenlets
 _executors/_contract
-_executors/__init__
+_executors/__init__  _executors/*/__init__
 _worker/__main__
 _recalled
 _worker/_zygote
@@ -201,7 +201,9 @@ def is_own(dotted: str) -> bool:
 def test_heavy_imports_are_late(name):
     """No module pays for a heavy package before it is needed."""
     imported = {dotted.partition(".")[0] for dotted in imports_of(name, at_import(TREES[name]))}
-    there = {"asyncio"} if fnmatch(name, "_executors/_dask*") else set()  # beside dask, which has loaded it
+    there = (
+        {"asyncio"} if fnmatch(name, "_executors/_cluster/*") else set()
+    )  # beside dask, which has loaded it
     assert not imported.intersection(HEAVY - there)
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import parallelkit
-from parallelkit._executors._at_import import modules_in
-from parallelkit._executors._spawn import ENTRY
+from parallelkit._executors._process._at_import import modules_in
+from parallelkit._executors._process._spawn import ENTRY
 from parallelkit._worker._travel import pack
 
 RUNS_AS_IT_IS_IMPORTED = """

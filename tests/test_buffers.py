@@ -9,7 +9,7 @@ import pytest
 from port_driver import drive, drive_port, opened, wait
 
 from parallelkit._died import WorkerDied
-from parallelkit._executors import _blocks
+from parallelkit._executors._process import _blocks
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _buffers, _channel
 

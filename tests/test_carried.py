@@ -7,7 +7,7 @@ import pytest
 
 import parallelkit._recalled as recalled
 from parallelkit import ProcessExecutor, Task, run_parallel
-from parallelkit._executors import _carried
+from parallelkit._executors._process import _carried
 from parallelkit._worker._travel import pack
 
 SCRIPT = """

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit._executors._bell import Bell
-from parallelkit._executors._lane import File
-from parallelkit._executors._reserve import Reserve
-from parallelkit._executors._wire import Wire
+from parallelkit._executors._process._bell import Bell
+from parallelkit._executors._process._lane import File
+from parallelkit._executors._process._reserve import Reserve
+from parallelkit._executors._process._wire import Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
 from parallelkit._worker._outbox import Outbox
@@ -295,7 +295,7 @@ def test_a_lack_that_lasts_is_looked_at_ever_more_rarely(wire_and_far, monkeypat
     """A minute of it takes a dozen tries; its end is seen after as long again at most, and then the next is a new one."""
     wire, _ = wire_and_far
     now, tries = [100.0], 0
-    monkeypatch.setattr("parallelkit._executors._wire.monotonic", lambda: now[0])
+    monkeypatch.setattr("parallelkit._executors._process._wire.monotonic", lambda: now[0])
     wire.socket = Refusing(wire.socket, [errno.ENOBUFS] * 100)
     wire.send(_channel.frame(_channel.FORGET, b"one"))
     while now[0] < 160:

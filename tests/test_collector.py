@@ -15,11 +15,12 @@ import pytest
 
 from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._collector import is_collecting
-from parallelkit._executors import _thread, _threads
-from parallelkit._executors._desk import Desk
-from parallelkit._executors._roll import Roll
-from parallelkit._executors._supervisor import Supervisor
-from parallelkit._executors._thread import ThreadWorker
+from parallelkit._executors import _threads
+from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._submit._desk import Desk
+from parallelkit._executors._thread import _worker as _thread
+from parallelkit._executors._thread._roll import Roll
+from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 
 PATIENCE = 30.0

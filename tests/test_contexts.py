@@ -12,8 +12,8 @@ from contextvars import Context, ContextVar
 import pytest
 
 from parallelkit import ProcessExecutor, Retry, ThreadExecutor, iter_parallel, run_parallel
-from parallelkit._executors import _sharing
-from parallelkit._executors._sharing import pack_initializer
+from parallelkit._executors._process import _sharing
+from parallelkit._executors._process._sharing import pack_initializer
 from parallelkit._habits import take_on
 
 VARIABLE = ContextVar("variable", default="unset")

@@ -30,8 +30,9 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._coroutine_functions import is_coroutine_function
-from parallelkit._executors import _coroutine_port, _event_loop
 from parallelkit._executors._contract import Job
+from parallelkit._executors._coroutine import _event_loop
+from parallelkit._executors._coroutine import _port as _coroutine_port
 from parallelkit._executors._coroutines import CoroutineEngine
 from parallelkit.testing import FakeClock
 

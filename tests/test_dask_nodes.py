@@ -15,8 +15,8 @@ from clusters import opened, wait_until
 from leaks import process_table
 
 from parallelkit import Retry, WorkerDied, iter_parallel, run_parallel
-from parallelkit._executors import _dask_sizes
-from parallelkit._executors._dask_courier import Courier
+from parallelkit._executors._cluster import _sizes as _dask_sizes
+from parallelkit._executors._cluster._courier import Courier
 
 pytestmark = pytest.mark.all
 

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import pytest
 from clusters import wait_until
 
+from parallelkit._executors._cluster._broker import PREFIX, Broker, install
+from parallelkit._executors._cluster._clock import RENEW, Clock
+from parallelkit._executors._cluster._guard import Guard, compare
+from parallelkit._executors._cluster._pending import Pending
+from parallelkit._executors._cluster._sizes import Sizes
+from parallelkit._executors._cluster._wire import Order, boot_id, unseal
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
-from parallelkit._executors._dask_broker import PREFIX, Broker, install
-from parallelkit._executors._dask_clock import RENEW, Clock
-from parallelkit._executors._dask_guard import Guard, compare
-from parallelkit._executors._dask_pending import Pending
-from parallelkit._executors._dask_sizes import Sizes
-from parallelkit._executors._dask_wire import Order, boot_id, unseal
-from parallelkit._executors._lane import Broken, Lane
-from parallelkit._executors._pace import Pace
+from parallelkit._executors._process._lane import Broken, Lane
+from parallelkit._executors._process._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parallelkit import ProcessExecutor, run_parallel
-from parallelkit._executors import _decode
-from parallelkit._executors._arrivals import Arrivals
-from parallelkit._executors._decode import Opening
-from parallelkit._executors._lane import Batch, Columns, Lane, Span
+from parallelkit._executors._process import _decode
+from parallelkit._executors._process._arrivals import Arrivals
+from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._lane import Batch, Columns, Lane, Span
 from parallelkit._worker._channel import (
     DICT,
     HEAP,

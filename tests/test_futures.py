@@ -37,9 +37,9 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
-from parallelkit._executors import _starter
-from parallelkit._executors._desk_future import DeskFuture, cancel_waiting
-from parallelkit._executors._handle import Worker
+from parallelkit._executors._process import _starter
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._submit._future import DeskFuture, cancel_waiting
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -562,7 +562,7 @@ def test_a_finalizer_may_submit_in_a_thread_that_is_being_started(make, name, mo
             made[0] = executor.submit(abs, -2)
         bootstrap(thread)
 
-    monkeypatch.setattr("parallelkit._executors._opening.PATIENCE", 0.1)
+    monkeypatch.setattr("parallelkit._executors._submit._opening.PATIENCE", 0.1)
     monkeypatch.setattr(threading.Thread, "_bootstrap", strike)
     with make(1) as executor:
         if name == "parallelkit_futures":
@@ -574,7 +574,7 @@ def test_a_finalizer_may_submit_in_a_thread_that_is_being_started(make, name, mo
 
 def test_a_finalizer_may_submit_in_the_midst_of_the_engine(monkeypatch):
     """Garbage may be collected while its thread holds the engine's lock, and the first call have to wait for that."""
-    monkeypatch.setattr("parallelkit._executors._opening.PATIENCE", 0.1)
+    monkeypatch.setattr("parallelkit._executors._submit._opening.PATIENCE", 0.1)
     with ThreadExecutor(1) as executor:
         with executor._pool._lock:
             futures = [executor.submit(abs, number) for number in (-1, -2)]

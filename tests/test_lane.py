@@ -6,7 +6,7 @@ import pytest
 
 from parallelkit import iter_parallel, map_reduce, run_parallel
 from parallelkit._executors import _processes
-from parallelkit._executors._lane import (
+from parallelkit._executors._process._lane import (
     UNSEEN,
     WEIGHTY,
     Batch,

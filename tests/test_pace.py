@@ -2,7 +2,7 @@
 
 import pytest
 
-from parallelkit._executors._pace import AHEAD, LONGEST_BATCH, Pace, Paces
+from parallelkit._executors._process._pace import AHEAD, LONGEST_BATCH, Pace, Paces
 
 
 def measured(mean, batches=20):

@@ -24,18 +24,18 @@ from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._bell import Bell
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
-from parallelkit._executors._crew import Crew
-from parallelkit._executors._handle import Worker
-from parallelkit._executors._holding import LOOK, Holding
-from parallelkit._executors._lane import Batch, Lane
+from parallelkit._executors._process._bell import Bell
+from parallelkit._executors._process._crew import Crew
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._holding import LOOK, Holding
+from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._process._questions import Questions
+from parallelkit._executors._process._reserve import Reserve
+from parallelkit._executors._process._starter import Starter
+from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
-from parallelkit._executors._questions import Questions
-from parallelkit._executors._reserve import Reserve
-from parallelkit._executors._starter import Starter
-from parallelkit._executors._supervisor import Supervisor
-from parallelkit._executors._wire import Wire
 from parallelkit._worker._channel import EACH, LARGE, SLOTS
 
 
@@ -917,7 +917,7 @@ def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypat
     def refused(*args):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("parallelkit._executors._supervisor.Starter", refused)
+    monkeypatch.setattr("parallelkit._executors._process._supervisor.Starter", refused)
     with opened(engine, far.nothing) as port:
         port.start([(0, 1, 0, None)])
         assert [] == port.wait(time.monotonic() + 30)
@@ -938,7 +938,9 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
         return spawn(starter)
 
     monkeypatch.setattr(Starter, "spawn", refuse_second)
-    monkeypatch.setattr("parallelkit._executors._handle.STANDSTILL", 1000.0)  # by which it would look again
+    monkeypatch.setattr(
+        "parallelkit._executors._process._handle.STANDSTILL", 1000.0
+    )  # by which it would look again
     with opened(engine, far.nap) as port:
         port.start([(0, 1, 60, None)])
         wait_until(port.running)
@@ -967,7 +969,9 @@ class Refusing:
 
 def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
     """In a moment, by itself, though nothing else happens; the same worker gets it."""
-    monkeypatch.setattr("parallelkit._executors._handle.STANDSTILL", 1000.0)  # by which it would be replaced
+    monkeypatch.setattr(
+        "parallelkit._executors._process._handle.STANDSTILL", 1000.0
+    )  # by which it would be replaced
     engine = ProcessEngine(1)
     try:
         drive(engine, far.nothing, [None])
@@ -982,7 +986,7 @@ def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
 
 def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
     """A worker that gets nothing is replaced in the end, also for the fourth time before the same task."""
-    monkeypatch.setattr("parallelkit._executors._handle.STANDSTILL", 0.05)
+    monkeypatch.setattr("parallelkit._executors._process._handle.STANDSTILL", 0.05)
     refusing = iter([math.inf] * 4)
 
     class Starved(Worker):
@@ -990,7 +994,7 @@ def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
             self.wire.socket = Refusing(self.wire.socket, next(refusing, 0))
             super().give(batch, now)
 
-    monkeypatch.setattr("parallelkit._executors._supervisor.Worker", Starved)
+    monkeypatch.setattr("parallelkit._executors._process._supervisor.Worker", Starved)
     engine = ProcessEngine(1)
     try:
         assert {0: 7} == drive(engine, far.give_back, [7]).values
@@ -1004,13 +1008,13 @@ def test_a_supervisor_whose_start_was_broken_off_does_nothing(monkeypatch):
 
     class BrokenOff(threading.Thread):
         def start(self):
-            monkeypatch.setattr("parallelkit._executors._supervisor.Thread", threading.Thread)
+            monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", threading.Thread)
             super().start()
             given_up.append(self)
             raise SystemExit
 
     given_up = []
-    monkeypatch.setattr("parallelkit._executors._supervisor.Thread", BrokenOff)
+    monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", BrokenOff)
     with ProcessExecutor(1) as executor:
         with pytest.raises(SystemExit):
             run_parallel(abs, [-1], executor=executor)
@@ -1023,12 +1027,12 @@ def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
     """Garbage may be collected there, and its finalizer finds no thread either; one of the two serves both."""
 
     def make(**options):
-        monkeypatch.setattr("parallelkit._executors._supervisor.Thread", threading.Thread)
+        monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", threading.Thread)
         futures.append(executor.submit(abs, -1))
         return threading.Thread(**options)
 
     futures = []
-    monkeypatch.setattr("parallelkit._executors._supervisor.Thread", make)
+    monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", make)
     with ProcessExecutor(1) as executor:
         futures.append(executor.submit(abs, -2))
         assert [1, 2] == [future.result(30) for future in futures]
@@ -1117,7 +1121,7 @@ def test_initializer_that_cannot_be_sent_is_refused():
 
 def test_initializer_that_hangs_breaks_the_engine(monkeypatch):
     """There is a limit to how long a worker may take to start."""
-    monkeypatch.setattr("parallelkit._executors._handle.START_LIMIT", 0.3)
+    monkeypatch.setattr("parallelkit._executors._process._handle.START_LIMIT", 0.3)
     engine = ProcessEngine(1, initializer=far.nap, initargs=(1000,))
     try:
         with opened(engine, far.nothing) as port:

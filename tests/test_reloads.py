@@ -11,7 +11,7 @@ import pytest
 import remote_tasks as far
 
 from parallelkit import ProcessExecutor, iter_parallel, run_parallel
-from parallelkit._executors._reloads import Reloads
+from parallelkit._executors._process._reloads import Reloads
 
 SOURCE = "import os, time\ndef version(item):\n    time.sleep(item / 100)\n    return {}\ndef pid(item):\n    return os.getpid()\n"
 

@@ -2,7 +2,7 @@
 
 import threading
 
-from parallelkit._executors._roll import Roll
+from parallelkit._executors._thread._roll import Roll
 
 
 class Worker:

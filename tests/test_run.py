@@ -29,7 +29,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
-from parallelkit._executors._thread_port import ThreadPort
+from parallelkit._executors._thread._port import ThreadPort
 
 PATIENCE = 30.0
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])

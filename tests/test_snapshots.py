@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from parallelkit._executors._blocks import Pool
-from parallelkit._executors._lane import Batch, Lane
-from parallelkit._executors._lending import Loans
-from parallelkit._executors._line import Line
+from parallelkit._executors._process._blocks import Pool
+from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._thread._lending import Loans
+from parallelkit._executors._thread._line import Line
 
 MANY = 50  # from twenty on tuples are allocated anew
 

@@ -12,9 +12,9 @@ import pytest
 from patience import given_time
 
 from parallelkit import ProcessExecutor, Task, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
-from parallelkit._executors._handle import Worker
-from parallelkit._executors._last_words import as_stack
-from parallelkit._executors._stacks import stack_of
+from parallelkit._executors._process._crash_stack import as_stack
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._lost import SHOWN, told_where
 from parallelkit._worker._channel import STACK_SIGNAL
 
@@ -42,7 +42,7 @@ def test_a_stack_is_that_of_the_thread():
 
 WALKS = """
 import gc, sys, threading, time
-from parallelkit._executors._stacks import stack_of
+from parallelkit._executors._thread._stacks import stack_of
 
 class Garbage:
     def __init__(self):

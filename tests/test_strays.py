@@ -9,7 +9,7 @@ from importlib.machinery import SourceFileLoader
 import pytest
 
 from parallelkit import run_parallel
-from parallelkit._executors._strays import strays
+from parallelkit._executors._process._strays import strays
 from parallelkit._worker._strays import StrayFinder, find_strays
 
 MODULE = """

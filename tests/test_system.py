@@ -12,7 +12,7 @@ import pytest
 import parallelkit
 from parallelkit import Retry, TaskTimeout, iter_parallel, run_parallel
 from parallelkit._executors import _width
-from parallelkit._executors._spawn import check_popen
+from parallelkit._executors._process._spawn import check_popen
 from parallelkit._system import monotonic, read
 
 PACKAGE = Path(parallelkit.__file__).parent

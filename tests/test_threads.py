@@ -17,10 +17,11 @@ from math import inf
 import pytest
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
-from parallelkit._executors import _thread, _threads
+from parallelkit._executors import _threads
 from parallelkit._executors._contract import Job
-from parallelkit._executors._thread import IDLE
-from parallelkit._executors._thread_port import ThreadPort
+from parallelkit._executors._thread import _worker as _thread
+from parallelkit._executors._thread._port import ThreadPort
+from parallelkit._executors._thread._worker import IDLE
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
 
@@ -1204,7 +1205,8 @@ with ThreadExecutor(1) as executor:
 
 def test_a_forked_child_that_comes_back_from_its_task_ends():
     """It would go on with the tasks that wait, which the parent has, too, and then wait for more for ever."""
+    quiet = "-Wignore:This process:DeprecationWarning"  # of Python 3.12 on, that a process with threads forks
     done = subprocess.run(
-        [sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, quiet, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
     )
     assert (2 * "[0, 0, 0]\n", "x" * 6, 0) == (done.stdout, done.stderr, done.returncode)

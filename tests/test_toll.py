@@ -6,7 +6,7 @@ import time
 import pytest
 
 from parallelkit import ProcessExecutor, run_parallel
-from parallelkit._executors import _handle
+from parallelkit._executors._process import _handle
 
 
 class Heavy:

@@ -33,7 +33,7 @@ import parallelkit
 from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
-from parallelkit._executors._handle import STANDSTILL
+from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _travel
 from parallelkit._worker._travel import describe

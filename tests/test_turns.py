@@ -13,12 +13,12 @@ import remote_tasks as far
 from port_driver import Seen, drive, fifo, opened, wait
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._crew import STUCK, Crew
-from parallelkit._executors._handle import STANDSTILL, Worker
-from parallelkit._executors._lane import Batch, Lane
+from parallelkit._executors._process._crew import STUCK, Crew
+from parallelkit._executors._process._handle import STANDSTILL, Worker
+from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._executors._supervisor import Supervisor
-from parallelkit._executors._wire import Wire
 from parallelkit._worker._channel import EACH
 
 LONG = 0.006  # seconds; whoever takes so long rings at each commit
@@ -63,7 +63,14 @@ class FakeWorker(SimpleNamespace):
 
     def __init__(self, lane):
         super().__init__(
-            lane=lane, pending=1, ready=True, held=None, retiring=False, garbage=False, doomed=False
+            lane=lane,
+            pending=1,
+            ready=True,
+            held=None,
+            retiring=False,
+            garbage=False,
+            doomed=False,
+            outdated=False,
         )
         self.sent, self.done = 7, 6
         self.wire = SimpleNamespace(armed=EACH, loading=False, head=6)

@@ -20,11 +20,11 @@ from port_driver import Seen, drive, opened, wait
 from test_processes import is_alive, wait_until
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors import _ahead, _starter, _zygote
+from parallelkit._executors._process import _prestart, _starter, _zygote
+from parallelkit._executors._process._spawn import Forked
+from parallelkit._executors._process._starter import AT_ONCE, Starter
+from parallelkit._executors._process._zygote import Zygote
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._executors._spawn import Forked
-from parallelkit._executors._starter import AT_ONCE, Starter
-from parallelkit._executors._zygote import Zygote
 from parallelkit._worker._channel import BORN
 
 WIDE = 6
@@ -151,7 +151,7 @@ def test_one_that_was_started_ahead_is_waited_for_a_moment(monkeypatch):
     """It is about to be ready, and forks faster than an interpreter starts; who is late is not waited for."""
     assert _starter.EXPECTED < 1
     monkeypatch.setattr(_starter, "EXPECTED", 30.0)
-    _ahead._ahead.append((os.getpid(), UnreadyZygote()))
+    _prestart._ahead.append((os.getpid(), UnreadyZygote()))
     with select.epoll() as poll, closing(Starter(2, poll, set)) as starter:
         starter.check(now := time.monotonic())
         assert 0 == starter.startable(2, 0, deaths=False)

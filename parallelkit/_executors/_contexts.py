@@ -13,7 +13,7 @@ from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any, TypeAlias
 
-from parallelkit._executors._lending import mark_context
+from parallelkit._executors._thread._lending import mark_context
 from parallelkit._executors._width import widen
 
 Settings: TypeAlias = "list[tuple[ContextVar[Any], Callable[[], Any]]]"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._executors._contract import Job
-from parallelkit._executors._coroutine_port import CoroutinePort
-from parallelkit._executors._thread_port import ThreadPort
+from parallelkit._executors._coroutine._port import CoroutinePort
+from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._threads import ThreadEngine
 
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
 
+from parallelkit._executors._cluster._courier import NOBODY_YET, Courier
+from parallelkit._executors._cluster._door import enter
+from parallelkit._executors._cluster._manifest import Vanished
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._executors._culprit import pack_job
-from parallelkit._executors._dask_courier import NOBODY_YET, Courier
-from parallelkit._executors._dask_door import enter
-from parallelkit._executors._dask_manifest import Vanished
-from parallelkit._executors._decode import decode_lost
-from parallelkit._executors._lane import Lane, Lost, Payload, Record, Span
+from parallelkit._executors._process._culprit import pack_job
+from parallelkit._executors._process._decode import decode_lost
+from parallelkit._executors._process._lane import Lane, Lost, Payload, Record, Span
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._worker._travel import Editions, by_value_pickler, pack
 

@@ -17,10 +17,10 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
-from parallelkit._executors._culprit import pack_job
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._lending import mark_context
-from parallelkit._executors._packing import refusal
+from parallelkit._executors._process._culprit import pack_job
+from parallelkit._executors._process._packing import refusal
+from parallelkit._executors._thread._lending import mark_context
 from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import is_of_signal

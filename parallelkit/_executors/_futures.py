@@ -13,7 +13,7 @@ from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Call, DeskEngine, Engine
-from parallelkit._executors._desk import Desk
+from parallelkit._executors._submit._desk import Desk
 from parallelkit._keywords import WORKERS, suggests
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
@@ -156,8 +156,8 @@ class ProcessExecutor(_Pool):
         max_tasks_per_child: int | None = None,
         timeout: float | None = None,
     ) -> None:
+        from parallelkit._executors._process._reloads import Reloads
         from parallelkit._executors._processes import ProcessEngine
-        from parallelkit._executors._reloads import Reloads
 
         width = default_processes() if max_workers is None else check_count("max_workers", max_workers)
         initargs = check_initializer(initializer, initargs)
@@ -179,7 +179,7 @@ class ProcessExecutor(_Pool):
         size = check_count("chunksize", chunksize)
         if size == 1 or self._timeout is not None:
             return super().map(fn, *iterables, timeout=timeout)
-        from parallelkit._executors._chunks import cut, unite
+        from parallelkit._executors._submit._chunks import cut, unite
         from parallelkit._worker._chunk import Chunk
 
         done: Any = super().map(Chunk(fn), cut(iterables, size), timeout=timeout)

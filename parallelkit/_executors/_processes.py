@@ -10,18 +10,18 @@ from itertools import count
 from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
-from parallelkit._executors._decode import Opening, decode_lost
-from parallelkit._executors._handle import Worker
-from parallelkit._executors._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
-from parallelkit._executors._needs import home_of
-from parallelkit._executors._pace import Paces
-from parallelkit._executors._packing import Packer, Packing, all_atoms
-from parallelkit._executors._reloads import Reloads
-from parallelkit._executors._sharing import pack_initializer, pack_shared
-from parallelkit._executors._startable import check_startable, check_watchable
-from parallelkit._executors._supervisor import Supervisor
+from parallelkit._executors._process._decode import Opening, decode_lost
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
+from parallelkit._executors._process._pace import Paces
+from parallelkit._executors._process._packing import Packer, Packing, all_atoms
+from parallelkit._executors._process._preload import home_of
+from parallelkit._executors._process._reloads import Reloads
+from parallelkit._executors._process._sharing import pack_initializer, pack_shared
+from parallelkit._executors._process._stacks import whereabouts
+from parallelkit._executors._process._startable import check_startable, check_watchable
+from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
-from parallelkit._executors._whereabouts import whereabouts
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal, tolerated

@@ -17,11 +17,11 @@ from typing import Any
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import initialize
 from parallelkit._executors._contract import Job, Ticket, drop_own_frames
-from parallelkit._executors._lending import Loans, lender, take_claim
-from parallelkit._executors._line import AWAITED
-from parallelkit._executors._roll import Roll
-from parallelkit._executors._thread import ThreadWorker, end_each, tell_of_room
-from parallelkit._executors._thread_port import Loss, ThreadPort
+from parallelkit._executors._thread._lending import Loans, lender, take_claim
+from parallelkit._executors._thread._line import AWAITED
+from parallelkit._executors._thread._port import Loss, ThreadPort
+from parallelkit._executors._thread._roll import Roll
+from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
 

@@ -40,7 +40,7 @@ def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 def first(thing: object, after: object) -> object:
-    """How a function arrives that was packed with something behind it (_executors/_sharing.py)."""
+    """How a function arrives that was packed with something behind it (_executors/_process/_sharing.py)."""
     return thing
 
 

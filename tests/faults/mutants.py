@@ -48,7 +48,7 @@ def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(name, [Edit(f"parallelkit/{file}", old, new)], tests)
 
 
-SUPERVISOR = "_executors/_supervisor.py"
+SUPERVISOR = "_executors/_process/_supervisor.py"
 BLAME_ALL = """for rest in worker.cut_off(worker.done + (began_at is not None)):
             for at in range(len(rest.tickets)):
                 lost = (rest.part(at, at + 1), now, now, worker.pid, status, Why.ITSELF, worker.label)
@@ -65,7 +65,7 @@ MUTANTS = [
     ),
     mutant(
         "a double settle: what cannot be unpickled is reported as a value, too",
-        "_executors/_decode.py",
+        "_executors/_process/_decode.py",
         "good = [at for at in range(len(indices)) if at not in failures]",
         "good = list(range(len(indices)))",
         f"{FAULTS}/test_catalogue.py",
@@ -100,12 +100,12 @@ MUTANTS = [
         "a timeout from the submission, not from the start",
         [
             Edit(
-                "parallelkit/_executors/_lane.py",
+                "parallelkit/_executors/_process/_lane.py",
                 "    fatal_loads: int = 0\n",
                 "    opened_at: float = field(default_factory=__import__('time').monotonic)\n    fatal_loads: int = 0\n",
             ),
             Edit(
-                "parallelkit/_executors/_handle.py",
+                "parallelkit/_executors/_process/_handle.py",
                 "due = running[1] + running[0][3]",
                 "due = self.batches[0].lane.opened_at + running[0][3]",
             ),
@@ -116,7 +116,7 @@ MUTANTS = [
         "a kill without its group, neither by us nor by the lifeline",
         [
             Edit(
-                "parallelkit/_executors/_killing.py",
+                "parallelkit/_executors/_process/_killing.py",
                 "os.killpg(pid, signal.SIGKILL)",
                 "os.kill(pid, signal.SIGKILL)",
             ),
@@ -174,14 +174,14 @@ MUTANTS = [
     ),
     mutant(
         "a descriptor left for each worker that ended",
-        "_executors/_handle.py",
+        "_executors/_process/_handle.py",
         "        os.close(self.pidfd)\n",
         "",
         f"{FAULTS}/test_p10_no_leaks.py",
     ),
     mutant(
         "a frame is believed to be as long as it should be",
-        "_executors/_belief.py",
+        "_executors/_process/_validation.py",
         "if len(body) < WORD.size:",
         "if len(body) < 0:",
         f"{FAULTS}/test_garbage.py",

@@ -226,7 +226,7 @@ def with_initializer(kind: type, initializer: Callable[[], None]) -> Callable[[A
 
 def hanging_initializer(scene: Any) -> Any:
     """Which has half a second, in place of a minute."""
-    from parallelkit._executors import _handle
+    from parallelkit._executors._process import _handle
 
     _handle.START_LIMIT = 0.5
     return parallelkit.ProcessExecutor(2, initializer=hang)

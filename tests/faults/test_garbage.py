@@ -19,14 +19,14 @@ from outside import rarely
 from port_driver import Seen, drive
 
 from parallelkit import TaskTimeout, WorkerDied
-from parallelkit._executors import _handle
 from parallelkit._executors._contract import Job
-from parallelkit._executors._decode import Opening
-from parallelkit._executors._handle import Worker
-from parallelkit._executors._lane import Batch, Lane, Span
+from parallelkit._executors._process import _handle
+from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._lane import Batch, Lane, Span
+from parallelkit._executors._process._reserve import Reserve
+from parallelkit._executors._process._spawn import Spawned
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._executors._reserve import Reserve
-from parallelkit._executors._spawn import Spawned
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import GarbageError, frame, rights
 from parallelkit._worker._outbox import Outbox

@@ -1,0 +1,299 @@
+"""The client's side of a run on dask: batches go out as dask tasks, what the guards tell comes back.
+
+A thread of the run's own waits for news of the broker. It runs none of the user's code.
+"""
+
+from __future__ import annotations
+
+import pickle
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from threading import Lock, Thread
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+from parallelkit._executors._cluster._broker import PREFIX
+from parallelkit._executors._cluster._clock import Clock
+from parallelkit._executors._cluster._freight import Freight
+from parallelkit._executors._cluster._guard import Call
+from parallelkit._executors._cluster._manifest import Manifest
+from parallelkit._executors._cluster._sizes import Sizes
+from parallelkit._executors._cluster._wire import (
+    Order,
+    Report,
+    broker_name,
+    unpack_columns,
+    unpack_lost,
+    unseal,
+    versions,
+)
+from parallelkit._executors._process._lane import Batch, Broken, Lane, Record, Span
+from parallelkit._system import monotonic
+
+PATIENCE = 3.0  # seconds that the broker has to end a run
+UNHEARD = 1.0  # seconds that the courier's thread has to notice that there is no connection
+NOBODY_YET = 32  # batches that are handed out before there are workers: what an adaptive cluster sees of them
+INLINE = 32 << 10  # bytes up to which the function travels with each batch; a larger one is scattered, once
+ALONE = 1 << 20  # bytes from which on an item is scattered by itself
+
+
+class Courier:
+    """``offer`` and ``close`` are for the run's thread; the rest belongs to the courier's own, or to who holds the lock."""
+
+    def __init__(
+        self, client: Any, lane: Lane, job: bytes, cap: int | None, widen: Callable[[int], None]
+    ) -> None:
+        # What a port asks of a supervisor.
+        self.crew = SimpleNamespace(lanes=[lane], has_left=lambda lane: False)
+        self.broken = None
+        self.run = uuid4().hex
+        self._manifest = Manifest(lane)
+        self.begun = self._manifest.begun
+        self._sizes = Sizes(lane.pace, lane.exact)
+        self._workers: list[str] = []
+        self._unfit: set[str] = set()  # workers that joined, and have another Python or no parallelkit
+        self._client = client
+        self._lane = lane
+        self._job = job
+        self._cap = cap
+        self._widen = widen
+        self._kept: Any = None  # the function, where dask keeps it
+        self._keeping = False  # ... or will, soon
+        self._first: Any = None  # what makes a cluster start a worker
+        self._freight = Freight(client, self._refuse)
+        self._expected = versions()
+        self._clock = Clock()
+        self._numbers = count()
+        self._lock = Lock()
+        self._closed = False
+        self._unheard = False  # there is no scheduler any more
+        self._line: Any = None  # the connection by which it is asked for news
+        self._thread = Thread(target=self._listen, name="parallelkit-courier", daemon=True)
+
+    def open(self) -> None:
+        """Register the run at the broker, and begin to listen."""
+        self._hear_width(*self._ask("open", client=self._client.id))
+        if len(self._job) > INLINE:
+            self._send_job()
+        self._thread.start()
+
+    @property
+    def threads(self) -> int:
+        """How many the cluster has."""
+        return self._sizes.threads
+
+    def _ask(self, question: str, patience: float | None = None, **about: Any) -> Any:
+        ask = getattr(self._client.scheduler, f"{broker_name()}_{question}")
+        return self._client.sync(ask, run=self.run, callback_timeout=patience, **about)
+
+    def _send_job(self) -> None:
+        """Have each worker keep the function; nothing is handed out before they do."""
+        if self._keeping:
+            return
+        self._keeping = True
+        if not self.threads:  # an adaptive cluster starts workers for tasks only
+            self._first = self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False)
+        self._freight.send(self._job, self._keep, everywhere=True)
+
+    def _keep(self, future: Any) -> None:
+        """In the client's event loop, whose thread nobody waits for who holds the lock."""
+        with self._lock:
+            self._kept, self._keeping = future, False
+            self._hand_out()
+
+    # Out
+
+    def offer(self) -> None:
+        """There is something new in the queue."""
+        with self._lock:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        try:
+            while self._lane.queue and not self._closed and (most := self._room()) > 0:
+                self._send(self._take(most))
+        except Exception as error:  # a client that was closed, or whatever keeps dask from taking it
+            self._refuse(error)
+
+    def _refuse(self, error: Exception) -> None:
+        self._fail("dask does not take tasks any more", error)
+
+    def _room(self) -> int:
+        """How many attempts may be in the next batch."""
+        if self._keeping:
+            return 0
+        if self._cap is not None:
+            return int(len(self._manifest.flights) < self._cap)
+        if len(self._manifest.parcels) >= (2 * self.threads or NOBODY_YET):
+            return 0
+        return self._sizes.batch(self._lane.waiting())
+
+    def _take(self, most: int) -> Batch:
+        """The next attempts, in one batch though they were queued in several parts."""
+        first = self._lane.take(most)
+        tickets, payloads, size = list(first.tickets), list(first.payloads or ()), first.size()
+        queue, packed = self._lane.queue, first.payloads is not None
+        while len(tickets) < most and size < ALONE and queue and (queue[0].payloads is not None) is packed:
+            more = self._lane.take(most - len(tickets))
+            tickets += more.tickets
+            payloads += more.payloads or ()
+            size += more.size()
+        return Batch(self._lane, tickets, payloads if packed else None)
+
+    def _send(self, batch: Batch) -> None:
+        key = f"{PREFIX}{self.run}-{next(self._numbers)}"
+        parcel = self._manifest.enter(key, batch)
+        payloads: Sequence[Any] = batch.payloads or ()
+        large = [at for at, payload in enumerate(payloads) if len(payload) >= ALONE and self.threads]
+        if not large:
+            self._submit(key, batch, parcel.held)
+            return
+        (at,) = large  # a batch ends with the first
+
+        def arrived(future: Any) -> None:
+            parcel.held.append(future)
+            self._submit(key, batch, parcel.held, {at: str(future.key)})
+
+        self._freight.send(payloads[at], arrived)
+
+    def _submit(
+        self, key: str, batch: Batch, held: list[Any], kept: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        indices, numbers, items, timeouts = zip(*batch.tickets, strict=True)
+        payloads: list[Any] | None = None
+        if batch.payloads is not None:
+            payloads = [kept.get(at, payload) for at, payload in enumerate(batch.payloads)]
+        order = Order(
+            key=key,
+            run=self.run,
+            exact=self._lane.exact,
+            expected=self._sizes.ahead,
+            portion=self._sizes.portion,
+            rest=self._sizes.lead,
+            job=self._job if self._kept is None else self._kept.key,
+            indices=indices,
+            numbers=numbers,
+            timeouts=timeouts,
+            items=items if payloads is None else None,
+            payloads=payloads,
+        )
+        call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
+        held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))
+
+    # In: the courier's thread
+
+    async def _connect(self) -> None:
+        """One connection for the whole run: that it breaks is known at once. Where one is gone, dask tries for long to make another."""
+        self._line = await self._client.rpc.connect(self._client.scheduler.address)
+
+    async def _wait_for_news(self) -> Any:
+        from distributed.core import send_recv
+
+        return await send_recv(self._line, op=f"{broker_name()}_take", run=self.run)
+
+    def _hang_up(self) -> None:
+        """In the client's event loop."""
+        if self._line is not None:
+            self._client.rpc.reuse(self._client.scheduler.address, self._line)
+
+    def _listen(self) -> None:
+        try:
+            self._client.sync(self._connect)
+            while not self._closed and (news := self._client.sync(self._wait_for_news)) is not None:
+                self._read(news)
+        except Exception as error:
+            self._unheard = isinstance(error, OSError)
+            self._fail("the connection to the dask scheduler was lost", error)
+        else:
+            self._fail("the dask scheduler does not know this run any more", None)
+        finally:
+            self._client.loop.add_callback(self._hang_up)
+
+    def _fail(self, reason: str, cause: Exception | None) -> None:
+        if not self._closed:
+            self._lane.fail(Broken(reason, cause=cause))
+
+    def _read(self, news: Iterable[Sequence[Any]]) -> None:
+        with self._lock:
+            for what, *about in news:
+                getattr(self, f"_hear_{what}")(*about)
+            self._hand_out()
+        if self._lane.events:  # a wait is not to end for nothing
+            self._lane.gate.open()
+
+    def _hear_width(self, threads: int, workers: Iterable[str]) -> None:
+        self._workers = list(workers)
+        self._sizes.threads, self._sizes.workers = threads, len(self._workers)
+        self._widen(threads)
+
+    def _hear_told(self, blob: bytes, over: Iterable[str] = ()) -> None:
+        report = unseal(blob)
+        latest = monotonic()
+        shift = self._clock.shift(report.host, report.boot, report.now, latest)
+        for span in report.spans:
+            self._take_span(span, shift, latest)
+        for lost in report.lost:
+            self._lane.post(unpack_lost(lost, self._manifest.land([lost[0]]), shift, latest))
+        for packed, index, number in report.records:
+            ticket = None if index is None or number is None else (index, number, None, None)
+            self._lane.post(Record(packed, ticket))
+        for index, started, label in report.begun:
+            self._manifest.note_begun(index, min(latest, started - shift), label)
+        self._manifest.put_back(report.unbegun)
+        self._mend(report)
+        for key in over:
+            self._manifest.parcels.pop(key, None)
+
+    def _mend(self, report: Report) -> None:
+        if report.missing is not None and self._kept is not None:
+            self._send_job()
+        if report.broken is not None:
+            self._fail(f"{report.broken} on {report.host}", None)
+
+    def _take_span(self, packed: Any, shift: float, latest: float) -> None:
+        batch = self._manifest.land(array("q", packed[0]))
+        columns = unpack_columns(packed, shift, latest)
+        self._sizes.measure(len(columns.kinds), columns.ended[-1] - columns.started[0])
+        self._lane.post(Span(batch, columns, packed[-1]))
+
+    def _hear_returned(self, keys: Iterable[str], why: str, unfit: Iterable[str]) -> None:
+        for key in keys:
+            self._manifest.put_back(self._manifest.still_in(key))
+            self._manifest.parcels.pop(key, None)
+        self._unfit.update(unfit)
+        if why and self._unfit.issuperset(self._workers):
+            self._fail(f"no dask worker is left that fits this program: {why}", None)
+
+    def _placing(self) -> dict[str, Any]:
+        """Once a worker has joined that does not fit, all others are named; else dask decides freely."""
+        fit = [worker for worker in self._workers if worker not in self._unfit]
+        return {"workers": fit} if self._unfit else {}
+
+    def _hear_lost(self, worker: str, batches: Iterable[tuple[str, int]]) -> None:
+        for key, granted in batches:
+            self._lane.events.extend(self._manifest.lose(key, granted, worker))  # type: ignore[arg-type]  # one kind more, which its port opens
+
+    # The end
+
+    def close(self) -> None:
+        """End the run on all workers; what was committed there is posted, and nothing is left when it returns."""
+        self._closed = True
+        self._freight.close()
+        news = self._end()
+        self._read(news or ())
+        with self._lock:
+            self._manifest.clear()
+            self._kept = self._first = None
+        if self._thread.ident is not None:
+            self._thread.join(None if news is not None else UNHEARD)
+
+    def _end(self) -> list[Any] | None:
+        """What the broker tells last; None where it cannot be asked, for then it ends the run by itself."""
+        if self._unheard:
+            return None
+        try:
+            return list(self._ask("close", patience=PATIENCE))
+        except Exception:  # whatever way the connection, or the client, is closed
+            return None

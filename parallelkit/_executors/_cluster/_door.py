@@ -1,0 +1,98 @@
+"""The door of a dask cluster: who does not fit is refused before anything is sent there."""
+
+from __future__ import annotations
+
+import pickle
+import platform
+import sys
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from parallelkit._executors._cluster import _broker
+from parallelkit._executors._cluster._guard import Question, compare
+from parallelkit._executors._cluster._wire import broker_name, versions
+
+_vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # of each client the workers that fit
+_registry = Lock()
+
+
+def enter(client: Any) -> int:
+    """Check the scheduler and each worker that is new, and open the broker; how many threads there are.
+
+    Raises ValueError for what does not fit.
+    """
+    if client.asynchronous:
+        raise ValueError(f"executor must be a synchronous Client, got {client!r}")
+    if client.status != "running":
+        raise ValueError(f"executor must be a Client that is connected, got {client!r}")
+    if client not in _vetted:
+        _check_scheduler(client)
+    threads = client.nthreads()
+    _check_workers(client, set(threads))
+    return sum(threads.values())
+
+
+def _check_scheduler(client: Any) -> None:
+    theirs = client.run_on_scheduler(platform.python_version)
+    ours = platform.python_version()
+    if _minor(theirs) != _minor(ours):
+        raise ValueError(
+            f"executor: the scheduler of {client!r} runs Python {theirs}, this program {ours}; "
+            "scheduler, workers and client need the same minor version"
+        )
+    client.run_on_scheduler(ByValue(_broker.install), broker_name())
+
+
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
+
+
+def _check_workers(client: Any, present: set[str]) -> None:
+    known = _vetted.setdefault(client, set())
+    if new := present - known:
+        answers = client.run(pickle.loads, pickle.dumps(Question(), 5), workers=list(new), on_error="return")
+        wrong = {worker: _fault(client, worker, answer) for worker, answer in answers.items()}
+        wrong = {worker: fault for worker, fault in wrong.items() if fault}
+        if wrong:
+            worker, fault = next(iter(wrong.items()))
+            others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            raise ValueError(f"executor: the dask worker {worker}{others} does not fit this program: {fault}")
+    _vetted[client] = present
+
+
+def _fault(client: Any, worker: str, answer: Any) -> str:
+    """What is wrong with a worker, as text; empty where nothing is."""
+    if isinstance(answer, OSError):
+        return ""  # it went while it was asked
+    if isinstance(answer, BaseException):
+        python = client.run(platform.python_version, workers=[worker], on_error="return").get(worker)
+        if isinstance(python, str) and _minor(python) != _minor(platform.python_version()):
+            return f"Python is {python} there and {platform.python_version()} here"
+        return (
+            f"parallelkit {versions()['parallelkit']} cannot be imported there "
+            f"({type(answer).__name__}: {answer}); install it with pip install 'parallelkit[dask]'"
+        )
+    return compare(versions(), answer)
+
+
+class ByValue:
+    """Pickles as a function of ours with all that its module defines: nobody there need have parallelkit."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        import cloudpickle
+
+        module = sys.modules[fn.__module__]
+        with _registry:  # the registry is the whole program's
+            cloudpickle.register_pickle_by_value(module)
+            try:
+                self._blob = cloudpickle.dumps(fn)
+            finally:
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def __call__(self) -> None:
+        """Only so that it may stand where a function must."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
+        return pickle.loads, (self._blob,)

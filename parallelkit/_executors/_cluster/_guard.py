@@ -1,0 +1,188 @@
+"""Beside each dask worker: runs its batches in worker processes of ours, which can be killed and blamed.
+
+The dask worker itself never sees a function, an item or a value, only bytes. What ends is told to the
+broker in the scheduler (``_broker``), which passes it on to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from pickle import loads
+from threading import Lock
+from typing import Any
+
+from parallelkit._executors._cluster._patrol import Patrol
+from parallelkit._executors._cluster._wire import Order, broker_name, versions
+from parallelkit._executors._process._supervisor import Supervisor
+
+PLUGIN = "parallelkit-guard"
+
+
+def facts() -> dict[str, str]:
+    """Asked at the door: the versions at this end."""
+    return versions()
+
+
+def enter(expected: dict[str, str], blob: bytes) -> None:
+    """A batch arrives: called by its own unpickling, in a thread of a dask worker."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    differences = compare(expected, versions())
+    if differences:
+        raise RuntimeError(f"worker {worker.address} does not fit the client: {differences}")
+    guard_of(worker).run(Order(*loads(blob)))
+
+
+def compare(ours: dict[str, str], theirs: dict[str, str]) -> str:
+    """What differs, as text; empty where nothing does."""
+    return ", ".join(
+        f"{name} is {theirs.get(name, 'missing')} there and {version} here"
+        for name, version in ours.items()
+        if theirs.get(name) != version
+    )
+
+
+_guards: dict[str, Guard] = {}
+_guards_lock = Lock()
+
+
+def guard_of(worker: Any) -> Guard:
+    """The one guard of a dask worker."""
+    with _guards_lock:
+        guard = _guards.get(worker.id)
+        if guard is None:
+            guard = _guards[worker.id] = Guard(worker)
+            worker.handlers["parallelkit_end"] = guard.end_run
+            worker.plugins[PLUGIN] = guard
+        return guard
+
+
+class Guard:
+    """Owns the worker processes: as many as the dask worker has threads, while there is a run."""
+
+    def __init__(self, worker: Any) -> None:
+        self.host = socket.gethostname()
+        self._worker = worker
+        self._width: int = worker.state.nthreads
+        self._lock = Lock()
+        self._supervisor: Supervisor | None = None
+        self._patrols: dict[str, Patrol] = {}
+        self._ended: deque[str] = deque(maxlen=1000)
+        self._closed = False
+
+    # In threads of the dask worker
+
+    def run(self, order: Order) -> None:
+        """Run a batch, if nobody else has it; returns when all that was begun has ended."""
+        granted = min(order.portion, len(order.indices))
+        if not self.ask("claim", key=order.key, worker=self._worker.address, granted=granted):
+            return
+        patrol = self._patrol_of(order)
+        if patrol is not None:
+            patrol.run(order, granted, self.fetch)
+
+    def ask(self, question: str, **about: Any) -> Any:
+        """Ask the broker; from any thread but that of the event loop."""
+        from distributed.utils import sync
+
+        answers = getattr(self._worker.scheduler, f"{broker_name()}_{question}")
+        return sync(self._worker.loop, answers, **about)
+
+    def _patrol_of(self, order: Order) -> Patrol | None:
+        with self._lock:
+            if self._closed or order.run in self._ended:
+                return None
+            patrol = self._patrols.get(order.run)
+            if patrol is None:
+                if self._supervisor is None or self._supervisor.broken is not None:
+                    self._supervisor = Supervisor(self._width, None, None)
+                patrol = Patrol(order.run, order.exact, self._supervisor, self.host, self._tell)
+                self._patrols[order.run] = patrol
+            return patrol
+
+    def fetch(self, thing: bytes | str) -> bytes:
+        """Bytes that came along, or that dask keeps under a key: here, or at another worker."""
+        if isinstance(thing, bytes):
+            return thing
+        from distributed.utils import sync
+
+        return bytes(sync(self._worker.loop, self._fetch, thing))
+
+    async def _fetch(self, key: str) -> Any:
+        """In the event loop; raises KeyError where nobody has it any more."""
+        if key not in self._worker.data:
+            await self._worker.gather(await self._worker.scheduler.who_has(keys=[key]))
+        return self._worker.data[key]
+
+    def _tell(self, run: str, blob: bytes, over: list[str], wanted: dict[str, int]) -> list[str]:
+        """Tell the broker, and ask it which batches may go on; where nobody is left to listen, the run is over."""
+        try:
+            heard = self.ask(
+                "tell", run=run, worker=self._worker.address, blob=blob, over=over, wanted=wanted
+            )
+        except Exception:  # whatever the way to the scheduler fails with, it means that nobody listens
+            heard = None
+        if heard is None:
+            self._let_go(run)
+        return list(heard or ())
+
+    # The end
+
+    async def end_run(self, run: str) -> bytes | None:
+        """The broker says that a run is over: kill what it runs here. What was committed and not told yet."""
+        return await asyncio.to_thread(self._end, run)
+
+    def _end(self, run: str) -> bytes | None:
+        patrol = self._forget(run)
+        blob = None if patrol is None else patrol.end()
+        self._close_unused()
+        return blob
+
+    def _let_go(self, run: str) -> None:
+        """As ``_end``, by the patrol's own thread, with nobody to tell."""
+        patrol = self._forget(run)
+        if patrol is not None:
+            patrol.drop()
+        self._close_unused()
+
+    def _forget(self, run: str) -> Patrol | None:
+        with self._lock:
+            self._ended.append(run)
+            return self._patrols.pop(run, None)
+
+    def _close_unused(self) -> None:
+        with self._lock:
+            if self._patrols or self._supervisor is None:
+                return
+            supervisor, self._supervisor = self._supervisor, None
+        supervisor.stop()
+        supervisor.join()
+
+    async def teardown(self, worker: Any) -> None:
+        """The dask worker closes."""
+        with _guards_lock:
+            _guards.pop(worker.id, None)
+        self._closed = True
+        for run in list(self._patrols):
+            await asyncio.to_thread(self._let_go, run)
+
+
+class Call:
+    """Pickles as a call of ``enter``, which happens when and where it is unpickled."""
+
+    def __init__(self, expected: dict[str, str], order: bytes) -> None:
+        self._call = (enter, (expected, order))
+
+    def __reduce__(self) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return self._call
+
+
+class Question:
+    """Pickles as a call of ``facts``."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return facts, ()

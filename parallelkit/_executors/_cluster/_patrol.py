@@ -1,0 +1,264 @@
+"""One run on one dask worker: gives its batches to the worker processes, and tells what comes of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import count
+from math import inf
+from threading import Lock, Thread
+from typing import NamedTuple
+
+from parallelkit._executors._cluster._pending import Pending
+from parallelkit._executors._cluster._wire import Order, Report, pack_lost, pack_record, pack_span
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._holding import LOOK
+from parallelkit._executors._process._lane import Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._raised import describe_error
+from parallelkit._system import monotonic
+
+FIRST_LOOK = 0.004  # seconds after a change; then twice as long each time, up to ...
+LAST_LOOK = 1.0
+
+_numbers = count(1)
+
+
+class Sight(NamedTuple):
+    """What the supervisor saw: what runs, and what was taken back from behind it."""
+
+    running: list[tuple[int, float, str]]
+    withdrawn: list[int]
+    more: bool  # whether a further look may see more
+
+
+class Patrol:
+    """Threads of the dask worker bring batches by ``run``; a thread of its own tells what ends."""
+
+    def __init__(
+        self,
+        run: str,
+        exact: bool,
+        supervisor: Supervisor,
+        host: str,
+        tell: Callable[[str, bytes, list[str], dict[str, int]], list[str]],
+    ) -> None:
+        self._run = run
+        self._supervisor = supervisor
+        self._tell = tell
+        self._lane = Lane(next(_numbers), b"", exact)
+        self._learning = Lock()
+        self._taught = False
+        self._pendings: dict[str, Pending] = {}
+        self._owners: dict[int, Pending] = {}
+        self._begun: set[int] = set()  # attempts of which it was told
+        self._report = Report(host)
+        self._over: list[str] = []
+        self._closed = False
+        self._changed = False
+        self._told_at = 0.0
+        self._rest = 0.0  # seconds between two reports, unless a batch is over or wants to go on
+        self._look_at = inf
+        self._pause = FIRST_LOOK
+        self._patience = 0.0  # seconds at the same attempt after which what waits behind it is given back
+        self._thread = Thread(target=self._watch, name="parallelkit-patrol", daemon=True)
+        self._thread.start()
+
+    # In a thread of the dask worker
+
+    def run(self, order: Order, granted: int, fetch: Callable[[bytes | str], bytes]) -> None:
+        """Run a batch, so many of its attempts at first; returns when each has ended, or was given back."""
+        payloads: list[Payload] | None = None
+        try:
+            self._learn(order.job, fetch)
+            if order.payloads is not None:
+                payloads = [payload_of(fetch(payload)) for payload in order.payloads]
+        except Exception as error:  # what dask kept for us went with a worker
+            self._give_back(order, describe_error(error))
+            return
+        pending = Pending(order.key, order.tickets(), payloads, order.portion, granted)
+        self._patience, self._rest = order.expected, order.rest
+        self._owners.update(dict.fromkeys(order.indices, pending))
+        self._pendings[order.key] = pending
+        self._lane.queue.append(pending.part(self._lane, 0, granted))
+        self._changed = True
+        self._supervisor.offer()
+        self._lane.gate.open()
+        if self._closed:
+            return
+        pending.over.wait()
+
+    def _learn(self, job: bytes | str, fetch: Callable[[bytes | str], bytes]) -> None:
+        with self._learning:
+            if not self._taught:
+                self._lane.job = payload_of(fetch(job))
+                self._supervisor.crew.lanes.append(self._lane)
+                self._taught = True
+                if self._supervisor.broken is not None:
+                    self._lane.fail(self._supervisor.broken)
+
+    def _give_back(self, order: Order, why: str) -> None:
+        report = Report(self._report.host)
+        report.unbegun.extend(order.indices)
+        report.missing = why
+        self._tell(self._run, report.seal(), [order.key], {})
+
+    # The thread that tells
+
+    def _watch(self) -> None:
+        while not self._closed:
+            until = min(self._look_at, self._told_at + self._rest if self._report else inf)
+            self._lane.gate.wait(self._has_news, None if until == inf else max(0.0, until - monotonic()))
+            now = monotonic()
+            if self._gather():
+                self._pause = FIRST_LOOK
+                self._look_at = now + FIRST_LOOK if self._owners else inf
+            elif now >= self._look_at:
+                self._look(now)
+            wanted = self._find_wanted()
+            if self._over or wanted or (self._report and now >= self._told_at + self._rest):
+                self._send(wanted)
+
+    def _has_news(self) -> bool:
+        broken = self._lane.broken is not None and self._report.broken is None
+        return bool(self._lane.events) or self._changed or broken or self._closed
+
+    def _gather(self) -> bool:
+        """Put what came into the report; whether anything did."""
+        changed, self._changed = self._changed, False
+        events, lane = self._lane.events, self._lane
+        if lane.broken is not None and self._report.broken is None:
+            cause = lane.broken.cause
+            because = "" if cause is None else f" ({describe_error(cause)})"
+            self._report.broken = lane.broken.reason + because
+            self._over += self._pendings
+        while events:
+            changed = True
+            self._accept(events.popleft())
+        return changed
+
+    def _accept(self, event: Span | Lost | Record) -> None:
+        host = self._report.host
+        if isinstance(event, Record):
+            self._report.records.append(pack_record(event))
+            return
+        if isinstance(event, Lost):
+            self._report.lost.append(pack_lost(event, host))
+        else:
+            self._report.spans.append(pack_span(event, host))
+        self._settle([ticket[0] for ticket in event.batch.tickets])
+
+    def _settle(self, indices: list[int]) -> None:
+        self._begun.difference_update(indices)
+        for pending, done in Counter(map(self._owners.pop, indices)).items():
+            pending.count(done)
+            self._close_if_over(pending)
+
+    def _close_if_over(self, pending: Pending) -> None:
+        if pending.is_over:
+            self._over.append(pending.key)
+            del self._pendings[pending.key]
+            pending.over.set()
+
+    def _find_wanted(self) -> dict[str, int]:
+        """How many attempts of each batch shall have been granted next; nothing while there is enough."""
+        pendings = list(self._pendings.values())
+        if not any(pending.is_low for pending in pendings):
+            return {}
+        return {pending.key: pending.wanted for pending in pendings if pending.wanted > pending.granted}
+
+    def _send(self, wanted: dict[str, int]) -> None:
+        report, self._report = self._report, Report(self._report.host)
+        over, self._over = self._over, []
+        self._report.broken = report.broken
+        self._told_at = monotonic()
+        granted = self._tell(self._run, report.seal(), over, wanted)
+        if self._closed:
+            return
+        for key, upto in wanted.items():
+            pending = self._pendings[key]
+            if key in granted:
+                self._lane.queue.append(pending.grant(self._lane, upto))
+            else:
+                self._withdraw(pending)
+        if granted:
+            self._supervisor.offer()
+
+    def _withdraw(self, pending: Pending) -> list[int]:
+        """Take away what was not granted of a batch."""
+        indices = pending.withdraw()
+        for index in indices:
+            del self._owners[index]
+        self._close_if_over(pending)
+        return indices
+
+    # Looking
+
+    def _look(self, now: float) -> None:
+        """See what has begun, and give back what waits behind an attempt that takes long."""
+        sight = self._supervisor.ask(lambda: self._inspect(now))
+        for index, started, label in sight.running:
+            if index not in self._begun:
+                self._begun.add(index)
+                self._report.begun.append((index, started, f"{label} on {self._report.host}"))
+            if now - started >= self._patience:
+                self._report.unbegun += self._withdraw(self._owners[index])
+        self._report.unbegun += sight.withdrawn
+        self._settle(sight.withdrawn)
+        self._pause = min(2 * self._pause, LAST_LOOK)
+        more = sight.more or len(self._begun) < len(self._owners)
+        self._look_at = now + self._pause if more else inf
+
+    def _inspect(self, now: float) -> Sight:
+        """By the supervisor's thread."""
+        crew, lane = self._supervisor.crew, self._lane
+        workers = [worker for worker in crew.workers if worker.lane is lane]
+        running = [
+            (found[0][0], found[1], worker.label)
+            for worker in workers
+            if (found := worker.running()) is not None
+        ]
+        for worker in workers:
+            if self._is_stuck(worker, now):
+                _uncover(worker, lane, now)
+        withdrawn = []
+        full = len(crew.workers) >= self._supervisor.max_workers
+        if lane.queue and full and all(self._is_stuck(worker, now) for worker in crew.workers):
+            withdrawn = [ticket[0] for batch in lane.queue for ticket in batch.tickets]
+            lane.queue.clear()
+        behind = bool(lane.queue) or any(worker.pending > 1 for worker in workers)
+        return Sight(running, withdrawn, behind)
+
+    def _is_stuck(self, worker: Worker, now: float) -> bool:
+        """Whether it has been at one attempt for as long as the whole batch should have taken."""
+        return not worker.wire.loading and now - worker.stuck_since() >= self._patience
+
+    # The end
+
+    def end(self) -> bytes | None:
+        """Kill what runs; what was committed and not told yet."""
+        self._supervisor.ask(lambda: None)  # all rings have just been drained
+        self.drop()
+        self._thread.join()
+        self._gather()
+        return self._report.seal() if self._report else None
+
+    def drop(self) -> None:
+        """Kill what runs, and let the threads of the dask worker go."""
+        self._closed = self._lane.closed = True
+        self._lane.gate.open()
+        victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
+        for pending in list(self._pendings.values()):
+            pending.over.set()
+        for worker in victims:
+            worker.gone.wait(5.0)
+
+
+def _uncover(worker: Worker, lane: Lane, now: float) -> None:
+    """Take back what lies in a worker's ring behind an attempt that takes long, in two looks."""
+    if worker.pending <= 1:
+        return
+    if worker.held is None:
+        worker.hold(now)
+    elif now >= worker.held_at + LOOK:
+        lane.queue.extendleft(reversed(worker.take_back()))

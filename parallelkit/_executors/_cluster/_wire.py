@@ -1,0 +1,193 @@
+"""What client and guard send each other, as bytes that nobody between them has to understand.
+
+Only builtin types are in them: results stay packed as the worker process left them, and are unpacked by
+the client alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from mmap import mmap
+from pickle import dumps, loads
+from typing import Any, NamedTuple
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._process._arrivals import Content
+from parallelkit._executors._process._lane import Columns, Lost, Record, Span, Why
+from parallelkit._system import monotonic, read
+from parallelkit._worker._channel import BIG_FAILED, BIG_VALUE, BUFFERED, HEAP, LENGTH_MASK, PLACE
+
+_IN_FILES = (BIG_VALUE, BIG_FAILED)
+
+
+@cache
+def boot_id() -> str:
+    """The same for all that share a monotonic clock; empty where that is not known."""
+    return "".join(map(_content, ("/proc/sys/kernel/random/boot_id", "/proc/self/timens_offsets")))
+
+
+def _content(path: str) -> str:
+    try:
+        return read(path)
+    except OSError:
+        return ""
+
+
+PackedSpan = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], bytes, str]
+PackedLost = tuple[int, float, float, int, int | None, str, str, str]
+
+
+class Order(NamedTuple):
+    """A batch on its way to a guard. Without payloads the items are plain atoms."""
+
+    key: str
+    run: str
+    exact: bool
+    expected: float  # seconds that the batch should take at most
+    portion: int  # how many of its attempts may at most have begun and not been told to have ended
+    rest: float  # seconds between two reports of what has ended
+    job: bytes | str  # the function, packed; or the key under which dask keeps that
+    indices: Sequence[int]
+    numbers: Sequence[int]
+    timeouts: Sequence[float | None]
+    items: Sequence[Any] | None
+    payloads: Sequence[bytes | str] | None
+
+    def tickets(self) -> list[Ticket]:
+        items = self.items if self.items is not None else [None] * len(self.indices)
+        return list(zip(self.indices, self.numbers, items, self.timeouts, strict=True))
+
+
+@dataclass(slots=True)
+class Report:
+    """What a guard tells of a run; instants are of its host's clock."""
+
+    host: str
+    boot: str = field(default_factory=boot_id)
+    now: float = 0.0  # when it was packed
+    spans: list[PackedSpan] = field(default_factory=list)
+    lost: list[PackedLost] = field(default_factory=list)
+    records: list[tuple[bytes, int | None, int | None]] = field(default_factory=list)
+    begun: list[tuple[int, float, str]] = field(default_factory=list)
+    unbegun: list[int] = field(default_factory=list)
+    missing: str | None = None  # why what is unbegun could not be begun: what dask kept is gone
+    broken: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.spans or self.lost or self.records or self.begun or self.unbegun)
+
+    def seal(self) -> bytes:
+        self.now = monotonic()
+        return dumps([getattr(self, name) for name in self.__slots__], 5)
+
+
+def unseal(blob: bytes) -> Report:
+    return Report(*loads(blob))
+
+
+def pack_span(span: Span, host: str) -> PackedSpan:
+    columns = span.columns
+    indices = array("q", [ticket[0] for ticket in span.batch.tickets])
+    files = _flat_files(columns) if columns.files else []
+    return (
+        indices.tobytes(),
+        columns.started.tobytes(),
+        columns.ended.tobytes(),
+        columns.kinds,
+        columns.words,
+        columns.heap,
+        columns.heap_from,
+        files,
+        columns.keys,
+        f"{span.worker} on {host}",
+    )
+
+
+def _flat_files(columns: Columns) -> list[bytes | OSError]:
+    """Copies of what lies outside of the ring; of a block only the part that belongs to the result, of one lost why."""
+    words, outside, files = array("q", columns.words), iter(columns.files), []
+    flat = [at for at, kind in enumerate(columns.kinds) if kind == BUFFERED or kind in _IN_FILES]
+    for at in flat:
+        file = next(outside)
+        if isinstance(file, OSError) or columns.kinds[at] != BUFFERED:
+            files.append(file if isinstance(file, OSError) else file[:])
+            continue
+        start = (words[at] >> PLACE) - columns.heap_from
+        start += HEAP if start < 0 else 0
+        places, _ = loads(columns.heap[start : start + (words[at] & LENGTH_MASK)])
+        files.append(file[: max(offset + length for offset, length in places)])
+    return files
+
+
+def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
+    """The columns with their instants on this machine's clock."""
+    _, started, ended, kinds, words, heap, heap_from, flat, keys, _ = packed
+    return Columns(
+        _shifted(started, shift, latest),
+        _shifted(ended, shift, latest),
+        kinds,
+        words,
+        heap,
+        heap_from,
+        _files(kinds, flat),
+        keys,
+    )
+
+
+def _shifted(raw: bytes, shift: float, latest: float) -> array[float]:
+    instants = array("d", raw)
+    if shift:
+        instants = array("d", [min(latest, instant - shift) for instant in instants])
+    return instants
+
+
+def _files(kinds: bytes, flat: list[bytes | OSError]) -> list[Content]:
+    files: list[Content] = []
+    rest = iter(flat)
+    for kind in kinds:
+        if kind != BUFFERED and kind not in _IN_FILES:
+            continue
+        content: Content = next(rest)
+        if kind == BUFFERED and isinstance(content, bytes):
+            mapping = mmap(-1, len(content))  # arrays that are built on it may be written to
+            mapping[:] = content
+            content = mapping
+        files.append(content)
+    return files
+
+
+def pack_lost(lost: Lost, host: str) -> PackedLost:
+    index = lost.batch.tickets[0][0]
+    label = f"{lost.worker} on {host}"
+    return index, lost.started, lost.ended, lost.pid, lost.status, lost.why.name, label, lost.stack
+
+
+def unpack_lost(packed: PackedLost, batch: Any, shift: float, latest: float) -> Lost:
+    _, started, ended, pid, status, why, label, stack = packed
+    began, over = (min(latest, instant - shift) if shift else instant for instant in (started, ended))
+    return Lost(batch, began, over, pid, status, Why[why], label, stack)
+
+
+def pack_record(record: Record) -> tuple[bytes, int | None, int | None]:
+    index, number = record.ticket[:2] if record.ticket else (None, None)
+    return record.packed, index, number
+
+
+def broker_name() -> str:
+    """Of the broker that client and workers ask: that of their own version."""
+    return f"parallelkit-{versions()['parallelkit']}"
+
+
+def versions() -> dict[str, str]:
+    """What must be the same at both ends."""
+    import cloudpickle
+
+    return {
+        "Python": ".".join(map(str, sys.version_info[:2])),
+        "parallelkit": sys.modules["parallelkit"].__version__,
+        "cloudpickle": cloudpickle.__version__,
+    }

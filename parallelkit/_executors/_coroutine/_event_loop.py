@@ -1,0 +1,298 @@
+"""An event loop in a thread of its own, on which attempts run beside one another.
+
+Whoever starts an attempt and whoever settles it is decided by one atomic ``pop`` each: of ``unbegun``
+by the loop that begins with it or the run that takes it back, of ``claim`` by the loop that finished
+it or the run that gave up on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Generator
+from contextvars import Context
+from types import CoroutineType, coroutine
+from typing import Any, Protocol
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._logger import logger
+from parallelkit._system import monotonic
+
+GRACE = 0.1  # seconds that a coroutine may take to end once it has been cancelled
+LONG = 0.05  # seconds; a step between two awaits that takes longer keeps all others waiting
+
+
+class Flight:
+    """An attempt on an event loop. A run that is stopped cancels its own, so one that is abandoned has overrun its timeout."""
+
+    stopped = False
+
+    __slots__ = (
+        "asked",
+        "cancelled",
+        "claim",
+        "coroutine",
+        "loop",
+        "stack",
+        "started",
+        "task",
+        "ticket",
+        "unbegun",
+        "worker",
+    )
+
+    def __init__(self, ticket: Ticket, loop: EventLoop, worker: str) -> None:
+        self.ticket = ticket
+        self.loop = loop
+        self.worker = worker
+        self.unbegun = [ticket]
+        self.claim: list[float] = []  # filled when it begins, with the instant of that
+        self.started = 0.0
+        self.asked = False  # whether the run asked for its cancellation
+        self.cancelled = False  # whether the loop has cancelled it
+        self.stack = ""
+        self.task: Any = None
+        self.coroutine: Any = None
+
+    def place(self) -> str:
+        """Where it stands now."""
+        steps = self.loop.stepping is not None and self.loop.stepping[0] is self
+        return stack_of(self.loop.thread) if steps else await_stack(self.coroutine)
+
+
+class Home(Protocol):
+    """The port whose attempts run here."""
+
+    def take(self, loop: EventLoop) -> Flight | None:
+        """The next attempt, if it has a slot."""
+
+    def call(self, item: Any) -> Any:
+        """Make the coroutine of an attempt."""
+
+    def context(self) -> Context:
+        """The context variables of an attempt."""
+
+    def begun(self, flight: Flight) -> None:
+        """An attempt has begun."""
+
+    def land(self, flight: Flight, value: Any, error: BaseException | None) -> None:
+        """An attempt has ended."""
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing can run here any more."""
+
+
+class EventLoop:
+    """Runs what its home has for it, until it is closed, or retired and out of work."""
+
+    def __init__(self, home: Home, name: str) -> None:
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.stepping: tuple[Flight, float] | None = None  # which holds the loop now, and since when
+        self.flights: set[Flight] = set()
+        self._blocked = 0.0
+        self._longest: tuple[float, int] = (0.0, -1)
+        self._home = home
+        self._asked = False  # whether a ``_fill`` is on its way
+        self._retired = False
+        self._over = False
+        self._end: Any = None
+        self._loop = asyncio.new_event_loop()
+        self._pool = ThreadPoolExecutor(thread_name_prefix=name)  # for asyncio.to_thread
+        self._loop.set_default_executor(self._pool)
+        self.thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self.thread.start()
+
+    # From any thread.
+
+    def offer(self) -> None:
+        """There may be something to take."""
+        if not self._asked:
+            self._asked = True
+            self._call(self._fill)
+
+    def cancel(self, flight: Flight) -> None:
+        """Cancel an attempt that is past its timeout."""
+        self._call(self._cancel, flight)
+
+    def retire(self) -> None:
+        """Take nothing more, and end with what there is."""
+        self._retired = True
+        self._call(self._fill)
+
+    def close(self) -> None:
+        """Cancel all that runs, and end. Waits for nothing."""
+        self._call(self._wind_up)
+
+    def join(self) -> None:
+        """Wait for the end of a loop that was closed; one that is blocked ends when it is free."""
+        if self.thread is threading.current_thread():
+            return
+        self.thread.join(3 * GRACE)
+        if not self.thread.is_alive():
+            return
+        if self._loop.is_closed():
+            logger.warning("what a coroutine gave to asyncio.to_thread still runs, and was not waited for")
+        else:
+            place = "".join(stack_of(self.thread).splitlines(keepends=True)[-8:])  # four frames
+            logger.warning("a coroutine blocks its event loop, whose thread was abandoned, at\n%s", place)
+
+    def blocked(self) -> tuple[float, float, int]:
+        """Seconds that long steps held this loop in all, those of the longest, and its task (-1: none)."""
+        stepping = self.stepping
+        if stepping is not None:
+            self._note(stepping[0], monotonic() - stepping[1])  # it still does
+        return self._blocked, *self._longest
+
+    def _call(self, function: Callable[..., object], *args: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            assert self._over, "only a loop that has ended takes no calls"
+
+    # In the thread of the loop.
+
+    def _serve(self) -> None:
+        while not self._over:
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:  # of a task that one of ours started
+                logger.error(
+                    "something in the background of an event loop raised %r; the loop goes on", error
+                )
+            except BaseException as error:
+                self._over = True
+                self._home.fail(error)
+        self._loop.close()
+        self._pool.shutdown()
+
+    def _fill(self) -> None:
+        """Start what has a slot."""
+        self._asked = False  # before the look: whoever adds afterwards calls again
+        while not self._retired and (flight := self._home.take(self)) is not None:
+            self.flights.add(flight)
+            self._launch(flight)
+        if self._retired and not self.flights:
+            self._wind_up()
+
+    def _launch(self, flight: Flight) -> None:
+        flight.task = self._loop.create_task(self._fly(flight), context=self._home.context())
+        flight.task.add_done_callback(lambda _: self._check_landed(flight))
+
+    def _check_landed(self, flight: Flight) -> None:
+        """See whether somebody has cancelled an attempt before its first step: one that ends all tasks, say."""
+        if flight not in self.flights:
+            return
+        if flight.unbegun and self._end is None:
+            self._launch(flight)
+        else:
+            self._landed(flight)
+
+    async def _fly(self, flight: Flight) -> None:
+        value, error = None, None
+        try:
+            flight.unbegun.pop()
+        except IndexError:
+            self._landed(flight)
+            return  # taken back meanwhile
+        flight.started = monotonic()
+        flight.claim.append(flight.started)
+        self._home.begun(flight)
+        try:
+            made = self._home.call(flight.ticket[2])
+            flight.coroutine = made if isinstance(made, CoroutineType) else awaited(made)
+            value = await self._steps(flight)
+        except BaseException as caught:  # SystemExit too: it would end the loop
+            error = caught
+        self._home.land(flight, value, error)
+        del error  # it leads to this frame
+        self._landed(flight)
+
+    def _landed(self, flight: Flight) -> None:
+        self.flights.discard(flight)
+        self._fill()
+
+    @coroutine
+    def _steps(self, flight: Flight) -> Generator[Any, Any, Any]:
+        """Await the coroutine of an attempt, and note where it holds the loop for long: 0.3 µs a step."""
+        advance, argument = flight.coroutine.send, None
+        while True:
+            began = monotonic()
+            self.stepping = (flight, began)
+            try:
+                signal = advance(argument)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                self.stepping = argument = None  # an error that was thrown leads to this frame
+                step = monotonic() - began
+                if step > LONG:
+                    self._note(flight, step)
+            try:
+                argument = yield signal
+                advance = flight.coroutine.send
+            except GeneratorExit:  # abandoned, and collected as garbage
+                flight.coroutine.close()
+                raise
+            except BaseException as error:
+                advance, argument = flight.coroutine.throw, error
+
+    def _note(self, flight: Flight, step: float) -> None:
+        if step > LONG:
+            self._blocked += step
+            self._longest = max(self._longest, (step, flight.ticket[0]))
+
+    def _cancel(self, flight: Flight) -> None:
+        if flight.claim:
+            flight.cancelled = True
+            flight.stack = await_stack(flight.coroutine)
+            flight.task.cancel()
+
+    def _wind_up(self) -> None:
+        if self._end is None:
+            self._retired = True
+            self._end = self._loop.create_task(self._finish())
+
+    async def _finish(self) -> None:
+        """End everything here as ``asyncio.run`` does, but wait for no task that refuses to."""
+        import asyncio
+
+        try:
+            rest = asyncio.all_tasks() - {self._end}
+            for task in rest:
+                task.cancel()
+            if rest:
+                _, rest = await asyncio.wait(rest, timeout=GRACE)
+            self._leave(rest)
+            await asyncio.wait_for(self._loop.shutdown_asyncgens(), GRACE)
+        except TimeoutError:
+            logger.warning("an async generator did not end when it was closed, and was abandoned")
+        finally:
+            self._over = True
+            self._loop.stop()
+
+    def _leave(self, tasks: set[Any]) -> None:
+        ours = {flight.task: flight.coroutine for flight in self.flights}
+        for task in tasks:
+            stack = await_stack(ours.get(task) or task.get_coro())
+            logger.warning("a coroutine did not end when it was cancelled, and was abandoned at\n%s", stack)
+            task._log_destroy_pending = False  # it is what has just been said
+
+
+async def awaited(made: Any) -> Any:
+    """A coroutine of anything that can be awaited."""
+    return await made
+
+
+def await_stack(waiting: Any) -> str:
+    """Where a coroutine waits, as text: its own frame, and those of what it awaits."""
+    frames = []
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is None:
+            break
+        frames.append((frame, frame.f_lineno))
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())

@@ -1,0 +1,292 @@
+"""A run's end of an engine that runs coroutines: tickets to an event loop or to the threads, outcomes back."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from contextvars import Context
+from itertools import count
+from math import inf
+from typing import Any
+
+from parallelkit._coroutine_functions import is_coroutine_function
+from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._executors._contexts import Variables
+from parallelkit._executors._contract import (
+    COROUTINE,
+    Block,
+    Ended,
+    Job,
+    Ticket,
+    all_hung,
+    as_block,
+    call_with,
+    drop_own_frames,
+    timed_out,
+)
+from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight
+from parallelkit._executors._coroutine._watch import Watch
+from parallelkit._executors._thread._line import UNLIMITED
+from parallelkit._executors._thread._port import ThreadPort
+from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._executors._threads import ThreadEngine
+from parallelkit._ledger import Facts
+from parallelkit._lost import told_where
+from parallelkit._system import monotonic
+from parallelkit._tasks import function_of
+
+
+class CoroutinePort:
+    """Hands each ticket to the loop or to the threads, never more than ``max_workers`` to both.
+
+    As long as only one kind is out, it gets all there is and keeps its own queue: the run's thread
+    need not wake for every start.
+    """
+
+    eager, flows, fate = ThreadPort.eager, ThreadPort.flows, ThreadPort.fate
+
+    def __init__(self, engine: ThreadEngine, threads: ThreadPort, job: Job) -> None:
+        self.failure: Exception | None = None
+        self.call = call_with(job)
+        self._engine = engine
+        self._threads = threads
+        self._label = job.label
+        self._exact = job.exact or job.wary
+        self._fn = job.fn
+        self._variables = Variables(engine.max_workers, initialized=False)
+        self._held: deque[Ticket] = deque()  # handed to neither
+        self._queue: deque[Ticket] = deque()  # for the loop
+        self._out = {True: 0, False: 0}  # coroutines, plain: handed over and not reported back
+        self._flights: set[Flight] = set()  # that hold a slot
+        self._loop: EventLoop | None = None
+        self._loops: list[EventLoop] = []
+        self._names = map(f"{COROUTINE}{{}}".format, count(1))
+        self._free: list[str] = []
+        self._watch = Watch()
+        self._done: deque[tuple[int, Any, float, float, str]] = deque()
+        self._lost: deque[Ended] = deque()
+        self._woken = False
+        self._closed = False
+
+    # In the run's thread.
+
+    def room(self) -> int:
+        out = len(self._held) + sum(self._out.values())
+        return max(0, self._engine.capacity() - out) if self._exact else UNLIMITED
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        self._held.extend(tickets)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        plain: list[Ticket] = []
+        coroutines: list[Ticket] = []
+        out, capacity = self._out, self._engine.capacity()
+        while self._held:
+            kind = self._is_coroutine(self._held[0])
+            if out[not kind] and out[True] + out[False] >= capacity:
+                break
+            (coroutines if kind else plain).append(self._held.popleft())
+            out[kind] += 1
+        self._threads.start(plain)
+        if coroutines:
+            self._queue.extend(coroutines)
+            self._offer()
+
+    def _is_coroutine(self, ticket: Ticket) -> bool:
+        if self._fn is not None:
+            return True
+        return is_coroutine_function(function_of(ticket[2]))
+
+    def _offer(self) -> None:
+        if self._loop is None:
+            self._loop = EventLoop(self, f"{self._engine.name_prefix}_loop_{len(self._loops) + 1}")
+            self._loops.append(self._loop)
+        self._loop.offer()
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        while True:
+            now = monotonic()
+            events = self._landed() + self._expire(now)
+            look_at = self._watch.settle_at(self._check_lost(now))
+            over = (
+                bool(events or self._woken)
+                or self.failure is not None
+                or (until is not None and now >= until)
+            )
+            at = now if over else min(look_at, inf if until is None else until)
+            plain = self._threads.wait(None if at == inf else at)
+            self.failure = self.failure or self._threads.failure
+            self._out[False] -= sum(len(event.indices) if isinstance(event, Block) else 1 for event in plain)
+            if plain or over:
+                self._woken = False
+                self._hand_over()
+                return events + plain
+
+    def _landed(self) -> list[Block | Ended]:
+        events: list[Block | Ended] = []
+        done = [self._done.popleft() for _ in range(len(self._done))]
+        if done:
+            events.append(as_block(done))
+        events += [self._lost.popleft() for _ in range(len(self._lost))]
+        self._out[True] -= len(done) + len(events) - bool(done)
+        return events
+
+    def _expire(self, now: float) -> list[Ended]:
+        """Cancel what is overdue, and give up on what should have ended by that."""
+        lost = []
+        for flight in self._watch.overdue(now, len(self._flights)):
+            if flight.asked:
+                lost += self._give_up(flight, now)
+            else:
+                flight.asked = True
+                flight.loop.cancel(flight)
+                self._watch.look_again(flight, now + GRACE)
+        return lost
+
+    def _give_up(self, flight: Flight, now: float) -> list[Ended]:
+        """Abandon an attempt that did not end by its cancellation; nothing if it has landed this moment."""
+        blocked = not flight.cancelled
+        stack = stack_of(flight.loop.thread) if blocked else flight.stack
+        error = self._timed_out(flight, self._blocked_by(flight) if blocked else SWALLOWED, abandoned=True)
+        # It costs a slot as a thread does.
+        if not self._engine.abandon(flight, flight.claim, now, flight.ticket[3]):  # type: ignore[arg-type]  # see above
+            return []
+        self._out[True] -= 1
+        self._flights.discard(flight)
+        if blocked:
+            self._replace(flight.loop)
+        if self._queue:
+            self._offer()  # its slot is free
+        told_where(error, stack)
+        return [Ended(flight.ticket[0], error, "", flight.started, now, flight.worker, stack)]
+
+    def _blocked_by(self, flight: Flight) -> str:
+        stepping = flight.loop.stepping
+        if stepping is None:
+            return "its event loop was blocked, and it was abandoned"
+        blocker = "it" if stepping[0] is flight else self._label(stepping[0].ticket[0])
+        return f"{blocker} blocked the event loop, so it could not be cancelled and was abandoned"
+
+    def _timed_out(self, flight: Flight, how: str, abandoned: bool = False) -> TaskTimeout:
+        index, _, _, limit = flight.ticket
+        assert limit is not None, "only what has a timeout is overdue"
+        return timed_out(self._label(index), limit, how, abandoned=abandoned)
+
+    def _replace(self, loop: EventLoop) -> None:
+        """Leave a loop that is blocked to itself, and take back what it has not begun."""
+        if loop is not self._loop:
+            return
+        self._loop = None
+        loop.retire()
+        for flight in sorted(loop.flights.copy(), key=lambda flight: flight.ticket[0], reverse=True):
+            try:
+                self._queue.appendleft(flight.unbegun.pop())
+            except IndexError:
+                continue  # it has begun
+            self._flights.discard(flight)
+
+    def _check_lost(self, now: float) -> float:
+        """Where every slot is lost to what was abandoned, allow one more timeout, then fail; when to look again."""
+        loss = self._engine.loss
+        if loss is None:
+            return inf
+        if now >= loss.until:
+            lost = all_hung(self._engine.abandoned, loss.patience, "attempts", "could not be ended")
+            self._threads.fail(ParallelKitError(lost))
+        return loss.until
+
+    def running(self) -> list[tuple[int, float, str]]:
+        flights = [flight for flight in self._flights.copy() if flight.claim]
+        begun = [(flight.ticket[0], flight.started, flight.worker) for flight in flights]
+        return begun + self._threads.running()
+
+    def stacks(self) -> dict[int, str]:
+        """Where those that run stand now."""
+        places = {flight.ticket[0]: flight.place() for flight in self._flights.copy()}
+        return {**places, **self._threads.stacks()}
+
+    def measure(self, facts: Facts) -> None:
+        """Note how long the loops stood still, and who held one longest."""
+        facts.coroutines = bool(self._loops)  # else tasks that might have been, and were plain functions
+        for loop in self._loops:
+            total, longest, index = loop.blocked()
+            facts.blocked_seconds += total
+            if longest > facts.longest_step:
+                facts.longest_step, facts.longest_step_of = longest, index
+
+    def wake(self) -> None:
+        self._woken = True
+        self._threads.wake()
+
+    def close(self) -> None:
+        self._closed = True
+        self._held.clear()
+        self._queue.clear()
+        for flight in self._flights.copy():
+            flight.claim.clear()
+        self._threads.close()
+        for loop in self._loops:
+            loop.close()
+
+    def join(self) -> None:
+        """Wait for the end of the loops, which are closed; not of one that is blocked. They know this port, so it forgets them."""
+        for loop in self._loops:
+            loop.join()
+        self._loop, self._loops = None, []
+
+    # In the thread of a loop.
+
+    def take(self, loop: EventLoop) -> Flight | None:
+        if loop is not self._loop or len(self._flights) >= self._engine.capacity():
+            return None
+        try:
+            ticket = self._queue.popleft()
+        except IndexError:
+            return None
+        flight = Flight(ticket, loop, self._free.pop() if self._free else next(self._names))
+        self._flights.add(flight)
+        return flight
+
+    def context(self) -> Context:
+        return self._variables.fresh()
+
+    def begun(self, flight: Flight) -> None:
+        limit = flight.ticket[3]
+        if limit is not None and self._watch.begun(flight, limit):
+            self._threads.wake()
+
+    def land(self, flight: Flight, value: Any, error: BaseException | None) -> None:
+        index, ended = flight.ticket[0], monotonic()
+        self._flights.discard(flight)
+        self._free.append(flight.worker)
+        try:
+            flight.claim.pop()
+        except IndexError:
+            self._returned(flight)
+            return
+        if self._closed:
+            return
+        if flight.cancelled:
+            timeout = self._timed_out(flight, "it was cancelled")
+            timeout.__cause__ = error and drop_own_frames(error)  # shows where it stood, and how it ended
+            self._lost.append(Ended(index, timeout, "", flight.started, ended, flight.worker))
+        elif error is not None:
+            self._lost.append(Ended(index, drop_own_frames(error), "", flight.started, ended, flight.worker))
+        else:
+            self._done.append((index, value, flight.started, ended, flight.worker))
+        self._threads.wake()
+
+    def _returned(self, flight: Flight) -> None:
+        """An abandoned attempt has ended after all: it costs nobody a slot any more."""
+        self._engine.leave(flight)  # type: ignore[arg-type]  # as above
+        if self._loop is not None:
+            self._loop.offer()
+
+    def fail(self, error: BaseException) -> None:
+        broken = ParallelKitError(f"the event loop broke: {error!r}")
+        broken.__cause__ = error
+        self._threads.fail(broken)
+
+
+SWALLOWED = f"it was cancelled, did not end within {GRACE:g} s of that, and was abandoned"

@@ -1,0 +1,1 @@
+"""The parts of the process engine: ``_processes.py`` is what a run sees of it."""

@@ -1,0 +1,119 @@
+"""What results consist of that comes outside of the ring: files of their own, the worker's blocks, the keys of dicts.
+
+Their descriptors come ahead of the slots that mean them. Where there is no room for a descriptor or a
+mapping, the content is read at once; where even its descriptor was dropped on the way, the error takes
+the result's place. The worker has done nothing wrong then, and goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from mmap import mmap
+from typing import TypeAlias
+
+from parallelkit._executors._process._validation import content_of, word_of
+from parallelkit._worker._buffers import Block
+from parallelkit._worker._channel import (
+    BIG_FAILED,
+    BIG_RESULT,
+    BIG_VALUE,
+    BLOCK,
+    BLOCK_NUMBER,
+    BLOCKS,
+    BUFFERED,
+    FREE,
+    KEY,
+    LEASED,
+    GarbageError,
+    Inbox,
+)
+from parallelkit._worker._dicts import KEYS, LONGEST, as_known
+
+Content: TypeAlias = "bytes | mmap | OSError"
+"""What a result is made of, or why it could not be received."""
+
+
+class Arrivals:
+    """Of one worker."""
+
+    def __init__(self, inbox: Inbox, leases: memoryview[int]) -> None:
+        self._inbox = inbox
+        self._leases = leases
+        self._files: deque[Content] = deque()
+        self._blocks: dict[int, Block] = {}  # the worker's, by number
+        self._single: dict[int, Content] = {}  # of blocks that could not be mapped, which serve only once
+        self._told = 0
+        self.keys = b""
+        """What stands before the pickles of small dicts."""
+
+    def accept(self, kind: int, body: bytes, length: int, most: int) -> None:
+        """What a frame brings; no more than ``most`` results can be on their way."""
+        if kind == BIG_RESULT:
+            if len(self._files) >= most:
+                raise GarbageError(f"more than {most} large results")
+            self._files.append(self._receive(length, False))
+        elif kind == BLOCK:
+            self._accept_block(word_of(body), length)
+        elif kind == KEY:
+            self._accept_key(body)
+        else:
+            raise GarbageError(f"a frame of kind {kind}")
+
+    def _accept_block(self, number: int, size: int) -> None:
+        """A block in which the worker will put results; in place of the one that had this number."""
+        if number >= BLOCKS:
+            raise GarbageError(f"a block of number {number}")
+        content = self._receive(size, True)
+        if isinstance(content, mmap):
+            self._blocks[number] = Block(content)
+        else:
+            self._blocks.pop(number, None)
+            self._single[number] = content
+
+    def _accept_key(self, key: bytes) -> None:
+        """One to which dicts will refer."""
+        if self._told == KEYS or len(key) > LONGEST:
+            raise GarbageError(f"key {self._told} of dicts, of {len(key)} bytes")
+        self.keys += as_known(self._told, key)
+        self._told += 1
+
+    def _receive(self, length: int, to_keep: bool) -> Content:
+        try:
+            return content_of(self._inbox.take_fd(), length, to_keep)
+        except OSError as error:
+            return error
+
+    def take(self, kinds: bytes, words: memoryview[int]) -> list[Content]:
+        """What these slots mean, in their order."""
+        if not any(map(kinds.count, _OUTSIDE)):
+            return []
+        files: list[Content] = []
+        for kind, word in zip(kinds, words, strict=True):
+            try:
+                if kind == BUFFERED:
+                    files.append(self._take_block(word >> BLOCK_NUMBER & 0xFF))
+                elif kind in _OUTSIDE:
+                    files.append(self._files.popleft())
+            except LookupError:
+                raise GarbageError("a large result that did not come") from None
+        return files
+
+    def _take_block(self, number: int) -> Content:
+        """One that is not mapped stays leased: the worker will not use it again."""
+        block = self._blocks.get(number)
+        content = self._single.pop(number) if block is None else block.mapping
+        self._leases[number] = LEASED
+        return content
+
+    def release_blocks(self) -> None:
+        """Let the worker use again what nobody here refers to any more: no span on its way, no array of the user."""
+        for number, block in self._blocks.items():
+            if self._leases[number] == LEASED and block.is_at_rest():
+                self._leases[number] = FREE
+
+    def close(self) -> None:
+        for held in (self._files, self._blocks, self._single):
+            held.clear()
+
+
+_OUTSIDE = (BIG_VALUE, BIG_FAILED, BUFFERED)

@@ -1,0 +1,297 @@
+"""The workers of an engine and the lanes that they serve: who gets what, who is hired, what is taken back."""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._holding import LOOK, requeue
+from parallelkit._executors._process._lane import Lane
+from parallelkit._system import monotonic
+from parallelkit._worker._channel import EACH
+
+STUCK = 0.002
+"""Seconds after which what waits behind a running attempt is given to an idle worker instead."""
+
+LONG_LOOK = 4 * LOOK
+"""Between looks at workers that have plenty to do; so long may a result of theirs be on its way."""
+
+PAUSE = 0.1
+"""Seconds until the next try where the system could not start a process."""
+
+
+class Crew:
+    """Decides, and gives; everything here is called by the supervisor's thread."""
+
+    def __init__(
+        self,
+        max_workers: int,
+        max_tasks: int | None,
+        spawn: Callable[[float], Worker | None],
+        startable: Callable[[int], int],
+    ) -> None:
+        self.max_workers = max_workers
+        self.lanes: list[Lane] = []
+        self.workers: list[Worker] = []
+        self.spare: Worker | None = None
+        self.wants_spare = False
+        self.act_at = inf  # when there is something to do here, should nothing else happen
+        self.hungry = True  # whether a worker could take more than it has
+        self.calm = False  # whether nothing is to be decided but who gets more
+        self._max_tasks = max_tasks or 0
+        self._spawn = spawn
+        self._startable = startable
+        self._hire_at = 0.0
+
+    def everybody(self) -> list[Worker]:
+        """All workers, the spare included."""
+        return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
+
+    def homes(self) -> set[str]:
+        """The modules of the functions that wait for workers."""
+        return {lane.home for lane in self.lanes}
+
+    def others(self, lane: Lane) -> int:
+        """How many workers serve other lanes."""
+        return sum([worker.lane not in (lane, None) for worker in tuple(self.workers)])
+
+    def has_left(self, lane: Lane) -> bool:
+        """Whether others have left it more room than it found."""
+        return lane.others > 0 and self.others(lane) < lane.others
+
+    def forget_blocks(self, dropped: deque[int]) -> None:
+        """Have all let go of these blocks for items."""
+        while dropped:
+            number = dropped.popleft()
+            for worker in self.everybody():
+                worker.wire.forget_block(number)
+
+    def remove(self, worker: Worker) -> None:
+        """It has ended."""
+        if worker is self.spare:
+            self.spare = None
+        else:
+            self.workers.remove(worker)
+
+    def drop(self, lane: Lane) -> list[Worker]:
+        """Withdraw a closed lane and kill the workers that hold its attempts, which are returned."""
+        lane.queue.clear()
+        lane.job = b""  # may be large, and a worker remembers its last lane, for log records that come late
+        if lane in self.lanes:
+            self.lanes.remove(lane)
+        victims = []
+        for worker in self.everybody():
+            if worker.lane is lane:
+                worker.dismissed = True
+                worker.kill()
+                victims.append(worker)
+            else:
+                worker.forget(lane)
+        return victims
+
+    def end(self, patience: float) -> None:
+        """Kill all, and wait for their ends."""
+        workers = self.everybody()
+        for worker in workers:
+            worker.kill()
+        deadline = monotonic() + patience
+        for worker in workers:
+            dying = select.poll()
+            dying.register(worker.pidfd, select.POLLIN)
+            if dying.poll(max(0.0, deadline - monotonic()) * 1000):
+                worker.reap()
+                worker.wire.close()
+                worker.gone.set()
+        self.workers.clear()
+        self.spare = None
+
+    def renew(self) -> None:
+        """Have others take the place of all that there are, as soon as they have done what they hold."""
+        if self.spare is not None:
+            self.workers.append(self.spare)
+            self.spare = None
+        for worker in self.workers:
+            worker.outdated = True
+        self.calm = False
+
+    def listen(self, now: float, moved: bool) -> float:
+        """Decide which workers ring at their next commit; when to look at the rings without a bell.
+
+        One that has plenty to do is looked at now and then instead, which costs it nothing; it rings only
+        if it is faster than that, as it comes to its last attempt. Whoever is told to ring otherwise is
+        looked at again: it may have committed before it could see that, and even after we looked, as our
+        store and its load may cross. So is one that rings later than at its next commit: what it commits
+        until then must not wait where it gets stuck. And one that rings at each commit, and has committed more than
+        was taken: that bell may have been heard with the one before.
+        """
+        stocks = [worker.stock() for worker in self.workers]
+        everyone = len(stocks) == self.max_workers
+        self.hungry = not everyone or any(one.takes_more() for one in self.workers)
+        self.calm = (
+            everyone
+            and self.act_at == inf
+            and not (self._max_tasks or (self.wants_spare and self.spare is None))
+            and all(map(_may_be_given, self.workers))
+        )
+        plenty = [stock for stock in stocks if stock > LOOK] if moved else []
+        look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
+        for worker, stock in zip(self.workers, stocks, strict=True):
+            if not worker.pending:
+                worker.wire.arm(0)  # else it would ring at once when it is given something
+            elif moved and stock > LOOK:
+                worker.wire.arm(worker.sent - 1)
+            else:
+                bell = worker.bell_at(worker.wire.armed != 0 and not moved)
+                changed, ahead = worker.wire.arm(bell), worker.wire.head != worker.done
+                if ahead and (changed or bell == EACH) and not (worker.doomed or worker.garbage):
+                    look_at = now
+                elif changed or bell > worker.done + 1:
+                    look_at = min(look_at, now + LOOK)
+        return look_at
+
+    def refill(self, worker: Worker, now: float) -> bool:
+        """Give more to one that rang; False where there is more to decide, and all must be looked at.
+
+        As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only
+        lane there is, where more is queued, of attempts so long that each commit rings; of one that has
+        committed more than was taken, that bell may have been heard already.
+        """
+        if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
+            return False
+        if worker.wire.head != worker.done:
+            return False
+        lane = self.lanes[0]
+        if lane not in self._hungry() or lane.pace.expected(1) < LOOK:
+            return False
+        if self._choose(worker, [lane]) is not None:
+            self._give(worker, lane, not worker.pending, now)
+        self.hungry |= worker.takes_more()
+        return bool(lane.queue)
+
+    def assign(self, now: float) -> None:
+        """Give out what is queued, hire where hands are missing, and even out where they idle."""
+        self.act_at = inf
+        self._feed(now)
+        if self._hire(now):
+            self._feed(now)
+        self._steal(now)
+        for lane in self.lanes:
+            if self.has_left(lane):
+                lane.gate.open()
+
+    def _feed(self, now: float) -> None:
+        """Give out what is queued, first to those that have nothing."""
+        hungry, idle = self._hungry(), sum([worker.ready and not worker.pending for worker in self.workers])
+        for worker in sorted(self.workers, key=_pending):
+            if not _may_be_given(worker):
+                continue
+            if worker.outdated or (self._max_tasks and worker.done >= self._max_tasks):
+                worker.retire()
+                self.wants_spare |= self._max_tasks > 0
+            elif hungry and (lane := self._choose(worker, hungry)) is not None:
+                free = not worker.pending
+                self._give(worker, lane, idle, now)
+                hungry, idle = self._hungry(), idle - free
+
+    def _choose(self, worker: Worker, hungry: list[Lane]) -> Lane | None:
+        """Whose turn it is. Lanes take free workers in turns; while one waits, none queues ahead."""
+        lane = hungry[0]
+        if worker.pending:
+            alone = lane is worker.lane and not lane.exact and len(hungry) == 1
+            return lane if alone and lane.pace.ahead and worker.pending <= lane.pace.limit else None
+        self.lanes.remove(lane)
+        self.lanes.append(lane)
+        return lane
+
+    def _hungry(self) -> list[Lane]:
+        """The lanes that have something queued, in the order in which it is their turn."""
+        return [lane for lane in self.lanes if lane.queue and lane.broken is None and not lane.halted]
+
+    def _give(self, worker: Worker, lane: Lane, idle: int, now: float) -> None:
+        most = lane.pace.share(lane.waiting(), self.max_workers, idle)
+        if self._max_tasks:
+            most = min(most, self._max_tasks - worker.sent)
+        if most > 0:
+            if not worker.sent:
+                lane.gate.open()  # for a run that wants to know when its attempts begin: now they will
+            worker.give(lane.take(most), now)
+
+    def _hire(self, now: float) -> bool:
+        """Start workers, never more than there is work for; whether one was at hand."""
+        waiting = sum([lane.waiting() for lane in self._hungry()])
+        staying = [worker for worker in self.workers if not worker.retiring]
+        busy = sum([worker.pending > 0 for worker in staying])
+        missing = min(self.max_workers, busy + waiting) - len(staying)
+        at_hand = self.spare is not None
+        if missing > 0 and now >= self._hire_at:
+            for _ in range(at_hand + self._startable(missing - at_hand)):
+                self._hire_one(now)
+        if missing > 0 and now < self._hire_at:  # it failed, now or a moment ago
+            self.act_at = self._hire_at
+        return missing > 0 and at_hand and self.spare is None
+
+    def _hire_one(self, now: float) -> None:
+        worker, self.spare = self.spare or self._start(now), None
+        if worker is not None:
+            self.workers.append(worker)
+
+    def keep_spare(self, now: float) -> Worker | None:
+        """Start one that takes the place of the next that ends, once some have ended or one soon may."""
+        if not self.wants_spare or self.spare is not None or not self.lanes or now < self._hire_at:
+            return None
+        if self._startable(1):
+            self.spare = self._start(now)
+        return self.spare
+
+    def _start(self, now: float) -> Worker | None:
+        worker = self._spawn(now)
+        if worker is None:
+            self._hire_at = now + PAUSE
+            return None
+        for lane in self._hungry() or self.lanes:
+            worker.teach(lane, now)
+        worker.wire.flush()  # now, not at the end of the turn: others are about to be started
+        return worker
+
+    def _steal(self, now: float) -> None:
+        """Where hands idle and nothing is queued, take back what waits behind a long attempt, or a function's loading."""
+        idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
+        if not idle or self._hungry():
+            return
+        for worker in self.workers:
+            if worker.garbage or worker.pending <= (not self._could_go_elsewhere(worker)):
+                continue  # nobody looks any more how far it has come, or nothing waits there
+            if worker.held is not None:
+                due = worker.held_at + LOOK
+                if now >= due:
+                    requeue(worker.take_back())
+                    due = now
+            else:
+                # One that has not begun yet, for the system lets others run, does not ring when it does.
+                due = min(worker.stuck_since(), now) + STUCK
+                if now >= due:
+                    worker.hold(now)
+                    due = now + LOOK
+            self.act_at = min(self.act_at, due)
+
+    def _could_go_elsewhere(self, worker: Worker) -> bool:
+        """Whether its first attempt, too, waits: for a function to be loaded that somebody who idles has loaded."""
+        lane = worker.lane
+        return lane is not None and worker.wire.loading and any(_idles(one, lane) for one in self.workers)
+
+
+def _pending(worker: Worker) -> int:
+    return worker.pending
+
+
+def _may_be_given(worker: Worker) -> bool:
+    return worker.ready and worker.held is None and not (worker.retiring or worker.garbage)
+
+
+def _idles(worker: Worker, lane: Lane) -> bool:
+    """Whether it would begin an attempt of this lane at once."""
+    free = _may_be_given(worker) and not worker.pending
+    return free and lane.number in worker.known and not worker.wire.loading

@@ -1,0 +1,162 @@
+"""The function and the arguments of a job as bytes; where they cannot travel, which part is to blame, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from types import FunctionType, MethodType
+from typing import Any, TypeAlias
+
+from parallelkit._executors._process._captures import given, numbered, variables
+from parallelkit._executors._process._generators import refuse_alike
+from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._worker import _ends, _script
+from parallelkit._worker._travel import Apart, Editions, by_value_pickler, describe, dump, pack
+
+Found: TypeAlias = "tuple[str, object, BaseException]"
+"""What cannot travel: its name, the thing itself, and why."""
+
+
+def pack_job(
+    fn: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    star: bool,
+    apart: Apart | None = None,
+) -> bytes:
+    """The job as bytes; raises TypeError that names what cannot travel, or must not, and what to do instead."""
+    try:
+        blob = pack((fn, args, dict(kwargs), star), apart, editions=Editions())
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        raise unfit_job(fn, args, kwargs, error) from error
+    refuse_alike(blob, fn, args, kwargs)
+    return blob
+
+
+def unfit_job(
+    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
+) -> TypeError:
+    """Why a job cannot travel, whose packing has raised ``error``."""
+    return _unfit(find_culprit(fn, args, kwargs, error))
+
+
+def unfit_initializer(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...], error: Exception
+) -> TypeError:
+    """Why an initializer cannot travel with its arguments, whose packing has raised ``error``."""
+    parts = {"initializer": initializer, **numbered("initargs", initargs)}
+    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error))
+
+
+def _unfit(found: Found) -> TypeError:
+    name, culprit, cause = found
+    return TypeError(
+        f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
+        f"({describe_error(cause)}); {remedy_for(culprit, cause)}"
+    )
+
+
+def remedy_for(culprit: object, cause: BaseException) -> str:
+    """What to do about a part of a call that cannot be pickled."""
+    if isinstance(culprit, (type, FunctionType)):
+        return remedy(cause, "have it at the top level of a module, which workers import")
+    if type(culprit) is MethodType:
+        return remedy(
+            cause,
+            "a method takes its whole object along: pass a plain function and the data that it needs",
+        )
+    return remedy(cause)
+
+
+def remedy(cause: BaseException, otherwise: str = "create it inside the task") -> str:
+    """What to do about something that cannot be pickled; what multiprocessing makes has a way of its own."""
+    why = describe_error(cause)
+    if "shared between processes through inheritance" in why:
+        otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
+    elif _ends.STAYS in why:
+        otherwise = "pass a queue that multiprocessing.Manager() makes"
+    return f"{otherwise}, or use executor='threads'"
+
+
+def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException) -> Found:
+    """What of a call cannot travel, whose packing has raised ``error``."""
+    parts = {"fn": fn, **given(args, kwargs)}
+    return _find(parts, error) or ("fn with its args and kwargs", fn, error)
+
+
+def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
+    for name, part in parts.items():
+        cause = _flaw(part)
+        if cause is not None:
+            return innermost(name, part, cause)
+    return None
+
+
+def _flaw(thing: object, past: type | None = None) -> BaseException | None:
+    """What packing it raises, whatever that is, class ``past`` left out; Ctrl-C and other signals are the caller's."""
+    try:
+        pack(thing) if past is None else dump(_pickler_past(past), thing, None, False)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        if is_of_signal(error):
+            raise
+        return error
+    return None
+
+
+def _pickler_past(cls: type) -> Any:
+    class Past(by_value_pickler()):  # type: ignore[misc]  # cloudpickle's, which has no types
+        def persistent_id(self, obj: object) -> bool | None:
+            return True if obj is cls else None
+
+    return Past
+
+
+def innermost(name: str, thing: object, cause: BaseException) -> Found:
+    """What of a thing is to blame: a variable of a function, or of a function which that uses; an attribute of a class."""
+    seen: list[object] = []
+    while isinstance(thing, FunctionType):
+        seen.append(thing)
+        for variable, value in variables(thing):
+            why = _flaw(value)
+            if why is not None and not _is_inner(value) and all(value is not each for each in seen):
+                name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
+                break
+        else:
+            break
+    return _by_class(thing) or (name, thing, cause)
+
+
+def _is_inner(value: object) -> bool:
+    """Whether it is what the standard library has made a function of: nobody knows it by its name."""
+    return (
+        isinstance(value, FunctionType) and str(value.__module__).partition(".")[0] in sys.stdlib_module_names
+    )
+
+
+def _by_class(thing: object) -> Found | None:
+    """Where a thing cannot be pickled since its class cannot, which travels by value: that, by an attribute of it."""
+    owner = thing.__self__ if isinstance(thing, MethodType) else thing
+    last = owner if isinstance(owner, type) else type(owner)
+    for cls in reversed(last.__mro__[:-1]):
+        by_value = cls.__module__ in _script.NAMES or "<locals>" in cls.__qualname__
+        why = _flaw(cls) if by_value else None
+        if why is not None:
+            for name, value in vars(cls).items():
+                flaw = _flaw(value, past=cls) if name != "_abc_impl" else None  # which stays behind
+                if flaw is not None:
+                    return _in_method(value, cls) or (f"{name}, which {describe(cls)} has,", cls, flaw)
+            return describe(cls), cls, why
+    return None
+
+
+def _in_method(method: object, cls: type) -> Found | None:
+    """The variable of a method that is to blame."""
+    for variable, value in variables(method) if isinstance(method, FunctionType) else ():
+        flaw = _flaw(value, past=cls)
+        if flaw is not None:
+            return f"{variable}, which {describe(method)} uses,", value, flaw
+    return None

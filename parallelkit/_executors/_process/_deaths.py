@@ -1,0 +1,63 @@
+"""Counts the workers that end without an attempt that could be blamed, so that it cannot go on for ever.
+
+Who exits or crashes will most likely do so again; who was killed by somebody else need not, so that is borne longer.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable
+
+from parallelkit._executors._process import _handle
+from parallelkit._executors._process._decode import death_of
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._lane import Broken, Lane
+
+FATAL_STARTS = 2  # in a row, until the engine is broken
+FATAL_LOADS = 2  # of one function, until its run fails
+
+_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
+"""Statuses that no process brings upon itself as a rule; the system has a share in the first, where memory is short."""
+
+
+class Deaths:
+    """Judges each end; what follows from it is done by the caller."""
+
+    def __init__(self, max_workers: int) -> None:
+        self._patience = 2 * max_workers + 8
+        self._barren = 0  # workers in a row that ended before they did anything
+        self._unstarted = 0  # of these, who did not start for reasons of their own
+
+    def take(
+        self, worker: Worker, status: int | None, lanes: Iterable[Lane], blamed: bool
+    ) -> tuple[Broken | None, Lane | None]:
+        """Why the engine is broken by this end, if it is; and the lane whose function workers die of loading."""
+        number = worker.wire.loads
+        struck = status in _FROM_OUTSIDE and not (worker.garbage or worker.overran)
+        if blamed or worker.done or worker.dismissed or number is not None:
+            self._barren = self._unstarted = 0
+            return None, None if blamed or worker.dismissed else self._fatal_load(number, lanes, struck)
+        self._barren += 1
+        self._unstarted += not worker.ready and not struck
+        if self._unstarted >= FATAL_STARTS:
+            return Broken(f"worker processes do not start: {end_of(worker, status)}", worker.refusal), None
+        if self._barren >= self._patience:
+            return Broken("worker processes end before they run anything"), None
+        return None, None
+
+    def _fatal_load(self, number: int | None, lanes: Iterable[Lane], struck: bool) -> Lane | None:
+        for lane in lanes:
+            if lane.number == number:
+                lane.fatal_loads += not struck
+                lane.struck_loads += struck
+                fatal = lane.fatal_loads >= FATAL_LOADS or lane.struck_loads >= self._patience
+                return lane if fatal else None
+        return None
+
+
+def end_of(worker: Worker, status: int | None) -> str:
+    """How a worker ended for which nobody can be blamed."""
+    if worker.overran:
+        limit = _handle.LOAD_LIMIT if worker.ready else _handle.START_LIMIT
+        return f"worker process {worker.pid} took more than {limit:g} s, and was killed"
+    return str(death_of(worker.pid, status))

@@ -1,0 +1,278 @@
+"""Makes values and errors of what came out of a worker's ring; in the run's thread, for it runs the user's code."""
+
+from __future__ import annotations
+
+import gc
+from _pickle import loads
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
+from parallelkit._executors._process._blocks import load_leased
+from parallelkit._executors._process._crash_stack import as_stack
+from parallelkit._executors._process._lane import Columns, Lost, Span, Why
+from parallelkit._executors._process._reserve import shortage
+from parallelkit._executors._tickets import indices_of
+from parallelkit._lost import told_where
+from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._worker import _faults
+from parallelkit._worker._channel import (
+    BIG_FAILED,
+    BIG_VALUE,
+    BUFFERED,
+    DICT,
+    FAILED,
+    FALSE,
+    FLOAT,
+    HEAP,
+    INT,
+    LENGTH_MASK,
+    NONE,
+    PLACE,
+    TRUE,
+    VALUE,
+)
+from parallelkit._worker._dicts import read_all, read_one
+from parallelkit._worker._tracebacks import detached
+from parallelkit._worker._travel import unpack
+
+Label = Callable[[int], str]
+
+
+class Opening:
+    """A span whose results are being made values of.
+
+    ``finish`` gives the outcomes. Where Ctrl-C interrupts the caller's own code, the result at which that
+    was counts as one that cannot be unpickled, and the next ``finish`` goes on behind it; ``cautious``,
+    it runs no more of that code, which may hang as what was interrupted did.
+    """
+
+    def __init__(self, span: Span, label: Label) -> None:
+        self.span = span
+        self._label = label
+        self._columns = span.columns
+        self._values: list[Any] = []
+        self._plain = False
+        self._failures: dict[int, Ended] = {}
+        self._lacking = any(isinstance(content, OSError) for content in span.columns.files)
+
+    def finish(self, cautious: bool = False) -> list[Block | Ended]:
+        """One block of all that succeeded, and each failure by itself."""
+        self._cautious = cautious
+        uniform = _uniform_values(self._columns)
+        if uniform is not None:
+            self._values, self._plain = uniform, True
+        go_on = self._unpickle if not (cautious or self._columns.kinds.strip(_VALUES)) else self._open
+        while len(self._values) < len(self._columns.kinds):
+            try:
+                go_on(len(self._values))
+            except KeyboardInterrupt as error:
+                self._give_up(error)
+                raise
+            except BaseException as error:  # whatever a class does when it is unpickled
+                if is_of_signal(error):
+                    raise
+                self._give_up(error)
+        return self._outcomes()
+
+    def _unpickle(self, first: int) -> None:
+        """Go on where all are pickles in the heap, in a loop without anything else."""
+        heap, base, values = self._columns.heap, self._columns.heap_from, self._values
+        load = unpack if heap.find(b"cloudpickle") >= 0 else loads
+        words = array("I", self._columns.words)
+        # A word is a length and, above it, a place.
+        places = islice(zip(words[1::2], words[::2], strict=True), first, None)
+        with _collector_paused():
+            for place, length in places:
+                start = place - base if place >= base else place - base + HEAP
+                values.append(load(heap[start : start + length]))
+
+    def _open(self, first: int) -> None:
+        """Go on where there is something of everything."""
+        columns, values = self._columns, self._values
+        words, floats = array("q", columns.words), array("d", columns.words)
+        blobs = _blobs(columns, words)
+        for at in range(first, len(columns.kinds)):
+            kind = columns.kinds[at]
+            if self._lacking and (lack := _lack_of(blobs.get(at))) is not None:
+                self._failures[at] = self._ended(at, self._lost(at, lack), "", False)
+                values.append(None)
+                continue
+            if self._cautious and at in blobs and (kind in _ERRORS or _calls_code(blobs[at])):
+                raise InterruptedError("the run was interrupted before its turn came")
+            if kind in _ERRORS:
+                self._failures[at] = self._failed(at, bytes(blobs[at]))
+                values.append(None)
+            elif kind == BUFFERED:
+                values.append(load_leased(*blobs[at]))
+            elif kind == DICT:
+                values.append(read_one(columns.keys, blobs[at]))
+            elif kind in (VALUE, BIG_VALUE):
+                values.append(unpack(blobs[at]))
+            elif kind in (INT, FLOAT):
+                values.append(words[at] if kind == INT else floats[at])
+            else:
+                values.append(CONSTANTS[kind])
+
+    def _failed(self, at: int, blob: bytes) -> Ended:
+        index = self._index(at)
+        error, text, final = _faults.restore(blob, lambda: self._label(index))
+        return self._ended(at, error, text, final)
+
+    def _lost(self, at: int, lack: BaseException) -> OSError:
+        """Nothing is wrong with the value, nor with its worker."""
+        return shortage(lack, f"the value of {self._label(self._index(at))} was lost on its way")
+
+    def _give_up(self, cause: BaseException) -> None:
+        """The next result cannot be unpickled."""
+        at = len(self._values)
+        name = self._label(self._index(at))
+        error = TypeError(f"the value of {name} cannot be unpickled ({describe_error(cause)})")
+        error.__cause__ = detached(cause)
+        self._failures[at] = self._ended(at, error, "", True)
+        self._values.append(None)
+
+    def _index(self, at: int) -> int:
+        return self.span.batch.tickets[at][0]
+
+    def _ended(self, at: int, error: BaseException, text: str, final: bool) -> Ended:
+        started, ended = self._columns.started[at], self._columns.ended[at]
+        return Ended(self._index(at), error, text, started, ended, self.span.worker, final=final)
+
+    def _outcomes(self) -> list[Block | Ended]:
+        indices = indices_of(self.span.batch.tickets)
+        started, ended, values, failures = (
+            self._columns.started,
+            self._columns.ended,
+            self._values,
+            self._failures,
+        )
+        if not failures:
+            kind = PlainBlock if self._plain else Block
+            return [kind(indices, values, started, ended, [self.span.worker] * len(indices))]
+        good = [at for at in range(len(indices)) if at not in failures]
+        block = Block(
+            [indices[at] for at in good],
+            [values[at] for at in good],
+            array("d", [started[at] for at in good]),
+            array("d", [ended[at] for at in good]),
+            [self.span.worker] * len(good),
+        )
+        return [*failures.values(), block] if good else list(failures.values())
+
+
+_VALUES = bytes([VALUE])
+_ERRORS = (FAILED, BIG_FAILED)
+CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
+
+
+def _lack_of(blob: Any) -> OSError | None:
+    """Why there is nothing to make a value of; None where there is."""
+    content = blob[1] if isinstance(blob, tuple) else blob
+    return content if isinstance(content, OSError) else None
+
+
+def _calls_code(blob: Any) -> bool:
+    """Whether unpickling may call anything: whatever it calls, it must first have looked up (STACK_GLOBAL)."""
+    return isinstance(blob, tuple) or blob.find(b"\x93") >= 0
+
+
+def _uniform_values(columns: Columns) -> list[Any] | None:
+    """The values, where all are None, or all int, or all float, or all small dicts: then no cell need be looked at."""
+    kinds = columns.kinds
+    first = kinds[0]
+    if first not in (NONE, INT, FLOAT, DICT) or kinds.strip(kinds[:1]):
+        return None
+    if first == NONE:
+        return [None] * len(kinds)
+    if first == DICT:
+        return _dicts(columns)
+    return array("q" if first == INT else "d", columns.words).tolist()
+
+
+def _dicts(columns: Columns) -> list[Any] | None:
+    """All by one call; None where there is something else than dicts, to be found one by one."""
+    words = array("I", columns.words)
+    lengths, places = words[::2], words[1::2]
+    start, total = _start(columns, places[0]), sum(lengths)
+    if total > len(columns.heap):
+        return None
+    if places[-1] + lengths[-1] - places[0] == total:
+        pickles = columns.heap[start : start + total]
+    else:  # where the heap begins again, a hole is left
+        starts = (_start(columns, place) for place in places)
+        pickles = b"".join(
+            [columns.heap[at : at + length] for at, length in zip(starts, lengths, strict=True)]
+        )
+    with _collector_paused():
+        try:
+            values = read_all(columns.keys, pickles)
+        except Exception:
+            return None
+    return values if len(values) == len(lengths) else None
+
+
+def _start(columns: Columns, place: int) -> int:
+    """Where in the copy of the heap that is which lies at this place of it."""
+    start = place - columns.heap_from
+    return start if start >= 0 else start + HEAP  # it lies where the heap begins again
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Hundreds of new objects that will stay make the cycle collector look at them over and over: half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
+    """The pickles by their place, out of the heap's copy and out of files."""
+    heap, files = columns.heap, iter(columns.files)
+    blobs: dict[int, Any] = {}
+    for at, kind in enumerate(columns.kinds):
+        if kind in (VALUE, FAILED, BUFFERED, DICT):
+            start = _start(columns, words[at] >> PLACE)
+            blobs[at] = heap[start : start + (words[at] & LENGTH_MASK)]
+            if kind == BUFFERED:
+                blobs[at] = blobs[at], next(files)
+        elif kind in (BIG_VALUE, BIG_FAILED):
+            blobs[at] = next(files)
+    return blobs
+
+
+def decode_lost(lost: Lost, label: Label) -> Ended:
+    """The failure of an attempt whose worker ended under it."""
+    index, _, _, timeout = lost.batch.tickets[0]
+    error: Exception
+    if lost.why is Why.OVERDUE:
+        assert timeout is not None, "only what has a timeout is overdue"
+        error = timed_out(label(index), timeout, "its process was killed", killed=True)
+    else:
+        error = _death(lost)
+    stack = as_stack(lost.stack)
+    return Ended(index, told_where(error, stack), "", lost.started, lost.ended, lost.worker, stack)
+
+
+def _death(lost: Lost) -> Exception:
+    from parallelkit._died import WorkerDied
+
+    if lost.why is Why.GARBAGE:
+        return WorkerDied(f"worker process {lost.pid} overwrote its channel to the parent", pid=lost.pid)
+    return death_of(lost.pid, lost.status)
+
+
+def death_of(pid: int, status: int | None) -> Exception:
+    """A worker's end as an error, told by its status."""
+    from parallelkit._died import WorkerDied, died_with
+
+    if status is None:
+        return WorkerDied(f"worker process {pid} ended; other code took its status", pid=pid)
+    return died_with(status, pid)

@@ -1,0 +1,105 @@
+"""The attempts that a worker holds, numbered as they were sent; a number is also a slot of its ring."""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from parallelkit._executors._contract import Ticket
+from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._worker._channel import EACH
+
+LOOK = 0.001
+"""Seconds after which every store of the other end is certain to be seen."""
+
+
+class Holding:
+    """Of one lane at a time. Attempts come in at the end, and leave at the front when they are committed."""
+
+    def __init__(self) -> None:
+        self.batches: deque[Batch] = deque()
+        self.sent = 0  # attempts that came in, in all
+        self.done = 0  # attempts that were committed and drained, in all
+
+    @property
+    def pending(self) -> int:
+        """How many it holds."""
+        return self.sent - self.done
+
+    @property
+    def lane(self) -> Lane | None:
+        """Whose attempts it holds."""
+        return self.batches[0].lane if self.batches else None
+
+    def stock(self) -> float:
+        """Seconds for which there certainly is work; 0 where that may end at any moment."""
+        return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
+
+    def takes_more(self) -> bool:
+        """Whether it would be given something at once, or may have come so far that it would."""
+        if not self.batches:
+            return True
+        lane = self.batches[0].lane
+        if lane.exact or not lane.pace.ahead:
+            return False
+        return self.pending <= lane.pace.limit or (lane.pace.limit > 1 and self.stock() < LOOK)
+
+    def bell_at(self, in_vain: bool) -> int:
+        """At which commit it shall ring: at each, where that is seldom; else at the next, or, if that is soon, when nothing
+        more is to do.
+
+        ``in_vain``: that was thought before, and nothing has come since.
+        """
+        if self.batches[0].lane.pace.expected(1) >= LOOK:
+            return EACH
+        if in_vain or self.batches[0].lane.pace.expected(self.pending) > LOOK / 2:
+            return self.done + 1
+        return self.sent if len(self.batches) == 1 else self.done + len(self.batches[0].tickets)
+
+    def add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.sent += len(batch.tickets)
+
+    def advance(self, count: int) -> Batch:
+        """The first ``count``, which must be of one batch, are done."""
+        batch = self.batches.popleft()
+        self.done += count
+        if count == len(batch.tickets):
+            return batch
+        self.batches.appendleft(batch.part(count))
+        return batch.part(0, count)
+
+    def cut_off(self, keep: int) -> list[Batch]:
+        """Take away all from number ``keep`` on."""
+        taken: list[Batch] = []
+        while self.sent > keep:
+            batch = self.batches.pop()
+            kept = max(0, len(batch.tickets) - (self.sent - keep))
+            self.sent -= len(batch.tickets) - kept
+            taken.insert(0, batch.part(kept))
+            if kept:
+                self.batches.append(batch.part(0, kept))
+        return taken
+
+    def ticket(self, number: int) -> Ticket | None:
+        """The attempt of this number, if it is held."""
+        at = number - self.done
+        for batch in self.batches:
+            if 0 <= at < len(batch.tickets):
+                return batch.tickets[at]
+            at -= len(batch.tickets)
+        return None
+
+    def stalls(self) -> bool:
+        """A worker stands still before the first that it holds; whether that one is to blame by now."""
+        return self.batches[0].lane.stalls_at(self.batches[0].tickets[0][0])
+
+    def shortest_timeout(self) -> float:
+        return min([batch.shortest_timeout() for batch in self.batches], default=inf)
+
+
+def requeue(batches: list[Batch]) -> None:
+    """Put back at the head of the queue what had not begun."""
+    for batch in reversed(batches):
+        if not batch.lane.closed and batch.lane.broken is None:
+            batch.lane.queue.appendleft(batch)

@@ -1,0 +1,170 @@
+"""Packs a run's items, in order and not far ahead; in the run's own thread, for it runs the user's code."""
+
+from __future__ import annotations
+
+from _pickle import PicklingError
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
+from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
+from parallelkit._executors._process._blocks import Pool
+from parallelkit._executors._process._carried import carry
+from parallelkit._executors._process._culprit import find_culprit, innermost, remedy, remedy_for
+from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
+from parallelkit._executors._process._lane import Payload, payload_of
+from parallelkit._executors._process._reserve import is_shortage, limit, shortage
+from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._system import monotonic
+from parallelkit._tasks import call_star
+from parallelkit._worker import _faults
+from parallelkit._worker._buffers import pack_apart
+from parallelkit._worker._channel import LARGE
+from parallelkit._worker._chunk import Chunk
+from parallelkit._worker._tracebacks import detached
+from parallelkit._worker._travel import Apart, Editions, describe
+
+QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
+QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...
+SHARE = 8  # ... one for so many that the process may have: workers need some, too
+SHORT = 1024  # a text up to this length is an atom
+UNBOUNDED = 1 << 30
+
+ATOMS: set[type] = {int, float, bool, type(None)}
+TEXTS: set[type] = {str, bytes}
+"""Immutable, and unpickled without running any code: a batch of them may be one pickle."""
+
+
+class Packing:
+    """How large the items are is seen as they are packed, so there is a line of those that are not yet."""
+
+    def __init__(
+        self,
+        width: Callable[[], int],
+        pack: Callable[[object, Editions], Payload],
+        job: Job,
+    ) -> None:
+        self.line: deque[Ticket] = deque()
+        self.bytes = 0  # of packed items that have not ended
+        self._largest = 1  # packed item so far
+        self._width = width
+        self._pack = pack
+        self._job = job
+        self._neighbours = Neighbours()
+
+    def space(self, ahead: int) -> int:
+        """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
+        if self._largest <= 1:
+            return UNBOUNDED
+        width = self._width()
+        space = max(width - ahead, (QUEUED_BYTES - self.bytes) // self._largest)
+        if self._largest >= LARGE:
+            files = min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE))
+            space = min(space, files - ahead)
+        return space
+
+    def pack(
+        self, ahead: int, tickets: list[Ticket], payloads: list[Payload], refused: list[Block | Ended]
+    ) -> None:
+        """Move what there is space for out of the line: into two columns, or among those that cannot be packed.
+
+        Where memory or descriptors are short, the rest stays in line as long as others are on their way.
+        """
+        space, editions = self.space(ahead), Editions()
+        while self.line and space > 0:
+            ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
+            try:
+                item = ticket[2]
+                if self._job.fn is None:
+                    refuse_function(_function_of(item))
+                    item = carry(item, editions, several=not self._job.shared)
+                payload = self._pack(item, editions)
+                if may_draw(payload) and not self._job.shared:
+                    self._neighbours.refuse_alike(ticket[0], ticket[2], self._job.label)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                if is_of_signal(error):
+                    raise
+                if is_shortage(error) and ahead + len(tickets) > 0:
+                    return  # there will be room when some of those have ended
+                refused.append(refusal(ticket, self._job, error))
+            else:
+                tickets.append(ticket)
+                payloads.append(payload)
+                space = self._left(space, len(payload), ahead + len(tickets))
+            self.line.popleft()
+
+    def _left(self, space: int, size: int, ahead: int) -> int:
+        self.bytes += size
+        if size <= self._largest < LARGE:
+            return space - 1
+        self._largest = max(self._largest, size)
+        return self.space(ahead)
+
+
+def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
+    """The failure of an attempt whose item could not be packed."""
+    index, _, item, _ = ticket
+    label = job.label(index)
+    if is_shortage(error):
+        told = shortage(error, f"the item of {label} could not be sent")
+        return Ended(index, told, "", None, monotonic(), None)
+    if isinstance(error, (AtImportError, AlikeError)):
+        refused = TypeError(str(error)) if isinstance(error, AlikeError) else error
+        return Ended(index, refused, "", None, monotonic(), None, final=True)
+    message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
+    unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
+    unfit.__cause__ = detached(error)
+    return Ended(index, unfit, "", None, monotonic(), None, final=True)
+
+
+def _blame_item(label: str, item: object, error: BaseException) -> str:
+    name, culprit, cause = innermost(describe(item), item, error)
+    cure = "pass plain data and build the rest inside the task"
+    return (
+        f"the item of {label} cannot be sent to a worker process: {name} cannot be pickled ({describe_error(cause)}); "
+        f"{remedy(cause, cure) if culprit is item else remedy_for(culprit, cause)}"
+    )
+
+
+def _blame_call(label: str, call: Call, error: BaseException) -> str:
+    _, args, kwargs = call
+    fn = _function_of(call)
+    if call[0] is call_star:
+        args = args[1:]
+    name, culprit, cause = find_culprit(fn, args, kwargs, error)
+    return (
+        f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
+        f"which cannot be pickled ({describe_error(cause)}); {remedy_for(culprit, cause)}"
+    )
+
+
+def _function_of(call: Call) -> object:
+    """The caller's own."""
+    fn, args, _ = call
+    return args[0] if fn is call_star else fn.fn if isinstance(fn, Chunk) else fn
+
+
+class Packer:
+    """Packs for processes on this machine: large buffers go into blocks of the engine's."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._apart = Apart()
+
+    def __call__(self, item: object, editions: Editions) -> Payload:
+        blob = pack_apart(item, self._apart, editions)
+        refuse_packed(blob)
+        return self._pool.put(self._apart.take(), blob) if self._apart.buffers else payload_of(blob)
+
+
+def all_atoms(items: list[Any]) -> bool:
+    """Whether these may travel in one pickle."""
+    kinds = set(map(type, items))
+    if kinds <= ATOMS:
+        return True
+    if not kinds <= ATOMS | TEXTS:
+        return False
+    return max(len(item) for item in items if type(item) in TEXTS) <= SHORT

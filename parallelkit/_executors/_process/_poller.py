@@ -1,0 +1,49 @@
+"""What the supervisor's thread waits for, in one ``epoll``: its bell, the ends and the sockets of workers, a zygote."""
+
+from __future__ import annotations
+
+import select
+
+from parallelkit._executors._process._bell import Bell
+from parallelkit._executors._process._handle import Worker
+
+
+class Poller:
+    """Knows whose each descriptor is, and listens to a worker only as long as that makes sense."""
+
+    def __init__(self, bell: Bell) -> None:
+        self.poll = select.epoll()
+        self.workers: dict[int, Worker] = {}
+        self.poll.register(bell.fd, select.EPOLLIN)
+
+    def add(self, worker: Worker) -> None:
+        """Listen for its end, and to what it sends."""
+        self.workers[worker.pidfd] = self.workers[worker.wire.socket.fileno()] = worker
+        self.poll.register(worker.pidfd, select.EPOLLIN)
+        self._listen(worker, select.EPOLLIN)
+
+    def remove(self, worker: Worker) -> None:
+        """It has ended, and its descriptors are about to be closed."""
+        self._listen(worker, 0)
+        self.poll.unregister(worker.pidfd)
+        del self.workers[worker.pidfd], self.workers[worker.wire.socket.fileno()]
+
+    def heed(self, worker: Worker) -> None:
+        """Send what was written in this turn; listen to its socket as far as that makes sense now."""
+        worker.wire.flush()
+        events = 0 if worker.wire.deaf or worker.garbage else select.EPOLLIN
+        if worker.wire.stuffed:
+            events |= select.EPOLLOUT
+        if worker.awaited != events:
+            self._listen(worker, events)
+
+    def _listen(self, worker: Worker, events: int) -> None:
+        """For nothing is not at all: that the other end is closed would be told again and again, asked for or not."""
+        socket = worker.wire.socket
+        if worker.awaited and events:
+            self.poll.modify(socket, events)
+        elif events:
+            self.poll.register(socket, events)
+        elif worker.awaited:
+            self.poll.unregister(socket)
+        worker.awaited = events

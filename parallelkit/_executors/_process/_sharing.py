@@ -1,0 +1,109 @@
+"""Jobs and initializers for the processes of this machine: large arrays lie in memory that all workers map."""
+
+from __future__ import annotations
+
+import sys
+from _pickle import dumps
+from _socket import getdefaulttimeout
+from collections.abc import Callable
+from typing import Any
+
+from parallelkit._executors._contexts import own_decimals
+from parallelkit._executors._contract import Job
+from parallelkit._executors._process._at_import import refuse_packed
+from parallelkit._executors._process._culprit import pack_job, unfit_initializer, unfit_job
+from parallelkit._executors._process._generators import refuse_alike
+from parallelkit._executors._process._lane import File, payload_of
+from parallelkit._habits import take_on
+from parallelkit._raised import is_of_signal
+from parallelkit._worker._buffers import layout, new_block
+from parallelkit._worker._call import first
+from parallelkit._worker._travel import Apart, Editions, pack
+
+RECURSION = 1000  # the limit with which Python starts
+
+
+def pack_shared(job: Job) -> bytes | File:
+    """The job for ``_serve``; raises TypeError where the function or its arguments cannot be pickled, or AtImportError.
+
+    Buffers of arrays from 256 KiB on are in memory once, for all workers. Those of ``args`` and ``kwargs`` nobody can write
+    to. Of what the function brings itself (its closure, the object whose method it is) a worker that writes has a copy.
+    """
+    apart = _Buffers()
+    blob = _pack_bare(job, apart) if not (job.args or job.kwargs) else _pack_whole(job, apart)
+    refuse_packed(blob)
+    if not apart.buffers:
+        return payload_of(blob)
+    buffers = [*apart.buffers, memoryview(blob)]
+    spans, size = layout(buffers)
+    fd, size = new_block(buffers, spans, size)
+    own = spans[apart.own][0]  # where the first begins that is not the function's
+    return File(fd, size, dumps((spans, own), 5))
+
+
+def _pack_bare(job: Job, apart: _Buffers) -> bytes:
+    blob = pack_job(job.fn, job.args, job.kwargs, job.star, apart)
+    apart.own = len(apart.buffers)
+    return blob
+
+
+def _pack_whole(job: Job, apart: _Buffers) -> bytes:
+    try:
+        parts = _Counted(job.fn, apart), job.args, dict(job.kwargs), job.star
+        blob = pack(parts, apart, by_file=True, editions=Editions())
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        raise unfit_job(job.fn, job.args, job.kwargs, error) from error
+    refuse_alike(blob, job.fn, job.args, job.kwargs)
+    return blob
+
+
+def pack_initializer(
+    initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
+) -> bytes | File | None:
+    """An initializer for ``_serve``, if it needs one; raises TypeError where it cannot be pickled, or AtImportError."""
+    habits = sys.getrecursionlimit(), getdefaulttimeout(), own_decimals()
+    if habits != (RECURSION, None, None):
+        call: Any = take_on, (*habits, initializer, *initargs)
+    elif initializer is not None:
+        call = initializer, initargs
+    else:
+        return None
+    try:
+        packed = pack(call, editions=Editions())
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        raise unfit_initializer(initializer, initargs, error) from error
+    refuse_packed(packed)
+    return payload_of(packed)
+
+
+class _Buffers(Apart):
+    """Those of a job."""
+
+    own = 0
+    """How many are the function's, which come first."""
+
+
+class _Counted:
+    """A function whose buffers are counted: pickling goes in order, and what comes after it looks how many there are."""
+
+    def __init__(self, fn: Callable[..., Any] | None, apart: _Buffers) -> None:
+        self._fn = fn
+        self._apart = apart
+
+    def __reduce__(self) -> Any:
+        return first, (self._fn, _Count(self._apart))
+
+
+class _Count:
+    """Counts when it is pickled."""
+
+    def __init__(self, apart: _Buffers) -> None:
+        self._apart = apart
+
+    def __reduce__(self) -> Any:
+        self._apart.own = len(self._apart.buffers)
+        return bool, ()

@@ -1,0 +1,244 @@
+"""How a worker process is started, and what it is told first."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from _socket import AF_UNIX, SOCK_STREAM, socketpair
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from threading import Lock
+from typing import Any, NamedTuple
+
+from parallelkit import _worker
+from parallelkit._executors._process._search_path import search_path
+from parallelkit._executors._process._strays import strays
+from parallelkit._executors._width import usable_cpus
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import outer_width
+from parallelkit._worker._travel import pack
+
+ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
+
+SET_HERE = ("no_site", "safe_path")
+"""Flags with which every worker is started, whatever those of this interpreter are."""
+
+_NUMERICAL = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM", "NUMBA")
+THREADS = (*(name + "_NUM_THREADS" for name in _NUMERICAL), "POLARS_MAX_THREADS")
+"""Variables of libraries that would start a thread for each cpu in every worker."""
+
+MAPPINGS = 128
+"""Blocks of all workers for their results; each costs a descriptor at both ends."""
+
+# Finders that are there without anybody having asked for them, or that find only what is loaded already.
+_USUAL_FINDERS = ("_frozen_importlib", "_pytest.", "_distutils_hack", "six", "parallelkit.", "builtins")
+
+_DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
+    ("default", None, DeprecationWarning, "__main__", 0),
+    ("ignore", None, DeprecationWarning, None, 0),
+    ("ignore", None, PendingDeprecationWarning, None, 0),
+    ("ignore", None, ImportWarning, None, 0),
+    ("ignore", None, ResourceWarning, None, 0),
+]
+
+
+Fork = Callable[[tuple[int, ...], dict[str, str]], int]
+"""Makes a worker out of descriptors and an environment, and gives its number; or raises OSError."""
+
+
+def check_popen() -> None:
+    """RuntimeError where a test has something else in place of what starts processes: the process of a mock has number 1."""
+    found: Any = subprocess.Popen
+    if not isinstance(found, type) or not hasattr(found, "_execute_child"):
+        raise RuntimeError(
+            f"worker processes are started by subprocess.Popen, which is {found!r} here: where a test has replaced it, "
+            "have its runs inline (parallelkit.testing.inline_runs)"
+        )
+
+
+check_popen()
+
+
+class Started(subprocess.Popen[bytes]):
+    """A fresh interpreter. What takes the place of Popen later, also in modules that have it, does not take that of this class."""
+
+
+class Forked(Started):
+    """Stands for a child of this process that a zygote has forked, for whoever looks for such objects."""
+
+    def __init__(self, pid: int, args: Sequence[str]) -> None:
+        self.pid, self.args = pid, args
+        self.returncode: int | None = None
+        self.stdin = self.stdout = self.stderr = None
+        self._child_created = True
+        self._waitpid_lock = Lock()
+
+
+class Spawned(NamedTuple):
+    """A fresh worker process and the parent's ends of what it was given."""
+
+    process: subprocess.Popen[bytes]
+    pidfd: int
+    socket: Any
+    ring: _channel.Ring
+    lifeline: int
+
+
+def spawn(width: int, fork: Fork | None = None) -> Spawned:
+    """Start a process; raises OSError where the system has no more to give, and leaves nothing then."""
+    with ExitStack() as theirs, ExitStack() as ours:
+        our_socket, their_socket = socket_pair()
+        theirs.callback(their_socket.close)
+        ours.callback(our_socket.close)
+        ring_fd = _channel.new_file("parallelkit-ring")
+        theirs.callback(os.close, ring_fd)
+        os.ftruncate(ring_fd, _channel.SIZE)
+        # Were it made shorter by a task, the next look at it would kill this process.
+        fcntl.fcntl(ring_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        ring = _channel.Ring(ring_fd)
+        ours.callback(ring.close)
+        ring.head[_channel.LIMIT] = _channel.UNLIMITED
+        ring.head[_channel.MARK] = _channel.MARKED
+        life, lifeline = new_lifeline()
+        theirs.callback(os.close, life)
+        ours.callback(cut_lifeline, lifeline)
+        fds, environ = (their_socket.fileno(), ring_fd, life), _environment(width)
+        process = start(fds, environ) if fork is None else Forked(fork(fds, environ), [ENTRY])
+        ours.callback(process.wait)
+        ours.callback(process.kill)
+        pidfd = os.pidfd_open(process.pid)
+        our_socket.setblocking(False)
+        ours.pop_all()  # all went well: nothing of ours is closed
+    return Spawned(process, pidfd, our_socket, ring, lifeline)
+
+
+def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
+    """Two ends that block, whatever the program has made the default for its own sockets."""
+    pair = socketpair(AF_UNIX, kind)  # without the module ``socket``, which takes a millisecond to load
+    for end in pair:
+        end.settimeout(None)
+    return pair
+
+
+def start(
+    fds: tuple[int, ...],
+    environ: dict[str, str] | None = None,
+    role: Sequence[str] = (),
+    more: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
+    """A fresh interpreter that leads its own process group."""
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private; multiprocessing uses it, too
+    digits = sys.get_int_max_str_digits()
+    if digits != sys.int_info.default_max_str_digits:  # by this program, too, and not only by a flag
+        flags += ["-X", f"int_max_str_digits={digits}"]
+    return Started(
+        [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
+        stdin=subprocess.DEVNULL,
+        pass_fds=fds,
+        process_group=0,
+        env=environ,
+    )
+
+
+def _environment(width: int) -> dict[str, str]:
+    """The parent's, with the threads of numerical libraries shared out among the workers."""
+    share = str(max(1, usable_cpus() // (width * outer_width())))
+    return {**dict.fromkeys(THREADS, share), **os.environ}
+
+
+def setup_frame(width: int, initializer: bool) -> bytes:
+    """What a worker must know before anything else; of the parent as it is at this moment."""
+    levels, disabled = _log_levels()
+    path = search_path()
+    setup = {
+        "prefix": sys.prefix,
+        "exec_prefix": sys.exec_prefix,
+        "site": _needs_site(),
+        "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
+        "path": path,
+        "strays": strays(path),
+        "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
+        "warnings": _warning_filters(),
+        "levels": levels,
+        "disabled": disabled,
+        "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
+        "width": width * outer_width(),
+        "initializer": initializer,
+        "blocks": max(2, min(32, MAPPINGS // width)),
+        "authkey": _authkey(),
+    }
+    return _channel.frame(_channel.SETUP, pack(setup))
+
+
+def _authkey() -> bytes | None:
+    """The key by which proxies of a ``multiprocessing`` manager are let in; None where no manager is used."""
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
+
+
+def _needs_site() -> bool:
+    """Whether this interpreter's imports depend on what ``site`` does: import hooks of editable installs."""
+    if "sitecustomize" in sys.modules or "usercustomize" in sys.modules:
+        return True
+    finders = (finder if isinstance(finder, type) else type(finder) for finder in sys.meta_path)
+    return not all(finder.__module__.startswith(_USUAL_FINDERS) for finder in finders)
+
+
+def _log_levels() -> tuple[dict[str, int], int]:
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return {}, 0
+    root = logging.root
+    loggers = {
+        name: logger for name, logger in list(root.manager.loggerDict.items()) if hasattr(logger, "level")
+    }
+    levels = {name: logger.level for name, logger in loggers.items() if logger.level}
+    return {"": root.level, **levels}, root.manager.disable
+
+
+def _warning_filters() -> list[tuple[Any, ...]] | None:
+    """Each with the module of its category, and that packed; None where they are every interpreter's own."""
+    warnings = sys.modules.get("warnings")
+    if warnings is None or warnings.filters == _DEFAULT_WARNINGS:
+        return None
+    return [
+        (action, message, category.__module__, pack(category), module, line)
+        for action, message, category, module, line in warnings.filters
+    ]
+
+
+# A forked child of this process would keep our workers alive by its copies of the lifelines.
+_lifelines: set[int] = set()
+_lifelines_lock = Lock()
+
+
+def new_lifeline() -> tuple[int, int]:
+    """The ends of a pipe: the process that is given the first ends when the second is closed."""
+    with _lifelines_lock:
+        life, lifeline = os.pipe()
+        _lifelines.add(lifeline)
+    return life, lifeline
+
+
+def cut_lifeline(fd: int) -> None:
+    """Close the write end, if this is one: what is left of that worker's group is killed by the kernel."""
+    with _lifelines_lock:
+        if fd in _lifelines:
+            _lifelines.discard(fd)
+            os.close(fd)
+
+
+def _after_fork() -> None:
+    _lifelines_lock.release()
+    while _lifelines:
+        os.close(_lifelines.pop())
+
+
+os.register_at_fork(
+    before=_lifelines_lock.acquire,
+    after_in_parent=_lifelines_lock.release,
+    after_in_child=_after_fork,
+)

@@ -1,0 +1,64 @@
+"""Where the attempts of a lane stand that is about to be closed: their workers write it down when they are asked."""
+
+from __future__ import annotations
+
+from time import sleep
+
+from parallelkit._executors._process._crash_stack import LAST_WORDS, as_stack
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._holding import LOOK
+from parallelkit._executors._process._lane import Lane
+from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._system import monotonic
+
+
+def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
+    """The stacks of what runs, by index; nothing more begins from now on, and what is found running is lost.
+
+    Takes a moment where there is nothing to ask, and ``LAST_WORDS`` at most. Called by the run's own thread.
+    """
+    lane.halted = True
+    if not supervisor.ask(lambda: _hold(_workers_of(supervisor, lane))):
+        return {}
+    sleep(LOOK)
+    asked = supervisor.ask(lambda: _ask(_workers_of(supervisor, lane)))
+    until = monotonic() + LAST_WORDS
+    while asked and len(supervisor.ask(lambda: _told(asked))) < len(asked) and monotonic() < until:
+        sleep(LOOK)
+    if asked:
+        sleep(LOOK)  # what has begun to be written is whole by then
+    stacks = {index: as_stack(words) for index, words in supervisor.ask(lambda: _told(asked)).items()}
+    return {index: stack for index, stack in stacks.items() if stack is not None}
+
+
+# In the supervisor's thread
+
+
+def _workers_of(supervisor: Supervisor, lane: Lane) -> list[Worker]:
+    return [worker for worker in supervisor.crew.workers if worker.lane is lane and not worker.garbage]
+
+
+def _hold(workers: list[Worker]) -> bool:
+    """Have them begin nothing after what they run; whether there are any."""
+    for worker in workers:
+        worker.hold(monotonic())
+    return bool(workers)
+
+
+def _ask(workers: list[Worker]) -> dict[int, Worker]:
+    """Who runs what, now that nobody begins anything."""
+    asked = {}
+    for worker in workers:
+        running = worker.running()
+        if running is not None and (worker.doomed or worker.ask_where(monotonic())):
+            asked[running[0][0]] = worker
+    return asked
+
+
+def _told(asked: dict[int, Worker]) -> dict[int, str]:
+    """What they have written so far; of those that have ended their ends tell."""
+    return {
+        index: worker.wire.last_stack()
+        for index, worker in asked.items()
+        if not worker.gone.is_set() and worker.wire.has_stack
+    }

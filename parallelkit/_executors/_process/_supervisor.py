@@ -1,0 +1,299 @@
+"""The thread that owns all workers: it feeds them, drains their rings, kills what is overdue, replaces what died.
+
+It runs none of the user's code: items are pickled, and results unpickled, in the run's own thread. So
+neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a kill.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from contextlib import ExitStack
+from math import inf
+from threading import RLock, Thread, current_thread
+from typing import TypeVar
+
+from parallelkit._executors._process._bell import Bell
+from parallelkit._executors._process._blocks import Pool
+from parallelkit._executors._process._crew import Crew
+from parallelkit._executors._process._deaths import Deaths, end_of
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._holding import requeue
+from parallelkit._executors._process._lane import Broken, File, Lane, Lost, Why
+from parallelkit._executors._process._poller import Poller
+from parallelkit._executors._process._questions import Questions
+from parallelkit._executors._process._reserve import Reserve, explain
+from parallelkit._executors._process._starter import Starter
+from parallelkit._system import monotonic
+from parallelkit._worker._channel import GarbageError
+
+T = TypeVar("T")
+
+LONGEST_POLL = 1e6  # seconds; the system takes no more than 2 ** 31 milliseconds
+
+
+class Supervisor:
+    """Public methods are for other threads; what begins with an underscore runs in the supervisor's own."""
+
+    def __init__(self, max_workers: int, initializer: bytes | File | None, max_tasks: int | None) -> None:
+        self.max_workers = max_workers
+        self.broken: Broken | None = None
+        self.closing = False
+        self._initializer = initializer
+        self.crew = Crew(max_workers, max_tasks, self._spawn, self._startable)
+        self._deaths = Deaths(max_workers)
+        self.pool = Pool()
+        self._calm_until, self._tell_at = -inf, inf  # when to look at all, and to tell, at the latest
+        self._questions = Questions()
+        self._poked = self._offered = self._asleep = False
+        self._bell = Bell()
+        self._opened = ExitStack()  # what is closed at the end
+        self._opened.callback(self._bell.close)
+        self._poller = Poller(self._bell)  # while there is a descriptor; without it there is no second chance
+        self._opened.callback(self._poller.poll.close)
+        self._thread: Thread | None = None
+        self._starting = RLock()  # garbage may be collected as a thread is made, and its finalizer submit
+
+    def offer(self) -> None:
+        """There is something new in a queue; not worth a turn while no worker would be given it."""
+        self._offered = True
+        if self.crew.hungry:
+            self.poke()
+
+    def poke(self) -> None:
+        """Have it make a turn."""
+        self._poked = True
+        if self._asleep:
+            self._bell.ring()
+        elif self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self.closing:
+                thread = Thread(target=self._run, name="parallelkit-supervisor", daemon=True)
+                thread.start()  # raises where the system has no thread to give: then there is none
+                self._thread = thread
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Have it answer between two turns, when it has just drained all rings."""
+        if self._is_here():
+            return question()
+        return self._questions.ask(question, self.poke)
+
+    def let_go(self, lane: Lane) -> None:
+        """Withdraw a closed lane of which no worker holds anything; does not wait for that."""
+        if self._is_here():
+            self.crew.drop(lane)
+        else:
+            self._questions.post(lambda: self.crew.drop(lane), self.poke)
+
+    def _is_here(self) -> bool:
+        """Whether the caller may do itself what is the thread's."""
+        thread = self._thread
+        return thread is None or self.is_own_thread() or not thread.is_alive()
+
+    def is_own_thread(self) -> bool:
+        """Whether it is the thread itself that calls, out of a finalizer: it must not wait for workers."""
+        return self._thread is current_thread()
+
+    def stop(self) -> None:
+        """End all workers and the thread; does not wait."""
+        self.closing = self.pool.closed = True
+        self.poke()
+        with self._starting:
+            if self._thread is None:
+                self._opened.close()
+                self._turn_away()
+
+    def _turn_away(self) -> None:
+        """Whoever still runs here, or opens a port at this moment, must not wait for ever."""
+        self.broken = self.broken or Broken("the executor was shut down")
+        for lane in tuple(self.crew.lanes):
+            lane.fail(self.broken)
+        self.pool.clear()
+
+    def join(self) -> None:
+        """Wait until everything is gone."""
+        with self._starting:
+            thread = self._thread
+        if thread is not None and not self.is_own_thread():
+            thread.join()
+
+    # The thread
+
+    def _run(self) -> None:
+        with self._starting:
+            if not self.is_own_thread():  # given up: a signal handler raised as it was started
+                return
+        try:
+            self._reserve = Reserve(self._bell.fd)
+            self._opened.callback(self._reserve.close)
+            self._starter = Starter(self.max_workers, self._poller.poll, self.crew.homes)
+            self._opened.callback(self._starter.close)
+            while not self.closing:
+                self._turn()
+        except BaseException as error:  # a bug of ours must not leave the runs waiting for ever
+            lack = f": {explain(error)}" if isinstance(error, OSError) else ""
+            self._break(Broken(f"the supervisor of the worker processes failed{lack}", cause=error))
+        finally:
+            try:
+                self._end_all()
+            finally:
+                self._questions.end()
+
+    def _turn(self) -> None:
+        dead, rang = self._hear(self._sleep())
+        now = monotonic()
+        if dead or self._poked or now >= self._calm_until or not self._refill(rang, now):
+            self._poked = False  # before anything is looked at that whoever pokes may have changed
+            self._decide(dead, bool(rang), now)
+
+    def _refill(self, rang: list[Worker], now: float) -> bool:
+        """Give those more that rang, and tell the run what they did; False where there is more to do than that.
+
+        It is most turns where tasks take a millisecond or more, and costs the same however many workers there are.
+        """
+        if self.pool.dropped or not all(self.crew.refill(worker, now) for worker in rang):
+            return False
+        for worker in rang:
+            worker.wire.arrivals.release_blocks()
+            self._poller.heed(worker)
+            self._calm_until = min(self._calm_until, worker.check_at, worker.deadline, worker.wire.again_at)
+        self._tell_at = self._tell(now)
+        return True
+
+    def _decide(self, dead: list[Worker], moved: bool, now: float) -> None:
+        """Look at everything."""
+        for worker in self.crew.workers:
+            moved |= not worker.garbage and self._drain(worker)
+            worker.wire.arrivals.release_blocks()
+        for worker in dead:
+            self._bury(worker, now)
+        if dead:
+            self._tell(now)
+        self._questions.answer()
+        self._starter.check(now)
+        for worker in self.crew.everybody():
+            if now >= worker.check_at or now >= worker.deadline:
+                self._watch(worker, now)
+                self.crew.wants_spare |= worker.in_danger
+        self._offered = False
+        self.crew.assign(now)
+        self.crew.forget_blocks(self.pool.dropped)
+        for worker in self.crew.everybody():
+            self._poller.heed(worker)
+        look_at = self.crew.listen(now, moved)
+        if self._offered and self.crew.hungry:  # who offered after we had looked has not seen that
+            self._poked = True
+        self._tell_at = self._tell(now)
+        if (spare := self.crew.keep_spare(now)) is not None:
+            self._poller.heed(spare)
+        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.crew.everybody()]
+        self._calm_until = min([look_at, self.crew.act_at, self._starter.deadline, *checks])
+
+    def _tell(self, now: float) -> float:
+        """Wake the runs for which there is something; when to do that again."""
+        return min([lane.tell(now, self.max_workers) for lane in self.crew.lanes], default=inf)
+
+    def _sleep(self) -> list[tuple[int, int]]:
+        """Block until something happens or is due."""
+        self._asleep = True
+        # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
+        patience = 0.0 if self._poked else max(0.0, min(self._calm_until, self._tell_at) - monotonic())
+        events = self._poller.poll.poll(min(patience, LONGEST_POLL))
+        self._asleep = False
+        return events
+
+    def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
+        """Look at what is ready: who died, and from whom something came."""
+        dead, rang = [], []
+        for fd, what in events:
+            worker = self._poller.workers.get(fd)
+            if worker is None and fd == self._bell.fd:
+                self._bell.hear()
+            elif worker is None:
+                self._poked = True
+                self._starter.hear(fd)
+            elif fd == worker.pidfd:
+                dead.append(worker)
+            else:
+                rang.append(worker)
+                if what & select.EPOLLOUT:
+                    worker.wire.flush()
+                self._drain(worker, True)
+        return dead, rang
+
+    def _drain(self, worker: Worker, force: bool = False) -> bool:
+        try:
+            return worker.drain(force)
+        except GarbageError:
+            worker.condemn()
+            return False
+
+    def _watch(self, worker: Worker, now: float) -> None:
+        try:
+            worker.watch(now)
+        except GarbageError:
+            worker.condemn()
+
+    def _startable(self, wanted: int) -> int:
+        return self._starter.startable(wanted, len(self.crew.workers), self.crew.wants_spare)
+
+    def _spawn(self, now: float) -> Worker | None:
+        try:
+            born = self._starter.spawn()
+        except OSError as error:
+            if not self.crew.workers:
+                broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
+                for lane in [lane for lane in tuple(self.crew.lanes) if lane.queue]:
+                    lane.give_up(broken)  # but not the engine: who comes later may have better luck
+            return None
+        worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
+        self._poller.add(worker)
+        return worker
+
+    # Ending
+
+    def _bury(self, worker: Worker, now: float) -> None:
+        """A worker has ended: what it committed is taken, what it ran is blamed, the rest is put back."""
+        self._drain(worker, True)
+        self._poller.remove(worker)
+        status = worker.reap()
+        self.crew.remove(worker)
+        began_at = worker.blamed_since(now)
+        if began_at is not None:
+            batch = worker.batches[0]
+            why = Why.GARBAGE if worker.garbage else Why.OVERDUE if worker.overdue else Why.ITSELF
+            lost = (batch.part(0, 1), began_at, now, worker.pid, status, why, worker.label)
+            batch.lane.post(Lost(*lost, worker.wire.last_stack()))
+        requeue(worker.cut_off(worker.done + (began_at is not None)))
+        if not worker.retiring:
+            self._learn_from(worker, status, began_at is not None)
+        worker.wire.close()
+        worker.gone.set()
+
+    def _learn_from(self, worker: Worker, status: int | None, blamed: bool) -> None:
+        """An end calls for a spare; where nobody can be blamed again and again, for an end of it."""
+        self.crew.wants_spare = True
+        broken, lane = self._deaths.take(worker, status, self.crew.lanes, blamed)
+        if lane is not None:
+            end = end_of(worker, status)
+            lane.give_up(Broken(f"worker processes end while they load the function: {end}"))
+        if broken is not None:
+            self._break(broken)
+
+    def _break(self, broken: Broken) -> None:
+        self.broken = broken
+        for lane in tuple(self.crew.lanes):
+            lane.give_up(broken)
+        for worker in self.crew.everybody():
+            worker.dismissed = True
+            worker.kill()
+
+    def _end_all(self) -> None:
+        """Kill every group, wait for the ends, answer whoever still asks."""
+        self.closing = self.pool.closed = True
+        self._turn_away()
+        self.crew.end(10.0)
+        self._opened.close()

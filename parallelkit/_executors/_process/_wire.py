@@ -1,0 +1,300 @@
+"""The parent's end of a worker's channel: frames out, frames in, and results out of the ring.
+
+What the worker writes is believed only as far as it can be checked (_validation.py).
+"""
+
+from __future__ import annotations
+
+from _pickle import dumps
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from itertools import groupby, islice, takewhile
+from math import inf
+from typing import Any
+
+from parallelkit._executors._process._arrivals import Arrivals
+from parallelkit._executors._process._blocks import Buffered, ItemBlock
+from parallelkit._executors._process._lane import Batch, Columns, File, Payload
+from parallelkit._executors._process._reserve import Reserve
+from parallelkit._executors._process._validation import check_instants, check_kinds
+from parallelkit._executors._tickets import items_of
+from parallelkit._system import monotonic
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import (
+    ARMED,
+    FDS,
+    HEAD,
+    HEAP,
+    LIMIT,
+    MARK,
+    MARKED,
+    PHASE,
+    SENT,
+    SLOTS,
+    TAIL,
+    GarbageError,
+)
+
+READS = (
+    4  # of the socket at a time, where there is no need to read on: who floods us keeps nobody else waiting
+)
+LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
+MOST_AT_ONCE = 64  # messages in one writing
+UNREAD = 1 << 16  # frames; more than can lie in a socket
+
+
+class Wire:
+    """Never blocks. What the socket does not take waits here."""
+
+    def __init__(self, socket: Any, ring: _channel.Ring, reserve: Reserve) -> None:
+        self.socket = socket
+        self.ring = ring
+        self.deaf = False  # nothing will come out of the socket any more
+        self.again_at = inf  # when to flush once more, since the system had no room for what waits
+        self._refused_at = inf  # when that was first so
+        self._inbox = _channel.Inbox(socket)
+        self._reserve = reserve
+        self.arrivals = Arrivals(self._inbox, ring.leases)
+        self._out: deque[tuple[memoryview, File | ItemBlock | None]] = deque()
+        self._frames = 0
+        self._heap_tail = 0
+        self._last_slot, self.last_end = SLOTS - 1, monotonic()
+        self._last_start = ring.starts[SLOTS - 1] = ring.ends[SLOTS - 1] = self.last_end
+        self._known: dict[int, ItemBlock] = {}  # our blocks that the worker knows
+
+    def close(self) -> None:
+        self._known.clear()
+        self._out.clear()
+        self.arrivals.close()
+        self._inbox.close()
+        self.socket.close()
+        self.ring.close()
+
+    # Out
+
+    def send(self, message: bytes, file: File | ItemBlock | None = None) -> None:
+        """Write it down for the next ``flush``: each time that the socket is written to may wake the worker."""
+        self._out.append((memoryview(message), file))
+
+    def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
+        if isinstance(payload, File):
+            self.send(_channel.frame(kind, head + payload.told, payload.length), payload)
+        else:
+            self.send(_channel.frame(kind, head + payload))
+
+    def send_batch(self, batch: Batch) -> None:
+        """The batch as frames; an item in a file goes alone."""
+        number, payloads = batch.lane.number, batch.payloads
+        if payloads is None:
+            items = dumps(items_of(batch.tickets), 5)
+            head = _channel.BATCH_HEAD.pack(number, len(batch.tickets), _channel.TOGETHER)
+            self.send_payload(_channel.BATCH, head, items)
+            return
+        for alone, group in groupby(payloads, _goes_alone):
+            some: list[Any] = list(group)
+            if alone:
+                for payload in some:
+                    self._send_alone(number, payload)
+            else:
+                head = _channel.BATCH_HEAD.pack(number, len(some), _channel.ONE_BY_ONE)
+                lengths = array("I", map(len, some)).tobytes()
+                self.send(_channel.frame(_channel.BATCH, b"".join((head, lengths, *some))))
+
+    def _send_alone(self, number: int, payload: File | Buffered) -> None:
+        if isinstance(payload, File):
+            head = _channel.BATCH_HEAD.pack(number, 1, _channel.ONE_BY_ONE)
+            self.send_payload(_channel.BATCH, head, payload)
+            return
+        block = payload.block
+        head = _channel.BATCH_HEAD.pack(number, 1, _channel.BUFFERED_ITEM)
+        body = head + dumps((block.number, payload.spans, payload.blob), 5)
+        if block.number in self._known:
+            self.send(_channel.frame(_channel.BATCH, body))
+        else:
+            self._known[block.number] = block
+            self.send(_channel.frame(_channel.BATCH, body, block.size), block)
+
+    def forget_block(self, number: int) -> None:
+        """Have the worker let go of one of our blocks."""
+        if self._known.pop(number, None) is not None:
+            self.send(_channel.frame(_channel.FORGET_BLOCK, _channel.WORD.pack(number)))
+
+    def flush(self) -> None:
+        """Write what the socket takes; what the system has no room for now (descriptors on their way, memory) waits.
+
+        A worker that is gone is noticed by its pidfd, not here.
+        """
+        self.again_at = inf
+        while self._out:
+            messages, file = self._first_out()
+            try:
+                rights = _channel.rights(file.fd) if file is not None else []
+                done = self.socket.sendmsg(messages, rights, _channel.NO_SIGNAL)
+            except BlockingIOError:
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                self._out.clear()
+                return
+            except OSError as error:
+                if error.errno not in _channel.NO_ROOM:
+                    raise
+                self._refused_at = min(self._refused_at, now := monotonic())
+                self.again_at = now + max(_channel.PAUSE, now - self._refused_at)  # not often, if it lasts
+                return
+            self._refused_at = inf
+            for message in messages:
+                if done < len(message):
+                    self._out[0] = (message[done:], None)
+                    break
+                done -= len(message)
+                self._out.popleft()
+
+    def _first_out(self) -> tuple[list[memoryview], File | ItemBlock | None]:
+        """What may be written at once: one message that has a file, or several that have none."""
+        message, file = self._out[0]
+        if file is not None:
+            return [message], file
+        bare = takewhile(lambda entry: entry[1] is None, islice(self._out, MOST_AT_ONCE))
+        return [message for message, _ in bare], None
+
+    @property
+    def stuffed(self) -> bool:
+        """Whether something waits until the socket takes more."""
+        return bool(self._out) and self.again_at == inf
+
+    # The ring's words
+
+    @property
+    def head(self) -> int:
+        """How many attempts the worker has committed."""
+        return self.ring.head[HEAD]
+
+    @property
+    def loading(self) -> bool:
+        """Whether the worker has yet to start, or is loading a function, and so runs no attempt."""
+        return self.ring.head[PHASE] != _channel.WAITING
+
+    @property
+    def loads(self) -> int | None:
+        """The number of the job whose function it is loading."""
+        number = self.ring.head[PHASE] - _channel.LOADING
+        return number if number > 0 else None
+
+    @property
+    def has_stack(self) -> bool:
+        """Whether the worker has written down where it stands."""
+        return self.ring.stack[0] != 0
+
+    def last_stack(self) -> str:
+        """Where the worker stood when it crashed, or was asked; empty where it wrote nothing."""
+        return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
+
+    @property
+    def armed(self) -> int:
+        """At which commit the worker will ring; 0: at none."""
+        return self.ring.head[ARMED]
+
+    def arm(self, number: int) -> bool:
+        """Ask for the bell when so many attempts are committed (0: never); False if that was asked for already."""
+        if self.ring.head[ARMED] == number:
+            return False
+        self.ring.head[ARMED] = number
+        return True
+
+    def limit(self, number: int) -> None:
+        """The worker shall not begin this attempt or a later one."""
+        self.ring.head[LIMIT] = number
+
+    # In
+
+    def frames(self, last: bool) -> Iterator[tuple[int, bytes, int]]:
+        """What has come; at least all that the worker had sent before it committed what we see."""
+        _channel.barrier()
+        promised = self.ring.head[SENT]
+        if promised > self._frames + UNREAD:
+            raise GarbageError(f"it says that it sent {promised} frames")
+        reads = LAST_READS if last else READS
+        try:
+            while (reads > 0 or self._frames < promised) and self._receive():
+                reads -= 1
+                while (taken := self._inbox.take()) is not None:
+                    self._frames += 1
+                    yield taken
+        finally:
+            self._reserve.refill()
+        if self._frames < promised:
+            raise GarbageError(f"it says that it sent {promised} frames, of which {self._frames} came")
+
+    def _receive(self) -> bool:
+        if self.deaf:
+            return False
+        if self.ring.head[FDS] != self._inbox.came:
+            self._reserve.lend()
+        try:
+            self.deaf = not self._inbox.receive()
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.deaf = True
+        return not self.deaf
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the worker has sent frames that we have not read."""
+        return self.ring.head[SENT] > self._frames
+
+    def check(self) -> None:
+        """Words that only we write, and what the worker wrote last, are as they were: nothing was written over them."""
+        head = self.ring.head
+        if head[MARK] != MARKED or head[TAIL] != self._heap_tail:
+            raise GarbageError("the header of its ring is overwritten")
+        if not self.has_columns:
+            raise GarbageError("the columns of its ring are overwritten")
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether what the worker wrote last into its columns is as it was: nothing was written over them."""
+        starts, ends, last = self.ring.starts, self.ring.ends, self._last_slot
+        return bool(starts[last] == self._last_start and ends[last] == self.last_end)
+
+    def take(self, slot: int, count: int, each: bool) -> Columns:
+        """Copy the results of these slots, and free what they occupy; ``each`` start is needed to be right."""
+        ring, end = self.ring, slot + count
+        kinds = bytes(ring.kinds[slot:end])
+        started = array("d", ring.starts[slot:end].tobytes())
+        ended = array("d", ring.ends[slot:end].tobytes())
+        check_kinds(kinds)
+        check_instants(started, ended, self.last_end, monotonic(), each)
+        self._last_slot, self._last_start, self.last_end = end - 1, started[-1], ended[-1]
+        if not kinds.strip(b"\0"):  # nothing but None
+            return Columns(started, ended, kinds, b"", b"", 0, [], b"")
+        words = ring.words[slot:end].tobytes()
+        heap_from = self._heap_tail
+        last = max(map(kinds.rfind, _IN_HEAP))
+        heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
+        files = self.arrivals.take(kinds, ring.words[slot:end])
+        return Columns(started, ended, kinds, words, heap, heap_from, files, self.arrivals.keys)
+
+    def _take_heap(self, last: int) -> bytes:
+        """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
+        place, heap = last >> _channel.PLACE, self.ring.heap
+        start, end = self._heap_tail, place + (last & _channel.LENGTH_MASK)
+        if not 0 <= place < end <= HEAP or heap[place] != _BEGIN or heap[end - 1] not in _ENDS:
+            raise GarbageError(f"no result from {place} to {end} of {HEAP}")
+        piece = bytes(heap[start:end]) if end > start else bytes(heap[start:]) + bytes(heap[:end])
+        self._heap_tail = self.ring.head[TAIL] = end
+        return piece
+
+    def spoil_block(self, number: int) -> None:
+        """A task kept its item: the block is the worker's now."""
+        if (block := self._known.pop(number, None)) is not None:
+            block.spoiled = True
+
+
+def _goes_alone(payload: Payload) -> bool:
+    return not isinstance(payload, bytes)
+
+
+_IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED, _channel.DICT)
+_BEGIN, _ENDS = 0x80, b".su"  # of a pickle, and of a dict's, which breaks off before its end

@@ -1,0 +1,157 @@
+"""The parent's end of a zygote, a process from which workers are forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from _pickle import dumps
+from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
+from array import array
+from collections.abc import Iterable
+from contextlib import ExitStack
+from errno import EPROTO
+from mmap import PAGESIZE
+
+from parallelkit._executors._process._preload import is_standard, stand_ins
+from parallelkit._executors._process._spawn import cut_lifeline, new_lifeline, socket_pair, start
+from parallelkit._system import monotonic, read
+from parallelkit._worker._channel import BORN, PID, map_file, new_file
+
+PATIENCE = 10.0
+"""Seconds that a zygote may take to start."""
+
+ANSWER = 0.2
+"""Seconds that it may take to answer, a hundred times what it needs: no deadline of a task is looked at meanwhile."""
+
+_AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
+_OF_THE_C_LIBRARY = 0b11 << 31
+"""Signals 32 and 33: where they were ignored, the library changes that with the first thread."""
+
+_STATUS = (
+    "Umask",
+    "Uid",
+    "Gid",
+    "Groups",
+    "SigIgn",
+    "SigBlk",
+    "Cap",
+    "NoNewPrivs",
+    "Seccomp",
+    "Cpus_allowed:",
+)
+
+
+class Zygote:
+    """Starts at once, and is ready when it says so, and has loaded these modules. Raises OSError where it cannot be."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        self.ready = False
+        self.deadline = monotonic() + PATIENCE
+        self._inherited = inheritance()
+        with ExitStack() as theirs, ExitStack() as ours:
+            self.socket, their_socket = socket_pair(SOCK_SEQPACKET)
+            theirs.callback(their_socket.close)
+            ours.callback(self.socket.close)
+            self.socket.settimeout(ANSWER)
+            born = new_file("parallelkit-zygote")
+            theirs.callback(os.close, born)
+            os.ftruncate(born, PAGESIZE)
+            self._born = map_file(born, PAGESIZE)
+            ours.callback(self._born.close)
+            life, self._lifeline = new_lifeline()
+            theirs.callback(os.close, life)
+            ours.callback(cut_lifeline, self._lifeline)
+            self._modules = tuple(modules)
+            fds = (their_socket.fileno(), life, born)
+            self._process = start(fds, role=("zygote",), more=self._modules)
+            ours.pop_all()  # all went well: nothing of ours is closed
+
+    def fits(self) -> bool:
+        """Whether what it forks is as a worker that is started now, as far as that can be told.
+
+        It inherits the same from the system, and no module of the program's own has the name of one that it
+        has loaded.
+        """
+        try:
+            return inheritance() == self._inherited and all(map(is_standard, self._modules))
+        except OSError:
+            return False
+
+    def hear(self) -> None:
+        """Take what it says unasked: that it is ready. Raises OSError where it is not, or is gone."""
+        if self._answer():
+            raise OSError(EPROTO, "the zygote speaks out of turn")
+        self.ready = True
+
+    def fork(self, fds: tuple[int, ...], environ: dict[str, str]) -> int:
+        """A new worker with these descriptors; raises OSError. A zygote that did not answer must be closed."""
+        streams = [fd for fd in (1, 2) if _is_open(fd)]
+        directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        try:
+            request = dumps({"environ": environ, "streams": streams, "stand_ins": stand_ins()}, 5)
+            rights = array("i", [*fds, directory, *streams])
+            self.socket.sendmsg([request], [(SOL_SOCKET, SCM_RIGHTS, rights)])
+        finally:
+            os.close(directory)
+        pid = self._answer()
+        BORN.pack_into(self._born, 0, 0)
+        try:
+            os.setpgid(pid, pid)
+        except OSError:
+            pass  # it has done so itself, or is gone already
+        return pid
+
+    def _answer(self) -> int:
+        said = self.socket.recv(PID.size)
+        if len(said) != PID.size:
+            raise OSError(EPROTO, "the zygote is gone")
+        (number,) = PID.unpack(said)
+        if number < 0:
+            raise OSError(-number, os.strerror(-number))
+        return int(number)
+
+    def close(self) -> None:
+        """End it; what it has forked goes on, but for the last, if we had not been told of it."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # other code has waited for it, or took another user's identity
+        self.socket.close()
+        cut_lifeline(self._lifeline)
+        self._process.wait()
+        (unknown,) = BORN.unpack_from(self._born)  # written by the kernel, whatever became of the zygote then
+        self._born.close()
+        if unknown:
+            _end_child(unknown)
+
+
+def _end_child(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # other code has waited for it
+
+
+def inheritance() -> tuple[object, ...]:
+    """What a process has from its parent and a zygote's children would have from it: user, limits, masks, a flag."""
+    status = read("/proc/thread-self/status").splitlines()
+    kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
+    environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
+    streams = [_is_open(fd) for fd in (1, 2)]
+    digits = sys.get_int_max_str_digits()
+    return kept, read("/proc/self/limits"), os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
+
+
+def _our_part(line: str) -> object:
+    name, _, value = line.partition(":")
+    return (name, int(value, 16) & ~_OF_THE_C_LIBRARY) if name == "SigIgn" else line
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

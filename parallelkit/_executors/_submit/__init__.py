@@ -1,0 +1,1 @@
+"""How calls become futures: ``_futures.py`` has the executors whose calls they are."""

@@ -1,0 +1,289 @@
+"""A run's end of a thread engine: tickets in, outcomes out, and the watch over timeouts.
+
+Who settles an attempt is decided by one atomic ``pop`` of its claim: the worker that finished it, or
+the run that gave up on it, never both.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from parallelkit._errors import ParallelKitError
+from parallelkit._executors._contexts import Variables
+from parallelkit._executors._contract import (
+    Block,
+    Ended,
+    Job,
+    Ticket,
+    all_hung,
+    as_block,
+    call_with,
+    drop_own_frames,
+    timed_out,
+)
+from parallelkit._executors._gate import Gate
+from parallelkit._executors._thread._lending import take_claim
+from parallelkit._executors._thread._line import UNLIMITED, Line
+from parallelkit._executors._thread._overdue import Lookout
+from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._ledger import Facts
+from parallelkit._lost import told_where
+from parallelkit._system import monotonic
+
+Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
+"""What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""
+
+
+class Loss(NamedTuple):
+    """Every slot is lost to abandoned threads. Unless one returns before ``until``, nothing can run any more."""
+
+    until: float
+    patience: float
+
+
+class Worker(Protocol):
+    """A thread, as its port sees it."""
+
+    name: str
+    thread: threading.Thread
+    current: Current | None
+    port: ThreadPort | None
+    ticket: Any  # None where it has none
+    failed: bool
+    stopped: bool
+
+
+class Crew(Protocol):
+    """The engine, as its ports see it."""
+
+    max_workers: int
+    initializes: bool
+    broken: Exception | None
+    loss: Loss | None
+    ports: tuple[ThreadPort, ...]
+
+    @property
+    def workers(self) -> Collection[Worker]:
+        """The threads that count as workers."""
+
+    @property
+    def abandoned(self) -> Collection[Worker]:
+        """The threads that do no longer."""
+
+    def capacity(self) -> int:
+        """How many attempts may run at once."""
+
+    def cpu_seconds(self) -> float | None:
+        """Processor time of all threads so far, where it is known."""
+
+    def supply(self, tickets: int, awaited: bool = False) -> None:
+        """See that somebody works on new tickets, for which tasks of the engine may wait; raises where nobody can."""
+
+    def abandon(self, worker: Any, claim: list[float], now: float, timeout: float | None) -> bool:
+        """Give up on a thread, whose attempt had this timeout; False where that has ended."""
+
+    def check_starts(self, now: float) -> float | None:
+        """Break if a thread takes too long to start; when to look again."""
+
+    def remove(self, port: ThreadPort) -> None:
+        """Forget a closed port."""
+
+
+class ThreadPort(Line):
+    """A run's end of a thread engine."""
+
+    eager = flows = True  # to hand over attempts one at a time costs next to nothing
+    fate = "abandoned"
+    """What becomes of a worker whose attempt is cut off by ``close``, as ``Event`` calls it."""
+
+    def __init__(self, engine: Crew, job: Job, depth: int) -> None:
+        super().__init__(depth, job.ended)
+        self.failure = engine.broken
+        self._engine = engine
+        self._exact = job.exact
+        self._wary = job.wary
+        self._call = call_with(job)
+        self.label = job.label
+        self._variables = Variables(engine.max_workers, engine.initializes)
+        self._done: deque[tuple[int, Any, float, float, str]] = deque()
+        self._lost: deque[Ended] = deque()
+        self.gate = Gate()
+        self._woken = self._changed = self._closed = False
+        self._spent_before = engine.cpu_seconds()
+        self._given = 0  # tickets handed over and not reported back
+        self._squeezed = False  # whether others hold slots that it could use
+        self._lookout = Lookout()
+
+    def room(self) -> int:
+        if not self._exact:
+            return UNLIMITED
+        self._squeezed = True  # before the count: who leaves a slot after it sees this
+        workers = list(self._engine.workers) if len(self._engine.ports) > 1 else ()
+        others = sum([worker.ticket is not None and worker.port is not self for worker in workers])
+        self._squeezed = others > 0
+        free = self._engine.capacity() - self._given - others
+        return max(free, 0 if self._given else 1)  # to have one ticket queued is to get one's turn
+
+    def hear_of_room(self) -> None:
+        """A slot that others held is free."""
+        if self._squeezed:
+            self._squeezed = False
+            self.wake()
+
+    def start(self, tickets: Sequence[Ticket]) -> None:
+        if self.held:  # the run has seen the failure, and goes on
+            self._engine.supply(self.release())
+        if tickets:
+            self._given += len(tickets)
+            self._lookout.expect(tickets)
+            self.queue.extend(tickets)
+            self._engine.supply(len(tickets), self.depth > 0)
+
+    def hurry(self, index: int) -> None:
+        """A task of this engine waits for this attempt: it runs in that task's slot."""
+        if self.move_forward(index):
+            self._engine.supply(1, awaited=True)
+
+    def execute(self, worker: Worker) -> bool:
+        """In a worker: run the attempt that it has taken; False where that has been given up meanwhile."""
+        ticket = worker.ticket
+        started = monotonic()
+        claim = [started]
+        worker.current = (self, ticket, claim)
+        if self._closed:  # after the claim is laid open: close() or we see the other
+            worker.current = worker.ticket = None
+            return take_claim(claim)
+        index, _, item, _ = ticket
+        try:
+            value = self._variables.fresh().run(self._call, item)
+        except BaseException as error:
+            ended, worker.failed = monotonic(), True
+            drop_own_frames(error)  # and no name for what follows: the traceback leads to this frame
+            return self._commit(
+                worker, claim, self._lost, Ended(index, error, "", started, ended, worker.name)
+            )
+        return self._commit(worker, claim, self._done, (index, value, started, monotonic(), worker.name))
+
+    def _commit(self, worker: Worker, claim: list[float], results: deque[Any], result: Any) -> bool:
+        if not take_claim(claim):
+            return False
+        if self._wary and results is self._lost:
+            self.hold()
+        results += (result,)
+        worker.current = worker.ticket = None
+        self.gate.open()
+        return True
+
+    def give_up(self, entry: Ended) -> None:
+        """In a worker that ends early: its attempt has failed."""
+        if self._wary:
+            self.hold()
+        self._lost += (entry,)
+
+    def wait(self, until: float | None) -> list[Block | Ended]:
+        while True:
+            self._changed = False  # before the look at the engine: what changes afterwards is seen
+            events = self._drain()
+            now = monotonic()
+            if self._lookout.is_due(now):
+                events += self._expire(now)
+            engine_at = self._check_engine(now)
+            if events or self._woken or self.failure is not None or (until is not None and now >= until):
+                self._woken = False
+                return events
+            instants = [at for at in (until, self._lookout.look_at, engine_at) if at is not None]
+            self.gate.wait(self._news, min(instants) - now if instants else None)
+
+    def _news(self) -> bool:
+        return bool(self._done or self._lost or self._woken or self._changed or self.failure is not None)
+
+    def _drain(self) -> list[Block | Ended]:
+        events: list[Block | Ended] = []
+        done = [self._done.popleft() for _ in range(len(self._done))]
+        if done:
+            events.append(as_block(done))
+        events += [self._lost.popleft() for _ in range(len(self._lost))]
+        self._given -= len(done) + len(events) - bool(done)
+        return events
+
+    def _expire(self, now: float) -> list[Block | Ended]:
+        """Give up on the attempts that are overdue; a claim that is gone has been committed in time."""
+        overdue: list[Block | Ended] = []
+        instants: list[float] = []
+        begun = 0
+        for worker, ticket, claim in self._at_work():
+            begun += 1
+            if ticket[3] is None:
+                continue
+            try:
+                started = claim[0]
+            except IndexError:
+                continue  # it was committed this moment
+            if started + ticket[3] > now:
+                instants.append(started + ticket[3])
+                continue
+            stack = stack_of(worker.thread, __file__)
+            if self._engine.abandon(worker, claim, now, ticket[3]):
+                overdue.append(self._overdue(worker, ticket, started, now, stack))
+        self._lookout.look_again(now, instants, self._given > begun)
+        self._given -= len(overdue)
+        return overdue
+
+    def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
+        assert ticket[3] is not None, "only what has a timeout is overdue"
+        fate = "its thread, which cannot be killed, was abandoned"
+        error = timed_out(self.label(ticket[0]), ticket[3], fate, abandoned=True)
+        return Ended(ticket[0], told_where(error, stack), "", started, now, worker.name, stack)
+
+    def _check_engine(self, now: float) -> float | None:
+        """Fail if every slot is lost for good and somebody waits for one; when to look again."""
+        starts_at, loss = self._engine.check_starts(now), self._engine.loss
+        if loss is None or not self._given:
+            return starts_at
+        if now >= loss.until:
+            self.fail(ParallelKitError(all_hung(self._engine.abandoned, loss.patience)))
+        return loss.until if starts_at is None else min(starts_at, loss.until)
+
+    def look(self) -> None:
+        """Something has changed in the engine that whoever waits here must know."""
+        self._changed = True
+        self.gate.open()
+
+    def fail(self, error: Exception) -> None:
+        """Nothing can run here any more."""
+        self.failure = error
+        self.gate.open()
+
+    def running(self) -> list[tuple[int, float, str]]:
+        return [(ticket[0], claim[0], worker.name) for worker, ticket, claim in self._at_work() if claim]
+
+    def stacks(self) -> dict[int, str]:
+        """Where those that run stand now."""
+        return {ticket[0]: stack_of(worker.thread, __file__) for worker, ticket, _ in self._at_work()}
+
+    def _at_work(self) -> Iterator[tuple[Worker, Ticket, list[float]]]:
+        """The workers that are at attempts of this port."""
+        for worker in list(self._engine.workers):
+            port, ticket, claim = worker.current or (None, None, [])
+            if port is self and ticket is not None:
+                yield worker, ticket, claim
+
+    def measure(self, facts: Facts) -> None:
+        """Note the processor time that the threads have used since the port was opened."""
+        spent = self._engine.cpu_seconds()
+        if spent is not None and self._spent_before is not None:
+            facts.worker_cpu_seconds = spent - self._spent_before
+
+    def wake(self) -> None:
+        self._woken = True
+        self.gate.open()
+
+    def close(self) -> None:
+        self._closed = True
+        self.clear()
+        for worker, ticket, claim in self._at_work():
+            worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
+        self._engine.remove(self)

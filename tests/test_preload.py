@@ -1,0 +1,347 @@
+"""Which modules a zygote loads for the functions at hand, and where workers look for those that they load themselves."""
+
+import dataclasses
+import functools
+import importlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import types
+import urllib.parse
+from contextlib import closing
+from xml.etree import ElementTree as ET
+
+import pytest
+import remote_tasks as far
+from port_driver import drive
+
+from parallelkit import Task
+from parallelkit._executors._process import _preload
+from parallelkit._executors._process._preload import (
+    COMMON,
+    HARMLESS,
+    SCRIPT,
+    UNPACKING,
+    home_of,
+    homes_of,
+    is_standard,
+    needs,
+    stand_ins,
+)
+from parallelkit._executors._process._prestart import started_ahead, take
+from parallelkit._executors._process._search_path import search_path
+from parallelkit._executors._processes import ProcessEngine
+
+
+class Thing:
+    """Has a method, and can be called."""
+
+    def method(self):
+        """To be bound."""
+
+    def __call__(self):
+        """To be called."""
+
+
+def of_the_script():
+    """As if it stood in the script."""
+
+
+of_the_script.__module__ = "__mp_main__"
+
+
+@pytest.mark.parametrize(
+    ("fn", "home"),
+    [
+        (far.nothing, "remote_tasks"),
+        (functools.partial(functools.partial(far.nothing)), "remote_tasks"),
+        (Thing().method, __name__),
+        (Thing(), __name__),
+        (Thing, __name__),
+        (os.getcwd, "posix"),
+        (str.upper, "builtins"),
+        (lambda: None, SCRIPT),
+        (functools.partial(lambda: None), SCRIPT),
+        (of_the_script, SCRIPT),
+        (None, ""),
+    ],
+)
+def test_home_is_the_module_that_a_worker_imports(fn, home):
+    """Of a function that travels by value, that of the script."""
+    assert home == home_of(fn)
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Makes modules with these globals."""
+
+    def make(name, **things):
+        module = types.ModuleType(name)
+        vars(module).update(things)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    return make
+
+
+def test_what_a_module_uses_is_needed(program):
+    """A module as such, a function or class of it, or an object of such a class."""
+    program("first", dataclass=dataclasses.dataclass, here=pathlib.Path(), sub=subprocess, getcwd=os.getcwd)
+    assert ["dataclasses", "pathlib", "subprocess"] == needs(["first"])
+
+
+def test_what_is_defined_in_a_part_of_a_package_needs_the_package(program):
+    """As Python 3.13 has it with pathlib."""
+    program("first", decoder=json.decoder.JSONDecoder, element=ET.Element, quote=urllib.parse.quote)
+    assert ["json", "urllib.parse", "xml.etree.ElementTree"] == needs(["first"])
+
+
+def test_what_modules_of_the_program_use_that_it_uses_is_needed(program):
+    """However they use each other; what modules of Python use themselves comes with them."""
+    far_one = program("far_one", dataclass=dataclasses.dataclass)
+    near = program("near", far_one=far_one)
+    program("first", near=near, os=os, itself=None)
+    vars(far_one)["near"] = near
+
+    assert ["dataclasses"] == needs(["first"])
+    assert ["dataclasses", "pathlib"] == needs(["first", program("second", Path=pathlib.Path).__name__])
+
+
+def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
+    """It is not looked at to the end."""
+    monkeypatch.setattr(_preload, "MOST", 10)
+    program("first", a=subprocess, b=program("second", c=1))
+    assert sorted(COMMON | {"subprocess"}) == needs(["first"])
+
+
+@pytest.mark.parametrize(
+    ("given", "homes"),
+    [
+        (far.nothing, {"remote_tasks"}),
+        ([far.nothing, lambda: None], {"remote_tasks", SCRIPT}),
+        ((os.getcwd,), {"posix"}),
+        ({"a": lambda: None, "b": functools.partial(far.nothing)}, {"remote_tasks", SCRIPT}),
+        ([Task(far.nothing), Task(lambda: None, key="a"), os.getcwd], {"remote_tasks", SCRIPT, "posix"}),
+        ([], set()),
+        (None, {""}),
+    ],
+)
+def test_homes_are_those_of_all_functions_that_are_tasks(given, homes):
+    """Or that of the one function."""
+    assert homes == homes_of(given)
+
+
+def test_an_iterable_that_is_no_list_is_not_read_for_its_homes():
+    """That would take its functions from the run."""
+    tasks = iter([far.nothing])
+    homes_of(tasks)
+    assert far.nothing is next(tasks)
+
+
+@pytest.mark.parametrize(
+    ("given", "modules"),
+    [
+        (lambda: None, UNPACKING),
+        ({"a": far.nothing, "b": lambda: None}, UNPACKING),
+        ([far.nothing], needs(["remote_tasks"])),
+    ],
+)
+def test_zygote_of_the_first_run_loads_what_its_functions_need(given, modules):
+    """That of the one function, or of those that are the tasks."""
+    with started_ahead(given):
+        zygote = take()
+        assert zygote is not None
+        with closing(zygote):
+            assert sorted(modules) == list(zygote._modules)
+
+
+def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
+    """As where each task brings a function of its own; of the script, if cloudpickle has been used."""
+    import cloudpickle  # noqa: F401  # it has been used
+
+    assert sorted(UNPACKING | COMMON) == needs([""])
+    monkeypatch.delitem(sys.modules, "cloudpickle")
+    assert sorted(COMMON) == needs([""])
+    assert [] == needs([]) == needs(["builtins"]) == needs(["no.such.module"])
+
+
+def test_for_a_function_of_the_script_what_unpacks_it_is_needed():
+    """And what it may bring along."""
+    import cloudpickle  # noqa: F401  that is what needs it
+
+    assert sorted(UNPACKING | COMMON) == needs([SCRIPT])
+
+
+class Hostile:
+    """Raises whenever it is looked at."""
+
+    __module__ = "nowhere"
+
+    def __getattribute__(self, name):
+        raise AssertionError(name)
+
+
+class HostileType(type):
+    """Makes classes that raise whenever they are looked at."""
+
+    def __getattribute__(cls, name):
+        raise AssertionError(name)
+
+
+class HostileModule(types.ModuleType):
+    """Raises whenever it is looked at, as one might that loads itself then."""
+
+    __module__ = "nowhere"
+
+    def __getattribute__(self, name):
+        raise AssertionError(name)
+
+
+def test_no_code_of_the_program_is_run(program, monkeypatch):
+    """It happens in the supervisor's thread."""
+    lazy, hostile = HostileModule("lazy"), HostileType("H", (), {"__module__": "nowhere"})
+    monkeypatch.setitem(sys.modules, "lazy", lazy)
+    program("first", a=Hostile(), b=hostile, c=lazy, d=dataclasses, e=type.__call__(hostile))
+    monkeypatch.setitem(sys.modules, "pathlib", HostileModule("pathlib"))
+    stray = types.FunctionType((lambda: None).__code__, {})
+    stray.__module__ = Hostile()
+    nameless = types.ModuleType("nameless")
+    vars(nameless)["__name__"] = Hostile()
+    program("second", stray=stray, nameless=nameless)
+
+    assert ["dataclasses"] == needs(["first", "second"])
+    assert not is_standard("pathlib")
+    assert [] == needs(["lazy"])
+
+
+def test_a_class_without_a_module_comes_from_nowhere(program):
+    """SWIG makes such classes; an error at that would end the supervisor's thread."""
+    scope = {}
+    exec("Bare = type('Bare', (), {})", scope)
+    bare = scope["Bare"]
+    with pytest.raises(AttributeError):
+        _ = bare.__module__
+    program("first", bare=bare, one=bare(), sub=subprocess)
+    assert ["subprocess"] == needs(["first"])
+    assert "" == home_of(bare) == home_of(bare())
+
+
+def test_what_takes_the_place_of_a_standard_module_is_not_loaded_ahead(program):
+    """It would be loaded from Python's own folder."""
+    program("random", __file__="/home/somebody/random.py")
+    program("first", random=sys.modules["random"])
+    assert [] == needs(["first"])
+
+
+def test_who_stands_in_for_a_standard_module_is_known(program, monkeypatch):
+    """Also for one that nobody has asked for; what is built in, an extension or in an archive is Python's."""
+    for name in ("math", "select", "sys", "dataclasses", "importlib.machinery", "json"):
+        importlib.import_module(name)
+    assert [] == stand_ins()
+    program("tokenize", __file__="/home/somebody/tokenize.py")
+    program("html", __file__="/home/somebody/html/__init__.py")
+    program("elsewhere", __file__="/home/somebody/elsewhere.py")
+    program("zlib", __file__="/home/somebody/python.zip/zlib.pyc")
+    monkeypatch.setitem(sys.modules, "queue", HostileModule("queue"))
+    assert ["html", "tokenize"] == sorted(stand_ins())
+
+
+SCRIPT_WITH_STAND_INS = """
+import {name}
+from parallelkit import run_parallel
+
+def fate(_):
+    return {name}.OURS, sys.modules["dataclasses"].__file__
+
+import sys
+for runs in range(2):
+    seen = run_parallel(fate, range(12), executor="processes", max_workers=6).values()
+    assert [True] * 12 == [ours for ours, _ in seen], seen
+    assert {{sys.modules["dataclasses"].__file__}} == {{file for _, file in seen}}, seen
+print("ours")
+"""
+
+
+@pytest.mark.parametrize("name", ["tokenize", "copy", "html"])
+def test_a_module_of_the_program_that_is_named_as_one_that_comes_along_is_its_own_in_workers(tmp_path, name):
+    """In a program's first run, and in the next: what a function of a script is unpacked with loads the first two."""
+    (tmp_path / f"{name}.py").write_text("OURS = True\ndef copy(thing): return thing\n")
+    (tmp_path / "script.py").write_text(SCRIPT_WITH_STAND_INS.format(name=name))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ("ours\n", "") == (done.stdout, done.stderr)
+
+
+def test_what_is_loaded_ahead_is_there_and_starts_nothing():
+    """All of it at once, in a fresh interpreter: no thread, no descriptor, no child."""
+    look = (
+        "import os, sys, threading; before = os.listdir('/proc/self/fd');"
+        f"[__import__(name) for name in {sorted(HARMLESS)!r}];"
+        "print(threading.active_count(), len(os.listdir('/proc/self/fd')) - len(before),"
+        "open(f'/proc/self/task/{os.getpid()}/children').read() or 'none')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ("1 0 none\n", "") == (done.stdout, done.stderr)
+    for name in HARMLESS:
+        __import__(name)
+        assert is_standard(name), name
+
+
+@pytest.mark.parametrize("fn", [far.nothing, lambda _: None])
+def test_zygote_loads_what_the_function_needs(fn):
+    """That of a function of a module, or of the script."""
+    engine = ProcessEngine(5)
+    try:
+        drive(engine, fn, range(5))
+        assert needs([home_of(fn)]) == list(engine._supervisor._starter._zygote._modules)
+    finally:
+        engine.close()
+
+
+LOOKS_FROM_ELSEWHERE = """
+import os, sys
+sys.path.append("lib")
+import far_one, inner.part
+if {again}:
+    os.chdir("deeper")
+    import deep_one
+os.chdir("/")
+from parallelkit import run_parallel
+for fn in (far_one.where, inner.part.where, *([deep_one.where] if {again} else [])):
+    print(*run_parallel(fn, [0], executor="processes").values())
+[path] = run_parallel(lambda _: sys.path, [0], executor="processes").values()
+print(len(path) - len(sys.path))
+"""
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_workers_find_what_was_found_before_the_program_changed_its_directory(tmp_path, again):
+    """Through the place that is the working directory, in a package of no file of its own, or a relative place."""
+    where = f"import os\ndef where(_): return os.path.relpath(__file__, {str(tmp_path)!r})\n"
+    for name in ("lib/far_one.py", "inner/part.py", "deeper/deep_one.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(where)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKS_FROM_ELSEWHERE.format(again=again)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    found = ["lib/far_one.py", "inner/part.py", *["deeper/deep_one.py"] * again]
+    assert ([*found, "0"], "") == (done.stdout.split(), done.stderr)
+
+
+def test_workers_look_where_the_program_does(monkeypatch, tmp_path):
+    """An odd entry is passed on; so is the working directory, also one that has been removed."""
+    odd = ["", "never/looked/there", pathlib.Path("/somewhere"), 5, ["/list"]]
+    monkeypatch.setattr(sys, "path", odd)
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    assert odd == search_path()
+    folder = tmp_path / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert odd == search_path()

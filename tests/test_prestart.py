@@ -1,0 +1,278 @@
+"""What starts while the package is still loaded for a program's first run in processes."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PROGRAM = """
+import os, subprocess, sys
+from parallelkit import run_parallel
+from parallelkit._executors._process import _spawn, _starter, _zygote
+
+_starter.EXPECTED = 30.0  # seconds, for a busy machine
+starts = []
+start = _spawn.start
+
+def count(fds, *args, **options):
+    starts.append(options.get("role", ("worker",))[0])
+    return start(fds, *args, **options)
+
+_spawn.start = _zygote.start = count
+
+def square(n):
+    return n * n
+
+def run(items, **options):
+    return run_parallel(square, items, executor="processes", max_workers=2, **options).values()
+
+def children():
+    try:
+        return os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return None
+
+"""
+
+
+def outcome_of(program, **options):
+    """What a program prints whose first run it is; it must end without an error."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + textwrap.dedent(program)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    return done.stdout.strip()
+
+
+def test_an_error_that_takes_no_attribute_comes_through_the_first_run():
+    """As it was raised: whoever lends a hand at the start of a run sets nothing on what ends it."""
+    program = """
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int
+
+    def fail(number):
+        raise Frozen(number)
+
+    try:
+        run_parallel(fail, [5], executor="processes", on_error="raise")
+    except Frozen as error:
+        print(error.code)
+    """
+    assert "5" == outcome_of(program)
+
+
+def test_first_run_forks_its_workers():
+    """One interpreter starts, and both workers come from it; the next run starts its two by themselves."""
+    program = """
+    print(run(range(4)), starts, children())
+    print(run(range(4)), starts)
+    """
+    first, second = outcome_of(program).splitlines()
+
+    assert "[0, 1, 4, 9] ['zygote'] None" == first
+    assert "[0, 1, 4, 9] ['zygote', 'worker', 'worker']" == second
+
+
+def test_nothing_is_left_where_no_worker_was_wanted():
+    """Neither of a run without a task, nor of one that was refused at the door."""
+    program = """
+    try:
+        run(range(4), timeout=-1)
+    except ValueError as error:
+        print(error, starts, children())
+    """
+    assert outcome_of(program).endswith("None is no limit ['zygote'] None")
+    assert "[] ['zygote'] None" == outcome_of("print(run([]), starts, children())")
+
+
+IGNORE = """
+import ctypes, os, sys
+act = (ctypes.c_ulong * 4)(1)  # SIG_IGN
+number = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+if ctypes.CDLL(None, use_errno=True).syscall(number, 33, act, None, 8):
+    raise OSError(ctypes.get_errno(), "sigaction")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_signals_of_the_c_library_make_no_difference():
+    """Who starts us may have them ignored; the library takes one for itself with the first thread, which is no change of ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", IGNORE, "-c", PROGRAM + "print(run(range(4)), starts)"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "[0, 1, 4, 9] ['zygote']" == done.stdout.strip()
+
+
+@pytest.mark.all
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        ("map_reduce(square, [1, 2, 3], int.__add__, initial=0, ", "14"),
+        ("first_success([Task(square, 3)], ", "9"),
+    ],
+)
+def test_what_is_built_on_streams_starts_one_too(call, result):
+    """It asks for its first outcome at once."""
+    program = f"""
+    from parallelkit import Task, first_success, map_reduce
+    result = {call}executor="processes", max_workers=2)
+    print(getattr(result, "value", result), starts, children())
+    """
+    assert f"{result} ['zygote'] None" == outcome_of(program)
+
+
+def test_one_loads_what_the_function_needs():
+    """To unpack a function of the script takes modules; where it is imported, the worker knows best."""
+    program = """
+    loaded = []
+
+    def count(fds, *args, more=(), **options):
+        loaded.append("typing" in more)
+        return start(fds, *args, more=more, **options)
+
+    _zygote.start = count
+    {}
+    print(loaded)
+    """
+    assert "[True]" == outcome_of(program.format("run(range(4))"))
+    program = program.format("run_parallel(abs, [-1], executor='processes', max_workers=2)")
+    assert "[False]" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_other_runs_start_nothing_ahead():
+    """Threads need no process, and a stream starts nothing before it is asked for its first outcome."""
+    program = """
+    from parallelkit import iter_parallel
+    print(run_parallel(square, [2]).values(), starts)
+    """
+    assert "[4] []" == outcome_of(program)
+    program = """
+    from parallelkit import iter_parallel
+    stream = iter_parallel(square, [2], executor="processes")
+    print(len(starts), next(stream).unwrap(), starts)
+    """
+    assert "0 4 ['worker']" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_late_one_is_not_waited_for():
+    """Where it is not ready in a moment, the first worker starts by itself; nothing of it is left."""
+    program = """
+    _starter.EXPECTED = 0.1
+
+    def hang(fds, *args, role=("worker",), **options):
+        starts.append(role[0])
+        if role[0] == "zygote":
+            return subprocess.Popen(["sleep", "1000"], process_group=0, pass_fds=fds)
+        return start(fds, *args, **options)
+
+    _spawn.start = _zygote.start = hang
+    print(run(range(4)), starts[:2], children())
+    """
+    assert "[0, 1, 4, 9] ['zygote', 'worker'] None" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_refused_one_is_done_without():
+    """Where the system has no process for it, the run finds what there is for its workers."""
+    program = """
+    def refuse(fds, *args, role=("worker",), **options):
+        starts.append(role[0])
+        if role[0] == "zygote":
+            raise OSError(11, "no process")
+        return start(fds, *args, **options)
+
+    _spawn.start = _zygote.start = refuse
+    print(run(range(4)), starts, children())
+    """
+    assert "[0, 1, 4, 9] ['zygote', 'worker', 'worker'] None" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_what_cannot_be_is_said_by_the_run():
+    """Without a known interpreter nothing starts ahead, and the error is that of any run."""
+    program = """
+    sys.executable = None
+    try:
+        run([1])
+    except RuntimeError as error:
+        print(str(error)[:64], starts)
+    """
+    assert "worker processes are fresh interpreters, but sys.executable is N []" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_modules_of_the_program_go_before_those_of_python(tmp_path):
+    """A worker finds the program's own, where that has the name of one that was loaded ahead."""
+    (tmp_path / "platform.py").write_text("system = python_implementation = lambda: 'CPython'\n")
+    program = """
+    def where(_):
+        import platform
+        return platform.__file__
+
+    print(*run_parallel(where, [1], executor="processes", max_workers=2).values())
+    """
+    assert str(tmp_path / "platform.py") == outcome_of(program, cwd=tmp_path)
+
+
+@pytest.mark.all
+def test_fork_of_the_program_does_not_take_its_parents(tmp_path):
+    """A child that was forked while the package was loaded in another thread starts workers of its own."""
+    program = """
+    from parallelkit._executors._process._prestart import started_ahead, take
+    with started_ahead(square):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7 if take() is None else 8)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), take() is not None)
+    """
+    assert "7 True" == outcome_of(program)
+
+
+INTERRUPTED = {
+    "as it starts": """
+    def interrupted(fds, *args, **options):
+        process = start(fds, *args, **options)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    _spawn.start = _zygote.start = interrupted
+    """,
+    "as it ends": """
+    def interrupted(*args, killpg=os.killpg):
+        signal.raise_signal(signal.SIGINT)
+        killpg(*args)
+
+    os.killpg = interrupted
+    """,
+}
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_interrupt_leaves_nothing_of_it(when):
+    """Ctrl-C comes out, in the midst of whatever it comes; neither process nor descriptor is left."""
+    program = f"""
+    import signal
+    {INTERRUPTED[when]}
+    before = os.listdir("/proc/self/fd")
+    try:
+        run([])
+    except KeyboardInterrupt:
+        print(children(), os.listdir("/proc/self/fd") == before)
+    """
+    assert "None True" == outcome_of(program)
