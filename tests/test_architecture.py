@@ -106,7 +106,7 @@ _lost  _identity
 _outcomes
 _died  _coroutine_functions  _world
 _errors  _logger
-_collector  _habits  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
+_collector  _forked  _habits  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
 """
 
 EXPORTED = """

@@ -1191,22 +1191,28 @@ FORKS = """
 import os, sys
 from parallelkit import ThreadExecutor, run_parallel
 def fork(how):
-    os.write(2, b"x")
+    os.write(2, b"~")
     if os.fork():
-        return os.wait()[1]
-    if how == "exits":
-        raise SystemExit(3)
-    return 1 / 0 if how == "raises" else "the child came back"
-print(run_parallel(fork, ["exits", "raises", "returns"], max_workers=1).values())
+        return os.waitstatus_to_exitcode(os.wait()[1])
+    if how == "returns":
+        return "the child came back"
+    raise ZeroDivisionError if how == "raises" else SystemExit(how)
+ways = [3, None, "no luck", "raises", "returns"]
+for executor in ("threads", "processes"):
+    print(run_parallel(fork, ways, executor=executor, max_workers=1).values())
 with ThreadExecutor(1) as executor:
-    print(list(executor.map(fork, ["exits", "raises", "returns"])))
+    print(list(executor.map(fork, ways)))
 """
 
 
 def test_a_forked_child_that_comes_back_from_its_task_ends():
-    """It would go on with the tasks that wait, which the parent has, too, and then wait for more for ever."""
+    """It would go on with the tasks that wait, which the parent has, too, and then wait for more for ever.
+
+    Its status and last words are those of a program that ends so.
+    """
     quiet = "-Wignore:This process:DeprecationWarning"  # of Python 3.12 on, that a process with threads forks
     done = subprocess.run(
         [sys.executable, quiet, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (2 * "[0, 0, 0]\n", "x" * 6, 0) == (done.stdout, done.stderr, done.returncode)
+    assert (3 * "[3, 0, 1, 1, 0]\n", 0) == (done.stdout, done.returncode)
+    assert [3 * 5, 3, 3] == [done.stderr.count(text) for text in ("~", "no luck\n", "\nZeroDivisionError\n")]

@@ -227,7 +227,7 @@ class _Worker:
                 value = call(payload)
             except BaseException as error:
                 sys.settrace(trace)  # before any call of ours: what the task has set may raise
-                around.put_back()
+                around.put_back(error)
                 self.slots.put_failure(slot, _faults.capture(error))
             else:
                 if touched or gettrace() is not trace or getprofile() is not profile or sys.path != path:

@@ -9,6 +9,7 @@ import sys
 from _sitebuiltins import Quitter
 from collections.abc import Callable
 
+from parallelkit._forked import end_child
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -133,10 +134,10 @@ class Surroundings:
             self._directory = None
         self.touched.clear()
 
-    def put_back(self) -> None:
-        """Undo what a task changed. A forked child that came back from its task ends here, and leaves no trace."""
+    def put_back(self, error: BaseException | None = None) -> None:
+        """Undo what a task changed. A forked child that came back from its task, or raised there, ends here."""
         if os.getpid() != self._pid:
-            os._exit(0)
+            end_child(error)
         self._put_back_hooks()
         if sys.path != self.path:
             sys.path = list(self.path)

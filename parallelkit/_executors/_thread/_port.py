@@ -29,6 +29,7 @@ from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._line import UNLIMITED, Line
 from parallelkit._executors._thread._overdue import Lookout
 from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
 from parallelkit._system import monotonic
@@ -54,6 +55,7 @@ class Worker(Protocol):
     ticket: Any  # None where it has none
     failed: bool
     stopped: bool
+    forked: bool
 
 
 class Crew(Protocol):
@@ -160,6 +162,8 @@ class ThreadPort(Line):
         try:
             value = self._variables.fresh().run(self._call, item)
         except BaseException as error:
+            if worker.forked:
+                end_child(error)
             ended, worker.failed = monotonic(), True
             drop_own_frames(error)  # and no name for what follows: the traceback leads to this frame
             return self._commit(

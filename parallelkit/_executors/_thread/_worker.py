@@ -13,6 +13,7 @@ from parallelkit._executors._contract import Ended, Ticket, ended_early
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
 from parallelkit._executors._thread._port import Current, ThreadPort
+from parallelkit._forked import end_child
 from parallelkit._logger import logger
 from parallelkit._system import monotonic
 
@@ -102,7 +103,7 @@ class ThreadWorker:
                     enter_thread(self)
                     self._serve()
                 if self.forked:
-                    os._exit(0)  # the parent has the task, and those behind it
+                    end_child(None)
                 self.engine.end(self)
             except BaseException as error:  # nothing of ours: it came from outside
                 self._end_early(error)
