@@ -11,7 +11,10 @@ import pytest
 import remote_tasks as far
 
 from parallelkit import ProcessExecutor, iter_parallel, run_parallel
+from parallelkit._executors._process import _reloads
 from parallelkit._executors._process._reloads import Reloads
+
+PATIENCE = 10.0
 
 SOURCE = "import os, time\ndef version(item):\n    time.sleep(item / 100)\n    return {}\ndef pid(item):\n    return os.getpid()\n"
 
@@ -112,3 +115,46 @@ def test_libraries_are_not_looked_at_and_nothing_is_run():
     finally:
         del sys.modules["a_stand_in"]
     assert not looked.look()
+
+
+def test_a_module_that_is_loaded_as_another_goes_is_looked_at(edited, monkeypatch):
+    """The number of modules is what it was."""
+    module, edit = edited
+    looked = Reloads()
+    monkeypatch.setitem(sys.modules, "a_stand_in", ModuleType("a_stand_in"))
+    del sys.modules[module.__name__]
+    looked.look()
+    del sys.modules["a_stand_in"]
+    sys.modules[module.__name__] = module
+    assert not looked.look()
+    edit(2)
+    assert looked.look()
+
+
+def test_one_looks_at_a_time(edited, monkeypatch):
+    """Runs begin in several threads, and what one notes down the other goes through."""
+    looked = Reloads()
+    looked.look()
+    other = threading.Thread(target=looked.look)
+    waited = []
+
+    def spec_of(module):
+        if not waited:
+            waited.append(True)
+            other.start()
+            other.join(0.05)
+            waited.append(other.is_alive())
+        return module.__spec__
+
+    monkeypatch.setattr(_reloads, "_spec_of", spec_of)
+    looked.look()
+    other.join(PATIENCE)
+    assert [True, True] == waited
+    assert not other.is_alive()
+
+
+def test_what_is_installed_is_a_library_wherever_it_lies():
+    """As in a user's own site-packages, and in the system's."""
+    assert _reloads._is_installed("/home/somebody/.local/lib/python3.12/site-packages/numpy/__init__.py")
+    assert _reloads._is_installed("/usr/lib/python3/dist-packages/numpy/__init__.py")
+    assert not _reloads._is_installed("/home/somebody/work/numbers.py")

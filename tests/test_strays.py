@@ -9,6 +9,7 @@ from importlib.machinery import SourceFileLoader
 import pytest
 
 from parallelkit import run_parallel
+from parallelkit._executors._process import _strays
 from parallelkit._executors._process._strays import strays
 from parallelkit._worker._strays import StrayFinder, find_strays
 
@@ -197,3 +198,18 @@ def test_a_module_that_was_replaced_is_sent_as_the_one_that_is_there(load):
         assert [module.__file__] == run_parallel(
             module.where, [1], executor="processes", max_workers=1
         ).values()
+
+
+def test_many_that_start_together_look_once(load, monkeypatch):
+    """A look takes milliseconds in a large program; a module that has come, or has another file, is looked for."""
+    looks = []
+    find = _strays._find
+    monkeypatch.setattr(_strays, "_find", lambda path, modules: looks.append(1) or find(path, modules))
+    monkeypatch.setattr(_strays, "_latest", (None, {}))
+    first, second = strays(sys.path), strays(list(sys.path))
+    assert (1, first) == (len(looks), second)
+    module = load("stray_late", "first/stray_late.py")
+    assert module.__file__ == strays(sys.path)["stray_late"][0]
+    module = load("stray_late", "second/stray_late.py")
+    assert module.__file__ == strays(sys.path)["stray_late"][0]
+    assert 3 == len(looks)

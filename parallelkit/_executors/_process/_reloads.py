@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from threading import RLock
 from types import ModuleType
 
 _LIBRARIES = (os.path.dirname(os.__file__), *(os.path.join(sys.prefix, name) for name in ("lib", "lib64")))
+_INSTALLED = ("/site-packages/", "/dist-packages/")
 _AUTORELOAD = "IPython.extensions.autoreload"
 
 
@@ -19,26 +21,33 @@ class Reloads:
     """
 
     def __init__(self) -> None:
-        self._seen = 0
+        self._seen = 0, ""
+        self._lock = RLock()  # several threads may begin runs, and a signal handler of one of them
         self._marks: dict[str, tuple[object, int]] = {}
         self._libraries = {"parallelkit", *sys.stdlib_module_names}
         """By the first part of their names."""
 
     def look(self) -> bool:
-        """Whether some module is not the one that was there at an earlier look: 0.1 µs a module of the program."""
+        """Whether some module is not the one that was there at an earlier look: 0.2 µs a module of the program."""
+        with self._lock:
+            return self._look()
+
+    def _look(self) -> bool:
         edits = _AUTORELOAD in sys.modules
         changed = False
-        for name, (spec, edited) in self._marks.items():
+        for name, (spec, edited) in list(self._marks.items()):
             module = sys.modules.get(name)
             now = _spec_of(module)
             if now is not None and (now is not spec or (edits and _edited(module) != edited)):
                 self._marks[name] = now, _edited(module)
                 changed = True
-        if len(sys.modules) != self._seen:
-            modules = sys.modules.copy()
-            new = [name for name in modules if self._is_new(name)]
-            self._marks |= {name: (_spec_of(modules[name]), _edited(modules[name])) for name in new}
-            self._seen = len(modules)
+        names = list(sys.modules)
+        seen = len(names), names[-1]  # what is loaded comes last
+        if seen != self._seen:
+            for name in filter(self._is_new, names):
+                module = sys.modules.get(name)
+                self._marks[name] = _spec_of(module), _edited(module)
+            self._seen = seen
         return changed
 
     def _is_new(self, name: str) -> bool:
@@ -47,9 +56,13 @@ class Reloads:
         if top in self._libraries or name in self._marks:
             return False
         file = _file_of(sys.modules.get(name))
-        if name == top and file.startswith(_LIBRARIES):
+        if name == top and _is_installed(file):
             self._libraries.add(top)
-        return file != "" and not file.startswith(_LIBRARIES)
+        return file != "" and not _is_installed(file)
+
+
+def _is_installed(file: str) -> bool:
+    return file.startswith(_LIBRARIES) or any(part in file for part in _INSTALLED)
 
 
 def _spec_of(module: object) -> object:

@@ -29,19 +29,46 @@ _STANDARD = os.path.dirname(os.__file__)
 _LIBRARIES = ("/site-packages", "/dist-packages")
 
 
+_latest: tuple[object, dict[str, Place]] = (None, {})
+"""What was asked last, and the answer: each of many workers that are started together asks it."""
+
+
 def strays(path: Iterable[object]) -> dict[str, Place]:
     """Those to which no look along this path leads; but what is in a library on it is not looked at."""
+    global _latest
     known = [_here() if entry == "" else entry for entry in path if type(entry) is str]
     known = [entry for entry in known if os.path.isabs(entry)]
-    libraries = tuple([f"{entry}/" for entry in known if entry == _STANDARD or entry.endswith(_LIBRARIES)])
+    asked = known, _own_modules(known), _namespaces()
+    if _latest[0] != asked:
+        _latest = asked, _find(known, asked[1])
+    return _latest[1]
+
+
+def _own_modules(path: list[str]) -> list[tuple[str, str]]:
+    """The names and files of those that are in no library on this path."""
+    libraries = tuple([f"{entry}/" for entry in path if entry == _STANDARD or entry.endswith(_LIBRARIES)])
+    files = [
+        (name, module.__dict__.get("__file__"))
+        for name, module in sys.modules.copy().items()
+        if type(module) is ModuleType
+    ]
+    return [(name, file) for name, file in files if type(file) is str and not file.startswith(libraries)]
+
+
+def _namespaces() -> list[tuple[str, list[str] | None]]:
+    """What has no file, as some packages, and where the modules of such a one are."""
+    return [
+        (name, _texts_of(_attribute(name, "__path__"))) for name in list(sys.modules) if not file_of(name)
+    ]
+
+
+def _find(path: list[str], modules: list[tuple[str, str]]) -> dict[str, Place]:
     places: dict[str, Place] = {}
-    for name, module in sys.modules.copy().items():
-        file = module.__dict__.get("__file__") if type(module) is ModuleType else None
-        if type(file) is str and not file.startswith(libraries):
-            spec = _spec_of(name)
-            if spec is not None and _is_plain(spec) and not _leads_to(name, spec.origin, known):
-                places[name] = spec.origin, _texts_of(spec.submodule_search_locations)
-                places |= _namespaces_above(name)
+    for name, _ in modules:
+        spec = _spec_of(name)
+        if spec is not None and _is_plain(spec) and not _leads_to(name, spec.origin, path):
+            places[name] = spec.origin, _texts_of(spec.submodule_search_locations)
+            places |= _namespaces_above(name)
     return places
 
 
