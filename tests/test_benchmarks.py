@@ -86,6 +86,7 @@ def test_ratios_are_of_the_same_round():
     assert 0.5 == answers(ours=[1.0, 9.0, 1.0], fast=[2.0, 18.0, 2.0]).ratio(("ours", "one"), ("fast", "one"))
 
 
+@pytest.mark.all
 def test_every_row_can_be_measured():
     """What the budget speaks of, the questions ask."""
     for row in _rows.ROWS:

@@ -48,7 +48,9 @@ def script():
     return scope
 
 
-@pytest.mark.parametrize("name", ["by_method", "by_python_method", "by_numpy"])
+@pytest.mark.parametrize(
+    "name", ["by_method", "by_python_method", pytest.param("by_numpy", marks=pytest.mark.all)]
+)
 def test_what_a_script_imports_from_random_draws_in_each_worker_from_its_own(name, script):
     """``from random import choices`` gives a method of the module's generator: sent with its state, workers drew the same numbers."""
     with ProcessExecutor(3, max_tasks_per_child=1) as executor:

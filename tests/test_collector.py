@@ -199,10 +199,9 @@ def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in
 @pytest.mark.parametrize(
     "wait",
     [
-        "result",
         "run",
         "stream",
-        *(pytest.param(wait, marks=pytest.mark.all) for wait in ("exception", "map")),
+        *(pytest.param(wait, marks=pytest.mark.all) for wait in ("result", "exception", "map")),
     ],
 )
 def test_a_finalizer_in_a_thread_that_is_being_started_may_not_wait_for_it(finalize_in, wait, use):

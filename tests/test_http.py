@@ -409,6 +409,7 @@ def test_a_site_with_a_limit_is_fetched_whole(site):
 # Slow
 
 
+@pytest.mark.all
 def test_a_server_that_says_nothing_is_left_after_the_read_timeout(site):
     """It does not hold up the others, though the site may be slow itself, once or twice."""
     done = threading.Event()

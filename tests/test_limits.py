@@ -372,7 +372,9 @@ def stamp(_):
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-@pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
+@pytest.mark.parametrize(
+    ("executor", "width"), [("threads", 32), pytest.param("processes", 2, marks=pytest.mark.all)]
+)
 def test_the_rate_is_kept_for_real(executor, width, smooth):
     """No window of 0.1 s has more starts than the calls allowed; and what is reported is no later than the call."""
     limit = RateLimit(20, per=0.1, smooth=smooth)

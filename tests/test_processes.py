@@ -305,6 +305,7 @@ def test_overdue_task_tells_where_it_was(engine):
 
 
 @given_time
+@pytest.mark.all
 def test_timeout_does_not_count_the_queue(engine, scale):
     """Tasks that wait for a worker longer than their timeout are none the worse for it."""
     seen = drive(engine, far.nap, [0.05 * scale] * 20, timeout=0.2 * scale)
@@ -312,6 +313,7 @@ def test_timeout_does_not_count_the_queue(engine, scale):
 
 
 @given_time
+@pytest.mark.all
 def test_timeout_is_counted_from_the_start_of_each(engine, scale):
     """Of many short tasks with one timeout none is overdue, whatever they add up to."""
     seen = drive(engine, far.nap, [0.002] * 300 * scale, timeout=0.25 * scale)
@@ -323,6 +325,7 @@ def test_timeout_may_be_as_long_as_one_likes(engine):
     assert not drive(engine, far.nap, [0.05], timeout=1e8).failures
 
 
+@pytest.mark.all
 def test_timeouts_may_differ(engine):
     """Each attempt has the timeout of its own ticket."""
     with opened(engine, far.nap) as port:
@@ -333,6 +336,7 @@ def test_timeouts_may_differ(engine):
 
 
 @given_time
+@pytest.mark.all
 def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
     """The whole process group goes."""
     path = tmp_path / f"child {scale}"
@@ -384,6 +388,7 @@ def test_busy_caller_delays_no_kill():
 
 
 @given_time
+@pytest.mark.all
 def test_committed_result_beats_a_late_look(engine, scale):
     """A task that took longer than its timeout, but was done before anybody looked, has its value."""
     import ctypes
@@ -1095,6 +1100,7 @@ def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypat
 
 
 @given_time
+@pytest.mark.all
 def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(monkeypatch, scale):
     """Processes that read from a drive which is gone cannot be killed; each was waited for in turn."""
     engine = ProcessEngine(4)
@@ -1119,6 +1125,7 @@ def test_initializer_that_cannot_be_sent_is_refused():
         ProcessEngine(1, initializer=threading.Lock().acquire)
 
 
+@pytest.mark.all
 def test_initializer_that_hangs_breaks_the_engine(monkeypatch):
     """There is a limit to how long a worker may take to start."""
     monkeypatch.setattr("parallelkit._executors._process._handle.START_LIMIT", 0.3)
@@ -1236,6 +1243,7 @@ def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
     assert {index: index for index in range(20) if index != 2} == seen.values
 
 
+@pytest.mark.all
 def test_task_may_close_all_descriptors(engine):
     """It costs that task, or none; the others run."""
     seen = drive(engine, partial(far.on, {2: (close_all, None)}), range(20))

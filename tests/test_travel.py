@@ -1248,6 +1248,7 @@ def log_at_own_level(levels):
     log_at(levels)
 
 
+@pytest.mark.all
 def test_levels_have_the_names_that_the_program_has_given_them(kept, monkeypatch):
     """No worker has seen it do so; but what a task has named, and nobody here, it has named."""
     for names in ("_levelToName", "_nameToLevel"):
@@ -1359,6 +1360,7 @@ def test_warnings_are_logged_where_the_program_has_them_logged(kept):
     assert "UserWarning: mind two" in second
 
 
+@pytest.mark.all
 def test_warnings_are_not_logged_elsewhere(kept, capfd):
     """They go to stderr, as ever."""
     run_parallel(warn_of, [("one",)], executor="processes").raise_failures()

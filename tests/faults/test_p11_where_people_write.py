@@ -132,12 +132,14 @@ def test_script_on_standard_input():
     assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
 
 
+@pytest.mark.all
 def test_command_line():
     """``python -c``."""
     finished = run_script("", "-c", MODULE)
     assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
 
 
+@pytest.mark.all
 def test_module_run_by_name(tmp_path, monkeypatch):
     """``python -m package.module``, with relative imports."""
     package = tmp_path / "package"

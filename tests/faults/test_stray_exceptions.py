@@ -43,7 +43,7 @@ def nest(executor):
     run_parallel([lambda: run_parallel([int], executor=executor)], executor=executor).values()
 
 
-@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("nested", [pytest.param(False, marks=pytest.mark.all), True])
 def test_wherever_an_exception_strikes_every_task_has_one_outcome(nested, caplog):
     """Also between a ticket's leaving the queue and its start, and between its end and what tells of it."""
     for number in range(1, 1000):
