@@ -160,8 +160,8 @@ def unknown_keyword(names: list[str]) -> str:
 
 def check_args(name: str, args: Any) -> tuple[Any, ...]:
     """Positional arguments as a tuple; TypeError for what would be taken apart by mistake, or has no order."""
-    # numpy's, a frame, a tensor, a sparse matrix: (x) is x, and gives its rows or columns
-    array = hasattr(args, "__array__") or hasattr(args, "shape")
+    # numpy's, a frame, a tensor, a sparse matrix: (x) is x, and gives its rows or columns; a NamedTuple may have such a field
+    array = not isinstance(args, (tuple, list)) and (hasattr(args, "__array__") or hasattr(args, "shape"))
     if array or isinstance(args, (str, bytes, bytearray, Mapping, Set)) or not isinstance(args, Iterable):
         got = f"the {type(args).__name__} itself" if array else repr(args)
         one = "a single one needs its comma: (x,)"

@@ -1,6 +1,7 @@
 """The door: every bad call is refused at once, with the argument, the rule and the value; nothing has run."""
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -217,6 +218,13 @@ def test_arguments_are_copied():
     args.append(2)
     kwargs["b"] = 2
     assert ((1,), {"a": 1}) == (checked.args, checked.kwargs)
+
+
+def test_a_tuple_of_arguments_may_have_a_field_of_any_name():
+    """A distribution has a shape, and is no array for it."""
+    gamma = NamedTuple("gamma", [("shape", float), ("scale", float)])(2.0, 3.0)
+    results = run_parallel(lambda item, shape, scale: item * shape * scale, [1, 2], args=gamma)
+    assert [6.0, 12.0] == results.values()
 
 
 def test_whatever_can_submit_is_an_executor():
