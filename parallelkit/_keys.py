@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import KeysView, Mapping, Sequence
 from itertools import count, islice
 from reprlib import Repr
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from parallelkit._marks import UNSET
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+NO_ARRAY = "this is a mapping, of which an array would have the keys; pass its .values(), or dict() of it"
 
 LASTING = frozenset({str, int, float, bool, bytes, type(None)})
 
@@ -94,10 +96,24 @@ class Keyed(Mapping[K, V]):
 
     __slots__ = ()
 
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError(
-            "this is a mapping, of which an array would have the keys; pass its .values(), or dict() of it"
-        )
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """For numpy: of objects (``dtype=object``) it is one; where no dtype is said, numbers are meant, and refused."""
+        if getattr(dtype, "char", None) != "O":
+            raise TypeError(NO_ARRAY)
+        from numpy import empty
+
+        held = empty((), dtype)
+        held[()] = self
+        return held
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """For numpy: it may be compared with an array, none of whose elements it equals, and is no operand of anything else."""
+        if ufunc.__name__ not in ("equal", "not_equal"):
+            raise TypeError(NO_ARRAY)
+        from numpy import asarray
+
+        held = (asarray(each, object) if isinstance(each, Keyed) else each for each in inputs)
+        return getattr(ufunc, method)(*held, **options)
 
     def keys(self) -> KeysView[K]:
         """The keys, in order: a view, as that of a dict."""

@@ -413,7 +413,13 @@ def test_results_are_not_taken_for_an_array_of_their_keys():
     np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
     results = run_parallel(lambda number: 10 * number, {"a": 1, "b": 2}, executor="inline")
     for mapping in (results, results.outcomes):
-        for take in (np.asarray, np.mean, lambda given: pd.DataFrame({"x": given})):
+        for take in (
+            np.asarray,
+            np.mean,
+            np.sum,
+            np.ones(2).__add__,
+            lambda given: pd.DataFrame({"x": given}),
+        ):
             with pytest.raises(
                 TypeError, match=r"an array would have the keys; pass its \.values\(\), or dict"
             ):
@@ -422,6 +428,22 @@ def test_results_are_not_taken_for_an_array_of_their_keys():
     frame["y"] = results
     assert {"b": 20, "a": 10} == frame["y"].to_dict()
     assert {"a": 10, "b": 20} == pd.Series(results).to_dict()
+
+
+def test_results_are_objects_in_an_array_of_objects():
+    """``np.array([results, None], dtype=object)``, and ``array == results``: nobody takes their keys for numbers there."""
+    np = pytest.importorskip("numpy")
+    results = run_parallel(abs, [-1, -2], executor="inline")
+    for mapping in (results, results.outcomes):
+        held = np.array([mapping, None], dtype=object)
+        assert held.shape == (2,)
+        assert held[0] is mapping
+        assert np.asarray(mapping, dtype=object)[()] is mapping
+        assert [False, False] == (np.array([0, 1]) == mapping).tolist()
+        assert [True, True] == (mapping != np.array([0, 1])).tolist()
+        assert [True, False] == (held == mapping).tolist()
+        with pytest.raises(TypeError, match="an array would have the keys"):
+            np.asarray(mapping, dtype=float)
 
 
 def test_keys_can_be_looked_at():
