@@ -2,11 +2,13 @@
 
 import multiprocessing as mp
 from concurrent.futures import ProcessPoolExecutor
+from copy import copy
 
 import pytest
 from joblib import Parallel, delayed, parallel_config
 
 from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit._worker._travel import Editions, pack, unpack
 from parallelkit.joblib_backend import register
 
 SCRIPT = """
@@ -43,6 +45,45 @@ def read(item):
 
 def read_too(item):
     return Settings.rate
+
+class Doc:
+    made, kept, table = 0, None, {}
+
+    def __init__(self):
+        Doc.made += 1
+
+    def keep(self):
+        kept, Doc.kept = Doc.kept, "kept"
+        return kept
+
+    def fetch(self):
+        global fetched
+        fetched = 5
+
+    def use(self):
+        return fetched * FACTOR
+
+def fetch_and_use(doc):
+    doc.fetch()
+    return doc.use()
+
+def fill():
+    Doc.table["key"] = "filled"
+
+def look_up(doc):
+    return doc.table.get("key"), doc.made
+
+remembered = None
+
+def remember(doc):
+    global remembered
+    before, remembered = remembered, "remembered"
+    return before
+
+def remember_for(item):
+    global remembered
+    before, remembered = remembered, Model
+    return before
 
 def load():
     Settings.extra = Model.new = "loaded"
@@ -139,6 +180,75 @@ def test_what_an_initializer_sets_in_a_class_stays(script):
         script["Model"].more = 1
         assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
     assert script["Settings"].extra is None
+
+
+def test_what_an_initializer_puts_into_an_attribute_stays(script):
+    """Neither the first object that is pickled, which Python notes in its class, nor another attribute that changes, empties a table."""
+    doc, look_up = script["Doc"], script["look_up"]
+    with ProcessExecutor(1, initializer=script["fill"]) as executor:
+        assert ("filled", 1) == run(executor, look_up, doc())
+        assert ("filled", 2) == run(executor, look_up, doc())
+    assert {} == doc.table
+
+
+@WAYS
+def test_a_class_that_counts_its_objects_loses_nothing_by_it(way, script, executor):
+    """Neither what tasks keep in it, nor what functions that do not name it keep in globals of their own."""
+    doc = script["Doc"]
+    assert [None, "kept", "kept"] == [way(executor, lambda item: item.keep(), doc()) for _ in range(3)]
+    if way is not run:  # that sends the function anew for each run
+        seen = [way(executor, script["remember"], doc()) for _ in range(3)]
+        assert [None, "remembered", "remembered"] == seen
+
+
+def test_an_object_that_is_copied_changes_no_class(script, executor):
+    """Python notes something in the class as it copies the first; a function that names it is the same one for workers."""
+    remember = script["remember_for"]
+    assert submit(executor, remember, 0) is None
+    copy(script["Model"]())
+    assert script["Model"] is submit(executor, remember, 0)
+
+
+def test_methods_have_their_globals_in_common_also_when_one_has_changed(script, executor):
+    """What one assigns, another that names less of the script finds, and the other way round."""
+    doc, call = script["Doc"](), script["fetch_and_use"]
+    assert 5 == run(executor, call, doc)
+    script["FACTOR"] = 3
+    assert 15 == run(executor, call, doc)
+
+
+def test_what_was_packed_earlier_changes_nothing_back(script, executor):
+    """Of two runs at a time one may overtake the other. Also where the class has been set back meanwhile."""
+    settings = script["Settings"]
+
+    def pack_at(rate):
+        settings.rate = rate
+        return pack(settings, editions=Editions())
+
+    def seen(blobs):
+        return [unpack(blob).rate for blob in blobs]
+
+    first, second, third = pack_at(1), pack_at(2), pack_at(1)
+    assert [1, 1, 1, 1] == run(executor, seen, [first, third, second, first])
+    fourth, fifth = pack_at(4), pack_at(4)
+    assert fourth == fifth
+    assert [4, 4] == run(executor, seen, [fourth, third])
+
+
+def test_many_classes_that_name_each_other_travel(executor):
+    """Each by its own methods, not by all that these lead to: that would take the square of the time, and of the stack."""
+    names = [f"Step{number}" for number in range(80)]
+    scope = {"__name__": "__main__"}
+    for name, following in zip(names, [*names[1:], names[0]], strict=True):
+        exec(f"class {name}:\n    def next(self): return {following}()\n", scope)
+    last = scope[names[-1]]
+
+    def follow(step):
+        return type(step.next()).__name__, getattr(step, "kind", None)
+
+    assert ("Step0", None) == run(executor, follow, last())
+    last.kind = "last"
+    assert ("Step0", "last") == run(executor, follow, last())
 
 
 def test_functions_that_use_one_class_take_turns(script, executor):

@@ -3,7 +3,8 @@
 A class carries an id, by which cloudpickle finds the one that a process has. It would then set all attributes again, to
 copies: methods with other globals, counters at old values. What comes back here must not do that to the caller's own
 class; nor what comes with the next item to that of a worker, where tasks may keep things. But a worker that stays for
-several runs shall have what the script has by now: so what is sent there says which *edition* of the class it is.
+several runs shall have what the script has by now: so what is sent there says which *edition* of the class it is, and
+only what differs from what was sent before is set again.
 """
 
 from __future__ import annotations
@@ -19,29 +20,30 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Editions(Protocol):
-        def of(self, cls: type) -> bytes: ...
+        def reduce(self, cls: type, reduced: Any) -> Any: ...
+
+    Edition = tuple[float, dict[str, bytes]]
+    """When it was seen first, by the clock of the machine, for two runs at a time may overtake each other; and of what each attribute was."""
 
 
-_made: dict[int, tuple[ref[type], bytes | None, frozenset[str]]] = {}
-"""Those that were made here, by id, for a class need not be hashable: which edition they have, and the names of its attributes.
+_made: dict[int, tuple[ref[type], Edition | None]] = {}
+"""Those that were made here, by id, for a class need not be hashable, and which edition they have. None: it is not filled yet."""
 
-None: it is not filled yet."""
+UNNAMED: Edition = -1.0, {}
+"""The edition of one that came without: nothing that has it is filled by what comes in the same way, and all by what comes with one."""
 
-renewals = 0
-"""How often a class has got another edition."""
-
-UNNAMED = b""
-"""The edition of one that came without: it is never filled again by what comes in the same way."""
+TRACKER = -2
+"""Where cloudpickle's id is in what a class or an enum is made from: both end in (…, class_tracker_id, extra)."""
 
 
 def reduce_class(cls: type, reduced: Any, editions: Editions | None) -> Any:
     """How cloudpickle would make a class anew, but with its slots, and with its edition."""
     if len(reduced) < 6:  # it is found by its name
         return reduced
-    make, spec, state, items, pairs, fill = _with_slots(cls, reduced)
-    if editions is not None:
-        state, fill = (state, editions.of(cls)), fill_edition
-    return make, spec, state, items, pairs, fill
+    reduced = _with_slots(cls, reduced)
+    state, _ = reduced[2]
+    state.pop("__slotnames__", None)  # copyreg notes it when the first object is pickled, or copied
+    return reduced if editions is None else editions.reduce(cls, reduced)
 
 
 def _with_slots(cls: type, reduced: Any) -> Any:
@@ -69,12 +71,11 @@ def make_enum(*spec: Any) -> type:
 def _find_or_make(maker: str, spec: tuple[Any, ...]) -> type:
     from cloudpickle import cloudpickle
 
-    tracker_id = spec[-2]  # both kinds end in (…, class_tracker_id, extra)
-    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker_id)
+    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(spec[TRACKER])
     if known is not None:
         return known
     made: type = getattr(cloudpickle, maker)(*spec)
-    _made[id(made)] = ref(made, partial(_forget, id(made))), None, frozenset()
+    _made[id(made)] = ref(made, partial(_forget, id(made))), None
     return made
 
 
@@ -84,35 +85,34 @@ def _forget(name: int, _: object) -> None:
 
 def fill_class(cls: type, state: Any) -> type:
     """Give a class its attributes, if it was made here and has none yet."""
-    return fill_edition(cls, (state, UNNAMED))
+    return fill_edition(cls, (*state, UNNAMED))
 
 
-def fill_edition(cls: type, told: tuple[Any, bytes]) -> type:
-    """The same; and one that was made here with another edition gets what has changed. The caller's own is left alone."""
-    global renewals
+def fill_edition(cls: type, told: tuple[dict[str, Any], Any, Edition]) -> type:
+    """The same; and one that was made here with an earlier edition gets what has changed. The caller's own is left alone."""
     from cloudpickle import cloudpickle
 
-    state, edition = told
+    attributes, own, edition = told
     _script.arrive_class(cls)
-    itself, had, names = _made.get(id(cls), (None, UNNAMED, frozenset()))
+    itself, had = _made.get(id(cls), (None, None))
     if itself is None or itself() is not cls:
         return cls
     if had is None:
-        cloudpickle._class_setstate(cls, state)
-    elif edition not in (had, UNNAMED):
-        cloudpickle._class_setstate(cls, _renewed(cls, state, names))
-        renewals += 1
+        cloudpickle._class_setstate(cls, (attributes, own))
+    elif had[0] < edition[0]:
+        cloudpickle._class_setstate(cls, (_renewed(cls, attributes, had[1], edition[1]), own))
     else:
         return cls
-    _made[id(cls)] = itself, edition, frozenset(state[0])
+    _made[id(cls)] = itself, edition
     return cls
 
 
-def _renewed(cls: type, state: Any, names: frozenset[str]) -> Any:
-    """What the script has deleted goes, and what an initializer has assigned stays."""
-    attributes, own = state
+def _renewed(
+    cls: type, attributes: dict[str, Any], had: dict[str, bytes], has: dict[str, bytes]
+) -> dict[str, Any]:
+    """What the script has deleted goes. What it has left alone stays, whatever tasks keep there; so does what an initializer has assigned."""
     kept = _script.assigned_to(cls)
-    for name in names - set(attributes) - kept:
+    for name in had.keys() - has.keys() - kept:
         if name in vars(cls):
             delattr(cls, name)
-    return {name: value for name, value in attributes.items() if name not in kept}, own
+    return {n: attributes[n] for n, digest in has.items() if had.get(n) != digest and n not in kept}

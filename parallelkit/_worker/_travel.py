@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from functools import cache
 from io import BytesIO
 from mmap import mmap
@@ -24,11 +24,22 @@ TYPE_CHECKING = False  # importing typing would cost a worker a third of its sta
 if TYPE_CHECKING:
     from typing import Any
 
+    from parallelkit._worker._classes import Edition
+
 CLOUDPICKLE = "cloudpickle.cloudpickle"
+
+METHODS = FunctionType, classmethod, staticmethod, property
+"""What most attributes with functions are; any other is looked into."""
+
+SHORT = 8
+"""Bytes of a digest."""
 
 
 def pack(
-    thing: object, apart: Apart | None = None, by_file: bool = False, editions: Editions | None = None
+    thing: object,
+    apart: Apart | None = None,
+    by_file: bool = False,
+    editions: _classes.Editions | None = None,
 ) -> bytes:
     """The thing as bytes, its large buffers set apart if there is where; raises whatever pickling it raises.
 
@@ -51,7 +62,7 @@ def is_plain(blob: bytes) -> bool:
 
 
 def pack_by_value(
-    thing: object, apart: Apart | None, by_file: bool = False, editions: Editions | None = None
+    thing: object, apart: Apart | None, by_file: bool = False, editions: _classes.Editions | None = None
 ) -> bytes:
     if apart is not None:
         apart.buffers.clear()
@@ -59,7 +70,7 @@ def pack_by_value(
 
 
 def dump(
-    make: Any, thing: object, apart: Apart | None, by_file: bool, editions: Editions | None = None
+    make: Any, thing: object, apart: Apart | None, by_file: bool, editions: _classes.Editions | None = None
 ) -> bytes:
     """The thing as bytes, by a pickler of this kind."""
     if by_file:
@@ -75,23 +86,78 @@ def dump(
 
 
 class Editions:
-    """Which edition of each class of the script is being sent: a digest of all that travels with it. Asked once for each class."""
+    """Which edition of each class of the script is being sent. Each is looked at once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[type, bytes]] = {}
+        self._known: dict[int, tuple[type, Any]] = {}
 
-    def of(self, cls: type) -> bytes:
-        """The same for the same attributes, methods, and globals of those."""
-        known = self._known.get(id(cls))
-        if known is None:
-            from hashlib import sha1  # late, and one that processors compute themselves
+    def reduce(self, cls: type, reduced: Any) -> Any:
+        """The class with its edition; what it is made of is that of the same time."""
+        if id(cls) not in self._known:
+            # Those that it names are looked at here, too: not further down, one within another.
+            _, _, state, *_ = reduced
+            met = [(cls, state)]
+            for one, its in met:
+                if id(one) not in self._known:
+                    self._known[id(one)] = one, (*its, _edition_of(one, its[0], met))
+        make, spec, *_ = reduced
+        return make, spec, self._known[id(cls)][1], None, None, _classes.fill_edition
 
-            apart = Apart()
-            digest = sha1(pack_by_value(cls, apart), usedforsecurity=False)
-            for buffer in apart.buffers:
-                digest.update(buffer)
-            known = self._known[id(cls)] = cls, digest.digest()
-        return known[1]
+
+def _edition_of(cls: type, attributes: dict[str, Any], met: list[Any]) -> Edition:
+    from parallelkit._system import monotonic
+
+    now = monotonic()  # before the look: of two at a time, who looks later has the later one
+    digests = _digests_of(attributes, met)
+    known = _latest().get(cls)
+    if known is not None and known[1] == digests:
+        # With the texts of now: what was pickled once already in a pickle is told by being the same object.
+        return known[0], digests
+    if known is None or known[0] <= now:
+        _latest()[cls] = now, digests
+    return now, digests
+
+
+@cache
+def _latest() -> MutableMapping[type, Edition]:
+    """Of each class: it is the same one for as long as nothing changes."""
+    from weakref import WeakKeyDictionary
+
+    return WeakKeyDictionary()
+
+
+def _digests_of(attributes: dict[str, Any], met: list[Any]) -> dict[str, bytes]:
+    """Of all that travels with each attribute. Those with functions, which have their globals in common, have one."""
+    methods = {name: value for name, value in attributes.items() if isinstance(value, METHODS)}
+    others = {name: _digest(attributes[name], met) for name in attributes if name not in methods}
+    also = [name for name, (_, calls) in others.items() if calls]
+    shared = _digest([methods, [attributes[name] for name in also]], met)[0]
+    return {name: digest for name, (digest, _) in others.items()} | dict.fromkeys([*methods, *also], shared)
+
+
+def _digest(value: object, met: list[Any]) -> tuple[bytes, bool]:
+    """And whether there are functions in it."""
+    from hashlib import sha1  # late, and one that processors compute themselves
+
+    apart = Apart()
+    blob = pack(value, apart, editions=_Names(met))
+    digest = sha1(blob, usedforsecurity=False)
+    for buffer in apart.buffers:
+        digest.update(buffer)
+    return digest.digest()[:SHORT], blob.find(b"_make_function") >= 0
+
+
+class _Names:
+    """In a digest other classes of the script stand for themselves: they have editions of their own."""
+
+    def __init__(self, met: list[Any]) -> None:
+        self._met = met
+
+    def reduce(self, cls: type, reduced: Any) -> Any:
+        """What cloudpickle knows the class by."""
+        _, spec, state, *_ = reduced
+        self._met.append((cls, state))
+        return str, (spec[_classes.TRACKER],)
 
 
 class Apart:
@@ -142,7 +208,7 @@ def _by_value_pickler() -> Any:
             {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
         )
 
-        editions: Editions | None = None
+        editions: _classes.Editions | None = None
 
         def reducer_override(self, obj: Any) -> Any:
             reduced = super().reducer_override(obj)
