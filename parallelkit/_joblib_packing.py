@@ -27,7 +27,6 @@ class Packer:
         self._least = float("inf") if max_nbytes is None else max_nbytes
         self._known: dict[Any, Known] = {}
         self._by_value = False
-        self._editions = Editions()
 
     def pack(self, calls: Any) -> tuple[bytes, list[Part]]:
         """The calls without their large buffers, and these; raises whatever pickling raises."""
@@ -35,7 +34,7 @@ class Packer:
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
             apart.buffers.clear()
-            blob = dump(by_value_pickler(), calls, apart, True, self._editions)
+            blob = dump(by_value_pickler(), calls, apart, True, Editions())
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:

@@ -319,3 +319,13 @@ def test_under_joblib_and_in_a_pool_of_others(script):
             assert {rate} == set(Parallel(batch_size=1)(delayed(read)(item) for item in range(4)))
             assert rate == run(pool, read, 0)
             assert rate == run(pool, lambda item: item.rate, settings)
+
+
+def test_one_parallel_of_joblib_for_several_calls(script):
+    """What changes between two of them, the second has."""
+    register()
+    read, settings = script["read_too"], script["Settings"]
+    with parallel_config(backend="parallelkit", n_jobs=2), Parallel() as parallel:
+        for rate in (1, 2, 1):
+            settings.rate = rate
+            assert {rate} == set(parallel(delayed(read)(item) for item in range(4)))
