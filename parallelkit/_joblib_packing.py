@@ -27,6 +27,7 @@ class Packer:
         self._least = float("inf") if max_nbytes is None else max_nbytes
         self._known: dict[Any, Known] = {}
         self._by_value = False
+        self._editions = Editions()
 
     def pack(self, calls: Any) -> tuple[bytes, list[Part]]:
         """The calls without their large buffers, and these; raises whatever pickling raises."""
@@ -34,7 +35,7 @@ class Packer:
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
             apart.buffers.clear()
-            blob = dump(by_value_pickler(), calls, apart, True, Editions())
+            blob = dump(by_value_pickler(), calls, apart, True, self._editions)
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:
@@ -68,7 +69,8 @@ class Packer:
             known.close()
 
     def close(self) -> None:
-        """Forget all arrays."""
+        """Forget all arrays, and what the classes of the script were: in the next call they may be others."""
+        self._editions = Editions()
         for key in list(self._known):
             self._forget(key)
 

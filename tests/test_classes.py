@@ -4,6 +4,7 @@ import multiprocessing as mp
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 
+import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
 
@@ -233,6 +234,20 @@ def test_what_was_packed_earlier_changes_nothing_back(script, executor):
     fourth, fifth = pack_at(4), pack_at(4)
     assert fourth == fifth
     assert [4, 4] == run(executor, seen, [fourth, third])
+
+
+def test_an_array_that_is_a_file_is_not_read_for_its_class(script, tmp_path):
+    """Where it travels by its name, which is enough: it may be larger than the memory."""
+    array = np.memmap(tmp_path / "file", "f8", "w+", shape=(1_000,))
+    script["FACTOR"] = array
+
+    def packed():
+        return pack(script["Model"], by_file=True, editions=Editions())
+
+    before = packed()
+    array[0] = 1
+    assert before == packed()
+    del script["FACTOR"]  # and so the file is closed
 
 
 def test_many_classes_that_name_each_other_travel(executor):

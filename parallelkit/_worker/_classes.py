@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class Editions(Protocol):
+        by_file: bool
+
         def reduce(self, cls: type, reduced: Any) -> Any: ...
 
     Edition = tuple[float, dict[str, bytes]]

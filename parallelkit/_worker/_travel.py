@@ -80,6 +80,7 @@ def dump(
     file = BytesIO()
     pickler = make(file, 5, buffer_callback=apart)
     if editions is not None:
+        editions.by_file = by_file
         pickler.editions = editions
     pickler.dump(thing)
     return file.getvalue()
@@ -87,6 +88,9 @@ def dump(
 
 class Editions:
     """Which edition of each class of the script is being sent. Each is looked at once."""
+
+    by_file = False
+    """As it is sent: of an array that is a file the name is looked at."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[type, Any]] = {}
@@ -96,19 +100,20 @@ class Editions:
         if id(cls) not in self._known:
             # Those that it names are looked at here, too: not further down, one within another.
             _, _, state, *_ = reduced
-            met = [(cls, state)]
-            for one, its in met:
+            names = _Names(self.by_file)
+            names.met.append((cls, state))
+            for one, its in names.met:
                 if id(one) not in self._known:
-                    self._known[id(one)] = one, (*its, _edition_of(one, its[0], met))
+                    self._known[id(one)] = one, (*its, _edition_of(one, its[0], names))
         make, spec, *_ = reduced
         return make, spec, self._known[id(cls)][1], None, None, _classes.fill_edition
 
 
-def _edition_of(cls: type, attributes: dict[str, Any], met: list[Any]) -> Edition:
+def _edition_of(cls: type, attributes: dict[str, Any], names: _Names) -> Edition:
     from parallelkit._system import monotonic
 
     now = monotonic()  # before the look: of two at a time, who looks later has the later one
-    digests = _digests_of(attributes, met)
+    digests = _digests_of(attributes, names)
     known = _latest().get(cls)
     if known is not None and known[1] == digests:
         # With the texts of now: what was pickled once already in a pickle is told by being the same object.
@@ -126,21 +131,21 @@ def _latest() -> MutableMapping[type, Edition]:
     return WeakKeyDictionary()
 
 
-def _digests_of(attributes: dict[str, Any], met: list[Any]) -> dict[str, bytes]:
+def _digests_of(attributes: dict[str, Any], names: _Names) -> dict[str, bytes]:
     """Of all that travels with each attribute. Those with functions, which have their globals in common, have one."""
     methods = {name: value for name, value in attributes.items() if isinstance(value, METHODS)}
-    others = {name: _digest(attributes[name], met) for name in attributes if name not in methods}
+    others = {name: _digest(attributes[name], names) for name in attributes if name not in methods}
     also = [name for name, (_, calls) in others.items() if calls]
-    shared = _digest([methods, [attributes[name] for name in also]], met)[0]
+    shared = _digest([methods, [attributes[name] for name in also]], names)[0]
     return {name: digest for name, (digest, _) in others.items()} | dict.fromkeys([*methods, *also], shared)
 
 
-def _digest(value: object, met: list[Any]) -> tuple[bytes, bool]:
+def _digest(value: object, names: _Names) -> tuple[bytes, bool]:
     """And whether there are functions in it."""
     from hashlib import sha1  # late, and one that processors compute themselves
 
     apart = Apart()
-    blob = pack(value, apart, editions=_Names(met))
+    blob = pack(value, apart, names.by_file, names)
     digest = sha1(blob, usedforsecurity=False)
     for buffer in apart.buffers:
         digest.update(buffer)
@@ -150,13 +155,14 @@ def _digest(value: object, met: list[Any]) -> tuple[bytes, bool]:
 class _Names:
     """In a digest other classes of the script stand for themselves: they have editions of their own."""
 
-    def __init__(self, met: list[Any]) -> None:
-        self._met = met
+    def __init__(self, by_file: bool) -> None:
+        self.by_file = by_file
+        self.met: list[tuple[type, Any]] = []
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """What cloudpickle knows the class by."""
         _, spec, state, *_ = reduced
-        self._met.append((cls, state))
+        self.met.append((cls, state))
         return str, (spec[_classes.TRACKER],)
 
 
