@@ -23,10 +23,18 @@ HINT = b"andom"
 MARKS = (b"\x06Random\x94", b"__randomstate_ctor\x94")
 """Of such a one, or of another of its class."""
 
+GENERATOR = b"__generator_ctor\x94"
+"""Of a numpy ``Generator``; no module has one for everybody."""
+
 
 def may_have_own(blob: bytes) -> bool:
     """Whether a pickle may have one with its state: then a pickler has to look that knows them."""
     return "random" in modules and blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in MARKS)
+
+
+def may_have_any(blob: bytes) -> bool:
+    """Whether a pickle may have a generator with its state; a text that has the word in it is none."""
+    return blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in (*MARKS, GENERATOR))
 
 
 def is_own(generator: object) -> bool:

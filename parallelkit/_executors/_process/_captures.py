@@ -1,10 +1,17 @@
-"""What a call takes along to another process, by the names that messages have for it."""
+"""What a call takes along to another process, by the names that messages have for it; and which functions it may run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import CellType, FunctionType
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from sys import stdlib_module_names
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+from parallelkit._worker._caches import CACHED
+
+LIBRARIES = {"parallelkit", *stdlib_module_names}
+INSTALLED = ("/site-packages/", "/dist-packages/")
 
 
 def given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,3 +42,79 @@ def _content(cell: CellType) -> object:
         return cell.cell_contents
     except ValueError:  # not assigned yet
         return None
+
+
+def reached(call: object) -> list[FunctionType]:
+    """The functions that it may run: its own, and those of the program, as far as they name one another."""
+    found: list[FunctionType] = []
+    things = [call]
+    for thing in things:  # which grows
+        for function in _functions(thing):
+            if function not in found and (not found or _is_of_the_program(function)):
+                found.append(function)
+                things += _named(function)
+    return found
+
+
+def _functions(thing: object) -> list[FunctionType]:
+    """Itself, those of a method's class that this names, or those of a class or of an object's class."""
+    if isinstance(thing, partial):
+        return _functions(thing.func)
+    if isinstance(thing, CACHED):
+        return _functions(thing.__wrapped__)
+    if isinstance(thing, MethodType):
+        functions: list[object] = [method.__func__ for method in methods(thing)]
+    elif isinstance(thing, FunctionType):
+        functions = [thing]
+    else:
+        cls = thing if isinstance(thing, type) else type(thing)
+        functions = [_plain(value) for base in cls.__mro__ for value in vars(base).values()]
+    return [function for function in functions if isinstance(function, FunctionType)]
+
+
+def _plain(value: object) -> object:
+    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+
+
+def _is_of_the_program(function: FunctionType) -> bool:
+    top = str(function.__module__).partition(".")[0]
+    return top not in LIBRARIES and not any(each in function.__code__.co_filename for each in INSTALLED)
+
+
+def _named(function: FunctionType) -> Iterator[object]:
+    """What it names, also of modules."""
+    for _, value in variables(function):
+        if isinstance(value, ModuleType):
+            yield from (vars(value)[name] for name in names(function) if name in vars(value))
+        else:
+            yield value
+
+
+def methods(method: MethodType) -> list[MethodType]:
+    """Itself, and those of its class that it names, and that these name."""
+    owner, found = method.__self__, [method]
+    for each in found:  # which grows
+        for name in names(each.__func__):
+            other = _of_class(type(owner), name)
+            if isinstance(other, FunctionType) and all(other is not known.__func__ for known in found):
+                found.append(MethodType(other, owner))
+    return found
+
+
+def _of_class(cls: type, name: str) -> object:
+    """What a class has under a name, without calling anything."""
+    return next((vars(base)[name] for base in cls.__mro__ if name in vars(base)), None)
+
+
+def names(function: object) -> list[str]:
+    """Those of globals, and of attributes of whatever, that a function of Python names."""
+    code = getattr(function, "__code__", None)
+    return [name for each in (codes(code) if code is not None else ()) for name in each.co_names]
+
+
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """That of a function, and of those inside it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from codes(const)

@@ -67,7 +67,7 @@ def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -
     refuse_packed(blob)
     if several:
         try:
-            refuse_alike(blob, fn, (), {})
+            refuse_alike(blob, fn, (), {}, star=True)
         except TypeError as error:
             raise AlikeError(str(error)) from None
     if len(blob) > SMALL:

@@ -31,7 +31,7 @@ def pack_job(
         if is_of_signal(error):
             raise
         raise unfit_job(fn, args, kwargs, error) from error
-    refuse_alike(blob, fn, args, kwargs)
+    refuse_alike(blob, fn, args, kwargs, star)
     return blob
 
 

@@ -55,7 +55,7 @@ def _pack_whole(job: Job, apart: _Buffers) -> bytes:
         if is_of_signal(error):
             raise
         raise unfit_job(job.fn, job.args, job.kwargs, error) from error
-    refuse_alike(blob, job.fn, job.args, job.kwargs)
+    refuse_alike(blob, job.fn, job.args, job.kwargs, job.star)
     return blob
 
 

@@ -2,6 +2,8 @@
 
 import random
 import re
+import sys
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +14,7 @@ import pytest
 from parallelkit import ProcessExecutor, Retry, Task, iter_parallel, map_reduce, run_parallel
 from parallelkit._executors._contract import Job
 from parallelkit._executors._foreign import sealed
+from parallelkit._executors._process._generators import Neighbours
 
 SCRIPT = """
 import random
@@ -69,6 +72,140 @@ by_closure = closed()
 def own(item):
     rng = np.random.default_rng(item)
     return rng.normal(), random.random(), np.random.random()
+"""
+
+RIGHT = """
+import copy, random
+from copy import deepcopy
+from functools import lru_cache, partial
+import numpy as np
+
+rng, source, base = np.random.default_rng(1), random.Random(1), np.random.default_rng(1)
+by_worker = random.Random(1)
+
+def initializer():
+    global by_worker
+    by_worker = random.Random(5)
+    globals()["by_name"] = by_worker
+
+def made_by_the_initializer(item):
+    return by_worker.random() < 1 and random.Random(item).random()
+
+by_name = random.Random(1)
+
+def made_under_a_name(item):
+    return by_name.random() < 1 and random.Random(item).random()
+
+def stored(item):
+    global rng
+    rng = random.Random(item)
+    return by_helper()
+
+def by_helper():
+    return rng.random()
+
+def seeded(item):
+    source.seed(item)
+    return source.random()
+
+@lru_cache
+def again(item):
+    source.seed(item)
+
+def seeded_in_a_cache(item):
+    again(item)
+    return source.random()
+
+def set_back(item):
+    source.setstate(random.Random(item).getstate())
+    return source.random()
+
+def spawned(item):
+    return random.Random(base.bit_generator.seed_seq.entropy + item - 1).random()
+
+def closed():
+    rng = random.Random(1)
+
+    def draw(item):
+        nonlocal rng
+        rng = random.Random(item)
+        return rng.random()
+
+    return draw
+
+in_closure = closed()
+
+def by_default(item, given=random.Random(1)):
+    return random.Random(item).random()
+
+class Model:
+    def __init__(self):
+        self.rng = random.Random(1)
+
+    def start(self, item):
+        self.rng = random.Random(item)
+
+    def simulate(self, item):
+        self.start(item)
+        return self.rng.random()
+
+    def __call__(self, item, given):
+        return copy.copy(given).random()
+
+simulate = Model().simulate
+
+class Common:
+    def __init__(self, given):
+        self.given = deepcopy(given)
+
+    def draw(self):
+        return self.given.random()
+
+def by_class(item, given):
+    return Common(given).draw()
+
+def by_import(item, given):
+    import copy as c
+    return c.copy(given).random()
+
+def by_object(item, given):
+    return model(item, given)
+
+model = Model()
+
+def by_module(item, given):
+    return helpers.copy_and_draw(item, given)
+
+def copied(item, given):
+    return deepcopy(given).random()
+"""
+
+NEARLY = """
+import random
+source = random.Random(1)
+
+class Model:
+    def __init__(self):
+        self.rng = random.Random(1)
+
+    def draw(self, item):
+        return [self.rng.random() for _ in range(2)]
+
+def copies_another(item):
+    return [item].copy(), source.random()
+
+def names_a_seed(seed):
+    return dict(seed=seed), source.random()
+
+def stores_another(item):
+    rng = Model()
+    rng.source = random.Random(item)
+    return source.random()
+
+def by_keyword(item, *, given=source):
+    return given.random()
+
+draw = Model().draw
 """
 
 
@@ -216,3 +353,113 @@ def test_pools_of_others_are_told_too(script):
     """Their workers get the same bytes."""
     with pytest.raises(TypeError, match=WHO):
         sealed(Job(script["by_global"], (), {}, star=False))
+
+
+@pytest.fixture(scope="module")
+def right():
+    """Programs that name a generator which travels, and draw from another, or mean to draw the same."""
+    scope = {"__name__": "__main__", "helpers": sys.modules[__name__]}
+    exec(RIGHT, scope)
+    return scope
+
+
+@pytest.fixture
+def executor(right):
+    """Its initializer makes a generator for each worker."""
+    with ProcessExecutor(2, initializer=right["initializer"]) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "made_by_the_initializer",
+        "made_under_a_name",
+        "stored",
+        "seeded",
+        "seeded_in_a_cache",
+        "set_back",
+        "spawned",
+        "in_closure",
+        "simulate",
+    ],
+)
+def test_one_that_the_program_seeds_or_replaces_is_its_own_affair(name, right, executor):
+    """By the task, what that calls, or the initializer; also where the function comes with each task."""
+    alone = [random.Random(item).random() for item in (1, 2)]
+    assert alone == run_parallel(right[name], [1, 2], executor=executor).values()
+    assert alone == run_parallel([Task(right[name], item) for item in (1, 2)], executor=executor).values()
+
+
+@pytest.mark.parametrize("name", ["copied", "by_class", "by_import", "by_object", "by_module", "model"])
+def test_who_copies_one_means_common_random_numbers(name, right, executor):
+    """Of an argument for all, and of one that each item brings."""
+    fn, source = right[name], random.Random(7)
+    same = [random.Random(7).random()] * 2
+    assert same == run_parallel(fn, [1, 2], args=(source,), executor=executor).values()
+    assert same == run_parallel(fn, [(1, source), (2, source)], star=True, executor=executor).values()
+    assert same == run_parallel([Task(fn, n, source) for n in (1, 2)], executor=executor).values()
+
+
+def test_a_default_that_the_run_replaces_draws_nothing(right, executor):
+    """By a keyword, a further argument, a partial, or whatever an item or a task may bring."""
+    fn, own = right["by_default"], [random.Random(item) for item in (1, 2)]
+    alone = [random.Random(item).random() for item in (1, 2)]
+    for given, options in (
+        (fn, {"args": (None,)}),
+        (fn, {"kwargs": {"given": None}}),
+        (partial(fn, given=None), {}),
+        (partial(fn, given=own[0]), {"kwargs": {"given": None}}),
+    ):
+        assert alone == run_parallel(given, [1, 2], executor=executor, **options).values()
+    pairs = list(zip([1, 2], own, strict=True))
+    assert alone == run_parallel(fn, pairs, star=True, executor=executor).values()
+    tasks = [Task(fn, 1, own[0]), Task(fn, 2, kwargs={"given": own[1]})]
+    assert alone == run_parallel(tasks, executor=executor).values()
+
+
+@pytest.mark.parametrize("name", ["copies_another", "names_a_seed", "stores_another", "by_keyword", "draw"])
+def test_what_only_looks_like_it_is_refused(name, executor):
+    """A list is copied, a keyword is called seed, another attribute is stored, or the object's own is by ``__init__``."""
+    scope = {"__name__": "__main__"}
+    exec(NEARLY, scope)
+    with pytest.raises(TypeError, match=WHO):
+        run_parallel(scope[name], range(2), executor=executor)
+
+
+def copy_and_draw(item, source):
+    """By another function of this module."""
+    return copied(source).random()
+
+
+def copied(source):
+    """As it came."""
+    return deepcopy(source)
+
+
+class Dice(random.Random):
+    """A generator of a module's own class."""
+
+
+def test_one_of_a_class_of_ones_own_is_refused(executor):
+    """Its pickle does not say what it is; as an argument it is seen."""
+    for options in ({"args": (Dice(1),)}, {"kwargs": {"dice": Dice(1)}}):
+        with pytest.raises(TypeError, match=" is a Dice, which each worker process would get"):
+            run_parallel(roll, range(2), executor=executor, **options)
+
+
+def roll(item, dice):
+    """A throw."""
+    return dice.randint(1, 6)
+
+
+def test_items_that_hold_the_word_are_not_looked_through(monkeypatch, executor):
+    """Ten thousand rows with the text "random" took ten times as long as without."""
+    looked = []
+    monkeypatch.setattr(Neighbours, "refuse_alike", lambda *given: looked.append(given[2]))
+    rows = [["random", "a random word", f"Randomly {number}"] for number in range(3)]
+    assert [3] * 3 == run_parallel(len, rows, executor=executor).values()
+    assert [] == looked
+    sources = [(make(1),) for make in (random.Random, np.random.RandomState, np.random.default_rng)]
+    assert [1] * 3 == run_parallel(len, sources, executor=executor).values()
+    assert sources == looked
