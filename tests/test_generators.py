@@ -7,6 +7,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from parallelkit import ProcessExecutor, Retry, Task, iter_parallel, map_reduce, run_parallel
 from parallelkit._executors._contract import Job
 from parallelkit._executors._foreign import sealed
+from parallelkit._executors._process._captures import reached
 from parallelkit._executors._process._generators import Neighbours
 
 SCRIPT = """
@@ -176,6 +178,10 @@ model = Model()
 def by_module(item, given):
     return helpers.copy_and_draw(item, given)
 
+def by_import_of_ones_own(item, given):
+    from test_generators import copy_and_draw
+    return copy_and_draw(item, given)
+
 def copied(item, given):
     return deepcopy(given).random()
 """
@@ -308,6 +314,18 @@ def test_one_that_several_items_bring_is_refused_from_the_second_on(form, make):
     assert re.match(told, str(results.failures[1].error))
 
 
+def test_a_callable_that_is_not_true_is_looked_into_as_any_other():
+    """It has a length, say, and none yet."""
+
+    class Model(list):
+        def __call__(self, item, source):
+            return deepcopy(source).random()
+
+    source = random.Random(1)
+    values = run_parallel(Model(), [(1, source), (2, source)], star=True, executor="processes").values()
+    assert [source.random()] * 2 == values
+
+
 def test_a_function_that_comes_with_each_task_may_not_bring_one_either(script):
     """By ``submit`` it may: that is a call by itself, as in a standard pool."""
     by_global = script["by_global"]
@@ -391,7 +409,18 @@ def test_one_that_the_program_seeds_or_replaces_is_its_own_affair(name, right, e
     assert alone == run_parallel([Task(right[name], item) for item in (1, 2)], executor=executor).values()
 
 
-@pytest.mark.parametrize("name", ["copied", "by_class", "by_import", "by_object", "by_module", "model"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "copied",
+        "by_class",
+        "by_import",
+        "by_object",
+        "by_module",
+        "by_import_of_ones_own",
+        "model",
+    ],
+)
 def test_who_copies_one_means_common_random_numbers(name, right, executor):
     """Of an argument for all, and of one that each item brings."""
     fn, source = right[name], random.Random(7)
@@ -425,6 +454,17 @@ def test_what_only_looks_like_it_is_refused(name, executor):
     exec(NEARLY, scope)
     with pytest.raises(TypeError, match=WHO):
         run_parallel(scope[name], range(2), executor=executor)
+
+
+def test_functions_of_a_module_in_a_package_are_reached():
+    """By what the function names of the package, and of the module."""
+    package = ModuleType("package")
+    package.helpers, package.itself = sys.modules[__name__], package
+
+    def draw(item):
+        return package.itself.helpers.copy_and_draw(item, None)
+
+    assert [draw, copy_and_draw, copied] == reached(draw)
 
 
 def copy_and_draw(item, source):

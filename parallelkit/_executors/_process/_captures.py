@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from sys import stdlib_module_names
+from sys import modules, stdlib_module_names
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -81,13 +81,16 @@ def _is_of_the_program(function: FunctionType) -> bool:
     return top not in LIBRARIES and not any(each in function.__code__.co_filename for each in INSTALLED)
 
 
-def _named(function: FunctionType) -> Iterator[object]:
-    """What it names, also of modules."""
-    for _, value in variables(function):
-        if isinstance(value, ModuleType):
-            yield from (vars(value)[name] for name in names(function) if name in vars(value))
-        else:
-            yield value
+def _named(function: FunctionType) -> list[object]:
+    """What it names, also of modules, which it may import itself."""
+    named = names(function)
+    things = [value for _, value in variables(function)]
+    places = [each for each in (*things, *map(modules.get, named)) if isinstance(each, ModuleType)]
+    for module in places:  # which grows
+        inner = [vars(module)[name] for name in named if name in vars(module)]
+        places += [each for each in inner if isinstance(each, ModuleType) and each not in places]
+        things += inner
+    return things
 
 
 def methods(method: MethodType) -> list[MethodType]:

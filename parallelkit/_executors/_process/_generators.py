@@ -78,7 +78,7 @@ class Neighbours:
         _gather(item, DEPTH, (*_kinds(), MethodType, BuiltinMethodType), brought)
         same = [thing for thing in brought if any(thing is each for each in self._brought)]
         before, self._before, self._brought = self._before, index, brought
-        if same and before != index and not _sees_to_it(self._fn or function_of(item)):
+        if same and before != index and not _sees_to_it(function_of(item) if self._fn is None else self._fn):
             raise AlikeError(
                 f"the item of {label(index)} has the very {type(same[0]).__name__} that the one of {label(before)} has, and each "
                 f"worker process would get a copy of it, to draw the same numbers; {CURE}"
@@ -202,7 +202,7 @@ def _is_stored(name: str, fn: FunctionType, stored: Set[tuple[str, str]]) -> boo
     if name in fn.__code__.co_freevars:
         return ("STORE_DEREF", name) in stored
     return ("STORE_GLOBAL", name) in stored or any(
-        isinstance(other, FunctionType)
+        type(other) is FunctionType
         and other.__globals__ is fn.__globals__
         and (("STORE_GLOBAL", name) in _stores(other.__code__) or "globals" in names(other))
         for other in list(fn.__globals__.values())
