@@ -122,10 +122,11 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
         given["timeout"] = timeout_of(given.get("executor"))
     given["max_failures"] = _check_max_failures(given.get("max_failures"))
     for name in ("key", "priority", "then", "on_event"):
-        if given.get(name) is not None and not callable(given[name]):
-            hint = field_hint(given[name]) if name in ("key", "priority") else ""
-            raise TypeError(f"{name} must be callable, got {given[name]!r}{hint}")
-        check_called(name, given.get(name))
+        if given.get(name) is not None:
+            if not callable(given[name]):
+                hint = field_hint(given[name]) if name in ("key", "priority") else ""
+                raise TypeError(f"{name} must be callable, got {given[name]!r}{hint}")
+            check_called(name, given[name])
     if not isinstance(given.get("star", False), bool):
         raise TypeError(f"star must be a bool, got {given['star']!r}")
     if not isinstance(given.get("progress", False), (bool, dict)):
