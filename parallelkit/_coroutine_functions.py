@@ -20,10 +20,7 @@ def is_coroutine_function(fn: Any) -> bool:
     (True, False)
     """
     # inspect.iscoroutinefunction would take three times as long, and knows no objects.
-    return (
-        bool(flags_of(fn) & inspect.CO_COROUTINE)
-        or getattr(unwrapped(fn), "_is_coroutine_mark", None) is MARK
-    )
+    return bool(flags_of(fn) & inspect.CO_COROUTINE) or _asked(unwrapped(fn), "_is_coroutine_mark") is MARK
 
 
 def check_called(name: str, fn: Any) -> None:
@@ -39,12 +36,19 @@ def unwrapped(fn: Any) -> Any:
     return fn
 
 
+def _asked(fn: Any, name: str) -> Any:
+    try:
+        return getattr(fn, name, None)
+    except Exception:  # an object may answer by code of its own, and need not know such questions
+        return None
+
+
 def flags_of(fn: Any) -> int:
     """What is known of the code that a call runs; 0 where it is not Python's."""
     fn = unwrapped(fn)
-    code = getattr(fn, "__code__", None)
+    code = _asked(fn, "__code__")
     if not isinstance(code, CodeType):  # an object that stands for a remote one has whatever it is asked for
-        code = getattr(getattr(type(fn), "__call__", None), "__code__", None)  # noqa: B004  not whether it can be called
+        code = _asked(getattr(type(fn), "__call__", None), "__code__")  # noqa: B004  not whether it can be called
     return code.co_flags if isinstance(code, CodeType) else 0
 
 

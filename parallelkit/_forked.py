@@ -35,6 +35,7 @@ def _status_of(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
-        return code & 0xFF
+        number = int.__index__(code)
+        return number & 0xFF if -(1 << 63) <= number < 1 << 63 else 255
     sys.stderr.write(f"{code}\n")
     return 1

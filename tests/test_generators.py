@@ -15,7 +15,8 @@ import pytest
 from parallelkit import ProcessExecutor, Retry, Task, iter_parallel, map_reduce, run_parallel
 from parallelkit._executors._contract import Job
 from parallelkit._executors._foreign import sealed
-from parallelkit._executors._process._captures import reached
+from parallelkit._executors._process import _generators
+from parallelkit._executors._process._captures import MOST, reached
 from parallelkit._executors._process._generators import Neighbours
 
 SCRIPT = """
@@ -197,6 +198,9 @@ class Model:
     def draw(self, item):
         return [self.rng.random() for _ in range(2)]
 
+class Plain:
+    pass
+
 def copies_another(item):
     return [item].copy(), source.random()
 
@@ -204,8 +208,8 @@ def names_a_seed(seed):
     return dict(seed=seed), source.random()
 
 def stores_another(item):
-    rng = Model()
-    rng.source = random.Random(item)
+    rng = Plain()
+    rng.source = item
     return source.random()
 
 def by_keyword(item, *, given=source):
@@ -503,3 +507,55 @@ def test_items_that_hold_the_word_are_not_looked_through(monkeypatch, executor):
     sources = [(make(1),) for make in (random.Random, np.random.RandomState, np.random.default_rng)]
     assert [1] * 3 == run_parallel(len, sources, executor=executor).values()
     assert sources == looked
+
+
+ODD = """
+import random, weakref
+from copy import copy as another
+
+fallback = random.Random(1)
+made = weakref.proxy(random.Random(2))  # of what is gone by now
+
+def helper():
+    return made
+
+def falls_back(item):
+    generator = random.Random(item) if item is not None else fallback
+    return generator.random()
+
+def copies_by_another_name(item):
+    return another(fallback).random()
+
+def names_what_is_gone(item):
+    return helper if item is None else fallback.random()
+"""
+
+
+@pytest.mark.parametrize("name", ["falls_back", "copies_by_another_name"])
+def test_who_makes_one_or_copies_it_by_another_name_is_left_alone(name, executor):
+    """As a function does that takes the shared one only where it was given no seed."""
+    scope = {"__name__": "__main__"}
+    exec(ODD, scope)
+    values = run_parallel(scope[name], range(2), executor=executor).values()
+    assert [scope[name](0), scope[name](1)] == values
+
+
+def test_what_raises_when_it_is_asked_what_it_is_does_no_harm():
+    """A proxy of what is gone, or one that loads a module when it is looked at."""
+    scope = {"__name__": "__main__"}
+    exec(ODD, scope)
+    with pytest.raises(ReferenceError):
+        isinstance(scope["made"], int)
+    assert not _generators._sees_to_it(scope["names_what_is_gone"])
+    found = []
+    _generators._gather([scope["made"], scope["fallback"]], 3, _generators._kinds(), found)
+    assert [scope["fallback"]] == found
+
+
+def test_of_many_functions_not_all_are_looked_at():
+    """A large script is left alone: it would take a tenth of a second for each task."""
+    scope = {"__name__": "__main__"}
+    exec("\n".join(f"def f{n}(): return f{n + 1}" for n in range(300)), scope)
+    assert MOST < len(reached(scope["f0"])) < 2 * MOST
+    assert _generators._sees_to_it(scope["f0"])
+    assert not _generators._sees_to_it(scope["f250"])

@@ -318,6 +318,19 @@ def test_what_a_run_calls_itself_is_no_coroutine_function(name, call):
         call(later)
 
 
+def test_a_callable_may_raise_for_whatever_it_is_asked():
+    """As a client whose attributes are remote calls: it is only called."""
+
+    class Remote:
+        def __call__(self, item):
+            return item + 1
+
+        def __getattr__(self, name):
+            raise RuntimeError(f"no session for {name}")
+
+    assert {2: 1} == run_parallel(square, [1], key=Remote(), priority=Remote()).to_dict()
+
+
 @both()
 def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
     """It is the function that is wanted."""

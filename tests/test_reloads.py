@@ -56,7 +56,7 @@ def test_the_next_run_has_the_module_as_it_is_now(edited):
         assert {333} == seen()
         stay = set(run_parallel(module.pid, range(4), executor=executor).values())
         assert seen() == {333}
-        assert stay & set(run_parallel(module.pid, range(4), executor=executor).values())
+        assert 2 >= len(stay | set(run_parallel(module.pid, range(4), executor=executor).values()))
 
 
 def test_a_run_that_is_under_way_ends_with_what_it_has(edited):

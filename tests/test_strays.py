@@ -213,3 +213,18 @@ def test_many_that_start_together_look_once(load, monkeypatch):
     module = load("stray_late", "second/stray_late.py")
     assert module.__file__ == strays(sys.path)["stray_late"][0]
     assert 3 == len(looks)
+
+
+def test_a_path_that_cannot_be_gone_through_is_no_hindrance(monkeypatch):
+    """That of a package whose parent is gone raises, and a program may put anything there."""
+
+    class Gone:
+        def __iter__(self):
+            raise KeyError("its parent")
+
+    for path in (Gone(), 5):
+        odd = types.ModuleType("stray_odd")
+        odd.__path__ = path
+        monkeypatch.setitem(sys.modules, "stray_odd", odd)
+        assert "stray_odd" not in strays(sys.path)
+    assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()

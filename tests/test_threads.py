@@ -1191,13 +1191,13 @@ FORKS = """
 import os, sys
 from parallelkit import ThreadExecutor, run_parallel
 def fork(how):
-    os.write(2, b"~")
+    os.write(2, b"#")
     if os.fork():
         return os.waitstatus_to_exitcode(os.wait()[1])
     if how == "returns":
         return "the child came back"
     raise ZeroDivisionError if how == "raises" else SystemExit(how)
-ways = [3, None, "no luck", "raises", "returns"]
+ways = [3, None, 2**70, "no luck", "raises", "returns"]
 for executor in ("threads", "processes"):
     print(run_parallel(fork, ways, executor=executor, max_workers=1).values())
 with ThreadExecutor(1) as executor:
@@ -1214,5 +1214,5 @@ def test_a_forked_child_that_comes_back_from_its_task_ends():
     done = subprocess.run(
         [sys.executable, quiet, "-c", FORKS], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (3 * "[3, 0, 1, 1, 0]\n", 0) == (done.stdout, done.returncode)
-    assert [3 * 5, 3, 3] == [done.stderr.count(text) for text in ("~", "no luck\n", "\nZeroDivisionError\n")]
+    assert (3 * "[3, 0, 255, 1, 1, 0]\n", 0) == (done.stdout, done.returncode)
+    assert [3 * 6, 3, 3] == [done.stderr.count(text) for text in ("#", "no luck\n", "\nZeroDivisionError\n")]

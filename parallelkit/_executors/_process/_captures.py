@@ -12,6 +12,8 @@ from parallelkit._worker._caches import CACHED
 
 LIBRARIES = {"parallelkit", *stdlib_module_names}
 INSTALLED = ("/site-packages/", "/dist-packages/")
+MOST = 100
+"""Functions that are looked at of those that a call may run; one that has more takes too long."""
 
 
 def given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,10 +47,15 @@ def _content(cell: CellType) -> object:
 
 
 def reached(call: object) -> list[FunctionType]:
-    """The functions that it may run: its own, and those of the program, as far as they name one another."""
+    """The functions that it may run: its own, and those of the program, as far as they name one another; not many more than ``MOST``.
+
+    What a thing is, its type tells: to ask itself may run its code.
+    """
     found: list[FunctionType] = []
     things = [call]
     for thing in things:  # which grows
+        if len(found) > MOST:
+            break
         for function in _functions(thing):
             if function not in found and (not found or _is_of_the_program(function)):
                 found.append(function)
@@ -56,24 +63,29 @@ def reached(call: object) -> list[FunctionType]:
     return found
 
 
-def _functions(thing: object) -> list[FunctionType]:
+def is_a(thing: Any, kinds: type | tuple[type, ...]) -> bool:
+    """As ``isinstance``, which asks the thing itself for its ``__class__``."""
+    return issubclass(type(thing), kinds)
+
+
+def _functions(thing: Any) -> list[FunctionType]:
     """Itself, those of a method's class that this names, or those of a class or of an object's class."""
-    if isinstance(thing, partial):
+    if is_a(thing, partial):
         return _functions(thing.func)
-    if isinstance(thing, CACHED):
+    if is_a(thing, CACHED):
         return _functions(thing.__wrapped__)
-    if isinstance(thing, MethodType):
+    if is_a(thing, MethodType):
         functions: list[object] = [method.__func__ for method in methods(thing)]
-    elif isinstance(thing, FunctionType):
+    elif is_a(thing, FunctionType):
         functions = [thing]
     else:
-        cls = thing if isinstance(thing, type) else type(thing)
+        cls = thing if is_a(thing, type) else type(thing)
         functions = [_plain(value) for base in cls.__mro__ for value in vars(base).values()]
-    return [function for function in functions if isinstance(function, FunctionType)]
+    return [function for function in functions if type(function) is FunctionType]
 
 
-def _plain(value: object) -> object:
-    return value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+def _plain(value: Any) -> object:
+    return value.__func__ if is_a(value, (staticmethod, classmethod)) else value
 
 
 def _is_of_the_program(function: FunctionType) -> bool:
@@ -85,10 +97,10 @@ def _named(function: FunctionType) -> list[object]:
     """What it names, also of modules, which it may import itself."""
     named = names(function)
     things = [value for _, value in variables(function)]
-    places = [each for each in (*things, *map(modules.get, named)) if isinstance(each, ModuleType)]
+    places = [each for each in (*things, *map(modules.get, named)) if type(each) is ModuleType]
     for module in places:  # which grows
         inner = [vars(module)[name] for name in named if name in vars(module)]
-        places += [each for each in inner if isinstance(each, ModuleType) and each not in places]
+        places += [each for each in inner if type(each) is ModuleType and each not in places]
         things += inner
     return things
 
@@ -99,7 +111,7 @@ def methods(method: MethodType) -> list[MethodType]:
     for each in found:  # which grows
         for name in names(each.__func__):
             other = _of_class(type(owner), name)
-            if isinstance(other, FunctionType) and all(other is not known.__func__ for known in found):
+            if type(other) is FunctionType and all(other is not known.__func__ for known in found):
                 found.append(MethodType(other, owner))
     return found
 

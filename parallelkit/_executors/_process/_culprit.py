@@ -132,9 +132,7 @@ def innermost(name: str, thing: object, cause: BaseException) -> Found:
 
 def _is_inner(value: object) -> bool:
     """Whether it is what the standard library has made a function of: nobody knows it by its name."""
-    return (
-        isinstance(value, FunctionType) and str(value.__module__).partition(".")[0] in sys.stdlib_module_names
-    )
+    return type(value) is FunctionType and str(value.__module__).partition(".")[0] in sys.stdlib_module_names
 
 
 def _by_class(thing: object) -> Found | None:

@@ -14,24 +14,36 @@ from sys import modules
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 from typing import Any
 
-from parallelkit._executors._process._captures import codes, given, methods, names, reached, variables
+from parallelkit._executors._process._captures import (
+    MOST,
+    codes,
+    given,
+    is_a,
+    methods,
+    names,
+    reached,
+    variables,
+)
 from parallelkit._tasks import function_of
 from parallelkit._worker._chance import is_own, may_have_any
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import describe
 
 KINDS = (("random", "Random"), ("numpy.random", "Generator"), ("numpy.random", "RandomState"))
-DEPTH, MOST = 3, 100
+DEPTH, PARTS = 3, 100
 """How deep an item is looked into, and at how many of its parts."""
 
 ATOMS = frozenset((str, int, float, bytes, bool, type(None)))
 
 WAYS = frozenset(
-    {"seed", "getstate", "setstate", "get_state", "set_state", "bit_generator"}
-    | {"spawn", "deepcopy", "globals", "setattr", "__setattr__"}
+    {"seed", "getstate", "setstate", "get_state", "set_state", "bit_generator", "__init__"}
+    | {"spawn", "deepcopy", "globals", "setattr", "__setattr__", "__dict__", "vars", "loads", "type"}
+    | {"Random", "RandomState", "Generator", "default_rng", "SeedSequence", "check_random_state"}
 )
-"""Who names one of these may seed a generator, or draw from a copy, or put another in its place."""
+"""Who names one of these may seed a generator, draw from a copy, put another in its place, or make another, and take this if
+there is no seed."""
 
+COPIES = (("copy", "copy"), ("copy", "deepcopy"), ("_pickle", "loads"))
 STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
 LOOKS_UP = ("LOAD_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
 
@@ -71,6 +83,7 @@ class Neighbours:
         self._fn = fn
         self._before = -1
         self._brought: list[object] = []
+        self._asked: tuple[object, bool] = (self, False)  # of the function that was last asked for
 
     def refuse_alike(self, index: int, item: Any, label: Callable[[int], str]) -> None:
         """Raise AlikeError where both bring the same generator; an attempt more of the same task may."""
@@ -78,11 +91,20 @@ class Neighbours:
         _gather(item, DEPTH, (*_kinds(), MethodType, BuiltinMethodType), brought)
         same = [thing for thing in brought if any(thing is each for each in self._brought)]
         before, self._before, self._brought = self._before, index, brought
-        if same and before != index and not _sees_to_it(function_of(item) if self._fn is None else self._fn):
+        if (
+            same
+            and before != index
+            and not self._sees_to_it(function_of(item) if self._fn is None else self._fn)
+        ):
             raise AlikeError(
                 f"the item of {label(index)} has the very {type(same[0]).__name__} that the one of {label(before)} has, and each "
                 f"worker process would get a copy of it, to draw the same numbers; {CURE}"
             )
+
+    def _sees_to_it(self, fn: object) -> bool:
+        if self._asked[0] is not fn:
+            self._asked = fn, _sees_to_it(fn)
+        return self._asked[1]
 
 
 def may_draw(packed: object) -> bool:
@@ -90,14 +112,18 @@ def may_draw(packed: object) -> bool:
     return may_have_any(packed if type(packed) is bytes else getattr(packed, "blob", b""))
 
 
-def _gather(thing: object, depth: int, known: tuple[type, ...], found: list[object]) -> None:
+def _gather(thing: Any, depth: int, known: tuple[type, ...], found: list[object]) -> None:
     """Add the generators among an item and what it consists of, such as the arguments of a call."""
-    if isinstance(thing, known):
+    if is_a(thing, known):
         if _kind(thing) is not None:
             found.append(thing)
-    elif depth and isinstance(thing, (dict, tuple, list)):
-        parts = thing.values() if isinstance(thing, dict) else thing
-        for part in islice(parts, MOST):
+    elif depth and is_a(thing, (dict, tuple, list)):
+        parts = (
+            dict.values(thing)
+            if is_a(thing, dict)
+            else (list if is_a(thing, list) else tuple).__iter__(thing)
+        )
+        for part in islice(parts, PARTS):
             if type(part) not in ATOMS:
                 _gather(part, depth - 1, known, found)
 
@@ -106,10 +132,10 @@ def _kinds() -> tuple[type, ...]:
     return tuple(filter(None, (getattr(modules.get(home), name, None) for home, name in KINDS)))
 
 
-def _kind(thing: object) -> str | None:
+def _kind(thing: Any) -> str | None:
     """What it is, if it is a generator or a method of one; none of those that modules have for everybody."""
-    owner = thing.__self__ if isinstance(thing, (MethodType, BuiltinMethodType)) else thing
-    if not isinstance(owner, _kinds()) or is_own(owner):
+    owner = thing.__self__ if is_a(thing, (MethodType, BuiltinMethodType)) else thing
+    if not is_a(owner, _kinds()) or is_own(owner):
         return None
     return f"{'a' if owner is thing else 'a method of a'} {type(owner).__name__}"
 
@@ -132,7 +158,7 @@ def _uses(fn: object, stored: Set[tuple[str, str]], seen: list[object]) -> Itera
         for name, value in variables(fn):
             if _kind(value) is None or not _is_stored(name, fn, stored):
                 yield f"{name}, which {describe(fn)} uses,", value
-            if isinstance(value, FunctionType):
+            if type(value) is FunctionType:
                 yield from _uses(value, stored, seen)
 
 
@@ -173,10 +199,19 @@ def _goes_by_value(fn: FunctionType) -> bool:
 
 def _sees_to_it(fn: object) -> bool:
     """Whether a call may seed the generators it is given, or make copies of them, on purpose."""
-    return any(_names_a_way(function.__code__) for function in reached(fn))
+    functions = reached(fn)
+    return len(functions) > MOST or any(
+        _names_a_way(function.__code__) or _copies(function) for function in functions
+    )
 
 
-@lru_cache(256)  # a run of tasks packs its function with each of them
+def _copies(function: FunctionType) -> bool:
+    """Whether it has a way to copy, under whatever name."""
+    ways = [vars(modules[home]).get(name) for home, name in COPIES if home in modules]
+    return any(value is not None and any(value is way for way in ways) for _, value in variables(function))
+
+
+@lru_cache(4096)  # a run of tasks packs its function with each of them
 def _names_a_way(code: CodeType) -> bool:
     for each in codes(code):
         if not WAYS.isdisjoint(each.co_names):
@@ -204,12 +239,21 @@ def _is_stored(name: str, fn: FunctionType, stored: Set[tuple[str, str]]) -> boo
     return ("STORE_GLOBAL", name) in stored or any(
         type(other) is FunctionType
         and other.__globals__ is fn.__globals__
+        and (
+            name in other.__code__.co_names
+            or "globals" in other.__code__.co_names
+            or _has_inner(other.__code__)
+        )
         and (("STORE_GLOBAL", name) in _stores(other.__code__) or "globals" in names(other))
         for other in list(fn.__globals__.values())
     )
 
 
-@lru_cache(256)
+def _has_inner(code: CodeType) -> bool:
+    return any(type(const) is CodeType for const in code.co_consts)
+
+
+@lru_cache(4096)
 def _stores(code: CodeType) -> frozenset[tuple[str, str]]:
     steps = (step for each in codes(code) for step in get_instructions(each))
     return frozenset((step.opname, step.argval) for step in steps if step.opname in STORES)

@@ -39,9 +39,10 @@ def strays(path: Iterable[object]) -> dict[str, Place]:
     known = [_here() if entry == "" else entry for entry in path if type(entry) is str]
     known = [entry for entry in known if os.path.isabs(entry)]
     asked = known, _own_modules(known), _namespaces()
-    if _latest[0] != asked:
-        _latest = asked, _find(known, asked[1])
-    return _latest[1]
+    latest = _latest  # other threads may ask, too
+    if latest[0] != asked:
+        _latest = latest = asked, _find(known, asked[1])
+    return latest[1]
 
 
 def _own_modules(path: list[str]) -> list[tuple[str, str]]:
@@ -124,4 +125,9 @@ def _namespaces_above(name: str) -> dict[str, Place]:
 
 
 def _texts_of(given: Iterable[object] | None) -> list[str] | None:
-    return None if given is None else [entry for entry in given if type(entry) is str]
+    try:
+        return None if given is None else [entry for entry in given if type(entry) is str]
+    except (
+        Exception
+    ):  # a path looks for the package above, which may be gone; or is whatever the program has put there
+        return None
