@@ -65,6 +65,7 @@ def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
 
 @both
 @given_time
+@pytest.mark.all
 def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make, scale):
     """That of the run goes before it, and that of a task before both."""
     limit, within, beyond = 0.1 * scale, 0.15 * scale, 0.4 * scale

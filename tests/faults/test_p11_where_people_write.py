@@ -126,6 +126,7 @@ def test_process_that_multiprocessing_has_spawned(tmp_path):
     assert (f"{begun}spawned\n", "", 0) == (finished.out, finished.err, finished.code)
 
 
+@pytest.mark.all
 def test_script_on_standard_input():
     """``python - < script``: there is no file at all."""
     finished = run_script(MODULE)
