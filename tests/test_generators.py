@@ -364,9 +364,8 @@ def test_what_each_task_makes_or_brings_itself_is_its_own(script):
     with ProcessExecutor(2) as executor:
         run_parallel(script["own"], range(2), executor=executor).raise_failures()
         pairs = [(item, np.random.default_rng(item)) for item in range(2)]
-        run_parallel(
-            lambda item, source: source.normal(), pairs, star=True, executor=executor
-        ).raise_failures()
+        drawn = run_parallel(lambda item, source: source.normal(), pairs, star=True, executor=executor)
+        assert [np.random.default_rng(item).normal() for item in range(2)] == drawn.values()
         shared = random.SystemRandom(), random.getrandbits, np.random.normal, np.random.SeedSequence(1)
         run_parallel(lambda item, *shared: None, range(2), args=shared, executor=executor).raise_failures()
 
@@ -526,18 +525,54 @@ def falls_back(item):
 def copies_by_another_name(item):
     return another(fallback).random()
 
+make = random.Random  # the name of no class that is known
+
+class Holder:
+    def __init__(self):
+        self.own = fallback
+
+    def assigns_its_own(self, item):
+        self.own = make(item)
+        return self.own.random()
+
+assigns_its_own = Holder().assigns_its_own
+
+second = third = fallback
+
+def assigns(item):
+    global second
+    second = make(item)
+    return second.random()
+
+def start():
+    global third
+    third = make(7)
+
+def after_start(item):
+    return third.random()
+
 def names_what_is_gone(item):
     return helper if item is None else fallback.random()
 """
 
 
-@pytest.mark.parametrize("name", ["falls_back", "copies_by_another_name"])
+@pytest.mark.parametrize("name", ["falls_back", "copies_by_another_name", "assigns", "assigns_its_own"])
 def test_who_makes_one_or_copies_it_by_another_name_is_left_alone(name, executor):
     """As a function does that takes the shared one only where it was given no seed."""
     scope = {"__name__": "__main__"}
     exec(ODD, scope)
     values = run_parallel(scope[name], range(2), executor=executor).values()
     assert [scope[name](0), scope[name](1)] == values
+
+
+def test_what_an_initializer_assigns_is_not_shared():
+    """It has made one for its worker, by the time that a task draws."""
+    scope = {"__name__": "__main__"}
+    exec(ODD, scope)
+    with ProcessExecutor(1, initializer=scope["start"]) as executor:
+        values = run_parallel(scope["after_start"], range(2), executor=executor).values()
+    source = random.Random(7)
+    assert [source.random(), source.random()] == values
 
 
 def test_what_raises_when_it_is_asked_what_it_is_does_no_harm():

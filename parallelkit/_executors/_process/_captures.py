@@ -11,7 +11,11 @@ from typing import Any
 from parallelkit._worker._caches import CACHED
 
 LIBRARIES = {"parallelkit", *stdlib_module_names}
+"""What is no program's own, by the first part of its name ..."""
+
 INSTALLED = ("/site-packages/", "/dist-packages/")
+"""... or by where it lies."""
+
 MOST = 100
 """Functions that are looked at of those that a call may run; one that has more takes too long."""
 

@@ -237,20 +237,15 @@ def _is_stored(name: str, fn: FunctionType, stored: Set[tuple[str, str]]) -> boo
     if name in fn.__code__.co_freevars:
         return ("STORE_DEREF", name) in stored
     return ("STORE_GLOBAL", name) in stored or any(
-        type(other) is FunctionType
-        and other.__globals__ is fn.__globals__
-        and (
-            name in other.__code__.co_names
-            or "globals" in other.__code__.co_names
-            or _has_inner(other.__code__)
-        )
-        and (("STORE_GLOBAL", name) in _stores(other.__code__) or "globals" in names(other))
+        type(other) is FunctionType and other.__globals__ is fn.__globals__ and _may_assign(other, name)
         for other in list(fn.__globals__.values())
     )
 
 
-def _has_inner(code: CodeType) -> bool:
-    return any(type(const) is CodeType for const in code.co_consts)
+def _may_assign(function: FunctionType, name: str) -> bool:
+    """Whether it assigns this global, or may assign any."""
+    named = names(function)  # looked at first, as most functions do not name it
+    return "globals" in named or (name in named and ("STORE_GLOBAL", name) in _stores(function.__code__))
 
 
 @lru_cache(4096)

@@ -7,8 +7,9 @@ import sys
 from threading import RLock
 from types import ModuleType
 
+from parallelkit._executors._process._captures import INSTALLED, LIBRARIES
+
 _LIBRARIES = (os.path.dirname(os.__file__), *(os.path.join(sys.prefix, name) for name in ("lib", "lib64")))
-_INSTALLED = ("/site-packages/", "/dist-packages/")
 _AUTORELOAD = "IPython.extensions.autoreload"
 
 
@@ -24,7 +25,7 @@ class Reloads:
         self._seen = 0, ""
         self._lock = RLock()  # several threads may begin runs, and a signal handler of one of them
         self._marks: dict[str, tuple[object, int]] = {}
-        self._libraries = {"parallelkit", *sys.stdlib_module_names}
+        self._libraries = set(LIBRARIES)
         """By the first part of their names."""
 
     def look(self) -> bool:
@@ -62,7 +63,7 @@ class Reloads:
 
 
 def _is_installed(file: str) -> bool:
-    return file.startswith(_LIBRARIES) or any(part in file for part in _INSTALLED)
+    return file.startswith(_LIBRARIES) or any(part in file for part in INSTALLED)
 
 
 def _spec_of(module: object) -> object:

@@ -125,9 +125,8 @@ def _namespaces_above(name: str) -> dict[str, Place]:
 
 
 def _texts_of(given: Iterable[object] | None) -> list[str] | None:
+    # A path looks for the package above, which may be gone; or it is whatever the program has put there.
     try:
         return None if given is None else [entry for entry in given if type(entry) is str]
-    except (
-        Exception
-    ):  # a path looks for the package above, which may be gone; or is whatever the program has put there
+    except Exception:
         return None
