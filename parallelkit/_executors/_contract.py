@@ -1,7 +1,7 @@
-"""What the loop asks of an executor, and the values that pass between them.
+"""The interface between the loop and the executors, and the values that pass through it.
 
-An executor owns workers. A run opens a *port* on it, its own end of the executor: tickets go in by
-``start``, what has ended comes out of ``wait``. Several runs may hold ports on one executor at once.
+An executor owns workers. A run opens a *port* on it: tickets go in through ``start``, and finished
+attempts come out of ``wait``. Several runs may hold ports on one executor at the same time.
 All instants are on the clock of ``time.monotonic``.
 """
 
@@ -12,21 +12,20 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
-from parallelkit._raised import drop_frames
 from parallelkit._worker._call import bind
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
 """An attempt to run: index of the task, number of the attempt (from 1), item, timeout in seconds.
 
-A plain tuple on purpose: anything else costs five times as much. Many first attempts come without even
-that (_tickets.py).
+A plain tuple, because a class costs five times as much. First attempts are mostly handed over in columns
+and never become tuples (_tickets.py).
 """
 
 Running: TypeAlias = tuple[int, float, str]
 """An attempt that has begun and not ended: index, instant of the start, worker."""
 
 COROUTINE = "coroutine_"
-"""How the name of a worker begins that is none: a coroutine's place on an event loop."""
+"""The prefix of worker names that stand for a coroutine on an event loop, not for a thread or process."""
 
 Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 """The item of a task that brings its own function (see ``Job.fn``)."""
@@ -35,14 +34,17 @@ Call: TypeAlias = tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]
 class Job(NamedTuple):
     """What all attempts of a run have in common.
 
-    With ``fn`` None every item is a ``Call``. ``args`` and ``kwargs`` follow the item's own. ``exact``:
-    nothing may be handed over ahead of a free slot (limits, priorities, ``then``, a ``max_time``).
-    ``wary``: a failure may stop the run, so nothing more shall begin until the run has seen it. ``label``
-    names a task (index → text) in messages about it. ``shared``: the port serves many callers, so it is
-    part of no task in which it happens to be opened; one more than can begin may be at hand. ``ended``:
-    whether all tasks have been read, so that only attempts made again may still come; asked in any thread.
-    ``patient``: nobody looks at what has succeeded before the run is over, so it may be handed back late;
-    not if exact.
+    - ``fn``: the function; if None, every item is a ``Call``.
+    - ``args``, ``kwargs``: passed after the item's own arguments.
+    - ``exact``: no attempt may be handed over before a slot is free for it, because limits, priorities,
+      ``then`` or ``max_time`` decide what starts next.
+    - ``wary``: a failure may stop the run, so no attempt may begin after one until the run has seen it.
+    - ``label``: names a task in messages (index → text).
+    - ``shared``: the port serves many callers (``submit``). It therefore does not count as nested in the
+      task that happens to open it, and one call more than there are free workers may be handed over.
+    - ``ended``: whether all tasks have been read, so that only retries can follow; called from any thread.
+    - ``patient``: nobody sees a success before the run is over, so successes may be reported late.
+      Never set together with ``exact``.
     """
 
     fn: Callable[..., Any] | None
@@ -58,7 +60,7 @@ class Job(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Attempts that succeeded, in columns of equal length; a whole block is settled in one call."""
+    """Attempts that succeeded, as columns of equal length; the run settles a whole block in one call."""
 
     indices: Sequence[int]
     values: Sequence[Any]
@@ -68,16 +70,16 @@ class Block(NamedTuple):
 
 
 class PlainBlock(Block):
-    """One whose values are known to be numbers, or None; whoever looks for other things in a block may pass it over."""
+    """A block whose values are all numbers or None, so that checks of the values can skip it."""
 
     __slots__ = ()
 
 
 def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
-    """Rows made columns.
+    """Turn rows into columns.
 
-    ``zip(*rows)`` would make an iterator a row: so many objects at once that the cycle collector goes
-    over everything there is again and again, which costs a run of a million tasks a fifth of its time.
+    Not by ``zip(*rows)``, which creates an iterator for each row: that many objects at once trigger full
+    garbage collections again and again, which cost a run of a million tasks a fifth of its time.
     """
     indices, values, starts, ends, workers = [], [], [], [], []
     for index, value, started, ended, worker in rows:
@@ -90,7 +92,7 @@ def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
 
 
 def consecutive(indices: Sequence[int]) -> Sequence[int]:
-    """As a range, where they follow on from each other: what is done with them then is done with a slice."""
+    """The same indices, as a range if they are consecutive: a slice then handles them all at once."""
     if not indices:
         return indices
     first, count = indices[0], len(indices)
@@ -102,11 +104,11 @@ def consecutive(indices: Sequence[int]) -> Sequence[int]:
 class Ended(NamedTuple):
     """One attempt that did not succeed.
 
-    ``started`` is None where it never began. ``final``: another try cannot help (what cannot be
-    pickled). ``traceback`` is text, or empty where ``error.__traceback__`` says it all.
+    ``started`` is None if it never began. ``final``: a retry cannot help (something cannot be pickled).
+    ``traceback`` is text, or empty if ``error.__traceback__`` is complete.
     """
 
-    index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index(), which nobody needs here
     error: BaseException
     traceback: str
     started: float | None
@@ -117,7 +119,7 @@ class Ended(NamedTuple):
 
 
 class Port(Protocol):
-    """A run's end of an executor; used by one thread, but for ``wake``."""
+    """A run's end of an executor; used by one thread, except for ``wake``."""
 
     failure: Exception | None
     """Why nothing can run here any more (a broken initializer, every thread hung); None while all is well."""
@@ -129,23 +131,23 @@ class Port(Protocol):
         """Hand over attempts; never blocks. The executor batches them as it sees fit."""
 
     def wait(self, until: float | None) -> list[Block | Ended]:
-        """Block until something has ended, ``wake`` was called or ``until`` has come; return all that ended.
+        """Block until an attempt has ended, ``wake`` was called or ``until`` has come; return all that ended.
 
-        It may return early, with nothing, when something else has changed: a start, or room.
+        May return early, and empty, when something else has changed: an attempt has started, or there is room.
 
-        Enforces the timeouts. An attempt is reported exactly once, and never after its timeout was.
+        Enforces the timeouts. Each attempt is reported exactly once: its result or its timeout, not both.
         """
 
     def running(self) -> list[Running]:
         """The attempts that have begun and not ended."""
 
     def wake(self) -> None:
-        """Make ``wait`` return soon, from any thread or from a signal handler."""
+        """Make ``wait`` return soon; callable from any thread or from a signal handler."""
 
     def close(self) -> None:
         """Withdraw what is queued, kill or abandon what runs, and wait for no task. Idempotent.
 
-        A ``wait`` afterwards still returns what had been committed before.
+        A later ``wait`` still returns what was committed before.
         """
 
 
@@ -155,46 +157,46 @@ class Engine(Protocol):
     max_workers: int
 
     def open(self, job: Job) -> Port:
-        """A new port; raises TypeError where the job cannot be sent to the workers."""
+        """Open a port; raises TypeError if the job cannot be sent to the workers."""
 
     def close(self) -> None:
-        """End all workers. Nothing is left when it returns, but for abandoned threads."""
+        """End all workers. When it returns, nothing is left except abandoned threads."""
 
 
 class DeskEngine(Engine, Protocol):
-    """An engine that may stand behind an executor of futures."""
+    """An engine that can back an executor of futures (``ThreadExecutor``, ``ProcessExecutor``)."""
 
     @property
     def loss(self) -> object:
-        """Why it can run nothing until a hung call returns; None while it can."""
+        """Why the engine can run nothing until a hung call returns; None while it can."""
 
     @property
     def broken(self) -> object:
-        """Why nothing can ever run in it again; None while that may be."""
+        """Why the engine can never run anything again; None otherwise."""
 
     def is_served_here(self) -> bool:
-        """Whether this is a thread without which no worker does anything now."""
+        """Whether no worker can proceed until the calling thread does."""
 
     def supply(self, tickets: int) -> None:
-        """See that there is somebody for so many new tickets; whoever is lacking is started by the thread that calls."""
+        """Make sure that there are workers for this many new tickets; the caller starts any thread that needs."""
 
 
 def call_with(job: Job) -> Callable[[Any], Any]:
-    """The job as a function of one item; the bare function itself where nothing is added to it."""
+    """The job as a function of one item; ``job.fn`` itself if it takes no further arguments."""
     return bind(job.fn, job.args, job.kwargs, job.star)
 
 
 def timed_out(
     label: str, limit: float, fate: str = "", *, killed: bool = False, abandoned: bool = False
 ) -> TaskTimeout:
-    """The error of an attempt that overran its timeout, in one wording for all executors."""
+    """The error of an attempt that overran its timeout, worded alike for all executors."""
     error = TaskTimeout(f"{label} ran longer than its timeout of {limit:g} s{fate and f'; {fate}'}")
     error.killed, error.abandoned = killed, abandoned
     return error
 
 
 class Hung(Protocol):
-    """What was abandoned, and holds a slot: as its run was ``stopped``, or else for its timeout."""
+    """An abandoned worker that still costs a slot: its run was ``stopped``, or its attempt overran the timeout."""
 
     stopped: bool
 
@@ -202,7 +204,7 @@ class Hung(Protocol):
 def all_hung(
     abandoned: Iterable[Hung], patience: float, what: str = "threads", fate: str = "cannot be killed"
 ) -> str:
-    """Why a run ends whose every slot is lost."""
+    """The message that tells why a run ends when every slot is lost."""
     stopped = [each.stopped for each in list(abandoned)]
     reasons = {False: "overran their timeout", True: "belong to runs that were stopped"}
     why = " or ".join(reasons[reason] for reason in sorted(set(stopped)))
@@ -210,15 +212,10 @@ def all_hung(
 
 
 def ended_early(label: str, cause: BaseException) -> ParallelKitError:
-    """The error of an attempt whose thread was hit by an exception outside of the task."""
+    """The error of an attempt whose thread was hit by an exception outside the task's own code."""
     kind = type(cause).__name__
     error = ParallelKitError(
         f"{label} has no outcome: something raised {kind} in its thread, outside of the task"
     )
     error.__cause__ = cause
     return error
-
-
-def drop_own_frames(error: BaseException) -> BaseException:
-    """Cut the executor's own frames off the head of the traceback, where they are not all there is."""
-    return drop_frames(error)

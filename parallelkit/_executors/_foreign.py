@@ -16,14 +16,14 @@ from itertools import count
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames, timed_out
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, timed_out
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._packing import refusal
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import Editions, pack, unpack
@@ -223,7 +223,7 @@ def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> list[Any
     try:
         value = call(item)
     except BaseException as error:
-        return [started, monotonic(), False, drop_own_frames(error)]
+        return [started, monotonic(), False, drop_frames(error)]
     return [started, monotonic(), True, value]
 
 

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, drop_own_frames
+from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
 from parallelkit._executors._gate import Gate
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 
 
@@ -63,7 +63,7 @@ class InlinePort:
             # What ends the program is no task's. An alarm that raises an Exception may well be the task's own.
             if not isinstance(error, Exception) and is_of_signal(error):
                 raise
-            return [Ended(index, drop_own_frames(error), "", started, self.now(), "inline")]
+            return [Ended(index, drop_frames(error), "", started, self.now(), "inline")]
         return [Block((index,), (value,), (started,), (self.now(),), ("inline",))]
 
     def now(self) -> float:

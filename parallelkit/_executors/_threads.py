@@ -16,13 +16,13 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import initialize
-from parallelkit._executors._contract import Job, Ticket, drop_own_frames
+from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Loans, lender, take_claim
 from parallelkit._executors._thread._line import AWAITED
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
-from parallelkit._raised import describe_error
+from parallelkit._raised import describe_error, drop_frames
 from parallelkit._system import monotonic
 
 START_LIMIT = 60.0  # seconds that an initializer may take
@@ -199,7 +199,7 @@ class ThreadEngine:
         try:
             initialize(self._initializer, self._initargs)
         except BaseException as error:
-            self._break(f"raised {describe_error(error)}", drop_own_frames(error))
+            self._break(f"raised {describe_error(error)}", drop_frames(error))
         with self._lock:
             self._starting.pop(worker, None)
             return self.broken is None and worker in self.workers

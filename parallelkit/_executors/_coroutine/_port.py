@@ -21,7 +21,6 @@ from parallelkit._executors._contract import (
     all_hung,
     as_block,
     call_with,
-    drop_own_frames,
     timed_out,
 )
 from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight
@@ -32,6 +31,7 @@ from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
+from parallelkit._raised import drop_frames
 from parallelkit._system import monotonic
 from parallelkit._tasks import function_of
 
@@ -269,10 +269,10 @@ class CoroutinePort:
             return
         if flight.cancelled:
             timeout = self._timed_out(flight, "it was cancelled")
-            timeout.__cause__ = error and drop_own_frames(error)  # shows where it stood, and how it ended
+            timeout.__cause__ = error and drop_frames(error)  # shows where it stood, and how it ended
             self._lost.append(Ended(index, timeout, "", flight.started, ended, flight.worker))
         elif error is not None:
-            self._lost.append(Ended(index, drop_own_frames(error), "", flight.started, ended, flight.worker))
+            self._lost.append(Ended(index, drop_frames(error), "", flight.started, ended, flight.worker))
         else:
             self._done.append((index, value, flight.started, ended, flight.worker))
         self._threads.wake()

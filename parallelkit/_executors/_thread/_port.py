@@ -21,7 +21,6 @@ from parallelkit._executors._contract import (
     all_hung,
     as_block,
     call_with,
-    drop_own_frames,
     timed_out,
 )
 from parallelkit._executors._gate import Gate
@@ -32,6 +31,7 @@ from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
+from parallelkit._raised import drop_frames
 from parallelkit._system import monotonic
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
@@ -165,7 +165,7 @@ class ThreadPort(Line):
             if worker.forked:
                 end_child(error)
             ended, worker.failed = monotonic(), True
-            drop_own_frames(error)  # and no name for what follows: the traceback leads to this frame
+            drop_frames(error)  # and no name for what follows: the traceback leads to this frame
             return self._commit(
                 worker, claim, self._lost, Ended(index, error, "", started, ended, worker.name)
             )
