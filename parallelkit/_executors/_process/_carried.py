@@ -1,4 +1,4 @@
-"""A function of the script that comes with each call is packed by itself, so that a worker finds it again by its bytes."""
+"""Packs a script's function apart from the call that brings it, so that a worker knows it again by its bytes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import Editions, pack
 
 SMALL = 64 << 10
-"""Bytes of a function, with what it names, which workers may keep."""
+"""Size in bytes up to which workers keep a packed function, with what it refers to."""
 
 _large: WeakSet[Callable[..., Any]] = WeakSet()
-"""Functions that are longer: they go with their calls, whose large buffers are set apart."""
+"""Functions that are larger: they are packed with their calls, whose large buffers are set apart."""
 
 
 class Carried:
-    """Stands for a function in a call that is about to be packed."""
+    """A packed function, in place of the function itself in a call that is about to be packed."""
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
@@ -36,14 +36,14 @@ class Carried:
         raise AssertionError("what a partial is made of must be callable, and is not called here")
 
     def __reduce__(self) -> Any:
-        # Backwards, for whoever looks in the pickle of the call for names in the script would find these.
+        # Reversed, so that a search of the call's pickle for names of the script does not find those in here.
         return recall, (self.blob[::-1],)
 
 
 def carry(call: Call, editions: Editions | None = None, several: bool = False) -> Call:
-    """The call, its function packed where it is one of the script's; raises what packing that raises.
+    """The call with its function packed, if that belongs to the script; raises what packing the function raises.
 
-    ``several``: of one run, whose functions may not bring a random generator along.
+    ``several``: the call is one of a run's tasks, so its function must not bring a random generator along.
     """
     fn, args, kwargs = call
     if fn is call_star:

@@ -1,4 +1,4 @@
-"""The function and the arguments of a job as bytes; where they cannot travel, which part is to blame, and what to do about it."""
+"""Pickles a job's function and arguments; where that fails, finds the part that is to blame and says what to do about it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parallelkit._worker import _ends, _script
 from parallelkit._worker._travel import Apart, Editions, by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
-"""What cannot travel: its name, the thing itself, and why."""
+"""What cannot be pickled: its name, the object, and the error."""
 
 
 def pack_job(
@@ -24,7 +24,7 @@ def pack_job(
     star: bool,
     apart: Apart | None = None,
 ) -> bytes:
-    """The job as bytes; raises TypeError that names what cannot travel, or must not, and what to do instead."""
+    """Pickle a job; raises TypeError that names what cannot be pickled, or must not be, and what to do instead."""
     try:
         blob = pack((fn, args, dict(kwargs), star), apart, editions=Editions())
     except Exception as error:
@@ -38,14 +38,14 @@ def pack_job(
 def unfit_job(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
 ) -> TypeError:
-    """Why a job cannot travel, whose packing has raised ``error``."""
+    """The error of a job whose pickling has raised ``error``."""
     return _unfit(find_culprit(fn, args, kwargs, error))
 
 
 def unfit_initializer(
     initializer: Callable[..., object] | None, initargs: tuple[Any, ...], error: Exception
 ) -> TypeError:
-    """Why an initializer cannot travel with its arguments, whose packing has raised ``error``."""
+    """The error of an initializer whose pickling, with its arguments, has raised ``error``."""
     parts = {"initializer": initializer, **numbered("initargs", initargs)}
     return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error))
 
@@ -71,7 +71,7 @@ def remedy_for(culprit: object, cause: BaseException) -> str:
 
 
 def remedy(cause: BaseException, otherwise: str = "create it inside the task") -> str:
-    """What to do about something that cannot be pickled; what multiprocessing makes has a way of its own."""
+    """What to do about an object that cannot be pickled; objects of multiprocessing have remedies of their own."""
     why = describe_error(cause)
     if "shared between processes through inheritance" in why:
         otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
@@ -81,7 +81,7 @@ def remedy(cause: BaseException, otherwise: str = "create it inside the task") -
 
 
 def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException) -> Found:
-    """What of a call cannot travel, whose packing has raised ``error``."""
+    """The part of a call that cannot be pickled; ``error`` is what pickling the whole call has raised."""
     parts = {"fn": fn, **given(args, kwargs)}
     return _find(parts, error) or ("fn with its args and kwargs", fn, error)
 
@@ -95,7 +95,7 @@ def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
 
 
 def _flaw(thing: object, past: type | None = None) -> BaseException | None:
-    """What packing it raises, whatever that is, class ``past`` left out; Ctrl-C and other signals are the caller's."""
+    """The error that pickling a thing raises, if any, with class ``past`` left out; not Ctrl-C or a signal handler's."""
     try:
         pack(thing) if past is None else dump(_pickler_past(past), thing, None, False)
     except KeyboardInterrupt:
@@ -116,7 +116,7 @@ def _pickler_past(cls: type) -> Any:
 
 
 def innermost(name: str, thing: object, cause: BaseException) -> Found:
-    """What of a thing is to blame: a variable of a function, or of a function which that uses; an attribute of a class."""
+    """The part of a thing that is to blame: a variable used by a function, or by one that it uses; an attribute of a class."""
     seen: list[object] = []
     while isinstance(thing, FunctionType):
         seen.append(thing)
@@ -131,12 +131,12 @@ def innermost(name: str, thing: object, cause: BaseException) -> Found:
 
 
 def _is_inner(value: object) -> bool:
-    """Whether it is what the standard library has made a function of: nobody knows it by its name."""
+    """Whether it is a function of the standard library's (a decorator's inner one, say), whose name the user does not know."""
     return type(value) is FunctionType and str(value.__module__).partition(".")[0] in sys.stdlib_module_names
 
 
 def _by_class(thing: object) -> Found | None:
-    """Where a thing cannot be pickled since its class cannot, which travels by value: that, by an attribute of it."""
+    """The class, or the attribute of it, that keeps a thing from being pickled, if that class is pickled by value."""
     owner = thing.__self__ if isinstance(thing, MethodType) else thing
     last = owner if isinstance(owner, type) else type(owner)
     for cls in reversed(last.__mro__[:-1]):
@@ -144,7 +144,7 @@ def _by_class(thing: object) -> Found | None:
         why = _flaw(cls) if by_value else None
         if why is not None:
             for name, value in vars(cls).items():
-                flaw = _flaw(value, past=cls) if name != "_abc_impl" else None  # which stays behind
+                flaw = _flaw(value, past=cls) if name != "_abc_impl" else None  # never pickled
                 if flaw is not None:
                     return _in_method(value, cls) or (f"{name}, which {describe(cls)} has,", cls, flaw)
             return describe(cls), cls, why
@@ -152,7 +152,7 @@ def _by_class(thing: object) -> Found | None:
 
 
 def _in_method(method: object, cls: type) -> Found | None:
-    """The variable of a method that is to blame."""
+    """The variable that is to blame among those that a method uses."""
     for variable, value in variables(method) if isinstance(method, FunctionType) else ():
         flaw = _flaw(value, past=cls)
         if flaw is not None:

@@ -1,4 +1,4 @@
-"""Packs a run's items, in order and not far ahead; in the run's own thread, for it runs the user's code."""
+"""Packs a run's items, in order and not far ahead, in the run's own thread: pickling runs the user's code."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import Apart, Editions, describe
 
-QUEUED_BYTES = 64 << 20  # of packed items that may wait; one for each worker may be larger
-QUEUED_FILES = 32  # or two for each worker, of those packed items that cost descriptors, but ...
-SHARE = 8  # ... one for so many that the process may have: workers need some, too
-SHORT = 1024  # a text up to this length is an atom
+QUEUED_BYTES = 64 << 20  # of packed items that have not ended; exceeded only to have one item for each worker
+QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if that is more, but ...
+SHARE = 8  # ... at most one in eight of the descriptors that the process may have: workers need some, too
+SHORT = 1024  # a str or bytes up to this length is an atom
 UNBOUNDED = 1 << 30
 
 ATOMS: set[type] = {int, float, bool, type(None)}
@@ -37,7 +37,7 @@ TEXTS: set[type] = {str, bytes}
 
 
 class Packing:
-    """How large the items are is seen as they are packed, so there is a line of those that are not yet."""
+    """The items that wait to be packed, and how many may be: an item's size is known only once it is packed."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Packing:
     ) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
-        self._largest = 1  # packed item so far
+        self._largest = 1  # size in bytes of the largest packed item so far
         self._width = width
         self._pack = pack
         self._job = job
@@ -67,13 +67,13 @@ class Packing:
     def pack(
         self, ahead: int, tickets: list[Ticket], payloads: list[Payload], refused: list[Block | Ended]
     ) -> None:
-        """Move what there is space for out of the line: into two columns, or among those that cannot be packed.
+        """Pack as many items as there is space for; add them to ``tickets`` and ``payloads``, or to ``refused``.
 
-        Where memory or descriptors are short, the rest stays in line as long as others are on their way.
+        If memory or descriptors run out, the rest stays in line as long as other items have not ended.
         """
         space, editions = self.space(ahead), Editions()
         while self.line and space > 0:
-            ticket = self.line[0]  # taken out when it is dealt with: this may be interrupted
+            ticket = self.line[0]  # removed only when it is dealt with: Ctrl-C may interrupt this
             try:
                 item = ticket[2]
                 if self._job.fn is None:
@@ -142,13 +142,13 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
 
 
 def _function_of(call: Call) -> object:
-    """The caller's own."""
+    """The caller's own function, without our wrappers."""
     fn, args, _ = call
     return args[0] if fn is call_star else fn.fn if isinstance(fn, Chunk) else fn
 
 
 class Packer:
-    """Packs for processes on this machine: large buffers go into blocks of the engine's."""
+    """Packs items for processes on this machine: large buffers go into the engine's blocks."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -161,7 +161,7 @@ class Packer:
 
 
 def all_atoms(items: list[Any]) -> bool:
-    """Whether these may travel in one pickle."""
+    """Whether all are atoms, so that one pickle may hold them all."""
     kinds = set(map(type, items))
     if kinds <= ATOMS:
         return True

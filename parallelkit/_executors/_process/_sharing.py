@@ -1,4 +1,4 @@
-"""Jobs and initializers for the processes of this machine: large arrays lie in memory that all workers map."""
+"""Packs jobs and initializers for processes on this machine; large arrays lie in memory that all workers map."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import first
 from parallelkit._worker._travel import Apart, Editions, pack
 
-RECURSION = 1000  # the limit with which Python starts
+RECURSION = 1000  # Python's default recursion limit
 
 
 def pack_shared(job: Job) -> bytes | File:
-    """The job for ``_serve``; raises TypeError where the function or its arguments cannot be pickled, or AtImportError.
+    """Pack a job for ``_serve``; raises TypeError if the function or its arguments cannot be pickled, or AtImportError.
 
-    Buffers of arrays from 256 KiB on are in memory once, for all workers. Those of ``args`` and ``kwargs`` nobody can write
-    to. Of what the function brings itself (its closure, the object whose method it is) a worker that writes has a copy.
+    Buffers of 256 KiB and more are in memory once, for all workers. Those in ``args`` and ``kwargs`` are read-only. Those
+    that the function itself brings (its closure, the object whose method it is) are copied in a worker that writes to them.
     """
     apart = _Buffers()
     blob = _pack_bare(job, apart) if not (job.args or job.kwargs) else _pack_whole(job, apart)
@@ -37,7 +37,7 @@ def pack_shared(job: Job) -> bytes | File:
     buffers = [*apart.buffers, memoryview(blob)]
     spans, size = layout(buffers)
     fd, size = new_block(buffers, spans, size)
-    own = spans[apart.own][0]  # where the first begins that is not the function's
+    own = spans[apart.own][0]  # offset of the first buffer that is not the function's
     return File(fd, size, dumps((spans, own), 5))
 
 
@@ -62,7 +62,11 @@ def _pack_whole(job: Job, apart: _Buffers) -> bytes:
 def pack_initializer(
     initializer: Callable[..., object] | None, initargs: tuple[Any, ...]
 ) -> bytes | File | None:
-    """An initializer for ``_serve``, if it needs one; raises TypeError where it cannot be pickled, or AtImportError."""
+    """Pack the initializer for ``_serve``; raises TypeError if it cannot be pickled, or AtImportError.
+
+    Where this process has changed its recursion limit, socket timeout or decimal context, the workers' initializer also
+    sets these. None if there is nothing to do.
+    """
     habits = sys.getrecursionlimit(), getdefaulttimeout(), own_decimals()
     if habits != (RECURSION, None, None):
         call: Any = take_on, (*habits, initializer, *initargs)
@@ -81,14 +85,14 @@ def pack_initializer(
 
 
 class _Buffers(Apart):
-    """Those of a job."""
+    """The large buffers of a job."""
 
     own = 0
-    """How many are the function's, which come first."""
+    """How many the function itself brings; they come first."""
 
 
 class _Counted:
-    """A function whose buffers are counted: pickling goes in order, and what comes after it looks how many there are."""
+    """A function whose buffers are counted: the pickler goes in order, so the ``_Count`` after the function sees them all."""
 
     def __init__(self, fn: Callable[..., Any] | None, apart: _Buffers) -> None:
         self._fn = fn
@@ -99,7 +103,7 @@ class _Counted:
 
 
 class _Count:
-    """Counts when it is pickled."""
+    """Notes how many buffers there are at the moment when it is pickled."""
 
     def __init__(self, apart: _Buffers) -> None:
         self._apart = apart
