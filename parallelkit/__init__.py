@@ -1,7 +1,6 @@
 """Run independent tasks in threads or processes, and lose none of their outcomes.
 
-One synchronous call, ``run_parallel``, over pools in which a crash, a hang or an error costs the
-task in which it happened and no other.
+``run_parallel`` is one synchronous call. A crash, a hang or an error costs only the task in which it happens.
 """
 
 from __future__ import annotations
@@ -64,8 +63,8 @@ __all__ = [
 ]
 
 
-# Where each name is written: a module is loaded when one of its names is first asked for, so that
-# a program pays for nothing that it does not use (PEP 562).
+# The module that defines each public name. It is imported when one of its names is first used (PEP 562),
+# so that a program does not pay for what it does not use.
 _HOMES = {
     "_checkpoint": ["Checkpoint"],
     "_died": ["WorkerDied"],
@@ -93,14 +92,14 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for."""
+    """Import a public name when it is first used."""
     home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         module = import_module(f"{__name__}.{home}")
     except AttributeError as error:
-        # ``from parallelkit import ...`` would take it for a name that is not there, and hide it.
+        # ``from parallelkit import ...`` would take an AttributeError for a missing name, and hide its cause.
         raise ImportError(f"{__name__}.{home} cannot be loaded: {error}") from error
     value = globals()[name] = getattr(module, name)
     return value

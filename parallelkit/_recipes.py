@@ -1,4 +1,4 @@
-"""``map_reduce`` and ``first_success``: what they mean; ``_fold`` does it, with the stream of a run."""
+"""``map_reduce`` and ``first_success``: their signatures and documentation; ``_fold`` does the work, on a stream."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def map_reduce(
     initial: A,
     **options: Unpack[RunOptions],
 ) -> A:
-    """Call ``fn`` once an item in parallel and fold the values, in this thread, as they come.
+    """Call ``fn(item)`` for each item in parallel, and fold the values in this thread as they come.
 
-    ``reduce(so_far, value)`` gives the next ``so_far``, beginning with ``initial``; it may change and
-    return the same object. Values are folded in input order with ``order="input"``, else as tasks are
-    done; none is kept, so memory stays flat. Takes the options of ``iter_parallel``.
+    ``reduce(total, value)`` returns the next total, and the first total is ``initial``; it may modify and
+    return the same object. Values are folded in order of completion, or in input order with
+    ``order="input"``. No value is kept, so memory use is constant. Takes the options of ``iter_parallel``.
 
-    Raises ``TaskFailures`` with all failures once everything is done, for a fold over missing parts
-    is wrong (with ``on_error="raise"`` the first failure itself, at once). If ``reduce`` raises, the run
-    is stopped and ``InputError`` has the outcome that it was given in its ``results``; if the input
-    raises, what was read is folded first, and ``InputError`` has the failures there. A ``checkpoint``
-    that cannot be written stops the run, which is a ``ParallelKitError``; where all was done by then, the
-    fold is given back all the same, and the log says so.
+    Raises ``TaskFailures`` with all failures once everything is done, because a fold over missing values would
+    be wrong; with ``on_error="raise"``, raises the first failure's own error at once. If ``reduce`` raises, the
+    run is stopped, and the ``results`` of the ``InputError`` have the outcome that it was given. If the input
+    raises, everything read before is folded first, and the ``results`` of the ``InputError`` have the failures.
+    A ``checkpoint`` that cannot be written stops the run with a ``ParallelKitError``; if all tasks were done by
+    then, it is only logged, and the fold is returned.
 
     >>> from parallelkit import map_reduce
     >>> map_reduce(len, ["a", "bb", "ccc"], int.__add__, initial=0)
@@ -66,13 +66,13 @@ def map_reduce(
     if not callable(reduce):
         raise TypeError(f"reduce must be callable, got {reduce!r}")
     with ready_for_first(fn, options.get("executor")):
-        from parallelkit._fold import fold, whole_or_error  # and with it all the rest
+        from parallelkit._fold import fold, whole_or_error  # imports all the rest
 
         return fold(whole_or_error(fn, items, options), reduce, initial)
 
 
 def of_tasks_alone(run: Callable[P, T]) -> Callable[P, T]:
-    """Have ``first_success`` say what to write in place of a function with items, the other form of a run."""
+    """Reject a call with a function and items, the other form of a run, with a message that shows a right one."""
 
     @wraps(run)
     def checked(*given: P.args, **options: P.kwargs) -> T:
@@ -93,19 +93,18 @@ def first_success(
     /,
     **options: Unpack[RunOptions],
 ) -> Success[Any, V]:
-    """Run all tasks, give back the first that succeeds, and stop the rest.
+    """Run tasks in parallel, return the ``Success`` of the first one that succeeds, and stop the others.
 
-    The tasks are a mapping or an iterable of callables or ``Task`` objects. It returns while the
-    others still run: processes are killed, threads abandoned, what waits is withdrawn. At most
-    ``max_workers`` start at once.
+    ``tasks`` is an iterable of callables or ``Task`` objects, or a mapping from key to these. At most
+    ``max_workers`` of them run at a time. The others are not waited for: processes are killed, threads
+    abandoned, and tasks that have not started are cancelled.
 
-    With ``order="input"`` it is the first in that order: those before it are waited for, and it is given
-    back as soon as they have all failed. Where its ``checkpoint`` cannot be written, it is given back all
-    the same, and the log says so.
+    With ``order="input"``, the first success in input order wins: it is returned once all tasks before it have
+    failed. If a ``checkpoint`` cannot be written, that is logged, and the success is returned all the same.
 
-    Raises ``TaskFailures`` with all failures where none succeeds; ``InputError`` with these in its
-    ``results`` where the input raised besides (with the winner there too, where it raised only as it was
-    closed); ValueError where there was no task at all.
+    If no task succeeds, raises ``TaskFailures`` with all failures, or, where the input raised, ``InputError``
+    with the failures in its ``results``. An input that raises when it is closed, after a success, is an
+    ``InputError`` too, with the success in its ``results``. Raises ValueError if there are no tasks.
 
     >>> from parallelkit import first_success
     >>> first_success({"zero": lambda: 1 / 0, "one": lambda: 1 / 1}).key

@@ -1,4 +1,4 @@
-"""``run_parallel`` and ``iter_parallel``: what they mean; ``_plan`` does it."""
+"""``run_parallel`` and ``iter_parallel``: their signatures and documentation; ``_plan`` does the work."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ P = ParamSpec("P")
 
 
 def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
-    """Have a run say how it is called where Python would only count arguments."""
+    """Reject a wrong call with a message that shows a right one; Python's own would only count the arguments."""
 
     @wraps(run)
     def checked(*given: P.args, **options: P.kwargs) -> T:
         if len(given) > 2:
             raise TypeError(
                 f"{run.__name__} takes a function and its items, or tasks alone, got {len(given)} positional arguments; "
-                f"options are given by name, and of a function of two arguments write {run.__name__}(fn, zip(a, b), star=True)"
+                f"pass options by keyword, and for a function of two arguments write {run.__name__}(fn, zip(a, b), star=True)"
             )
         if not given and ("fn" in options or "tasks" in options):
             raise TypeError(
-                f"{run.__name__} takes fn, or tasks, by place and not by name: "
+                f"{run.__name__} takes fn, or tasks, as a positional argument: "
                 f"write {run.__name__}(fn, items) or {run.__name__}(tasks)"
             )
         return run(*given, **options)
@@ -43,7 +43,7 @@ def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
 
 
 def ready_for_first(fn: object, executor: object) -> AbstractContextManager[object]:
-    """Before what a run needs is loaded: where worker processes will be wanted, have that go on at the same time."""
+    """Start the first worker process while the modules of a first run are imported; a no-op for any other run."""
     if "parallelkit._plan" in sys.modules or executor != "processes":
         return nullcontext()
     from parallelkit._executors._process._prestart import started_ahead
@@ -95,75 +95,84 @@ def run_parallel(
 ) -> Results[Any, V]: ...
 @of_two_forms
 def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any, Any]:
-    """Run independent tasks at the same time and give back every outcome by key.
+    """Run independent tasks in parallel and return every outcome by key.
 
-    Two forms: ``run_parallel(fn, items)`` calls ``fn`` once an item (of a mapping: once a value,
-    under its key); ``run_parallel(tasks)`` calls each of several functions, given as a mapping
-    from key to callable or ``Task``, or as an iterable of these. It returns when every task has its
-    outcome, or the run was stopped; a task's error, timeout or crash is its own outcome and never
-    ends the run, unless ``on_error`` or ``max_failures`` say so. All times are in seconds.
+    There are two forms:
 
-    Where and how wide:
+    - ``run_parallel(fn, items)`` calls ``fn(item)`` for each item. If ``items`` is a mapping, ``fn`` gets its
+      values, and the results have its keys.
+    - ``run_parallel(tasks)`` calls each of several functions, given as an iterable of callables or ``Task``
+      objects, or as a mapping from key to these.
 
-    - ``executor``: "threads" (default; for I/O), "processes" (for CPU work; a crash or a hang costs
-      its own task), "inline" (one by one in this thread, for debuggers; timeouts are not enforced), a dask
-      ``Client`` (as processes, on its workers), or any ``concurrent.futures.Executor``, which is not shut
-      down.
-    - ``max_workers``: threads, and coroutines too: ``min(32, cpus + 4)``; processes: the usable cpus; in a nested run
-      divided by the outer width; a Client: the cluster's threads. Not together with a parallelkit executor object.
-    - ``args``, ``kwargs``: passed to every task after its item; a ``Task``'s own keywords go before
-      these. In processes the memory of large arrays in them is shared by all workers, and read-only there; the
-      objects are unpickled once in each, so what a task changes in one of them its worker's next task finds changed.
-      ``star``: unpack each item as positional arguments.
+    It returns when every task has an outcome, or when the run has been stopped. An error, a timeout or a crash
+    is the outcome of the task in which it happened, and never ends the run unless ``on_error`` or
+    ``max_failures`` says so. All times are in seconds.
+
+    Where tasks run, and how many at a time:
+
+    - ``executor``: "threads" (default; for I/O), "processes" (for CPU-bound work; a crash or a hang costs only
+      its own task), "inline" (one task after another in this thread, for debugging; timeouts are not enforced),
+      a dask ``Client`` (processes on its workers), or any ``concurrent.futures.Executor``. An executor object
+      is not shut down.
+    - ``max_workers``: default ``min(32, cpus + 4)`` for threads and coroutines, the usable cpus for processes
+      (in a nested run, either is divided by the outer run's width), the cluster's threads for a ``Client``.
+      Must not be given together with a parallelkit executor object.
+    - ``args``, ``kwargs``: passed to every task after its item; a ``Task``'s own keywords take precedence. In
+      processes, each worker unpickles them once and all its tasks share them, so a task sees what an earlier
+      one has changed; the memory of large arrays is shared by all workers, and read-only.
+    - ``star``: unpack each item into positional arguments.
 
     Keys, order, memory:
 
-    - ``key``: a function item → key (default: the item's position in the input; tasks have keys of their own).
-      Keys must be unique.
-    - ``order``: of the results: "input" (default; what ``then`` made comes after it), "key" (sorted)
+    - ``key``: a function from item to key (default: the item's position in the input), for the first form; a
+      ``Task`` may have a key of its own. Keys must be unique.
+    - ``order``: the order of the results: "input" (default; tasks made by ``then`` come last), "key" (sorted)
       or "completion".
-    - ``buffersize``: how many tasks are read from the input ahead of the last one done; default
-      ``max(32 * workers, min(done, 5_000))``; of a list, tuple or range 1,000 at least, in processes
-      20,000.
+    - ``buffersize``: how many tasks may have been read from the input and not yet be done. Default:
+      ``max(32 * workers, min(done, 5_000))``; for a list, tuple or range at least 1,000, in processes 20,000.
 
     Time and failure:
 
-    - ``timeout``: bounds one attempt, from the moment its worker begins with it; never the queue. An
-      overdue process is killed with its children; a thread cannot be, it is abandoned and its slot
-      is filled anew. Default: that of the executor, where a parallelkit one has its own; math.inf: none.
-    - ``run_timeout``: bounds the run: what is done is returned, the rest cancelled. It cannot strike
-      while the input (or ``key``, ``then``) blocks this thread; workers go on meanwhile.
-    - ``retries``: extra tries, or a ``Retry``, or a ``tenacity.Retrying``.
-    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise it. What is
-      cancelled, by ``run_timeout`` or because threads hang in every slot, has not failed: see ``stopped``.
-    - ``max_failures``: stop as the n-th failure settles, or (0 < share < 1, of 20 outcomes or more). What
-      had ended by then counts, so a run of short tasks in processes has some more failures than n.
+    - ``timeout``: limit for one attempt, counted from the moment its worker begins with it; waiting in the
+      queue does not count. An overdue process is killed with its children. A thread cannot be killed: it is
+      abandoned, and a new one takes its slot. Default: the timeout of the executor, if it is a parallelkit one
+      that has one; ``math.inf`` means no limit.
+    - ``run_timeout``: limit for the whole run. When it expires, the results so far are returned, and all other
+      tasks are cancelled. It cannot take effect while the input, ``key`` or ``then`` blocks this thread; the
+      workers go on meanwhile.
+    - ``retries``: how many more times a failed task is tried, or a ``Retry``, or a ``tenacity.Retrying``.
+    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise its error. A
+      task cancelled by ``run_timeout``, or because threads hang in every slot, has not failed: see
+      ``Results.stopped``.
+    - ``max_failures``: stop at this number of failures or, if it is between 0 and 1, at this share of the
+      outcomes (at least 20 of them). What has ended before the stop takes effect still counts, so a run of short
+      tasks in processes may have a few more failures.
 
-    Which task when:
+    Which task runs when:
 
     - ``limits``: one or several ``RateLimit`` and ``ConcurrencyLimit`` objects.
-    - ``priority``: a function item → number; larger runs first, ties in input order.
-    - ``then``: a function outcome → new ``Task`` objects for the same run, called in this thread (of
-      ``iter_parallel`` in a thread of the run's own, as ``on_event`` is). Those
-      without a key are numbered on from the end of the input. Where that end is not known beforehand
-      (a generator), all tasks without a key are numbered alike, in the order of their admission.
+    - ``priority``: a function from item to number; larger numbers run first, equal ones in input order.
+    - ``then``: a function from outcome to new ``Task`` objects for the same run. It is called in this thread
+      (in ``iter_parallel``, like ``on_event``, in a thread of the run's own). New tasks without a key are
+      numbered on from the end of the input. If that end is not known beforehand (a generator), all tasks
+      without a key, those of the input too, are numbered in order of admission.
 
-    Resuming it:
+    Resuming:
 
-    - ``checkpoint``: a path, or a ``Checkpoint``: outcomes are recorded there, and a later run of the
-      same function makes only those that are missing. Tasks need keys of their own.
+    - ``checkpoint``: a path or a ``Checkpoint``. Outcomes are recorded there, and a later run of the same
+      function runs only the tasks that have none, or have failed. Tasks need explicit keys.
 
-    Watching it:
+    Watching:
 
-    - ``progress``: True for a tqdm bar, or a dict of tqdm's own options.
-    - ``on_event``: a function that is given every ``Event``.
+    - ``progress``: True for a tqdm bar, or a dict of tqdm's options.
+    - ``on_event``: a function that is called with every ``Event``.
 
-    Returns ``Results``, a mapping from key to value in the chosen order. Raises TypeError and
-    ValueError for bad arguments before anything runs; ``InputError`` where the input (or ``key``,
-    ``priority``, ``by``, ``then``) raised, after what had been read was run; ``RunInterrupted`` on
-    Ctrl-C (both carry ``results``); with ``on_error="raise"`` the task's own error.
+    Returns ``Results``, a mapping from key to value in the chosen order. Raises TypeError or ValueError for
+    bad arguments, before anything runs; ``InputError`` if the input, ``key``, ``priority``, ``by`` or ``then``
+    raises, once everything read before that has run; ``RunInterrupted`` on Ctrl-C (both carry ``results``);
+    and, with ``on_error="raise"``, the task's own error.
 
-    A task costs half a microsecond to two, in threads as in processes, and more with large arguments or values.
+    The overhead is 0.5 to 2 µs per task, in threads as in processes, and more with large arguments or values.
 
     >>> from parallelkit import run_parallel
     >>> results = run_parallel(len, ["a", "bb", "ccc"], key=str.upper)
@@ -171,7 +180,7 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     (2, [1, 2, 3])
     """
     with ready_for_first(fn, options.get("executor")):
-        from parallelkit._plan import Plan  # all the rest, once there is a run
+        from parallelkit._plan import Plan  # imports all the rest
 
         return Plan.make(fn, items, options).collect()
 
@@ -220,14 +229,15 @@ def iter_parallel(
 ) -> Generator[Outcome[Any, V], None, None]: ...
 @of_two_forms
 def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[Outcome[Any, Any], None, None]:
-    """The outcomes of ``run_parallel``, one by one as they come, in flat memory.
+    """Run tasks like ``run_parallel``, but yield each outcome as it comes, in constant memory.
 
-    Takes the same two forms and options, but ``order="key"``; the default order is "completion". With
-    "input", what ``then`` makes comes in between, as it was admitted.
-    Options are checked at the call; nothing is read or started before the first ``next()``.
-    Closing the iterator, or leaving it behind, stops the run; that waits for no task, but for ``then``,
-    ``on_event``, a predicate of ``retries`` and what is pickled for a ``checkpoint`` where these are at
-    work. ``key`` must be unique only among tasks that have not been yielded.
+    Takes the same two forms and options, except ``order="key"``; the default order is "completion". With
+    "input", tasks made by ``then`` come where they were admitted, between those of the input. Keys need to be
+    unique only among tasks that have not been yielded.
+
+    Options are checked at the call; nothing is read or started before the first ``next()``. Closing the
+    generator, or dropping the last reference to it, stops the run. That waits for no task, only for a call of
+    ``then``, ``on_event`` or a predicate of ``retries`` that is in progress, or pickling for a ``checkpoint``.
 
     >>> from parallelkit import iter_parallel
     >>> sorted(outcome.unwrap() for outcome in iter_parallel(abs, range(-3, 3)))

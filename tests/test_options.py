@@ -281,10 +281,10 @@ def coroutine():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((), {"fn": square, "items": [1]}, r"by place and not by name: write \w+_parallel\(fn, items\)"),
-        ((), {"tasks": [square]}, r"takes fn, or tasks, by place and not by name: .* \w+_parallel\(tasks\)"),
+        ((), {"fn": square, "items": [1]}, r"as a positional argument: write \w+_parallel\(fn, items\)"),
+        ((), {"tasks": [square]}, r"takes fn, or tasks, as a positional argument: .* \w+_parallel\(tasks\)"),
         ((pow, [1], [2]), {}, r"got 3 positional .* write \w+_parallel\(fn, zip\(a, b\), star=True\)"),
-        ((square, [1], 4), {}, "got 3 positional arguments; options are given by name"),
+        ((square, [1], 4), {}, "got 3 positional arguments; pass options by keyword"),
         ((), {}, "missing 1 required positional argument: 'fn'"),
     ],
 )
