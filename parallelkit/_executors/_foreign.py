@@ -1,9 +1,9 @@
-"""Any ``concurrent.futures.Executor``: a pass-through that promises what such a pool can keep.
+"""Runs on any ``concurrent.futures.Executor``, and promises no more than such a pool can keep.
 
-It cannot be told to kill, nor, but for threads, to say when a task began. So no more than ``max_workers``
-attempts are in flight, which makes the hand-over about the start; an attempt past its timeout is reported, and its
-slot stays busy until it really ends; the run ends when such calls hold every slot and none returns
-within one more timeout. The pool is never shut down from here.
+Such a pool cannot kill a call, nor, unless it is of threads, say when one began. So at most ``max_workers``
+attempts are in flight, and each counts as started when it is handed over. An attempt past its timeout is
+reported at once, and holds its slot until it really ends. The run ends once such attempts hold every slot
+and none returns within one more timeout. The pool is never shut down from here.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from parallelkit._system import monotonic
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import Editions, pack, unpack
 
-_serials = count()
+_serials = count()  # see ``run_sealed``
 
 
 class ForeignEngine:
-    """Somebody else's pool."""
+    """A pool that the caller owns."""
 
     def __init__(self, executor: Executor, max_workers: int | None) -> None:
         width = max_workers or as_whole(getattr(executor, "_max_workers", None))
@@ -48,11 +48,11 @@ class ForeignEngine:
         return ForeignPort(self, job)
 
     def close(self) -> None:
-        """Nothing: the pool is the caller's."""
+        """Do nothing: the pool is the caller's."""
 
 
 class ForeignPort:
-    """A run's end of a foreign pool."""
+    """A run's port on a foreign pool."""
 
     def __init__(self, engine: ForeignEngine, job: Job) -> None:
         self.failure: Exception | None = None
@@ -60,14 +60,14 @@ class ForeignPort:
         self._job = job
         self._sealed = sealed(job) if not isinstance(engine.executor, ThreadPoolExecutor) else None
         self._call = call_with(job)
-        self._context = copy_context()  # of the caller, in whichever thread the calls are handed over
+        self._context = copy_context()  # the caller's: another thread may hand the calls over
         self._context.run(mark_context)
         self._flights: dict[Future[Any], Flight] = {}
-        self._overdue: set[Future[Any]] = set()
-        self._patience = 0.0  # the timeout of the last that overran its own
-        self._lost_at: float | None = None  # until when one of them must return, where they hold every slot
+        self._overdue: set[Future[Any]] = set()  # past their timeout, not cancellable, not ended
+        self._patience = 0.0  # the timeout of the last attempt that became overdue
+        self._lost_at: float | None = None  # while overdue ones hold every slot: when the run gives up
         self._landed: deque[Future[Any]] = deque()
-        self._kept: list[Block | Ended] = []  # for the next wait
+        self._kept: list[Block | Ended] = []  # for the next ``wait``
         self._gate = Gate()
         self._woken = False
         self._name = type(engine.executor).__name__
@@ -96,7 +96,7 @@ class ForeignPort:
                 self._refuse(ticket, error)
                 continue
             handed = monotonic()
-            if self._sealed is not None:  # nobody will tell
+            if self._sealed is not None:  # nobody will say when it begins
                 claim.append(handed)
             self._flights[future] = (ticket, handed, claim)
             future.add_done_callback(self._land)
@@ -107,7 +107,7 @@ class ForeignPort:
         return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
 
     def _refuse(self, ticket: Ticket, error: Exception) -> None:
-        """The pool has not got this one, nor would it get it another time."""
+        """Report an attempt that the pool did not take, and would not take another time."""
         self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, final=True))
 
     def _land(self, future: Future[Any]) -> None:
@@ -137,7 +137,7 @@ class ForeignPort:
             if future in self._overdue:
                 self._overdue.discard(future)
                 self._lost_at = None
-                self._woken = True  # there is room, of which nobody else would tell
+                self._woken = True  # there is room, and no event that says so
             flight = self._flights.pop(future, None)
             if flight is not None:
                 events.append(self._event(future, flight))
@@ -147,11 +147,11 @@ class ForeignPort:
         (index, _, _, _), handed, _ = flight
         try:
             started, ended, ok, value = report = future.result()
-        except BaseException as error:  # attempts never raise (see below): this is the pool's own failure
+        except BaseException as error:  # attempts never raise (see ``timed``): this is the pool's own failure
             return Ended(index, self._died(error), "", handed, monotonic(), self._name)
         text, final = "", False
         if self._sealed is None:
-            report.clear()  # an error leads to the frames of the pool, and by its future these would know the error
+            report.clear()  # no cycle: an error refers to the pool's frames, these to the future, this to the report
         else:
             try:
                 value, text, final = opened(ok, value, lambda: self._job.label(index))
@@ -184,7 +184,7 @@ class ForeignPort:
         return overdue
 
     def _check_lost(self, now: float) -> None:
-        """Where every slot is held by a call past its timeout, give them one more timeout, then fail."""
+        """If calls past their timeout hold every slot, give them one more timeout, then fail."""
         if len(self._overdue) < self._engine.max_workers:
             return
         if self._lost_at is None:
@@ -203,21 +203,21 @@ class ForeignPort:
         self._gate.open()
 
     def close(self) -> None:
-        self._kept = self._collect()  # what is committed is final
+        self._kept = self._collect()  # what had ended before is final
         for future in list(self._flights):
             future.cancel()
         self._flights.clear()
 
 
 Flight = tuple[Ticket, float, list[float]]
-"""A ticket, when it was handed over, and when it began: the list is empty until then."""
+"""A ticket, the instant of its hand-over, and that of its start in a list, which is empty until then."""
 
 Report = tuple[float, float, bool, Any]
-"""What an attempt returns, whatever happens in it: start, end, whether it gave a value, value or error."""
+"""What an attempt returns, whatever happens in it: start, end, whether it succeeded, value or error."""
 
 
 def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> list[Any]:
-    """In a worker thread: run one attempt, and say when it begins; gives a report that can be emptied once it is read."""
+    """In a worker thread: run one attempt, noting its start in ``claim``; return a ``Report`` as a list, to be emptied once read."""
     started = monotonic()
     claim.append(started)
     try:
@@ -228,14 +228,14 @@ def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> list[Any
 
 
 def sealed(job: Job) -> bytes:
-    """The job as bytes, which any pool can carry whatever its own pickling can do."""
+    """Return the job as bytes: any pool can carry these, whatever its own pickling can do."""
     return pack_job(job.fn, job.args, job.kwargs, job.star)
 
 
 def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
-    """In a worker process: run one attempt; value or error come back as bytes that any pool can carry.
+    """In a worker process: run one attempt; its value or error comes back as bytes that any pool can carry.
 
-    No two calls are equal, for there are pools (dask's) that run equal calls once.
+    ``serial`` makes every call different, because some pools (dask's) run equal calls only once.
     """
     started = monotonic()
     try:
@@ -250,12 +250,12 @@ def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
 
 
 def opened(ok: bool, blob: bytes, label: Callable[[], str]) -> tuple[Any, str, bool]:
-    """Value or error, the error's traceback as text, and whether another try cannot help."""
+    """Return the value or error, the error's traceback as text, and whether another try cannot help."""
     return (unpack(blob), "", False) if ok else restore(blob, label)
 
 
 def broken_value(label: str, error: BaseException) -> Exception:
-    """The error of a task whose value breaks on unpickling."""
+    """The error of a task whose value cannot be unpickled."""
     broken = TypeError(f"{label} returned a value that cannot be unpickled: {describe(error)}")
     broken.__cause__ = error
     return broken

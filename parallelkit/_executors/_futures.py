@@ -22,11 +22,11 @@ from parallelkit._tasks import check_args
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_executors = count()  # those whose threads go by their number, for want of a prefix
+_unnamed = count()  # numbers the thread executors that were given no ``thread_name_prefix``
 
 
 class _Pool(Executor):
-    """What both executors share; ``_make_engine`` is what sets them apart."""
+    """What both executors share; a subclass brings the engine."""
 
     def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
         self._pool = engine
@@ -46,7 +46,7 @@ class _Pool(Executor):
         )
 
     def _engine(self) -> Engine:
-        """The engine, for a run that was given this executor."""
+        """The engine, for a run that was given this executor; raises where the executor takes no more work."""
         self._desk.check_run()
         return self._pool
 
@@ -61,14 +61,14 @@ class _Pool(Executor):
         return future
 
     def _bind(self, call: Call) -> Call:
-        """The call as the workers get it."""
+        """Return the call in the form in which workers receive it."""
         return call
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls, and free the workers once the submitted ones are done; runs that are on are stopped then.
+        """Refuse new calls, and end the workers once the submitted calls are done; runs still going on are stopped then.
 
-        ``wait`` for that (calls past their timeout are not waited for); ``cancel_futures`` that
-        have not begun.
+        ``wait``: block until then; calls past their timeout are not waited for. ``cancel_futures``: cancel
+        the calls that have not begun.
         """
         self._desk.shut(cancel_futures)
         if wait:
@@ -80,20 +80,24 @@ class _Pool(Executor):
 class ThreadExecutor(_Pool):
     """A pool of threads that stands wherever ``ThreadPoolExecutor`` stands.
 
-    ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; one
-    that raises, or takes over a minute, breaks the executor. Raises TypeError or ValueError for bad arguments.
-    A call costs about 30 µs, one of a run on it about 2.
+    ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; if it
+    raises, or takes over a minute, the executor is broken. Raises TypeError or ValueError for bad arguments.
+    A submitted call costs about 30 µs, a task of a run on this executor about 2 µs.
 
-    Beyond the standard pool: ``timeout`` (seconds a call, from its start; an overdue call ends in
-    ``TaskTimeout`` and its thread is abandoned), a hung call neither keeps its slot nor the
-    interpreter, calls see the context variables of ``submit``'s caller, and ``run_parallel`` takes
-    it as ``executor=`` to keep threads warm between runs; its ``timeout`` holds for each attempt of a
-    run that is given none of its own. A call may submit others to the same
-    executor and wait for them by ``result``, ``exception`` or ``map``: it lends them its slot
-    meanwhile. ``wait`` and ``as_completed`` lend nothing: used within a call, on futures of the same
-    executor, they wait for ever once such calls hold every slot. As with a standard pool, a signal
-    handler must not use the executor that it interrupts: it would wait for a lock that its own thread
-    holds; let it raise, or set a flag. In a forked child make a new one.
+    Beyond the standard pool:
+
+    - ``timeout``: seconds per call, from its start. An overdue call ends in ``TaskTimeout`` and its thread
+      is abandoned. It also holds for each attempt of a run on this executor that has no timeout of its own.
+    - A hung call keeps neither its slot nor the interpreter.
+    - Calls see the context variables of ``submit``'s caller.
+    - ``run_parallel`` takes the executor as ``executor=``, which keeps threads warm between runs.
+    - A call may submit others to the same executor and wait for them by ``result``, ``exception`` or
+      ``map``: it lends them its slot meanwhile. ``wait`` and ``as_completed`` lend nothing: used within a
+      call, on futures of the same executor, they wait for ever once such calls hold every slot.
+
+    As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
+    for a lock that its own thread holds. Let it raise, or set a flag. A forked child must make an executor
+    of its own.
 
     >>> from parallelkit import ThreadExecutor
     >>> with ThreadExecutor(4) as executor:
@@ -114,11 +118,11 @@ class ThreadExecutor(_Pool):
 
         width = default_threads() if max_workers is None else check_count("max_workers", max_workers)
         initargs = check_initializer(initializer, initargs)
-        prefix = thread_name_prefix or f"ThreadExecutor-{next(_executors)}"
+        prefix = thread_name_prefix or f"ThreadExecutor-{next(_unnamed)}"
         super().__init__(ThreadEngine(width, prefix, initializer, initargs), timeout, ahead=True)
 
     def _bind(self, call: Call) -> Call:
-        """The call in the context variables of this moment, which are those of ``submit``'s caller."""
+        """Bind the call to the current context variables, which are those of ``submit``'s caller."""
         return Variables(self._max_workers, initialized=True).call, (call[0], *call[1]), call[2]
 
 
@@ -127,18 +131,22 @@ class ThreadExecutor(_Pool):
 class ProcessExecutor(_Pool):
     """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
 
-    ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; one that
-    raises, or takes over a minute, breaks the executor. ``max_tasks_per_child``: a worker is replaced after so
-    many calls (default: never). Raises TypeError or ValueError for bad arguments, NotImplementedError where
-    there is no Linux 5.3 or newer. A call costs about 0.1 ms, one of a run on it about a microsecond.
+    ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; if it
+    raises, or takes over a minute, the executor is broken. ``max_tasks_per_child``: a worker is replaced after
+    this many calls (default: never). ``mp_context`` is accepted and unused: workers are fresh interpreters,
+    never forks. Raises TypeError or ValueError for bad arguments, NotImplementedError without Linux 5.3 or
+    newer. A submitted call costs about 0.1 ms, a task of a run on this executor about a microsecond.
 
-    Beyond the standard pool: a worker that dies costs the one call that it ran (``WorkerDied``), the pool
-    lives on; ``timeout`` (seconds a call, from its start) ends the process of an overdue call, and holds
-    for each attempt of a run on this executor that is given none of its own; lambdas, closures and
-    functions of ``__main__`` work, and no main guard is needed. ``mp_context`` is accepted and unused:
-    workers are fresh interpreters, never forks. As with a standard pool, a signal handler must not use the
-    executor that it interrupts: it would wait for a lock that its own thread holds; let it raise, or set a
-    flag. In a forked child make a new one.
+    Beyond the standard pool:
+
+    - A worker that dies costs only the call that it ran (``WorkerDied``); the executor goes on.
+    - ``timeout``: seconds per call, from its start. The process of an overdue call is killed. It also holds
+      for each attempt of a run on this executor that has no timeout of its own.
+    - Lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
+
+    As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
+    for a lock that its own thread holds. Let it raise, or set a flag. A forked child must make an executor
+    of its own.
 
     >>> from parallelkit import ProcessExecutor
     >>> with ProcessExecutor(2) as executor:
@@ -170,10 +178,10 @@ class ProcessExecutor(_Pool):
     def map(
         self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1
     ) -> Iterator[R]:
-        """As ``Executor.map``: so many calls travel as one, and share its fate.
+        """As ``Executor.map``. ``chunksize`` calls are sent to a worker as one chunk, and share its fate.
 
-        Where one raises, those before it have their values; those behind it in its chunk are not made. On
-        an executor with a ``timeout``, which is that of a call, each travels by itself.
+        If a call raises, those before it keep their values, and those after it in its chunk are not made. If
+        the executor has a ``timeout``, which bounds one call, each call is sent by itself.
         ``run_parallel(fn, items, executor=…)`` makes batches in which each call keeps an outcome of its own.
         """
         size = check_count("chunksize", chunksize)
@@ -187,7 +195,7 @@ class ProcessExecutor(_Pool):
 
 
 def check_initializer(initializer: Any, initargs: Any) -> tuple[Any, ...]:
-    """The initializer's arguments; TypeError where it cannot be called with them. Without one they mean nothing."""
+    """Return the initializer's arguments, none without an initializer; TypeError if it cannot be called with them."""
     if initializer is None:
         return ()
     if not callable(initializer):

@@ -1,1 +1,1 @@
-"""How calls become futures: ``_futures.py`` has the executors whose calls they are."""
+"""How submitted calls become futures; the executors themselves are in ``_futures.py``."""

@@ -1,7 +1,7 @@
 """The desk of an executor: takes calls, hands them to the engine's port, and settles their futures.
 
-It works in one thread, started with the first ``submit``; so a callback that blocks holds up other
-callbacks, later calls and the timeouts of threads, but nothing that was handed over.
+It works in one thread, started by the first ``submit``. A callback that blocks this thread delays other
+callbacks, later calls and the timeouts of threads, but no call that was already handed to the engine.
 """
 
 from __future__ import annotations
@@ -35,48 +35,48 @@ Failure = tuple[BaseException, TracebackType | None]
 
 
 class Desk:
-    """What stands between ``submit`` and the engine."""
+    """What stands between ``submit`` and the engine. ``ahead``: hand over calls before there is a thread for them."""
 
     def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
         self._engine = engine
         self._timeout = timeout
-        self._ahead = ahead  # calls are handed over before there is a thread for them, in which they begin
-        self._lock = threading.RLock()  # garbage that is collected while it is held may be the executor
+        self._ahead = ahead  # then a future is set to running by the thread that makes the call, else as it is handed over
+        self._lock = threading.RLock()  # reentrant: while it is held, the collector may finalize the executor
         self._lender = engine if isinstance(engine, Lender) else None
-        self._inbox: deque[Request] = deque()
-        self._urgent: deque[DeskFuture[Any]] = deque()  # tasks of this executor wait for them
-        self._flying: dict[int, Flight] = {}
+        self._inbox: deque[Request] = deque()  # submitted, not yet handed over
+        self._urgent: deque[DeskFuture[Any]] = deque()  # tasks of this executor wait for these
+        self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
         self._next = 0
         self._shut = self._cancel = False
-        self._failure: Failure | None = None  # why nothing can run any more
-        self._refusal: tuple[object, Failure] | None = None  # why nothing can run while this loss lasts
+        self._failure: Failure | None = None  # why nothing will ever run again
+        self._refusal: tuple[object, Failure] | None = None  # a loss, and its error
         self._opening: Opening | None = None
         self._port: Port | None = None
         self._pid = os.getpid()
         stay_for(self)
 
     def check_open(self) -> None:
-        """Raise RuntimeError where no new call is taken; where the executor is broken, by what."""
+        """Raise if no new call is taken: RuntimeError, or the error that broke the executor."""
         if self._is_fork():
             raise RuntimeError(
                 "this executor belongs to the process that made it, and its workers and locks are of no use in a fork "
                 f"of that (process {self._pid} made it, this is {os.getpid()}); make a new executor in the child"
             )
         if self._failure is not None:
-            raise give_traceback(*self._failure)  # else each raise would add to the last one's
+            raise give_traceback(*self._failure)  # else each raise would make the traceback longer
         if self._shut:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if is_leaving():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def check_run(self) -> None:
-        """The same for a run; RuntimeError where it would wait for ever."""
+        """As ``check_open``, for a run; also RuntimeError if the run would wait for ever."""
         self.check_open()
         if self._is_held_up():
             raise must_not_wait()
 
     def _is_fork(self) -> bool:
-        """Whether this is a copy in a forked process, where no thread of it runs and a lock may be held for ever."""
+        """Whether this is the copy in a forked child, where none of its threads runs and its lock may be held for ever."""
         return os.getpid() != self._pid
 
     def new_future(self) -> DeskFuture[Any]:
@@ -84,9 +84,9 @@ class Desk:
         return DeskFuture(self)
 
     def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
-        """The caller waits for a future: lend its slot, if it is a task of this executor; whether it is.
+        """Before the caller waits: lend its slot if it is a task of this executor, and return whether it did.
 
-        Raises RuntimeError where that would be for ever.
+        Raises RuntimeError if the wait would never end.
         """
         if future.done():
             return False
@@ -98,30 +98,30 @@ class Desk:
             self._urgent.append(future)
             if self._port is not None:
                 self._port.wake()
-        except BaseException:  # out of a signal handler
+        except BaseException:  # a signal handler raised
             self.repay(future)
             raise
         return True
 
     def repay(self, future: DeskFuture[Any]) -> None:
-        """The caller waits no more."""
+        """Give back what ``lend`` lent: the caller no longer waits for the future."""
         if self._lender is not None:
             self._lender.repay(future)
 
     def take(self, future: DeskFuture[Any], call: Call, fn: object) -> None:
-        """From any thread: a new call, of ``fn``."""
+        """Accept a new call, from any thread. ``fn``: the function as messages name it."""
         if self._is_fork():
             self.check_open()
         while not self._put((future, call, fn)):
             self._open()
 
     def _put(self, request: Request) -> bool:
-        """Lay it down for the thread; False where there is none yet."""
+        """Put a call in the inbox and wake the desk's thread; False if the thread has not been started."""
         with self._lock:
             self.check_open()
             self._check_loss()
             if self._engine.broken and self._port is not None and (failure := self._port.failure):
-                self._failure = failure, traceback_of(failure)  # as the thread is about to find
+                self._failure = failure, traceback_of(failure)  # the desk's thread is about to do the same
                 self.check_open()
             if self._opening is None:
                 return False
@@ -138,19 +138,19 @@ class Desk:
                     return
                 self._opening = opening
             opening.start()
-        except BaseException as error:  # no thread is to be had now, or Ctrl-C
+        except BaseException as error:  # the system has no thread left, or Ctrl-C
             if self._opening is opening and opening.give_up():
                 self._close(opening, error)
             raise
 
     def _check_loss(self) -> None:
-        """Raise what the last port failed by, while that lasts: a callback that submits anew would do so for ever."""
+        """Raise the last port's error while its loss lasts: a callback that resubmits what fails would never stop."""
         loss = self._engine.loss
         if loss is not None and self._refusal is not None and loss is self._refusal[0]:
             raise give_traceback(*self._refusal[1])
 
     def _close(self, opening: Opening, error: BaseException) -> None:
-        """There is no port: those that have called meanwhile fail, and the next call may have better luck."""
+        """The port could not be opened: fail the calls submitted meanwhile; the next call tries to open it again."""
         with self._lock:
             self._opening = None
             inbox, self._inbox = self._inbox, deque()
@@ -164,7 +164,7 @@ class Desk:
         return self._engine.open(job)
 
     def shut(self, cancel_futures: bool) -> None:
-        """No more calls; the thread ends, and the engine with it, when those it has are done."""
+        """Take no more calls. The desk's thread ends once those it has are done, and closes the engine."""
         if self._is_fork():
             return
         with self._lock:
@@ -177,7 +177,7 @@ class Desk:
         do_freely(self._engine.close)
 
     def join(self) -> None:
-        """Wait until all is done; not from a thread that does it (a callback, or a finalizer, that shuts down)."""
+        """Wait until all calls are done; return at once in a thread that they need (a callback or finalizer shuts down)."""
         if self._opening is not None and not self._needs_this_thread() and not self._is_fork():
             self._opening.join()
 
@@ -187,7 +187,7 @@ class Desk:
         return own or self._is_held_up()
 
     def _is_held_up(self) -> bool:
-        """Whether calls are held up until this thread goes on: a finalizer may run in it, in the midst of anything."""
+        """Whether no call can proceed until this thread goes on, as in a finalizer that interrupts the executor's own work."""
         return self._engine.is_served_here() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
     def _work(self, opening: Opening) -> None:
@@ -217,7 +217,7 @@ class Desk:
                     self._break(port.failure)
                 elif port.failure is not None:
                     port = self._replace(port, port.failure)
-        except BaseException as error:  # no worker can be started, say: nobody shall wait for ever
+        except BaseException as error:  # say, no worker can be started: leave no future unsettled
             self._break(error)
         finally:
             port.close()
@@ -225,7 +225,7 @@ class Desk:
                 self._engine.close()
 
     def _hand_over(self, port: Port) -> None:
-        urgent = [self._urgent.popleft() for _ in range(len(self._urgent))]  # they are in the inbox, or were
+        urgent = [self._urgent.popleft() for _ in range(len(self._urgent))]  # in the inbox, or past it
         tickets: list[Ticket] = []
         room = port.room()
         while self._inbox and len(tickets) < room:
@@ -240,7 +240,7 @@ class Desk:
             cancel_waiting(self._flying, self._inbox, self._engine.max_workers)
 
     def _begin(self, request: Request) -> Ticket | None:
-        """The ticket of a call; None where it has been cancelled."""
+        """Note a call as flying and return its ticket; None if it was cancelled."""
         future, call, fn = request
         if self._ahead:
             call = Making(future), call, {}
@@ -252,17 +252,17 @@ class Desk:
         return index, 1, call, self._timeout
 
     def _hurry(self, port: Port, future: DeskFuture[Any]) -> None:
-        """A task waits for this call: it goes first, in that task's slot."""
+        """A task waits for this call: have it run next, in that task's slot."""
         assert isinstance(port, LendingPort), "only an engine that lends makes futures that are urgent"
         if future.index in self._flying:
             try:
                 port.hurry(future.index)
-            except RuntimeError as error:  # the system has no thread for it
+            except RuntimeError as error:  # the system has no thread left
                 if future.begin():
                     tell(future.set_exception, error)
 
     def _settle(self, events: list[Block | Ended]) -> None:
-        """In a call of its own, so that nothing here refers to a result once its future has it."""
+        """Settle futures; a method of its own, so that no local refers to a result once its future has it."""
         for event in events:
             if isinstance(event, Block):
                 for index, value in zip(event.indices, event.values, strict=True):
@@ -273,22 +273,22 @@ class Desk:
                 tell(self._landed(event.index).set_exception, event.error)
 
     def _landed(self, index: int) -> DeskFuture[Any]:
-        """The future of a call that has ended; whoever waits for it takes its slot back before it wakes."""
+        """Remove a call that has ended, and return its future. A task that waits for it has its slot back before it wakes."""
         future = self._flying.pop(index)[0]
         if self._lender is not None:
             self._lender.repay(future)
         return future
 
     def _break(self, failure: BaseException) -> None:
-        """Nothing can run any more: all that was submitted fails with this error, and so does what would be."""
+        """Nothing can run any more: fail every submitted call with this error, and refuse new calls with it."""
         with self._lock:
-            self._failure = self._failure or (failure, traceback_of(failure))  # a call may have raised it
+            self._failure = self._failure or (failure, traceback_of(failure))  # ``_put`` may have been first
             self._shut = True
         fail(self._flying, self._inbox, failure)
 
     def _replace(self, port: Port, failure: Exception) -> Port:
-        """Every slot is lost, or no worker can be started: all that was submitted fails; what comes later has a new port."""
-        fresh = self._open_port()  # without the lock, as the first
+        """Every slot is lost, or no worker can be started: fail every submitted call, and open a new port for later ones."""
+        fresh = self._open_port()  # without the lock, as the first port was
         with self._lock:
             self._refusal = self._engine.loss, (failure, traceback_of(failure))
             flying, self._flying = self._flying, {}

@@ -1,4 +1,4 @@
-"""The futures of an executor: whoever waits for one may lend its slot, and one is settled whatever its callbacks do."""
+"""The futures of an executor: a task that waits for one lends its slot, and callbacks cannot keep one from being settled."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ class Awaited(Protocol):
     """The desk, as its futures see it."""
 
     def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
-        """The caller is about to wait for a future; whether it has lent its slot."""
+        """The caller is about to wait for a future; return whether it lent its slot."""
 
     def repay(self, future: DeskFuture[Any]) -> None:
-        """The caller waits no more."""
+        """The caller no longer waits: give its slot back."""
 
 
 class DeskFuture(Future[R]):
-    """A future that looks at who waits for it: a task of the same executor lends its slot meanwhile."""
+    """A future for which a task of the same executor can wait: it lends its slot meanwhile."""
 
     def __init__(self, desk: Awaited) -> None:
         super().__init__()
         self._desk = desk
-        self.index = -1  # once it was handed over, the number of its attempt
+        self.index = -1  # that of its ticket, once it was handed over
 
     def begin(self) -> bool:
-        """Whether its call is to be made: once at most, and not where it was cancelled, which whoever waits is told."""
+        """Set it to running, and return True, once at most; if it was cancelled, notify those who wait, and return False."""
         with self._condition:
             return self._state in (PENDING, CANCELLED) and self.set_running_or_notify_cancel()
 
     def result(self, timeout: float | None = None) -> R:
-        """As ``Future.result``, which would take an error that is false, or has no truth, for none (CPython 132063)."""
+        """As ``Future.result``, which overlooks an error whose truth value is false, or raises (CPython issue 132063)."""
         error = self.exception(timeout)
         try:
             if error is None:
                 return super().result(0)
             raise error
         finally:
-            del self, error  # the frame, which the error's traceback knows, must not know the error
+            del self, error  # no cycle: the error's traceback refers to this frame
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
@@ -58,7 +58,7 @@ class DeskFuture(Future[R]):
 
 
 def must_not_wait() -> RuntimeError:
-    """What is said where a wait would have no end."""
+    """The error of a wait that would never end."""
     return RuntimeError(
         "this thread must not wait for a call to this executor, for nobody would do it meanwhile: it runs callbacks of futures, "
         "or a finalizer (__del__) in the midst of the executor's own work; submit from here, and wait elsewhere"
@@ -66,19 +66,19 @@ def must_not_wait() -> RuntimeError:
 
 
 Request = tuple[DeskFuture[Any], Call, object]
-"""A call on its way to the workers, and its function."""
+"""A submitted call: its future, the call as workers receive it, and the function by which messages name it."""
 
 Flight = tuple[DeskFuture[Any], object]
-"""A call that was handed over: the same."""
+"""A call that was handed over: its future and its function."""
 
 UNMADE = object()
-"""The value of a call that was cancelled before a thread came to make it."""
+"""The value of a call that was cancelled before a thread could make it."""
 
 
 class Making:
-    """The call of a future, in a thread of the executor, which has it begin.
+    """Makes the call of a future in a thread of the executor, and sets the future to running just before.
 
-    It knows the future until then and no longer: the frames of a call that raises live in its error, and that in the future.
+    It drops the future then: a call that raises would leave a cycle of the future, its error and the error's frames.
     """
 
     def __init__(self, future: DeskFuture[Any]) -> None:
@@ -93,20 +93,20 @@ class Making:
 
 
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
-    """Settle a future. A callback of its that exits, which no ``except Exception`` holds, ends no other call."""
+    """Settle a future. Log what its callbacks raise beside ``Exception``, such as SystemExit: it would end the desk's thread."""
     try:
         settle(ending)
     except BaseException:
-        logger.exception("a callback of a future ended in what is no Exception; the executor goes on")
+        logger.exception("a callback of a future raised an error that is no Exception; the executor goes on")
 
 
 def label(future: DeskFuture[Any], fn: object) -> str:
-    """How messages call it."""
+    """How messages name a call."""
     return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
 
 
 def cancel_waiting(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> None:
-    """Cancel what has not begun, and would not have in a standard pool, where free slots are filled by ``submit``."""
+    """Cancel the calls that have not begun, but for as many as there are free slots: a standard pool would have begun those."""
     futures = [future for future, _ in flying.values()]
     free = slots - sum(future.running() for future in futures)
     waiting = [future for future in futures if not (future.running() or future.done())]
@@ -119,13 +119,13 @@ def cancel_waiting(flying: dict[int, Flight], inbox: deque[Request], slots: int)
 
 
 def cancel(future: DeskFuture[Any]) -> None:
-    """Cancel a future, if it has not begun, and tell those that wait for it."""
+    """Cancel a future that has not begun, and notify those who wait for it."""
     if future.cancel():
         future.begin()
 
 
 def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
-    """Fail all calls, those that were handed over and those that were not."""
+    """Fail all calls, whether handed over or not."""
     futures = [*(future for future, _ in flying.values()), *(future for future, _, _ in inbox)]
     flying.clear()
     inbox.clear()

@@ -1,4 +1,4 @@
-"""The end of the program: what was submitted to executors is waited for, as the standard pools do."""
+"""At interpreter exit, wait for the calls that were submitted to executors, as the standard pools do."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from parallelkit._collector import wait_apart
 
 
 class Staying(Protocol):
-    """What has work to finish."""
+    """Something with work to finish: an executor's desk."""
 
     def shut(self, cancel_futures: bool) -> None:
-        """Take no more."""
+        """Take no more work."""
 
     def join(self) -> None:
-        """Wait until all is done."""
+        """Wait until all work is done."""
 
 
 _leaving = False
@@ -24,12 +24,12 @@ _staying: WeakSet[Staying] = WeakSet()
 
 
 def stay_for(one: Staying) -> None:
-    """At exit, wait for this one, if it is still there."""
+    """At exit, wait for this one if it still exists."""
     _staying.add(one)
 
 
 def is_leaving() -> bool:
-    """Whether the program ends."""
+    """Whether the interpreter is exiting."""
     return _leaving
 
 
@@ -39,7 +39,7 @@ def _finish_all() -> None:
     for one in list(_staying):
         one.shut(False)
         one.join()
-    wait_apart()  # for those that the collector has found
+    wait_apart()  # for executors that the garbage collector found, and that close in threads of their own
 
 
 atexit.register(_finish_all)

@@ -1,4 +1,4 @@
-"""The opening of an executor's port, by the thread that serves it, while the first call waits."""
+"""Opening an executor's port: the desk's thread does it, while the first ``submit`` waits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from parallelkit._executors._thread._lending import take_claim
 
-PATIENCE = 1.0  # seconds that anybody waits for the thread to open the port, or to begin
+PATIENCE = 1.0  # seconds to wait for the thread to open the port, or to begin
 
 
 class Opening:
-    """``thread`` does ``work``, unless it was given up before. ``error``: why there is no port."""
+    """A thread that does ``work``, unless the opening is given up first. ``error``: why the port could not be opened."""
 
     def __init__(self, work: Callable[[Opening], None]) -> None:
         self.thread = threading.Thread(target=work, args=(self,), name="parallelkit_futures", daemon=True)
@@ -21,11 +21,12 @@ class Opening:
         self._done = threading.Event()
 
     def start(self) -> None:
-        """Start the thread, and wait until the port is open; raises where it cannot be.
+        """Start the thread, and wait until the port is open, but no longer than ``PATIENCE``; raise ``error`` if there is one.
 
-        The main thread may end after ``submit``, whereupon some Pythons (3.12.0 to 3.12.2) start no more,
-        and the call would be lost. No lock may be held here, and the wait has its bound: the caller may be
-        a finalizer (``__del__``) in the midst of what the opening waits for, such as the start of a thread.
+        The wait is needed because the main thread may end right after ``submit``: some Pythons (3.12.0 to
+        3.12.2) then start no more threads, and the call would be lost. The wait is bounded, and the caller
+        holds no lock, because the caller may be a finalizer (``__del__``) that interrupts just what the
+        opening waits for, such as the start of a thread.
         """
         self.thread.start()
         self._done.wait(PATIENCE)
@@ -33,21 +34,21 @@ class Opening:
             raise self.error
 
     def begin(self) -> bool:
-        """In the thread; False where it was given up."""
+        """Claim the work, in the thread itself; False if the opening was given up."""
         self._begun = take_claim(self._claim)
         return self._begun
 
     def give_up(self) -> bool:
-        """The thread was not started, or a signal handler raised meanwhile; False where it runs."""
+        """Keep the thread from beginning, after its start failed or a signal handler raised; False if it has begun."""
         return take_claim(self._claim)
 
     def end(self, error: BaseException | None = None) -> None:
-        """The port is open, or there is none."""
+        """Wake ``start``: the port is open or, with ``error``, cannot be opened."""
         self.error = error
         self._done.set()
 
     def join(self) -> None:
-        """Wait until the thread has ended; not for one that does not even begin."""
+        """Wait until the thread has ended, unless it does not begin within ``PATIENCE``."""
         if not self._begun:
             self._done.wait(PATIENCE)
         if self._begun:
