@@ -1,4 +1,4 @@
-"""The file beside a journal: the lock of the run that uses it, and a count of what that has committed.
+"""The file beside a journal: the lock of the run that uses it, and the number of batches it has committed.
 
 Why there is such a file: docs/design/checkpoint.md.
 """
@@ -11,15 +11,15 @@ from contextlib import ExitStack, suppress
 
 from parallelkit._system import read
 
-_held: set[str] = set()  # locks of one process do not exclude each other
+_held: set[str] = set()  # journals in use by this process, within which file locks do not exclude each other
 _guard = threading.Lock()
 
 
 class Claim:
-    """The exclusive use of a journal. The kernel frees it with this process, however that ends.
+    """The exclusive use of a journal. The kernel releases it when this process ends, however it ends.
 
-    ``count`` is what an earlier run, which did not end in order, had committed since the machine was
-    started; 0 where there was none. Raises ValueError where another run has the claim, or no file can be made.
+    ``count``: the batches in the journal as of the last run, if that did not close it in order and the machine
+    has not been rebooted since; else 0. Raises ValueError if another run has the claim, or no file can be made.
     """
 
     def __init__(self, journal: str) -> None:
@@ -36,12 +36,12 @@ class Claim:
             self._boot = boot_id()
             try:
                 boot, count = self._read()
-                self._is_new = not boot
                 self.count = count if boot == self._boot else 0
                 self.note(self.count)
+                self._is_new = not boot  # and of no use to anybody unless the journal can be opened
             except OSError as error:
                 raise not_made(journal, error) from error
-            undo.pop_all()  # all went well
+            undo.pop_all()
 
     def _lock(self) -> int:
         import fcntl
@@ -60,22 +60,23 @@ class Claim:
                 raise in_use(self._journal, pid) from None
             if is_at(fd, self._path):
                 return fd
-            os.close(fd)  # it was taken away by the run before
+            os.close(fd)  # the run before has deleted the file meanwhile
 
     def _read(self) -> tuple[str, int]:
-        """Boot and count of the run that had the claim last."""
+        """The boot id and count that the last run wrote."""
         parts = os.pread(self._fd, 100, 0).decode(errors="replace").split()
         return (parts[1], int(parts[2])) if len(parts) == 3 and parts[2].isdecimal() else ("", 0)
 
     def note(self, count: int) -> None:
-        """So much has been committed."""
+        """Write down how many batches the open journal holds."""
+        self._is_new = False
         os.pwrite(self._fd, f"{os.getpid():<10} {self._boot} {count:020}\n".encode(), 0)
 
     def release(self, in_order: bool) -> None:
-        """Give the journal free. ``in_order``: all that was committed is in it, so nobody need compare."""
+        """Release the journal. ``in_order``: all that was committed is in the file itself, so no count is needed."""
         try:
             if in_order or self._is_new:
-                with suppress(FileNotFoundError):  # somebody has tidied up
+                with suppress(FileNotFoundError):  # somebody else has deleted it
                     os.unlink(self._path)
         finally:
             _held.discard(self._journal)
@@ -83,7 +84,7 @@ class Claim:
 
 
 def check_place(journal: str) -> None:
-    """Raise ValueError where a journal has no folder to be in, or is one itself."""
+    """Raise ValueError if the folder of a journal does not exist, or the journal's path is a folder."""
     if os.path.isdir(journal):
         raise ValueError(
             f"checkpoint must be a file, got {journal}: it is a folder; name a file in it, such as "
@@ -95,18 +96,18 @@ def check_place(journal: str) -> None:
 
 
 def not_made(journal: str, error: Exception) -> ValueError:
-    """Why there can be no journal in this place."""
+    """The error for a place where no journal can be created."""
     why = error.strerror if isinstance(error, OSError) else error
     return ValueError(f"checkpoint must be where this program can make files, got {journal}: {why}")
 
 
 def in_use(journal: str, pid: object) -> ValueError:
-    """Why a second run is refused."""
+    """The error for a journal that another run is using."""
     return ValueError(f"checkpoint must not be in use by another run, got {journal}, used by process {pid}")
 
 
 def is_at(fd: int, path: str) -> bool:
-    """Whether an open file is still the one under this path."""
+    """Whether the path still names this open file."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
     except FileNotFoundError:
@@ -114,7 +115,7 @@ def is_at(fd: int, path: str) -> bool:
 
 
 def boot_id() -> str:
-    """Tells one start of the machine from the next, where the system says (Linux)."""
+    """An id that changes with each boot of the machine; "-" where there is none (other systems than Linux)."""
     try:
         return read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:

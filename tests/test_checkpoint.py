@@ -698,6 +698,19 @@ def test_a_damaged_log_is_no_silent_loss(killed, hurt):
         resume(killed)
 
 
+def test_a_log_that_outlives_its_run_is_no_silent_loss(path):
+    """Another connection is open as the run ends, so SQLite keeps the log; the count is kept with it."""
+    stream = iter_parallel(str, range(9), key=int, checkpoint=path)
+    next(stream)
+    with contextlib.closing(sqlite3.connect(path)) as onlooker:
+        onlooker.execute("SELECT * FROM outcomes").fetchone()
+        assert 8 == len([*stream])
+        kept = shutil.copytree(path.parent, path.parent / "kept")
+    damage_log(kept / "run.journal-wal")
+    with pytest.raises(ValueError, match=r"run\.journal: the last of \d+ batches are missing"):
+        resume(kept / "run.journal")
+
+
 def test_a_journal_that_is_gone_while_its_log_is_there_is_no_silent_loss(killed):
     """A new journal is not made over the remains of the old; the error says what to delete for that."""
     killed.unlink()
