@@ -1,4 +1,4 @@
-"""Code of the caller's that is asked something while outcomes are being settled: none of them hangs on its answer."""
+"""Calls of the caller's code while outcomes are being settled: Ctrl-C cuts off such a call, and no outcome is lost."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from parallelkit._marks import UNSET
 
 
 class Asking:
-    """Asks the caller's code, and keeps a Ctrl-C that cuts it off for the loop's safe point.
+    """Calls the caller's code; a Ctrl-C that cuts the call off is kept for the loop's safe point.
 
-    As in ``Interrupt.user_code`` it is raised at once, lest that code hold up the end of the run; but
-    further on it would cost the outcomes that are in hand. One that has come before stays a flag. It
-    counts also where that code has swallowed it, and so does any KeyboardInterrupt out of there: a run
-    within may have ended in it.
+    As in ``Interrupt.user_code``, Ctrl-C is raised inside the call at once, so that the code cannot delay the
+    end of the run. Raised any further it would lose the outcomes being settled, so it becomes the flag again. A
+    Ctrl-C from before the call stays a flag. One that the code swallows counts all the same, and
+    so does any KeyboardInterrupt that the code raises: a run nested in it may have ended with that.
     """
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
 
     def __call__(self, question: Callable[[], Any]) -> Any:
-        """The answer; UNSET where it was cut off."""
+        """Return the answer, or UNSET if the call was cut off."""
         interrupt = self._interrupt
         before, times = interrupt.exposed, interrupt.times
         try:

@@ -1,4 +1,4 @@
-"""``Book``, where the scheduler writes outcomes; and the news of what has ended, for whoever wants to hear of it."""
+"""``Book``, where the scheduler writes outcomes, and the news of ended attempts that it keeps for an observer."""
 
 from __future__ import annotations
 
@@ -37,16 +37,19 @@ class Book(Protocol):
     def cancel(
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
     ) -> None:
-        """Settle what the stop of the run left undone; ``cause`` is the error that stopped it, where one did."""
+        """Settle as cancelled what the stop of the run left undone.
+
+        ``last``: the last attempts of those that had begun. ``cause``: the error that stopped the run, if any.
+        """
 
 
 class Failed(NamedTuple):
-    """News of a failed attempt: ``delay`` until the next, None where it was the last.
+    """News of a failed attempt: ``delay`` until the next, or None if it was the last.
 
-    ``cut_off``: by the stop of the run, while it was running.
+    ``counted``: whether it counts as an attempt. ``cut_off``: it was running when the run was stopped.
     """
 
-    index: int  # type: ignore[assignment]  # in place of a tuple's own index(), which nobody needs here
+    index: int  # type: ignore[assignment]  # shadows tuple.index(), which is not needed here
     lost: Lost
     delay: float | None
     counted: bool
@@ -57,7 +60,7 @@ News: TypeAlias = Block | Failed
 
 
 def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int], now: float) -> list[News]:
-    """News of the tasks that a stop cancels, of those that had begun; ``last`` is the last attempt of each."""
+    """News of the tasks that a stop cancels after they had begun; ``last`` is the last attempt of each."""
     news: list[News] = []
     for index, before in last.items():
         lost = cancelled(reason, before)
@@ -67,5 +70,5 @@ def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int
 
 
 def told_lapsed(index: int, lost: Lost, now: float) -> Failed:
-    """News of a task that waited for its next attempt, which will not come; the end of the last one was told."""
+    """News of a task whose next attempt will not come; the end of its last one has been reported already."""
     return Failed(index, replace(lost, started=None, ended=now, worker=None), None, True)

@@ -1,6 +1,6 @@
-"""``Checkpoint``: outcomes are recorded as they settle, and given back in a later run instead of being made again.
+"""``Checkpoint``: outcomes are recorded as they settle, and reused by a later run instead of being computed again.
 
-Why it works as it does: docs/design/checkpoint.md.
+The design and its reasons: docs/design/checkpoint.md.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from parallelkit._recall import Recall
 @suggests()
 @dataclass(frozen=True)
 class Checkpoint:
-    """A journal of outcomes, by which a run that was cut short is resumed: only what it lacks is run.
+    """A journal of outcomes from which an interrupted run resumes: only tasks it has no outcome for are run.
 
-    ``path``: a file, made where there is none (mode 0600). ``rerun_failed``: whether recorded failures
-    are tried again; else they are outcomes like any other. Cancelled tasks are not recorded.
+    ``path``: the journal file, created if missing (mode 0600). ``rerun_failed``: whether tasks recorded as
+    failed run again; if False, the recorded failure is their outcome. Cancelled tasks are not recorded.
 
-    Tasks need keys of their own (``key=``, a mapping, or ``Task(key=…)``) of str, int, float, bool,
-    bytes, None or tuples of these. The journal belongs to the function, by module and qualified name: its
-    code may change between runs. Its arguments (``args``, ``kwargs``, those of a partial), what a function
-    within a function has captured, and the code of a lambda may not. One run at a time may use it.
+    Every task needs an explicit key (``key=``, a mapping, or ``Task(key=…)``) that is a str, int, float,
+    bool, bytes, None or a tuple of these. A journal belongs to its function, identified by module and
+    qualified name, whose code may change between runs. What may not change: arguments given with it
+    (``args``, ``kwargs``, those of a partial), the variables that a nested function has captured, and the
+    code of a lambda. Only one run at a time may use a journal.
 
-    A finished task is recorded within 100 ms, by a thread of the run's own; about 5 µs of work each.
-    Values are pickled: a journal from a stranger can run code. One that cannot be pickled is not
-    recorded (a warning says so).
+    A finished task is recorded within 100 ms, by a separate thread, at a cost of about 5 µs.
+    Values are pickled, so opening a journal from an untrusted source can run its code. A value that
+    cannot be pickled is not recorded (a warning says so).
 
     >>> import os, tempfile
     >>> from parallelkit import run_parallel
@@ -43,9 +44,9 @@ class Checkpoint:
     >>> [(outcome.value, outcome.attempts) for outcome in results.outcomes.values()]
     [(1, 0), (2, 0), (3, 1)]
 
-    Raises TypeError for what is no path; the run raises ValueError where the journal is damaged, in use,
-    another function's, or cannot be made (no such folder, a full disk). A run that cannot write it is stopped,
-    and says so: in ``Results.stopped``, or, of a stream, by a ParallelKitError at its end.
+    Raises TypeError if ``path`` is not a path. The run raises ValueError if the journal is damaged, in use or
+    another function's, or cannot be created (no such folder, a full disk). A run that can no longer write to
+    its journal is stopped: ``Results.stopped`` says why, and a stream raises ParallelKitError at its end.
     """
 
     path: str | os.PathLike[str]
@@ -62,7 +63,7 @@ class Checkpoint:
 
 
 def as_checkpoint(given: Any) -> Checkpoint | None:
-    """What the option ``checkpoint`` stands for."""
+    """The option ``checkpoint`` as a ``Checkpoint``."""
     if given is None or isinstance(given, Checkpoint):
         return given
     if isinstance(given, (str, os.PathLike)):
@@ -71,29 +72,29 @@ def as_checkpoint(given: Any) -> Checkpoint | None:
 
 
 class Unrecorded:
-    """A run without a checkpoint; with one, it is a ``Recording``."""
+    """The recording of a run without a checkpoint: none. ``Recording`` is that of a run with one."""
 
     recalls: tuple[Recall, ...] = ()
     failure: Exception | None = None
-    """Why recording has come to an end before the run did; the error that is its cause."""
+    """Why recording ended before the run did; its ``__cause__`` is the original error."""
 
     def check(self) -> None:
-        """Raise ValueError where the journal cannot be used, and touch nothing."""
+        """Raise ValueError if the journal cannot be used; create nothing."""
 
     def open(self) -> None:
-        """Take the journal; raises as ``check`` does."""
+        """Acquire the journal; raises as ``check`` does."""
 
     def record(
         self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]
     ) -> Book:
-        """A book that records what is written into ``book``.
+        """Return a book that records in the journal, too, what is written into ``book``.
 
-        ``refuse`` ends the input, for this reason; ``ask`` calls the caller's code (see ``Asking``).
+        ``refuse`` ends the input, for the given reason; ``ask`` calls the caller's code (see ``Asking``).
         """
         return book
 
     def stop_by(self, stop: Callable[[str], None]) -> None:
-        """How to stop the run if recording fails."""
+        """Set what stops the run if recording fails."""
 
     def close(self) -> None:
-        """Write what is left, and give the journal free. Idempotent."""
+        """Write what is left and release the journal. Idempotent."""

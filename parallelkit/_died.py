@@ -1,4 +1,4 @@
-"""``WorkerDied``, apart from the other errors: its base class pulls in multiprocessing."""
+"""``WorkerDied``, apart from the other errors because its base class imports multiprocessing."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from parallelkit._public import public
 
 try:
     from concurrent.futures.process import BrokenProcessPool
-except RuntimeError:  # the interpreter is about to end, and that module registers an exit handler
+except RuntimeError:  # the interpreter is shutting down, and that module registers an exit handler
     BrokenProcessPool = BrokenExecutor  # type: ignore[assignment, misc]  # its base
 
 
 @public
 class WorkerDied(ParallelKitError, BrokenProcessPool):
-    """The worker process ended while it ran this attempt; no other task is touched by it.
+    """The worker process ended while it ran this attempt; no other task is affected.
 
-    ``exitcode`` is the code it exited with, or None where a signal ended it; ``signal`` is that
-    signal's number, or None. ``pid`` is the dead process. All three are None where nobody knows them,
-    nor whether the attempt had begun: of a pool that is not parallelkit's own, and of a lost node of a cluster.
-    ``may_have_run``: always True, for what is known not to have begun is run elsewhere, or ``TaskCancelled``.
+    ``exitcode``: the code it exited with, or None if a signal ended it. ``signal``: the number of that
+    signal, or None. ``pid``: the id of the process. In a pool that is not parallelkit's own, and on a lost
+    node of a cluster, all three are None, and whether the attempt had begun is not known either.
+    ``may_have_run``: always True, since what has not begun is run elsewhere or becomes ``TaskCancelled``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
 
 
 def died_with(status: int, pid: int) -> WorkerDied:
-    """The error of a return code as ``subprocess`` gives it: negative means a signal."""
+    """The error for a return code as ``subprocess`` gives it: negative means a signal."""
     if status < 0:
         name = Signals(-status).name if -status in set(Signals) else f"signal {-status}"
         return WorkerDied(f"worker process {pid} was ended by {name}", None, -status, pid)

@@ -1,19 +1,19 @@
-"""The exception tree: who may raise or return what.
+"""The exceptions of the package.
 
     Exception
     ├── ParallelKitError
     │   ├── TaskTimeout(TimeoutError)          an attempt ran past its ``timeout``
-    │   ├── WorkerDied(BrokenProcessPool)      the worker process ended under the attempt
+    │   ├── WorkerDied(BrokenProcessPool)      the worker process ended during the attempt
     │   ├── TaskCancelled(CancelledError)      the run was stopped before the task was done
     │   ├── TaskExited                         the task raised SystemExit or the like
-    │   ├── RemoteError                        stands in for an error that cannot travel
+    │   ├── RemoteError                        stands in for an error that cannot be sent to the parent
     │   └── InputError                         input, key, priority, by, then or reduce raised
     └── ExceptionGroup
         └── TaskFailures                       every failure of a run, raised together
     KeyboardInterrupt
     └── RunInterrupted                         Ctrl-C, with what was done until then
 
-``WorkerDied`` lives in a module of its own, because its standard base class costs 30 ms to import.
+``WorkerDied`` has a module of its own (_died.py), because its standard base class costs 30 ms to import.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class ParallelKitError(Exception):
 class TaskTimeout(ParallelKitError, TimeoutError):
     """An attempt ran longer than its ``timeout``, counted from the moment its worker began with it.
 
-    A process was ``killed``. A thread cannot be, nor can a coroutine that swallows its cancellation: it
-    was ``abandoned`` and may still run. Where it stood at that moment is ``Failure.stack``.
+    ``killed``: its worker process was killed. ``abandoned``: it may still be running, in a thread, which
+    cannot be killed, or as a coroutine that could not be cancelled; ``Failure.stack`` shows where it stood.
     """
 
     killed = False
@@ -46,19 +46,19 @@ class TaskTimeout(ParallelKitError, TimeoutError):
 class TaskCancelled(ParallelKitError, CancelledError):
     """The run was stopped before this task was done; the message says why.
 
-    Where an earlier attempt had failed, its error is the ``__cause__``; of a task that never began it is
-    the error that stopped the run, if one did (of an initializer, say).
+    If an earlier attempt failed, its error is the ``__cause__``. If the task never began, the ``__cause__``
+    is the error that stopped the run, where there was one (an initializer's, say).
     """
 
 
 @public
 class TaskExited(ParallelKitError):
-    """A task raised something beside ``Exception`` (``SystemExit``, say), which is the ``__cause__``."""
+    """A task raised what is not an ``Exception`` (``SystemExit``, say), which is the ``__cause__``."""
 
 
 @public
 class RemoteError(ParallelKitError):
-    """Stands in for an error of a worker process of which nothing can be sent; text and ``type_name`` name its type."""
+    """Stands in for an error that a worker process cannot send; message and ``type_name`` name its type."""
 
     def __init__(self, message: str, type_name: str = "") -> None:
         super().__init__(message, type_name)
@@ -70,10 +70,11 @@ class RemoteError(ParallelKitError):
 
 @public
 class InputError(ParallelKitError):
-    """The input, or a callable that the caller gave to read it, raised: the error is the ``__cause__``.
+    """The input, ``key``, ``priority``, ``by``, ``then`` or ``reduce`` raised, or a key came twice.
 
-    Everything that had been read was run. ``results`` has it, but for what a stream has yielded; where
-    ``reduce`` raised, which stops the run, it has the outcome whose value that was given.
+    The error is the ``__cause__``. All tasks read until then were run; ``results`` has their outcomes,
+    except those that a stream has yielded. If ``reduce`` raised, the run was stopped instead, and
+    ``results`` has only the outcome whose value ``reduce`` was given.
     """
 
     results: Any = None
@@ -83,7 +84,7 @@ class InputError(ParallelKitError):
 class TaskFailures(ExceptionGroup[Exception]):
     """Every failure of a run in one group; works with ``except*``.
 
-    ``results`` has all outcomes; of ``map_reduce``, which keeps no value, the failures.
+    ``results`` has all outcomes of the run; after ``map_reduce``, which keeps no values, the failures only.
     """
 
     results: Any = None
@@ -98,7 +99,7 @@ class TaskFailures(ExceptionGroup[Exception]):
 class RunInterrupted(KeyboardInterrupt):
     """Ctrl-C during a run.
 
-    ``results`` has what was done, but for what a stream has yielded; what was not is ``TaskCancelled`` there.
+    ``results`` has the outcomes, except those that a stream has yielded; what was not done is ``TaskCancelled``.
     """
 
     def __init__(self, message: str = "", results: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""What happens in a run, told as it happens: ``Event``, and the observer that tells it (``on_event``)."""
+"""Events of a run, reported as they happen (``on_event``): ``Event``, and the observer that reports them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Kind: TypeAlias = Literal[
 class Event(Generic[K]):
     """One thing that happened in a run.
 
-    ``kind``: an attempt "started"; a task "succeeded" or "failed" for good; it is "retrying" or
-    (asked to wait, uncounted) "waiting" for ``delay`` seconds after ``error``; its thread was
-    "abandoned"; a "worker_started" or "worker_died". What a stop of the run cuts off has "failed" with
-    ``TaskCancelled``; of tasks that never began it tells nothing. ``at``: seconds since the run began.
-    ``duration``: seconds that the attempt ran. Key, index and attempt are None for what concerns a
-    worker alone.
+    ``kind``: an attempt "started"; a task "succeeded", or "failed" for good; after ``error`` it is
+    "retrying" in ``delay`` seconds, or "waiting" that long because it was told to (the attempt does not
+    count). Of a worker alone, so that ``key``, ``index`` and ``attempt`` are None: "worker_started",
+    "worker_died", and "abandoned" (a thread or coroutine that was left running). A task that had begun
+    when the run was stopped "failed" with ``TaskCancelled``; one that had not has no event. ``at``:
+    seconds since the run began. ``duration``: seconds that the attempt ran.
     """
 
     kind: Kind
@@ -46,9 +46,9 @@ class Event(Generic[K]):
 
 
 class Observer:
-    """Tells events to the caller's function; it may fail: then that is logged once, and it hears no more."""
+    """Passes events to the caller's function. If that raises, the error is logged and it is not called again."""
 
-    LOOK = 0.004  # seconds until starts are looked for, after something has happened; then twice as long, and so on
+    LOOK = 0.004  # seconds from the last news until starts are looked for; doubled after each look
 
     def __init__(
         self,
@@ -58,21 +58,21 @@ class Observer:
         fate: Kind | None = None,
     ) -> None:
         self._tell = tell
-        self._fate = fate  # of the worker of an attempt that the stop of the run cuts off
+        self._fate = fate  # what a stop of the run does to the worker of a running attempt
         self._key = key
         self._began = began
         self._keys: dict[int, Any] = {}  # of open tasks: a stream forgets the key of what it has yielded
-        self._begun: set[int] = set()  # tasks whose start was told, be its instant the true one or not
-        self._tries: dict[int, int] = {}
+        self._begun: set[int] = set()  # running tasks whose "started" was passed on
+        self._tries: dict[int, int] = {}  # failed attempts of each open task, if any
         self._workers: set[str] = set()
         self._deaf = False
         self._pause = self.LOOK
 
     def look_at(self, now: float, until: float | None, stirred: bool) -> float | None:
-        """When to look for starts: attempts begin unheard, in a moment or when their worker has loaded the function.
+        """When to wake up: at ``until``, or before it to look for starts, which no worker announces.
 
-        ``stirred``: something has just happened. While nothing does the looks become rarer, and where all
-        that is open runs there are none.
+        A start may be long in coming, where the worker has to load the function first. ``stirred``: something
+        has just happened. While nothing does, looks become rarer; once all open tasks run there are none.
         """
         if stirred:
             self._pause = self.LOOK
@@ -123,9 +123,7 @@ class Observer:
         self._about_worker(one)
         duration = None if lost.started is None else lost.ended - lost.started
         if lost.started is None or one.cut_off:
-            self._tries[index] = max(
-                lost.number - 1, 0
-            )  # it is about the attempt that it had last, long over
+            self._tries[index] = max(lost.number - 1, 0)  # the event is about the last attempt there was
         kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
         self._about(
             kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error
@@ -146,11 +144,11 @@ class Observer:
             self._workers.discard(worker)
 
     def _fate_of(self, one: Failed) -> Kind | None:
-        """What has become of the worker of a failed attempt; None where it has outlived that."""
+        """What became of the worker of a failed attempt; None if it lives on."""
         lost, error = one.lost, one.lost.error
         if one.cut_off:
             return None if lost.worker is not None and lost.worker.startswith(COROUTINE) else self._fate
-        if lost.raised:  # by the task: a timeout or a death in a run of its own says nothing of its worker
+        if lost.raised:  # by the task: a TaskTimeout or WorkerDied of a run within it is not about its worker
             return None
         if is_a(error, TaskTimeout) and error.abandoned:
             return "abandoned"

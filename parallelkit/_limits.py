@@ -23,12 +23,12 @@ class RateLimit:
     """Never more than ``calls`` starts in any ``per`` seconds.
 
     A start counts from the instant at which its worker reports it, retries count like first
-    attempts, and a waiting task holds no worker. ``by`` (item → group) makes it a limit for each
-    group; a group of None is not limited. With ``smooth`` the starts are spread evenly,
-    ``per / calls`` seconds apart, instead of in bursts. The object has memory: runs that share it,
-    one after another or at once, share the limit. Groups at rest are forgotten. An error that says
-    how long to wait (by Retry-After or ``retry_after``, up to 300 s) pauses the groups of its task
-    until then, whether it is tried again or not.
+    attempts, and a waiting task holds no worker. ``by`` (item → group) limits each group separately;
+    a group of None is not limited. With ``smooth``, starts are spread evenly, ``per / calls`` seconds
+    apart, instead of coming in bursts. The object has memory: runs that share it, one after another
+    or at once, share the limit. Idle groups are forgotten. An error that says how long to wait
+    (Retry-After or ``retry_after``, up to 300 s) pauses its task's groups for that long, whether or
+    not the task is tried again.
 
     >>> RateLimit(10, per=1)
     RateLimit(10, per=1)
@@ -52,7 +52,7 @@ class RateLimit:
         return f"RateLimit({shown}{by_text(self.by)}{smooth})"
 
     def _log(self, group: Hashable, now: float) -> RateLog:
-        """The log of a group, which all runs share; forgets groups that have been at rest."""
+        """Return the log of a group, which all runs share; forget groups that are at rest."""
         with self._lock:
             while self._logs and self._forget(next(iter(self._logs)), now):
                 pass
@@ -64,7 +64,7 @@ class RateLimit:
             return log
 
     def _forget(self, group: Hashable, now: float) -> bool:
-        """Forget a group that is at rest, unless a run holds its log: that will start tasks by it yet."""
+        """Forget a group that is at rest, unless a run holds its log and so will still start tasks by it."""
         if not self._logs[group].at_rest(now):
             return False
         del self._logs[group]
@@ -78,11 +78,11 @@ class RateLimit:
 @public
 @suggests(max="n", limit="n", max_workers="n")
 class ConcurrencyLimit:
-    """Never more than ``n`` attempts of a run at a time; with ``by`` (item → group), in each group.
+    """Never more than ``n`` attempts of a run at a time; with ``by`` (item → group), ``n`` in each group.
 
-    Each run counts for itself: for a bound over several runs give them one executor of that width. A thread
-    that was abandoned for its ``timeout`` counts no more, although its call may still run. In processes and
-    coroutines the attempt is over by then.
+    Each run counts separately: to bound several runs together, give them one executor of that width. An
+    attempt past its ``timeout`` no longer counts. In a process it has ended by then; a thread, or a
+    coroutine that could not be cancelled, was abandoned and may still be running.
 
     >>> ConcurrencyLimit(2)
     ConcurrencyLimit(2)
@@ -103,12 +103,12 @@ Limit = RateLimit | ConcurrencyLimit
 
 
 def meter_for(limit: Limit, group: Hashable, now: float) -> RateLog | Cap:
-    """The meter of a group under a limit."""
+    """The meter of a group under a limit: that of all runs for a ``RateLimit``, else a new one."""
     return limit._log(group, now) if isinstance(limit, RateLimit) else Cap(limit.n)
 
 
 def as_limits(limits: Any) -> tuple[Limit, ...]:
-    """The option ``limits`` as a tuple, each once; ``ratelimit.limits`` objects are read as a ``RateLimit``."""
+    """The option ``limits`` as a tuple without duplicates; a ``ratelimit.limits`` object becomes a ``RateLimit``."""
     if limits is None:
         return ()
     many = limits if isinstance(limits, Iterable) and not isinstance(limits, str) else (limits,)
@@ -120,9 +120,9 @@ def _as_limit(limit: Any) -> Limit:
         return limit
     calls, period = as_whole(getattr(limit, "clamped_calls", None)), getattr(limit, "period", None)
     if calls is not None and period is not None:
-        # The decorator object itself keeps the RateLimit, so that runs that share it share the limit.
+        # The decorator object keeps its RateLimit, so that runs that share the one share the other.
         shared = limit.__dict__.setdefault("_parallelkit_limit", RateLimit(calls, period))
-        assert isinstance(shared, RateLimit), "nobody else writes this name"
+        assert isinstance(shared, RateLimit), "only this function sets the attribute"
         return shared
     raise TypeError(f"limits must be RateLimit or ConcurrencyLimit objects, got {limit!r}")
 
