@@ -138,15 +138,15 @@ def test_one_looks_at_a_time(edited, monkeypatch):
     other = threading.Thread(target=looked.look)
     waited = []
 
-    def spec_of(module):
+    def attribute_of(name, attribute):
         if not waited:
             waited.append(True)
             other.start()
             other.join(0.05)
             waited.append(other.is_alive())
-        return module.__spec__
+        return getattr(sys.modules[name], attribute)
 
-    monkeypatch.setattr(_reloads, "_spec_of", spec_of)
+    monkeypatch.setattr(_reloads, "attribute_of", attribute_of)
     looked.look()
     other.join(PATIENCE)
     assert [True, True] == waited

@@ -1,8 +1,8 @@
-"""Which modules a zygote loads: of the standard library, what its workers would each load for the functions at hand.
+"""Chooses the modules that a zygote loads: those of the standard library that its workers would otherwise each load.
 
-A module takes milliseconds to load, and more of them than a worker takes to be forked. So what is loaded
-for nothing delays the first worker, and what is not loaded delays each: which it will be is read off what
-the function's module has imported. None of the user's code is run for that.
+Loading one can take longer than forking a worker. So a module that is loaded in vain delays the first worker, and one
+that is left out delays every worker. The choice follows what the function's module has imported; finding that out runs
+none of the user's code.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ _HARMLESS = (
     "threading tokenize traceback typing urllib.parse uuid xml.etree.ElementTree zipfile"
 )
 HARMLESS = frozenset(_HARMLESS.split())
-"""What takes a millisecond or more to load, starts nothing and opens nothing by that, and is the same in every fork."""
+"""Modules that take a millisecond or more to load, start and open nothing when loaded, and are the same in every fork."""
 
 COMMON = frozenset(["contextlib", "dataclasses", "pathlib", "threading", "typing"])
-"""What many need: loaded where it cannot be told, with the next if something has been packed with cloudpickle."""
+"""Modules that many programs need: loaded where the choice is not known; with ``UNPACKING``, if cloudpickle is in use."""
 
 UNPACKING = frozenset(
     ["dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid"]
 )
-"""What cloudpickle loads, with which a worker unpacks functions that it cannot import."""
+"""What cloudpickle imports; a worker needs it to unpack functions that it cannot import."""
 
 SCRIPT = "__main__"
-MOST = 4000  # globals that are looked at, in a millisecond or two; a program of more will need what many need
+MOST = 4000  # globals that are looked at, in a millisecond or two; a larger program will need ``COMMON``
 
 _HOME = os.path.dirname(os.__file__)
 _PUBLIC = frozenset(name for name in sys.stdlib_module_names if name[0] != "_")
@@ -41,7 +41,7 @@ _get_module: Any = type.__dict__["__module__"].__get__
 
 
 def home_of(fn: Any) -> str:
-    """The module that a worker imports for this function; that of the script where it imports none; empty if unknown."""
+    """The module that a worker imports for this function; ``SCRIPT`` if it travels by value; empty if that is not known."""
     while type(fn) in (partial, MethodType):
         fn = fn.func if type(fn) is partial else fn.__func__
     if fn is None:
@@ -52,16 +52,16 @@ def home_of(fn: Any) -> str:
 
 
 def homes_of(given: object) -> set[str]:
-    """Of a function, or of all that are given as tasks: functions, or ``Task`` objects."""
+    """The homes of a function, or of all tasks (functions or ``Task`` objects) in a dict, list or tuple."""
     many: Any = list(given.values()) if type(given) is dict else given
-    if type(many) not in (list, tuple):  # of a class of the program's it might run code to look at it
+    if type(many) not in (list, tuple):  # to iterate over a class of the program's own might run its code
         return {home_of(given)}
-    tasks = sys.modules.get("parallelkit._tasks")  # if it is not loaded, there are no such objects
+    tasks = sys.modules.get("parallelkit._tasks")  # if it is not loaded, there are no Task objects
     return {home_of(one.fn if tasks and type(one) is tasks.Task else one) for one in many[:MOST]}
 
 
 def needs(homes: Iterable[str]) -> list[str]:
-    """What functions of these modules need, as far as it is loaded here, and is the standard library's own."""
+    """The modules that functions of these homes need, if they are loaded here and are the standard library's own."""
     wanted = set().union(*map(_needs_of, homes))
     return sorted(filter(is_standard, wanted))
 
@@ -73,9 +73,9 @@ def _needs_of(home: str) -> frozenset[str]:
 
 
 def _used_by(home: str) -> frozenset[str]:
-    """By a module, and by those of the program that it uses."""
+    """The modules used by a module, and by those of the program that it uses in turn."""
     line, looked_at = [home], 0
-    for name in line:  # which gets longer
+    for name in line:  # grows meanwhile
         things = _things_in(name)
         looked_at += len(things)
         if looked_at > MOST:
@@ -85,12 +85,12 @@ def _used_by(home: str) -> frozenset[str]:
 
 
 def _standard_among(names: list[str]) -> frozenset[str]:
-    """Those that a zygote may load; of a package also where what is used is defined in a part of it, as in 3.13's pathlib."""
+    """Those of the names that a zygote may load; for a submodule its package (3.13 has ``Path`` in ``pathlib._local``)."""
     return HARMLESS.intersection(names) | HARMLESS.intersection(name.partition(".")[0] for name in names)
 
 
 def _things_in(name: str) -> list[object]:
-    """The globals of a module of the program, if to look at it runs no code: some load themselves when that is done."""
+    """The globals of a module of the program; none of a lazy module, which would load itself if it were looked at."""
     module = sys.modules.get(name)
     if name.partition(".")[0] in sys.stdlib_module_names or type(module) is not ModuleType:
         return []
@@ -98,7 +98,7 @@ def _things_in(name: str) -> list[object]:
 
 
 def _module_of(thing: object) -> str:
-    """Where a thing comes from: a module from itself, an object of a class from that of its class."""
+    """The module in which a function or class is defined; of a module, itself; of another object, that of its class."""
     kind = type(thing)
     if kind is ModuleType:
         name = vars(thing).get("__name__")
@@ -112,18 +112,19 @@ def _module_of(thing: object) -> str:
 def _module_of_class(kind: object) -> object:
     try:
         return _get_module(kind)
-    except AttributeError:  # it has none: SWIG makes such classes
+    except AttributeError:  # some classes have none: SWIG makes such ones
         return None
 
 
 def is_standard(name: str) -> bool:
-    """Whether this module is loaded here, and is the standard library's."""
+    """Whether a module of this name is loaded here, and is the standard library's."""
     return file_of(name) in _places_of(name)
 
 
 def stand_ins() -> list[str]:
-    """The names of standard modules under which the program has loaded modules of its own; also such as nobody asked for."""
-    # What is no source (built in, an extension, in an archive) is left alone; so are two frozen ones under other names.
+    """Standard modules' names under which the program has loaded modules of its own, known to a zygote or not."""
+    # Only source files count, not built-in modules, extensions or archives. Two frozen modules, whose files
+    # have other names than they, begin with an underscore.
     return [
         name
         for name in _PUBLIC & sys.modules.keys()
@@ -132,10 +133,15 @@ def stand_ins() -> list[str]:
 
 
 def file_of(name: str) -> str:
-    """Of a module, where that can be told without running any code; else empty."""
-    module = sys.modules.get(name)
-    file = vars(module).get("__file__") if type(module) is ModuleType else None
+    """The file of a loaded module; empty if it has none."""
+    file = attribute_of(name, "__file__")
     return file if type(file) is str else ""
+
+
+def attribute_of(name: str, attribute: str) -> Any:
+    """An attribute of a loaded module, or None; a lazy module, which would load itself to answer, has none."""
+    module = sys.modules.get(name)
+    return vars(module).get(attribute) if type(module) is ModuleType else None
 
 
 def _places_of(name: str) -> tuple[str, str]:

@@ -1,84 +1,77 @@
-"""Modules of the program that were loaded anew: workers that have imported one before still have the old one."""
+"""Notices modules that the program has loaded anew: workers that have imported them still have the old code."""
 
 from __future__ import annotations
 
 import os
 import sys
 from threading import RLock
-from types import ModuleType
 
 from parallelkit._executors._process._captures import INSTALLED, LIBRARIES
+from parallelkit._executors._process._preload import attribute_of, file_of
 
-_LIBRARIES = (os.path.dirname(os.__file__), *(os.path.join(sys.prefix, name) for name in ("lib", "lib64")))
+_LIBRARY_FOLDERS = (os.path.dirname(os.__file__), f"{sys.prefix}/lib", f"{sys.prefix}/lib64")
 _AUTORELOAD = "IPython.extensions.autoreload"
 
 
 class Reloads:
-    """What ``importlib.reload`` has changed, or a second import after a look into ``sys.modules``; and ``%autoreload``.
+    """Compares the program's modules with what they were at the last look.
 
-    Who reloads a module gives it another ``__spec__``. ``%autoreload`` may do without, and put the new code into the functions
-    that there are: so where it is loaded, the files are looked at. Libraries are left alone, for there are many modules in
-    them, and nobody edits them.
+    ``importlib.reload``, or an import after the module was removed from ``sys.modules``, gives a module a new ``__spec__``.
+    ``%autoreload`` may instead put new code into existing functions, so where it is loaded, the times of files count, too.
+    Libraries are skipped: they have many modules, and nobody edits them.
     """
 
     def __init__(self) -> None:
-        self._seen = 0, ""
-        self._lock = RLock()  # several threads may begin runs, and a signal handler of one of them
+        self._lock = RLock()  # runs may begin in several threads, and in a signal handler of one of them
         self._marks: dict[str, tuple[object, int]] = {}
-        self._libraries = set(LIBRARIES)
-        """By the first part of their names."""
+        """The spec of each module of the program, and when its file was last written to."""
+        self._libraries = set(LIBRARIES)  # top-level names
+        self._seen = 0, ""  # how many modules there were, and the last of them
 
     def look(self) -> bool:
-        """Whether some module is not the one that was there at an earlier look: 0.2 µs a module of the program."""
+        """Whether a module was loaded anew since the last look; takes 0.2 µs for each module of the program."""
         with self._lock:
-            return self._look()
+            changed = self._find_changes()
+            self._note_new_modules()
+            return changed
 
-    def _look(self) -> bool:
-        edits = _AUTORELOAD in sys.modules
+    def _find_changes(self) -> bool:
+        files_count = _AUTORELOAD in sys.modules
         changed = False
-        for name, (spec, edited) in list(self._marks.items()):
-            module = sys.modules.get(name)
-            now = _spec_of(module)
-            if now is not None and (now is not spec or (edits and _edited(module) != edited)):
-                self._marks[name] = now, _edited(module)
+        for name, (spec, written_at) in list(self._marks.items()):
+            now = attribute_of(name, "__spec__")
+            if now is not None and (now is not spec or (files_count and _written_at(name) != written_at)):
+                self._marks[name] = now, _written_at(name)
                 changed = True
-        names = list(sys.modules)
-        seen = len(names), names[-1]  # what is loaded comes last
-        if seen != self._seen:
-            for name in filter(self._is_new, names):
-                module = sys.modules.get(name)
-                self._marks[name] = _spec_of(module), _edited(module)
-            self._seen = seen
         return changed
 
+    def _note_new_modules(self) -> None:
+        names = list(sys.modules)
+        seen = len(names), names[-1]  # a new module comes last
+        if seen != self._seen:
+            for name in filter(self._is_new, names):
+                self._marks[name] = attribute_of(name, "__spec__"), _written_at(name)
+            self._seen = seen
+
     def _is_new(self, name: str) -> bool:
-        """Whether it is one of the program's that was not there before."""
+        """Whether this is a module of the program that was not there before."""
         top = name.partition(".")[0]
         if top in self._libraries or name in self._marks:
             return False
-        file = _file_of(sys.modules.get(name))
-        if name == top and _is_installed(file):
+        file = file_of(name)
+        installed = _is_installed(file)
+        if installed and name == top:
             self._libraries.add(top)
-        return file != "" and not _is_installed(file)
+        return file != "" and not installed
 
 
 def _is_installed(file: str) -> bool:
-    return file.startswith(_LIBRARIES) or any(part in file for part in INSTALLED)
+    return file.startswith(_LIBRARY_FOLDERS) or any(part in file for part in INSTALLED)
 
 
-def _spec_of(module: object) -> object:
-    return vars(module).get("__spec__") if type(module) is ModuleType else None
-
-
-def _file_of(module: object) -> str:
-    """Where it comes from, if that can be told without running any code."""
-    file = vars(module).get("__file__") if type(module) is ModuleType else None
-    return file if type(file) is str else ""
-
-
-def _edited(module: object) -> int:
-    """When its file was written to."""
+def _written_at(name: str) -> int:
+    """When a module's file was last written to; 0 if there is none."""
     try:
-        return os.stat(_file_of(module)).st_mtime_ns
+        return os.stat(file_of(name)).st_mtime_ns
     except OSError:
         return 0

@@ -1,7 +1,8 @@
-"""Modules of the program that a worker would not find, or would find another in place of: it is told where each is.
+"""Lists the program's modules that a worker would not find, or would find in the wrong file: it is told where each is.
 
-They were loaded by their path (plugins, tests by pytest's ``importlib`` mode), or found at a place that ``sys.path`` no
-longer has (``celery -A``, a notebook after ``%cd``), or has behind another, or by the ``__path__`` of a package alone.
+Such a module was loaded by its file's path (a plugin, a test in pytest's ``importlib`` mode), or through a package's
+extended ``__path__``, or from an entry that ``sys.path`` no longer has (``celery -A``, a notebook after ``%cd``) or that
+now comes after another with a module of that name.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from importlib.machinery import (
     SourcelessFileLoader,
 )
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from parallelkit._executors._process._preload import file_of
+from parallelkit._executors._process._preload import attribute_of, file_of
 
 Place: TypeAlias = tuple[str | None, list[str] | None]
-"""A file, or none of a namespace package; and where the modules of a package are."""
+"""A module's file (None: a namespace package), and the folders of its submodules (None: no package)."""
 
 _LOADERS = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
 _STANDARD = os.path.dirname(os.__file__)
@@ -30,37 +31,34 @@ _LIBRARIES = ("/site-packages", "/dist-packages")
 
 
 _latest: tuple[object, dict[str, Place]] = (None, {})
-"""What was asked last, and the answer: each of many workers that are started together asks it."""
+"""The last question and its answer: the many workers that start together all ask the same."""
 
 
 def strays(path: Iterable[object]) -> dict[str, Place]:
-    """Those to which no look along this path leads; but what is in a library on it is not looked at."""
+    """The modules that a search along this path would not lead to; modules in a library on the path are not looked at."""
     global _latest
     known = [_here() if entry == "" else entry for entry in path if type(entry) is str]
     known = [entry for entry in known if os.path.isabs(entry)]
-    asked = known, _own_modules(known), _namespaces()
-    latest = _latest  # other threads may ask, too
+    own, rest = _modules(known)
+    asked = known, own, rest
+    latest = _latest  # read once: other threads may ask, too
     if latest[0] != asked:
-        _latest = latest = asked, _find(known, asked[1])
+        _latest = latest = asked, _find(known, own)
     return latest[1]
 
 
-def _own_modules(path: list[str]) -> list[tuple[str, str]]:
-    """The names and files of those that are in no library on this path."""
+def _modules(path: list[str]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str] | None]]]:
+    """The modules that are in no library on this path, with their files; and those without a file, with their ``__path__``."""
     libraries = tuple([f"{entry}/" for entry in path if entry == _STANDARD or entry.endswith(_LIBRARIES)])
-    files = [
-        (name, module.__dict__.get("__file__"))
-        for name, module in sys.modules.copy().items()
-        if type(module) is ModuleType
-    ]
-    return [(name, file) for name, file in files if type(file) is str and not file.startswith(libraries)]
-
-
-def _namespaces() -> list[tuple[str, list[str] | None]]:
-    """What has no file, as some packages, and where the modules of such a one are."""
-    return [
-        (name, _texts_of(_attribute(name, "__path__"))) for name in list(sys.modules) if not file_of(name)
-    ]
+    own: list[tuple[str, str]] = []
+    rest: list[tuple[str, list[str] | None]] = []
+    for name, module in sys.modules.copy().items():
+        file = module.__dict__.get("__file__") if type(module) is ModuleType else None
+        if type(file) is not str:
+            rest.append((name, _texts_of(attribute_of(name, "__path__"))))
+        elif not file.startswith(libraries):
+            own.append((name, file))
+    return own, rest
 
 
 def _find(path: list[str], modules: list[tuple[str, str]]) -> dict[str, Place]:
@@ -81,24 +79,19 @@ def _here() -> str:
 
 
 def _spec_of(name: str) -> ModuleSpec | None:
-    """How a module was found by its own name, where that can be told without running any code."""
-    spec = _attribute(name, "__spec__")
+    """The spec with which a module was loaded under this name, if it has one."""
+    spec = attribute_of(name, "__spec__")
     return spec if type(spec) is ModuleSpec and spec.name == name else None
 
 
-def _attribute(name: str, attribute: str) -> Any:
-    module = sys.modules.get(name)
-    return vars(module).get(attribute) if type(module) is ModuleType else None
-
-
 def _is_plain(spec: ModuleSpec) -> bool:
-    """Whether it is what its file says. A test is, to a worker: pytest does no more than explain its asserts."""
+    """Whether it was loaded from its file as it stands. So is a test, for a worker: pytest only rewrites its asserts."""
     kind = type(spec.loader)
     return spec.has_location and (kind in _LOADERS or kind.__module__.startswith("_pytest."))
 
 
 def _leads_to(name: str, file: str | None, path: list[str]) -> bool:
-    """Whether this name leads to this file: from the package that the module is in, if that has a file, else along the path."""
+    """Whether a worker that looks for this name finds this file: beside its package's file, if there is one, else on the path."""
     parent, _, last = name.rpartition(".")
     if not parent:
         found = PathFinder.find_spec(name, path)
@@ -116,16 +109,16 @@ def _stem(file: str) -> str:
 
 
 def _namespaces_above(name: str) -> dict[str, Place]:
-    """The packages without a file that a module is in."""
+    """The packages without a file that contain a module."""
     places: dict[str, Place] = {}
     while name := name.rpartition(".")[0]:
         if name in sys.modules and not file_of(name):
-            places[name] = None, _texts_of(_attribute(name, "__path__") or ())
+            places[name] = None, _texts_of(attribute_of(name, "__path__") or ())
     return places
 
 
 def _texts_of(given: Iterable[object] | None) -> list[str] | None:
-    # A path looks for the package above, which may be gone; or it is whatever the program has put there.
+    # A namespace's path raises if its parent package is gone; and a program may have put anything in its place.
     try:
         return None if given is None else [entry for entry in given if type(entry) is str]
     except Exception:
