@@ -1,4 +1,4 @@
-"""A gate at which one thread waits and which any thread may open; no wake-up is ever lost."""
+"""A gate where one thread waits and which any thread may open; no wake-up is ever lost."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from math import inf
 from parallelkit._executors._greenlets import check_lock
 
 BREATHS = (0.05, 1.0)
-"""Seconds after which a waiter comes up for a moment, once each. Python does not notice a signal that comes
-in the instant in which a thread begins to block; so it notices it then, and need not wait for another."""
+"""Seconds after which a waiter stops blocking for a moment, once each. Python misses a signal that arrives at
+the very moment when a thread begins to block, and handles it then."""
 
 
 class Gate:
-    """The waiter lays down a token, looks once more, and blocks; whoever takes the token opens.
+    """The waiter lays down a token, looks once more, and blocks; whoever takes the token releases the lock.
 
-    Nobody pays for a gate at which nobody waits: ``open`` is then one failed ``pop``. Because a
-    token is taken at most once, the lock is released at most once a wait.
+    With no waiter, ``open`` costs one look at an empty deque. A token is taken at most once, so the lock is
+    released at most once per wait.
     """
 
     __slots__ = ("_lock", "_tokens")
@@ -32,22 +32,22 @@ class Gate:
         self._tokens: deque[None] = deque()
 
     def open(self) -> None:
-        """Let the waiter through, if there is one. From any thread, or from a signal handler."""
-        if self._tokens:  # raising IndexError would cost every finished attempt more than this look
+        """Let the waiter through, if there is one. Callable from any thread or from a signal handler."""
+        if self._tokens:  # to raise IndexError would cost every finished attempt more than this look
             try:
                 self._tokens.pop()
             except IndexError:
                 return
-            except BaseException:  # out of a signal handler, which may have come after the token was taken
+            except BaseException:  # raised by a signal handler, perhaps after the token was taken
                 self.force()
                 raise
             try:
                 self._lock.release()
             except RuntimeError:
-                pass  # it was open already, for a waiter that gave up
+                pass  # it is open already, left so by a waiter that gave up
 
     def force(self) -> None:
-        """Let the waiter through, if there is one, even if somebody took its token and never opened."""
+        """Let the waiter through, if there is one, even if somebody took its token and did not open."""
         try:
             self._lock.release()
         except RuntimeError:
@@ -56,7 +56,7 @@ class Gate:
     def wait(self, ready: Callable[[], object], timeout: float | None = None) -> bool:
         """Block until somebody opens, or for ``timeout`` seconds; not at all if ``ready()`` already holds.
 
-        False where the time ran out. May return early after a wait out of which a signal handler raised.
+        False if the time ran out. May return early if a signal handler raised out of an earlier wait.
         """
         self._tokens.append(None)
         try:
@@ -66,9 +66,8 @@ class Gate:
                 return True
             self._withdraw()
             return is_ready
-        except (
-            BaseException
-        ):  # out of a signal handler, which may run anywhere, also after we were let through
+        except BaseException:
+            # Raised by a signal handler, which may run anywhere, even after we were let through.
             self._give_up()
             raise
 
@@ -85,10 +84,10 @@ class Gate:
         try:
             self._tokens.pop()
         except IndexError:
-            self._lock.acquire()  # the token has been taken: a release is on its way, and is ours
+            self._lock.acquire()  # somebody has taken the token: wait for the release that belongs to it
 
     def _give_up(self) -> None:
         try:
             self._tokens.pop()
         except IndexError:
-            self._lock.acquire(blocking=False)  # the release has come, or will end a later wait early
+            self._lock.acquire(blocking=False)  # the release has come; else it will end a later wait early

@@ -1,9 +1,9 @@
-"""Daemon threads; a thread cannot be killed, so one that overruns its timeout is abandoned, and we say so.
+"""The engine of daemon threads. A thread cannot be killed, so one that overruns its timeout is abandoned.
 
 The protocol: each port has one deque of tickets, each worker its own gate. An idle worker puts itself
 on the idle deque, looks for tickets once more and blocks. Whoever adds tickets wakes one worker, and
-a worker that leaves tickets behind wakes the next. A finished attempt goes onto its port's deque of
-results, and opens the port's gate in case the run waits there.
+a worker that leaves tickets behind wakes the next. A worker appends the result of an attempt to its
+port's deque of results, and opens the port's gate in case the run waits there.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from parallelkit._raised import describe_error, drop_frames
 from parallelkit._system import monotonic
 
 START_LIMIT = 60.0  # seconds that an initializer may take
-PATIENCE = 60.0  # seconds for a thread to return that was abandoned without a timeout, as its run was stopped
+PATIENCE = 60.0  # seconds within which a thread must return that was abandoned by a stop and has no timeout
 
 
 class ThreadEngine:
-    """Owns the threads. Up to ``max_workers`` run, and as many again may be abandoned ones. ``passing``: for one run."""
+    """Owns the threads: up to ``max_workers`` that run, and as many abandoned ones. ``passing``: it serves one run only."""
 
     def __init__(
         self,
@@ -52,20 +52,20 @@ class ThreadEngine:
         self.initializes = initializer is not None
         self._initializer = initializer
         self._initargs = initargs
-        self._starting: dict[ThreadWorker, float] = {}  # those in their initializer, and until when
+        self._starting: dict[ThreadWorker, float] = {}  # workers in their initializer, and its deadline
         self._roll = Roll(passing)
-        self.surplus = 0  # threads that there are too many, since nested runs gave their slots back
-        self.loans = Loans()  # of tasks that wait for others on this same engine
-        self.awaited = Loans()  # those of them that wait for futures
-        self.lending = False  # whether there has ever been one
-        self._lock = threading.RLock()  # garbage that is collected while it is held may have finalizers
+        self.surplus = 0  # threads above capacity, since nested runs have given back their slots
+        self.loans = Loans()  # slots of tasks that wait for other tasks of this engine
+        self.awaited = Loans()  # those among them whose tasks wait for a future
+        self.lending = False  # whether a slot was ever lent
+        self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
 
     def open(self, job: Job) -> ThreadPort:
-        """A new port. Opened from a task of this engine, it gets that task's slot as one more."""
+        """Open a port. If a task of this engine opens it, the port may use that task's slot as well."""
         outer = None if job.shared else lender(self)
         port = ThreadPort(self, job, 0 if outer is None else max(outer.depth, 0) + 1)
         with self._lock:
-            if self.closed:  # after the executor was asked for its engine: nobody would ever work here
+            if self.closed:  # since the run asked the executor for it: no thread would ever work here
                 raise RuntimeError("this executor is closed: it was shut down before the run began")
             if outer is not None:
                 self.lending = True
@@ -74,11 +74,11 @@ class ThreadEngine:
         return port
 
     def is_served_here(self) -> bool:
-        """Whether others wait for what this thread is in the midst of: at the lock, or as it is being started."""
+        """Whether others wait for the calling thread: it holds the lock, or its starter waits for it to begin."""
         return self._roll.is_entering() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
     def lend(self, future: object) -> bool:
-        """The task that calls, if it is one of this engine, is about to wait for a future: lend its slot."""
+        """Lend the slot of the calling task, which is about to wait for a future; False if it is none of this engine."""
         outer = lender(self)
         if outer is None:
             return False
@@ -90,37 +90,41 @@ class ThreadEngine:
         return True
 
     def repay(self, borrower: object) -> None:
-        """What a slot was lent for is over."""
+        """Take back the slots that were lent to a port or for a future, which is done."""
         if self.loans:
             with self._lock:
                 self.loans.repay(borrower)
                 self.awaited.repay(borrower)
-                self.surplus = max(0, len(self.workers) - self.capacity())
+                self._count_surplus()
 
     def capacity(self) -> int:
-        """How many threads may run tasks now: slots are lost once too many threads are abandoned."""
+        """How many threads may run tasks now."""
         return self._own() + len(self.loans)
 
     def _own(self) -> int:
+        """The slots without loans: each abandoned thread beyond ``max_workers`` costs one."""
         return self.max_workers - max(0, len(self.abandoned) - self.max_workers)
 
-    def take(self, worker: ThreadWorker, port: ThreadPort) -> Ticket | None:
-        """The next ticket of a port, if a free thread may have it.
+    def _count_surplus(self) -> int:
+        self.surplus = max(0, len(self.workers) - self.capacity())
+        return self.surplus
 
-        A slot that was lent is for what its task waits for. Would it serve whatever is queued beside
-        that task, each of these might lend its slot in turn, until there were as many threads as tasks;
-        and the task would not be alone in its slot when it goes on.
+    def take(self, worker: ThreadWorker, port: ThreadPort) -> Ticket | None:
+        """The next ticket of a port, if a free thread may take it.
+
+        A slot that was lent serves only what its task waits for. If it served other queued tasks, each of
+        them might lend its slot in turn, until there were as many threads as tasks; and the lender would
+        share its slot when it goes on.
         """
         with self._lock:
             worker.depth = worker.ticket = None
-            self.surplus = max(0, len(self.workers) - self.capacity())
-            if self.surplus:
+            if self._count_surplus():
                 return None
             worker.ticket, worker.depth = port.take(self._allows)
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
-        """Whether a free thread might take a ticket of this port."""
+        """Whether a free thread may take a ticket of this port."""
         return port.has_work(self._allows if self.lending else None)
 
     def _allows(self, depth: int) -> bool:
@@ -131,8 +135,8 @@ class ThreadEngine:
         return sum(worker.depth == depth for worker in list(self.workers)) < most
 
     def cpu_seconds(self) -> float | None:
-        """Processor time of all threads so far; None where the system does not tell."""
-        with self._lock:  # which a thread takes when it ends: so each that is asked still lives
+        """Processor time of all threads so far; None if the system does not tell."""
+        with self._lock:  # a thread takes it before it ends, so every thread that is asked is alive
             return self._roll.cpu_seconds(self.workers | self.abandoned)
 
     def remove(self, port: ThreadPort) -> None:
@@ -140,24 +144,23 @@ class ThreadEngine:
         with self._lock:
             self.loans.repay(port)
             self.ports = tuple(other for other in self.ports if other is not port)
-            self.surplus = max(0, len(self.workers) - self.capacity())
+            self._count_surplus()
 
     def is_spent(self) -> bool:
-        """Whether a thread that finds nothing to do may end: nothing new will come."""
+        """Whether a thread that finds nothing to do may end, because no new tasks will come."""
         return self._roll.passing and all(port.is_spent() for port in self.ports)
 
     def dismiss(self, worker: ThreadWorker) -> bool:
-        """Whether this thread is one too many, and must end."""
+        """Strike off this thread if there is one too many; whether it must end."""
         with self._lock:
-            self.surplus = max(0, len(self.workers) - self.capacity())
-            if not self.surplus:
+            if not self._count_surplus():
                 return False
             self.workers.discard(worker)
             self.surplus -= 1
             return True
 
     def supply(self, tickets: int, awaited: bool = False) -> None:
-        """Have somebody work on so many new ones, ``awaited`` by tasks here: wake one that idles, start those that lack."""
+        """Wake an idle thread, and start missing ones, for new tickets; ``awaited`` by tasks of this engine or not."""
         woken = self.wake_one()
         if len(self.workers) < self.capacity():
             with self._lock:
@@ -173,13 +176,13 @@ class ThreadEngine:
             if self._initializer is not None:
                 self._starting[worker] = monotonic() + START_LIMIT
                 for port in self.ports:
-                    port.look()  # it has to watch this start
+                    port.look()  # a port enforces START_LIMIT, so it must wake in time
             worker.thread.start()
         except BaseException as error:
             self._starting.pop(worker, None)
             self._roll.strike(worker)
-            self.workers.discard(worker)  # whether it runs is not known: a signal handler may have raised
-            # At the system's limit fewer will do, if there are others than those that are held.
+            self.workers.discard(worker)  # it may run nevertheless: a signal handler may have raised
+            # The system may have no more threads. Those that are there will do, unless all are held by lenders.
             if not (isinstance(error, RuntimeError) and len(self.workers) > held):
                 raise
 
@@ -192,7 +195,7 @@ class ThreadEngine:
         return True
 
     def initialize(self, worker: ThreadWorker) -> bool:
-        """In a new thread: run the initializer; False where it failed, or was given up meanwhile."""
+        """In a new thread: run the initializer; False if it failed, or was given up meanwhile."""
         self._roll.begin(worker)
         if self._initializer is None:
             return True
@@ -205,7 +208,7 @@ class ThreadEngine:
             return self.broken is None and worker in self.workers
 
     def check_starts(self, now: float) -> float | None:
-        """Break if an initializer takes too long; when to look again."""
+        """Break the engine if an initializer takes too long; return when to look again."""
         if not self._starting:
             return None
         with self._lock:
@@ -218,13 +221,13 @@ class ThreadEngine:
         return limit
 
     def _give_up_starts(self) -> None:
-        """Wait for no initializer any more."""
+        """Abandon the threads that are still in their initializer."""
         self.workers.difference_update(self._starting)
         self.abandoned.update(self._starting)
         self._starting.clear()
 
     def _break(self, fate: str, cause: BaseException | None = None) -> None:
-        """A failed initializer breaks the engine, as it breaks the standard pools."""
+        """Break the engine, as a failed initializer breaks the standard pools."""
         from concurrent.futures.thread import BrokenThreadPool
 
         self.broken = BrokenThreadPool(f"the initializer of a worker thread {fate}")
@@ -233,9 +236,9 @@ class ThreadEngine:
             port.fail(self.broken)
 
     def abandon(self, worker: ThreadWorker, claim: list[float], now: float, timeout: float | None) -> bool:
-        """Give up on a thread: another may take its place. False where its attempt has ended this moment."""
+        """Give up on a thread, so that another may take its place; False if its attempt has just ended."""
         with self._lock:
-            # Taken in here, so that it leaves after this: else it would count as abandoned for ever.
+            # Under the lock, so that the thread's ``leave`` comes later: else it would count as abandoned for ever.
             if not take_claim(claim):
                 return False
             self.workers.discard(worker)
@@ -249,14 +252,14 @@ class ThreadEngine:
         return True
 
     def _supply_all(self) -> None:
-        """A slot has come free: somebody may wait for it."""
+        """Offer a slot that has come free to whoever waits for one."""
         tell_of_room(self.ports)
         waiting = sum(port.waiting() for port in self.ports)
         if waiting and not self.closed:
             self.supply(waiting)
 
     def end(self, worker: ThreadWorker) -> None:
-        """In a thread that ends. Idempotent."""
+        """In a thread that ends: take its leave. Idempotent."""
         with self._lock:
             self._roll.leave(worker)
             with suppress(ValueError):
@@ -269,13 +272,13 @@ class ThreadEngine:
             return worker in self.abandoned
 
     def rouse(self) -> None:
-        """Let everybody look again for what there is to do: a thread may have ended in the midst of waking one."""
+        """Have all threads and ports look again for work: a thread that has just died may have been about to wake one."""
         for waiter in [*self.workers, *self.ports]:
             waiter.gate.force()  # type: ignore[attr-defined]  # both have one
         self._supply_all()
 
     def leave(self, worker: ThreadWorker) -> None:
-        """A worker is gone. If it had been abandoned, the slot that it had cost is back."""
+        """Strike off a worker that is gone; if it was abandoned, it costs no slot any more."""
         with self._lock:
             self.workers.discard(worker)
             self.abandoned.discard(worker)
@@ -284,13 +287,13 @@ class ThreadEngine:
         self._supply_all()
 
     def close(self) -> None:
-        """End all idle threads and wait for their end; those in a task or an initializer are left to themselves."""
+        """End all idle threads and wait for them; threads in a task or an initializer are left to themselves."""
         with self._lock:
             self.closed = True
             self._give_up_starts()
-            workers = self.workers.union(self.idle)  # with those whose start was broken off, and who idle
+            workers = self.workers.union(self.idle)  # where a start was interrupted, the thread may idle only
         for port in self.ports:
-            port.fail(ParallelKitError("the executor was shut down"))  # whose run would wait for ever
+            port.fail(ParallelKitError("the executor was shut down"))  # else its run would wait for ever
             port.close()
         end_each(workers, self.abandoned)
         self._roll.join()

@@ -1,6 +1,6 @@
-"""Slots that are lent: a task that waits for another on its own executor lends its slot until that has ended.
+"""Lending of slots: a task that waits for another task on its own executor lends its slot meanwhile.
 
-Which attempts a piece of code runs in is known by its context variables, through other executors too.
+Context variables tell which attempts a piece of code runs in, even through other executors.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ class Lender(Protocol):
     """An engine whose tasks may wait for futures of the same executor."""
 
     def lend(self, future: object) -> bool:
-        """The task that calls is about to wait: lend its slot; False where it is no task of this engine."""
+        """Lend the slot of the calling task, which is about to wait; False if it is no task of this engine."""
 
     def repay(self, borrower: object) -> None:
-        """It waits no more."""
+        """Take back the slots that were lent for this future."""
 
 
 @runtime_checkable
@@ -26,11 +26,11 @@ class LendingPort(Protocol):
     """A port of such an engine."""
 
     def hurry(self, index: int) -> None:
-        """A task of the engine waits for this attempt."""
+        """Run this attempt next, for a task of the engine waits for it."""
 
 
 class Around(NamedTuple):
-    """An attempt in which code runs. ``claim`` is empty once it has ended or was abandoned."""
+    """An attempt that encloses some code. ``claim`` is empty once it has ended or was abandoned."""
 
     engine: object
     claim: list[float]
@@ -38,13 +38,13 @@ class Around(NamedTuple):
 
 
 class Here(Protocol):
-    """A worker thread, as its own code sees it."""
+    """A worker thread, as the code that it runs sees it."""
 
     def around(self) -> Around | None:
         """The attempt that it runs."""
 
     def between(self, engine: object) -> Around | None:
-        """What stands for one of this engine outside of them, in a finalizer."""
+        """A stand-in for an attempt of this engine, for a finalizer that is called between attempts."""
 
 
 _outer: ContextVar[tuple[Around, ...]] = ContextVar("parallelkit_outer", default=())
@@ -52,23 +52,23 @@ _thread = threading.local()
 
 
 def enter_thread(worker: Here) -> None:
-    """In a worker's thread: this is it."""
+    """Called in a worker's thread: note whose thread this is."""
     _thread.worker = worker
 
 
 def here() -> Here | None:
-    """The worker whose thread this is."""
+    """The worker whose thread this is; None in any other thread."""
     worker: Here | None = getattr(_thread, "worker", None)
     return worker
 
 
 def mark_context() -> None:
-    """In the context of attempts that are about to be made: note those around this code."""
+    """In the context of future attempts: note the attempts that enclose the calling code."""
     _outer.set(around())
 
 
 def around() -> tuple[Around, ...]:
-    """The attempts in which this code runs, the innermost last; ended ones are left out."""
+    """The attempts that enclose the calling code, innermost last, without those that have ended."""
     worker = here()
     own = None if worker is None else worker.around()
     outer = [attempt for attempt in _outer.get() if attempt.claim]
@@ -76,7 +76,7 @@ def around() -> tuple[Around, ...]:
 
 
 def lender(engine: object) -> Around | None:
-    """The innermost attempt of this engine in which this code runs."""
+    """The innermost attempt of this engine that encloses the calling code."""
     for attempt in reversed(around()):
         if attempt.engine is engine:
             return attempt
@@ -85,7 +85,7 @@ def lender(engine: object) -> Around | None:
 
 
 class Loans:
-    """The slots of an engine that are lent, each for a borrower: a port, or a future that is waited for."""
+    """The slots of an engine that are lent, each to a borrower: a port, or a future that is waited for."""
 
     def __init__(self) -> None:
         self._claims: dict[tuple[object, int], list[float]] = {}
@@ -94,22 +94,22 @@ class Loans:
         return bool(self._claims)
 
     def __len__(self) -> int:
-        """How many: a task lends its slot once, whatever it waits for, and none once it has ended."""
+        """How many slots: a task lends its slot once, however much it waits for, and none once it has ended."""
         return len({id(claim) for claim in list(self._claims.values()) if claim}) if self._claims else 0
 
     def add(self, borrower: object, claim: list[float]) -> None:
-        """An attempt lends its slot."""
+        """Lend the slot of the attempt with this claim."""
         self._claims[borrower, id(claim)] = claim
 
     def repay(self, borrower: object) -> None:
-        """The borrower needs no slot any more. Idempotent."""
+        """Return what this borrower has. Idempotent."""
         for key in list(self._claims):
             if key[0] is borrower:
                 self._claims.pop(key, None)
 
 
 def take_claim(claim: list[float]) -> bool:
-    """Whether the claim is ours now: of all who try, one succeeds."""
+    """Try to take the claim; of all callers exactly one succeeds."""
     try:
         claim.pop()
     except IndexError:

@@ -1,4 +1,4 @@
-"""The tickets of a port that no thread has taken yet: who may take which."""
+"""The tickets of a port that no thread has taken yet, and which of them a thread may take."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from threading import Lock
 from parallelkit._executors._contract import Ticket
 
 UNLIMITED = maxsize  # tickets that a port may have in line
-AWAITED = -1  # the depth of calls for which tasks of the same executor wait
+AWAITED = -1  # the depth of calls whose futures tasks of the same executor wait for
 
 
 class Line:
-    """Two queues: the ordinary one, and one of what tasks of the same engine wait for.
+    """Two queues: an ordinary one, and an urgent one of calls that tasks of the same engine wait for.
 
-    After a failure that may stop the run, the ordinary one is ``held`` until the run has seen it.
+    After a failure that may stop the run, the ordinary tickets are ``held`` until the run has seen it.
     """
 
     def __init__(self, depth: int, ended: Callable[[], bool] = bool) -> None:
-        self._ended = ended  # whether none but attempts made again will be added
-        self.depth = depth  # how many tasks of this engine wait for those here, each for the next
+        self._ended = ended  # whether only retries will be added
+        self.depth = depth  # how many tasks of this engine wait for these tickets, in a chain
         self.queue: deque[Ticket] = deque()
         self.urgent: deque[Ticket] = deque()
-        # To be taken from by ``for``: after a call to ``popleft`` something may be raised that was sent into the
-        # thread (see ``ThreadWorker``), and the ticket be lost.
+        # Iterated over in place of calling ``popleft``: an exception sent into the thread could strike right
+        # after that call, and the ticket would be lost (see ``ThreadWorker``).
         self.drawn = starmap(self.queue.popleft, repeat(()))
         self.drawn_urgent = starmap(self.urgent.popleft, repeat(()))
         self.held: deque[Ticket] = deque()
         self._lock = Lock()
 
     def hold(self) -> None:
-        """Let nothing more of the queue be taken."""
+        """Let no more of the ordinary tickets be taken."""
         with self._lock, suppress(IndexError):
             self.held.extend(self.drawn)
 
     def release(self) -> int:
-        """Go on with what was held; how many tickets that is."""
+        """Put back what was held; return how many tickets that is."""
         with self._lock:
             count = len(self.held)
             self.queue.extendleft(reversed(self.held))
@@ -47,14 +47,14 @@ class Line:
             return count
 
     def clear(self) -> None:
-        """Nothing more is to be done."""
-        self._ended = bool  # lets go of the run
+        """Drop all tickets."""
+        self._ended = bool  # the former may refer to the run
         with self._lock:
             for queue in (self.queue, self.urgent, self.held):
                 queue.clear()
 
     def move_forward(self, index: int) -> bool:
-        """A task waits for this attempt; False where it is not in the queue any more."""
+        """Move a ticket that a task waits for to the urgent queue; False if a thread has taken it already."""
         for ticket in list(self.queue):
             if ticket[0] == index:
                 try:
@@ -66,7 +66,7 @@ class Line:
         return False
 
     def take_back(self, ticket: Ticket, depth: int | None) -> None:
-        """Whoever took this one, at this depth, has not begun it."""
+        """Queue a ticket again that was taken at this depth and not begun."""
         queue = self.urgent if depth == AWAITED else self.queue
         queue += (ticket,)
 
@@ -75,11 +75,11 @@ class Line:
         return len(self.queue) + len(self.urgent) + len(self.held)
 
     def is_spent(self) -> bool:
-        """Whether nothing is left to take, nor will be, but for what fails and is tried again."""
+        """Whether nothing is left to take, and only retries may still come."""
         return self._ended() and not self.waiting()
 
     def has_work(self, allows: Callable[[int], bool] | None) -> bool:
-        """Whether there is a ticket that may be taken; all may without ``allows``, which judges by depth."""
+        """Whether there is a ticket that may be taken: any without ``allows``, which judges by depth."""
         if allows is None:
             return bool(self.queue)
         return bool(self.urgent and (allows(AWAITED) or allows(0))) or bool(self.queue and allows(self.depth))
@@ -90,12 +90,12 @@ class Line:
             if self.urgent and allows(AWAITED):
                 for ticket in self.drawn_urgent:
                     return ticket, AWAITED
-            if self.urgent and allows(0):  # who waited for it does no more
+            if self.urgent and allows(0):  # whoever waited for it no longer does
                 for ticket in self.drawn_urgent:
                     return ticket, 0
             if self.queue and allows(self.depth):
                 for ticket in self.drawn:
                     return ticket, self.depth
         except IndexError:
-            pass  # the port was closed this moment
+            pass  # the port has just been closed
         return None, None

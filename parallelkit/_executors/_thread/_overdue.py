@@ -1,4 +1,4 @@
-"""When a port of threads has to look for attempts that are overdue: never sooner than one can be."""
+"""When a thread port must look for overdue attempts: never before one can be overdue."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from parallelkit._system import monotonic
 
 
 class Lookout:
-    """The instant of the next look. When an attempt began is for its thread to know, so what waits may have begun."""
+    """Keeps the instant of the next look. Only its thread knows when an attempt began, so any queued one may have begun."""
 
     __slots__ = ("_shortest", "look_at")
 
     def __init__(self) -> None:
         self.look_at: float | None = None
-        self._shortest: float | None = None  # timeout of all that were handed over
+        self._shortest: float | None = None  # of the timeouts of all tickets so far
 
     def expect(self, tickets: Iterable[Ticket]) -> None:
-        """These may begin from now on."""
+        """Account for tickets that may begin from now on."""
         limits = [limit for _, _, _, limit in tickets if limit is not None]
         if not limits:
             return
@@ -32,7 +32,7 @@ class Lookout:
         return self.look_at is not None and now >= self.look_at
 
     def look_again(self, now: float, instants: list[float], more: bool) -> None:
-        """After a look: when those that run are overdue, and whether there are more, that may begin now."""
+        """After a look: set the next one. ``instants``: when running attempts become overdue; ``more``: others may begin."""
         assert self._shortest is not None, "only attempts with a timeout set the instant to look at"
         if more:
             instants = [*instants, now + self._shortest]

@@ -1,7 +1,7 @@
-"""A run's end of a thread engine: tickets in, outcomes out, and the watch over timeouts.
+"""A run's end of a thread engine: takes tickets, returns outcomes, and watches the timeouts.
 
-Who settles an attempt is decided by one atomic ``pop`` of its claim: the worker that finished it, or
-the run that gave up on it, never both.
+Either the worker that finished an attempt settles it, or the run that gave up on it, never both: an
+atomic ``pop`` of the attempt's claim decides.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from parallelkit._raised import drop_frames
 from parallelkit._system import monotonic
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
-"""What a worker runs: port, ticket, and the claim on its outcome, which holds the instant of the start."""
+"""What a worker runs: port, ticket, and the claim on the outcome, a list that holds the instant of the start."""
 
 
 class Loss(NamedTuple):
-    """Every slot is lost to abandoned threads. Unless one returns before ``until``, nothing can run any more."""
+    """Every slot is lost to abandoned threads; if none of them returns before ``until``, the run fails."""
 
     until: float
     patience: float
@@ -52,7 +52,7 @@ class Worker(Protocol):
     thread: threading.Thread
     current: Current | None
     port: ThreadPort | None
-    ticket: Any  # None where it has none
+    ticket: Any  # None if it has none
     failed: bool
     stopped: bool
     forked: bool
@@ -73,22 +73,22 @@ class Crew(Protocol):
 
     @property
     def abandoned(self) -> Collection[Worker]:
-        """The threads that do no longer."""
+        """The threads that were given up on."""
 
     def capacity(self) -> int:
         """How many attempts may run at once."""
 
     def cpu_seconds(self) -> float | None:
-        """Processor time of all threads so far, where it is known."""
+        """Processor time of all threads so far; None if the system does not tell."""
 
     def supply(self, tickets: int, awaited: bool = False) -> None:
-        """See that somebody works on new tickets, for which tasks of the engine may wait; raises where nobody can."""
+        """Provide threads for new tickets, ``awaited`` by tasks of the engine or not; raises if none can be started."""
 
     def abandon(self, worker: Any, claim: list[float], now: float, timeout: float | None) -> bool:
-        """Give up on a thread, whose attempt had this timeout; False where that has ended."""
+        """Give up on a thread whose attempt had this timeout; False if the attempt has just ended."""
 
     def check_starts(self, now: float) -> float | None:
-        """Break if a thread takes too long to start; when to look again."""
+        """Break the engine if an initializer takes too long; return when to look again."""
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -97,9 +97,9 @@ class Crew(Protocol):
 class ThreadPort(Line):
     """A run's end of a thread engine."""
 
-    eager = flows = True  # to hand over attempts one at a time costs next to nothing
+    eager = flows = True  # handing over attempts one at a time costs next to nothing
     fate = "abandoned"
-    """What becomes of a worker whose attempt is cut off by ``close``, as ``Event`` calls it."""
+    """The ``Event.kind`` for a worker whose attempt ``close`` cuts off."""
 
     def __init__(self, engine: Crew, job: Job, depth: int) -> None:
         super().__init__(depth, job.ended)
@@ -116,27 +116,27 @@ class ThreadPort(Line):
         self._woken = self._changed = self._closed = False
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
-        self._squeezed = False  # whether others hold slots that it could use
+        self._squeezed = False  # whether other ports hold slots that this one could use
         self._lookout = Lookout()
 
     def room(self) -> int:
         if not self._exact:
             return UNLIMITED
-        self._squeezed = True  # before the count: who leaves a slot after it sees this
+        self._squeezed = True  # before the count, so that whoever frees a slot after it sees this
         workers = list(self._engine.workers) if len(self._engine.ports) > 1 else ()
         others = sum([worker.ticket is not None and worker.port is not self for worker in workers])
         self._squeezed = others > 0
         free = self._engine.capacity() - self._given - others
-        return max(free, 0 if self._given else 1)  # to have one ticket queued is to get one's turn
+        return max(free, 0 if self._given else 1)  # with one ticket queued, the port gets its turn
 
     def hear_of_room(self) -> None:
-        """A slot that others held is free."""
+        """Wake the run if it was short of room: another port's slot is free."""
         if self._squeezed:
             self._squeezed = False
             self.wake()
 
     def start(self, tickets: Sequence[Ticket]) -> None:
-        if self.held:  # the run has seen the failure, and goes on
+        if self.held:  # the run has seen the failure and goes on
             self._engine.supply(self.release())
         if tickets:
             self._given += len(tickets)
@@ -145,17 +145,17 @@ class ThreadPort(Line):
             self._engine.supply(len(tickets), self.depth > 0)
 
     def hurry(self, index: int) -> None:
-        """A task of this engine waits for this attempt: it runs in that task's slot."""
+        """Run this attempt next, in the slot of the task of this engine that waits for it."""
         if self.move_forward(index):
             self._engine.supply(1, awaited=True)
 
     def execute(self, worker: Worker) -> bool:
-        """In a worker: run the attempt that it has taken; False where that has been given up meanwhile."""
+        """In a worker: run the attempt that it has taken; False if the run has given up on it meanwhile."""
         ticket = worker.ticket
         started = monotonic()
         claim = [started]
         worker.current = (self, ticket, claim)
-        if self._closed:  # after the claim is laid open: close() or we see the other
+        if self._closed:  # read after ``current`` is set: close() sees the claim, or we see the flag
             worker.current = worker.ticket = None
             return take_claim(claim)
         index, _, item, _ = ticket
@@ -165,7 +165,7 @@ class ThreadPort(Line):
             if worker.forked:
                 end_child(error)
             ended, worker.failed = monotonic(), True
-            drop_frames(error)  # and no name for what follows: the traceback leads to this frame
+            drop_frames(error)  # what follows gets no name here: the traceback refers to this frame, a cycle
             return self._commit(
                 worker, claim, self._lost, Ended(index, error, "", started, ended, worker.name)
             )
@@ -182,14 +182,14 @@ class ThreadPort(Line):
         return True
 
     def give_up(self, entry: Ended) -> None:
-        """In a worker that ends early: its attempt has failed."""
+        """In a worker that ends early: report its attempt as failed."""
         if self._wary:
             self.hold()
         self._lost += (entry,)
 
     def wait(self, until: float | None) -> list[Block | Ended]:
         while True:
-            self._changed = False  # before the look at the engine: what changes afterwards is seen
+            self._changed = False  # before looking at the engine, so that no later change is missed
             events = self._drain()
             now = monotonic()
             if self._lookout.is_due(now):
@@ -214,7 +214,7 @@ class ThreadPort(Line):
         return events
 
     def _expire(self, now: float) -> list[Block | Ended]:
-        """Give up on the attempts that are overdue; a claim that is gone has been committed in time."""
+        """Give up on overdue attempts; one whose claim is gone was committed in time."""
         overdue: list[Block | Ended] = []
         instants: list[float] = []
         begun = 0
@@ -225,7 +225,7 @@ class ThreadPort(Line):
             try:
                 started = claim[0]
             except IndexError:
-                continue  # it was committed this moment
+                continue  # it has just been committed
             if started + ticket[3] > now:
                 instants.append(started + ticket[3])
                 continue
@@ -243,7 +243,7 @@ class ThreadPort(Line):
         return Ended(ticket[0], told_where(error, stack), "", started, now, worker.name, stack)
 
     def _check_engine(self, now: float) -> float | None:
-        """Fail if every slot is lost for good and somebody waits for one; when to look again."""
+        """Fail if every slot is lost for good and a ticket waits for one; return when to look again."""
         starts_at, loss = self._engine.check_starts(now), self._engine.loss
         if loss is None or not self._given:
             return starts_at
@@ -252,12 +252,12 @@ class ThreadPort(Line):
         return loss.until if starts_at is None else min(starts_at, loss.until)
 
     def look(self) -> None:
-        """Something has changed in the engine that whoever waits here must know."""
+        """Have the waiting run look at the engine again, where something has changed."""
         self._changed = True
         self.gate.open()
 
     def fail(self, error: Exception) -> None:
-        """Nothing can run here any more."""
+        """Note, and tell the waiting run, that nothing can run here any more."""
         self.failure = error
         self.gate.open()
 
@@ -265,18 +265,18 @@ class ThreadPort(Line):
         return [(ticket[0], claim[0], worker.name) for worker, ticket, claim in self._at_work() if claim]
 
     def stacks(self) -> dict[int, str]:
-        """Where those that run stand now."""
+        """The current stack of each running attempt, by index."""
         return {ticket[0]: stack_of(worker.thread, __file__) for worker, ticket, _ in self._at_work()}
 
     def _at_work(self) -> Iterator[tuple[Worker, Ticket, list[float]]]:
-        """The workers that are at attempts of this port."""
+        """The workers that run attempts of this port."""
         for worker in list(self._engine.workers):
             port, ticket, claim = worker.current or (None, None, [])
             if port is self and ticket is not None:
                 yield worker, ticket, claim
 
     def measure(self, facts: Facts) -> None:
-        """Note the processor time that the threads have used since the port was opened."""
+        """Record the processor time that the threads have used since the port was opened."""
         spent = self._engine.cpu_seconds()
         if spent is not None and self._spent_before is not None:
             facts.worker_cpu_seconds = spent - self._spent_before

@@ -1,4 +1,4 @@
-"""The threads that an engine has had: their starts, their numbers, which others get after them, and what they used."""
+"""The register of an engine's threads: which are being started, their numbers (used again), and their processor time."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ class Numbered(Protocol):
 
 
 class Roll:
-    """Used under the engine's lock, but for what a thread says, or asks, of itself, and ``join``.
+    """Used under the engine's lock, except for ``begin``, ``is_entering`` and ``join``.
 
-    ``passing``: the ends of all that leave are waited for.
+    ``passing``: the engine serves one run, so ``join`` waits for the threads that have left.
     """
 
     def __init__(self, passing: bool) -> None:
         self.passing = passing
-        self._cpu_seconds = 0.0  # of those that have left
+        self._cpu_seconds = 0.0  # of threads that have left
         self._entering: set[Numbered] = set()
         self._numbers = count()
         self._free: list[int] = []  # a heap
-        self._left: deque[Thread] = deque()  # those of them that may not have ended yet
+        self._left: deque[Thread] = deque()  # threads that have left and may not have ended yet
 
     def number(self) -> int:
-        """The smallest that no thread has."""
+        """The smallest number that no thread has."""
         return heappop(self._free) if self._free else next(self._numbers)
 
     def enter(self, worker: Numbered) -> None:
-        """It is about to be started."""
+        """Note that a thread is about to be started."""
         self._entering.add(worker)
 
     def begin(self, worker: Numbered) -> None:
-        """In a new thread: it has begun."""
+        """Called in a new thread: note that it has begun."""
         self._entering.discard(worker)
 
     def is_entering(self) -> bool:
-        """Whether the thread that calls is being started, which is what its starter waits for."""
+        """Whether the calling thread is still being started, so that its starter waits for it."""
         ident = get_ident()
         return any(worker.thread.ident == ident for worker in list(self._entering))
 
     def strike(self, worker: Numbered) -> bool:
-        """Take its number from it; False where it has none any more."""
+        """Take back a thread's number; False if it has none any more."""
         self._entering.discard(worker)
         number, worker.number = worker.number, None
         if number is None:
@@ -62,7 +62,7 @@ class Roll:
         return True
 
     def leave(self, worker: Numbered) -> None:
-        """In a thread that is about to end. Idempotent."""
+        """Called in a thread that is about to end. Idempotent."""
         if self.strike(worker):
             self._cpu_seconds += time.thread_time()
             if self.passing:
@@ -71,14 +71,14 @@ class Roll:
                 self._left.append(worker.thread)
 
     def cpu_seconds(self, there: Iterable[Numbered]) -> float | None:
-        """Processor time of these and of all that have left; None where the system does not tell."""
+        """Processor time of these threads and of all that have left; None if the system does not tell."""
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
         idents = [one.ident for one in there if one.number is not None]
         return self._cpu_seconds + sum(map(cpu_seconds_of, idents))
 
     def join(self) -> None:
-        """Wait until those that have left are gone."""
+        """Wait until the threads that have left have ended."""
         for thread in list(self._left):
             if thread is not current_thread():
                 thread.join()

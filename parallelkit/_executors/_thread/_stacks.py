@@ -14,7 +14,7 @@ from parallelkit._raised import calls_tasks
 
 
 def stack_of(thread: threading.Thread, below: str | None = None) -> str:
-    """The stack of a thread: ``below`` code of this file, if it has any, from the task on."""
+    """The stack of a thread; from the task on, if the thread runs code of the file ``below``."""
     frames = list(frames_of(thread))
     ours = [number for number, (frame, _) in enumerate(frames) if frame.f_code.co_filename == below]
     if ours:
@@ -25,10 +25,10 @@ def stack_of(thread: threading.Thread, below: str | None = None) -> str:
 
 
 def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
-    """The frames of a thread, which may be running, outermost first, each with its line.
+    """The frames of a thread, outermost first, each with its line. The thread may be running.
 
-    On Python 3.11 a garbage collection meanwhile could end the program: its finalizers let the thread
-    go on, and a frame that it leaves is followed all the same.
+    The garbage collector is off meanwhile: its finalizers would let the thread go on and leave frames that
+    we are following, which crashes Python 3.11.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -45,7 +45,7 @@ def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
 
 
 def cpu_seconds_of(ident: int | None) -> float:
-    """Processor time of a thread so far; none of one that has not begun or is gone, as all are in a forked process."""
+    """Processor time of a thread; 0 if it has not begun or is gone, as all others are in a forked process."""
     try:
         return 0.0 if ident is None else time.clock_gettime(time.pthread_getcpuclockid(ident))
     except OSError:

@@ -1,4 +1,4 @@
-"""One thread of a thread engine: it serves the ports in turns, and rests where there is nothing to do."""
+"""One thread of a thread engine: serves the ports in turn, and waits while there is nothing to do."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Owner(Protocol):
     idle: deque[ThreadWorker]
 
     def initialize(self, worker: ThreadWorker) -> bool:
-        """Run the initializer; False where the thread must end."""
+        """Run the initializer; False if the thread must end."""
 
     def take(self, worker: ThreadWorker, port: ThreadPort) -> Ticket | None:
-        """The next ticket of a port, if a free thread may have it: asked once slots are lent."""
+        """The next ticket of a port, if a free thread may take it; used once a slot was ever lent."""
 
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread may take a ticket of this port."""
@@ -43,23 +43,23 @@ class Owner(Protocol):
         """Wake an idle thread, if there is one; whether there was."""
 
     def is_spent(self) -> bool:
-        """Whether a thread that finds nothing to do may end: nothing new will come."""
+        """Whether a thread that finds nothing to do may end, because no new tasks will come."""
 
     def dismiss(self, worker: ThreadWorker) -> bool:
-        """Whether this thread is one too many, and must end."""
+        """Strike off this thread if there is one too many; whether it must end."""
 
     def end(self, worker: ThreadWorker) -> None:
-        """Take note that this thread ends."""
+        """Note that this thread ends."""
 
     def is_abandoned(self, worker: ThreadWorker) -> bool:
         """Whether a run has given up on this thread."""
 
     def rouse(self) -> None:
-        """Let everybody look again for what there is to do."""
+        """Have all threads and ports look again for work."""
 
 
 def tell_of_room(ports: tuple[ThreadPort, ...]) -> None:
-    """A slot has come free, and nobody has taken it yet: those that could use it may look again."""
+    """Tell the ports that a slot is free which no thread has filled."""
     for port in ports:
         port.hear_of_room()
 
@@ -67,14 +67,17 @@ def tell_of_room(ports: tuple[ThreadPort, ...]) -> None:
 class ThreadWorker:
     """One thread.
 
-    ``current`` is what it runs: port, ticket, and the claim on its outcome; ``depth`` how many tasks of
-    the engine wait for that, each for the next. ``ticket`` is what it has taken from ``port`` and not
-    settled. ``failed``: an attempt of it has, which may be tried again, and had best be in here. ``stopped``:
-    it was abandoned as its run was stopped, not for a timeout. ``forked``: it is that of a child of its task.
+    - ``ticket``: what it has taken from ``port`` and not settled.
+    - ``current``: what it runs: port, ticket, and the claim on the outcome.
+    - ``depth``: how many tasks of the engine wait for that attempt, in a chain.
+    - ``failed``: an attempt has failed here; its retry had best run in this thread, which therefore stays.
+    - ``stopped``: it was abandoned because its run was stopped, not because of a timeout.
+    - ``forked``: this is a copy, in a child process that the task has forked.
 
-    An exception may be raised anywhere in here: Python lets others send one into a thread, and a task may
-    set a trace function that raises. So a ticket is at every moment in a queue, in ``ticket`` or settled:
-    Python raises nothing of the kind between the steps of ``for`` or ``+=`` and the assignment after it.
+    An exception may strike anywhere in here: other code can send one into a thread
+    (``PyThreadState_SetAsyncExc``), and a task may set a trace function that raises. So at every moment a
+    ticket is in a queue, in ``ticket`` or settled. That holds because Python raises no such exception
+    between the step of a ``for`` or ``+=`` and the assignment that follows it.
     """
 
     __slots__ = (
@@ -105,13 +108,13 @@ class ThreadWorker:
                 if self.forked:
                     end_child(None)
                 self.engine.end(self)
-            except BaseException as error:  # nothing of ours: it came from outside
+            except BaseException as error:  # sent in from outside
                 self._end_early(error)
-        except BaseException as error:  # another one meanwhile
+        except BaseException as error:  # another one, meanwhile
             self._end_early(error)
 
     def _end_early(self, error: BaseException) -> None:
-        """Settle what is in hand, and leave. Idempotent."""
+        """Settle or return the ticket in hand, and leave. Idempotent."""
         if self.port is not None and self.ticket is not None:
             if self.current is None:
                 self.port.take_back(self.ticket, self.depth)
@@ -125,7 +128,7 @@ class ThreadWorker:
         )
 
     def _lose(self, current: Current, error: BaseException) -> None:
-        """The attempt has failed, unless somebody has given up on it."""
+        """Report the attempt as failed, unless its run has given up on it."""
         port, ticket, claim = current
         ended = monotonic()
         started = claim[0] if claim else ended
@@ -134,25 +137,25 @@ class ThreadWorker:
             port.give_up(Ended(ticket[0], lost, "", started, ended, self.name))
 
     def disown(self) -> None:
-        """In a forked child of its task: what that returns or raises here is nobody's."""
+        """In a child process that the task has forked: give up the claim, for its outcome there counts for nobody."""
         self.forked = True
         if self.current is not None:
             take_claim(self.current[2])
 
     def around(self) -> Around | None:
-        """The attempt that this thread runs, for what it does within."""
+        """The attempt that this thread runs; None between attempts."""
         if self.current is None or self.depth is None:
             return None
         claim = self.current[2]
         return Around(self.engine, claim, self.depth) if claim else None
 
     def between(self, engine: object) -> Around | None:
-        """Its slot may be lent outside of attempts as well: a finalizer that is called there may wait."""
+        """A stand-in for an attempt, between attempts: a finalizer called there may wait too, and lend the slot."""
         if self.engine is not engine or (self.current and self.current[2]) or self.engine.is_abandoned(self):
             return None
         with suppress(ValueError):
-            self.engine.idle.remove(self)  # nobody shall wake it meanwhile, and think that it works
-            self.gate.force()  # and it looks again afterwards
+            self.engine.idle.remove(self)  # so that nobody wakes it meanwhile and counts on it
+            self.gate.force()  # it looks for work again afterwards
         return Around(engine, [0.0], 0)
 
     def _serve(self) -> None:
@@ -168,7 +171,7 @@ class ThreadWorker:
                 else:
                     self.depth = port.depth
                     try:
-                        for self.ticket in port.drawn:  # see above
+                        for self.ticket in port.drawn:  # not popleft(): see the class
                             break
                     except IndexError:
                         continue
@@ -181,17 +184,17 @@ class ThreadWorker:
             else:
                 self.depth = None
                 tell_of_room(ports)
-                ports, port, self.port = (), None, None  # an idle thread keeps no run alive that is over
+                ports, port, self.port = (), None, None  # so that an idle thread keeps no finished run alive
                 if engine.closed or engine.broken is not None or self._is_spent() or not self._rest():
                     return
 
     def _is_spent(self) -> bool:
-        """Whether it is not wanted any more, so that it may end while others still work, and nobody waits for it."""
+        """Whether it may end now, while other threads still work: so no one waits for it when the run closes."""
         failed, self.failed = self.failed, False
         return not failed and self.engine.is_spent()
 
     def _rest(self) -> bool:
-        """Wait for work; False when there has been none for long."""
+        """Wait for work; False if there was none for ``IDLE`` seconds."""
         engine = self.engine
         engine.idle.append(self)
         in_time = self.gate.wait(self._wanted, IDLE)
@@ -206,14 +209,14 @@ class ThreadWorker:
 
 
 def end_each(workers: Collection[ThreadWorker], abandoned: Container[ThreadWorker]) -> None:
-    """Let these end, now that their engine is closed, and wait for their end, but for that of abandoned ones."""
+    """Wake the threads of a closed engine so that they end, and join all but the abandoned ones."""
     try:
-        for worker in workers:  # one by one: a thousand at once would get in each other's way twice as long
+        for worker in workers:  # one by one: a thousand that end at once take twice as long
             worker.gate.open()
             if worker not in abandoned and worker.ident != threading.get_ident():
                 worker.thread.join()
     finally:
-        for worker in workers:  # Ctrl-C may have come: then nobody waits for them, but they end all the same
+        for worker in workers:  # after Ctrl-C nobody joins them, but they end all the same
             worker.gate.open()
 
 
