@@ -1,8 +1,8 @@
-"""The one rule for numbers that a user gives: what counts as whole, as a number, as seconds.
+"""Checks for numbers given by the user: what counts as a whole number, as a number, as seconds.
 
-They need not be Python's own: numpy's integers are whole numbers, its floats and a ``Fraction`` are
-numbers. Each is given back as a plain int or float, so that nothing further in need know of others.
-A bool is neither.
+They need not be of Python's own types: numpy's integers are whole numbers, its floats and a ``Fraction``
+are numbers. Each is returned as a plain int or float, so that no other code need handle such types.
+A bool is not a number.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
-    """A whole number as an int; TypeError for anything else (2.0 is none), ValueError for one below ``least``."""
+    """The value as an int. Raises TypeError if it is no whole number (2.0 is none), ValueError if below ``least``."""
     whole = as_whole(value)
     if whole is None:
         raise TypeError(f"{name} must be an int, got {value!r}")
@@ -24,7 +24,10 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def check_number(name: str, value: Any, least: float = float("-inf"), *, exact: bool = False) -> float:
-    """A number not below ``least`` as an int or float; not NaN, nor beyond all floats, but an int for ``exact``."""
+    """The value as an int or float. Raises TypeError if it is no number, ValueError if it is NaN or below ``least``.
+
+    Raises ValueError, too, for what is too large for a float, except for an int with ``exact``.
+    """
     whole = as_whole(value)
     number = value if whole is None else whole
     if isinstance(number, bool) or not isinstance(number, Real):  # no Decimal: it does not add to a float
@@ -36,7 +39,7 @@ def check_number(name: str, value: Any, least: float = float("-inf"), *, exact: 
     try:
         approximate = float(number)
     except OverflowError:
-        if not exact or whole is None:  # its digits may be too many to be shown
+        if not exact or whole is None:  # the message leaves it out: Python may refuse to print so many digits
             text = f"{name} must be a number that a float can hold, below 1.8e308, got one above that"
             raise ValueError(text) from None
         return whole
@@ -44,7 +47,7 @@ def check_number(name: str, value: Any, least: float = float("-inf"), *, exact: 
 
 
 def check_seconds(name: str, value: Any, hint: str = "") -> float:
-    """A span of time above 0."""
+    """Seconds, greater than 0."""
     seconds = check_number(name, value)
     if seconds <= 0:
         raise ValueError(f"{name} must be greater than 0, got {value!r}{hint}")
@@ -57,7 +60,7 @@ def check_timeout(name: str, value: Any) -> float | None:
 
 
 def as_whole(value: Any) -> int | None:
-    """The int that a value stands for; None where it is no whole number.
+    """The value as an int, or None if it is no whole number.
 
     >>> as_whole(3), as_whole(3.0), as_whole(True)
     (3, None, None)

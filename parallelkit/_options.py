@@ -1,4 +1,4 @@
-"""The options of a run: their types, and the one place where they are checked."""
+"""The options of a run: their types, and their validation, which happens only here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ANSWERED = {
     "return_as": "iter_parallel gives the outcomes as they come",
     "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of the results",
 }
-"""What stands here in place of options that other libraries have."""
+"""What to use in place of options of other libraries that have no counterpart here."""
 
 EXECUTORS_OWN = ("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix")
 OF_EXECUTORS = (
@@ -51,14 +51,14 @@ OF_EXECUTORS = (
 
 
 class Submits(Protocol):
-    """A dask ``Client``, or whatever else stands where an Executor stands without being one by name."""
+    """A dask ``Client``, or anything else that has the ``submit`` of an ``Executor`` without being a subclass."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """A future of the call."""
+        """Schedule the call and return its future."""
 
 
 class RunOptions(TypedDict, total=False):
-    """The keywords that every form of a run takes; ``run_parallel`` says what they mean."""
+    """The keywords that every form of a run takes; ``run_parallel`` documents them."""
 
     executor: Literal["threads", "processes", "inline"] | Executor | Submits
     max_workers: int | None
@@ -82,7 +82,7 @@ class RunOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Options that have passed the door; nobody asks again."""
+    """Validated options; nothing validates them again."""
 
     executor: Any = "threads"
     max_workers: int | None = None
@@ -106,7 +106,7 @@ class Checked:
 
 
 def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checked:
-    """The options checked, or TypeError or ValueError with the argument, the rule and the value."""
+    """Validate the options; raise TypeError or ValueError naming the argument, the rule and the value."""
     given = dict(options)
     _check_names(given)
     given.setdefault("order", order)
@@ -150,7 +150,7 @@ def _check_names(given: Mapping[str, Any]) -> None:
 
 
 def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str = "", hint: str = "") -> None:
-    """One of a few words; anything but a word is of the wrong type."""
+    """Raise ValueError for a str that is none of the choices, TypeError for anything that is no str."""
     if isinstance(value, str) and value in choices:
         return
     near = did_you_mean(value, choices) if isinstance(value, str) else ""
@@ -166,18 +166,18 @@ def _check_executor(executor: Any) -> None:
     elif callable(getattr(executor, "submit", None)):
         hint = _asked_besides(executor)
         if not hint:
-            return  # an Executor, or what stands where one stands without being one by name
+            return
     others = ", or a concurrent.futures.Executor, or a dask Client"
     _check_choice("executor", executor, EXECUTORS, others, hint)
 
 
 def _asked_besides(executor: Any) -> str:
-    """What its ``submit`` must be given besides the function, as pebble's ``ProcessPool`` a timeout: that is another interface."""
+    """Say what else ``submit`` requires beside the function (pebble's ``ProcessPool``: a timeout), if anything: that is another interface."""
     if isinstance(executor, Executor):
         return ""
     try:
         _, *besides = signature(executor.submit).parameters.values()
-    except (TypeError, ValueError):  # it does not say
+    except (TypeError, ValueError):  # it has no signature
         return ""
     open_ended = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     asked = [one.name for one in besides if one.default is Parameter.empty and one.kind not in open_ended]

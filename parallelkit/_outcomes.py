@@ -25,12 +25,13 @@ _short.maxstring = _short.maxother = WIDE
 @public
 @dataclass(frozen=True, slots=True)
 class Success(Generic[K, V]):
-    """A task that gave a value; ``error`` is None.
+    """A task that returned a value; ``error`` is None.
 
-    ``index``: its position in order of admission, from 0. ``queued_at``: when it was taken in; ``started_at``
-    and ``duration`` are those of its last attempt (instants are seconds since the run began). ``worker``:
-    the name of the thread or process, "inline", or, with ``attempts`` 0, "checkpoint" or "cache" (of a
-    ``joblib.Memory``) where the value was known. ``parent``: the key of the task from which ``then`` made it.
+    ``index``: the task's place in order of admission, from 0. ``queued_at``: when it was admitted.
+    ``started_at``, ``duration``: those of its last attempt. Instants are seconds since the run began.
+    ``worker``: the name of the thread or process, or "inline"; if the value was known without an attempt
+    (``attempts`` is 0), "checkpoint" or, for a hit of a ``joblib.Memory``, "cache". ``parent``: the key of the
+    task from whose outcome ``then`` made this one.
     """
 
     ok: ClassVar[Literal[True]] = True
@@ -50,7 +51,7 @@ class Success(Generic[K, V]):
         return f"<Success {shown(self.key)}: {shown(self.value)}{effort(self.attempts, self.duration)}>"
 
     def unwrap(self) -> V:
-        """The value.
+        """Return the value.
 
         >>> Success("a", 0, 42, 1, 0.0, 0.0, 0.1, "thread 1").unwrap()
         42
@@ -59,7 +60,7 @@ class Success(Generic[K, V]):
 
 
 class Framed:
-    """Has the traceback with which an error came, beside its fields: that can neither be compared nor pickled."""
+    """A slot for the traceback with which an error arrived; no dataclass field, as it cannot be compared or pickled."""
 
     __slots__ = ("_frames",)
     _frames: TracebackType | None
@@ -68,11 +69,11 @@ class Framed:
 @public
 @dataclass(frozen=True, slots=True)
 class Failure(Framed, Generic[K]):
-    """A task that gave no value, and why; other fields as those of ``Success``.
+    """A task that gave no value, and why; the other fields are those of ``Success``.
 
-    ``error`` is the task's own exception, or one of parallelkit's where the task raised none.
-    ``traceback`` is text, the remote part included; ``stack`` is where an attempt stood that was
-    abandoned, killed, cut off by a stop of the run (in threads, coroutines and processes), or crashed.
+    ``error``: the task's own exception, or one of parallelkit's if the task raised none. ``traceback``: that of
+    the error as text, with its part in the worker. ``stack``: where the last attempt was in its code when it was
+    abandoned or killed, crashed, or was cut off by the stop of the run (in threads, coroutines and processes).
     A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0.
     """
 
@@ -107,10 +108,10 @@ class Failure(Framed, Generic[K]):
         finally:
             del self, error  # the error holds this frame
 
-    if not TYPE_CHECKING:  # a checker knows of no value here, nor of any other name
+    if not TYPE_CHECKING:  # type checkers shall report ``value``, and any other name that is missing here
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Tell whoever takes every outcome for a success what the task raised."""
+            """For code that reads the ``value`` of every outcome, say what the task raised."""
             if name == "value":
                 message = f"{self!r} has no value; ask ok first, or unwrap(), which raises the error"
                 raise AttributeError(message, name=name, obj=self) from self.error
@@ -118,40 +119,40 @@ class Failure(Framed, Generic[K]):
 
 
 def keep_frames(failure: Failure[Any], frames: TracebackType | None) -> None:
-    """Note with which traceback the error of a failure came; else it is the one that is found when it is first raised."""
+    """Record the traceback with which the error arrived; by default, it is the one it has when it is first raised."""
     object.__setattr__(failure, "_frames", frames)
 
 
 def with_its_frames(failure: Failure[Any]) -> BaseException:
-    """The error with the traceback with which it came, to be raised: its own grows whenever somebody does."""
+    """The error, to be raised, with the traceback with which it arrived: each raise adds to the one that it has."""
     if not hasattr(failure, "_frames"):
         keep_frames(failure, traceback_of(failure.error))
     return give_traceback(failure.error, failure._frames)
 
 
 def as_raised(failure: Failure[Any]) -> Exception:
-    """The same, of a run; the scheduler sees to it that it is an Exception."""
+    """``with_its_frames`` for a failure of a run; the scheduler has seen to it that its error is an ``Exception``."""
     error = with_its_frames(failure)
     assert isinstance(error, Exception), f"a bare {type(error).__name__} became an outcome"
     return error
 
 
 def shown(thing: object) -> str:
-    """Something in short, in one line.
+    """A shortened ``repr`` on one line.
 
     >>> shown("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
     try:
         return " ".join(_short.repr(thing).split())
-    except BaseException as broken:  # SystemExit, say: Repr itself deals with every Exception
+    except BaseException as broken:  # SystemExit, say: ``Repr`` itself catches every Exception
         if is_of_signal(broken):
             raise
         return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
 
 
 def effort(attempts: int, duration: float) -> str:
-    """What an outcome took: attempts, unless it was one, and seconds.
+    """The attempts, unless there was one, and the seconds that an outcome took.
 
     >>> effort(1, 0.12345), effort(3, 2.0)
     (', 0.123 s', ', 3 attempts, 2 s')
@@ -165,9 +166,10 @@ Outcome: TypeAlias = Success[K, V] | Failure[K]
 @public
 @dataclass(frozen=True, slots=True)
 class Attempt(Generic[K]):
-    """One execution of a task: its ``number`` counts from 1, and ``error`` is None where it gave a value.
+    """One execution of a task.
 
-    ``started_at`` is in seconds since the run began, ``duration`` in seconds.
+    ``number``: 1 for the task's first attempt. ``error``: None if it returned a value. ``started_at``: seconds
+    since the run began, None if it never started. ``duration``: seconds.
     """
 
     key: K

@@ -1,4 +1,4 @@
-"""``Results``: every outcome of a run by key, in the order that the caller chose."""
+"""``Results``: the outcomes of a run by key, in the order that the caller chose."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ RAISE: Any = type("RAISE", (), {"__repr__": lambda self: "RAISE"})()
 
 @public
 class Results(Keyed[K, V], Generic[K, V]):
-    """What a run gave, by key. ``results[key]`` is the value, or raises what that task raised.
+    """The results of a run: a mapping from key to value, in the order that the run was given.
 
-    ``in``, ``len`` and iteration look at keys only; ``get`` gives its default for unknown keys and
-    raises for a failed task. ``values()`` and ``items()`` are lists, or raise ``TaskFailures`` with
-    every failure in it. Outcomes are built when they are looked at: a million of them are small.
+    ``results[key]`` returns the task's value, or raises its error. ``in``, ``len`` and iteration look at keys
+    only. ``get`` returns its default for an unknown key only; it raises for a failed task. ``values()`` and
+    ``items()`` return lists, or raise ``TaskFailures`` with every failure. ``Success`` and ``Failure`` objects
+    are built on access, so that a million outcomes take little memory.
 
     >>> from parallelkit import run_parallel
     >>> results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, executor="inline")
@@ -49,7 +50,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         self._order = order
         self._index_of: dict[Any, int] | None = None
 
-    # Mapping: keys, and a value by key.
+    # The mapping: keys and values.
 
     def __getitem__(self, key: K) -> V:
         index = self._find(key)
@@ -59,7 +60,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         try:
             raise error
         finally:
-            del self, error  # the error holds this frame: by it these would keep each other, and all values
+            del self, error  # breaks the cycle: error → traceback → this frame → error, and all values
 
     def __len__(self) -> int:
         return len(self._ledger)
@@ -79,15 +80,15 @@ class Results(Keyed[K, V], Generic[K, V]):
     @overload
     def get(self, key: K, /, default: V | D) -> V | D: ...
     def get(self, key: K, /, default: Any = None) -> Any:
-        """The value of a known key (a failed task raises), ``default`` for an unknown one."""
-        return self[key] if key in self else default  # noqa: SIM401  this is the get that it would call
+        """The value under a key, or ``default`` if the key is unknown; raises the error of a failed task."""
+        return self[key] if key in self else default  # noqa: SIM401  this is ``get``
 
     @overload  # type: ignore[override]  # a list, by design
     def values(self) -> list[V]: ...
     @overload
     def values(self, *, default: D) -> list[V | D]: ...
     def values(self, *, default: Any = RAISE) -> list[Any]:
-        """The values, in order; raises ``TaskFailures`` unless every task has one or a ``default`` is given."""
+        """The values as a list, in order. For a failed task, ``default``; without one, raises ``TaskFailures``."""
         if default is not RAISE:
             return [value for _, value in self.items(default=default)]
         self.raise_failures()
@@ -99,7 +100,7 @@ class Results(Keyed[K, V], Generic[K, V]):
     @overload
     def items(self, *, default: D) -> list[tuple[K, V | D]]: ...
     def items(self, *, default: Any = RAISE) -> list[tuple[K, Any]]:
-        """Pairs of key and value, in order; ``default`` as for ``values``."""
+        """Pairs of key and value as a list, in order; ``default`` as for ``values``."""
         if default is RAISE:
             return list(zip(self, self.values(), strict=True))
         of, key = self._ledger.values, self._ledger.key
@@ -110,25 +111,25 @@ class Results(Keyed[K, V], Generic[K, V]):
     @overload
     def to_dict(self, *, default: D) -> dict[K, V | D]: ...
     def to_dict(self, *, default: Any = RAISE) -> dict[K, Any]:
-        """A plain dict in order; ``default`` as for ``values``."""
+        """A plain dict from key to value, in order; ``default`` as for ``values``."""
         return dict(self.items(default=default))
 
-    # Views of the outcomes.
+    # The outcomes.
 
     @property
     def outcomes(self) -> Mapping[K, Outcome[K, V]]:
-        """Key → ``Success`` or ``Failure``, each built when it is looked at."""
+        """A mapping from key to ``Success`` or ``Failure``; each is built on access."""
         return _Outcomes(self)
 
     @property
     def successes(self) -> dict[K, V]:
-        """Key → value of the tasks that gave one."""
+        """A dict from key to value, of the tasks that succeeded."""
         key, values = self._ledger.key, self._ledger.values
         return {key(index): values[index] for index in self._indices() if self._is_success(index)}
 
     @property
     def failures(self) -> dict[K, Failure[K]]:
-        """Key → ``Failure`` of the tasks that gave no value, the cancelled ones included."""
+        """A dict from key to ``Failure``, of the tasks that gave no value, including cancelled ones."""
         lost = self._ledger.failed.keys() | self._ledger.cancelled.keys()
         if not lost:
             return {}
@@ -137,7 +138,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return {failure.key: failure for failure in found}  # type: ignore[misc]  # only failures are in lost
 
     def raise_failures(self) -> None:
-        """Raise ``TaskFailures`` with every failure, if there is one."""
+        """Raise ``TaskFailures`` with every failure, if there are any."""
         errors = [as_raised(failure) for failure in self.failures.values()]
         if errors:
             group = TaskFailures(f"{len(errors)} of {counted(len(self))} failed: {tally(errors)}", errors)
@@ -145,36 +146,36 @@ class Results(Keyed[K, V], Generic[K, V]):
             try:
                 raise group
             finally:
-                del group  # as above
+                del group  # as in ``__getitem__``
 
     @property
     def stopped(self) -> str | None:
-        """Why the run was stopped; None for a run that went to its end."""
+        """Why the run was stopped; None if it ran to its end."""
         return self._ledger.stopped
 
     @property
     def attempts(self) -> list[Attempt[K]]:
-        """Every execution there was, the failed ones before a success included, by their start."""
+        """Every attempt, including those that failed before a success, in order of their start."""
         return self._ledger.attempts()
 
     @property
     def summary(self) -> Summary:
         """The figures of the run, as attributes.
 
-        ``tasks``, ``succeeded``, ``failed``, ``cancelled``, ``attempts``, ``retried``, ``recalled`` (without an
-        attempt); in seconds ``wall``, ``busy`` (all attempts), ``longest`` (task); ``parallelism``: busy ÷ wall.
+        Counts: ``tasks``, ``succeeded``, ``failed``, ``cancelled``, ``attempts``, ``retried``, ``recalled``
+        (successes known without an attempt). Seconds: ``wall``, ``busy`` (the sum over all attempts), ``longest``
+        (of one task). ``parallelism`` is busy ÷ wall.
         """
         from parallelkit._report._summary import summarize
 
         return summarize(self._ledger)
 
     def report(self, cost_per_attempt: float | None = None) -> str:
-        """What the run cost, what it gained and what held it back, as text of about a screenful.
+        """Describe the run in a text of about a screenful.
 
-        Counts, times, the slowest tasks, failures by kind (also of attempts that were retried), and
-        advice where something can be gained. With ``cost_per_attempt`` (in a currency of your choice)
-        also the table of time, calls and cost, sequential against parallel: what runs in parallel
-        costs as much, and every retry costs once more. A million outcomes take a fifth of a second.
+        It has counts, times, the slowest tasks, failures by kind (also of retried attempts), and advice if something
+        held the run back. ``cost_per_attempt``, in a currency of your choice, adds a table of time, calls and cost,
+        sequential against parallel: both cost the same, and each retry costs once more. A million outcomes take 0.2 s.
 
         >>> from parallelkit import run_parallel
         >>> report = run_parallel(len, ["a", "bb"], executor="inline").report(cost_per_attempt=0.03)
@@ -186,12 +187,12 @@ class Results(Keyed[K, V], Generic[K, V]):
         return write_text(self._ledger, cost_per_attempt)
 
     def save_html(self, path: str | PathLike[str]) -> None:
-        """Write the run as one HTML page that needs no network: to look at, to send, to keep.
+        """Write a report of the run as a self-contained HTML page, which needs no network.
 
-        It has the figures, a timeline (a lane for each worker, a bar for each attempt; drag to look
-        closer), how long attempts took, the slowest tasks, failures with a traceback of each kind,
-        and the advice. Keys, errors and tracebacks are in it, values are not. 100,000 tasks take
-        half a second and 4 MB. An existing file is replaced; OSError where it cannot be written.
+        It has the figures, a timeline (a lane per worker, a bar per attempt; drag to zoom in), a histogram of
+        durations, the slowest tasks, failures with a traceback of each kind, and the advice. It contains keys,
+        errors and tracebacks, but no values. 100,000 tasks take half a second and 4 MB. An existing file is
+        replaced. Raises OSError if it cannot be written.
 
         >>> import os
         >>> from parallelkit import run_parallel
@@ -204,9 +205,8 @@ class Results(Keyed[K, V], Generic[K, V]):
     def save_trace(self, path: str | PathLike[str]) -> None:
         """Write the run as a Chrome trace (JSON), for ui.perfetto.dev, chrome://tracing and speedscope.
 
-        A track for each worker, a slice for each attempt with its key, number, time in the queue and
-        error. 100,000 tasks take a second and 20 MB. An existing file is replaced; OSError where it
-        cannot be written.
+        A track per worker, and a slice per attempt with its key, number, seconds since it was queued, and error.
+        100,000 tasks take a second and 20 MB. An existing file is replaced. Raises OSError if it cannot be written.
 
         >>> import os
         >>> from parallelkit import run_parallel
@@ -222,11 +222,11 @@ class Results(Keyed[K, V], Generic[K, V]):
         return card(self._ledger)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a task, in order: the fields of its outcome, ``ok``, ``error`` as text and ``error_type``, a name."""
+        """One dict per task, in order: the fields of its outcome, ``ok``, ``error`` as text, ``error_type`` as a name."""
         return [as_row(outcome) for outcome in self.outcomes.values()]
 
     def to_frame(self) -> Any:
-        """``rows()`` as a pandas DataFrame, indexed by key; ImportError without pandas (``pip install pandas``)."""
+        """``rows()`` as a pandas DataFrame indexed by key. Raises ImportError without pandas (``pip install pandas``)."""
         return as_frame(self.rows())
 
     def __repr__(self) -> str:
@@ -236,7 +236,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return f"<Results of {shown}>"
 
     def __eq__(self, other: object) -> bool:
-        """As mappings compare: equal keys and values. Results with a failure equal nothing but themselves."""
+        """Compare keys and values, as mappings do. Results with a failure are equal only to themselves."""
         if self is other:
             return True
         if not isinstance(other, Mapping):
@@ -254,11 +254,11 @@ class Results(Keyed[K, V], Generic[K, V]):
         return {"ledger": self._ledger.sealed(capture), "order": self._order}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Errors travel as they do from a worker: also those that would not pickle by themselves.
+        # Errors are sent as from a worker, so that those that cannot be pickled by themselves arrive too.
         self._ledger = state["ledger"].sealed(lambda blob: restore(blob, "a task".__str__)[0])
         self._order, self._index_of = state["order"], None
 
-    # Where things are.
+    # Where the outcomes are.
 
     def _indices(self) -> Sequence[int]:
         return range(len(self._ledger)) if self._order is None else self._order

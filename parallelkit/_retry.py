@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again: ``Retry``; waiting itself is the scheduler's business."""
+"""When a failed task is retried: ``Retry`` and other policies. The scheduler does the waiting."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ On: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | Callabl
 
 
 class RetryPolicy(Protocol):
-    """What the scheduler asks after a failed attempt."""
+    """Decides, after a failed attempt, whether and when there is another."""
 
     @property
     def budget(self) -> float | None:
-        """How many retries a run may make for each started task."""
+        """How many retries a run may make per started task; None for no cap."""
 
     @property
     def max_time(self) -> float | None:
-        """Seconds from the start of the first attempt after which no other starts."""
+        """Seconds from the start of the first attempt after which no other starts; None for no limit."""
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
-        """Seconds until the next attempt, or None where the policy wants none.
+        """Seconds until the next attempt, or None for no further attempt.
 
         ``number`` attempts have failed, the last with ``error``, ``elapsed`` seconds after the first began.
         """
@@ -39,20 +39,25 @@ class RetryPolicy(Protocol):
 @suggests(attempts="retries=attempts - 1", max_attempts="retries=max_attempts - 1")
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try a failed task again, up to ``retries`` extra times, after a growing random delay.
+    """Retry a failed task up to ``retries`` times, with exponential backoff and full jitter.
 
-    The n-th retry waits a random time between 0 and ``min(max_delay, delay * factor ** (n - 1))``
-    seconds ("full jitter", Marc Brooker, *Exponential Backoff and Jitter*, 2015), and holds no
-    worker meanwhile. ``on`` says which errors are tried again: exception types, or a function of
-    the error; ``TaskTimeout`` and ``WorkerDied`` are ordinary types here. ``max_time`` bounds the
-    task over all its attempts, in seconds from the start of the first: no retry starts later than
-    that, and one that a limit or busy workers hold up until then leaves the failure as it is.
-    An error that says how long to wait (by Retry-After or ``retry_after``) is tried again no sooner,
-    and not at all where that is more than 300 s.
-    ``budget`` caps the retries of the whole run at so many for each task that was started (but never
-    below 10), so that an outage does not double the load: 0.1 is one for ten tasks, 1.5 three for two.
-    With ``max_time`` a task costs 0.1 ms more, as with limits. Raises TypeError or ValueError for a number
-    below 0 (``factor``: below 1), and for an ``on`` that is neither types nor a function.
+    Before the n-th retry, the task waits a random time, between 0 and
+    ``min(max_delay, delay * factor ** (n - 1))`` seconds (Marc Brooker, *Exponential Backoff and Jitter*, 2015).
+    It occupies no worker meanwhile.
+
+    - ``on``: which errors are retried: an exception type, a tuple of types, or a function from error to bool.
+      ``TaskTimeout`` and ``WorkerDied`` are ordinary types here.
+    - ``max_time``: seconds from the start of the first attempt after which no retry starts. A task whose retry
+      is held up until then, by a limit or by busy workers, keeps the failure that it has. A task costs
+      0.1 ms more with ``max_time``, as with limits.
+    - ``budget``: the retries that the whole run may make per task started, so that an outage does not double the
+      load: 0.1 allows one for ten tasks, 1.5 three for two. The first 10 are always allowed.
+
+    If the error says how long to wait (by a Retry-After header or a ``retry_after`` attribute), the task is
+    retried no sooner than that, and not at all if it is more than 300 s.
+
+    Raises TypeError or ValueError for a number below 0 (``factor``: below 1), and for an ``on`` that is neither
+    types nor a function.
 
     >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
     0.0
@@ -78,12 +83,12 @@ class Retry:
             if getattr(self, name) is not None:
                 plain[name] = check_number(name, getattr(self, name), 0.0)
         for name, number in plain.items():
-            object.__setattr__(self, name, number)  # frozen from here on
+            object.__setattr__(self, name, number)  # the dataclass is frozen
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
-        """Seconds until attempt ``number + 1``, or None where the failure is final.
+        """Seconds to wait before attempt ``number + 1``, or None if there is none.
 
-        Whether there is time for them, within ``max_time`` say, is for the run to know.
+        ``elapsed`` is not used: the run checks whether the attempt could start within ``max_time``.
         """
         if number > self.retries or not self._matches(error):
             return None
@@ -91,7 +96,7 @@ class Retry:
             ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
         except OverflowError:
             ceiling = self.max_delay if self.delay else 0.0
-        import random  # takes a millisecond to load
+        import random  # takes a millisecond
 
         return ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
 
@@ -102,7 +107,7 @@ class Retry:
 
 
 class TenacityPolicy:
-    """A ``tenacity.Retrying`` as a policy: its retry, wait and stop are evaluated here, its sleep never."""
+    """A ``tenacity.Retrying`` as a policy: its ``retry``, ``wait`` and ``stop`` are asked; its ``sleep`` is not used."""
 
     budget = None
     max_time = None
@@ -111,7 +116,7 @@ class TenacityPolicy:
         self._retrying = retrying
 
     def refusal(self, number: int, value: Any) -> Exception | None:
-        """The RetryError that stands for a value which ``retry`` does not accept; None for a good one."""
+        """The RetryError that replaces a value for which ``retry`` asks for another attempt; None for any other."""
         from tenacity import RetryCallState, RetryError
 
         state = RetryCallState(self._retrying, None, (), {})
@@ -121,7 +126,7 @@ class TenacityPolicy:
         return RetryError(state.outcome) if self._retrying.retry(state) else None
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
-        """As tenacity itself would decide after ``number`` failed attempts."""
+        """What tenacity itself would decide after ``number`` failed attempts."""
         from tenacity import RetryCallState, RetryError
 
         state = RetryCallState(self._retrying, None, (), {})
@@ -138,10 +143,9 @@ class TenacityPolicy:
 
 
 def as_policy(retries: Any) -> RetryPolicy | None:
-    """The policy that the option ``retries`` stands for; None where it would change nothing."""
-    if isinstance(
-        retries, Retry
-    ):  # without retries, ``max_time`` bounds the waits of a task that is told to wait
+    """The policy that the option ``retries`` stands for; None if it would change nothing."""
+    if isinstance(retries, Retry):
+        # Even without retries, ``max_time`` bounds the waits of a task that is told to wait.
         return None if retries.retries == 0 and retries.max_time is None else retries
     if as_whole(retries) is not None:
         return as_policy(Retry(retries))
@@ -151,7 +155,7 @@ def as_policy(retries: Any) -> RetryPolicy | None:
 
 
 def on_text(on: On) -> str:
-    """What ``on`` stands for, in short.
+    """The name of what ``on`` covers, for messages.
 
     >>> on_text(OSError), on_text((KeyError, ValueError))
     ('OSError', '(KeyError, ValueError)')

@@ -1,4 +1,4 @@
-"""What is said of an item that ``star=True`` cannot unpack."""
+"""Errors for items that ``star=True`` cannot unpack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def refuse_names(item: dict[Any, Any]) -> None:
-    """Raise TypeError for a dict, of which the function would get the keys; asked before the call, which might succeed with them."""
+    """Raise TypeError for a dict, which would be unpacked into its keys. Called before fn, which might accept them."""
     from reprlib import repr as shorten  # a worker starts without it
 
     raise TypeError(
@@ -18,7 +18,7 @@ def refuse_names(item: dict[Any, Any]) -> None:
 
 
 def check_unpacks(item: object) -> None:
-    """Raise TypeError for an item that cannot be unpacked; asked once a call has failed, so that a good one costs nothing."""
+    """Raise TypeError for an item that cannot be unpacked. Called only after a call has failed, so others cost nothing."""
     if hasattr(type(item), "__iter__") or hasattr(type(item), "__getitem__"):
         return
     from reprlib import repr as shorten  # a worker starts without it

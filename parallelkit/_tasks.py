@@ -1,4 +1,4 @@
-"""``Task``: one call to be made, with options of its own; and how the run takes it apart."""
+"""``Task``, a call with options of its own; and the checks of tasks and of their arguments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class TaskOptions(TypedDict, total=False):
-    """The keywords of a ``Task``, for those who check types."""
+    """The keywords of a ``Task``, for type checkers."""
 
     kwargs: Mapping[str, Any] | None
     key: Any
@@ -29,16 +29,16 @@ class TaskOptions(TypedDict, total=False):
 
 @public
 class Task(Generic[V_co]):
-    """One call to be made: ``fn(*args, **kwargs)``, with options of its own.
+    """A call ``fn(*args, **kwargs)`` for a run to make, with options of its own.
 
-    ``kwargs`` are the function's own keywords; they go before the ``kwargs`` of the run. ``key`` names the
-    outcome (default: the position, or the key in the mapping of tasks). ``timeout`` (seconds) and
-    ``retries`` override those of the run; ``priority``: larger runs first.
+    ``kwargs`` are keyword arguments for ``fn``; they take precedence over the ``kwargs`` of the run. ``key`` is
+    the key of the outcome (default: the task's position, or its key in the mapping of tasks). ``timeout`` (in
+    seconds), ``retries`` and ``priority`` (larger runs first) override those of the run.
 
     >>> Task(pow, 2, 10, key="kibi")
     Task(pow, 2, 10, key='kibi')
 
-    Raises TypeError for what is not callable and for an unknown keyword, ValueError for a bad timeout.
+    Raises TypeError if ``fn`` is not callable or a keyword is unknown, ValueError for a bad timeout.
     """
 
     __slots__ = ("args", "fn", "key", "kwargs", "priority", "retries", "timeout")
@@ -82,7 +82,7 @@ class Task(Generic[V_co]):
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """The options that a task brings itself; None where the run's apply."""
+    """A task's own options. ``timeout`` None: the run's applies; so does its policy unless ``has_policy``."""
 
     timeout: float | None
     policy: RetryPolicy | None
@@ -90,7 +90,7 @@ class Own:
 
 
 def as_call(task: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """A task of the tasks form as ``(fn, args, kwargs)``."""
+    """A callable or ``Task`` as ``(fn, args, kwargs)``; TypeError for anything else."""
     if isinstance(task, Task):
         return task.fn, task.args, task.kwargs
     if callable(task):
@@ -99,7 +99,7 @@ def as_call(task: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
 
 
 def own_options(task: Any) -> Own | None:
-    """The options that a task brings itself; None where it brings none."""
+    """A task's own timeout and retries; None if it has neither."""
     if not isinstance(task, Task) or (task.timeout is None and task.retries is None):
         return None
     policy = None if task.retries is None else as_policy(task.retries)
@@ -107,7 +107,7 @@ def own_options(task: Any) -> Own | None:
 
 
 def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs: Any) -> V:
-    """Unpack an item in the worker, where its failure to unpack is its own."""
+    """Unpack an item in the worker, so that one that cannot be unpacked fails its own task only."""
     if isinstance(item, dict):
         refuse_names(item)
     try:
@@ -118,12 +118,12 @@ def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs
 
 
 def function_of(call: Any) -> Any:
-    """The caller's own function in a call as executors get it."""
+    """The user's function in a call ``(fn, args, kwargs)``, which may wrap it in ``call_star``."""
     return call[1][0] if call[0] is call_star else call[0]
 
 
 def check_tasks(tasks: Iterable[Any]) -> None:
-    """Raise TypeError where something is neither a callable nor a ``Task``."""
+    """Raise TypeError for the first that is neither a callable nor a ``Task``."""
     for position, task in enumerate(tasks):
         if not isinstance(task, Task) and not callable(task):
             raise TypeError(
@@ -132,7 +132,7 @@ def check_tasks(tasks: Iterable[Any]) -> None:
 
 
 def check_keys_agree(tasks: Mapping[Any, Any]) -> None:
-    """Raise ValueError where a task in a mapping has another key of its own."""
+    """Raise ValueError for a task whose own key differs from its key in the mapping."""
     for key, task in tasks.items():
         if isinstance(task, Task) and task.key is not UNSET and task.key != key:
             raise ValueError(
@@ -141,7 +141,7 @@ def check_keys_agree(tasks: Mapping[Any, Any]) -> None:
 
 
 def hint_for(task: Any, otherwise: str = "in place of a call f(x), write Task(f, x)") -> str:
-    """What to write in place of what is no task, such as the tuple that ``joblib.delayed(f)(…)`` makes."""
+    """What to write instead of something that is no task, such as the tuple that ``joblib.delayed(f)(…)`` makes."""
     match task:
         case (fn, tuple(), dict()) if callable(fn):
             return (
@@ -151,7 +151,7 @@ def hint_for(task: Any, otherwise: str = "in place of a call f(x), write Task(f,
 
 
 def unknown_keyword(names: list[str]) -> str:
-    """What to say of keywords that ``Task`` does not have."""
+    """The error message for keywords that ``Task`` does not have."""
     options = ("kwargs", "key", "priority", "timeout", "retries")
     hint = next(filter(None, (did_you_mean(name, options) for name in names)), "")
     own = "pass the function's own keywords as kwargs={...}"
@@ -159,8 +159,9 @@ def unknown_keyword(names: list[str]) -> str:
 
 
 def check_args(name: str, args: Any) -> tuple[Any, ...]:
-    """Positional arguments as a tuple; TypeError for what would be taken apart by mistake, or has no order."""
-    # numpy's, a frame, a tensor, a sparse matrix: (x) is x, and gives its rows or columns; a NamedTuple may have such a field
+    """Positional arguments as a tuple. TypeError for a value that was hardly meant to be unpacked, or has no order."""
+    # An array, frame, tensor or sparse matrix: ``args=(x)`` is ``args=x``, whose items are its rows or columns.
+    # Tuples and lists are exempt: a NamedTuple may have a field called ``shape``.
     array = not isinstance(args, (tuple, list)) and (hasattr(args, "__array__") or hasattr(args, "shape"))
     if array or isinstance(args, (str, bytes, bytearray, Mapping, Set)) or not isinstance(args, Iterable):
         got = f"the {type(args).__name__} itself" if array else repr(args)
@@ -170,7 +171,7 @@ def check_args(name: str, args: Any) -> tuple[Any, ...]:
 
 
 def check_kwargs(name: str, kwargs: Any) -> dict[str, Any]:
-    """A function's own keywords, as a dict; TypeError for what is none."""
+    """Keyword arguments as a dict. TypeError for anything but a mapping with str keys."""
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise TypeError(f"{name} must be a mapping, got {kwargs!r}")
     for key in kwargs or ():
