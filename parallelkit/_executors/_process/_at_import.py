@@ -1,8 +1,8 @@
-"""Refuses workers to a module that a worker imports for what they would be given: these would import it, too, and so on.
+"""Keeps a module that starts workers at its top level from starting them without end.
 
-A module that runs its own functions in processes at its top level may be imported where no worker does so.
-But its workers import it for these functions, each of them would start as many more, and there would be no
-end to it. The same holds for what else of it they are given: arguments, items, an initializer.
+Such a module may start workers when the program imports it. But each worker imports the module, too, for the
+function that it is given (or for an argument, an item or an initializer), and would start as many workers again.
+So within a worker, whatever belongs to a module that is being imported is refused.
 """
 
 from __future__ import annotations
@@ -13,25 +13,29 @@ from typing import Any
 
 from parallelkit._executors._process._preload import home_of
 
-_SERVES = "parallelkit._worker._serve"  # what only a worker has loaded
 _locks: dict[str, object] = _bootstrap._module_locks  # type: ignore[attr-defined]  # of modules that are being imported
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 _LOOKS = ("BINGET", "LONG_BINGET")
 
 
 class AtImportError(RuntimeError):
-    """Worker processes were to be given something of a module that is being imported here, in a worker."""
+    """A worker is importing a module, and other workers were to be given something of that module."""
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker: only workers load the module that serves tasks."""
+    return "parallelkit._worker._serve" in sys.modules
 
 
 def refuse_function(fn: object) -> None:
-    """Raise AtImportError where this is a worker that imports the function's module, or a package that this is in."""
-    if _SERVES in sys.modules:
+    """Raise AtImportError if this is a worker that is importing the function's module, or a package that contains it."""
+    if is_worker():
         _refuse(home_of(fn))
 
 
 def refuse_packed(packed: bytes) -> None:
-    """The same for all to which something refers that has been packed."""
-    if _SERVES in sys.modules and _locks:
+    """Do the same for the module of everything to which a pickle refers."""
+    if is_worker() and _locks:
         for home in modules_in(packed):
             _refuse(home)
 
@@ -49,13 +53,13 @@ def _refuse(home: str) -> None:
 
 
 def modules_in(packed: bytes) -> set[str]:
-    """The modules that are imported by who unpacks this: the name of one comes right before one in it, and a look at that."""
+    """The modules that unpickling this imports: STACK_GLOBAL takes the module's name and a name in it, the two texts before."""
     from pickletools import genops
 
     found: set[str] = set()
     memo: list[str] = []
     arg: Any
-    before = top = ""  # what came last, where it is a text
+    before = top = ""  # the last two things on the stack, where they are texts
     for code, arg, _ in genops(packed):
         if code.name == "MEMOIZE":
             memo.append(top)

@@ -1,7 +1,7 @@
-"""The zygote of a program's first run in processes: it starts while this process still loads what a run needs.
+"""Starts the zygote of a program's first run in processes while this process still imports what a run needs.
 
-To load the modules of a run takes some fifty milliseconds, and a fresh interpreter forty until it has loaded
-what it unpacks a function of the script with. Side by side they take as long as the longer.
+The imports of a run take about 50 ms; a fresh interpreter takes 40 ms until it has loaded what it needs to unpack a
+function of the script. Side by side they take as long as the longer.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from parallelkit._executors._process._startable import check_startable, check_wa
 from parallelkit._executors._process._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
 
-_ahead: list[tuple[int, Zygote]] = []  # with the process whose child it is
+_ahead: list[tuple[int, Zygote]] = []  # each with the id of the process that started it
 
 
 class started_ahead:  # noqa: N801  # used as a function; contextlib's would set an attribute of a task's error
-    """Have a zygote for the first engine of this block that starts a worker; it ends with the block if none takes it."""
+    """Start a zygote for the first engine in this block that starts workers; end it with the block if none has taken it."""
 
     def __init__(self, fn: object) -> None:
         self._fn = fn
@@ -25,7 +25,8 @@ class started_ahead:  # noqa: N801  # used as a function; contextlib's would set
 
     def __enter__(self) -> None:
         try:
-            with catch_interrupt(Interrupt()):  # later starts and ends are in a thread, where no Ctrl-C comes
+            # Other zygotes are started and ended in a thread, where no Ctrl-C comes.
+            with catch_interrupt(Interrupt()):
                 self._entry = _start(self._fn)
         except BaseException:
             self.__exit__()
@@ -36,7 +37,7 @@ class started_ahead:  # noqa: N801  # used as a function; contextlib's would set
             with catch_interrupt(Interrupt()):
                 _end(self._entry)
         finally:
-            _end(self._entry)  # if Ctrl-C came just before it was caught
+            _end(self._entry)  # again, if Ctrl-C came just before it could be caught
 
 
 def _start(fn: object) -> tuple[int, Zygote] | None:
@@ -45,7 +46,7 @@ def _start(fn: object) -> tuple[int, Zygote] | None:
         check_watchable()
         check_startable()
         entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in homes else needs(homes))
-    except (OSError, RuntimeError):  # the engine will do without, or say what is lacking
+    except (OSError, RuntimeError):  # the engine will do without one, or say what is wrong
         return None
     _ahead.append(entry)
     return entry
@@ -57,13 +58,13 @@ def _end(entry: tuple[int, Zygote] | None) -> None:
     try:
         _ahead.remove(entry)
     except ValueError:
-        pass  # an engine has it
+        pass  # an engine has taken it
     else:
         entry[1].close()
 
 
 def take() -> Zygote | None:
-    """The zygote that was started ahead, if there is one that nobody has taken: now it is the caller's to close."""
+    """Take the zygote that was started ahead, if there is one left; the caller then has to close it."""
     try:
         owner, zygote = _ahead.pop()
     except IndexError:

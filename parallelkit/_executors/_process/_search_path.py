@@ -1,8 +1,7 @@
-"""Where workers look for modules: where this program does, though it may have changed its directory since it found its own.
+"""Makes a worker's ``sys.path`` lead where the program's does, even if the program has changed its directory.
 
-In a notebook, an interactive interpreter or a program given by ``-c`` the first place is the working
-directory, whichever that is. Another relative entry leads to where it led when something was first looked
-for there.
+The empty entry (in a notebook, an interactive interpreter, or with ``-c``) means the current working directory. Any
+other relative entry keeps leading to the folder to which it led when it was first searched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether worker processes can be had here: told at the call, before anything is started."""
+"""Checks whether worker processes can be had here; asked at the call, before anything is started."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import errno
 import os
 import sys
 from functools import cache
+from typing import NoReturn
 
 from parallelkit._executors._greenlets import patched_by
+from parallelkit._executors._process._at_import import is_worker
 from parallelkit._executors._process._spawn import ENTRY
 from parallelkit._system import read
 
 _SELF, _OWN_COMMAND = "/proc/self/exe", "/proc/self/cmdline"
-_SERVES = "parallelkit._worker._serve"  # what only a worker has loaded
 
 
 def check_watchable() -> None:
-    """Raise NotImplementedError where the system has nothing to watch a worker by, RuntimeError where no thread could do it."""
-    why_not = _pidfds_are_missing()
-    if why_not is not None:
-        raise NotImplementedError(
-            f"worker processes need Linux 5.3 or newer{why_not}; use executor='threads' here"
-        )
+    """Raise NotImplementedError if the system has no pidfds to watch workers by, RuntimeError if there can be no thread for it."""
+    if not hasattr(os, "pidfd_open"):
+        _refuse_system()
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:  # the kernel may not have what Python offers, or a container may forbid it
+        # Other errors, such as a lack of descriptors, are reported where they matter.
+        if error.errno in (errno.ENOSYS, errno.EPERM):
+            _refuse_system(f", and pidfd_open says {error.strerror!r}")
     library = patched_by()
     if library:
         raise RuntimeError(
@@ -30,24 +34,12 @@ def check_watchable() -> None:
         )
 
 
-def _pidfds_are_missing() -> str | None:
-    """What is said of it, where it is so: Python may offer what its kernel has not, or what a container forbids."""
-    if not hasattr(os, "pidfd_open"):
-        return ""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:
-        # A lack of descriptors is told in another place.
-        if error.errno in (errno.ENOSYS, errno.EPERM):
-            return f", and pidfd_open says {error.strerror!r}"
-    return None
+def _refuse_system(why: str = "") -> NoReturn:
+    raise NotImplementedError(f"worker processes need Linux 5.3 or newer{why}; use executor='threads' here")
 
 
 def check_startable() -> None:
-    """Raise RuntimeError where no interpreter is known that could be started, or nothing is there that it could run.
-
-    Asked by each run: what does not change is looked at once.
-    """
+    """Raise RuntimeError if there is no interpreter to start, or no file for it to run. Every run asks."""
     executable = getattr(sys, "executable", None)
     if not executable or _is_host(executable) or _is_taken_for_an_interpreter():
         which = ", this program itself, which would be started again" if executable else ""
@@ -63,15 +55,15 @@ def check_startable() -> None:
 
 
 def _is_host(executable: str) -> bool:
-    """Whether this is a program that has Python in it: a frozen one, or one that embeds it, as uwsgi does."""
+    """Whether this is not an interpreter but a host: a frozen program, or one that embeds Python, as uwsgi does."""
     own = getattr(sys, "frozen", False) or not getattr(sys, "orig_argv", None)
     return own and os.path.realpath(executable) == os.path.realpath(_SELF)
 
 
 @cache
 def _is_taken_for_an_interpreter() -> bool:
-    """Whether it was started as a worker, and is none: a host that cannot be told from an interpreter."""
-    if _SERVES in sys.modules:
+    """Whether this is a host that was started in place of a worker: ``_is_host`` does not know every host."""
+    if is_worker():
         return False
     try:
         words = read(_OWN_COMMAND).split("\0")
