@@ -1,4 +1,4 @@
-"""What ``http.fetch`` does in a worker: one request on a session of its own, the body read within bounds."""
+"""What ``http.fetch`` does in a worker: one request on a session that is lent to it, the body read within bounds."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from requests import Response, Session
     from requests.cookies import RequestsCookieJar
 
-CHUNK = 1 << 16
+CHUNK = 1 << 16  # bytes read of a body at a time
 
 
 class Fetcher(Telling):
-    """A function from URL to response; it raises what is wrong with it, a status of 400 or more included.
+    """Fetches a URL: called with one, returns the response; raises for every error, a status of 400 or more included.
 
-    ``timeouts``: seconds to connect, and without a byte; ``timeout``: seconds for all of it, or None.
-    ``recorded``: whether answers come into a journal.
+    ``timeouts``: seconds to connect, and seconds without a byte. ``timeout``: seconds for the whole attempt,
+    or None. ``recorded``: whether outcomes are written to a journal.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Fetcher(Telling):
                 )
             except Exception as error:
                 unread = attribute_of(error, "response")
-                # A hook of the caller's has judged it by its status; unless it was we who broke off.
+                # A hook of the caller's may raise before the body is read. A closed body is one that we broke off.
                 if unread is not None and not getattr(unread.raw, "closed", False):
                     self._read(unread, end_at)
                 raise
@@ -78,12 +78,12 @@ class Fetcher(Telling):
         return response
 
     def _read(self, response: Response, end_at: float | None) -> None:
-        """Read the whole body, which ``response.content`` would do without any bound."""
+        """Read the whole body within the bounds; ``response.content`` would read without any."""
         self._reading.add(response)
         try:
             body = self._body(response, end_at)
         except BaseException as error:
-            response.close()  # what is left of the body would come before the next answer
+            response.close()  # else the rest of the body would precede the next response on this connection
             known = translated(error)
             if known is None:
                 raise
@@ -91,7 +91,7 @@ class Fetcher(Telling):
         finally:
             self._reading.discard(response)
         raw, response.raw = response.raw, body
-        len(response.content)  # the response keeps what it is asked for
+        len(response.content)  # asked for once, so that the response keeps it
         response.raw = raw
 
     def _body(self, response: Response, end_at: float | None) -> Body:
@@ -105,26 +105,26 @@ class Fetcher(Telling):
         return body
 
     def close(self) -> None:
-        """Close all sessions, and cut off what abandoned threads still read, so that they end."""
+        """Close all sessions, and break off what abandoned threads still read, so that these threads end."""
         self._sessions.close()
         for response in list(self._reading):
-            with suppress(Exception):  # it came to its end this moment, or the caller's adapter cannot do it
+            with suppress(Exception):  # it ended just now, or the caller's own adapter has no shutdown
                 response.raw.shutdown()
 
 
 class Redirects:
-    """Has ``read`` read what is sent with a redirect, which ``requests`` would do without any bound.
+    """Within its block, has ``read`` read the body of each redirect, which ``requests`` would read without any bound.
 
-    What is broken there it takes no notice of, and neither do we. No generator: see ``Loan``.
+    ``requests`` ignores a broken body there, and so do we. Not a generator, for the reason given in ``Loan``.
     """
 
     def __init__(self, session: Session, read: Callable[[Response], None]) -> None:
         self._session, self._read = session, read
 
     def __enter__(self) -> None:
-        self._own = vars(self._session).get("get_redirect_target")  # where it is not that of the class
+        self._own = vars(self._session).get("get_redirect_target")  # one that the caller set on this session
         self._target = self._session.get_redirect_target
-        self._session.get_redirect_target = self._read_first  # type: ignore[method-assign]  # of this one, for this request
+        self._session.get_redirect_target = self._read_first  # type: ignore[method-assign]  # for this request alone
 
     def __exit__(self, *raised: object) -> None:
         del self._session.get_redirect_target
@@ -142,9 +142,9 @@ class Redirects:
 
 
 class Sessions:
-    """Sessions in use by one thread at a time each, the one used last first: so no more than needed are made.
+    """A stack of sessions, each lent to one thread at a time; the last one back is lent first, so few are made.
 
-    After each request a session forgets the cookies that it got: no task hangs on what another did.
+    After each request a session forgets the cookies that it got, so that no task depends on another.
     """
 
     def __init__(self, make: Callable[[], Session]) -> None:
@@ -153,11 +153,11 @@ class Sessions:
         self._closed = False
 
     def lend(self) -> Loan:
-        """A session for the block."""
+        """Lend a session to a ``with`` block."""
         return Loan(self)
 
     def take(self) -> tuple[Session, RequestsCookieJar]:
-        """A session that nobody uses, and the cookies with which it begins."""
+        """Return a session that nobody uses, and its initial cookies."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -166,15 +166,15 @@ class Sessions:
             return session, session.cookies.copy()
 
     def give_back(self, session: Session, cookies: RequestsCookieJar) -> None:
-        """The request is over."""
+        """Take a session back after its request, with the cookies that it began with."""
         session.cookies = cookies.copy()
-        own_pools(session)  # at the end, when it knows what proxies it needs
+        own_pools(session)  # again: the request may have added a proxy's pool
         self._idle.append((session, cookies))
-        if self._closed:  # after the append: close() or we see the other
+        if self._closed:  # after the append: either close() has seen the session, or this sees the flag
             self.close()
 
     def close(self) -> None:
-        """Close those that are idle, and the others when they come back."""
+        """Close the idle sessions now, and the others as they come back."""
         self._closed = True
         while self._idle:
             with suppress(IndexError):  # another thread was faster
@@ -182,7 +182,7 @@ class Sessions:
 
 
 class Loan:
-    """See ``Sessions.lend``. No generator: contextlib would set attributes of an error that may refuse them."""
+    """See ``Sessions.lend``. Not a generator: contextlib sets attributes of the error, which may not allow it."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -196,7 +196,7 @@ class Loan:
 
 
 def made_by(make: Callable[[], Session]) -> Session:
-    """What it makes; TypeError where that is no session."""
+    """Return the session that ``make`` makes; TypeError if it makes anything else."""
     from requests import Session
 
     session = make()
@@ -206,10 +206,10 @@ def made_by(make: Callable[[], Session]) -> Session:
 
 
 def own_pools(session: Session) -> None:
-    """See that connections are closed when their pool leaves the session, or the session ends.
+    """Have connections closed when their pool leaves the session, or the session is closed.
 
-    urllib3 leaves that to the garbage collector, and every response and error refers to its pool: a run
-    over many hosts would run out of descriptors.
+    urllib3 leaves that to the garbage collector, but every response and error refers to its pool, so a
+    run over many hosts would run out of file descriptors.
     """
     for adapter in session.adapters.values():
         managers = [getattr(adapter, "poolmanager", None), *getattr(adapter, "proxy_manager", {}).values()]
@@ -219,22 +219,22 @@ def own_pools(session: Session) -> None:
 
 
 class Body(BytesIO):
-    """A body that has been read; ``requests`` takes it over in one piece, without a copy."""
+    """A body that has been read; ``requests`` takes it in one piece, without a copy."""
 
     def stream(self, amount: int, decode_content: bool) -> Iterator[bytes]:
-        """The whole of it."""
+        """Yield the whole body."""
         yield self.getvalue()
 
 
 def read_some(raw: Any) -> bytes:
-    """What has come in of a body, at least a byte; none at its end. An adapter's own kind of file is read as one."""
+    """Read what has arrived of a body, at least a byte unless it has ended."""
     if hasattr(raw, "stream"):
         return raw.read1(CHUNK, decode_content=True)  # type: ignore[no-any-return]  # urllib3's
-    return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file
+    return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file-like object of the caller's own adapter
 
 
 def attribute_of(error: Exception, name: str) -> Any:
-    """The response or request that an error carries, if it does; one that refuses to be asked carries none."""
+    """Return the response or request that an error carries; None if it has none, or raises when asked."""
     try:
         return getattr(error, name, None)
     except Exception:
@@ -242,7 +242,7 @@ def attribute_of(error: Exception, name: str) -> Any:
 
 
 def translated(error: BaseException) -> Exception | None:
-    """An error of urllib3 while a body is read, as ``requests`` would raise it; None for any other."""
+    """Translate an error that urllib3 raised while a body was read into that of ``requests``; None for any other."""
     from requests import exceptions
     from urllib3.exceptions import DecodeError, ProtocolError, ReadTimeoutError, SSLError
 
@@ -258,7 +258,7 @@ def translated(error: BaseException) -> Exception | None:
 
 
 def too_large(response: Response, max_bytes: int) -> Exception:
-    """The error for a body beyond the bound."""
+    """The error for a body longer than ``max_bytes``."""
     from requests import RequestException
 
     return RequestException(f"the body is longer than max_bytes of {max_bytes}", response=response)

@@ -1,4 +1,4 @@
-"""What ``http.fetch`` sends with every URL: how a journal tells it from what another run sends, and that it is not kept there."""
+"""What ``http.fetch`` sends with every URL: how a journal recognizes it, and how it is kept out of the journal."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from uuid import UUID
 
 from parallelkit._identity import Facts, digest, is_plain, text_of
 
-NO_QUESTION = frozenset({"proxies", "verify"})  # by which way, and how carefully, but not what is asked
-SPOKEN = (str, Number, date, time, timedelta, UUID)  # sent as ``str`` makes them
+NO_QUESTION = frozenset({"proxies", "verify"})  # they change how a request is sent, but not what it asks for
+SPOKEN = (str, Number, date, time, timedelta, UUID)  # sent as what ``str`` makes of them
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What goes with every URL; ``more``: what else ``Session.request`` takes."""
+    """What is sent with every URL. ``more``: further arguments of ``Session.request``."""
 
     method: str
     headers: Mapping[str, str]
     more: Mapping[str, Any]
 
     def facts(self) -> Facts:
-        """What the answer hangs on, each by its digest: there may be a password in it."""
+        """Yield what the answer depends on, each as a digest, since there may be a password in it."""
         yield "method", digest(ascii(self.method))
         for name, value in self.headers.items():
             yield f"header {name.lower()!a}", digest(in_full(value))
@@ -34,7 +34,7 @@ class Sent:
 
 
 def in_full(value: Any) -> str:
-    """A text that is the same for what is sent alike, down to what is in dicts and lists; an open file is its type alone.
+    """Return a text that is equal for values that are sent alike, nested ones included; of an open file only the type counts.
 
     >>> in_full({"b": [1, None], "a": "x"}) == in_full({"a": "x", "b": (1, None)})
     True
@@ -53,7 +53,7 @@ def in_full(value: Any) -> str:
 
 
 def forget_sent(response: Any, request: Any = None) -> None:
-    """Leave of the requests that led to this response, and of this one, method and URL alone."""
+    """Strip a request, and those that led to a response, of all but method and URL."""
     from requests import PreparedRequest
     from requests.hooks import default_hooks
     from requests.structures import CaseInsensitiveDict
@@ -65,7 +65,7 @@ def forget_sent(response: Any, request: Any = None) -> None:
 
 
 def requests_of(response: Any) -> Iterator[Any]:
-    """That of a response, and those that were redirected before it."""
+    """Yield the request of a response, and those that were redirected before it."""
     from requests import Response
 
     if isinstance(response, Response):

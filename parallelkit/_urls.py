@@ -1,4 +1,4 @@
-"""Which URLs ``fetch`` asks for: those that it is given and those that ``then`` finds, each of them once."""
+"""Which URLs ``fetch`` requests: those that it is given and those that ``then`` finds, each of them once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def seeds_of(urls: Any, once: bool) -> tuple[Any, Callable[[str], str] | None, set[str]]:
-    """The items of the run, what gives their keys, and the URLs among them so far; ``once``: one that comes again is left out.
+    """Return the items of the run, the ``key`` function for them, and the set of URLs seen so far.
 
-    Raises TypeError for what is no str, where the URLs need not be read for that.
+    ``once``: drop a URL that comes again. A URL that is no str raises TypeError, here if ``urls`` is sized,
+    else when it is read.
     """
     if isinstance(urls, Mapping):
         return urls, None, set(each_of(urls.values()))
@@ -28,7 +29,7 @@ def seeds_of(urls: Any, once: bool) -> tuple[Any, Callable[[str], str] | None, s
 
 
 def each_of(urls: Iterable[Any]) -> Iterator[str]:
-    """The URLs one by one. ``requests`` would make a text of whatever it gets, and ask for that."""
+    """Yield the URLs, each checked to be a str: ``requests`` would convert anything else to one, and request it."""
     try:
         for position, url in enumerate(urls):
             if not isinstance(url, str):
@@ -40,7 +41,7 @@ def each_of(urls: Iterable[Any]) -> Iterator[str]:
 
 
 def is_new(url: str, seen: set[str]) -> bool:
-    """Whether a URL is seen for the first time."""
+    """Whether a URL is not in ``seen``; adds it."""
     before = len(seen)
     seen.add(url)
     return len(seen) > before
@@ -54,7 +55,7 @@ def itself(url: str) -> str:
 def follow(
     then: Callable[[Outcome[Any, Any]], Iterable[str] | None], fetcher: Fetcher, seen: set[str]
 ) -> Callable[[Outcome[Any, Any]], list[Task[Response]]]:
-    """The option ``then`` of the run: the URLs that the caller's gives and that are new, as tasks."""
+    """The ``then`` of the run: makes tasks of those URLs that the caller's ``then`` returns and that are new."""
 
     def children(outcome: Outcome[Any, Any]) -> list[Task[Response]]:
         urls = then(outcome) or ()

@@ -1,4 +1,4 @@
-"""``fetch``: many URLs at once over ``requests``, with timeouts, retries and regard for the other side."""
+"""``fetch``: many URLs at once over ``requests``, with timeouts, retries and consideration for the servers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = ["fetch"]
 
 K = TypeVar("K")
 
-WIDTH = 32  # threads; they only wait
+WIDTH = 32  # threads, whatever the cpus: they only wait
 IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})  # RFC 9110 §9.2.2
-PASSING = frozenset({429, 500, 502, 503, 504})  # statuses that another try may change
-NOT_OURS = frozenset({"args", "executor", "key", "star"})
-SET_HERE = frozenset({"headers", "method", "stream", "timeout", "url"})
+TRANSIENT = frozenset({429, 500, 502, 503, 504})  # statuses that another try may change
+NOT_OURS = frozenset({"args", "executor", "key", "star"})  # options of run_parallel that fetch does not take
+SET_HERE = frozenset({"headers", "method", "stream", "timeout", "url"})  # of a request, set by fetch
 OF_A_REQUEST = frozenset(  # what else Session.request takes
     {
         "allow_redirects",
@@ -87,61 +87,62 @@ def fetch(
     max_bytes: int | None = None,
     **options: Any,
 ) -> Results[Any, Response]:
-    """Fetch many URLs at once; give back every ``requests.Response`` by its URL.
+    """Fetch many URLs at once; return every ``requests.Response`` by its URL.
 
-    A status of 400 or more is a ``Failure`` with the ``requests.HTTPError``, whose ``response`` has
-    the body; so is every other error, of its own URL only. A URL that comes twice is fetched once
-    (with POST or PATCH it is a ValueError, since each would have its effect). Of a mapping the
-    values are fetched, under its keys.
+    Each error is the ``Failure`` of its own URL only. A status of 400 or more is a
+    ``requests.HTTPError``, whose ``response`` has the body. A URL that comes twice is fetched once;
+    with POST or PATCH it is a ValueError, since each request would have its effect. If ``urls`` is a
+    mapping, its values are fetched, and its keys are the keys of the results.
 
-    What is done to the other side:
+    Load on the servers:
 
-    - ``per_host``: requests at a time to one host and port, default 6; None for no such limit.
-      ``limits`` of yours, whose ``by`` is given the URL, come on top of that.
-    - A host that answers with Retry-After is left alone until then by all its URLs.
-    - ``retries``: default 2 extra tries, after up to 0.1 s and up to 0.2 s, where the method may be
-      repeated (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Tried again is what may pass: connection
-      errors, timeouts, broken bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry`` with an
-      ``on`` of its own decides by itself.
+    - ``per_host``: requests at a time to one host and port, default 6; None for no such limit. It adds
+      to your own ``limits``, whose ``by`` is given the URL.
+    - A host that answers with Retry-After gets no request until then, for any of its URLs.
+    - ``retries``: default 2 extra tries, after up to 0.1 s and up to 0.2 s, if the method is idempotent
+      (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Only what may be transient is tried again:
+      connection errors, timeouts, broken bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry``
+      with an ``on`` of its own decides by itself.
 
-    How long it takes, and how much:
+    Bounds on time and size:
 
-    - ``connect_timeout``, ``read_timeout``: seconds until a connection stands (default 5), and
-      without a byte from the other side (30). A server that sends one byte now and then is bounded
-      only by ``timeout``, the seconds for a whole attempt (default: none).
-    - ``max_bytes``: a longer body, decompressed, also one that comes with a redirect, is a ``Failure``, and
-      the rest is not read. Default: no bound; every body is held in memory, and all are held until the run is over.
+    - ``connect_timeout``: seconds to establish a connection, default 5. ``read_timeout``: seconds without
+      a byte from the server, default 30. Only ``timeout``, the seconds for a whole attempt (default:
+      none), bounds a server that sends a byte now and then.
+    - ``max_bytes``: a longer body, counted decompressed, is a ``Failure``, and the rest of it is not read;
+      this holds for the body of a redirect, too. Default: no bound. Each body is held in memory, and all
+      are held until the run is over.
     - ``max_workers``: default 32 threads, whatever the number of cpus, since they only wait.
 
-    What is sent:
+    The request:
 
-    - ``method``, ``headers``, and as ``kwargs`` what else ``Session.request`` takes, such as
+    - ``method``, ``headers``, and in ``kwargs`` all else that ``Session.request`` takes, such as
       ``kwargs={"params": …, "json": …, "allow_redirects": False}``.
     - ``session``: a function that makes a ``requests.Session`` with whatever you need (``auth``,
-      ``proxies``, ``verify``, adapters). Each is used by one thread at a time, kept alive from URL to
-      URL, and closed at the end. Cookies that a server sets last until the end of their request.
+      ``proxies``, ``verify``, adapters). Each session is used by one thread at a time, kept alive from URL
+      to URL, and closed at the end. Cookies that a server sets are forgotten at the end of their request.
 
     With a ``checkpoint``:
 
-    - A journal holds answers to one question: another ``method``, or other ``headers`` or ``kwargs``
-      (``proxies`` and ``verify`` apart), is a ValueError that says what differs. How sessions are made
-      does not count, so what changes from run to run, such as a token, belongs there. Nor can be told
-      apart what is in an open file, a generator or an object such as an ``AuthBase`` (known by
-      its type), or which URL a key of a mapping stands for.
-    - Of what was sent, the journal has the method, the URL (with ``params``) and digests; so the ``request``
-      of an answer or error has no headers and no body in such a run. What the server has said is in it in
-      full, and so is the text of an error, even where ``requests`` quotes in it what it could not send.
+    - A journal holds the answers to one kind of request. If a later run has another ``method``, or other
+      ``headers`` or ``kwargs`` (except ``proxies`` and ``verify``), it raises a ValueError that says what
+      differs. How sessions are made is not compared, so put there what changes from run to run, such as a
+      token. Nor are the contents of an open file, of a generator or of an object such as an ``AuthBase``
+      (known by its type only), or which URL a key of a mapping stands for.
+    - Of what is sent, the journal keeps the method, the URL (with ``params``) and digests; so in such a run
+      the ``request`` of a response or error has no headers and no body. What the server sent is kept in
+      full, and so is the text of an error, even if ``requests`` quotes in it what it could not send.
 
-    All other options are those of ``run_parallel``, but for ``executor``, ``key``, ``args`` and
-    ``star``; ``then`` gives further URLs instead of tasks, each of which is fetched once.
+    All other options are those of ``run_parallel``, except for ``executor``, ``key``, ``args`` and
+    ``star``; ``then`` returns further URLs instead of tasks, each of which is fetched once.
 
     >>> from parallelkit.http import fetch
     >>> results = fetch(["http://127.0.0.1:1/"], retries=0)  # nobody listens there
     >>> type(results.failures["http://127.0.0.1:1/"].error).__name__
     'ConnectionError'
 
-    Needs requests: ``pip install 'parallelkit[http]'``. Costs about 1 ms a request beside the wait.
-    Raises TypeError and ValueError for bad arguments before anything is sent.
+    Needs requests: ``pip install 'parallelkit[http]'``. Costs about 1 ms a request beyond the wait.
+    Raises TypeError or ValueError for bad arguments before anything is sent.
     """
     method = check_method(method)
     check_call(urls, session, options)
@@ -173,7 +174,7 @@ def fetch(
 
 
 def new_session() -> Callable[[], Session]:
-    """What makes sessions by default; ImportError that says what to install, where there is no ``requests``."""
+    """Return the default maker of sessions; without ``requests``, raise an ImportError that says what to install."""
     try:
         from requests import Session
     except ImportError as error:
@@ -183,7 +184,7 @@ def new_session() -> Callable[[], Session]:
 
 
 def host(url: Any) -> str | None:
-    """Host and port of a URL, as a group for limits; None where it has none (its request will say why).
+    """Return host and port of a URL, as a group for limits; None if it has no host (its request will say so).
 
     >>> host("https://Example.org:8443/a?b"), host("nonsense")
     ('example.org:8443', None)
@@ -195,7 +196,7 @@ def host(url: Any) -> str | None:
 
 
 class Pause(RateLimit):
-    """Limits nothing by itself; it is there to be paused: Retry-After holds for all URLs of a host."""
+    """A rate limit too high to matter, there to be paused: so a Retry-After holds up all URLs of its host."""
 
     def __init__(self) -> None:
         super().__init__(10**9, per=0.001, by=host)
@@ -205,7 +206,7 @@ class Pause(RateLimit):
 
 
 def retries_for(method: str, retries: Any) -> Any:
-    """The retries of the run: by default only where the method may be repeated, and only of what may pass."""
+    """The retries of the run: by default only for idempotent methods, and only after errors that may be transient."""
     if retries is None:
         retries = 2 if method in IDEMPOTENT else 0
     if as_whole(retries) is not None:
@@ -216,22 +217,22 @@ def retries_for(method: str, retries: Any) -> Any:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether another try may end otherwise."""
+    """Whether an error may be transient, so that another try may succeed."""
     from requests import exceptions
 
     if isinstance(error, exceptions.HTTPError):
-        return error.response is not None and error.response.status_code in PASSING
+        return error.response is not None and error.response.status_code in TRANSIENT
     if isinstance(error, exceptions.SSLError):
-        return False  # a connection error by its class, but a certificate does not change
-    passing = (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, TaskTimeout)
-    return isinstance(error, passing)
+        return False  # by its class a ConnectionError, but a certificate does not change
+    transient = (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, TaskTimeout)
+    return isinstance(error, transient)
 
 
-# The door; what is not checked here ``run_parallel`` checks.
+# Checks at the call. ``run_parallel`` checks the rest.
 
 
 def check_method(method: Any) -> str:
-    """The method in capitals."""
+    """Return the method in upper case."""
     if not isinstance(method, str):
         raise TypeError(f"method must be a str, got {method!r}")
     if not method.isalpha():
@@ -240,7 +241,7 @@ def check_method(method: Any) -> str:
 
 
 def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
-    """Raise TypeError for what is no collection of URLs, no maker of sessions, or no option of ``fetch``."""
+    """Raise TypeError unless ``urls`` is an iterable, ``session`` a function, and each option one of ``fetch``."""
     if isinstance(urls, (str, bytes)):
         raise TypeError(f"urls must be an iterable of URLs, got the one {urls!r}; pass it in a list")
     if not isinstance(urls, Iterable):
@@ -258,21 +259,21 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
 
 
 def check_headers(headers: Any) -> dict[str, str]:
-    """The headers as a dict; raises TypeError or ValueError for what cannot be sent as such."""
+    """Return the headers as a dict; raises TypeError or ValueError for a value that cannot be sent."""
     checked = check_kwargs("headers", headers)
     for name, value in checked.items():
-        if not (value is None or isinstance(value, (str, bytes))):  # None leaves out one of the session's
+        if not (value is None or isinstance(value, (str, bytes))):  # None leaves out a header of the session
             raise TypeError(f"headers[{name!r}] must be a str, got {value!r}")
-        if value and not is_line(value):  # there may be a password in it
+        if value and not is_line(value):  # the message does not quote it: there may be a password in it
             raise ValueError(
-                f"headers[{name!r}] must be one line of Latin-1 that begins with no space; "
-                "what is read from a file may end in a line break"
+                f"headers[{name!r}] must be one line of Latin-1 that does not begin with a space; "
+                "what was read from a file may end in a line break"
             )
     return checked
 
 
 def is_line(value: str | bytes) -> bool:
-    r"""Whether this may be the value of a header.
+    r"""Whether a text can be the value of a header.
 
     >>> is_line("Bearer 1"), is_line(b"from a file\n"), is_line(" 1"), is_line("€")
     (True, False, False, False)

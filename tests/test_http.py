@@ -970,7 +970,7 @@ def test_options_of_the_run_hold(site):
             [],
             {"headers": {"a": "token\n"}},
             ValueError,
-            "headers['a'] must be one line of Latin-1 that begins with no space",
+            "headers['a'] must be one line of Latin-1 that does not begin with a space",
         ),
         ([], {"headers": {"a": b" token"}}, ValueError, "headers['a'] must be one line"),
         ([], {"headers": {"a": "€"}}, ValueError, "headers['a'] must be one line of Latin-1"),
