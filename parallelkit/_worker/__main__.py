@@ -1,4 +1,4 @@
-"""The entry of a worker process, started by its path; imports next to nothing."""
+"""The entry point of a worker process, started by its path; imports as little as it can."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ NAME = "parallelkit"
 
 
 def main() -> None:
-    """Serve the parent whose socket, ring and lifeline are the descriptors in the arguments.
+    """Serve the parent: as a worker, or as the zygote that forks workers.
 
-    Or be its zygote, with a socket, a lifeline, a shared page and the names of modules to load.
+    The arguments of a worker are three descriptors: socket, ring, lifeline. Those of the zygote are the
+    word ``zygote``, three descriptors (socket, lifeline, shared page), and the names of modules to load.
     """
     add_package(__file__.rpartition("/_worker/")[0])
-    # Tasks shall not find us where they expect the user's main module, which is not here.
+    # Tasks that look for the user's main module, which is not loaded here, must not find this one.
     sys.modules["__main__"] = ModuleType("__main__")
     if sys.argv[1] == "zygote":
         from parallelkit._worker._zygote import tend
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 def add_package(folder: str) -> None:
-    """Put the package there without running its ``__init__``, which runs when somebody first asks for a name of it."""
+    """Register the package without running its ``__init__``, which runs once a public name is asked for."""
     from _frozen_importlib_external import spec_from_file_location
 
     spec = spec_from_file_location(NAME, folder + "/__init__.py", submodule_search_locations=[folder])
@@ -39,15 +40,15 @@ def add_package(folder: str) -> None:
     package.__spec__, package.__loader__, package.__package__ = spec, loader, NAME
     package.__file__, package.__path__ = spec.origin, [folder]
 
-    lock, runs = RLock(), False  # several threads of a task may ask
+    lock, runs = RLock(), False  # several threads of a task may ask at once
 
     def load(name: str) -> object:
         nonlocal runs
-        # Those two a module of the user's may ask for; what looks for any other shall not have the package run.
+        # Of dunder names, user code asks only for these two. Introspection that tries others must not run the package.
         if name.startswith("__") and name not in ("__all__", "__version__"):
             raise AttributeError(name)
         with lock:
-            if runs:  # it is the package itself that asks
+            if runs:  # asked by the package's own __init__, as it runs
                 raise AttributeError(name)
             if package.__getattr__ is load:
                 runs = True
@@ -57,7 +58,7 @@ def add_package(folder: str) -> None:
                     runs = False
         return getattr(package, name)
 
-    package.__getattr__ = load  # type: ignore[method-assign]  # as a module may have one
+    package.__getattr__ = load  # type: ignore[method-assign]  # PEP 562
     sys.modules[NAME] = package
 
 

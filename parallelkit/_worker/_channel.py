@@ -1,9 +1,8 @@
-"""What both ends of a worker's channel share: frames on a socket, and the ring in which results are committed.
+"""What both ends of a worker's channel share: frames on a socket, and the ring into which results are committed.
 
-A *frame* is a kind, a body, and maybe a file: what is large travels as a descriptor. Frames carry what is
-rare or large: set-up and batches to the worker; log records, descriptors and the bell to the parent.
-Results take the ring, because a store into shared memory costs no system call and outlives the process that
-made it.
+A *frame* is a kind, a body, and maybe a file: large data travels as a descriptor. Frames carry what is rare
+or large: set-up and batches to the worker; log records, descriptors and the bell to the parent. Results go
+through the ring, because a store into shared memory costs no system call and outlives its process.
 """
 
 from __future__ import annotations
@@ -24,30 +23,26 @@ SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
 READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY = range(16, 25)
 
 HEADER = Struct("<IBQ")
-"""Of a frame: the length of its body, its kind, the length of the file that comes with it (0: none)."""
+"""The head of a frame: length of its body, kind, length of the file that comes with it (0: none)."""
 BATCH_HEAD = Struct("<IIB")
-"""Of a batch: the number of its job, how many tasks, and how their items come."""
-ONE_BY_ONE, TOGETHER, BUFFERED_ITEM = range(
-    3
-)  # a pickle each; one pickle of atoms; one item with its buffers apart
+"""The head of a batch: number of its job, count of tasks, and how their items are sent, which is one of these:"""
+ONE_BY_ONE, TOGETHER, BUFFERED_ITEM = range(3)
+"""A pickle for each item; one pickle of all items, which are atoms; one item with its large buffers apart."""
 LENGTH = Struct("<I")
 WORD = Struct("<Q")
 PID = Struct("<q")
-"""A zygote's answer: the number of the new process, or an errno below zero; 0: it is ready."""
+"""A zygote's answer: the pid of the new process, or a negative errno; 0: the zygote is ready."""
 BORN = Struct("i")
-"""In a page that a zygote shares with its parent: the number of the process that it forks now."""
-LONGEST = 1 << 28  # a longer frame than this is garbage: what is large travels in a file of its own
+"""In a page that a zygote shares with its parent: the pid of the process that it is forking."""
+LONGEST = 1 << 28  # bytes; a longer frame is garbage, since large data travels in a file of its own
 CHUNK = 1 << 16
-MOST_FDS = 64  # descriptors of frames that are not yet whole; there are never more than two
-NO_ROOM = (
-    ETOOMANYREFS,
-    ENOBUFS,
-    ENOMEM,
-)  # what the system says that has room for no message, or its descriptor
-PAUSE = 0.01  # seconds, at least, until the next try: nobody tells when it has
+MOST_FDS = 64  # descriptors of frames that are not yet whole; more than two are never expected
+NO_ROOM = (ETOOMANYREFS, ENOBUFS, ENOMEM)
+"""The errors of a system that has no room for a message or its descriptor."""
+PAUSE = 0.01  # seconds, at least, until the next try, for nothing tells when there is room again
 LOST = -1  # in place of a descriptor for which there was no room
 _CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
-NO_SIGNAL = getattr(__import__("_socket"), "MSG_NOSIGNAL", 0)  # a program may have SIGPIPE end it
+NO_SIGNAL = getattr(__import__("_socket"), "MSG_NOSIGNAL", 0)  # SIGPIPE may be set to end the program
 _FD = Struct("i")
 _POPULATE, _NO_RESERVE = (getattr(__import__("mmap"), f"MAP_{name}", 0) for name in ("POPULATE", "NORESERVE"))
 
@@ -55,37 +50,37 @@ SLOTS = 8192
 MASK = SLOTS - 1
 HEAP = 1 << 21
 LARGE = 1 << 18  # a result longer than this gets a file of its own
-HOLES = (
-    1 << 16
-)  # bytes of a file that was sent that may never have been written: what a block is rounded up by
+HOLES = 1 << 16  # the size of a block is rounded up to this; so many bytes of its file may be unwritten
 UNLIMITED = (1 << 63) - 1
 
-# Words of the ring's header; each side writes to cache lines of its own.
-HEAD = 0  # worker: how many tasks are committed
-SENT = 1  # worker: how many frames it has sent to the parent
-FDS = 3  # worker: how many descriptors it has sent, or is about to send
-PHASE = 2  # worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
-ARMED = 8  # parent: it wants the bell when so many tasks are committed; the worker that rings clears it ...
-EACH = 1  # ... but for this: then it rings at each commit
-LIMIT = 16  # parent: the worker must not begin this task or a later one
-TAIL = 24  # parent: how far the heap has been read
-MARK = 25  # parent: MARKED, for good; where it is not, something has written over the header
+# Words of the ring's header. Each side writes to cache lines of its own.
+HEAD = 0  # by the worker: how many tasks are committed
+SENT = 1  # by the worker: how many frames it has sent to the parent
+FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
+PHASE = 2  # by the worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
+ARMED = 8  # by the parent: ring the bell once so many tasks are committed; the worker then clears it ...
+EACH = 1  # ... unless this is the value: then it rings at each commit
+LIMIT = 16  # by the parent: the worker must not begin this task or a later one
+TAIL = 24  # by the parent: how far it has read the heap
+MARK = 25  # by the parent: always MARKED; any other value means that the header was overwritten
 
 MARKED = 0x706172616C6C656C
 
 STARTING, WAITING, LOADING = range(3)  # a new ring is all zeros
 
-# How a slot holds its result: as itself, in the heap, in a file, in the heap with its buffers in a block; as _dicts.py says.
 NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED, DICT = range(11)
+"""The kind of a slot. NONE to FLOAT: the slot is the value. VALUE, FAILED: a pickle in the heap; BIG_…: in a file.
 
-# A word that means a place in the heap: the place, the number of a block, the length.
+BUFFERED: a pickle in the heap, whose large buffers lie in a block. DICT: a part of a pickle, see _dicts.py.
+"""
+
+# The fields of a word that refers to the heap: the shift of the place, that of a block's number, the mask of the length.
 PLACE, BLOCK_NUMBER, LENGTH_MASK = 32, 24, (1 << 24) - 1
 BLOCKS = 256
-FREE, FILLED, LEASED = range(
-    3
-)  # of a block: the worker's, on its way, the parent's until nobody there uses it
+FREE, FILLED, LEASED = range(3)
+"""Whose a block of results is: the worker's; on its way; the parent's, until nobody there uses it."""
 
-STACK_SIGNAL = 60  # of the real-time signals, which nobody uses; asks a worker to write down its stack
+STACK_SIGNAL = 60  # a real-time signal that nobody uses; asks a worker to write down its stack
 
 _HEADER_SIZE = 4096
 _COLUMN = SLOTS * 8
@@ -93,23 +88,23 @@ STACK = 1 << 14
 SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP + BLOCKS + STACK
 
 WEAKLY_ORDERED = os.uname().machine not in ("x86_64", "i686")
-"""Whether another processor may see our stores in another order than we made them."""
+"""Whether another processor may see our stores in an order other than ours."""
 
 _lock = allocate_lock()
 
 
 def barrier() -> None:
-    """Between two stores, or two loads: the first is visible to, or made, before the second."""
+    """Order memory accesses: stores before it are visible, and loads before it done, before any that follow."""
     with _lock:
         pass
 
 
 class Ring:
-    """A file that both ends map: a header, columns of one cell a slot, a heap for pickles, a last word.
+    """A file that both ends map: a header, columns with a cell for each slot, a heap for pickles, and a stack.
 
-    Task number n uses slot ``n & MASK``. The worker fills the slot and then counts ``HEAD`` up, which
+    Task number n uses slot ``n & MASK``. The worker fills the slot and then increments ``HEAD``, which
     is the commit. ``words`` and ``floats`` are one column: the number itself, or where the pickle is.
-    Into ``stack`` the worker writes where it stood when it crashed or was about to be killed.
+    ``stack`` is text: where the worker stood as it crashed or was about to be killed.
     """
 
     __slots__ = (
@@ -162,7 +157,7 @@ class Ring:
 
 
 def new_file(name: str) -> int:
-    """A descriptor of a file that has no name in any directory and vanishes with its last user; nobody else's."""
+    """A descriptor of a file without a name, which vanishes with its last user; only our user may open it."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.fchmod(fd, 0o600)
@@ -175,10 +170,10 @@ def new_file(name: str) -> int:
 
 
 def map_file(fd: int, length: int, at_once: bool = False, to_read: bool = False, own: bool = False) -> mmap:
-    """Map a file; the descriptor may be closed then. Before Python 3.13 the mapping keeps one of its own.
+    """Map a file; its descriptor may be closed afterwards. Before Python 3.13 the mapping keeps one of its own.
 
-    ``at_once``: all its pages, which are there. One by one, when each is first written to, takes twice as long.
-    ``to_read``: whoever writes to it nevertheless ends by that. ``own``: who writes to a page has a copy of it.
+    ``at_once``: fault in all pages now, which takes half as long as one by one, at the first write to each.
+    ``to_read``: read-only; a write crashes the process. ``own``: private; a page that is written to is copied.
     """
     flags = MAP_PRIVATE | _NO_RESERVE if own else MAP_SHARED | _POPULATE if at_once else MAP_SHARED
     rights = PROT_READ if to_read else PROT_READ | PROT_WRITE
@@ -208,28 +203,28 @@ def place(length: int, tail: int, head: int) -> int:
 
 
 def frame(kind: int, body: bytes = b"", file_length: int = 0) -> bytes:
-    """A frame as it goes onto the socket; if it has a file, the descriptor must go with it."""
+    """A frame as it goes onto the socket; the descriptor of its file, if it has one, must be sent with it."""
     return HEADER.pack(len(body), kind, file_length) + body
 
 
 def socket_of(fd: int) -> Socket:
-    """A socket that blocks, whatever is the default here."""
+    """A blocking socket, whatever ``socket.setdefaulttimeout`` says."""
     socket = Socket(fileno=fd)
     socket.settimeout(None)
     return socket
 
 
 def rights(fd: int) -> list[tuple[int, int, bytes]]:
-    """Ancillary data by which a descriptor travels with a frame."""
+    """The ancillary data that sends a descriptor with a frame."""
     return [(SOL_SOCKET, SCM_RIGHTS, _FD.pack(fd))]
 
 
 class GarbageError(Exception):
-    """The other end wrote what it cannot have meant: its memory is corrupt, or a task wrote to our socket."""
+    """The other end wrote nonsense: its memory is corrupt, or a task wrote to our socket."""
 
 
 class Inbox:
-    """Cuts what comes out of the socket into frames, and keeps the descriptors that came along, in order."""
+    """Cuts the byte stream of a socket into frames, and keeps the descriptors that come with it, in order."""
 
     __slots__ = ("_buffer", "_socket", "came", "fds")
 
@@ -237,7 +232,7 @@ class Inbox:
         self._socket = socket
         self._buffer = bytearray()
         self.fds: deque[int] = deque()
-        self.came = 0  # descriptors, those included that were lost
+        self.came = 0  # count of descriptors, including lost ones
 
     def receive(self) -> bool:
         """Read once; False at the end of the stream. On a non-blocking socket raises BlockingIOError."""
@@ -248,7 +243,7 @@ class Inbox:
                 whole = len(content) - len(content) % _FD.size
                 self.fds.extend(fd for (fd,) in _FD.iter_unpack(content[:whole]))
         if flags & MSG_CTRUNC and len(self.fds) == before:
-            self.fds.append(LOST)  # a read ends behind a descriptor, so there was one
+            self.fds.append(LOST)  # a single one: a read never goes past a message with a descriptor
         self.came += len(self.fds) - before
         self._buffer += got
         if len(self.fds) > MOST_FDS:
@@ -256,7 +251,7 @@ class Inbox:
         return bool(got)
 
     def take(self) -> tuple[int, bytes, int] | None:
-        """The next whole frame: kind, body, length of its file. None where there is none yet."""
+        """The next whole frame: kind, body, length of its file. None if there is none yet."""
         if len(self._buffer) < HEADER.size:
             return None
         length, kind, file_length = HEADER.unpack_from(self._buffer)
@@ -270,7 +265,7 @@ class Inbox:
         return kind, body, file_length
 
     def take_fd(self) -> int:
-        """The descriptor that belongs to the frame just taken; raises OSError where there was no room for it."""
+        """The descriptor of the frame just taken; raises OSError if it was lost because there was no room for it."""
         if not self.fds:
             raise GarbageError("a frame without its descriptor")
         fd = self.fds.popleft()
@@ -279,7 +274,7 @@ class Inbox:
         return fd
 
     def close(self) -> None:
-        """Close the descriptors that nobody took."""
+        """Close the descriptors that nobody has taken."""
         while self.fds:
             fd = self.fds.popleft()
             if fd != LOST:
@@ -290,11 +285,11 @@ _outer_width = 1
 
 
 def outer_width() -> int:
-    """How many workers run beside this one, over all engines around it; 1 outside of a worker."""
+    """The product of the widths of all engines that this worker runs in; 1 outside a worker."""
     return _outer_width
 
 
 def set_outer_width(width: int) -> None:
-    """Called once in a worker, when its parent has told it."""
+    """Called once in a worker, with what its parent tells it."""
     global _outer_width
     _outer_width = width

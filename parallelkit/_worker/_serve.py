@@ -1,7 +1,7 @@
-"""The life of a worker: take batches from the socket, run them one by one, commit each result to the ring.
+"""The main loop of a worker: takes batches from the socket, runs their tasks, commits each result to the ring.
 
-A result is committed before the next task begins, so whatever ends this process afterwards, the parent
-has it. Whoever reads ``_run`` reads the protocol: the order of its stores is what the parent relies on.
+A result is committed before the next task begins, so the parent has it whatever ends this process
+afterwards. ``_Worker._run`` is the protocol: the parent relies on the order of its stores.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
-    """Work for the parent until it says stop, or is gone."""
+    """Work for the parent until it sends STOP, or is gone."""
     _lifeline.arm(lifeline)
     worker = _Worker(_channel.socket_of(socket), _channel.Ring(ring))
     _report_stacks(ring)
@@ -58,11 +58,11 @@ def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
 
 
 def _report_stacks(ring: int) -> None:
-    """On a crash, and when the parent asks before it kills, the stack is written into the ring, even without the GIL."""
+    """Have the stack written into the ring on a crash, and on the parent's signal before a kill; this needs no GIL."""
     os.lseek(ring, _channel.SIZE - _channel.STACK, os.SEEK_SET)
     faulthandler.enable(ring, all_threads=False)
     faulthandler.register(_channel.STACK_SIGNAL, ring, all_threads=False)
-    os.register_at_fork(after_in_child=faulthandler.disable)  # the crash of a task's child is not ours
+    os.register_at_fork(after_in_child=faulthandler.disable)  # a crash of a task's child is not ours
 
 
 def _flush_streams() -> None:
@@ -80,7 +80,7 @@ class _Worker:
         self.outbox = Outbox(socket, ring)
         self.blocks = InBlocks(self.outbox)
         self._file: mmap | None = None
-        self._own: mmap | None = None  # what of it a job may write to
+        self._own: mmap | None = None  # the part of it that a job may write to, mapped privately
         self.jobs: dict[int, Callable[[Any], Any]] = {}
 
     def serve(self) -> None:
@@ -114,7 +114,7 @@ class _Worker:
             os.close(fd)
 
     def _take_file(self) -> mmap | None:
-        """What came with the last frame. Nobody else keeps a reference to it: by these we see who uses a block."""
+        """The file that came with the last frame; we keep no reference, for reference counts tell who uses a block."""
         file, self._file = self._file, None
         return file
 
@@ -140,7 +140,7 @@ class _Worker:
         self.ring.head[PHASE] = phase
 
     def _obey(self, kind: int, body: bytes) -> bool:
-        """Do what a frame asks for; False where the parent has set a limit that was reached."""
+        """Do what a frame asks for; False if a batch was cut short by the parent's limit."""
         if kind == _channel.BATCH:
             return self._run_batch(body)
         if kind == _channel.JOB:
@@ -152,7 +152,7 @@ class _Worker:
         return True
 
     def _stand_still(self) -> None:
-        """The parent took back what we have not begun: drop it, and say where we stopped."""
+        """The parent has taken back what we have not begun: say where we stopped, and drop batches until RESUME."""
         self.outbox.send(frame(_channel.STOPPED, WORD.pack(self.ring.head[HEAD])))
         while True:
             kind, body = self._next_frame()
@@ -162,19 +162,19 @@ class _Worker:
             if kind != _channel.BATCH:
                 self._obey(kind, body)
             elif BATCH_HEAD.unpack_from(body)[2] == _channel.BUFFERED_ITEM:
-                self._learn_block(body)  # the parent will not send the block again
+                self._learn_block(body)  # keep its block, which the parent will not send again
 
-    def _load(self, number: int, file: mmap | None, told: bytes) -> None:
-        """Learn the function of a job. Its module may take long to import: that is not the task's time."""
+    def _load(self, number: int, file: mmap | None, body: bytes) -> None:
+        """Load the function of a job, outside the time of any task: its module may take long to import."""
         self._tell_phase(_channel.LOADING + number)
         try:
-            if file is not None and told:
+            if file is not None and body:
                 own, self._own = self._own, None
-                spans, end = loads(told)
+                spans, end = loads(body)
                 call = bind(*load_shared(file, own, spans))
-                self.jobs[number] = _told(call) if end < spans[-1][0] else call
+                self.jobs[number] = _explaining(call) if end < spans[-1][0] else call
             else:
-                self.jobs[number] = bind(*unpack(file or told))
+                self.jobs[number] = bind(*unpack(file or body))
         except BaseException as error:
             self.jobs[number] = _raiser(error)
         self.surroundings.keep()
@@ -191,7 +191,7 @@ class _Worker:
         return self._run(lambda blob: call(unpack(blob)), [file] if file else _cut(body, count))
 
     def _learn_block(self, body: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
-        """What a buffered item is: its block, which comes along the first time, the places in it, the pickle."""
+        """A buffered item: the number of its block, which comes with its first use, the spans in it, the pickle."""
         block, spans, blob = loads(memoryview(body)[BATCH_HEAD.size :])
         if (file := self._take_file()) is not None:
             self.blocks.add(block, file)
@@ -210,7 +210,7 @@ class _Worker:
     def _run(
         self, call: Callable[[Any], Any], payloads: Iterable[Any], let_go: Callable[[], None] | None = None
     ) -> bool:
-        """Run tasks in order, and ``let_go`` after each; False where the limit cut them short."""
+        """Run tasks in order, and call ``let_go`` after each; False if the parent's limit cut them short."""
         ring, puts, put_object, around = self.ring, self.slots.puts, self.slots.put_object, self.surroundings
         head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
         touched, trace, profile, path = around.touched, around.trace, around.profile, around.path
@@ -218,7 +218,7 @@ class _Worker:
         self.slots.dicts.looked = False
         number, now = head[HEAD], monotonic()  # an attempt begins when the one before has ended
         for payload in payloads:
-            # Looked at after the last commit and before the start: that order lets the parent take back.
+            # Read after the last commit and before the start: the parent relies on that order to take tasks back.
             if number >= head[LIMIT]:
                 return False
             slot = number & MASK
@@ -226,7 +226,7 @@ class _Worker:
             try:
                 value = call(payload)
             except BaseException as error:
-                sys.settrace(trace)  # before any call of ours: what the task has set may raise
+                sys.settrace(trace)  # before any call of ours: the task may have set one that raises
                 around.put_back(error)
                 self.slots.put_failure(slot, _faults.capture(error))
             else:
@@ -251,7 +251,7 @@ class _Worker:
         return True
 
     def _ring(self, bell: int) -> float:
-        """Wake the parent; the instant when that is done."""
+        """Wake the parent; return the instant afterwards, when the next attempt begins."""
         if bell != EACH:
             self.ring.head[ARMED] = 0
         self.outbox.send(_BELL)
@@ -265,7 +265,7 @@ _BELL = frame(_channel.BELL)
 
 
 def _cut(body: bytes, count: int) -> Iterable[bytes]:
-    """The pickles of a batch: a column of lengths, then one after the other."""
+    """The pickles of a batch, which is a column of lengths and then the pickles one after another."""
     at = BATCH_HEAD.size + count * LENGTH.size
     for (length,) in LENGTH.iter_unpack(memoryview(body)[BATCH_HEAD.size : at]):
         yield body[at : at + length]
@@ -275,10 +275,10 @@ def _cut(body: bytes, count: int) -> Iterable[bytes]:
 SHARED = "large arrays in args= and kwargs= are one for all worker processes, and so read-only: copy it in the task (array.copy())"
 
 
-def _told(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Where a task tries to write to what all share, the error says so: numpy's knows no reason."""
+def _explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add a note to the error of a task that writes to a shared array; numpy's own text gives no reason."""
 
-    def told(item: Any) -> Any:
+    def explaining(item: Any) -> Any:
         try:
             return call(item)
         except ValueError as error:
@@ -286,11 +286,11 @@ def _told(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
                 error.add_note(SHARED)
             raise
 
-    return told
+    return explaining
 
 
 def _raiser(error: BaseException) -> Callable[[Any], NoReturn]:
-    """A function that could not be loaded: every attempt of it fails with the reason."""
+    """Stands in for a function that could not be loaded: every attempt fails with the reason."""
     frames = traceback_of(error)
 
     def fail(item: object) -> NoReturn:
