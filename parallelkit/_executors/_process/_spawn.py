@@ -1,4 +1,4 @@
-"""How a worker process is started, and what it is told first."""
+"""Starts a worker process, and says what it is told first."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from parallelkit._worker._travel import pack
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
 
 SET_HERE = ("no_site", "safe_path")
-"""Flags with which every worker is started, whatever those of this interpreter are."""
+"""Flags that every worker is started with; it is told what they are in this interpreter."""
 
 _NUMERICAL = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM", "NUMBA")
 THREADS = (*(name + "_NUM_THREADS" for name in _NUMERICAL), "POLARS_MAX_THREADS")
-"""Variables of libraries that would start a thread for each cpu in every worker."""
+"""Environment variables for libraries that would otherwise start a thread for each cpu in every worker."""
 
 MAPPINGS = 128
-"""Blocks of all workers for their results; each costs a descriptor at both ends."""
+"""Blocks that all workers together may have for their results; each costs a descriptor at both ends."""
 
-# Finders that are there without anybody having asked for them, or that find only what is loaded already.
+# Finders that are usually there, or that find only modules that are loaded already.
 _USUAL_FINDERS = ("_frozen_importlib", "_pytest.", "_distutils_hack", "six", "parallelkit.", "builtins")
 
 _DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
@@ -45,11 +45,11 @@ _DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
 
 
 Fork = Callable[[tuple[int, ...], dict[str, str]], int]
-"""Makes a worker out of descriptors and an environment, and gives its number; or raises OSError."""
+"""Forks a worker that gets these descriptors and this environment; returns its pid, or raises OSError."""
 
 
 def check_popen() -> None:
-    """RuntimeError where a test has something else in place of what starts processes: the process of a mock has number 1."""
+    """Raise RuntimeError if a test has put a mock in place of ``Popen``: a mock's pid would be taken for 1."""
     found: Any = subprocess.Popen
     if not isinstance(found, type) or not hasattr(found, "_execute_child"):
         raise RuntimeError(
@@ -62,11 +62,11 @@ check_popen()
 
 
 class Started(subprocess.Popen[bytes]):
-    """A fresh interpreter. What takes the place of Popen later, also in modules that have it, does not take that of this class."""
+    """A fresh interpreter. A subclass, so that whatever replaces ``Popen`` later does not replace this."""
 
 
 class Forked(Started):
-    """Stands for a child of this process that a zygote has forked, for whoever looks for such objects."""
+    """A worker that a zygote has forked, as the ``Popen`` object that a started one has."""
 
     def __init__(self, pid: int, args: Sequence[str]) -> None:
         self.pid, self.args = pid, args
@@ -87,7 +87,7 @@ class Spawned(NamedTuple):
 
 
 def spawn(width: int, fork: Fork | None = None) -> Spawned:
-    """Start a process; raises OSError where the system has no more to give, and leaves nothing then."""
+    """Start a worker; raises OSError, and leaves nothing behind, if the system cannot give what it takes."""
     with ExitStack() as theirs, ExitStack() as ours:
         our_socket, their_socket = socket_pair()
         theirs.callback(their_socket.close)
@@ -95,7 +95,7 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         ring_fd = _channel.new_file("parallelkit-ring")
         theirs.callback(os.close, ring_fd)
         os.ftruncate(ring_fd, _channel.SIZE)
-        # Were it made shorter by a task, the next look at it would kill this process.
+        # If a task could shorten it, reading it would kill this process.
         fcntl.fcntl(ring_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         ring = _channel.Ring(ring_fd)
         ours.callback(ring.close)
@@ -110,13 +110,13 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         ours.callback(process.kill)
         pidfd = os.pidfd_open(process.pid)
         our_socket.setblocking(False)
-        ours.pop_all()  # all went well: nothing of ours is closed
+        ours.pop_all()  # all went well: keep our ends open
     return Spawned(process, pidfd, our_socket, ring, lifeline)
 
 
 def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
-    """Two ends that block, whatever the program has made the default for its own sockets."""
-    pair = socketpair(AF_UNIX, kind)  # without the module ``socket``, which takes a millisecond to load
+    """A pair of sockets that block, whatever default timeout the program has set."""
+    pair = socketpair(AF_UNIX, kind)  # that of ``_socket``: ``socket`` takes a millisecond to load
     for end in pair:
         end.settimeout(None)
     return pair
@@ -128,10 +128,10 @@ def start(
     role: Sequence[str] = (),
     more: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """A fresh interpreter that leads its own process group."""
+    """Start a fresh interpreter that leads a process group of its own."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private; multiprocessing uses it, too
     digits = sys.get_int_max_str_digits()
-    if digits != sys.int_info.default_max_str_digits:  # by this program, too, and not only by a flag
+    if digits != sys.int_info.default_max_str_digits:  # the program may have set it, not only a flag
         flags += ["-X", f"int_max_str_digits={digits}"]
     return Started(
         [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
@@ -143,13 +143,13 @@ def start(
 
 
 def _environment(width: int) -> dict[str, str]:
-    """The parent's, with the threads of numerical libraries shared out among the workers."""
+    """The parent's environment, with the cpus shared out among the workers' numerical libraries."""
     share = str(max(1, usable_cpus() // (width * outer_width())))
     return {**dict.fromkeys(THREADS, share), **os.environ}
 
 
 def setup_frame(width: int, initializer: bool) -> bytes:
-    """What a worker must know before anything else; of the parent as it is at this moment."""
+    """The first frame of a worker: what it must know of the parent, as that is now."""
     levels, disabled = _log_levels()
     path = search_path()
     setup = {
@@ -173,14 +173,14 @@ def setup_frame(width: int, initializer: bool) -> bytes:
 
 
 def _authkey() -> bytes | None:
-    """The key by which proxies of a ``multiprocessing`` manager are let in; None where no manager is used."""
+    """The key with which proxies of a ``multiprocessing`` manager connect; None if no manager is in use."""
     if "multiprocessing.managers" not in sys.modules:
         return None
     return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
 
 
 def _needs_site() -> bool:
-    """Whether this interpreter's imports depend on what ``site`` does: import hooks of editable installs."""
+    """Whether imports here depend on what ``site`` does, such as the import hooks of editable installs."""
     if "sitecustomize" in sys.modules or "usercustomize" in sys.modules:
         return True
     finders = (finder if isinstance(finder, type) else type(finder) for finder in sys.meta_path)
@@ -200,7 +200,7 @@ def _log_levels() -> tuple[dict[str, int], int]:
 
 
 def _warning_filters() -> list[tuple[Any, ...]] | None:
-    """Each with the module of its category, and that packed; None where they are every interpreter's own."""
+    """The filters, each with its category's module and the pickled category; None if they are Python's defaults."""
     warnings = sys.modules.get("warnings")
     if warnings is None or warnings.filters == _DEFAULT_WARNINGS:
         return None
@@ -210,13 +210,13 @@ def _warning_filters() -> list[tuple[Any, ...]] | None:
     ]
 
 
-# A forked child of this process would keep our workers alive by its copies of the lifelines.
+# A forked child of this process closes its copies: they would keep our workers alive.
 _lifelines: set[int] = set()
 _lifelines_lock = Lock()
 
 
 def new_lifeline() -> tuple[int, int]:
-    """The ends of a pipe: the process that is given the first ends when the second is closed."""
+    """Both ends of a pipe; a process that is given the first is killed when the second is closed."""
     with _lifelines_lock:
         life, lifeline = os.pipe()
         _lifelines.add(lifeline)
@@ -224,7 +224,7 @@ def new_lifeline() -> tuple[int, int]:
 
 
 def cut_lifeline(fd: int) -> None:
-    """Close the write end, if this is one: what is left of that worker's group is killed by the kernel."""
+    """Close a write end, if it is open: the kernel kills what is left of that worker's process group."""
     with _lifelines_lock:
         if fd in _lifelines:
             _lifelines.discard(fd)

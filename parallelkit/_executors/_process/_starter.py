@@ -1,4 +1,4 @@
-"""Starts workers: the first of an engine by themselves, later ones from a zygote, where that pays."""
+"""Starts an engine's workers: directly, or by forking a zygote where that pays."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from parallelkit._executors._process._zygote import Zygote
 from parallelkit._system import monotonic
 
 WORTHWHILE = 5
-"""Workers from which on a zygote pays. After the first death it does in any case."""
+"""Number of workers from which on a zygote pays. After the first death it pays in any case."""
 
 HANDS = 2
-"""Workers that are not kept waiting for a zygote, where others had to end for it to be wanted; else one is not."""
+"""Workers that may be started directly before the zygote is ready, if a death has made it pay; otherwise it is one."""
 
 EXPECTED = 0.1
-"""Seconds for which no worker is started by itself because a zygote that was started ahead is about to be ready."""
+"""Seconds for which no worker is started directly, because a zygote that was started ahead will soon be ready."""
 
 AT_ONCE = 2
-"""Workers that are forked before those that are ready by then are given something to do."""
+"""Workers forked in one turn, so that those that are ready get something to do between turns."""
 
 
 class Starter:
-    """Where there can be no zygote, all workers are started by themselves; they are the same workers.
+    """Decides how many workers may start in a turn, and how. If there can be no zygote, all are started directly.
 
-    ``homes`` tells of which modules the functions are that they will run.
+    ``homes`` gives the modules of the functions that the workers will run.
     """
 
     def __init__(self, width: int, poll: select.epoll, homes: Callable[[], Iterable[str]]) -> None:
@@ -39,17 +39,17 @@ class Starter:
         self._zygote: Zygote | None = None
         self._fd = -1
         self._now = -inf
-        self._proven = False  # the one that there is has forked
-        self._forgone = False  # there was one that failed before it had
-        self._more = False  # more are wanted than could be started in this turn
-        self._expected = -inf  # until when the zygote that was started ahead is waited for
+        self._proven = False  # the present zygote has forked a worker
+        self._forgone = False  # a zygote failed before it had forked any: there will be no other
+        self._more = False  # more workers are wanted than could be started in this turn
+        self._expected = -inf  # until when to wait for a zygote that was started ahead
         ahead = take()
         if ahead is not None:
             self._open(ahead)
             self._expected = monotonic() + EXPECTED
 
     def startable(self, wanted: int, there: int, deaths: bool) -> int:
-        """How many of the workers that are wanted may be started in this turn; the others by and by."""
+        """How many of the wanted workers may be started in this turn; the others follow in later turns."""
         if self._forgone or wanted <= 0:
             return wanted
         if self._zygote is not None and self._zygote.ready and not self._zygote.fits():
@@ -65,14 +65,14 @@ class Starter:
         return max(0, min(wanted, hands - there))
 
     def check(self, now: float) -> None:
-        """A new turn: give up a zygote that does not start."""
+        """Begin a turn: give up a zygote that takes too long to start."""
         self._now, self._more = now, False
         if now >= self.deadline:
             self._forgo()
 
     @property
     def deadline(self) -> float:
-        """When to make another turn: at once for more workers, or when the zygote that is being started should be ready."""
+        """When another turn is due: at once if more workers are wanted, or when a zygote should have started."""
         if self._more:
             return -inf
         if self._zygote is None or self._zygote.ready:
@@ -80,13 +80,13 @@ class Starter:
         return self._expected if self._now < self._expected else self._zygote.deadline
 
     def spawn(self) -> Spawned:
-        """A worker; raises OSError where the system has no more to give."""
+        """Start or fork a worker; raises OSError if the system has none to give."""
         if self._zygote is not None and self._zygote.ready:
             try:
                 born = spawn(self._width, self._zygote.fork)
             except OSError as error:
                 if is_lack(error):
-                    raise  # to start one by itself takes more descriptors
+                    raise  # starting one directly takes even more descriptors
                 self._forgo()
             else:
                 self._proven = True
@@ -94,7 +94,7 @@ class Starter:
         return spawn(self._width)
 
     def hear(self, fd: int) -> bool:
-        """Whether this is the zygote's descriptor, which is ready to be read."""
+        """Read from the zygote, if this is its descriptor; return whether it is."""
         if fd != self._fd or self._zygote is None:
             return False
         try:
@@ -122,7 +122,7 @@ class Starter:
         self._zygote, self._fd, self._proven = zygote, fd, False
 
     def _forgo(self) -> None:
-        """For good, if it never worked. Else it was killed, or late on a busy machine, which the next need not be."""
+        """Give up the zygote: for good if it never forked; else it was killed or late, and the next need not be."""
         self._forgone = not self._proven
         self._end()
 

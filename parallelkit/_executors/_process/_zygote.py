@@ -1,4 +1,4 @@
-"""The parent's end of a zygote, a process from which workers are forked."""
+"""The parent's end of a zygote, the process that forks workers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PATIENCE = 10.0
 """Seconds that a zygote may take to start."""
 
 ANSWER = 0.2
-"""Seconds that it may take to answer, a hundred times what it needs: no deadline of a task is looked at meanwhile."""
+"""Seconds that it may take to answer, a hundred times what it needs: the supervisor waits, and watches no deadline."""
 
 _AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
 _OF_THE_C_LIBRARY = 0b11 << 31
-"""Signals 32 and 33: where they were ignored, the library changes that with the first thread."""
+"""Signals 32 and 33, in a mask: the C library changes how they are handled when the first thread starts."""
 
 _STATUS = (
     "Umask",
@@ -43,7 +43,7 @@ _STATUS = (
 
 
 class Zygote:
-    """Starts at once, and is ready when it says so, and has loaded these modules. Raises OSError where it cannot be."""
+    """Starts at once; ready when it has loaded these modules and says so. Raises OSError if it cannot be started."""
 
     def __init__(self, modules: Iterable[str]) -> None:
         self.ready = False
@@ -65,13 +65,13 @@ class Zygote:
             self._modules = tuple(modules)
             fds = (their_socket.fileno(), life, born)
             self._process = start(fds, role=("zygote",), more=self._modules)
-            ours.pop_all()  # all went well: nothing of ours is closed
+            ours.pop_all()  # all went well: keep our ends open
 
     def fits(self) -> bool:
-        """Whether what it forks is as a worker that is started now, as far as that can be told.
+        """Whether a fork of it is, as far as can be told, like a worker that is started now.
 
-        It inherits the same from the system, and no module of the program's own has the name of one that it
-        has loaded.
+        That is so if both inherit the same from the system, and no module of the program has the name of one that
+        the zygote has loaded.
         """
         try:
             return inheritance() == self._inherited and all(map(is_standard, self._modules))
@@ -79,13 +79,13 @@ class Zygote:
             return False
 
     def hear(self) -> None:
-        """Take what it says unasked: that it is ready. Raises OSError where it is not, or is gone."""
+        """Read its one unasked message: that it is ready. Raises OSError if it cannot be, or is gone."""
         if self._answer():
             raise OSError(EPROTO, "the zygote speaks out of turn")
         self.ready = True
 
     def fork(self, fds: tuple[int, ...], environ: dict[str, str]) -> int:
-        """A new worker with these descriptors; raises OSError. A zygote that did not answer must be closed."""
+        """Fork a worker that gets these descriptors; return its pid. Raises OSError; if it was for want of an answer, close it."""
         streams = [fd for fd in (1, 2) if _is_open(fd)]
         directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         try:
@@ -99,7 +99,7 @@ class Zygote:
         try:
             os.setpgid(pid, pid)
         except OSError:
-            pass  # it has done so itself, or is gone already
+            pass  # the worker has done so itself, or is gone already
         return pid
 
     def _answer(self) -> int:
@@ -112,15 +112,15 @@ class Zygote:
         return int(number)
 
     def close(self) -> None:
-        """End it; what it has forked goes on, but for the last, if we had not been told of it."""
+        """Kill the zygote. Its workers go on, except one that it forked and had not yet told us of."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
-            pass  # other code has waited for it, or took another user's identity
+            pass  # other code has reaped it, or this process has changed its user
         self.socket.close()
         cut_lifeline(self._lifeline)
         self._process.wait()
-        (unknown,) = BORN.unpack_from(self._born)  # written by the kernel, whatever became of the zygote then
+        (unknown,) = BORN.unpack_from(self._born)  # the kernel writes it, whatever becomes of the zygote
         self._born.close()
         if unknown:
             _end_child(unknown)
@@ -131,11 +131,11 @@ def _end_child(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
-        pass  # other code has waited for it
+        pass  # other code has reaped it
 
 
 def inheritance() -> tuple[object, ...]:
-    """What a process has from its parent and a zygote's children would have from it: user, limits, masks, a flag."""
+    """What a worker inherits from its parent, be that this process or a zygote: user, limits, masks and the like."""
     status = read("/proc/thread-self/status").splitlines()
     kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
     environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
