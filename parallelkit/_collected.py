@@ -34,11 +34,11 @@ class Collected:
             return results
         try:
             raise error
-        finally:  # The error holds this frame: by it these would keep each other, and all values.
+        finally:  # The error's traceback refers to this frame, which would close a cycle that holds all values.
             del results, error
 
     def _ended(self) -> tuple[Results[Any, Any], BaseException | None]:
-        """The results, and what is to be raised in their place."""
+        """Do the run; return the results, and the error to raise in their place, if any."""
         journal = self._parts.journal
         with catch_interrupt(self._interrupt), closing(journal), ExitStack() as opened:
             opened.callback(self._forget)
@@ -56,7 +56,7 @@ class Collected:
     def _loop(self, engine: Engine, port: Port) -> Loop:
         parts, interrupt = self._parts, self._interrupt
         interrupt.wake = port.wake
-        if hasattr(port, "guard"):  # an executor that runs the caller's code in this thread
+        if hasattr(port, "guard"):  # that of an executor that runs the tasks in this thread
             port.guard = interrupt.user_code
         enter = partial(parts.enter, self.ledger)
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
@@ -69,7 +69,7 @@ class Collected:
         return loop
 
     def _drive(self, loop: Loop) -> bool:
-        """Run to the end, or the stop; whether that was an interrupt."""
+        """Run to the end, or to the stop; return whether Ctrl-C stopped it."""
         interrupted = False
         try:
             loop.drive()
@@ -88,13 +88,13 @@ class Collected:
         return self.ledger.key(index)
 
     def _forget(self) -> None:
-        """The results are the caller's alone: the frames behind a failure know the port, and that would know them."""
+        """Let go of the results: a failure's traceback refers to the port, and the port to this object."""
         self.ledger = Ledger()
         self._parts.intake.error = None
         self._parts.growth = None
 
     def _let_go(self, loop: Loop) -> None:
-        """Parts that know each other would keep all values until garbage is next collected."""
+        """Break the cycles between the parts, which would keep all values until the next garbage collection."""
         self._interrupt.wake = Interrupt().wake
         if isinstance(loop.source, DirectSource):
             loop.source.one_by_one = bool
@@ -107,7 +107,7 @@ class Collected:
         return Ledger(facts, completion=completion)
 
     def _conclude(self, loop: Loop, interrupted: bool) -> tuple[Results[Any, Any], BaseException | None]:
-        """The results, and the error that ends the run, which may carry them."""
+        """Settle what is left; return the results, and the error that ends the run, if any."""
         if loop.scheduler.stopped is not None:
             self._cancel_rest(look=not interrupted)
             if not interrupted and self._is_whole():
@@ -118,7 +118,7 @@ class Collected:
         facts.ended_at = self._parts.world.now()
         facts.cpu_seconds += time.process_time() - time.thread_time()
         facts.input_seconds = self._parts.intake.seconds
-        if hasattr(loop.port, "measure"):  # an executor that has noted more
+        if hasattr(loop.port, "measure"):  # that of an executor that has measured more
             loop.port.measure(facts)
         results = self._in_order()
         if interrupted:
@@ -131,7 +131,7 @@ class Collected:
         return results, None
 
     def _cancel_rest(self, *, look: bool) -> None:
-        """Sized input: what had not been read gets its outcome too. Any other is closed."""
+        """Cancel what had not been read of sized input (``look``: see ``Intake.count_unread``); close the input."""
         unread, first = self._parts.intake.count_unread(look=look), len(self.ledger)
         if unread:
             self.ledger.admit(self._parts.intake.unread_keys(unread), unread, self._parts.world.now())
@@ -139,7 +139,7 @@ class Collected:
         self._parts.intake.close()
 
     def _is_whole(self) -> bool:
-        """Whether the stop cut nothing off: it came when all was done, and nobody had looked yet for the end of the input."""
+        """Whether the stop cut nothing off: every task was done, only the end of the input had not been seen yet."""
         parts = self._parts
         ended = parts.intake.size is not None and parts.intake.error is None and parts.options.then is None
         return ended and not self.ledger.cancelled
@@ -157,7 +157,7 @@ class Collected:
 
 
 def sorted_by_key(ledger: Ledger) -> list[int]:
-    """The indices in the order of their keys; TypeError, naming two, where keys cannot be compared."""
+    """Return the indices in the order of their keys; raise TypeError, naming two, if keys cannot be compared."""
     by_key: Callable[[int], Any] = ledger.key
     try:
         return sorted(range(len(ledger)), key=by_key)

@@ -1,4 +1,4 @@
-"""Whether the collector has called: the thread may then hold any lock, ours or the caller's, and must wait for nobody."""
+"""Whether code is called by the garbage collector: its thread may hold any lock, so it must not wait for another."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from contextlib import suppress
 from threading import Thread, get_ident
 from typing import Any
 
-_threads: set[int] = set()  # those that are collecting garbage
+_threads: set[int] = set()  # the idents of those that are collecting garbage
 os.register_at_fork(after_in_child=_threads.clear)
 
 
 def watch() -> None:
-    """From now on, know of every collection. Idempotent."""
+    """Note every collection from now on. Idempotent."""
     if _note not in gc.callbacks:
         gc.callbacks.append(_note)
 
 
-# Defaults, because garbage is collected even when the globals of all modules are gone.
+# As defaults, because garbage is still collected at shutdown, when the globals of all modules are gone.
 def _note(phase: str, info: Any, threads: set[int] = _threads, ident: Callable[[], int] = get_ident) -> None:
     if phase == "start":
         threads.add(ident())
@@ -30,16 +30,16 @@ def _note(phase: str, info: Any, threads: set[int] = _threads, ident: Callable[[
 
 
 def is_collecting() -> bool:
-    """Whether this thread is collecting garbage, and so runs a finalizer."""
+    """Whether this thread is collecting garbage, so that this code is called by a finalizer."""
     return get_ident() in _threads
 
 
 class _Closing(Thread):
-    """A thread that closes what the collector has found."""
+    """A thread that closes what the collector found."""
 
 
 def do_freely(work: Callable[[], object]) -> None:
-    """Do what waits for others: where the collector has called, in a thread of its own, which needs no lock to begin."""
+    """Do work that waits for other threads; if the collector calls, in a new thread, whose start waits for no lock."""
     if is_collecting() and not sys.is_finalizing():
         _Closing(target=work, name="parallelkit_closing", daemon=True).start()
     else:
@@ -47,8 +47,8 @@ def do_freely(work: Callable[[], object]) -> None:
 
 
 def wait_apart() -> None:
-    """Wait until what is being done apart is done: at exit, which would freeze those threads."""
+    """Wait for the threads of ``do_freely``, before the interpreter exits and freezes them."""
     for thread in threading.enumerate():
         if isinstance(thread, _Closing):
-            with suppress(RuntimeError):  # it is being started at this moment, by a daemon thread
+            with suppress(RuntimeError):  # a daemon thread is starting it at this moment
                 thread.join()

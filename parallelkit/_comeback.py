@@ -1,4 +1,4 @@
-"""The tasks that are tried again: when each is due, and when it is too late for it to start."""
+"""Tasks that wait to be tried again: when each is due, and when it is too late for it to start."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Collection, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf, nextafter
 
-SPARE = 64  # entries of a heap that may be out of date before it is made anew
+SPARE = 64  # stale entries, beyond one for each that is valid, at which the heap of last instants is rebuilt
 
 
 class Comeback:
-    """By index. A task is due once its delay is over; it may be late since a limit, or busy workers, hold it up.
+    """The delayed tasks, by index.
 
-    O(log n) for each; what has no last instant costs nothing beyond its delay.
+    A task is due once its delay is over; a limit, or busy workers, may still hold it up until it is too late.
+    O(log n) a task; one without a last instant costs nothing beyond its delay.
     """
 
     def __init__(self) -> None:
@@ -21,11 +22,11 @@ class Comeback:
         self._lapses: list[tuple[float, int]] = []  # a heap of the same
 
     def __len__(self) -> int:
-        """How many are not due yet."""
+        """How many tasks are not due yet."""
         return len(self._delayed)
 
     def delay(self, index: int, until: float, last: float | None) -> None:
-        """Due from ``until`` on; it must have started by ``last``, which is not before that."""
+        """Make a task due at ``until``; it must start by ``last``, if given, which is not before that."""
         assert last is None or last >= until, "it would be too late before it is due"
         heappush(self._delayed, (until, index))
         if last is not None:
@@ -33,12 +34,12 @@ class Comeback:
             heappush(self._lapses, (last, index))
 
     def due(self, now: float) -> Iterator[int]:
-        """Those whose delay is over, once each."""
+        """The tasks whose delay is over, once each."""
         while self._delayed and self._delayed[0][0] <= now:
             yield heappop(self._delayed)[1]
 
     def started(self, indices: Iterable[int]) -> None:
-        """These have come back."""
+        """These tasks have started again, if they were delayed."""
         if not self._last:
             return
         for index in indices:
@@ -48,7 +49,7 @@ class Comeback:
             heapify(self._lapses)
 
     def lapsed(self, now: float) -> Collection[int]:
-        """Those that are due and whose last instant is over, once each; they will not come back."""
+        """The due tasks whose last instant is over, once each; they will not be tried again."""
         late = []
         while self._lapses and self._lapses[0][0] < now:
             last, index = heappop(self._lapses)
@@ -58,14 +59,14 @@ class Comeback:
         return late
 
     def wake_at(self) -> float | None:
-        """The next instant at which one is due, or too late."""
+        """The next instant at which a task is due, or too late."""
         due = self._delayed[0][0] if self._delayed else inf
         late = nextafter(self._lapses[0][0], inf) if self._lapses else inf
         at = min(due, late)
         return None if at == inf else at
 
     def clear(self) -> None:
-        """None comes back."""
+        """Forget all tasks."""
         self._delayed.clear()
         self._last.clear()
         self._lapses.clear()

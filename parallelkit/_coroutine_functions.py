@@ -1,4 +1,4 @@
-"""Which functions are coroutine functions, where they may not be passed, and why no generator function may."""
+"""Recognises coroutine functions; refuses them, and generator functions, where they would not run."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def is_coroutine_function(fn: Any) -> bool:
     >>> is_coroutine_function(partial(fetch, "https://example.org")), is_coroutine_function(len)
     (True, False)
     """
-    # inspect.iscoroutinefunction would take three times as long, and knows no objects.
+    # inspect.iscoroutinefunction would take three times as long, and does not look at an object's __call__.
     return bool(flags_of(fn) & inspect.CO_COROUTINE) or _asked(unwrapped(fn), "_is_coroutine_mark") is MARK
 
 
 def check_called(name: str, fn: Any) -> None:
-    """Raise TypeError for a coroutine function where the run itself calls it: nobody would await what it gives."""
+    """Raise TypeError if a function that the run itself calls is a coroutine function: nobody would await it."""
     if is_coroutine_function(fn):
         raise TypeError(f"{name} must not be a coroutine function, which nobody would await here, got {fn!r}")
 
 
 def unwrapped(fn: Any) -> Any:
-    """What a partial calls in the end."""
+    """The function inside of a partial, or of partials of partials; any other as it is."""
     while isinstance(fn, partial):
         fn = fn.func
     return fn
@@ -39,16 +39,16 @@ def unwrapped(fn: Any) -> Any:
 def _asked(fn: Any, name: str) -> Any:
     try:
         return getattr(fn, name, None)
-    except Exception:  # an object may answer by code of its own, and need not know such questions
+    except Exception:  # raised by the object's own __getattr__, say
         return None
 
 
 def flags_of(fn: Any) -> int:
-    """What is known of the code that a call runs; 0 where it is not Python's."""
+    """The ``co_flags`` of the code that a call runs; 0 where that is not Python's."""
     fn = unwrapped(fn)
     code = _asked(fn, "__code__")
-    if not isinstance(code, CodeType):  # an object that stands for a remote one has whatever it is asked for
-        code = _asked(getattr(type(fn), "__call__", None), "__code__")  # noqa: B004  not whether it can be called
+    if not isinstance(code, CodeType):  # also where a proxy of a remote object has every attribute
+        code = _asked(getattr(type(fn), "__call__", None), "__code__")  # noqa: B004  this is no callable()
     return code.co_flags if isinstance(code, CodeType) else 0
 
 

@@ -16,6 +16,6 @@ def interruption(what: str, results: Results[Any, Any]) -> RunInterrupted:
 
 
 def noted(error: BaseException, done: object) -> BaseException:
-    """The error that ends a run, with a note on what was done by then."""
+    """Add a note on what was done to the error that ends a run, and return it."""
     add_note(error, f"the run was stopped at this failure: {done}")
     return error

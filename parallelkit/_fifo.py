@@ -1,4 +1,4 @@
-"""The attempts of an ordinary run that are ready: first in, first out."""
+"""The ready attempts of a run without limits and priorities: first in, first out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from parallelkit._executors._tickets import FirstTries
 
 
 class Fifo:
-    """What is tried again goes first. Answers what the scheduler asks of either queue (``Ready``)."""
+    """The queue of an ordinary run, one of the two kinds of ``Ready``. What is tried again goes first."""
 
     def __init__(self) -> None:
-        self._again: OrderedDict[int, Ticket] = OrderedDict()  # any of them may be withdrawn
+        self._again: OrderedDict[int, Ticket] = OrderedDict()  # by index, since any may be withdrawn
         self._queue: deque[_Firsts | _Others] = deque()
 
     def push(self, tickets: Sequence[Ticket]) -> None:
@@ -44,16 +44,16 @@ class Fifo:
         return parts[0] if len(parts) == 1 else [ticket for part in parts for ticket in part]
 
     def begun(self, index: int, at: float) -> None:
-        """Of no interest here."""
+        """Nothing depends on it."""
 
     def looked(self, at: float) -> None:
-        """Of no interest here."""
+        """Nothing depends on it."""
 
     def wants_reports(self, now: float) -> bool:
         return False
 
     def ended(self, index: int, now: float) -> None:
-        """Of no interest here."""
+        """Nothing depends on it."""
 
     def wake_at(self) -> float | None:
         return None
@@ -64,11 +64,11 @@ class Fifo:
 
 
 class _Firsts:
-    """A part of the queue that is taken off in columns."""
+    """A part of the queue in columns: first attempts of consecutive tasks with one timeout."""
 
     def __init__(self, tickets: FirstTries) -> None:
         self._next = tickets.first
-        # Each goes when it is taken: no list keeps those alive that are done.
+        # A deque, from which each item goes as it is taken: a list would keep those alive that are done.
         self._items = deque(tickets.items)
         self._timeout = tickets.timeout
 
@@ -76,7 +76,7 @@ class _Firsts:
         return len(self._items)
 
     def extend(self, tickets: FirstTries) -> bool:
-        """Append what follows on from these; False where it does not."""
+        """Append tickets that follow on from these; return False, and do nothing, if they do not."""
         follows = tickets.first == self._next + len(self._items) and tickets.timeout == self._timeout
         if follows:
             self._items.extend(tickets.items)
@@ -89,7 +89,7 @@ class _Firsts:
 
 
 class _Others:
-    """A part of the queue in which tickets differ."""
+    """A part of the queue of tickets that do not fit columns."""
 
     def __init__(self, tickets: Sequence[Ticket]) -> None:
         self._tickets = deque(tickets)
@@ -98,7 +98,7 @@ class _Others:
         return len(self._tickets)
 
     def extend(self, tickets: FirstTries) -> bool:
-        """Those go into a part of their own."""
+        """False: first attempts go into a part of their own."""
         return False
 
     def take(self, room: int) -> list[Ticket]:
@@ -106,7 +106,7 @@ class _Others:
 
 
 def take(things: deque[Any], room: int) -> list[Any]:
-    """Up to ``room`` from the front."""
+    """Remove up to ``room`` things from the front, and return them."""
     if room >= len(things):
         due = list(things)
         things.clear()

@@ -1,4 +1,4 @@
-"""What ``map_reduce`` and ``first_success`` make of the stream of a run."""
+"""``map_reduce`` and ``first_success``, on the stream of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IN_PLACE = "; the total so far is None: a reduce that changes it in place must r
 
 
 def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
-    """All values of a run, folded."""
+    """Fold all values of a run; raise TaskFailures if a task failed."""
     check_called("reduce", reduce)
     count, stream = 0, run.outcomes()
     with failures_of(run, stream) as failures:
@@ -41,17 +41,17 @@ def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
 
 
 def whole_or_error(fn: Callable[..., Any], items: Iterable[Any], options: RunOptions) -> Streamed:
-    """The run of ``iter_parallel``, but for its last error where it is whole: a journal is not worth the fold."""
+    """The stream for ``fold``: if every task is done, a journal that could not be written raises nothing."""
     return Streamed(Plan.make(fn, items, dict(options), stream=True), lenient=True)
 
 
 def race(tasks: Any, options: RunOptions) -> Streamed:
-    """The run of ``iter_parallel``."""
+    """The stream for ``first_of``."""
     return Streamed(Plan.make(tasks, UNSET, dict(options), stream=True))
 
 
 def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Success[Any, Any]) -> A:
-    """One step of the fold; what ``reduce`` raises is the caller's, not a task's."""
+    """Do one step of the fold; what ``reduce`` raises becomes an InputError, for it is no task's failure."""
     try:
         return reduce(so_far, outcome.value)
     except Exception as error:
@@ -65,11 +65,11 @@ def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Suc
         try:
             raise wrong from error
         finally:
-            del wrong  # it holds this frame, and all that led to it
+            del wrong  # its traceback refers to this frame: a cycle
 
 
 def first_of(run: Streamed) -> Success[Any, Any]:
-    """The first success of a run, which is stopped then."""
+    """Return the first success of a run, and stop the rest; raise TaskFailures if there is none."""
     stream = run.outcomes()
     with failures_of(run, stream) as failures:
         for outcome in stream:
@@ -84,10 +84,10 @@ def first_of(run: Streamed) -> Success[Any, Any]:
 
 
 def stop_rest(run: Streamed, stream: Stream, done: list[Outcome[Any, Any]]) -> None:
-    """Close the stream of a race that is won; as with the results of a run, nothing that it raises costs the winner.
+    """Close the stream of a race that is won; the outcomes ``done`` are in the error of an input that raises then.
 
-    An input that raises as it is closed is an error that carries what was done. What is left is a
-    checkpoint that could not be written: the log has told of it.
+    Any other ParallelKitError is that of a checkpoint that could not be written: it has been logged, and must not
+    cost the winner, as it does not cost ``run_parallel`` its results.
     """
     try:
         stream.close()
@@ -98,10 +98,10 @@ def stop_rest(run: Streamed, stream: Stream, done: list[Outcome[Any, Any]]) -> N
         pass
 
 
-class failures_of:  # noqa: N801  # used as a function; contextlib's would set an attribute of a task's error
-    """A list for the failures of a stream, which is closed in the end.
+class failures_of:  # noqa: N801  # used as a function; contextlib's would set attributes of a task's error
+    """A list for the failures of a stream, which is closed at the end of the block.
 
-    Where the input raises when they have been taken from the stream, they are in its error's results all the same.
+    An InputError of the stream gets them as its results, since what was taken from the stream is not in these.
     """
 
     def __init__(self, run: Streamed, stream: Stream) -> None:
@@ -119,7 +119,7 @@ class failures_of:  # noqa: N801  # used as a function; contextlib's would set a
 
 
 def failed(run: Streamed, message: str, failures: list[Failure[Any]]) -> TaskFailures:
-    """The failures of a run as one group that carries them as results."""
+    """Return the failures of a run as one group, which has them as ``results``, too."""
     group = TaskFailures(message, [as_raised(failure) for failure in failures])
     group.results = run.results_of(failures)
     return group

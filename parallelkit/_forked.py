@@ -1,4 +1,4 @@
-"""How a child ends that a task has forked, and that comes back from the task: the parent has that, and all behind it."""
+"""Ends a process that a task has forked as it leaves the task: all that follows is for its parent to do."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def end_child(error: BaseException | None) -> NoReturn:
-    """End this process with the status, and with what is said, of a program that raises this; or nothing.
+    """End this process as a program ends that raises this error, or None: with the same exit status and message.
 
-    What it has printed and not flushed is dropped: in the same buffer is what its parent had.
+    What it has printed and not flushed is dropped, because the buffer may also hold what its parent had printed.
     """
     status = 0
     try:
@@ -23,9 +23,7 @@ def end_child(error: BaseException | None) -> NoReturn:
             status = 1
             sys.excepthook(type(error), error, error.__traceback__)
             sys.stderr.flush()
-    except (
-        BaseException
-    ):  # the stream is closed, or what is shown is the task's own and raises: it must end all the same
+    except BaseException:  # stderr is closed, or the task's own error or exit code raises when it is shown
         status = status or 1
     finally:
         os._exit(status)

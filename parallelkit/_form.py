@@ -1,4 +1,4 @@
-"""The two forms of a call, a function with items or tasks alone: whether it is one, and what shape tasks have."""
+"""The two forms of a call, a function with items or tasks alone: checks them, and gives the shape of their tasks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ ROWS = {
     "iter_rows(named=True)": "iter_rows",
     "groupby(...) with star=True": "groupby",
 }
-"""How the rows of a DataFrame are had, with the method that this takes; pandas and polars differ."""
-
+"""How to get the rows of a DataFrame, and the method that this needs; pandas and polars differ."""
 
 NOT_CALLED = "pass the function itself, and not what it returns"
 FUNCTION_FIRST = "the function comes first, its items second"
@@ -29,7 +28,7 @@ READ_BEFORE = "; what is read by 'async for' is read beforehand: [item async for
 
 
 def check_form(fn: Any, items: Any, options: Checked) -> None:
-    """Raise TypeError unless it is a function with items, or tasks alone, and the options fit it."""
+    """Raise TypeError unless the call is a function with items, or tasks alone, and the options fit it."""
     if items is UNSET:
         if callable(fn):
             raise TypeError(f"items must be given together with a function, got only {fn!r}")
@@ -55,7 +54,7 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
 
 
 def check_whole(name: str, source: Iterable[Any]) -> None:
-    """Raise TypeError for what nobody takes apart on purpose: a text, or a table, whose length is that of its rows."""
+    """Raise TypeError for what is iterable but hardly meant so: a text, or a DataFrame, which gives its columns."""
     if isinstance(source, (str, bytes, bytearray)):
         parts = "characters" if isinstance(source, str) else "numbers"
         raise TypeError(
@@ -71,7 +70,7 @@ def check_whole(name: str, source: Iterable[Any]) -> None:
 
 
 def check_no_tasks(items: Iterable[Any]) -> None:
-    """Raise TypeError for ``Task`` objects as items, by the first; the intake looks at that of what must be read."""
+    """Raise TypeError if the first item is a ``Task``; of lazily read input the intake checks that."""
     if type(items) in (list, tuple, dict):
         values = items.values() if isinstance(items, dict) else items
         if isinstance(next(iter(values), None), Task):
@@ -87,19 +86,14 @@ def check_fit(fn: Any, items: Any, source: Iterable[Any], options: Checked) -> N
             )
     if options.key is not None and isinstance(source, Mapping):
         raise TypeError("key must not be given together with a mapping, whose keys are the keys")
-    if items is not UNSET and options.checkpoint is not None and options.key is None:
-        check_named(source)
+    has_keys = items is UNSET or options.key is not None or isinstance(source, Mapping)
+    if options.checkpoint is not None and not has_keys:
+        check_lasting(UNSET, 0)
     check_functions(fn, items, options.executor)
 
 
-def check_named(items: Iterable[Any]) -> None:
-    """Raise ValueError for items that have only their position, which means nothing in a later run."""
-    if not isinstance(items, Mapping):
-        check_lasting(UNSET, 0)
-
-
 def check_functions(fn: Any, items: Any, executor: Any) -> None:
-    """Raise TypeError for functions that would not run; of lazy input each is checked as it is read."""
+    """Raise TypeError for functions that would not run; those of lazily read tasks are checked as they are read."""
     if items is not UNSET:
         check_function("fn", fn, executor)
     elif isinstance(fn, Sized):
@@ -109,7 +103,7 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
 
 
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
-    """How the items of this run become tasks (``fn`` None: they are tasks already)."""
+    """How the items of this run become tasks; ``fn`` is None if they are tasks already."""
     ranked = options.priority is not None or (fn is None and may_have_priorities(source))
     return Shape(
         tasks=fn is None,
@@ -128,17 +122,17 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
 
 
 def may_have_priorities(tasks: Iterable[Any]) -> bool:
-    """Whether a task has a priority of its own; where that cannot be known beforehand, it may."""
+    """Whether a task may have a priority of its own."""
     return any_task(tasks, lambda task: task.priority is not None)
 
 
 def may_be_bounded(tasks: Iterable[Any]) -> bool:
-    """Whether a task has retries of its own that must start in time; where that cannot be known beforehand, it may."""
+    """Whether a task may have retries of its own with a ``max_time``."""
     return any_task(tasks, lambda task: is_bounded(task.retries))
 
 
 def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:
-    """Whether the claim holds of a ``Task`` among these; True for those that have yet to be read."""
+    """Whether the claim holds for a ``Task`` among these; True if they have yet to be read."""
     if isinstance(tasks, Mapping):
         tasks = tasks.values()
     elif not isinstance(tasks, Sized):
@@ -147,5 +141,5 @@ def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:
 
 
 def is_bounded(policy: Any) -> bool:
-    """Whether the retries of a policy must start in time."""
+    """Whether the retries of a policy must start by a certain time (``max_time``)."""
     return isinstance(policy, Retry) and policy.max_time is not None

@@ -1,4 +1,4 @@
-"""``then``: new tasks for the same run, made by the caller of what has just been settled."""
+"""``then``: new tasks for the same run, made by the caller from outcomes that have just settled."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from parallelkit._tasks import Task, hint_for
 
 
 class SettledBook(Protocol):
-    """A book that keeps what was settled since it was last asked."""
+    """A book that keeps the outcomes settled since it was last asked for them."""
 
     def take_settled(self) -> list[Outcome[Any, Any]]:
         """The outcomes settled since the last call."""
 
 
 class Growth:
-    """Calls ``then`` with every outcome, in the run's own thread, and admits what it gives.
+    """Calls ``then`` with every outcome, in the thread of the loop, and admits the tasks it returns.
 
-    If it raises, or gives something wrong, it is not asked again: what was read is run to its end.
+    If ``then`` raises or returns something wrong, it is not called again, and the input ends: tasks
+    that the run already has are still run.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Growth:
 
 
 def tasks_of(children: Any) -> list[Any]:
-    """What ``then`` has given, as a list; None is none."""
+    """The tasks that ``then`` returned, as a list; empty for None."""
     if children and not isinstance(children, Iterable):
         raise TypeError(f"then must give an iterable of tasks, or None, got {children!r}; give it in a list")
     tasks = list(children or ())

@@ -1,4 +1,4 @@
-"""In a worker process: what the program has set in its interpreter, and its tasks rely on."""
+"""In a worker process: settings of the program's interpreter that its tasks rely on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def take_on(
     initializer: Callable[..., object] | None,
     *initargs: Any,
 ) -> None:
-    """An initializer: it sets the limit of recursion, the timeout of sockets and the decimal context, and calls the caller's own."""
+    """Initialize a worker: set recursion limit, socket timeout and decimal context; call the caller's initializer."""
     sys.setrecursionlimit(recursion)
     setdefaulttimeout(timeout)
     if decimals is not None:

@@ -1,7 +1,7 @@
-"""An input that may be slow, read by a thread of its own: whoever takes from it can see whether it would wait.
+"""An input that may be slow, read by a thread of its own, so that its consumer can tell whether taking would block.
 
-Input is otherwise read in the caller's thread, where a stream that waits for the next line of a pipe
-cannot yield the outcome of the last.
+Other input is read in the caller's thread: there a stream that waits for the next line of a pipe could
+not yield the outcome of the last.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-AHEAD = 1024  # items that are read and not taken
+AHEAD = 1024  # at most so many items are read and not yet taken
 
 
 class Inlet:
-    """Items in their order; an error of the source comes in its place. The thread begins with ``start``.
+    """The items of a source, in order, then its error, if it raises one. ``start`` starts the thread that reads.
 
-    It is a daemon, for nothing can end a read that waits; a source that is not read to its end is the
-    thread's to the end. For streams whose loop has a thread (not inline): only they wait for both.
+    The thread is a daemon, because nothing can end a read that blocks; a source that is not read to its end stays
+    in use by it. For streams whose loop has a thread (not inline): only they wait for input and outcomes at once.
 
     >>> inlet = Inlet(iter("ab"))
     >>> inlet.start()
@@ -27,7 +27,7 @@ class Inlet:
     """
 
     def __init__(self, source: Iterator[Any]) -> None:
-        self.wake: Callable[[], None] = lambda: None  # is called when something has come
+        self.wake: Callable[[], None] = lambda: None  # called when an item, or the end, has come
         self._source = source
         self._items: deque[Any] = deque()
         self._room = threading.Semaphore(AHEAD)
@@ -59,8 +59,8 @@ class Inlet:
         self.wake()
 
     def available(self) -> int:
-        """How often ``next`` will not wait; the end, or an error, counts as one."""
-        ended = self._ended  # looked at first: what came before the end is there then
+        """How many calls of ``next`` will not block; the end, or an error, counts as one."""
+        ended = self._ended  # read first: once it is set, all items are there
         return len(self._items) + ended
 
     def __iter__(self) -> Inlet:
@@ -77,6 +77,6 @@ class Inlet:
         raise StopIteration
 
     def close(self) -> None:
-        """Nobody will take any more: the thread ends after the item at which it is."""
+        """Take no more: the thread ends after the item that it is reading."""
         self._closed = True
         self._room.release()
