@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from parallelkit._coroutine_functions import GENERATORS, flags_of, is_coroutine_function
 from parallelkit._executors._contract import Job, Ticket, timed_out
-from parallelkit._executors._inline import InlineEngine, InlinePort
+from parallelkit._executors._inline import InlineEngine, InlinePort, ends_program
 from parallelkit._limits import Limit, RateLimit
 from parallelkit._options import Checked
 from parallelkit._tasks import function_of
@@ -28,8 +28,8 @@ R = TypeVar("R")
 class FakeClock:
     """Stands where ``time.monotonic`` stands, and moves only when it is told to.
 
-    Call it for the instant, in seconds. ``advance`` moves it by seconds, ``jump`` to an instant; both
-    do what was asked for by ``call_at`` on the way, each at its own instant. It never goes back.
+    Call it for the current instant, in seconds. ``advance`` moves it by seconds, ``jump`` to an instant; both
+    make the calls scheduled by ``call_at`` on the way, each at its own instant. It never goes back.
 
     >>> clock = FakeClock()
     >>> clock.call_at(2, lambda: print("it is", clock()))
@@ -44,9 +44,7 @@ class FakeClock:
     def __init__(self, now: float = 0.0) -> None:
         self._now = float(now)
         self._calls: list[tuple[float, int, Callable[[], object]]] = []
-        self._numbers = (
-            count()
-        )  # calls at the same instant are made in the order in which they were asked for
+        self._numbers = count()  # calls at the same instant are made in the order of ``call_at``
 
     def __call__(self) -> float:
         return self._now
@@ -55,11 +53,11 @@ class FakeClock:
         return f"FakeClock({self._now:g})"
 
     def advance(self, seconds: float) -> None:
-        """Move on by so many seconds; ValueError for fewer than none."""
+        """Move forward by ``seconds``; ValueError if negative."""
         self.jump(self._now + seconds)
 
     def jump(self, instant: float) -> None:
-        """Move on to an instant; ValueError for one that is past."""
+        """Move forward to ``instant``; ValueError if that is past."""
         if not instant >= self._now:
             raise ValueError(f"instant must not be before {self._now:g}, got {instant!r}")
         while self._calls and self._calls[0][0] <= instant:
@@ -69,27 +67,28 @@ class FakeClock:
         self._now = max(self._now, instant)  # a call may have moved the clock further
 
     def call_at(self, instant: float, call: Callable[[], object]) -> None:
-        """Have something done when the clock comes to an instant; at the next move, if that is past."""
+        """Schedule a call for when the clock reaches ``instant``, or for its next move if that is past."""
         heappush(self._calls, (float(instant), next(self._numbers), call))
 
     def next_call_at(self) -> float | None:
-        """The instant of the next call that was asked for, or None."""
+        """Return the instant of the next scheduled call, or None."""
         return self._calls[0][0] if self._calls else None
 
 
 class inline_runs:  # noqa: N801  # used as a function
-    """Make every run that is begun in this block inline and deterministic; it gives the runs' clock.
+    """Make every run that is started in this ``with`` block inline and deterministic; ``as`` gives its clock.
 
     ``run_parallel``, ``iter_parallel``, ``map_reduce``, ``first_success`` and ``http.fetch`` then run
     their tasks one after another in the calling thread, in input order (or by ``priority``),
     whatever ``executor`` and ``max_workers`` say. No thread or process is started, an executor that
     was given is not touched, and a breakpoint or a mock is hit as in a plain loop.
 
-    Time is the clock's (default: a new one at 0), which only waiting moves: backoffs, Retry-After,
-    rate limits, ``run_timeout`` and the sleeps of coroutines come to pass at once, in a day as in a
-    second. A backoff lasts its whole delay, without the random part. A function that takes time says
-    so by ``clock.advance(seconds)``; one that takes more than its ``timeout`` so is a ``TaskTimeout``.
-    A ``RateLimit`` starts the block with no memory, and takes none along out of it.
+    Time is the time of ``clock`` (default: a new one at 0), and every wait moves it instead of waiting:
+    a backoff, a Retry-After, a rate limit, a ``run_timeout`` or a coroutine's sleep of a day takes no longer
+    than one of a second. A backoff lasts its whole delay, without the random part. A function simulates
+    that it takes time by ``clock.advance(seconds)``; if that exceeds its ``timeout``, its outcome is a
+    ``TaskTimeout``. Starts before the block do not count for a ``RateLimit`` in it, nor those in the block
+    after it.
 
     >>> from parallelkit import Retry, run_parallel
     >>> def refuse(item):
@@ -99,19 +98,19 @@ class inline_runs:  # noqa: N801  # used as a function
     >>> results.outcomes[0].attempts, clock()
     (3, 50.0)
 
-    It holds for the code that the block calls (a context variable): not for threads that this code
-    starts by itself, nor for the ``submit`` and ``map`` of an executor. Tasks that wait for one
-    another cannot run so. It can decorate a function, too, or a coroutine function: each call is a block
-    of its own. TypeError for a generator function, whose body runs when the call is over.
+    It applies to the code that the block calls (through a context variable), but not to threads that this
+    code starts itself, nor to the ``submit`` and ``map`` of an executor. Tasks that wait for one another
+    cannot run this way. It also decorates a function or a coroutine function: each call is then a block
+    of its own. TypeError for a generator function, whose body runs after the call has returned.
     """
 
-    # No generator: contextlib would set attributes of an error that may refuse them.
+    # Not a generator with contextlib, which sets attributes of an error that may not allow it.
 
     def __init__(self, clock: FakeClock | None = None) -> None:
         if clock is not None and not isinstance(clock, FakeClock):
             raise TypeError(f"clock must be a FakeClock, got {clock!r}; as a decorator write @inline_runs()")
         self._clock = clock
-        self._before: list[Token[World]] = []  # a block for each, should one be within another
+        self._before: list[Token[World]] = []  # one for each block: blocks may be nested
 
     def __enter__(self) -> FakeClock:
         clock = FakeClock() if self._clock is None else self._clock
@@ -122,7 +121,7 @@ class inline_runs:  # noqa: N801  # used as a function
         the_world.reset(self._before.pop())
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
-        """The function, each call of which is such a block."""
+        """Return the function decorated: each call is such a block."""
         if flags_of(fn) & GENERATORS:
             raise TypeError(
                 f"inline_runs must not decorate a generator function, got {fn!r}; write with inline_runs(): in it"
@@ -138,7 +137,7 @@ class inline_runs:  # noqa: N801  # used as a function
         return inline
 
     def _awaited(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
-        """The same of a coroutine function: a call of it has run nothing before it is awaited."""
+        """Decorate a coroutine function, whose body runs when it is awaited, not when it is called."""
 
         @wraps(fn)
         async def inline(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -149,7 +148,7 @@ class inline_runs:  # noqa: N801  # used as a function
 
 
 class _Stage:
-    """Plays runs inline, under limits of the block's own: of the real ones it neither knows nor leaves a start."""
+    """Makes runs inline, and replaces their rate limits by fresh ones, so that no start carries over into or out of the block."""
 
     def __init__(self) -> None:
         self._limits: dict[Limit, Limit] = {}
@@ -166,7 +165,7 @@ class _Stage:
 
 
 class _Engine(InlineEngine):
-    """Inline runs by a ``FakeClock``."""
+    """Runs inline, by a ``FakeClock``."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
@@ -180,7 +179,7 @@ class _Port(InlinePort):
 
     def __init__(self, job: Job, clock: FakeClock) -> None:
         super().__init__(job)
-        self.now = clock  # type: ignore[method-assign]  # the clock stands where the method stands
+        self.now = clock  # type: ignore[method-assign]  # calling the clock gives the instant
         self.sleep = clock.advance  # type: ignore[method-assign]  # the same
         self._clock = clock
         self._fn = job.fn
@@ -190,20 +189,27 @@ class _Port(InlinePort):
         index, _, item, limit = ticket
         started = self._clock()
         overdue = timed_out(self._label(index), limit or 0)
+
+        def check_time() -> None:
+            if limit is not None and self._clock() - started > limit:
+                raise overdue  # whatever the attempt returned or raised came too late
+
         try:
             value = super().run(ticket)
             if isinstance(value, CoroutineType) and is_coroutine_function(self._fn or function_of(item)):
                 value = complete(value, self._clock, limit, overdue)
-        finally:
-            if limit is not None and self._clock() - started > limit:
-                raise overdue  # whatever it gave or raised came too late
+        except BaseException as error:
+            if not ends_program(error):
+                check_time()
+            raise
+        check_time()
         return value
 
 
 def complete(
     coroutine: CoroutineType[Any, Any, Any], clock: FakeClock, limit: float | None, overdue: Exception
 ) -> Any:
-    """The value of a coroutine; ``overdue`` is raised after ``limit`` seconds of the clock."""
+    """Run a coroutine and return its value; raise ``overdue`` after ``limit`` seconds of the clock."""
     import asyncio
 
     async def bounded() -> Any:
@@ -230,7 +236,7 @@ def complete(
 
 
 def open_loop(clock: FakeClock) -> Any:
-    """An event loop that jumps to its next timer when nothing else is to be done."""
+    """Return an event loop that jumps to its next timer when there is nothing else to do."""
     import asyncio
     import selectors
 

@@ -1,6 +1,7 @@
 """What ``parallelkit.testing`` promises to the tests of others."""
 
 import asyncio
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from parallelkit import (
     ConcurrencyLimit,
     RateLimit,
     Retry,
+    RunInterrupted,
     Task,
     TaskFailures,
     TaskTimeout,
@@ -221,6 +223,29 @@ def test_what_raises_too_late_is_a_timeout():
     with inline_runs() as clock:
         results = run_parallel(late, ["a"], timeout=5, retries=1)
     assert [TaskTimeout, TaskTimeout] == [type(attempt.error) for attempt in results.attempts]
+
+
+def exit_by_signal(number, frame):
+    raise SystemExit(number)
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"), [(signal.default_int_handler, RunInterrupted), (exit_by_signal, SystemExit)]
+)
+def test_ctrl_c_past_the_timeout_is_no_timeout(handler, error):
+    """What a signal handler raises to end the program ends the run, however late the task is by the clock."""
+
+    def late(item):
+        clock.advance(9)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with inline_runs() as clock, pytest.raises(error):
+            run_parallel(late, ["a", "b"], timeout=5)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert 9.0 == clock()
 
 
 def test_the_run_timeout_strikes_by_the_clock():

@@ -10,6 +10,7 @@ from typing import Any
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
 from parallelkit._executors._gate import Gate
+from parallelkit._lost import is_a
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 
@@ -57,11 +58,8 @@ class InlinePort:
         try:
             with self.guard():
                 value = self.run(ticket)
-        except KeyboardInterrupt:
-            raise  # this is the caller's thread: the interrupt is the caller's, not the task's
         except BaseException as error:
-            # What ends the program is no task's. An alarm that raises an Exception may well be the task's own.
-            if not isinstance(error, Exception) and is_of_signal(error):
+            if ends_program(error):
                 raise
             return [Ended(index, drop_frames(error), "", started, self.now(), "inline")]
         return [Block((index,), (value,), (started,), (self.now(),), ("inline",))]
@@ -88,3 +86,11 @@ class InlinePort:
 
     def close(self) -> None:
         self._queue.clear()
+
+
+def ends_program(error: BaseException) -> bool:
+    """Whether an error that came out of a task is the caller's, in whose thread it runs: Ctrl-C, or a signal handler's exit.
+
+    An ``Exception`` is the task's even if a signal handler raised it: the task may have set the alarm itself.
+    """
+    return is_a(error, KeyboardInterrupt) or (not is_a(error, Exception) and is_of_signal(error))
