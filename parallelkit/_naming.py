@@ -1,4 +1,4 @@
-"""Which key each task of a run gets, and that none gets another's."""
+"""Gives each task of a run its key, and sees to it that keys are unique."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from parallelkit._raised import describe_error, is_of_signal
 
 
 class Naming:
-    """Gives every task its key, given or not, and refuses a key that another task has.
+    """Gives every task its key, and refuses a key that another task has.
 
-    An item without a key of its own is keyed by its position in the input. What ``then`` makes (in a run
-    that ``grows``) is numbered on from the end of the input, in order of admission. Where that end is
-    not known (``size`` None), the key of every such task is its place in the order of admission: input
-    then gets it as it is admitted, by ``number``.
+    An item without a key is keyed by its position in the input. A task made by ``then`` (in a run that
+    ``grows``) without a key is numbered on from the end of the input, in order of admission. If that end is
+    not known (``size`` is None), every task without a key is keyed by its place in the order of admission:
+    those of the input when they are admitted, by ``number``.
 
-    A position is taken also while its item is still unread, where all items are keyed so
-    (``positional``). In a stream two threads use this at once, the reader's and the loop's.
+    If all items are keyed by position (``positional``), the positions of items that are still unread are
+    taken, too. In a stream, two threads use this object at once: the one that reads and the loop's.
     """
 
     def __init__(self, *, size: int | None = None, grows: bool = False, positional: bool = False) -> None:
@@ -31,15 +31,15 @@ class Naming:
 
     @property
     def late(self) -> bool:
-        """Whether input without keys of its own is keyed only as it is admitted."""
+        """Whether items without a key get one only when they are admitted."""
         return self._grows and self._size is None
 
     def give(self, keys: Iterable[Any]) -> None:
-        """Keys that are known to be each another's own: those of a mapping."""
+        """Register keys that are known to be unique, such as those of a mapping."""
         self._seen = {key: position for position, key in enumerate(keys)}
 
     def of_item(self, key: Any, position: int) -> Any:
-        """The key of an item of the input; UNSET where its index in the run will be it."""
+        """The key of an item of the input; UNSET if its index in the run will be its key."""
         if key is not UNSET:
             self._note(key, position)
         elif not self.late:
@@ -48,7 +48,7 @@ class Naming:
         return key
 
     def of_items(self, keys: list[Any]) -> list[Any]:
-        """The keys of all the input."""
+        """The keys of all items of the input."""
         try:
             distinct = set[Any]() if self._seen else set(keys)
         except TypeError:
@@ -60,19 +60,19 @@ class Naming:
         return [self.of_item(key, position) for position, key in enumerate(keys)]
 
     def of_child(self, key: Any, index: int, read_so_far: int) -> Any:
-        """The key of a task made by ``then``, which will be the run's ``index``-th."""
+        """The key of a task made by ``then`` that will have the index ``index``."""
         if key is UNSET:
             key = index if self._size is None else self._size + self._unnamed
             self._unnamed += 1
         elif self._is_unread(key, read_so_far):
             raise ValueError(
-                f"key must be unique, got {key!r}, which is that of an item of the input by its position"
+                f"key must be unique, got {key!r}, which is the key of an item of the input, by its position"
             )
         self._note(key, ~index)
         return key
 
     def number(self, keys: list[Any], first: int) -> None:
-        """Key the tasks of the input that have no key yet, as the run's ``first``-th and following.
+        """Give items without a key their index as key; ``first`` is the index of the first item.
 
         Raises ValueError at the first whose key another task has.
         """
@@ -82,7 +82,7 @@ class Naming:
                 keys[place - first] = place
 
     def forget(self, key: Any) -> None:
-        """The task was yielded: its key may come again (streams)."""
+        """The task was yielded by a stream: its key may be used again."""
         self._seen.pop(key, None)
 
     def _is_unread(self, key: Any, read_so_far: int) -> bool:
@@ -96,7 +96,7 @@ class Naming:
             earlier = self._seen.setdefault(key, position)
         except TypeError:
             raise TypeError(f"key must be hashable, got {key!r} at position {shown(position)}") from None
-        except Exception as error:  # of the key's own __hash__, or its __eq__
+        except Exception as error:  # raised by the key's own ``__hash__`` or ``__eq__``
             if is_of_signal(error):
                 raise
             raised = describe_error(error)
@@ -110,7 +110,7 @@ class Naming:
 
 
 def shown(place: int) -> str:
-    """A position in the input, or the place of a task in the order of admission.
+    """A position in the input, or (``~place``) a place in the order of admission.
 
     >>> shown(3), shown(~3)
     ('3', '3 of the run')
@@ -119,7 +119,7 @@ def shown(place: int) -> str:
 
 
 def as_position(key: Any) -> int | None:
-    """The position that equals this key, if one does.
+    """The position that equals this key, or None.
 
     >>> as_position(3), as_position(3.0), as_position("3")
     (3, 3, None)

@@ -1,4 +1,4 @@
-"""The book of a stream, from which outcomes leave; and the source into which its input is handed."""
+"""Both ends of a stream's loop: ``Outbox``, where outcomes wait to be yielded, and ``HandedSource`` for its input."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from parallelkit._portion import Portion
 
 
 class Outbox:
-    """A book whose outcomes leave as soon as their turn comes; it holds none that has been yielded.
+    """The book of a stream: an outcome becomes ``ready`` when its turn comes, and is dropped when it is yielded.
 
-    Where the first failure will be raised (``raising``), neither it nor what its stop cancels leaves.
+    With ``raising``, the first failure is raised by the stream: it never becomes ready, nor do the tasks
+    that are cancelled by the stop it causes.
     """
 
     def __init__(self, clock: Callable[[], float], in_order: bool, raising: bool = False) -> None:
@@ -35,16 +36,16 @@ class Outbox:
         self._numbers: dict[int, int] = {}
         self._admitted = 0
         self._parents: dict[int, Any] = {}
-        self._made: set[int] = set()  # tasks that ``then`` has made, and that were not yielded
+        self._made: set[int] = set()  # tasks made by ``then``, and not yielded yet
         self.input_yielded = 0
         self._settled: list[Outcome[Any, Any]] | None = None
 
     def __len__(self) -> int:
-        """How many tasks were admitted."""
+        """How many tasks have been admitted."""
         return self._admitted
 
     def admit(self, keys: Sequence[Any] | None, count: int, now: float, parent: Any = UNSET) -> None:
-        """New tasks, with their keys, and that of the task whose outcome they came from, if they did."""
+        """Admit ``count`` tasks; ``parent`` is the key of the task from whose outcome ``then`` made them."""
         first = self._admitted
         self._admitted += count
         indices = range(first, first + count)
@@ -55,7 +56,7 @@ class Outbox:
             self._keys[index] = (key, now)
 
     def take(self) -> Outcome[Any, Any]:
-        """The next outcome that is ready, to be yielded: it leaves."""
+        """Remove and return the next ready outcome."""
         outcome = self.ready.popleft()
         if outcome.index in self._made:
             self._made.discard(outcome.index)
@@ -64,7 +65,7 @@ class Outbox:
         return outcome
 
     def keep_settled(self) -> None:
-        """From now on, have what is settled at hand for ``then``."""
+        """From now on, keep settled outcomes for ``take_settled``."""
         self._settled = []
 
     def take_settled(self) -> list[Outcome[Any, Any]]:
@@ -73,11 +74,11 @@ class Outbox:
         return settled
 
     def cancel_rest(self) -> None:
-        """Settle all that have no outcome yet, after the stop."""
+        """Cancel every task that has no outcome yet, after a stop."""
         self.cancel(list(self._keys), {})
 
     def key(self, index: int) -> Any:
-        """The key of a task that is not settled."""
+        """The key of a task that is not settled; of any other, its index."""
         return self._keys[index][0] if index in self._keys else index
 
     def succeed(
@@ -111,7 +112,7 @@ class Outbox:
         self.gate.open()
 
     def try_again(self, index: int, lost: Lost) -> None:
-        """A stream keeps no log of attempts."""
+        """Do nothing: a stream keeps no log of attempts."""
 
     def cancel(
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
@@ -138,9 +139,9 @@ class Outbox:
 
 
 class HandedSource:
-    """Portions that the caller's thread has read, or single items, on their way to the thread of the loop.
+    """A queue of what the caller's thread has read, for the loop's thread.
 
-    A run's come in one of these forms only.
+    A run hands over either portions or single items, never both.
     """
 
     def __init__(self, enter: Callable[[Portion], None]) -> None:
@@ -154,11 +155,11 @@ class HandedSource:
         return self.ended and not (self._portions or self._items)
 
     def hand(self, portion: Portion) -> None:
-        """From the caller's thread."""
+        """Hand over a portion; called by the caller's thread."""
         self._portions.append(portion)
 
     def hand_item(self, key: Any, item: Any) -> None:
-        """From the caller's thread: a task just as it is; UNSET as key stands for its position."""
+        """Hand over a single item, whose key is its position if ``key`` is UNSET; called by the caller's thread."""
         self._items.append((key, item))
 
     def next(self, ahead: int) -> Portion | None:

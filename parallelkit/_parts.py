@@ -1,4 +1,4 @@
-"""A run that has been checked, and the parts of which it is made, collected or as a stream."""
+"""A run that has been validated, and how its parts are made."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Parts:
-    """A run that has been checked and not begun."""
+    """A run that has been validated and not started; makes the parts that it is driven with."""
 
     options: Checked
     fn: Callable[..., Any] | None
@@ -46,13 +46,13 @@ class Parts:
     journal: Unrecorded = field(default_factory=Unrecorded)
     growth: Growth | None = None
     recalls: tuple[Recall, ...] = ()
-    """What knows outcomes besides a cache and the journal."""
+    """Recalls in addition to those of a cache and of the journal."""
     again: Sized = ()
-    """The attempts that wait to be made again."""
+    """The tasks that wait for a retry."""
 
     @classmethod
     def make(cls, fn: Any, items: Any, options: dict[str, Any], *, stream: bool = False) -> Self:
-        """Check everything that can be checked before anything runs."""
+        """Validate everything that can be validated before anything runs."""
         checked = check_options(options, order="completion" if stream else "input")
         if stream and checked.order == "key":
             raise ValueError("order must be 'input' or 'completion' for a stream, got 'key'")
@@ -84,7 +84,7 @@ class Parts:
         return open_engine(self.options.executor, self.options.max_workers)
 
     def facts(self, engine: Engine) -> Facts:
-        """What is known of the run as it begins."""
+        """What is known about the run at its start."""
         options, executor = self.options, self.options.executor
         name = executor if isinstance(executor, str) else type(executor).__name__
         return Facts(
@@ -98,7 +98,7 @@ class Parts:
         )
 
     def enter(self, book: Ledger | Outbox, portion: Portion) -> None:
-        """Tasks just read, or made by ``then``, get their keys and their places in the book."""
+        """Give tasks just read, or made by ``then``, their keys and their rows in the book."""
         self.intake.number(portion, len(book))
         rows = portion.keys, len(portion.items), self.world.now(), portion.parent
         if isinstance(book, Ledger):
@@ -107,9 +107,9 @@ class Parts:
             book.admit(*rows)
 
     def job(self, key: Callable[[int], Any], whole: bool) -> Job:
-        """What all attempts have in common; ``key`` gives the key of an index.
+        """What all attempts have in common. ``key`` maps an index to its key.
 
-        ``whole``: the caller has the run as a whole, and no outcome before it is over.
+        ``whole``: the caller sees no outcome before the run is over.
         """
         options, shape = self.options, self.intake.shape
         exact = shape.gated or shape.bounded
@@ -123,7 +123,7 @@ class Parts:
             exact,
             wary,
             label=lambda index: label(key(index)),
-            # Where anything else decides what starts, tasks may wait for that.
+            # With limits, priorities or retries, tasks may wait that the port has not been given yet.
             ended=lambda: self.intake.exhausted and not (exact or self.again),
             patient=whole and not exact and options.on_event is None and options.checkpoint is None,
         )
@@ -158,7 +158,7 @@ class Parts:
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
         if cache is not None and isinstance(source, DirectSource):
-            source.window.at_hand = 0  # to look up twenty thousand may take seconds
+            source.window.at_hand = 0  # looking up twenty thousand in the cache may take seconds
         self.journal.stop_by(partial(ask_to_stop, loop))
         return loop
 
@@ -167,14 +167,14 @@ class Parts:
         return size if size is None or self.growth is None else size + self.growth.children
 
     def window(self, engine: Engine) -> Window:
-        """How far to read ahead: with priorities all of a sized input, for any of it may come first."""
+        """How far to read ahead. With priorities, all of a sized input: any item may have to run first."""
         whole = self.intake.size if self.intake.shape.ranked else None
         careful = self.options.max_failures is not None or self.options.on_error == "raise"
         at_hand = 0 if careful else getattr(engine, "at_hand", AT_HAND)
         return Window(engine.max_workers, self.options.buffersize or whole, at_hand)
 
     def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
-        """Have ``then`` called, if there is one."""
+        """Have the loop call ``then``, if there is one."""
         if self.options.then is not None:
             book.keep_settled()
             self.growth = Growth(self.options.then, self.intake, loop, book, enter)
@@ -182,13 +182,13 @@ class Parts:
 
 
 def ask_to_stop(loop: Loop, reason: str) -> None:
-    """From any thread: stop at the next safe point."""
+    """Have the loop stop at its next safe point; may be called by any thread."""
     loop.asked = reason
     loop.port.wake()
 
 
 def label(key: Any) -> str:
-    """A task's name in messages; a key whose ``repr`` fails is named by its type."""
+    """The name of a task in messages; if the ``repr`` of its key fails, the key's type stands for it."""
     try:
         return f"task {key!r}"
     except Exception as broken:

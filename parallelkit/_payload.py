@@ -1,4 +1,4 @@
-"""What a journal keeps of an outcome, as bytes: a value pickled, or an error captured; and the outcome made of that again."""
+"""The payload of a journal record: an outcome's value or error as bytes, and the outcome read back from them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._worker._faults import capture_here, restore
 
-SOURCE = "checkpoint"  # stands in a recalled outcome in place of a worker
+SOURCE = "checkpoint"  # the ``worker`` of a recalled outcome
 
 
 def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
-    """Pickle the values that are not yet among ``made``, up to one that plain pickle cannot do.
+    """Append to ``made`` the pickles of the values that it lacks, up to and with the first that needs cloudpickle.
 
-    Plain pickle first: a class of ``__main__`` is then the same class when the script is run again. All
-    in one step of the interpreter: a Ctrl-C that comes while plain data is pickled is raised when all is made.
+    Plain pickle comes first: it names a class of ``__main__``, so that a second run of the script gets its own class
+    back. The loop is in C: a Ctrl-C that arrives while plain data is pickled is raised only afterwards.
     """
     try:
         made.extend(map(dumps, islice(values, len(made), None), repeat(5)))
@@ -32,13 +32,13 @@ def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
 
 
 def pickle_error(lost: Lost) -> bytes:
-    """What is kept of a failure: its error, captured, and its traceback as text."""
+    """The payload of a failure: its error, captured, and its traceback as text."""
     assert lost.error is not None, "a failure that is settled has its error"
     return dumps((capture_here(lost.error), lost.traceback), 5)
 
 
 def recalled(record: Record) -> Recalled:
-    """What a record says; raises where it cannot be unpickled."""
+    """The outcome in a record; raises whatever unpickling raises."""
     if record.ok:
         return Recalled(loads(record.payload), SOURCE)
     packed, text = loads(record.payload)
@@ -47,7 +47,7 @@ def recalled(record: Record) -> Recalled:
 
 
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:
-    """What to say of a record whose class is gone, say."""
+    """The error for a record that cannot be unpickled, because its class is gone, say."""
     return ValueError(
         f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
         "what they need must be there to be imported, as when it was recorded"

@@ -1,4 +1,4 @@
-"""A run as its caller has it: checked at once, then driven to its end, or taken as a stream."""
+"""A run as ``run_parallel`` and ``iter_parallel`` use it: validated, then collected or streamed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from parallelkit._results import Results
 
 
 class Plan(Parts):
-    """A run that has been checked and not begun."""
+    """A run that has been validated and not started."""
 
     __slots__ = ()
 
     def collect(self) -> Results[Any, Any]:
-        """Run to the end, or to the stop, and return or raise what has become of it."""
+        """Run to the end, or until stopped; return the results, or raise the error that ends the run."""
         return Collected(self).run()
 
     def stream(self) -> Generator[Outcome[Any, Any], None, None]:
-        """The generator of ``iter_parallel``; its body runs from the first ``next()`` on."""
+        """The generator of ``iter_parallel``, which starts the run at its first ``next()``."""
         from parallelkit._streamed import Streamed
 
         return Streamed(self).outcomes()

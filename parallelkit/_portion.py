@@ -1,4 +1,4 @@
-"""``Portion``: tasks just read, on their way from the intake to the scheduler."""
+"""``Portion``: a few tasks, on their way from the intake to the scheduler."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from parallelkit._tasks import Own, own_options
 
 @dataclass(eq=False, repr=False, slots=True)
 class Portion:
-    """Tasks just read, in columns.
+    """Tasks just read from the input, or made by ``then``, in columns.
 
-    ``keys`` None: positions. ``own``: options of their own, by offset. ``traits`` None: no limits, no
-    priorities. ``parent``: the key of the task that they came from; UNSET: they are input.
-    ``read_at``: when each was read, where that was not just now.
+    ``keys``: None if the keys are positions. ``own``: options of single tasks, by offset. ``traits``: None
+    in a run without limits or priorities. ``parent``: the key of the task from whose outcome ``then`` made
+    these; UNSET for the input. ``read_at``: when each was read; None for just now.
     """
 
     items: list[Any] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Portion:
     read_at: array[float] | None = None
 
     def add(self, shape: Shape, item: Any, key: Any, position: int) -> None:
-        """Add the task that an item becomes; raises what is wrong with it."""
+        """Add the task that an item becomes; raises if anything is wrong with the item."""
         assert self.keys is not None, "shaped portions have keys"
         trait = shape.trait_of(item, position) if self.traits is not None else None
         call = shape.call_of(item)
@@ -41,7 +41,7 @@ class Portion:
         self.items.append(call)
 
     def extend(self, more: Portion) -> None:
-        """Add the tasks of the next portion, read for the same run."""
+        """Append the next portion of the same run."""
         self.own.update((len(self.items) + offset, own) for offset, own in more.own.items())
         self.items += more.items
         for column, others in ((self.keys, more.keys), (self.traits, more.traits)):

@@ -1,4 +1,4 @@
-"""The bar, a tqdm; and a silent one that the loop drives all the same."""
+"""Progress bars: one that uses tqdm, and one that shows nothing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from parallelkit._raised import is_of_signal
 
 
 class Silent:
-    """A bar that shows nothing."""
+    """A bar that shows nothing, so that the loop need not ask whether there is one."""
 
     def show(self, total: int | None, settled: int, failed: int, retried: int) -> None:
-        """The counts as they are now; ``total`` None where it is not known yet."""
+        """Show the current counts; ``total`` is None while it is unknown."""
 
     def close(self) -> None:
-        """Leave the last state on the screen."""
+        """Close the bar, leaving its last state on the screen."""
 
 
 class Bar(Silent):
-    """Counts tasks, not batches; shows what failed and what was tried again; the total may grow.
+    """A tqdm bar that counts tasks (not batches), failures and retries; the total may grow.
 
-    Nothing is drawn when stderr is no terminal, unless ``disable=False`` is among the options. A
-    bar that fails is logged once and switched off: the run goes on.
+    Nothing is drawn if stderr is not a terminal, unless the options include ``disable=False``. If drawing
+    fails, that is logged once, the bar is switched off, and the run goes on.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class Bar(Silent):
         if self._bar is None:
             self._bar = self._make(total)
         bar = self._bar
-        if total is None:  # not known here; perhaps the caller knows
+        if total is None:  # the caller may have given it
             total = self._options.get("total")
         if bar.total != total:
             bar.total = total
@@ -59,7 +59,7 @@ class Bar(Silent):
 
         make: Any = tqdm.tqdm
         disable: bool | None = False
-        if not notebook_without_widgets():  # there tqdm.auto would warn, and the text bar see no terminal
+        if not notebook_without_widgets():  # in one, tqdm.auto warns, and ``disable=None`` finds no terminal
             import tqdm.auto
 
             make, disable = tqdm.auto.tqdm, None
@@ -80,7 +80,7 @@ class Bar(Silent):
 
     def _guarded(self, draw: Any, *counts: Any) -> None:
         try:
-            with hold_interrupt():  # in the midst of it, tqdm would keep its lock for ever
+            with hold_interrupt():  # an exception in the middle of it would leave tqdm's lock locked
                 draw(*counts)
         except Exception as error:
             if is_of_signal(error):
@@ -90,7 +90,7 @@ class Bar(Silent):
 
 
 def notebook_without_widgets() -> bool:
-    """Whether this is a notebook's kernel in which the widget bar cannot be shown."""
+    """Whether this process is a notebook's kernel that cannot show the widget bar."""
     if "ipykernel" not in sys.modules:
         return False
     from importlib.util import find_spec
@@ -99,23 +99,21 @@ def notebook_without_widgets() -> bool:
 
 
 def careful(base: Any) -> Any:
-    """Bars of that class, whose ``display`` does not raise but notes its failure.
+    """A subclass of the bar class ``base`` whose ``display`` records an exception as ``failure`` and returns.
 
-    If it raised, tqdm would keep its lock for ever, and so block every bar of the program.
+    If ``display`` raised, tqdm would never release its lock, and every bar of the program would block.
     """
 
     class Careful(base):  # type: ignore[misc]  # found at run time
-        monitor_interval = 0  # no watching thread, which would outlive the run; other bars keep theirs
+        monitor_interval = 0  # no monitor thread, which would outlive the run; other bars keep theirs
         failure: Exception | None = None
 
         def display(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return super().display(*args, **kwargs)
             except Exception as error:
-                self.failure, self.disable = (
-                    error,
-                    True,
-                )  # disabled: nothing more is drawn, not even at its end
+                self.failure = error
+                self.disable = True  # draw nothing more, not even when it is closed
                 return None
 
     return Careful

@@ -1,4 +1,4 @@
-"""The public place of a class is the package, whichever module it is written in."""
+"""Makes public classes name the package as their module."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ T = TypeVar("T")
 
 
 def public(kind: type[T]) -> type[T]:
-    """Have tracebacks, reprs and pickles of a class name the package, which stays when a module moves."""
+    """Have tracebacks, reprs and pickles name the package, so that the defining module may move."""
     kind.__module__ = "parallelkit"
     return kind
