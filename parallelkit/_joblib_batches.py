@@ -1,4 +1,4 @@
-"""The batches of one ``joblib.Parallel`` on their way to worker processes and back, in a thread of their own."""
+"""Sends the batches of one ``joblib.Parallel`` to worker processes, and settles them, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from parallelkit._joblib_worker import run
 from parallelkit._logger import logger
 from parallelkit._lost import describe
 
-GRACE = 1.0  # seconds that the end of a call waits for the thread of its callbacks
-SHOWN = 3  # calls of a batch, and arguments of a call, that a message has room for
+GRACE = 1.0  # seconds that ``close`` waits for the thread, which may be in a callback
+SHOWN = 3  # how many calls of a batch, and arguments of a call, a message shows
 
 
 class Sent:
-    """A batch on its way. It is done when its callback comes.
+    """A batch that was submitted. When it is done, its callback is called.
 
-    That refers to its batch, and to the ``Parallel``: kept longer, it would be a cycle by which workers outlive both.
+    The callback refers to its batch and to the ``Parallel``, so it is dropped then: a cycle would keep the
+    workers alive longer than both.
     """
 
     def __init__(self, calls: Any, callback: Callable[[Sent], object] | None) -> None:
@@ -34,7 +35,7 @@ class Sent:
         self._error: BaseException | None = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """It is done. What the callback raises is nobody's to catch but ours."""
+        """Note that it is done, and call the callback; log what that raises, for nobody else could catch it."""
         self._value, self._error = value, error
         callback = self._callback
         self.forget()
@@ -45,22 +46,22 @@ class Sent:
                 logger.exception("joblib's callback raised")
 
     def forget(self) -> None:
-        """It is done, or never will be: nobody needs its arguments any more, which may be large, nor its callback."""
+        """Drop arguments, which may be large, and callback: it is done, or never will be."""
         self.calls = self._callback = None
 
     def result(self) -> Any:
-        """The values of its calls, or the error of the first that failed."""
+        """Return the values of its calls, or raise the error of the first that failed."""
         if self._error is not None:
             raise self._error
         return self._value
 
 
 class Batches:
-    """Hands batches to workers, and settles them."""
+    """Hands batches to the workers of an engine, and settles them."""
 
     def __init__(self, engine: Engine, max_nbytes: int | None) -> None:
         self._packer = Packer(max_nbytes)
-        self._inbox: deque[Sent | None] = deque()  # None: forget the arrays
+        self._inbox: deque[Sent | None] = deque()  # None: forget the arrays sent so far
         self._flying: dict[int, Sent] = {}
         self._label = labels_of(self._flying)
         self._port = engine.open(Job(run, label=self._label))
@@ -70,25 +71,23 @@ class Batches:
         self._thread.start()
 
     def submit(self, calls: Any, callback: Callable[[Sent], object] | None) -> Sent:
-        """From any thread: one more."""
+        """Add a batch, from any thread."""
         sent = Sent(calls, callback)
         self._inbox.append(sent)
         self._port.wake()
         return sent
 
     def forget_arrays(self) -> None:
-        """Send arrays anew from now on. Nothing is on its way now."""
+        """From now on, send each array anew. Called while no batch is under way."""
         self._inbox.append(None)
 
     def close(self) -> None:
-        """Kill what runs. What is not done will never be."""
+        """Kill the batches that run, and drop all that are not done."""
         self._closing = True
         self._port.wake()
-        if self._thread is not threading.current_thread():  # a callback may be what closes
+        if self._thread is not threading.current_thread():  # which it is if a callback closes
             self._thread.join(GRACE)
-            if (
-                self._thread.is_alive()
-            ):  # a callback waits for the caller's iterator: the thread ends after that
+            if self._thread.is_alive():  # its callback waits for the caller's iterator; it ends after that
                 self._port.close()
 
     def _work(self) -> None:
@@ -100,7 +99,7 @@ class Batches:
                 if port.failure is not None:
                     self._break(port.failure)
         except Exception as error:
-            self._break(error)  # a fault of ours must not leave joblib waiting for ever
+            self._break(error)  # a bug of ours must not leave joblib waiting for ever
         finally:
             port.close()
             self._packer.close()
@@ -135,13 +134,13 @@ class Batches:
                 self._flying.pop(event.index).settle(None, error)
 
     def _break(self, failure: Exception) -> None:
-        """No worker can be had any more: all that waits fails."""
+        """No worker can be started any more: fail all batches."""
         for sent in self._left():
             sent.settle(None, failure)
         self._closing = True
 
     def _left(self) -> list[Sent]:
-        """Those that are not done, for the last time."""
+        """Take out all batches that are not done."""
         left = [*self._flying.values(), *filter(None, self._inbox)]
         self._flying.clear()
         self._inbox.clear()
@@ -149,26 +148,26 @@ class Batches:
 
 
 def labels_of(flying: dict[int, Sent]) -> Callable[[int], str]:
-    """What names a batch in messages; it holds nothing else, for by a cycle workers would outlive their backend."""
+    """Return the function that names a batch in messages; a closure over no more, as a cycle would keep workers alive."""
     return lambda number: describe_calls(flying[number].calls.items)
 
 
 def as_joblib_has_it(ended: Ended, label: str) -> BaseException:
-    """The error of a batch, of the kind that users of joblib catch; a death says what the worker was running."""
+    """Return the error of a batch as joblib's users expect it; that of a dead worker says what it was running."""
     from parallelkit._died import WorkerDied
 
     error = ended.error
     if isinstance(error, WorkerDied):
         text = f"{error}, while it ran {label}"
         return WorkerDied(text, error.exitcode, error.signal, error.pid, error.may_have_run)
-    if ended.traceback:  # joblib will drop the traceback itself
-        with suppress(Exception):  # an error class may override add_note; the error itself is what counts
+    if ended.traceback:  # as a note, since joblib drops the error's traceback
+        with suppress(Exception):  # an error class may override add_note; the error itself is what matters
             error.add_note(f"in the worker process:\n{ended.traceback.rstrip()}")
     return error
 
 
 def refusal(label: str, error: Exception) -> PicklingError:
-    """The error of a batch that cannot be sent, of joblib's kind."""
+    """The error of a batch that cannot be pickled, of the class that joblib raises."""
     refused = PicklingError(
         f"the task to send to a worker process cannot be pickled, {label}: {describe(error)}"
     )
@@ -177,7 +176,7 @@ def refusal(label: str, error: Exception) -> PicklingError:
 
 
 def describe_calls(calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> str:
-    """A batch as text.
+    """Return a batch as text.
 
     >>> describe_calls([(pow, (2, 5), {}), (pow, (3, 5), {"mod": 7})])
     'a batch of 2 calls: pow(2, 5), pow(3, 5, mod=7)'
@@ -188,7 +187,7 @@ def describe_calls(calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> 
 
 
 def describe_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """A call as text, shortened; an argument whose ``repr`` raises is its type."""
+    """Return a call as shortened text; an argument whose ``repr`` raises is shown as its type."""
     short = Repr()
     short.maxother = short.maxstring = 40
     shown = [short.repr(arg) for arg in args[:SHOWN]]

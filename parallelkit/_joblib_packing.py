@@ -1,8 +1,9 @@
-"""joblib's calls as bytes: an array that comes again and again is copied once, into memory that all workers map.
+"""Packs joblib's calls: an array that comes again and again is copied once, into memory that all workers map.
 
-Each batch maps it anew and privately, so it may write what it got; nobody else sees that. What the
-caller changes after the first two batches with an array they do not see either, as under loky. An array that
-*is* a file (``numpy.memmap``) travels as the name of the file, and is that file in the worker too.
+Each batch maps the copy privately, so it may write to it, unseen by all others. The copy is made for the
+second batch with that array; later batches do not see what the caller changes after that, as under loky.
+An array that *is* a file (``numpy.memmap``) is sent as the name of the file, and maps the same file in the
+worker.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from pickle import PickleBuffer, Pickler
 from typing import Any
 from weakref import ref
 
-from parallelkit._joblib_worker import MAPPED
 from parallelkit._worker import _channel
-from parallelkit._worker._travel import Apart, Editions, by_value_pickler, dump, is_plain
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._travel import Apart, by_value_pickler, dump, is_plain
 
-Part = PickleBuffer | tuple[Any, ...]
-"""A large buffer of a batch: itself, or where in what file it is to be found."""
+Part = PickleBuffer | tuple[str, int]
+"""A large buffer of a batch: itself, or the path and the size of a file that has its bytes."""
 
 
 class Packer:
-    """Packs the batches of one ``Parallel``. Arrays from ``max_nbytes`` on are shared; None: none is."""
+    """Packs the batches of one ``Parallel``. Arrays of ``max_nbytes`` or more are shared; None: no array is."""
 
     def __init__(self, max_nbytes: int | None) -> None:
         self._least = float("inf") if max_nbytes is None else max_nbytes
@@ -30,7 +31,7 @@ class Packer:
         self._editions = Editions()
 
     def pack(self, calls: Any) -> tuple[bytes, list[Part]]:
-        """The calls without their large buffers, and these; raises whatever pickling raises."""
+        """Return the pickled calls, and their large buffers beside them; raises whatever pickling raises."""
         apart = Apart()
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
@@ -39,7 +40,7 @@ class Packer:
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:
-        """By the faster way, or None where it is none; then it is not tried again, for one batch is like another."""
+        """Pickle by reference, which is faster; None if that will not do, and then it is not tried for later batches."""
         try:
             blob = dump(Pickler, calls, apart, by_file=True)
         except Exception:
@@ -60,37 +61,37 @@ class Packer:
         if known.fd is None:
             known.fd = _channel.new_file("parallelkit-array")
             _channel.write_all(known.fd, raw)
-        return MAPPED, f"/proc/{os.getpid()}/fd/{known.fd}", raw.nbytes
+        return f"/proc/{os.getpid()}/fd/{known.fd}", raw.nbytes
 
     def _forget(self, key: Any) -> None:
-        """The array is gone, and so are all batches that had it."""
+        """Close an array's copy: the array is gone, and so are all batches that had it."""
         known = self._known.pop(key, None)
         if known is not None:
             known.close()
 
     def close(self) -> None:
-        """Forget all arrays, and what the classes of the script were: in the next call they may be others."""
+        """Forget all arrays, and the editions of the script's classes: for the next call they may have changed."""
         self._editions = Editions()
         for key in list(self._known):
             self._forget(key)
 
 
 class Known:
-    """An array that was sent before, and its copy, once there is one."""
+    """An array that was sent before, and the descriptor of its copy, once there is one."""
 
     def __init__(self, owner: ref[Any]) -> None:
         self._owner = owner
         self.fd: int | None = None
 
     def close(self) -> None:
-        """Give the copy up; who has mapped it still has it."""
+        """Give up the copy; workers that have mapped it keep it."""
         if self.fd is not None:
             os.close(self.fd)
             self.fd = None
 
 
 def owner_of(exporter: Any) -> Any:
-    """The array whose memory it is; None where it is none."""
+    """Return the array that owns the memory of ``exporter``; None if ``exporter`` is no array."""
     if not hasattr(exporter, "__array_interface__"):
         return None
     while hasattr(exporter.base, "__array_interface__"):

@@ -1,4 +1,4 @@
-"""What joblib's calls need in a worker, which imports no more than this for it."""
+"""What joblib's calls need in a worker; it imports as little as possible."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-NAME = "parallelkit"
-MAPPED = "mapped"
+NAME = "parallelkit"  # of the backend, in joblib
 
 LIBRARIES = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMBA", "NUMEXPR")
 
 
 def run(packed: tuple[bytes, list[Any]]) -> Any:
-    """Make the calls of a batch. Our backend is known to them by name, as it was where they come from."""
+    """Make the calls of a batch. The backend is registered first, because they may use it by its name."""
     from joblib.parallel import BACKENDS
 
     BACKENDS.setdefault(NAME, make_backend)
@@ -27,22 +26,21 @@ def run(packed: tuple[bytes, list[Any]]) -> Any:
     return unpack(blob, [map_part(*part) if type(part) is tuple else part for part in parts])()
 
 
-def map_part(kind: str, path: str, size: int) -> mmap:
-    """A buffer that the parent keeps for all workers, as private memory: what is written there nobody else sees."""
-    assert kind == MAPPED, f"no such part: {kind}"
+def map_part(path: str, size: int) -> mmap:
+    """Map a buffer that the parent keeps for all workers, privately: no other process sees what is written to it."""
     with open(path, "rb") as file:
         return mmap(file.fileno(), size, access=ACCESS_COPY)
 
 
 def make_backend(**options: Any) -> Any:
-    """The backend, for a call that uses it; looked up by its name, since it costs more than most calls need."""
+    """Make a backend, for a call that uses one; imported late and by name, since most calls use none."""
     from importlib import import_module
 
     return import_module("parallelkit.joblib_backend").backend_class()(**options)
 
 
 def set_up(threads: int | None, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """Before anything is loaded: cap the threads of numerical libraries, and run the caller's initializer."""
+    """Cap the threads of numerical libraries, before any is loaded, and run the caller's initializer."""
     if threads is not None:
         os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in LIBRARIES})
     if initializer is not None:

@@ -14,7 +14,7 @@ from parallelkit._joblib_worker import NAME, set_up
 
 __all__ = ["register"]
 
-# What joblib hands to every backend, the first of them with effect: no file is written here, and no child is forked.
+# What joblib passes to every backend. Only max_nbytes has an effect: we write no files, and fork no children.
 OF_JOBLIB = {"max_nbytes", "context", "mmap_mode", "prefer", "require", "temp_folder", "verbose"}
 OF_OURS = {"initializer", "initargs"}
 
@@ -22,8 +22,8 @@ OF_OURS = {"initializer", "initargs"}
 def register() -> None:
     """Make ``backend="parallelkit"`` known to joblib, for ``Parallel`` and ``parallel_config``.
 
-    ``joblib.Parallel`` then runs its calls in parallelkit's worker processes, and so does what is built
-    on it, as ``GridSearchCV``, ``cross_val_score`` and forests in scikit-learn:
+    ``joblib.Parallel`` then runs its calls in parallelkit's worker processes, and so does whatever is built
+    on it, such as scikit-learn's ``GridSearchCV``, ``cross_val_score`` and forests:
 
     >>> from joblib import Parallel, delayed, parallel_config
     >>> from parallelkit.joblib_backend import register
@@ -32,23 +32,24 @@ def register() -> None:
     ...     Parallel()(delayed(pow)(number, 2) for number in range(5))
     [0, 1, 4, 9, 16]
 
-    - ``n_jobs`` means what it means everywhere in joblib: nothing given or 1, no process; -1, all usable
-      cpus, here divided by the width of the runs around.
-    - A worker that dies (a crash, the OOM killer) raises ``WorkerDied`` with the calls that it ran, at
-      once; the other workers live, and the next ``Parallel`` works. After any error, a ``timeout`` or an
-      interrupt the calls that still run are killed.
-    - Workers stay warm for the block of ``parallel_config``, or as long as the ``Parallel`` object, and
-      end with it. There is no pool behind your back.
-    - ``return_as``, ``timeout``, ``batch_size``, ``pre_dispatch``, ``initializer`` and ``initargs`` hold.
-      ``inner_max_num_threads`` caps the threads of BLAS and OpenMP in each worker (default: cpus ÷
-      ``n_jobs``).
-    - Arrays go by shared memory, not by files: ``mmap_mode`` and ``temp_folder`` have no effect. One of
-      ``max_nbytes`` (default 1 MB) or more that comes in several calls is copied once and mapped by all;
-      so do not change it while they run, or pass ``max_nbytes=None``. Each batch may write to what it
-      got, and nobody sees that; a ``numpy.memmap`` is the same file in the worker.
-    - ``Parallel`` within a call uses threads, and one more level below none, as under loky.
+    - ``n_jobs`` means what it always means in joblib: without it, or with 1, no process is started; -1 is
+      all usable cpus, here divided by the width of the runs that this one is nested in.
+    - If a worker dies (a crash, the OOM killer), ``WorkerDied`` is raised at once and names the calls that it
+      ran; the other workers live, and the next ``Parallel`` works. After an error, a ``timeout`` or an
+      interrupt, the calls that still run are killed.
+    - Workers stay warm for the block of ``parallel_config``, or as long as the ``Parallel`` object exists,
+      and end with it. There is no hidden pool.
+    - ``return_as``, ``timeout``, ``batch_size``, ``pre_dispatch``, ``initializer`` and ``initargs`` work as
+      usual. ``inner_max_num_threads`` caps the threads of BLAS and OpenMP in each worker (default:
+      cpus ÷ ``n_jobs``).
+    - Arrays are sent through shared memory, not files, so ``mmap_mode`` and ``temp_folder`` have no effect.
+      An array of ``max_nbytes`` (default 1 MB) or more that several calls get is copied once and mapped by
+      all workers, so do not change it while they run, or pass ``max_nbytes=None``. What a batch writes to
+      its arrays no other batch sees, nor the caller; only a ``numpy.memmap`` is the same file in the worker.
+    - ``Parallel`` within a call uses threads, and within such a thread it is sequential, as under loky.
 
-    Needs joblib: ``pip install 'parallelkit[joblib]'``. Once a program is enough; it may be called again.
+    Needs joblib: ``pip install 'parallelkit[joblib]'``. Calling it once per program is enough, and calling it
+    again does no harm.
     """
     try:
         from joblib import register_parallel_backend
@@ -60,16 +61,16 @@ def register() -> None:
 
 @cache
 def backend_class() -> Any:
-    """The backend, made late: its base is joblib's."""
+    """Make the backend's class; only when needed, since its bases are joblib's."""
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
     return type("ParallelkitBackend", (Backend, AutoBatchingMixin, ParallelBackendBase), {})
 
 
 class Crew:
-    """The worker processes of a backend, made when first needed; others in their place where other ones are asked for.
+    """The worker processes of a backend: made when first needed, and replaced if others are asked for.
 
-    Whoever still works with the earlier ones keeps them alive.
+    Replaced ones live on as long as somebody still uses them.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Crew:
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
     ) -> Engine:
-        """So many workers, set up like that."""
+        """Return an engine of ``width`` workers that are set up with the other arguments."""
         wanted = (width, threads, initializer, *map(id, initargs))
         if self._engine is None or self._made_for != wanted:
             if threads is None and initializer is None:
@@ -95,7 +96,7 @@ class Crew:
 
 
 class Backend:
-    """What joblib asks of a backend; joblib's own base class says more of each method."""
+    """The interface that joblib asks of a backend; its base class documents each method."""
 
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
@@ -103,7 +104,7 @@ class Backend:
     supports_sharedmem = False
 
     nesting_level: int | None
-    inner_max_num_threads: int | None  # joblib sets it afterwards
+    inner_max_num_threads: int | None  # joblib sets it after __init__
 
     def __init__(
         self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **options: Any
@@ -117,7 +118,7 @@ class Backend:
         self._max_nbytes: int | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many calls run at a time; scikit-learn passes ``n_jobs`` by this name."""
+        """Return how many calls run at a time; the argument has to be named so, as scikit-learn passes it by keyword."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs is None:
@@ -129,7 +130,7 @@ class Backend:
         return n_jobs
 
     def configure(self, n_jobs: int | None = 1, parallel: Any = None, **options: Any) -> int:
-        """Be there for this ``Parallel``; where another is not done yet, send it to a sibling on the same workers."""
+        """Get ready for this ``Parallel``; if busy with another one, send it to a sibling on the same workers."""
         from joblib.parallel import FallbackToBackend, SequentialBackend
 
         width = self.effective_n_jobs(n_jobs)
@@ -156,29 +157,29 @@ class Backend:
         return other
 
     def start_call(self) -> None:
-        """What arrays hold may have changed since the last call of this ``Parallel``."""
+        """A new call of the ``Parallel``: what arrays contain may have changed since the last."""
         if self._workers is not None:
             self._workers.forget_arrays()
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Sent], object] | None = None) -> Sent:
-        """Send a batch of calls on its way; the callback comes when it is done."""
+        """Send a batch of calls to the workers; ``callback`` is called when it is done."""
         assert self._workers is not None, "joblib submits between configure and terminate"
         return self._workers.submit(func, callback)
 
     apply_async = submit  # its name before joblib 1.6
 
     def retrieve_result_callback(self, out: Sent) -> Any:
-        """The value of a batch that is done, or its error."""
+        """Return the value of a batch that is done, or raise its error."""
         return out.result()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Kill what runs, and forget what waits."""
+        """Kill the batches that run, and drop those that wait."""
         self._close()
         if ensure_ready:
             self._open()
 
     def terminate(self) -> None:
-        """The ``Parallel`` is done; the workers stay for the next."""
+        """The ``Parallel`` is done; the workers stay for the next one."""
         self._close()
         self.parallel = None
         self.reset_batch_stats()  # type: ignore[attr-defined]  # joblib's
@@ -190,7 +191,7 @@ class Backend:
 
 
 def initializer_of(options: dict[str, Any]) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
-    """What is to run in each worker first, if anything; TypeError for an option that we do not know."""
+    """Return the initializer of the workers and its arguments, if one is given; TypeError for an unknown option."""
     unknown = options.keys() - OF_JOBLIB - OF_OURS
     if unknown:
         raise TypeError(
