@@ -1,4 +1,4 @@
-"""Which function it is, as text that a later run of the program finds again: to it a journal's outcomes belong.
+"""The identity of a function, as text that is the same in every run of the program; a journal belongs to it.
 
 What counts, what does not, and why: docs/design/checkpoint.md.
 """
@@ -18,7 +18,7 @@ from typing import Any
 PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
 SPOKEN = frozenset(
     {"range", "date", "Decimal", "Fraction", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
-)  # as plain, and ``str`` tells their value; where they come from they are not loaded for this
+)  # plain too: ``str`` tells the value. By name, so that their modules need not be imported
 HOMES = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib"})
 GETTERS = (itemgetter, attrgetter, methodcaller)
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial, *GETTERS)
@@ -28,7 +28,7 @@ WRITES = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 
 Facts = Iterator[tuple[str, str]]
 Seen = dict[int, tuple[Any, str]]
-"""By id, functions that were looked into and their texts: these are their names until they are made."""
+"""Functions that were looked into, by id, with their texts; until a text is made, it is the bare name."""
 
 
 def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> str:
@@ -50,7 +50,7 @@ def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
 
 
 def name_of(fn: Any) -> str:
-    """Module and qualified name of a function; of a partial that of the function inside, of an object its class's."""
+    """Module and qualified name of a function; of the one inside a partial; of an object without a name, its class's."""
     while isinstance(fn, partial):
         fn = fn.func
     named = type(fn) if name_in(fn) is None else fn
@@ -58,15 +58,15 @@ def name_of(fn: Any) -> str:
 
 
 def name_in(thing: Any, attribute: str = "__qualname__") -> str | None:
-    """The name that something has; a remote object has whatever it is asked for, and no name."""
+    """The name of something, or None; the attribute may be no text, as in a proxy that has every attribute."""
     name = getattr(thing, attribute, None)
     return name if isinstance(name, str) else None
 
 
 class Telling:
-    """An object of ours that is called, and tells by itself what it is known by: of others the attributes may change.
+    """A callable object of this package that gives its own facts; those of others do not count, as they may change.
 
-    Its name is that of the public function it stands for, which stays when its class moves; ``facts`` gives digests.
+    Its name is that of the public function it stands for, which stays when its class moves. ``facts`` gives digests.
     """
 
     def __init__(self, module: str, name: str, facts: Callable[[], Facts]) -> None:
@@ -74,10 +74,10 @@ class Telling:
 
 
 def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
-    """What to say where a function is not the one that was recorded, and what to do; None where it is.
+    """How a function differs from the one that was recorded, and what to do; None if it does not.
 
-    What only one of them has captured does not count: a function within a function may be mended, too.
-    ``None`` stands for the function of the journal; ``whose`` is "this run" or "this task".
+    A variable that only one of them has captured does not count, so that a nested function may be mended, too.
+    An identity of None stands for the function of the journal; ``whose`` is "this run" or "this task".
     """
     if before == now:
         return None
@@ -98,7 +98,7 @@ def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
 
 
 def parsed(identity: str | None) -> tuple[str, dict[str, str]]:
-    """Name, for messages, and facts."""
+    """The name in an identity, as messages show it, and the facts."""
     name, *lines = ("the journal's function" if identity is None else identity).split("\n")
     return name or "several functions", {
         fact: value for fact, _, value in (line.rpartition(" = ") for line in lines)
@@ -116,7 +116,7 @@ def facts_of(fn: Any, seen: Seen) -> Facts:
         fn = partial(made[0], *made[1])
     if isinstance(fn, partial):
         facts = dict(facts_of(fn.func, seen))
-        before = sum(fact.startswith(ARGUMENT) for fact in facts)  # of a partial further in
+        before = sum(fact.startswith(ARGUMENT) for fact in facts)  # arguments of a partial inside this one
         yield from facts.items()
         for place, value in enumerate(fn.args, before):
             yield f"{ARGUMENT}{place}", digest(text_of(value, seen))
@@ -131,7 +131,7 @@ def facts_of(fn: Any, seen: Seen) -> Facts:
 
 
 def facts_of_function(fn: FunctionType, seen: Seen) -> Facts:
-    """Of one that was made by another: what it captured. Of a lambda: its code."""
+    """The code of a lambda; what a lambda or nested function has captured, or has as defaults."""
     if fn.__qualname__.endswith("<lambda>"):
         yield CODE, f"{sys.implementation.cache_tag} {digest_of_code(fn.__code__)}"
     elif "<locals>" not in fn.__qualname__:
@@ -147,19 +147,19 @@ def facts_of_function(fn: FunctionType, seen: Seen) -> Facts:
 
 
 def cells_of(fn: FunctionType) -> Iterator[tuple[str, Any]]:
-    """What it captured and does not assign to: a counter is another with every call."""
+    """The variables that a function captured, without those that it assigns to: a counter changes with every call."""
     written = written_by(fn.__code__)
     for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             if name not in written:
                 yield name, cell.cell_contents
-        except ValueError:  # nothing is in it yet
+        except ValueError:  # the cell is empty
             continue
 
 
-@lru_cache  # of one code there may be a function for each task
+@lru_cache  # there may be a function for each task, all of one code
 def written_by(code: CodeType) -> frozenset[str]:
-    """The captured names to which this code, or some within it, assigns."""
+    """The captured names that this code, or code nested in it, assigns to or deletes."""
     from dis import get_instructions
 
     own = {step.argval for step in get_instructions(code) if step.opname in WRITES}
@@ -169,7 +169,7 @@ def written_by(code: CodeType) -> frozenset[str]:
 
 
 def facts_of_object(fn: Any, seen: Seen) -> Facts:
-    """Of a method whose it is, of what wraps a function that function; the attributes of an object may change."""
+    """The owner of a method, the facts of a wrapped function; an object's attributes do not count, as they may change."""
     if isinstance(fn, MethodType):
         yield from facts_of(fn.__func__, seen)
     owner, name = getattr(fn, "__self__", None), name_in(fn)
@@ -190,20 +190,20 @@ def facts_of_object(fn: Any, seen: Seen) -> Facts:
 
 
 def text_of(value: Any, seen: Seen) -> str:
-    """The same for the same value in every process: plain ones in full, others by the name of their type.
+    """A text that is the same in every process: of plain values in full, of others the name of their type.
 
-    That of a function is made once, however often it comes: they may be made of each other, and know themselves.
+    That of a function is made once, however often it occurs: functions may be made of each other, or of themselves.
     """
     kind = type(value)
     if kind is int:
-        return hex(value)  # of any number of digits
+        return hex(value)  # ascii() refuses more than 4300 digits
     if kind is bytes:
         return f"<bytes {sha256(value).hexdigest()}>"  # may be large
     if kind in PLAIN:
         return ascii(value)
     if kind is tuple:
         return f"({', '.join(text_of(part, seen) for part in value)})"
-    if kind is frozenset:  # whose order is another in every process
+    if kind is frozenset:  # sorted, because its order differs between processes
         return f"{{{', '.join(sorted(text_of(part, seen) for part in value))}}}"
     if kind is Pattern:
         return f"<pattern {text_of(value.pattern, seen)} {value.flags:d}>"
@@ -218,14 +218,14 @@ def text_of(value: Any, seen: Seen) -> str:
 
 
 def value_of(value: Any, seen: Seen) -> str:
-    """What stands beside the name of its type: nothing where that may change."""
+    """What follows the name of the type: the value, if that cannot change, else nothing."""
     if isinstance(value, Enum):
         return f" {text_of((value.name, value._value_), seen)}"
     return f" {str(value)!a}" if is_spoken(type(value)) else ""
 
 
 def text_of_code(code: CodeType) -> str:
-    """What it does, wherever it stands: no line numbers, no names of files."""
+    """What code does, without where it stands: no line numbers, no names of files."""
     counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & TAKES_REST
     names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
     return f"<code {text_of((*counts, code.co_code, *names, code.co_consts), {})}>"
@@ -233,12 +233,12 @@ def text_of_code(code: CodeType) -> str:
 
 @lru_cache
 def digest_of_code(code: CodeType) -> str:
-    """The digest of its text."""
+    """The digest of a code object's text."""
     return digest(text_of_code(code))
 
 
 def is_plain(value: Any) -> bool:
-    """Whether its text tells its value, which cannot change."""
+    """Whether a value cannot change, and its text tells it in full."""
     kind = type(value)
     if kind in (tuple, frozenset):
         return all(map(is_plain, value))
@@ -246,17 +246,17 @@ def is_plain(value: Any) -> bool:
 
 
 def is_spoken(kind: type) -> bool:
-    """Whether ``str`` tells the value of such a thing."""
+    """Whether ``str`` tells the value of objects of this type."""
     return kind.__qualname__ in SPOKEN and kind.__module__.partition(".")[0] in HOMES
 
 
 def is_function(value: Any) -> bool:
-    """Whether it is known as a function is: also an object that has the name of one, as what ``functools.cache`` makes."""
+    """Whether a value is identified as functions are: also a callable with a name, such as ``functools.cache`` makes."""
     if isinstance(value, FUNCTIONS):
         return True
     return callable(value) and (name_in(value) or name_in(value, "__name__")) is not None
 
 
 def digest(text: str) -> str:
-    """What of a value is kept: no password is to be read in a journal or a message."""
+    """What is kept of a value, so that no password can be read in a journal or a message."""
     return sha256(text.encode()).hexdigest()[:16]

@@ -1,9 +1,9 @@
 """The intake, where the caller's input becomes tasks.
 
 Input is read lazily, in the caller's thread, in small portions: ``Intake.read`` stops after a
-millisecond, so that a slow input never keeps results waiting for longer than its own next item. Where
-an input ``may_block``, what was read is best handed over before more is asked for. An
-``Inlet`` has a thread that reads, and can tell whether there is something: it keeps nobody waiting.
+millisecond, so that a slow input never keeps results waiting for longer than its own next item. If
+reading may block (``may_block``), what was read should be handed over before more is read. An
+``Inlet`` reads in a thread of its own and knows what has come, so that taking from it never blocks.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ MOMENT = 0.05  # seconds for counting what was not read
 
 
 class Intake:
-    """Reads the caller's input. ``size`` is its length where known (the true one at its end), ``error`` what ended it early.
+    """Reads the caller's input, and makes tasks of its items.
 
-    ``seconds`` is the time that reading has taken, with the callables that are asked about items.
-    Sized input that has keys is keyed here, at the door; all else, and in streams (``lazily``) all,
-    as it is read.
+    ``size``: its length, where known; once it is read, the true one. ``error``: what ended it early. ``seconds``:
+    the time spent on reading, calls of ``key``, ``by`` and ``priority`` included. The constructor takes the keys of
+    a mapping and, unless ``lazily`` (in streams), makes those of sized input; others are made as items are read.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Intake:
         lazily: bool = False,
     ) -> None:
         self._clock = clock
-        self.ended_early: Callable[[], None] = lambda: None  # is told when ``error`` is set
+        self.ended_early: Callable[[], None] = lambda: None  # called when ``error`` is set
         self.error: InputError | None = None
         self.exhausted = False
         self.read_so_far = 0
         self.seconds = 0.0
         self.shape = shape
         self.keys: list[Any] | None = None  # of all the input, where they are known before the run
-        items: list[Any] | None = None  # all of it, where they are looked at here
+        items: list[Any] | None = None  # all of them, where they are checked here
         if isinstance(source, Mapping):
             if shape.tasks:
                 check_tasks(source.values())
@@ -71,11 +71,11 @@ class Intake:
         self._source = source
         self.inlet = source if isinstance(source, Inlet) else None
         self._iterator: Iterator[Any] | None = None
-        # All of it, so that reading costs nothing; who knows what those do that are derived from these.
+        # All items are there, so that reading costs nothing. No subclasses, which may do anything.
         self.at_hand = type(source) in (list, tuple, range)
         self._stride = 1
-        self._whole = shape.ranked and self.size is not None  # any of it may come first
-        self._asks = any(shape.bys) and shape.priority is None  # somebody who may be slow, about each item
+        self._whole = shape.ranked and self.size is not None  # to be read at once: any item may come first
+        self._asks = any(shape.bys) and shape.priority is None  # reading calls ``by``, which may be slow
 
     def _check_at_the_door(self, items: list[Any], *, keys: bool) -> None:
         if self.shape.tasks:
@@ -85,18 +85,18 @@ class Intake:
 
     @property
     def may_block(self) -> bool:
-        """Whether asking for an item may take any time, so that what was read must not wait for that."""
+        """Whether reading an item may take any time, so that what was read must be handed over before."""
         return self.size is None and self.inlet is None and not self.shape.gated
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read, where the input can tell; else that is tried."""
+        """Whether there is something to read; True where the input cannot tell."""
         return self.inlet is None or self.inlet.available() > 0
 
     def read(self, limit: int) -> Portion | None:
         """Up to ``limit`` tasks, or what can be read in a millisecond; None where there is nothing.
 
-        An input, or a callable that is asked about an item, that raises ends the input and sets ``error``.
+        If the input, or a callable that is asked about an item, raises, the input ends and ``error`` is set.
         """
         if self.exhausted:
             return None
@@ -121,16 +121,16 @@ class Intake:
         return portion if portion.items else None
 
     def _take_at_hand(self, limit: int) -> list[Any]:
-        """As ``_take``, at a tenth of the cost; whether they are tasks was seen at the door."""
+        """As ``_take``, at a tenth of the cost; that they are no ``Task`` objects was checked at the door."""
         self._iterator = self._iterator or iter(self._source)
         items = list(islice(self._iterator, limit))
         self._ended_at(len(items), limit)
         return items
 
     def _take(self, limit: int) -> Iterator[Any]:
-        """Items one by one, so that none is read behind one about which something is wrong; what raises ends the input."""
+        """Items one by one, so that none is read after a bad one; an error of the input ends it."""
         first, count = self.read_so_far == 0 and not self.shape.tasks, 0
-        # Nothing of a portion starts before it is whole: an input that is slow is read one by one.
+        # No task of a portion starts before it is complete, so a slow input is read item by item.
         limit, self._stride = limit if self._whole else min(limit, self._stride), 1
         if self.inlet is not None:
             limit = min(limit, self.inlet.available())
@@ -153,21 +153,21 @@ class Intake:
             self._fail_after(self.read_so_far + count, error)
 
     def _ended_at(self, count: int, limit: int) -> None:
-        if count < limit:  # else it stays as it is: a stream's other thread may have ended it meanwhile
+        if count < limit:  # never set to False: a stream's other thread may have ended the input meanwhile
             self.exhausted = True
 
     @property
     def flows(self) -> bool:
-        """Whether items may block, and are tasks just as they are: so ``flow`` will do."""
+        """Whether ``flow`` may be used: reading may block, and items are tasks as they are."""
         return self.may_block and self.shape.plain
 
     @property
     def keyed(self) -> bool:
-        """Whether the caller has said how items are keyed."""
+        """Whether the caller gave a ``key`` function."""
         return self.shape.key is not None
 
     def flow(self, most: int) -> Iterator[tuple[Any, Any]]:
-        """Items one by one, with their keys (UNSET: positions), for a millisecond; what raises ends the input."""
+        """Keys and items, one by one, for a millisecond; UNSET stands for a position. What raises ends the input."""
         began, first, keyed = self._clock(), self.read_so_far, self.keyed
         try:
             if self._iterator is None:
@@ -197,7 +197,7 @@ class Intake:
         return self.naming.of_item(self.shape.key_of(item, position), position)
 
     def _shaped(self, items: Iterable[Any], first: int) -> Portion:
-        """Items one by one, up to the first about which something is wrong."""
+        """Make tasks of items, up to the first bad one, which ends the input."""
         portion = Portion(keys=[], traits=[] if self.shape.gated else None)
         try:
             for position, item in enumerate(items, first):
@@ -208,16 +208,16 @@ class Intake:
         return portion
 
     def _end_by(self, error: Exception) -> None:
-        """An item about which something is wrong ends the input."""
+        """End the input because an item is bad; ``error`` says why."""
         if isinstance(error, InputError):
             self.end(error)
         elif type(error) in (TypeError, ValueError):
             self.fail(str(error), error)
-        else:  # its own ``repr``, for the message
-            self.fail(f"a bad item, and to say what is wrong raised {describe_error(error)}", error)
+        else:  # the item's own ``repr`` raised it, called for the message
+            self.fail(f"an item is bad, and describing it raised {describe_error(error)}", error)
 
     def adopt(self, children: Iterable[Any], parent: Any, index: int) -> Portion:
-        """Tasks that ``then`` made of the outcome under the key ``parent``; raises what is wrong with them."""
+        """Return the tasks that ``then`` made of the outcome under the key ``parent``; raise if one is bad."""
         portion = Portion(keys=[], traits=[], parent=parent)
         shape = replace_form(self.shape)
         for position, task in enumerate(children, index):
@@ -227,9 +227,9 @@ class Intake:
         return portion
 
     def number(self, portion: Portion, first: int) -> None:
-        """Key what is about to be admitted as the run's ``first``-th task and following, where that is yet to be done.
+        """Key tasks that have no key yet and are about to be admitted, the first of them as the run's ``first``-th.
 
-        From a task on whose key another has, the portion is cut off, and the input ends.
+        If a key is taken already, the portion is cut off at that task, and the input ends.
         """
         if portion.parent is not UNSET or portion.keys is None or not self.naming.late:
             return
@@ -240,10 +240,10 @@ class Intake:
             portion.cut(portion.keys.index(UNSET))
 
     def count_unread(self, *, look: bool = True) -> int:
-        """How many items of sized input were never read.
+        """Return how many items of sized input were never read.
 
-        That of lists is known. Anything else may have said a wrong length: so its items are counted, as
-        far as that is done in a moment, and then it is believed (at once without ``look``).
+        The length of a list and the like is certain. Other input may report a wrong one, so its items are
+        counted; if that takes more than a moment, or without ``look``, the reported length is believed.
         """
         if self.size is None or self.exhausted:
             return 0
@@ -257,7 +257,7 @@ class Intake:
                 count += 1
                 if self._clock() >= end:
                     return most
-        except Exception as error:  # nobody wants these items any more: there are as many as came before it
+        except Exception as error:  # of items that are not wanted any more: those before it count
             if is_of_signal(error):
                 raise
         return count
@@ -278,7 +278,7 @@ class Intake:
         )
 
     def fail(self, message: str, error: Exception) -> None:
-        """The input has come to a bad end, because of ``error``; that is raised where it is no fault of the input."""
+        """End the input because of ``error``; if a signal handler raised that, raise it instead."""
         if is_of_signal(error):
             raise error
         wrong = InputError(message)
@@ -286,15 +286,15 @@ class Intake:
         self.end(wrong)
 
     def end(self, error: InputError) -> None:
-        """Nothing more is read, and ``then`` not asked again."""
+        """End the input with this error: nothing more is read, and ``then`` is not called again."""
         self.error, self.exhausted = error, True
         self.ended_early()
 
     def close(self) -> None:
-        """Close a generator given as input, so that its ``finally`` runs now; what that raises is the input's error."""
+        """Close a generator given as input, so that its ``finally`` runs now; an error of that ends the input."""
         self.exhausted = True
         try:
-            if isinstance(self._iterator, Generator):  # others, a file say, are the caller's to close
+            if isinstance(self._iterator, Generator):  # anything else, a file say, is the caller's to close
                 self._iterator.close()
         except Exception as error:
             self.fail(f"closing the input raised {describe_error(error)}", error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from _signal import (  # type: ignore[import-not-found]  # those of ``signal`` take ten times as long
+from _signal import (  # type: ignore[import-not-found]  # the wrappers in ``signal`` take ten times as long
     SIGINT,
     default_int_handler,
     getsignal,
@@ -36,19 +36,19 @@ class Interrupt:
         self.wake()
 
     def obey(self) -> None:
-        """Raise what was asked for, if it was."""
+        """Raise KeyboardInterrupt, if Ctrl-C has come since it was last raised."""
         if self.asked:
             self.asked, self.raised = False, True
             self.times += 1
             raise KeyboardInterrupt
 
     def user_code(self) -> UserCode:
-        """Code of the caller's runs in this block."""
+        """A block in which the caller's code runs: Ctrl-C is raised at once."""
         return UserCode(self)
 
 
 class UserCode:
-    """See ``Interrupt.user_code``. No generator: contextlib would set attributes of an error that may refuse them."""
+    """See ``Interrupt.user_code``. A generator's ``contextmanager`` would set attributes of errors that may refuse."""
 
     __slots__ = ("_before", "_interrupt")
 
@@ -69,20 +69,20 @@ class UserCode:
 
 
 def times_raised() -> float:
-    """How often Ctrl-C was raised in this thread: a KeyboardInterrupt that does not count it up is the caller's own.
+    """How often Ctrl-C was raised in this thread: if that stays the same, a KeyboardInterrupt is the code's own.
 
-    NaN, which differs from itself, where another handler may raise what it likes.
+    NaN, which differs from itself, where another handler is installed, which may raise what it likes.
     """
     if threading.current_thread() is not threading.main_thread():
         return 0
     handler = getsignal(SIGINT)
     if isinstance(handler, Interrupt):
         return handler.times
-    return nan if callable(handler) else 0  # ignored, as in a job in the background
+    return nan if callable(handler) else 0  # 0: the signal is ignored, as in a background job
 
 
 class catch_interrupt:  # noqa: N801  # used as a function
-    """Turn SIGINT into the flag, in the main thread, where nobody has taken the signal but a run around this one."""
+    """Turn SIGINT into the flag, in the main thread, unless somebody else than an enclosing run handles the signal."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
@@ -99,16 +99,16 @@ class catch_interrupt:  # noqa: N801  # used as a function
         if self._before is None:
             return
         signal(SIGINT, self._before)
-        if kind is None and self._interrupt.asked:  # too late for the loop, and nobody else has heard of it
+        if kind is None and self._interrupt.asked:  # it came too late for the loop to obey it
             raise KeyboardInterrupt
 
 
 class hold_interrupt(catch_interrupt):  # noqa: N801  # used as a function
-    """Have a Ctrl-C wait for the end of this block, in the main thread, where it would be raised in the midst of it."""
+    """Delay a Ctrl-C to the end of this block, in the main thread, where it would otherwise be raised within."""
 
     def __init__(self) -> None:
         super().__init__(Interrupt())
 
     def __enter__(self) -> None:
-        if getsignal(SIGINT) is default_int_handler:  # an Interrupt knows by itself when to raise
+        if getsignal(SIGINT) is default_int_handler:  # an Interrupt decides by itself when to raise
             super().__enter__()

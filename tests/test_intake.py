@@ -233,7 +233,7 @@ def test_positions_need_no_keys():
         ),
         (
             lambda item: Mute() if item == 3 else item,
-            "a bad item, and to say what is wrong raised OSError: no words for it",
+            "an item is bad, and describing it raised OSError: no words for it",
         ),
     ],
 )
