@@ -1,4 +1,4 @@
-"""An error as Python keeps it, past what its class makes of attributes: some refuse them (frozen dataclasses do)."""
+"""Reads and changes exceptions past the hooks of their class: some refuse attributes, as frozen dataclasses do."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 OWN: dict[str, Any] = dict(vars(BaseException))
-"""What every error has, as descriptors."""
+"""The descriptors of ``BaseException``, which no subclass can replace."""
 
-CO_VARARGS = 4  # the module ``inspect`` would cost a worker 10 ms
+CO_VARARGS = 4  # importing ``inspect`` for it would cost a worker 10 ms
 
 
 class tolerated:  # noqa: N801  # used as a function
-    """Code that the classes of errors bring along: whatever it raises is passed over, but for Ctrl-C and other signals."""
+    """Suppresses whatever code of an error's class raises, except KeyboardInterrupt and what signal handlers raise."""
 
     def __enter__(self) -> None:
         pass
@@ -29,31 +29,31 @@ class tolerated:  # noqa: N801  # used as a function
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
-    """The error's own traceback."""
+    """The error's ``__traceback__``."""
     frames: TracebackType | None = OWN["__traceback__"].__get__(error)
     return frames
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
-    """The error's own attributes."""
+    """The error's ``__dict__``."""
     attributes: dict[str, Any] = OWN["__dict__"].__get__(error)
     return attributes
 
 
 def notes_of(error: BaseException) -> list[Any]:
-    """The error's notes; whatever else stands in their place is none."""
+    """The error's notes; none if ``__notes__`` is no list or tuple."""
     notes = attributes_of(error).get("__notes__")
     return list(notes) if isinstance(notes, (list, tuple)) else []
 
 
 def give_traceback(error: BaseException, frames: TracebackType | None) -> BaseException:
-    """The same error, with this traceback."""
+    """Set the error's traceback, and return the error."""
     OWN["__traceback__"].__set__(error, frames)
     return error
 
 
 def drop_frames(error: BaseException) -> BaseException:
-    """Cut the frames of those who call tasks off the head of the traceback, where they are not all there is."""
+    """Remove our frames, which called the task, from the head of the traceback, unless no other is left."""
     frames = traceback_of(error)
     while frames is not None and frames.tb_next is not None:
         if not calls_tasks(frames.tb_frame):
@@ -63,7 +63,7 @@ def drop_frames(error: BaseException) -> BaseException:
 
 
 def calls_tasks(frame: FrameType) -> bool:
-    """Whether it is one of ours, between the executor and the task."""
+    """Whether the frame is one of ours, between the executor and the task."""
     return str(frame.f_globals.get("__name__")).startswith(_CALLERS)
 
 
@@ -71,19 +71,19 @@ _CALLERS = ("parallelkit._executors.", "parallelkit._worker.", "parallelkit._tas
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note, also to an error whose class refuses that, as frozen dataclasses do."""
+    """Add a note, even if the error's class refuses attributes."""
     try:
         error.add_note(note)
-    except Exception as trouble:  # the class's own
+    except Exception as trouble:  # raised by the error's class
         if is_of_signal(trouble):
             raise
         attributes_of(error)["__notes__"] = [*notes_of(error), note]
 
 
 def describe_error(error: BaseException, where: str = "") -> str:
-    """Type and text of an error, also of one whose own ``__str__`` fails, or exits.
+    """The type and text of an error, even if its ``__str__`` raises.
 
-    ``where`` comes between: ``KeyError for the item at position 3: 'name'``.
+    ``where`` goes between them: ``KeyError for the item at position 3: 'name'``.
     """
     try:
         text = str(error)
@@ -96,9 +96,9 @@ def describe_error(error: BaseException, where: str = "") -> str:
 
 
 def is_of_signal(error: BaseException) -> bool:
-    """Whether a signal handler has raised it, in the midst of code that is not to blame.
+    """Whether a signal handler raised the error, in the middle of code that has nothing to do with it.
 
-    Such a handler, and hardly any other function, is given a number and the frame of its caller.
+    It is recognised by its arguments, an int and the frame of its caller, which hardly any other function takes.
     """
     frames = traceback_of(error)
     while frames is not None and frames.tb_next is not None:
@@ -110,7 +110,7 @@ def is_of_signal(error: BaseException) -> bool:
 
 
 def _arguments(frame: FrameType) -> Iterator[Any]:
-    """What a function was called with, in order, as far as it has kept it."""
+    """The positional arguments of a call, in order, as far as its frame still has them."""
     code, known = frame.f_code, frame.f_locals
     yield from (known[name] for name in code.co_varnames[: code.co_argcount] if name in known)
     if code.co_flags & CO_VARARGS:

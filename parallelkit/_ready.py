@@ -1,9 +1,9 @@
-"""The attempts that are ready: which of them may start next. ``Fifo`` (_fifo.py) is for the ordinary run,
-``Gated`` where priorities or limits decide.
+"""Decides which of the ready attempts may start next: ``Ready`` is the interface, ``Gated`` serves runs with
+priorities or limits, and ``Fifo`` (_fifo.py) all others.
 
-In ``Gated`` tasks of the same groups form a *lane*, sorted by priority. A lane stands in one place: in
-the queue of those that may start, or waiting at the one gate that holds it up; so a waiting group
-never holds up another, and a gate that opens for one start wakes one lane: O(log n) a start.
+In ``Gated``, tasks of the same groups form a *lane*, sorted by priority. A lane is in exactly one place: in
+the queue of lanes that may start, or in that of the one gate that holds it up. So a waiting group never
+holds up another, and a gate that opens for one start wakes one lane: O(log n) per start.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from parallelkit._meters import Cap, RateLog
 
 
 class Ready(Protocol):
-    """What the scheduler asks of either queue."""
+    """What the scheduler needs of a queue of ready attempts."""
 
     def push(self, tickets: Sequence[Ticket]) -> None:
-        """Attempts become ready, behind those that are."""
+        """Add ready attempts, behind those that are there."""
 
     def push_again(self, ticket: Ticket) -> None:
-        """An attempt that is not a task's first becomes ready."""
+        """Add a ready attempt that is not the first of its task."""
 
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
-        """Up to ``room`` attempts that may start now."""
+        """Remove and return up to ``room`` attempts that may start now."""
 
     def withdraw(self, indices: Collection[int], now: float) -> None:
-        """Take back attempts that came by ``push_again`` and have not been popped."""
+        """Remove attempts that were added by ``push_again`` and not popped since."""
 
     def begun(self, index: int, at: float) -> None:
-        """The worker of an attempt has reported its start."""
+        """Note the start of an attempt, as its worker has reported it."""
 
     def looked(self, at: float) -> None:
-        """Every start was reported that had happened by then."""
+        """Note that every start up to the instant ``at`` has been reported."""
 
     def wants_reports(self, now: float) -> bool:
-        """Whether a start must be known now, if it has happened."""
+        """Whether the starts that have happened by now must be reported."""
 
     def ended(self, index: int, now: float) -> None:
-        """An attempt is over."""
+        """Note the end of an attempt."""
 
     def wake_at(self) -> float | None:
-        """When something may start that may not now."""
+        """When an attempt that may not start now may start; None if that depends on other events."""
 
     def clear(self, now: float) -> None:
-        """Forget all that is ready, and all that runs."""
+        """Forget all attempts, ready or running."""
 
 
 class Gated:
-    """Larger priorities first, exactly, ties in input order; every limit kept."""
+    """Starts larger priorities first, exactly, ties in input order, and keeps every limit."""
 
     def __init__(
         self, limits: Sequence[Limit], clock_now: float = 0.0, wake: Callable[[], None] = lambda: None
     ) -> None:
         self._limits = limits
-        self._wake = wake  # from any thread: the run shall look what may start
+        self._wake = wake  # makes the run look for what may start; any thread may call it
         self._now = clock_now
         self._traits: dict[int, tuple[float, tuple[Hashable, ...]]] = {}
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
@@ -70,17 +70,17 @@ class Gated:
         self._open: list[tuple[Rank, int, Lane]] = []
         self._timers: list[tuple[float, int, Gate]] = []
         self._flying: dict[int, Lane] = {}
-        self._gone: set[int] = set()  # withdrawn, and still in their lanes: a heap gives up its head alone
-        self._silent: dict[int, list[Gate]] = {}  # the rates to which a start has not been reported
+        self._gone: set[int] = set()  # withdrawn, but still in their lanes: a heap can only drop its head
+        self._silent: dict[int, list[Gate]] = {}  # the rate limits that await the report of a start, by task
         self._called: deque[Gate] = deque()
-        self._numbers = count()  # breaks ties in the heaps, where lanes cannot be compared
+        self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
 
     def describe(self, index: int, priority: float, groups: tuple[Hashable, ...]) -> None:
-        """What is known of a task before it is pushed; kept until ``forget``."""
+        """Set the priority and the groups of a task, before it is pushed; they are kept until ``forget``."""
         self._traits[index] = (priority, groups)
 
     def forget(self, index: int) -> None:
-        """The task is settled."""
+        """Forget a task, which is settled."""
         self._traits.pop(index, None)
 
     def push(self, tickets: Sequence[Ticket]) -> None:
@@ -94,7 +94,7 @@ class Gated:
             lane = self._lanes[groups] = Lane(groups, self._gates_of(groups))
         rank = (-priority, ticket[0])
         heappush(lane.tickets, (rank, ticket))
-        if lane.tickets[0][0] == rank:  # a new head; its gate may have opened, and called a lane behind it
+        if lane.tickets[0][0] == rank:  # a new head must try: its gate may have opened for a lane behind it
             self._stand(lane, self._open)
 
     def withdraw(self, indices: Collection[int], now: float) -> None:
@@ -109,11 +109,11 @@ class Gated:
             else:
                 lane.place = None
                 del self._lanes[groups]
-            for gate in lane.gates:  # one may have opened for what is gone, and then it is another's turn
+            for gate in lane.gates:  # one may have opened for what was withdrawn; then another lane may go
                 self._pass_on(gate, now)
 
     def _shed(self, lane: Lane) -> bool:
-        """Drop what was withdrawn off the head of a lane; whether there was anything."""
+        """Drop withdrawn attempts from the head of a lane; return whether there were any."""
         before = len(lane.tickets)
         while self._gone and lane.tickets and lane.tickets[0][1][0] in self._gone:
             self._gone.discard(heappop(lane.tickets)[1][0])
@@ -135,7 +135,7 @@ class Gated:
         heappush(place, (lane.tickets[0][0], next(self._numbers), lane))
 
     def _next_of(self, place: list[tuple[Rank, int, Lane]]) -> Lane | None:
-        """Take the best lane out of a heap; entries that are out of date are dropped."""
+        """Remove and return the best lane of a heap, dropping entries that are out of date."""
         while place:
             rank, _, lane = heappop(place)
             if lane.place is place and lane.tickets and lane.tickets[0][0] == rank:
@@ -161,17 +161,17 @@ class Gated:
             for gate in lane.gates:
                 self._pass_on(gate, now)
             if closed is not None and closed.timer is not None and closed.timer <= now:
-                break  # it may be open: lest a lane behind this one take the slot, have starts reported first
+                break  # reports may show that it is open: get them first, or a lane behind would take the slot
         return due
 
     def _enter(self, lane: Lane, now: float) -> Gate | None:
-        """Take a start from every gate of the lane, or from none: then the one that is closed."""
+        """Take a start from every gate of the lane; if one is closed, take none and return it."""
         for gate in lane.gates:
             if not gate.meter.is_open(now):
                 return gate
         taken: list[Gate] = []
         for gate in lane.gates:
-            if not gate.meter.take(now, gate):  # another run on the same RateLimit was quicker
+            if not gate.meter.take(now, gate):  # another run that shares the RateLimit was faster
                 for other in taken:
                     other.meter.give_back(other)
                 return gate
@@ -196,7 +196,7 @@ class Gated:
         self._wake()
 
     def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
-        """If the gate is open let the next lane try; if it opens by itself, set the timer, which may have rung."""
+        """Let the gate's next lane try if it is open, or set its timer if it opens by itself. ``rang``: the timer expired."""
         if not gate.waiting:
             return
         if gate.meter.is_open(now):
@@ -206,7 +206,7 @@ class Gated:
             return
         at = gate.meter.earliest(now)
         if rang and at <= now and isinstance(gate.meter, RateLog):
-            at = gate.meter.ask(now, gate)  # we have looked at our own starts: it must be another run's
+            at = gate.meter.ask(now, gate)  # our own starts are reported: the report must be another run's
         if at < float("inf") and (gate.timer is None or at < gate.timer):
             gate.timer = at
             heappush(self._timers, (at, next(self._numbers), gate))
@@ -234,14 +234,14 @@ class Gated:
         return bool(self._called) or (bool(self._timers) and self._timers[0][0] <= now)
 
     def ended(self, index: int, now: float) -> None:
-        self.begun(index, now)  # where the start was never reported, it is no later than this
+        self.begun(index, now)  # a start that was never reported was no later than now
         for gate in self._flying.pop(index).gates:
             if isinstance(gate.meter, Cap):
                 gate.meter.give_back()
                 self._pass_on(gate, now)
 
     def pause(self, index: int, until: float) -> None:
-        """The other side asked the task's rate-limit groups to wait."""
+        """Pause the task's groups under rate limits: an error of the task has said how long to wait."""
         for gate in self._gates_of(self._traits[index][1]):
             if isinstance(gate.meter, RateLog):
                 gate.meter.pause(until)

@@ -1,6 +1,6 @@
-"""Tasks whose outcome is known before they start: hits of a ``joblib.Memory``, and what else remembers.
+"""Outcomes that are known before their tasks start, such as hits of a ``joblib.Memory``.
 
-They take no worker and no token of a limit: the scheduler settles them as they are admitted.
+Their tasks are settled when they are admitted, and take neither a worker nor a start of a rate limit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from parallelkit._worker._call import keywords
 
 
 class Recalled(NamedTuple):
-    """An outcome from before; ``lost`` where it is a failure. ``source`` stands in its outcome as the worker."""
+    """A known outcome; a failure if ``lost`` is not None. ``source`` is the ``worker`` in its outcome."""
 
     value: Any
     source: str
@@ -25,17 +25,17 @@ class Recalled(NamedTuple):
 
 
 class Recall(Protocol):
-    """What remembers outcomes."""
+    """A source of known outcomes."""
 
     def __call__(self, portion: Portion, first: int) -> Mapping[int, Recalled]:
         """The known outcomes among tasks about to be admitted, by offset; ``first`` is their first index."""
 
 
 class MemoryRecall:
-    """Answers calls of functions that ``joblib.Memory`` caches, from its store.
+    """Looks up calls of functions that ``joblib.Memory`` caches in its store.
 
-    A call that is not in the store, or whose entry cannot be read, is a task like any other; the
-    worker that runs it writes the store.
+    A call that is not in the store, or whose entry cannot be read, is a task like any other, whose worker
+    writes the store.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class MemoryRecall:
         try:
             if not fn.check_call_in_cache(*args, **kwargs):
                 return UNSET
-            # Unlike a plain call, this cannot end in computing the value here, in the parent.
+            # Unlike a plain call, this never computes the value here, in the parent.
             return fn.call_and_shelve(*args, **kwargs).get()
-        except Exception as error:  # of arguments or a damaged entry: the worker says so, or makes it anew
+        except Exception as error:  # bad arguments, or a damaged entry: the worker reports or replaces these
             if is_of_signal(error):
                 raise
             return UNSET
@@ -83,6 +83,6 @@ def is_cached(fn: Any) -> bool:
 def memory_recall(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> MemoryRecall | None:
-    """What answers cached calls of this run; None where there can be none."""
+    """The recall of this run's cached calls; None if it cannot have any."""
     may_be = is_cached(fn) if fn is not None else "joblib.memory" in sys.modules
     return MemoryRecall(fn, args, kwargs, star) if may_be else None

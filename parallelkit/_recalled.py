@@ -1,6 +1,6 @@
-"""In a worker: the functions of the script that came with a call, found again by their bytes when they come with another.
+"""In a worker: keeps the script's functions that arrive with calls, and recognises them by their bytes in later calls.
 
-So what one keeps in a global variable or a cache is there for the next call, as that of a function in a module would be.
+So what such a function keeps in a global variable or a cache is still there in the next call, as in a module's function.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 KEPT = 16
-"""Functions: those that came last."""
+"""How many functions are kept: the most recent."""
 
 _functions: dict[bytes, Any] = {}
 
 
 def recall(blob: bytes) -> Any:
-    """The function that these bytes are, read backwards.
+    """The function in these bytes, which are reversed (see ``Carried``).
 
-    Where they have a class of the script, they say which edition: they are others where it has changed (_worker/_classes.py).
+    They name the edition of each class of the script that they refer to (_worker/_classes.py), so they differ once one has changed.
     """
     function = _functions.pop(blob, None)
     if function is None:
         function = unpack(blob[::-1])
         if len(_functions) >= KEPT:
             del _functions[next(iter(_functions))]
-    _functions[blob] = function  # as the last
+    _functions[blob] = function  # now the most recent
     return function

@@ -1,4 +1,4 @@
-"""What records the outcomes of a run in a journal, and gives back those that are recorded.
+"""Records the outcomes of a run in a journal, and recalls those that are already there.
 
 Why it works as it does: docs/design/checkpoint.md.
 """
@@ -27,14 +27,14 @@ from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
 
-LARGEST = 900_000_000  # bytes of a value; SQLite takes no row of more than a billion
+LARGEST = 900_000_000  # bytes of a pickled value or error; SQLite allows a row at most a billion
 
 
 class Recording(Unrecorded):
-    """A run with a checkpoint. ``fn``: its function, or None for a run of ``tasks``.
+    """The recording of one run. ``fn``: the run's function, or None for a run of ``tasks``.
 
-    ``args``, ``kwargs``: what the run passes with every item. ``calls``: whether every task that the run
-    admits brings its own function.
+    ``args``, ``kwargs``: what the run passes to every task. ``calls``: whether every admitted task brings its
+    own function.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Recording(Unrecorded):
     def _identity_of_call(self, call: Any) -> str | None:
         fn, args, _ = call
         fn = args[0] if fn is call_star else fn
-        if fn is self._fn:  # whatever it has captured since
+        if fn is self._fn:  # even if what it captures has changed since
             return None
         identity = identity_of(fn)
         return None if identity == self._own else identity
@@ -103,7 +103,7 @@ class Recording(Unrecorded):
     def close(self) -> None:
         writer, journal = self._writer, self._journal
         self._writer = self._journal = None
-        self.recalls, self._stop = (), stop_nobody  # what they know of the run would keep all its values
+        self.recalls, self._stop = (), stop_nobody  # the old ones refer to the run, and so to all its values
         try:
             if writer is not None:
                 close_whole(writer)
@@ -113,10 +113,10 @@ class Recording(Unrecorded):
 
 
 class Recorder:
-    """A book that records what is written into it, and the recall of what is recorded already.
+    """A ``Book`` that records outcomes before it passes them on, and a ``Recall`` of those already recorded.
 
-    ``name`` gives the function of a task where each has its own, None where it is the journal's.
-    ``refuse`` ends the input, for this reason; ``ask`` calls the caller's code (see ``Asking``).
+    ``name`` gives the identity of a call's function, or None if it is the journal's; it is None itself if tasks
+    bring no functions. ``refuse`` ends the input with an error; ``ask`` calls the user's code (see ``Asking``).
     """
 
     def __init__(
@@ -136,16 +136,16 @@ class Recorder:
         self._rerun_failed = rerun_failed
         self._refuse = refuse
         self._ask = ask
-        self._cut_off = False  # by Ctrl-C, when something was being pickled
-        self._open: dict[int, tuple[str, str | None]] = {}  # key and function of the tasks to be recorded
+        self._cut_off = False  # Ctrl-C came while something was being pickled
+        self._open: dict[int, tuple[str, str | None]] = {}  # key and function of each task to be recorded
         self._warned = False
 
-    # The recall.
+    # As a ``Recall``.
 
     def __call__(self, portion: Portion, first: int) -> dict[int, Recalled]:
-        assert portion.keys is not None, "the door lets no task without a key in"
+        assert portion.keys is not None, "a run with a checkpoint was checked to have keys"
         texts = list(map(key_text, portion.keys))
-        waiting = self._writer.find(texts)  # before the journal, where it may go meanwhile
+        waiting = self._writer.find(texts)  # first: a record may move from here to the journal meanwhile
         found = {record.key: record for record in self._journal.find(texts)} | waiting
         known = {}
         for offset, text in enumerate(texts):
@@ -158,7 +158,7 @@ class Recorder:
         return known
 
     def _recall(self, record: Record, function: str | None) -> Recalled | None:
-        """The recorded outcome; None where the task is to be run again."""
+        """The recorded outcome; None if the task is to be run again."""
         if (why := told_apart(record.function, function, "this task")) is not None:
             return self._reject(another_function(self._journal.path, record.key, why))
         if not record.ok and self._rerun_failed:
@@ -171,11 +171,11 @@ class Recorder:
             return self._reject(unreadable(self._journal.path, record, error))
 
     def _reject(self, error: ValueError) -> Recalled:
-        """Neither run it nor give what is recorded: its outcome says why, and so does the end of the run."""
+        """Neither run the task nor use its record: the task fails with this error, which also ends the input."""
         self._refuse(str(error), error)
         return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE))
 
-    # The book.
+    # As a ``Book``.
 
     @property
     def stopped(self) -> str | None:
@@ -193,13 +193,13 @@ class Recorder:
         ended: Sequence[float],
         workers: Sequence[str],
     ) -> None:
-        # Pickled now: once it is out of here, somebody may change a value.
+        # Pickle now: later, the caller may have changed a value.
         tasks = [(self._open.pop(index, None), value) for index, value in zip(indices, values, strict=True)]
         self._put(self._records([(*task, value) for task, value in tasks if task is not None]))
         self._book.succeed(indices, values, started, ended, workers)
 
     def _records(self, tasks: list[tuple[str, str | None, Any]]) -> list[Record]:
-        """Of those of these tasks whose values can be recorded; of the others it is said, once."""
+        """The records of these tasks, without those whose values cannot be recorded: a warning says so, once a run."""
         values = [value for _, _, value in tasks]
         made: list[bytes | None] = []
         while len(made) < len(tasks) and not self._cut_off:
@@ -214,7 +214,7 @@ class Recorder:
                 made.append(None)
         return [
             Record(key, function, True, payload)
-            for (key, function, _), payload in zip(tasks, made, strict=False)  # fewer, where that was cut off
+            for (key, function, _), payload in zip(tasks, made, strict=False)  # fewer if that was cut off
             if payload is not None and self._fits("value", key, payload)
         ]
 
@@ -229,7 +229,7 @@ class Recorder:
         self._book.fail(index, lost)
 
     def _give_up(self, what: str, key: str) -> None:
-        """Nothing more is recorded: of what comes now nobody knows whether it would hang, too."""
+        """Record nothing more: pickling the next might hang, too."""
         self._cut_off = True
         self._warn(what, key, "Ctrl-C came as it was being pickled")
 
@@ -263,17 +263,17 @@ class Recorder:
     def cancel(
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
     ) -> None:
-        """What was cancelled has no outcome worth recording."""
+        """Cancel tasks without recording them: they are to be run when the run is resumed."""
         self._open.clear()
         self._book.cancel(indices, last, cause)
 
 
 def stop_nobody(reason: str) -> None:
-    """There is no run that could be stopped, not yet or no more."""
+    """Do nothing: the run has not begun, or is over."""
 
 
 def close_whole(writer: JournalWriter) -> None:
-    """What is done is recorded also where Ctrl-C comes just then; only a second one gives up on it."""
+    """Close the writer; on Ctrl-C, still write all that is done before it is raised. Only a second one gives that up."""
     try:
         writer.close()
     except KeyboardInterrupt:
@@ -282,12 +282,12 @@ def close_whole(writer: JournalWriter) -> None:
 
 
 def functions_of(tasks: Any) -> Iterator[tuple[str, str]]:
-    """Of tasks that are all there: the key of each as text, and its function."""
+    """The key of each task, as text, and the identity of its function."""
     pairs = tasks.items() if isinstance(tasks, Mapping) else ((task_key(task), task) for task in tasks)
     for key, task in pairs:
         yield key_text(key), identity_of(as_call(task)[0])
 
 
 def task_key(task: Any) -> Any:
-    """The key that a task brings itself."""
+    """The key of a task in an iterable; UNSET if it has none."""
     return task.key if isinstance(task, Task) else UNSET

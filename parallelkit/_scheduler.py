@@ -6,11 +6,11 @@ Instants come in as arguments, decisions go out as values. An attempt is in one 
     running   success, or failure with no try left → settled
     running   failure, timeout or death            → delayed until its instant
     delayed   its instant comes                    → ready
-    ready     again, and its max_time is over      → settled (the failure that it had)
+    ready     it is a retry past its max_time      → settled (with the failure it had)
     any       the run is stopped                   → settled (cancelled)
 
-The ordinary task costs a place in a deque, one among the unsettled and one in its block's columns;
-only what has failed, or has options of its own, has an entry anywhere else.
+An ordinary task takes one place in a deque, one in ``Unsettled`` and one in the columns of its block. Only
+a task that has failed, or has options of its own, has entries anywhere else.
 """
 
 from __future__ import annotations
@@ -58,23 +58,23 @@ class Scheduler:
         self._ready: Ready = Fifo() if gated is None else gated
         self.again = Comeback()
         self._items = Unsettled()
-        self._made: set[int] = set()  # those of them that ``then`` has made
+        self._made: set[int] = set()  # the unsettled tasks that ``then`` made
         self._tries = Tries(policy, label, stop_rule.end_at, ask)
         self.started = 0
         self.succeeded = 0
         self.failed = 0
         self.stopped: str | None = None
         self.first_error: BaseException | None = None
-        self.news: list[News] | None = None  # what has ended, for whoever wants to hear of it
+        self.news: list[News] | None = None  # what has ended; None if there is no observer
 
     @property
     def admitted(self) -> int:
-        """How many tasks there are so far."""
+        """How many tasks have been admitted."""
         return self._items.admitted
 
     @property
     def settled(self) -> int:
-        """How many tasks have their outcome, the cancelled ones not counted."""
+        """How many tasks have an outcome, not counting cancelled ones."""
         return self.succeeded + self.failed
 
     @property
@@ -89,7 +89,7 @@ class Scheduler:
 
     @property
     def retried(self) -> int:
-        """How many attempts failed and were followed, or will be, by another."""
+        """How many failed attempts have been, or will be, followed by another."""
         return self._tries.retried
 
     def admit(
@@ -100,11 +100,11 @@ class Scheduler:
         known: Collection[int] = (),
         made: bool = False,
     ) -> None:
-        """New tasks become ready; their indices follow those of the tasks before.
+        """Admit tasks, which become ready; their indices follow those of earlier tasks.
 
-        ``own``: options of their own, by offset. ``traits``: priority and groups of each, in a gated
-        run. Those at the offsets ``known`` do not become ready: ``recall`` settles them. ``made``: by
-        ``then``; else they are input.
+        ``own``: options of single tasks, by offset. ``traits``: the priority and groups of each, in a gated
+        run. ``known``: offsets of tasks that do not become ready, because ``recall`` will settle them. ``made``:
+        whether ``then`` made them; else they are input.
         """
         first, end = self.admitted, self.admitted + len(items)
         self._items.admit(items)
@@ -122,11 +122,11 @@ class Scheduler:
             self._ready.push(FirstTries(first, items, self._timeout))
 
     def first_ticket(self, index: int, item: Any) -> Ticket:
-        """The first attempt of an ordinary task that is about to be admitted as started."""
+        """The ticket for the first attempt of an ordinary task that ``admit_started`` will admit."""
         return index, 1, item, self._timeout
 
     def admit_started(self, items: Sequence[Any]) -> None:
-        """New tasks that have been started already, by ``first_ticket``."""
+        """Admit tasks that have been started already, with tickets from ``first_ticket``."""
         assert self._gated is None, (
             "where priorities and limits decide, nothing is started before it is known here"
         )
@@ -139,7 +139,7 @@ class Scheduler:
         return index, self._tries.made(index) + 1, self._items[index], timeout
 
     def start_due(self, now: float, room: int) -> Sequence[Ticket]:
-        """The attempts that may start now, at most ``room`` of them; tasks tried again go first."""
+        """The attempts that may start now, at most ``room`` of them; retries come first."""
         self._ready_again(now)
         due = self._ready.pop(now, room)
         self.started += len(due)
@@ -149,11 +149,11 @@ class Scheduler:
 
     def _ready_again(self, now: float) -> None:
         for index in self.again.due(now):
-            self.started -= 1  # a task is started once
+            self.started -= 1  # a task counts once: ``start_due`` will count it again
             self._ready.push_again(self._ticket(index))
 
     def lapse(self, now: float) -> bool:
-        """Settle those that could not start again within their ``max_time``; whether there were any."""
+        """Settle the retries that could not start within their ``max_time``; return whether there were any."""
         self._ready_again(now)
         late = self.again.lapsed(now)
         if not late:
@@ -168,22 +168,22 @@ class Scheduler:
         return True
 
     def wants_reports(self, now: float) -> bool:
-        """Whether ``begun`` should be told now what runs, since a rate counts from a start's report."""
+        """Whether ``begun`` must be called now: a rate limit counts a start from its report."""
         return self._ready.wants_reports(now)
 
     def begun(self, running: Iterable[tuple[int, float, str]], now: float) -> None:
-        """Of the attempts that have not ended, these had begun by ``now``, at these instants."""
+        """Note which attempts are running at ``now``, each with its index, start and worker."""
         for index, started, _ in running:
             self._ready.begun(index, started)
         self._ready.looked(now)
 
     def wake_at(self) -> float | None:
-        """The next instant at which there is something to decide without news from the executor."""
+        """The next instant at which there is something to decide even without news from the executor."""
         instants = (self._stop_rule.end_at, self._ready.wake_at(), self.again.wake_at())
         return min((at for at in instants if at is not None), default=None)
 
     def finish(self, events: Iterable[Block | Ended], now: float) -> None:
-        """Take in what has ended; afterwards ``stop_reason`` may ask for a stop."""
+        """Process attempts that have ended; afterwards, ``stop_reason`` may call for a stop."""
         for event in events:
             if not isinstance(event, Block):
                 self._lose(event, now)
@@ -280,7 +280,10 @@ class Scheduler:
         stacks: Mapping[int, str] = NOWHERE,
         cause: BaseException | None = None,
     ) -> None:
-        """Cancel everything that is not settled; ``running`` are the attempts that had begun, and where they stood."""
+        """Cancel every task that is not settled, because of ``cause`` if an error has stopped the run.
+
+        ``running``: the attempts that had begun. ``stacks``: where they were in their code, by index.
+        """
         self.stopped = self._book.stopped = reason
         last = {index: lost for index, lost in self._tries.last.items() if lost.number}
         running = [attempt for attempt in running if attempt[0] in self._items]
