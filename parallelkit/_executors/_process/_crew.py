@@ -1,4 +1,4 @@
-"""The workers of an engine and the lanes that they serve: who gets what, who is hired, what is taken back."""
+"""The workers of an engine and its lanes: which worker gets what, when one is hired, what is taken back from one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from parallelkit._system import monotonic
 from parallelkit._worker._channel import EACH
 
 STUCK = 0.002
-"""Seconds after which what waits behind a running attempt is given to an idle worker instead."""
+"""Seconds that an attempt has run when those behind it are taken back for an idle worker."""
 
 LONG_LOOK = 4 * LOOK
-"""Between looks at workers that have plenty to do; so long may a result of theirs be on its way."""
+"""Longest time in seconds between looks at workers that have plenty to do, and so the longest delay of a result."""
 
 PAUSE = 0.1
-"""Seconds until the next try where the system could not start a process."""
+"""Seconds until the next try after the system could not start a process."""
 
 
 class Crew:
-    """Decides, and gives; everything here is called by the supervisor's thread."""
+    """Decides who gets what, and gives it. Only the supervisor's thread calls this."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Crew:
         self.workers: list[Worker] = []
         self.spare: Worker | None = None
         self.wants_spare = False
-        self.act_at = inf  # when there is something to do here, should nothing else happen
+        self.act_at = inf  # when ``assign`` is due again, even if nothing happens
         self.hungry = True  # whether a worker could take more than it has
-        self.calm = False  # whether nothing is to be decided but who gets more
+        self.calm = False  # whether there is nothing to decide but what a worker gets next
         self._max_tasks = max_tasks or 0
         self._spawn = spawn
         self._startable = startable
@@ -51,7 +51,7 @@ class Crew:
         return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
 
     def homes(self) -> set[str]:
-        """The modules of the functions that wait for workers."""
+        """The modules of the functions of all lanes."""
         return {lane.home for lane in self.lanes}
 
     def others(self, lane: Lane) -> int:
@@ -59,27 +59,27 @@ class Crew:
         return sum([worker.lane not in (lane, None) for worker in tuple(self.workers)])
 
     def has_left(self, lane: Lane) -> bool:
-        """Whether others have left it more room than it found."""
+        """Whether fewer workers serve other lanes than when this lane's run last looked for room."""
         return lane.others > 0 and self.others(lane) < lane.others
 
     def forget_blocks(self, dropped: deque[int]) -> None:
-        """Have all let go of these blocks for items."""
+        """Have all workers unmap these blocks for items."""
         while dropped:
             number = dropped.popleft()
             for worker in self.everybody():
                 worker.wire.forget_block(number)
 
     def remove(self, worker: Worker) -> None:
-        """It has ended."""
+        """Strike off a worker that has ended."""
         if worker is self.spare:
             self.spare = None
         else:
             self.workers.remove(worker)
 
     def drop(self, lane: Lane) -> list[Worker]:
-        """Withdraw a closed lane and kill the workers that hold its attempts, which are returned."""
+        """Withdraw a closed lane; kill, and return, the workers that hold its attempts."""
         lane.queue.clear()
-        lane.job = b""  # may be large, and a worker remembers its last lane, for log records that come late
+        lane.job = b""  # it may be large, and a worker keeps its last lane for late log records
         if lane in self.lanes:
             self.lanes.remove(lane)
         victims = []
@@ -93,7 +93,7 @@ class Crew:
         return victims
 
     def end(self, patience: float) -> None:
-        """Kill all, and wait for their ends."""
+        """Kill all workers, and wait up to ``patience`` seconds for their ends."""
         workers = self.everybody()
         for worker in workers:
             worker.kill()
@@ -109,7 +109,7 @@ class Crew:
         self.spare = None
 
     def renew(self) -> None:
-        """Have others take the place of all that there are, as soon as they have done what they hold."""
+        """Replace every worker as soon as it has done what it holds."""
         if self.spare is not None:
             self.workers.append(self.spare)
             self.spare = None
@@ -118,14 +118,14 @@ class Crew:
         self.calm = False
 
     def listen(self, now: float, moved: bool) -> float:
-        """Decide which workers ring at their next commit; when to look at the rings without a bell.
+        """Set at which commit each worker rings; return when to look at the rings even if none does.
 
-        One that has plenty to do is looked at now and then instead, which costs it nothing; it rings only
-        if it is faster than that, as it comes to its last attempt. Whoever is told to ring otherwise is
-        looked at again: it may have committed before it could see that, and even after we looked, as our
-        store and its load may cross. So is one that rings later than at its next commit: what it commits
-        until then must not wait where it gets stuck. And one that rings at each commit, and has committed more than
-        was taken: that bell may have been heard with the one before.
+        A worker that has plenty to do is looked at now and then instead, which costs it nothing. It rings only as it
+        comes to its last attempt, if it is faster than expected. A worker is looked at once more
+        - after its bell was set: it may have committed before it saw that, even after we looked, for our store and its
+          load may cross;
+        - if it is to ring later than at its next commit: should it get stuck, its results until then must not wait;
+        - if it rings at each commit and has committed more than was taken: its bell may have been heard with the last.
         """
         stocks = [worker.stock() for worker in self.workers]
         everyone = len(stocks) == self.max_workers
@@ -140,7 +140,7 @@ class Crew:
         look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
             if not worker.pending:
-                worker.wire.arm(0)  # else it would ring at once when it is given something
+                worker.wire.arm(0)  # with an old number it would ring at the next commit already
             elif moved and stock > LOOK:
                 worker.wire.arm(worker.sent - 1)
             else:
@@ -153,11 +153,10 @@ class Crew:
         return look_at
 
     def refill(self, worker: Worker, now: float) -> bool:
-        """Give more to one that rang; False where there is more to decide, and all must be looked at.
+        """Give more to a worker that rang, as ``assign`` and ``listen`` would; False if all must be looked at instead.
 
-        As ``assign`` and ``listen`` would: in a crew that was calm when these last looked, for the only
-        lane there is, where more is queued, of attempts so long that each commit rings; of one that has
-        committed more than was taken, that bell may have been heard already.
+        That needs a crew that was calm at the last look, a single lane with more queued, and attempts so long that each
+        commit rings. A worker that has committed more than was taken needs a full look: its bell may have been heard.
         """
         if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
             return False
@@ -172,7 +171,7 @@ class Crew:
         return bool(lane.queue)
 
     def assign(self, now: float) -> None:
-        """Give out what is queued, hire where hands are missing, and even out where they idle."""
+        """Give out what is queued, hire workers that are missing, take work back for those that idle."""
         self.act_at = inf
         self._feed(now)
         if self._hire(now):
@@ -183,7 +182,7 @@ class Crew:
                 lane.gate.open()
 
     def _feed(self, now: float) -> None:
-        """Give out what is queued, first to those that have nothing."""
+        """Give out what is queued, first to the workers that hold least."""
         hungry, idle = self._hungry(), sum([worker.ready and not worker.pending for worker in self.workers])
         for worker in sorted(self.workers, key=_pending):
             if not _may_be_given(worker):
@@ -197,7 +196,7 @@ class Crew:
                 hungry, idle = self._hungry(), idle - free
 
     def _choose(self, worker: Worker, hungry: list[Lane]) -> Lane | None:
-        """Whose turn it is. Lanes take free workers in turns; while one waits, none queues ahead."""
+        """The lane whose turn it is. Lanes take free workers in turns; while another one waits, none queues ahead."""
         lane = hungry[0]
         if worker.pending:
             alone = lane is worker.lane and not lane.exact and len(hungry) == 1
@@ -207,7 +206,7 @@ class Crew:
         return lane
 
     def _hungry(self) -> list[Lane]:
-        """The lanes that have something queued, in the order in which it is their turn."""
+        """The lanes that have something queued, in the order of their turns."""
         return [lane for lane in self.lanes if lane.queue and lane.broken is None and not lane.halted]
 
     def _give(self, worker: Worker, lane: Lane, idle: int, now: float) -> None:
@@ -216,11 +215,11 @@ class Crew:
             most = min(most, self._max_tasks - worker.sent)
         if most > 0:
             if not worker.sent:
-                lane.gate.open()  # for a run that wants to know when its attempts begin: now they will
+                lane.gate.open()  # a new worker: its run may want to know that attempts begin
             worker.give(lane.take(most), now)
 
     def _hire(self, now: float) -> bool:
-        """Start workers, never more than there is work for; whether one was at hand."""
+        """Start workers, never more than there is work for; return whether the spare was taken."""
         waiting = sum([lane.waiting() for lane in self._hungry()])
         staying = [worker for worker in self.workers if not worker.retiring]
         busy = sum([worker.pending > 0 for worker in staying])
@@ -229,7 +228,7 @@ class Crew:
         if missing > 0 and now >= self._hire_at:
             for _ in range(at_hand + self._startable(missing - at_hand)):
                 self._hire_one(now)
-        if missing > 0 and now < self._hire_at:  # it failed, now or a moment ago
+        if missing > 0 and now < self._hire_at:  # a start failed, just now or a moment ago
             self.act_at = self._hire_at
         return missing > 0 and at_hand and self.spare is None
 
@@ -239,7 +238,7 @@ class Crew:
             self.workers.append(worker)
 
     def keep_spare(self, now: float) -> Worker | None:
-        """Start one that takes the place of the next that ends, once some have ended or one soon may."""
+        """Start the worker that will replace the next to end, if one has ended or soon may."""
         if not self.wants_spare or self.spare is not None or not self.lanes or now < self._hire_at:
             return None
         if self._startable(1):
@@ -253,24 +252,24 @@ class Crew:
             return None
         for lane in self._hungry() or self.lanes:
             worker.teach(lane, now)
-        worker.wire.flush()  # now, not at the end of the turn: others are about to be started
+        worker.wire.flush()  # now, not at the end of the turn, for other workers may be started first
         return worker
 
     def _steal(self, now: float) -> None:
-        """Where hands idle and nothing is queued, take back what waits behind a long attempt, or a function's loading."""
+        """If workers idle and nothing is queued, take back what waits behind a long attempt or a function's loading."""
         idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
         if not idle or self._hungry():
             return
         for worker in self.workers:
             if worker.garbage or worker.pending <= (not self._could_go_elsewhere(worker)):
-                continue  # nobody looks any more how far it has come, or nothing waits there
+                continue  # its ring is not read any more, or nothing waits there
             if worker.held is not None:
                 due = worker.held_at + LOOK
                 if now >= due:
                     requeue(worker.take_back())
                     due = now
             else:
-                # One that has not begun yet, for the system lets others run, does not ring when it does.
+                # One that has not begun yet, because the system runs others, does not ring when it begins.
                 due = min(worker.stuck_since(), now) + STUCK
                 if now >= due:
                     worker.hold(now)
@@ -278,7 +277,7 @@ class Crew:
             self.act_at = min(self.act_at, due)
 
     def _could_go_elsewhere(self, worker: Worker) -> bool:
-        """Whether its first attempt, too, waits: for a function to be loaded that somebody who idles has loaded."""
+        """Whether its first attempt, too, should move: it is loading a function that an idle worker has loaded."""
         lane = worker.lane
         return lane is not None and worker.wire.loading and any(_idles(one, lane) for one in self.workers)
 
@@ -292,6 +291,6 @@ def _may_be_given(worker: Worker) -> bool:
 
 
 def _idles(worker: Worker, lane: Lane) -> bool:
-    """Whether it would begin an attempt of this lane at once."""
+    """Whether this worker would begin an attempt of this lane at once."""
     free = _may_be_given(worker) and not worker.pending
     return free and lane.number in worker.known and not worker.wire.loading

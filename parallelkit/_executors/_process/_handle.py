@@ -1,6 +1,6 @@
-"""One worker process as the supervisor sees it: what it was given, what it has committed, how it ends.
+"""A worker process as the supervisor sees it: what it was given, what it has committed, how it ends.
 
-All methods are called by the supervisor's thread. None of them blocks, and none runs the user's code.
+Only the supervisor's thread calls the methods. None of them blocks, and none runs the user's code.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from parallelkit._worker import _channel
 from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 
 FORESIGHT = 0.15
-"""Seconds, or half of the timeout, before an attempt is overdue, in which whoever may replace its worker is made ready."""
+"""Seconds before an attempt is overdue (at most half of its timeout) at which a spare is made ready to replace its worker."""
 
 START_LIMIT = 60.0  # seconds that a worker may take to start, its initializer included
-LOAD_LIMIT = 300.0  # and that it may take to load a function, with all the imports that go with it
+LOAD_LIMIT = 300.0  # seconds that it may take to load a function, with all its imports
 
 STANDSTILL = 10.0
-"""Seconds after which a worker that has work is looked at anyhow, and replaced if it neither runs nor loads any."""
+"""Seconds after which a worker that has work, but neither runs nor loads any, is replaced."""
 
 
 class Worker(Holding):
-    """Holds the attempts of at most one lane at a time, so that ending it touches one run only."""
+    """Holds the attempts of at most one lane at a time, so that killing it affects one run only."""
 
     def __init__(
         self, born: Spawned, width: int, initializer: bytes | File | None, reserve: Reserve, now: float
@@ -47,20 +47,20 @@ class Worker(Holding):
         self.ready = False
         self.retiring = self.outdated = False
         self.refusal: bytes | None = None  # what its initializer raised
-        self.doomed = False  # it is about to be killed, and nothing counts that it commits
-        self.overdue = False  # that is for what it runs, which ran for too long
-        self.in_danger = False  # what it runs will soon be overdue
+        self.doomed = False  # it is about to be killed, and no commit counts any more
+        self.overdue = False  # killed because its attempt overran the timeout
+        self.in_danger = False  # its attempt will soon be overdue
         self.overran = False  # killed because it took too long to start, or to load a function
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
         self.gone = Event()
-        self.awaited = 0  # what the supervisor's epoll listens for on its socket
+        self.awaited = 0  # the events for which its socket is registered with epoll
         self.check_at = inf
         self.deadline = now + START_LIMIT
-        self.held: int | None = None  # it will not begin this attempt or a later one ...
-        self.held_at = 0.0  # ... for certain from a moment after this
+        self.held: int | None = None  # it must not begin this attempt or a later one
+        self.held_at = 0.0  # since when; that it sees the limit is certain only ``LOOK`` later
         self._doomed_at = 0.0
-        self._moved_at = now  # it committed, or got something to do
+        self._moved_at = now  # when it last committed, or got something to do
         self._given = 0  # how many attempts it had been sent when it was held
         self._stopped_at: int | None = None
         self._latest_lane: Lane | None = None
@@ -71,7 +71,7 @@ class Worker(Holding):
     # Giving
 
     def teach(self, lane: Lane, now: float) -> None:
-        """Have it load the lane's function, if it has not yet."""
+        """Have it load the lane's function, unless it has."""
         if lane.number not in self.known:
             self.known.add(lane.number)
             if self.ready:
@@ -79,16 +79,16 @@ class Worker(Holding):
             self.wire.send_payload(_channel.JOB, WORD.pack(lane.number), lane.job)
 
     def forget(self, lane: Lane) -> None:
-        """Have it drop the function of a lane that is closed."""
+        """Have it drop a closed lane's function."""
         if lane.number in self.known:
             self.known.discard(lane.number)
             self.wire.send(frame(_channel.FORGET, WORD.pack(lane.number)))
 
     def give(self, batch: Batch, now: float) -> None:
-        """Send it attempts; each takes the next slot of the ring."""
+        """Send it attempts; each will take the next slot of the ring."""
         self.teach(batch.lane, now)
         self.wire.send_batch(batch)
-        self.wire.flush()  # it starts at once, while others are given theirs
+        self.wire.flush()  # so that it starts at once, while others are given theirs
         if not self.pending:
             self._moved_at = now
         self.add(batch)
@@ -96,14 +96,14 @@ class Worker(Holding):
         self.check_at = min(self.check_at, now + batch.shortest_timeout() / 2, now + STANDSTILL)
 
     def retire(self) -> None:
-        """Have it end by itself when all that it holds is done."""
+        """Have it exit when it has done all that it holds."""
         self.retiring = True
         self.wire.send(frame(_channel.STOP))
 
     # Taking
 
     def drain(self, last: bool = False) -> bool:
-        """Take and post what it has committed and sent; False where there is nothing. Raises GarbageError."""
+        """Take and post what it has committed and sent; False if that is nothing. Raises GarbageError."""
         head = self.wire.head
         if head == self.done and not self.wire.has_frames and not last:
             return False
@@ -115,7 +115,7 @@ class Worker(Holding):
             for kind, body, length in self.wire.frames(last):
                 self._accept(kind, body, length)
         except GarbageError as error:
-            garbage = error  # what was committed is to be believed all the same
+            garbage = error  # raised below: what was committed before is believed all the same
         if self.doomed:
             head = self.done
         while self.done < head:
@@ -164,8 +164,8 @@ class Worker(Holding):
     def running(self) -> tuple[Ticket, float] | None:
         """The attempt that has begun and is not committed, and when it began.
 
-        It is the first that is not committed, if its start is not older than the end of the one before
-        it: what an earlier lap of the ring left there is.
+        That is the first one not committed, if the start in its slot is not older than the end of the attempt before
+        it. A start that an earlier lap of the ring left there is older.
         """
         if self.done >= self.sent:
             return None
@@ -175,25 +175,25 @@ class Worker(Holding):
         return self.batches[0].tickets[0], started
 
     def blamed_since(self, now: float) -> float | None:
-        """Now that it has ended: when the attempt began that is to blame, or None where none had begun."""
+        """Of a worker that has ended: when the attempt to blame for that began; None if none is."""
         if (running := self.running()) is not None:
             return min(running[1], now)
         if not self.garbage or not self.batches:
             return None
-        # That none has begun is believed where nothing was written over the columns, and not for ever.
+        # That none had begun is believed if the columns were not overwritten, and only so many times.
         return now if not self.wire.has_columns or self.stalls() else None
 
     def stuck_since(self) -> float:
-        """Since when it has run the same attempt, or has been loading; infinity where it just goes on."""
+        """Since when its attempt has been running; 0 while it loads a function; infinity if it runs nothing."""
         running = self.running()
         if running is not None:
             return running[1]
         return 0.0 if self.wire.loading else inf
 
     def watch(self, now: float) -> None:
-        """Kill it if what it runs is overdue; else set ``check_at`` to when that can next be so.
+        """Kill it if its attempt is overdue; else set ``check_at`` to when that can next be so. Raises GarbageError.
 
-        It is first held: what it commits at the last moment counts, and nothing begins there. Raises GarbageError.
+        It is held first, so that a commit at the last moment counts, and no other attempt begins only to be killed.
         """
         if now >= self.deadline:
             self.deadline = inf
@@ -219,11 +219,11 @@ class Worker(Holding):
             self._end_overdue(now)
 
     def _watch_standstill(self, now: float) -> None:
-        """Who has work and does nothing has lost it: something in there has read what we sent. Others get it."""
+        """Replace a worker that has work and does nothing: a task in it must have read the frames that were for it."""
         if self.wire.loading or not self.pending:
             self._moved_at = now
         elif now > self._moved_at + STANDSTILL:
-            # Unless the system has had no room for it: then nothing in there is to blame.
+            # No attempt is to blame if the system had no room for the frames.
             self.garbage = self.wire.again_at == inf and self.stalls()
             self.kill()
 
@@ -238,7 +238,7 @@ class Worker(Holding):
             self.kill()
 
     def ask_where(self, now: float) -> bool:
-        """Have it write down where it stands, which may cut short what it hangs in; False where that has just ended."""
+        """Have it write down its stack, which may interrupt what it hangs in; False if its attempt has just ended."""
         if self.wire.head == self.done:
             self.doomed, self._doomed_at = True, now
             ask(self.pidfd, _channel.STACK_SIGNAL)
@@ -247,23 +247,23 @@ class Worker(Holding):
     # Holding
 
     def hold(self, now: float) -> None:
-        """Let it begin nothing after what it runs now; it tells where it stopped, if it has more than that."""
-        if self.held is None:  # it is given nothing while it is held, but some may be taken back
+        """Let it begin nothing after its present attempt; if it has more, it tells where it stopped."""
+        if self.held is None:  # while it is held it is given nothing, but attempts may be taken back
             self._given = self.sent
         self.held = self.done if self.wire.loading else self.done + 1
         self.held_at = now
         self.wire.limit(self.held)
 
     def take_back(self) -> list[Batch]:
-        """What it has not begun and, held for long enough, never will: the caller's again.
+        """Take back, from a worker that was held long enough, the attempts that it has not begun and never will.
 
-        The worker looks at the limit after each commit. By now it sees the limit, so it cannot get past
-        what it had not committed when we last looked; while it loads, not even to that.
+        The worker looks at the limit after each commit, and by now it sees it. So it begins none after the first that
+        was not committed at our last look; while it loads, it does not begin that one either.
         """
         return self.cut_off(self.done if self.wire.loading else self.done + 1)
 
     def _look_at_hold(self) -> None:
-        """The hold ends when the worker has stopped, or when it has done all that it was sent before it saw the limit."""
+        """End the hold if the worker has stopped, or has done all that it was sent without coming to the limit."""
         if self._stopped_at is not None and self._stopped_at <= self.done:
             requeue(self.cut_off(self.done))
             self._stopped_at = None
@@ -277,19 +277,19 @@ class Worker(Holding):
     # Ending
 
     def condemn(self) -> None:
-        """What it writes makes no sense: it is not listened to any more."""
+        """Kill it, and listen to it no more: what it writes makes no sense."""
         self.garbage = True
         self.check_at = self.deadline = inf
         self.kill()
 
     def kill(self) -> None:
-        """It and its children; a program that may no longer do so, as it has ceased to be root, has the kernel do it."""
+        """Kill it and its children; by its lifeline, if this process may not (it may have given up root)."""
         if not kill(self.pid, self.pidfd):
             cut_lifeline(self._lifeline)
             self._lifeline = -1
 
     def reap(self) -> int | None:
-        """When its pidfd has told the end: kill what is left of its group, and return its status."""
+        """Kill what is left of the group of a worker that has ended, reap it and return its status."""
         self.kill()
         status = status_of(self.pidfd)
         self.process.returncode = -1 if status is None else status

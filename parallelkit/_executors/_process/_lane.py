@@ -1,6 +1,6 @@
-"""What the supervisor knows of a port: its queue, its pace, and where to put what has ended.
+"""The supervisor's side of a port: its queue, its pace, and where to put what has ended.
 
-A lane is touched by two threads, the run's and the supervisor's. Every field says which of them writes it.
+Two threads use a lane, the run's and the supervisor's. Each field says which of them writes it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from parallelkit._executors._tickets import shortest_timeout
 from parallelkit._worker import _channel
 from parallelkit._worker._travel import pack
 
-HEAVY = 1 << 20  # bytes of packed items in a batch, but for a single one
+HEAVY = 1 << 20  # bytes of packed items in a batch of more than one
 UNSEEN = 0.02
-"""Seconds for which what has succeeded may wait to be looked at, where nobody waits for it, and enough is queued. To
-wake the run for each attempt costs it 75 us, taken from the workers where cpus are few; for several at once, 30."""
+"""Seconds that successes may wait until the run is woken, if it is patient and enough is queued. To be woken for each
+attempt costs a run 75 µs of processor time, taken from the workers where cpus are few; for several at once, 30."""
 
 MOST_UNSEEN = 8
-"""Of attempts that wait so, or two for each worker, if these are more. While the run makes values of many (or folds them),
-each system call of the supervisor may take Python's switch interval, 5 ms; with so few, that is over before workers starve."""
+"""How many successes may wait so, or two for each worker if that is more. While the run unpickles (or folds) many, each
+system call of the supervisor may take Python's switch interval, 5 ms; with so few that ends before workers starve."""
 
 WEIGHTY = 1 << 14
-"""Bytes of pickles, to unpickle which takes about as long as it does to be woken."""
+"""Bytes of pickles that take about as long to unpickle as the run takes to be woken."""
 
-STALLS = 3  # workers that stand still before the same attempt, until it is to blame
+STALLS = 3  # workers in a row that stand still before the same attempt, until it is to blame
 MOST_RECORDS = 64 << 20  # bytes of log records that wait to be handled
 _DROPPED = {
     "name": "parallelkit",
@@ -46,9 +46,9 @@ _DROPPED = {
 
 
 class File:
-    """Something packed that is too large for the socket, in a file without a name; closed with its last user.
+    """Something packed that is too large for the socket, in a file without a name; closed with its last reference.
 
-    ``told``: what goes with it through the socket.
+    ``told``: what is sent with the descriptor through the socket.
     """
 
     __slots__ = ("fd", "length", "told")
@@ -68,11 +68,11 @@ class File:
 Payload: TypeAlias = bytes | File | Buffered
 """Something packed."""
 
-OWN_FILE = 1 << 20  # what is packed to so many bytes or more travels in a file of its own
+OWN_FILE = 1 << 20  # a pickle of so many bytes or more travels in a file of its own
 
 
 def payload_of(blob: bytes) -> bytes | File:
-    """The same, in a file if it is large."""
+    """The pickle itself, or in a file if it is large."""
     if len(blob) < OWN_FILE:
         return blob
     file = File(_channel.new_file("parallelkit-large"), len(blob))
@@ -100,7 +100,7 @@ class Batch(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Results of consecutive slots as they lie in the ring."""
+    """The results of consecutive slots, as they lie in the ring."""
 
     started: array[float]
     ended: array[float]
@@ -110,28 +110,28 @@ class Columns(NamedTuple):
     heap_from: int
     files: list[Content]
     keys: bytes
-    """What dicts among them refer to (_dicts.py)."""
+    """The keys to which dicts among them refer (_dicts.py)."""
 
 
 class Span(NamedTuple):
-    """Attempts that were committed, in the ring's own columns; the run's thread makes values of them."""
+    """Attempts that were committed, in the ring's own columns; the run's thread unpickles them."""
 
     batch: Batch
     columns: Columns
     worker: str
 
     def may_wait(self) -> bool:
-        """Whether all succeeded, and none holds anything that others could use."""
+        """Whether all succeeded, and no result holds memory that the worker could use again."""
         kinds, files = self.columns.kinds, self.columns.files
         return not files and kinds.find(_channel.FAILED) < 0 and kinds.find(_channel.BIG_FAILED) < 0
 
     def weight(self) -> int:
-        """How many values it has; one that takes long to unpickle counts for several."""
+        """How many results it has; those that take long to unpickle count for several."""
         return len(self.columns.kinds) + len(self.columns.heap) // WEIGHTY
 
 
 class Why(Enum):
-    """What made a worker end: something in it, or we."""
+    """Why a worker ended: by itself, or killed by us for its attempt's timeout or for garbage in its channel."""
 
     ITSELF = auto()
     OVERDUE = auto()
@@ -139,7 +139,7 @@ class Why(Enum):
 
 
 class Lost(NamedTuple):
-    """An attempt whose worker ended under it; ``status`` as subprocess gives it, None where it is not known."""
+    """An attempt whose worker ended during it; ``status`` is that of subprocess, or None if it is not known."""
 
     batch: Batch
     started: float
@@ -152,19 +152,19 @@ class Lost(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A log record that a task wrote; the ticket is None where the task had ended."""
+    """A log record that a task wrote; the ticket is None if the attempt had ended."""
 
     packed: bytes
     ticket: Ticket | None
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """Roughly, in bytes."""
         return len(self.packed) + 200
 
 
 class Broken(NamedTuple):
-    """Why no attempt can run any more; ``refusal`` is what the initializer raised, packed."""
+    """Why no attempt can run any more; ``refusal`` is the pickled error of the initializer."""
 
     reason: str
     refusal: bytes | None = None
@@ -184,7 +184,7 @@ class Lane:
     exact: bool
     patient: bool = False
     home: str = ""
-    """The function's module (_preload.py)."""
+    """The module of the function (``home_of`` in _preload.py)."""
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""
@@ -193,38 +193,38 @@ class Lane:
     broken: Broken | None = None
     """Written by the supervisor, once."""
     closed: bool = False
-    """Written by the run, once, and asked by the supervisor."""
+    """Written by the run, once."""
 
     halted: bool = False
-    """The same: it is about to be closed, and nothing more of it begins."""
+    """Written by the run, once: the lane is about to be closed, and nothing more of it begins."""
 
     others: int = 0
-    """Written by the run: how many workers served other lanes when it last looked for room; 0 where it will look anyhow."""
+    """Written by the run: how many workers served other lanes when it last looked for room; 0 if it will look anyhow."""
 
     recorded: int = 0
-    """Bytes of log records that the supervisor handed over, and of these ..."""
+    """Written by the supervisor, as all that follows but for ``logged``: bytes of log records that it handed over ..."""
     logged: int = 0
-    """... those that the run has handled."""
+    """... and, written by the run, of those that it has handled."""
     drops_records: bool = False
     _stalled_at: int = -1
     _stalls: int = 0
     fatal_loads: int = 0
-    """How many workers ended by themselves while they loaded the function; the supervisor's, as is the pace."""
+    """How many workers ended by themselves while they loaded the function."""
     struck_loads: int = 0
-    """How many were killed from outside while they loaded it, since an attempt was committed."""
+    """How many were killed from outside while they loaded it, since an attempt was last committed."""
     pace: Pace = field(default_factory=Pace)
     _unseen: float = 0
-    """How many attempts have succeeded since the run was last woken; infinity where it should look at once."""
+    """How many attempts have succeeded since the run was last woken; infinity if it should look at once."""
     _unseen_since: float = inf
 
     def post(self, event: Event) -> None:
-        """Hand over what came; whoever posts has it told when all is posted."""
+        """Hand an event over to the run; ``tell`` wakes it, when all events of a turn are posted."""
         if not self.closed:
             self.events.append(event)
             self._unseen += event.weight() if isinstance(event, Span) and event.may_wait() else inf
 
     def tell(self, now: float, workers: int) -> float:
-        """Wake the run, if there is something that it should look at by now; when that will be, infinity if there is nothing."""
+        """Wake the run if it should look at something by now; else return when it should (infinity: there is nothing)."""
         if self.events and self.patient and self._unseen <= most_unseen(workers):
             self._unseen_since = min(self._unseen_since, now)
             due = self._unseen_since + UNSEEN
@@ -236,11 +236,11 @@ class Lane:
         return inf
 
     def stock(self, workers: int) -> int:
-        """How many attempts shall be at hand, those included that the workers hold."""
+        """How many attempts the run should have handed over, including those that the workers hold."""
         return 3 * self.pace.limit * workers + (most_unseen(workers) if self.patient else 0)
 
     def post_record(self, record: Record) -> None:
-        """Hand over a log record; one that comes when far too many wait is dropped, and that is told in their place."""
+        """Hand over a log record; while too many wait, drop them and log one warning instead."""
         full = self.recorded - self.logged > MOST_RECORDS
         if full and not self.drops_records:
             self.post(Record(pack(_DROPPED), None))
@@ -250,19 +250,19 @@ class Lane:
         self.drops_records = full
 
     def stalls_at(self, index: int) -> bool:
-        """A worker stands still before this attempt; whether that is the third in a row, so that it must be to blame."""
+        """Note that a worker stands still before this attempt; whether it is the third in a row, and so to blame."""
         self._stalls = self._stalls + 1 if index == self._stalled_at else 1
         self._stalled_at = index
         return self._stalls >= STALLS
 
     def fail(self, broken: Broken) -> None:
-        """Nothing can run here any more."""
+        """Tell the run that nothing can run here any more."""
         if self.broken is None:
             self.broken = broken
         self.gate.open()
 
     def give_up(self, broken: Broken) -> None:
-        """The same; what is queued is forgotten."""
+        """Do the same, and forget what is queued."""
         self.queue.clear()
         self.fail(broken)
 
@@ -271,7 +271,7 @@ class Lane:
         return sum([len(batch.tickets) for batch in list(self.queue)])
 
     def take(self, most: int) -> Batch:
-        """The next attempts in order, at most so many."""
+        """Take the next attempts in order, at most so many."""
         batch = self.queue.popleft()
         if batch.payloads is not None and batch.size() > HEAVY:
             most = min(most, _light_part(batch.payloads))
@@ -282,12 +282,12 @@ class Lane:
 
 
 def most_unseen(workers: int) -> int:
-    """How many that have succeeded may wait to be looked at."""
+    """How many successes may wait until the run is woken."""
     return max(MOST_UNSEEN, 2 * workers)
 
 
 def _light_part(payloads: Sequence[Payload]) -> int:
-    """How many of the first stay below the bytes of a batch; at least one."""
+    """How many of the first payloads fit into the bytes of a batch; at least one."""
     total = 0
     for count, payload in enumerate(payloads):
         total += len(payload)

@@ -1,4 +1,4 @@
-"""The thread that owns all workers: it feeds them, drains their rings, kills what is overdue, replaces what died.
+"""The thread that owns all workers: it feeds them, drains their rings, kills the overdue and replaces the dead.
 
 It runs none of the user's code: items are pickled, and results unpickled, in the run's own thread. So
 neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a kill.
@@ -29,11 +29,11 @@ from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
 
-LONGEST_POLL = 1e6  # seconds; the system takes no more than 2 ** 31 milliseconds
+LONGEST_POLL = 1e6  # seconds; epoll takes less than 2 ** 31 milliseconds
 
 
 class Supervisor:
-    """Public methods are for other threads; what begins with an underscore runs in the supervisor's own."""
+    """Other threads call the public methods; the supervisor's own thread runs those below "The thread"."""
 
     def __init__(self, max_workers: int, initializer: bytes | File | None, max_tasks: int | None) -> None:
         self.max_workers = max_workers
@@ -43,25 +43,26 @@ class Supervisor:
         self.crew = Crew(max_workers, max_tasks, self._spawn, self._startable)
         self._deaths = Deaths(max_workers)
         self.pool = Pool()
-        self._calm_until, self._tell_at = -inf, inf  # when to look at all, and to tell, at the latest
+        self._calm_until = -inf  # when to look at everything again, at the latest
+        self._tell_at = inf  # when to wake a run again, at the latest
         self._questions = Questions()
         self._poked = self._offered = self._asleep = False
         self._bell = Bell()
-        self._opened = ExitStack()  # what is closed at the end
+        self._opened = ExitStack()  # closed at the end
         self._opened.callback(self._bell.close)
-        self._poller = Poller(self._bell)  # while there is a descriptor; without it there is no second chance
+        self._poller = Poller(self._bell)  # now, while there is a descriptor: the thread cannot do without
         self._opened.callback(self._poller.poll.close)
         self._thread: Thread | None = None
-        self._starting = RLock()  # garbage may be collected as a thread is made, and its finalizer submit
+        self._starting = RLock()  # reentrant: a finalizer may call ``poke`` while a thread is being made
 
     def offer(self) -> None:
-        """There is something new in a queue; not worth a turn while no worker would be given it."""
+        """Tell of something new in a queue, which calls for a turn only if some worker could take it."""
         self._offered = True
         if self.crew.hungry:
             self.poke()
 
     def poke(self) -> None:
-        """Have it make a turn."""
+        """Have the thread make a turn."""
         self._poked = True
         if self._asleep:
             self._bell.ring()
@@ -72,33 +73,33 @@ class Supervisor:
         with self._starting:
             if self._thread is None and not self.closing:
                 thread = Thread(target=self._run, name="parallelkit-supervisor", daemon=True)
-                thread.start()  # raises where the system has no thread to give: then there is none
+                thread.start()  # raises if the system has no thread to give; the next call tries again
                 self._thread = thread
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Have it answer between two turns, when it has just drained all rings."""
+        """Have the thread answer within a turn, when it has just drained all rings; wait for the answer."""
         if self._is_here():
             return question()
         return self._questions.ask(question, self.poke)
 
     def let_go(self, lane: Lane) -> None:
-        """Withdraw a closed lane of which no worker holds anything; does not wait for that."""
+        """Have a closed lane withdrawn of which no worker holds anything; do not wait for that."""
         if self._is_here():
             self.crew.drop(lane)
         else:
             self._questions.post(lambda: self.crew.drop(lane), self.poke)
 
     def _is_here(self) -> bool:
-        """Whether the caller may do itself what is the thread's."""
+        """Whether the caller may do the thread's work: it is the thread, or there is none."""
         thread = self._thread
         return thread is None or self.is_own_thread() or not thread.is_alive()
 
     def is_own_thread(self) -> bool:
-        """Whether it is the thread itself that calls, out of a finalizer: it must not wait for workers."""
+        """Whether the thread itself calls, as from a finalizer that runs in it: it must not wait for workers."""
         return self._thread is current_thread()
 
     def stop(self) -> None:
-        """End all workers and the thread; does not wait."""
+        """Have all workers and the thread end; do not wait for that."""
         self.closing = self.pool.closed = True
         self.poke()
         with self._starting:
@@ -107,7 +108,7 @@ class Supervisor:
                 self._turn_away()
 
     def _turn_away(self) -> None:
-        """Whoever still runs here, or opens a port at this moment, must not wait for ever."""
+        """Fail every lane that is left or is opened at this moment, so that no run waits for ever."""
         self.broken = self.broken or Broken("the executor was shut down")
         for lane in tuple(self.crew.lanes):
             lane.fail(self.broken)
@@ -124,7 +125,7 @@ class Supervisor:
 
     def _run(self) -> None:
         with self._starting:
-            if not self.is_own_thread():  # given up: a signal handler raised as it was started
+            if not self.is_own_thread():  # a signal handler raised while ``_start`` was starting this
                 return
         try:
             self._reserve = Reserve(self._bell.fd)
@@ -133,7 +134,7 @@ class Supervisor:
             self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()
-        except BaseException as error:  # a bug of ours must not leave the runs waiting for ever
+        except BaseException as error:  # even a bug of ours must not leave runs waiting for ever
             lack = f": {explain(error)}" if isinstance(error, OSError) else ""
             self._break(Broken(f"the supervisor of the worker processes failed{lack}", cause=error))
         finally:
@@ -146,13 +147,13 @@ class Supervisor:
         dead, rang = self._hear(self._sleep())
         now = monotonic()
         if dead or self._poked or now >= self._calm_until or not self._refill(rang, now):
-            self._poked = False  # before anything is looked at that whoever pokes may have changed
+            self._poked = False  # cleared first: what changes from now on sets it again
             self._decide(dead, bool(rang), now)
 
     def _refill(self, rang: list[Worker], now: float) -> bool:
-        """Give those more that rang, and tell the run what they did; False where there is more to do than that.
+        """Give more to the workers that rang, and tell the run what they did; False if there is more to do than that.
 
-        It is most turns where tasks take a millisecond or more, and costs the same however many workers there are.
+        Most turns are no more than this where tasks take a millisecond or more, and it costs the same for any width.
         """
         if self.pool.dropped or not all(self.crew.refill(worker, now) for worker in rang):
             return False
@@ -184,7 +185,7 @@ class Supervisor:
         for worker in self.crew.everybody():
             self._poller.heed(worker)
         look_at = self.crew.listen(now, moved)
-        if self._offered and self.crew.hungry:  # who offered after we had looked has not seen that
+        if self._offered and self.crew.hungry:  # ``offer`` came after the look at the queues
             self._poked = True
         self._tell_at = self._tell(now)
         if (spare := self.crew.keep_spare(now)) is not None:
@@ -193,20 +194,20 @@ class Supervisor:
         self._calm_until = min([look_at, self.crew.act_at, self._starter.deadline, *checks])
 
     def _tell(self, now: float) -> float:
-        """Wake the runs for which there is something; when to do that again."""
+        """Wake the runs that have something to look at; return when to do so again."""
         return min([lane.tell(now, self.max_workers) for lane in self.crew.lanes], default=inf)
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
         self._asleep = True
-        # Looked at after the flag is set: who pokes before that is seen here, who pokes later rings.
+        # Read after ``_asleep`` is set: an earlier ``poke`` is seen here, a later one rings the bell.
         patience = 0.0 if self._poked else max(0.0, min(self._calm_until, self._tell_at) - monotonic())
         events = self._poller.poll.poll(min(patience, LONGEST_POLL))
         self._asleep = False
         return events
 
     def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
-        """Look at what is ready: who died, and from whom something came."""
+        """Sort out the events: the workers that died, and those that sent something."""
         dead, rang = [], []
         for fd, what in events:
             worker = self._poller.workers.get(fd)
@@ -247,7 +248,7 @@ class Supervisor:
             if not self.crew.workers:
                 broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
                 for lane in [lane for lane in tuple(self.crew.lanes) if lane.queue]:
-                    lane.give_up(broken)  # but not the engine: who comes later may have better luck
+                    lane.give_up(broken)  # but not the engine: a later run may have better luck
             return None
         worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
         self._poller.add(worker)
@@ -256,7 +257,7 @@ class Supervisor:
     # Ending
 
     def _bury(self, worker: Worker, now: float) -> None:
-        """A worker has ended: what it committed is taken, what it ran is blamed, the rest is put back."""
+        """Settle a worker that has ended: take what it committed, blame what it ran, put back the rest."""
         self._drain(worker, True)
         self._poller.remove(worker)
         status = worker.reap()
@@ -274,7 +275,7 @@ class Supervisor:
         worker.gone.set()
 
     def _learn_from(self, worker: Worker, status: int | None, blamed: bool) -> None:
-        """An end calls for a spare; where nobody can be blamed again and again, for an end of it."""
+        """Ask for a spare; after too many ends that no attempt can be blamed for, fail the lane or the engine."""
         self.crew.wants_spare = True
         broken, lane = self._deaths.take(worker, status, self.crew.lanes, blamed)
         if lane is not None:
@@ -292,7 +293,7 @@ class Supervisor:
             worker.kill()
 
     def _end_all(self) -> None:
-        """Kill every group, wait for the ends, answer whoever still asks."""
+        """Fail the lanes, kill every worker's group and wait for their ends."""
         self.closing = self.pool.closed = True
         self._turn_away()
         self.crew.end(10.0)
