@@ -29,7 +29,7 @@ from parallelkit._system import monotonic
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import Editions, unpack
 
-PATIENCE = 10.0  # seconds for which the end of a run waits for killed workers that do not end
+PATIENCE = 10.0  # seconds for which the end of a run waits for its killed workers to end
 
 
 class ProcessEngine:
@@ -40,8 +40,8 @@ class ProcessEngine:
     """
 
     loss = None  # no slot is ever lost: what hangs is killed
-    reloads: Reloads | None = None  # of one that stays from run to run
-    at_hand = 20_000  # of a list are read ahead: few are handed over, so no retry stands behind them
+    reloads: Reloads | None = None  # set for an engine that serves several runs
+    at_hand = 20_000  # items of a list are read ahead: few are handed over, so no retry waits behind them
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class ProcessEngine:
         self._pid = os.getpid()
 
     def open(self, job: Job) -> ProcessPort:
-        """A new port; raises TypeError where the function or its arguments cannot be pickled.
+        """Open a port; raises TypeError if the function or its arguments cannot be pickled.
 
-        RuntimeError where the engine is closed, or no interpreter is known that could be started.
+        Raises RuntimeError if the engine is closed or belongs to another process, or if no worker can be started here.
         """
         if self._supervisor.closing:
             raise RuntimeError("this executor is closed: it was shut down before the run began")
@@ -79,20 +79,20 @@ class ProcessEngine:
         return port
 
     def supply(self, tickets: int) -> None:
-        """See that there is somebody who starts workers for new tickets."""
+        """Wake the supervisor, which starts workers for new tickets."""
         self._supervisor.poke()
 
     @property
     def broken(self) -> Broken | None:
-        """Why no worker will ever start again; that the system has none to give now is no such reason."""
+        """Why no worker will ever start again; None while one may, even if the system has none to give now."""
         return self._supervisor.broken
 
     def is_served_here(self) -> bool:
-        """Whether this is the thread without which no worker does anything."""
+        """Whether the caller is the supervisor's thread, without which no worker does anything."""
         return self._supervisor.is_own_thread()
 
     def close(self) -> None:
-        """End all workers and their children at once; when this returns, nothing is left. Idempotent."""
+        """Kill all workers and their children; nothing is left when this returns. Idempotent."""
         if os.getpid() == self._pid:
             self._supervisor.stop()
             self._supervisor.join()
@@ -103,25 +103,25 @@ class ProcessEngine:
 
 
 class ProcessPort:
-    """A run's end: packs items, unpacks results; everything between is the supervisor's."""
+    """A run's end of the engine: packs items and unpacks results; the supervisor does everything in between."""
 
     failure: Exception | None = None
     fate = "worker_died"
     sent = (0.0, 0)
-    """How long it took to pack the job, and its length."""
-    eager = property(lambda self: self._lane.pace.limit == 1)  # tasks so long that each is a batch
+    """Seconds that packing the job took, and its length in bytes."""
+    eager = property(lambda self: self._lane.pace.limit == 1)  # tasks are so long that each is a batch
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
         self._engine, self._supervisor = engine, supervisor
         self._lane, self._job = lane, job
-        self._pending = 0  # handed over and not yet returned
+        self._pending = 0  # tickets that were handed over and have not come out of ``wait``
         self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job)
         self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
         self._interrupted = self._woken = self._withdrawn = False
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Around the caller's own code: what pickling and unpickling call."""
+        """Entered around pickling and unpickling, which run the caller's own code."""
         supervisor.crew.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
@@ -130,23 +130,23 @@ class ProcessPort:
         return Packer(supervisor.pool)
 
     def room(self) -> int:
-        """For an exact job the free slots; else enough that no worker starves, by count and by bytes."""
+        """The free slots, for an exact job; for others, enough that no worker starves, within the limits of memory."""
         lane, width = self._lane, self._engine.max_workers
         if lane.closed or lane.broken is not None:
             return 0
         if lane.exact:
             lane.others = self._supervisor.crew.others(lane)
             free = width - lane.others - self._pending
-            if self._job.shared:  # one more, for the first that gets free, as in a standard pool
+            if self._job.shared:  # one more waits for the first worker to get free, as in a standard pool
                 free += 1
-            return max(free, 1 if self._pending == 0 else 0)  # to have one queued is to get one's turn
+            return max(free, 1 if self._pending == 0 else 0)  # a lane gets its turn only if it has one queued
         if self._packing.line:
             return 0
         room = lane.stock(width) - self._pending
         return max(0, min(room, self._packing.space(self._pending)))
 
     def start(self, tickets: Sequence[Ticket]) -> None:
-        """Pack the items and queue them; what cannot be packed is reported by the next ``wait``."""
+        """Pack the items and queue them; ``wait`` reports those that cannot be packed."""
         if not tickets:
             return
         if self._lane.closed:
@@ -159,7 +159,7 @@ class ProcessPort:
             self._pack()
 
     def _pack(self) -> None:
-        """Pack as many of those in line as there is space for, and queue them."""
+        """Pack and queue as many items of the line as there is space for."""
         good: list[Ticket] = []
         payloads: list[Payload] = []
         ahead, began = self._pending - len(self._packing.line), monotonic()
@@ -183,10 +183,10 @@ class ProcessPort:
             self._lane.gate.wait(self._has_news, None if until is None else until - monotonic())
         self._woken, self._lane.others = False, 0
         events = self._lane.events
-        for _ in range(len(events)):  # no more than that: log records may come without end
+        for _ in range(len(events)):  # only those that are there now: log records may come without end
             ended, size = self._open(events[0])
-            # Signal handlers run between calls, and there is none up to the removal: an exception out of
-            # one neither loses what the event holds nor has it dealt with twice.
+            # Python runs signal handlers between calls, and there is no call from here to ``popleft``. So an
+            # exception out of a handler neither loses an event nor has it handled twice.
             self._ended += ended
             self._packing.bytes -= size
             events.popleft()
@@ -202,7 +202,7 @@ class ProcessPort:
         return lane.events or self._woken or lane.broken is not None or self._supervisor.crew.has_left(lane)
 
     def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
-        """The outcomes that an event holds, and how many bytes of packed items they took."""
+        """The outcomes in an event, and how many bytes their packed items took."""
         if isinstance(event, Record):
             self._lane.logged += event.size
             self._log(event)
@@ -216,7 +216,7 @@ class ProcessPort:
         return ended, event.batch.size()
 
     def _finish(self, span: Span) -> list[Block | Ended]:
-        """Make values of a span; go on where that was interrupted, or where a value's own code says it was."""
+        """Unpickle the results of a span; go on where Ctrl-C, or a KeyboardInterrupt of a value's own code, stopped it."""
         if self._opening is None or self._opening.span is not span:
             self._opening = Opening(span, self._job.label)
         before = times_raised()
@@ -229,21 +229,21 @@ class ProcessPort:
                     raise
 
     def _log(self, record: Record) -> None:
-        """Handle a task's log record as if it had been logged here."""
+        """Handle a task's log record as if it had been logged in this process."""
         import logging
         import traceback  # logging has loaded it
 
         try:
             made = logging.makeLogRecord(unpack(record.packed))
             made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
-            level = logging.getLevelName(made.levelno)  # which the program may have named, or named otherwise
+            level = logging.getLevelName(made.levelno)  # the program may have a name of its own for the level
             made.levelname = made.levelname if level == f"Level {made.levelno}" else level
             logging.getLogger(made.name).handle(made)
-        except Exception as error:  # as logging itself does: what cannot be logged must not end the program
+        except Exception as error:  # as logging itself does: a record that fails must not end the program
             if is_of_signal(error):
                 raise
             if logging.raiseExceptions and sys.stderr is not None:
-                with tolerated():  # it may be closed
+                with tolerated():  # stderr may be closed
                     traceback.print_exc()
 
     def _explain(self, broken: Broken) -> Exception:
@@ -258,7 +258,7 @@ class ProcessPort:
         return error
 
     def running(self) -> list[tuple[int, float, str]]:
-        """The attempts that have begun and not ended: index, instant of the start, worker."""
+        """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
         return self._supervisor.ask(self._find_running)
 
     def _find_running(self) -> list[tuple[int, float, str]]:
@@ -270,21 +270,21 @@ class ProcessPort:
         return found
 
     def stacks(self) -> dict[int, str]:
-        """Where those that run stand now, as far as their workers can tell."""
+        """The stacks of the running attempts by index, as far as their workers can tell them."""
         return whereabouts(self._supervisor, self._lane)
 
     def measure(self, facts: Facts) -> None:
-        """Note how long the parent packed and unpacked."""
+        """Add the seconds that this process spent on packing and unpacking, and the length of the job."""
         facts.travel_seconds = self._seconds
         facts.job_seconds, facts.job_bytes = self.sent
 
     def wake(self) -> None:
-        """Make ``wait`` return soon; takes no lock, so a signal handler may call it."""
+        """Make ``wait`` return soon; takes no lock, so that a signal handler may call it."""
         self._woken = True
         self._lane.gate.open()
 
     def close(self) -> None:
-        """Withdraw what is queued and kill the workers that hold attempts of this run, and only these."""
+        """Withdraw what is queued and kill the workers that hold attempts of this run, but no others."""
         if self._withdrawn or os.getpid() != self._engine._pid:  # a fork leaves its parent's workers alone
             return
         self._lane.closed = True
@@ -294,7 +294,7 @@ class ProcessPort:
             self._supervisor.let_go(self._lane)
         else:
             victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
-        self._withdrawn = True  # not before: what a signal handler raises above leaves it to the next call
+        self._withdrawn = True  # only now: if a signal handler raised above, the next call does it again
         deadline = monotonic() + PATIENCE
         for worker in victims:
             worker.gone.wait(max(0.0, deadline - monotonic()))
