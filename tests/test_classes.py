@@ -9,7 +9,8 @@ import pytest
 from joblib import Parallel, delayed, parallel_config
 
 from parallelkit import ProcessExecutor, Task, run_parallel
-from parallelkit._worker._travel import Editions, pack, unpack
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._travel import pack, unpack
 from parallelkit.joblib_backend import register
 
 SCRIPT = """

@@ -5,7 +5,6 @@ How, and why so: docs/design/dask-engine.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any, cast
 
@@ -15,9 +14,11 @@ from parallelkit._executors._cluster._manifest import Vanished
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._decode import decode_lost
-from parallelkit._executors._process._lane import Lane, Lost, Payload, Record, Span
+from parallelkit._executors._process._lane import Lane, Lost, Record, Span
+from parallelkit._executors._process._packing import Pack
 from parallelkit._executors._processes import ProcessPort
-from parallelkit._worker._travel import Editions, by_value_pickler, pack
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._travel import by_value_pickler, pack
 
 ADVICE = (
     "this was raised on a dask worker: install the module there, send its file by client.upload_file(), "
@@ -68,7 +69,7 @@ class DaskPort(ProcessPort):
             return max(room, NOBODY_YET - self._pending) if room and not self.courier.threads else room
         return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
 
-    def _packer(self, supervisor: object) -> Callable[[object, Editions], Payload]:
+    def _packer(self, supervisor: object) -> Pack:
         return pack_for_afar
 
     def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], int]:

@@ -25,8 +25,9 @@ from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
+from parallelkit._worker._editions import Editions
 from parallelkit._worker._faults import capture, capture_unsendable, restore
-from parallelkit._worker._travel import Editions, pack, unpack
+from parallelkit._worker._travel import pack, unpack
 
 _serials = count()  # see ``run_sealed``
 

@@ -14,7 +14,7 @@ from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
 from parallelkit._executors._process._pace import Paces
-from parallelkit._executors._process._packing import Packer, Packing, all_atoms
+from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms
 from parallelkit._executors._process._preload import home_of
 from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._process._sharing import pack_initializer, pack_shared
@@ -27,7 +27,7 @@ from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error, is_of_signal, tolerated
 from parallelkit._system import monotonic
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import Editions, unpack
+from parallelkit._worker._travel import unpack
 
 PATIENCE = 10.0  # seconds for which the end of a run waits for its killed workers to end
 
@@ -126,7 +126,7 @@ class ProcessPort:
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
 
-    def _packer(self, supervisor: Supervisor) -> Callable[[object, Editions], Payload]:
+    def _packer(self, supervisor: Supervisor) -> Pack:
         return Packer(supervisor.pool)
 
     def room(self) -> int:

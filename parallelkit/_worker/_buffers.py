@@ -16,11 +16,13 @@ from mmap import mmap
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import BLOCKS, FILLED, FREE, frame
 from parallelkit._worker._outbox import Outbox
-from parallelkit._worker._travel import Apart, Editions, pack, unpack
+from parallelkit._worker._travel import Apart, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any
+
+    from parallelkit._worker._classes import Reducer
 
     Span = tuple[int, int]
     """Where a buffer lies in its block."""
@@ -35,7 +37,7 @@ AT_REST = 3
 _BYTES = (bytes, bytearray)
 
 
-def pack_apart(thing: object, apart: Apart, editions: Editions | None = None) -> bytes:
+def pack_apart(thing: object, apart: Apart, editions: Reducer | None = None) -> bytes:
     """The thing as bytes, its large buffers apart. A large ``bytes`` is one itself, and arrives as a copy."""
     if type(thing) in _BYTES:
         thing = as_buffer(thing)  # type: ignore[arg-type]  # its type was looked at

@@ -1,56 +1,66 @@
-"""Classes that travel by value: made once in a process, and filled again only where they have changed where they come from.
+"""Classes that are sent by value: made once in each process, and updated only by what has changed at their origin.
 
-A class carries an id, by which cloudpickle finds the one that a process has. It would then set all attributes again, to
-copies: methods with other globals, counters at old values. What comes back here must not do that to the caller's own
-class; nor what comes with the next item to that of a worker, where tasks may keep things. But a worker that stays for
-several runs shall have what the script has by now: so what is sent there says which *edition* of the class it is, and
-only what differs from what was sent before is set again.
+cloudpickle sends an id with a class, by which it finds the one that a process already has. It would then set all
+attributes again, to copies: methods with other globals, counters at old values. When a class comes back to the caller,
+that would spoil the caller's own; and the next item that brings it to a worker would reset what tasks store in it.
+But a worker that stays for several runs must have what the script has by now. So a class that is sent to workers has
+its *edition* with it (_editions.py), and only attributes that differ from the last edition are set again.
 """
 
 from __future__ import annotations
 
-from _weakref import ref
-from functools import partial
+from functools import cache
 from types import MemberDescriptorType
 
 from parallelkit._worker import _script
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
     from typing import Any, Protocol
 
-    class Editions(Protocol):
+    class Reducer(Protocol):
+        """Decides how a class of the script goes into a pickle."""
+
         by_file: bool
 
         def reduce(self, cls: type, reduced: Any) -> Any: ...
 
     Edition = tuple[float, dict[str, bytes]]
-    """When it was seen first, by the clock of the machine, for two runs at a time may overtake each other; and of what each attribute was."""
+    """Since when the class has been so, by the clock of the machine, and a digest of each attribute.
+
+    Of two runs at a time, one may overtake the other: so the instant tells which edition is newer.
+    """
 
 
-_made: dict[int, tuple[ref[type], Edition | None]] = {}
-"""Those that were made here, by id, for a class need not be hashable, and which edition they have. None: it is not filled yet."""
-
-UNNAMED: Edition = -1.0, {}
-"""The edition of one that came without: nothing that has it is filled by what comes in the same way, and all by what comes with one."""
+NO_EDITION: Edition = -1.0, {}
+"""Stands for that of a class that came without: it is older than any, and any differs from it in all attributes."""
 
 TRACKER = -2
-"""Where cloudpickle's id is in what a class or an enum is made from: both end in (…, class_tracker_id, extra)."""
+"""The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
 
-def reduce_class(cls: type, reduced: Any, editions: Editions | None) -> Any:
-    """How cloudpickle would make a class anew, but with its slots, and with its edition."""
-    if len(reduced) < 6:  # it is found by its name
+@cache
+def _made() -> MutableMapping[type, Edition | None]:
+    """The edition of each class that was made in this process; None if it has no attributes yet."""
+    from weakref import WeakKeyDictionary  # late: workers do not need it to start
+
+    return WeakKeyDictionary()
+
+
+def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
+    """The class as cloudpickle reduces it, with its slots added, and its edition if there are editions."""
+    if len(reduced) < 6:  # the class is found by its name
         return reduced
     reduced = _with_slots(cls, reduced)
     state, _ = reduced[2]
-    state.pop("__slotnames__", None)  # copyreg notes it when the first object is pickled, or copied
+    state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
     return reduced if editions is None else editions.reduce(cls, reduced)
 
 
 def _with_slots(cls: type, reduced: Any) -> Any:
-    """Without them its objects have a ``__dict__``, which fits none here."""
-    # A NamedTuple gives itself its slots, and any other tuple can have none.
+    """Without slots, objects made there would have a ``__dict__``, and would not fit the class here."""
+    # NamedTuple sets its own slots, and no other tuple can have any.
     if "__slots__" not in vars(cls) or issubclass(cls, tuple):
         return reduced
     make, (kind, name, bases, given, *more), (attributes, own), *rest = reduced
@@ -61,12 +71,12 @@ def _with_slots(cls: type, reduced: Any) -> Any:
 
 
 def make_class(*spec: Any) -> type:
-    """One without attributes, or that which this process has."""
+    """The class of this id that this process has, or a new one without attributes."""
     return _find_or_make("_make_skeleton_class", spec)
 
 
 def make_enum(*spec: Any) -> type:
-    """The same of an enum."""
+    """The same for an enum."""
     return _find_or_make("_make_skeleton_enum", spec)
 
 
@@ -77,42 +87,43 @@ def _find_or_make(maker: str, spec: tuple[Any, ...]) -> type:
     if known is not None:
         return known
     made: type = getattr(cloudpickle, maker)(*spec)
-    _made[id(made)] = ref(made, partial(_forget, id(made))), None
+    _made()[made] = None
     return made
 
 
-def _forget(name: int, _: object) -> None:
-    _made.pop(name, None)
-
-
 def fill_class(cls: type, state: Any) -> type:
-    """Give a class its attributes, if it was made here and has none yet."""
-    return fill_edition(cls, (*state, UNNAMED))
+    """Set the attributes of a class that came without an edition; only once, and only if this process has made it."""
+    return fill_edition(cls, (*state, NO_EDITION))
 
 
-def fill_edition(cls: type, told: tuple[dict[str, Any], Any, Edition]) -> type:
-    """The same; and one that was made here with an earlier edition gets what has changed. The caller's own is left alone."""
+def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
+    """Set the attributes of a class that was made here, or those that have changed since its last edition.
+
+    The caller's own class is left alone.
+    """
     from cloudpickle import cloudpickle
 
-    attributes, own, edition = told
+    attributes, own, edition = state
     _script.arrive_class(cls)
-    itself, had = _made.get(id(cls), (None, None))
-    if itself is None or itself() is not cls:
+    if cls not in _made():
         return cls
-    if had is None:
-        cloudpickle._class_setstate(cls, (attributes, own))
-    elif had[0] < edition[0]:
-        cloudpickle._class_setstate(cls, (_renewed(cls, attributes, had[1], edition[1]), own))
-    else:
-        return cls
-    _made[id(cls)] = itself, edition
+    had = _made()[cls]
+    if had is not None:
+        if had[0] >= edition[0]:
+            return cls
+        attributes = _renewed(cls, attributes, had[1], edition[1])
+    cloudpickle._class_setstate(cls, (attributes, own))
+    _made()[cls] = edition
     return cls
 
 
 def _renewed(
     cls: type, attributes: dict[str, Any], had: dict[str, bytes], has: dict[str, bytes]
 ) -> dict[str, Any]:
-    """What the script has deleted goes. What it has left alone stays, whatever tasks keep there; so does what an initializer has assigned."""
+    """The attributes that have changed; those that the script has deleted are deleted here.
+
+    The others stay, whatever tasks have stored in them; and so do all that an initializer has assigned.
+    """
     kept = _script.assigned_to(cls)
     for name in had.keys() - has.keys() - kept:
         if name in vars(cls):

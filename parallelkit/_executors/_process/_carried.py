@@ -16,8 +16,9 @@ from parallelkit._recalled import recall
 from parallelkit._tasks import call_star
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._chunk import Chunk
+from parallelkit._worker._editions import Editions
 from parallelkit._worker._script import NAMES
-from parallelkit._worker._travel import Editions, pack
+from parallelkit._worker._travel import pack
 
 SMALL = 64 << 10
 """Size in bytes up to which workers keep a packed function, with what it refers to."""

@@ -11,7 +11,8 @@ from parallelkit._executors._process._captures import given, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _ends, _script
-from parallelkit._worker._travel import Apart, Editions, by_value_pickler, describe, dump, pack
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._travel import Apart, by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""

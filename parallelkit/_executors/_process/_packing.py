@@ -5,7 +5,7 @@ from __future__ import annotations
 from _pickle import PicklingError
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
@@ -22,8 +22,9 @@ from parallelkit._worker import _faults
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._chunk import Chunk
+from parallelkit._worker._editions import Editions
 from parallelkit._worker._tracebacks import detached
-from parallelkit._worker._travel import Apart, Editions, describe
+from parallelkit._worker._travel import Apart, describe
 
 QUEUED_BYTES = 64 << 20  # of packed items that have not ended; exceeded only to have one item for each worker
 QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if that is more, but ...
@@ -35,16 +36,14 @@ ATOMS: set[type] = {int, float, bool, type(None)}
 TEXTS: set[type] = {str, bytes}
 """Immutable, and unpickled without running any code: a batch of them may be one pickle."""
 
+Pack: TypeAlias = Callable[[object, Editions], Payload]
+"""Packs an item; the editions are those of the portion that it is packed with."""
+
 
 class Packing:
     """The items that wait to be packed, and how many may be: an item's size is known only once it is packed."""
 
-    def __init__(
-        self,
-        width: Callable[[], int],
-        pack: Callable[[object, Editions], Payload],
-        job: Job,
-    ) -> None:
+    def __init__(self, width: Callable[[], int], pack: Pack, job: Job) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
         self._largest = 1  # size in bytes of the largest packed item so far

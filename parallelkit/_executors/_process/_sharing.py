@@ -18,7 +18,8 @@ from parallelkit._habits import take_on
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import first
-from parallelkit._worker._travel import Apart, Editions, pack
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._travel import Apart, pack
 
 RECURSION = 1000  # Python's default recursion limit
 
