@@ -26,11 +26,11 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 """
 
-CHUNKS = (128, 16, 1)  # rows a statement: each gives the interpreter's lock away, and must get it back
+CHUNKS = (128, 16, 1)  # rows a statement: each statement releases the interpreter lock and must get it back
 
 
 class Record(NamedTuple):
-    """One outcome: the key as text, the identity of the function where it is not the journal's, and what is kept."""
+    """One outcome: key as text, identity of the function (None: the journal's own), whether it is a success, payload."""
 
     key: str
     function: str | None
@@ -39,16 +39,16 @@ class Record(NamedTuple):
 
     @property
     def crc(self) -> int:
-        """Checksum of all four."""
+        """The checksum of all four."""
         head = f"{self.key}\0{self.function}\0{self.ok:d}\0"
         return zlib.crc32(self.payload, zlib.crc32(head.encode()))
 
 
 class Journal:
-    """An open journal. Raises ValueError, which names the file, where it is damaged, in use, or another's.
+    """An open journal. Raises ValueError, naming the file, if it is damaged, in use or another function's.
 
-    ``function``: the identity of the one whose outcomes it holds. An existing file is checked whole: 2 s a
-    million records. ``find`` is for one thread, ``write`` for another.
+    ``function``: the identity of the function whose outcomes it holds. An existing file is checked as a whole,
+    which takes 2 s a million records. ``find`` is for one thread, ``write`` for another.
     """
 
     def __init__(self, path: str, function: str) -> None:
@@ -100,7 +100,7 @@ class Journal:
         self._claim.note(batches)
 
     def _check_records(self) -> None:
-        """Every record is whole, and where a search for its key finds it."""
+        """Raise ValueError unless every record is whole, and in its place, so that a search finds it."""
         before = ""
         for key, function, ok, payload, crc in self._reading.execute(
             "SELECT key, function, ok, payload, crc FROM outcomes"
@@ -112,7 +112,7 @@ class Journal:
             before = key
 
     def find(self, keys: Sequence[str]) -> Iterator[Record]:
-        """The records of those keys that have one; 1.5 µs a key."""
+        """Yield the records of those keys that have one; 1.5 µs a key."""
         with damage(self.path):
             for chunk in chunks(keys):
                 marks = ",".join("?" * len(chunk))
@@ -123,7 +123,7 @@ class Journal:
                     yield Record(key, function, ok == 1, payload)
 
     def write(self, records: Sequence[Record]) -> None:
-        """Put records in, all or none; a key that has one gets the new one. When it returns, a kill loses nothing."""
+        """Write all of the records or none, each in place of that of its key. Afterwards a kill loses none of them."""
         write = self._writing.execute
         write("BEGIN IMMEDIATE")
         try:
@@ -141,23 +141,23 @@ class Journal:
         self._claim.note(self._batches)
 
     def close(self) -> None:
-        """Fold the write-ahead log in, and let others in."""
+        """Merge the write-ahead log into the journal, and release it."""
         self._close(in_order=True)
 
     def _close(self, in_order: bool) -> None:
-        in_time = False
+        merged = False
         try:
             with ExitStack() as open_ones:
                 for connection in self._connections:
                     open_ones.callback(connection.close)
-            # Somebody else who looks into the file right now keeps the log, and with it the need to compare.
-            in_time = in_order and not os.path.exists(f"{self.path}-wal")
-        finally:  # a second Ctrl-C may have come: the next run, of this process too, must find it free
-            self._claim.release(in_time)
+            # If another connection is open, SQLite keeps the log, and so the count is needed.
+            merged = not os.path.exists(f"{self.path}-wal")
+        finally:  # even if a second Ctrl-C comes: the next run, in this process too, must find the journal free
+            self._claim.release(in_order and merged)
 
 
 def create(path: str, function: str, count: int) -> None:
-    """A new journal, whole from the first moment on."""
+    """Create a journal that is complete from the moment it exists; ``count`` is that of the claim."""
     if count or os.path.lexists(f"{path}-wal"):
         rest = ", ".join(f"{path}{end}" for end in ("-wal", "-shm", "-run"))
         raise damaged(path, f"the file is gone, but not what belongs to it; to start anew, delete {rest}")
@@ -165,7 +165,7 @@ def create(path: str, function: str, count: int) -> None:
 
     draft = f"{path}-new"
     try:
-        discard(draft)  # of a run that was killed just then
+        discard(draft)  # left by a run that was killed at this point
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             connection.executescript(SCHEMA)
@@ -181,7 +181,7 @@ def create(path: str, function: str, count: int) -> None:
 
 
 def discard(draft: str) -> None:
-    """Remove what there is of a draft."""
+    """Delete a draft, and what SQLite has put beside it."""
     for leftover in (draft, f"{draft}-wal", f"{draft}-shm"):
         if os.path.lexists(leftover):
             os.unlink(leftover)
@@ -189,7 +189,7 @@ def discard(draft: str) -> None:
 
 @contextmanager
 def damage(path: str) -> Iterator[None]:
-    """What SQLite finds wrong becomes an error that names the file."""
+    """Turn an error of SQLite in this block into one that names the file."""
     import sqlite3
 
     try:
@@ -199,23 +199,23 @@ def damage(path: str) -> Iterator[None]:
 
 
 def damaged(path: str, what: object) -> ValueError:
-    """Why a file is refused."""
+    """The error for a file that is damaged, or no journal."""
     return ValueError(f"checkpoint must be a whole journal of parallelkit, got {path}: {what}")
 
 
 def another_journal(path: str, why: str) -> ValueError:
-    """Why a whole journal is refused."""
+    """The error for the journal of another function."""
     return ValueError(f"checkpoint must be a journal of the same function, got {path}: {why}")
 
 
 def another_function(path: str, key: str, why: str) -> ValueError:
-    """Why a record is refused."""
+    """The error for the record of another function."""
     rule = "checkpoint must have an outcome of the same function under a key"
     return ValueError(f"{rule}, got {path}, key {key}: {why}")
 
 
 def chunks(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    """All rows in pieces of few different sizes, so that few different statements are prepared."""
+    """All rows, in chunks of only a few sizes, so that only a few statements are prepared."""
     at = 0
     for size in CHUNKS:
         while len(rows) - at >= size:

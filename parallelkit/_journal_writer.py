@@ -1,4 +1,4 @@
-"""Writes records into a journal, in batches, in a thread of its own."""
+"""Writes records to a journal, in batches, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from collections.abc import Callable, Iterable
 from parallelkit._journal import Journal, Record
 
 GATHER = 0.02  # seconds that the first record of a batch waits for more
-MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may wait, before the run waits for the disk
+MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may be waiting before ``put`` blocks
 
 
 class JournalWriter:
-    """``put`` is for the run's thread. After an error, which ``failed`` is told, nothing is written any more."""
+    """Records go in by ``put``, in the run's thread. After an error, passed to ``failed``, no more are written."""
 
     def __init__(self, journal: Journal, failed: Callable[[Exception], None]) -> None:
         self._journal = journal
         self._failed = failed
         self._waiting: dict[str, Record] = {}
         self._bytes = 0
-        self._lock = threading.Lock()  # not by way of the condition, whose ``with`` a Ctrl-C may leave locked
+        # Taken by its own ``with``: that of the condition may leave it locked if Ctrl-C comes.
+        self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._idle = False
         self._closing = False
         self._thread: threading.Thread | None = None
         self._ended = False  # the thread has written all, or given up
-        self._writing: threading.Thread | None = None  # who writes: the first to say so
+        self._writing: threading.Thread | None = None  # the one thread that writes: the first to claim it
 
     def put(self, records: Iterable[Record]) -> None:
-        """Record these soon; waits where the disk does not follow."""
+        """Queue these records; blocks while too much is waiting for the disk."""
         with self._lock:
             if self._closing:
                 return  # writing has failed, and the run is about to stop
@@ -39,7 +40,7 @@ class JournalWriter:
                 self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
                 try:
                     self._thread.start()
-                except RuntimeError:  # the system has none to give, so that there is none to wait for
+                except RuntimeError:  # no more threads can be started, so ``close`` has none to wait for
                     self._thread = None
                     raise
             if self._idle or self._is_full():
@@ -48,21 +49,21 @@ class JournalWriter:
                 self._changed.wait()
 
     def find(self, keys: Iterable[str]) -> dict[str, Record]:
-        """What is not yet written of these. Look here first: what is not here any more is in the journal."""
+        """The records of these keys that are not written yet. To be asked before the journal, into which they go."""
         with self._lock:
             return {key: self._waiting[key] for key in keys if key in self._waiting} if self._waiting else {}
 
     def close(self) -> None:
-        """Write what is left, and end the thread; where Ctrl-C has broken off its start, write without it."""
+        """Write what is left, and end the thread; if Ctrl-C broke off its start, write in this thread."""
         with self._lock:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None and self._thread.is_alive():
             self._thread.join()
-        if self._claim():  # the thread has not come so far, and may never do
+        if self._claim():  # the thread has not begun to write, and may never do
             self._write()
         else:
-            # Before 3.13, a thread at whose join Ctrl-C comes is taken for ended from then on.
+            # Before 3.13, a thread counts as ended once Ctrl-C has interrupted a join of it.
             with self._lock:
                 self._changed.wait_for(lambda: self._ended)
 
@@ -70,7 +71,7 @@ class JournalWriter:
         return len(self._waiting) > MOST_ENTRIES or self._bytes > MOST_BYTES
 
     def _claim(self) -> bool:
-        """Whether this thread is the one that writes."""
+        """Claim the writing for this thread; return whether it has it."""
         with self._lock:
             self._writing = self._writing or threading.current_thread()
             return self._writing is threading.current_thread()
@@ -96,7 +97,7 @@ class JournalWriter:
             self._forget(batch)
 
     def _next_batch(self) -> list[Record]:
-        """What has gathered; empty when all is written and no more will come."""
+        """Wait for records, and return what has gathered; empty when all is written and no more will come."""
         with self._lock:
             self._idle = True
             self._changed.wait_for(lambda: self._waiting or self._closing)
@@ -114,7 +115,7 @@ class JournalWriter:
 
     def _give_up(self, error: Exception) -> None:
         with self._lock:
-            self._closing = True  # nobody waits for room any more
+            self._closing = True  # so that nobody waits for room any more
             self._waiting.clear()
             self._changed.notify_all()
         self._failed(error)

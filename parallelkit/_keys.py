@@ -1,4 +1,4 @@
-"""What a key must be like, to be sorted or to last beyond its run; and keys to look at."""
+"""Keys: checks that they can be sorted, or recorded for a later run; and mappings that show theirs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _first.maxstring = _first.maxother = 60
 
 
 def key_text(key: Any) -> str:
-    """A lasting key as text that tells the type: as keys of a dict 1, 1.0 and True would be one.
+    """A lasting key as text that tells its type: 1, 1.0 and True, which are one key of a dict, give three texts.
 
     >>> key_text(1), key_text(True), key_text(("a", 1.0))
     ('1', 'True', "('a', 1.0)")
@@ -31,7 +31,7 @@ def key_text(key: Any) -> str:
 
 
 def check_lasting(key: Any, position: int) -> None:
-    """Raise TypeError or ValueError unless the key means the same in a later run (``checkpoint``).
+    """Raise TypeError or ValueError unless the key has the same text in a later run (``checkpoint``).
 
     >>> check_lasting(1.5, 0)
     >>> check_lasting(None, 0)
@@ -43,9 +43,7 @@ def check_lasting(key: Any, position: int) -> None:
         )
     try:
         lasts, shown = is_lasting(key), repr(key)
-    except (
-        Exception
-    ) as error:  # an int of more digits than Python prints, an object with a repr that is broken
+    except Exception as error:  # an int of more digits than Python prints, or a broken __repr__
         lasts, shown = False, f"<a key whose repr raised {type(error).__name__}>"
     if not lasts:
         kind = type(key)
@@ -57,7 +55,7 @@ def check_lasting(key: Any, position: int) -> None:
 
 
 def is_lasting(key: Any) -> bool:
-    """Whether it is of these very types; those that derive from them may print as anything."""
+    """Whether a key is of exactly these types, and no NaN; a subclass may print as anything."""
     if type(key) is tuple:
         return all(map(is_lasting, key))
     return type(key) in LASTING and key == key
@@ -69,11 +67,11 @@ def check_keys(keys: Sequence[Any]) -> None:
         sorted(keys)
     except TypeError as error:
         sorted(map(Placed, keys, count()))
-        raise error  # these keys compare differently from one time to the next
+        raise error  # the second sort succeeded: these keys do not always compare alike
 
 
 class Placed:
-    """A key that says where it stands when it cannot be compared."""
+    """A key with its position, which is in the error if the key cannot be compared."""
 
     __slots__ = ("key", "position")
 
@@ -83,7 +81,7 @@ class Placed:
 
     def __lt__(self, other: Placed) -> bool:
         try:
-            return self.key < other.key  # type: ignore[no-any-return]  # whatever it is, sorting takes its truth
+            return self.key < other.key  # type: ignore[no-any-return]  # sorted() takes anything for a truth value
         except TypeError:
             raise TypeError(
                 f"key must give values that can be compared, for order='key', got {self.key!r} and "
@@ -92,12 +90,12 @@ class Placed:
 
 
 class Keyed(Mapping[K, V]):
-    """A mapping whose ``keys()`` shows them, and that is not taken for an array of them."""
+    """A mapping whose ``keys()`` prints them, and that numpy does not take for an array of its keys."""
 
     __slots__ = ()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """For numpy: of objects (``dtype=object``) it is one; where no dtype is said, numbers are meant, and refused."""
+        """For numpy: with ``dtype=object``, an array of this one object; otherwise TypeError, since numbers are meant."""
         if getattr(dtype, "char", None) != "O":
             raise TypeError(NO_ARRAY)
         from numpy import empty
@@ -107,7 +105,7 @@ class Keyed(Mapping[K, V]):
         return held
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """For numpy: it may be compared with an array, none of whose elements it equals, and is no operand of anything else."""
+        """For numpy: only ``==`` and ``!=`` with an array work, and no element equals a mapping; else TypeError."""
         if ufunc.__name__ not in ("equal", "not_equal"):
             raise TypeError(NO_ARRAY)
         from numpy import asarray
@@ -116,12 +114,12 @@ class Keyed(Mapping[K, V]):
         return getattr(ufunc, method)(*held, **options)
 
     def keys(self) -> KeysView[K]:
-        """The keys, in order: a view, as that of a dict."""
+        """The keys, in order, as a view like that of a dict."""
         return Keys(self)
 
 
 class Keys(KeysView[K]):
-    """A view that shows the first keys; the standard one shows the mapping, which shows none.
+    """A view whose repr shows the first keys; that of the standard one shows the mapping, which shows no key.
 
     >>> Keys({"a": 1, "b": 2})
     KeysView(['a', 'b'])

@@ -1,4 +1,4 @@
-"""What is said of a word that is not known: which one was meant."""
+"""Suggestions for unknown words: which one was probably meant."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 WORKERS = dict.fromkeys(("n_jobs", "num_workers", "processes"), "max_workers")
-"""What the number of workers is called in other libraries."""
+"""What other libraries call the number of workers."""
 
 NONE: Mapping[str, str] = {}
 
 
 def did_you_mean(word: str, known: Iterable[str], elsewhere: Mapping[str, str] = NONE) -> str:
-    """The nearest word as a question, or nothing; ``elsewhere`` has what is called differently in other libraries.
+    """The nearest known word, as a question, or nothing; ``elsewhere`` has names that other libraries use.
 
     >>> did_you_mean("max_worker", ["max_workers", "timeout"]), did_you_mean("xyz", ["timeout"])
     ("did you mean 'max_workers'?", '')
@@ -27,7 +27,7 @@ def did_you_mean(word: str, known: Iterable[str], elsewhere: Mapping[str, str] =
 
 
 def field_hint(given: object) -> str:
-    """What to write instead of the name of a field, where a function of the item is wanted.
+    """A hint for a field's name given in place of a function of the item: what to write instead.
 
     >>> field_hint("id"), field_hint(3)
     ("; for a field of the item write lambda item: item['id']", '')
@@ -36,7 +36,7 @@ def field_hint(given: object) -> str:
 
 
 def suggests(**elsewhere: str) -> Callable[[type[T]], type[T]]:
-    """Have a class say, for a keyword that it does not have, which was meant; its signature stays as it is."""
+    """Make a class suggest the keyword that was meant when it gets an unknown one; its signature is unchanged."""
 
     def decorate(kind: type[T]) -> type[T]:
         init = vars(kind)["__init__"]

@@ -1,4 +1,4 @@
-"""The ready tasks of the same groups, and the gates of limits at which they wait (see ``Gated``)."""
+"""Lanes, of ready tasks that are in the same groups, and gates, of limits, at which they wait (see ``Gated``)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Rank = tuple[float, int]  # minus the priority, then the index: the smallest goe
 
 
 class Gate:
-    """A meter, and the lanes that wait for it."""
+    """A meter, and the lanes that wait until it allows a start; ``timer`` is when it is looked at next, if set."""
 
     __slots__ = ("__weakref__", "call", "meter", "timer", "waiting")
 
@@ -22,12 +22,12 @@ class Gate:
         self.timer: float | None = None
 
     def look(self) -> None:
-        """From any thread: another run awaits our reports of starts, or has the one that we await."""
+        """From any thread: another run waits for our reports of starts, or has one that we wait for."""
         self.call(self)
 
 
 class Lane:
-    """The ready tasks of the same groups. ``place`` is the heap in which it stands, or None."""
+    """The ready tasks of the same groups, in a heap. ``place``: the heap of lanes in which it stands, or None."""
 
     __slots__ = ("gates", "groups", "place", "tickets")
 

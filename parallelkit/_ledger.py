@@ -18,15 +18,15 @@ from parallelkit._outcomes import Attempt, Failure, Outcome, Success
 
 @dataclass(eq=False, repr=False, slots=True)
 class Facts:
-    """What the report wants to know of a run beside its outcomes. Instants as the clock gives them.
+    """What the report needs to know of a run, besides its outcomes. Instants are those of the run's clock.
 
-    ``cpu_seconds`` is the processor time of this process during the run, the caller's own thread left out;
-    ``worker_cpu_seconds`` is that of the worker threads alone (None where nobody measured it), and what is
-    left are threads that the tasks started. ``input_seconds`` went into reading the input,
-    ``travel_seconds`` into pickling arguments and unpickling results, in the parent; ``job_seconds`` into pickling
-    the function and what all tasks are given, which are ``job_bytes``. ``limits`` are the run's limits as text.
-    Coroutines held their event loop for ``blocked_seconds`` in long steps, the longest of them in the task with
-    the index ``longest_step_of``.
+    ``cpu_seconds``: processor time of this process during the run, without the caller's thread;
+    ``worker_cpu_seconds``: that of the worker threads alone, or None if it was not measured. The difference is
+    that of threads which the tasks started. ``input_seconds``: for reading the input. ``travel_seconds``: for
+    pickling arguments and unpickling results, in the parent. ``job_seconds``: for pickling the function and
+    what is passed to all tasks, together ``job_bytes`` long. ``limits``: the run's limits as text.
+    ``blocked_seconds``: how long coroutines held their event loop in long steps; the longest one took
+    ``longest_step``, in the task with the index ``longest_step_of``.
     """
 
     executor: str = "threads"
@@ -68,7 +68,7 @@ class Ledger:
     completion: array[int] | None = None
     stopped: str | None = None
     stopped_by: BaseException | None = None
-    settled: list[int] | None = None  # since somebody last asked (``then``)
+    settled: list[int] | None = None  # since ``take_settled`` was last called; None without a ``then``
 
     def __len__(self) -> int:
         return len(self.values)
@@ -138,7 +138,7 @@ class Ledger:
             self.settled.extend(indices)
 
     def keep_settled(self) -> None:
-        """From now on, have what is settled at hand for ``then``."""
+        """From now on, note what is settled, for ``then``."""
         self.settled = []
 
     def take_settled(self) -> list[Outcome[Any, Any]]:
@@ -157,7 +157,7 @@ class Ledger:
         self._note_settled((index,))
 
     def try_again(self, index: int, lost: Lost) -> None:
-        """Log an attempt that failed and is not the last; it is all the same if it is given to ``fail`` later."""
+        """Log an attempt that failed and is not the last; it is after all if it is given to ``fail`` later."""
         self.log.append((index, lost))
 
     @property
@@ -169,7 +169,7 @@ class Ledger:
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
     ) -> None:
         """Settle tasks that the stop of the run left undone; ``last`` has earlier attempts of theirs."""
-        if self.stopped_by is None:  # what a class says of the truth of its errors is not asked
+        if self.stopped_by is None:  # an ``or`` would call the error's own __bool__, if it has one
             self.stopped_by = cause
         for index in indices:
             self.values[index] = CANCELLED
@@ -178,7 +178,7 @@ class Ledger:
             self.completion.extend(indices)
 
     def outcome(self, index: int) -> Outcome[Any, Any]:
-        """The outcome of one task, made on the spot."""
+        """The outcome of one task, built anew at each call."""
         value = self.values[index]
         if value is FAILED:
             return self._failure(index, self.failed[index])
@@ -203,7 +203,7 @@ class Ledger:
         return failure(self.key(index), index, lost, queued, self.facts.began_at, self.parents.get(index))
 
     def input_first(self) -> list[int] | None:
-        """The input in its order, then what ``then`` has made; None where that is the order of admission."""
+        """The indices of the input, then those of what ``then`` made; None if that is the order of admission."""
         if not self.parents:
             return None
         return [*(index for index in range(len(self)) if index not in self.parents), *self.parents]
@@ -213,7 +213,7 @@ class Ledger:
         return map(self.outcome, range(len(self.values)))
 
     def attempts(self) -> list[Attempt[Any]]:
-        """Every execution there was, by the time it started; what never began comes last."""
+        """Every attempt, by the time it started; those that never began come last."""
         log = [self._attempt(index, lost) for index, lost in self.tried]
         log += [self._attempt(index, lost) for index, lost in self.failed.items()]
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
@@ -227,7 +227,7 @@ class Ledger:
         return sorted(log, key=_start_of)
 
     def recalled(self) -> set[int]:
-        """The successes that were known before the run: of these there was no attempt."""
+        """The successes that were known before the task started, so that there was no attempt."""
         return {index for index, number in self.retried.items() if not number}
 
     def cut_off(self) -> Iterator[tuple[int, Lost]]:
@@ -239,7 +239,7 @@ class Ledger:
                 yield index, last
 
     def sealed(self, change: Callable[[Any], Any]) -> Ledger:
-        """A copy with ``change`` made to every error: to bytes before it is pickled, and back afterwards."""
+        """A copy with ``change`` applied to every error: into bytes before it is pickled, and back afterwards."""
         copy = replace(self)
         copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
         copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
@@ -254,12 +254,12 @@ class Ledger:
 
 
 def numbered(keys: Iterable[Any], first: int) -> list[Any]:
-    """The keys, with the index of the task in place of those that were not given."""
+    """The keys, with the task's index in place of each that was not given."""
     return [index if key is UNSET else key for index, key in enumerate(keys, first)]
 
 
 def are_indices(keys: Sequence[Any], first: int) -> bool:
-    """Whether these whole numbers are the indices of their tasks, and so need not be kept."""
+    """Whether these ints are the indices of their tasks, and so need not be kept."""
     return list(range(first, first + len(keys))) == list(keys)
 
 
