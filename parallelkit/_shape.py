@@ -1,4 +1,4 @@
-"""How an item of the caller's input becomes a task: ``Shape``, and what is asked about it on the way."""
+"""``Shape``: how an item of the input becomes a task, with its key, priority and groups."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ Trait = tuple[float, tuple[Hashable, ...]]
 class Shape(NamedTuple):
     """How an item becomes a task.
 
-    ``tasks``: items are callables or ``Task`` objects. ``gated``: priority and groups are wanted, by
-    ``priority`` and ``bys``. ``bounded``: what is tried again must start in time. ``fn``: every item becomes
-    a call of its own (a run with ``then``). ``executor``: of the run; not every one can run coroutine
-    functions. ``check_key`` raises for a key (or UNSET) that will not do, given its position. ``grows``: the
-    run has a ``then``. ``ranked``: priorities decide, so that any item of the input may come first.
+    ``tasks``: items are callables or ``Task`` objects. ``gated``: tasks need a priority and groups, which
+    ``priority`` and ``bys`` give. ``bounded``: a retry may have to start by a certain instant (``max_time``).
+    ``fn``: set in a run with ``then``, where each item becomes a call of its own. ``executor``: that of the run;
+    only threads run coroutine functions. ``check_key``: called with a key (or UNSET) and its position, raises if
+    the key is not acceptable. ``grows``: the run has a ``then``. ``ranked``: there are priorities, so any item of
+    the input may have to run first.
     """
 
     tasks: bool = False
@@ -45,11 +46,11 @@ class Shape(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether an item is a task just as it is."""
+        """Whether executors get items as they are."""
         return not (self.tasks or self.gated or self.fn is not None)
 
     def key_of(self, item: Any, position: int) -> Any:
-        """The task's key, or UNSET where its index will do."""
+        """The task's key, or UNSET if its index will be its key."""
         if isinstance(item, Task) and (self.tasks or self.fn is not None):
             return self.checked(item.key, position)
         if self.tasks or self.key is None:
@@ -57,7 +58,7 @@ class Shape(NamedTuple):
         return self.checked(asked("key", self.key, item, position), position)
 
     def keys_of(self, items: Sequence[Any]) -> list[Any]:
-        """The keys of all the input."""
+        """The keys of all items of the input."""
         if self.key is None or self.check_key is not None or not self.plain:
             return [self.key_of(item, position) for position, item in enumerate(items)]
         key, keys = self.key, list[Any]()
@@ -69,13 +70,13 @@ class Shape(NamedTuple):
         return keys
 
     def checked(self, key: Any, position: int) -> Any:
-        """The key itself; raises where it will not do."""
+        """The key itself; raises if it is not acceptable."""
         if self.check_key is not None:
             self.check_key(key, position)
         return key
 
     def call_of(self, item: Any) -> Any:
-        """What the executor is given."""
+        """What the executor gets for an item."""
         if self.tasks:
             call = as_call(item)
             check_function("tasks", call[0], self.executor)
@@ -85,7 +86,7 @@ class Shape(NamedTuple):
         return (call_star, (self.fn, item), {}) if self.star else (self.fn, (item,), {})
 
     def trait_of(self, item: Any, position: int) -> Trait:
-        """Priority and groups; a ``Task`` among plain items is looked at by its first argument."""
+        """The item's priority and groups. For a ``Task`` among plain items, its first argument is asked about."""
         subject = item.args[0] if isinstance(item, Task) and self.fn is not None and item.args else item
         return self._priority_of(item, subject, position), tuple(
             None if by is None else hashable(asked("by", by, subject, position), position) for by in self.bys
@@ -100,12 +101,12 @@ class Shape(NamedTuple):
 
 
 def replace_form(shape: Shape) -> Shape:
-    """The shape of tasks that come in among items of the map form."""
+    """The shape of tasks that ``then`` adds to the items of a run."""
     return shape._replace(tasks=True, key=None, gated=True, star=False)
 
 
 def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:
-    """What the caller's callable says of an item; if it raises, that is the end of the input."""
+    """The answer of a user's callable for an item; if it raises, an InputError that ends the input."""
     try:
         return question(item)
     except Exception as error:
@@ -116,14 +117,14 @@ IS_WHOLE = ", a Task, whose arguments are in its .args"
 
 
 def raised(name: str, error: Exception, position: int, what: str = "") -> InputError:
-    """What the input ends in when the caller's callable fails; ``what`` it was given, if that may surprise."""
+    """The InputError for a user's callable that raised; ``what`` describes an item that may surprise the user."""
     if is_of_signal(error):
         raise error
     return InputError(f"{name} raised {describe_error(error, f'for the item at position {position}{what}')}")
 
 
 def hashable(group: Any, position: int) -> Hashable:
-    """A group, which must be hashable."""
+    """The group itself; TypeError if it is not hashable."""
     try:
         hash(group)
     except TypeError:
@@ -132,7 +133,7 @@ def hashable(group: Any, position: int) -> Hashable:
 
 
 def comparable(priority: Any, position: int) -> float:
-    """A priority, which must be a number."""
+    """The priority as a number; TypeError or ValueError if it is none."""
     try:
         return check_number("priority", priority, exact=True)
     except (TypeError, ValueError) as error:

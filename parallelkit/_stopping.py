@@ -1,16 +1,17 @@
-"""The stop rule: which failures, and which instant, end a run before all is done."""
+"""The stop rule: which failures, or which instant, end a run early."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-LEAST_OUTCOMES = 20  # before a share of failures is looked at
+LEAST_OUTCOMES = 20  # before a share of failures counts
 
 
 class StopRule(NamedTuple):
-    """``end_at``: the instant of the ``run_timeout``. ``raise_first``: the first failure is the end.
+    """When a run stops early.
 
-    ``max_failures``: an int is their number, a float their share of the outcomes.
+    ``end_at``: the instant at which ``run_timeout`` expires. ``raise_first``: the first failure stops the run.
+    ``max_failures``: an int is a number of failures, a float a share of the outcomes.
     """
 
     end_at: float | None = None
@@ -19,7 +20,7 @@ class StopRule(NamedTuple):
     max_failures: float | None = None
 
     def reason(self, now: float, failed: int, settled: int) -> str | None:
-        """Why the run must stop now, if it must; ``failed`` of ``settled`` outcomes are failures."""
+        """Why the run must stop now, or None; ``failed`` of the ``settled`` outcomes are failures."""
         if self.end_at is not None and now >= self.end_at:
             return self.end_reason
         if not failed:

@@ -1,8 +1,8 @@
-"""Outcomes one by one: the generator that empties the outbox of a stream.
+"""The two threads of a stream: one drives the loop, the caller's reads the input and yields outcomes.
 
-A thread of the run's own drives the loop, so that timeouts and retries go on while the caller is
-busy elsewhere. The input is read in the caller's thread all the same, whenever it asks for the next
-outcome: database cursors and generators are bound to their thread.
+The loop has a thread of its own so that timeouts and retries go on while the caller is busy elsewhere. The
+input is read in the caller's thread, whenever it asks for the next outcome, because database cursors and
+generators are bound to their thread.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from parallelkit._system import monotonic
 
 T = TypeVar("T")
 
-SLOW = 0.001  # an input that takes longer than this for an item is not read while an outcome is ready
+SLOW = 0.001  # seconds an item: a slower input is not read while an outcome is ready
 
 
 class Stream:
-    """Joins the caller's thread, which reads and yields, with the thread that drives the loop."""
+    """Connects the caller's thread, which reads and yields, with the thread that drives the loop."""
 
     def __init__(
         self, loop: Loop, source: HandedSource, outbox: Outbox, intake: Intake, window: Window
@@ -53,14 +53,14 @@ class Stream:
         self._driver: dict[str, threading.Thread | None] = {}
         intake.ended_early = outbox.gate.open
         context = copy_context()
-        context.run(mark_context)  # what is called there may wait for the executor whose task this is
-        drive = partial(context.run, self._drive)  # it calls the caller's code
+        context.run(mark_context)  # code called there may wait for the executor that runs the task we are in
+        drive = partial(context.run, self._drive)  # because it calls the user's code
         self._thread = threading.Thread(target=drive, name="parallelkit_stream", daemon=True)
 
     def _driven_by(self, claimant: threading.Thread | None) -> threading.Thread | None:
-        """Who drives the loop: the first to ask decides, in one step. None: no thread, neither now nor later.
+        """The thread that drives the loop: the first call decides, atomically. None: no thread ever will.
 
-        A thread whose start a Ctrl-C has broken off says only by beginning that there is one.
+        Ctrl-C may interrupt ``Thread.start``; whether the thread exists shows only when it gets here.
         """
         return self._driver.setdefault("driver", claimant)
 
@@ -70,13 +70,13 @@ class Stream:
         try:
             self._loop.drive()
         except BaseException as error:
-            self._crash = error  # a fault of ours: the caller's thread raises it
+            self._crash = error  # a bug of ours: the caller's thread raises it
         finally:
             self._over = True
             self._outbox.gate.open()
 
     def outcomes(self) -> Iterator[Outcome[Any, Any]]:
-        """Every outcome; starts the thread."""
+        """Start the thread, and yield every outcome."""
         self._thread.start()
         if self._intake.inlet is not None:
             self._intake.inlet.wake = self._outbox.gate.open
@@ -87,7 +87,7 @@ class Stream:
             if ready:
                 for _ in range(self._before_reading()):
                     self._intake.naming.forget(ready[0].key)
-                    yield self._outbox.take()  # and keep no reference to it while the caller has it
+                    yield self._outbox.take()  # without keeping a reference to it here
                     self._check_process()
                     if not ready:
                         break
@@ -100,19 +100,19 @@ class Stream:
             raise self._crash
 
     def _must_end(self) -> bool:
-        """Whether the loop has ended the input, and is yet to be told that this thread knows."""
+        """Whether the loop has ended the input, and waits for this thread to confirm it."""
         return self._intake.exhausted and not self._source.ended
 
     def _cancel_handed(self) -> bool:
-        """Cancel what was read and came too late for the loop, which has ended; whether there was anything."""
+        """Cancel what was handed over too late for the loop, which has ended; return whether an outcome is ready."""
         if self._crash is None:
-            while self._source.next(0) is not None:  # so that each has its place in the outbox
+            while self._source.next(0) is not None:  # admits each to the outbox
                 pass
             self._outbox.cancel_rest()
         return bool(self._outbox.ready)
 
     def _check_process(self) -> None:
-        """Raise RuntimeError in a forked process: it has none of the threads and must not touch the workers."""
+        """Raise RuntimeError in a forked process, which has none of the threads and must leave the workers alone."""
         if os.getpid() != self._pid:
             raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
 
@@ -121,15 +121,15 @@ class Stream:
         return self._window.room(self._intake.read_so_far - yielded, yielded)
 
     def _may_read(self) -> bool:
-        """Whether reading is possible, and, as far as can be told, without waiting."""
+        """Whether reading is possible, and, as far as the input can tell, without waiting."""
         over = self._source.ended or self._intake.exhausted
         return not over and self._room() > 0 and self._intake.ready
 
     def _read(self) -> None:
-        """Read a portion, if it is time to: when a quarter of the window is free, or nothing else is to be done."""
+        """Read a portion if a quarter of the window is free, or if no outcome is ready."""
         if self._source.ended or self._over:
             return
-        if not self._intake.exhausted:  # ``then`` may have ended it
+        if not self._intake.exhausted:  # an error in ``then`` exhausts it, too
             room = self._room()
             if (
                 room <= 0
@@ -148,7 +148,7 @@ class Stream:
         elif self._intake.flows:
             for key, item in self._intake.flow(room):
                 self._source.hand_item(key, item)
-                self._loop.port.wake()  # an input may wait for what its last item does
+                self._loop.port.wake()  # the input may wait for the task of its last item
         else:
             while self._hand(self._intake.read(1)) and self._intake.read_so_far - before < room:
                 self._loop.port.wake()
@@ -164,7 +164,7 @@ class Stream:
         return True
 
     def _before_reading(self) -> int:
-        """How many outcomes may leave before it may be time to read again, so that not each of them asks."""
+        """How many outcomes can be yielded before ``_read`` need be called again."""
         if self._source.ended or self._slow:
             return len(self._outbox.ready)
         return max(1, self._yielded_share() - self._room()) if self._intake.ready else 1
@@ -174,21 +174,23 @@ class Stream:
         return max(1, (ahead + self._room()) // 4)
 
     def close(self, reason: str) -> None:
-        """Stop the run and wait for its thread, which waits for no task, only for code of the caller's that it is in
-        (``then``, ``on_event``, ``retries``, pickling): to go on beside it would be worse. Inline there is no thread.
+        """Stop the run and wait for its thread. Inline, there is no thread.
+
+        The thread waits for no task, only for user code that it is in (``then``, ``on_event``, ``retries``,
+        pickling): returning while that still runs would be worse.
         """
         if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)
         if self._thread.is_alive():
             self._loop.asked = reason
             self._loop.port.wake()
-        # The collector closes what was left behind in a cycle of references: in any thread, also in the run's own.
+        # The garbage collector may close a stream in any thread, also in the run's own.
         elsewhere = self._thread is not threading.current_thread()
-        if self._thread.ident is not None and elsewhere and not sys.is_finalizing():  # that freezes daemons
+        if self._thread.ident is not None and elsewhere and not sys.is_finalizing():  # else it is frozen
             self._thread.join()
 
     def rest(self) -> list[Outcome[Any, Any]]:
-        """The outcomes that were not yielded, once the stream is closed."""
+        """The outcomes that have not been yielded; call it after ``close``."""
         self._cancel_handed()
         rest = list(self._outbox.ready)
         self._outbox.ready.clear()
@@ -197,7 +199,7 @@ class Stream:
 
 @dataclass(eq=False, repr=False, slots=True)
 class HeldSource(DirectSource):
-    """Of a stream that is driven in the caller's thread: what is done and not yet yielded is held, and counts as ahead."""
+    """The source of an inline stream; tasks that are done and not yet yielded still count as read ahead."""
 
     outbox: Outbox = field(kw_only=True)
 
@@ -209,16 +211,16 @@ _open: WeakSet[Generator[Any, None, None]] = WeakSet()
 
 
 def closed_at_exit(stream: Generator[T, None, None]) -> Generator[T, None, None]:
-    """The stream itself, which, if it is left behind, is closed while the threads that this takes can still run."""
+    """Return the stream; at exit, close it if it is still open, while the threads that this needs still run."""
     _open.add(stream)
     return stream
 
 
 def _close_all() -> None:
     for stream in list(_open):
-        with suppress(ValueError):  # it is being advanced at this moment, by a daemon thread
+        with suppress(ValueError):  # a daemon thread is in its ``next()`` at this moment
             stream.close()
-    wait_apart()  # for those that the collector has found
+    wait_apart()  # for streams that the garbage collector is closing
 
 
 atexit.register(_close_all)
@@ -226,7 +228,7 @@ os.register_at_fork(after_in_child=_open.clear)
 
 
 def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
-    """Every outcome, with the loop driven in the caller's own thread (inline runs)."""
+    """Yield every outcome, driving the loop in the caller's thread (inline runs)."""
     going = True
     while going or outbox.ready:
         yield from emptied(outbox, intake)
@@ -234,7 +236,7 @@ def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any
 
 
 def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> Iterator[Outcome[Any, Any]]:
-    """After a stop: the rest of sized input, read for its keys and cancelled."""
+    """After a stop: read the rest of a sized input for its keys, and yield it as cancelled."""
     while (portion := intake.read(WIDEST)) is not None:
         enter(portion)
         outbox.cancel_rest()
@@ -242,14 +244,14 @@ def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> 
 
 
 def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
-    """What is ready, one by one; no reference is kept to what has been given out."""
+    """Yield what is ready, keeping no reference to what has been yielded."""
     while outbox.ready:
         intake.naming.forget(outbox.ready[0].key)
         yield outbox.take()
 
 
 def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str | None = None) -> Ledger:
-    """A ledger of outcomes of a stream, for the error that ends it; the run begins at instant 0."""
+    """A ledger of outcomes of a stream, for the error that ends it; its instants count from 0."""
     ledger = Ledger(facts, stopped=stopped)
     ledger.admit([outcome.key for outcome in outcomes], len(outcomes), 0.0)
     for index, one in enumerate(outcomes):

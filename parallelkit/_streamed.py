@@ -1,4 +1,4 @@
-"""A run of ``iter_parallel``: outcomes as they come, and what is raised in the end."""
+"""A run of ``iter_parallel``: yields its outcomes, and raises the error that ends it, if any."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from parallelkit._stream import HeldSource, Stream, closed_at_exit, ledger_of, s
 
 
 class Streamed:
-    """Yields the outcomes of a run, and closes what was opened for it however that ends.
+    """Yields the outcomes of a run, and closes whatever was opened for it, however the run ends.
 
-    ``lenient``: where no outcome is missing, that the journal could not be written is left to the log.
+    ``lenient``: if no outcome is missing, a journal that could not be written is only logged.
     """
 
     def __init__(self, parts: Parts, lenient: bool = False) -> None:
@@ -43,32 +43,35 @@ class Streamed:
 
     @property
     def stopped(self) -> str | None:
-        """Why the run was stopped; None for one that was not, or has not begun."""
+        """Why the run was stopped; None if it was not stopped, or has not started."""
         return None if self._loop is None else self._loop.scheduler.stopped
 
     def results_of(
         self, outcomes: Sequence[Outcome[Any, Any]], reason: str | None = None
     ) -> Results[Any, Any]:
-        """Some outcomes of the run as results, for the error that ends it; ``reason``: of an end that nothing was left to feel."""
+        """Outcomes of the run as results, for the error that ends it.
+
+        ``reason``: why it ended, for an end that came too late to stop the run.
+        """
         facts = replace(self._facts, began_at=0.0, ended_at=self._parts.world.now() - self._outbox.began)
         return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
-        """Every outcome; what can be known of executor and journal before the first ``next()`` is checked now."""
+        """The generator of all outcomes. Executor and journal are checked now, not at the first ``next()``."""
         self._parts.journal.check()
         return closed_at_exit(self._recorded(self._stream(*self._parts.engine())))
 
     def _recorded(
         self, stream: Generator[Outcome[Any, Any], None, None]
     ) -> Generator[Outcome[Any, Any], None, None]:
-        """The stream, with its journal open while it runs; a journal that could not be written is an error at its end."""
+        """The stream, with the journal open while it runs; at its end, raises an error of writing the journal."""
         try:
             with closing_in_time(self._parts.journal), closing_in_time(stream):
                 self._parts.journal.open()
                 yield from stream
-        except GeneratorExit as end:  # closed by the caller, who hears of it all the same
+        except GeneratorExit as end:  # closed by the caller: an error of the journal is raised below
             if end.__traceback__ is not None and end.__traceback__.tb_next is not None:
-                raise  # no: by code of the caller's, such as the input
+                raise  # no, it was raised by code of the user's, such as the input
         except BaseException as error:
             if self._parts.journal.failure is not None:
                 add_note(error, str(self._parts.journal.failure))
@@ -87,12 +90,12 @@ class Streamed:
             stream, loop = self._open(engine, opened)
             yield from self._yielded(stream, loop)
         finally:
-            # A copy in a forked process has none of the threads, and leaves the workers alone.
+            # A copy in a forked process has none of the threads, and must leave the workers alone.
             if os.getpid() == pid and not sys.is_finalizing():
                 _collector.do_freely(opened.pop_all().close)
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
-        """Stream and loop of the run, and in ``opened`` what closes them."""
+        """Make the stream and the loop of the run; ``opened`` gets what closes them."""
         parts, outbox = self._parts, self._outbox
         self._facts = parts.facts(engine)
         outbox.began = self._facts.began_at
@@ -103,7 +106,7 @@ class Streamed:
         opened.callback(self._let_go, loop)
         opened.callback(loop.bar.close)
         opened.callback(loop.show)
-        opened.callback(port.close)  # before the bar has its last word
+        opened.callback(port.close)  # closed before the bar is last drawn
         parts.let_grow(loop, outbox, self._enter)
         stream = Stream(loop, handed, outbox, parts.intake, window)
         opened.callback(stream.close, "the stream was closed")
@@ -113,7 +116,7 @@ class Streamed:
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
-        """What calls ``then`` and the loop know each other: they would keep all that the run was given until garbage is collected."""
+        """Break the reference cycle of ``then`` and the loop, which would keep the whole run until it is collected."""
         self._parts.growth, loop.grow = None, bool
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
@@ -141,10 +144,10 @@ class Streamed:
             rest = self.results_of(stream.rest(), reason)
             raise interruption("interrupted; not yet yielded", rest) from None
         finally:
-            del error  # it holds this frame: by it these would keep each other, and what was not yielded
+            del error  # breaks the cycle: error → traceback → this frame → error, and what was not yielded
 
     def _close_input(self) -> None:
-        """After whatever has ended the stream; an input that fails even then is no secret."""
+        """Close the input at the end of the stream; raise the error if the input raises only now."""
         intake = self._parts.intake
         known = intake.error
         intake.close()
@@ -153,17 +156,17 @@ class Streamed:
 
 
 class Closable(Protocol):
-    """What can be closed."""
+    """An object with ``close()``."""
 
     def close(self) -> None:
         """Close it."""
 
 
 class closing_in_time:  # noqa: N801  # used as a function
-    """Close it afterwards, unless the interpreter is ending, or the collector has closed the stream.
+    """Closes a thing afterwards, unless the interpreter is finalizing, or garbage collection closes the stream.
 
-    What the former finds only then (a stream that an exit handler began) has frozen daemon threads, with
-    whatever locks they held: who waits for one waits for ever. Worker processes end with their parent.
+    At finalization (of a stream that an exit handler began, say) daemon threads are frozen, with whatever locks
+    they hold, so waiting for one would never end. Worker processes end with their parent.
     """
 
     def __init__(self, thing: Closable) -> None:

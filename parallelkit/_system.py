@@ -1,7 +1,7 @@
-"""The system's clock and files as they are, though a test has put others in their place: it means its own code.
+"""The real clock and real files of the system, even while a test of the user's own code has replaced them.
 
-``freezegun`` puts a clock that stands still into every module that has ``time.monotonic``, and a mock of ``open`` is
-asked for whatever is opened. A run here would wait for ever, or read a mock's text as its number of cpus.
+``freezegun`` puts a clock that stands still into every module that has ``time.monotonic``, and a mock of ``open``
+answers whatever is opened. A run would wait for ever, or take the mock's text for the number of cpus.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from io import FileIO
 
 
 def _own_clock() -> Callable[[], float]:
-    """That of a copy of the module ``time``, which nobody else knows.
+    """The clock of a private copy of the module ``time``.
 
-    time-machine before its version 3 changes the functions themselves, but not this other one of the same clock.
+    Before its version 3, time-machine changes the function ``monotonic`` itself, in every copy, but not
+    ``perf_counter``, which reads the same clock on Linux.
     """
     spec = BuiltinImporter.find_spec("time")
     assert spec is not None, "it is built in"
@@ -33,6 +34,6 @@ monotonic = _own_clock()
 
 
 def read(path: str) -> str:
-    """What a file of the system has to tell, whatever its bytes. Raises OSError."""
+    """The text of a file, whatever its bytes. Raises OSError."""
     with FileIO(path) as file:
         return file.readall().decode("latin-1")

@@ -1,4 +1,4 @@
-"""How long the other side asked us to wait, where an error says so."""
+"""How long to wait before a retry, if the error says so."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any
 
 from parallelkit._raised import tolerated
 
-PAUSES = "Retry-After"  # how a limit is called that is there only to be paused
-LONGEST = 300.0  # seconds; whoever asks for more is not waited for
+PAUSES = "Retry-After"  # the repr of a limit that exists only to be paused
+LONGEST = 300.0  # seconds; no longer wait is honoured
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds, from an HTTP error's Retry-After header or an exception's ``retry_after``; None for nonsense.
+    """Seconds, from the error's ``retry_after`` or an HTTP error's Retry-After header; None without a valid one.
 
-    A header is read as RFC 9110 §10.2.3 has it: seconds, or a date. It is on the error's response, as in requests,
-    or on the error itself, which in urllib is the response.
+    A header is read as in RFC 9110 §10.2.3: seconds, or a date. It is looked for on the error's ``response``, as in
+    requests, or else on the error itself, which is the response in urllib.
 
     >>> error = OSError()
     >>> error.retry_after = "2"
     >>> retry_after(error)
     2.0
     """
-    with tolerated():  # no such attributes, or ones that raise: nobody has told us anything
+    with tolerated():  # attributes that are missing or raise say nothing
         told = _asked(error, "retry_after")
         if told is None:
             response = _asked(error, "response")
@@ -32,7 +32,7 @@ def retry_after(error: BaseException) -> float | None:
 
 
 def _asked(thing: Any, name: str) -> Any:
-    """An attribute; None also where the look at it raises, as for most of an urllib error that came from a process."""
+    """An attribute, or None, also if reading it raises, as with most of a urllib error that a process has sent."""
     with tolerated():
         return getattr(thing, name, None)
     return None
@@ -43,7 +43,7 @@ def _seconds(told: Any) -> float | None:
         seconds = float(told)
     except ValueError:
         from datetime import UTC, datetime
-        from email.utils import parsedate_to_datetime  # with its own imports 9 ms, and rarely needed
+        from email.utils import parsedate_to_datetime  # takes 9 ms, and is rarely needed
 
         seconds = (parsedate_to_datetime(told) - datetime.now(UTC)).total_seconds()
         return max(0.0, seconds)
@@ -51,7 +51,7 @@ def _seconds(told: Any) -> float | None:
 
 
 def did_not_run(error: BaseException) -> float | None:
-    """Seconds to wait, where a ``ratelimit.RateLimitException`` says that the function did not run at all."""
+    """Seconds to wait, if a ``ratelimit.RateLimitException`` says that the function did not run at all."""
     kind = type(error)
     if kind.__name__ != "RateLimitException" or not kind.__module__.startswith("ratelimit"):
         return None

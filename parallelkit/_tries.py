@@ -1,4 +1,4 @@
-"""What becomes of a failed attempt: another try, and when, or the final failure."""
+"""Decides what follows a failed attempt: a retry, and when, or the final failure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._tasks import Own
 from parallelkit._told import LONGEST, did_not_run, retry_after
 
-LEAST_RETRIES = 10  # that a budget always allows
-MARKED = "parallelkit: "  # so begins our note on an error
+LEAST_RETRIES = 10  # allowed by any budget
+MARKED = "parallelkit: "  # the prefix of our note on an error
 
 
 @dataclass(eq=False, repr=False, slots=True)
 class Verdict:
-    """On one failed attempt. ``delay`` None: it was the last. ``pause``: seconds that its groups must wait.
+    """What follows one failed attempt.
 
-    ``last``: the instant by which the next must have started, if any. ``why`` is an addition to the note on
-    its error.
+    ``delay``: seconds until the next attempt; None if this was the last. ``last``: the instant by which the next
+    must have started, if any. ``pause``: seconds for which the task's groups must wait. ``counted``: whether the
+    attempt counts as one. ``why``: an addition to the note on its error.
     """
 
     lost: Lost
@@ -39,7 +40,7 @@ class Verdict:
 
 
 class Tries:
-    """The tries of all tasks that have failed at least once; the others cost nothing here."""
+    """The attempts of the tasks that have failed, or have options of their own; others cost nothing here."""
 
     def __init__(
         self,
@@ -51,25 +52,25 @@ class Tries:
         self.own: dict[int, Own] = {}
         self.last: dict[int, Lost] = {}
         self.retried = 0
-        self.choosy = is_choosy(policy)  # whether values are looked at too
+        self.choosy = is_choosy(policy)  # whether a policy looks at values, too
         self._first_start: dict[int, float] = {}
         self._policy = policy
         self._label = label
         self._end_at = end_at
         self._ask = ask
-        self._cut_off = False  # Ctrl-C came as a policy was being asked
+        self._cut_off = False  # Ctrl-C came while a policy was being asked
 
     def __bool__(self) -> bool:
-        """Whether there is anything to know of any task."""
+        """Whether anything is known here about any task."""
         return bool(self.last or self.own)
 
     def adopt(self, own: Mapping[int, Own]) -> None:
-        """These tasks bring options of their own."""
+        """Add the options that tasks have of their own, by index."""
         self.own.update(own)
         self.choosy = self.choosy or any(is_choosy(options.policy) for options in own.values())
 
     def sift(self, block: Block) -> tuple[Block, list[Ended]]:
-        """The part of a block whose values their policies accept, and the rest as failed attempts."""
+        """Split a block: the values that policies accept, and failed attempts for the rest."""
         good, refused = [], []
         for row in zip(*block, strict=True):
             index, value, started, ended, worker = row
@@ -81,7 +82,7 @@ class Tries:
         return Block(*zip(*good, strict=True)) if good else Block((), (), (), (), ()), refused
 
     def _refusal(self, index: int, value: Any) -> Exception | None:
-        """The error that stands for a value which the task's policy does not accept, if it does not."""
+        """The error that replaces a value that the task's policy does not accept; None for an accepted value."""
         policy = self._policy_of(index)
         if not isinstance(policy, TenacityPolicy):
             return None
@@ -89,7 +90,7 @@ class Tries:
             refusal: Exception | None = self._answer(
                 partial(policy.refusal, self.made(index) + 1, value), None
             )
-        except Exception as broken:  # the caller's predicate: its error is the task's outcome, as in tenacity
+        except Exception as broken:  # from the user's predicate: the task fails with it, as in tenacity
             if is_of_signal(broken):
                 raise
             return broken
@@ -101,12 +102,12 @@ class Tries:
         return 0 if before is None else before.number
 
     def forget(self, index: int) -> None:
-        """The task is settled."""
+        """Forget a task, which is settled."""
         for table in (self.last, self.own, self._first_start):
             table.pop(index, None)
 
     def judge(self, ended: Ended, now: float, started: int) -> Verdict:
-        """What follows from a failed attempt; ``started`` tasks have been started in this run."""
+        """Decide what follows a failed attempt; the run has started ``started`` tasks so far."""
         index, number = ended.index, self.made(ended.index) + 1
         error = as_exception(ended.error)
         lost = Lost(error, number, ended.started, ended.ended, ended.worker, ended.traceback, ended.stack)
@@ -129,12 +130,12 @@ class Tries:
         return verdict
 
     def lapse(self, index: int) -> Lost:
-        """The failure of a task that could not start again in time: its last attempt was the last."""
+        """Make the last failure of a task final, because its retry could not start in time."""
         lost, policy = self.last[index], self._policy_of(index)
         assert lost.error is not None, "a failed attempt has its error"
         assert policy is not None, "what comes back has a policy"
         assert policy.max_time is not None, "else it would have all the time"
-        ran = did_not_run(lost.error) is None  # else it was not counted
+        ran = did_not_run(lost.error) is None  # else the attempt was not counted
         self.retried -= ran
         attempt = f"{self._label(index)}, attempt {lost.number + (not ran)}{self._of(index)}"
         why = not_again(too_late(policy.max_time))
@@ -149,14 +150,14 @@ class Tries:
         if told is not None and told <= LONGEST:
             verdict.pause = told
         if policy is None or not has_left(policy, lost.number):
-            return  # the count of the attempts in the note says it all
+            return  # "attempt 3 of 3" in the note says why
         if policy.budget is not None and self.retried >= max(LEAST_RETRIES, policy.budget * started):
             verdict.why = not_again(f"budget of {round(policy.budget * 100, 2):g} % is spent")
             return
         try:
             elapsed = lost.ended - self._first_start_of(index, lost)
             delay = self._answer(partial(policy.delay_after, lost.number, lost.error, elapsed), 0.0)
-        except Exception as broken:  # the caller's predicate: that costs this task its retries and no other
+        except Exception as broken:  # from the user's predicate: only this task loses its retries
             if is_of_signal(broken):
                 raise
             verdict.why = not_again(f"retries raised {describe(broken)}")
@@ -168,7 +169,7 @@ class Tries:
             self._wait(verdict, index, max(delay, told or 0.0), now, told)
 
     def _wait(self, verdict: Verdict, index: int, wait: float, now: float, told: float | None) -> None:
-        """Grant the wait, or say past which limit it would go: then the failure is final at once."""
+        """Grant the wait, or say which limit it would exceed: then the failure is final at once."""
         policy = self._policy_of(index)
         limit = inf if policy is None or policy.max_time is None else policy.max_time
         last = self._first_start_of(index, verdict.lost) + limit
@@ -186,9 +187,9 @@ class Tries:
             verdict.delay, verdict.last = wait, None if last == inf else last
 
     def _answer(self, question: Callable[[], Any], otherwise: Any) -> Any:
-        """What a policy says, in which code of the caller's may hang; ``otherwise`` from a Ctrl-C in it on.
+        """Ask a policy; after a Ctrl-C in one, which may hang in user code, return ``otherwise`` without asking.
 
-        The run is about to stop then. A value counts as good; a failure waits for another try, and is
+        The run is about to stop then: a value is accepted, and a failed task waits for a retry, until it is
         cancelled with its error as the cause.
         """
         answer = UNSET if self._cut_off else self._ask(question)
@@ -208,17 +209,17 @@ class Tries:
 
 
 def has_left(policy: RetryPolicy | None, number: int) -> bool:
-    """Whether another try was asked for, if attempt ``number`` fails."""
+    """Whether the policy allows another attempt after attempt ``number``."""
     return number <= policy.retries if isinstance(policy, Retry) else policy is not None
 
 
 def not_again(reason: str) -> str:
-    """The addition to a note that says why no other try followed."""
+    """The addition to a note that says why no retry followed."""
     return f"; not tried again, since {reason}"
 
 
 def too_late(max_time: float) -> str:
-    """Why an attempt was not made for which nothing but time was wanting."""
+    """Why a retry was not made that ``max_time`` left no time for."""
     return f"max_time of {span(max_time)} was over before it could start"
 
 
@@ -237,7 +238,7 @@ def is_choosy(policy: RetryPolicy | None) -> bool:
 
 
 def as_exception(error: BaseException) -> Exception:
-    """What a task raised, as an ``Exception``: anything else could end the caller's program."""
+    """What a task raised, wrapped unless it is an ``Exception``: anything else could end the user's program."""
     if is_a(error, Exception):
         return error
     exited = TaskExited(f"the task raised {describe(error)}")
@@ -246,13 +247,13 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def note_task(lost: Lost, note: str) -> None:
-    """Note the task on its error, and at the end of a traceback that came as text, written before there was the note.
+    """Add a note on the task to its error, and to its traceback if that came as text, which lacks the note.
 
-    An error that is raised by many tasks keeps only the last one's note.
+    If many tasks raise the same error object, it keeps only the last note.
     """
     error = lost.error
     assert error is not None, "a failed attempt has its error"
-    with tolerated():  # an error class may override all of this; what follows does not mind
+    with tolerated():  # the error's class may override any of this
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
             notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(MARKED))]

@@ -1,4 +1,4 @@
-"""Coroutines that plain functions return and nobody awaits: each is a failure that says what to pass."""
+"""Turns coroutines that plain functions return, which nobody would await, into failures that say what to pass."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HOW = "pass the coroutine function itself (async def) and executor='threads', wh
 
 
 def holds_coroutine(block: Block) -> bool:
-    """Whether one of the values is a coroutine; costs 20 ns a value, where they are not known to be plain."""
+    """Whether a value is a coroutine; costs 20 ns per value, unless all are known to be plain data."""
     return type(block) is not PlainBlock and CoroutineType in map(type, block.values)
 
 
 def refuse_coroutines(block: Block) -> Iterator[Block | Ended]:
-    """The block row by row, each coroutine in it replaced by its failure, and closed."""
+    """The rows of the block, with each coroutine closed and replaced by a failure."""
     for index, value, started, ended, worker in zip(*block, strict=True):
         if isinstance(value, CoroutineType):
             yield Ended(index, refuse(value), "", started, ended, worker, final=True)
@@ -26,7 +26,7 @@ def refuse_coroutines(block: Block) -> Iterator[Block | Ended]:
 
 
 def refuse(coroutine: CoroutineType[Any, Any, Any]) -> TypeError:
-    """What to say of a coroutine. It is closed, or Python would warn that it was never awaited."""
+    """The error for a coroutine, which is closed, or else Python would warn that it was never awaited."""
     coroutine.close()
     return TypeError(
         f"the function returned a coroutine ({coroutine.__qualname__}) that nobody awaits; {HOW}"

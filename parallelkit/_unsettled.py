@@ -1,4 +1,4 @@
-"""The items of the tasks that were admitted and are not settled: all that a further try needs."""
+"""``Unsettled``: the items of tasks that are admitted and not settled, which is all that a retry needs."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from parallelkit._marks import UNSET
 
 SHIFT = 10
 SIZE = 1 << SHIFT
-SEEN = 4  # so few are looked at one by one
+SEEN = 4  # indices up to which even a range is settled one by one
 _MASK = SIZE - 1
 _SETTLED = [UNSET] * SIZE
 
 
 class Unsettled:
-    """By index, in chunks of a thousand places each: many that follow on from each other are settled as a slice.
+    """Items by index, in chunks of 1,024, so that a range of tasks is settled by slices.
 
-    An item goes when its task is settled, a chunk when all of its tasks are, so that one task that runs for
-    long holds no more than its chunk. A dict from index to item takes eight times as long.
+    An item is dropped when its task is settled, a chunk when all its tasks are, so that a task that runs for a
+    long time keeps only its own chunk. A dict from index to item takes eight times as long.
     """
 
     def __init__(self) -> None:
         self._chunks: dict[int, list[Any]] = {}
-        self._left: dict[int, int] = {}  # in each chunk
+        self._left: dict[int, int] = {}  # how many are unsettled in each chunk
         self._count = 0
         self.admitted = 0
-        """How many there were in all."""
+        """How many were ever admitted."""
 
     def __len__(self) -> int:
         return self._count
@@ -47,7 +47,7 @@ class Unsettled:
         return self._chunks[index >> SHIFT][index & _MASK]
 
     def admit(self, items: Sequence[Any]) -> None:
-        """New ones, whose indices follow those before."""
+        """Add items, whose indices follow those of earlier ones."""
         at = 0
         while at < len(items):
             number = self.admitted >> SHIFT
@@ -59,9 +59,9 @@ class Unsettled:
         self._count += len(items)
 
     def settle(self, indices: Sequence[int]) -> None:
-        """Let go of the items of these; raises KeyError where one is settled already.
+        """Drop the items of these tasks; raises KeyError if one is settled already.
 
-        In a longer range that is not seen at once, but by the count, when the others of the chunk are settled.
+        For a range of more than ``SEEN``, that is noticed only by the count, when the rest of the chunk is settled.
         """
         if isinstance(indices, range) and len(indices) > SEEN:
             at, end = indices.start, indices.stop
@@ -89,7 +89,7 @@ class Unsettled:
             del self._chunks[number], self._left[number]
 
     def clear(self) -> None:
-        """All are settled."""
+        """Drop all items."""
         self._chunks.clear()
         self._left.clear()
         self._count = 0

@@ -1,4 +1,4 @@
-"""The world as a run sees it: its clock, and how it is played. A test may put another in its place."""
+"""``World``: the clock and the circumstances of a run, which a test may replace."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ T = TypeVar("T")
 
 
 def unchanged(options: T) -> T:
-    """The real world plays every run as its caller has asked for it."""
+    """The options as the caller gave them: what the real world makes of them."""
     return options
 
 
 class World(NamedTuple):
-    """``stage`` gives the checked options under which a run is played here.
+    """``now`` is the clock. ``stage`` maps a run's validated options to those it is run with.
 
-    ``inline`` makes the engine of inline runs; where there is one, a test has made this world, its
-    clock judges timeouts, and chance has no part in it.
+    ``inline`` makes the engine of inline runs. Only a world made by a test has one: there, ``now`` judges
+    timeouts, and nothing is random.
     """
 
     now: Callable[[], float] = monotonic
@@ -29,7 +29,7 @@ class World(NamedTuple):
 
     @property
     def staged(self) -> bool:
-        """Whether a test has made this world."""
+        """Whether a test made this world."""
         return self.inline is not None
 
 
