@@ -1,8 +1,8 @@
-"""What results consist of that comes outside of the ring: files of their own, the worker's blocks, the keys of dicts.
+"""Receives the parts of results that come outside of the ring: files of their own, the worker's blocks, keys of dicts.
 
-Their descriptors come ahead of the slots that mean them. Where there is no room for a descriptor or a
-mapping, the content is read at once; where even its descriptor was dropped on the way, the error takes
-the result's place. The worker has done nothing wrong then, and goes on.
+Their descriptors arrive before the slots that refer to them. If there is no room for a descriptor or a mapping, the
+content is read at once. If even the descriptor was dropped on its way, an error takes the result's place; the worker
+is not to blame, and goes on.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from parallelkit._worker._channel import (
 from parallelkit._worker._dicts import KEYS, LONGEST, as_known
 
 Content: TypeAlias = "bytes | mmap | OSError"
-"""What a result is made of, or why it could not be received."""
+"""The content of a file or block, or why it could not be received."""
 
 
 class Arrivals:
-    """Of one worker."""
+    """The parts that have come from one worker."""
 
     def __init__(self, inbox: Inbox, leases: memoryview[int]) -> None:
         self._inbox = inbox
         self._leases = leases
         self._files: deque[Content] = deque()
         self._blocks: dict[int, Block] = {}  # the worker's, by number
-        self._single: dict[int, Content] = {}  # of blocks that could not be mapped, which serve only once
-        self._told = 0
+        self._single: dict[int, Content] = {}  # blocks that could not be mapped; each serves one result
+        self._told = 0  # how many keys have come
         self.keys = b""
-        """What stands before the pickles of small dicts."""
+        """The pickled keys, to be put before the pickles of small dicts."""
 
     def accept(self, kind: int, body: bytes, length: int, most: int) -> None:
-        """What a frame brings; no more than ``most`` results can be on their way."""
+        """Take in what a frame brings; at most ``most`` results can be on their way."""
         if kind == BIG_RESULT:
             if len(self._files) >= most:
                 raise GarbageError(f"more than {most} large results")
@@ -60,7 +60,7 @@ class Arrivals:
             raise GarbageError(f"a frame of kind {kind}")
 
     def _accept_block(self, number: int, size: int) -> None:
-        """A block in which the worker will put results; in place of the one that had this number."""
+        """Take in a block for results; it replaces the one that had its number."""
         if number >= BLOCKS:
             raise GarbageError(f"a block of number {number}")
         content = self._receive(size, True)
@@ -71,7 +71,7 @@ class Arrivals:
             self._single[number] = content
 
     def _accept_key(self, key: bytes) -> None:
-        """One to which dicts will refer."""
+        """Take in a key to which dicts will refer."""
         if self._told == KEYS or len(key) > LONGEST:
             raise GarbageError(f"key {self._told} of dicts, of {len(key)} bytes")
         self.keys += as_known(self._told, key)
@@ -84,7 +84,7 @@ class Arrivals:
             return error
 
     def take(self, kinds: bytes, words: memoryview[int]) -> list[Content]:
-        """What these slots mean, in their order."""
+        """The contents to which these slots refer, in their order."""
         if not any(map(kinds.count, _OUTSIDE)):
             return []
         files: list[Content] = []
@@ -99,14 +99,14 @@ class Arrivals:
         return files
 
     def _take_block(self, number: int) -> Content:
-        """One that is not mapped stays leased: the worker will not use it again."""
+        """Lease a block. One that is not mapped stays leased for good: the worker will not use it again."""
         block = self._blocks.get(number)
         content = self._single.pop(number) if block is None else block.mapping
         self._leases[number] = LEASED
         return content
 
     def release_blocks(self) -> None:
-        """Let the worker use again what nobody here refers to any more: no span on its way, no array of the user."""
+        """Give blocks back to the worker that nothing here refers to any more: no span, no array of the user's."""
         for number, block in self._blocks.items():
             if self._leases[number] == LEASED and block.is_at_rest():
                 self._leases[number] = FREE

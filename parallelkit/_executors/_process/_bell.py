@@ -1,4 +1,4 @@
-"""A descriptor by which any thread wakes one that waits for descriptors."""
+"""A descriptor with which any thread wakes one that waits in ``epoll``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from threading import RLock
 
 
 class Bell:
-    """Locked, lest somebody ring when it is closed and its number is another file's."""
+    """An eventfd with a lock, so that nobody rings after it is closed, when its number may be another file's."""
 
     def __init__(self) -> None:
-        self._lock = RLock()  # a finalizer that rings may come in the midst of it
+        self._lock = RLock()  # reentrant: a finalizer may ring while this thread does
         self._closed = True
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
 
     def hear(self) -> None:
-        """Take note that it rang."""
+        """Reset it after it rang."""
         os.eventfd_read(self.fd)
 
     def ring(self) -> None:
@@ -31,4 +31,4 @@ class Bell:
                 os.close(self.fd)
 
     def __del__(self) -> None:
-        self.close()  # of an engine that Ctrl-C kept from being made
+        self.close()  # Ctrl-C may have kept its engine from being made

@@ -1,6 +1,6 @@
-"""The parent's side of large buffers: blocks for items, and leases on the blocks in which results come.
+"""The parent's side of large buffers: blocks for items, and leases on the workers' blocks for results.
 
-Any worker may be given any block for items, and each is used again when it is free.
+A block for items belongs to the engine: any worker may be given it, and it is used again when it is free.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from parallelkit._worker._buffers import Block, layout, load_apart, new_block
 from parallelkit._worker._channel import map_file
 
 SPARE_BYTES = 64 << 20
-"""Of free blocks that are kept for the next items."""
+"""Bytes of free blocks that are kept for the next items."""
 
 
 MOST_LEASES = 64
-"""Results that may be used in place; before Python 3.13, a mapping keeps a descriptor open for as long."""
+"""Results that may be used in place; before Python 3.13, each mapping keeps a descriptor open."""
 
 _leased: WeakSet[mmap] = WeakSet()
 
 
 def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
-    """A result whose buffers lie in a worker's block: in place, or copied out where too many are in use already.
+    """Load a result whose buffers lie in a worker's block: in place, or copied if too many such results are in use.
 
-    From one that could not be mapped they have been read.
+    ``mapping`` is bytes if the block could not be mapped.
     """
     spans, blob = loads(told)
     if isinstance(mapping, bytes):
@@ -42,36 +42,34 @@ def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
 
 
 def _count_used() -> int:
-    # At rest a mapping has two references: its block's, and that of this loop; getrefcount's argument is a third.
+    # A mapping that no result uses has three references: its block's, this loop's and getrefcount's argument.
     return sum([getrefcount(mapping) > 3 for mapping in _leased])
 
 
 class ItemBlock(Block):
-    """Keeps its descriptor, to be sent to workers that do not know the block."""
+    """A block for items; it keeps its descriptor, to be sent to workers that have not mapped it."""
 
     __slots__ = ("fd", "number", "spoiled")
 
     def __init__(self, fd: int, size: int, number: int) -> None:
-        self.fd = fd  # first of all: it is ours to close, also where it cannot be mapped
+        self.fd = fd  # set first: __del__ closes it, also if mapping fails
         super().__init__(map_file(fd, size, at_once=True))
         self.number = number
         self.spoiled = False
-        """A task kept what lies in it."""
+        """Whether a task has kept what lies in it, so that it must not be used again."""
 
     def __del__(self) -> None:
         os.close(self.fd)
 
 
 class Pool:
-    """Blocks go out to the items of any thread, and come back when the last reference to an item's payload goes."""
+    """The blocks for items. One comes back, in any thread, when the last reference to its item's payload goes."""
 
     def __init__(self) -> None:
-        self._free: deque[ItemBlock] = (
-            deque()
-        )  # taken from and added to by several threads, one step at a time
+        self._free: deque[ItemBlock] = deque()  # several threads use it, each by atomic steps
         self._numbers = count()
         self.dropped: deque[int] = deque()
-        """Numbers of blocks that are no more; the supervisor tells the workers."""
+        """Numbers of blocks that were given up; the supervisor tells the workers."""
         self.closed = False
 
     def put(self, buffers: list[memoryview[int]], blob: bytes) -> Buffered:
@@ -86,7 +84,7 @@ class Pool:
         return Buffered(self, block, blob, spans, size)
 
     def _take(self, size: int) -> ItemBlock | None:
-        """A free block that is large enough and not far too large."""
+        """Take a free block that is large enough, but not more than four times as large."""
         for _ in range(len(self._free)):
             try:
                 block = self._free.popleft()
@@ -98,7 +96,7 @@ class Pool:
         return None
 
     def give_back(self, block: ItemBlock) -> None:
-        """By the last user of a payload, whichever thread that is."""
+        """Take a block back from a payload that is being finalized, in any thread."""
         if block.spoiled or self.closed:
             self.dropped.append(block.number)
             return
@@ -110,7 +108,7 @@ class Pool:
                 return
 
     def clear(self) -> None:
-        """Let go of all free blocks; those in use go with their items."""
+        """Give up all free blocks; those in use go with their items."""
         while self._free:
             try:
                 self.dropped.append(self._free.popleft().number)

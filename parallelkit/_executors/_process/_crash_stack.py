@@ -1,4 +1,4 @@
-"""Where a worker stood when it crashed, was killed or was cut off: it writes that down itself, by ``faulthandler``."""
+"""Reads the stack that a worker writes, by ``faulthandler``, when it crashes, is to be killed or is cut off."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from itertools import takewhile
 from traceback import FrameSummary, format_list
 
 LAST_WORDS = 0.015
-"""Seconds that a worker has at most to write down its stack."""
+"""Seconds that a worker is given to write down its stack."""
 
 _FRAME = re.compile(r'\s*File "(.*)", line (\d+) in (.*)')
 _OURS = "/parallelkit/_worker/"
 
 
 def as_stack(words: str) -> str | None:
-    """What ``faulthandler`` wrote, in the form of a traceback: outermost first, with the lines of the source.
+    """What ``faulthandler`` wrote as a traceback: outermost frame first, with source lines, after its words about a crash.
 
-    What it says of a crash comes before. None where no frame is the task's.
+    None if no frame is the task's.
     """
     lines = words.splitlines()
     frames = [

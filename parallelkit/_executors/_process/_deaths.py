@@ -1,6 +1,7 @@
-"""Counts the workers that end without an attempt that could be blamed, so that it cannot go on for ever.
+"""Counts the workers that end without an attempt to blame, so that a run or an engine does not replace them for ever.
 
-Who exits or crashes will most likely do so again; who was killed by somebody else need not, so that is borne longer.
+A worker that exits or crashes will most likely do so again. One that was killed from outside need not, so more of
+these are tolerated.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from parallelkit._executors._process._decode import death_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken, Lane
 
-FATAL_STARTS = 2  # in a row, until the engine is broken
-FATAL_LOADS = 2  # of one function, until its run fails
+FATAL_STARTS = 2  # failed starts in a row after which the engine is broken
+FATAL_LOADS = 2  # ends while loading one function after which its run fails
 
 _FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
-"""Statuses that no process brings upon itself as a rule; the system has a share in the first, where memory is short."""
+"""Statuses that a process rarely causes itself; the first is also that of the system's OOM killer."""
 
 
 class Deaths:
-    """Judges each end; what follows from it is done by the caller."""
+    """Judges each end; the caller acts on it."""
 
     def __init__(self, max_workers: int) -> None:
         self._patience = 2 * max_workers + 8
         self._barren = 0  # workers in a row that ended before they did anything
-        self._unstarted = 0  # of these, who did not start for reasons of their own
+        self._unstarted = 0  # of these, the ones that failed to start and were not killed from outside
 
     def take(
         self, worker: Worker, status: int | None, lanes: Iterable[Lane], blamed: bool
     ) -> tuple[Broken | None, Lane | None]:
-        """Why the engine is broken by this end, if it is; and the lane whose function workers die of loading."""
+        """Why the engine is broken by now, if it is; and the lane, if any, whose function kills workers that load it."""
         number = worker.wire.loads
         struck = status in _FROM_OUTSIDE and not (worker.garbage or worker.overran)
         if blamed or worker.done or worker.dismissed or number is not None:
@@ -56,7 +57,7 @@ class Deaths:
 
 
 def end_of(worker: Worker, status: int | None) -> str:
-    """How a worker ended for which nobody can be blamed."""
+    """Say how a worker ended, where no attempt is to blame."""
     if worker.overran:
         limit = _handle.LOAD_LIMIT if worker.ready else _handle.START_LIMIT
         return f"worker process {worker.pid} took more than {limit:g} s, and was killed"

@@ -1,4 +1,4 @@
-"""Makes values and errors of what came out of a worker's ring; in the run's thread, for it runs the user's code."""
+"""Turns what came out of a worker's ring into values and errors, in the run's thread: unpickling runs the user's code."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ Label = Callable[[int], str]
 
 
 class Opening:
-    """A span whose results are being made values of.
+    """A span whose results are being unpickled.
 
-    ``finish`` gives the outcomes. Where Ctrl-C interrupts the caller's own code, the result at which that
-    was counts as one that cannot be unpickled, and the next ``finish`` goes on behind it; ``cautious``,
-    it runs no more of that code, which may hang as what was interrupted did.
+    ``finish`` returns the outcomes. If Ctrl-C interrupts it in the caller's own code, the result concerned counts as one
+    that cannot be unpickled, and the next ``finish`` goes on after it. If ``cautious``, that runs no more of the caller's
+    code, which may hang as the interrupted code did.
     """
 
     def __init__(self, span: Span, label: Label) -> None:
@@ -60,7 +60,7 @@ class Opening:
         self._lacking = any(isinstance(content, OSError) for content in span.columns.files)
 
     def finish(self, cautious: bool = False) -> list[Block | Ended]:
-        """One block of all that succeeded, and each failure by itself."""
+        """One block with all successes, and each failure by itself."""
         self._cautious = cautious
         uniform = _uniform_values(self._columns)
         if uniform is not None:
@@ -79,11 +79,11 @@ class Opening:
         return self._outcomes()
 
     def _unpickle(self, first: int) -> None:
-        """Go on where all are pickles in the heap, in a loop without anything else."""
+        """Go on with a span of nothing but pickles in the heap: the shortest loop."""
         heap, base, values = self._columns.heap, self._columns.heap_from, self._values
         load = unpack if heap.find(b"cloudpickle") >= 0 else loads
         words = array("I", self._columns.words)
-        # A word is a length and, above it, a place.
+        # A word holds a length in its lower half and a place in its upper half.
         places = islice(zip(words[1::2], words[::2], strict=True), first, None)
         with _collector_paused():
             for place, length in places:
@@ -91,7 +91,7 @@ class Opening:
                 values.append(load(heap[start : start + length]))
 
     def _open(self, first: int) -> None:
-        """Go on where there is something of everything."""
+        """Go on with a span that holds results of any kind."""
         columns, values = self._columns, self._values
         words, floats = array("q", columns.words), array("d", columns.words)
         blobs = _blobs(columns, words)
@@ -123,11 +123,11 @@ class Opening:
         return self._ended(at, error, text, final)
 
     def _lost(self, at: int, lack: BaseException) -> OSError:
-        """Nothing is wrong with the value, nor with its worker."""
+        """The error for a value that this process had no room to receive; neither the value nor its worker is to blame."""
         return shortage(lack, f"the value of {self._label(self._index(at))} was lost on its way")
 
     def _give_up(self, cause: BaseException) -> None:
-        """The next result cannot be unpickled."""
+        """Record that the next result cannot be unpickled."""
         at = len(self._values)
         name = self._label(self._index(at))
         error = TypeError(f"the value of {name} cannot be unpickled ({describe_error(cause)})")
@@ -170,18 +170,18 @@ CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
 
 
 def _lack_of(blob: Any) -> OSError | None:
-    """Why there is nothing to make a value of; None where there is."""
+    """Why a result could not be received; None if it was."""
     content = blob[1] if isinstance(blob, tuple) else blob
     return content if isinstance(content, OSError) else None
 
 
 def _calls_code(blob: Any) -> bool:
-    """Whether unpickling may call anything: whatever it calls, it must first have looked up (STACK_GLOBAL)."""
+    """Whether unpickling may call anything: a pickle looks up what it calls by STACK_GLOBAL."""
     return isinstance(blob, tuple) or blob.find(b"\x93") >= 0
 
 
 def _uniform_values(columns: Columns) -> list[Any] | None:
-    """The values, where all are None, or all int, or all float, or all small dicts: then no cell need be looked at."""
+    """The values, if all are None, int, float or small dicts: these are read together, not cell by cell. Else None."""
     kinds = columns.kinds
     first = kinds[0]
     if first not in (NONE, INT, FLOAT, DICT) or kinds.strip(kinds[:1]):
@@ -194,7 +194,7 @@ def _uniform_values(columns: Columns) -> list[Any] | None:
 
 
 def _dicts(columns: Columns) -> list[Any] | None:
-    """All by one call; None where there is something else than dicts, to be found one by one."""
+    """All small dicts, read by one call; None if that fails, so that they are read one by one to find the bad one."""
     words = array("I", columns.words)
     lengths, places = words[::2], words[1::2]
     start, total = _start(columns, places[0]), sum(lengths)
@@ -202,7 +202,7 @@ def _dicts(columns: Columns) -> list[Any] | None:
         return None
     if places[-1] + lengths[-1] - places[0] == total:
         pickles = columns.heap[start : start + total]
-    else:  # where the heap begins again, a hole is left
+    else:  # there is a hole between them, where the heap has wrapped around
         starts = (_start(columns, place) for place in places)
         pickles = b"".join(
             [columns.heap[at : at + length] for at, length in zip(starts, lengths, strict=True)]
@@ -216,14 +216,14 @@ def _dicts(columns: Columns) -> list[Any] | None:
 
 
 def _start(columns: Columns, place: int) -> int:
-    """Where in the copy of the heap that is which lies at this place of it."""
+    """Translate a place in the circular heap to an offset in the span's copy of it."""
     start = place - columns.heap_from
-    return start if start >= 0 else start + HEAP  # it lies where the heap begins again
+    return start if start >= 0 else start + HEAP  # after the heap has wrapped around
 
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Hundreds of new objects that will stay make the cycle collector look at them over and over: half of the time."""
+    """Pause the cycle collector, which would go over hundreds of new objects again and again: half of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -234,7 +234,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
-    """The pickles by their place, out of the heap's copy and out of files."""
+    """The pickles by their index in the span, from the copy of the heap and from files."""
     heap, files = columns.heap, iter(columns.files)
     blobs: dict[int, Any] = {}
     for at, kind in enumerate(columns.kinds):
@@ -249,7 +249,7 @@ def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
 
 
 def decode_lost(lost: Lost, label: Label) -> Ended:
-    """The failure of an attempt whose worker ended under it."""
+    """The failure of an attempt whose worker ended during it."""
     index, _, _, timeout = lost.batch.tickets[0]
     error: Exception
     if lost.why is Why.OVERDUE:
@@ -270,7 +270,7 @@ def _death(lost: Lost) -> Exception:
 
 
 def death_of(pid: int, status: int | None) -> Exception:
-    """A worker's end as an error, told by its status."""
+    """The error for a worker that ended with this status."""
     from parallelkit._died import WorkerDied, died_with
 
     if status is None:

@@ -1,4 +1,4 @@
-"""The attempts that a worker holds, numbered as they were sent; a number is also a slot of its ring."""
+"""The attempts that a worker holds, numbered in the order of sending; the number also gives the slot in its ring."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._worker._channel import EACH
 
 LOOK = 0.001
-"""Seconds after which every store of the other end is certain to be seen."""
+"""Seconds after which a store by one end of the channel has certainly become visible to the other."""
 
 
 class Holding:
-    """Of one lane at a time. Attempts come in at the end, and leave at the front when they are committed."""
+    """Attempts of one lane at a time. They come in at the end, and leave at the front when they are committed."""
 
     def __init__(self) -> None:
         self.batches: deque[Batch] = deque()
-        self.sent = 0  # attempts that came in, in all
-        self.done = 0  # attempts that were committed and drained, in all
+        self.sent = 0  # attempts ever sent, less those taken back
+        self.done = 0  # attempts ever committed and drained
 
     @property
     def pending(self) -> int:
-        """How many it holds."""
+        """How many attempts the worker holds."""
         return self.sent - self.done
 
     @property
     def lane(self) -> Lane | None:
-        """Whose attempts it holds."""
+        """The lane whose attempts it holds."""
         return self.batches[0].lane if self.batches else None
 
     def stock(self) -> float:
-        """Seconds for which there certainly is work; 0 where that may end at any moment."""
+        """Seconds for which it will have work, by the pace; 0 if it may run out at any moment."""
         return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
 
     def takes_more(self) -> bool:
-        """Whether it would be given something at once, or may have come so far that it would."""
+        """Whether it would be given attempts now, or may have run so many since the last look that it would."""
         if not self.batches:
             return True
         lane = self.batches[0].lane
@@ -45,10 +45,9 @@ class Holding:
         return self.pending <= lane.pace.limit or (lane.pace.limit > 1 and self.stock() < LOOK)
 
     def bell_at(self, in_vain: bool) -> int:
-        """At which commit it shall ring: at each, where that is seldom; else at the next, or, if that is soon, when nothing
-        more is to do.
+        """At which commit it should ring: at each, if they are rare; else at the next or, if all is soon done, a batch's last.
 
-        ``in_vain``: that was thought before, and nothing has come since.
+        ``in_vain``: its bell was set before, and nothing has come since.
         """
         if self.batches[0].lane.pace.expected(1) >= LOOK:
             return EACH
@@ -61,7 +60,7 @@ class Holding:
         self.sent += len(batch.tickets)
 
     def advance(self, count: int) -> Batch:
-        """The first ``count``, which must be of one batch, are done."""
+        """Take out the first ``count``, which are done and must be of one batch."""
         batch = self.batches.popleft()
         self.done += count
         if count == len(batch.tickets):
@@ -70,7 +69,7 @@ class Holding:
         return batch.part(0, count)
 
     def cut_off(self, keep: int) -> list[Batch]:
-        """Take away all from number ``keep`` on."""
+        """Take out all from number ``keep`` on."""
         taken: list[Batch] = []
         while self.sent > keep:
             batch = self.batches.pop()
@@ -91,7 +90,7 @@ class Holding:
         return None
 
     def stalls(self) -> bool:
-        """A worker stands still before the first that it holds; whether that one is to blame by now."""
+        """Note that the worker stands still before its first attempt; whether that is to blame by now."""
         return self.batches[0].lane.stalls_at(self.batches[0].tickets[0][0])
 
     def shortest_timeout(self) -> float:
@@ -99,7 +98,7 @@ class Holding:
 
 
 def requeue(batches: list[Batch]) -> None:
-    """Put back at the head of the queue what had not begun."""
+    """Put attempts that had not begun back at the head of their queue."""
     for batch in reversed(batches):
         if not batch.lane.closed and batch.lane.broken is None:
             batch.lane.queue.appendleft(batch)

@@ -1,4 +1,4 @@
-"""How a worker process is killed, with its group, and how its status is asked for, once."""
+"""Kills a worker process with its group, and reaps it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 def kill(pid: int, pidfd: int) -> bool:
-    """Send SIGKILL to its group, it and its children; and to itself, should it have left the group. False where we may not."""
+    """Send SIGKILL to its process group and, as it may have left that, to itself; False if this is not permitted."""
     try:
-        # While it is not reaped, its number is that of no other group.
+        # Until it is reaped, its number cannot be that of another group; this raises if it has been.
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         os.killpg(pid, signal.SIGKILL)
     except (ChildProcessError, ProcessLookupError, PermissionError):
-        pass  # other code has reaped it, or one of us took another user's identity
+        pass  # other code has reaped it, or it or this process has changed its user
     return ask(pidfd, signal.SIGKILL)
 
 
 def ask(pidfd: int, number: int) -> bool:
-    """Send a signal to the process alone; False where we may not, as one of us took another user's identity."""
+    """Send a signal to the process alone; False if this is not permitted, as one of the two has changed its user."""
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
@@ -30,7 +30,7 @@ def ask(pidfd: int, number: int) -> bool:
 
 
 def status_of(pidfd: int) -> int | None:
-    """Reap one that has ended: its status as subprocess gives it; None where other code has waited for it."""
+    """Reap a process that has ended: its status as in ``subprocess``, or None if other code has reaped it."""
     try:
         info: Any = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     except ChildProcessError:

@@ -1,4 +1,4 @@
-"""What the supervisor's thread waits for, in one ``epoll``: its bell, the ends and the sockets of workers, a zygote."""
+"""The one ``epoll`` in which the supervisor's thread waits: for its bell, workers' ends and sockets, and a zygote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from parallelkit._executors._process._handle import Worker
 
 
 class Poller:
-    """Knows whose each descriptor is, and listens to a worker only as long as that makes sense."""
+    """Knows which worker each descriptor belongs to, and listens to a worker only while there is reason to."""
 
     def __init__(self, bell: Bell) -> None:
         self.poll = select.epoll()
@@ -23,13 +23,13 @@ class Poller:
         self._listen(worker, select.EPOLLIN)
 
     def remove(self, worker: Worker) -> None:
-        """It has ended, and its descriptors are about to be closed."""
+        """Stop listening to a worker that has ended, before its descriptors are closed."""
         self._listen(worker, 0)
         self.poll.unregister(worker.pidfd)
         del self.workers[worker.pidfd], self.workers[worker.wire.socket.fileno()]
 
     def heed(self, worker: Worker) -> None:
-        """Send what was written in this turn; listen to its socket as far as that makes sense now."""
+        """Send what was queued for a worker in this turn; listen for what its socket may bring, or take, now."""
         worker.wire.flush()
         events = 0 if worker.wire.deaf or worker.garbage else select.EPOLLIN
         if worker.wire.stuffed:
@@ -38,7 +38,7 @@ class Poller:
             self._listen(worker, events)
 
     def _listen(self, worker: Worker, events: int) -> None:
-        """For nothing is not at all: that the other end is closed would be told again and again, asked for or not."""
+        """Register for these events; unregister for none, as epoll would go on to report that the other end is closed."""
         socket = worker.wire.socket
         if worker.awaited and events:
             self.poll.modify(socket, events)

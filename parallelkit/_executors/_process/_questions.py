@@ -1,4 +1,4 @@
-"""What other threads ask of one thread, which answers between two turns."""
+"""Calls that other threads have one thread make, within its turns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class Questions:
-    """Nobody waits for an answer in vain: once the thread has ended, those who ask answer for themselves."""
+    """Nobody waits for an answer in vain: once the thread has ended, the asking threads make the calls themselves."""
 
     def __init__(self) -> None:
         self._open: deque[Callable[[], object]] = deque()
         self._ended = False
 
     def ask(self, question: Callable[[], T], poke: Callable[[], object]) -> T:
-        """Have it answered; ``poke`` tells the thread that there is something."""
+        """Have the thread call this, and wait for what it returns; ``poke`` wakes the thread."""
         answer: list[T] = []
         answered = Lock()
         answered.acquire()
@@ -34,15 +34,15 @@ class Questions:
         return answer[0]
 
     def post(self, request: Callable[[], object], poke: Callable[[], object]) -> None:
-        """Have it done soon; does not wait for that."""
+        """Have the thread call this soon; do not wait for that."""
         self._open.append(request)
         poke()
-        # Looked at when the request is there: ``end`` says so first, and then looks for requests.
+        # Read after the request was added: ``end`` sets it first, and then answers what is there.
         if self._ended:
             self.answer()
 
     def answer(self) -> None:
-        """Answer all there are."""
+        """Make all calls that are asked for."""
         while self._open:
             try:
                 reply = self._open.popleft()
@@ -51,6 +51,6 @@ class Questions:
             reply()
 
     def end(self) -> None:
-        """The thread will not come again."""
+        """Make the last calls: the thread is about to end."""
         self._ended = True
         self.answer()

@@ -1,6 +1,6 @@
-"""Descriptors that are kept back, so that one that comes with a message finds room though the program has none left.
+"""Descriptors kept in reserve, so that one that arrives with a message finds room even if the program has none left.
 
-What the system finds no room for when a message is read, it drops; the message is told without it.
+If there is no room for it when the message is read, the system drops the descriptor and delivers the message without.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from errno import EAGAIN, EFBIG, EMFILE, ENFILE, ENOMEM
 from parallelkit._worker._tracebacks import detached
 
 KEPT = 2
-"""One for what comes, and one to map it by, before Python 3.13."""
+"""One for the descriptor that arrives, and one for its mapping, which takes one before Python 3.13."""
 
 
 class Reserve:
-    """Of one thread. What is lent is taken back as far as there is room for it then."""
+    """The reserve of one thread. After it was used, it is refilled as far as there is room."""
 
     def __init__(self, fd: int) -> None:
         self._like = fd
@@ -24,7 +24,7 @@ class Reserve:
         self.refill()
 
     def lend(self) -> None:
-        """Leave room for what comes next."""
+        """Make room for what comes next."""
         while self._held:
             os.close(self._held.pop())
 
@@ -33,26 +33,26 @@ class Reserve:
             try:
                 self._held.append(os.dup(self._like))
             except OSError:
-                return  # all are in use: the next time perhaps
+                return  # all are in use now; a later refill may have more luck
 
     def close(self) -> None:
-        """Let go of all, for good."""
+        """Close all, for good."""
         self.lend()
 
 
 def is_lack(error: OSError) -> bool:
-    """Whether this process, or the system, has no descriptor left."""
+    """Whether this process, or the system, has run out of descriptors."""
     return error.errno in (EMFILE, ENFILE)
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether it may well go better at another time: there was no descriptor, or no memory."""
+    """Whether trying again later may help: descriptors, or memory, have run out."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
 
 def explain(error: OSError) -> str:
-    """What the system says; with the limit, where one has been reached."""
-    if error.errno == EAGAIN:  # of fork, which means no more than this
+    """Say in words what the system lacks, with the limit that was reached."""
+    if error.errno == EAGAIN:  # of fork, where it means only this
         return "the limit of processes is reached (ulimit -u, or that of the container)"
     if error.errno == EFBIG:
         return "the limit of file sizes is too low (ulimit -f), as it is one for shared memory, too"
@@ -72,7 +72,7 @@ def limit() -> int:
 
 
 def shortage(error: BaseException, what: str) -> OSError:
-    """The error of one task that met it, which says what could not be done."""
+    """The error for the one task that was affected; ``what`` says what could not be done."""
     number = getattr(error, "errno", ENOMEM)
     words = _limit_reached() if number in (EMFILE, ENFILE) else os.strerror(number)
     told = OSError(number, f"{words} in the parent: {what}")

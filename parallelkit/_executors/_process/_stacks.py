@@ -1,4 +1,4 @@
-"""Where the attempts of a lane stand that is about to be closed: their workers write it down when they are asked."""
+"""Collects the stacks of the attempts of a lane that is about to be closed: their workers write them when asked."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from parallelkit._system import monotonic
 
 
 def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
-    """The stacks of what runs, by index; nothing more begins from now on, and what is found running is lost.
+    """The stacks of the running attempts by index. Nothing more begins from now on, and these attempts are lost.
 
-    Takes a moment where there is nothing to ask, and ``LAST_WORDS`` at most. Called by the run's own thread.
+    Takes no time if nothing runs, and little more than ``LAST_WORDS`` at most. The run's own thread calls this.
     """
     lane.halted = True
     if not supervisor.ask(lambda: _hold(_workers_of(supervisor, lane))):
@@ -26,7 +26,7 @@ def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
     while asked and len(supervisor.ask(lambda: _told(asked))) < len(asked) and monotonic() < until:
         sleep(LOOK)
     if asked:
-        sleep(LOOK)  # what has begun to be written is whole by then
+        sleep(LOOK)  # by then a stack that was begun is whole
     stacks = {index: as_stack(words) for index, words in supervisor.ask(lambda: _told(asked)).items()}
     return {index: stack for index, stack in stacks.items() if stack is not None}
 
@@ -39,14 +39,14 @@ def _workers_of(supervisor: Supervisor, lane: Lane) -> list[Worker]:
 
 
 def _hold(workers: list[Worker]) -> bool:
-    """Have them begin nothing after what they run; whether there are any."""
+    """Have them begin nothing after what they run; False if there are none."""
     for worker in workers:
         worker.hold(monotonic())
     return bool(workers)
 
 
 def _ask(workers: list[Worker]) -> dict[int, Worker]:
-    """Who runs what, now that nobody begins anything."""
+    """Ask each that runs an attempt for its stack; the workers asked, by that attempt's index."""
     asked = {}
     for worker in workers:
         running = worker.running()
@@ -56,7 +56,7 @@ def _ask(workers: list[Worker]) -> dict[int, Worker]:
 
 
 def _told(asked: dict[int, Worker]) -> dict[int, str]:
-    """What they have written so far; of those that have ended their ends tell."""
+    """The stacks written so far; not of workers that have ended, whose ``Lost`` events bring theirs."""
     return {
         index: worker.wire.last_stack()
         for index, worker in asked.items()

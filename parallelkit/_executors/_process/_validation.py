@@ -1,7 +1,7 @@
-"""What a worker says, as far as it can be true; what cannot is a GarbageError, and the worker's death.
+"""Checks what a worker says; what cannot be true is a GarbageError, which ends the worker.
 
-A task may overwrite its process's memory, or write into descriptors that are not its own. What comes of
-that must neither break nor hang this process, nor fill its memory.
+A task may overwrite its process's memory, or write into descriptors that are not its own. The result must not
+crash or hang this process, or fill its memory.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ _MOST_READ = 1 << 30
 _KINDS = bytes(range(_channel.DICT + 1))
 _TOP = 7 if sys.byteorder == "little" else 0
 _INSTANTS = (
-    b"\x3f\x40\x41"  # top bytes of 0.0001 to 8e9 as floats: of no NaN, nor infinity, nor negative number
+    b"\x3f\x40\x41"  # the top bytes of floats from 0.0001 to 8e9; not of NaN, infinity or negative numbers
 )
 
 
 def word_of(body: bytes) -> int:
-    """The number that a frame consists of, or begins with."""
+    """The number with which a frame begins."""
     if len(body) < WORD.size:
         raise GarbageError(f"a frame of {len(body)} bytes")
     return int(WORD.unpack_from(body)[0])
 
 
 def check_kinds(kinds: bytes) -> None:
-    """Every result is of a kind that there is."""
+    """Check that every result is of a known kind."""
     if kinds.translate(None, _KINDS):
         raise GarbageError("a result of a kind that there is not")
 
 
 def check_instants(started: array[float], ended: array[float], since: float, now: float, each: bool) -> None:
-    """Attempts that ended between ``since`` and ``now``; with ``each`` every one is compared, else what is absurd is seen."""
+    """Check that the attempts ran between ``since`` and ``now``: with ``each`` all, else the first and the last.
+
+    That all instants are plausible numbers is checked in any case.
+    """
     absurd = (started.tobytes()[_TOP::8] + ended.tobytes()[_TOP::8]).strip(_INSTANTS)
     if absurd or not since <= started[0] <= ended[-1] <= now:
         raise GarbageError(f"attempts from {started[0]} to {ended[-1]}, between {since} and {now}")
@@ -49,9 +52,9 @@ def check_instants(started: array[float], ended: array[float], since: float, now
 
 
 def content_of(fd: int, length: int, to_keep: bool) -> bytes | mmap:
-    """What a file holds, whose descriptor is closed; mapped ``to_keep``, or if it is large.
+    """The content of a file, whose descriptor is closed: mapped, if it is ``to_keep`` or large; else read.
 
-    Where it cannot be mapped, it is read. Raises OSError where there is no memory for it.
+    A file that cannot be mapped is read, too. Raises OSError if there is no memory for it.
     """
     try:
         check_file(fd, length)
@@ -59,7 +62,7 @@ def content_of(fd: int, length: int, to_keep: bool) -> bytes | mmap:
             try:
                 return _channel.map_file(fd, length)
             except OSError:
-                pass  # no descriptor, which it takes before Python 3.13, or no address space
+                pass  # no descriptor, which a mapping takes before Python 3.13, or no address space
         return _read_whole(fd, length)
     except (ValueError, OverflowError) as error:
         raise GarbageError(f"a file that cannot be mapped: {error}") from error
@@ -70,7 +73,7 @@ def content_of(fd: int, length: int, to_keep: bool) -> bytes | mmap:
 
 
 def _read_whole(fd: int, length: int) -> bytes:
-    """The system reads at most 2 GiB at a time."""
+    """Read in pieces: the system reads at most 2 GiB at a time."""
     pieces: list[bytes] = []
     at = 0
     while at < length:
@@ -82,7 +85,7 @@ def _read_whole(fd: int, length: int) -> bytes:
 
 
 def check_file(fd: int, length: int) -> None:
-    """It has its length, in memory that is there, and keeps it: reading beyond the end of a file would kill us."""
+    """Check that a file is as long as told, in pages that are there, and seal it: reading beyond its end would kill us."""
     try:
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         told = os.fstat(fd)

@@ -1,6 +1,6 @@
 """The parent's end of a worker's channel: frames out, frames in, and results out of the ring.
 
-What the worker writes is believed only as far as it can be checked (_validation.py).
+What the worker writes is checked, as far as it can be, before it is used (_validation.py).
 """
 
 from __future__ import annotations
@@ -36,23 +36,21 @@ from parallelkit._worker._channel import (
     GarbageError,
 )
 
-READS = (
-    4  # of the socket at a time, where there is no need to read on: who floods us keeps nobody else waiting
-)
-LAST_READS = 64  # the rest of what it sent; a child of the dead may hold the other end
-MOST_AT_ONCE = 64  # messages in one writing
-UNREAD = 1 << 16  # frames; more than can lie in a socket
+READS = 4  # of the socket a turn, unless promised frames are missing: a flood must not delay other workers
+LAST_READS = 64  # of a dead worker's socket: a child of it may hold the other end open
+MOST_AT_ONCE = 64  # messages in one write
+UNREAD = 1 << 16  # frames; more than fit into a socket
 
 
 class Wire:
-    """Never blocks. What the socket does not take waits here."""
+    """Never blocks: what the socket does not take waits here."""
 
     def __init__(self, socket: Any, ring: _channel.Ring, reserve: Reserve) -> None:
         self.socket = socket
         self.ring = ring
-        self.deaf = False  # nothing will come out of the socket any more
-        self.again_at = inf  # when to flush once more, since the system had no room for what waits
-        self._refused_at = inf  # when that was first so
+        self.deaf = False  # nothing more will come out of the socket
+        self.again_at = inf  # when to flush again, if the system had no room for what waits
+        self._refused_at = inf  # since when it has had none
         self._inbox = _channel.Inbox(socket)
         self._reserve = reserve
         self.arrivals = Arrivals(self._inbox, ring.leases)
@@ -61,7 +59,7 @@ class Wire:
         self._heap_tail = 0
         self._last_slot, self.last_end = SLOTS - 1, monotonic()
         self._last_start = ring.starts[SLOTS - 1] = ring.ends[SLOTS - 1] = self.last_end
-        self._known: dict[int, ItemBlock] = {}  # our blocks that the worker knows
+        self._known: dict[int, ItemBlock] = {}  # our blocks that the worker has mapped
 
     def close(self) -> None:
         self._known.clear()
@@ -74,7 +72,7 @@ class Wire:
     # Out
 
     def send(self, message: bytes, file: File | ItemBlock | None = None) -> None:
-        """Write it down for the next ``flush``: each time that the socket is written to may wake the worker."""
+        """Queue a message for the next ``flush``: each write to the socket may wake the worker."""
         self._out.append((memoryview(message), file))
 
     def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
@@ -84,7 +82,7 @@ class Wire:
             self.send(_channel.frame(kind, head + payload))
 
     def send_batch(self, batch: Batch) -> None:
-        """The batch as frames; an item in a file goes alone."""
+        """Send a batch as frames; an item in a file or a block has a frame of its own."""
         number, payloads = batch.lane.number, batch.payloads
         if payloads is None:
             items = dumps(items_of(batch.tickets), 5)
@@ -116,14 +114,14 @@ class Wire:
             self.send(_channel.frame(_channel.BATCH, body, block.size), block)
 
     def forget_block(self, number: int) -> None:
-        """Have the worker let go of one of our blocks."""
+        """Have the worker unmap one of our blocks."""
         if self._known.pop(number, None) is not None:
             self.send(_channel.frame(_channel.FORGET_BLOCK, _channel.WORD.pack(number)))
 
     def flush(self) -> None:
-        """Write what the socket takes; what the system has no room for now (descriptors on their way, memory) waits.
+        """Write what the socket takes; the rest waits, also for room in the system (descriptors in flight, memory).
 
-        A worker that is gone is noticed by its pidfd, not here.
+        That a worker is gone is noticed by its pidfd, not here.
         """
         self.again_at = inf
         while self._out:
@@ -140,7 +138,7 @@ class Wire:
                 if error.errno not in _channel.NO_ROOM:
                     raise
                 self._refused_at = min(self._refused_at, now := monotonic())
-                self.again_at = now + max(_channel.PAUSE, now - self._refused_at)  # not often, if it lasts
+                self.again_at = now + max(_channel.PAUSE, now - self._refused_at)  # ever more seldom
                 return
             self._refused_at = inf
             for message in messages:
@@ -151,7 +149,7 @@ class Wire:
                 self._out.popleft()
 
     def _first_out(self) -> tuple[list[memoryview], File | ItemBlock | None]:
-        """What may be written at once: one message that has a file, or several that have none."""
+        """What one write may send: a message with a file, or several without."""
         message, file = self._out[0]
         if file is not None:
             return [message], file
@@ -160,7 +158,7 @@ class Wire:
 
     @property
     def stuffed(self) -> bool:
-        """Whether something waits until the socket takes more."""
+        """Whether something waits for the socket to take more."""
         return bool(self._out) and self.again_at == inf
 
     # The ring's words
@@ -172,22 +170,22 @@ class Wire:
 
     @property
     def loading(self) -> bool:
-        """Whether the worker has yet to start, or is loading a function, and so runs no attempt."""
+        """Whether the worker is starting or loading a function, and so runs no attempt."""
         return self.ring.head[PHASE] != _channel.WAITING
 
     @property
     def loads(self) -> int | None:
-        """The number of the job whose function it is loading."""
+        """The number of the job whose function it is loading, if it is."""
         number = self.ring.head[PHASE] - _channel.LOADING
         return number if number > 0 else None
 
     @property
     def has_stack(self) -> bool:
-        """Whether the worker has written down where it stands."""
+        """Whether the worker has begun to write down its stack."""
         return self.ring.stack[0] != 0
 
     def last_stack(self) -> str:
-        """Where the worker stood when it crashed, or was asked; empty where it wrote nothing."""
+        """The worker's stack when it crashed or was asked for it; empty if it wrote none."""
         return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
 
     @property
@@ -196,20 +194,20 @@ class Wire:
         return self.ring.head[ARMED]
 
     def arm(self, number: int) -> bool:
-        """Ask for the bell when so many attempts are committed (0: never); False if that was asked for already."""
+        """Ask for the bell when so many attempts are committed (0: never); False if that is asked for already."""
         if self.ring.head[ARMED] == number:
             return False
         self.ring.head[ARMED] = number
         return True
 
     def limit(self, number: int) -> None:
-        """The worker shall not begin this attempt or a later one."""
+        """Forbid the worker to begin this attempt or a later one."""
         self.ring.head[LIMIT] = number
 
     # In
 
     def frames(self, last: bool) -> Iterator[tuple[int, bytes, int]]:
-        """What has come; at least all that the worker had sent before it committed what we see."""
+        """The frames that have come; at least all that the worker sent before the commits that we see."""
         _channel.barrier()
         promised = self.ring.head[SENT]
         if promised > self._frames + UNREAD:
@@ -245,7 +243,7 @@ class Wire:
         return self.ring.head[SENT] > self._frames
 
     def check(self) -> None:
-        """Words that only we write, and what the worker wrote last, are as they were: nothing was written over them."""
+        """Raise GarbageError if something has overwritten the words that only we write, or the last drained slot."""
         head = self.ring.head
         if head[MARK] != MARKED or head[TAIL] != self._heap_tail:
             raise GarbageError("the header of its ring is overwritten")
@@ -254,12 +252,12 @@ class Wire:
 
     @property
     def has_columns(self) -> bool:
-        """Whether what the worker wrote last into its columns is as it was: nothing was written over them."""
+        """Whether the start and end in the last drained slot are as they were, so that nothing has overwritten them."""
         starts, ends, last = self.ring.starts, self.ring.ends, self._last_slot
         return bool(starts[last] == self._last_start and ends[last] == self.last_end)
 
     def take(self, slot: int, count: int, each: bool) -> Columns:
-        """Copy the results of these slots, and free what they occupy; ``each`` start is needed to be right."""
+        """Copy the results of these slots, and free their room in the heap; ``each``: check the times of every attempt."""
         ring, end = self.ring, slot + count
         kinds = bytes(ring.kinds[slot:end])
         started = array("d", ring.starts[slot:end].tobytes())
@@ -277,7 +275,7 @@ class Wire:
         return Columns(started, ended, kinds, words, heap, heap_from, files, self.arrivals.keys)
 
     def _take_heap(self, last: int) -> bytes:
-        """Copy the pickles up to the last, which lie in one piece of the circular heap, and free their room."""
+        """Copy the pickles up to the last, which lie one after another in the circular heap, and free their room."""
         place, heap = last >> _channel.PLACE, self.ring.heap
         start, end = self._heap_tail, place + (last & _channel.LENGTH_MASK)
         if not 0 <= place < end <= HEAP or heap[place] != _BEGIN or heap[end - 1] not in _ENDS:
@@ -287,7 +285,7 @@ class Wire:
         return piece
 
     def spoil_block(self, number: int) -> None:
-        """A task kept its item: the block is the worker's now."""
+        """Never use a block again: a task has kept something of its item, which lies in there."""
         if (block := self._known.pop(number, None)) is not None:
             block.spoiled = True
 
