@@ -41,6 +41,17 @@ def test_broken_workers_are_code_1(monkeypatch, capsys):
     assert 3 == capsys.readouterr().out.count("no process can be started here")
 
 
+def test_broken_workers_are_found_without_asserts():
+    """Also where Python drops every assert: a task that failed, or gave a wrong value, is no worker that works."""
+    script = "import parallelkit._command._doctor as doctor\n"
+    script += "doctor.run_parallel = lambda *given, **options: {0: 1, 1: 3}\n"
+    script += "print([fine for fine, text in doctor.workers()])"
+    run = subprocess.run(
+        [sys.executable, "-O", "-c", script], capture_output=True, text=True, check=True, timeout=55
+    )
+    assert "[False, False, False]\n" == run.stdout
+
+
 @pytest.mark.parametrize(
     ("package", "mark", "cure"),
     [("tqdm", "FAIL", "pip install tqdm"), ("joblib", "-   ", "pip install 'parallelkit[joblib]'")],

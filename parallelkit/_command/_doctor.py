@@ -1,4 +1,4 @@
-"""``parallelkit doctor``: what there is to work with here, measured rather than assumed."""
+"""``parallelkit doctor``: what works on this machine, measured rather than assumed."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import cgroup_quota, usable_cpus
 from parallelkit._lost import describe
 from parallelkit._report._format import count, seconds
+from parallelkit._results import Results
 from parallelkit._run import run_parallel
 
 EXTRAS = {"requests": "http", "joblib": "joblib", "ratelimit": "ratelimit", "distributed": "dask"}
 RECOGNISED = ("numpy", "pandas", "polars", "scikit-learn", "tenacity", "threadpoolctl", "ipywidgets")
 
-LIMIT = 30.0  # seconds after which a worker that does not answer is taken for one that never will
-ROUNDS = 3  # of which the best is shown
-SMALL_SHM = 64 << 20  # bytes, what Docker grants by default
+LIMIT = 30.0  # seconds after which a worker that has not answered is given up
+ROUNDS = 3  # measurements, of which the best is shown
+SMALL_SHM = 64 << 20  # bytes; Docker's default
 FEW_FILES = 256
 
 
 def show_health() -> bool:
-    """Print the findings; whether threads and processes work."""
+    """Print the findings; return whether everything needed works."""
     print(
         f"parallelkit {own_version()}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
     )
@@ -48,11 +49,11 @@ def show_health() -> bool:
 
 
 Finding = tuple[bool | None, str]
-"""Well, broken, or (None) only worth knowing; and what it is."""
+"""Whether it works, or None for information only; and the text."""
 
 
 def processors() -> Iterator[Finding]:
-    """How many may be used, and what limits them."""
+    """How many processors may be used, and what limits them."""
     limits = [f"{count(os.cpu_count() or 1, 'cpu')} in the machine"]
     if hasattr(os, "sched_getaffinity"):
         limits.append(f"affinity {len(os.sched_getaffinity(0))}")
@@ -62,14 +63,14 @@ def processors() -> Iterator[Finding]:
 
 
 def workers() -> Iterator[Finding]:
-    """Each kind is put to work."""
+    """Put each kind of worker to work."""
     yield from proven(f"threads: {default_threads()} by default", work_in_threads)
     yield from proven(f"processes: {default_processes()} by default", work_in_processes)
     yield from proven("a process that hangs is killed", kill_one)
 
 
 def proven(what: str, proof: Callable[[], str]) -> Iterator[Finding]:
-    """One finding: what the proof says, or what went wrong with it."""
+    """Yield one finding: what ``proof`` returns, or the error that it raises."""
     try:
         shown = proof()
         yield True, f"{what}; {shown}" if shown else what
@@ -78,27 +79,32 @@ def proven(what: str, proof: Callable[[], str]) -> Iterator[Finding]:
 
 
 def work_in_threads() -> str:
-    """Some tasks in fresh threads."""
+    """Run two tasks in new threads."""
 
     def work() -> None:
-        results = run_parallel(abs, [-1, -2], max_workers=2, run_timeout=LIMIT)
-        assert (results[0], results[1]) == (1, 2), "a wrong value"  # a failed task raises here
+        check_values(run_parallel(abs, [-1, -2], max_workers=2, run_timeout=LIMIT))
 
     return f"two of them start, work and end in {seconds(best_of(work))}"
 
 
 def work_in_processes() -> str:
-    """A task in a fresh process."""
+    """Run a task in a new process."""
 
     def work() -> None:
-        results = run_parallel(abs, [-1], executor="processes", max_workers=1, run_timeout=LIMIT)
-        assert results[0] == 1, "a wrong value"
+        check_values(run_parallel(abs, [-1], executor="processes", max_workers=1, run_timeout=LIMIT))
 
     return f"one starts, works and ends in {seconds(best_of(work))}"
 
 
+def check_values(results: Results[int, int]) -> None:
+    """Raise the error of a task that failed, or RuntimeError for a wrong value; no assert, which ``python -O`` drops."""
+    for key in results:
+        if results[key] != key + 1:
+            raise RuntimeError(f"abs({-key - 1}) gave {results[key]!r}")
+
+
 def kill_one() -> str:
-    """A task that sleeps past its timeout."""
+    """Have a task killed that sleeps past its timeout."""
     limit = 0.1
     failure = run_parallel(
         time.sleep, [LIMIT], executor="processes", max_workers=1, timeout=limit, run_timeout=LIMIT
@@ -109,7 +115,7 @@ def kill_one() -> str:
 
 
 def best_of(work: Callable[[], object]) -> float:
-    """The least seconds of a few rounds."""
+    """Return the shortest time of a few rounds, in seconds."""
     times = []
     for _ in range(ROUNDS):
         began = time.monotonic()
@@ -119,7 +125,7 @@ def best_of(work: Callable[[], object]) -> float:
 
 
 def packages() -> Iterator[Finding]:
-    """What the core needs, what the extras bring, and what else is recognised."""
+    """The packages that the core needs, those of the extras, and others that are used if installed."""
     for name in core():
         found = version_of(name)
         yield found is not None, f"{name} {found or f'missing: pip install {name}'}"
@@ -128,17 +134,17 @@ def packages() -> Iterator[Finding]:
         missing = f"missing: pip install 'parallelkit[{extra}]'"
         yield True if found else None, f"{name} {found or missing}"
     others = [f"{name} {version_of(name) or 'none'}" for name in RECOGNISED]
-    yield None, f"used where they are: {', '.join(others)}"
+    yield None, f"used if installed: {', '.join(others)}"
 
 
 def core() -> list[str]:
-    """The packages that are needed always, as the installed package says itself."""
+    """Return the packages that are always needed, from the metadata of the installed package."""
     needed = requires("parallelkit") or []
     return [re.split(r"[^\w.-]", one)[0] for one in needed if "extra ==" not in one]
 
 
 def version_of(name: str) -> str | None:
-    """The version that is installed; nothing is imported for it."""
+    """Return the version that is installed, without importing the package; None if there is none."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -146,11 +152,11 @@ def version_of(name: str) -> str | None:
 
 
 def system() -> Iterator[Finding]:
-    """What of this system the process engine stands on."""
+    """The features of the system that the process engine relies on."""
     if sys.platform == "linux":
-        yield from proven("the end of a process is seen at once (pidfd)", open_pidfd)
-        yield from proven("memory without a name for results (memfd)", open_memfd)
-        yield from proven("the kernel ends workers when their parent dies (O_ASYNC)", open_lifeline)
+        yield from proven("the end of a process is noticed at once (pidfd)", open_pidfd)
+        yield from proven("anonymous memory for results (memfd)", open_memfd)
+        yield from proven("the kernel kills workers when their parent dies (O_ASYNC)", open_lifeline)
     else:
         yield None, f"{sys.platform}: threads and coroutines should work, untested; processes need Linux"
     yield shared_memory()
@@ -158,19 +164,19 @@ def system() -> Iterator[Finding]:
 
 
 def open_pidfd() -> str:
-    """As the supervisor does it."""
+    """Open one, as the supervisor does."""
     os.close(os.pidfd_open(os.getpid()))
     return ""
 
 
 def open_memfd() -> str:
-    """As the channel does it."""
+    """Make one, as the channel does."""
     os.close(os.memfd_create("parallelkit-doctor"))
     return ""
 
 
 def open_lifeline() -> str:
-    """As the worker does it, but with a signal that does nothing."""
+    """Set a pipe up to send a signal, as a worker does, but one that does nothing."""
     from fcntl import F_GETFL, F_SETFL, F_SETOWN, F_SETSIG, fcntl
     from signal import SIGURG
 
@@ -186,7 +192,7 @@ def open_lifeline() -> str:
 
 
 def shared_memory() -> Finding:
-    """Not where large arrays of ours go (that is memory without a name), but those of other libraries in a task."""
+    """The room in /dev/shm, which other libraries in a task may need; our own large arrays are in anonymous memory."""
     try:
         room = os.statvfs("/dev/shm")
     except OSError:
@@ -197,10 +203,10 @@ def shared_memory() -> Finding:
 
 
 def open_files() -> Finding:
-    """Each worker process takes a few descriptors."""
+    """How many files may be open: each worker process takes a few descriptors."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < FEW_FILES:
-        return None, f"{soft} open files at most: few for many workers; see ulimit -n (up to {hard})"
+        return None, f"{soft} open files at most: too few for many workers; see ulimit -n (up to {hard})"
     return True, f"{'unlimited' if soft < 0 else f'{soft:,}'} open files at most"
