@@ -1,7 +1,7 @@
 """The command line: ``parallelkit COMMAND``.
 
-Exit codes: 0 all well, 1 something failed, 2 wrong usage or a package missing, 130 interrupted, 141 the
-reader of our output went away (the last two are what a shell says of SIGINT and SIGPIPE).
+Exit codes: 0 success, 1 something failed, 2 wrong usage or a missing package, 130 interrupted, 141 the reader
+of the output closed it (a shell reports the last two for SIGINT and SIGPIPE).
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 EXAMPLES = """\
 examples:
   parallelkit run fetch.py:get urls.txt --output pages.jsonl --timeout 30 --retries 2
-      one call a line, in threads; every outcome is a line of pages.jsonl as soon as it is there
+      one call for each line, in threads; each outcome is written to pages.jsonl as soon as it is known
   cat urls.txt | parallelkit run fetch.py:get --rate 10/1s --by 'item.split("/")[2]' | jq -c 'select(.ok | not)'
-      no more than ten starts a second for each host; what failed
+      at most ten starts a second for each host; jq selects the failures
   parallelkit run model:score rows.jsonl --jsonl --key 'item["id"]' --executor processes \\
           --checkpoint score.journal --output scores.jsonl --report scores.html
-      one call a row (a dict), in processes; the same command again makes only what is missing
+      one call for each row (a dict), in processes; run again, the command makes only the calls that
+      are missing or have failed
   seq 1000000 | parallelkit run builtins:int --quiet | head
-      input is read as it is needed, and the run ends when nobody reads its output
+      input is read as needed, and the run ends when its output is closed
 
-A line of output has key (the position of the item in the input, from 0, unless --key says otherwise), ok, value or
-error and error_type, attempts (0: from the checkpoint, or no JSON) and seconds. "repr": true marks a value that is no JSON and
-stands there as Python shows it. The expressions of --key and --by are Python code and are run as such; they know
-item and the names of MODULE. Exit code: 0 all well, 1 some failed, 2 wrong usage, 130 interrupted.
+Each output line has key (by default the item's position in the input, from 0), ok, value or else error and
+error_type, attempts (0: recalled from the checkpoint, or the line is not JSON) and seconds. "repr": true marks a
+line with a value that JSON cannot hold, which is replaced by its repr(). The expressions of --key and --by are run
+as Python code; they can use item and every name in MODULE.
+Exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 130 interrupted.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return its exit code."""
     prepare_streams()
     try:
         arguments = make_parser().parse_args(argv)
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{arguments.usage}: error: {error}")
         return USAGE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         return UNREAD
     except KeyboardInterrupt:
         say("interrupted")
@@ -61,15 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def prepare_streams() -> None:
-    """Have what is closed of stdin, stdout and stderr lead nowhere: the next file that is opened would take its place.
+    """Open /dev/null in place of a closed stdin, stdout or stderr, whose number the next opened file would get.
 
-    What stdout cannot spell, it shows as stderr does.
+    Have stdout escape characters that its encoding lacks, as stderr does.
     """
     for fd in range(3):
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number: fd
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", closefd=False)
     if isinstance(sys.stdout, TextIOWrapper):
@@ -77,7 +79,7 @@ def prepare_streams() -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """One parser for each command; ``command`` is the function that carries it out."""
+    """Return the parser, with one subparser for each command; ``command`` is set to the function that runs it."""
     parser = argparse.ArgumentParser(
         "parallelkit", description="Run independent tasks in threads or processes.", allow_abbrev=False
     )
@@ -93,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 class Intermixed(argparse.ArgumentParser):
-    """Takes options also between and behind the inputs, as Unix tools do."""
+    """Takes options between and after the inputs, too, as Unix tools do."""
 
     _mixing = False
 
@@ -106,55 +108,63 @@ class Intermixed(argparse.ArgumentParser):
             found, unknown = self.parse_known_intermixed_args(args, namespace)
         finally:
             self._mixing = False
-        if unknown:  # said here, so that it is said with the usage of this command
+        if unknown:  # reported here, to show the usage of this command, not of the whole program
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
 
 def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
-    """``parallelkit run``."""
+    """Add ``parallelkit run``."""
     run = commands.add_parser(
         "run",
-        help="a Python function over the lines of files or stdin",
-        description="Call a Python function once for each line, at the same time, and write every outcome as a line "
-        "of JSON as soon as it is there.",
+        help="call a Python function for each line of files or stdin",
+        description="Call a Python function once for each line of input, many calls at a time,\n"
+        "and write each outcome as a line of JSON as soon as it is known.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="parallelkit run MODULE:FUNCTION [INPUT ...] [options]",
         allow_abbrev=False,
     )
     add = run.add_argument
-    add("target", metavar="MODULE:FUNCTION", help="module by name or FILE.py, and a function in it")
-    add("inputs", metavar="INPUT", nargs="*", default=[], help="files of lines; - or none: standard input")
+    add("target", metavar="MODULE:FUNCTION", help="a module by its name or as FILE.py, and a function in it")
+    add("inputs", metavar="INPUT", nargs="*", default=[], help="text files; -, or none: standard input")
     add(
         "--jsonl",
         action="store_true",
-        help="lines are JSON, blank ones aside; the function is given their value, a dict say",
+        help="parse each line as JSON and pass its value (a dict, say) to the function; skip blank lines",
     )
-    add_engine_options(run.add_argument_group("where and how long").add_argument)
-    add_output_options(run.add_argument_group("what comes out").add_argument)
+    add_engine_options(run.add_argument_group("execution").add_argument)
+    add_output_options(run.add_argument_group("output").add_argument)
     run.set_defaults(command=run_function, usage=run.format_usage() + run.prog)
 
 
 def add_engine_options(group: Callable[..., object]) -> None:
-    """What becomes of a task."""
+    """Add the options that say how tasks are run."""
     group(
-        "--executor", choices=("threads", "processes", "inline"), default="threads", help="default: threads"
+        "--executor",
+        choices=("threads", "processes", "inline"),
+        default="threads",
+        help="what runs the calls; default: threads",
     )
     group(
         "--max-workers",
         type=at_least(1),
         metavar="N",
-        help="at a time; default: cpus + 4 threads (at most 32), or a process for each cpu",
+        help="calls at a time; default: cpus + 4 threads (at most 32), or a process for each cpu",
     )
-    group("--timeout", type=seconds, metavar="TIME", help="for one attempt: 30, 500ms, 5m, 1h")
-    group("--run-timeout", type=seconds, metavar="TIME", help="for the whole run")
-    group("--retries", type=at_least(0), default=0, metavar="N", help="further attempts after a failure")
+    group(
+        "--timeout",
+        type=seconds,
+        metavar="TIME",
+        help="limit of each attempt, such as 30 (seconds), 500ms, 5m or 1h",
+    )
+    group("--run-timeout", type=seconds, metavar="TIME", help="limit of the whole run")
+    group("--retries", type=at_least(0), default=0, metavar="N", help="extra attempts after a failure")
     group(
         "--max-failures",
         type=failures,
         metavar="N",
-        help="stop at so many: 10; or at a share of the outcomes so far, once there are 20: 0.2, 20%%",
+        help="stop at N failures, or at a share (0.2, 20%%) of the outcomes so far, once there are 20",
     )
     group(
         "--rate",
@@ -162,67 +172,79 @@ def add_engine_options(group: Callable[..., object]) -> None:
         action="append",
         default=[],
         metavar="N/TIME",
-        help="at most N starts in TIME: 10/1s",
+        help="at most N starts in any TIME, such as 10/1s; may be given several times",
     )
-    group(
-        "--by", type=expression, metavar="EXPR", help="the group of an item, for each of which --rate holds"
-    )
+    group("--by", type=expression, metavar="EXPR", help="group of an item; --rate is applied to each group")
 
 
 def add_output_options(group: Callable[..., object]) -> None:
-    """What becomes of its outcome."""
-    group("--key", type=expression, metavar="EXPR", help="the key of an item, such as item or item['id']")
-    group("--order", choices=("completion", "input"), default="completion", help="default: completion")
+    """Add the options that say what becomes of the outcomes."""
+    group(
+        "--key",
+        type=expression,
+        metavar="EXPR",
+        help="key of an item, such as item or item['id']; default: its position",
+    )
+    group(
+        "--order",
+        choices=("completion", "input"),
+        default="completion",
+        help="order of the output lines; default: completion",
+    )
     group(
         "--output",
         metavar="OUT.jsonl",
-        help="instead of stdout; what was in the file is replaced",
+        help="write to this file, replacing its contents; default: stdout",
         type=file_or_stdout,
     )
-    group("--checkpoint", metavar="FILE", help="a journal; the same command again makes only what is missing")
-    group("--report", metavar="OUT.html", help="the run as a page")
-    group("--trace", metavar="OUT.json", help="the run as a trace for ui.perfetto.dev")
-    group("--quiet", action="store_true", help="no bar and no summary on stderr")
+    group(
+        "--checkpoint",
+        metavar="FILE",
+        help="record outcomes in this journal; the same command then runs only what is missing or has failed",
+    )
+    group("--report", metavar="OUT.html", help="save a report of the run as a web page")
+    group("--trace", metavar="OUT.json", help="save a trace of the run for ui.perfetto.dev")
+    group("--quiet", action="store_true", help="no progress bar and no summary on stderr")
 
 
 def run_function(arguments: argparse.Namespace) -> int:
-    """See ``_command/_run``."""
+    """Run ``_command/_run``, imported only now: the other commands need none of it."""
     from parallelkit._command._run import run_command
 
     return run_command(arguments)
 
 
 def add_doctor(commands: argparse._SubParsersAction[Intermixed]) -> None:
-    """``parallelkit doctor``."""
+    """Add ``parallelkit doctor``."""
     doctor = commands.add_parser(
         "doctor",
-        help="what there is to work with here, and what is missing",
-        description="Say how many processors may be used, how long workers take to start, which packages are here, "
-        "and what of this system the package can use. Exit code 1 where processes or threads do not work.",
+        help="check what works on this machine, and what is missing",
+        description="Show how many processors may be used, how long workers take to start, which packages are "
+        "installed, and which features of the system can be used. Exit code 1 if anything needed does not work.",
     )
     doctor.set_defaults(command=examine)
 
 
 def examine(arguments: argparse.Namespace) -> int:
-    """See ``_command/_doctor``."""
+    """Run ``_command/_doctor``."""
     from parallelkit._command._doctor import show_health
 
     return WELL if show_health() else FAILED
 
 
 def add_demo(commands: argparse._SubParsersAction[Intermixed]) -> None:
-    """``parallelkit demo``."""
+    """Add ``parallelkit demo``."""
     demo = commands.add_parser(
         "demo",
-        help="the main job on real input, in half a minute",
-        description="Ask five local HTTP sources in threads, and count the tokens of the standard library in "
-        "processes, with hangs, crashes and errors among them. Fails when anything it prints is not so.",
+        help="see it work on real input, in half a minute",
+        description="Query five local HTTP sources in threads, and count the tokens of the standard library in "
+        "processes, with hangs, crashes and errors among them. Exit code 1 if anything that it claims does not hold.",
     )
     demo.set_defaults(command=demonstrate)
 
 
 def demonstrate(arguments: argparse.Namespace) -> int:
-    """See ``_demo``."""
+    """Run ``_demo``."""
     if find_spec("requests") is None:
         say("the demo needs requests: pip install 'parallelkit[http]'")
         return USAGE

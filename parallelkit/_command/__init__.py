@@ -1,4 +1,4 @@
-"""The longer commands of the command line; ``_cli`` parses and calls them."""
+"""The longer commands of the command line; ``_cli`` parses their arguments and calls them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 
 
 class UsageError(Exception):
-    """The command cannot be carried out as it was given; the text names the option or argument."""
+    """The command cannot be carried out as given; the text names the option or argument at fault."""
 
 
 def own_version() -> str:
-    """The version of the package, which whoever runs a command has imported already."""
+    """Return the version of the package, which is imported before any command runs."""
     version: str = sys.modules["parallelkit"].__version__
     return version
 
 
 def say(text: str) -> None:
-    """Tell the user, on stderr. That nobody can hear it there is no failure of the command."""
+    """Print a message on stderr. If stderr cannot be written to, that is no failure of the command."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # for what is still buffered

@@ -1,4 +1,4 @@
-"""What the options of ``parallelkit run`` may be: each is read here, once, or refused with its name and the rule."""
+"""Parses the values of the options of ``parallelkit run``, or refuses them with a message that states the rule."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPAN = re.compile(r"(\d+\.?\d*|\.\d+)?\s*(ms|s|min|m|h|d|)")
 
 
 def seconds(text: str) -> float:
-    """A span of time, in seconds or with a unit.
+    """Parse a span of time, in seconds or with a unit.
 
     >>> seconds("2.5"), seconds("300ms"), seconds("5m"), seconds("1h")
     (2.5, 0.3, 300.0, 3600.0)
@@ -27,7 +27,7 @@ def seconds(text: str) -> float:
 
 
 def rate(text: str) -> tuple[int, float]:
-    """So many starts in so many seconds.
+    """Parse a rate limit: a number of starts, and the seconds that it is for.
 
     >>> rate("10/1s"), rate("100/min"), rate("3/500ms")
     ((10, 1.0), (100, 60.0), (3, 0.5))
@@ -46,7 +46,7 @@ def rate(text: str) -> tuple[int, float]:
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """A whole number that is not too small."""
+    """Return a parser of whole numbers that are at least ``least``."""
 
     def whole(text: str) -> int:
         try:
@@ -61,7 +61,7 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def failures(text: str) -> float:
-    """How many failures are too many: a count, or a share.
+    """Parse the option ``--max-failures``: a count, or a share.
 
     >>> failures("10"), failures("0.2"), failures("20%")
     (10, 0.2, 0.2)
@@ -77,12 +77,12 @@ def failures(text: str) -> float:
 
 
 def file_or_stdout(text: str) -> str | None:
-    """A path; None, which is stdout, for ``-``."""
+    """Return a path as it is; None, for stdout, if it is ``-``."""
     return None if text == "-" else text
 
 
 def expression(text: str) -> str:
-    """One Python expression over ``item``."""
+    """Check that a text is one Python expression."""
     try:
         ast.parse(text.strip(), mode="eval")
     except SyntaxError as error:
@@ -91,7 +91,7 @@ def expression(text: str) -> str:
 
 
 def function_of(text: str | None, names: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-    """An expression as a function of ``item`` that also knows ``names``. It is code, and is run as such.
+    """Turn an expression into a function of ``item`` that can also use ``names``. It is evaluated as Python code.
 
     >>> function_of("scale * len(item)", {"scale": 10})("abc")
     30

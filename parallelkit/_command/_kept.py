@@ -1,4 +1,4 @@
-"""A ledger of a stream, for its page and its trace: all but the values is kept, some 300 bytes a task."""
+"""Keeps a ledger of the stream for the page and the trace: all but the values, some 300 bytes a task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parallelkit._outcomes import Outcome
 
 
 class Kept:
-    """Listens to the run's events for the attempts before the last, and is given each outcome.
+    """Records each outcome that it is given and, from the run's events, the attempts before its last.
 
     Instants are seconds since the run began.
     """
@@ -35,14 +35,14 @@ class Kept:
         self._tries: defaultdict[int | None, list[Lost]] = defaultdict(list)
 
     def hear(self, event: Event[Any]) -> None:
-        """For ``on_event``."""
+        """The run's ``on_event``: note an attempt after which there is another."""
         if event.kind == "retrying":
             start = None if event.duration is None else event.at - event.duration
             lost = Lost(event.error, event.attempt or 1, start, event.at, event.worker)
             self._tries[event.index].append(lost)
 
     def keep(self, outcome: Outcome[Any, Any]) -> None:
-        """One row more."""
+        """Add an outcome to the ledger."""
         ledger, index = self.ledger, len(self.ledger)
         ledger.admit([outcome.key], 1, outcome.queued_at)
         for lost in self._tries.pop(outcome.index, ()):
@@ -64,7 +64,7 @@ class Kept:
             ledger.fail(index, lost)
 
     def conclude(self, wall: float, input_seconds: float, stopped: str | None) -> None:
-        """The run is over."""
+        """Complete the ledger at the end of the run."""
         facts = self.ledger.facts
         facts.ended_at = wall
         facts.input_seconds = input_seconds

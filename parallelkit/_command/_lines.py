@@ -1,4 +1,4 @@
-"""The input of ``parallelkit run``: files and stdin, line by line, no more of them in memory than is needed."""
+"""The input of ``parallelkit run``: files and stdin, read line by line as needed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ STDIN = "-"
 class Lines:
     """The lines of several files, one after another; ``-``, or no file at all, is standard input.
 
-    A line comes without its end; bytes that are not UTF-8 are kept as Python keeps them in file names.
-    With ``rows`` every line that is not blank is one JSON value, or ``NoJson``. What is wrong with a file
-    raises while it is read.
+    A line comes without its line ending; bytes that are not UTF-8 become surrogate escapes, as in file
+    names. With ``rows`` every line that is not blank is parsed as one JSON value, or is a ``NoJson``.
+    A file that cannot be read further raises while it is read.
     """
 
     def __init__(self, paths: Sequence[str], rows: bool = False) -> None:
@@ -39,14 +39,14 @@ class Lines:
         return STDIN in self.paths
 
     def take_stdin(self) -> None:
-        """Keep standard input to ourselves: a task, or a program that it starts, must not eat the lines."""
+        """Replace descriptor 0 by /dev/null, so that no task, nor a program that it starts, reads our lines."""
         self._stdin = os.dup(0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
 
     def give_stdin_back(self) -> None:
-        """As it was."""
+        """Undo ``take_stdin``."""
         if self._stdin is not None:
             os.dup2(self._stdin, 0)
             os.close(self._stdin)
@@ -63,14 +63,14 @@ class Lines:
         return open(place, encoding="utf-8", errors="surrogateescape", newline="\n")
 
     def may_wait(self) -> bool:
-        """Whether the next line may be one that somebody has yet to write: of a pipe, or a terminal."""
+        """Whether reading may block until somebody writes: on a pipe or a terminal."""
         return any(not stat.S_ISREG(self._status(path).st_mode) for path in self.paths)
 
     def _status(self, path: str) -> os.stat_result:
         return os.fstat(0 if self._stdin is None else self._stdin) if path == STDIN else os.stat(path)
 
     def same_file(self, written: os.stat_result) -> str | None:
-        """The input that is this very file: to write there would destroy what is read."""
+        """Return the input that is the file to be written, if one is: writing would destroy what is read."""
         if not stat.S_ISREG(written.st_mode):
             return None
         for path in self.paths:
@@ -80,7 +80,7 @@ class Lines:
 
 
 def check_readable(path: str) -> None:
-    """Raise ``UsageError`` for a file that cannot be read; it is not opened, for it may be a pipe."""
+    """Raise ``UsageError`` for a file that cannot be read. It is not opened for that, since it may be a pipe."""
     if path == STDIN:
         if sys.stdin is None:
             raise UsageError("argument INPUT: there is no standard input; name files")
@@ -90,11 +90,11 @@ def check_readable(path: str) -> None:
     if not os.path.exists(path):
         raise UsageError(f"argument INPUT: there is no file {path}")
     if not os.access(path, os.R_OK):
-        raise UsageError(f"argument INPUT: {path} may not be read")
+        raise UsageError(f"argument INPUT: no permission to read {path}")
 
 
 def without_end(line: str) -> str:
-    r"""A line without its end, as Unix and as Windows write it.
+    r"""Strip a line's ending, that of Unix or of Windows.
 
     >>> without_end("one\n"), without_end("two\r\n"), without_end(" three ")
     ('one', 'two', ' three ')
@@ -104,14 +104,14 @@ def without_end(line: str) -> str:
 
 @dataclass(frozen=True)
 class NoJson:
-    """Stands for a line that cannot be read; ``place`` is its key where the rows have some, for it has none."""
+    """Stands for a line that is not JSON. ``place``, its file and line, is its key where ``--key`` would need the row."""
 
     place: str
     error: ValueError
 
 
 def parsed(lines: Iterable[str], name: str) -> Iterator[Any]:
-    """The JSON value of every line that is not blank, or what is wrong with it."""
+    """Yield the JSON value of every line that is not blank, or a ``NoJson``."""
     for number, line in enumerate(map(without_end, lines), 1):
         if not line.strip():
             continue
@@ -119,18 +119,18 @@ def parsed(lines: Iterable[str], name: str) -> Iterator[Any]:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             row = no_json(name, number, f", column {error.pos + 1}: not JSON: {error.msg}")
-        except (ValueError, RecursionError) as error:  # too many digits, or brackets
+        except (ValueError, RecursionError) as error:  # too many digits, or nested brackets
             row = no_json(name, number, f": not JSON: {error}")
         yield row
 
 
 def no_json(name: str, number: int, what: str) -> NoJson:
-    """Stands for one line of one file."""
+    """Make the ``NoJson`` of a line; ``what`` says what is wrong with it."""
     return NoJson(f"{name}:{number}", ValueError(f"{name}, line {number}{what}"))
 
 
 def recall_no_json(portion: Portion, first: int) -> dict[int, Recalled]:
-    """The outcomes of lines that cannot be read: known before any of them could be tried, let alone again."""
+    """Return the outcomes of the lines that are not JSON: recalled, they cost no attempt and no retry."""
     return {
         offset: Recalled(None, "input", Lost(item.error, 0, None, 0.0, "input"))
         for offset, item in enumerate(portion.items)

@@ -1,4 +1,4 @@
-"""``parallelkit run``: a function over lines; outcomes down the pipe, the bar and the summary beside it."""
+"""``parallelkit run``: calls a function for each line, and writes the outcomes; bar and summary go to stderr."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from parallelkit._streamed import Streamed
 
 WELL, FAILED, INTERRUPTED = 0, 1, 130
 SAME = ("executor", "max_workers", "timeout", "run_timeout", "retries", "order", "max_failures", "checkpoint")
-"""Options that are called the same in ``iter_parallel``."""
+"""Options that have the same names in ``iter_parallel``."""
 
 
 def run_command(arguments: Namespace) -> int:
-    """Check all that can be checked, run, sum up; the exit code."""
+    """Check what can be checked beforehand, run, print the summary, and return the exit code."""
     check_together(arguments)
     with ExitStack() as at_the_end:
         to_screen = arguments.output is None and os.isatty(1)
@@ -51,14 +51,14 @@ def run_command(arguments: Namespace) -> int:
             fd = open_output(arguments.output, at_the_end)
         if lines.from_stdin:
             if not arguments.quiet and os.isatty(0):
-                say("parallelkit: reads lines from the terminal; Ctrl-D ends them")
+                say("parallelkit: reading lines from the terminal; end them with Ctrl-D")
             lines.take_stdin()
             at_the_end.callback(lines.give_stdin_back)
         return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard())))
 
 
 def check_together(arguments: Namespace) -> None:
-    """Options that need or exclude each other, and files that will be written only at the end."""
+    """Raise ``UsageError`` for an option that needs another, and for a file that could not be written at the end."""
     if arguments.by is not None and not arguments.rate:
         raise UsageError("argument --by: needs --rate, whose starts it counts by group")
     if arguments.checkpoint is not None and arguments.key is None:
@@ -74,7 +74,7 @@ def check_together(arguments: Namespace) -> None:
 def of_rows(
     function: Callable[[Any], Any] | None, otherwise: Callable[[NoJson], Any]
 ) -> Callable[[Any], Any] | None:
-    """The function of an item, which a line that cannot be read is not."""
+    """Return a function that calls ``function`` for rows, and ``otherwise`` for lines that are not JSON."""
     if function is None:
         return None
     asked = function
@@ -82,7 +82,7 @@ def of_rows(
 
 
 def take_stdout(at_the_end: ExitStack) -> int:
-    """A descriptor of our own for stdout; whatever else is printed there goes to stderr meanwhile."""
+    """Return a descriptor of our own for stdout, and redirect stdout to stderr meanwhile, for what tasks print."""
     if sys.stdout is None:
         raise UsageError("there is no standard output; give --output")
     fd = os.dup(1)
@@ -95,11 +95,11 @@ def take_stdout(at_the_end: ExitStack) -> int:
 
 
 def check_files(arguments: Namespace, lines: Lines, module: ModuleType) -> None:
-    """Raise ``UsageError`` where one file is to be two things: what is written into it would destroy the other."""
+    """Raise ``UsageError`` if one file is named for two purposes: to write it for one would destroy the other."""
     taken = {os.path.realpath(getattr(module, "__file__", None) or os.devnull): "the module"}
     for name in ("checkpoint", "output", "report", "trace"):
         path = getattr(arguments, name)
-        if path is None or (os.path.exists(path) and not os.path.isfile(path)):  # a device takes everything
+        if path is None or (os.path.exists(path) and not os.path.isfile(path)):  # a device may be named twice
             continue
         if os.path.exists(path):
             refuse_input(lines, os.stat(path), f"--{name}")
@@ -109,7 +109,7 @@ def check_files(arguments: Namespace, lines: Lines, module: ModuleType) -> None:
 
 
 def open_output(path: str, at_the_end: ExitStack) -> int:
-    """A descriptor of the output, empty now."""
+    """Open the output file, empty it, and return its descriptor."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     except OSError as error:
@@ -119,7 +119,7 @@ def open_output(path: str, at_the_end: ExitStack) -> int:
 
 
 def refuse_input(lines: Lines, output: os.stat_result, name: str) -> None:
-    """Raise ``UsageError`` where the output would overwrite what is still to be read."""
+    """Raise ``UsageError`` if the output would overwrite an input that is still to be read."""
     if (same := lines.same_file(output)) is not None:
         raise UsageError(f"argument {name}: {same} is the input and the output at once")
 
@@ -146,7 +146,7 @@ class Run:
             self._inlet = Inlet(self._read())
 
     def go(self, stream: Generator[Outcome[Any, Any], None, None], sink: Sink) -> int:
-        """Run to the end, the stop or the interrupt; the exit code."""
+        """Run to the end, or to a stop or an interrupt, and return the exit code."""
         self._sink = sink
         began = time.monotonic()
         code = WELL
@@ -162,9 +162,7 @@ class Run:
             code, self._stopped = INTERRUPTED, "interrupted"
         except (InputError, OutputError) as error:
             code, trouble = FAILED, error
-        except (
-            ParallelKitError
-        ) as error:  # a checkpoint that cannot be written any more: the disk is full, say
+        except ParallelKitError as error:  # the checkpoint cannot be written any more: a full disk, say
             self._stopped = str(error)
         finally:
             if self._inlet is not None:
@@ -174,7 +172,7 @@ class Run:
         return self._conclude(time.monotonic() - began, code, trouble)
 
     def open(self, fn: Any, key: Any, bar: bool) -> Generator[Outcome[Any, Any], None, None]:
-        """The stream, or the usage error of an option that the library refuses."""
+        """Return the stream; raise ``UsageError`` for an option that the library refuses."""
         options = {name: getattr(self._arguments, name) for name in SAME}
         options |= {"key": key, "limits": self._limits}
         if self._kept is not None:
@@ -209,7 +207,7 @@ class Run:
             raise
         except RunInterrupted:
             raise
-        except KeyboardInterrupt as interrupt:  # in our own code: the stream still has what was not yielded
+        except KeyboardInterrupt as interrupt:  # in our code: the stream may hold more outcomes
             if self._in_hand is not None:
                 self._write(self._in_hand)
             stream.throw(interrupt)
@@ -222,7 +220,7 @@ class Run:
         if wanted and self._sink is not None:
             try:
                 self._sink.write(outcome)
-            except KeyboardInterrupt:  # nobody reads, perhaps: the rest would have to wait as long
+            except KeyboardInterrupt:  # nobody may be reading: then the rest would block as well
                 self._sink = None
                 raise
 
@@ -240,7 +238,7 @@ class Run:
         return self._save(wall) or code
 
     def _save(self, wall: float) -> int:
-        """The page and the trace."""
+        """Save the page and the trace; return the exit code if that fails, else 0."""
         if self._kept is None:
             return WELL
         self._kept.conclude(wall, self._input_seconds, self._stopped)
@@ -257,7 +255,7 @@ class Run:
 
 
 def refused(error: Exception) -> UsageError:
-    """What the library says of an option, in the words of the command line: its messages begin with the name."""
+    """Put the library's message on an option, which begins with its name, into the terms of the command line."""
     name, _, rule = str(error).partition(" ")
     if name in SAME:
         return UsageError(f"argument --{name.replace('_', '-')}: {rule}")
@@ -265,5 +263,5 @@ def refused(error: Exception) -> UsageError:
 
 
 def in_colour() -> bool:
-    """On a terminal, unless the user wants none (https://no-color.org)."""
+    """Whether to use colours: on a terminal, unless the user wants none (https://no-color.org)."""
     return os.isatty(2) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,4 +1,4 @@
-"""Outcomes as JSON Lines: one line an outcome, in the file or down the pipe before the next is looked at."""
+"""Writes outcomes as JSON Lines: each line is in the file or the pipe before the next outcome is looked at."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from parallelkit._outcomes import Outcome
 
 
 class OutputError(Exception):
-    """The output cannot be written any more: the disk is full, say."""
+    """The output cannot be written any more; the disk may be full."""
 
 
 PAGE = 4096
-"""Bytes that a pipe takes at once if it has room at all."""
+"""Bytes that a pipe takes without blocking if it has room at all."""
 
 
 @contextmanager
 def signals_heard() -> Iterator[int]:
-    """A descriptor that can be read once a signal has come; for the main thread."""
+    """Within the block, provide a descriptor that becomes readable when a signal arrives; for the main thread only."""
     heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     try:
@@ -37,13 +37,14 @@ def signals_heard() -> Iterator[int]:
 
 
 class Sink:
-    """Writes to a descriptor, which it does not own; each line is one ``write`` to the system.
+    """Writes to a descriptor, which it does not own: each line, up to a page (4 KiB), by one system call.
 
-    There is always room for what it writes: a Ctrl-C on the way into a ``write`` that blocks would be seen only when
-    somebody reads. ``heard`` can be read when one has come.
+    So whatever kills the program, the output consists of whole lines; only a longer one can be cut, and
+    only if it is the last.
 
-    So whatever kills the program, what was written are whole lines: only a line longer than a page of
-    memory (4 KiB) can be cut, and only as the last one.
+    It writes only when there is room. A Ctrl-C just before a ``write`` that blocks would be noticed only
+    once somebody reads; so it waits for room and for signals together. ``heard`` is the descriptor that
+    ``signals_heard`` provides.
     """
 
     def __init__(self, fd: int, heard: int) -> None:
@@ -53,7 +54,7 @@ class Sink:
         self._poll.register(heard, select.POLLIN)
 
     def write(self, outcome: Outcome[Any, Any]) -> None:
-        """Write one line; raises ``OutputError``, or BrokenPipeError where nobody reads any more."""
+        """Write one line; raises ``OutputError``, or BrokenPipeError if the reader has closed the pipe."""
         rest = memoryview(line_of(outcome))
         try:
             while rest:
@@ -69,14 +70,11 @@ class Sink:
         while self._fd not in ready:
             ready = dict(self._poll.poll())
             if self._heard in ready:
-                os.read(self._heard, PAGE)  # the signal's handler is about to be called
+                os.read(self._heard, PAGE)  # Python calls the signal's handler right after
 
 
 def line_of(outcome: Outcome[Any, Any]) -> bytes:
-    """One outcome as a line of JSON.
-
-    ``repr`` is true where something in it is no JSON, and stands there as Python shows it.
-    """
+    """Return an outcome as a line of JSON; its ``repr`` is true if something in it is shown by its ``repr``."""
     row: dict[str, Any] = {"key": outcome.key, "ok": outcome.ok}
     if outcome.ok:
         row["value"] = outcome.value
@@ -89,22 +87,22 @@ def line_of(outcome: Outcome[Any, Any]) -> bytes:
 
 
 def as_json(row: dict[str, Any]) -> bytes:
-    """The row as JSON on one line; see ``line_of``."""
+    """Return the row as JSON on one line; see ``line_of``."""
     foreign = Foreign()
     try:
         text = dump(row, foreign)
         if foreign.seen:
             text = dump({**row, "repr": True}, foreign)
-    except Exception:  # no JSON even so
+    except Exception:  # NaN, a cycle, a key that is no str, a number of too many digits
         text = dump_shown(row)
     try:
         return text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, or a byte that was no UTF-8: as an escape
+    except UnicodeEncodeError:  # a lone surrogate, or a byte that was not UTF-8: write it as an escape
         return json.dumps(json.loads(text)).encode()
 
 
 def dump_shown(row: dict[str, Any]) -> str:
-    """The row with the text of every NaN and infinity; with that of a whole field, where it is a cycle or has keys that are no text."""
+    """Return the row with every NaN and infinity as text; where that does not do (a cycle, say), with whole fields as text."""
     foreign = Foreign()
     try:
         return dump({**finite(row), "repr": True}, lambda thing: finite(foreign(thing)))
@@ -118,7 +116,7 @@ def dump(thing: Any, foreign: Callable[[Any], Any] | None = None) -> str:
 
 
 def finite(thing: Any) -> Any:
-    """The same with a text in place of every NaN and infinity."""
+    """Return the thing with a text in place of every NaN and infinity."""
     if isinstance(thing, float):
         return thing if math.isfinite(thing) else float.__repr__(thing)
     if isinstance(thing, dict):
@@ -129,7 +127,7 @@ def finite(thing: Any) -> Any:
 
 
 class Foreign:
-    """Stands in for what is no JSON: numpy's arrays and numbers become lists and numbers, all else its ``repr``."""
+    """Converts what JSON cannot hold: numpy's arrays and numbers to lists and numbers, all else to its ``repr``."""
 
     seen = False
 
@@ -141,7 +139,7 @@ class Foreign:
 
 
 def is_plain(field: Any) -> bool:
-    """Whether it is JSON just as it is; a whole number of some thousand digits is none."""
+    """Whether a field is JSON as it is; a whole number of thousands of digits is not."""
     try:
         dump(field)
     except Exception:
@@ -150,7 +148,7 @@ def is_plain(field: Any) -> bool:
 
 
 def show(thing: Any) -> str:
-    """Its ``repr``, also where that fails."""
+    """Return the ``repr`` of a thing, or a text that says that it raised."""
     try:
         return repr(thing)
     except Exception as broken:

@@ -1,4 +1,4 @@
-"""What a command remembers of the outcomes that it has written: counts and kinds of failure, and no more."""
+"""What a command remembers of the outcomes that it has written: counts, and kinds of failure."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from parallelkit._payload import SOURCE
 from parallelkit._report._failures import shape
 from parallelkit._report._format import clip, count, key_text, number, seconds
 
-KINDS = 200  # of failures that are told apart
-SHOWN = 5  # of them in the summary
-KEYS = 3  # examples of each
-WIDTH = 200  # characters of a message
-WORTH_SAYING = 1.0  # seconds of a run whose parallelism is more than noise
-LEAST_WIDTH = 0.1  # below it a limit held the run back, and "0.0020 at a time" says nothing to anybody
+KINDS = 200  # kinds of failure that are counted separately
+SHOWN = 5  # kinds that the summary shows
+KEYS = 3  # keys that are shown of each kind
+WIDTH = 200  # characters that are shown of a message
+WORTH_SAYING = 1.0  # seconds from which on the parallelism of a run is more than noise
+LEAST_WIDTH = 0.1  # least parallelism that is shown; below it, a limit held the run back
 
 RED, GREEN, PLAIN = "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
 
 @dataclass
 class Kind:
-    """Failures that are alike: the text of the first, how many, the keys of a few."""
+    """Failures that are alike: the text of the first, their number, and the keys of a few."""
 
     text: str
     failed: int = 0
@@ -45,7 +45,7 @@ class Tally:
     kinds: dict[tuple[type[BaseException] | None, str], Kind] = field(default_factory=dict)
 
     def count(self, outcome: Outcome[Any, Any]) -> bool:
-        """Count it in; whether it is to be written: a task that the stop of the run cancelled has no outcome of its own."""
+        """Count an outcome; return whether to write it, which is not so for a task that the run's stop cancelled."""
         if not outcome.ok and isinstance(outcome.error, TaskCancelled):
             self.cut_off += outcome.attempts > 0
             return False
@@ -70,7 +70,7 @@ class Tally:
             kind.keys.append(key)
 
     def _undone(self, read: int | None) -> str:
-        """What a stop has left; what was read ahead of the tasks is no more begun than what was not."""
+        """Say what a stop has left undone. ``read``: how many items the input has; None if it was not read to its end."""
         begun = [f"{self.cut_off:,} that had begun"] if self.cut_off else []
         if read is None:
             return f"; not done: {' and '.join([*begun, 'the rest of the input'])}"
@@ -79,14 +79,14 @@ class Tally:
         return f"; not done: {' and '.join(begun + rest)}" if begun or rest else ""
 
     def summary(self, wall: float, stopped: str | None, read: int | None, colour: bool) -> Iterator[str]:
-        """A few lines. ``read``: how many tasks the input made; None where it was not read to its end."""
+        """Yield the few lines of the summary. ``read``: as in ``_undone``."""
         good, bad, plain = (GREEN, RED, PLAIN) if colour else ("", "", "")
         tasks = count(self.succeeded + self.failed, "task")
         failed = f"{bad if self.failed else ''}{self.failed:,} failed{plain if self.failed else ''}"
         parts = [f"{good}{self.succeeded:,} succeeded{plain}", failed]
         parts += [f"{self.recalled:,} from the checkpoint"] if self.recalled else []
         parts += [count(self.retries, "retry")] if self.retries else []
-        known = wall >= WORTH_SAYING and not self.retries  # whose earlier attempts nobody has counted
+        known = wall >= WORTH_SAYING and not self.retries  # the time of retried attempts is not in ``busy``
         at_a_time = self.busy / wall if known else 0.0
         width = f"; ran {number(at_a_time, 2)} at a time" if at_a_time >= LEAST_WIDTH else ""
         yield f"{tasks} in {seconds(wall)}: {', '.join(parts)}{width}"

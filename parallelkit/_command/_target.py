@@ -1,4 +1,4 @@
-"""``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``: from its name to the function."""
+"""Finds the function that ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION`` names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from parallelkit._keywords import did_you_mean
 
 
 def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
-    """The function and its module, or ``UsageError``. The module is imported, as ``python`` would import it.
+    """Import the module, as ``python`` would; return the function and the module, or raise ``UsageError``.
 
-    A file's folder, else the current one, is put first in ``sys.path``, where worker processes look too.
+    The file's folder, or the current one for a module name, is put first in ``sys.path``, where worker
+    processes look, too.
 
     >>> find_function("math:sqrt")[0](9)
     3.0
@@ -30,7 +31,7 @@ def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
 
 
 def import_module(name: str) -> ModuleType:
-    """A module by its dotted name; the current folder comes first."""
+    """Import a module by its dotted name; the current folder comes first."""
     put_first(os.getcwd())
     module = importing(name)
     assert isinstance(module, ModuleType)
@@ -38,32 +39,32 @@ def import_module(name: str) -> ModuleType:
 
 
 def import_file(path: str) -> ModuleType:
-    """A module by its file, whose folder comes first, as with ``python FILE.py``."""
+    """Import a module by its file, whose folder comes first, as with ``python FILE.py``."""
     if not os.path.isfile(path):
         raise UsageError(f"argument MODULE:FUNCTION: there is no file {path}")
     folder, file = os.path.split(os.path.realpath(path))
     name = file.removesuffix(".py")
     if "." in name:
         raise UsageError(
-            f"argument MODULE:FUNCTION: a file's name must have no dot but that of .py, got {file}"
+            f"argument MODULE:FUNCTION: a file's name must have no dot except in .py, got {file}"
         )
     put_first(folder)
     module = importing(name)
     found = getattr(module, "__file__", None)
     if found is None or not os.path.samefile(found, path):
-        what = f"{path} has the name of a module that is there already ({found or 'built in'}); rename it"
+        what = f"{path} has the same name as another module ({found or 'built in'}); rename it"
         raise UsageError(f"argument MODULE:FUNCTION: {what}")
     return module
 
 
 def put_first(folder: str) -> None:
-    """Where modules are looked for first."""
+    """Have modules looked for in this folder first."""
     if folder not in sys.path[:1]:
         sys.path.insert(0, folder)
 
 
 def importing(name: str) -> ModuleType:
-    """The module; what its own code raises is shown with the traceback."""
+    """Import a module; raise ``UsageError`` if there is none, or with the traceback if its own code raises."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -79,13 +80,13 @@ def importing(name: str) -> ModuleType:
 
 
 def broken(name: str, error: BaseException) -> UsageError:
-    """The module is there, but its own code fails: show where."""
+    """The error of a module that exists, but whose code raises: with the traceback."""
     text = "".join(traceback.format_exception(error)).rstrip()
     return UsageError(f"argument MODULE:FUNCTION: {name!r} cannot be imported\n{text}")
 
 
 def function_in(module: ModuleType, name: str, target: str) -> Callable[..., Any]:
-    """What has that (perhaps dotted) name in the module, and can be called."""
+    """Return the callable that has this (perhaps dotted) name in the module, or raise ``UsageError``."""
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
