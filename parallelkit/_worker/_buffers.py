@@ -1,9 +1,9 @@
-"""Large buffers past the channel: copied once into memory that both ends have mapped, and used there in place.
+"""Large buffers bypass the channel: they are copied once, into memory that both ends map, and used there in place.
 
-Fresh shared memory costs a page fault for every 4 KiB, which is 95 % of the time that an array takes on
-its way. So a *block* is used again and again. Whoever reads it holds a lease by reference count: arrays
-built on a block keep its mapping alive, and while anything but the block itself refers to the mapping,
-the block is not written.
+Fresh shared memory costs a page fault for every 4 KiB, which was 95 % of the time that an array took on its
+way. So a *block* of shared memory is used again and again. The reference count of its mapping is the reader's
+lease: arrays built on a block keep the mapping alive, and a block is only written to while nothing but the
+block itself refers to its mapping.
 """
 
 from __future__ import annotations
@@ -25,34 +25,33 @@ if TYPE_CHECKING:
     from parallelkit._worker._classes import Reducer
 
     Span = tuple[int, int]
-    """Where a buffer lies in its block."""
+    """The place of a buffer in its block: start and length."""
 
 ALIGNED = 64
 ROUNDED = _channel.HOLES
 
 AT_REST = 3
-"""Of a mapping that only its block refers to: the attribute, and the two names of ``is_at_rest``."""
-
+"""The reference count of a mapping that only its block refers to: by the attribute, and twice by ``is_at_rest``."""
 
 _BYTES = (bytes, bytearray)
 
 
 def pack_apart(thing: object, apart: Apart, editions: Reducer | None = None) -> bytes:
-    """The thing as bytes, its large buffers apart. A large ``bytes`` is one itself, and arrives as a copy."""
+    """Pickle the thing with its large buffers apart. A large ``bytes`` is sent as a buffer too, and copied on arrival."""
     if type(thing) in _BYTES:
-        thing = as_buffer(thing)  # type: ignore[arg-type]  # its type was looked at
+        thing = as_buffer(thing)  # type: ignore[arg-type]  # its type was checked
     if apart.buffers:
-        apart.buffers.clear()  # those of one that could not be packed
+        apart.buffers.clear()  # left by a thing that could not be packed
     return pack(thing, apart, editions=editions)
 
 
 def as_buffer(whole: bytes | bytearray) -> object:
-    """A large one as what travels as a buffer."""
+    """The same bytes, wrapped so that they travel as a buffer if they are large."""
     return _Copied(whole) if len(whole) >= _channel.LARGE else whole
 
 
 class _Copied:
-    """Travels as a buffer; at the other end a copy is made of it, for such an object owns its memory."""
+    """Travels as a buffer, of which the other end makes a copy, because ``bytes`` must own their memory."""
 
     def __init__(self, whole: Any) -> None:
         self.whole = whole
@@ -62,7 +61,7 @@ class _Copied:
 
 
 def layout(buffers: list[memoryview[int]]) -> tuple[list[Span], int]:
-    """Where in a block the buffers go, and how long it must be."""
+    """The places of these buffers in a block, and the size that it must have."""
     spans, end = [], 0
     for buffer in buffers:
         spans.append((end, buffer.nbytes))
@@ -71,7 +70,7 @@ def layout(buffers: list[memoryview[int]]) -> tuple[list[Span], int]:
 
 
 def load_apart(blob: bytes, mapping: mmap | bytearray, spans: list[Span]) -> Any:
-    """What ``pack_apart`` was given; its buffers are those of the mapping, or private ones."""
+    """Unpickle what ``pack_apart`` has made, on buffers that lie in this mapping or private memory."""
     whole = memoryview(mapping)
     buffers = [whole[start : start + length] for start, length in spans]
     if b"cloudpickle" in blob:
@@ -80,7 +79,10 @@ def load_apart(blob: bytes, mapping: mmap | bytearray, spans: list[Span]) -> Any
 
 
 def load_shared(mapping: mmap, own: mmap | None, spans: list[Span]) -> Any:
-    """A job; its large arrays are those of the mapping, in place, the last span is the pickle. What comes first is the function's own."""
+    """Unpickle a job, on buffers that lie in the mapping; the last span is the pickle.
+
+    The first buffers are the function's own, and lie in ``own``, a private mapping that tasks may write to.
+    """
     whole, first = memoryview(mapping), memoryview(b"" if own is None else own)
     *buffers, blob = [
         (first if start < len(first) else whole)[start : start + length] for start, length in spans
@@ -98,19 +100,19 @@ class Block:
         self.size = len(mapping)
 
     def is_at_rest(self) -> bool:
-        """Whether nobody uses what lies in it."""
+        """Whether nothing uses what lies in the block."""
         mapping = self.mapping
         return sys.getrefcount(mapping) <= AT_REST
 
     def fill(self, buffers: list[memoryview[int]], spans: list[Span]) -> None:
-        """Copy into memory that is known, which takes a third of a millisecond for 8 MB."""
+        """Copy the buffers into the block, which takes a third of a millisecond for 8 MB."""
         with memoryview(self.mapping) as whole:
             for buffer, (start, length) in zip(buffers, spans, strict=True):
                 whole[start : start + length] = buffer
 
 
 def new_block(buffers: list[memoryview[int]], spans: list[Span], size: int) -> tuple[int, int]:
-    """A file that holds these buffers, and its size; written, not copied, for that faults in no page."""
+    """Make a file that holds these buffers; return its descriptor and size. To write to a file causes no page faults."""
     size = -(-size // ROUNDED) * ROUNDED
     fd = _channel.new_file("parallelkit-block")
     try:
@@ -125,7 +127,7 @@ def new_block(buffers: list[memoryview[int]], spans: list[Span], size: int) -> t
 
 
 class OutBlocks:
-    """A worker's blocks for results. In the ring stands whose each of them is now."""
+    """A worker's blocks for results; ``Ring.leases`` tells whose each of them is."""
 
     def __init__(self, ring: _channel.Ring, outbox: Outbox, limit: int) -> None:
         self._leases = ring.leases
@@ -134,7 +136,7 @@ class OutBlocks:
         self._blocks: list[Block] = []
 
     def put(self, buffers: list[memoryview[int]]) -> tuple[int, list[Span]] | None:
-        """Copy the buffers into a block and say which; None where all are taken: what is read slowly goes another way."""
+        """Copy the buffers into a block and return its number; None if all are taken, because the parent reads slowly."""
         spans, size = layout(buffers)
         number = self._find(size)
         if number is None:
@@ -147,11 +149,11 @@ class OutBlocks:
         return number, spans
 
     def take_back(self, number: int) -> None:
-        """The parent will not hear of what was put there."""
+        """Free a block that the parent was not told of."""
         self._leases[number] = FREE
 
     def _find(self, size: int) -> int | None:
-        """The smallest free block that fits, else the number of one to be made, in place of a smaller one if need be."""
+        """The smallest free block that fits, else the number for a new one, which may replace one that is too small."""
         free = [number for number in range(len(self._blocks)) if self._leases[number] == FREE]
         fitting = [number for number in free if self._blocks[number].size >= size]
         if fitting:
@@ -170,26 +172,26 @@ class OutBlocks:
 
 
 class InBlocks:
-    """A worker's view of the parent's blocks, by number; the parent makes sure that each is sent once."""
+    """A worker's view of the parent's blocks, by number; the parent sends each once."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._blocks: dict[int, Block] = {}
 
     def add(self, number: int, mapping: mmap) -> None:
-        """The parent has sent a block."""
+        """Take a block that the parent has sent."""
         self._blocks[number] = Block(mapping)
 
     def load(self, number: int, blob: bytes, spans: list[Span]) -> Any:
-        """The item whose buffers lie in the block."""
+        """Unpickle the item whose buffers lie in the block."""
         return load_apart(blob, self._blocks[number].mapping, spans)
 
     def give_back(self, number: int) -> None:
-        """After the task: if it kept some of its item, the block is the task's for good, and the parent is told."""
+        """After the task: if it has kept part of its item, leave the block to it for good, and tell the parent."""
         if not self._blocks[number].is_at_rest():
             del self._blocks[number]
             self._outbox.send(frame(_channel.KEPT, _channel.WORD.pack(number)))
 
     def forget(self, number: int) -> None:
-        """The parent has no more use for the block."""
+        """Drop a block that the parent will not use again."""
         self._blocks.pop(number, None)

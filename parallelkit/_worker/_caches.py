@@ -1,4 +1,4 @@
-"""Functions under ``functools.cache`` or ``lru_cache`` that no worker can import: they travel by value, caches empty."""
+"""Functions under ``functools.cache`` or ``lru_cache`` that workers cannot import: sent by value, with an empty cache."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ CACHED = _lru_cache_wrapper
 
 
 def reduce_cached(cached: Any) -> Any:
-    """For a pickler: by name where the other side can import it, else what makes it anew.
+    """For a pickler: the function's name if the other side can import it, else its parts.
 
-    What is cached may refer to the cache by its name (a recursion), so it follows as state.
+    A recursive function refers to its own cache, so the wrapped function follows as state.
     """
     from cloudpickle import cloudpickle
 
@@ -29,7 +29,7 @@ def _make(maxsize: int | None, typed: bool) -> Any:
     wrapped: Callable[..., Any] | None = None
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        assert wrapped is not None, "filled below, before anybody calls"
+        assert wrapped is not None, "_fill comes before any call"
         return wrapped(*args, **kwargs)
 
     return lru_cache(maxsize, typed)(call)

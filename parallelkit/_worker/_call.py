@@ -1,4 +1,4 @@
-"""A job as a function of one item, in one wording for threads and for worker processes."""
+"""A job as a function of one item, the same for threads and for worker processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def bind(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> Callable[[Any], Any]:
-    """``fn`` with what follows the item; the bare function itself where nothing does. Without ``fn``, items are calls."""
+    """``fn`` with its further arguments; ``fn`` itself if there are none. Without ``fn``, each item is a ``Call``."""
     if fn is None:
         return lambda call: call[0](*call[1], *args, **keywords(call[2], kwargs))
     if star:
@@ -25,7 +25,7 @@ def bind(
 
 
 def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """``fn`` of an item that is unpacked."""
+    """``fn``, called with the elements of an item as arguments."""
 
     def call(item: Any) -> Any:
         if isinstance(item, dict):
@@ -40,10 +40,10 @@ def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
 
 
 def first(thing: object, after: object) -> object:
-    """How a function arrives that was packed with something behind it (_executors/_process/_sharing.py)."""
+    """Unpickles a function that was packed with something after it (_executors/_process/_sharing.py)."""
     return thing
 
 
 def keywords(own: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The keywords of a call that brings its own: where those of the run say otherwise, its own hold."""
+    """The keyword arguments of a call that brings its own, which take precedence over those of the run."""
     return {**given, **own} if given else own

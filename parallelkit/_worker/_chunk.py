@@ -1,4 +1,4 @@
-"""Many calls of a function that travel as one."""
+"""Many calls of a function that are sent as one task."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 
 class Chunk:
-    """Makes a call for each tuple of arguments, up to one that raises: the values, and a ``Raised`` in place of its value."""
+    """Calls the function with each tuple of arguments, and returns the values; the first call that raises is the last.
+
+    A ``Raised`` then stands in place of its value.
+    """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
         name = getattr(fn, "__qualname__", type(fn).__name__)
-        self.__qualname__ = f"{name} (a chunk of calls)"  # by which messages call it
+        self.__qualname__ = f"{name} (a chunk of calls)"  # for messages
 
     def __call__(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         values: list[Any] = []
@@ -31,7 +34,7 @@ class Chunk:
 
 
 class Raised:
-    """What a call raised, as bytes for ``_faults.restore``."""
+    """The error of a call, as bytes for ``_faults.restore``."""
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob

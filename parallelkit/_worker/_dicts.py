@@ -1,8 +1,8 @@
-"""Small dicts of plain data, so pickled that many are read by one call, and that each key travels once.
+"""Small dicts of plain data, pickled so that the parent reads many by one ``loads`` and each key is sent once.
 
-Such a pickle has no end, so that results lie in the heap as the entries of one list. It refers to nothing but
-itself and the keys that the parent was told before: of protocol 3, it names the places of its memo. Those of the keys are
-the last that one byte can name, and a small pickle does not get that far.
+These pickles lie in the heap without their last byte (STOP), so that together they are the entries of one list. Each
+refers only to itself and to keys that the parent was told before. It may do so because protocol 3 names the places of
+the memo explicitly: the keys have the last places that one byte can name, which a small pickle itself never reaches.
 """
 
 from __future__ import annotations
@@ -15,48 +15,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-MOST = 512  # bytes of a small one; each entry of its memo takes three
-KEYS = 32  # that a worker tells of, of at most so many ...
-LONGEST = 100  # ... bytes
+MOST = 512  # bytes of a small pickle; each entry in its memo takes three of them
+KEYS = 32  # that a worker tells the parent of, each of at most ...
+LONGEST = 100  # ... so many bytes
 _FIRST = 256 - KEYS
-"""The place of the first key in the memo; a small one's own go up to KEYS + MOST / 3."""
+"""The place of the first key in the memo. A small pickle's own entries reach KEYS + MOST / 3 at most."""
 
 _LENGTH = Struct("<I")
 
 
 class Dicts:
-    """Those of one worker."""
+    """Pickles the dicts of one worker."""
 
     def __init__(self, tell: Callable[[bytes], None]) -> None:
         self._tell = tell
         self._written: list[bytes] = []
         self._pickler = _PlainPickler(_File(self._written), 3)
-        self._places: dict[int, tuple[int, str]] = {}  # of the keys, by their ids, as a memo has it
-        self._keys = Pickler(_File([]), 3)  # holds a memo of them, to be copied
+        self._places: dict[int, tuple[int, str]] = {}  # of the keys, by id, in the form of a pickler's memo
+        self._keys = Pickler(_File([]), 3)  # its memo has the keys, and is copied for each dict
         self._memo = self._keys.memo
         self._seen: dict[int, str] = {}
         self.fit = False
-        """Whether the next one is likely to be small and plain: the last was."""
+        """Whether the next dict is likely to be small and plain, because the last one was."""
         self.looked = False
-        """In this batch."""
+        """Whether ``look`` was called in this batch."""
 
     def dump(self, value: dict[Any, Any]) -> bytes | None:
-        """Its pickle, whose last byte is its end; None where it is not small, or not plain."""
+        """Its pickle, whose last byte is STOP; None if it is not small, or not plain."""
         pickler, written = self._pickler, self._written
         try:
             pickler.memo = self._memo
             pickler.dump(value)
             blob = written.pop()
-        except Exception:  # it is not plain; whatever else it is, the general way will meet it and tell
+        except Exception:  # it is not plain; any other error recurs, and is reported, in ``Slots.put_object``
             blob = b""
         if blob and not written and len(blob) <= MOST:
             return blob
         written.clear()
-        pickler.clear_memo()  # it keeps alive what was pickled
+        pickler.clear_memo()  # which keeps alive what was pickled
         return None
 
     def look(self, value: dict[Any, Any]) -> None:
-        """Tell the parent of the keys that are the very objects which they were in the one looked at before."""
+        """Tell the parent of the keys that are the same objects as in the dict looked at before."""
         self.looked = True
         texts = {id(key): key for key in value if type(key) is str} if len(value) <= KEYS else {}
         shared = [name for name in texts if name in self._seen and name not in self._places]
@@ -72,7 +72,7 @@ class Dicts:
 
 
 class _File:
-    """Where a pickler writes to: whole pickles, if they are small."""
+    """The file of a pickler, which writes a small pickle whole."""
 
     __slots__ = ("write",)
 
@@ -81,23 +81,23 @@ class _File:
 
 
 class _PlainPickler(Pickler):
-    """Pickles what needs no code to be made of it again: numbers, texts, bytes, None; lists, tuples and dicts of these."""
+    """Pickles only what is unpickled without running code: numbers, str, bytes, None; lists, tuples and dicts of these."""
 
     def reducer_override(self, value: object) -> NoReturn:
         raise TypeError("it is not plain")
 
 
 def as_known(number: int, key: bytes) -> bytes:
-    """What stands before pickles that refer to this key."""
+    """The opcodes, to precede pickles that refer to this key, which put it into its place in the memo."""
     return b"X" + _LENGTH.pack(len(key)) + key + b"q" + bytes([_FIRST + number]) + b"0"
 
 
 def read_one(keys: bytes, pickle: bytes) -> Any:
-    """The dict; raises whatever unpickling it raises."""
+    """Unpickle a dict; raises whatever unpickling it raises."""
     return loads(keys + pickle + b".")
 
 
 def read_all(keys: bytes, pickles: bytes) -> list[Any]:
-    """The dicts of as many pickles as there are, one after the other."""
+    """Unpickle all dicts whose pickles follow one another here."""
     dicts: list[Any] = loads(keys + b"(" + pickles + b"l.")
     return dicts

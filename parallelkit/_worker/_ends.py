@@ -1,7 +1,7 @@
-"""Ends of a ``multiprocessing.Pipe``, which stay where they are.
+"""Ends of a ``multiprocessing.Pipe``, which are refused: they must stay in their process.
 
-Any pickler but multiprocessing's own takes one for plain data: a number, by which the other process would use,
-and in the end close, another file.
+Any pickler but multiprocessing's own takes one for plain data: the number of a descriptor, by which the other process
+would use, and in the end close, a file of its own.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
 
-HOME = "multiprocessing.connection"  # where it is not loaded, there are none
-MARK = HOME.encode()  # of one, in a pickle
+HOME = "multiprocessing.connection"  # while this module is not loaded, there are no ends
+MARK = HOME.encode()  # stands in the pickle of each
 STAYS = "a multiprocessing Connection is a descriptor of this process"
 
 
 def may_have_end(blob: bytes) -> bool:
-    """Whether a pickle names where they come from: then a pickler has to look that knows them."""
+    """Whether a pickle may have one: then a pickler that refuses them must decide."""
     return HOME in modules and blob.find(MARK) >= 0
 
 
 def refuse_ends(table: MutableMapping[type, Any]) -> None:
-    """Have a pickler with this dispatch table refuse them."""
+    """Make a pickler with this dispatch table refuse them."""
     if (kind := getattr(modules.get(HOME), "Connection", None)) is not None:
         table[kind] = _reduce
 
@@ -34,4 +34,4 @@ def _reduce(end: object) -> Any:
     known = dispatch_table.get(type(end))
     if known is None:
         raise TypeError(STAYS)
-    return known(end)  # the caller has taught pickle to send them
+    return known(end)  # the program has registered a way of its own with copyreg

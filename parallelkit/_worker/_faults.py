@@ -1,8 +1,8 @@
-"""Errors made fit to travel: whole where that can be proven, else as much of them as survives.
+"""Pickling of errors: whole where that is proven to work, else as much of them as can be sent.
 
-An error is pickled together with its chain, its notes and its tracebacks, and unpickled once on the spot
-to prove that it will arrive. One that does not arrive whole loses first the attributes that cannot be
-pickled (with a note that says so) and then its class: a ``RemoteError`` stands in for it.
+An error is pickled together with its chain, its notes and its tracebacks, and unpickled on the spot to prove that it
+will arrive. If that fails, it first loses the attributes that cannot be pickled (with a note that says so), and then
+its class: a ``RemoteError`` stands in for it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def capture(error: BaseException) -> bytes:
     """What a task raised, as bytes for ``restore``; never raises."""
     try:
         return capture_here(error)
-    except BaseException as worse:  # a KeyboardInterrupt of its class's own, or an alarm that a task has left
+    except BaseException as worse:  # the error's class raises it, or an alarm that a task has set
         return capture_here(error, whole=is_of_signal(worse))
 
 
 def capture_here(error: BaseException, whole: bool = True) -> bytes:
-    """The same where Ctrl-C may come, which is raised: the error's class may hang. Not ``whole``: as text alone."""
+    """The same for the caller's process: lets Ctrl-C through, since the error's class may hang. Not ``whole``: text only."""
     drop_frames(error)
     if issubclass(type(error), MemoryError):
         _free_frames(error)
@@ -57,18 +57,18 @@ def capture_here(error: BaseException, whole: bool = True) -> bytes:
 
 
 def capture_unsendable(value: object, error: BaseException) -> bytes:
-    """That a task's value cannot be pickled, as bytes for ``restore``."""
+    """The error of a task whose value cannot be pickled, as bytes for ``restore``."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     advice = "return plain data, or use executor='threads'"
     if isinstance(value, CoroutineType):
-        value.close()  # else Python warns that it was never awaited, which is not the point
+        value.close()  # else Python warns, beside the point, that it was never awaited
         advice = "pass a coroutine function itself (async def) and executor='threads'"
     named = b"PicklingError" if isinstance(error, PicklingError) else None
     return dumps((UNSENDABLE, named, describe_error(error), kind, advice), 5)
 
 
 def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, bool]:
-    """The error, its traceback as text, and whether another try cannot help."""
+    """The error, its traceback as text, and whether it is final: a retry cannot help."""
     what, packed, shown, kind, text = loads(blob)
     if what == UNSENDABLE:
         message = f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"
@@ -77,7 +77,7 @@ def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, 
 
 
 def unpicklable(message: str, by_pickle: bool) -> Exception:
-    """The error of what cannot be pickled, of the kind that callers of standard pools catch."""
+    """The error of what cannot be pickled, of the type that standard pools would raise."""
     return PicklingError(message) if by_pickle else TypeError(message)
 
 
@@ -87,7 +87,7 @@ def _unpack_error(packed: bytes | None, shown: str, kind: str) -> BaseException:
             error = unpack(packed)
             if isinstance(error, BaseException):
                 return error
-    except BaseException as failed:  # whatever its class does when it is unpickled
+    except BaseException as failed:  # its class may raise anything when it is unpickled
         if is_of_signal(failed):
             raise
         shown = f"{shown} (it broke on unpickling: {describe_error(failed)})"
@@ -101,13 +101,13 @@ def _make_remote(message: str, kind: str) -> BaseException:
 
 
 def _free_frames(error: BaseException) -> None:
-    """Let go of the variables of the functions that it came through, which are what fills the memory."""
+    """Release the local variables of the frames in its traceback: they are what fills the memory."""
     frames = traceback_of(error)
     while frames is not None:
         try:
             frames.tb_frame.clear()
         except RuntimeError:
-            pass  # it is still running: it is our own
+            pass  # still running, so it is ours
         frames = frames.tb_next
 
 
@@ -123,7 +123,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _pack_error(error: BaseException) -> bytes | None:
-    """The error with all that hangs on it, proven to arrive; None if not even a stand-in does."""
+    """The pickle of an error with its chain, notes and tracebacks, proven to arrive; None if not even a stand-in does."""
     for with_chain in (True, False):
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
             with tolerated():
@@ -141,7 +141,7 @@ def _dump(error: BaseException, pickler: Any, with_chain: bool) -> bytes:
 
 
 class _KnowsErrors:
-    """What a pickler must know of errors and tracebacks."""
+    """A mixin that makes a pickler handle errors and tracebacks."""
 
     def __init__(self, file: BytesIO, with_chain: bool) -> None:
         super().__init__(file, 5)  # type: ignore[call-arg]  # the base is found at run time
@@ -163,23 +163,23 @@ class _KnowsErrors:
         if form is None:
             form = self.forms[id(error)] = _form_of(error)
         make, args, state = form
-        # The chain goes into the state, which is pickled after the error is known to the pickler:
-        # so a chain may lead back to where it began.
-        return make, args, (state, *_hangings(error, self.with_chain)), None, None, _set_state
+        # The chain goes into the state, which is pickled after the pickler has memoized the error:
+        # so a chain may lead back to its beginning.
+        return make, args, (state, *_attached(error, self.with_chain)), None, None, _set_state
 
 
 class _PlainPickler(_KnowsErrors, Pickler):
-    """For errors that can be imported at the other end."""
+    """For errors whose class can be imported at the other end."""
 
 
 def _by_value_pickler(file: BytesIO, with_chain: bool) -> Any:
-    """For those that cannot."""
+    """For errors whose class cannot be imported there."""
     return _by_value_type(by_value_pickler())(file, with_chain)
 
 
 @cache
 def _by_value_type(by_value: Any) -> Any:
-    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc]  # the same
+    class ByValue(_KnowsErrors, by_value):  # type: ignore[misc]  # the base is found at run time
         def reduce_other(self, obj: Any) -> Any:
             return by_value.reducer_override(self, obj)
 
@@ -187,7 +187,7 @@ def _by_value_type(by_value: Any) -> Any:
 
 
 def _form_of(error: BaseException) -> Form:
-    """How to make this one error again, without what hangs on it: the first way that is proven to work."""
+    """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work."""
     for way in (_own_form, _bare_form, _thinned_form):
         with tolerated():
             form = way(error)
@@ -203,7 +203,7 @@ def _form_of(error: BaseException) -> Form:
 
 
 def _own_form(error: BaseException) -> Form:
-    """As its class says; not where only ``__init__`` was written, which then gets the wrong arguments."""
+    """As its class says; the bare form if the class has its own ``__init__`` only, which would get the wrong arguments."""
     cls = type(error)
     if isinstance(cls.__init__, FunctionType) and not isinstance(cls.__reduce__, FunctionType):
         return _bare_form(error)
@@ -219,7 +219,7 @@ def _bare_form(error: BaseException) -> Form:
 
 
 def _thinned_form(error: BaseException) -> Form:
-    """Without the attributes that cannot travel, and with texts in place of such arguments."""
+    """Without the attributes that cannot be pickled, and with texts in place of such arguments."""
     left = []
     state = {}
     for name, value in attributes_of(error).items():
@@ -240,7 +240,7 @@ def _thinned_note(left: list[str], args_changed: bool) -> str:
 
 
 def describe_error_argument(arg: object) -> str:
-    """A text in place of an argument that cannot travel."""
+    """A text in place of an argument that cannot be pickled."""
     with tolerated():
         return repr(arg)[:200]
     return f"<{type(arg).__qualname__}>"
@@ -254,27 +254,28 @@ def _travels(value: object) -> bool:
 
 
 def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments, and the fields that the C part of an OSError keeps outside of ``__dict__``."""
+    """The arguments, and the fields of an OSError that are not in its ``__dict__``."""
     names = ("errno", "strerror", "filename", "filename2") if issubclass(type(error), OSError) else ()
     fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
     return OWN["args"].__get__(error), fields
 
 
 def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
-    """An error without a call of the user's ``__init__``, whose arguments nobody knows; only of the builtin one's."""
+    """Make an error by the ``__init__`` of its builtin base alone: the arguments of its own are not known."""
     error = cls.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
-        builtin.__init__(error, *args)  # type: ignore[misc]  # of its own class, not that of ``builtin``
+        builtin.__init__(error, *args)  # type: ignore[misc]  # on an instance of a subclass
     except TypeError:
-        pass  # args are not what it was made with
+        pass  # ``args`` was changed after it was made
     OWN["args"].__set__(error, args)
     for name, value in fields.items():
         object.__setattr__(error, name, value)
     return error
 
 
-def _hangings(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
+def _attached(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
+    """What belongs to an error beside its own state: cause, context, whether that is suppressed, traceback, notes."""
     cause, context, suppress = (OWN[name].__get__(error) for name in CHAIN)
     chain = (cause, context) if with_chain else (None, None)
     shown = [note if isinstance(note, str) else describe_error_argument(note) for note in notes_of(error)]
@@ -284,7 +285,7 @@ def _hangings(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
 def _set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     own, cause, context, suppress, frames, notes = state
     if own is not None:
-        if type(error).__setstate__ is BaseException.__setstate__:  # it would heed a class that refuses
+        if type(error).__setstate__ is BaseException.__setstate__:  # calls __setattr__, which may refuse
             for name, value in own.items():
                 object.__setattr__(error, name, value)
         else:

@@ -1,7 +1,7 @@
-"""A worker does not outlive its parent: the kernel kills it, whatever it is doing, when the lifeline breaks.
+"""The lifeline, by which no worker outlives its parent: when it breaks, the kernel kills the worker at once.
 
-The parent holds the only write end of a pipe. When it is gone, the kernel signals the read end's owner,
-which we set to our process group: the worker and its children end, even with the GIL held by C code.
+The parent holds the only write end of a pipe. When that closes, the kernel signals the owner of the read end, which
+we set to our process group: the worker and its children end, even while C code holds the GIL.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-SIGKILL = 9  # the module signal would cost a worker 2 ms
+SIGKILL = 9  # importing signal would cost a worker 2 ms
 
 
 def arm(fd: int) -> None:
@@ -23,7 +23,7 @@ def arm(fd: int) -> None:
     fcntl(fd, F_SETSIG, SIGKILL)
     fcntl(fd, F_SETOWN, -os.getpid())
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
-    # A parent that died before this was armed has sent its signal to nobody.
+    # If the parent died before this was armed, the kernel has signalled nobody.
     hangup = poll()
     hangup.register(fd, POLLHUP)
     if hangup.poll(0):
@@ -31,7 +31,7 @@ def arm(fd: int) -> None:
 
 
 def _watch(fd: int) -> None:
-    """Elsewhere a thread waits for the end of the pipe; it needs the GIL to notice."""
+    """Where the kernel cannot do that, have a thread wait for the end of the pipe; it needs the GIL to notice."""
     from _thread import start_new_thread
 
     def wait_for_the_end() -> None:

@@ -1,4 +1,4 @@
-"""Log records of tasks go to the parent at once, so that they outlive the task that wrote them."""
+"""Forwards log records of tasks to the parent, at once, so that they outlive the worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def forward_logs(send: Send, levels: dict[str, int], disabled: int) -> None:
-    """Send what is logged here to the parent, at the parent's levels; now, or once somebody imports logging."""
+    """Send what is logged here to the parent, at the parent's levels; from now on, or once logging is imported."""
     if "logging" in sys.modules:
         _install(send, levels, disabled)
     else:
@@ -27,14 +27,14 @@ def forward_logs(send: Send, levels: dict[str, int], disabled: int) -> None:
 
 
 def capture_warnings() -> None:
-    """Have warnings logged, as ``logging.captureWarnings(True)`` has them in the parent."""
+    """Have warnings logged, as the parent does by ``logging.captureWarnings(True)``."""
     import logging
 
     logging.captureWarnings(True)
 
 
 class _Waiting:
-    """A finder that finds nothing, but sees ``logging`` being imported; nobody else pays for that import."""
+    """A finder that notices when ``logging`` is imported, so that workers need not import it themselves."""
 
     def __init__(self, install: Callable[[], None]) -> None:
         self.install = install
@@ -71,13 +71,13 @@ def _install(send: Send, levels: dict[str, int], disabled: int) -> None:
 
 
 def _pack_record(record: LogRecord) -> bytes:
-    """The record's attributes, with the message put together and the exception as text."""
+    """The record's attributes, with the message formatted and the exception as text."""
     import logging
 
     fields = dict(vars(record))
     fields.update(msg=record.getMessage(), args=None, exc_info=None)
-    if record.processName == "MainProcess":  # there is one here, too, by the standard library's count
-        fields["processName"] = f"process {os.getpid()}"  # as outcomes call this worker
+    if record.processName == "MainProcess":  # which multiprocessing takes this worker for
+        fields["processName"] = f"process {os.getpid()}"  # the worker's name in outcomes
     if record.exc_info and not record.exc_text:
         fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
     try:

@@ -1,4 +1,4 @@
-"""Arrays that are files (``numpy.memmap``): they travel as the name of the file, and are that file at the other end, too."""
+"""Arrays that are files (``numpy.memmap``): sent as the file's name, so that both ends map the same file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 PRIVATE = "c"
-"""The mode of one that is written to in memory alone."""
+"""The copy-on-write mode of ``numpy.memmap``: what is written stays in memory."""
 
 
 def by_file(pickler: Any) -> Any:
-    """A pickler of this kind that sends them so; the same where there can be none."""
+    """A subclass of this pickler that sends them so; the pickler itself while numpy is not loaded."""
     return _by_file(pickler) if "numpy" in sys.modules else pickler
 
 
@@ -30,7 +30,7 @@ def _by_file(base: Any) -> Any:
 
 
 def reduce_memmap(array: Any) -> Any:
-    """What opens it again; what is no file, or does not lie in one piece, as a copy."""
+    """For a pickler: how to map the file again; a copy of an array that is no file, or is not contiguous."""
     import numpy as np
 
     backing = array
@@ -42,12 +42,12 @@ def reduce_memmap(array: Any) -> Any:
         return np.array(array).__reduce_ex__(5)
     start = array.__array_interface__["data"][0] - backing.__array_interface__["data"][0]
     if mode == "w+":
-        mode = "r+"  # else it would be made anew
+        mode = "r+"  # else the other end would empty the file
     return open_memmap, (str(backing.filename), array.dtype, mode, backing.offset + start, array.shape, order)
 
 
 def _is_there(backing: Any) -> bool:
-    """Whether the file can be found by its name, as far as can be told."""
+    """Whether there is a file of that name which is long enough; that it is the same file cannot be told."""
     filename = getattr(backing, "filename", None)
     try:
         return filename is not None and os.path.getsize(filename) >= backing.offset + backing.nbytes
@@ -56,7 +56,7 @@ def _is_there(backing: Any) -> bool:
 
 
 def open_memmap(*args: Any) -> Any:
-    """An array that is a file."""
+    """Map the file again, in the other process."""
     from numpy import memmap
 
     filename, dtype, mode, offset, shape, order = args

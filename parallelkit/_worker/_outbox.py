@@ -1,7 +1,7 @@
 """The worker's sending side of the socket.
 
-It blocks while the socket is full. Where the system has no room for a message (too many descriptors on their way,
-no memory), it is tried again, ever more rarely, as in the parent.
+A send blocks while the socket is full. If the system has no room for a message (too many descriptors in flight, no
+memory), it is tried again, at growing intervals, as in the parent.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ TYPE_CHECKING = False  # importing typing would cost a worker a third of its sta
 if TYPE_CHECKING:
     from typing import Any
 
-PATIENCE = 10.0  # seconds after which the error is the task's
+PATIENCE = 10.0  # seconds after which the send fails, and with it the task
 
 
 class Outbox:
-    """Sends frames, each whole, from any thread; and from a signal handler, which must not wait for the lock."""
+    """Sends frames, each in one piece, from any thread. In a signal handler use ``post``, which never waits for the lock."""
 
     def __init__(self, socket: Socket, ring: _channel.Ring) -> None:
         self._socket = socket
@@ -31,18 +31,18 @@ class Outbox:
         self._posted: deque[bytes] = deque()
 
     def send(self, message: bytes, fd: int | None = None) -> None:
-        """When this returns, the parent can read it."""
+        """Send a frame; when this returns, the parent can read it."""
         with self._lock:
             self._send(message, fd)
         self._send_posted()
 
     def post(self, message: bytes) -> None:
-        """Send it now, or leave it to whoever is sending."""
+        """Send a frame now, or leave it to the thread that is sending."""
         self._posted.append(message)
         self._send_posted()
 
     def _send_posted(self) -> None:
-        # Look again after letting go: what was posted meanwhile was left to us.
+        # Look again after releasing the lock: a frame posted meanwhile was left to us.
         while self._posted and self._lock.acquire(False):
             try:
                 while self._posted:
@@ -52,7 +52,7 @@ class Outbox:
 
     def _send(self, message: bytes, fd: int | None) -> None:
         if fd is not None:
-            self._ring.head[FDS] += 1  # before it is there: the parent makes room for it
+            self._ring.head[FDS] += 1  # before it is sent, so that the parent makes room for it
         done = self._write(message, _channel.rights(fd) if fd is not None else [])
         while done < len(message):
             done += self._write(memoryview(message)[done:], [])

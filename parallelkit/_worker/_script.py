@@ -1,6 +1,6 @@
-"""What the initializer of a script assigns globally: the tasks of the script find it.
+"""Keeps what a script's initializer assigns globally, so that the script's tasks find it.
 
-Functions of ``__main__`` travel by value, and each pickle has globals of its own at the other end. But
+Functions of ``__main__`` are sent by value, and each pickle has globals of its own at the other end. But
 ``global model; model = load()`` in an initializer is meant for the tasks, as in a forked pool.
 """
 
@@ -14,29 +14,29 @@ if TYPE_CHECKING:
     from types import FunctionType
     from typing import Any
 
-NAMES = ("__main__", "__mp_main__")  # of the script; the latter where multiprocessing has spawned the process
+NAMES = ("__main__", "__mp_main__")  # of the script; the latter in a process that multiprocessing has spawned
 MARK = b"_main__\x94"
-"""Where a pickle does not have this (the end of a name, and that it is remembered), it does not refer into either."""
+"""The end of either name and a MEMOIZE opcode: a pickle without it does not refer into the script."""
 
 _STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET, _LONG_GET = b"\x93", b"\x8c", 0x94, ord("h"), ord("j")
-_LONGEST = 258  # of a short text, with what surrounds it
+_LONGEST = 258  # bytes of a short text with the opcodes around it
 
 _assigned: dict[str, Any] = {}
 _arrived: list[dict[str, Any]] | None = None
-"""The globals of an initializer's functions, while it is unpacked."""
+"""While the initializer is unpacked: the globals of the script's functions that came with it. Else None."""
 
 _arrived_classes: list[type] = []
-"""Those of the script that came with it."""
+"""The script's classes that came with the initializer."""
 
 _assigned_to: list[tuple[type, frozenset[str]]] = []
-"""Of these, the names of the attributes that it has assigned."""
+"""These classes, each with the names of the attributes that the initializer has assigned."""
 
 
 def is_meant(blob: bytes) -> bool:
-    """Whether a pickle that has the mark may refer into the script: a text can name it, too.
+    """Whether a pickle that has the mark may really refer into the script: a mere text may have the mark, too.
 
-    Each byte is looked at that may be the instruction to look up a name. If it is one, the names of module and object
-    come right before it: as texts, or as numbers of earlier texts, which may be any.
+    Every byte that may be a STACK_GLOBAL opcode is looked at. If it is one, the names of module and object come right
+    before it: as texts, or as memo references to earlier texts, which may be any.
     """
     at = blob.find(_STACK_GLOBAL)
     while at >= 0:
@@ -50,7 +50,7 @@ def is_meant(blob: bytes) -> bool:
 
 
 def _follows_name(blob: bytes, at: int) -> bool:
-    """Whether what ends here may be a text that is remembered, or a look at one; else it is a number, or part of a text."""
+    """Whether a memoized text, or a memo reference, may end here; else this byte is part of a number or a text."""
     return (
         blob[at - 1] == _MEMOIZE
         or blob[at - 2] == _GET
@@ -59,25 +59,25 @@ def _follows_name(blob: bytes, at: int) -> bool:
 
 
 def _text_before(blob: bytes, end: int) -> tuple[str, int]:
-    """The short text that ends here, and where it begins; an empty one if none does."""
+    """The memoized short text that ends here, and where it begins; an empty one if there is none."""
     start = blob.rfind(_SHORT_TEXT, max(0, end - _LONGEST), end)
     if start < 0 or blob[end - 1] != _MEMOIZE or start + 3 + blob[start + 1] != end:
         return "", 0
-    # What looks like an h at its end, and that it is remembered, may be a look at the text of number 0x94 instead.
+    # A final "h" and MEMOIZE may instead be a reference to the memo's entry 0x94.
     if blob[end - 2] == _GET and blob.count(_MEMOIZE, 0, end) > _MEMOIZE:
         return "", 0
     return blob[start + 2 : end - 1].decode(errors="replace"), start
 
 
 def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]]) -> None:
-    """Call the initializer that ``bring`` unpacks, and keep what it assigns in the globals of the script."""
+    """Call the initializer that ``bring`` unpickles, and keep what it assigns in the script's globals and classes."""
     global _arrived
     _arrived = []
     try:
         initializer, initargs = bring()
         before = [(scope, dict(scope)) for scope in _arrived]
     finally:
-        _arrived = None  # those of tasks come and go without end: they are not to be kept
+        _arrived = None  # the globals of tasks must not be kept: there is no end of them
     classes = [(cls, dict(vars(cls))) for cls in _arrived_classes]
     initializer(*initargs)
     for scope, was in before:
@@ -86,12 +86,12 @@ def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]])
 
 
 def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The names that have got another value, or are new."""
+    """The names that have another value now, or are new."""
     return {name: now[name] for name in now if name not in was or was[name] is not now[name]}
 
 
 def arrive_class(cls: type) -> None:
-    """A class of the script has been unpickled."""
+    """Called when a class of the script has been unpickled."""
     if _arrived is not None and not any(cls is known for known in _arrived_classes):
         _arrived_classes.append(cls)
 
@@ -102,7 +102,7 @@ def assigned_to(cls: type) -> frozenset[str]:
 
 
 def arrive(function: FunctionType) -> None:
-    """A function has been unpickled: if it is the script's, it finds what the initializer assigned."""
+    """Called when a function has been unpickled: give the script's functions what the initializer has assigned."""
     scope = function.__globals__
     if scope.get("__name__") not in NAMES:
         return

@@ -1,4 +1,4 @@
-"""How results get into the ring, and frames onto the socket: the worker's writing side."""
+"""Writes results into the slots of the ring, by whichever way suits their type and size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """Fills slots; that they are filled, ``HEAD`` says, which is not counted up here."""
+    """Fills slots. It does not commit them: ``_serve`` increments ``HEAD``."""
 
     def __init__(self, ring: _channel.Ring, outbox: Outbox, blocks: int) -> None:
         self._head, self._heap, self._kinds = ring.head, ring.heap, ring.kinds
@@ -57,7 +57,7 @@ class Slots:
             bytearray: self._put_bytes,
             dict: self._put_dict,
         }
-        """What has a shorter way than ``put_object``, which is for all that is not in here."""
+        """The types that have a faster way than ``put_object``."""
 
     def _put_bool(self, slot: int, value: bool) -> None:
         self._kinds[slot] = TRUE if value else FALSE
@@ -75,11 +75,11 @@ class Slots:
         self._kinds[slot] = FLOAT
 
     def _put_bytes(self, slot: int, value: bytes | bytearray) -> None:
-        """A large one is a buffer itself."""
+        """Large bytes travel as a buffer."""
         self.put_object(slot, as_buffer(value))
 
     def _put_dict(self, slot: int, value: dict[Any, Any]) -> None:
-        """As one of many, if the first of its batch was small, and none since has been anything else than small and plain."""
+        """As a part of one pickle (_dicts.py), as long as all dicts of this batch have been small and plain."""
         dicts, head = self.dicts, self._heap_head
         first = not dicts.looked
         if first:
@@ -97,16 +97,16 @@ class Slots:
             return
         end = at + length
         self._heap[at:end] = blob
-        self._heap_head = end - 1  # what comes next takes the place of its last byte
+        self._heap_head = end - 1  # the next pickle overwrites the last byte, which only ends this one
         self._words[slot] = at << PLACE | length - 1
         self._kinds[slot] = DICT
 
     def put_object(self, slot: int, value: object) -> None:
-        """Pickle it; that it cannot be, or that there is no room for it, is the task's failure."""
+        """Pickle the value; if it cannot be pickled, or there is no room for it, the task has failed."""
         apart, at = self._apart, self._heap_head
         if apart.buffers:
-            apart.buffers.clear()  # those of one that could not be pickled
-        # All of the common case is here: a call costs as much as half of the rest.
+            apart.buffers.clear()  # left by a value that could not be pickled
+        # All of the common case is inlined: one more call would cost half as much as the rest.
         try:
             try:
                 blob = dumps(value, 5, buffer_callback=apart)
@@ -134,15 +134,15 @@ class Slots:
             self.put_failure(slot, _faults.capture(error))
         except Exception as error:
             self.put_failure(slot, _faults.capture_unsendable(value, error))
-        except BaseException as error:  # its class exits: that is no way of pickling, but the task's own end
+        except BaseException as error:  # its class exits: not a pickling error, but the task's own end
             self.put_failure(slot, _faults.capture(error))
 
     def put_failure(self, slot: int, blob: bytes) -> None:
-        """What ``_faults`` has made of an error."""
+        """Write what ``_faults`` has made of an error."""
         self._put(slot, FAILED, blob)
 
     def _put(self, slot: int, kind: int, blob: bytes) -> None:
-        """Into the heap; what is large, or finds no room, into a file."""
+        """Into the heap; if it is large, or the heap is full, into a file."""
         length = len(blob)
         at = self._find_room(length)
         if at < 0:
@@ -154,11 +154,11 @@ class Slots:
         self._kinds[slot] = kind
 
     def _find_room(self, length: int) -> int:
-        """Where in the heap there is room, or -1."""
+        """A place in the heap, or -1."""
         return _channel.place(length, self._head[TAIL], self._heap_head) if length <= LARGE else -1
 
     def _put_buffered(self, slot: int, value: object, blob: bytes) -> None:
-        """Its buffers into a block; all in one piece, where the parent is still using all blocks."""
+        """Copy its buffers into a block; if the parent is using all blocks, pickle it in one piece instead."""
         put = self._blocks.put(self._apart.take())
         if put is None:
             self._put(slot, VALUE, pack(value))
@@ -173,7 +173,7 @@ class Slots:
         self._words[slot] |= number << BLOCK_NUMBER
 
     def _put_file(self, slot: int, kind: int, blob: bytes) -> None:
-        """Its descriptor goes ahead of the slot that means it."""
+        """Into a file, whose descriptor is sent before the slot is committed."""
         fd = _channel.new_file("parallelkit-result")
         try:
             _channel.write_all(fd, blob)

@@ -1,4 +1,4 @@
-"""Finds the modules that the program has from places to which no look along ``sys.path`` leads."""
+"""Finds, in a worker, the modules that the program has loaded from places outside its ``sys.path``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from _frozen_importlib_external import spec_from_file_location
 
 
 class StrayFinder:
-    """Asked before any other, as another module may have the name.
+    """A finder that comes before all others, because another module along the path may have the same name.
 
-    A place is a file, or none of a namespace package; and where the modules of a package are.
+    A place is the file of a module (None for a namespace package), and the folders of a package's modules.
     """
 
     def __init__(self, places: dict[str, tuple[str | None, list[str] | None]]) -> None:
         self._places = places
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        """By name alone; what is not found there is looked for as ever."""
+        """Look the module up by its name; other modules are left to the usual finders."""
         if name not in self._places:
             return None
         file, locations = self._places[name]
@@ -29,5 +29,5 @@ class StrayFinder:
 
 
 def find_strays(places: dict[str, tuple[str | None, list[str] | None]]) -> None:
-    """From now on, wherever one of them is imported."""
+    """From now on, have these modules imported from these places."""
     sys.meta_path.insert(0, StrayFinder(places))

@@ -1,4 +1,4 @@
-"""What a task finds around it: the parent's paths and settings, and put back after a task that changed them."""
+"""The state of the process that tasks find: set up like the parent's, and restored after a task that changes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def furnish(setup: dict[str, Any]) -> None:
 
         find_strays(setup["strays"])
     flags = {name: getattr(sys.flags, name) for name in sys.flags.__match_args__}
-    sys.flags = Flags(**(flags | setup["flags"]))  # type: ignore[assignment]  # which nobody can make
+    sys.flags = Flags(**(flags | setup["flags"]))  # type: ignore[assignment]  # its own type cannot be instantiated
     if setup["authkey"] is not None:
         from multiprocessing import process
 
@@ -44,7 +44,7 @@ def furnish(setup: dict[str, Any]) -> None:
 
 
 class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typing here
-    """``sys.flags`` with other values: joblib starts programs by them, that would have no packages. Python's own type makes no second."""
+    """``sys.flags`` with the parent's values. Our own (-S, say) would be passed on to programs that joblib starts."""
 
     def __new__(cls, **fields: Any) -> Flags:
         self = super().__new__(cls, fields.values())
@@ -53,7 +53,7 @@ class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typin
 
 
 class WarningFilters:
-    """The parent's filters; one for a category of a module that is not loaded waits until it is."""
+    """The parent's warning filters; one whose category is of a module that is not loaded waits until it is."""
 
     def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
         self._waiting = filters or []
@@ -64,7 +64,7 @@ class WarningFilters:
             self.apply()
 
     def apply(self) -> None:
-        """Put in what can be put in by now, ahead of what modules here have added themselves."""
+        """Install the filters that can be installed by now, ahead of those that modules here have added."""
         if not self._waiting:
             return
         import warnings
@@ -72,12 +72,12 @@ class WarningFilters:
         ready = [entry for entry in self._waiting if entry[2] in sys.modules]
         self._waiting = [entry for entry in self._waiting if entry not in ready]
         for action, message, _, category, module, line in reversed(ready):
-            warnings.filters.insert(0, (action, message, unpack(category), module, line))  # type: ignore[attr-defined]  # a list, as yet
+            warnings.filters.insert(0, (action, message, unpack(category), module, line))  # type: ignore[attr-defined]  # declared a Sequence; it is a list
         warnings._filters_mutated()  # type: ignore[attr-defined]  # private; what simplefilter calls
 
 
 def _hooks_of_threads() -> tuple[Any, Any]:
-    """The trace and profile functions of threads that will be started."""
+    """The trace and profile functions that new threads get."""
     threading = sys.modules.get("threading")
     return (None, None) if threading is None else (threading.gettrace(), threading.getprofile())
 
@@ -90,21 +90,21 @@ def _running_timers() -> set[int]:
 
 
 class Surroundings:
-    """Working directory, environment, timers, ``sys.path``, trace and profile functions as tasks shall find them.
+    """Working directory, environment, timers, ``sys.path``, trace and profile functions, as each task is to find them.
 
-    Changes of the first three set a flag, so that looking after each task costs next to nothing. What the
+    Changes of the first three set a flag, so that the check after each task costs next to nothing. What the
     initializer and the loading of a function change stays: ``keep`` is called after them.
     """
 
     trace: Any = None
     profile: Any = None
-    """What ``sys.gettrace`` and ``sys.getprofile`` shall give: a debugger, or what measures coverage, maybe."""
+    """What ``sys.gettrace`` and ``sys.getprofile`` are to return: perhaps a debugger, or a coverage tool."""
 
     def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
         self._filters = WarningFilters(filters)
         self.path: list[str] = []
         self.touched: list[None] = []
-        """Not empty: somebody changed something, or this is a forked child."""
+        """Not empty if something was changed, or if this is a forked child."""
         self._pid = os.getpid()
         self._environ: dict[str, str] = {}
         self._directory: int | None = None
@@ -119,7 +119,7 @@ class Surroundings:
         self.keep()
 
     def keep(self) -> None:
-        """What there is now is what later tasks shall find."""
+        """Take the present state as the one that later tasks are to find."""
         self._filters.apply()
         self.trace, self.profile = sys.gettrace(), sys.getprofile()
         self._hooks = _hooks_of_threads()
@@ -130,19 +130,19 @@ class Surroundings:
             os.close(self._directory)
         try:
             self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:  # deleted, or not ours to read
+        except OSError:  # it was deleted, or is not readable
             self._directory = None
         self.touched.clear()
 
     def put_back(self, error: BaseException | None = None) -> None:
-        """Undo what a task changed. A forked child that came back from its task, or raised there, ends here."""
+        """Undo what a task has changed. A child that the task forked, and that has returned or raised, ends here."""
         if os.getpid() != self._pid:
             end_child(error)
         self._put_back_hooks()
         if sys.path != self.path:
             sys.path = list(self.path)
         if self.touched:
-            for timer in _running_timers() - self._timers:  # its signal would strike whoever comes next
+            for timer in _running_timers() - self._timers:  # its signal would hit the next task
                 _signal.setitimer(timer, 0)
             for name in set(os.environ) - set(self._environ):
                 del os.environ[name]
@@ -153,11 +153,11 @@ class Surroundings:
                 if self._directory is not None:
                     os.fchdir(self._directory)
             except OSError:
-                pass  # it can no longer be entered
+                pass  # the directory can no longer be entered
             self.touched.clear()
 
     def _put_back_hooks(self) -> None:
-        """A task that profiles or debugs itself, and fails, shall not slow down, or break, those that come after it."""
+        """Restore trace and profile functions: those left by a failed task would slow down or break the next ones."""
         if sys.gettrace() is not self.trace:
             sys.settrace(self.trace)
         if sys.getprofile() is not self.profile:

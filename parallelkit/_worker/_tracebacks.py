@@ -1,7 +1,7 @@
-"""Tracebacks as lists of frames, which travel, and made real again.
+"""Tracebacks as lists of frames, which can be pickled, and real traceback objects made from these.
 
-A traceback made by raising something would do as well, but its frames would lead back to ours, and keep
-alive what these hold: other tasks' items and results.
+They are not made by raising something: those frames would refer back to ours, and keep alive what ours hold,
+the items and results of other tasks.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Frame = tuple[str, str, int, str]
 """File, function, line, module."""
 
-DEEPEST = 100  # frames of a traceback that travel as objects; its text has them all
+DEEPEST = 100  # frames of a traceback that are sent; its text, which is sent as well, has them all
 
 
 def frames_of(traceback: TracebackType | None) -> list[Frame]:
-    """The frames, outermost first; of a very long traceback the two ends."""
+    """The frames, outermost first; of a very long traceback only both ends."""
     found = []
     while traceback is not None:
         code = traceback.tb_frame.f_code
@@ -36,14 +36,14 @@ def build_traceback(frames: list[Frame]) -> TracebackType | None:
     built = None
     for filename, name, line, module in reversed(frames):
         code = _CODE.replace(co_filename=filename, co_name=name, co_qualname=name, co_firstlineno=line)
-        # The frame of a generator that has not been started was called by nobody.
+        # The frame of a generator that was never started has no caller.
         generator = FunctionType(code, {"__name__": module, "__file__": filename})()
         built = TracebackType(built, generator.gi_frame, 0, line)
     return built
 
 
 def detached(error: BaseException) -> BaseException:
-    """The same error, with a traceback that shows where it came from and holds nothing of that."""
+    """The same error, with a traceback that shows the same frames but keeps none of their variables alive."""
     return give_traceback(error, build_traceback(frames_of(traceback_of(error))))
 
 
@@ -52,7 +52,7 @@ def _generator() -> Iterator[None]:
 
 
 def _without_columns(code: CodeType) -> CodeType:
-    """The code with a table of positions that says: the first line, columns unknown (for 8 instructions an entry)."""
+    """The code with a position table that has the first line everywhere, and no columns; an entry covers 8 instructions."""
     units = len(code.co_code) // 2
     lengths = [min(8, units - start) for start in range(0, units, 8)]
     return code.replace(co_linetable=b"".join(bytes([0x80 | 13 << 3 | length - 1, 0]) for length in lengths))

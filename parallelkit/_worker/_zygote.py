@@ -1,8 +1,8 @@
-"""A process without threads that forks workers: each is ready in a millisecond or two, where a fresh interpreter takes fifteen.
+"""The zygote: a process without threads that forks workers. Each is ready within 2 ms; a fresh interpreter takes 15.
 
-It loads what a worker needs, none of the user's code, and runs nothing. What it forks are children of
-*its parent* (``CLONE_PARENT``): so whoever supervises workers waits for, and kills, these as any other,
-and needs the zygote no more once they are there.
+It loads what a worker needs, none of the user's code, and runs no tasks. The workers are children of *its parent*
+(``CLONE_PARENT``): so the supervisor waits for them, and kills them, like any others, and once they are there it does not
+depend on the zygote.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _answer_all(parent: Socket, clone: Clone, lifeline: int, bare: frozenset[str
 
 
 def _fill_streams() -> None:
-    """Where a standard stream is closed, let no descriptor that comes in take its number."""
+    """Where a standard stream is closed, occupy its number, so that no received descriptor gets it."""
     fd = os.open(os.devnull, os.O_RDWR)
     while fd <= 2:
         fd = os.dup(fd)
@@ -75,21 +75,21 @@ def _fill_streams() -> None:
 
 
 def _preload(modules: list[str]) -> None:
-    """Load parts of the standard library; whatever else is on the path shall not take their place."""
+    """Load parts of the standard library, and from there alone, whatever else is on the path."""
     import gc
 
-    gc.disable()  # what it would free is little, and leaves holes, to write into which is to copy a page in each worker
+    gc.disable()  # it would free little, and leave holes; to write into one copies its page, in each worker
     path, home = sys.path, os.path.dirname(os.__file__)
     sys.path = [home, home + "/lib-dynload"]
     for name in modules:
         __import__(name)
     sys.path = path
-    gc.freeze()  # what is here will be the same in all workers: lest each look at it, and so copy it
+    gc.freeze()  # else the collector of each worker would go through all this, and thereby copy its pages
     gc.enable()
 
 
 def _become_worker(request: dict[str, Any], fds: list[int], bare: frozenset[str]) -> NoReturn:
-    """From here on this is a worker; it must not come back into the loop of the zygote, whatever happens."""
+    """Become a worker, in the forked process; never return to the zygote's loop, whatever happens."""
     try:
         os.setpgid(0, 0)
         socket, ring, lifeline, directory, *streams = fds
@@ -107,8 +107,8 @@ def _become_worker(request: dict[str, Any], fds: list[int], bare: frozenset[str]
 
 
 def adopt(environ: dict[str, str]) -> None:
-    """Make the environment this one."""
-    mine = dict(os.environ)  # to ask it for one variable after the other takes four times as long
+    """Change the environment to this one."""
+    mine = dict(os.environ)  # looking up each variable in os.environ takes four times as long
     for name in mine.keys() - environ.keys():
         del os.environ[name]
     for name, value in environ.items():
@@ -117,7 +117,7 @@ def adopt(environ: dict[str, str]) -> None:
 
 
 def forget(stand_ins: list[str], bare: frozenset[str]) -> None:
-    """Let the program's own modules be found where they have names of what was loaded, by us or by what we loaded."""
+    """Unload what has the name of one of the program's own modules, so that those are found."""
     if stand_ins:
         for name in sys.modules.keys() - bare:
             if name.partition(".")[0] in stand_ins:
@@ -125,12 +125,12 @@ def forget(stand_ins: list[str], bare: frozenset[str]) -> None:
 
 
 class Clone:
-    """What ``os.fork`` does, but for the parent of what comes out of it. Raises OSError where it cannot be done.
+    """Does what ``os.fork`` does, except that the new process is a child of our parent. Raises OSError if it cannot.
 
-    The flags are those of the C library's own ``fork``, to which ``CLONE_PARENT`` is added; and the kernel
-    writes the number into a page that the parent sees, before the new process runs. The kernel is also
-    told to write the new thread's number where the C library keeps that of its own, as ``fork`` does;
-    and the new process registers its list of robust mutexes. This is known of glibc only.
+    The flags are those of the C library's own ``fork``, plus ``CLONE_PARENT``, and one that has the kernel write the new
+    pid into a page that the parent sees, before the new process runs. As in ``fork``, the kernel writes the new thread's
+    id where the C library keeps it, and the new process registers its list of robust mutexes. These places are known
+    for glibc only.
     """
 
     CALLS = {  # noqa: RUF012  clone, set_robust_list, get_robust_list
@@ -150,7 +150,7 @@ class Clone:
             raise OSError("how to fork for the parent is not known here")
         self._clone, self._set_list, get_list = self.CALLS[machine]
         self._errno = ctypes.get_errno
-        # With the GIL held all the time: another way than os.fork's would be none of a process with threads.
+        # PyDLL keeps the GIL. (Only in a process without threads may one fork in another way than os.fork.)
         self._python = ctypes.PyDLL(None, use_errno=True)
         self._python.syscall.restype = ctypes.c_long
         self._long = ctypes.c_long
@@ -162,13 +162,13 @@ class Clone:
         self._robust = head.value or 0, size.value
         self._page = map_file(born, PAGESIZE)
         os.close(born)
-        self._page.madvise(MADV_DONTFORK)  # no task shall find it
+        self._page.madvise(MADV_DONTFORK)  # so that no task can write to it
         seen = ctypes.addressof(ctypes.c_int.from_buffer(self._page))
-        # The stack, a copy of ours; and where to write the number.
+        # The arguments after the flags: 0, for a copy of our stack, and where to write the numbers.
         self._places = (0, seen, tid.value, 0) if machine == "x86_64" else (0, seen, 0, tid.value)
 
     def __call__(self) -> int:
-        """The number of the new process; in that, 0."""
+        """The pid of the new process; 0 in the new process."""
         python = self._python
         python.PyOS_BeforeFork()
         pid = -1
