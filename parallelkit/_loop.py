@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
 AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
-NOTHING = (UNSET, UNSET)  # instead of a key and an item
+NOTHING = (UNSET, UNSET)  # in place of a key and an item
 
 Clock = Callable[[], float]
 
 
 class Source(Protocol):
-    """Where the loop gets its tasks: read here and now, or handed over by another thread."""
+    """Where the loop gets the tasks of the input: read in its own thread, or handed over by another."""
 
     @property
     def exhausted(self) -> bool:
         """Whether no more will come."""
 
     def next(self, ahead: int) -> Portion | None:
-        """What may be admitted now, with ``ahead`` tasks of the input not settled; None: nothing now."""
+        """Return tasks to admit now, or None; ``ahead`` tasks of the input are admitted and not settled."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -50,18 +50,18 @@ class Window:
     workers: int
     size: int | None = None
     at_hand: int = AT_HAND
-    """Of a list, tuple or range. 0 where a failure may stop the run, and what was handed over may have run for nothing."""
+    """The least for a list, tuple or range; 0 where a failure may stop the run, so that less is run for nothing."""
 
     def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
-        """How many more may be read, with ``ahead`` of them read and not yet done; what ``then`` makes is not read."""
+        """How many more items may be read, if ``ahead`` are read and not done. Those that ``then`` made do not count."""
         least = max(WINDOW * self.workers, self.at_hand if at_hand else 0)
         size = self.size or max(least, min(done, WIDEST))
-        return min(size, maxsize) - ahead  # who wants no bound may have said so by a larger one
+        return min(size, maxsize) - ahead  # islice takes no more; a larger buffersize stands for no bound
 
 
 @dataclass(eq=False, repr=False, slots=True)
 class DirectSource:
-    """Reads the caller's input in the thread of the loop, a portion at a time, or ``one_by_one``."""
+    """Reads the caller's input in the thread of the loop, in portions, or ``one_by_one`` while that is true."""
 
     intake: Intake
     window: Window
@@ -89,11 +89,11 @@ class DirectSource:
         return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
 
     def flow(self, ahead: int) -> Iterator[Any]:
-        """What may be read now, item by item, where they have no keys; whoever takes them admits them."""
+        """Yield items without keys, one by one as they are read, as many as may be read now; the caller admits them."""
         room, interrupt = self._room(ahead), self.interrupt
         items = self.intake.flow(room) if room > 0 else iter(())
         while True:
-            interrupt.exposed = True  # as in ``user_code``, which would cost more than all the rest
+            interrupt.exposed = True  # as ``user_code`` does, which would cost more than all the rest
             try:
                 interrupt.obey()
                 _, item = next(items, NOTHING)
@@ -106,7 +106,7 @@ class DirectSource:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Loop:
-    """What one run is made of."""
+    """Drives one run: joins the parts that it is made of."""
 
     scheduler: Scheduler
     port: Port
@@ -115,15 +115,16 @@ class Loop:
     bar: Silent = field(default_factory=Silent)
     total: Callable[[], int | None] = lambda: None
     interrupt: Interrupt = field(default_factory=Interrupt)
-    grow: Callable[[], bool] = lambda: False  # makes new tasks of what has been settled; whether it did
+    grow: Callable[[], bool] = lambda: False  # calls ``then`` for settled tasks; whether that gave new tasks
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     observer: Observer | None = None
-    asked: str | None = None  # why somebody else wants the run to stop
-    may_block: bool = False  # whether asking the input for an item may take any time
-    flowing: DirectSource | None = None  # the source, where that may be done before it is admitted
-    lapsed: bool = False  # whether in this step a task failed since it was too late for it to be tried again
+    asked: str | None = None  # why the run is to stop, set by any thread
+    unseen: bool = False  # whether nobody will look at the outcomes of what a stop cuts off
+    may_block: bool = False  # whether reading an item may take any time
+    flowing: DirectSource | None = None  # the source, if its items may be started before they are admitted
+    lapsed: bool = False  # whether in this step a task failed because it was too late to try it again
     handed: bool = False  # whether in this step something was handed over that had been admitted before
-    stirred: bool = False  # whether something had happened when the last wait ended
+    stirred: bool = False  # whether the last wait ended because something had happened
 
     def drive(self) -> None:
         """Run until every task is settled or the run is stopped."""
@@ -136,7 +137,7 @@ class Loop:
         self.lapsed = self.handed = False
         read = self._read() if self.flowing is None else self._follow(self.flowing)
         grew = self.grow()
-        self._obey()  # what was recalled may be reason enough to start nothing
+        self._obey()  # a recalled failure may already stop the run
         if scheduler.stopped is not None:
             return False
         now = self.clock()
@@ -155,18 +156,16 @@ class Loop:
 
     @property
     def eager(self) -> bool:
-        """Whether what was read is to be handed over before the next item is asked for.
-
-        An input may wait for what its last item does. The port says whether it takes tickets one by one
-        as well as many at a time.
+        """Whether what was read is handed over before the next item is read, since an input may wait for what
+        its last item does. Only ports that take single tickets at little cost are eager.
         """
         return self.may_block and getattr(self.port, "eager", False)
 
     def _read(self) -> bool:
-        """Read and admit a portion, or for a moment item by item; whether there was anything."""
+        """Read and admit a portion, or, if eager, item by item for a moment; return whether there was anything."""
         scheduler, source = self.scheduler, self.source
         if self.eager:
-            self._hand_over()  # what was read before; it may have had to wait for a task that was tried again
+            self._hand_over()  # what was read before, and may have had to wait for a retry
             if self.lapsed or self.port.room() <= 0:
                 return False
         portion = source.next(scheduler.unsettled_input)
@@ -182,7 +181,7 @@ class Loop:
         return True
 
     def _follow(self, source: DirectSource) -> bool:
-        """As ``_read``, at a third of the cost: the tasks are on their way at once, and admitted together."""
+        """As ``_read``, at a third of the cost: tasks are started as they are read, and admitted together later."""
         self._hand_over()  # tasks tried again go first
         scheduler, port, first = self.scheduler, self.port, self.scheduler.admitted
         if self.lapsed or port.room() <= 0:
@@ -204,7 +203,7 @@ class Loop:
         return bool(portion.items)
 
     def _hand_over(self) -> bool:
-        """Start what may start; whether there was anything. What is too late for that goes first, and is seen first."""
+        """Start what may start; return whether there was anything. Start nothing if retries lapsed: first look at those."""
         now = self.clock()
         self.lapsed = self.lapsed or self.scheduler.lapse(now)
         due = () if self.lapsed else self.scheduler.start_due(now, self.port.room())
@@ -213,7 +212,7 @@ class Loop:
         return bool(due)
 
     def admit(self, portion: Portion) -> None:
-        """New tasks, of the input or of ``then``."""
+        """Admit new tasks, of the input or of ``then``."""
         scheduler = self.scheduler
         first = scheduler.admitted
         known: dict[int, Recalled] = {}
@@ -221,7 +220,7 @@ class Loop:
             for recall in self.recalls:
                 with self.interrupt.user_code():
                     known.update(recall(portion, first))
-        finally:  # also when interrupted: these tasks have their rows, and need their outcomes
+        finally:  # also when interrupted: the tasks are in the book already, and need their outcomes
             made = portion.parent is not UNSET
             scheduler.admit(portion.items, portion.own, portion.traits, known, made)
             if self.observer is not None:
@@ -238,7 +237,7 @@ class Loop:
         return ended
 
     def _until(self, again: bool, handed: bool) -> float | None:
-        """When to come back at the latest: at once where there may be more to read, or to grow."""
+        """Until when to wait at most: not at all if there may be more to read, or ``then`` to call."""
         if again:
             return self.clock()
         at = self.scheduler.wake_at()
@@ -256,12 +255,12 @@ class Loop:
                 self.observer.ended(news)
                 self.observer.begun(running)
         except KeyboardInterrupt:
-            self.observer = None  # lest it hold up the stop that follows
+            self.observer = None  # so that it cannot delay the stop that follows
             raise
 
     def _obey(self) -> None:
         """The one safe point: everything that has come in is settled, nothing is half done."""
-        self.interrupt.exposed = False  # also where the exception of a signal came just before that was said
+        self.interrupt.exposed = False  # again, in case a signal handler raised just before that was done
         self.interrupt.obey()
         if self.scheduler.open or not self.source.exhausted:
             reason = self._stop_reason()
@@ -277,8 +276,7 @@ class Loop:
 
     def stop(self, reason: str) -> None:
         """The stop rule: withdraw what is queued, kill or abandon what runs, wait for nothing."""
-        # Whoever asks for the stop looks at no outcome of what runs.
-        stacks: dict[int, str] = {} if self.asked is not None else getattr(self.port, "stacks", dict)()
+        stacks: dict[int, str] = {} if self.unseen else getattr(self.port, "stacks", dict)()
         now = self.clock()
         running = self.port.running()
         self.port.close()
@@ -295,6 +293,6 @@ class Loop:
 
 
 def reason_of(failure: Exception) -> str:
-    """Why nothing can run any more, with what caused it, where that is not said yet."""
+    """Why nothing can run any more, with the cause of that, if the text does not name it yet."""
     because = "" if failure.__cause__ is None else describe(failure.__cause__)
     return f"{failure}" if because in str(failure) else f"{failure} ({because})"

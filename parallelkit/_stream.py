@@ -173,8 +173,8 @@ class Stream:
         ahead = self._intake.read_so_far - self._outbox.input_yielded
         return max(1, (ahead + self._room()) // 4)
 
-    def close(self, reason: str) -> None:
-        """Stop the run and wait for its thread. Inline, there is no thread.
+    def close(self, reason: str, unseen: bool = False) -> None:
+        """Stop the run and wait for its thread. Inline, there is no thread. ``unseen``: nobody will ask for the ``rest``.
 
         The thread waits for no task, only for user code that it is in (``then``, ``on_event``, ``retries``,
         pickling): returning while that still runs would be worse.
@@ -182,7 +182,7 @@ class Stream:
         if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)
         if self._thread.is_alive():
-            self._loop.asked = reason
+            self._loop.unseen, self._loop.asked = unseen, reason
             self._loop.port.wake()
         # The garbage collector may close a stream in any thread, also in the run's own.
         elsewhere = self._thread is not threading.current_thread()

@@ -109,7 +109,7 @@ class Streamed:
         opened.callback(port.close)  # closed before the bar is last drawn
         parts.let_grow(loop, outbox, self._enter)
         stream = Stream(loop, handed, outbox, parts.intake, window)
-        opened.callback(stream.close, "the stream was closed")
+        opened.callback(stream.close, "the stream was closed", unseen=True)
         if parts.options.executor == "inline":
             reading = parts.intake, window, Interrupt(), self._enter, lambda: loop.eager
             loop.source = HeldSource(*reading, outbox=outbox)

@@ -1,8 +1,10 @@
 """Stacks of threads that run, as a Failure and a warning have them."""
 
+import _thread
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,10 +13,20 @@ import time
 import pytest
 from patience import given_time
 
-from parallelkit import ProcessExecutor, Task, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
+from parallelkit import (
+    ProcessExecutor,
+    RunInterrupted,
+    Task,
+    TaskCancelled,
+    TaskTimeout,
+    WorkerDied,
+    iter_parallel,
+    run_parallel,
+)
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._journal import Journal
 from parallelkit._lost import SHOWN, told_where
 from parallelkit._worker._channel import STACK_SIGNAL
 
@@ -201,6 +213,40 @@ def test_what_a_stop_cuts_off_tells_where_it_stood(executor, fn):
     with pytest.raises(TaskCancelled) as raised:
         results[0]
     assert f"in {fn.__name__}" in "\n".join(raised.value.__notes__)
+
+
+def press_and_wait(item):
+    _thread.interrupt_main()
+    RELEASED.wait(60)
+
+
+@pytest.mark.abandons(1)
+def test_what_ctrl_c_cuts_off_in_a_stream_tells_where_it_stood():
+    """What was not yielded is in the results of the error, as after Ctrl-C in a run."""
+    RELEASED.clear()
+    with pytest.raises(RunInterrupted) as raised:
+        [*iter_parallel(press_and_wait, [0])]
+    RELEASED.set()
+    assert "in press_and_wait\n" in raised.value.results.failures[0].stack
+
+
+@pytest.mark.abandons(1)
+def test_what_a_full_disk_cuts_off_tells_where_it_stood(tmp_path, monkeypatch):
+    """A checkpoint that cannot be written stops the run, and its results are looked at."""
+
+    def full(self, records):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def wait_for_the_other(item):
+        (begun.wait if item == "first" else begun.set)()
+        return item == "first" or RELEASED.wait(60)
+
+    monkeypatch.setattr(Journal, "write", full)
+    RELEASED.clear()
+    begun = threading.Event()
+    results = run_parallel(wait_for_the_other, ["first", "other"], key=str, checkpoint=tmp_path / "journal")
+    RELEASED.set()
+    assert "in wait_for_the_other\n" in results.failures["other"].stack
 
 
 MANY = 10_000  # more than are run by the time that a busy machine has the run see a failure
