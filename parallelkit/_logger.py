@@ -1,4 +1,4 @@
-"""The package's logger. Whatever listens to it may fail: what is said there costs no run anything."""
+"""The package's logger. Its handlers and filters may fail without harm to a run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from parallelkit._raised import tolerated
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
-    """Passes over what a handler or filter raises, as the standard one does where no closed stderr raises once more."""
+    """Ignores what a handler or filter raises. Standard handlers ignore their own errors, unless stderr is closed."""
 
     def log(self, level: int, msg: object, *args: Any, **more: Any) -> None:
         with tolerated():
-            super().log(level, msg, *args, stacklevel=2, **more)  # past this method
+            super().log(level, msg, *args, stacklevel=2, **more)  # 2: the caller of this method
 
 
 logger = Logger(logging.getLogger("parallelkit"))

@@ -1,4 +1,4 @@
-"""``Lost``: what is noted of an attempt that gave no value, and what is made of it."""
+"""``Lost``: what is noted of an attempt that gave no value, and the ``Failure`` and texts made from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from parallelkit._raised import add_note, describe_error, is_of_signal, tracebac
 E = TypeVar("E", bound=BaseException)
 
 SHOWN = 20
-"""Lines of a stack, the innermost, in a note on an error."""
+"""How many lines of a stack, the innermost ones, a note on an error has."""
 
 UNSHOWN = re.compile(
     r'^(?P<indent>[ |+]*)File "(?P<path>.+)", line (?P<number>\d+), in .*\n(?!(?P=indent)  )', re.MULTILINE
@@ -33,7 +33,8 @@ BECAUSE = "\nThe above exception was the direct cause of the following exception
 class Lost:
     """One attempt that gave no value; ``number`` counts the task's attempts, this one included.
 
-    ``error`` is None for an attempt that was cut off by the stop of the run.
+    Of an attempt that was cut off by the stop of the run, ``error`` is that of the attempt before it; None
+    if it was the first.
     """
 
     error: BaseException | None
@@ -46,12 +47,12 @@ class Lost:
     frames: TracebackType | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # As it is now: the error's own traceback grows whenever somebody raises it, by ``unwrap`` for one.
+        # As it is now: the error's own traceback grows whenever it is raised again, by ``unwrap`` for one.
         self.frames = None if self.error is None else traceback_of(self.error)
 
     @property
     def raised(self) -> bool:
-        """Whether the task raised the error; ours, of what happened to its attempt, nobody has raised yet."""
+        """Whether the task raised the error; one that we made (a timeout, a death) has not been raised yet."""
         return self.frames is not None or bool(self.text)
 
     @property
@@ -62,9 +63,10 @@ class Lost:
         return "" if self.error is None else as_text(self.error, self.frames)
 
     def sealed(self, change: Callable[[Any], Any]) -> Lost:
-        """A copy with ``change`` made to the error, and the traceback as text, since objects do not travel.
+        """A copy that can be pickled: ``change`` is applied to the error, and the traceback is text.
 
-        Made to such a copy it breaks the seal: then the frames are those with which the error arrived.
+        Of such a copy, and with a ``change`` that restores the error, it is the way back: the frames are then
+        those with which the error arrived.
         """
         seals = isinstance(self.error, BaseException)
         copy = replace(self, error=None, text=self.traceback if seals else self.text)
@@ -77,7 +79,7 @@ class Lost:
 def failure(
     key: Any, index: int, lost: Lost, queued: float, began: float, parent: Any = None
 ) -> Failure[Any]:
-    """A ``Failure`` from what was noted of the last attempt."""
+    """Make a ``Failure`` from what was noted of the last attempt."""
     start = lost.started
     assert lost.error is not None, "an attempt that was cut off is wrapped by cancelled() first"
     made = Failure(
@@ -98,12 +100,15 @@ def failure(
 
 
 def is_of_stop(error: BaseException, reason: str | None) -> bool:
-    """Whether it is what the stop of the run made for a task; a task may raise what it has from a run of its own."""
+    """Whether the stop of this run made the error; a task may raise another TaskCancelled, of a run within it."""
     return reason is not None and type(error) is TaskCancelled and error.args == (f"{STOPPED}{reason}",)
 
 
 def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None = None) -> Lost:
-    """What is noted of a task that was not done when the run stopped; ``cause``: by which error, where it was one."""
+    """What is noted of a task that was not done when the run stopped.
+
+    ``last``: its last attempt, if any. ``cause``: the error that stopped the run, if any; for tasks that never began.
+    """
     error = TaskCancelled(f"{STOPPED}{reason}")
     if last is None:
         error.__cause__ = cause
@@ -116,14 +121,14 @@ def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None
 
 
 def cut_off(started: float, now: float, worker: str, before: Lost | None, stack: str | None = None) -> Lost:
-    """What is noted of an attempt that was running when the run stopped, and stood there."""
+    """What is noted of an attempt that was running when the run stopped; ``stack`` is where it stood."""
     if before is None:
         return Lost(None, 1, started, now, worker, "", stack)
     return Lost(before.error, before.number + 1, started, now, worker, before.text, stack)
 
 
 def told_where(error: E, stack: str | None) -> E:
-    """The error, with a note on where the attempt stood as it was given up."""
+    """Add a note to the error on where the attempt stood when it was given up, and return it."""
     if stack:
         lines = stack.rstrip().splitlines()
         add_note(error, "\n".join(["it stood at", *["  …"] * (len(lines) > SHOWN), *lines[-SHOWN:]]))
@@ -131,17 +136,17 @@ def told_where(error: E, stack: str | None) -> E:
 
 
 def as_text(error: BaseException, frames: TracebackType | None) -> str:
-    """An error with its traceback as text; one whose own ``__str__`` fails is named by its type."""
+    """An error with its traceback, as text; one that cannot be formatted is described by its type."""
     try:
         return "".join(traceback.format_exception(type(error), error, frames))
-    except BaseException as broken:  # whatever its class raises when it is looked at
+    except BaseException as broken:  # raised by its own __str__, say
         if is_of_signal(broken):
             raise
         return describe(error) + "\n"
 
 
 def with_source(text: str) -> str:
-    """A traceback from a worker, with the lines that it could not read: those of a notebook's cells are known here alone."""
+    """A worker's traceback, with the source lines that it could not read: only the parent has those of notebook cells."""
     return UNSHOWN.sub(_shown, text)
 
 
@@ -154,7 +159,7 @@ describe = describe_error
 
 
 def is_a(error: BaseException | None, kind: type[E]) -> TypeGuard[E]:
-    """Whether it is one of these by its type: ``isinstance`` would ask the error itself too, which may raise."""
+    """Whether the error is of this type; unlike ``isinstance``, runs no code of its own (``__class__``) that may raise."""
     return issubclass(type(error), kind)
 
 
@@ -173,7 +178,7 @@ def tally(errors: Iterable[BaseException]) -> str:
 
 
 def counted(tasks: int) -> str:
-    """So many tasks.
+    """A number of tasks in words.
 
     >>> counted(1), counted(2)
     ('1 task', '2 tasks')

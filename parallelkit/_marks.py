@@ -1,4 +1,4 @@
-"""What stands where there is no value."""
+"""Markers for the absence of a value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Mark:
-    """A value that stands for "no value here"; survives pickling as itself."""
+    """A value that stands for "no value here"; unpickled, it is the same object."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""When may the next start be? The meters of limits; nothing waits here.
+"""The meters of limits: they tell when the next start may be, and never wait.
 
 Instants come in as arguments, and go out as answers.
 """
@@ -13,14 +13,14 @@ from sys import maxsize
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-MARGIN = 0.005  # of ``per``: a task's own clock may lag behind the report of its start by this much
+MARGIN = 0.005  # as a share of ``per``: a task may look at its own clock this much later than its start is reported
 
 
 class Asker(Protocol):
     """A run's share in a ``RateLog``."""
 
     def look(self) -> None:
-        """From any thread: see which granted starts have been reported, and what may start now."""
+        """From any thread: have the run see which granted starts were reported, and what may start now."""
 
 
 class _Nobody:
@@ -36,25 +36,25 @@ class RateLog:
 
     Strict: a start may be granted when fewer than ``calls`` are pending or within the last ``per``
     seconds. It really begins later than it is granted, so no window ever holds more than that.
-    Of a pending start it is known since when at least it has not begun (its grant, or the last look).
-    So nobody need look at it before that instant leaves the window: there is no polling.
-    Smooth: besides, the generic cell rate algorithm (ITU-T I.371) with no burst; a start that comes late by
-    less than one interval does not shift those behind it. It says when a start is granted, and by itself would
-    let two of them begin together: the one that comes late, and the next.
+    Of a pending start the latest instant is kept at which it certainly had not begun (its grant, or the last
+    look). It need not be looked at before that instant leaves the window, so there is no polling.
+    Smooth: in addition, the generic cell rate algorithm (ITU-T I.371) without bursts; a start that is late by
+    less than one interval does not shift those behind it. The algorithm alone would not do, because it decides
+    when starts are granted: one that begins late, and the next, could begin together.
     """
 
     def __init__(self, calls: int, per: float, smooth: bool, lock: threading.Lock) -> None:
         self._calls = calls
         self._per = per * (1 + MARGIN)
-        self._interval = per / min(calls, maxsize)  # what is beyond may be beyond all floats
+        self._interval = per / min(calls, maxsize)  # a larger int may be too large for a float
         self._smooth = smooth
         self._lock = lock
         self._starts: list[float] = []
-        # By run, which if it comes to a bad end must not be kept alive, nor count: since when they have not begun.
+        # By run, for each pending start: when it certainly had not begun. Weak: a run that has crashed does not count.
         self._pending: WeakKeyDictionary[Asker, list[float]] = WeakKeyDictionary()
-        self._unreported = 0  # how many these are
-        self._curious: WeakSet[Asker] = WeakSet()  # to be told of the next report
-        self._next = float("-inf")
+        self._unreported = 0  # how many starts are pending, those of crashed runs perhaps included
+        self._curious: WeakSet[Asker] = WeakSet()  # runs to be told of the next report
+        self._next = float("-inf")  # smooth: when the next start is due
         self._paused_until = float("-inf")
 
     def at_rest(self, now: float) -> bool:
@@ -73,19 +73,19 @@ class RateLog:
         return (not self._smooth or now >= self._next) and self._excess(now) < 0
 
     def _excess(self, now: float) -> int:
-        """How many starts must leave the window before the next but one may be granted."""
+        """How many starts there are beyond ``calls``; negative if one may be granted."""
         expired = 0
         while expired < len(self._starts) and self._starts[expired] + self._per <= now:
             expired += 1
         del self._starts[:expired]
         excess = len(self._starts) + self._unreported - self._calls
-        if excess >= 0 and self._unreported:  # count again: those of a run that is gone count no more
+        if excess >= 0 and self._unreported:  # count again, without those of runs that are gone
             self._unreported = sum(map(len, self._pending.values()))
             excess = len(self._starts) + self._unreported - self._calls
         return excess
 
     def earliest(self, now: float) -> float:
-        """When the next start may be granted; where reports are missing, when to look for them."""
+        """When the next start may be granted; if reports are missing, when to look for them."""
         with self._lock:
             at = max(now, self._paused_until)
             if self._smooth:
@@ -99,7 +99,7 @@ class RateLog:
             return at if excess < 0 else max(at, instants[excess] + self._per)
 
     def take(self, now: float, run: Asker = NOBODY) -> bool:
-        """Grant a start now, if it may be: atomically, for other runs may share this log."""
+        """Grant a start now, if that may be; return whether it was. Atomic, as other runs may share this log."""
         with self._lock:
             if not self._is_open(now):
                 return False
@@ -111,14 +111,14 @@ class RateLog:
             return True
 
     def give_back(self, run: Asker = NOBODY) -> None:
-        """A start just granted did not come about."""
+        """Take back a start that was granted a moment ago and will not come about."""
         with self._lock:
             if self._smooth:
                 self._next -= self._interval
             self._drop(run)
 
     def _drop(self, run: Asker) -> None:
-        """One pending start less; to be the younger ones makes the others be looked for early rather than late."""
+        """Remove one pending start, the last: those left are then looked for too early rather than too late."""
         self._unreported -= 1
         pending = self._pending[run]
         pending.pop()
@@ -126,7 +126,7 @@ class RateLog:
             del self._pending[run]
 
     def confirm(self, at: float, run: Asker = NOBODY) -> None:
-        """A granted start has happened, at this instant."""
+        """Note that a granted start has happened, at this instant."""
         with self._lock:
             self._drop(run)
             insort(self._starts, at)
@@ -136,28 +136,28 @@ class RateLog:
             asker.look()
 
     def looked(self, at: float, run: Asker = NOBODY) -> None:
-        """What this run has not confirmed had not begun at this instant."""
+        """Note that at this instant none of the run's pending starts had begun."""
         with self._lock:
             if run in self._pending:
                 self._pending[run] = [at] * len(self._pending[run])
 
     def ask(self, now: float, run: Asker) -> float:
-        """Have the other runs look for their starts, and be told of them; when to ask again otherwise."""
+        """Have the other runs look for their starts, and this one told of them; return when to ask again if it is not."""
         with self._lock:
             others = [asker for asker in self._pending if asker is not run]
             self._curious.add(run)
         for asker in others:
             asker.look()
-        return max(now + self._per, nextafter(now, inf))  # a window may be too short for the clock to tell
+        return max(now + self._per, nextafter(now, inf))  # adding a very short window may not change ``now``
 
     def pause(self, until: float) -> None:
-        """No start before this instant: the other side asked for it."""
+        """Grant no start before this instant: the service asked for that."""
         with self._lock:
             self._paused_until = max(self._paused_until, until)
 
 
 class Cap:
-    """The attempts of one group that run now."""
+    """The number of attempts of one group that run now, and the most that may."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -168,18 +168,18 @@ class Cap:
         return self._running < self._n
 
     def earliest(self, now: float) -> float:
-        """Now, or never by itself: ``give_back`` makes room."""
+        """Now, or never (infinity): only ``give_back`` makes room."""
         return now if self._running < self._n else float("inf")
 
     def take(self, now: float, run: Asker = NOBODY) -> bool:
-        """One more runs, if there is room."""
+        """Count one more, if there is room; return whether there was."""
         if self._running >= self._n:
             return False
         self._running += 1
         return True
 
     def give_back(self, run: Asker = NOBODY) -> None:
-        """One has ended."""
+        """Count one less."""
         self._running -= 1
 
 
@@ -193,7 +193,7 @@ class Meter(Protocol):
         """When the next start may be."""
 
     def take(self, now: float, run: Asker = NOBODY) -> bool:
-        """Grant a start, if it may be now."""
+        """Grant a start, if that may be now; return whether it was."""
 
     def give_back(self, run: Asker = NOBODY) -> None:
         """Undo a grant, or end what it stood for."""
