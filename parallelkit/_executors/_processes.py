@@ -274,7 +274,7 @@ class ProcessPort:
         return whereabouts(self._supervisor, self._lane)
 
     def measure(self, facts: Facts) -> None:
-        """Add the seconds that this process spent on packing and unpacking, and the length of the job."""
+        """Note the seconds that this process spent on packing and unpacking, and the size of the job."""
         facts.travel_seconds = self._seconds
         facts.job_seconds, facts.job_bytes = self.sent
 
