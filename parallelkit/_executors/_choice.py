@@ -1,4 +1,4 @@
-"""Which executor a run asks for: several implementations of one interface; each is loaded when it is first asked for."""
+"""Chooses the engine for the option ``executor``; each implementation is loaded when it is first asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parallelkit._world import the_world
 
 
 def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
-    """The engine that the option ``executor`` asks for, and whether the run must close it."""
+    """The engine for the option ``executor``, and whether the run must close it."""
     if executor == "threads":
         from parallelkit._executors._coroutines import CoroutineEngine
 
@@ -31,7 +31,7 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
                 f"max_workers must not be given together with a parallelkit executor, which has its own, got {max_workers}"
             )
         return engine(), False
-    distributed = sys.modules.get("distributed.client")  # who has a Client has loaded it
+    distributed = sys.modules.get("distributed.client")  # loaded, if the executor is a Client
     if distributed is not None and isinstance(executor, distributed.Client):
         from parallelkit._executors._dask import DaskEngine
 
@@ -42,16 +42,16 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
 
 
 def timeout_of(executor: Any) -> float | None:
-    """The timeout that a parallelkit executor gives to runs that have none; other pools' are none of a task."""
+    """The timeout that a parallelkit executor has for runs that give none. Other pools may have one, but not for tasks."""
     own: float | None = executor._timeout if hasattr(executor, "_engine") else None
     return own
 
 
 def default_threads() -> int:
-    """``min(32, cpus + 4)``, divided by the width of the runs around this one."""
+    """``min(32, cpus + 4)``, divided by the width of the runs that enclose this one."""
     return max(1, min(32, usable_cpus() + 4) // outer_width())
 
 
 def default_processes() -> int:
-    """One for each usable cpu, divided by the width of the runs around this one."""
+    """One for each usable cpu, divided by the width of the runs that enclose this one."""
     return max(1, usable_cpus() // outer_width())

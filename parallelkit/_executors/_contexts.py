@@ -1,7 +1,8 @@
-"""The context variables that an attempt in this process finds: its caller's, and what its thread's initializer has set.
+"""The context variables of attempts in this process: the caller's, and those that the thread's initializer has set.
 
-A decimal context is an object in such a variable, and is changed in place: ``getcontext().prec = 50``; so is that of gmpy2.
-Each thread of a standard pool has its own, so each attempt has one here; else it would change how all the others count, and its caller.
+Decimal contexts (gmpy2's as well) are objects in such variables, and are changed in place: ``getcontext().prec = 50``.
+Each thread of a standard pool has one of its own. Here each attempt gets a copy, for if attempts shared the caller's, one
+would change the arithmetic of all others, and the caller's.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from parallelkit._executors._thread._lending import mark_context
 from parallelkit._executors._width import widen
 
 Settings: TypeAlias = "list[tuple[ContextVar[Any], Callable[[], Any]]]"
-"""Variables, and what gives the value that an attempt shall have."""
+"""Variables, each with a function that makes the value for an attempt."""
 
 CONTEXTS = {"decimal": "Context", "gmpy2": "context"}
-"""The module and the name of what is changed in place. It has a ``copy``."""
+"""Module and name of the types that are changed in place. They have a method ``copy``."""
 
 _thread = threading.local()
 
 
 class Variables:
-    """The context variables of this moment, for attempts of which so many run at a time.
+    """The present context variables, for attempts of which ``workers`` run at a time.
 
-    ``initialized``: they run in threads that have been initialized.
+    ``initialized``: the attempts run in threads that have an initializer.
     """
 
     def __init__(self, workers: int, initialized: bool) -> None:
@@ -39,7 +40,7 @@ class Variables:
         self._initialized = initialized
 
     def fresh(self) -> Context:
-        """Those of one attempt; called in its thread."""
+        """The context of one attempt; called in its thread."""
         context = self._context.copy()
         if self._own or self._initialized:
             settings: Settings = getattr(_thread, "settings", [])
@@ -48,12 +49,12 @@ class Variables:
         return context
 
     def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """One attempt, in its thread."""
+        """Run one attempt; called in its thread."""
         return self.fresh().run(fn, *args, **kwargs)
 
 
 def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> None:
-    """In a fresh thread: call its initializer, and have its attempts find what that sets."""
+    """In a new thread: call its initializer, and keep the variables that it sets for the thread's attempts."""
     context = Context()
     context.run(initializer, *initargs)
     settings = {variable: partial(_same, value) for variable, value in context.items()}
@@ -62,7 +63,7 @@ def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> N
 
 
 def own_decimals() -> Any:
-    """The decimal context of whoever calls, where it is not as Python makes one; else None."""
+    """The caller's decimal context, if its settings are not Python's defaults; else None."""
     found = _contexts(copy_context(), ["decimal"])
     if not found:
         return None
@@ -82,7 +83,6 @@ def _same(value: Any) -> Any:
 
 def _contexts(variables: Context, modules: Iterable[str] = CONTEXTS) -> list[tuple[ContextVar[Any], Any]]:
     found = [getattr(sys.modules.get(module), CONTEXTS[module], None) for module in modules]
-    kinds = tuple(
-        kind for kind in found if isinstance(kind, type)
-    )  # a script may have a decimal.py of its own
+    # A script may have a decimal.py of its own, without such a type.
+    kinds = tuple([kind for kind in found if isinstance(kind, type)])
     return [item for item in variables.items() if isinstance(item[1], kinds)] if kinds else []

@@ -1,8 +1,8 @@
-"""Coroutine functions on an event loop of the run's own, and plain ones on threads; they share the slots.
+"""Coroutine functions on an event loop of the run's own, and plain functions on threads; both share the slots.
 
-A coroutine can be cancelled, so one that overruns its timeout really ends. One that swallows its
-cancellation is abandoned as a thread would be, and a loop that does not even take the cancellation,
-because a step of a coroutine blocks it, is left to itself: what had not begun moves to a new one.
+A coroutine can be cancelled, so one that overruns its timeout really ends. One that swallows the cancellation is
+abandoned, as a thread would be. If a coroutine blocks its loop, so that no cancellation gets through, the loop is
+abandoned, and what had not begun there moves to a new loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class CoroutineEngine:
         self._ports: list[CoroutinePort] = []
 
     def open(self, job: Job) -> ThreadPort | CoroutinePort:
-        """A new port; the threads' own, where no coroutine function can come."""
+        """Open a port; a plain thread port if no task can be a coroutine function."""
         threads = self._threads.open(job)
         if job.fn is not None and not is_coroutine_function(job.fn):
             return threads
@@ -32,7 +32,7 @@ class CoroutineEngine:
         return port
 
     def close(self) -> None:
-        """End all threads and loops. A loop that is blocked is left to itself, and ends when it is free."""
+        """End all threads and loops. A blocked loop is left to itself, and ends once it is free."""
         for port in self._ports:
             port.close()
             port.join()

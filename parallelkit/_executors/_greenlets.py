@@ -1,4 +1,4 @@
-"""Tells where gevent or eventlet, by monkey patching, has made greenlets of threads."""
+"""Detects whether gevent or eventlet has replaced threads by greenlets (monkey patching)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _LIBRARIES = ("gevent", "eventlet")
 
 
 def patched_by() -> str | None:
-    """Which of the two has done so; None where threads are threads."""
+    """The library that has done so; None if threads are real threads."""
     library = _thread.allocate_lock.__module__.partition(".")[0]
     return library if library in _LIBRARIES else None
 
 
 def check_lock(allocate_lock: object) -> None:
-    """Raise RuntimeError where this made locks of threads before, and makes none of greenlets."""
+    """Raise RuntimeError if this function was imported before the patching, so that its locks block all greenlets."""
     library = patched_by()
     if library and _thread.allocate_lock is not allocate_lock:
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""The caller's own thread as an executor: one attempt after another, for debuggers and tests."""
+"""The engine that runs attempts in the caller's own thread, one after another: for debuggers and tests."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from parallelkit._system import monotonic
 
 
 class InlineEngine:
-    """Runs every attempt inside ``wait``. A timeout cannot be enforced here, and is not."""
+    """Runs every attempt inside ``wait``. Timeouts cannot be enforced here, and are not."""
 
     max_workers = 1
 
     def open(self, job: Job) -> InlinePort:
-        """A port that runs its attempts itself."""
+        """Open a port, which runs its attempts itself."""
         return InlinePort(job)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: there is nothing to close."""
 
 
 class InlinePort:
-    """One attempt at a time: there is room for the next when the last has been reported."""
+    """Runs one attempt at a time; there is room for the next once the last was reported."""
 
     eager = True
 
@@ -65,16 +65,16 @@ class InlinePort:
         return [Block((index,), (value,), (started,), (self.now(),), ("inline",))]
 
     def now(self) -> float:
-        """The instant."""
+        """The present instant."""
         return monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, or until somebody wakes us: Ctrl-C does not wait for a backoff."""
+        """Wait so long, or until ``wake`` is called, so that Ctrl-C need not wait for the delay of a retry."""
         self._gate.wait(lambda: self._woken, seconds)
         self._woken = False
 
     def run(self, ticket: Ticket) -> Any:
-        """Make one attempt."""
+        """Run one attempt."""
         return self._variables.fresh().run(self._call, ticket[2])
 
     def running(self) -> list[tuple[int, float, str]]:

@@ -1,4 +1,4 @@
-"""Attempts as they are handed over: ordinary ones in columns, for a tuple each would be a third of their cost."""
+"""Attempts as they are handed over: first attempts in columns, because a tuple for each would be a third of their cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from parallelkit._executors._contract import Ticket
 
 
 class FirstTries(Sequence[Ticket]):
-    """The first attempts of consecutive tasks that have one timeout; a ticket is made when it is looked at."""
+    """The first attempts of consecutive tasks with the same timeout; a ticket is made when it is looked at."""
 
     __slots__ = ("first", "items", "timeout")
 
@@ -24,7 +24,7 @@ class FirstTries(Sequence[Ticket]):
         return len(self.items)
 
     def __iter__(self) -> Iterator[Ticket]:
-        # Not strict, for ``repeat`` is endless.
+        # Not strict, since ``repeat`` is endless.
         return zip(self.indices, repeat(1), self.items, repeat(self.timeout), strict=False)
 
     @overload
@@ -34,7 +34,7 @@ class FirstTries(Sequence[Ticket]):
     def __getitem__(self, at: int | slice) -> Ticket | FirstTries:
         indices = self.indices[at]
         if isinstance(indices, range):
-            assert indices.step == 1, "what does not follow on from each other has no first"
+            assert indices.step == 1, "only consecutive tasks can be given by their first index"
             return FirstTries(indices.start, self.items[at], self.timeout)
         return indices, 1, self.items[at], self.timeout
 
@@ -52,6 +52,6 @@ def indices_of(tickets: Sequence[Ticket]) -> Sequence[int]:
 
 
 def shortest_timeout(tickets: Sequence[Ticket]) -> float:
-    """In seconds; infinity where none has one."""
+    """The shortest timeout, in seconds; infinity if there is none."""
     some = [tickets.timeout] if isinstance(tickets, FirstTries) else [timeout for _, _, _, timeout in tickets]
     return min([inf if timeout is None else timeout for timeout in some])

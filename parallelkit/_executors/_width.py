@@ -1,4 +1,4 @@
-"""How many tasks may run beside one another: the cpus there are, and the widths of the runs around this one."""
+"""How many tasks may run at a time: by the cpus that there are, and the widths of the runs that enclose this one."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from math import inf
 from parallelkit._system import monotonic, read
 
 QUOTA_HOLDS = 1.0
-"""Seconds for which the quota is taken to be what it was: reading its file takes a third of a short run."""
+"""Seconds for which the quota is cached, because reading its file takes a third of a short run."""
 
 _width: ContextVar[int] = ContextVar("parallelkit_width", default=1)
-_quota: tuple[float, float | None] = (-inf, None)  # when it was read, and what it was
+_quota: tuple[float, float | None] = (-inf, None)  # the instant when it was read, and its value
 
 
 def widen(workers: int) -> None:
-    """In the context of a run's tasks: there are ``workers`` of them at a time."""
+    """In the context of a run's tasks: note that ``workers`` of them run at a time."""
     _width.set(_width.get() * workers)
 
 
 def outer_width() -> int:
-    """The product of the widths of all runs around this code; 1 outside of any task."""
+    """The product of the widths of all runs that enclose this code; 1 outside any task."""
     from parallelkit._worker import _channel
 
     return _width.get() * _channel.outer_width()
 
 
 def usable_cpus() -> int:
-    """The cpus that this process may use: its affinity, and the quota of its cgroup (Linux)."""
+    """The number of cpus that this process may use, by its affinity and the quota of its cgroup (Linux)."""
     global _quota
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     read_at, quota = _quota
@@ -39,7 +39,7 @@ def usable_cpus() -> int:
 
 
 def cgroup_quota() -> float | None:
-    """How many cpus the cgroup grants (v2, else v1), or None where it sets no limit."""
+    """How many cpus the cgroup grants (v2, else v1); None if it sets no limit."""
     try:
         quota, period = read("/sys/fs/cgroup/cpu.max").split()
     except (OSError, ValueError):

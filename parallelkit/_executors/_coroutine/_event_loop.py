@@ -1,8 +1,7 @@
-"""An event loop in a thread of its own, on which attempts run beside one another.
+"""An event loop in a thread of its own, on which attempts run concurrently.
 
-Whoever starts an attempt and whoever settles it is decided by one atomic ``pop`` each: of ``unbegun``
-by the loop that begins with it or the run that takes it back, of ``claim`` by the loop that finished
-it or the run that gave up on it.
+Two atomic ``pop`` decide who handles an attempt. Of ``unbegun``: the loop that begins it, or the run that takes it
+back. Of ``claim``: the loop that finished it, or the run that gave up on it.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._logger import logger
 from parallelkit._system import monotonic
 
-GRACE = 0.1  # seconds that a coroutine may take to end once it has been cancelled
-LONG = 0.05  # seconds; a step between two awaits that takes longer keeps all others waiting
+GRACE = 0.1  # seconds that a coroutine may take to end once it was cancelled
+LONG = 0.05  # seconds; a step between two awaits that takes longer counts as blocking the loop
 
 
 class Flight:
-    """An attempt on an event loop. A run that is stopped cancels its own, so one that is abandoned has overrun its timeout."""
+    """An attempt on an event loop."""
 
-    stopped = False
+    stopped = False  # as ``Hung``: a stopped run cancels its attempts, so one that is abandoned has overrun its timeout
 
     __slots__ = (
         "asked",
@@ -47,7 +46,7 @@ class Flight:
         self.loop = loop
         self.worker = worker
         self.unbegun = [ticket]
-        self.claim: list[float] = []  # filled when it begins, with the instant of that
+        self.claim: list[float] = []  # holds the instant of the start once it has begun
         self.started = 0.0
         self.asked = False  # whether the run asked for its cancellation
         self.cancelled = False  # whether the loop has cancelled it
@@ -56,16 +55,16 @@ class Flight:
         self.coroutine: Any = None
 
     def place(self) -> str:
-        """Where it stands now."""
+        """Its current stack, as text."""
         steps = self.loop.stepping is not None and self.loop.stepping[0] is self
         return stack_of(self.loop.thread) if steps else await_stack(self.coroutine)
 
 
 class Home(Protocol):
-    """The port whose attempts run here."""
+    """The port whose attempts run on a loop, as the loop sees it."""
 
     def take(self, loop: EventLoop) -> Flight | None:
-        """The next attempt, if it has a slot."""
+        """The next attempt, if there is a slot for it."""
 
     def call(self, item: Any) -> Any:
         """Make the coroutine of an attempt."""
@@ -74,28 +73,28 @@ class Home(Protocol):
         """The context variables of an attempt."""
 
     def begun(self, flight: Flight) -> None:
-        """An attempt has begun."""
+        """Called when an attempt has begun."""
 
     def land(self, flight: Flight, value: Any, error: BaseException | None) -> None:
-        """An attempt has ended."""
+        """Called when an attempt has ended."""
 
     def fail(self, error: BaseException) -> None:
-        """Nothing can run here any more."""
+        """Called when the loop has broken, so that nothing can run here any more."""
 
 
 class EventLoop:
-    """Runs what its home has for it, until it is closed, or retired and out of work."""
+    """Runs the attempts of its home, until it is closed, or was retired and has finished what it had."""
 
     def __init__(self, home: Home, name: str) -> None:
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
-        self.stepping: tuple[Flight, float] | None = None  # which holds the loop now, and since when
+        self.stepping: tuple[Flight, float] | None = None  # the attempt that executes now, and since when
         self.flights: set[Flight] = set()
         self._blocked = 0.0
         self._longest: tuple[float, int] = (0.0, -1)
         self._home = home
-        self._asked = False  # whether a ``_fill`` is on its way
+        self._asked = False  # whether a call of ``_fill`` is pending
         self._retired = False
         self._over = False
         self._end: Any = None
@@ -108,7 +107,7 @@ class EventLoop:
     # From any thread.
 
     def offer(self) -> None:
-        """There may be something to take."""
+        """Have the loop look for attempts to take."""
         if not self._asked:
             self._asked = True
             self._call(self._fill)
@@ -118,16 +117,16 @@ class EventLoop:
         self._call(self._cancel, flight)
 
     def retire(self) -> None:
-        """Take nothing more, and end with what there is."""
+        """Take no more attempts, and end once those that run have ended."""
         self._retired = True
         self._call(self._fill)
 
     def close(self) -> None:
-        """Cancel all that runs, and end. Waits for nothing."""
+        """Cancel all attempts, and end; returns at once."""
         self._call(self._wind_up)
 
     def join(self) -> None:
-        """Wait for the end of a loop that was closed; one that is blocked ends when it is free."""
+        """Wait for a closed loop to end; if it is blocked, abandon it with a warning."""
         if self.thread is threading.current_thread():
             return
         self.thread.join(3 * GRACE)
@@ -140,10 +139,10 @@ class EventLoop:
             logger.warning("a coroutine blocks its event loop, whose thread was abandoned, at\n%s", place)
 
     def blocked(self) -> tuple[float, float, int]:
-        """Seconds that long steps held this loop in all, those of the longest, and its task (-1: none)."""
+        """Seconds for which long steps blocked this loop in all, those of the longest, and its task's index (-1: none)."""
         stepping = self.stepping
         if stepping is not None:
-            self._note(stepping[0], monotonic() - stepping[1])  # it still does
+            self._note(stepping[0], monotonic() - stepping[1])  # it is still blocked
         return self._blocked, *self._longest
 
     def _call(self, function: Callable[..., object], *args: Any) -> None:
@@ -158,7 +157,7 @@ class EventLoop:
         while not self._over:
             try:
                 self._loop.run_forever()
-            except (SystemExit, KeyboardInterrupt) as error:  # of a task that one of ours started
+            except (SystemExit, KeyboardInterrupt) as error:  # of an asyncio task that an attempt has started
                 logger.error(
                     "something in the background of an event loop raised %r; the loop goes on", error
                 )
@@ -169,8 +168,8 @@ class EventLoop:
         self._pool.shutdown()
 
     def _fill(self) -> None:
-        """Start what has a slot."""
-        self._asked = False  # before the look: whoever adds afterwards calls again
+        """Start as many attempts as there are slots."""
+        self._asked = False  # before the look, so that whoever adds work afterwards calls again
         while not self._retired and (flight := self._home.take(self)) is not None:
             self.flights.add(flight)
             self._launch(flight)
@@ -182,7 +181,7 @@ class EventLoop:
         flight.task.add_done_callback(lambda _: self._check_landed(flight))
 
     def _check_landed(self, flight: Flight) -> None:
-        """See whether somebody has cancelled an attempt before its first step: one that ends all tasks, say."""
+        """Handle an attempt whose asyncio task was cancelled before its first step, by code that cancels all tasks, say."""
         if flight not in self.flights:
             return
         if flight.unbegun and self._end is None:
@@ -196,7 +195,7 @@ class EventLoop:
             flight.unbegun.pop()
         except IndexError:
             self._landed(flight)
-            return  # taken back meanwhile
+            return  # the run has taken it back meanwhile
         flight.started = monotonic()
         flight.claim.append(flight.started)
         self._home.begun(flight)
@@ -204,10 +203,10 @@ class EventLoop:
             made = self._home.call(flight.ticket[2])
             flight.coroutine = made if isinstance(made, CoroutineType) else awaited(made)
             value = await self._steps(flight)
-        except BaseException as caught:  # SystemExit too: it would end the loop
+        except BaseException as caught:  # SystemExit, too, which would end the loop
             error = caught
         self._home.land(flight, value, error)
-        del error  # it leads to this frame
+        del error  # its traceback refers to this frame, a cycle
         self._landed(flight)
 
     def _landed(self, flight: Flight) -> None:
@@ -216,7 +215,7 @@ class EventLoop:
 
     @coroutine
     def _steps(self, flight: Flight) -> Generator[Any, Any, Any]:
-        """Await the coroutine of an attempt, and note where it holds the loop for long: 0.3 µs a step."""
+        """Await the coroutine of an attempt, and note the steps that block the loop. This costs 0.3 µs a step."""
         advance, argument = flight.coroutine.send, None
         while True:
             began = monotonic()
@@ -226,14 +225,14 @@ class EventLoop:
             except StopIteration as stop:
                 return stop.value
             finally:
-                self.stepping = argument = None  # an error that was thrown leads to this frame
+                self.stepping = argument = None  # an error that was thrown in refers to this frame
                 step = monotonic() - began
                 if step > LONG:
                     self._note(flight, step)
             try:
                 argument = yield signal
                 advance = flight.coroutine.send
-            except GeneratorExit:  # abandoned, and collected as garbage
+            except GeneratorExit:  # abandoned, and then garbage-collected
                 flight.coroutine.close()
                 raise
             except BaseException as error:
@@ -256,7 +255,7 @@ class EventLoop:
             self._end = self._loop.create_task(self._finish())
 
     async def _finish(self) -> None:
-        """End everything here as ``asyncio.run`` does, but wait for no task that refuses to."""
+        """End everything here as ``asyncio.run`` does, but do not wait for tasks that refuse to end."""
         import asyncio
 
         try:
@@ -278,16 +277,16 @@ class EventLoop:
         for task in tasks:
             stack = await_stack(ours.get(task) or task.get_coro())
             logger.warning("a coroutine did not end when it was cancelled, and was abandoned at\n%s", stack)
-            task._log_destroy_pending = False  # it is what has just been said
+            task._log_destroy_pending = False  # asyncio would log the same again
 
 
 async def awaited(made: Any) -> Any:
-    """A coroutine of anything that can be awaited."""
+    """Wrap any awaitable in a coroutine."""
     return await made
 
 
 def await_stack(waiting: Any) -> str:
-    """Where a coroutine waits, as text: its own frame, and those of what it awaits."""
+    """The stack of a coroutine that waits, as text: its own frame, and those of what it awaits."""
     frames = []
     while waiting is not None:
         frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)

@@ -1,4 +1,4 @@
-"""A run's end of an engine that runs coroutines: tickets to an event loop or to the threads, outcomes back."""
+"""A run's end of an engine that runs coroutines: hands tickets to an event loop or to threads, and returns outcomes."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from parallelkit._tasks import function_of
 
 
 class CoroutinePort:
-    """Hands each ticket to the loop or to the threads, never more than ``max_workers`` to both.
+    """Hands each ticket to the loop or to the threads.
 
-    As long as only one kind is out, it gets all there is and keeps its own queue: the run's thread
-    need not wake for every start.
+    While all tickets are of one kind, they are handed over at once, and the loop or the threads queue them: so the run's
+    thread need not wake for every start. Of both kinds together, never more than ``max_workers`` are handed over.
     """
 
     eager, flows, fate = ThreadPort.eager, ThreadPort.flows, ThreadPort.fate
@@ -54,10 +54,10 @@ class CoroutinePort:
         self._exact = job.exact or job.wary
         self._fn = job.fn
         self._variables = Variables(engine.max_workers, initialized=False)
-        self._held: deque[Ticket] = deque()  # handed to neither
+        self._held: deque[Ticket] = deque()  # handed over to neither, as yet
         self._queue: deque[Ticket] = deque()  # for the loop
-        self._out = {True: 0, False: 0}  # coroutines, plain: handed over and not reported back
-        self._flights: set[Flight] = set()  # that hold a slot
+        self._out = {True: 0, False: 0}  # coroutines, plain ones: handed over and not reported back
+        self._flights: set[Flight] = set()  # attempts that hold a slot
         self._loop: EventLoop | None = None
         self._loops: list[EventLoop] = []
         self._names = map(f"{COROUTINE}{{}}".format, count(1))
@@ -133,7 +133,7 @@ class CoroutinePort:
         return events
 
     def _expire(self, now: float) -> list[Ended]:
-        """Cancel what is overdue, and give up on what should have ended by that."""
+        """Cancel overdue attempts, and give up on those that have not ended although they were cancelled."""
         lost = []
         for flight in self._watch.overdue(now, len(self._flights)):
             if flight.asked:
@@ -145,12 +145,12 @@ class CoroutinePort:
         return lost
 
     def _give_up(self, flight: Flight, now: float) -> list[Ended]:
-        """Abandon an attempt that did not end by its cancellation; nothing if it has landed this moment."""
+        """Abandon an attempt that its cancellation did not end; an empty list if it has just ended after all."""
         blocked = not flight.cancelled
         stack = stack_of(flight.loop.thread) if blocked else flight.stack
         error = self._timed_out(flight, self._blocked_by(flight) if blocked else SWALLOWED, abandoned=True)
-        # It costs a slot as a thread does.
-        if not self._engine.abandon(flight, flight.claim, now, flight.ticket[3]):  # type: ignore[arg-type]  # see above
+        # It costs a slot, as an abandoned thread does.
+        if not self._engine.abandon(flight, flight.claim, now, flight.ticket[3]):  # type: ignore[arg-type]  # no thread
             return []
         self._out[True] -= 1
         self._flights.discard(flight)
@@ -174,7 +174,7 @@ class CoroutinePort:
         return timed_out(self._label(index), limit, how, abandoned=abandoned)
 
     def _replace(self, loop: EventLoop) -> None:
-        """Leave a loop that is blocked to itself, and take back what it has not begun."""
+        """Leave a blocked loop to itself, and take back what it has not begun."""
         if loop is not self._loop:
             return
         self._loop = None
@@ -187,7 +187,7 @@ class CoroutinePort:
             self._flights.discard(flight)
 
     def _check_lost(self, now: float) -> float:
-        """Where every slot is lost to what was abandoned, allow one more timeout, then fail; when to look again."""
+        """If every slot is lost to abandoned attempts, fail once they were given one more timeout; return when to look again."""
         loss = self._engine.loss
         if loss is None:
             return inf
@@ -202,13 +202,13 @@ class CoroutinePort:
         return begun + self._threads.running()
 
     def stacks(self) -> dict[int, str]:
-        """Where those that run stand now."""
+        """The current stack of each running attempt, by index."""
         places = {flight.ticket[0]: flight.place() for flight in self._flights.copy()}
         return {**places, **self._threads.stacks()}
 
     def measure(self, facts: Facts) -> None:
-        """Note how long the loops stood still, and who held one longest."""
-        facts.coroutines = bool(self._loops)  # else tasks that might have been, and were plain functions
+        """Record for how long the loops were blocked, and which task blocked one longest."""
+        facts.coroutines = bool(self._loops)  # without a loop, there were none
         for loop in self._loops:
             total, longest, index = loop.blocked()
             facts.blocked_seconds += total
@@ -230,7 +230,7 @@ class CoroutinePort:
             loop.close()
 
     def join(self) -> None:
-        """Wait for the end of the loops, which are closed; not of one that is blocked. They know this port, so it forgets them."""
+        """Wait for the closed loops to end, except for blocked ones, and drop them: each refers to this port, a cycle."""
         for loop in self._loops:
             loop.join()
         self._loop, self._loops = None, []
@@ -269,7 +269,7 @@ class CoroutinePort:
             return
         if flight.cancelled:
             timeout = self._timed_out(flight, "it was cancelled")
-            timeout.__cause__ = error and drop_frames(error)  # shows where it stood, and how it ended
+            timeout.__cause__ = error and drop_frames(error)  # shows where it was, and how it ended
             self._lost.append(Ended(index, timeout, "", flight.started, ended, flight.worker))
         elif error is not None:
             self._lost.append(Ended(index, drop_frames(error), "", flight.started, ended, flight.worker))
@@ -278,7 +278,7 @@ class CoroutinePort:
         self._threads.wake()
 
     def _returned(self, flight: Flight) -> None:
-        """An abandoned attempt has ended after all: it costs nobody a slot any more."""
+        """Handle the end of an abandoned attempt: it costs no slot any more."""
         self._engine.leave(flight)  # type: ignore[arg-type]  # as above
         if self._loop is not None:
             self._loop.offer()

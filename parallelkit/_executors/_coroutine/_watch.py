@@ -1,4 +1,4 @@
-"""The timeouts of attempts on an event loop: which are overdue now, and when one may be next."""
+"""The timeouts of attempts on an event loop: which are overdue now, and when the next may be."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from parallelkit._executors._coroutine._event_loop import Flight
 
 
 class Watch:
-    """Kept by the run's thread, told of starts by the loop's; O(log n) an attempt that has a timeout.
+    """A heap of deadlines, used by the run's thread; the loop's thread reports starts through ``begun``.
 
-    ``at`` is when to look next; where an earlier deadline comes up, whoever brings it wakes the run.
+    ``at`` is when the run looks next. If an attempt with an earlier deadline begins, the loop wakes the run.
+    An attempt with a timeout costs O(log n).
     """
 
     def __init__(self) -> None:
@@ -23,18 +24,18 @@ class Watch:
         self._numbers = count()  # breaks ties
 
     def begun(self, flight: Flight, limit: float) -> bool:
-        """An attempt has begun; True where the run's thread would look too late, and must be woken."""
+        """Note that an attempt has begun; True if the run would look too late for it, and must be woken."""
         self._begun.append(flight)
         return flight.started + limit < self.at
 
     def overdue(self, now: float, running: int) -> list[Flight]:
-        """Those whose instant has come, with ``running`` of them flying; each is forgotten."""
-        self.at = inf  # so that whatever begins while we look wakes us
+        """Remove and return the attempts whose deadline has come. ``running``: how many attempts run at all."""
+        self.at = inf  # so that whatever begins meanwhile wakes the run
         while self._begun:
             flight = self._begun.popleft()
             self.look_again(flight, flight.started + (flight.ticket[3] or 0.0))
         due = self._due
-        if len(due) > 2 * running + 64:  # most of these have landed
+        if len(due) > 2 * running + 64:  # most of these have ended
             due[:] = [entry for entry in due if entry[2].claim]
             heapify(due)
         overdue = []
@@ -49,6 +50,6 @@ class Watch:
         heappush(self._due, (at, next(self._numbers), flight))
 
     def settle_at(self, latest: float) -> float:
-        """When to look next, at the latest then."""
+        """Set and return when to look next, which is at ``latest`` if there is no earlier deadline."""
         self.at = min(self._due[0][0], latest) if self._due else latest
         return self.at
