@@ -171,7 +171,7 @@ def test_a_bar_tells_its_key_its_times_and_its_error(browser, run_of, tmp_path):
     """Under the mouse: what it was, how it went, when, where, and why it failed."""
     ledger = run_of(20)
     with Shown(browser, ledger, tmp_path) as shown:
-        for bar, fate, said in ((2, 2, "failed"), (1, 1, "failed, tried again")):
+        for bar, fate, said in ((2, 2, "failed"), (1, 1, "failed, retried")):
             place = shown.value(
                 f"bars.fate.findIndex((fate, i) => fate === {fate} && bars.task[i] === {bar})"
             )

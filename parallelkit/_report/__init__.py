@@ -1,1 +1,1 @@
-"""Text, page, card and trace: writers over one ledger. Nothing is computed, or imported, before somebody asks."""
+"""Writers of a run's report (text, HTML page, notebook card, trace) from its ledger; imported and run only on demand."""

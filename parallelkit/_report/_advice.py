@@ -1,4 +1,4 @@
-"""What held a run back, why, and what would help; nothing for a healthy run."""
+"""Collects the advice on a run: what held it back, and what would help. A healthy run gets none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
 
 
 def advise(run: Survey) -> list[Advice]:
-    """All that can be said, the most worthwhile first."""
+    """All advice on a run, that which saves most first."""
     if not run.summary.attempts or run.summary.wall <= 0:
         return []
     found = [advice for look in LOOKS if (advice := look(run)) is not None]

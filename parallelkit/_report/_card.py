@@ -1,4 +1,4 @@
-"""The run as a notebook shows it: a few lines of HTML that take the notebook's own colours."""
+"""The card that a notebook shows for a run: a few lines of HTML in the notebook's own colours."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from parallelkit._report._format import key_text, number, seconds
 from parallelkit._report._summary import Survey, survey
 from parallelkit._report._words import counts, examples, fate, how_many
 
-SLOWEST = 3  # tasks named
-KINDS = 5  # of failures named
-TRACEBACK = 4000  # characters of one, from its end
+SLOWEST = 3  # tasks listed
+KINDS = 5  # of failures listed
+TRACEBACK = 4000  # characters shown of one, from its end
 
 BOX = "border-left: 3px solid {colour}; padding: 2px 0 2px 12px; max-width: 60em; line-height: 1.5"
 FINE, RED = "#4a86c5", "#cf443a"
@@ -22,7 +22,7 @@ CELL = "text-align: left; padding: 0 1em 0 0; border: 0"
 
 
 def card(ledger: Ledger) -> str:
-    """See ``Results._repr_html_``; everything that comes from the caller is escaped."""
+    """The HTML for ``Results._repr_html_``; all text from the user's code is escaped."""
     run = survey(ledger)
     colour = RED if ledger.failed or ledger.stopped is not None else FINE
     parts = [*head(run), *slowest(run), *failures(run), *advice(run)]
@@ -39,7 +39,7 @@ def head(run: Survey) -> Iterator[str]:
 
 
 def slowest(run: Survey) -> Iterator[str]:
-    """The tasks that took the most."""
+    """The tasks that took the longest."""
     rows = [
         (key_text(run.ledger.key(index)), seconds(run.seconds[index]), fate(run.ledger, index))
         for index in run.slowest(SLOWEST)
@@ -53,7 +53,7 @@ def slowest(run: Survey) -> Iterator[str]:
 
 
 def failures(run: Survey) -> Iterator[str]:
-    """The commonest kinds of failure, each with the traceback of its first."""
+    """The most frequent kinds of failure, each with the traceback of its first one."""
     kinds = kinds_of_failure(run.ledger)
     for kind in kinds[:KINDS]:
         keys = escape(examples(run.ledger, kind))
@@ -64,11 +64,11 @@ def failures(run: Survey) -> Iterator[str]:
 
 
 def advice(run: Survey) -> Iterator[str]:
-    """What would help, the cause folded above the cure."""
+    """The advice; each cause can be opened to show its cure."""
     for one in advise(run):
         yield folded(escape(one.cause), escape(one.cure))
 
 
 def folded(title: str, body: str) -> str:
-    """Shown by its title, opened by a click."""
+    """A title that a click opens to show the body."""
     return f"<details><summary>{title}</summary>{body}</details>"

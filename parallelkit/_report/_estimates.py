@@ -1,4 +1,4 @@
-"""``Advice``, and the estimates on which it rests."""
+"""``Advice``, and the estimates that it is based on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from parallelkit._told import PAUSES
 THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
 PROCESSES = ("processes", "ProcessExecutor", "ProcessPoolExecutor")
 
-LEAST_SAVED = 0.1  # seconds, and share of the run: less is not worth a change
-AS_ONE = 1.3  # processors in use, up to which threads may have computed one at a time
+LEAST_SAVED = 0.1  # seconds, and share of the run, that advice must save to be given
+AS_ONE = 1.3  # processors in use up to which threads count as computing one at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One thing that held the run back; ``saves`` is about how many seconds of it the cure is worth."""
+    """One thing that held the run back, and its cure, which would save about ``saves`` seconds of the run."""
 
     cause: str
     cure: str
@@ -24,40 +24,40 @@ class Advice:
 
 
 def worthwhile(run: Survey, saved: float) -> bool:
-    """Whether so many seconds are worth a change."""
+    """Whether saving so many seconds is worth a change."""
     return saved >= LEAST_SAVED and saved >= LEAST_SAVED * run.summary.wall
 
 
 def ideal(run: Survey) -> float:
-    """The seconds that these attempts would take if nothing but their number, length and computing mattered."""
+    """The seconds that these attempts would take if only their number, durations and processor time mattered."""
     facts, summary, compute = run.ledger.facts, run.summary, 0.0
-    if facts.executor in THREADS:  # one at a time, unless more than one was seen to compute
+    if facts.executor in THREADS:  # they compute one at a time, unless more processors were seen in use
         compute = compute_seconds(run) / (facts.cpus if compute_seconds(run) > AS_ONE * summary.wall else 1)
     return max(summary.longest, summary.busy / facts.max_workers, compute)
 
 
 def of_the_run(run: Survey, work: float) -> float:
-    """Seconds of the run that so many seconds of work took."""
+    """The seconds of the run that so many seconds of work took, at its parallelism."""
     return work / run.summary.parallelism if run.summary.parallelism else 0.0
 
 
 def fetches(run: Survey) -> bool:
-    """Whether it is a run of ``http.fetch``, which takes no executor; only such a one has these pauses."""
+    """Whether it is a run of ``http.fetch``, which takes no executor: only that has a limit for pauses alone."""
     return PAUSES in run.ledger.facts.limits
 
 
 def compute_seconds(run: Survey) -> float:
-    """Processor time of the worker threads; where nobody measured it, with all that the tasks started."""
+    """Processor time of the worker threads; if it was not measured, including threads that tasks started."""
     facts = run.ledger.facts
     return facts.cpu_seconds if facts.worker_cpu_seconds is None else facts.worker_cpu_seconds
 
 
 def interpreter_bound(run: Survey) -> bool:
-    """Whether threads ran at the pace of one processor: each waits for the interpreter's lock."""
+    """Whether threads together used about one processor, because each waits for the interpreter lock (GIL)."""
     facts, wall, compute = run.ledger.facts, run.summary.wall, compute_seconds(run)
     return (
         facts.executor in THREADS
         and run.summary.parallelism >= 1.5
         and 0.7 * wall <= compute <= AS_ONE * wall
-        and compute >= 0.75 * facts.cpu_seconds  # else it is threads of the tasks' own that compute
+        and compute >= 0.75 * facts.cpu_seconds  # else threads that tasks started compute
     )

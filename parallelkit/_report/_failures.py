@@ -9,10 +9,10 @@ from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost, describe
 from parallelkit._report._format import clip
 
-KEYS = 3  # examples that a kind remembers
-LOOKED_AT = 300  # characters of a message that can make a kind
+KEYS = 3  # example tasks that a kind remembers
+LOOKED_AT = 300  # characters of a message that are compared
 
-# What differs between two messages of one kind: quoted text, addresses, paths, and words with a digit in them.
+# What may differ between messages of one kind: quoted text, addresses, paths, and words with a digit in them.
 VARIABLE = re.compile(
     r"""(?<!\w)'[^']*'(?!\w) | "[^"]*" | \w+://\S+ | (?:/[\w.\-]+){2,} | \b\w*\d\w*(?:[.,:\-]\w+)*""",
     re.VERBOSE,
@@ -21,9 +21,10 @@ VARIABLE = re.compile(
 
 @dataclass(slots=True)
 class Kind:
-    """Attempts that failed alike. ``text`` and ``first`` are of the first of them, ``tasks`` the first few.
+    """Attempts that failed in the same way.
 
-    ``more`` says whether there are further tasks; one that failed in several attempts is one task.
+    ``text``: the message of the ``first`` one. ``tasks``: the first few tasks, each once however many of its
+    attempts failed. ``more``: whether there are more tasks.
     """
 
     text: str
@@ -35,12 +36,12 @@ class Kind:
 
     @property
     def attempts(self) -> int:
-        """How many there were."""
+        """How many attempts failed in this way."""
         return self.failed + self.retried
 
 
 def kinds_of_failure(ledger: Ledger) -> list[Kind]:
-    """The kinds, what failed for good before what was retried, the commonest first."""
+    """The kinds of failure, most frequent first: by the tasks that failed for good, then by retried attempts."""
     kinds: dict[tuple[type, str], Kind] = {}
     for index, lost in ledger.failed.items():
         kind = _kind_of(lost, kinds)
@@ -72,7 +73,7 @@ def _remember(kind: Kind, index: int) -> None:
 
 
 def shape(message: str) -> str:
-    """A message without what differs from one task to the next.
+    """A message without the parts that differ from task to task.
 
     >>> shape("no answer from 'api-7' (10.0.0.1:8080) in 5.03 s")
     'no answer from … (…) in … s'

@@ -1,4 +1,4 @@
-"""Figures, keys and errors as the writers show them."""
+"""Formats figures, keys and errors for all writers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNITS = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 
 
 def seconds(value: float) -> str:
-    """A span of time to three figures.
+    """A duration to three significant figures.
 
     >>> [seconds(value) for value in (0.0000123, 0.9996, 4.1, 725.2, 5000)]
     ['12.3 µs', '1.00 s', '4.10 s', '12 min 5 s', '1 h 23 min']
@@ -25,7 +25,7 @@ def seconds(value: float) -> str:
 
 
 def about(value: float) -> str:
-    """A span of time to two figures: an estimate.
+    """An estimated duration, to two significant figures.
 
     >>> about(4.13), about(0.0317)
     ('4.1 s', '32 ms')
@@ -41,12 +41,14 @@ def _in_units(value: float, figures: int) -> str:
 
 
 def number(value: float, figures: int = 3) -> str:
-    """A number to so many figures, never in powers of ten.
+    """A number to so many significant figures, never in exponential notation.
 
     >>> number(7.6, 2), number(9.5), number(9.996), number(1234.4)
     ('7.6', '9.50', '10.0', '1,234')
     """
-    power = int(f"{value:.{figures - 1}e}".partition("e")[2])  # of the rounded value: 9.96 is 10.0 to three
+    power = int(
+        f"{value:.{figures - 1}e}".partition("e")[2]
+    )  # after rounding: 9.996 is 10.0 to three figures
     decimals = max(0, figures - 1 - power)
     return f"{value:,.{decimals}f}"
 
@@ -61,7 +63,7 @@ def percent(share: float) -> str:
 
 
 def count(how_many: int, noun: str) -> str:
-    """A number of things.
+    """A count with its noun.
 
     >>> count(1, "task"), count(1200, "retry")
     ('1 task', '1,200 retries')
@@ -72,7 +74,7 @@ def count(how_many: int, noun: str) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    r"""A text on one line, its end cut off where it is longer than ``width``.
+    r"""A text on one line, cut off at ``width`` characters.
 
     >>> clip("one\n two", 20), clip("a long story", 8)
     ('one two', 'a long …')
@@ -82,9 +84,9 @@ def clip(text: str, width: int) -> str:
 
 
 def key_text(key: Any, width: int = 60) -> str:
-    """A key: plain text as it is, all else by its ``repr``; a long one loses its middle.
+    """A key as text: a printable str as it is, anything else by its ``repr``; a long one loses its middle.
 
-    Keys of one run often begin alike, so it is the end that tells them apart.
+    The keys of a run often begin alike, so their ends tell them apart.
 
     >>> key_text("eu-west"), key_text(("a", 1)), key_text(""), key_text("https://example.org/item/17", 16)
     ('eu-west', "('a', 1)", "''", 'https:/…/item/17')
@@ -100,5 +102,5 @@ def key_text(key: Any, width: int = 60) -> str:
 
 
 def error_text(error: BaseException | None, width: int = 160) -> str:
-    """Type and text of an error; of None, that of an attempt which the stop of the run cut off."""
+    """The type and text of an error; None stands for an attempt that the stop of the run cut off."""
     return "cut off by the stop of the run" if error is None else clip(describe(error), width)

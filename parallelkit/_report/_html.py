@@ -1,4 +1,4 @@
-"""The run as one self-contained HTML page: figures and texts made here, pictures drawn by scripts in it."""
+"""The self-contained HTML page of a run: text is made here, the pictures are drawn by the scripts in the page."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from parallelkit._report._summary import Fate, Survey, survey
 from parallelkit._report._words import examples, fate, how_many
 
 SCRIPTS = ("page.js", "timeline.js", "histogram.js")
-SLOWEST = 8  # tasks named
-KINDS = 50  # of failures named
+SLOWEST = 8  # tasks listed
+KINDS = 50  # of failures listed
 TEXTS = 5000  # different error messages that the timeline shows
-TRACEBACK = 20_000  # characters of one, from its end
+TRACEBACK = 20_000  # characters shown of one, from its end
 
 
 def write_html(ledger: Ledger, path: str | PathLike[str]) -> None:
-    """See ``Results.save_html``."""
+    """Write the file for ``Results.save_html``."""
     text = page(ledger)
     with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(text)
 
 
 def page(ledger: Ledger) -> str:
-    """The page. Whatever comes from the caller or from an error is escaped on its way in."""
+    """The HTML of the page; all text from the user's code, errors included, is escaped."""
     run = survey(ledger)
     template = Template(resource("page.html"))
     return template.substitute(
@@ -53,12 +53,12 @@ def page(ledger: Ledger) -> str:
 
 
 def resource(name: str) -> str:
-    """A file that lies beside this module."""
+    """The text of a file beside this module."""
     return files(__package__ or "").joinpath(name).read_text(encoding="utf-8")
 
 
 def as_json(data: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element."""
+    """JSON for a script element: nothing in it can end the element."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
@@ -85,7 +85,7 @@ def columns(ledger: Ledger) -> dict[str, Any]:
 
 
 def packed(code: str, values: Any) -> str:
-    """A column of numbers as base64."""
+    """A column of numbers, little-endian, in base64."""
     column = array(code, values)
     if sys.byteorder == "big":
         column.byteswap()
@@ -93,7 +93,7 @@ def packed(code: str, values: Any) -> str:
 
 
 def text_number(bar: Bar, texts: dict[str, int]) -> int:
-    """The place of an attempt's error among the texts; one of very many is given by its type alone."""
+    """The number of an attempt's error text; once there are ``TEXTS`` of them, new errors show only their type."""
     assert bar.lost is not None, "only what gave no value has an error"
     error = None if bar.fate == Fate.CUT_OFF else bar.lost.error
     text = error_text(error, 300)
@@ -103,7 +103,7 @@ def text_number(bar: Bar, texts: dict[str, int]) -> int:
 
 
 def head(run: Survey) -> Iterator[str]:
-    """What ran, and why it stopped, if it did."""
+    """How many tasks ran and where, and why the run was stopped, if it was."""
     facts = run.ledger.facts
     yield f"<h1>{count(run.summary.tasks, 'task')}</h1>"
     note = "" if facts.timeouts_enforced else "; timeouts are not enforced there"
@@ -113,7 +113,7 @@ def head(run: Survey) -> Iterator[str]:
 
 
 def tiles(run: Survey) -> Iterator[str]:
-    """The figures at a glance."""
+    """The main figures."""
     summary, workers = run.summary, run.ledger.facts.max_workers
     yield tile("Succeeded", f"{summary.succeeded:,}", f"of {summary.tasks:,}", "succeeded")
     note = count(summary.retried, "retry") if summary.retried else "no retries"
@@ -132,7 +132,7 @@ def tile(name: str, figure: str, note: str, mark: str = "") -> str:
 
 
 def advice(run: Survey) -> Iterator[str]:
-    """What held the run back, and what would help."""
+    """The advice: what held the run back, and what would help."""
     found = advise(run)
     if found:
         yield '<section class="card advice"><h2>Advice</h2><ul>'
@@ -142,7 +142,7 @@ def advice(run: Survey) -> Iterator[str]:
 
 
 def slowest(run: Survey) -> Iterator[str]:
-    """The tasks that took the most."""
+    """The tasks that took the longest."""
     for index in run.slowest(SLOWEST):
         share = run.seconds[index] / run.summary.longest
         yield (
@@ -152,7 +152,7 @@ def slowest(run: Survey) -> Iterator[str]:
 
 
 def failures(run: Survey) -> Iterator[str]:
-    """The failures by kind, each with the traceback of its first."""
+    """The failures by kind, each with the traceback of its first one."""
     kinds = kinds_of_failure(run.ledger)
     if kinds:
         yield '<section class="card failures"><h2>Failures</h2>'

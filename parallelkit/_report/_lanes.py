@@ -1,4 +1,4 @@
-"""Every attempt as a bar in a lane: what the timeline of the page and the trace are drawn from."""
+"""Lays out every attempt as a bar in a lane, for the timeline of the page and for the trace."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 from parallelkit._report._summary import Fate, lost_attempts
 
-TOUCH = 1e-6  # seconds; what overlaps by less than the grain of a clock came one after the other
+TOUCH = 1e-6  # seconds of overlap that are put down to the resolution of the clock
 
 
 class Bar(NamedTuple):
-    """One attempt; instants are seconds since the run began. ``lost`` is None where it gave a value."""
+    """One attempt; instants are seconds since the run began. ``lost`` is None if it returned a value."""
 
     start: float
     end: float
@@ -29,7 +29,7 @@ class Bar(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The bars by their start, the lane of each, and what the lanes are called."""
+    """The bars in order of their start, the lane of each bar, and the names of the lanes."""
 
     bars: list[Bar]
     lane_of: list[int]
@@ -37,12 +37,10 @@ class Timeline:
 
 
 def timeline(ledger: Ledger) -> Timeline:
-    """A lane for each worker, and further ones where it had several attempts at a time (coroutines)."""
+    """A lane per worker, and further ones for a worker that had several attempts at a time (coroutines)."""
     bars = sorted(all_bars(ledger), key=lambda bar: bar.start)
     lanes: list[tuple[str, int]] = []
-    free: dict[
-        str, list[tuple[float, int]]
-    ] = {}  # of each worker: when its lanes are free, and which they are
+    free: dict[str, list[tuple[float, int]]] = {}  # a heap per worker: when its lanes get free, and which
     lane_of = []
     for bar in bars:
         mine = free.setdefault(bar.worker, [])
@@ -58,7 +56,7 @@ def timeline(ledger: Ledger) -> Timeline:
 
 
 def sorted_lanes(bars: list[Bar], lane_of: list[int], lanes: list[tuple[str, int]]) -> Timeline:
-    """The same with the lanes in the order of their names."""
+    """A timeline with its lanes sorted by name."""
     order = sorted(range(len(lanes)), key=lambda lane: (natural(lanes[lane][0]), lanes[lane][1]))
     place = {lane: position for position, lane in enumerate(order)}
     names = [f"{name} ({nth + 1})" if nth else name for name, nth in map(lanes.__getitem__, order)]
@@ -66,12 +64,12 @@ def sorted_lanes(bars: list[Bar], lane_of: list[int], lanes: list[tuple[str, int
 
 
 def natural(name: str) -> list[str | int]:
-    """Sorts ``worker 9`` before ``worker 10``."""
+    """A sort key by which ``worker 9`` comes before ``worker 10``."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def all_bars(ledger: Ledger) -> Iterator[Bar]:
-    """Every attempt that began, in no order."""
+    """Every attempt that started, in no particular order."""
     began, retried, workers = ledger.facts.began_at, ledger.retried, ledger.workers
     without = ledger.failed.keys() | ledger.cancelled.keys() | ledger.recalled()
     for index, (start, end) in enumerate(zip(ledger.started, ledger.ended, strict=True)):

@@ -1,4 +1,4 @@
-"""Outcomes as flat dicts: what data frames are made of."""
+"""Outcomes as flat dicts, and as a DataFrame."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
 
 
 def as_frame(rows: list[dict[str, Any]]) -> Any:
-    """The rows as a pandas DataFrame, which has its columns even where there is no row."""
+    """The rows as a pandas DataFrame, which has its columns even without any row."""
     try:
         import pandas as pd
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""What made a run slower than it had to be. Each function is one item, silent where all is well."""
+"""Advice on what made a run slower than necessary. Each function looks for one cause; None if it does not apply."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import Survey, first_start, first_start_of_all, spent
 from parallelkit._told import LONGEST, PAUSES, retry_after
 
-START = 0.1  # seconds until worker processes are at work
-NEXT_TO_NOTHING = 0.1  # share of the workers' time; so little work is not worth a figure
-SMALL = 0.001  # seconds; to a shorter task its way to a worker and back may matter
-SPARE = 1.2  # workers for each that a limit keeps busy
-COMPUTES = 0.5  # processors in use, from which on tasks do not merely wait
-INNER = 0.3  # share of the processor time that threads of the tasks' own must have
-CROWD = 1.5  # threads to a processor
-IDLE = 0.25  # share of the workers' time that limits may cost before it is worth a word
+START = 0.1  # seconds that worker processes take to start
+NEXT_TO_NOTHING = 0.1  # share of the workers' busy time below which the work gets no figure of its own
+SMALL = 0.001  # seconds; for a shorter task, the cost of sending it to a worker may matter
+SPARE = 1.2  # workers to recommend for each that a limit keeps busy
+COMPUTES = 0.5  # processors in use from which on tasks do more than wait
+INNER = 0.3  # least share of the processor time in threads that tasks have started
+CROWD = 1.5  # threads per processor
+IDLE = 0.25  # share of the workers' time that limits may cost without a mention
 
 
 def cpu_bound_threads(run: Survey) -> Advice | None:
-    """Tasks that compute, in threads."""
+    """CPU-bound tasks in threads."""
     facts, summary, compute = run.ledger.facts, run.summary, compute_seconds(run)
     if not interpreter_bound(run):
         return None
@@ -44,12 +44,12 @@ def cpu_bound_threads(run: Survey) -> Advice | None:
         return None
     who = "coroutines" if facts.coroutines else "threads"
     cure = 'executor="processes"'
-    if facts.coroutines:  # which do not run in processes
+    if facts.coroutines:  # they do not run in processes
         cure = f"Plain functions with {cure}"
     elif fetches(run):
-        cure = f"A function of your own that calls requests, in run_parallel with {cure},"
+        cure = f"Calling requests in a function of your own, with run_parallel and {cure},"
     return Advice(
-        f"The tasks compute: {facts.max_workers} {who} used {seconds(compute)} of processor time in "
+        f"The tasks are CPU-bound: {facts.max_workers} {who} used {seconds(compute)} of processor time in "
         f"{seconds(summary.wall)}, because only one of them at a time can run Python code.",
         f"{cure} would take about {about(estimate)} on {count(facts.cpus, 'processor')}, "
         "once its workers have imported what the tasks use.",
@@ -58,14 +58,14 @@ def cpu_bound_threads(run: Survey) -> Advice | None:
 
 
 def dominating_task(run: Survey) -> Advice | None:
-    """One task as long as the run."""
+    """One task that takes most of the run."""
     ledger, summary, width = run.ledger, run.summary, run.ledger.facts.max_workers
     if width < 2 or summary.tasks < 2 or summary.longest < summary.wall / 2:
         return None
     longest, second = nlargest(2, run.seconds)
     others = max(second, (summary.busy - longest) / width)
     (index,) = run.slowest(1)
-    # A task that the stop of the run cut off says nothing of how long it would have been.
+    # How long a task would have taken that the stop of the run cut off, nobody knows.
     if index in ledger.cancelled or others > longest / 2 or not worthwhile(run, longest - others):
         return None
     what, cure = _what_helps(run, index)
@@ -80,7 +80,7 @@ def dominating_task(run: Survey) -> Advice | None:
 
 
 def _what_helps(run: Survey, index: int) -> tuple[str, str]:
-    """The rest of the cause, and the cure: to split a task that failed would be of no use."""
+    """The rest of the cause, and the cure, for a dominating task: splitting one that failed would not help."""
     ledger = run.ledger
     lost = [each for tried, each in ledger.tried if tried == index]
     lost += [ledger.failed[index]] if index in ledger.failed else []
@@ -88,7 +88,7 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
     if timeouts:
         times = "its timeout" if timeouts == 1 else f"its timeout {timeouts:,} times"
         or_else = ", or no retry on TaskTimeout," if timeouts > 1 else ""
-        return f": it spent {times}", f"A lower timeout{or_else} would bound that: {{}}."
+        return f": it ran into {times}", f"A lower timeout{or_else} would bound that: {{}}."
     if sum(map(spent, lost)) > run.seconds[index] / 2:
         bound = "A timeout" if ledger.facts.timeout is None else "A lower timeout"
         if len(lost) == 1:
@@ -97,8 +97,8 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
         return how, f"{bound}, or fewer retries, would bound what it costs: {{}}."
     cure, late = "Split it: {}.", first_start(ledger, index) - ledger.facts.began_at
     if worthwhile(run, late):
-        cure += f" It began {seconds(late)} into the run; put first in the input it would save about {about(late)}."
-    # Whoever has the executor can wait for calls to it, and nothing here knows how long that took.
+        cure += f" It started {seconds(late)} into the run; putting it first in the input would save about {about(late)}."
+    # A task may wait for other calls that it has submitted to the executor; how long it did is not known.
     unless = ", unless it waits for other calls to this executor" * (
         ledger.facts.executor == "ThreadExecutor"
     )
@@ -106,11 +106,11 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
 
 
 def too_small(run: Survey) -> Advice | None:
-    """Tasks that cost less than their way to another process."""
+    """Tasks that take less time than sending them to another process."""
     facts, summary = run.ledger.facts, run.summary
     mean = summary.busy / summary.attempts
     saved = summary.wall - facts.input_seconds - summary.busy
-    # Pauses before retries and waits for limits are no fault of the tasks' size.
+    # Delays of retries and waits for limits have nothing to do with the size of tasks.
     waits = summary.retried or facts.limits
     if facts.executor not in PROCESSES or mean >= SMALL or waits or not worthwhile(run, saved):
         return None
@@ -118,15 +118,15 @@ def too_small(run: Survey) -> Advice | None:
         f"The tasks are small: {summary.attempts:,} of about {about(mean)}, {seconds(summary.busy)} of work "
         f"in a run of {seconds(summary.wall)}. The rest went into starting processes and sending tasks to them.",
         f"A plain loop would take about {about(summary.busy)}; "
-        "or make one task of many items, so that each takes some milliseconds.",
+        "or batch many items into one task, so that each task takes some milliseconds.",
         saved,
     )
 
 
 def slow_to_start(run: Survey) -> Advice | None:
-    """Workers that take most of the run to come up, with what the function imports, or what is sent to them all."""
+    """Workers that take most of the run to start, because of imports, or of data that is sent to all of them."""
     facts, summary = run.ledger.facts, run.summary
-    # Only where workers are opened for the run, and nothing but them keeps a task from its start.
+    # Only if workers were started for this run, and tasks had nothing else to wait for.
     if facts.executor != "processes" or facts.limits:
         return None
     waited = first_start_of_all(run.ledger) - facts.began_at - facts.input_seconds - facts.travel_seconds
@@ -134,18 +134,18 @@ def slow_to_start(run: Survey) -> Advice | None:
         return None
     alone = about(summary.busy)
     loop = f"; a plain loop would need about {alone} for the work" if summary.busy < waited else ""
-    began = f"The first task began {seconds(waited)} into a run of {seconds(summary.wall)}: so long"
-    if 2 * facts.job_seconds >= waited / 2:  # to pack it here, and to unpack it there
+    began = f"The first task started {seconds(waited)} into a run of {seconds(summary.wall)}"
+    if 2 * facts.job_seconds >= waited / 2:  # pickling takes job_seconds, and unpickling about as long
         return Advice(
-            f"{began} it took to send the workers {facts.job_bytes / 2**20:,.0f} MiB: the function, with what it names, "
-            "and the arguments of the run.",
-            "Load it in the workers: from a path in the task, or in the initializer of a ProcessExecutor of your own. "
-            f"Arrays and frames are sent once for all workers, other objects to each of them{loop}.",
+            f"{began}: it took that long to send the workers {facts.job_bytes / 2**20:,.0f} MiB, which are the function, "
+            "what it refers to, and the arguments of the run.",
+            "Load the data in the workers: from a path given to the task, or in the initializer of a ProcessExecutor. "
+            f"Arrays and DataFrames are sent once for all workers, other objects to each of them{loop}.",
             waited,
         )
     return Advice(
-        f"{began} the worker processes took to start and to import what the function needs.",
-        f"A ProcessExecutor of your own, passed as executor=, keeps them warm from run to run{loop}.",
+        f"{began}: the worker processes took that long to start and to import what the function needs.",
+        f"A ProcessExecutor of your own, passed as executor=, keeps its workers warm between runs{loop}.",
         waited,
     )
 
@@ -161,31 +161,31 @@ def starved(run: Survey) -> Advice | None:
         f"The workers starved: reading the input took {seconds(facts.input_seconds)} of "
         f"{seconds(summary.wall)}, and {number(summary.parallelism, 2)} of {facts.max_workers} workers "
         "were busy on average.",
-        f"With its items at hand the run would take about {about(summary.wall - saved)}: "
-        "move work out of the input (a generator, say) into the task.",
+        f"If reading took no time, the run would take about {about(summary.wall - saved)}: "
+        "move work from the input (a generator, say) into the tasks.",
         saved,
     )
 
 
 def blocked_loop(run: Survey) -> Advice | None:
-    """Coroutines that hold their event loop, so that all others stand still."""
+    """Coroutines that block their event loop, so that no other one can run."""
     ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
     saved = facts.blocked_seconds * (1 - 1 / min(summary.tasks, facts.max_workers))
     if facts.longest_step_of < 0 or not worthwhile(run, saved):
         return None
     return Advice(
-        f"The event loop stood still for {seconds(facts.blocked_seconds)} of {seconds(summary.wall)}: coroutines "
-        f"held it without an await, task {key_text(ledger.key(facts.longest_step_of))} for the longest, "
+        f"The event loop was blocked for {seconds(facts.blocked_seconds)} of {seconds(summary.wall)}: coroutines "
+        f"ran on without an await, task {key_text(ledger.key(facts.longest_step_of))} for the longest, "
         f"{seconds(facts.longest_step)} at a time.",
-        "Await what blocks by asyncio.to_thread(…), or make it a plain function, which gets a thread of its own.",
+        "Run what blocks with await asyncio.to_thread(…), or make the task a plain function, which gets a thread.",
         saved,
     )
 
 
 def held_by_limits(run: Survey) -> Advice | None:
-    """Workers that idle because a rate limit or a cap lets nothing start, or the other side asked for a pause."""
+    """Workers that idle because limits let nothing start, or because an error said how long to wait."""
     ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
-    # Up to the last start there was always something to begin, unless the input was slow.
+    # Until the last start there was always something to start, unless the input was slow.
     until = max(ledger.started, default=0.0) - facts.began_at
     paused, why = pauses(ledger, until)
     estimate = max(ideal(run), summary.wall - paused) if paused > until / 2 else ideal(run)
@@ -201,7 +201,7 @@ def held_by_limits(run: Survey) -> Advice | None:
     if paused > until / 2:
         return Advice(
             f"{idled} {why}.",
-            f"Without that the run would take about {about(estimate)}: a lower rate, or fewer workers, may spare it.",
+            f"Without that, the run would take about {about(estimate)}: a lower rate, or fewer workers, may avoid it.",
             saved,
         )
     enough = min(facts.max_workers, ceil(SPARE * busy / until))
@@ -212,13 +212,13 @@ def held_by_limits(run: Survey) -> Advice | None:
     )
     return Advice(
         f"{idled} {', '.join([*limits, *[why] * (paused > 0)])}.",
-        f"{fewer}Without the limit the run would take about {about(estimate)}, if the other side can bear it.",
+        f"{fewer}Without the limit, the run would take about {about(estimate)}, if the service can bear it.",
         saved,
     )
 
 
 def pauses(ledger: Ledger, until: float) -> tuple[float, str]:
-    """For how many of the seconds up to ``until`` a task, or its rate-limit group, had been told to wait; in words."""
+    """For how long, up to ``until``, tasks or their rate-limit groups were told to wait: in seconds and in words."""
     began, told = ledger.facts.began_at, []
     groups = any(not limit.startswith("ConcurrencyLimit") for limit in ledger.facts.limits)
     for index, lost in chain(ledger.tried, ledger.failed.items() if groups else ()):
@@ -238,15 +238,15 @@ def pauses(ledger: Ledger, until: float) -> tuple[float, str]:
 
 
 def was_told_to_wait(ledger: Ledger) -> bool:
-    """Whether an error of the run said how long to wait."""
+    """Whether any error of the run said how long to wait."""
     lost = chain(ledger.failed.values(), (one for _, one in ledger.tried))
     return any(one.error is not None and retry_after(one.error) is not None for one in lost)
 
 
 def costly_pickling(run: Survey) -> Advice | None:
-    """Arguments and results that cost more to send than to work on."""
+    """Arguments and results that cost more to send than to process."""
     facts, summary = run.ledger.facts, run.summary
-    # What the parent pickles a worker unpickles, in about the same time, and the other way round.
+    # Workers unpickle what the parent pickles, and pickle what it unpickles, in about the same time.
     work = max(0.0, summary.busy - facts.travel_seconds)
     estimate = max(work / facts.max_workers, work / summary.attempts)
     saved = summary.wall - estimate
@@ -262,13 +262,13 @@ def costly_pickling(run: Survey) -> Advice | None:
         f"Sending costs more than the work: pickling arguments and results took {seconds(facts.travel_seconds)} "
         f"in the parent, and {there}.",
         f"Send a path, a key or a range and load the data in the task: if that were free, {left}. "
-        "What is bound by memory is often fastest in threads, or in a plain loop.",
+        "Memory-bound work is often fastest in threads, or in a plain loop.",
         saved,
     )
 
 
 def oversubscribed(run: Survey) -> Advice | None:
-    """Tasks with threads of their own, more in all than there are processors."""
+    """Tasks that start threads of their own, more in all than there are processors."""
     facts, summary = run.ledger.facts, run.summary
     if not facts.worker_cpu_seconds or facts.max_workers < 2 or facts.cpu_seconds < COMPUTES * summary.wall:
         return None
@@ -278,9 +278,9 @@ def oversubscribed(run: Survey) -> Advice | None:
         return None
     fewer = max(1, round(facts.max_workers * facts.cpus / runnable))
     return Advice(
-        f"The tasks have threads of their own (BLAS, OpenMP) beside the {count(facts.max_workers, 'worker')}: these "
-        f"used {percent(inner)} of the processor time, with about {number(runnable / facts.cpus, 2)} threads to a "
+        f"The tasks start threads of their own (BLAS, OpenMP) beside the {count(facts.max_workers, 'worker')}: these "
+        f"used {percent(inner)} of the processor time, with about {number(runnable / facts.cpus, 2)} threads per "
         "processor.",
-        "One thread a task is enough: threadpoolctl.threadpool_limits(1) around the run, or OMP_NUM_THREADS=1; "
-        f"or max_workers={fewer}.",
+        "One thread per task is enough: put threadpoolctl.threadpool_limits(1) around the run, or set "
+        f"OMP_NUM_THREADS=1; or use max_workers={fewer}.",
     )

@@ -1,4 +1,4 @@
-"""The figures of a run that every writer needs, from its columns."""
+"""The figures of a run that every writer needs, computed from the columns of its ledger."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Fate(IntEnum):
     SUCCEEDED = 0
     RETRIED = 1  # failed, and was followed by another
     FAILED = 2
-    CUT_OFF = 3  # by the stop of the run
+    CUT_OFF = 3  # was running when the run was stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Counts and seconds of a run.
 
-    ``busy`` is the sum of all attempts' durations, ``longest`` that of the task which took the most,
-    over all its attempts. ``retried`` counts attempts that failed and were followed by another,
-    ``recalled`` successes that were known before the run, so that there was no attempt.
+    ``busy`` is the sum of the durations of all attempts, ``longest`` the largest such sum of one task.
+    ``retried`` counts failed attempts that were followed by another, ``recalled`` successes that were known
+    without an attempt.
     """
 
     tasks: int
@@ -44,28 +44,28 @@ class Summary:
 
     @property
     def parallelism(self) -> float:
-        """How many attempts ran at a time, on average over the run: busy ÷ wall."""
+        """How many attempts ran at a time on average: busy ÷ wall."""
         return self.busy / self.wall if self.wall > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A ledger, its summary, and for each task the seconds that its attempts took."""
+    """A ledger, its summary, and the seconds that the attempts of each task took."""
 
     ledger: Ledger
     summary: Summary
     seconds: array[float]
 
     def slowest(self, number: int) -> list[int]:
-        """The tasks that took the most, most first; those that never began are left out."""
+        """The indices of the tasks that took longest, longest first, without those that never started."""
         seconds = self.seconds
         longest = nlargest(number, range(len(seconds)), key=seconds.__getitem__)
         return [index for index in longest if seconds[index] > 0]
 
 
 def survey(ledger: Ledger) -> Survey:
-    """Look over a run once; the million outcomes of a large one cost a tenth of a second."""
-    # Rows without a value have zeros in both columns, so no row needs to be asked what it is.
+    """Compute the figures of a run; takes a tenth of a second for a million outcomes."""
+    # Rows without a value have zeros in both columns, so they need no special case.
     seconds = array("d", map(sub, ledger.ended, ledger.started))
     succeeded = len(ledger) - len(ledger.failed) - len(ledger.cancelled)
     recalled = len(ledger.recalled())
@@ -94,20 +94,20 @@ def summarize(ledger: Ledger) -> Summary:
 
 
 def durations(ledger: Ledger) -> Iterator[float]:
-    """Seconds of every attempt; also a zero for each task that gave no value."""
+    """The seconds of every attempt, and a zero for each task that gave no value."""
     yield from map(sub, ledger.ended, ledger.started)
     yield from (spent(lost) for _, lost, _ in lost_attempts(ledger))
 
 
 def first_start(ledger: Ledger, index: int) -> float:
-    """When the first attempt of a task that ended in a value or a failure began."""
+    """When the first attempt of a task started; not for a task that was cancelled."""
     starts = [lost.started for tried, lost in ledger.tried if tried == index]
     starts.append(ledger.failed[index].started if index in ledger.failed else ledger.started[index])
     return min(start for start in starts if start is not None)
 
 
 def first_start_of_all(ledger: Ledger) -> float:
-    """When the first attempt of all began; the run's own beginning where none did."""
+    """When the first attempt of the run started; the start of the run if there was none."""
     starts = [lost.started for _, lost, _ in lost_attempts(ledger) if lost.started is not None]
     recalled = ledger.recalled()
     starts += [start for index, start in enumerate(ledger.started) if start and index not in recalled]
@@ -115,12 +115,12 @@ def first_start_of_all(ledger: Ledger) -> float:
 
 
 def spent(lost: Lost) -> float:
-    """Seconds that an attempt took; none if it never began."""
+    """The seconds that an attempt took; 0 if it never started."""
     return 0.0 if lost.started is None else lost.ended - lost.started
 
 
 def lost_attempts(ledger: Ledger) -> Iterator[tuple[int, Lost, Fate]]:
-    """Every attempt that began and gave no value, with its task."""
+    """Every attempt that started and gave no value: its task, the attempt, and how it ended."""
     for index, lost in ledger.tried:
         if lost.started is not None:
             yield index, lost, Fate.RETRIED

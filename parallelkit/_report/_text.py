@@ -1,4 +1,4 @@
-"""The report as text: about a screenful."""
+"""The report of a run as text, about a screenful."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from parallelkit._report._format import clip, count, key_text, number, percent, 
 from parallelkit._report._summary import Survey, survey
 from parallelkit._report._words import counts, examples, fate, how_many
 
-SLOWEST = 5  # tasks named
-KINDS = 8  # of failures named
-WIDTH = 100  # characters in a line
+SLOWEST = 5  # tasks listed
+KINDS = 8  # of failures listed
+WIDTH = 100  # characters per line
 
 
 def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
-    """See ``Results.report``."""
+    """The text for ``Results.report``."""
     run = survey(ledger)
     parts = [head(run), times(run), slowest(run), failures(run)]
     if cost_per_attempt is not None:
@@ -30,7 +30,7 @@ def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
 
 
 def head(run: Survey) -> Iterator[str]:
-    """How many tasks there were, how they ended, why the run did."""
+    """How many tasks there were, how they ended, why the run was stopped if it was, and where it ran."""
     facts = run.ledger.facts
     yield counts(run.summary)
     if run.ledger.stopped is not None:
@@ -40,7 +40,7 @@ def head(run: Survey) -> Iterator[str]:
 
 
 def times(run: Survey) -> Iterator[str]:
-    """How long it took and how much ran at a time."""
+    """How long the run took, and how much of it ran in parallel."""
     summary = run.summary
     yield (
         f"wall {seconds(summary.wall)}, busy {seconds(summary.busy)}: "
@@ -51,7 +51,7 @@ def times(run: Survey) -> Iterator[str]:
 
 
 def slowest(run: Survey) -> Iterator[str]:
-    """The tasks that took the most, over all their attempts."""
+    """The tasks that took longest, over all their attempts."""
     indices = run.slowest(SLOWEST)
     if indices:
         yield "slowest tasks"
@@ -65,7 +65,7 @@ def slowest(run: Survey) -> Iterator[str]:
 
 
 def failures(run: Survey) -> Iterator[str]:
-    """Failures by kind, also of attempts that were retried."""
+    """Failures by kind, including those of attempts that were retried."""
     kinds = kinds_of_failure(run.ledger)
     if kinds:
         yield "failures"
@@ -79,9 +79,9 @@ def failures(run: Survey) -> Iterator[str]:
 
 
 def costs(run: Survey, cost: float) -> Iterator[str]:
-    """Time, calls and cost, one after the other against in parallel."""
+    """Time, calls and cost, sequential against parallel."""
     summary = run.summary
-    # Threads that compute stretch each other's durations; their processor time is what a loop would need.
+    # Threads that compute slow each other down; a plain loop would need only their processor time.
     alone = min(summary.busy, compute_seconds(run)) if interpreter_bound(run) else summary.busy
     saved = percent(1 - summary.wall / alone) if summary.wall < alone else "none"
     calls, price = f"{summary.attempts:,}", money(summary.attempts, cost)
@@ -96,11 +96,11 @@ def costs(run: Survey, cost: float) -> Iterator[str]:
     yield "Parallel runs save time, not cost."
     if summary.retried:
         retried = money(summary.retried, cost)
-        yield f"{count(summary.retried, 'call')} of these, for {retried}, had to be made again."
+        yield f"{count(summary.retried, 'call')} of these, for {retried}, failed and had to be repeated."
 
 
 def money(calls: int, price: float) -> str:
-    """What so many calls cost, with as many decimals as the price needs, and at least two.
+    """The cost of so many calls, with as many decimals as the price needs, but at least two.
 
     >>> money(5, 0.03), money(5, 0.00025), money(2, 1500)
     ('0.15', '0.00125', '3,000.00')
@@ -110,7 +110,7 @@ def money(calls: int, price: float) -> str:
 
 
 def advice(run: Survey) -> Iterator[str]:
-    """What held the run back, and what would help."""
+    """The advice: what held the run back, and what would help."""
     found = advise(run)
     if found:
         yield "advice"

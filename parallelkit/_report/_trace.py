@@ -1,4 +1,4 @@
-"""The run as a Chrome trace: what Perfetto (ui.perfetto.dev) and chrome://tracing show."""
+"""The Chrome trace of a run, for Perfetto (ui.perfetto.dev) and chrome://tracing."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from parallelkit._report._format import error_text, key_text
 from parallelkit._report._lanes import Bar, timeline
 from parallelkit._report._summary import Fate
 
-COLOURS = {Fate.RETRIED: "bad", Fate.FAILED: "terrible", Fate.CUT_OFF: "grey"}  # names that the viewers know
-RUN = 1  # the process under which all lanes stand
+COLOURS = {Fate.RETRIED: "bad", Fate.FAILED: "terrible", Fate.CUT_OFF: "grey"}  # names known to the viewers
+RUN = 1  # the id of the process that has all lanes
 
 
 def write_trace(ledger: Ledger, path: str | PathLike[str]) -> None:
-    """See ``Results.save_trace``."""
+    """Write the file for ``Results.save_trace``."""
     with open(path, "w", encoding="utf-8") as file:
         file.write('{"displayTimeUnit": "ms", "traceEvents": [\n')
         file.writelines(
@@ -27,7 +27,7 @@ def write_trace(ledger: Ledger, path: str | PathLike[str]) -> None:
 
 
 def events(ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """The names of the lanes, then a slice for each attempt."""
+    """The names of the lanes, then a slice per attempt."""
     facts, run = ledger.facts, timeline(ledger)
     yield about_lane("process_name", 0, name=f"parallelkit: {facts.executor}, {facts.max_workers} workers")
     for lane, name in enumerate(run.lanes):
@@ -35,19 +35,19 @@ def events(ledger: Ledger) -> Iterator[dict[str, Any]]:
         yield about_lane("thread_sort_index", lane, sort_index=lane)
     free_at = [0] * len(run.lanes)
     for bar, lane in zip(run.bars, run.lane_of, strict=True):
-        # In nanoseconds, and one after the other: viewers nest what overlaps, be it by a rounding.
+        # In nanoseconds and without overlaps: viewers nest slices that overlap, even if only by rounding.
         start = max(free_at[lane], round(bar.start * 1e9))
         end = free_at[lane] = max(start, round(bar.end * 1e9))
         yield {**slice_of(ledger, bar), "tid": lane, "ts": start / 1000, "dur": (end - start) / 1000}
 
 
 def about_lane(what: str, lane: int, **args: Any) -> dict[str, Any]:
-    """A metadata event."""
+    """A metadata event of a lane."""
     return {"ph": "M", "name": what, "pid": RUN, "tid": lane, "args": args}
 
 
 def slice_of(ledger: Ledger, bar: Bar) -> dict[str, Any]:
-    """One attempt, but for its place."""
+    """The event of an attempt, without its lane and times."""
     key = ledger.key(bar.task)
     queued = max(0.0, bar.start + ledger.facts.began_at - ledger.queued[bar.task])
     args = {"key": key_text(key, 200), "attempt": bar.number, "seconds since queued": round(queued, 6)}

@@ -1,4 +1,4 @@
-"""What cost a run work that led to nothing. Each function is one item, silent where all is well."""
+"""Advice on work that came to nothing. Each function looks for one cause; None if it does not apply."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
 from parallelkit._report._summary import Fate, Survey, durations, lost_attempts, spent
 
-LEAST_RETRIES = 20  # that can be called a storm, and the share of all attempts that they must be
-STORM = 0.2
-BUDGET = 0.1  # the share of retries that the cure names
-KILLED = 9  # SIGKILL; timeouts are enforced by it too, but their error is a TaskTimeout
-LATE = 0.5  # seconds after its timeout by which an attempt is killed
+LEAST_RETRIES = 20  # for a storm
+STORM = 0.2  # least share of all attempts
+BUDGET = 0.1  # what the advice suggests
+KILLED = 9  # SIGKILL; it enforces timeouts, too, but their error is a TaskTimeout
+LATE = 0.5  # seconds that an attempt may take to be killed after its timeout
 
 
 def retry_storm(run: Survey) -> Advice | None:
-    """Retries that double the load."""
+    """Retries that add much to the load."""
     summary = run.summary
     share = summary.retried / summary.attempts
     if summary.retried < LEAST_RETRIES or share < STORM:
@@ -30,10 +30,10 @@ def retry_storm(run: Survey) -> Advice | None:
     kind = max(kinds_of_failure(run.ledger), key=lambda kind: kind.retried)
     cap = max(10, round(BUDGET * (summary.attempts - summary.retried)))  # of the tasks that were started
     return Advice(
-        f"A storm of retries: {summary.retried:,} of {summary.attempts:,} attempts failed and were made "
-        f"again ({percent(share)}, {seconds(wasted)} of work), mostly for {kind.text}.",
-        f"Retry(…, budget={BUDGET}) would have stopped after about {cap:,}; if it is the load that makes "
-        "them fail, fewer workers or a longer delay do more.",
+        f"A retry storm: {summary.retried:,} of {summary.attempts:,} attempts failed and were retried "
+        f"({percent(share)}, {seconds(wasted)} of work), mostly for {kind.text}.",
+        f"Retry(…, budget={BUDGET}) would have allowed about {cap:,} retries; if attempts fail because of the load, "
+        "fewer workers or a longer delay help more.",
         of_the_run(run, wasted),
     )
 
@@ -46,32 +46,32 @@ def abandoned_threads(run: Survey) -> Advice | None:
         return None
     wasted = sum(map(spent, left))
     place, stood = most_frequent_place(left)
-    where = f" Most stood in {place}." if stood else ""
+    where = f" Most were in {place}." if stood else ""
     who = "attempt" if run.ledger.facts.coroutines else "thread"
     return Advice(
         f"{count(len(left), who)} overran the timeout and had to be abandoned after {seconds(wasted)} of "
-        f"work, which is lost; what each holds it keeps until it returns.{where}",
+        f"work, which is lost; each keeps what it holds until it returns.{where}",
         what_ends_in_time(run),
         of_the_run(run, wasted),
     )
 
 
 def what_ends_in_time(run: Survey) -> str:
-    """What to do about calls that overrun; neither coroutines nor ``http.fetch`` can go into processes."""
+    """The cure for calls that overrun; neither coroutines nor ``http.fetch`` can run in processes."""
     if run.ledger.facts.coroutines:
-        return "Let asyncio.CancelledError end a coroutine, and await what blocks by asyncio.to_thread(…)."
+        return "Let asyncio.CancelledError end the coroutine, and run what blocks with await asyncio.to_thread(…)."
     if fetches(run):
         return (
-            "With connect_timeout and read_timeout well below timeout a request that hangs ends by itself; only the "
-            "look-up of a name, and headers that come byte by byte, may take longer."
+            "With connect_timeout and read_timeout well below timeout, a request that hangs ends by itself; only name "
+            "resolution, and headers that arrive byte by byte, may take longer."
         )
     return (
-        'Give the call inside a timeout of its own, or take executor="processes", which kills what overruns.'
+        'Give the blocking call a timeout of its own, or use executor="processes", which kills what overruns.'
     )
 
 
 def killed_processes(run: Survey) -> Advice | None:
-    """Processes that were killed because they overran their timeout, and where they stood."""
+    """Processes that were killed because they overran their timeout, and where they were in their code."""
     lost = [one for _, one, _ in lost_attempts(run.ledger)]
     killed = [one for one in lost if is_a(one.error, TaskTimeout) and one.error.killed]
     if not killed:
@@ -93,13 +93,13 @@ def killed_processes(run: Survey) -> Advice | None:
 
 
 def most_frequent_place(lost: list[Lost]) -> tuple[str, int]:
-    """Where most of these attempts stood, and how many of them; nowhere and none where no stack tells."""
+    """Where in the tasks' code most of these attempts were, and how many of them; ``("", 0)`` if no stack says."""
     places = Counter(filter(None, (innermost(one.stack or "") for one in lost)))
     return places.most_common(1)[0] if places else ("", 0)
 
 
 def innermost(stack: str) -> str:
-    """Where in the task an attempt stood: the innermost frame that is neither ours nor that of ``threading``."""
+    """The innermost frame of a stack that belongs neither to us nor to ``threading``, or an empty text."""
     frames: list[tuple[str, str, str]] = re.findall(r'File "(.*)", line (\d+),? in (.*)', stack)
     for path, line, function in reversed(frames):
         place = PurePath(path)
@@ -109,7 +109,7 @@ def innermost(stack: str) -> str:
 
 
 def timeouts_not_enforced(run: Survey) -> Advice | None:
-    """Attempts that overran a timeout which nobody was there to enforce."""
+    """Attempts that overran a timeout in a run that cannot enforce it."""
     facts = run.ledger.facts
     if facts.timeouts_enforced or facts.timeout is None:
         return None
@@ -120,13 +120,13 @@ def timeouts_not_enforced(run: Survey) -> Advice | None:
     return Advice(
         f"{count(len(over), 'attempt')} ran past the timeout of {limit:g} s, the longest to "
         f"{seconds(max(over))}: an inline run cannot enforce it.",
-        'executor="threads" reports in time what overruns, executor="processes" kills it as well.',
+        'executor="threads" fails such a task in time; executor="processes" kills it, too.',
         sum(over) - limit * len(over),
     )
 
 
 def was_killed(error: BaseException | None) -> bool:
-    """Whether its process was ended by SIGKILL, and not by us."""
+    """Whether the error is of a process that was ended by SIGKILL, and not by us."""
     return is_a(error, ParallelKitError) and getattr(error, "signal", None) == KILLED
 
 
@@ -139,11 +139,11 @@ def memory_pressure(run: Survey) -> Advice | None:
         return None
     wasted, width = sum(map(spent, exhausted + killed)), run.ledger.facts.max_workers
     how = [f"{len(exhausted):,} by MemoryError"] * bool(exhausted)
-    how += [f"{len(killed):,} by SIGKILL, as the kernel does when memory runs out"] * bool(killed)
+    how += [f"{len(killed):,} by SIGKILL, which the kernel sends when memory runs out"] * bool(killed)
     fewer = f"fewer tasks at a time (max_workers={width // 2} instead of {width}), " if width > 1 else ""
     return Advice(
         f"Memory ran short: {count(len(exhausted + killed), 'attempt')} ended, {' and '.join(how)}; "
-        f"{seconds(wasted)} of work are lost.",
-        f"What helps: {fewer}smaller tasks, or iter_parallel where it is the results that pile up.",
+        f"{seconds(wasted)} of work is lost.",
+        f"What helps: {fewer}smaller tasks, or iter_parallel if it is the results that pile up.",
         of_the_run(run, wasted),
     )

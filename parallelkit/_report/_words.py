@@ -1,4 +1,4 @@
-"""Phrases that the text, the page and the card have in common."""
+"""Phrases shared by the text, the page and the card."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from parallelkit._report._summary import Summary
 
 
 def counts(summary: Summary) -> str:
-    """The tasks by their fate, and how many attempts they took."""
+    """How many tasks ended in which way, and the number of retries."""
     before = f" ({summary.recalled:,} known before)" if summary.recalled else ""
     text = (
         f"{count(summary.tasks, 'task')}: {summary.succeeded:,} succeeded{before}, {summary.failed:,} failed"
@@ -19,7 +19,7 @@ def counts(summary: Summary) -> str:
 
 
 def fate(ledger: Ledger, index: int) -> str:
-    """How a task ended, where there is more to say than that it succeeded."""
+    """How a task ended; empty if it succeeded at its first attempt."""
     if index in ledger.cancelled:
         return "cancelled"
     lost = ledger.failed.get(index)
@@ -29,13 +29,13 @@ def fate(ledger: Ledger, index: int) -> str:
 
 
 def how_many(kind: Kind) -> str:
-    """The count of a kind."""
+    """How many attempts of a kind failed for good, and how many were retried."""
     failed = f"{kind.failed:,} failed" if kind.failed else ""
     retried = f"{kind.retried:,} retried" if kind.retried else ""
     return ", ".join(filter(None, (failed, retried)))
 
 
 def examples(ledger: Ledger, kind: Kind) -> str:
-    """The keys of a few tasks of a kind."""
+    """The keys of some tasks of a kind."""
     more = ", …" if kind.more else ""
     return ", ".join(key_text(ledger.key(index), 30) for index in kind.tasks) + more

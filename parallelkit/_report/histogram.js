@@ -1,4 +1,4 @@
-// The histogram: durations differ by orders of magnitude, so the bins are even on a logarithmic scale
+// The histogram: durations differ by orders of magnitude, so the bins have equal widths on a logarithmic scale
 
 function svg(name, attributes, parent) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -63,7 +63,7 @@ function drawDurations(picture, scale, width, height) {
   }
 }
 
-// All together
+// Start
 
 for (const item of document.querySelectorAll(".legend li"))
   item.hidden = !bars.fate.includes(FATES.indexOf(item.className));

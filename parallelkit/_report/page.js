@@ -1,8 +1,8 @@
 "use strict";
-// The columns in #data, and how figures are written. All text goes in as text, never as markup.
+// The columns in #data, and the formats of figures. Text is always set as text, never as markup.
 
 const FATES = ["succeeded", "retried", "failed", "cut-off"];
-const SAID = ["succeeded", "failed, tried again", "failed", "cut off"];
+const SAID = ["succeeded", "failed, retried", "failed", "cut off"];
 const SUCCEEDED = 0;
 const data = JSON.parse(document.getElementById("data").textContent);
 const bars = {
@@ -19,14 +19,14 @@ function column(base64, Type) {
   return new Type(bytes.buffer);
 }
 
-// The bars by lane, in each lane by start: those of lane n are order[from[n]] … order[from[n + 1] - 1].
+// The bars sorted by lane, then by start: those of lane n are order[from[n]] … order[from[n + 1] - 1].
 const from = new Uint32Array(data.lanes.length + 1), order = new Uint32Array(total);
 for (let i = 0; i < total; i++) from[bars.lane[i] + 1]++;
 for (let n = 0; n < data.lanes.length; n++) from[n + 1] += from[n];
 const next = from.slice();
 for (let i = 0; i < total; i++) order[next[bars.lane[i]]++] = i;
 
-// How figures are written
+// Formats
 
 function seconds(value) {
   if (value <= 0) return "0 s";
@@ -52,7 +52,7 @@ function errorOf(bar) {
   return "";
 }
 
-// What is shown beside the pointer
+// The tooltip
 
 const tip = document.getElementById("tip");
 

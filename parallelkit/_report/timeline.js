@@ -1,4 +1,4 @@
-// The timeline: a canvas as high as what is visible of it, drawn anew on every scroll and zoom
+// The timeline: the canvas is only as high as the visible part, and is redrawn on every scroll and zoom
 
 const plot = document.getElementById("timeline"), canvas = plot.querySelector("canvas");
 const below = plot.querySelector(".below"), pen = canvas.getContext("2d");
@@ -26,7 +26,7 @@ function layOut() {
   redraw();
 }
 
-// Where all names begin alike and are too long, their ends will do. Returns the room that they take.
+// If names are too long, drop the prefix that they share. Returns the width that they take.
 function nameLanes(most) {
   const widest = () => 10 + Math.max(0, ...names.slice(0, 500).map((name) => pen.measureText(name).width));
   names = data.lanes;
@@ -80,7 +80,7 @@ function firstIn(lane) {
   return Math.max(from[lane], low - 1);
 }
 
-// Bars narrower than a pixel or two are summed up: the darker a column, the busier was the worker then.
+// Bars less than three pixels wide are added up per pixel column: the darker, the busier was the worker.
 function drawLane(lane, y) {
   const gap = view.lane >= 9 ? 3 : 1, height = view.lane - gap, left = view.gutter, right = view.width - MARGIN;
   pen.fillStyle = colours.track;
@@ -119,7 +119,7 @@ function drawBusy(busy, left, y, height) {
   pen.globalAlpha = 1;
 }
 
-// What failed is drawn last and never narrower than two pixels, so that it cannot be overlooked.
+// Failures are drawn last and at least two pixels wide, so that they cannot be overlooked.
 function drawSpecial(special, y, height) {
   const painted = [];
   for (const fate of [3, 1, 2]) {
@@ -139,7 +139,7 @@ function drawName(name, y) {
   pen.textAlign = "right";
   pen.fillStyle = colours.muted;
   const wide = view.gutter - 10;
-  let shown = name;  // its end tells one worker from another, so that is what is kept
+  let shown = name;  // the end is kept, because it tells workers apart
   while (shown.length > 1 && pen.measureText(shown).width > wide)
     shown = "…" + shown.slice(shown.startsWith("…") ? 2 : 1);
   pen.fillText(shown, view.gutter - 8, y);
@@ -179,7 +179,7 @@ function tick(instant, step) {
 
 const decimals = (step) => Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
 
-// Looking closer
+// Zoom
 
 function zoomTo(start, stop) {
   const span = Math.min(end, Math.max(stop - start, 1e-6));
@@ -245,7 +245,7 @@ function hover(x, y, event) {
   show(keyOf(bars.task[hovered]), about(hovered), event);
 }
 
-// The bar under the pointer or within three pixels of it; of several there, one that failed.
+// The bar under the pointer or within three pixels of it; a failed one is preferred.
 function nearest(lane, x) {
   let found = -1, least = 3.5;
   for (let at = firstIn(lane); at < from[lane + 1]; at++) {
