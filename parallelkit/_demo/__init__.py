@@ -1,4 +1,4 @@
-"""``parallelkit demo``: the main job on real input, in half a minute; what it prints, it checks."""
+"""``parallelkit demo``: shows the package at work on real input, in half a minute, and checks what it claims."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from parallelkit._demo._tokens import show_tokens
 
 
 def run_demo() -> bool:
-    """Show both halves; False where something does not hold, which is then repeated on stderr."""
+    """Run both halves; return whether every claim holds. Those that do not are repeated on stderr."""
     claims = Claims()
     show_research(claims)
     show_tokens(claims)

@@ -1,4 +1,4 @@
-"""What the demo says of itself: every claim is checked when it is printed."""
+"""What the demo claims: every claim is checked as it is printed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Claims:
         self.broken: list[str] = []
 
     def claim(self, text: str, holds: bool) -> None:
-        """Print ``text`` together with whether it is so."""
+        """Print ``text`` and whether it holds."""
         print(f"  {'ok     ' if holds else 'BROKEN '}{text}")
         if not holds:
             self.broken.append(text)

@@ -1,4 +1,4 @@
-"""The I/O half: what five HTTP sources say of one product, asked in threads; one is slow, three misbehave."""
+"""The I/O half: five HTTP sources are asked about a product, in threads; one is slow, three misbehave."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answers = Results[str, dict[str, str]]
 
 
 def ask(source: str, url: str, product: str) -> dict[str, str]:
-    """What one source says of a product: an ordinary function around an ordinary client."""
+    """Ask one source about a product: an ordinary function that uses an ordinary client."""
     import requests
 
     response = requests.get(f"{url}/{source}", params={"product": product}, timeout=30)
@@ -29,12 +29,12 @@ def ask(source: str, url: str, product: str) -> dict[str, str]:
 
 
 def is_overload(error: BaseException) -> bool:
-    """Whether the server was there and had too much to do: then it helps to ask again."""
+    """Whether the server answered that it is overloaded: then it helps to ask again."""
     return getattr(getattr(error, "response", None), "status_code", None) == 503
 
 
 def research(url: str, max_workers: int) -> Answers:
-    """Every source asked for the product, ``max_workers`` of them at a time."""
+    """Ask every source about the product, ``max_workers`` of them at a time."""
     return run_parallel(
         ask,
         list(SOURCES),
@@ -47,19 +47,19 @@ def research(url: str, max_workers: int) -> Answers:
 
 
 def show_research(claims: Claims) -> None:
-    """Ask one at a time, then all at once; print what came of it and what it cost."""
-    print(f"I/O: what five local HTTP sources say of an {PRODUCT}, in threads, timeout {TIMEOUT:g} s\n")
+    """Ask one source at a time, then all at once; print the answers, the report and the claims."""
+    print(f"I/O: five local HTTP sources, asked about an {PRODUCT}, in threads, timeout {TIMEOUT:g} s\n")
     for source, behaviour in SOURCES.items():
         print(f"  {source:<20} {behaviour}")
     with SourceServer() as server:
-        alone = research(server.url, max_workers=1)
+        sequential = research(server.url, max_workers=1)
     with SourceServer() as server:
         results = research(server.url, max_workers=len(SOURCES))
     print("\nThe answers by source:\n")
     pprint(results.to_dict(default=None), sort_dicts=False, width=110)
     print(f"\n{results.report(cost_per_attempt=COST)}\n")
     _check_outcomes(claims, results)
-    _check_costs(claims, results, alone, server)
+    _check_costs(claims, results, sequential, server)
 
 
 def _check_outcomes(claims: Claims, results: Answers) -> None:
@@ -77,18 +77,18 @@ def _check_outcomes(claims: Claims, results: Answers) -> None:
         isinstance(hung.error, TaskTimeout) and TIMEOUT <= hung.duration < TIMEOUT + 0.5,
     )
     claims.claim(
-        f"the one that is gone was asked once: {gone.error}",
+        f"the source that is gone was asked once: {gone.error}",
         gone.attempts == 1 and "410" in str(gone.error),
     )
 
 
-def _check_costs(claims: Claims, results: Answers, alone: Answers, server: SourceServer) -> None:
-    calls, wall, wall_alone = results.summary.attempts, results.summary.wall, alone.summary.wall
+def _check_costs(claims: Claims, results: Answers, sequential: Answers, server: SourceServer) -> None:
+    calls, wall, sequential_wall = results.summary.attempts, results.summary.wall, sequential.summary.wall
     claims.claim(
         f"the server was called {calls} times, as when asked one at a time: ${calls * COST:.2f} either way",
-        server.asked.total() == calls == alone.summary.attempts == 7,
+        server.asked.total() == calls == sequential.summary.attempts == 7,
     )
     claims.claim(
-        f"all at once took {wall:.2f} s, one at a time {wall_alone:.2f} s (both measured)",
-        wall < wall_alone,
+        f"all at once took {wall:.2f} s, one at a time {sequential_wall:.2f} s (both measured)",
+        wall < sequential_wall,
     )

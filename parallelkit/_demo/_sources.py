@@ -1,4 +1,4 @@
-"""Five sources of product data: a real HTTP server on loopback, each path of which behaves in its own way."""
+"""Five sources of product data: a real HTTP server on loopback, on which each path behaves in its own way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SOURCES = {
     "expert_reviews": f"answers after {SLOW:g} s",
     "price_comparison": "503 twice, then 200",
     "youtube_reviews": "never answers",
-    "reddit_discussions": "410, for good",
+    "reddit_discussions": "410 Gone, for good",
 }
 
 
@@ -37,14 +37,14 @@ class SourceServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.closing.set()  # lets go of whoever hangs, so that no thread is left
+        self._server.closing.set()  # ends the requests that hang, so that no thread is left
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
-    daemon_threads = False  # closing waits for the requests that are being answered
+    daemon_threads = False  # server_close waits for the threads that answer requests
 
     def __init__(self, address: tuple[str, int], request: type[_Request]) -> None:
         super().__init__(address, request)
@@ -82,4 +82,4 @@ class _Request(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is http.server's
-        """Say nothing: the demo speaks for itself."""
+        """Log nothing: it would get into the demo's output."""

@@ -1,4 +1,4 @@
-"""The CPU half: a script of its own, run as a user would run it."""
+"""The CPU half: a separate script, run as a user would run it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def show_tokens(claims: Claims, root: str = sysconfig.get_path("stdlib")) -> Non
 
 
 def _environment() -> dict[str, str]:
-    """The environment, with this very package first on the path of the script."""
+    """Return the environment with this package first on the script's path."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
