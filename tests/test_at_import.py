@@ -80,6 +80,7 @@ else:
         "run_parallel(common.call, [work], executor=ProcessExecutor(2, initializer=cached))",
     ],
 )
+@pytest.mark.all
 def test_whatever_else_of_a_module_workers_need_as_it_is_imported_is_refused_there(tmp_path, run):
     """What they are given may be of it although the function is not: there were thirty processes after two seconds."""
     (tmp_path / "common.py").write_text("def call(one, *more): return (one or more[0])()\n")
@@ -202,6 +203,7 @@ print(*run_parallel(look, [1], executor="processes", max_workers=1).values())
 """
 
 
+@pytest.mark.all
 def test_threads_of_a_task_may_import_from_the_package_at_once(tmp_path):
     """The first has a worker run it, and who asked meanwhile was told that it had no such name."""
     (tmp_path / "script.py").write_text(ASKED_BY_TWO_THREADS)

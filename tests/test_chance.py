@@ -71,6 +71,7 @@ def test_a_function_of_such_a_module_given_as_it_is_draws_anew_in_each_call():
     assert state == (random.getstate(), np.random.get_state()[1].tolist())
 
 
+@pytest.mark.all
 def test_under_joblib_too(script):
     """A call of the module as it is, and one of the script."""
     register()

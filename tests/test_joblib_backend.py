@@ -289,6 +289,7 @@ def environment(name):
 
 
 @pytest.mark.parametrize(("inner", "threads"), [(3, "3"), (None, str(max(1, os.cpu_count() // 2)))])
+@pytest.mark.all
 def test_numerical_libraries_are_capped(inner, threads, monkeypatch):
     """To what is asked for, else to the share of a worker."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -337,6 +338,7 @@ def total_and_spoil(array):
 
 
 @pytest.mark.parametrize("options", [{}, {"max_nbytes": None}, {"max_nbytes": 10}])
+@pytest.mark.all
 def test_each_batch_may_write_its_array_and_nobody_sees_it(ours, options):
     """However often an array comes, each batch has it as the caller has it."""
     array = np.ones(300_000)
@@ -390,6 +392,7 @@ def test_a_change_between_two_calls_is_seen(ours):
             array += 1
 
 
+@pytest.mark.all
 def test_arrays_that_were_dropped_are_forgotten(ours):
     """New arrays at old addresses are not taken for the old ones, and leave no descriptor."""
     results = parallel(delayed(np.sum)(np.full(300_000, n)) for n in range(40) for _ in range(2))
@@ -409,6 +412,7 @@ def test_an_array_that_is_a_file_is_that_file(ours, tmp_path, view):
     assert list(range(10)) == view(array)[:10].tolist()
 
 
+@pytest.mark.all
 def test_a_file_that_is_not_in_one_piece_travels_as_a_copy(ours, tmp_path):
     """Every second number of it."""
     array = np.memmap(tmp_path / "file", "f8", "w+", shape=(10,))

@@ -61,6 +61,7 @@ def test_no_retry_of_a_coroutine_starts_late(form):
 
 
 @pytest.mark.parametrize("form", [list, lambda tasks: dict(enumerate(tasks)), iter])
+@pytest.mark.all
 def test_a_max_time_of_a_task_s_own_holds_as_well(form):
     """Whether the tasks are all there or have yet to be read."""
     tasks = [Task(fail_or_nap, item, retries=IN_TIME if item == 0 else None) for item in range(4)]

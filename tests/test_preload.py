@@ -265,6 +265,7 @@ print("ours")
 
 
 @pytest.mark.parametrize("name", ["tokenize", "copy", "html"])
+@pytest.mark.all
 def test_a_module_of_the_program_that_is_named_as_one_that_comes_along_is_its_own_in_workers(tmp_path, name):
     """In a program's first run, and in the next: what a function of a script is unpacked with loads the first two."""
     (tmp_path / f"{name}.py").write_text("OURS = True\ndef copy(thing): return thing\n")

@@ -50,6 +50,7 @@ def outcome_of(program, **options):
     return done.stdout.strip()
 
 
+@pytest.mark.all
 def test_an_error_that_takes_no_attribute_comes_through_the_first_run():
     """As it was raised: whoever lends a hand at the start of a run sets nothing on what ends it."""
     program = """
@@ -104,6 +105,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
+@pytest.mark.all
 def test_signals_of_the_c_library_make_no_difference():
     """Who starts us may have them ignored; the library takes one for itself with the first thread, which is no change of ours."""
     done = subprocess.run(

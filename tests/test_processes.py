@@ -180,6 +180,7 @@ def test_worker_dead_in_idleness_is_replaced(engine):
 
 
 @pytest.mark.parametrize("width", [1, 5])
+@pytest.mark.all
 def test_default_timeout_of_sockets_does_not_reach_the_workers(width):
     """A program may set one in its first line; its workers block on their sockets all the same, forked ones too."""
     socket.setdefaulttimeout(30)
@@ -225,6 +226,7 @@ class Deadly:
 
 
 @pytest.mark.parametrize("times", [5, pytest.param(1000, marks=pytest.mark.all)])
+@pytest.mark.all
 def test_worker_killed_from_outside_while_it_loads_is_replaced(engine, tmp_path, times):
     """Who did that may not do it again; only after many times does the run say so."""
     log = tmp_path / "loads"
@@ -351,6 +353,7 @@ def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
 
 
 @given_time
+@pytest.mark.all
 def test_who_may_no_longer_signal_its_workers_has_them_killed(tmp_path, scale, monkeypatch):
     """A service that was root as it started them, and is not now: in its turn, and as it closes what hangs."""
     engine = ProcessEngine(2)
@@ -709,6 +712,7 @@ def on_sigint(request):
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.all
 def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c(on_sigint):
     """Nobody pressed it: its own task fails, in a run and in an executor. Pressed in its code, it ends the run."""
     results = run_parallel(partial(far.on, {1: (far.Bomb, "interrupt")}), range(4), executor="processes")
@@ -856,6 +860,7 @@ def test_large_items_leave_workers_their_descriptors():
 SIZES = (1000, 300_000, 2_000_000)
 
 
+@pytest.mark.all
 def test_large_values_arrive_though_no_descriptor_is_left(engine, full_table):
     """Room for them was kept back, and where none is left to map them by, they are read at once."""
     drive(engine, far.nap, [0.01] * 2)
@@ -871,6 +876,7 @@ def make_large(size):
 
 
 @pytest.mark.parametrize("size", [300_000, 2_000_000])
+@pytest.mark.all
 def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table, monkeypatch, size):
     """Where somebody else takes what was kept back: that task fails, its worker goes on, and is not blamed."""
     drive(engine, far.nap, [0.01] * 2)
@@ -989,6 +995,7 @@ def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
         engine.close()
 
 
+@pytest.mark.all
 def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
     """A worker that gets nothing is replaced in the end, also for the fourth time before the same task."""
     monkeypatch.setattr("parallelkit._executors._process._handle.STANDSTILL", 0.05)
@@ -1226,6 +1233,7 @@ NOISE = random.Random(3000).randbytes(3000)
 
 
 @pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe" + b"\x00" * 8, NOISE])
+@pytest.mark.all
 def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
     """So does a task that writes into descriptors that are not its own."""
 
@@ -1291,6 +1299,7 @@ def test_lack_of_an_interpreter_is_told(engine, monkeypatch, executable):
         engine_port(engine, far.nothing)
 
 
+@pytest.mark.all
 def test_program_without_arguments_has_workers(engine, monkeypatch):
     """Neither has it always what comes from a command line."""
     monkeypatch.delattr(sys, "argv")
@@ -1301,6 +1310,7 @@ def arguments(_):
     return sys.argv
 
 
+@pytest.mark.all
 def test_what_a_task_starts_by_the_flags_of_its_interpreter_has_packages(engine):
     """As joblib's do: a worker's own flags, by which it starts sooner, would leave its child without them."""
     assert {0: flags_of(None)} == drive(engine, flags_of, [None]).values
@@ -1310,6 +1320,7 @@ def flags_of(_):
     return tuple(sys.flags), sys.flags.no_site, subprocess._args_from_interpreter_flags()
 
 
+@pytest.mark.all
 def test_engine_inside_a_worker(engine):
     """A task may have an engine of its own, and knows how many workers there are around it."""
     assert {0: ([0, 1, 4], 2)} == drive(engine, use_own_engine, [3]).values

@@ -59,6 +59,7 @@ def test_the_next_run_has_the_module_as_it_is_now(edited):
         assert 2 >= len(stay | set(run_parallel(module.pid, range(4), executor=executor).values()))
 
 
+@pytest.mark.all
 def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
     """Its tasks are done, by the workers that they are with or by others, and none is blamed."""
     module, edit = edited
@@ -72,6 +73,7 @@ def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
         assert {1, 22} >= set(rest)
 
 
+@pytest.mark.all
 def test_a_worker_that_is_held_is_replaced_too(edited):
     """What was queued behind its task goes elsewhere."""
     module, edit = edited

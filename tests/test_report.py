@@ -288,6 +288,7 @@ def test_prices_below_a_cent_are_shown():
 # Pace
 
 
+@pytest.mark.all
 def test_a_million_outcomes_are_reported_quickly():
     """Columns, not objects: the report of a million takes a fraction of a second, whatever the keys."""
     count = 1_000_000

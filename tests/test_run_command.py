@@ -377,6 +377,7 @@ def closing_of(fd):
     return ["sh", "-c", f'exec "$@" {fd}>&-', "sh"]
 
 
+@pytest.mark.all
 def test_what_is_said_never_gets_into_the_output(here):
     """Where stderr is closed the output would be opened in its place."""
     (here / "in").write_text("1\n2\n")
@@ -386,6 +387,7 @@ def test_what_is_said_never_gets_into_the_output(here):
     assert [10, 20] == [row["value"] for row in rows_of(done.stdout)]
 
 
+@pytest.mark.all
 def test_without_stdout_there_is_an_output_or_a_reason(here):
     """One that is closed is wrong usage, unless the output is a file."""
     (here / "in").write_text("1\n")
@@ -398,6 +400,7 @@ def test_without_stdout_there_is_an_output_or_a_reason(here):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.all
 def test_that_nobody_hears_the_summary_is_no_failure(here):
     """Where stderr cannot be written, the outcomes, the page and the exit code are the same."""
     (here / "in").write_text("1\n")

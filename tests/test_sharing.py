@@ -138,6 +138,7 @@ def test_what_the_function_brings_itself_may_be_written_to(executor):
     assert 1.0 == closed[0]
 
 
+@pytest.mark.all
 def test_what_the_function_brings_itself_is_in_memory_once(executor):
     """Of a table that it has captured, or that its object has, a worker pays for what it writes to; a copy would be all of it."""
     table = np.ones(8 << 20)
@@ -282,6 +283,7 @@ def test_a_new_worker_gets_it_too(executor):
     assert results.successes == {n: float(n) for n in range(20) if n != 2}
 
 
+@pytest.mark.all
 def test_the_memory_is_given_back_after_the_run(executor):
     """In the workers that stay, and here."""
     run_parallel(describe, range(4), args=(np.ones(LONG),), executor=executor).raise_failures()

@@ -37,6 +37,7 @@ def test_an_initializer_that_exits_is_told_with_its_code():
 
 
 @pytest.mark.parametrize("max_workers", [1, 2])
+@pytest.mark.all
 def test_a_function_that_takes_too_long_to_load_is_told_so(monkeypatch, max_workers):
     """A SIGKILL of ours looks like that of the system, which would send whoever reads it looking for memory."""
     monkeypatch.setattr(_handle, "LOAD_LIMIT", 0.3)

@@ -251,6 +251,7 @@ def test_who_has_not_begun_what_it_holds_is_looked_at_again():
     assert [7.0] == held
 
 
+@pytest.mark.all
 def test_what_waits_behind_one_that_the_system_let_begin_late_is_taken_back(engine, monkeypatch):
     """On a busy machine a worker may be given two attempts, and get no cpu until the other idles."""
     fn = partial(far.on, {"long": (far.nap, 0.5)})

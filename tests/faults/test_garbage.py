@@ -118,6 +118,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("what", mostly_rare(WORDS, "no bell"))
+@pytest.mark.all
 def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
     """It costs itself at most; a bell that is lost costs time, not the run."""
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
@@ -171,6 +172,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("what", mostly_rare(FRAMES, "a hole"))
+@pytest.mark.all
 def test_task_that_writes_to_its_socket(what):
     """It costs itself at most, memory stays bounded, and no descriptor is left."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

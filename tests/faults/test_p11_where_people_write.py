@@ -208,6 +208,7 @@ def test_interactive_interpreter():
     [["-O"], ["-I"], *rarely(["-W", "error", "-X", "warn_default_encoding"], ["-X", "dev"], ["-u"], ["-S"])],
     ids=" ".join,
 )
+@pytest.mark.all
 def test_flags_of_the_interpreter(flags):
     """Workers are started with those of their parent, and none of them is in the way."""
     script = """
@@ -250,6 +251,7 @@ acts.note(sys.argv[1], values)
         os.unlink(path)
 
 
+@pytest.mark.all
 def test_directory_that_is_gone(tmp_path):
     """The working directory of the program was deleted."""
     script = f"""
@@ -500,6 +502,7 @@ def test_from_a_forked_child_of_the_parent(state, executor):
         keep.shutdown()
 
 
+@pytest.mark.all
 def test_forked_child_that_unwinds_through_a_run():
     """A callback forks, and the child leaves by SystemExit, through our frames: the parent's run is whole."""
     script = """

@@ -78,6 +78,7 @@ def judge(seen, tasks, path):
 
 
 @pytest.mark.parametrize("tasks", [400, pytest.param(10_000, marks=pytest.mark.all)])
+@pytest.mark.all
 def test_naps_under_fire(tasks, tmp_path):
     """Of tasks of 0 to 20 ms in eight workers, which are shot at: each has one outcome and has run once, none is made up."""
     path = str(tmp_path / "notes")

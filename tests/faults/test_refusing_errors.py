@@ -85,6 +85,7 @@ def test_an_untrue_error_of_a_future_is_raised(executor, kind):
 
 @pytest.mark.parametrize("kind", ["Untrue", "NoTruth"])
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
+@pytest.mark.all
 def test_an_untrue_error_of_an_initializer_is_the_cause(executor, kind):
     """Of all that was cancelled, in a run and in a stream, and the results travel with it."""
     error = getattr(refusing, kind)
