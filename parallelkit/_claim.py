@@ -38,7 +38,7 @@ class Claim:
                 boot, count = self._read()
                 self.count = count if boot == self._boot else 0
                 self.note(self.count)
-                self._is_new = not boot  # and of no use to anybody unless the journal can be opened
+                self._is_new = not boot  # if so, it goes again should the journal not be one
             except OSError as error:
                 raise not_made(journal, error) from error
             undo.pop_all()
@@ -58,6 +58,9 @@ class Claim:
                 pid = os.pread(fd, 100, 0).partition(b" ")[0].decode()
                 os.close(fd)
                 raise in_use(self._journal, pid) from None
+            except OSError as error:  # a network file system without locks
+                os.close(fd)
+                raise not_made(self._journal, error) from error
             if is_at(fd, self._path):
                 return fd
             os.close(fd)  # the run before has deleted the file meanwhile

@@ -1273,16 +1273,20 @@ def test_a_copy_of_a_journal_is_a_journal(path):
     assert {"a": 1} == calls
 
 
-def test_a_claim_that_cannot_be_noted_leaves_no_descriptor(tmp_path, monkeypatch):
-    """On a full disk, say: the run fails by an error that names the file, and the next one can try again."""
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [("parallelkit._claim.Claim.note", "No space left on device"), ("fcntl.lockf", "No locks available")],
+)
+def test_a_claim_that_cannot_be_made_leaves_no_descriptor(tmp_path, monkeypatch, call, why):
+    """On a full disk or one without locks: the error names the file, and the next run can try again."""
 
-    def full(claim, count):
-        raise OSError(28, "No space left on device")
+    def fails(*given):
+        raise OSError(28, why)
 
     before = len(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
-        patch.setattr("parallelkit._claim.Claim.note", full)
-        with pytest.raises(ValueError, match=r"can make files, got .+/journal: No space left"):
+        patch.setattr(call, fails)
+        with pytest.raises(ValueError, match=rf"can make files, got .+/journal: {why}"):
             run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
     assert before == len(os.listdir("/proc/self/fd"))
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal").to_dict()
