@@ -39,7 +39,7 @@ class _Closing(Thread):
 
 
 def do_freely(work: Callable[[], object]) -> None:
-    """Do work that waits for other threads; if the collector calls, in a new thread, whose start waits for no lock."""
+    """Do work that waits for other threads. In a finalizer, have a new thread do it, whose start waits for no lock."""
     if is_collecting() and not sys.is_finalizing():
         _Closing(target=work, name="parallelkit_closing", daemon=True).start()
     else:
