@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
+from parallelkit._executors._process._crew import PATIENCE
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
@@ -28,8 +29,6 @@ from parallelkit._raised import describe_error, is_of_signal, tolerated
 from parallelkit._system import monotonic
 from parallelkit._worker import _faults
 from parallelkit._worker._travel import unpack
-
-PATIENCE = 10.0  # seconds for which the end of a run waits for its killed workers to end
 
 
 class ProcessEngine:

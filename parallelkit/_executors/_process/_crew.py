@@ -22,6 +22,9 @@ LONG_LOOK = 4 * LOOK
 PAUSE = 0.1
 """Seconds until the next try after the system could not start a process."""
 
+PATIENCE = 10.0
+"""Seconds for which the end of a run, or of the engine, waits for killed workers to end."""
+
 
 class Crew:
     """Decides who gets what, and gives it. Only the supervisor's thread calls this."""
@@ -92,12 +95,12 @@ class Crew:
                 worker.forget(lane)
         return victims
 
-    def end(self, patience: float) -> None:
-        """Kill all workers, and wait up to ``patience`` seconds for their ends."""
+    def end(self) -> None:
+        """Kill all workers, and wait for their ends."""
         workers = self.everybody()
         for worker in workers:
             worker.kill()
-        deadline = monotonic() + patience
+        deadline = monotonic() + PATIENCE
         for worker in workers:
             dying = select.poll()
             dying.register(worker.pidfd, select.POLLIN)
@@ -163,7 +166,7 @@ class Crew:
         if worker.wire.head != worker.done:
             return False
         lane = self.lanes[0]
-        if lane not in self._hungry() or lane.pace.expected(1) < LOOK:
+        if lane not in self._waiting_lanes() or lane.pace.expected(1) < LOOK:
             return False
         if self._choose(worker, [lane]) is not None:
             self._give(worker, lane, not worker.pending, now)
@@ -183,29 +186,30 @@ class Crew:
 
     def _feed(self, now: float) -> None:
         """Give out what is queued, first to the workers that hold least."""
-        hungry, idle = self._hungry(), sum([worker.ready and not worker.pending for worker in self.workers])
+        waiting = self._waiting_lanes()
+        idle = sum([worker.ready and not worker.pending for worker in self.workers])
         for worker in sorted(self.workers, key=_pending):
             if not _may_be_given(worker):
                 continue
             if worker.outdated or (self._max_tasks and worker.done >= self._max_tasks):
                 worker.retire()
                 self.wants_spare |= self._max_tasks > 0
-            elif hungry and (lane := self._choose(worker, hungry)) is not None:
+            elif waiting and (lane := self._choose(worker, waiting)) is not None:
                 free = not worker.pending
                 self._give(worker, lane, idle, now)
-                hungry, idle = self._hungry(), idle - free
+                waiting, idle = self._waiting_lanes(), idle - free
 
-    def _choose(self, worker: Worker, hungry: list[Lane]) -> Lane | None:
+    def _choose(self, worker: Worker, waiting: list[Lane]) -> Lane | None:
         """The lane whose turn it is. Lanes take free workers in turns; while another one waits, none queues ahead."""
-        lane = hungry[0]
+        lane = waiting[0]
         if worker.pending:
-            alone = lane is worker.lane and not lane.exact and len(hungry) == 1
+            alone = lane is worker.lane and not lane.exact and len(waiting) == 1
             return lane if alone and lane.pace.ahead and worker.pending <= lane.pace.limit else None
         self.lanes.remove(lane)
         self.lanes.append(lane)
         return lane
 
-    def _hungry(self) -> list[Lane]:
+    def _waiting_lanes(self) -> list[Lane]:
         """The lanes that have something queued, in the order of their turns."""
         return [lane for lane in self.lanes if lane.queue and lane.broken is None and not lane.halted]
 
@@ -220,17 +224,17 @@ class Crew:
 
     def _hire(self, now: float) -> bool:
         """Start workers, never more than there is work for; return whether the spare was taken."""
-        waiting = sum([lane.waiting() for lane in self._hungry()])
+        queued = sum([lane.waiting() for lane in self._waiting_lanes()])
         staying = [worker for worker in self.workers if not worker.retiring]
         busy = sum([worker.pending > 0 for worker in staying])
-        missing = min(self.max_workers, busy + waiting) - len(staying)
-        at_hand = self.spare is not None
+        missing = min(self.max_workers, busy + queued) - len(staying)
+        spares = int(self.spare is not None)
         if missing > 0 and now >= self._hire_at:
-            for _ in range(at_hand + self._startable(missing - at_hand)):
+            for _ in range(spares + self._startable(missing - spares)):
                 self._hire_one(now)
         if missing > 0 and now < self._hire_at:  # a start failed, just now or a moment ago
             self.act_at = self._hire_at
-        return missing > 0 and at_hand and self.spare is None
+        return spares > 0 and self.spare is None
 
     def _hire_one(self, now: float) -> None:
         worker, self.spare = self.spare or self._start(now), None
@@ -250,7 +254,7 @@ class Crew:
         if worker is None:
             self._hire_at = now + PAUSE
             return None
-        for lane in self._hungry() or self.lanes:
+        for lane in self._waiting_lanes() or self.lanes:
             worker.teach(lane, now)
         worker.wire.flush()  # now, not at the end of the turn, for other workers may be started first
         return worker
@@ -258,7 +262,7 @@ class Crew:
     def _steal(self, now: float) -> None:
         """If workers idle and nothing is queued, take back what waits behind a long attempt or a function's loading."""
         idle = len(self.workers) < self.max_workers or any(not worker.pending for worker in self.workers)
-        if not idle or self._hungry():
+        if not idle or self._waiting_lanes():
             return
         for worker in self.workers:
             if worker.garbage or worker.pending <= (not self._could_go_elsewhere(worker)):

@@ -296,5 +296,5 @@ class Supervisor:
         """Fail the lanes, kill every worker's group and wait for their ends."""
         self.closing = self.pool.closed = True
         self._turn_away()
-        self.crew.end(10.0)
+        self.crew.end()
         self._opened.close()
