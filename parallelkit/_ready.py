@@ -58,12 +58,10 @@ class Ready(Protocol):
 class Gated:
     """Starts larger priorities first, exactly, ties in input order, and keeps every limit."""
 
-    def __init__(
-        self, limits: Sequence[Limit], clock_now: float = 0.0, wake: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, limits: Sequence[Limit], wake: Callable[[], None] = lambda: None) -> None:
         self._limits = limits
         self._wake = wake  # makes the run look for what may start; any thread may call it
-        self._now = clock_now
+        self._now = 0.0  # until the first ``pop``; at 0.0, no group counts as at rest
         self._traits: dict[int, tuple[float, tuple[Hashable, ...]]] = {}
         self._lanes: dict[tuple[Hashable, ...], Lane] = {}
         self._gates: WeakValueDictionary[tuple[int, Hashable], Gate] = WeakValueDictionary()

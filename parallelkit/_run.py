@@ -52,7 +52,7 @@ def ready_for_first(fn: object, executor: object) -> AbstractContextManager[obje
 
 
 @overload
-def run_parallel(  # type: ignore[overload-overlap]  # the value is what comes of the coroutine
+def run_parallel(  # type: ignore[overload-overlap]  # the value is the coroutine's result
     fn: Callable[..., Coroutine[Any, Any, V]], /, items: Mapping[K, Any], **options: Unpack[RunOptions]
 ) -> Results[K, V]: ...
 @overload
@@ -186,7 +186,7 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
 
 
 @overload
-def iter_parallel(  # type: ignore[overload-overlap]  # the value is what comes of the coroutine
+def iter_parallel(  # type: ignore[overload-overlap]  # the value is the coroutine's result
     fn: Callable[..., Coroutine[Any, Any, V]], /, items: Mapping[K, Any], **options: Unpack[RunOptions]
 ) -> Generator[Outcome[K, V], None, None]: ...
 @overload

@@ -32,7 +32,7 @@ from parallelkit._system import monotonic
 
 T = TypeVar("T")
 
-SLOW = 0.001  # seconds an item: a slower input is not read while an outcome is ready
+SLOW = 0.001  # seconds per item: a slower input is not read while an outcome is ready
 
 
 class Stream:

@@ -46,9 +46,7 @@ def number(value: float, figures: int = 3) -> str:
     >>> number(7.6, 2), number(9.5), number(9.996), number(1234.4)
     ('7.6', '9.50', '10.0', '1,234')
     """
-    power = int(
-        f"{value:.{figures - 1}e}".partition("e")[2]
-    )  # after rounding: 9.996 is 10.0 to three figures
+    power = int(f"{value:.{figures - 1}e}".partition("e")[2])  # of the rounded value: 9.996 is 10.0 to three
     decimals = max(0, figures - 1 - power)
     return f"{value:,.{decimals}f}"
 
