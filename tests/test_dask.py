@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from itertools import pairwise
+from itertools import count, pairwise
 
 import cloudpickle
 import numpy as np
@@ -296,6 +296,24 @@ def test_two_runs_share_the_cluster(client):
 
 
 # At the door
+
+
+def test_a_class_is_as_the_script_has_it(client):
+    """Also for a run on worker processes in which another, which goes on, has made the class as it was before."""
+
+    class Box:
+        factor = 1
+
+    def look(box):
+        return box.factor, os.getpid()
+
+    stream = iter_parallel(look, (Box() for _ in count()), executor=client)
+    seen = {next(stream).unwrap() for _ in range(100)}
+    Box.factor = 2
+    then = set(run_parallel(look, [Box() for _ in range(100)], executor=client).values())
+    stream.close()
+    assert ({1}, {2}) == ({factor for factor, _ in seen}, {factor for factor, _ in then})
+    assert {pid for _, pid in seen} & {pid for _, pid in then}, "the runs shared no process"
 
 
 def test_what_cannot_be_a_cluster_is_refused(client):

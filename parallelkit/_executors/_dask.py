@@ -1,11 +1,10 @@
-"""A dask cluster: our worker processes beside each of its workers, fed by way of its scheduler.
+"""Runs on a dask cluster: in our own worker processes beside each dask worker, fed through its scheduler.
 
-How, and why so: docs/design/dask-engine.md.
+How it works, and why this way: docs/design/dask-engine.md.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any, cast
 
 from parallelkit._executors._cluster._courier import NOBODY_YET, Courier
@@ -18,7 +17,7 @@ from parallelkit._executors._process._lane import Lane, Lost, Record, Span
 from parallelkit._executors._process._packing import Pack
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._travel import by_value_pickler, pack
+from parallelkit._worker._travel import pack, pack_by_value
 
 ADVICE = (
     "this was raised on a dask worker: install the module there, send its file by client.upload_file(), "
@@ -27,7 +26,7 @@ ADVICE = (
 
 
 class DaskEngine:
-    """The workers that a ``distributed.Client`` is connected to; it and they stay the caller's.
+    """The workers that a ``distributed.Client`` is connected to; client and cluster remain the caller's.
 
     ``max_workers``: how many attempts may run at a time; by default as many as the cluster has threads.
     """
@@ -39,31 +38,31 @@ class DaskEngine:
         self.max_workers = max_workers or max(1, threads)
 
     def open(self, job: Job) -> DaskPort:
-        """A new port; raises TypeError where the function or its arguments cannot be pickled."""
+        """Open a port; raises TypeError if the function or its arguments cannot be pickled."""
         packed = pack_job(job.fn, job.args, job.kwargs, job.star)
         if by_value():
-            packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star))
+            packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star), Editions())
         port = DaskPort(self, Lane(0, packed, job.exact), packed, job)
         port.courier.open()
         return port
 
     def widen(self, threads: int) -> None:
-        """The cluster has so many threads now."""
+        """Note how many threads the cluster has now."""
         self.max_workers = self.cap or max(1, threads)
 
     def close(self) -> None:
-        """Nothing: each port has ended what was its own, and the cluster is the caller's."""
+        """Do nothing: each port ends what is its own, and the cluster is the caller's."""
 
 
 class DaskPort(ProcessPort):
-    """Packs and unpacks as for local processes; between the two is a courier in place of a supervisor."""
+    """Packs and unpacks as for local processes, but hands tasks to a courier in place of a supervisor."""
 
     def __init__(self, engine: DaskEngine, lane: Lane, packed: bytes, job: Job) -> None:
         self.courier = Courier(engine.client, lane, packed, engine.cap, engine.widen)
         super().__init__(cast(Any, engine), cast(Any, self.courier), lane, job)
 
     def room(self) -> int:
-        """For an exact job the free slots; else enough that no worker starves."""
+        """Return the free slots for an exact job; else as many that no worker runs out of work."""
         if not self._lane.exact or self._lane.closed or self._lane.broken is not None:
             room = super().room()
             return max(room, NOBODY_YET - self._pending) if room and not self.courier.threads else room
@@ -87,15 +86,15 @@ class DaskPort(ProcessPort):
         return outcomes, size
 
     def running(self) -> list[tuple[int, float, str]]:
-        """The attempts that are known to have begun and not ended: index, instant of the start, worker."""
+        """Return the attempts that are known to have begun and not ended: index, instant of the start, worker."""
         return [(index, *told) for index, told in list(self.courier.begun.items())]
 
     def stacks(self) -> dict[int, str]:
-        """None: to ask would be a journey to every node, and the stop waits for nothing."""
+        """Return none: asking every node for them would delay the stop."""
         return {}
 
     def close(self) -> None:
-        """Withdraw what is queued, and kill what runs on the workers."""
+        """Withdraw the queued attempts, and kill those that run on the workers."""
         if self._lane.closed:
             return
         self._lane.queue.clear()
@@ -104,19 +103,15 @@ class DaskPort(ProcessPort):
 
 
 def by_value() -> bool:
-    """Whether the caller has asked cloudpickle to send some modules along."""
+    """Whether the caller has registered modules with cloudpickle to be pickled by value."""
     from cloudpickle import list_registry_pickle_by_value
 
     return bool(list_registry_pickle_by_value())
 
 
-def pack_for_afar(thing: object, editions: Editions | None = None) -> bytes:
-    """As ``pack``, but for modules that are to be sent along; no class is sent twice to a worker, which is there for one run."""
-    if not by_value():
-        return pack(thing)
-    file = BytesIO()
-    by_value_pickler()(file, 5).dump(thing)
-    return file.getvalue()
+def pack_for_afar(thing: object, editions: Editions) -> bytes:
+    """As ``pack``, but pickle registered modules by value. Runs that overlap share worker processes, hence ``editions``."""
+    return pack_by_value(thing, None, editions=editions) if by_value() else pack(thing, editions=editions)
 
 
 def _vanished(event: Vanished) -> Ended:
