@@ -30,23 +30,23 @@ ELSEWHERE = {
 }
 """What options are called in other libraries."""
 
-_BATCHES = "batches are sized by themselves, and every task is reported by itself"
-_LISTENED = "on_event is told of all that happens, and a loop over iter_parallel has each outcome as it comes"
-_BAR = "options of the bar go into a dict: progress={{{0!r}: ...}}"
-_RECYCLED = "an executor of your own takes it: executor=ProcessExecutor(..., max_tasks_per_child=...)"
+_BATCHES = "batches are sized automatically, and every task is reported separately"
+_LISTENED = "on_event is called with every event, and iter_parallel yields each outcome as it comes"
+_BAR = "pass options of the bar in a dict: progress={{{0!r}: ...}}"
+_RECYCLED = "pass it to an executor of your own: executor=ProcessExecutor(..., max_tasks_per_child=...)"
 ANSWERED = {
     **dict.fromkeys(("batch_size", "batchsize", "chunk_size", "chunksize"), _BATCHES),
     **dict.fromkeys(("callback", "done_callback", "error_callback"), _LISTENED),
     **dict.fromkeys(("desc", "disable", "leave", "ncols", "total", "unit"), _BAR),
     **dict.fromkeys(("max_tasks", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
-    "return_as": "iter_parallel gives the outcomes as they come",
-    "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of the results",
+    "return_as": "iter_parallel yields the outcomes as they come",
+    "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of Results",
 }
 """What to use in place of options of other libraries that have no counterpart here."""
 
 EXECUTORS_OWN = ("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix")
 OF_EXECUTORS = (
-    "give it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"
+    "pass it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"
 )
 
 

@@ -50,5 +50,5 @@ def unreadable(path: str, record: Record, error: Exception) -> ValueError:
     """The error for a record that cannot be unpickled, because its class is gone, say."""
     return ValueError(
         f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
-        "what they need must be there to be imported, as when it was recorded"
+        "the modules and classes that they need must be importable, as when they were recorded"
     )

@@ -235,7 +235,7 @@ class Recorder:
 
     def _fits(self, what: str, key: str, payload: bytes) -> bool:
         if len(payload) > LARGEST:
-            self._warn(what, key, f"it takes {len(payload):,} bytes, and {LARGEST:,} are the most")
+            self._warn(what, key, f"it takes {len(payload):,} bytes, and at most {LARGEST:,} are possible")
         return len(payload) <= LARGEST
 
     def _warn(self, what: str, key: str, why: str) -> None:
@@ -243,7 +243,7 @@ class Recorder:
             self._warned = True
             logger.warning(
                 "the %s of task %s cannot be recorded in %s, and the task will be run again when the run is "
-                "resumed, because %s; further ones are not mentioned",
+                "resumed, because %s; further ones are not reported",
                 what,
                 key,
                 self._journal.path,

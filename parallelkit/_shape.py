@@ -128,7 +128,7 @@ def hashable(group: Any, position: int) -> Hashable:
     try:
         hash(group)
     except TypeError:
-        raise TypeError(f"by must give a hashable group, got {group!r} at position {position}") from None
+        raise TypeError(f"by must return a hashable group, got {group!r} at position {position}") from None
     return group  # type: ignore[no-any-return]  # hashed just above
 
 

@@ -345,7 +345,7 @@ def test_any_kind_of_number_is_a_priority(kind):
         ({"priority": lambda item: "high"}, "priority must be a number, got 'high' at position 0"),
         ({"priority": lambda item: float("nan")}, "priority must be a number, got nan at position 0"),
         ({"priority": lambda item: 1 // 0}, "priority raised .* at position 0: .* by zero"),
-        ({"bys": (lambda item: [],)}, r"by must give a hashable group, got \[\] at position 0"),
+        ({"bys": (lambda item: [],)}, r"by must return a hashable group, got \[\] at position 0"),
         (
             {"bys": (lambda item: 1 // 0,)},
             "by raised ZeroDivisionError for the item at position 0: .* by zero",

@@ -70,7 +70,7 @@ BAD_OPTIONS = [
     (
         {"initializer": print},
         TypeError,
-        r"unknown option 'initializer'; give it to .* executor=ProcessExecutor\(",
+        r"unknown option 'initializer'; pass it to .* executor=ProcessExecutor\(",
     ),
     ({"initargs": ()}, TypeError, r"unknown option 'initargs'; .* ThreadExecutor\("),
     # executor
@@ -536,10 +536,10 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
         ({"executor": "process"}, "did you mean 'processes'"),
         ({"concurrency": 2}, "did you mean 'max_workers'"),
         ({"task_timeout": 2}, "did you mean 'timeout'"),
-        ({"chunksize": 2}, "unknown option 'chunksize'; batches are sized by themselves"),
+        ({"chunksize": 2}, "unknown option 'chunksize'; batches are sized automatically"),
         ({"return_exceptions": True}, "every outcome is kept, errors too: see outcomes and failures"),
         ({"desc": "squares"}, r"a dict: progress={'desc': \.\.\.}"),
-        ({"callback": print}, "on_event is told .*iter_parallel"),
+        ({"callback": print}, "on_event is called .*iter_parallel"),
         ({"maxtasksperchild": 2}, r"ProcessExecutor\(\.\.\., max_tasks_per_child="),
         ({"initializer": print}, r"ProcessExecutor\(\.\.\., initializer="),
     ],
