@@ -19,7 +19,7 @@ import types
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial, singledispatch
+from functools import cached_property, partial, singledispatch
 from pathlib import Path
 
 import port_driver
@@ -379,6 +379,33 @@ def test_a_function_is_not_told_of_what_the_standard_library_has_made_of_it():
     told = r"^kind, which \S+<lambda> uses, .*: test_travel\.\S+\.kind cannot be pickled .*; have it at the top level of a module"
     with pytest.raises(TypeError, match=told):
         run_parallel(lambda item: (item, kind(item)), [1], executor="processes")
+
+
+def test_a_class_with_a_cached_property_travels():
+    """Before Python 3.12 there was a lock in it. What has been computed goes along with the object, what is computed stays in it."""
+
+    class Circle:
+        calls = 0
+
+        def __init__(self, radius):
+            self.radius = radius
+
+        @cached_property
+        def area(self):
+            """Of a square, nearly."""
+            Circle.calls += 1
+            return 3 * self.radius**2
+
+    def measure(circle):
+        return circle.area, circle.area, Circle.calls, Circle.area.__doc__, circle
+
+    circles = [Circle(1), Circle(2)]
+    assert 3 == circles[0].area
+    results = run_parallel(measure, circles, executor="processes", max_workers=1).values()
+    assert [(3, 3, 1), (12, 12, 2)] == [result[:3] for result in results]
+    assert {Circle.area.__doc__} == {result[3] for result in results}
+    assert [3, 12] == [vars(result[4])["area"] for result in results]
+    assert 1 == Circle.calls
 
 
 def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():

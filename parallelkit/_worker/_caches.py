@@ -1,8 +1,11 @@
-"""Functions under ``functools.cache`` or ``lru_cache`` that workers cannot import: sent by value, with an empty cache."""
+"""Functions under ``functools.cache``, ``lru_cache`` or ``cached_property`` that workers cannot import: sent by value.
+
+Their caches are not sent; the values of a ``cached_property`` lie in its objects, and travel with these.
+"""
 
 from __future__ import annotations
 
-from functools import _lru_cache_wrapper, lru_cache, update_wrapper
+from functools import _lru_cache_wrapper, cached_property, lru_cache, update_wrapper
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -39,3 +42,8 @@ def _fill(cached: Any, wrapped: Callable[..., Any]) -> None:
     (cell,) = cached.__wrapped__.__closure__
     cell.cell_contents = wrapped
     update_wrapper(cached, wrapped)
+
+
+def reduce_property(cached: cached_property[Any]) -> Any:
+    """For a pickler, before Python 3.12: without the lock, of which a new one is made at the other end."""
+    return cached_property, (None,), {name: value for name, value in vars(cached).items() if name != "lock"}

@@ -7,6 +7,7 @@ changed, and the instant since which the attributes have been so, by which it se
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +16,7 @@ from parallelkit._system import monotonic
 from parallelkit._worker import _classes
 from parallelkit._worker._travel import Apart, pack
 
-METHODS = FunctionType, classmethod, staticmethod, property
+METHODS = FunctionType, classmethod, staticmethod, property, cached_property
 """The usual types of attributes that have functions in them; in those of other types, functions are searched for."""
 
 SHORT = 8

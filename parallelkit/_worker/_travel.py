@@ -9,10 +9,10 @@ from __future__ import annotations
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from collections import ChainMap
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, cached_property
 from io import BytesIO
 from mmap import mmap
-from sys import modules
+from sys import modules, version_info
 from types import CodeType, FunctionType
 
 from parallelkit._raised import is_of_signal
@@ -119,17 +119,19 @@ def _by_value_pickler() -> Any:
     """Made at the first use, because cloudpickle takes 20 ms to import."""
     from cloudpickle import Pickler, cloudpickle
 
-    from parallelkit._worker._caches import CACHED, reduce_cached
+    from parallelkit._worker._caches import CACHED, reduce_cached, reduce_property
 
     def reduce_code(code: CodeType) -> Any:
         # cloudpickle hides the file name, which tracebacks need to show where an error is.
         make, args = cloudpickle._code_reduce(code)
         return make, tuple(code.co_filename if _is_hidden(arg) else arg for arg in args)
 
+    ours: dict[type, Callable[[Any], Any]] = {CodeType: reduce_code, CACHED: reduce_cached}
+    if version_info < (3, 12):
+        ours[cached_property] = reduce_property
+
     class ByValue(Pickler):  # type: ignore[misc]  # it has no types
-        dispatch_table = ChainMap(  # noqa: RUF012  # as the base has it
-            {CodeType: reduce_code, CACHED: reduce_cached}, Pickler.dispatch_table
-        )
+        dispatch_table = ChainMap(ours, Pickler.dispatch_table)  # noqa: RUF012  # as the base has it
 
         editions: _classes.Reducer | None = None
 
