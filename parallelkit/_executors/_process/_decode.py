@@ -144,21 +144,16 @@ class Opening:
 
     def _outcomes(self) -> list[Block | Ended]:
         indices = indices_of(self.span.batch.tickets)
-        started, ended, values, failures = (
-            self._columns.started,
-            self._columns.ended,
-            self._values,
-            self._failures,
-        )
+        columns, values, failures = self._columns, self._values, self._failures
         if not failures:
             kind = PlainBlock if self._plain else Block
-            return [kind(indices, values, started, ended, [self.span.worker] * len(indices))]
+            return [kind(indices, values, columns.started, columns.ended, [self.span.worker] * len(indices))]
         good = [at for at in range(len(indices)) if at not in failures]
         block = Block(
             [indices[at] for at in good],
             [values[at] for at in good],
-            array("d", [started[at] for at in good]),
-            array("d", [ended[at] for at in good]),
+            array("d", [columns.started[at] for at in good]),
+            array("d", [columns.ended[at] for at in good]),
             [self.span.worker] * len(good),
         )
         return [*failures.values(), block] if good else list(failures.values())

@@ -35,7 +35,7 @@ UNPACKING = frozenset(
 SCRIPT = "__main__"
 MOST = 4000  # globals that are looked at, in a millisecond or two; a larger program will need ``COMMON``
 
-_HOME = os.path.dirname(os.__file__)
+STANDARD = os.path.dirname(os.__file__)  # the folder of the standard library
 _PUBLIC = frozenset(name for name in sys.stdlib_module_names if name[0] != "_")
 _get_module: Any = type.__dict__["__module__"].__get__
 
@@ -145,5 +145,5 @@ def attribute_of(name: str, attribute: str) -> Any:
 
 
 def _places_of(name: str) -> tuple[str, str]:
-    path = f"{_HOME}/{name.replace('.', '/')}"
+    path = f"{STANDARD}/{name.replace('.', '/')}"
     return f"{path}.py", f"{path}/__init__.py"

@@ -20,13 +20,12 @@ from importlib.machinery import (
 from types import ModuleType
 from typing import TypeAlias
 
-from parallelkit._executors._process._preload import attribute_of, file_of
+from parallelkit._executors._process._preload import STANDARD, attribute_of, file_of
 
 Place: TypeAlias = tuple[str | None, list[str] | None]
 """A module's file (None: a namespace package), and the folders of its submodules (None: no package)."""
 
 _LOADERS = (SourceFileLoader, SourcelessFileLoader, ExtensionFileLoader)
-_STANDARD = os.path.dirname(os.__file__)
 _LIBRARIES = ("/site-packages", "/dist-packages")
 
 
@@ -49,7 +48,7 @@ def strays(path: Iterable[object]) -> dict[str, Place]:
 
 def _modules(path: list[str]) -> tuple[list[tuple[str, str]], list[tuple[str, list[str] | None]]]:
     """The modules that are in no library on this path, with their files; and those without a file, with their ``__path__``."""
-    libraries = tuple([f"{entry}/" for entry in path if entry == _STANDARD or entry.endswith(_LIBRARIES)])
+    libraries = tuple([f"{entry}/" for entry in path if entry == STANDARD or entry.endswith(_LIBRARIES)])
     own: list[tuple[str, str]] = []
     rest: list[tuple[str, list[str] | None]] = []
     for name, module in sys.modules.copy().items():

@@ -21,9 +21,8 @@ _MOST_READ = 1 << 30
 
 _KINDS = bytes(range(_channel.DICT + 1))
 _TOP = 7 if sys.byteorder == "little" else 0
-_INSTANTS = (
-    b"\x3f\x40\x41"  # the top bytes of floats from 0.0001 to 8e9; not of NaN, infinity or negative numbers
-)
+_INSTANTS = b"\x3f\x40\x41"
+"""The top bytes of floats from 0.0001 to 8e9; not of NaN, infinity or negative numbers."""
 
 
 def word_of(body: bytes) -> int:

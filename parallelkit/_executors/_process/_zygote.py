@@ -25,6 +25,7 @@ ANSWER = 0.2
 """Seconds that it may take to answer, a hundred times what it needs: the supervisor waits, and watches no deadline."""
 
 _AT_EXEC = ("LD_", "PYTHON", "LC_", "LANG", "GLIBC_", "MALLOC_", "TZ")
+"""Beginnings of the names of environment variables that count when a program starts."""
 _OF_THE_C_LIBRARY = 0b11 << 31
 """Signals 32 and 33, in a mask: the C library changes how they are handled when the first thread starts."""
 
@@ -40,6 +41,7 @@ _STATUS = (
     "Seccomp",
     "Cpus_allowed:",
 )
+"""Beginnings of the lines of ``/proc/…/status`` that tell what a process inherits."""
 
 
 class Zygote:
