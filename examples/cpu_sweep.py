@@ -1,6 +1,6 @@
-"""How long do people queue? A sweep over arrivals and open counters, on all cores.
+"""How long do people queue? A parameter sweep over arrivals and open counters, on all cores.
 
-A plain script with its functions beside it: no main guard, nothing to import from elsewhere.
+A plain script that defines its own functions: no main guard, and no separate module to import.
 """
 
 import heapq

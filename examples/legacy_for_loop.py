@@ -1,4 +1,4 @@
-"""A ``for`` loop in legacy code, before and after: what changes is the loop, not what it calls."""
+"""A ``for`` loop in legacy code, before and after: only the loop changes, not the function it calls."""
 
 import time
 
@@ -8,7 +8,7 @@ ACCOUNTS = {f"A-{number:03}": number for number in range(40)}
 
 
 def balance_of(account):
-    """Ask the old ledger; it takes its time, and it chokes on one account."""
+    """Query the old ledger, which is slow, and fails for one account."""
     time.sleep(0.05)
     return 1_000 // (ACCOUNTS[account] - 13)
 
@@ -16,7 +16,7 @@ def balance_of(account):
 def before():
     balances = {}
     for account in ACCOUNTS:
-        balances[account] = balance_of(account)  # one bad account, and 26 good ones are never asked
+        balances[account] = balance_of(account)  # one bad account, and 26 good ones are never queried
     return balances
 
 

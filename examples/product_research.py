@@ -1,7 +1,7 @@
 """Research a product: five searches at the same time, one dict with what they found.
 
-Each search is an ordinary function around an ordinary HTTP client. They are asked at once; what is
-late or broken is None in the dict and explained in ``results.failures``.
+Each search is an ordinary function around an ordinary HTTP client. They all run at once; a search that is
+late or fails is None in the dict, and explained in ``results.failures``.
 """
 
 import requests

@@ -1,6 +1,6 @@
-"""``ThreadPoolExecutor`` replaced by changing one import; then what the new one can do besides.
+"""Replace ``ThreadPoolExecutor`` by changing one import, then use what the new executor can do in addition.
 
-The program ends although one call hangs for ever: with the standard pool it would not.
+The program exits although one call hangs for ever: with the standard pool it would not.
 """
 
 import threading
@@ -15,7 +15,7 @@ def check(host):
     return "up"
 
 
-# Unchanged but for the name of the class: submit, map, futures, callbacks, shutdown.
+# Only the name of the class changes: submit, map, futures, callbacks and shutdown stay the same.
 with ThreadExecutor(max_workers=4) as executor:
     futures = {executor.submit(check, host): host for host in ("db-1", "db-2")}
     for future in as_completed(futures):

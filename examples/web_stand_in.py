@@ -1,4 +1,4 @@
-"""A small web server on this machine, in place of five sites: one is overloaded at first, one hangs."""
+"""A small local web server that stands in for five sites: one is overloaded at first, one hangs."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ closing = threading.Event()
 
 
 class Site(BaseHTTPRequestHandler):
-    """All five sites; the path says which."""
+    """All five sites; the path selects one."""
 
     def do_GET(self):
         path = self.path.partition("?")[0]
@@ -41,5 +41,5 @@ def open_web():
     with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
         threading.Thread(target=server.serve_forever).start()
         yield f"http://127.0.0.1:{server.server_port}"
-        closing.set()  # lets go of those who hang
+        closing.set()  # releases the requests that hang
         server.shutdown()
