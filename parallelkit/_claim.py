@@ -6,13 +6,12 @@ Why there is such a file: docs/design/checkpoint.md.
 from __future__ import annotations
 
 import os
-import threading
 from contextlib import ExitStack, suppress
 
 from parallelkit._system import read
 
-_held: set[str] = set()  # journals in use by this process, within which file locks do not exclude each other
-_guard = threading.Lock()
+_held: dict[str, Claim] = {}  # those of this process, within which file locks do not exclude each other
+os.register_at_fork(after_in_child=_held.clear)
 
 
 class Claim:
@@ -25,12 +24,10 @@ class Claim:
     def __init__(self, journal: str) -> None:
         self._journal = journal
         self._path = f"{journal}-run"
-        with _guard:
-            if journal in _held:
-                raise in_use(journal, os.getpid())
-            _held.add(journal)
+        if _held.setdefault(journal, self) is not self:  # in one step, so that it needs no lock
+            raise in_use(journal, os.getpid())
         with ExitStack() as undo:
-            undo.callback(_held.discard, journal)
+            undo.callback(_held.pop, journal, None)
             self._fd = self._lock()
             undo.callback(os.close, self._fd)
             self._boot = boot_id()
@@ -82,7 +79,7 @@ class Claim:
                 with suppress(FileNotFoundError):  # somebody else has deleted it
                     os.unlink(self._path)
         finally:
-            _held.discard(self._journal)
+            _held.pop(self._journal, None)
             os.close(self._fd)
 
 

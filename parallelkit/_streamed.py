@@ -166,15 +166,17 @@ class closing_in_time:  # noqa: N801  # used as a function
     """Closes a thing afterwards, unless the interpreter is finalizing, or garbage collection closes the stream.
 
     At finalization (of a stream that an exit handler began, say) daemon threads are frozen, with whatever locks
-    they hold, so waiting for one would never end. Worker processes end with their parent.
+    they hold, so waiting for one would never end. Worker processes end with their parent. Nor does a forked
+    copy close anything: it has none of the threads.
     """
 
     def __init__(self, thing: Closable) -> None:
         self._thing = thing
+        self._pid = os.getpid()
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *raised: object) -> None:
-        if not (sys.is_finalizing() or _collector.is_collecting()):
+        if os.getpid() == self._pid and not (sys.is_finalizing() or _collector.is_collecting()):
             self._thing.close()

@@ -505,6 +505,48 @@ def test_the_lock_vanishes_with_its_holder(path):
     assert ["0", "1", "2"] == run_parallel(str, range(3), key=int, checkpoint=path).values()
 
 
+FORKED = """
+import os, signal, sys
+from parallelkit import iter_parallel, run_parallel
+path, tried, over = sys.argv[1], os.pipe(), os.pipe()
+
+def say(call):
+    try:
+        print(call(), flush=True)
+    except (RuntimeError, ValueError) as error:
+        print(error, flush=True)
+
+stream = iter_parallel(abs, range(3), key=str, checkpoint=path)
+next(stream)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    say(lambda: next(stream))
+    say(lambda: run_parallel(abs, range(3), key=str, checkpoint=path))
+    os.write(tried[1], b"x")
+    os.read(over[0], 1)
+    say(lambda: run_parallel(abs, range(3), key=str, checkpoint=path).summary.attempts)
+    os._exit(0)
+os.close(tried[1])
+os.read(tried[0], 1)
+print(os.getpid(), len(list(stream)), flush=True)
+os.write(over[1], b"x")
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_fork_leaves_the_journal_to_its_parent(path):
+    """Its copy of a stream is refused, and waits for no thread; it may use the journal when the parent does no more."""
+    forked = subprocess.run(
+        [sys.executable, "-c", FORKED, path], capture_output=True, text=True, check=False, timeout=50
+    )
+    refused, in_use, parent, attempts, status = forked.stdout.splitlines()
+    pid, rest = parent.split()
+    assert "not to a fork" in refused
+    assert in_use.endswith(f"used by process {pid}")
+    assert ("2", "0", "0") == (rest, attempts, status)
+
+
 def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
     """The run before may end between the opening and the locking; whoever came next would lock a file of its own."""
     lock, locked = fcntl.lockf, []
