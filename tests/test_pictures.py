@@ -176,12 +176,14 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     assert "default-src 'none'" in page
 
 
-def test_a_text_that_is_not_unicode_does_not_keep_the_page_from_being_written(tmp_path):
-    """File names may hold bytes that no text has: they come as lone surrogates."""
+def test_a_text_that_is_not_unicode_does_not_keep_a_report_from_being_written(tmp_path):
+    """File names may hold bytes that no text has: they come as lone surrogates. A text or a card is printed by the caller."""
     ledger = plant([1.0] * 2, keys=["a\udcff", "b"])
     fail(ledger, 0, ValueError("cannot read a\udcff"))
     assert "cannot read a\\udcff" in page_of(ledger, tmp_path)
     assert trace_of(ledger, tmp_path)
+    for text in (Results(ledger).report(), Results(ledger)._repr_html_()):
+        assert b"cannot read a\\udcff" in text.encode()
 
 
 def test_a_run_of_nothing_has_pictures(tmp_path):

@@ -8,7 +8,7 @@ from html import escape
 from parallelkit._ledger import Ledger
 from parallelkit._report._advice import advise
 from parallelkit._report._failures import kinds_of_failure
-from parallelkit._report._format import key_text, number, seconds
+from parallelkit._report._format import encodable, key_text, number, seconds
 from parallelkit._report._summary import Survey, survey
 from parallelkit._report._words import counts, examples, fate, how_many
 
@@ -26,7 +26,7 @@ def card(ledger: Ledger) -> str:
     run = survey(ledger)
     colour = RED if ledger.failed or ledger.stopped is not None else FINE
     parts = [*head(run), *slowest(run), *failures(run), *advice(run)]
-    return f'<div style="{BOX.format(colour=colour)}">{"".join(parts)}</div>'
+    return encodable(f'<div style="{BOX.format(colour=colour)}">{"".join(parts)}</div>')
 
 
 def head(run: Survey) -> Iterator[str]:

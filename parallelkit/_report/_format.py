@@ -71,6 +71,15 @@ def count(how_many: int, noun: str) -> str:
     return f"{how_many:,} {noun}"
 
 
+def encodable(text: str) -> str:
+    r"""A text with lone surrogates escaped, such as those of a file name that is not Unicode, so that it can be printed.
+
+    >>> encodable("caf\udce9")
+    'caf\\udce9'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def clip(text: str, width: int) -> str:
     r"""A text on one line, cut off at ``width`` characters.
 

@@ -10,7 +10,7 @@ from parallelkit._numbers import check_number
 from parallelkit._report._advice import advise
 from parallelkit._report._estimates import compute_seconds, interpreter_bound
 from parallelkit._report._failures import kinds_of_failure
-from parallelkit._report._format import clip, count, key_text, number, percent, seconds
+from parallelkit._report._format import clip, count, encodable, key_text, number, percent, seconds
 from parallelkit._report._summary import Survey, survey
 from parallelkit._report._words import counts, examples, fate, how_many
 
@@ -26,7 +26,7 @@ def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
     if cost_per_attempt is not None:
         parts.append(costs(run, check_number("cost_per_attempt", cost_per_attempt, 0.0)))
     parts.append(advice(run))
-    return "\n\n".join("\n".join(part) for part in map(list, parts) if part)
+    return encodable("\n\n".join("\n".join(part) for part in map(list, parts) if part))
 
 
 def head(run: Survey) -> Iterator[str]:
