@@ -1287,6 +1287,23 @@ def test_levels_have_the_names_that_the_program_has_given_them(kept, monkeypatch
     assert ["NOTICE", "OF THE TASK", "Error", "Level 28", "WARNING"] == [record.levelname for record in kept]
 
 
+class Level(enum.IntEnum):
+    NOTICE = 25
+
+
+class Text(str):
+    __slots__ = ()
+
+
+def test_settings_of_classes_that_no_new_worker_can_import_reach_it_as_plain_values(kept, monkeypatch):
+    """A log level that is an IntEnum, or a place on the path that is more than a text."""
+    logging.getLogger("far").setLevel(Level.NOTICE)
+    monkeypatch.setattr(sys, "path", [Text(entry) for entry in sys.path])
+    monkeypatch.setattr(sys, "argv", [Text("program"), Path("file")])
+    run_parallel(log_at, [(24, 26)], executor="processes", max_workers=1).raise_failures()
+    assert [26] == [record.levelno for record in kept]
+
+
 def test_logging_is_not_imported_for_nothing(tmp_path):
     """A worker whose tasks do not log pays nothing; nor for anything else that its parent does not use."""
     source = """
