@@ -1,1 +1,1 @@
-"""The parts of the dask engine: ``_dask.py`` is what a run sees of it."""
+"""The parts of the dask engine; a run uses them through ``_dask.py``."""

@@ -1,7 +1,7 @@
-"""What runs in the dask scheduler: it gives each batch away once, and passes on what the guards tell.
+"""Runs in the dask scheduler: grants each batch to one guard only, and passes on to the client what guards report.
 
-The client sends this module by value, so that no scheduler needs parallelkit; it imports nothing of ours.
-Everything here runs in the scheduler's event loop, one step at a time. What is told stays opaque bytes.
+The client sends this module by value, so that the scheduler does not need parallelkit; it imports none of it.
+Everything here runs in the scheduler's event loop. Reports remain opaque bytes.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 PREFIX = "parallelkit-batch-"
-"""Of the keys of batches: prefix, run, number."""
+"""The key of a batch is this prefix, the run, a hyphen and a number."""
 
 SETTLE = 0.01  # seconds between two looks at batches that wait behind others while threads are free
-END_LIMIT = 1.5  # seconds that a worker has to end what it runs of a run
+END_LIMIT = 1.5  # seconds that a worker has to end its part of a run
 POLL_LIMIT = 20.0  # seconds after which a client that waits for news is answered in any case
 
-WAITING, VOID, OVER = "waiting", "void", "over"  # else a batch belongs to the worker of that address
+WAITING, VOID, OVER = "waiting", "void", "over"
+"""Where a batch is: not claimed, never to be claimed, done. Else it is the address of the worker that claimed it."""
 
 News = tuple[Any, ...]
 
 
 class Run:
-    """What the broker knows of a client's run."""
+    """What the broker knows about a client's run. ``width``: gives the cluster's threads and its workers."""
 
     def __init__(self, client: str, width: Callable[[], tuple[int, list[str]]]) -> None:
         self.client = client
         self._width = width
         self._width_changed = False
-        self.batches: dict[str, str] = {}
-        self.granted: dict[str, int] = {}  # of batches that belong to a worker: how many it may have begun
-        self.guards: set[str] = set()  # workers that have begun something of it
+        self.batches: dict[str, str] = {}  # by key: WAITING, VOID, OVER or the worker's address
+        self.granted: dict[str, int] = {}  # of claimed batches: how many attempts may have begun
+        self.guards: set[str] = set()  # workers that have claimed batches of it
         self.closing = False
         self._news: list[News] = []
         self._told = asyncio.Event()
@@ -41,7 +42,7 @@ class Run:
         self._told.set()
 
     def note_width(self) -> None:
-        """Workers came or went; told once, however many did."""
+        """Note that workers came or went; the client is told once, however many did."""
         self._width_changed = True
         self._told.set()
 
@@ -61,7 +62,7 @@ class Run:
         return news
 
     def tell_lost(self, worker: str, keys: list[str]) -> None:
-        """A worker will not end what it has of these batches; how far it may have come."""
+        """Tell the client that a worker will not end these batches, and how many attempts of each it may have begun."""
         self.tell("lost", worker, [(key, self.granted.pop(key)) for key in keys])
 
     def belonging_to(self, worker: str) -> list[str]:
@@ -69,7 +70,7 @@ class Run:
 
 
 class Broker:
-    """The part of the plugin that is ours; ``install`` makes a SchedulerPlugin of it."""
+    """Our part of the scheduler's plugin; ``install`` combines it with SchedulerPlugin."""
 
     def __init__(self, scheduler: Any, name: str) -> None:
         self.scheduler = scheduler
@@ -82,19 +83,19 @@ class Broker:
     # For clients
 
     async def open(self, run: str, client: str) -> tuple[int, list[str]]:
-        """Register a run; how many threads there are, and which workers."""
+        """Register a run; return how many threads there are, and the workers."""
         if not self.runs:
             self.scheduler.add_plugin(self, name=self._name)
         self.runs[run] = Run(client, self._width)
         return self._width()
 
     async def take(self, run: str) -> list[News] | None:
-        """Wait for news of a run; None where it is closed."""
+        """Wait for news of a run; None if it is closed."""
         known = self.runs.get(run)
         return None if known is None else await known.take()
 
     async def close(self, run: str) -> list[News]:
-        """End a run on all workers; what had been committed there and was not told yet."""
+        """End a run on all workers; return its last news, with what was committed there and not yet reported."""
         known = self.runs.get(run)
         if known is None:
             return []
@@ -102,7 +103,7 @@ class Broker:
         blobs = await asyncio.gather(*(self._end_on(worker, run) for worker in known.guards))
         news = known.take_now() + [("told", blob) for blob in blobs if blob is not None]
         self.runs.pop(run, None)
-        known.tell()  # whoever waits for news need not wait longer
+        known.tell()  # ends a pending ``take``
         if not self.runs and self._name in self.scheduler.plugins:
             self.scheduler.remove_plugin(name=self._name)
         return news
@@ -113,19 +114,19 @@ class Broker:
         try:
             blob = await asyncio.wait_for(self.scheduler.rpc(worker).parallelkit_end(run=run), END_LIMIT)
         except Exception:
-            # It is gone, or does not answer, and its lifelines end what it runs; or it failed, which its own
-            # log tells. What others have to tell last must not be lost with it.
+            # The worker is gone or does not answer, and then its lifelines end what it runs; or it failed, which
+            # its own log shows. The last reports of the other workers must not be lost with it.
             return None
         return blob if isinstance(blob, bytes) else None
 
     # For guards
 
     async def claim(self, key: str, worker: str, granted: int) -> bool:
-        """Whether the batch is this worker's to run, so many of its attempts for the moment: true once at most."""
+        """Grant a batch to a worker, the first ``granted`` attempts for now; False if it is not, or no longer, to be had."""
         run = self._run_of(key)
         if run is None or run.closing or worker not in self.scheduler.workers:
             return False
-        if run.batches.get(key) != WAITING:  # one that is not known was given up by the client
+        if run.batches.get(key) != WAITING:  # an unknown key is one that the client gave up
             return False
         run.batches[key] = worker
         run.granted[key] = granted
@@ -136,9 +137,9 @@ class Broker:
     async def tell(
         self, run: str, worker: str, blob: bytes, over: list[str], wanted: dict[str, int]
     ) -> list[str] | None:
-        """Pass on what a guard has to tell, and let it begin so many of each batch as it wants.
+        """Pass on a guard's report, close the batches that are over, and grant as many attempts of others as wanted.
 
-        The batches that it may go on with; None where nobody wants to hear of the run any more.
+        Return the keys of those that may go on; None if nobody wants to hear of the run any more.
         """
         known = self.runs.get(run)
         if known is None or worker not in self.scheduler.workers:
@@ -154,17 +155,17 @@ class Broker:
 
     def _close_batch(self, run: Run, key: str) -> None:
         run.granted.pop(key, None)
-        run.batches[key] = OVER  # no later claim is granted; a key that is not known has none either
-        if key not in self.scheduler.tasks:
+        run.batches[key] = OVER  # so that no later claim is granted
+        if key not in self.scheduler.tasks:  # dask has forgotten it; an unknown key is not granted either
             del run.batches[key]
 
     def _run_of(self, key: str) -> Run | None:
         return self.runs.get(key[len(PREFIX) :].partition("-")[0])
 
-    # What the scheduler tells
+    # Called by the scheduler
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        """Note where a batch is; for any other task this is one comparison."""
+        """Note the new state of a batch; any other task costs one comparison."""
         if not isinstance(key, str) or not key.startswith(PREFIX):
             return
         run = self._run_of(key)
@@ -177,7 +178,7 @@ class Broker:
             self._give_up(run, key, finish)
 
     def _give_up(self, run: Run, key: str, finish: str) -> None:
-        """Dask will not run this batch any more. A guard that has it goes on all the same, and tells."""
+        """Dask will not run this batch any more. A guard that has claimed it goes on all the same, and reports."""
         owner = run.batches.get(key, WAITING)
         if owner == WAITING:
             run.batches[key] = VOID
@@ -189,7 +190,7 @@ class Broker:
             del run.batches[key]
 
     def _refusal(self, key: str) -> tuple[str, list[str]]:
-        """Why a guard did not even ask for a batch, and where; empty where no guard was asked."""
+        """Return the error with which workers refused a batch unclaimed, and which they are; empty if none did."""
         task = self.scheduler.tasks.get(key)
         text = getattr(task, "exception_text", "") or ""
         return ("", []) if "KilledWorker" in text else (text, sorted(getattr(task, "erred_on", None) or ()))
@@ -215,7 +216,7 @@ class Broker:
         return int(self.scheduler.total_nthreads), list(self.scheduler.workers)
 
     def remove_client(self, scheduler: Any, client: str) -> None:
-        """It is gone: nothing that it had running shall go on."""
+        """A client is gone: end its runs."""
         for name, run in list(self.runs.items()):
             if run.client == client:
                 run.closing = True
@@ -224,21 +225,21 @@ class Broker:
                 closer.add_done_callback(self._closers.discard)
 
     def valid_workers_downscaling(self, scheduler: Any, workers: list[Any]) -> list[Any]:
-        """A worker that is at work is not one to close."""
+        """Keep an adaptive cluster from closing a worker that has work."""
         busy = {owner for run in self.runs.values() for owner in run.batches.values()}
         return [worker for worker in workers if worker.address not in busy]
 
     async def retire(self, original: Callable[..., Awaitable[Any]], **kwargs: Any) -> Any:
-        """Retire workers, but let them end what they have begun of ours."""
+        """Retire workers, but let them first finish what they have claimed of ours."""
         chosen = {key: kwargs[key] for key in ("workers", "names") if kwargs.get(key) is not None}
         if self.runs and chosen:
             leaving = set(await original(**chosen, close_workers=False, remove=False))
-            # An event for each worker would cost every batch, and few workers are retired.
+            # Polled: an event for each worker would add a cost to every batch, and workers are seldom retired.
             while any(run.belonging_to(worker) for run in self.runs.values() for worker in leaving):  # noqa: ASYNC110  # see above
                 await asyncio.sleep(SETTLE)
         return await original(**kwargs)
 
-    # Evening out
+    # Load balancing
 
     def _look_later(self) -> None:
         if not self._looking:
@@ -246,7 +247,7 @@ class Broker:
             asyncio.get_running_loop().call_later(SETTLE, self._look)
 
     def _look(self) -> None:
-        """Give back batches that wait behind others while threads are free elsewhere; dask places them anew."""
+        """Return batches to the client that wait behind others while threads are free elsewhere; it submits them anew."""
         self._looking = False
         stuck = self._stuck() if self.runs else {}
         free = sum(max(0, ws.nthreads - len(ws.processing)) for ws in self.scheduler.idle.values())
@@ -268,9 +269,9 @@ class Broker:
 
 
 def install(name: str, dask_scheduler: Any) -> None:
-    """Open the broker of this name in this scheduler, unless it is open; run there by the client.
+    """Install the broker of this name in the scheduler, unless there is one; the client has this run there.
 
-    A scheduler may live longer than a version of ours: each has a broker of its own.
+    Each version of parallelkit has a broker of its own, since a scheduler may outlive several.
     """
     if f"{name}_claim" in dask_scheduler.handlers:
         return

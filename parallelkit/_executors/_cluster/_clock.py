@@ -1,25 +1,26 @@
-"""Instants of other machines on this machine's clock."""
+"""Converts instants of other machines to this machine's clock."""
 
 from __future__ import annotations
 
 from parallelkit._executors._cluster._wire import boot_id
 
-RENEW = 10.0  # seconds after which an estimate begins to be replaced: clocks drift apart
+RENEW = 10.0  # seconds after which an estimate is renewed, because clocks drift apart
 
 
 class Clock:
     """Estimates how far the monotonic clock of each host is ahead of ours.
 
-    A message was packed before it came: so the host is ahead by at least the difference of the two
-    instants. The largest difference seen lately errs by the fastest message's time on its way, and always
-    so that an instant seems later than it was: a rate limit that counts from it is kept.
+    A message is packed before it arrives, so the host's clock is ahead by at least the difference of the
+    two instants. We take the largest difference seen lately. It is too small by the transit time of the
+    fastest message, so instants seem later than they were: the safe side for a rate limit that counts
+    from them.
     """
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[float, float, float]] = {}  # since when, largest before, largest since
+        self._seen: dict[str, tuple[float, float, float]] = {}  # since, largest before, after
 
     def shift(self, host: str, boot: str, packed: float, came: float) -> float:
-        """What to take from the instants of a message."""
+        """Return what to subtract from the instants in a message that was ``packed`` there, and ``came`` here."""
         if boot and boot == boot_id():
             return 0.0
         ahead = packed - came

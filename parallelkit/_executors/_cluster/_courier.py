@@ -1,6 +1,6 @@
-"""The client's side of a run on dask: batches go out as dask tasks, what the guards tell comes back.
+"""The client's side of a run on dask: submits batches as dask tasks, and receives what the guards report.
 
-A thread of the run's own waits for news of the broker. It runs none of the user's code.
+The courier has a thread of its own, which waits for news from the broker. It runs none of the user's code.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from parallelkit._system import monotonic
 
 PATIENCE = 3.0  # seconds that the broker has to end a run
 UNHEARD = 1.0  # seconds that the courier's thread has to notice that there is no connection
-NOBODY_YET = 32  # batches that are handed out before there are workers: what an adaptive cluster sees of them
+NOBODY_YET = 32  # batches handed out while there are no workers, for an adaptive cluster to scale up by
 INLINE = 32 << 10  # bytes up to which the function travels with each batch; a larger one is scattered, once
 ALONE = 1 << 20  # bytes from which on an item is scattered by itself
 
 
 class Courier:
-    """``offer`` and ``close`` are for the run's thread; the rest belongs to the courier's own, or to who holds the lock."""
+    """Stands in for a supervisor: ``open``, ``offer`` and ``close`` are called by the run's thread, ``_lock`` guards the rest."""
 
     def __init__(
         self, client: Any, lane: Lane, job: bytes, cap: int | None, widen: Callable[[int], None]
     ) -> None:
-        # What a port asks of a supervisor.
+        # These two a port asks of a supervisor.
         self.crew = SimpleNamespace(lanes=[lane], has_left=lambda lane: False)
         self.broken = None
         self.run = uuid4().hex
@@ -53,27 +53,27 @@ class Courier:
         self.begun = self._manifest.begun
         self._sizes = Sizes(lane.pace, lane.exact)
         self._workers: list[str] = []
-        self._unfit: set[str] = set()  # workers that joined, and have another Python or no parallelkit
+        self._unfit: set[str] = set()  # workers that joined with another Python, or without parallelkit
         self._client = client
         self._lane = lane
         self._job = job
         self._cap = cap
         self._widen = widen
-        self._kept: Any = None  # the function, where dask keeps it
-        self._keeping = False  # ... or will, soon
-        self._first: Any = None  # what makes a cluster start a worker
+        self._kept: Any = None  # the future of the scattered function, if it is large
+        self._keeping = False  # whether the function is being scattered
+        self._first: Any = None  # a task that makes an adaptive cluster start a worker
         self._freight = Freight(client, self._refuse)
         self._expected = versions()
         self._clock = Clock()
         self._numbers = count()
         self._lock = Lock()
         self._closed = False
-        self._unheard = False  # there is no scheduler any more
-        self._line: Any = None  # the connection by which it is asked for news
+        self._unheard = False  # whether the scheduler is gone
+        self._line: Any = None  # the connection on which the broker is asked for news
         self._thread = Thread(target=self._listen, name="parallelkit-courier", daemon=True)
 
     def open(self) -> None:
-        """Register the run at the broker, and begin to listen."""
+        """Register the run with the broker, and start the courier's thread."""
         self._hear_width(*self._ask("open", client=self._client.id))
         if len(self._job) > INLINE:
             self._send_job()
@@ -81,7 +81,7 @@ class Courier:
 
     @property
     def threads(self) -> int:
-        """How many the cluster has."""
+        """How many threads the cluster has."""
         return self._sizes.threads
 
     def _ask(self, question: str, patience: float | None = None, **about: Any) -> Any:
@@ -89,7 +89,7 @@ class Courier:
         return self._client.sync(ask, run=self.run, callback_timeout=patience, **about)
 
     def _send_job(self) -> None:
-        """Have each worker keep the function; nothing is handed out before they do."""
+        """Scatter the function to all workers; no batch is handed out until it has arrived."""
         if self._keeping:
             return
         self._keeping = True
@@ -98,7 +98,7 @@ class Courier:
         self._freight.send(self._job, self._keep, everywhere=True)
 
     def _keep(self, future: Any) -> None:
-        """In the client's event loop, whose thread nobody waits for who holds the lock."""
+        """Note that the function has arrived. Runs in the client's event loop, for which no holder of the lock waits."""
         with self._lock:
             self._kept, self._keeping = future, False
             self._hand_out()
@@ -106,7 +106,7 @@ class Courier:
     # Out
 
     def offer(self) -> None:
-        """There is something new in the queue."""
+        """Hand out what is new in the queue."""
         with self._lock:
             self._hand_out()
 
@@ -114,14 +114,14 @@ class Courier:
         try:
             while self._lane.queue and not self._closed and (most := self._room()) > 0:
                 self._send(self._take(most))
-        except Exception as error:  # a client that was closed, or whatever keeps dask from taking it
+        except Exception as error:  # say, the client was closed
             self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
         self._fail("dask does not take tasks any more", error)
 
     def _room(self) -> int:
-        """How many attempts may be in the next batch."""
+        """How many attempts may be in the next batch; 0 if no batch may be handed out now."""
         if self._keeping:
             return 0
         if self._cap is not None:
@@ -131,7 +131,7 @@ class Courier:
         return self._sizes.batch(self._lane.waiting())
 
     def _take(self, most: int) -> Batch:
-        """The next attempts, in one batch though they were queued in several parts."""
+        """Take the next attempts, as one batch even if they were queued in several parts."""
         first = self._lane.take(most)
         tickets, payloads, size = list(first.tickets), list(first.payloads or ()), first.size()
         queue, packed = self._lane.queue, first.payloads is not None
@@ -150,7 +150,7 @@ class Courier:
         if not large:
             self._submit(key, batch, parcel.held)
             return
-        (at,) = large  # a batch ends with the first
+        (at,) = large  # no more than one: ``_take`` adds nothing after it
 
         def arrived(future: Any) -> None:
             parcel.held.append(future)
@@ -185,7 +185,7 @@ class Courier:
     # In: the courier's thread
 
     async def _connect(self) -> None:
-        """One connection for the whole run: that it breaks is known at once. Where one is gone, dask tries for long to make another."""
+        """Keep one connection for the run: its loss is noticed at once, while dask would try for long to open a new one."""
         self._line = await self._client.rpc.connect(self._client.scheduler.address)
 
     async def _wait_for_news(self) -> Any:
@@ -220,7 +220,7 @@ class Courier:
             for what, *about in news:
                 getattr(self, f"_hear_{what}")(*about)
             self._hand_out()
-        if self._lane.events:  # a wait is not to end for nothing
+        if self._lane.events:  # else the port's wait would end for nothing
             self._lane.gate.open()
 
     def _hear_width(self, threads: int, workers: Iterable[str]) -> None:
@@ -267,7 +267,7 @@ class Courier:
             self._fail(f"no dask worker is left that fits this program: {why}", None)
 
     def _placing(self) -> dict[str, Any]:
-        """Once a worker has joined that does not fit, all others are named; else dask decides freely."""
+        """Leave the choice of the worker to dask; only once an unfit worker has joined, name all others."""
         fit = [worker for worker in self._workers if worker not in self._unfit]
         return {"workers": fit} if self._unfit else {}
 
@@ -278,7 +278,7 @@ class Courier:
     # The end
 
     def close(self) -> None:
-        """End the run on all workers; what was committed there is posted, and nothing is left when it returns."""
+        """End the run on all workers, and post what was committed there; nothing of it is left when this returns."""
         self._closed = True
         self._freight.close()
         news = self._end()
@@ -290,10 +290,10 @@ class Courier:
             self._thread.join(None if news is not None else UNHEARD)
 
     def _end(self) -> list[Any] | None:
-        """What the broker tells last; None where it cannot be asked, for then it ends the run by itself."""
+        """Have the broker end the run, and return its last news; None if it cannot be asked: then it ends the run by itself."""
         if self._unheard:
             return None
         try:
             return list(self._ask("close", patience=PATIENCE))
-        except Exception:  # whatever way the connection, or the client, is closed
+        except Exception:  # the connection or the client is closed, which shows in many ways
             return None

@@ -1,4 +1,4 @@
-"""The door of a dask cluster: who does not fit is refused before anything is sent there."""
+"""Checks a dask cluster before a run: a scheduler or worker that does not fit is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from parallelkit._executors._cluster import _broker
 from parallelkit._executors._cluster._guard import Question, compare
 from parallelkit._executors._cluster._wire import broker_name, versions
 
-_vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # of each client the workers that fit
-_registry = Lock()
+_vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # for each client, the workers that fit
+_registry = Lock()  # around changes to cloudpickle's registry
 
 
 def enter(client: Any) -> int:
-    """Check the scheduler and each worker that is new, and open the broker; how many threads there are.
+    """Check the scheduler and each new worker, install the broker, and return how many threads the cluster has.
 
-    Raises ValueError for what does not fit.
+    Raises ValueError if anything does not fit.
     """
     if client.asynchronous:
         raise ValueError(f"executor must be a synchronous Client, got {client!r}")
@@ -63,9 +63,9 @@ def _check_workers(client: Any, present: set[str]) -> None:
 
 
 def _fault(client: Any, worker: str, answer: Any) -> str:
-    """What is wrong with a worker, as text; empty where nothing is."""
+    """Say what is wrong with a worker, by its answer to ``Question``; empty if nothing is."""
     if isinstance(answer, OSError):
-        return ""  # it went while it was asked
+        return ""  # it left while it was asked
     if isinstance(answer, BaseException):
         python = client.run(platform.python_version, workers=[worker], on_error="return").get(worker)
         if isinstance(python, str) and _minor(python) != _minor(platform.python_version()):
@@ -78,13 +78,13 @@ def _fault(client: Any, worker: str, answer: Any) -> str:
 
 
 class ByValue:
-    """Pickles as a function of ours with all that its module defines: nobody there need have parallelkit."""
+    """Pickles as a function of ours together with its module, so that the other side does not need parallelkit."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         import cloudpickle
 
         module = sys.modules[fn.__module__]
-        with _registry:  # the registry is the whole program's
+        with _registry:
             cloudpickle.register_pickle_by_value(module)
             try:
                 self._blob = cloudpickle.dumps(fn)
@@ -92,7 +92,7 @@ class ByValue:
                 cloudpickle.unregister_pickle_by_value(module)
 
     def __call__(self) -> None:
-        """Only so that it may stand where a function must."""
+        """Do nothing; only a callable can stand where dask expects a function."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[bytes]]:
         return pickle.loads, (self._blob,)

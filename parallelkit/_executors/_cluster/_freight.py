@@ -1,7 +1,7 @@
-"""Bytes too large to travel with a batch: dask's workers keep them, and a batch names them.
+"""Scatters bytes that are too large to travel with a batch: dask's workers keep them, and a batch refers to their key.
 
-They are on their way in the client's event loop, and nobody waits for them: not the run's thread, which
-has timeouts to watch, nor the one that listens.
+The client's event loop does this, so that neither the run's thread, which watches timeouts, nor the
+courier's waits for it.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-AGAIN = 0.1  # seconds until the next try where a worker has gone while it got something
+AGAIN = 0.1  # seconds until the next try, if a worker left while it received something
 
 
 class Freight:
-    """``failed`` is called, in the event loop's thread, with what keeps dask from taking something at all."""
+    """``failed`` is called in the event loop's thread, with the error, if dask cannot take something at all."""
 
     def __init__(self, client: Any, failed: Callable[[Exception], None]) -> None:
         self._client = client
@@ -22,7 +22,7 @@ class Freight:
         self._closed = False
 
     def send(self, blob: bytes, arrived: Callable[[Any], None], everywhere: bool = False) -> None:
-        """Have it kept by a worker, or by each; ``arrived`` is called with dask's future, in the event loop's thread."""
+        """Send bytes to one worker, or to all; then ``arrived`` is called with dask's future, in the event loop's thread."""
         journey = self._carry(blob, arrived, everywhere)
         asyncio.run_coroutine_threadsafe(journey, self._client.loop.asyncio_loop)
 
@@ -31,10 +31,10 @@ class Freight:
             while not self._closed:
                 try:
                     (future,) = await self._scatter(blob, everywhere)
-                except OSError:  # a worker has gone meanwhile; should it be the scheduler, the run ends
+                except OSError:  # a worker has left; if it was the scheduler, the run is about to end
                     await asyncio.sleep(AGAIN)
                     continue
-                if not self._closed:  # else dask forgets it at once
+                if not self._closed:  # else the future is dropped, and dask forgets the bytes
                     arrived(future)
                 return
         except Exception as error:
@@ -46,5 +46,5 @@ class Freight:
         return scattering
 
     def close(self) -> None:
-        """Nothing arrives any more. What is on its way is not cut off: a worker might keep it for ever."""
+        """Call ``arrived`` no more. What is under way is not cancelled, because a worker might then keep it for ever."""
         self._closed = True

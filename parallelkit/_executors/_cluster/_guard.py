@@ -1,7 +1,7 @@
-"""Beside each dask worker: runs its batches in worker processes of ours, which can be killed and blamed.
+"""The guard in each dask worker: runs batches in worker processes of ours, which can be killed and blamed.
 
-The dask worker itself never sees a function, an item or a value, only bytes. What ends is told to the
-broker in the scheduler (``_broker``), which passes it on to the client.
+The dask worker itself sees only bytes, never a function, an item or a value. The guard reports to the
+broker in the scheduler (``_broker``), which passes the reports on to the client.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PLUGIN = "parallelkit-guard"
 
 
 def facts() -> dict[str, str]:
-    """Asked at the door: the versions at this end."""
+    """Return the versions at this end, for ``_door``."""
     return versions()
 
 
 def enter(expected: dict[str, str], blob: bytes) -> None:
-    """A batch arrives: called by its own unpickling, in a thread of a dask worker."""
+    """Run a batch that has arrived. Called by the unpickling of a ``Call``, in a thread of a dask worker."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -38,7 +38,7 @@ def enter(expected: dict[str, str], blob: bytes) -> None:
 
 
 def compare(ours: dict[str, str], theirs: dict[str, str]) -> str:
-    """What differs, as text; empty where nothing does."""
+    """Say which versions differ; empty if none does."""
     return ", ".join(
         f"{name} is {theirs.get(name, 'missing')} there and {version} here"
         for name, version in ours.items()
@@ -51,7 +51,7 @@ _guards_lock = Lock()
 
 
 def guard_of(worker: Any) -> Guard:
-    """The one guard of a dask worker."""
+    """Return the one guard of a dask worker, made when first asked for."""
     with _guards_lock:
         guard = _guards.get(worker.id)
         if guard is None:
@@ -62,7 +62,7 @@ def guard_of(worker: Any) -> Guard:
 
 
 class Guard:
-    """Owns the worker processes: as many as the dask worker has threads, while there is a run."""
+    """Owns the worker processes: as many as the dask worker has threads, as long as there is a run."""
 
     def __init__(self, worker: Any) -> None:
         self.host = socket.gethostname()
@@ -77,7 +77,7 @@ class Guard:
     # In threads of the dask worker
 
     def run(self, order: Order) -> None:
-        """Run a batch, if nobody else has it; returns when all that was begun has ended."""
+        """Run a batch if it can be claimed; return when all that was begun has ended."""
         granted = min(order.portion, len(order.indices))
         if not self.ask("claim", key=order.key, worker=self._worker.address, granted=granted):
             return
@@ -86,7 +86,7 @@ class Guard:
             patrol.run(order, granted, self.fetch)
 
     def ask(self, question: str, **about: Any) -> Any:
-        """Ask the broker; from any thread but that of the event loop."""
+        """Ask the broker, from any thread but that of the event loop."""
         from distributed.utils import sync
 
         answers = getattr(self._worker.scheduler, f"{broker_name()}_{question}")
@@ -105,7 +105,7 @@ class Guard:
             return patrol
 
     def fetch(self, thing: bytes | str) -> bytes:
-        """Bytes that came along, or that dask keeps under a key: here, or at another worker."""
+        """Return bytes that came with the batch, or fetch those that dask keeps under a key, here or at another worker."""
         if isinstance(thing, bytes):
             return thing
         from distributed.utils import sync
@@ -113,18 +113,18 @@ class Guard:
         return bytes(sync(self._worker.loop, self._fetch, thing))
 
     async def _fetch(self, key: str) -> Any:
-        """In the event loop; raises KeyError where nobody has it any more."""
+        """In the event loop; raises KeyError if no worker has it any more."""
         if key not in self._worker.data:
             await self._worker.gather(await self._worker.scheduler.who_has(keys=[key]))
         return self._worker.data[key]
 
     def _tell(self, run: str, blob: bytes, over: list[str], wanted: dict[str, int]) -> list[str]:
-        """Tell the broker, and ask it which batches may go on; where nobody is left to listen, the run is over."""
+        """Report to the broker, and return which batches may go on; if nobody listens any more, end the run here."""
         try:
             heard = self.ask(
                 "tell", run=run, worker=self._worker.address, blob=blob, over=over, wanted=wanted
             )
-        except Exception:  # whatever the way to the scheduler fails with, it means that nobody listens
+        except Exception:  # however the connection to the scheduler fails, nobody listens any more
             heard = None
         if heard is None:
             self._let_go(run)
@@ -133,7 +133,7 @@ class Guard:
     # The end
 
     async def end_run(self, run: str) -> bytes | None:
-        """The broker says that a run is over: kill what it runs here. What was committed and not told yet."""
+        """The broker ends a run: kill what it runs here, and return a report of what was committed and not yet reported."""
         return await asyncio.to_thread(self._end, run)
 
     def _end(self, run: str) -> bytes | None:
@@ -143,7 +143,7 @@ class Guard:
         return blob
 
     def _let_go(self, run: str) -> None:
-        """As ``_end``, by the patrol's own thread, with nobody to tell."""
+        """End a run of which nobody wants a report; the patrol's own thread may call this."""
         patrol = self._forget(run)
         if patrol is not None:
             patrol.drop()
@@ -163,7 +163,7 @@ class Guard:
         supervisor.join()
 
     async def teardown(self, worker: Any) -> None:
-        """The dask worker closes."""
+        """End all runs here: the dask worker is closing."""
         with _guards_lock:
             _guards.pop(worker.id, None)
         self._closed = True

@@ -1,4 +1,4 @@
-"""What a client has handed out and not had back: attempts, in batches. Whoever calls holds the courier's lock."""
+"""Keeps track of the attempts that a client has handed out, in batches, and that have not ended."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Flight(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """A batch under way; dask forgets it, and what was scattered for it, when this is dropped."""
+    """A batch under way. ``held``: dask's futures for it and for what was scattered; dask forgets these when it is dropped."""
 
     indices: Sequence[int]
     held: list[Any]
 
 
 class Vanished(NamedTuple):
-    """An attempt that a dask worker had when it was lost."""
+    """An attempt that may have run on a dask worker when that was lost."""
 
     batch: Batch
     started: float
@@ -37,17 +37,17 @@ class Vanished(NamedTuple):
 
 
 class Manifest:
-    """Of one run."""
+    """The attempts and batches of one run that are under way. Callers hold the courier's lock."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self.flights: dict[int, Flight] = {}
         self.parcels: dict[str, Parcel] = {}
         self.begun: dict[int, tuple[float, str]] = {}
-        """Of which a guard has told that they run: since when, and where."""
+        """For each attempt that a guard has reported as running: since when, and where."""
 
     def enter(self, key: str, batch: Batch) -> Parcel:
-        """A batch is handed out."""
+        """Note a batch that is handed out."""
         now = monotonic()
         packed = batch.payloads if batch.payloads is not None else repeat(None)
         for ticket, payload in zip(batch.tickets, packed, strict=False):
@@ -60,7 +60,7 @@ class Manifest:
             self.begun[index] = (started, label)
 
     def land(self, indices: Iterable[int]) -> Batch:
-        """These attempts have ended, or are to be handed out anew."""
+        """Take out attempts that have ended, or are to be handed out anew, and return them as a batch."""
         flights = [self.flights.pop(index) for index in indices]
         for flight in flights:
             self.begun.pop(flight.ticket[0], None)
@@ -68,19 +68,19 @@ class Manifest:
         return Batch(self._lane, [flight.ticket for flight in flights], payloads or None)
 
     def put_back(self, indices: Iterable[int]) -> None:
-        """Attempts that never began go to the head of the queue."""
+        """Put attempts that never began back at the head of the queue."""
         under_way = [index for index in indices if index in self.flights]
         packed = [index for index in under_way if self.flights[index].payload is not None]
         plain = [index for index in under_way if self.flights[index].payload is None]
         self._lane.queue.extendleft(self.land(some) for some in (packed, plain) if some)
 
     def still_in(self, key: str) -> list[int]:
-        """The attempts of a batch that are under way with it."""
+        """Return the attempts of a batch that are still under way with it."""
         parcel, flights = self.parcels.get(key), self.flights
         return [i for i in parcel.indices if i in flights and flights[i].key == key] if parcel else []
 
     def lose(self, key: str, granted: int, worker: str) -> list[Vanished]:
-        """A batch's worker is gone: the first attempts, so many, may have begun; the others go back."""
+        """A batch's worker is gone: return its first ``granted`` attempts, which may have begun, and put the others back."""
         if (parcel := self.parcels.get(key)) is None:
             return []
         now, may_have_begun = monotonic(), set(parcel.indices[:granted])
@@ -94,6 +94,6 @@ class Manifest:
         return lost
 
     def clear(self) -> None:
-        """The run is over; dask may forget all of it."""
+        """The run is over: drop all batches, so that dask forgets them."""
         self.parcels.clear()
         self.begun.clear()

@@ -1,4 +1,4 @@
-"""One run on one dask worker: gives its batches to the worker processes, and tells what comes of them."""
+"""One run on one dask worker: gives its batches to the worker processes, and reports what becomes of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
 
-FIRST_LOOK = 0.004  # seconds after a change; then twice as long each time, up to ...
-LAST_LOOK = 1.0
+FIRST_LOOK = 0.004  # seconds from a change to the next look at what runs; then doubled each time, up to ...
+LAST_LOOK = 1.0  # ... this
 
 _numbers = count(1)
 
 
 class Sight(NamedTuple):
-    """What the supervisor saw: what runs, and what was taken back from behind it."""
+    """What a look has found: the attempts that run, and those taken back from behind them."""
 
     running: list[tuple[int, float, str]]
     withdrawn: list[int]
@@ -33,7 +33,7 @@ class Sight(NamedTuple):
 
 
 class Patrol:
-    """Threads of the dask worker bring batches by ``run``; a thread of its own tells what ends."""
+    """Threads of the dask worker bring batches to ``run``; a thread of the patrol's own reports what has ended."""
 
     def __init__(
         self,
@@ -51,29 +51,29 @@ class Patrol:
         self._taught = False
         self._pendings: dict[str, Pending] = {}
         self._owners: dict[int, Pending] = {}
-        self._begun: set[int] = set()  # attempts of which it was told
+        self._begun: set[int] = set()  # attempts that were reported as begun
         self._report = Report(host)
         self._over: list[str] = []
         self._closed = False
         self._changed = False
         self._told_at = 0.0
-        self._rest = 0.0  # seconds between two reports, unless a batch is over or wants to go on
+        self._rest = 0.0  # seconds between two reports, unless a batch is over or needs a grant
         self._look_at = inf
         self._pause = FIRST_LOOK
-        self._patience = 0.0  # seconds at the same attempt after which what waits behind it is given back
+        self._patience = 0.0  # seconds that an attempt may run before what waits behind it is given back
         self._thread = Thread(target=self._watch, name="parallelkit-patrol", daemon=True)
         self._thread.start()
 
     # In a thread of the dask worker
 
     def run(self, order: Order, granted: int, fetch: Callable[[bytes | str], bytes]) -> None:
-        """Run a batch, so many of its attempts at first; returns when each has ended, or was given back."""
+        """Run a batch, at first only ``granted`` of its attempts; return when each has ended or was given back."""
         payloads: list[Payload] | None = None
         try:
             self._learn(order.job, fetch)
             if order.payloads is not None:
                 payloads = [payload_of(fetch(payload)) for payload in order.payloads]
-        except Exception as error:  # what dask kept for us went with a worker
+        except Exception as error:  # what dask kept is gone, with the worker that had it
             self._give_back(order, describe_error(error))
             return
         pending = Pending(order.key, order.tickets(), payloads, order.portion, granted)
@@ -103,7 +103,7 @@ class Patrol:
         report.missing = why
         self._tell(self._run, report.seal(), [order.key], {})
 
-    # The thread that tells
+    # The patrol's thread
 
     def _watch(self) -> None:
         while not self._closed:
@@ -124,7 +124,7 @@ class Patrol:
         return bool(self._lane.events) or self._changed or broken or self._closed
 
     def _gather(self) -> bool:
-        """Put what came into the report; whether anything did."""
+        """Put what has come in into the report; return whether anything has."""
         changed, self._changed = self._changed, False
         events, lane = self._lane.events, self._lane
         if lane.broken is not None and self._report.broken is None:
@@ -161,7 +161,7 @@ class Patrol:
             pending.over.set()
 
     def _find_wanted(self) -> dict[str, int]:
-        """How many attempts of each batch shall have been granted next; nothing while there is enough."""
+        """Return how many attempts of each batch should be granted next, in all; empty unless a batch is low."""
         pendings = list(self._pendings.values())
         if not any(pending.is_low for pending in pendings):
             return {}
@@ -185,7 +185,7 @@ class Patrol:
             self._supervisor.offer()
 
     def _withdraw(self, pending: Pending) -> list[int]:
-        """Take away what was not granted of a batch."""
+        """Take out the attempts of a batch that were not granted, and return their indices."""
         indices = pending.withdraw()
         for index in indices:
             del self._owners[index]
@@ -195,7 +195,7 @@ class Patrol:
     # Looking
 
     def _look(self, now: float) -> None:
-        """See what has begun, and give back what waits behind an attempt that takes long."""
+        """See which attempts have begun, and give back those that wait behind one that takes long."""
         sight = self._supervisor.ask(lambda: self._inspect(now))
         for index, started, label in sight.running:
             if index not in self._begun:
@@ -210,7 +210,7 @@ class Patrol:
         self._look_at = now + self._pause if more else inf
 
     def _inspect(self, now: float) -> Sight:
-        """By the supervisor's thread."""
+        """Look at the worker processes; runs in the supervisor's thread."""
         crew, lane = self._supervisor.crew, self._lane
         workers = [worker for worker in crew.workers if worker.lane is lane]
         running = [
@@ -230,21 +230,21 @@ class Patrol:
         return Sight(running, withdrawn, behind)
 
     def _is_stuck(self, worker: Worker, now: float) -> bool:
-        """Whether it has been at one attempt for as long as the whole batch should have taken."""
+        """Whether a worker process has been at one attempt for as long as a whole batch should take."""
         return not worker.wire.loading and now - worker.stuck_since() >= self._patience
 
     # The end
 
     def end(self) -> bytes | None:
-        """Kill what runs; what was committed and not told yet."""
-        self._supervisor.ask(lambda: None)  # all rings have just been drained
+        """Kill what runs; return a report of what was committed and not yet reported."""
+        self._supervisor.ask(lambda: None)  # it drains all rings before it answers
         self.drop()
         self._thread.join()
         self._gather()
         return self._report.seal() if self._report else None
 
     def drop(self) -> None:
-        """Kill what runs, and let the threads of the dask worker go."""
+        """Kill what runs, and release the threads of the dask worker."""
         self._closed = self._lane.closed = True
         self._lane.gate.open()
         victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
@@ -255,7 +255,7 @@ class Patrol:
 
 
 def _uncover(worker: Worker, lane: Lane, now: float) -> None:
-    """Take back what lies in a worker's ring behind an attempt that takes long, in two looks."""
+    """Take back what waits in a worker process behind an attempt that takes long; takes two looks."""
     if worker.pending <= 1:
         return
     if worker.held is None:

@@ -1,6 +1,6 @@
-"""A batch at a guard: its attempts are begun in their order, and only as far as the broker has granted.
+"""A batch at a guard: its attempts begin in order, and only as many as the broker has granted.
 
-So what a host may have begun when it vanishes is what was granted and not told to have ended.
+So when a host vanishes, it can have begun only those that were granted and not reported to have ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from parallelkit._executors._process._lane import Batch, Lane, Payload
 
 
 class Pending:
-    """``over`` when nothing of it is left here. ``part`` and ``over`` are for any thread, the rest for the patrol's."""
+    """``over`` is set when nothing of it is left here. ``part`` and ``over`` are for any thread, the rest for the patrol's."""
 
     def __init__(
         self, key: str, tickets: list[Ticket], payloads: Sequence[Payload] | None, portion: int, granted: int
@@ -24,21 +24,21 @@ class Pending:
         self._tickets = tickets
         self._payloads = payloads
         self._portion = portion
-        self._done = 0  # of the granted: have ended, or were given back
+        self._done = 0  # how many of the granted have ended or were given back
 
     def part(self, lane: Lane, start: int, end: int) -> Batch:
-        """Some of its attempts, for the worker processes."""
+        """Return some of its attempts as a batch for the worker processes."""
         payloads = self._payloads[start:end] if self._payloads is not None else None
         return Batch(lane, self._tickets[start:end], payloads)
 
     @property
     def wanted(self) -> int:
-        """How many attempts it would like to have been granted, in all."""
+        """How many attempts should be granted by now, in all."""
         return min(self._done + self._portion, len(self._tickets))
 
     @property
     def is_low(self) -> bool:
-        """Whether what was granted will soon be done."""
+        """Whether more should be granted, since what was granted is nearly done."""
         return self.granted < len(self._tickets) and self.granted - self._done <= self._portion // 2
 
     @property
@@ -46,16 +46,16 @@ class Pending:
         return self._done == len(self._tickets)
 
     def grant(self, lane: Lane, upto: int) -> Batch:
-        """More of it may begin."""
+        """Note that attempts up to ``upto`` were granted, and return the new ones as a batch."""
         before, self.granted = self.granted, upto
         return self.part(lane, before, upto)
 
     def count(self, done: int) -> None:
-        """So many of the granted have ended, or were given back."""
+        """Note that ``done`` more of the granted have ended or were given back."""
         self._done += done
 
     def withdraw(self) -> list[int]:
-        """Take away what was not granted."""
+        """Drop the attempts that were not granted, and return their indices."""
         rest = self._tickets[self.granted :]
         del self._tickets[self.granted :]
         return [ticket[0] for ticket in rest]

@@ -1,4 +1,4 @@
-"""How much is handed out at once: so much that dask and the scheduler keep up, and no more."""
+"""Decides how large batches and portions are: as small as dask and its scheduler can keep up with."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from parallelkit._executors._process._pace import Pace
 
-LEAD = 0.02  # seconds of measured work that a thread may begin without asking; more where there are many workers, ...
-QUESTIONS = 1000  # ... so that they do not ask the broker much more often than this in a second
-AHEAD = 0.05  # seconds of measured work in a batch, and more where there are many threads, ...
-BATCHES = 200  # ... so that there are not many more batches than this in a second; but ...
-LONGEST = 0.5  # ... no longer
-LONGEST_BATCH = 2000
-RAMP = 4  # a batch has at most so many times the attempts of the largest before
+LEAD = 0.02  # seconds of measured work that a thread may begin without asking; more with many workers, ...
+QUESTIONS = 1000  # ... so that they ask the broker about this often a second, at most
+AHEAD = 0.05  # seconds of measured work in a batch; more with many threads, ...
+BATCHES = 200  # ... so that there are about this many batches a second, at most; but ...
+LONGEST = 0.5  # ... no more than this
+LONGEST_BATCH = 2000  # attempts
+RAMP = 4  # factor by which the limit of a batch may grow with each measurement
 
 
 @dataclass(slots=True)
 class Sizes:
-    """Of a run, by the pace of its function and the width of the cluster."""
+    """The sizes of one run, by the pace of its function and the width of the cluster."""
 
     pace: Pace
     exact: bool
@@ -31,13 +31,13 @@ class Sizes:
         self.pace.limit = max(1, min(RAMP * limit, int(self.ahead / self._duration)))
 
     def batch(self, waiting: int) -> int:
-        """How many attempts the next batch may have, of so many that wait: no more than a thread's share."""
+        """How many attempts the next batch may have: no more than a thread's share of the ``waiting``."""
         share = -(-waiting // max(1, self.threads))
         return 1 if self.exact else min(self.pace.limit, share)
 
     @property
     def portion(self) -> int:
-        """How many attempts of a batch may begin at a time: one, or what takes no longer than the lead, and one."""
+        """How many attempts of a batch may begin without asking: the work of ``lead`` and one more; one for an exact job."""
         return 1 if self.exact else 1 + int(self.lead / self._duration)
 
     @property
@@ -52,5 +52,5 @@ class Sizes:
 
     @property
     def _duration(self) -> float:
-        """Of an attempt, lately; infinity where none has ended."""
+        """How long an attempt has taken lately, in seconds; infinity if none has ended."""
         return max(self.pace.expected(1), AHEAD / LONGEST_BATCH)

@@ -1,7 +1,7 @@
-"""What client and guard send each other, as bytes that nobody between them has to understand.
+"""What client and guard send each other, as bytes that nobody in between has to understand.
 
-Only builtin types are in them: results stay packed as the worker process left them, and are unpacked by
-the client alone.
+They contain only builtin types: results remain packed as the worker process wrote them, and only the
+client unpacks them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IN_FILES = (BIG_VALUE, BIG_FAILED)
 
 @cache
 def boot_id() -> str:
-    """The same for all that share a monotonic clock; empty where that is not known."""
+    """Return a text that is the same for all processes that share a monotonic clock; empty if that is not known."""
     return "".join(map(_content, ("/proc/sys/kernel/random/boot_id", "/proc/self/timens_offsets")))
 
 
@@ -42,15 +42,15 @@ PackedLost = tuple[int, float, float, int, int | None, str, str, str]
 
 
 class Order(NamedTuple):
-    """A batch on its way to a guard. Without payloads the items are plain atoms."""
+    """A batch on its way to a guard. If there are no payloads, all items are plain atoms."""
 
     key: str
     run: str
     exact: bool
     expected: float  # seconds that the batch should take at most
-    portion: int  # how many of its attempts may at most have begun and not been told to have ended
+    portion: int  # how many of its attempts, at most, may have begun and not be reported to have ended
     rest: float  # seconds between two reports of what has ended
-    job: bytes | str  # the function, packed; or the key under which dask keeps that
+    job: bytes | str  # the packed function, or the key under which dask keeps it
     indices: Sequence[int]
     numbers: Sequence[int]
     timeouts: Sequence[float | None]
@@ -64,7 +64,7 @@ class Order(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """What a guard tells of a run; instants are of its host's clock."""
+    """What a guard reports about a run; instants are on its host's clock."""
 
     host: str
     boot: str = field(default_factory=boot_id)
@@ -74,8 +74,8 @@ class Report:
     records: list[tuple[bytes, int | None, int | None]] = field(default_factory=list)
     begun: list[tuple[int, float, str]] = field(default_factory=list)
     unbegun: list[int] = field(default_factory=list)
-    missing: str | None = None  # why what is unbegun could not be begun: what dask kept is gone
-    broken: str | None = None
+    missing: str | None = None  # why ``unbegun`` could not begin: something that dask kept is gone
+    broken: str | None = None  # why nothing can run on this worker any more
 
     def __bool__(self) -> bool:
         return bool(self.spans or self.lost or self.records or self.begun or self.unbegun)
@@ -108,7 +108,7 @@ def pack_span(span: Span, host: str) -> PackedSpan:
 
 
 def _flat_files(columns: Columns) -> list[bytes | OSError]:
-    """Copies of what lies outside of the ring; of a block only the part that belongs to the result, of one lost why."""
+    """Copy the results that lie outside of the ring: of a shared block only the part used, of a lost one its error."""
     words, outside, files = array("q", columns.words), iter(columns.files), []
     flat = [at for at, kind in enumerate(columns.kinds) if kind == BUFFERED or kind in _IN_FILES]
     for at in flat:
@@ -124,7 +124,7 @@ def _flat_files(columns: Columns) -> list[bytes | OSError]:
 
 
 def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
-    """The columns with their instants on this machine's clock."""
+    """Return the columns, with their instants converted to this machine's clock."""
     _, started, ended, kinds, words, heap, heap_from, flat, keys, _ = packed
     return Columns(
         _shifted(started, shift, latest),
@@ -153,7 +153,7 @@ def _files(kinds: bytes, flat: list[bytes | OSError]) -> list[Content]:
             continue
         content: Content = next(rest)
         if kind == BUFFERED and isinstance(content, bytes):
-            mapping = mmap(-1, len(content))  # arrays that are built on it may be written to
+            mapping = mmap(-1, len(content))  # writable, since arrays are built on it
             mapping[:] = content
             content = mapping
         files.append(content)
@@ -178,12 +178,12 @@ def pack_record(record: Record) -> tuple[bytes, int | None, int | None]:
 
 
 def broker_name() -> str:
-    """Of the broker that client and workers ask: that of their own version."""
+    """Return the name of the broker that this version asks, as client and as worker."""
     return f"parallelkit-{versions()['parallelkit']}"
 
 
 def versions() -> dict[str, str]:
-    """What must be the same at both ends."""
+    """Return the versions that must be the same at both ends."""
     import cloudpickle
 
     return {
