@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from concurrent.futures import Executor
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+from leaks import leaks, look
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -749,3 +751,39 @@ def test_a_port_is_closed_twice_without_harm():
     engine.close()
     engine.close()
     assert [] == port.wait(0.0)
+
+
+def test_a_loop_that_gets_no_thread_leaves_nothing_open(monkeypatch):
+    """At the system's limit of threads the run fails; the descriptors of its loop are closed then, not when it is collected."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    run_parallel(double, [], executor="threads")  # what is imported late is imported
+    before = look()
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run_parallel(double, [1])
+    assert [] == leaks(before, look(), 0)
+
+
+def test_a_signal_handler_that_raises_as_the_loop_starts_leaves_no_thread(monkeypatch):
+    """It has been started then, and nobody knew of it."""
+    start = threading.Thread.start
+
+    def start_and_signal(thread):
+        start(thread)
+        signal.raise_signal(signal.SIGUSR1)
+
+    def give_up(number, frame):
+        raise SystemExit("told to end")
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_signal)
+    former = signal.signal(signal.SIGUSR1, give_up)
+    before = look()
+    try:
+        with pytest.raises(SystemExit, match="told to end"):
+            run_parallel(double, [1])
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert [] == leaks(before, look(), 0)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._logger import logger
+from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 
 GRACE = 0.1  # seconds that a coroutine may take to end once it was cancelled
@@ -28,18 +29,8 @@ class Flight:
     stopped = False  # as ``Hung``: a stopped run cancels its attempts, so one that is abandoned has overrun its timeout
 
     __slots__ = (
-        "asked",
-        "cancelled",
-        "claim",
-        "coroutine",
-        "loop",
-        "stack",
-        "started",
-        "task",
-        "ticket",
-        "unbegun",
-        "worker",
-    )
+        "asked", "cancelled", "claim", "coroutine", "loop", "stack", "started", "task", "ticket", "unbegun", "worker",
+    )  # fmt: skip
 
     def __init__(self, ticket: Ticket, loop: EventLoop, worker: str) -> None:
         self.ticket = ticket
@@ -102,9 +93,18 @@ class EventLoop:
         self._pool = ThreadPoolExecutor(thread_name_prefix=name)  # for asyncio.to_thread
         self._loop.set_default_executor(self._pool)
         self.thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self.thread.start()
 
     # From any thread.
+
+    def start(self) -> None:
+        """Start the thread; raises RuntimeError if the system has none."""
+        try:
+            self.thread.start()
+        except RuntimeError as error:
+            if not is_of_signal(error):  # else the thread may run all the same
+                self._over = True
+                self._loop.close()
+            raise
 
     def offer(self) -> None:
         """Have the loop look for attempts to take."""
@@ -127,7 +127,7 @@ class EventLoop:
 
     def join(self) -> None:
         """Wait for a closed loop to end; if it is blocked, abandon it with a warning."""
-        if self.thread is threading.current_thread():
+        if self.thread is threading.current_thread() or not self.thread.is_alive():
             return
         self.thread.join(3 * GRACE)
         if not self.thread.is_alive():

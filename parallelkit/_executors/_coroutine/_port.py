@@ -102,6 +102,7 @@ class CoroutinePort:
         if self._loop is None:
             self._loop = EventLoop(self, f"{self._engine.name_prefix}_loop_{len(self._loops) + 1}")
             self._loops.append(self._loop)
+            self._loop.start()
         self._loop.offer()
 
     def wait(self, until: float | None) -> list[Block | Ended]:
