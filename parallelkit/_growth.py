@@ -54,7 +54,7 @@ class Growth:
         try:
             with self._loop.interrupt.user_code():
                 children = tasks_of(self._then(outcome))
-            portion = self._intake.adopt(children, outcome.key, self._loop.scheduler.admitted)
+                portion = self._intake.adopt(children, outcome.key, self._loop.scheduler.admitted)
         except InputError as error:
             self._intake.end(error)
         except Exception as error:

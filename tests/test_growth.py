@@ -1,10 +1,19 @@
 """``then``: tasks that make tasks."""
 
+import signal
 import threading
 
 import pytest
 
-from parallelkit import InputError, RateLimit, Task, iter_parallel, run_parallel
+from parallelkit import (
+    ConcurrencyLimit,
+    InputError,
+    RateLimit,
+    RunInterrupted,
+    Task,
+    iter_parallel,
+    run_parallel,
+)
 from parallelkit._intake import Intake
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
@@ -244,6 +253,21 @@ def test_groups_and_priorities_see_a_childs_first_argument():
 
     run_parallel(visit, ["/"], key=str, then=follow, limits=RateLimit(100, per=1, by=host))
     assert {"/", "/a", "/b", "/a/1", "/b/1", "/b/2"} == set(asked)
+
+
+def test_ctrl_c_cuts_off_what_is_asked_about_a_child():
+    """As it does ``then`` itself: a ``by`` that hangs would hold up the end of the run."""
+    went_on = []
+
+    def group(item):
+        if item == 2:
+            signal.raise_signal(signal.SIGINT)
+            went_on.append(item)
+
+    with pytest.raises(RunInterrupted) as raised:
+        run_parallel(abs, [1], then=lambda done: [Task(abs, 2)], limits=ConcurrencyLimit(1, by=group))
+    assert [] == went_on
+    assert [1] == raised.value.results.values()
 
 
 def test_a_stopped_run_asks_for_no_more_tasks():
