@@ -9,12 +9,14 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
+from parallelkit._asking import Asking
 from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine, Port
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._keys import check_keys
 from parallelkit._ledger import Ledger
 from parallelkit._loop import DirectSource, Loop
+from parallelkit._marks import UNSET
 from parallelkit._parts import Parts
 from parallelkit._results import Results
 
@@ -40,18 +42,23 @@ class Collected:
     def _ended(self) -> tuple[Results[Any, Any], BaseException | None]:
         """Do the run; return the results, and the error to raise in their place, if any."""
         journal = self._parts.journal
-        with catch_interrupt(self._interrupt), closing(journal), ExitStack() as opened:
-            opened.callback(self._forget)
-            journal.open()
-            engine, owned = self._parts.engine()
-            if owned:
-                opened.callback(engine.close)
-            self.ledger = self._open_ledger(engine)
-            port = engine.open(self._parts.job(self._key, whole=True))
-            with closing(port):
-                loop = self._loop(engine, port)
-                interrupted = self._drive(loop)
-            return self._conclude(loop, interrupted or self._interrupt.asked)
+        with catch_interrupt(self._interrupt):
+            with closing(journal), ExitStack() as opened:
+                opened.callback(self._forget)
+                journal.open()
+                engine, owned = self._parts.engine()
+                if owned:
+                    opened.callback(engine.close)
+                self.ledger = self._open_ledger(engine)
+                port = engine.open(self._parts.job(self._key, whole=True))
+                with closing(port):
+                    loop = self._loop(engine, port)
+                    interrupted = self._drive(loop)
+                results, error = self._conclude(loop, interrupted or self._interrupt.asked)
+            if self._interrupt.asked:  # Ctrl-C came too late for the loop to obey it
+                self._interrupt.asked = False
+                error = interruption("interrupted", results)
+            return results, error
 
     def _loop(self, engine: Engine, port: Port) -> Loop:
         parts, interrupt = self._parts, self._interrupt
@@ -132,11 +139,14 @@ class Collected:
 
     def _cancel_rest(self, *, look: bool) -> None:
         """Cancel what had not been read of sized input (``look``: see ``Intake.count_unread``); close the input."""
-        unread, first = self._parts.intake.count_unread(look=look), len(self.ledger)
+        intake, first, ask = self._parts.intake, len(self.ledger), Asking(self._interrupt)
+        unread = ask(partial(intake.count_unread, look=look))
+        if unread is UNSET:
+            unread = intake.count_unread(look=False)
         if unread:
-            self.ledger.admit(self._parts.intake.unread_keys(unread), unread, self._parts.world.now())
+            self.ledger.admit(intake.unread_keys(unread), unread, self._parts.world.now())
             self.ledger.cancel(range(first, first + unread), {})
-        self._parts.intake.close()
+        ask(intake.close)
 
     def _is_whole(self) -> bool:
         """Whether the stop cut nothing off: every task was done, only the end of the input had not been seen yet."""

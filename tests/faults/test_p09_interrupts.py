@@ -18,6 +18,7 @@ from parallelkit import (
     ConcurrencyLimit,
     ProcessExecutor,
     Retry,
+    RunInterrupted,
     Task,
     iter_parallel,
     map_reduce,
@@ -208,6 +209,49 @@ def work(n):
 
     assert re.fullmatch(r"RunInterrupted \[0, <broken.Reduces object at \w+>, 2, 'TaskCancelled'\]", told)
     assert took < GRACE
+
+
+class Pressed:
+    """An input during which Ctrl-C comes after the run was stopped: as it is closed, or the rest of it counted."""
+
+    went_on = False
+
+    def press(self):
+        signal.raise_signal(signal.SIGINT)
+        self.went_on = True
+
+    def closed(self):
+        try:
+            yield from (0, 1)
+        finally:
+            self.press()
+
+    def __len__(self):
+        return 9
+
+    def __iter__(self):
+        yield from (0, 1)
+        self.press()
+
+
+@pytest.mark.parametrize("form", ["closed", "counted"])
+def test_one_interrupt_ends_what_the_input_does_after_a_stop(form):
+    """It is raised at once in the input's own code, which may hang; the results are kept."""
+    pressed = Pressed()
+    items = pressed.closed() if form == "closed" else pressed
+    with pytest.raises(RunInterrupted) as raised:
+        run_parallel(lambda n: 1 // n, items, on_error="raise", max_workers=1, buffersize=1)
+    assert not pressed.went_on
+    assert isinstance(raised.value.results.failures[0].error, ZeroDivisionError)
+    assert (1 if form == "closed" else 9) == len(raised.value.results)
+
+
+def test_an_interrupt_that_comes_too_late_to_stop_anything_keeps_the_results(monkeypatch):
+    """All is done, and what was opened is being closed: it ends the run as any other does."""
+    monkeypatch.setattr("parallelkit._progress.Silent.close", lambda bar: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(RunInterrupted) as raised:
+        run_parallel(abs, [-1, 2])
+    assert [1, 2] == raised.value.results.values()
 
 
 def test_second_interrupt_raises_at_once(tmp_path):
