@@ -145,6 +145,8 @@ def shown(thing: object) -> str:
     """
     try:
         return " ".join(_short.repr(thing).split())
+    except KeyboardInterrupt:
+        raise
     except BaseException as broken:  # SystemExit, say: ``Repr`` itself catches every Exception
         if is_of_signal(broken):
             raise

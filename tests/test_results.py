@@ -5,6 +5,7 @@ import gc
 import operator
 import pickle
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -703,6 +704,18 @@ class Table:
 
     def __repr__(self):
         return "\n".join(["x  y"] * 50)
+
+
+def test_ctrl_c_ends_the_repr_of_an_outcome():
+    """That of its value may take long: a database query of an ORM shows its rows."""
+
+    class Query:
+        def __repr__(self):
+            signal.raise_signal(signal.SIGINT)
+            return "rows"
+
+    with pytest.raises(KeyboardInterrupt):
+        repr(Success("a", 0, Query(), 1, 0.0, 0.0, 0.1, "w"))
 
 
 def test_the_repr_of_an_outcome_is_a_line():
