@@ -14,10 +14,10 @@ def patched_by() -> str | None:
 
 
 def check_lock(allocate_lock: object) -> None:
-    """Raise RuntimeError if this function was imported before the patching, so that its locks block all greenlets."""
+    """Raise RuntimeError if ``allocate_lock`` was imported before the patching: its locks would block all greenlets."""
     library = patched_by()
     if library and _thread.allocate_lock is not allocate_lock:
         raise RuntimeError(
-            f"{library} has made greenlets of threads after parallelkit was loaded, whose locks would hold up all of them "
-            "for ever: have it patch first, before anything that imports parallelkit is imported"
+            f"{library} has made greenlets of threads after parallelkit was loaded, whose locks would block all greenlets "
+            "for ever: let it patch first, before anything imports parallelkit"
         )
