@@ -471,6 +471,7 @@ def test_abandoned_threads():
         fail(ledger, index, timed_out("task", 1, abandoned=True), stack=STACK)
     advice = only(ledger, _wasted.abandoned_threads)
     assert "3 threads overran the timeout and had to be abandoned after 6.00 s of work" in advice.cause
+    assert "which is lost; each keeps what it holds until it returns." in advice.cause
     assert "Most were in fetch (client.py, line 40)." in advice.cause
     assert 'executor="processes"' in advice.cure
 

@@ -50,7 +50,7 @@ def abandoned_threads(run: Survey) -> Advice | None:
     who = "attempt" if run.ledger.facts.coroutines else "thread"
     return Advice(
         f"{count(len(left), who)} overran the timeout and had to be abandoned after {seconds(wasted)} of "
-        f"work, which is lost; each keeps what it holds until it returns.{where}",
+        f"work, which is lost; {'it' if len(left) == 1 else 'each'} keeps what it holds until it returns.{where}",
         what_ends_in_time(run),
         of_the_run(run, wasted),
     )
