@@ -1,0 +1,11 @@
+"""The bugs that ``make faults-mutants`` plants: each must find its place, or the command ends at once when somebody needs it."""
+
+import mutants
+import pytest
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_planted_bug_finds_its_place(mutant):
+    """The text that it replaces stands in the package, once."""
+    for edit in mutant.edits:
+        assert 1 == (mutants.ROOT / edit.file).read_text(encoding="utf-8").count(edit.old), edit
