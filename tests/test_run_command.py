@@ -633,12 +633,12 @@ def test_a_key_that_fails_or_comes_twice_is_named(here):
     """The run ends there; what went before is written."""
     done = run(here, "tasks:scaled", "--key", "int(item)", stdin="1\nx\n")
     assert {1: 10} == values_of(done.stdout)
-    assert "key raised ValueError for the item at position 1: invalid literal" in done.stderr
+    assert "argument --key: raised ValueError for the item at position 1: invalid literal" in done.stderr
     assert 1 == done.stderr.count("ValueError")
     assert 1 == done.returncode
 
     done = run(here, "tasks:slow", "--key", "item", stdin="0.1\n0.1\n")
-    assert "key must be unique, got '0.1' at positions 0 and 1" in done.stderr
+    assert "argument --key: must be unique, got '0.1' at positions 0 and 1" in done.stderr
     assert 1 == done.returncode
 
 

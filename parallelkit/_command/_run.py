@@ -185,7 +185,7 @@ class Run:
             self._streamed = Streamed(plan)
             return self._streamed.outcomes()
         except (TypeError, ValueError) as error:
-            raise refused(error) from None
+            raise UsageError(with_option(error)) from None
 
     def _read(self) -> Iterator[Any]:
         before = time.monotonic()
@@ -203,7 +203,7 @@ class Run:
                 self._write(outcome)
         except (TypeError, ValueError) as error:
             if str(error).startswith("checkpoint "):
-                raise refused(error) from None
+                raise UsageError(with_option(error)) from None
             raise
         except RunInterrupted:
             raise
@@ -234,7 +234,7 @@ class Run:
             for line in self._tally.summary(wall, self._stopped, read, in_colour()):
                 say(line)
         if trouble is not None:
-            say(f"parallelkit run: error: {trouble}")
+            say(f"parallelkit run: error: {with_option(trouble)}")
         return self._save(wall) or code
 
     def _save(self, wall: float) -> int:
@@ -254,12 +254,12 @@ class Run:
         return WELL
 
 
-def refused(error: Exception) -> UsageError:
-    """Put the library's message on an option, which begins with its name, into the terms of the command line."""
+def with_option(error: Exception) -> str:
+    """Return the library's message; if it begins with the name of an option, with that of the command line."""
     name, _, rule = str(error).partition(" ")
-    if name in SAME:
-        return UsageError(f"argument --{name.replace('_', '-')}: {rule}")
-    return UsageError(str(error))
+    if name in (*SAME, "key", "by"):
+        return f"argument --{name.replace('_', '-')}: {rule}"
+    return str(error)
 
 
 def in_colour() -> bool:

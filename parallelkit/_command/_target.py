@@ -73,7 +73,7 @@ def importing(name: str) -> ModuleType:
         raise broken(name, error) from error
     except (ValueError, TypeError) as error:
         if not name.strip(".") or name.startswith("."):
-            raise UsageError(f"argument MODULE:FUNCTION: {name!r} is no name of a module") from None
+            raise UsageError(f"argument MODULE:FUNCTION: {name!r} is not the name of a module") from None
         raise broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise broken(name, error) from error
