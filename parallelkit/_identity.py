@@ -85,8 +85,8 @@ def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
     if name != new_name or None in (before, now):
         return f"it is of {name}, {whose} of {new_name}; use another file"
     captured_by_one = {fact for fact in old.keys() ^ new.keys() if fact.startswith(CAPTURED)}
-    other = sorted(fact for fact in old.keys() | new.keys() if old.get(fact) != new.get(fact))
-    other = [fact for fact in other if fact not in captured_by_one]
+    differing = {fact for fact in old.keys() | new.keys() if old.get(fact) != new.get(fact)}
+    other = sorted(differing - captured_by_one)
     if not other:
         return None
     text = f"it is of {name} as well, but {whose} differs in {', '.join(other)}; "

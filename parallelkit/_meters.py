@@ -157,7 +157,7 @@ class RateLog:
 
 
 class Cap:
-    """The number of attempts of one group that run now, and the most that may."""
+    """The number of attempts of one group that run now, and the most that may; asked as a ``RateLog`` is."""
 
     def __init__(self, n: int) -> None:
         self._n = n
@@ -181,19 +181,3 @@ class Cap:
     def give_back(self, run: Asker = NOBODY) -> None:
         """Count one less."""
         self._running -= 1
-
-
-class Meter(Protocol):
-    """What a ``RateLog`` and a ``Cap`` have in common."""
-
-    def is_open(self, now: float) -> bool:
-        """Whether a start may be granted now."""
-
-    def earliest(self, now: float) -> float:
-        """When the next start may be."""
-
-    def take(self, now: float, run: Asker = NOBODY) -> bool:
-        """Grant a start, if that may be now; return whether it was."""
-
-    def give_back(self, run: Asker = NOBODY) -> None:
-        """Undo a grant, or end what it stood for."""
