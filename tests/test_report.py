@@ -122,6 +122,13 @@ def test_the_report_says_how_much_ran_at_a_time():
     assert "speedup" not in "".join(lines_of(ledger))
 
 
+def test_how_little_ran_at_a_time_is_no_long_figure():
+    """Where a slow input held the run back, it would be 0.000066."""
+    ledger = plant([0.0001], ended_at=BEGAN + 1)
+    assert "wall 1.00 s, busy 100 µs: ran < 0.01 at a time" == line_with(ledger, "busy")
+    assert "ran &lt; 0.01 at a time" in Results(ledger)._repr_html_()
+
+
 def test_an_inline_run_says_that_timeouts_are_not_enforced():
     """Also where none was given: a task may have one of its own."""
     results = run_parallel([Task(abs, -1, timeout=1)], executor="inline")

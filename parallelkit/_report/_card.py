@@ -8,9 +8,9 @@ from html import escape
 from parallelkit._ledger import Ledger
 from parallelkit._report._advice import advise
 from parallelkit._report._failures import kinds_of_failure
-from parallelkit._report._format import encodable, key_text, number, seconds
+from parallelkit._report._format import encodable, key_text, seconds
 from parallelkit._report._summary import Survey, survey
-from parallelkit._report._words import counts, examples, fate, how_many
+from parallelkit._report._words import at_a_time, counts, examples, fate, how_many
 
 SLOWEST = 3  # tasks listed
 KINDS = 5  # of failures listed
@@ -35,7 +35,7 @@ def head(run: Survey) -> Iterator[str]:
     yield f"<b>{counts(summary)}</b>"
     if run.ledger.stopped is not None:
         yield f"<br>stopped: {escape(run.ledger.stopped)}"
-    yield f"<br>{seconds(summary.wall)}, ran {number(summary.parallelism, 2)} at a time"
+    yield f"<br>{seconds(summary.wall)}, ran {escape(at_a_time(summary))} at a time"
 
 
 def slowest(run: Survey) -> Iterator[str]:

@@ -16,10 +16,10 @@ from typing import Any
 from parallelkit._ledger import Ledger
 from parallelkit._report._advice import advise
 from parallelkit._report._failures import Kind, kinds_of_failure
-from parallelkit._report._format import clip, count, error_text, key_text, number, percent, seconds
+from parallelkit._report._format import clip, count, error_text, key_text, percent, seconds
 from parallelkit._report._lanes import Bar, timeline
 from parallelkit._report._summary import Fate, Survey, survey
-from parallelkit._report._words import examples, fate, how_many
+from parallelkit._report._words import at_a_time, examples, fate, how_many
 
 SCRIPTS = ("page.js", "timeline.js", "histogram.js")
 SLOWEST = 8  # tasks listed
@@ -121,7 +121,7 @@ def tiles(run: Survey) -> Iterator[str]:
     if summary.cancelled:
         yield tile("Cancelled", f"{summary.cancelled:,}", "by the stop of the run", "cut-off")
     yield tile("Wall time", seconds(summary.wall), f"busy {seconds(summary.busy)}")
-    yield tile("Ran at a time", number(summary.parallelism, 2), f"of {count(workers, 'worker')}")
+    yield tile("Ran at a time", escape(at_a_time(summary)), f"of {count(workers, 'worker')}")
     share = f"{percent(summary.longest / summary.wall)} of the wall time" if summary.wall > 0 else ""
     yield tile("Longest task", seconds(summary.longest), share)
 

@@ -21,6 +21,7 @@ from parallelkit._report._estimates import (
 from parallelkit._report._format import about, count, key_text, number, percent, seconds
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import Survey, first_start, first_start_of_all, spent
+from parallelkit._report._words import at_a_time
 from parallelkit._told import LONGEST, PAUSES, retry_after
 
 START = 0.1  # seconds that worker processes take to start
@@ -159,7 +160,7 @@ def starved(run: Survey) -> Advice | None:
         return None
     return Advice(
         f"The workers starved: reading the input took {seconds(facts.input_seconds)} of "
-        f"{seconds(summary.wall)}, and {number(summary.parallelism, 2)} of {facts.max_workers} workers "
+        f"{seconds(summary.wall)}, and {at_a_time(summary)} of {facts.max_workers} workers "
         "were busy on average.",
         f"If reading took no time, the run would take about {about(summary.wall - saved)}: "
         "move work from the input (a generator, say) into the tasks.",
@@ -175,7 +176,7 @@ def blocked_loop(run: Survey) -> Advice | None:
         return None
     return Advice(
         f"The event loop was blocked for {seconds(facts.blocked_seconds)} of {seconds(summary.wall)}: coroutines "
-        f"ran on without an await, task {key_text(ledger.key(facts.longest_step_of))} for the longest, "
+        f"kept it busy without an await, task {key_text(ledger.key(facts.longest_step_of))} for the longest, "
         f"{seconds(facts.longest_step)} at a time.",
         "Run what blocks with await asyncio.to_thread(…), or make the task a plain function, which gets a thread.",
         saved,
@@ -212,7 +213,7 @@ def held_by_limits(run: Survey) -> Advice | None:
     )
     return Advice(
         f"{idled} {', '.join([*limits, *[why] * (paused > 0)])}.",
-        f"{fewer}Without the limit, the run would take about {about(estimate)}, if the service can bear it.",
+        f"{fewer}Without the limit{'s' * (len(limits) > 1)}, the run would take about {about(estimate)}, if the service can bear it.",
         saved,
     )
 

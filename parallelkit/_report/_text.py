@@ -10,9 +10,9 @@ from parallelkit._numbers import check_number
 from parallelkit._report._advice import advise
 from parallelkit._report._estimates import compute_seconds, interpreter_bound
 from parallelkit._report._failures import kinds_of_failure
-from parallelkit._report._format import clip, count, encodable, key_text, number, percent, seconds
+from parallelkit._report._format import clip, count, encodable, key_text, percent, seconds
 from parallelkit._report._summary import Survey, survey
-from parallelkit._report._words import counts, examples, fate, how_many
+from parallelkit._report._words import at_a_time, counts, examples, fate, how_many
 
 SLOWEST = 5  # tasks listed
 KINDS = 8  # of failures listed
@@ -42,10 +42,7 @@ def head(run: Survey) -> Iterator[str]:
 def times(run: Survey) -> Iterator[str]:
     """How long the run took, and how much of it ran in parallel."""
     summary = run.summary
-    yield (
-        f"wall {seconds(summary.wall)}, busy {seconds(summary.busy)}: "
-        f"ran {number(summary.parallelism, 2)} at a time"
-    )
+    yield f"wall {seconds(summary.wall)}, busy {seconds(summary.busy)}: ran {at_a_time(summary)} at a time"
     if summary.wall > 0 and summary.attempts:
         yield f"longest task {seconds(summary.longest)}, {percent(summary.longest / summary.wall)} of the wall time"
 

@@ -86,7 +86,7 @@ def killed_processes(run: Survey) -> Advice | None:
     return Advice(
         f"{count(len(killed), 'attempt')} {were}{f' of {limit:g} s' if known else ''} "
         f"({seconds(wasted)} of work lost){where}.",
-        "If the call there hangs, give it a timeout of its own; if it is only slow, give the task more time, "
+        "If a call in the task hangs, give it a timeout of its own; if the task is only slow, give it more time, "
         "or less to do.",
         of_the_run(run, wasted),
     )
@@ -118,7 +118,7 @@ def timeouts_not_enforced(run: Survey) -> Advice | None:
     if not over:
         return None
     return Advice(
-        f"{count(len(over), 'attempt')} ran past the timeout of {limit:g} s, the longest to "
+        f"{count(len(over), 'attempt')} ran past the timeout of {limit:g} s, for up to "
         f"{seconds(max(over))}: an inline run cannot enforce it.",
         'executor="threads" fails such a task in time; executor="processes" kills it, too.',
         sum(over) - limit * len(over),

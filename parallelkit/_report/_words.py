@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from parallelkit._ledger import Ledger
 from parallelkit._report._failures import Kind
-from parallelkit._report._format import count, key_text
+from parallelkit._report._format import count, key_text, number
 from parallelkit._report._summary import Summary
 
 
@@ -16,6 +16,11 @@ def counts(summary: Summary) -> str:
     )
     text += f", {summary.cancelled:,} cancelled" if summary.cancelled else ""
     return text + (f"; {count(summary.retried, 'retry')}" if summary.retried else "")
+
+
+def at_a_time(summary: Summary) -> str:
+    """How many attempts ran at a time, on average."""
+    return "< 0.01" if 0 < summary.parallelism < 0.01 else number(summary.parallelism, 2)
 
 
 def fate(ledger: Ledger, index: int) -> str:
