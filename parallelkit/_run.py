@@ -128,8 +128,9 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
       ``Task`` may have a key of its own. Keys must be unique.
     - ``order``: the order of the results: "input" (default; tasks made by ``then`` come last), "key" (sorted)
       or "completion".
-    - ``buffersize``: how many tasks may have been read from the input and not yet be done. Default:
-      ``max(32 * workers, min(done, 5_000))``; for a list, tuple or range at least 1,000, in processes 20,000.
+    - ``buffersize``: how many tasks may have been read from the input and not yet be done (in
+      ``iter_parallel``: yielded). Default: ``max(32 * workers, min(done, 5_000))``. Of a list, tuple or range,
+      ``run_parallel`` reads at least 1,000 ahead, in processes 20,000, unless a failure may stop the run.
 
     Time and failure:
 
