@@ -108,18 +108,8 @@ class Ring:
     """
 
     __slots__ = (
-        "_views",
-        "ends",
-        "floats",
-        "head",
-        "heap",
-        "kinds",
-        "leases",
-        "map",
-        "stack",
-        "starts",
-        "words",
-    )
+        "_views", "ends", "floats", "head", "heap", "kinds", "leases", "map", "stack", "starts", "words",
+    )  # fmt: skip
 
     def __init__(self, fd: int) -> None:
         self.map = map_file(fd, SIZE)
@@ -219,6 +209,17 @@ def rights(fd: int) -> list[tuple[int, int, bytes]]:
     return [(SOL_SOCKET, SCM_RIGHTS, _FD.pack(fd))]
 
 
+def receive(socket: Socket, most: int) -> tuple[bytes, list[int], bool]:
+    """Receive at most so many bytes; return them, the descriptors that came along, and whether there was no room for some."""
+    got, ancillary, flags, _ = socket.recvmsg(most, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+            whole = len(content) - len(content) % _FD.size
+            fds += [fd for (fd,) in _FD.iter_unpack(content[:whole])]
+    return got, fds, bool(flags & MSG_CTRUNC)
+
+
 class GarbageError(Exception):
     """The other end wrote nonsense: its memory is corrupt, or a task wrote to our socket."""
 
@@ -236,15 +237,11 @@ class Inbox:
 
     def receive(self) -> bool:
         """Read once; False at the end of the stream. On a non-blocking socket raises BlockingIOError."""
-        got, ancillary, flags, _ = self._socket.recvmsg(CHUNK, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
-        before = len(self.fds)
-        for level, kind, content in ancillary:
-            if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
-                whole = len(content) - len(content) % _FD.size
-                self.fds.extend(fd for (fd,) in _FD.iter_unpack(content[:whole]))
-        if flags & MSG_CTRUNC and len(self.fds) == before:
-            self.fds.append(LOST)  # a single one: a read never goes past a message with a descriptor
-        self.came += len(self.fds) - before
+        got, fds, cut = receive(self._socket, CHUNK)
+        if cut and not fds:
+            fds.append(LOST)  # a single one: a read never goes past a message with a descriptor
+        self.fds.extend(fds)
+        self.came += len(fds)
         self._buffer += got
         if len(self.fds) > MOST_FDS:
             raise GarbageError(f"{len(self.fds)} descriptors that nobody asked for")

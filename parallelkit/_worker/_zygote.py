@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import sys
 from _pickle import loads
-from _socket import CMSG_SPACE, SCM_RIGHTS, SOL_SOCKET
 from _socket import socket as Socket  # noqa: N812  # a class
-from _struct import Struct
 
 from parallelkit._worker import _lifeline
-from parallelkit._worker._channel import PID, map_file, socket_of
+from parallelkit._worker._channel import PID, map_file, receive, socket_of
 from parallelkit._worker._serve import serve
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 LONGEST = 1 << 20  # bytes of a request: an environment
-
-_FD = Struct("i")
-_CLOEXEC = getattr(__import__("_socket"), "MSG_CMSG_CLOEXEC", 0)
 
 
 def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
@@ -45,14 +40,10 @@ def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
 
 def _answer_all(parent: Socket, clone: Clone, lifeline: int, bare: frozenset[str]) -> None:
     while True:
-        message, ancillary, _, _ = parent.recvmsg(LONGEST, CMSG_SPACE(_FD.size * 8), _CLOEXEC)
+        message, fds, _ = receive(parent, LONGEST)
         if not message:
             parent.close()
             return
-        fds = [
-            fd for level, kind, content in ancillary if (level, kind) == (SOL_SOCKET, SCM_RIGHTS)
-            for (fd,) in _FD.iter_unpack(content)
-        ]  # fmt: skip
         try:
             pid = clone()
         except OSError as error:
