@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # ``signal`` may be a module of the program
 from concurrent.futures import BrokenExecutor
-from signal import Signals
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._public import public
@@ -48,6 +48,11 @@ class WorkerDied(ParallelKitError, BrokenProcessPool):
 def died_with(status: int, pid: int) -> WorkerDied:
     """The error for a return code as ``subprocess`` gives it: negative means a signal."""
     if status < 0:
-        name = Signals(-status).name if -status in set(Signals) else f"signal {-status}"
+        names = [name for name, number in vars(_signal).items() if number == -status and _is_signal(name)]
+        name = min(names, default=f"signal {-status}")  # the first of several, as ``signal.Signals`` has it
         return WorkerDied(f"worker process {pid} was ended by {name}", None, -status, pid)
     return WorkerDied(f"worker process {pid} exited with code {status}", status, None, pid)
+
+
+def _is_signal(name: str) -> bool:
+    return name.startswith("SIG") and "_" not in name

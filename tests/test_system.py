@@ -97,3 +97,27 @@ def test_a_file_of_the_system_may_have_any_bytes(tmp_path):
     """Names of threads are cut off anywhere."""
     (tmp_path / "status").write_bytes(b"Name:\tgr\xc3\n")
     assert "Name:\tgr\xc3\n" == read(str(tmp_path / "status"))
+
+
+OWN_MODULES = """
+import os, resource, signal
+from parallelkit import run_parallel
+
+def die(item):
+    os._exit(3)
+
+assert [400_000] == run_parallel(resource.length, [bytes(400_000)], executor="processes").values()
+[failure] = run_parallel(die, [1], executor="processes").failures.values()
+assert 3 == failure.error.exitcode
+"""
+
+
+def test_a_module_of_the_program_may_be_called_signal_or_resource(tmp_path):
+    """What the system is asked to kill, or how many descriptors there may be, goes past Python's modules of these names."""
+    for name in ("signal", "resource"):
+        (tmp_path / f"{name}.py").write_text("length = len\n")
+    (tmp_path / "script.py").write_text(OWN_MODULES)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)

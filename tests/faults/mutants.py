@@ -117,8 +117,8 @@ MUTANTS = [
         [
             Edit(
                 "parallelkit/_executors/_process/_killing.py",
-                "os.killpg(pid, signal.SIGKILL)",
-                "os.kill(pid, signal.SIGKILL)",
+                "os.killpg(pid, _signal.SIGKILL)",
+                "os.kill(pid, _signal.SIGKILL)",
             ),
             Edit(
                 "parallelkit/_worker/_lifeline.py",

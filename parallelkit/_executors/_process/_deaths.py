@@ -6,7 +6,7 @@ these are tolerated.
 
 from __future__ import annotations
 
-import signal
+from _signal import SIGHUP, SIGINT, SIGKILL, SIGTERM  # type: ignore[import-not-found]  # see _killing.py
 from collections.abc import Iterable
 
 from parallelkit._executors._process import _handle
@@ -17,7 +17,7 @@ from parallelkit._executors._process._lane import Broken, Lane
 FATAL_STARTS = 2  # failed starts in a row after which the engine is broken
 FATAL_LOADS = 2  # ends while loading one function after which its run fails
 
-_FROM_OUTSIDE = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP}
+_FROM_OUTSIDE = {-SIGKILL, -SIGTERM, -SIGINT, -SIGHUP}
 """Statuses that a process rarely causes itself; the first is also that of the system's OOM killer."""
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # ``signal`` may be a module of the program
 import os
-import signal
 from typing import Any
 
 
@@ -12,16 +12,16 @@ def kill(pid: int, pidfd: int) -> bool:
     try:
         # Until it is reaped, its number cannot be that of another group; this raises if it has been.
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(pid, _signal.SIGKILL)
     except (ChildProcessError, ProcessLookupError, PermissionError):
         pass  # other code has reaped it, or it or this process has changed its user
-    return ask(pidfd, signal.SIGKILL)
+    return ask(pidfd, _signal.SIGKILL)
 
 
 def ask(pidfd: int, number: int) -> bool:
     """Send a signal to the process alone; False if this is not permitted, as one of the two has changed its user."""
     try:
-        signal.pidfd_send_signal(pidfd, number)
+        _signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass  # it has just ended
     except PermissionError:

@@ -65,10 +65,8 @@ def _limit_reached() -> str:
 
 def limit() -> int:
     """How many descriptors this process may have."""
-    import resource
-
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return soft if soft != resource.RLIM_INFINITY else sys.maxsize
+    most = os.sysconf("SC_OPEN_MAX")  # no ``resource``: that may be a module of the program
+    return most if most >= 0 else sys.maxsize
 
 
 def shortage(error: BaseException, what: str) -> OSError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from _pickle import dumps
+from _signal import SIGKILL  # type: ignore[import-not-found]  # see _killing.py
 from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
 from array import array
 from collections.abc import Iterable
@@ -116,7 +116,7 @@ class Zygote:
     def close(self) -> None:
         """Kill the zygote. Its workers go on, except one that it forked and had not yet told us of."""
         try:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._process.pid, SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass  # other code has reaped it, or this process has changed its user
         self.socket.close()
@@ -130,7 +130,7 @@ class Zygote:
 
 def _end_child(pid: int) -> None:
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, SIGKILL)
         os.waitpid(pid, 0)
     except (ProcessLookupError, ChildProcessError):
         pass  # other code has reaped it
