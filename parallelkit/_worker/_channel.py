@@ -127,17 +127,9 @@ class Ring:
         self.heap = view[at + SLOTS : at + SLOTS + HEAP]
         self.leases = view[at + SLOTS + HEAP : at + SLOTS + HEAP + BLOCKS]
         self.stack = view[SIZE - STACK :]
-        self._views: list[memoryview[int] | memoryview[float]] = [self.head, self.starts, self.ends]
-        self._views += [
-            self.stack,
-            self.leases,
-            self.words,
-            self.floats,
-            self.kinds,
-            self.heap,
-            *columns,
-            view,
-        ]
+        floats = [self.starts, self.ends, self.floats]
+        integers = [self.head, self.words, self.kinds, self.heap, self.leases, self.stack, *columns, view]
+        self._views: list[memoryview[int] | memoryview[float]] = [*floats, *integers]
 
     def close(self) -> None:
         """Unmap; nothing may be read afterwards."""
