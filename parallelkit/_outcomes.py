@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
 
 from parallelkit._public import public
-from parallelkit._raised import give_traceback, is_of_signal, traceback_of
+from parallelkit._raised import give_traceback, repr_of, traceback_of
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -143,14 +143,7 @@ def shown(thing: object) -> str:
     >>> shown("a" * 100)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'"
     """
-    try:
-        return " ".join(_short.repr(thing).split())
-    except KeyboardInterrupt:
-        raise
-    except BaseException as broken:  # SystemExit, say: ``Repr`` itself catches every Exception
-        if is_of_signal(broken):
-            raise
-        return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
+    return " ".join(repr_of(thing, _short.repr).split())
 
 
 def effort(attempts: int, duration: float) -> str:

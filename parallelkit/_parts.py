@@ -24,7 +24,7 @@ from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._portion import Portion
 from parallelkit._progress import open_bar
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import repr_of
 from parallelkit._ready import Gated
 from parallelkit._recall import Recall, memory_recall
 from parallelkit._scheduler import Scheduler
@@ -188,10 +188,5 @@ def ask_to_stop(loop: Loop, reason: str) -> None:
 
 
 def label(key: Any) -> str:
-    """The name of a task in messages; if the ``repr`` of its key fails, the key's type stands for it."""
-    try:
-        return f"task {key!r}"
-    except Exception as broken:
-        if is_of_signal(broken):
-            raise
-        return f"task <{type(key).__name__}, whose repr raised {type(broken).__name__}>"
+    """The name of a task in messages."""
+    return f"task {repr_of(key)}"

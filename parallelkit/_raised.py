@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 OWN: dict[str, Any] = dict(vars(BaseException))
@@ -93,6 +93,18 @@ def describe_error(error: BaseException, where: str = "") -> str:
         text = f"<its text cannot be had: {type(broken).__name__}>"
     kind = f"{type(error).__name__} {where}" if where else type(error).__name__
     return f"{kind}: {text}" if text else kind
+
+
+def repr_of(thing: object, show: Callable[[object], str] = repr) -> str:
+    """The ``repr`` of a thing, or its type and that of the error if its ``repr`` raises, or exits."""
+    try:
+        return show(thing)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:
+        if is_of_signal(broken):
+            raise
+        return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
 
 
 def is_of_signal(error: BaseException) -> bool:

@@ -310,18 +310,22 @@ def test_lazy_keys_that_cannot_be_sorted_are_an_input_error():
 class Odd:
     """A key whose ``repr`` is broken."""
 
+    def __init__(self, error):
+        self.error = error
+
     def __repr__(self):
-        raise RuntimeError("no repr")
+        raise self.error
 
 
 @in_threads_and_inline
-def test_a_key_that_cannot_be_shown_costs_nothing(executor):
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit])
+def test_a_key_that_cannot_be_shown_costs_nothing(executor, raised):
     """Messages name its type."""
-    key = Odd()
+    key = Odd(raised)
     results = run_parallel(invert, {key: 0}, executor=executor)
     error = results.failures[key].error
     assert isinstance(error, ZeroDivisionError)
-    assert any("task <Odd, whose repr raised RuntimeError>" in note for note in error.__notes__)
+    assert any(f"task <Odd, whose repr raised {raised.__name__}>" in note for note in error.__notes__)
 
 
 # Ctrl-C

@@ -13,6 +13,7 @@ from typing import Any
 
 from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
+from parallelkit._raised import repr_of
 
 
 class OutputError(Exception):
@@ -107,7 +108,7 @@ def dump_shown(row: dict[str, Any]) -> str:
     try:
         return dump({**finite(row), "repr": True}, lambda thing: finite(foreign(thing)))
     except Exception:
-        shown = {name: field if is_plain(field) else show(field) for name, field in row.items()}
+        shown = {name: field if is_plain(field) else repr_of(field) for name, field in row.items()}
         return dump({**shown, "repr": True}, foreign)
 
 
@@ -135,7 +136,7 @@ class Foreign:
         if hasattr(thing, "tolist") and hasattr(thing, "dtype"):
             return thing.tolist()
         self.seen = True
-        return show(thing)
+        return repr_of(thing)
 
 
 def is_plain(field: Any) -> bool:
@@ -145,11 +146,3 @@ def is_plain(field: Any) -> bool:
     except Exception:
         return False
     return True
-
-
-def show(thing: Any) -> str:
-    """Return the ``repr`` of a thing, or a text that says that it raised."""
-    try:
-        return repr(thing)
-    except Exception as broken:
-        return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from parallelkit._lost import describe
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import repr_of
 
 UNITS = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 
@@ -98,12 +98,7 @@ def key_text(key: Any, width: int = 60) -> str:
     >>> key_text("eu-west"), key_text(("a", 1)), key_text(""), key_text("https://example.org/item/17", 16)
     ('eu-west', "('a', 1)", "''", 'https:/…/item/17')
     """
-    try:
-        text = key if type(key) is str and key.strip() and key.isprintable() else repr(key)
-    except Exception as broken:
-        if is_of_signal(broken):
-            raise
-        return f"<{type(key).__name__}, whose repr raised {type(broken).__name__}>"
+    text = key if type(key) is str and key.strip() and key.isprintable() else repr_of(key)
     text = " ".join(text.split()) if len(text) <= 4 * width else text
     return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[width // 2 - width :]}"
 
