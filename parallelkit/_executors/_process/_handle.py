@@ -180,7 +180,7 @@ class Worker(Holding):
             return min(running[1], now)
         if not self.garbage or not self.batches:
             return None
-        # That none had begun is believed if the columns were not overwritten, and only so many times.
+        # That none had begun is believed if the columns were not overwritten, and not for ever (``STALLS``).
         return now if not self.wire.has_columns or self.stalls() else None
 
     def stuck_since(self) -> float:

@@ -36,7 +36,7 @@ class Holding:
         return self.batches[0].lane.pace.expected(self.pending - 1) if self.pending > 2 else 0.0
 
     def takes_more(self) -> bool:
-        """Whether it would be given attempts now, or may have run so many since the last look that it would."""
+        """Whether it would be given attempts now, or may have committed enough since the last look that it would."""
         if not self.batches:
             return True
         lane = self.batches[0].lane

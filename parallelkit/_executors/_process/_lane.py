@@ -68,7 +68,7 @@ class File:
 Payload: TypeAlias = bytes | File | Buffered
 """Something packed."""
 
-OWN_FILE = 1 << 20  # a pickle of so many bytes or more travels in a file of its own
+OWN_FILE = 1 << 20  # a pickle of this many bytes or more travels in a file of its own
 
 
 def payload_of(blob: bytes) -> bytes | File:
@@ -199,7 +199,7 @@ class Lane:
     """Written by the run, once: the lane is about to be closed, and nothing more of it begins."""
 
     others: int = 0
-    """Written by the run: how many workers served other lanes when it last looked for room; 0 if it will look anyhow."""
+    """Written by the run: how many workers served other lanes when it last looked for room; 0 from waking up until it looks again."""
 
     recorded: int = 0
     """Written by the supervisor, as all that follows but for ``logged``: bytes of log records that it handed over ..."""
@@ -271,7 +271,7 @@ class Lane:
         return sum([len(batch.tickets) for batch in list(self.queue)])
 
     def take(self, most: int) -> Batch:
-        """Take the next attempts in order, at most so many."""
+        """Take the next attempts in order, at most ``most``, and no more bytes than ``HEAVY`` unless it is one."""
         batch = self.queue.popleft()
         if batch.payloads is not None and batch.size() > HEAVY:
             most = min(most, _light_part(batch.payloads))

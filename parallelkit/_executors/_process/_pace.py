@@ -41,7 +41,7 @@ class Pace:
         self.ahead = mean < 5 * AHEAD
 
     def share(self, waiting: int, workers: int, idle: int) -> int:
-        """How many of the waiting attempts to give to one worker, with so many workers idle, itself included.
+        """How many of the waiting attempts to give to one worker, when ``idle`` workers are idle, itself included.
 
         It gets its share of all that waits, so that batches get smaller towards the end, and some is left to even out
         with (guided self-scheduling: Polychronopoulos and Kuck, 1987). But no batch is shorter than ``GRAIN``, and if
@@ -53,7 +53,7 @@ class Pace:
         return min(self.limit, max(crumbs, -(-waiting // workers)))
 
     def expected(self, count: int) -> float:
-        """Seconds that so many attempts will take; infinity if nothing was measured."""
+        """Seconds that ``count`` attempts will take; infinity if nothing was measured."""
         return count * self._time / self._count if self._count else inf
 
 

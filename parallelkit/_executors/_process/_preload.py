@@ -112,7 +112,7 @@ def _module_of(thing: object) -> str:
 def _module_of_class(kind: object) -> object:
     try:
         return _get_module(kind)
-    except AttributeError:  # some classes have none: SWIG makes such ones
+    except AttributeError:  # a class may have none: SWIG makes such classes
         return None
 
 

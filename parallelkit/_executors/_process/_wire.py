@@ -194,7 +194,7 @@ class Wire:
         return self.ring.head[ARMED]
 
     def arm(self, number: int) -> bool:
-        """Ask for the bell when so many attempts are committed (0: never); False if that is asked for already."""
+        """Ask for the bell when ``number`` attempts are committed (0: never); False if that is asked for already."""
         if self.ring.head[ARMED] == number:
             return False
         self.ring.head[ARMED] = number
