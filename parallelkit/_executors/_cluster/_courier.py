@@ -33,7 +33,7 @@ from parallelkit._executors._process._lane import Batch, Broken, Lane, Record, S
 from parallelkit._system import monotonic
 
 PATIENCE = 3.0  # seconds that the broker has to end a run
-UNHEARD = 1.0  # seconds that the courier's thread has to notice that there is no connection
+JOIN_LIMIT = 1.0  # seconds that the courier's thread has to notice that there is no connection
 NOBODY_YET = 32  # batches handed out while there are no workers, for an adaptive cluster to scale up by
 INLINE = 32 << 10  # bytes up to which the function travels with each batch; a larger one is scattered, once
 ALONE = 1 << 20  # bytes from which on an item is scattered by itself
@@ -59,17 +59,17 @@ class Courier:
         self._job = job
         self._cap = cap
         self._widen = widen
-        self._kept: Any = None  # the future of the scattered function, if it is large
-        self._keeping = False  # whether the function is being scattered
-        self._first: Any = None  # a task that makes an adaptive cluster start a worker
+        self._scattered: Any = None  # dask's future of the function, once it was scattered
+        self._scattering = False  # whether it is being scattered
+        self._starter: Any = None  # a task that makes an adaptive cluster start a worker
         self._freight = Freight(client, self._refuse)
         self._expected = versions()
         self._clock = Clock()
         self._numbers = count()
         self._lock = Lock()
         self._closed = False
-        self._unheard = False  # whether the scheduler is gone
-        self._line: Any = None  # the connection on which the broker is asked for news
+        self._is_scheduler_gone = False
+        self._connection: Any = None  # on which the broker is asked for news
         self._thread = Thread(target=self._listen, name="parallelkit-courier", daemon=True)
 
     def open(self) -> None:
@@ -90,17 +90,17 @@ class Courier:
 
     def _send_job(self) -> None:
         """Scatter the function to all workers; no batch is handed out until it has arrived."""
-        if self._keeping:
+        if self._scattering:
             return
-        self._keeping = True
+        self._scattering = True
         if not self.threads:  # an adaptive cluster starts workers for tasks only
-            self._first = self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False)
-        self._freight.send(self._job, self._keep, everywhere=True)
+            self._starter = self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False)
+        self._freight.send(self._job, self._note_scattered, everywhere=True)
 
-    def _keep(self, future: Any) -> None:
+    def _note_scattered(self, future: Any) -> None:
         """Note that the function has arrived. Runs in the client's event loop, for which no holder of the lock waits."""
         with self._lock:
-            self._kept, self._keeping = future, False
+            self._scattered, self._scattering = future, False
             self._hand_out()
 
     # Out
@@ -122,7 +122,7 @@ class Courier:
 
     def _room(self) -> int:
         """How many attempts may be in the next batch; 0 if no batch may be handed out now."""
-        if self._keeping:
+        if self._scattering:
             return 0
         if self._cap is not None:
             return int(len(self._manifest.flights) < self._cap)
@@ -172,7 +172,7 @@ class Courier:
             expected=self._sizes.ahead,
             portion=self._sizes.portion,
             rest=self._sizes.lead,
-            job=self._job if self._kept is None else self._kept.key,
+            job=self._job if self._scattered is None else self._scattered.key,
             indices=indices,
             numbers=numbers,
             timeouts=timeouts,
@@ -186,17 +186,17 @@ class Courier:
 
     async def _connect(self) -> None:
         """Keep one connection for the run: its loss is noticed at once, while dask would try for long to open a new one."""
-        self._line = await self._client.rpc.connect(self._client.scheduler.address)
+        self._connection = await self._client.rpc.connect(self._client.scheduler.address)
 
     async def _wait_for_news(self) -> Any:
         from distributed.core import send_recv
 
-        return await send_recv(self._line, op=f"{broker_name()}_take", run=self.run)
+        return await send_recv(self._connection, op=f"{broker_name()}_take", run=self.run)
 
     def _hang_up(self) -> None:
-        """In the client's event loop."""
-        if self._line is not None:
-            self._client.rpc.reuse(self._client.scheduler.address, self._line)
+        """Give the connection back to dask. Runs in the client's event loop."""
+        if self._connection is not None:
+            self._client.rpc.reuse(self._client.scheduler.address, self._connection)
 
     def _listen(self) -> None:
         try:
@@ -204,7 +204,7 @@ class Courier:
             while not self._closed and (news := self._client.sync(self._wait_for_news)) is not None:
                 self._read(news)
         except Exception as error:
-            self._unheard = isinstance(error, OSError)
+            self._is_scheduler_gone = isinstance(error, OSError)
             self._fail("the connection to the dask scheduler was lost", error)
         else:
             self._fail("the dask scheduler does not know this run any more", None)
@@ -247,7 +247,7 @@ class Courier:
             self._manifest.parcels.pop(key, None)
 
     def _mend(self, report: Report) -> None:
-        if report.missing is not None and self._kept is not None:
+        if report.missing is not None and self._scattered is not None:
             self._send_job()
         if report.broken is not None:
             self._fail(f"{report.broken} on {report.host}", None)
@@ -285,13 +285,13 @@ class Courier:
         self._read(news or ())
         with self._lock:
             self._manifest.clear()
-            self._kept = self._first = None
+            self._scattered = self._starter = None
         if self._thread.ident is not None:
-            self._thread.join(None if news is not None else UNHEARD)
+            self._thread.join(None if news is not None else JOIN_LIMIT)
 
     def _end(self) -> list[Any] | None:
         """Have the broker end the run, and return its last news; None if it cannot be asked: then it ends the run by itself."""
-        if self._unheard:
+        if self._is_scheduler_gone:
             return None
         try:
             return list(self._ask("close", patience=PATIENCE))
