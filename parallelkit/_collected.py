@@ -45,12 +45,14 @@ class Collected:
         with catch_interrupt(self._interrupt):
             with closing(journal), ExitStack() as opened:
                 opened.callback(self._forget)
-                journal.open()
+                with self._interrupt.user_code():  # a large journal takes seconds to check
+                    journal.open()
                 engine, owned = self._parts.engine()
                 if owned:
                     opened.callback(engine.close)
                 self.ledger = self._open_ledger(engine)
-                port = engine.open(self._parts.job(self._key, whole=True))
+                with self._interrupt.user_code():  # the function is pickled, with all that it has captured
+                    port = engine.open(self._parts.job(self._key, whole=True))
                 with closing(port):
                     loop = self._loop(engine, port)
                     interrupted = self._drive(loop)

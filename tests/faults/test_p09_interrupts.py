@@ -126,6 +126,7 @@ EVERYWHERE = {
 }
 PROCESSES_ONLY = {
     "pickling": "run_parallel(abs, [1, Reduces(here)], executor='processes')",
+    "pickling of the function": "run_parallel(partial(print, Reduces(here)), [1], executor='processes')",
     "unpickling": "run_parallel(lambda n: Rebuilt(in_parent), [1, 2], executor='processes')",
     "the start of the workers": "run_parallel(abs, (here_once() or n for n in range(9)), executor='processes')",
 }
@@ -212,7 +213,7 @@ def work(n):
 
 
 class Pressed:
-    """An input during which Ctrl-C comes after the run was stopped: as it is closed, or the rest of it counted."""
+    """An input during which Ctrl-C comes when the run was stopped: as it is closed, or the rest of it counted."""
 
     went_on = False
 
@@ -244,6 +245,34 @@ def test_one_interrupt_ends_what_the_input_does_after_a_stop(form):
     assert not pressed.went_on
     assert isinstance(raised.value.results.failures[0].error, ZeroDivisionError)
     assert (1 if form == "closed" else 9) == len(raised.value.results)
+
+
+class PressedAsPickled:
+    def __init__(self):
+        self.input = Pressed()
+
+    def __reduce__(self):
+        self.input.press()
+        return int, ()
+
+
+def test_one_interrupt_ends_the_pickling_of_the_function():
+    """Of what it has captured, or is passed to every task, there may be much."""
+    captured = PressedAsPickled()
+    with pytest.raises(KeyboardInterrupt):
+        run_parallel(print, [1], args=(captured,), executor="processes")
+    assert not captured.input.went_on
+
+
+def test_one_interrupt_ends_the_check_of_a_journal(tmp_path, monkeypatch):
+    """A large one takes seconds; it is not in use afterwards."""
+    journal, pressed = tmp_path / "journal", Pressed()
+    with monkeypatch.context() as patch:
+        patch.setattr("parallelkit._journal.Journal._check_records", lambda journal: pressed.press())
+        with pytest.raises(KeyboardInterrupt):
+            run_parallel(abs, [1], key=str, checkpoint=journal)
+    assert not pressed.went_on
+    assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=journal).to_dict()
 
 
 def test_an_interrupt_that_comes_too_late_to_stop_anything_keeps_the_results(monkeypatch):
