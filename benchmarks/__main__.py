@@ -1,4 +1,4 @@
-"""The runner: asks questions, writes what was answered, draws it, judges the budget."""
+"""Run benchmarks: measure, save and draw the results, and check the budget."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", type=lambda name: Path(name).stem, help="questions; none means all"
+        "names", nargs="*", type=lambda name: Path(name).stem, help="questions to ask; all if none is named"
     )
     parser.add_argument("--rounds", type=int, help="how often each system is measured")
     parser.add_argument(
-        "--quick", action="store_true", help="judge the budget in under two minutes; writes nothing"
+        "--quick", action="store_true", help="check the budget in under two minutes; write nothing"
     )
-    parser.add_argument("--draw", action="store_true", help="measure nothing, draw what was measured before")
+    parser.add_argument("--draw", action="store_true", help="measure nothing; draw the saved results")
     options = parser.parse_args([*arguments, *sys.argv[1:]] if arguments else None)
     unknown = set(options.names) - set(_record.names())
     if unknown:
@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def ask(name: str, rounds: int | None) -> None:
-    """Ask one question of all systems, and keep the answers."""
+    """Ask one question of all systems, and save the answers."""
     question = _record.question(name)
     rounds = rounds or question.rounds
     everywhere = {(system, case) for system in question.systems for case in question.cases}
@@ -54,7 +54,7 @@ def ask(name: str, rounds: int | None) -> None:
 
 
 def show(name: str) -> None:
-    """Print and draw what was answered."""
+    """Print and draw the saved answers to one question, if there are any."""
     found = _record.load(name)
     if found is None:
         return
@@ -69,7 +69,7 @@ def say(text: str) -> None:
 
 
 def quick(names: Iterable[str]) -> int:
-    """Judge the budget, or the part of it that hangs on some questions; 1 where it is broken."""
+    """Check the budget, or the rows that belong to ``names``; return the exit code: 1 if a limit is exceeded."""
     rows = [row for row in _rows.ROWS if not names or row.question in names]
     verdicts = []
     for name in dict.fromkeys(row.question for row in rows):
@@ -86,7 +86,7 @@ def quick(names: Iterable[str]) -> int:
 
 
 def ask_quickly(name: str, rows: Iterable[_budget.Row]) -> Answers:
-    """Only what the budget speaks of, in few rounds."""
+    """Measure only what the budget rows of this question need, in few rounds."""
     question = _record.question(name)
     places = {place for row in rows if row.question == name for place in row.places()}
     return Asking(_record.module_of(name), question, say).ask(question.quick_rounds, places)

@@ -1,4 +1,4 @@
-"""Asks a question: all its systems, interleaved, round by round."""
+"""Ask a question: measure all its systems, interleaved, round by round."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ Place: TypeAlias = tuple[str, str]
 
 @dataclass(slots=True)
 class Answers:
-    """What a question was answered: every round of every place, and what went wrong where."""
+    """The answers to a question: the figures of every round, and the error of each place that failed."""
 
     question: Question
     rounds: dict[Place, dict[int, Figures]] = field(default_factory=dict)
     failures: dict[Place, str] = field(default_factory=dict)
 
     def of(self, place: Place, unit: str = "") -> dict[int, float]:
-        """Round → figure; empty where there is none."""
+        """Round → figure; empty if the place has none."""
         unit = unit or self.question.unit
         return {number: figures[unit] for number, figures in self.rounds.get(place, {}).items()}
 
     def median(self, place: Place, unit: str = "") -> float | None:
-        """The middle of all rounds; None where there is none."""
+        """The median of all rounds; None if there is none."""
         figures = self.of(place, unit)
         return statistics.median(figures.values()) if figures else None
 
     def ratio(self, one: Place, other: Place) -> float | None:
-        """One place's figure in terms of another's, as the middle of the ratios of each round."""
+        """One place's figure divided by another's: the median of the ratios within each round."""
         ours, theirs = self.of(one), self.of(other)
         ratios = [ours[number] / theirs[number] for number in ours.keys() & theirs.keys()]
         return statistics.median(ratios) if ratios else None
 
 
 class Asking:
-    """Keeps the processes of a question while it is asked."""
+    """One pass through a question; owns the processes of its systems."""
 
     def __init__(self, module: str, question: Question, say: Callable[[str], None]) -> None:
         self._module = module
@@ -52,7 +52,7 @@ class Asking:
         self.answers = Answers(question)
 
     def ask(self, rounds: int, places: Collection[Place]) -> Answers:
-        """Every place once a round. Before that each system warms up in its first case, uncounted."""
+        """Measure every place once per round. First, each system warms up in its first case, uncounted."""
         try:
             if not self._question.fresh:
                 for place in {
@@ -68,7 +68,7 @@ class Asking:
         return self.answers
 
     def _order(self, number: int, places: Collection[Place]) -> Iterator[Place]:
-        """Case by case; who goes first changes from round to round."""
+        """All places, case by case; the system that goes first changes from round to round."""
         systems = list(self._question.systems)
         turn = number % len(systems)
         for case in self._question.cases:

@@ -1,4 +1,4 @@
-"""What workers do whose start is timed: in a module by itself, so that loading it costs them next to nothing."""
+"""The task of workers whose start is timed, in a module of its own so that importing it costs next to nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import time
 
 
 def nap_and_tell(seconds: float) -> int:
-    """In which process it was."""
+    """Sleep; return the worker's pid."""
     time.sleep(seconds)
     return os.getpid()

@@ -1,4 +1,4 @@
-"""The budget: what may be spent on what, in terms of a peer or outright, and whether it is kept."""
+"""The performance budget: limits, absolute or relative to a peer, and whether they are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEST = "the best peer"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """``at_most`` so much: outright, or times the figure ``of`` a peer (or of ours in another case)."""
+    """An upper bound: absolute, or as a multiple of the figure ``of`` a peer (or of ours in another case)."""
 
     at_most: float
     of: str | Place | None = None
@@ -22,7 +22,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the budget. ``peers`` are those that a quick run measures beside ours."""
+    """One row of the budget. ``peers`` are the systems that a quick run measures beside ours."""
 
     what: str
     question: str
@@ -32,14 +32,14 @@ class Row:
     peers: tuple[str, ...] = ()
 
     def places(self) -> Iterator[Place]:
-        """All that must be measured to judge it."""
+        """All places that must be measured to judge the row."""
         yield from ((system, self.case) for system in (self.ours, *self.peers))
         yield from (limit.of for limit in self.limits if isinstance(limit.of, tuple))
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A row judged. ``ratio`` is ours in terms of the best peer; ``spent`` has a figure for each limit."""
+    """A judged row. ``ratio`` is ours ÷ the best peer's; ``spent`` has a figure for each limit."""
 
     row: Row
     unit: str
@@ -51,16 +51,16 @@ class Verdict:
 
     def kept(self, limit: Limit) -> bool:
         spent = dict(zip(self.row.limits, self.spent, strict=True))[limit]
-        return spent <= limit.at_most  # false where there is no figure (nan)
+        return spent <= limit.at_most  # False if there is no figure (nan)
 
     @property
     def broken(self) -> bool:
-        """Whether a limit is not kept."""
+        """Whether any limit is exceeded, or could not be measured."""
         return not all(map(self.kept, self.row.limits))
 
 
 def judge(row: Row, answers: Answers) -> Verdict:
-    """Compare with the best peer there is an answer of, and with every limit."""
+    """Compare ours with the best peer that was measured, and with every limit."""
     unit, ours = answers.question.unit, answers.median((row.ours, row.case))
     peer = best_peer(row, answers)
     spent = tuple(spent_of(limit, row, answers, peer) for limit in row.limits)
@@ -73,7 +73,7 @@ def judge(row: Row, answers: Answers) -> Verdict:
 
 
 def best_peer(row: Row, answers: Answers) -> str | None:
-    """Who of the peers did best in this case, of those that were measured."""
+    """The peer with the smallest figure in this case, of those that were measured."""
     question = answers.question
     peers = [
         name for name in question.systems if not name.startswith(OURS) and name not in question.yardsticks
@@ -84,7 +84,7 @@ def best_peer(row: Row, answers: Answers) -> str | None:
 
 
 def spent_of(limit: Limit, row: Row, answers: Answers, peer: str | None) -> float:
-    """What is held against the limit; nan where it could not be measured."""
+    """The figure that is compared with the limit; nan if it could not be measured."""
     ours = (row.ours, row.case)
     if limit.of is None:
         spent = answers.median(ours)

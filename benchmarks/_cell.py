@@ -1,4 +1,4 @@
-"""One system in a process of its own, as seen from outside: asked, timed out, ended (Linux)."""
+"""The parent's side of a system's process: start it, ask it, time it out, end it (Linux)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GRACE = 10.0  # seconds for a system to close its workers
 
 
 class NoAnswerError(Exception):
-    """A measurement failed; the text says how: an error, a crash, or no answer in time."""
+    """A measurement failed; the text says how: with an error, by a crash, or by a timeout."""
 
 
 class Cell:
-    """Starts the process at once; it opens its system and waits to be asked.
+    """A process that opens a system and then waits for cases on stdin; it is started at once.
 
-    It leads a session, so that whatever a system leaves behind is ended with it.
+    It leads a session of its own, so that ``kill`` also ends whatever the system has left behind.
     """
 
     def __init__(self, module: str, system: str) -> None:
@@ -46,8 +46,8 @@ class Cell:
         self._life = os.pidfd_open(self._process.pid)
 
     def ask(self, case: str, limit: float) -> Figures:
-        """The figures of one measurement; raises NoAnswerError. Blocks for at most ``limit`` seconds."""
-        with suppress(BrokenPipeError):  # a process that is gone is noticed where its answer is read
+        """Measure one case. Block for at most ``limit`` seconds; raise NoAnswerError on any failure."""
+        with suppress(BrokenPipeError):  # the process has died: reading its answer reports that
             self._in.write(f"{case}\n".encode())
             self._in.flush()
         answer = json.loads(self._line(time.monotonic() + limit, limit))
@@ -59,7 +59,7 @@ class Cell:
     def _line(self, end: float, limit: float) -> bytes:
         line, out = b"", self._out.fileno()
         while not line.endswith(b"\n"):
-            # The process is watched too: orphans of one that died may hold its pipe open.
+            # Watch the process too: if it dies, its orphans may still hold the pipe open.
             ready = select.select([out, self._life], [], [], max(0.0, end - time.monotonic()))[0]
             if not ready:
                 raise NoAnswerError(f"no answer within {limit:g} s")
@@ -85,24 +85,24 @@ class Cell:
         return f"{how}: {last}" if last else how
 
     def close(self) -> None:
-        """Let the system close its workers; end what then is left."""
+        """Let the system close its workers, for at most GRACE seconds; then kill whatever is left."""
         with suppress(BrokenPipeError):
             self._in.close()
         select.select([self._life], [], [], GRACE)
         self.kill()
 
     def kill(self) -> None:
-        """End the process and all that it has started."""
+        """Kill the process and everything in its process group."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # before it is reaped: its number may be reused then
+            os.killpg(self._process.pid, signal.SIGKILL)  # before wait() reaps it: then its pid may be reused
         self._process.wait()
         os.close(self._life)
-        with suppress(BrokenPipeError):  # what it was asked last is still in the buffer
+        with suppress(BrokenPipeError):  # closing flushes, and the last case may still be in the buffer
             self._in.close()
         self._out.close()
         self._log.close()
 
 
 def as_users_have_it() -> dict[str, str]:
-    """The environment without what is for developers: compiled modules are kept, as after an installation."""
+    """The environment without PYTHON* variables, so that e.g. bytecode is cached, as it is for users."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}

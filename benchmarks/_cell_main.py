@@ -1,6 +1,6 @@
-"""The process of one system: opens it, then measures a case for every line on stdin.
+"""The process of one system: open it, then measure the case named by each line of stdin.
 
-Run as ``python -m benchmarks._cell_main MODULE SYSTEM``; answers with a line of JSON each.
+Run as ``python -m benchmarks._cell_main MODULE SYSTEM``. Each answer is a line of JSON on stdout.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks._question import Question
 
 def main(module: str, system: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the systems print is no answer
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the systems print must not mix with the answers
     question: Question = importlib.import_module(module).QUESTION
     with question.systems[system]() as run:
         for line in sys.stdin:
@@ -26,7 +26,7 @@ def main(module: str, system: str) -> None:
 
 
 def measure(question: Question, run: Any, case: str) -> dict[str, Any]:
-    """The figures, or the error that came instead."""
+    """The figures of one measurement, or its error."""
     gc.collect()
     try:
         return {"figures": question.measure(run, question.cases[case])}

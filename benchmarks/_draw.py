@@ -1,4 +1,4 @@
-"""Pictures of answers: lines where the cases are numbers, else a row of dots for every system."""
+"""Plots of answers: lines where the cases are numbers, otherwise a dot for every system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS = ["#34495e", "#2980b9", "#27ae60", "#8e44ad", "#d68910", "#16a085", "#7
 
 
 def draw(name: str, answers: Answers, folder: Path) -> list[Path]:
-    """Write PNG and SVG; needs matplotlib."""
+    """Write a PNG and an SVG file, and return their paths; needs matplotlib."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -34,7 +34,7 @@ def draw(name: str, answers: Answers, folder: Path) -> list[Path]:
 
 
 def lines(answers: Answers, new: Any) -> Any:
-    """A line a system, over the cases."""
+    """A line per system, over the cases."""
     question = answers.question
     picture = new(figsize=(8, 4.8), layout="constrained")
     axes = picture.subplots()
@@ -70,7 +70,7 @@ def lines(answers: Answers, new: Any) -> Any:
 
 
 def dots(answers: Answers, new: Any) -> Any:
-    """A panel a case, a dot a system: the median, with a line from the least to the most."""
+    """A panel per case, a dot per system: the median, on a line from the least to the most."""
     question = answers.question
     height = max(len(question.systems) * 0.26 + 0.6, 1.6)
     picture = new(figsize=(8, height * len(question.cases) + 0.5), layout="constrained")

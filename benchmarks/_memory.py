@@ -1,4 +1,4 @@
-"""How much memory this process has and had at most (Linux)."""
+"""The resident memory of this process, now and at its peak (Linux)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ MIB = 2**20
 
 
 def resident() -> int:
-    """Bytes in use now, garbage not counted."""
+    """Resident bytes now, after a garbage collection."""
     gc.collect()
     return status("VmRSS")
 
 
 def peak() -> int:
-    """The most bytes that were in use since ``forget_peak``."""
+    """The most bytes that were resident at once since ``forget_peak``."""
     return status("VmHWM")
 
 

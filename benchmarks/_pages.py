@@ -1,4 +1,4 @@
-"""Fills the marked places of the documentation with what was measured."""
+"""Fill the marked places of the documentation with the saved results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACE = re.compile(
 
 
 def fill() -> None:
-    """Write tables and pictures between the marks; all else stays as it is."""
+    """Write tables and pictures between the marks; leave the rest of each page as it is."""
     for page in PAGES:
         if page.exists():
             old = page.read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def fill() -> None:
 
 
 def filled(place: re.Match[str]) -> str:
-    """The place with what belongs in it: an answer, or rows of the budget as far as it has been measured."""
+    """A marked place with its new content: the answers to a question, or a table computed from several."""
     name = place["name"] or "against_peers"
     computed = {"against_peers": against_peers, "budget": budget, "busy_workers": busy_workers}
     return f"{place['begin']}\n{computed[name]() if name in computed else answer(name)}\n\n{place['end']}"
@@ -47,7 +47,7 @@ def answer(name: str) -> str:
 
 
 def busy_workers() -> str:
-    """How many of so many workers one caller keeps busy, from what a task costs its processor."""
+    """The share of its workers that one caller keeps busy, computed from its own CPU time per task."""
     found = _record.load("width")
     assert found is not None, "the place above this one needs the same answers"
     answers = found[0]
@@ -60,7 +60,7 @@ def busy_workers() -> str:
 
 
 def source(told: dict[str, object]) -> str:
-    """Where, when and how it was measured."""
+    """Where, when and how the answers were measured."""
     machine, versions = told["machine"], told["versions"]
     assert isinstance(machine, dict), "written by _record"
     assert isinstance(versions, dict), "written by _record"
@@ -70,12 +70,12 @@ def source(told: dict[str, object]) -> str:
 
 
 def budget() -> str:
-    """Every row that has been measured."""
+    """The budget table: every row that has been measured."""
     return _tables.markdown(_tables.budget(verdicts()))
 
 
 def against_peers() -> str:
-    """For the README: ours beside the peer that each row of the budget names first."""
+    """The README's table: ours against the first peer of each budget row."""
     named = [(row, answers) for row, answers in measured() if row.peers]
     return _tables.markdown(_tables.against_peers(named))
 
@@ -85,6 +85,6 @@ def verdicts() -> list[_budget.Verdict]:
 
 
 def measured() -> list[tuple[_budget.Row, Answers]]:
-    """The rows of the budget of which there are answers."""
+    """The budget rows whose questions have saved answers."""
     found = ((row, _record.load(row.question)) for row in _rows.ROWS)
     return [(row, kept[0]) for row, kept in found if kept is not None]

@@ -1,8 +1,8 @@
-"""Process pools as systems that map: ``run(fn, items)`` gives the values in order, from warm workers.
+"""Process pools as systems: ``run(fn, items)`` returns the values in order, computed in warm workers.
 
-Each is used as its documentation shows. "Chunked" ones get chunks tuned by hand, twenty to a worker:
-the usual advice, and right only where all tasks take equally long. Ours always has on what a user
-would have on: a timeout, retries and results by key. None of the others can have all three.
+Each pool is used as its documentation shows. "Chunked" means chunks tuned by hand, twenty per worker:
+the usual advice, and right only if all tasks take equally long. Ours always runs with what a user
+would turn on: a timeout, retries and results by key. None of the others offers all three.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks._question import OURS, Run, System
 from benchmarks._threads import OPTIONS, for_loop, itself
 
-SHARES = 20  # chunks for each worker, where they are tuned by hand
+SHARES = 20  # chunks per worker, if tuned by hand
 
 
 def share(items: Sequence[Any], workers: int) -> int:
@@ -139,13 +139,13 @@ def fork_and_split(workers: int) -> Iterator[Run]:
 
 
 def do_part(fn: Callable[[Any], Any], items: Sequence[Any], end: Any) -> None:
-    """In a fork: all of its part, sent back in one piece."""
+    """In a fork: compute its whole part, and send the values back in one message."""
     end.send([fn(item) for item in items])
 
 
 @contextmanager
 def pipes(workers: int) -> Iterator[Run]:
-    """Forks that wait, each for its share of a run, and send it back in one piece: the least that a warm pool can do."""
+    """Warm forks that each get one message per run and send one back: the least that a warm pool can do."""
     import multiprocessing
     from multiprocessing.connection import Connection, wait
 
@@ -177,7 +177,7 @@ def pipes(workers: int) -> Iterator[Run]:
 
 
 def do_parts(end: Any) -> None:
-    """In a fork: one part after the other."""
+    """In a fork: serve parts until None comes."""
     while (part := end.recv()) is not None:
         do_part(*part, end)
 
@@ -205,5 +205,5 @@ POOLS: dict[str, Callable[..., Any]] = {
 
 
 def process_pools(workers: int) -> dict[str, System]:
-    """All that maps in processes, by name."""
+    """All process pools, by name."""
     return {name: partial(pool, workers) for name, pool in POOLS.items()}

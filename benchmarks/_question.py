@@ -1,4 +1,4 @@
-"""What a question is: which systems, in which cases, and what is measured."""
+"""The definition of a question: which systems are measured, in which cases, and how."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ OURS = "parallelkit"
 LIMITS = frozenset({"for loop", "bare fork and split", "bare pipes", "nothing"})
 
 Run: TypeAlias = Callable[..., Any]
-"""What an open system offers; what it takes and gives is between it and its question."""
+"""The callable that an open system yields; its arguments and result are defined by the question."""
 
 System: TypeAlias = Callable[[], AbstractContextManager[Run]]
-"""Opens a system, warm and ready; what happens inside the ``with`` is measured, what is before is not."""
+"""Opens a system, warm and ready. Only calls inside the ``with`` block are measured, not the opening."""
 
 Figures: TypeAlias = dict[str, float]
-"""What one measurement gave: unit → figure."""
+"""The result of one measurement: unit → figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Asked of every system in every case, round by round.
+    """A measurement that is made with every system, in every case, round by round.
 
-    ``cases`` maps a label to what ``measure`` is given beside the open system. ``unit`` names the
-    figure that is compared, the smaller the better unless ``more_is_better``. ``limit`` is in
-    seconds: a single measurement that takes longer is ended and recorded as such, and no further
-    round is begun where a system has spent that long in a case. With ``fresh`` every measurement
-    has a new process, and there is no warming up.
+    ``cases`` maps a label to the second argument of ``measure``; the first is the open system.
+    ``unit`` names the figure that is compared; smaller is better unless ``more_is_better``.
+    ``limit`` is in seconds: a measurement that takes longer is killed and recorded as a failure, and
+    a system that has spent that long on a case in total gets no further round in it. With ``fresh``,
+    every measurement has a new process, and there is no warm-up.
     """
 
     asks: str
@@ -43,25 +43,25 @@ class Question:
     fresh: bool = False
     more_is_better: bool = False
     yardsticks: frozenset[str] = frozenset()
-    """Systems that are no peers: they show what there is to reach, and promise nothing."""
+    """Systems that are not peers: they show the attainable limit, and offer none of the features."""
     log: bool = False
-    """Whether figures are drawn on a logarithmic axis."""
+    """Whether figures are drawn on a logarithmic scale."""
 
 
 @contextmanager
 def unopened(pool: Any) -> Iterator[Any]:
-    """A system that its question opens itself, for each measurement."""
+    """A system that ``measure`` opens itself, so that opening it is part of each measurement."""
     yield pool
 
 
 def stopwatch(work: Callable[[], Any]) -> tuple[float, Any]:
-    """How many seconds a call took, and what it gave."""
+    """Call ``work``; return the seconds it took, and its result."""
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
 
 
 def expect(what: str, wanted: Any, got: Any) -> None:
-    """A measurement of wrong results is none."""
+    """Fail the measurement if the system's results are wrong."""
     if got != wanted:
         raise AssertionError(f"{what}: expected {wanted!r}, got {got!r}")

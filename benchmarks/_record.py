@@ -1,4 +1,4 @@
-"""Answers as files of JSON, with all that one needs to judge them: machine, versions, date, command."""
+"""Answers as JSON files, with what is needed to interpret them: machine, versions, date, command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PEERS = [
 
 
 def names() -> list[str]:
-    """Every question there is, by the name of its file."""
+    """The names of all questions: those of their files."""
     return sorted(path.stem for path in HERE.glob("[a-z]*.py"))
 
 
@@ -40,7 +40,7 @@ def path_of(name: str) -> Path:
 
 
 def save(name: str, answers: Answers, rounds: int) -> None:
-    """Write what was answered."""
+    """Write the answers to the question's file."""
     RESULTS.mkdir(exist_ok=True)
     path_of(name).write_text(json.dumps(as_json(name, answers, rounds), indent=1) + "\n", encoding="utf-8")
 
@@ -62,7 +62,7 @@ def as_json(name: str, answers: Answers, rounds: int) -> dict[str, Any]:
 
 
 def one(answers: Answers, place: tuple[str, str]) -> dict[str, Any]:
-    """What one system answered in one case: the median of the unit that counts, and every round."""
+    """One system's answer in one case: the median of the question's unit, and every round."""
     rounds = list(answers.rounds.get(place, {}).values())
     answer: dict[str, Any] = {"median": answers.median(place), "rounds": rounds} if rounds else {}
     if place in answers.failures:
@@ -71,7 +71,7 @@ def one(answers: Answers, place: tuple[str, str]) -> dict[str, Any]:
 
 
 def load(name: str) -> tuple[Answers, dict[str, Any]] | None:
-    """What was answered when it was last asked, and the file it is in; None if never."""
+    """The last answers to a question, and the content of their file; None if it was never asked."""
     if not path_of(name).exists():
         return None
     told = json.loads(path_of(name).read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def load(name: str) -> tuple[Answers, dict[str, Any]] | None:
 
 
 def machine() -> dict[str, Any]:
-    """What it was measured on."""
+    """The machine that this runs on, and its load."""
     return {
         "cpu": cpu(),
         "cpus": len(os.sched_getaffinity(0)),

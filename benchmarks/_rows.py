@@ -1,4 +1,4 @@
-"""The rows of the budget: what may be spent on what."""
+"""The rows of the performance budget: the limits that our figures must keep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THOUSAND_NAPS = "4,000 naps, 1,000 at a time"
 
 
 def no_ops() -> list[Row]:
-    """What a task costs that does nothing."""
+    """The cost of a task that does nothing."""
     return [
         Row(
             what="no-op in 8 threads",
@@ -47,7 +47,7 @@ def no_ops() -> list[Row]:
 
 
 def work() -> list[Row]:
-    """What sharing out real work gains."""
+    """The gain from distributing real work."""
     return [
         *(
             Row(
@@ -104,7 +104,7 @@ def work() -> list[Row]:
 
 
 def waiting() -> list[Row]:
-    """Many threads that wait, against coroutines; at par: within 5 %."""
+    """Many waiting threads, against coroutines; "at par" means within 5 %."""
     return [
         Row(
             what="4,000 naps of 0.1 s, 1,000 threads, warm",
@@ -126,7 +126,7 @@ def waiting() -> list[Row]:
 
 
 def trouble() -> list[Row]:
-    """What hangs and deaths cost."""
+    """The cost of hung tasks and killed workers."""
     return [
         *(
             Row(
@@ -155,7 +155,7 @@ def trouble() -> list[Row]:
 
 
 def beginnings() -> list[Row]:
-    """What it takes to begin."""
+    """The cost of importing and starting up."""
     standard = "both standard pools"
     return [
         Row(
@@ -190,7 +190,7 @@ def beginnings() -> list[Row]:
 
 
 def memory() -> list[Row]:
-    """What a million tasks take."""
+    """The memory that a million tasks take."""
     return [
         *(
             Row(
@@ -216,7 +216,7 @@ def memory() -> list[Row]:
 
 
 def on_a_cluster() -> list[Row]:
-    """What a task costs beyond one machine."""
+    """The cost of a task on a dask cluster."""
     return [
         Row(
             what="no-op on a dask cluster of two workers",

@@ -1,4 +1,4 @@
-"""Whole programs as systems: a bare interpreter is started for each measurement."""
+"""Whole programs as systems: each measurement starts a bare interpreter."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from benchmarks._question import Run
 
 
 class StillThereError(Exception):
-    """A program had no more to do, and did not end."""
+    """A program had nothing left to do, but did not exit."""
 
 
 class Course(NamedTuple):
-    """How a program went: seconds to its first line of output and to its end, and the line."""
+    """The course of a program: seconds until its first line of output and until its exit, and that line."""
 
     to_line: float
     to_end: float
@@ -27,7 +27,7 @@ class Course(NamedTuple):
 
 @contextmanager
 def program(source: str, patience: float) -> Iterator[Run]:
-    """Runs the program; it may live for ``patience`` seconds after its line."""
+    """Runs the program, which must exit within ``patience`` seconds of its first line."""
 
     def run() -> Course:
         began = perf_counter()

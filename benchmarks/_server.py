@@ -1,7 +1,7 @@
-"""A web server in a process of its own, on loopback: answers every GET after a while with a small JSON.
+"""A web server on loopback, in a process of its own: it answers every GET after DELAY with a small JSON document.
 
-It knows no more of HTTP than the measured clients send, and takes a tenth of the time they take: what
-is measured is the clients.
+It implements only as much HTTP as the measured clients use, and takes a tenth of the time that they take, so
+that the clients are what is measured.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END_OF_REQUEST = b"\r\n\r\n"
 
 
 class Answering(asyncio.Protocol):
-    """One connection, kept open as long as the client likes."""
+    """One connection, kept open until the client closes it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -37,7 +37,7 @@ class Answering(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Print the port, then serve until stdin is closed."""
+    """Print the port, then serve until stdin closes."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Answering, "127.0.0.1", 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -46,7 +46,7 @@ async def serve() -> None:
 
 @contextmanager
 def server() -> Iterator[str]:
-    """The address of a server that runs inside the ``with``."""
+    """The URL of a server that runs during the ``with`` block."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks._server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -1,4 +1,4 @@
-"""The sources of Python's own library: real files, of real lengths."""
+"""The source files of Python's standard library, as input of realistic lengths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ NOT_THEIRS = {"site-packages", "dist-packages"}
 
 
 def files(every: int) -> list[str]:
-    """The files of the standard library, or one in so many."""
+    """One in ``every`` files of the standard library."""
     root = Path(sysconfig.get_path("stdlib"))
     return sorted(str(path) for path in root.rglob("*.py") if not NOT_THEIRS & set(path.parts))[::every]

@@ -10,7 +10,7 @@ from benchmarks._budget import Limit, Row, Verdict
 
 
 def figure(value: float | None) -> str:
-    """A number with as many digits as mean something here."""
+    """A number with about three significant digits; a dash for None."""
     if value is None:
         return "–"
     if value >= 100:
@@ -35,13 +35,13 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def units(answers: Answers) -> list[str]:
-    """Every unit that was measured, the one that counts first."""
+    """Every unit that was measured, the question's own first."""
     found = {unit: None for rounds in answers.rounds.values() for one in rounds.values() for unit in one}
     return [answers.question.unit, *(unit for unit in found if unit != answers.question.unit)]
 
 
 def comparison(answers: Answers, unit: str) -> list[list[str]]:
-    """A row a system, a column a case: the median, with least and most beside it."""
+    """A row per system, a column per case: the median, followed by (least–most)."""
     cases = list(answers.question.cases)
     rows = [[unit, *cases]]
     for system in answers.question.systems:
@@ -65,13 +65,13 @@ def has(answers: Answers, place: tuple[str, str], unit: str) -> bool:
 
 
 def shortened(text: str) -> str:
-    """The first line of an error, in a table's cell."""
+    """The first line of an error, cut to fit a table cell."""
     first = text.partition("\n")[0].replace("|", "/")
     return first if len(first) <= 60 else f"{first[:57]}…"
 
 
 def against_peers(measured: Iterable[tuple[Row, Answers]]) -> list[list[str]]:
-    """A row a line of the budget: ours, and the peer that it names first."""
+    """A row per budget row: ours, and its first peer."""
     rows = [["what", "ours", "a peer", "ours ÷ peer"]]
     for row, answers in measured:
         place, peer = (row.ours, row.case), (row.peers[0], row.case)
@@ -82,7 +82,7 @@ def against_peers(measured: Iterable[tuple[Row, Answers]]) -> list[list[str]]:
 
 
 def budget(verdicts: Iterable[Verdict]) -> list[list[str]]:
-    """A row a line of the budget."""
+    """A row per verdict: the figures, and for each limit how much of it is spent and whether it holds."""
     rows = [["what", "ours", "best peer", "ours ÷ peer", "spent of the budget", ""]]
     for verdict in verdicts:
         theirs = f"{verdict.peer} {figure(verdict.theirs)}" if verdict.peer else "–"
@@ -104,7 +104,7 @@ def budget(verdicts: Iterable[Verdict]) -> list[list[str]]:
 
 
 def terms(limit: Limit) -> str:
-    """What a limit is in terms of."""
+    """What a relative limit is multiplied by, as text; empty for an absolute one."""
     if limit.of is None:
         return ""
     return f" × {limit.of[1] if isinstance(limit.of, tuple) else limit.of}"

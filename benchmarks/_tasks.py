@@ -1,6 +1,6 @@
-"""The work that is handed out; functions of a module, so that every system can send them.
+"""The tasks of the benchmarks: functions of a module, so that every system can send them to its workers.
 
-It loads only what they need: a fresh interpreter does that when it starts, as a worker of ours, loky's or joblib's is.
+The module imports only what the tasks need: workers of ours, loky's and joblib's are fresh interpreters, and import it too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WORD = re.compile(r"[^\W\d]\w*")
 
 
 def nothing(item: Any) -> None:
-    """The least there is to do."""
+    """Do nothing: the shortest possible task."""
 
 
 def same(item: Any) -> Any:
@@ -32,7 +32,7 @@ def record(item: int) -> dict[str, Any]:
 
 
 def count_to(number: int) -> int:
-    """Work for the processor, in proportion to ``number``."""
+    """Keep the CPU busy for a time proportional to ``number``."""
     total = 0
     for step in range(number):
         total += step & 3
@@ -40,7 +40,7 @@ def count_to(number: int) -> int:
 
 
 def numbered(steps: int, tasks: int) -> list[int]:
-    """Items that are all of the same work, and each its own key."""
+    """Distinct items, so that each can be its own key, which all take the same number of steps."""
     return [steps << 32 | number for number in range(tasks)]
 
 
@@ -50,7 +50,7 @@ def count_numbered(item: int) -> int:
 
 
 def spin(seconds: float) -> float:
-    """Busy until the time is over, whatever else the machine does."""
+    """Keep the CPU busy until ``seconds`` of wall-clock time have passed."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         pass
@@ -63,7 +63,7 @@ def nap(seconds: float) -> float:
 
 
 def nap_or_hang(seconds: float | None) -> float | None:
-    """A nap; None hangs."""
+    """Sleep for ``seconds``; None hangs."""
     time.sleep(3600 if seconds is None else seconds)
     return seconds
 
@@ -78,7 +78,7 @@ def count_or_die(number: int) -> int:
 
 
 def count_tokens(path: str) -> int:
-    """Up to the first that is wrong: some files are there to be."""
+    """Count the tokens of a file, up to the first error: some files of the library are invalid on purpose."""
     from tokenize import TokenError, tokenize  # for this one alone
 
     count = 0
@@ -92,7 +92,7 @@ def count_tokens(path: str) -> int:
 
 
 def count_words(paths: Sequence[str]) -> Counter[str]:
-    """The words of some files, by how often they come."""
+    """The words of some files, and how often each occurs."""
     counts = Counter[str]()
     for path in paths:
         with open(path, encoding="utf-8", errors="replace") as source:

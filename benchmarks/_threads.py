@@ -1,7 +1,7 @@
-"""Thread pools as systems that map: ``run(fn, items)`` gives the values in order, from warm threads.
+"""Thread pools as systems: ``run(fn, items)`` returns the values in order, computed in warm threads.
 
-Each is used as its documentation shows. Ours always has on what a user would have on: a timeout,
-retries and results by key. None of the others can have all three.
+Each pool is used as its documentation shows. Ours always runs with what a user would turn on: a timeout,
+retries and results by key. None of the others offers all three.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ OPTIONS: dict[str, Any] = {"timeout": 60, "retries": 2}
 
 
 def itself(item: Any) -> Any:
-    """An item as its own key."""
+    """The key function that makes each item its own key."""
     return item
 
 
@@ -109,5 +109,5 @@ POOLS: dict[str, Callable[..., Any]] = {
 
 
 def thread_pools(workers: int) -> dict[str, System]:
-    """All that maps in threads, by name."""
+    """All thread pools, by name."""
     return {name: partial(pool, workers) for name, pool in POOLS.items()}

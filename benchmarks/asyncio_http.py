@@ -21,14 +21,14 @@ GETS = 400
 
 
 def timed(get: Callable[[], int]) -> float:
-    """How long one GET took; its answer is looked at."""
+    """Seconds that one GET took; the length of its body is checked."""
     began = time.perf_counter()
     expect("bytes", len(BODY), get())
     return time.perf_counter() - began
 
 
 class Sessions(threading.local):
-    """A session a thread: requests promises no more."""
+    """One session per thread: requests does not promise that threads may share one."""
 
     def __init__(self) -> None:
         import requests
@@ -37,7 +37,7 @@ class Sessions(threading.local):
 
 
 def with_requests(url: str) -> Callable[[int], float]:
-    """A GET by requests, over the thread's own session."""
+    """A timed GET with requests, over the thread's own session."""
     sessions = Sessions()
 
     def get(number: int) -> float:
@@ -104,7 +104,7 @@ def executor_requests() -> Iterator[Run]:
 
 
 async def gathered(width: int, get: Callable[[], Any]) -> list[float]:
-    """All GETs by a coroutine function, ``width`` at a time."""
+    """The latencies of all GETs made with a coroutine function, ``width`` at a time."""
     turnstile = asyncio.Semaphore(width)
 
     async def one() -> float:

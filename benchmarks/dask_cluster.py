@@ -24,11 +24,11 @@ BYTES = 50_000_000
 
 
 class Case(NamedTuple):
-    """A function, how many calls of it, and what each is given beside its number."""
+    """A function, its items, and the size of an array that all calls share."""
 
     fn: Callable[..., Any]
     items: Sequence[Any]
-    shared: int = 0  # bytes of an array
+    shared: int = 0  # bytes of that array
 
 
 def share_of(number: int, array: Any) -> float:
@@ -55,7 +55,7 @@ def mapped_in_chunks(client: Any, case: Case, shared: tuple[Any, ...]) -> list[A
 
 
 def keep(client: Any, shared: tuple[Any, ...], times: int) -> list[list[Any]]:
-    """What all calls share, sent to every worker once; a column of it for each, as `client.map` wants it."""
+    """Send each shared object to every worker once; repeat its future per call, as `client.map` wants it."""
     return [[client.scatter(one, broadcast=True)] * times for one in shared]
 
 
@@ -65,7 +65,7 @@ def each(fn: Callable[..., Any], items: Sequence[Any], *shared: Any) -> list[Any
 
 @contextmanager
 def cluster(way: Callable[..., list[Any]]) -> Iterator[Run]:
-    """A client of a cluster of its own, used one way or another."""
+    """``way`` of calling, on a client of a cluster of its own."""
     from distributed import Client
 
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def cost_per_task(run: Run, case: Case) -> Figures:
     if case.shared:
         import numpy as np
 
-        shared = (np.ones(case.shared // 8),)  # a new one each time, which no worker keeps yet
+        shared = (np.ones(case.shared // 8),)  # a new one each time, so that no worker has it yet
     seconds, values = stopwatch(lambda: run(case, shared))
     expect("results", len(case.items), len(values))
     expect("the last result", case.fn(case.items[-1], *shared), values[-1])

@@ -16,7 +16,7 @@ from benchmarks._question import OURS, Figures, Question, Run, expect, stopwatch
 
 @contextmanager
 def backend(name: str) -> Iterator[Run]:
-    """Calls what it is given in a block of this backend, whose workers have loaded what it needs."""
+    """Call the given work inside one ``parallel_config`` block of this backend, so that its workers stay warm."""
     from joblib import parallel_config
 
     from parallelkit.joblib_backend import register
@@ -93,7 +93,7 @@ CASES: dict[str, tuple[int, Callable[[int], int]]] = {
 
 def seconds_of(run: Run, case: tuple[int, Callable[[int], int]]) -> Figures:
     count, work = case
-    run(partial(work, count))  # warm
+    run(partial(work, count))  # warm-up
     seconds, done = stopwatch(lambda: run(partial(work, count)))
     expect("calls", count, done)
     return {"ms": seconds * 1e3}

@@ -23,7 +23,7 @@ STEPS = 40_000  # about a millisecond
 def parallelkit() -> Iterator[Run]:
     from parallelkit import ProcessExecutor, run_parallel
 
-    options = {**OPTIONS, "retries": 0}  # what killed a worker would do so again
+    options = {**OPTIONS, "retries": 0}  # a task that kills its worker would do so again
     with ProcessExecutor(2) as executor:
         yield lambda items: run_parallel(count_or_die, items, executor=executor, **options).successes
 
@@ -37,7 +37,7 @@ def submitting(name: str) -> Iterator[Run]:
             for item in items:
                 try:
                     results.append(pool.submit(count_or_die, item).result)
-                except Exception:  # the pool is broken by now: this task and all that follow are lost
+                except Exception:  # the pool is broken: this task and all that follow are lost
                     break
             return succeeded(results)
 

@@ -53,7 +53,7 @@ POOLS = process_pools(2)
 
 QUESTION = Question(
     asks=__doc__ or "",
-    systems={OURS if name.startswith(OURS) else name: POOLS[name] for name in NAMES},  # arrays are no keys
+    systems={OURS if name.startswith(OURS) else name: POOLS[name] for name in NAMES},  # arrays cannot be keys
     cases=CASES,
     measure=cost_per_array,
     yardsticks=LIMITS,

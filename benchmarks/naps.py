@@ -16,7 +16,7 @@ from benchmarks._tasks import nap
 from benchmarks._threads import OPTIONS, itself
 
 NAP = 0.1
-TURNS = 4  # naps for each that naps at a time; the ideal is as many times 0.1 s
+TURNS = 4  # naps per slot: the ideal run takes TURNS * NAP seconds
 
 
 def nap_of(item: int) -> float:
@@ -36,7 +36,7 @@ def parallelkit_warm(width: int) -> Iterator[Run]:
 def parallelkit_cold(width: int) -> Iterator[Run]:
     from parallelkit import run_parallel
 
-    run_parallel(nap_of, [], **OPTIONS)  # loads what the import of any other system here has loaded
+    run_parallel(nap_of, [], **OPTIONS)  # load what importing any other system here has loaded
     yield lambda items: run_parallel(nap_of, items, key=itself, max_workers=width, **OPTIONS)
 
 

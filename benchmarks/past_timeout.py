@@ -27,7 +27,7 @@ def parallelkit_processes() -> Iterator[Run]:
 
 @contextmanager
 def parallelkit_threads() -> Iterator[Run]:
-    """With threads of its own for each run: those that hang are lost for good."""
+    """Each run starts its own threads: those that hang are abandoned."""
     from parallelkit import run_parallel
 
     yield lambda items: run_parallel(nap_or_hang, items, max_workers=2, timeout=TIMEOUT).successes
@@ -74,18 +74,18 @@ def executor() -> Iterator[Run]:
 
 
 def succeeded(results: Sequence[Callable[[], Any]]) -> list[Any]:
-    """The values of those that have one."""
+    """The values of the calls that return one."""
     values = []
     for result in results:
         try:
             values.append(result())
-        except Exception:  # that of a task that hung; the values are counted
+        except Exception:  # a task hung or died; the caller counts the values
             continue
     return values
 
 
 def past_the_timeout(run: Run, hanging: int) -> Figures:
-    run(SHORT)  # whoever starts or replaces workers late has done so now
+    run(SHORT)  # lets systems that start or replace workers lazily do so before the measurement
     seconds, values = stopwatch(lambda: run([None] * hanging + SHORT))
     if len(values) != len(SHORT):
         raise AssertionError(f"{len(SHORT) - len(values)} of {len(SHORT)} tasks that did not hang are lost")

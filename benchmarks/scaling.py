@@ -29,7 +29,7 @@ def systems() -> dict[str, System]:
 
 
 def cost_per_task(run: Run, tasks: int) -> Figures:
-    """Short runs are repeated, and their median taken: one alone is over before the scheduler can be trusted."""
+    """Repeat short runs and take their median: the system's scheduling makes a single one too noisy."""
     took = []
     for _ in range(max(1, 20_000 // tasks)):
         seconds, values = stopwatch(lambda: run(nothing, range(tasks)))

@@ -19,7 +19,7 @@ WORKERS = 2
 
 
 def ideal(lengths: Sequence[float]) -> float:
-    """When the last of two workers is done, in seconds."""
+    """The seconds until the last of the WORKERS ideal workers is done."""
     free = [0.0] * WORKERS
     for length in lengths:
         heapreplace(free, free[0] + length)
@@ -27,7 +27,7 @@ def ideal(lengths: Sequence[float]) -> float:
 
 
 def log_normal() -> list[float]:
-    """Two seconds of work, most of it in a few tasks."""
+    """Lengths that add up to two seconds, most of it in a few tasks."""
     draw = random.Random(1)
     lengths = [draw.lognormvariate(0, 1.8) for _ in range(2_000)]
     return [length * 2 / sum(lengths) for length in lengths]
@@ -64,7 +64,7 @@ POOLS = process_pools(WORKERS)
 
 QUESTION = Question(
     asks=__doc__ or "",
-    systems={OURS if name.startswith(OURS) else name: POOLS[name] for name in NAMES},  # lengths are no keys
+    systems={OURS if name.startswith(OURS) else name: POOLS[name] for name in NAMES},  # lengths repeat
     cases=CASES,
     measure=makespan,
     yardsticks=LIMITS,

@@ -58,7 +58,7 @@ def joblib(workers: int) -> Iterator[Run]:
 
     with Parallel(workers) as parallel:
         yield lambda items: parallel(delayed(nap_and_tell)(item) for item in items)
-    get_reusable_executor().shutdown()  # it would be there, and warm, the next time
+    get_reusable_executor().shutdown()  # otherwise the next measurement would find it warm
 
 
 @contextmanager

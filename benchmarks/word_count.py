@@ -91,7 +91,7 @@ def joblib(_: bool) -> Iterator[Count]:
 
     with Parallel(WORKERS, return_as="generator_unordered") as parallel:
         yield lambda chunks: folded(parallel(delayed(count_words)(chunk) for chunk in chunks))
-    get_reusable_executor().shutdown()  # it would be there, and warm, the next time
+    get_reusable_executor().shutdown()  # otherwise the next measurement would find it warm
 
 
 Opens: TypeAlias = Callable[[bool], AbstractContextManager[Count]]
@@ -125,7 +125,7 @@ def warm_count(opens: Opens) -> tuple[float, Words]:
 
 @cache
 def all_words() -> Words:
-    """Counted without any help."""
+    """The expected count, computed in this process."""
     return folded(map(count_words, chunks()))
 
 

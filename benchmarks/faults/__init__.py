@@ -1,1 +1,1 @@
-"""What becomes of the other tasks: the core of the catalogue of faults, played with ours and with every peer."""
+"""What one misbehaving task does to the others: the core of the fault catalogue, run with ours and with every peer."""

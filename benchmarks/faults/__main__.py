@@ -1,9 +1,9 @@
-"""``python -m benchmarks.faults``: who survives what. Writes the table of docs/reliability.md.
+"""``python -m benchmarks.faults``: which system survives which fault. Writes the table of docs/reliability.md.
 
-Each case has twenty tasks, of which one misbehaves, and is played with each system in a process of its own,
-which has a hard limit and is ended with all that descends from it. What is wanted is modest: the one is
-reported as failed (of whatever type), every other has its value and has run once, the program ends, and
-no process is left.
+Each case has twenty tasks, one of which misbehaves. It is run with each system in a process of its own, which has
+a hard time limit and is killed with all its descendants. A system survives if the one task is reported as
+failed (with any error; or has its value, where the case allows that), every other task has its value and has run
+once, the program exits with 0, and no process is left.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from benchmarks.faults import _systems
 from benchmarks.faults._table import ROOT, cases
 
 BAD = 7
-LIMIT = 12.0  # seconds for a case that takes less than one, the start of the interpreter included
-GRACE = 1.0  # seconds within which what is ending must be gone
+LIMIT = 12.0  # seconds, including the start of the interpreter; a case without trouble takes less than one
+GRACE = 1.0  # seconds after the program's exit by which its descendants must be gone
 MARK = "PARALLELKIT_FAULTS_OF_PEERS"
 PAGE = ROOT / "docs" / "reliability.md"
 PLACE = re.compile(r"(<!-- faults of peers: begin[^\n]*-->\n).*?(<!-- faults of peers: end -->)", re.DOTALL)
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only",
         default="",
-        help="cases whose name has this in it; of the others stands what was found before",
+        help="run only the cases whose name contains this; keep the earlier verdicts on the others",
     )
-    parser.add_argument("--at-once", type=int, default=2, help="how many are played at the same time")
+    parser.add_argument("--at-once", type=int, default=2, help="how many programs run at the same time")
     options = parser.parse_args(arguments)
     chosen = [case for case in cases() if options.only in case.id]
     plays = [(case, system) for case in chosen for system in systems_for(case)]
@@ -68,7 +68,7 @@ def systems_for(case: Any) -> list[str]:
 
 
 def judge(case: Any, system: str) -> str:
-    """In a few words, what became of it: "survives" is all that is wanted."""
+    """Run one case with one system; return the verdict in a few words: "survives", or what went wrong."""
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
@@ -106,7 +106,7 @@ def look(case: Any, process: subprocess.Popen[bytes], folder: Path, mark: str) -
 
 
 def what_is_wrong(case: Any, told: dict[str, Any], runs: Counter[str]) -> str | None:
-    """The worst of it, or None."""
+    """The worst deviation from what is wanted, or None."""
     outcomes = {int(key): outcome for key, outcome in told["outcomes"].items()}
     bad = outcomes.pop(BAD, None)
     right = [key for key, one in outcomes.items() if one["ok"] and one["shown"] == told["ordinary"][key]]
@@ -125,11 +125,11 @@ def what_is_wrong(case: Any, told: dict[str, Any], runs: Counter[str]) -> str | 
 
 
 def outlive(mark: str) -> bool:
-    """Whether anything that descends from the program is there a second after its end."""
+    """Whether a descendant of the program still runs GRACE seconds after the program's exit."""
     deadline = time.monotonic() + GRACE
-    while left := marked(mark):
+    while marked(mark):
         if time.monotonic() > deadline:
-            return bool(left)
+            return True
         time.sleep(0.01)
     return False
 
@@ -152,9 +152,10 @@ def command_of(pid: int) -> bytes:
 
 
 def end(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill the program and whatever descends from it, also what has left its group.
+    """Kill the program and all its descendants, including those that have left its process group.
 
-    Last those that remove the semaphores of the others, when these are gone.
+    Resource trackers come last: once the others are gone, they remove their semaphores. After GRACE
+    seconds they are killed as well.
     """
     deadline = time.monotonic() + GRACE
     while left := marked(mark):
@@ -167,7 +168,7 @@ def end(process: subprocess.Popen[bytes], mark: str) -> None:
 
 
 def table(told: dict[str, dict[str, str]]) -> str:
-    """Two tables, one for processes, one for threads: a row a case, a column a system."""
+    """Two tables, one for processes, one for threads: a row per case, a column per system."""
     parts = []
     for executor, systems in (("processes", _systems.PROCESSES), ("threads", _systems.THREADS)):
         rows = {name: told[name] for name in told if name.endswith(f"({executor})")}
@@ -198,7 +199,7 @@ def source() -> str:
 
 
 def fill() -> None:
-    """Put the tables into the page, between the marks."""
+    """Write the tables into the page, between the marks."""
     kept = json.loads(KEPT.read_text())
     text = PAGE.read_text(encoding="utf-8")
     content = f"\n{table(kept['told'])}\n\n{kept['source']}\n\n"

@@ -1,4 +1,7 @@
-"""The process in which one case is played with one system: ``python -m benchmarks.faults._play SYSTEM CASE FOLDER``."""
+"""The program that runs one case with one system: ``python -m benchmarks.faults._play SYSTEM CASE FOLDER``.
+
+It writes the outcomes to FOLDER/told, as JSON.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from benchmarks.faults import _systems
 from benchmarks.faults._table import case_of
 from benchmarks.faults._work import work_a_little
 
-from deeds import BAD, Scene, ordinary  # type: ignore[import-not-found]  # isort: skip  # of the tests, by PYTHONPATH
+from deeds import BAD, Scene, ordinary  # type: ignore[import-not-found]  # isort: skip  # PYTHONPATH has tests/faults
 
 
 def main(system: str, name: str, folder: str) -> None:

@@ -1,7 +1,7 @@
-"""How each system is asked to run independent tasks and to give every outcome: as well as it can be done with it.
+"""How each system runs independent tasks and reports every outcome, in the best way that it offers.
 
-Each function takes the work, the items and the limit of one task, and puts into ``found`` what came of
-each: so that what was there is kept, also if the call then fails.
+Each function takes the work, the items and the timeout of a task, and adds each outcome to ``found`` as soon
+as it has it, so that these are kept even if the call then fails.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Any, TypeAlias
 
 Work: TypeAlias = Callable[[Any], Any]
 Found: TypeAlias = dict[int, Any]
-
-TIMEOUTS = "timeouts"
 
 
 class Failed:
@@ -32,7 +30,7 @@ def ours(executor: str, work: Work, items: Sequence[Any], timeout: float, found:
 
 
 def gather(waits: Sequence[Callable[[], Any]], found: Found) -> None:
-    """Ask for each result by itself."""
+    """Wait for each result separately, so that one error costs no other result."""
     for key, wait in enumerate(waits):
         try:
             found[key] = wait()
@@ -43,14 +41,14 @@ def gather(waits: Sequence[Callable[[], Any]], found: Found) -> None:
 def submitting(
     open_pool: Callable[[], Any], work: Work, items: Sequence[Any], timeout: float, found: Found
 ) -> None:
-    """A standard executor: futures, each waited for with a timeout."""
+    """Use a standard executor: wait for each future with a timeout."""
     with open_pool() as pool:
         waits = [partial(submitted(pool, work, item).result, timeout) for item in items]
         gather(waits, found)
 
 
 def submitted(pool: Any, work: Work, item: Any) -> Any:
-    """Its future; where the pool takes no more, one that says so."""
+    """The item's future; if the pool refuses it, a future with that error."""
     from concurrent.futures import Future
 
     try:

@@ -1,4 +1,4 @@
-"""The cases that are played, out of the tests' own catalogue."""
+"""The cases to run, selected from the fault catalogue of the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FAULTS = ROOT / "tests" / "faults"
 
 
 def cases() -> list[Any]:
-    """The core of the catalogue, as far as it is asked by a function and its items alone."""
+    """The core cases that need nothing but a function and its items, so that every system can run them."""
     sys.path[:0] = [str(FAULTS)] if str(FAULTS) not in sys.path else []
     from catalogue import CASES  # type: ignore[import-not-found]
 

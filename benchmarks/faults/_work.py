@@ -1,4 +1,4 @@
-"""What every system is given to do; in a module of its own, so that each can send it."""
+"""The task that every system runs; in a module of its own, so that each system can send it to workers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from deeds import BAD, work  # type: ignore[import-not-found]
 
 NAP = 0.02
-"""Seconds that the others take, so that some run and some wait when the one misbehaves."""
+"""Seconds that each well-behaved task takes, so that some are running and some waiting when the bad one misbehaves."""
 
 
 def work_a_little(item: Any, scene: Any, deed: Any) -> Any:
