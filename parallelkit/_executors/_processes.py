@@ -105,7 +105,7 @@ class ProcessPort:
     """A run's end of the engine: packs items and unpacks results; the supervisor does everything in between."""
 
     failure: Exception | None = None
-    fate = "worker_died"
+    fate = "worker_died"  # the event for an attempt that a stop of the run cuts off
     sent = (0.0, 0)
     """Seconds that packing the job took, and its length in bytes."""
     eager = property(lambda self: self._lane.pace.limit == 1)  # tasks are so long that each is a batch

@@ -172,16 +172,21 @@ def setup_frame(width: int, initializer: bool) -> bytes:
     return _channel.frame(_channel.SETUP, pack(_plain(setup)))
 
 
+_PLAIN = frozenset([str, int, bool, bytes, type(None)])
+
+
 def _plain(thing: Any) -> Any:
     """The same with plain texts and numbers: a new worker cannot import the program's IntEnum, which a log level may be."""
     kind = type(thing)
+    if kind in _PLAIN:
+        return thing
     if kind is dict:
         return {_plain(key): _plain(value) for key, value in thing.items()}
     if kind in (list, tuple):
         return kind(map(_plain, thing))
     if issubclass(kind, str):
         return str.__str__(thing)
-    return int.__int__(thing) if issubclass(kind, int) and kind is not bool else thing
+    return int.__int__(thing) if issubclass(kind, int) else thing
 
 
 def _authkey() -> bytes | None:
