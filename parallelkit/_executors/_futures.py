@@ -78,7 +78,7 @@ class _Pool(Executor):
 @public
 @suggests(**WORKERS)
 class ThreadExecutor(_Pool):
-    """A pool of threads that stands wherever ``ThreadPoolExecutor`` stands.
+    """A pool of threads: a drop-in replacement for ``concurrent.futures.ThreadPoolExecutor``.
 
     ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; if it
     raises, or takes over a minute, the executor is broken. Raises TypeError or ValueError for bad arguments.
@@ -87,8 +87,8 @@ class ThreadExecutor(_Pool):
     Beyond the standard pool:
 
     - ``timeout``: seconds per call, from its start. An overdue call ends in ``TaskTimeout`` and its thread
-      is abandoned. It also holds for each attempt of a run on this executor that has no timeout of its own.
-    - A hung call keeps neither its slot nor the interpreter.
+      is abandoned: it neither occupies a slot nor keeps the interpreter from exiting. The timeout also
+      applies to each attempt of a run on this executor that has none of its own.
     - Calls see the context variables of ``submit``'s caller.
     - ``run_parallel`` takes the executor as ``executor=``, which keeps threads warm between runs.
     - A call may submit others to the same executor and wait for them by ``result``, ``exception`` or
@@ -129,7 +129,7 @@ class ThreadExecutor(_Pool):
 @public
 @suggests(**WORKERS)
 class ProcessExecutor(_Pool):
-    """A pool of processes that stands wherever ``ProcessPoolExecutor`` stands.
+    """A pool of processes: a drop-in replacement for ``concurrent.futures.ProcessPoolExecutor``.
 
     ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; if it
     raises, or takes over a minute, the executor is broken. ``max_tasks_per_child``: a worker is replaced after
@@ -140,8 +140,8 @@ class ProcessExecutor(_Pool):
     Beyond the standard pool:
 
     - A worker that dies costs only the call that it ran (``WorkerDied``); the executor goes on.
-    - ``timeout``: seconds per call, from its start. The process of an overdue call is killed. It also holds
-      for each attempt of a run on this executor that has no timeout of its own.
+    - ``timeout``: seconds per call, from its start. The process of an overdue call is killed. The timeout
+      also applies to each attempt of a run on this executor that has none of its own.
     - Lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
 
     As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
