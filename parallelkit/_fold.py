@@ -101,7 +101,7 @@ def stop_rest(run: Streamed, stream: Stream, done: list[Outcome[Any, Any]]) -> N
 class failures_of:  # noqa: N801  # used as a function; contextlib's would set attributes of a task's error
     """A list for the failures of a stream, which is closed at the end of the block.
 
-    An InputError of the stream gets them as its results, since what was taken from the stream is not in these.
+    If the block ends in an InputError, its results are these failures: a stream leaves out what it has yielded.
     """
 
     def __init__(self, run: Streamed, stream: Stream) -> None:
@@ -119,7 +119,7 @@ class failures_of:  # noqa: N801  # used as a function; contextlib's would set a
 
 
 def failed(run: Streamed, message: str, failures: list[Failure[Any]]) -> TaskFailures:
-    """Return the failures of a run as one group, which has them as ``results``, too."""
+    """Return the failures of a run as one group, with its ``results``."""
     group = TaskFailures(message, [as_raised(failure) for failure in failures])
     group.results = run.results_of(failures)
     return group

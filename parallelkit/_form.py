@@ -70,7 +70,7 @@ def check_whole(name: str, source: Iterable[Any]) -> None:
 
 
 def check_no_tasks(items: Iterable[Any]) -> None:
-    """Raise TypeError if the first item is a ``Task``; of lazily read input the intake checks that."""
+    """Raise TypeError if the first item is a ``Task``; the intake checks that of other kinds of input."""
     if type(items) in (list, tuple, dict):
         values = items.values() if isinstance(items, dict) else items
         if isinstance(next(iter(values), None), Task):

@@ -50,7 +50,7 @@ def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
 
 
 def name_of(fn: Any) -> str:
-    """Module and qualified name of a function; of the one inside a partial; of an object without a name, its class's."""
+    """Module and qualified name of a function, of the one inside a partial, or of the class of an object without any."""
     while isinstance(fn, partial):
         fn = fn.func
     named = type(fn) if name_in(fn) is None else fn
@@ -58,13 +58,13 @@ def name_of(fn: Any) -> str:
 
 
 def name_in(thing: Any, attribute: str = "__qualname__") -> str | None:
-    """The name of something, or None; the attribute may be no text, as in a proxy that has every attribute."""
+    """The name of something, or None; a proxy may have every attribute, but not as text."""
     name = getattr(thing, attribute, None)
     return name if isinstance(name, str) else None
 
 
 class Telling:
-    """A callable object of this package that gives its own facts; those of others do not count, as they may change.
+    """A callable object of this package that gives its own facts; of other objects no attribute counts.
 
     Its name is that of the public function it stands for, which stays when its class moves. ``facts`` gives digests.
     """

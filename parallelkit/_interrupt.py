@@ -48,7 +48,7 @@ class Interrupt:
 
 
 class UserCode:
-    """See ``Interrupt.user_code``. A generator's ``contextmanager`` would set attributes of errors that may refuse."""
+    """See ``Interrupt.user_code``. A class, since ``contextmanager`` sets attributes of errors, which some refuse."""
 
     __slots__ = ("_before", "_interrupt")
 
@@ -82,7 +82,7 @@ def times_raised() -> float:
 
 
 class catch_interrupt:  # noqa: N801  # used as a function
-    """Turn SIGINT into the flag, in the main thread, unless somebody else than an enclosing run handles the signal."""
+    """Turn SIGINT into the flag, in the main thread, unless a handler is set that is not that of an enclosing run."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt

@@ -123,7 +123,7 @@ class Journal:
                     yield Record(key, function, ok == 1, payload)
 
     def write(self, records: Sequence[Record]) -> None:
-        """Write all of the records or none, each in place of that of its key. Afterwards a kill loses none of them."""
+        """Write all records or none; each replaces an earlier one of its key. Once this returns, a kill loses none."""
         write = self._writing.execute
         write("BEGIN IMMEDIATE")
         try:

@@ -19,7 +19,7 @@ class JournalWriter:
         self._failed = failed
         self._waiting: dict[str, Record] = {}
         self._bytes = 0
-        # Taken by its own ``with``: that of the condition may leave it locked if Ctrl-C comes.
+        # Taken by a ``with`` of its own: Ctrl-C in the ``with`` of the condition may leave it locked.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._idle = False
@@ -49,7 +49,7 @@ class JournalWriter:
                 self._changed.wait()
 
     def find(self, keys: Iterable[str]) -> dict[str, Record]:
-        """The records of these keys that are not written yet. To be asked before the journal, into which they go."""
+        """The records of these keys that are not written yet. Ask here first, since they move from here to the journal."""
         with self._lock:
             return {key: self._waiting[key] for key in keys if key in self._waiting} if self._waiting else {}
 

@@ -120,7 +120,7 @@ def _as_limit(limit: Any) -> Limit:
         return limit
     calls, period = as_whole(getattr(limit, "clamped_calls", None)), getattr(limit, "period", None)
     if calls is not None and period is not None:
-        # The decorator object keeps its RateLimit, so that runs that share the one share the other.
+        # The decorator object keeps its RateLimit, so that runs that share the decorator share the limit.
         shared = limit.__dict__.setdefault("_parallelkit_limit", RateLimit(calls, period))
         assert isinstance(shared, RateLimit), "only this function sets the attribute"
         return shared

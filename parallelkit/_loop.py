@@ -40,7 +40,7 @@ class Source(Protocol):
         """Whether no more will come."""
 
     def next(self, ahead: int) -> Portion | None:
-        """Return tasks to admit now, or None; ``ahead`` tasks of the input are admitted and not settled."""
+        """Return tasks to admit now, or None; ``ahead`` tasks of the input are not settled yet."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -89,7 +89,7 @@ class DirectSource:
         return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
 
     def flow(self, ahead: int) -> Iterator[Any]:
-        """Yield items without keys, one by one as they are read, as many as may be read now; the caller admits them."""
+        """Yield the items that may be read now, one by one as they are read. They have no keys; the caller admits them."""
         room, interrupt = self._room(ahead), self.interrupt
         items = self.intake.flow(room) if room > 0 else iter(())
         while True:
@@ -203,7 +203,7 @@ class Loop:
         return bool(portion.items)
 
     def _hand_over(self) -> bool:
-        """Start what may start; return whether there was anything. Start nothing if retries lapsed: first look at those."""
+        """Start what may start; return whether there was anything. If retries lapsed, nothing starts before that is seen."""
         now = self.clock()
         self.lapsed = self.lapsed or self.scheduler.lapse(now)
         due = () if self.lapsed else self.scheduler.start_due(now, self.port.room())
@@ -237,7 +237,7 @@ class Loop:
         return ended
 
     def _until(self, again: bool, handed: bool) -> float | None:
-        """Until when to wait at most: not at all if there may be more to read, or ``then`` to call."""
+        """The latest instant to wait until: now, if there may be more to read or ``then`` to call."""
         if again:
             return self.clock()
         at = self.scheduler.wake_at()

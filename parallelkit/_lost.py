@@ -63,10 +63,10 @@ class Lost:
         return "" if self.error is None else as_text(self.error, self.frames)
 
     def sealed(self, change: Callable[[Any], Any]) -> Lost:
-        """A copy that can be pickled: ``change`` is applied to the error, and the traceback is text.
+        """A copy with ``change`` applied to the error, and the traceback as text, so that it can be pickled.
 
-        Of such a copy, and with a ``change`` that restores the error, it is the way back: the frames are then
-        those with which the error arrived.
+        The same of such a copy, with a ``change`` that restores the error, leads back: the frames are then those
+        with which the error arrived.
         """
         seals = isinstance(self.error, BaseException)
         copy = replace(self, error=None, text=self.traceback if seals else self.text)

@@ -13,7 +13,7 @@ from sys import maxsize
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-MARGIN = 0.005  # as a share of ``per``: a task may look at its own clock this much later than its start is reported
+MARGIN = 0.005  # share of ``per`` by which a task may look at its own clock later than its start is reported
 
 
 class Asker(Protocol):
@@ -142,7 +142,7 @@ class RateLog:
                 self._pending[run] = [at] * len(self._pending[run])
 
     def ask(self, now: float, run: Asker) -> float:
-        """Have the other runs look for their starts, and this one told of them; return when to ask again if it is not."""
+        """Have the other runs look for their starts, and wake this run at the next report; return when to ask again."""
         with self._lock:
             others = [asker for asker in self._pending if asker is not run]
             self._curious.add(run)
