@@ -124,7 +124,7 @@ class inline_runs:  # noqa: N801  # used as a function
         """Return the function decorated: each call is such a block."""
         if flags_of(fn) & GENERATORS:
             raise TypeError(
-                f"inline_runs must not decorate a generator function, got {fn!r}; write with inline_runs(): in it"
+                f"inline_runs must not decorate a generator function, got {fn!r}; write 'with inline_runs():' in its body"
             )
         if is_coroutine_function(fn):
             return self._awaited(fn)  # type: ignore[arg-type, return-value]  # as was just seen

@@ -159,7 +159,7 @@ def test_what_it_cannot_decorate_is_refused():
     def fixture():
         yield run_parallel(where, [1])
 
-    with pytest.raises(TypeError, match=r"must not decorate a generator function, got .*fixture.*write with"):
+    with pytest.raises(TypeError, match=r"must not decorate a generator function, got .*fixture.*write"):
         inline_runs()(fixture)
     with pytest.raises(TypeError, match=r"clock must be a FakeClock, got .*where.*write @inline_runs\(\)"):
         inline_runs(where)

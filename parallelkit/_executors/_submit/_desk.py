@@ -59,8 +59,8 @@ class Desk:
         """Raise if no new call is taken: RuntimeError, or the error that broke the executor."""
         if self._is_fork():
             raise RuntimeError(
-                "this executor belongs to the process that made it, and its workers and locks are of no use in a fork "
-                f"of that (process {self._pid} made it, this is {os.getpid()}); make a new executor in the child"
+                f"this executor belongs to process {self._pid}, which made it, and cannot be used in a fork of that "
+                f"(process {os.getpid()}); make a new executor in the child"
             )
         if self._failure is not None:
             raise give_traceback(*self._failure)  # else each raise would make the traceback longer

@@ -60,8 +60,8 @@ class DeskFuture(Future[R]):
 def must_not_wait() -> RuntimeError:
     """The error of a wait that would never end."""
     return RuntimeError(
-        "this thread must not wait for a call to this executor, for nobody would do it meanwhile: it runs callbacks of futures, "
-        "or a finalizer (__del__) in the midst of the executor's own work; submit from here, and wait elsewhere"
+        "this thread must not wait for a call to this executor, which could not be made meanwhile: the thread is in a callback "
+        "of a future, or in a finalizer (__del__) that interrupted the executor's own work; wait in another thread"
     )
 
 
