@@ -79,8 +79,10 @@ class Claim:
                 with suppress(FileNotFoundError):  # somebody else has deleted it
                     os.unlink(self._path)
         finally:
-            _held.pop(self._journal, None)
-            os.close(self._fd)
+            try:
+                os.close(self._fd)  # frees all locks of this process on the file, that of a next claim too
+            finally:
+                _held.pop(self._journal, None)
 
 
 def check_place(journal: str) -> None:

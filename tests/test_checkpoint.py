@@ -505,6 +505,21 @@ def test_the_lock_vanishes_with_its_holder(path):
     assert ["0", "1", "2"] == run_parallel(str, range(3), key=int, checkpoint=path).values()
 
 
+def test_a_claim_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
+    """The close frees all locks of the process on the file: a claim made just before would have none."""
+    claim, close = Claim(os.fspath(path)), os.close
+
+    def close_late(fd):
+        with pytest.raises(ValueError, match="in use by another run"):
+            Claim(os.fspath(path))
+        close(fd)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close_late)
+        claim.release(in_order=True)
+    Claim(os.fspath(path)).release(in_order=True)
+
+
 FORKED = """
 import os, signal, sys
 from parallelkit import iter_parallel, run_parallel
