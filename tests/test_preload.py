@@ -336,13 +336,12 @@ def test_workers_find_what_was_found_before_the_program_changed_its_directory(tm
 
 
 def test_workers_look_where_the_program_does(monkeypatch, tmp_path):
-    """An odd entry is passed on; so is the working directory, also one that has been removed."""
-    odd = ["", "never/looked/there", pathlib.Path("/somewhere"), 5, ["/list"]]
-    monkeypatch.setattr(sys, "path", odd)
+    """An import passes over what is no text; the working directory is passed on, also one that has been removed."""
+    monkeypatch.setattr(sys, "path", ["", "never/looked/there", pathlib.Path("/somewhere"), 5, ["/list"]])
     monkeypatch.setattr(sys, "path_importer_cache", {})
-    assert odd == search_path()
+    assert ["", "never/looked/there"] == search_path()
     folder = tmp_path / "removed"
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    assert odd == search_path()
+    assert ["", "never/looked/there"] == search_path()

@@ -1295,13 +1295,23 @@ class Text(str):
     __slots__ = ()
 
 
+class Place:
+    def __fspath__(self):
+        return "/place"
+
+
+def arguments(_):
+    return sys.argv
+
+
 def test_settings_of_classes_that_no_new_worker_can_import_reach_it_as_plain_values(kept, monkeypatch):
-    """A log level that is an IntEnum, or a place on the path that is more than a text."""
+    """A log level that is an IntEnum; entries of the path, and arguments, that are more than texts, or path objects."""
     logging.getLogger("far").setLevel(Level.NOTICE)
-    monkeypatch.setattr(sys, "path", [Text(entry) for entry in sys.path])
-    monkeypatch.setattr(sys, "argv", [Text("program"), Path("file")])
+    monkeypatch.setattr(sys, "path", [Place(), *map(Text, sys.path)])
+    monkeypatch.setattr(sys, "argv", [Text("program"), Place(), 5])
     run_parallel(log_at, [(24, 26)], executor="processes", max_workers=1).raise_failures()
     assert [26] == [record.levelno for record in kept]
+    assert [["program", "/place", 5]] == run_parallel(arguments, [0], executor="processes").values()
 
 
 def test_logging_is_not_imported_for_nothing(tmp_path):

@@ -12,10 +12,10 @@ from importlib.machinery import FileFinder
 
 
 def search_path() -> list[str]:
-    """``sys.path`` for a worker that starts now."""
+    """``sys.path`` for a worker that starts now; without what is no text, which an import passes over."""
     path: list[str] = []
     for entry in sys.path:
-        relative = type(entry) is str and not os.path.isabs(entry)
-        finder = sys.path_importer_cache.get(entry) if relative else None
-        path.append(finder.path if type(finder) is FileFinder else entry)
+        if isinstance(entry, str):
+            finder = None if os.path.isabs(entry) else sys.path_importer_cache.get(entry)
+            path.append(finder.path if type(finder) is FileFinder else entry)
     return path

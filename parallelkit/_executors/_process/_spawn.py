@@ -159,7 +159,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
         "path": path,
         "strays": strays(path),
-        "argv": list(getattr(sys, "argv", None) or ()),  # a program that embeds Python may have none
+        "argv": _arguments(),
         "warnings": _warning_filters(),
         "levels": levels,
         "disabled": disabled,
@@ -170,6 +170,12 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "authkey": _authkey(),
     }
     return _channel.frame(_channel.SETUP, pack(_plain(setup)))
+
+
+def _arguments() -> list[object]:
+    """``sys.argv``, if the program has one; paths in it as texts, for a new worker can import few of their classes."""
+    arguments = getattr(sys, "argv", None) or ()
+    return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in arguments]
 
 
 _PLAIN = frozenset([str, int, bool, bytes, type(None)])
