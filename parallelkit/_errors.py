@@ -97,7 +97,7 @@ class TaskFailures(ExceptionGroup[Exception]):
 
 @public
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a run.
+    """Ctrl-C during a run; before its first task it is a plain KeyboardInterrupt.
 
     ``results`` has the outcomes, except those that a stream has yielded; what was not done is ``TaskCancelled``.
     """
