@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from contextlib import closing
 
@@ -350,3 +351,22 @@ def test_only_the_collector_counts():
     gc.collect()
     assert [False, True] == seen
     assert not is_collecting()
+
+
+def test_an_executor_that_has_ended_leaves_nothing_to_the_collector():
+    """What its initializer was given, a model of gigabytes maybe, is free as soon as the executor is, as in a standard pool."""
+
+    class Model:
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        model = Model()
+        with ThreadExecutor(1, initializer=id, initargs=(model,)) as executor:
+            executor.submit(abs, -1).result(PATIENCE)
+        left = weakref.ref(model)
+        del executor, model
+        assert left() is None
+    finally:
+        gc.enable()

@@ -160,7 +160,8 @@ class Desk:
             self._engine.close()
 
     def _open_port(self) -> Port:
-        job = Job(None, label=lambda index: label(*self._flying[index]), exact=not self._ahead, shared=True)
+        flying = self._flying  # the port, which the desk has, does not have the desk: no cycle is left at the end
+        job = Job(None, label=lambda index: label(*flying[index]), exact=not self._ahead, shared=True)
         return self._engine.open(job)
 
     def shut(self, cancel_futures: bool) -> None:
@@ -291,7 +292,8 @@ class Desk:
         fresh = self._open_port()  # without the lock, as the first port was
         with self._lock:
             self._refusal = self._engine.loss, (failure, traceback_of(failure))
-            flying, self._flying = self._flying, {}
+            flying = self._flying.copy()
+            self._flying.clear()
             inbox, self._inbox = self._inbox, deque()
             self._port = fresh
         port.close()
