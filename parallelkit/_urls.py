@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any
 
+from parallelkit._coroutine_functions import check_called
 from parallelkit._fetcher import Fetcher
 from parallelkit._outcomes import Outcome
 from parallelkit._tasks import Task
@@ -55,7 +56,13 @@ def itself(url: str) -> str:
 def follow(
     then: Callable[[Outcome[Any, Any]], Iterable[str] | None], fetcher: Fetcher, seen: set[str]
 ) -> Callable[[Outcome[Any, Any]], list[Task[Response]]]:
-    """The ``then`` of the run: makes tasks of those URLs that the caller's ``then`` returns and that are new."""
+    """The ``then`` of the run: makes tasks of those URLs that the caller's ``then`` returns and that are new.
+
+    Raises TypeError for one that cannot be called.
+    """
+    if not callable(then):
+        raise TypeError(f"then must be callable, got {then!r}")
+    check_called("then", then)
 
     def children(outcome: Outcome[Any, Any]) -> list[Task[Response]]:
         urls = then(outcome) or ()

@@ -161,7 +161,7 @@ def fetch(
     sessions = Sessions(session or new_session())
     timeouts = (connect_timeout, read_timeout)
     timeout = check_timeout("timeout", options.get("timeout"))
-    sent = Sent(method, headers, check_kwargs("kwargs", options.pop("kwargs", None)))
+    sent = Sent(method, headers, check_more(options.pop("kwargs", None)))
     recorded = options.get("checkpoint") is not None
     fetcher = Fetcher(sent, sessions, timeouts, timeout, max_bytes, recorded)
     seeds, key, seen = seeds_of(urls, once=method in IDEMPOTENT)
@@ -254,8 +254,14 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
         raise TypeError(
             f"{name} is no option of fetch; what a request takes goes into kwargs={{{name!r}: ...}}"
         )
-    for name in SET_HERE.intersection(options.get("kwargs") or ()):
+
+
+def check_more(kwargs: Any) -> dict[str, Any]:
+    """Return the further arguments of a request as a dict; raises TypeError for one that ``fetch`` sets."""
+    checked = check_kwargs("kwargs", kwargs)
+    for name in SET_HERE.intersection(checked):
         raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself")
+    return checked
 
 
 def check_headers(headers: Any) -> dict[str, str]:

@@ -945,6 +945,10 @@ def test_options_of_the_run_hold(site):
         results.values()
 
 
+async def find_none(outcome):
+    return []
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
@@ -996,6 +1000,9 @@ def test_options_of_the_run_hold(site):
             TypeError,
             "kwargs must not have 'timeout', which fetch sets by itself",
         ),
+        ([], {"kwargs": 3}, TypeError, "kwargs must be a mapping, got 3"),
+        ([], {"then": 3}, TypeError, "then must be callable, got 3"),
+        ([], {"then": find_none}, TypeError, "then must not be a coroutine function"),
         ([], {"method": 3}, TypeError, "method must be a str, got 3"),
         ([], {"method": "GET /"}, ValueError, "method must be a word such as 'GET', got 'GET /'"),
         ([], {"per_host": 0}, ValueError, "per_host must be greater than 0, got 0"),
