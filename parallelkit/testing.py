@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 class FakeClock:
-    """Stands where ``time.monotonic`` stands, and moves only when it is told to.
+    """A substitute for ``time.monotonic`` that moves only when it is told to.
 
     Call it for the current instant, in seconds. ``advance`` moves it by seconds, ``jump`` to an instant; both
     make the calls scheduled by ``call_at`` on the way, each at its own instant. It never goes back.

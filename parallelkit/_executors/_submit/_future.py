@@ -33,7 +33,7 @@ class DeskFuture(Future[R]):
         self.index = -1  # that of its ticket, once it was handed over
 
     def begin(self) -> bool:
-        """Set it to running, and return True, once at most; if it was cancelled, notify those who wait, and return False."""
+        """Set it to running and return True, at most once; if it was cancelled, notify those who wait and return False."""
         with self._condition:
             return self._state in (PENDING, CANCELLED) and self.set_running_or_notify_cancel()
 
@@ -93,7 +93,7 @@ class Making:
 
 
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
-    """Settle a future. Log what its callbacks raise beside ``Exception``, such as SystemExit: it would end the desk's thread."""
+    """Settle a future. Log an error of a callback that is no ``Exception``, such as SystemExit: it would end the desk's thread."""
     try:
         settle(ending)
     except BaseException:
