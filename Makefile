@@ -1,7 +1,7 @@
-# Every target makes the environment that it needs, and brings it up to date when pyproject.toml changes.
+# Every target creates the virtual environment that it needs, and updates it when pyproject.toml has changed.
 
 PYTHON ?= python3
-# For `make test-all`; those that are missing, or are there but do not run, are passed over.
+# For `make test-all`; interpreters that are missing or do not run are skipped.
 PYTHONS ?= python3.11 python3.12 python3.13
 
 VENV := .venv
@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .PHONY: help demo test check lint types test-all bench bench-quick docs clean faults faults-mutants soak
 
-help:  ## what there is to make
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-12s %s\n", $$1, $$2 }'
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-15s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.has-http  ## a short tour of what the package does
 	$(BIN)/parallelkit demo
@@ -20,7 +20,7 @@ demo: $(VENV)/.has-http  ## a short tour of what the package does
 test: $(VENV)/.has-test  ## the tests, in three or four minutes
 	$(BIN)/python -m pytest
 
-check: lint types test  ## all that a change must pass
+check: lint types test  ## everything that a change must pass
 
 lint: $(VENV)/.has-test  ## style and format
 	$(BIN)/ruff check
@@ -30,10 +30,10 @@ types: $(VENV)/.has-test  ## mypy on the package, mypy and pyright on its use fr
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing
 
-# Each interpreter gets an environment of its own by calling this file again.
-test-all: .cache/cpython-3.11  ## everything, also what is slow, on each Python found
+# A recursive make for each interpreter gives each its own virtual environment.
+test-all: .cache/cpython-3.11  ## all tests, including slow ones, on each Python found
 	@ran=; for python in $(PYTHONS); do \
-		$$python -c '' 2>/dev/null || { echo "$$python: not here, passed over"; continue; }; \
+		$$python -c '' 2>/dev/null || { echo "$$python: not found, skipped"; continue; }; \
 		$(MAKE) --no-print-directory test-marked PYTHON=$$python VENV=.venv-$$(basename $$python) || exit; \
 		ran="$$ran $$python"; \
 	done; echo "tested on:$$ran"; test -n "$$ran"
@@ -42,44 +42,44 @@ test-all: .cache/cpython-3.11  ## everything, also what is slow, on each Python 
 test-marked: $(VENV)/.has-test
 	$(BIN)/python -m pytest -m ""
 
-bench: $(VENV)/.has-bench  ## the benchmarks, side by side with the peers
+bench: $(VENV)/.has-bench  ## the benchmarks, side by side with peer libraries
 	$(BIN)/python -m benchmarks
 
-bench-quick: $(VENV)/.has-bench  ## judge the budget, in under two minutes; fails where it is broken
+bench-quick: $(VENV)/.has-bench  ## check the performance budget, in under two minutes; fails if a limit is exceeded
 	$(BIN)/python -m benchmarks --quick
 
-# How often each case of the catalogue is played, idle and busy; how long the soak takes.
+# How often each case of the fault catalogue runs, idle and busy; how long the soak test takes.
 ROUNDS ?= 10
 SOAK_SECONDS ?= 600
 
-faults: $(VENV)/.has-test  ## the catalogue of faults, ten times on an idle and on a busy machine
+faults: $(VENV)/.has-test  ## the whole fault catalogue, ten times on an idle and ten on a busy machine
 	$(BIN)/python tests/faults/rounds.py --rounds $(ROUNDS)
 
-faults-mutants: $(VENV)/.has-test  ## plant bugs in a copy of the package: the tests must catch each
+faults-mutants: $(VENV)/.has-test  ## plant bugs in a copy of the package, and check that the tests catch each
 	$(BIN)/python tests/faults/mutants.py
 
-soak: $(VENV)/.has-test  ## ten minutes of tasks that fail, crash and hang: nothing may grow, nothing slow down
+soak: $(VENV)/.has-test  ## ten minutes of tasks that fail, crash and hang: no resource may grow, and throughput must not fall
 	$(BIN)/python tests/faults/soak.py --seconds $(SOAK_SECONDS)
 
 docs: $(VENV)/.has-docs  ## the documentation, into docs/_build/html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html docs docs/_build/html
 
-clean:  ## remove what was made here
+clean:  ## remove everything that these targets create
 	rm -rf .venv .venv-* .cache .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache \
 		build dist docs/_build htmlcov *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp says which extra is installed, and since when.
+# One stamp file per installed extra; its time tells whether pyproject.toml has changed since.
 $(VENV)/.has-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "parallelkit needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-		{ echo "$(PYTHON) cannot make an environment: on Debian and Ubuntu, install python3-venv first"; exit 1; }
+		{ echo "$(PYTHON) cannot create a virtual environment: on Debian and Ubuntu, install python3-venv first"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter-out core,$*),[$*])'
 	@touch $@
 
-# CPython's own tests of its executors, for tests/cpython. They are Debian's; where they cannot be had, pytest says so.
+# CPython's own tests of its executors, for tests/cpython, from a Debian package. If it cannot be had, pytest reports them as skipped.
 .cache/cpython-3.11:
 	@rm -rf $@.part && mkdir -p $@.part
 	@cd $@.part && { $(DOWNLOAD) || { apt-get update -qq && $(DOWNLOAD); }; } && dpkg -x *.deb . && \
