@@ -1,4 +1,4 @@
-"""Functions on arrays that tests run in worker processes."""
+"""Tasks on arrays that tests run in worker processes."""
 
 import os
 
@@ -24,7 +24,7 @@ def make(number):
 
 
 def spoil(array):
-    """Write all over the item."""
+    """Overwrite the whole item."""
     array[:] = -1.0
     return os.getpid()
 
@@ -35,13 +35,13 @@ def spoil_first(array):
 
 
 def keep(array):
-    """Keep a part of the item, and tell what all kept ones hold by now."""
+    """Keep a view of part of the item; return the first element of every view kept so far."""
     kept.append(array[10:20])
     return [float(part[0]) for part in kept]
 
 
 def rows(array):
-    """A view of the item."""
+    """Two views of the item."""
     return array[::1000], array[:50_000]
 
 

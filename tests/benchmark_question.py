@@ -1,4 +1,4 @@
-"""A question with systems that answer, fail, crash and hang, for test_benchmarks.py."""
+"""A benchmark question with systems that answer, fail, crash and hang, for test_benchmarks.py."""
 
 from __future__ import annotations
 

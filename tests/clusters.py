@@ -1,4 +1,4 @@
-"""Small dask clusters for tests: a scheduler and workers in processes of their own, on loopback, ended here."""
+"""Small dask clusters for tests: a scheduler and workers on loopback, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PATIENCE = 30.0  # seconds after which a test that waits for the cluster fails
 
 HERE = Path(__file__).parent
 SURROUNDINGS = {
-    "PYTHONPATH": f"{HERE}:{HERE.parent}",  # functions of the tests, and the package of this checkout
+    "PYTHONPATH": f"{HERE}:{HERE.parent}",  # the functions of the tests, and the package of this checkout
 }
 
 
 class Cluster:
-    """A scheduler; workers come by ``add_worker`` and go by ``kill``, or with the cluster.
+    """A running scheduler. ``add_worker`` adds a worker, ``kill`` ends one, and ``close`` ends everything.
 
-    ``prefix`` is what the command line of a process begins with, so that it may run on another host.
+    ``prefix`` goes before the command line of a process, for instance to run it in another network namespace.
     """
 
     def __init__(self, folder: Path, host: str = "127.0.0.1", prefix: Sequence[str] = (), **env: str) -> None:
@@ -68,13 +68,13 @@ class Cluster:
         prefix: Sequence[str] = (),
         **env: str,
     ) -> None:
-        """Start one, without a nanny; it joins in its own time."""
+        """Start a worker without a nanny, and do not wait until it has joined."""
         options = ["--nthreads", str(threads), "--name", name, "--no-dashboard", "--no-nanny"]
         options += ["--local-directory", str(self._folder)]
         self.workers[name] = self._start([*prefix, python], host, "dask_worker", *options, **env)
 
     def kill(self, name: str) -> None:
-        """As a node that loses its power."""
+        """End a worker with SIGKILL, as if its node had lost power."""
         process = self.workers.pop(name)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -92,7 +92,7 @@ class Cluster:
 
 @contextmanager
 def opened(folder: Path, workers: int = 2, threads: int = 1) -> Iterator[tuple[Cluster, Any]]:
-    """A cluster with workers named 0, 1, ..., all there, and a client of it."""
+    """A cluster whose workers, named 0, 1, ..., have all joined, and a client of it."""
     from distributed import Client
 
     cluster = Cluster(folder)
@@ -108,7 +108,7 @@ def opened(folder: Path, workers: int = 2, threads: int = 1) -> Iterator[tuple[C
 
 
 async def fill_pool(client: Any) -> None:
-    """Have the client open the connections that it will keep, so that no test seems to leave one behind."""
+    """Make the client open the connections that it will keep, so that none of them counts as a leak of a test."""
     pool, address = client.scheduler.pool, client.scheduler.addr
     comms = await asyncio.gather(*(pool.connect(address) for _ in range(12)))
     for comm in comms:
@@ -116,7 +116,7 @@ async def fill_pool(client: Any) -> None:
 
 
 def wait_until(holds: Any, patience: float = PATIENCE) -> None:
-    """Look until it holds; fails where that takes too long."""
+    """Poll until the condition holds; fail if that takes longer than ``patience`` seconds."""
     deadline = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"

@@ -1,4 +1,4 @@
-"""What holds for every test: nothing is left behind (leaks.py), and a hang ends the run (setup.cfg)."""
+"""Setup for every test. Also: leaks.py fails a test that leaves something behind, and setup.cfg ends a run that hangs."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from interrupts import let_interrupts_in
 
 let_interrupts_in()
 
-# How long an example takes says nothing where others take the cpu: a pause of 0.2 s would be a failure.
+# On a busy machine, how long an example takes says nothing, and a pause of 0.2 s must not fail a test.
 settings.register_profile(
     "busy", parent=settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -24,7 +24,7 @@ collect_ignore = ["typing"]
 
 @pytest.fixture
 def full_table():
-    """A block in which this process cannot open one more file."""
+    """A context manager within which this process cannot open another file."""
     return _filled_table()
 
 

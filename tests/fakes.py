@@ -1,9 +1,9 @@
 """A clock that is moved by hand and an executor that follows a script: hours of a run in a millisecond.
 
-``FakeClock`` (``parallelkit/testing.py``) stands still until it is moved. ``FakeExecutor`` keeps the contract of
-``parallelkit/_executors/_contract.py`` on such a clock: a task says by what it returns how its attempt
-goes (``Done``, ``Fail``, ``Hang``, ``Die``), and ``wait`` blocks nobody but jumps to the next event. A
-``wait`` that would never return is an error. ``FakeRun`` joins both to the real scheduler and loop.
+``FakeClock`` (``parallelkit/testing.py``) stands still until it is moved. ``FakeExecutor`` implements the contract of
+``parallelkit/_executors/_contract.py`` on such a clock: the value that a task returns says how its attempt
+ends (``Done``, ``Fail``, ``Hang``, ``Die``), and ``wait`` does not block, but moves the clock to the next event. A
+``wait`` that would never return is an error. ``FakeRun`` connects both to the real scheduler and loop.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from parallelkit.testing import FakeClock
 
 STOP_OPTIONS = set(StopRule._fields)
 
-# How an attempt goes: what a task returns to a FakeExecutor. Anything else is Done at once.
+# How an attempt ends: what a task returns to a FakeExecutor. Any other value means Done(value) at once.
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The attempt gives a value, ``after`` so many seconds."""
+    """The attempt returns a value, ``after`` so many seconds."""
 
     value: Any = None
     after: float = 0.0
@@ -48,7 +48,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """The attempt raises. ``final``: another try could not help."""
+    """The attempt raises. ``final``: a retry cannot help."""
 
     error: BaseException
     after: float = 0.0
@@ -57,12 +57,12 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The attempt never ends by itself."""
+    """The attempt never ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Die:
-    """The attempt's worker exits; another takes its slot at once."""
+    """The attempt's worker exits; its slot is free again at once."""
 
     exitcode: int = 1
     after: float = 0.0
@@ -72,9 +72,9 @@ Step = Done | Fail | Hang | Die
 
 
 class Script:
-    """A task function that goes by a script: for each item its step, or its steps attempt by attempt.
+    """A task function that follows a script: for each item one step, or a step for each attempt.
 
-    An item that is not in the script gives itself at once. An attempt more than there are steps is an
+    An item that is not in the script is its own value, at once. More attempts than steps are an
     AssertionError. ``calls`` lists the items in the order in which their attempts began.
 
     >>> script = Script({"a": [Fail(OSError()), Done(1)]})
@@ -97,14 +97,14 @@ class Script:
 
     @property
     def left(self) -> dict[Any, list[Step]]:
-        """The steps that were not taken."""
+        """The steps that have not been taken yet."""
         return {item: list(steps) for item, steps in self._left.items() if steps}
 
 
 class Delays:
-    """A retry policy without chance: gives these delays, one a question, and then no more tries.
+    """A retry policy without randomness: each call gives the next of these delays, then None: no retry.
 
-    ``asked`` lists the questions: number, error and elapsed time.
+    ``asked`` lists the arguments of the calls: number, error and elapsed time.
     """
 
     budget = max_time = None
@@ -119,10 +119,10 @@ class Delays:
 
 
 class FakeExecutor:
-    """An executor in no time: attempts begin, end, fail, die and overrun their timeouts by a ``FakeClock``.
+    """An executor in simulated time: attempts start, end and time out by a ``FakeClock``.
 
     ``ahead``: how many tickets a port takes beyond the free slots, as if workers were fed in batches
-    (a job that is ``exact`` gets none). ``widest`` is the most that ever ran at once.
+    (0 for an ``exact`` job). ``widest`` is the largest number of attempts that ever ran at once.
     """
 
     def __init__(self, clock: FakeClock, max_workers: int = 2, *, ahead: float = math.inf) -> None:
@@ -135,18 +135,18 @@ class FakeExecutor:
         self._pids = count(1)
 
     def open(self, job: Job) -> FakePort:
-        """A new port."""
+        """Open a port."""
         port = FakePort(self, job)
         self.ports.append(port)
         return port
 
     def close(self) -> None:
-        """End all that runs."""
+        """Close all ports, and so end all attempts."""
         for port in tuple(self.ports):
             port.close()
 
     def catch_up(self) -> None:
-        """Let happen, in order, what happens until now: attempts end, and queued ones take their slots."""
+        """Process, in order, everything due by now: attempts end, and queued ones take their slots."""
         while self.running:
             first = min(self.running, key=lambda run: run.ends_at)
             if first.ends_at > self.clock():
@@ -156,7 +156,7 @@ class FakeExecutor:
             self.fill(first.ends_at)
 
     def fill(self, now: float) -> None:
-        """Begin what is queued while there are slots; ports take turns."""
+        """Start queued attempts while there are free slots; ports take turns."""
         while len(self.running) < self.max_workers:
             port = next((port for port in self.ports if port.queue), None)
             if port is None:
@@ -172,7 +172,7 @@ class FakeExecutor:
         index, number, _, limit = ticket
         step = port.step_of(ticket)
         ends_at = math.inf if isinstance(step, Hang) else now + step.after
-        if limit is not None and ends_at > now + limit:  # what ends at the very limit is in time
+        if limit is not None and ends_at > now + limit:  # to end exactly at the limit is in time
             error = TaskTimeout(f"attempt {number} ran longer than its timeout of {limit:g} s")
             return _Run(port, now, worker, Ended(index, error, "", now, now + limit, worker))
         return _Run(port, now, worker, self._end_of(step, index, now, ends_at, worker))
@@ -192,7 +192,7 @@ class FakeExecutor:
 
 @dataclass(slots=True, eq=False)
 class _Run:
-    """An attempt that runs, and how it will end."""
+    """A running attempt, and how it will end."""
 
     port: FakePort
     started: float
@@ -209,7 +209,7 @@ class _Run:
 
 
 class FakePort:
-    """A run's end of a ``FakeExecutor``. ``waits`` counts the calls of ``wait``, ``ends`` lists all that ended."""
+    """A port of a ``FakeExecutor``. ``waits`` counts the calls of ``wait``; ``ends`` lists everything that ended."""
 
     def __init__(self, executor: FakeExecutor, job: Job) -> None:
         self.failure: Exception | None = None
@@ -225,7 +225,7 @@ class FakePort:
         self._woken = False
 
     def step_of(self, ticket: Ticket) -> Step:
-        """How an attempt goes."""
+        """How the attempt of this ticket ends."""
         try:
             step = self._call(ticket[2])
         except BaseException as error:
@@ -233,14 +233,14 @@ class FakePort:
         return step if isinstance(step, Step) else Done(step)
 
     def report(self, end: Block | Ended) -> None:
-        """An attempt has ended."""
+        """Take in the end of an attempt, for the next ``wait``."""
         self.ends.append(end)
         self._events.append(end)
 
     def room(self) -> int:
         self._executor.catch_up()
         free = self._executor.max_workers - len(self._executor.running)
-        # Nobody tells this port when another frees a slot: to have one ticket queued is to get one's turn.
+        # A port is not told when another one frees a slot; one queued ticket is enough to get its turn.
         return int(min(max(free + self._ahead - len(self.queue), 0 if self._given else 1), 10**9))
 
     def start(self, tickets: Sequence[Ticket]) -> None:
@@ -273,7 +273,7 @@ class FakePort:
         return soonest
 
     def _drain(self) -> list[Block | Ended]:
-        """All that has ended, the successes in one block."""
+        """Everything that has ended since the last call, the successes in one block."""
         done = [event for event in self._events if isinstance(event, Block)]
         lost = [event for event in self._events if isinstance(event, Ended)]
         self._given -= len(self._events)
@@ -289,7 +289,7 @@ class FakePort:
         self._woken = True
 
     def fail(self, error: Exception) -> None:
-        """From now on nothing can run here any more."""
+        """Break the port: nothing can run on it any more."""
         self.failure = error
 
     def close(self) -> None:
@@ -304,7 +304,7 @@ class FakePort:
 
 
 class StrictLedger(Ledger):
-    """A ledger that settles no task twice."""
+    """A ledger that refuses to settle a task twice."""
 
     def succeed(self, indices: Sequence[int], *columns: Any) -> None:
         self.check_open(indices)
@@ -321,14 +321,14 @@ class StrictLedger(Ledger):
         super().cancel(indices, last, cause)
 
     def check_open(self, indices: Sequence[int]) -> None:
-        """All of these may be settled."""
+        """Assert that none of these is settled."""
         twice = [index for index in indices if self.values[index] is not OPEN]
         assert len(set(indices)) == len(indices), f"one of {indices} was settled twice at once"
         assert not twice, f"{twice} were settled before"
 
 
 def make_scheduler(book: Book, **options: Any) -> Scheduler:
-    """A scheduler from its own options and those of its stop rule."""
+    """A scheduler; ``options`` are its own and those of its stop rule."""
     rule = {name: options.pop(name) for name in STOP_OPTIONS & options.keys()}
     return Scheduler(book, stop_rule=StopRule(**rule), **options)
 
@@ -336,7 +336,7 @@ def make_scheduler(book: Book, **options: Any) -> Scheduler:
 class FakeRun:
     """A run of the real scheduler and loop, on a ``FakeClock`` and a ``FakeExecutor``.
 
-    Without ``fn`` the items are tasks. ``limits`` and ``priority`` are the options of a run, ``options``
+    Without ``fn``, the items are tasks. ``limits`` and ``priority`` are options of a run, ``options``
     those of the ``Scheduler`` and its ``StopRule``. Nothing happens before ``drive``.
 
     >>> from parallelkit import Retry
@@ -388,7 +388,7 @@ class FakeRun:
 
     @property
     def results(self) -> Results[Any, Any]:
-        """What has become of all that was admitted."""
+        """The results of all tasks that were admitted."""
         return Results(self.ledger)
 
     @property

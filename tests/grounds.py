@@ -1,6 +1,6 @@
-"""Where the contract of the executors is tested: each engine, with what tasks can do on it.
+"""The engines on which the executor contract is tested, each with its own kinds of tasks.
 
-A task is a ``Call``, the item of a job without a function of its own, so that one test serves threads,
+A task is a ``Call``, the item of a job that has no function, so that one test serves threads,
 processes, pools of the standard library and the fake alike.
 """
 
@@ -27,15 +27,15 @@ from parallelkit._executors._inline import InlineEngine
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._threads import ThreadEngine
 
-PATIENCE = 30.0  # seconds after which a test that waits for news fails
+PATIENCE = 30.0  # seconds after which a test that waits for an event fails
 
 
 class Ground:
-    """An engine of two slots and the tasks of its tests, in real time; closed after every task was let go."""
+    """An engine with two slots and the tasks for its tests, in real time. Close it when every task may end."""
 
-    parallel = True  # more than one attempt at a time
-    enforces = True  # ends an attempt, or gives it up, when its timeout is over
-    kills = False  # workers are processes that can be ended
+    parallel = True  # runs more than one attempt at a time
+    enforces = True  # kills or abandons an attempt at its timeout
+    kills = False  # workers are processes, which can be killed
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,13 +74,13 @@ class Ground:
 
 
 class Hold:
-    """A task that begins, and ends when it is told to. Leaving the block tells it in any case."""
+    """A task that, once begun, ends when it is told to, at the latest when the ``with`` block ends."""
 
     def __init__(self, path: Path) -> None:
         paths = [f"{path}_begun", f"{path}_go"]
         for fifo in paths:
             os.mkfifo(fifo)
-        # Open both ways, so that neither side ever blocks because the other has not come yet, or has died.
+        # Open for reading and writing, so that neither side blocks if the other has not come yet, or has died.
         self._begun, self._go = (os.open(fifo, os.O_RDWR) for fifo in paths)
         self.call: Call = (far.hold, tuple(paths), {})
 
@@ -108,7 +108,7 @@ class Threads(Ground):
 
 
 class ThreadsBesideALoop(Ground):
-    """Plain functions in a run that may have coroutine functions too."""
+    """Plain functions in a run that may also have coroutine functions."""
 
     def make_engine(self) -> Engine:
         return CoroutineEngine(2)
@@ -190,7 +190,7 @@ class OwnProcessPool(Foreign):
 
 
 class ProcessPool(OwnProcessPool):
-    """One pool for all tests, because it takes long to start."""
+    """One pool for all tests, because starting it takes long."""
 
     shared: Executor | None = None
 
@@ -204,7 +204,7 @@ class ProcessPool(OwnProcessPool):
 
 @contextmanager
 def shared_pool() -> Iterator[None]:
-    """Have the pool of ``ProcessPool`` within this block, with both its workers."""
+    """Open the pool of ``ProcessPool`` for this block, and start both its workers."""
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as ProcessPool.shared:
         for future in [ProcessPool.shared.submit(abs, 1) for _ in range(2)]:
             future.result()
@@ -212,7 +212,7 @@ def shared_pool() -> Iterator[None]:
 
 
 class Fake(Ground):
-    """In no time: the clock is moved by whoever waits."""
+    """The fake executor, in simulated time: ``wait`` moves the clock."""
 
     kills = True
 
@@ -237,14 +237,14 @@ class Fake(Ground):
 
 
 class FakeHold(Hold):
-    """It ends after ten seconds of the clock's."""
+    """A task that ends after ten seconds of simulated time."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.call = (Done, (None, 10.0), {})
         self._clock = clock
 
     def wait_until_begun(self) -> None:
-        """It has."""
+        """Do nothing: it begins when it is started."""
 
     def let_go(self) -> None:
         self._clock.advance(10.0)
@@ -254,7 +254,7 @@ GROUNDS = [Fake, Inline, Threads, ThreadsBesideALoop, Coroutines, Processes, Thr
 
 
 def take(ground: Ground, port: Port, count: int) -> dict[int, Any]:
-    """The next so many that end, by index: values, and the ``Ended`` of what failed."""
+    """Wait until ``count`` attempts have ended; return them by index: values, and an ``Ended`` for each failure."""
     seen: dict[int, Any] = {}
     until = ground.now() + PATIENCE
     while len(seen) < count:
@@ -269,7 +269,7 @@ def take(ground: Ground, port: Port, count: int) -> dict[int, Any]:
 
 
 def feed(ground: Ground, port: Port, calls: list[Call], timeout: float | None = None) -> dict[int, Any]:
-    """Run all of these, as many at a time as there is room for."""
+    """Run all of these calls, as many at a time as the port has room for; return their ends as ``take`` does."""
     seen: dict[int, Any] = {}
     given = 0
     while len(seen) < len(calls):
@@ -283,7 +283,7 @@ def feed(ground: Ground, port: Port, calls: list[Call], timeout: float | None = 
 
 
 def rows_of(entries: list[Block | Ended]) -> list[int]:
-    """The indices in these, in order."""
+    """The indices in these entries, in order."""
     found: list[int] = []
     for entry in entries:
         found += [entry.index] if isinstance(entry, Ended) else entry.indices

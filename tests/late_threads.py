@@ -1,4 +1,4 @@
-"""Threads that Ctrl-C strikes as they are started: the system has them, and Python does not know yet."""
+"""Threads whose start Ctrl-C interrupts: the operating system has created them, but ``start`` has not returned."""
 
 import signal
 import threading
@@ -8,7 +8,10 @@ PATIENCE = 30.0
 
 
 class LateThreads:
-    """Those of one name; the first is interrupted, and begins when it is let go."""
+    """Patch threading so that Ctrl-C comes during the start of the first thread of this name.
+
+    That thread begins to run only when ``ends_soon`` releases it.
+    """
 
     def __init__(self, monkeypatch, name):
         self.may_go_on, self.ended = threading.Event(), threading.Event()
@@ -20,7 +23,7 @@ class LateThreads:
                 if not late._is_struck(self.name):
                     super()._bootstrap()
                     return
-                time.sleep(0.02)  # until its starter blocks, whom a signal of just before would not wake
+                time.sleep(0.02)  # until the starter blocks: a signal just before that would not wake it
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
                 late.may_go_on.wait(PATIENCE)
                 super()._bootstrap()
@@ -33,6 +36,6 @@ class LateThreads:
         return struck
 
     def ends_soon(self):
-        """Let it go; whether it ends."""
+        """Release the thread; return whether it ends."""
         self.may_go_on.set()
         return self.ended.wait(PATIENCE)

@@ -1,6 +1,6 @@
-"""Fails every test that leaves something behind: a thread, a process, a descriptor, a shared-memory file.
+"""A pytest plugin that fails every test that leaks a thread, a process, a descriptor or a shared-memory file.
 
-A pytest plugin, loaded by conftest.py. On systems without /proc only threads are looked at.
+conftest.py loads it. On systems without /proc it looks only at threads.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from typing import NamedTuple
 import pytest
 
 GRACE = 3.0
-"""Seconds that a thread or process which is on its way out may take, though others have the cpu."""
+"""Seconds that an ending thread or process may take, even on a busy machine."""
 
 LONG_GRACE = 10.0
-"""The same for shared memory of which it is not known whose it is: other programs clean up, too, on a busy machine."""
+"""The same for shared memory of unknown origin: other programs, too, take time to clean up on a busy machine."""
 
 ON_LINUX = sys.platform == "linux"
 PR_SET_CHILD_SUBREAPER = 36
@@ -34,28 +34,28 @@ PR_SET_CHILD_SUBREAPER = 36
 
 @pytest.fixture(scope="session", autouse=True)
 def _visible_orphans() -> None:
-    """A process whose parent dies becomes our child, not init's, so that it cannot hide."""
+    """Make a process whose parent dies our child, not init's, so that it cannot hide."""
     become_subreaper()
-    # It starts once in a program's life, with the first semaphore or shared memory, and stays to the end.
+    # Otherwise the first semaphore or shared memory starts it, and it stays until this program ends.
     resource_tracker.ensure_running()
 
 
 def become_subreaper() -> None:
-    """Be the parent of every descendant whose own parent dies."""
+    """Make this process the new parent of every descendant whose own parent dies."""
     if ON_LINUX:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_collections() -> None:
-    """What was loaded so far is looked at no more: half a second for each of hundreds of collections."""
+    """Exempt everything loaded so far from garbage collection: hundreds of collections would take 0.5 s each."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(request: pytest.FixtureRequest, _visible_orphans: None) -> Iterator[None]:
-    """Compares what there is after a test with what there was before."""
+    """Compare what exists after a test with what existed before it."""
     marker = request.node.get_closest_marker("abandons")
     abandoned = marker.args[0] if marker else 0
     before = look()
@@ -65,13 +65,13 @@ def _nothing_left_behind(request: pytest.FixtureRequest, _visible_orphans: None)
 
 
 def may_be_others(left: list[str]) -> bool:
-    """Whether it is all shared memory that nobody has mapped: its maker has ended, and need not have been ours."""
+    """Whether all of it is shared memory that need not be ours: its creator may have been another program."""
     prefix = "  /dev/shm/"
     return all(line.startswith(prefix) and not is_surely_ours(line.removeprefix(prefix)) for line in left)
 
 
 class Sight(NamedTuple):
-    """What a process can leave behind, as it is at one moment."""
+    """A snapshot of everything that a test can leak."""
 
     threads: frozenset[threading.Thread | int]
     processes: frozenset[int]
@@ -84,13 +84,13 @@ def look() -> Sight:
 
 
 def wait_until_gone(before: Sight, abandoned: int) -> list[str]:
-    """One line for everything that is new since ``before`` and still there after the grace time."""
+    """One line for each thing that is new since ``before`` and still there after the grace period."""
     began = time.monotonic()
     pause = 0.001
     while left := leaks(before, look(), abandoned):
         if time.monotonic() > began + (LONG_GRACE if may_be_others(left) else GRACE):
             break
-        gc.collect()  # what only a reference cycle holds is not lost, merely late
+        gc.collect()  # what only a reference cycle keeps alive is no leak
         time.sleep(pause)
         pause *= 1.5
     return left
@@ -113,14 +113,14 @@ def leaks(before: Sight, now: Sight, abandoned: int) -> list[str]:
 
 
 def threads() -> frozenset[threading.Thread | int]:
-    """All that run Python code: also those that were started without ``threading``, by their ident."""
+    """All threads that run Python code; those started without ``threading`` as their ident."""
     known = {thread.ident: thread for thread in threading.enumerate()}
     return frozenset(known.get(ident, ident) for ident in sys._current_frames())
 
 
 def describe_thread(thread: threading.Thread | int) -> str:
     ident = thread.ident if isinstance(thread, threading.Thread) else thread
-    gc.disable()  # Python 3.11 may crash if it collects garbage while it walks the stack of a thread that ends
+    gc.disable()  # Python 3.11 may crash if it collects garbage while walking the stack of an ending thread
     try:
         frame = sys._current_frames().get(ident or 0)
         stack = "".join(traceback.format_stack(frame, limit=4)) if frame else ""
@@ -133,7 +133,7 @@ def describe_thread(thread: threading.Thread | int) -> str:
 
 
 def processes() -> frozenset[int]:
-    """Every living descendant, and every dead child that somebody here should have waited for."""
+    """Every living descendant, and every zombie that an object of ours should have waited for."""
     found: set[int] = set()
     children: dict[int, list[tuple[int, bytes]]] = {}
     for pid, parent, state in process_table() if ON_LINUX else ():
@@ -150,7 +150,7 @@ def processes() -> frozenset[int]:
 
 
 def process_table() -> Iterator[tuple[int, int, bytes]]:
-    """(pid, parent's pid, state) of every process. 4 µs each, so it is read by system calls, not by files."""
+    """(pid, parent's pid, state) of every process. Uses os.open and os.read, which take only 4 µs for each."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -167,8 +167,8 @@ def process_table() -> Iterator[tuple[int, int, bytes]]:
 
 
 def bury_orphan(pid: int) -> bool:
-    """A dead process that none of our objects stands for was somebody else's child: init would reap it."""
-    active_children()  # reaps those of multiprocessing that ended
+    """Reap a zombie that no object of ours stands for, as init would; return False if one does."""
+    active_children()  # reaps the ended processes of multiprocessing
     started_here = (
         held.pid
         for held in gc.get_objects()
@@ -179,7 +179,7 @@ def bury_orphan(pid: int) -> bool:
     try:
         os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        pass  # somebody was faster, or it is not our direct child and goes with its parent
+        pass  # already reaped, or not our direct child: then it goes with its parent
     return True
 
 
@@ -202,13 +202,11 @@ def descriptors() -> dict[int, str]:
             try:
                 found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
             except FileNotFoundError:
-                pass  # the descriptor by which the folder was read
+                pass  # the descriptor of the listing itself
     return {number: target for number, target in found.items() if target not in LAZY}
 
 
-LAZY = {
-    "/dev/urandom"
-}  # opened once where the kernel has no getrandom(), and kept for the interpreter's life
+LAZY = {"/dev/urandom"}  # without getrandom() in the kernel, Python opens it once and keeps it open
 
 
 def describe_descriptor(target: str) -> str:
@@ -224,21 +222,22 @@ def shared_memory() -> frozenset[str]:
 
 
 strangers: set[int] = set()
-"""Every process seen so far that is no descendant of ours: what it leaves for a moment when it ends is not our leak."""
+"""Every process seen so far that is not our descendant: shared memory that it leaves as it ends is not our leak."""
 known: set[str] = set()
-"""Files that were found to be theirs."""
+"""Shared-memory files that were found to belong to strangers."""
 
 
 def is_ours(name: str) -> bool:
-    """False if it is a stranger's: tests of others may run here too.
+    """Whether a shared-memory file may be ours: False if it belongs to a stranger, such as another test run.
 
-    A stranger has it mapped, or has put its own number into the name; or had, when we looked before.
+    It is a stranger's if a stranger has it mapped or its name contains a stranger's pid, now or when we
+    looked before.
     """
     if name in known:
         return False
     ours = processes() | {os.getpid()}
     strangers.update({pid for pid, _, _ in process_table()} - ours)
-    strangers.difference_update(ours)  # numbers are given again
+    strangers.difference_update(ours)  # pids are reused
     numbers = numbers_in(name)
     if not numbers & ours and (numbers & strangers or is_mapped_by(name, strangers)):
         known.add(name)
@@ -247,7 +246,7 @@ def is_ours(name: str) -> bool:
 
 
 def is_surely_ours(name: str) -> bool:
-    """One of us has it mapped, or has put its number into the name."""
+    """Whether one of our processes has the file mapped, or has its pid in the file's name."""
     ours = processes() | {os.getpid()}
     return bool(numbers_in(name) & ours) or is_mapped_by(name, ours)
 
@@ -262,5 +261,5 @@ def is_mapped_by(name: str, pids: set[int] | frozenset[int]) -> bool:
             if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text():
                 return True
         except OSError:
-            pass  # it ended, or belongs to another user
+            pass  # the process has ended, or belongs to another user
     return False

@@ -1,7 +1,7 @@
-"""Executes cells in a real kernel, in a process of its own: what the client opens is gone with it.
+"""Execute cells in a real kernel. A program of its own, so that whatever the client opens ends with it.
 
-Reads the cells from stdin, as a JSON list of sources; writes the outputs of each, and the state of the
-widgets, as JSON. A cell that prints ``interrupt me`` is interrupted as by the stop button.
+It reads the cells from stdin, as a JSON list of sources, and writes the outputs of each, and the state of
+the widgets, to stdout as JSON. A cell that prints ``interrupt me`` is interrupted as by the stop button.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-LIMIT = 50  # seconds for a cell
+LIMIT = 50  # seconds per cell
 
 
 class Client(NotebookClient):
-    """Presses the stop button where it is asked to."""
+    """Presses the stop button when a cell prints ``interrupt me``."""
 
     def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
         if msg["msg_type"] == "stream" and "interrupt me" in msg["content"]["text"]:
@@ -27,7 +27,7 @@ class Client(NotebookClient):
 
 
 def main() -> None:
-    """Execute all cells, also behind one that fails."""
+    """Execute all cells, including those after one that fails."""
     cells = [nbformat.v4.new_code_cell(source) for source in json.load(sys.stdin)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     Client(notebook, timeout=LIMIT, kernel_name="python3", allow_errors=True).execute()

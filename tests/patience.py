@@ -1,4 +1,4 @@
-"""Tests of time, on a machine that may let nobody run for a while."""
+"""Timing tests on a machine that may pause all processes for a while."""
 
 import inspect
 from collections.abc import Callable
@@ -11,9 +11,9 @@ SCALES = (1, 4, 16)
 
 
 def given_time(test: Callable[..., None]) -> Callable[..., None]:
-    """Give a test, which multiplies its times by ``scale``, more of it should it fail.
+    """Run a test again with longer times if it fails; it multiplies all of them by its argument ``scale``.
 
-    A pause of the machine spoils one try, and must be longer to spoil the next; a fault spoils all of them.
+    A pause of the machine fails one try, and must be longer to fail the next; a defect fails all of them.
     """
 
     @wraps(test)
@@ -27,5 +27,5 @@ def given_time(test: Callable[..., None]) -> Callable[..., None]:
 
     signature = inspect.signature(test)
     others = [parameter for name, parameter in signature.parameters.items() if name != "scale"]
-    tried.__signature__ = signature.replace(parameters=others)  # which has pytest look for no such fixture
+    tried.__signature__ = signature.replace(parameters=others)  # so that pytest looks for no fixture `scale`
     return tried

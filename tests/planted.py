@@ -1,4 +1,4 @@
-"""Ledgers of runs that never took place: a schedule is computed, and nothing waits."""
+"""Ledgers of runs that never took place: the schedule is computed, so nothing waits."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def plant(
     pause: float = 0.0,
     **facts: Any,
 ) -> Ledger:
-    """A run whose tasks took ``durations``, each begun by the worker that was free first.
+    """A ledger whose tasks took ``durations`` seconds, each started on the worker that was free first.
 
-    ``pause`` is the least time from one start to the next. ``wall`` is until the last task's end,
-    unless ``ended_at`` says something else.
+    ``pause`` is the least time between two starts. The run ends when its last task does, unless
+    ``facts`` has another ``ended_at``.
     """
     ledger = Ledger(Facts(executor, workers, BEGAN, cpus=4))
     ledger.admit(keys, len(durations), BEGAN)
@@ -49,7 +49,7 @@ def fail(ledger: Ledger, index: int, error: BaseException, *, number: int = 1, *
 
 
 def retry(ledger: Ledger, index: int, error: BaseException, took: float) -> None:
-    """Make the beginning of a planted success an attempt of its own, which failed."""
+    """Turn the first ``took`` seconds of a planted success into an earlier attempt that failed."""
     number, start = ledger.retried.get(index, 1), ledger.started[index]
     ledger.try_again(index, Lost(error, number, start, start + took, ledger.workers[index]))
     ledger.succeed_again(index, number + 1)
@@ -57,7 +57,7 @@ def retry(ledger: Ledger, index: int, error: BaseException, took: float) -> None
 
 
 def cut_off(ledger: Ledger, indices: Iterable[int], reason: str) -> None:
-    """Stop the run while these tasks ran."""
+    """Stop the run while these tasks are running."""
     ledger.stopped = reason
     last = {index: _lost(ledger, index, None, 1) for index in indices}
     ledger.cancel(list(last), last)

@@ -1,4 +1,4 @@
-"""Drives a port by the shortest loop there is, so that tests of an engine need no scheduler."""
+"""A minimal loop that drives a port, so that tests of an engine need no scheduler."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 30.0  # seconds after which a test that waits for an event fails
 
 @dataclass
 class Seen:
-    """What came out of a port."""
+    """Everything that a port has reported, by index."""
 
     values: dict[int, Any] = field(default_factory=dict)
     failures: dict[int, Ended] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def drive(
     timeout: float | None = None,
     **job: Any,
 ) -> Seen:
-    """Run the function on all items, each once."""
+    """Run the function once on each item."""
     with opened(engine, fn, **job) as port:
         return drive_port(port, list(items), timeout)
 
@@ -69,7 +69,7 @@ def drive_port(port: Port, items: list[Any], timeout: float | None = None) -> Se
 
 
 def drive_rest(port: Port, number: int) -> Seen:
-    """What so many attempts come to that were started before."""
+    """Wait for ``number`` attempts that were started before."""
     seen = Seen()
     while len(seen) < number:
         seen.add(wait(port))
@@ -77,7 +77,7 @@ def drive_rest(port: Port, number: int) -> Seen:
 
 
 def wait(port: Port) -> list[Block | Ended]:
-    """The next that ended; an error if nothing does for long."""
+    """Wait for the next attempts to end; fail after PATIENCE seconds."""
     until = monotonic() + PATIENCE
     while not (entries := port.wait(until)):
         if port.failure is not None:
@@ -96,6 +96,6 @@ def opened(engine: Engine, fn: Callable[..., Any] | None, **job: Any) -> Iterato
 
 
 def fifo(path: Path) -> str:
-    """A named pipe: by it a task tells that it has come so far, or is told to go on."""
+    """Create a named pipe, by which a task reports how far it is, or is told to go on."""
     os.mkfifo(path)
     return str(path)

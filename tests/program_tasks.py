@@ -1,11 +1,11 @@
-"""What the tasks of random programs do (test_programs.py), wherever they run."""
+"""The tasks of the random programs of test_programs.py, for all executors."""
 
 import os
 import threading
 
 
 class Untrue(Exception):
-    """As a collection of details of which there is none."""
+    """False in a boolean context, like an empty collection of details."""
 
     def __len__(self):
         return 0
@@ -23,7 +23,7 @@ class HoldsLock(Exception):
 
 
 class NotEvenItself:
-    """A value that nobody should compare, nor ask for its truth."""
+    """A value that cannot be compared, hashed, or tested for truth."""
 
     def __eq__(self, other):
         raise RuntimeError("compared")
@@ -64,7 +64,7 @@ ERRORS = {
 
 
 def attempt(task, *args, **kwargs):
-    """The next attempt of a task, ``(folder, name, what comes of each attempt)``; what it leaves there counts it."""
+    """The next attempt of a task ``(folder, name, ends)``: ``ends`` says how each attempt ends; a file counts them."""
     folder, name, ends = task
     log = os.open(os.path.join(folder, name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
@@ -76,7 +76,7 @@ def attempt(task, *args, **kwargs):
 
 
 def attempt_of(folder, name, ends, *args, **kwargs):
-    """The same, for ``star``."""
+    """``attempt``, with the task as separate arguments, for ``star``."""
     return attempt((folder, name, ends), *args, **kwargs)
 
 

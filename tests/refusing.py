@@ -1,4 +1,4 @@
-"""Errors that refuse what Python does to every error: have attributes set and read."""
+"""Exceptions that refuse what Python does with every exception, such as setting and reading attributes."""
 
 from dataclasses import dataclass
 
@@ -36,7 +36,7 @@ class NoClass(Exception):
 
 
 class Untrue(Exception):
-    """As that of a collection of details of which there is none."""
+    """False in a boolean context, like an empty collection of details."""
 
     def __len__(self):
         return 0
@@ -64,7 +64,7 @@ HARD_TO_SHOW = [*KINDS, "NothingAsked", "NoClass", "Untrue", "NoTruth", "Interru
 
 
 def fail_at_one(item, kind):
-    """Raise an error of this kind for the item 1."""
+    """Raise an error of this kind for item 1; return any other item."""
     if item == 1:
         raise globals()[kind](5)
     return item

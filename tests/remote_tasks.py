@@ -1,4 +1,4 @@
-"""Functions that tests run in worker processes. Imports next to nothing, for every worker imports it."""
+"""Tasks that tests run in worker processes. Imports next to nothing, because every worker imports it."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def nap(seconds):
 
 
 def close_and_nap(seconds):
-    """As those do that become daemons: the worker's own descriptors are closed, too."""
+    """Close all descriptors, as programs do that become daemons, including the worker's own."""
     os.closerange(3, 256)
     time.sleep(seconds)
     return seconds
@@ -50,7 +50,7 @@ def end_by(number):
 
 
 def on(table, item):
-    """Do to each item what a table says: ``(function, argument)``; what is not in it comes back."""
+    """Call what ``table`` has for an item, ``(function, argument)``; return an item that is not in it."""
     if item in table:
         function, argument = table[item]
         return function(argument)
@@ -58,13 +58,13 @@ def on(table, item):
 
 
 def tell(path, text=None):
-    """Write into a FIFO, which blocks until somebody reads it."""
+    """Write ``text``, or the pid, into a FIFO; blocks until somebody opens it for reading."""
     with open(path, "w") as fifo:
         fifo.write(str(os.getpid()) if text is None else text)
 
 
 def hear(path):
-    """Read from a FIFO until everybody who writes it has closed it."""
+    """Read from a FIFO until all its writers have closed it."""
     with open(path) as fifo:
         return fifo.read()
 
@@ -82,14 +82,14 @@ def tell_and_hear(paths):
 
 
 def hold(begun, go):
-    """Tell that it has begun, and end when somebody writes a byte; both FIFOs are held open by the test."""
+    """Report that it has begun, and end when a byte is written to ``go``; the test holds both FIFOs open."""
     with open(go, "rb", buffering=0) as sign:
         tell(begun)
         sign.read(1)
 
 
 def have_child_and_hang(path):
-    """A child that would sleep for long; its pid is told."""
+    """Fork a child that sleeps for long, report its pid, and hang."""
     child = os.fork()
     if child == 0:
         os.close(2)
@@ -100,7 +100,7 @@ def have_child_and_hang(path):
 
 
 def note(path, text):
-    """Append a line; a line is written at once, so it tells what had begun when a process was killed."""
+    """Append a line, in one system call, so that it survives if the process is killed."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, f"{text}\n".encode())
     os.close(descriptor)
@@ -137,7 +137,7 @@ def loaded_modules(_):
 
 
 def note_and_work(path, item):
-    """Tell that it has begun; take a little time; give back something long or short."""
+    """Note that it has begun, take up to 0.6 ms, and return a text that may be empty or long."""
     note(path, item)
     end = time.perf_counter() + item % 7 * 1e-4
     while time.perf_counter() < end:
@@ -158,7 +158,7 @@ def measure_all(item, argument):
 
 
 class Bomb:
-    """Goes off when it is unpickled in the process it is meant for."""
+    """Does harm when it is unpickled; ``where`` says what, and whether in the worker or in the parent."""
 
     def __init__(self, where):
         self.where = where
@@ -185,12 +185,12 @@ def explode(where):
 
 
 def is_worker():
-    """By the flags that only workers are started with: their modules are loaded here too, for doctests."""
+    """Whether this process is a worker, by its command line: doctests load the worker's modules in the parent, too."""
     return any(part.endswith("parallelkit/_worker/__main__.py") for part in sys.orig_argv)
 
 
 def anything(path, item):
-    """Do what the item says, after having noted that it has begun."""
+    """Note that it has begun, then do what the item says."""
     number, deed = item
     note(path, number)
     if deed == "spin":
@@ -221,7 +221,7 @@ def other_row_of(number):
 
 
 def one_of_all(number):
-    """Results of every kind that there is, in turn."""
+    """Results of all kinds, in turn."""
     if number % 10 == 9:
         raise LookupError(f"no {number}")
     return (

@@ -1,6 +1,6 @@
-"""A run with a checkpoint, for tests to kill: ``python resumable.py JOURNAL LOG EXECUTOR TASKS``.
+"""A program with a checkpointed run, for tests to kill: ``python resumable.py JOURNAL LOG EXECUTOR TASKS``.
 
-Every execution leaves two lines in LOG: "begin KEY INSTANT" and "end KEY INSTANT".
+Every execution of a task adds two lines to LOG: "begin KEY INSTANT" and "end KEY INSTANT".
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What keeps the package readable as it grows: who may import whom, what is public, how long things are."""
+"""Rules that keep the package readable as it grows: import order, public names, and lengths."""
 
 import ast
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "parallelkit"
 
-# A module imports only from lines below its own. What stands on one line does not know of each other.
+# A module imports only from lines below its own. Modules on the same line do not import each other.
 LAYERS = """
 _demo/count_tokens
 __init__  __main__
@@ -117,7 +117,7 @@ ThreadExecutor ProcessExecutor
 ParallelKitError TaskTimeout WorkerDied TaskCancelled TaskExited RemoteError InputError TaskFailures RunInterrupted
 """
 
-# Imported where they are first needed, so that `import parallelkit` stays cheap.
+# Imported only where they are first needed, so that `import parallelkit` stays cheap.
 HEAVY = {
     "asyncio",
     "cloudpickle",
@@ -133,7 +133,7 @@ HEAVY = {
 
 
 def name_of(path: Path) -> str:
-    """A module as the table calls it: its path in the package, without the suffix."""
+    """A module's name in the table: its path in the package, without the suffix."""
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
@@ -143,13 +143,13 @@ every_module = pytest.mark.parametrize("name", MODULES)
 
 
 def layer_of(name: str) -> int | None:
-    """The line of the table in which the module stands; None where it stands in none."""
+    """The number of the module's line in the table; None if it has none."""
     lines = enumerate(LAYERS.split("\n"))
     return next((number for number, line in lines for entry in line.split() if fnmatch(name, entry)), None)
 
 
 def imports_of(name: str, nodes: Iterator[ast.AST]) -> Iterator[str]:
-    """What is imported by these nodes of a module, in full and dotted, one name for each thing."""
+    """The full dotted name of everything that these nodes of a module import."""
     package = ["parallelkit", *name.split("/")[:-1]]
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -160,7 +160,7 @@ def imports_of(name: str, nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 
 def module_named(dotted: str) -> str | None:
-    """The module of the package that a dotted name is, or is a part of."""
+    """The module of the package that a dotted name names, or that contains what it names."""
     parts = dotted.split(".")[1:]
     for end in range(len(parts), -1, -1):
         for name in ("/".join(parts[:end]), "/".join([*parts[:end], "__init__"])):
@@ -170,7 +170,7 @@ def module_named(dotted: str) -> str | None:
 
 
 def at_import(tree: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that run when a module is imported: all but the bodies of functions, and what is for type checkers."""
+    """The nodes that run when a module is imported: not function bodies, nor ``if TYPE_CHECKING`` blocks."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -181,7 +181,7 @@ def at_import(tree: ast.AST) -> Iterator[ast.AST]:
 
 @every_module
 def test_imports_point_downwards(name):
-    """Every module has its place, and imports only from below it: so there is no cycle either."""
+    """Every module is in the table and imports only from lines below its own, so there are no cycles."""
     own = layer_of(name)
     assert own is not None, f"{name} has no line in the table of layers"
 
@@ -199,16 +199,15 @@ def is_own(dotted: str) -> bool:
 
 @every_module
 def test_heavy_imports_are_late(name):
-    """No module pays for a heavy package before it is needed."""
+    """No module imports a heavy package when it is itself imported."""
     imported = {dotted.partition(".")[0] for dotted in imports_of(name, at_import(TREES[name]))}
-    there = (
-        {"asyncio"} if fnmatch(name, "_executors/_cluster/*") else set()
-    )  # beside dask, which has loaded it
-    assert not imported.intersection(HEAVY - there)
+    # The modules of _cluster are used only with dask, which has imported asyncio.
+    loaded = {"asyncio"} if fnmatch(name, "_executors/_cluster/*") else set()
+    assert not imported.intersection(HEAVY - loaded)
 
 
 def test_import_is_light():
-    """`import parallelkit` loads none of the heavy packages, in a fresh interpreter."""
+    """In a fresh interpreter, `import parallelkit` loads none of the heavy packages."""
     code = "import sys, parallelkit; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -217,7 +216,7 @@ def test_import_is_light():
 
 
 def test_public_names_are_the_promised_ones():
-    """Nothing is exported that the design does not list; what is exported is sorted, and is there."""
+    """Only the names of the design are exported; `__all__` is sorted, and each of its names exists."""
     import parallelkit
 
     assert set(parallelkit.__all__) <= set(EXPORTED.split())
@@ -228,7 +227,7 @@ def test_public_names_are_the_promised_ones():
 
 @every_module
 def test_files_and_functions_are_short(name):
-    """No file is longer than 300 lines, no function than 40 without its docstring."""
+    """No file is longer than 300 lines, and no function longer than 40 without its docstring."""
     assert MODULES[name].read_text(encoding="utf-8").count("\n") <= 300
 
     functions = (
@@ -245,7 +244,7 @@ def length_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("tests/**/test_*.py")), ids=lambda path: path.name)
 def test_every_test_states_its_property(path):
-    """Each test has a sentence that says what it holds true."""
+    """Each test has a docstring that says which behaviour it checks."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     tests = [
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")

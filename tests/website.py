@@ -1,6 +1,6 @@
-"""A web server on the loopback, in threads of this process, that misbehaves as it is told.
+"""A web server on loopback, in threads of this process, that misbehaves as told.
 
-``Website`` answers a path by the function that ``pages`` has for it, and counts what it sees.
+``Website`` answers a path with the function that ``pages`` has for it, and counts requests and connections.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-PATIENCE = 30.0  # seconds that a page waits for the test at most
+PATIENCE = 30.0  # seconds that a page waits for the test, at most
 
 
 class Visit(BaseHTTPRequestHandler):
@@ -25,7 +25,7 @@ class Visit(BaseHTTPRequestHandler):
         try:
             super().handle_one_request()
         except OSError:
-            self.close_connection = True  # the client has gone
+            self.close_connection = True  # the client has disconnected
 
     def visit(self) -> None:
         path = self.path.partition("?")[0]
@@ -34,28 +34,28 @@ class Visit(BaseHTTPRequestHandler):
             page = self.server.pages.get(path, missing)
             page(self)
 
-    do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = visit  # noqa: N815  names that http.server asks for
+    do_GET = do_HEAD = do_PATCH = do_POST = do_PUT = visit  # noqa: N815  names that http.server looks up
 
     def say(self, body: bytes = b"", status: int = 200, **headers: str) -> None:
-        """Answer in full. Underscores in names of headers are dashes."""
+        """Send a complete answer. Underscores in header names become dashes."""
         self.begin(status, Content_Length=str(len(body)), **headers)
         if self.command != "HEAD":
             self.wfile.write(body)
 
     def begin(self, status: int = 200, **headers: str) -> None:
-        """Answer the head alone."""
+        """Send the status line and the headers only."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
     def cut(self) -> None:
-        """Break the connection off."""
+        """Close the connection."""
         self.wfile.flush()
         self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
-        """In silence."""
+        """Log nothing."""
 
 
 def missing(visit: Visit) -> None:
@@ -63,10 +63,10 @@ def missing(visit: Visit) -> None:
 
 
 class Website(ThreadingHTTPServer):
-    """``log`` lists the paths in the order of their requests; ``widest`` is the most that were in at once."""
+    """``log`` lists the paths in the order of their requests; ``widest`` is the most concurrent requests so far."""
 
     request_queue_size = 128
-    daemon_threads = False  # so that the end of the site waits for the end of every connection
+    daemon_threads = False  # so that closing the site waits for the end of every connection
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Visit)
@@ -80,16 +80,16 @@ class Website(ThreadingHTTPServer):
 
     @property
     def seen(self) -> Counter[str]:
-        """How often each path was asked for."""
+        """How often each path was requested."""
         return Counter(self.log)
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
-        """A URL of this site; it also goes by the name of localhost."""
+        """A URL of this site; ``host`` may also be ``localhost``."""
         return f"http://{host}:{self.server_port}{path}"
 
     @contextmanager
     def counting(self, path: str) -> Iterator[None]:
-        """A block that is one request."""
+        """Count one request, which lasts for the block."""
         with self._lock:
             self.log.append(path)
             self._inside += 1
@@ -105,7 +105,7 @@ class Website(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may go when they like."""
+        """Ignore errors: clients may disconnect at any time."""
 
     def __enter__(self) -> Website:
         self._thread.start()
@@ -114,11 +114,11 @@ class Website(ThreadingHTTPServer):
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self._thread.join()
-        self.server_close()  # waits for the threads, so it is seen if a client keeps its connection
+        self.server_close()  # waits for the threads, and so hangs if a client keeps its connection
 
 
 def then(*pages: Callable[[Visit], object]) -> Callable[[Visit], object]:
-    """A page that is another at each visit, and stays what it is at the last."""
+    """A page that answers as the next of ``pages`` at each visit, and from then on as the last."""
     left = list(pages)
 
     def page(visit: Visit) -> None:
@@ -128,36 +128,36 @@ def then(*pages: Callable[[Visit], object]) -> Callable[[Visit], object]:
 
 
 def status(code: int, **headers: str) -> Callable[[Visit], object]:
-    """A page that is a status."""
+    """A page that answers with this status."""
     return lambda visit: visit.say(f"status {code}".encode(), code, **headers)
 
 
 def good(visit: Visit) -> None:
-    """A page that says its path."""
+    """A page that answers with its path."""
     visit.say(visit.path.encode())
 
 
 def dropped(visit: Visit) -> None:
-    """A connection that breaks off before an answer."""
+    """A page that closes the connection without an answer."""
     visit.cut()
 
 
 def short(visit: Visit) -> None:
-    """A body that breaks off in the middle, of a length that was told."""
+    """A page whose body ends before its announced length."""
     visit.begin(Content_Length="1000")
     visit.wfile.write(b"x" * 500)
     visit.cut()
 
 
 def short_chunks(visit: Visit) -> None:
-    """The same in chunks."""
+    """A page whose body breaks off in the middle of a chunk."""
     visit.begin(Transfer_Encoding="chunked")
     visit.wfile.write(b"5\r\nhello\r\n5\r\nwo")
     visit.cut()
 
 
 def endless(visit: Visit) -> None:
-    """A body without an end; stops when the client has gone."""
+    """A page with an endless body; it stops when the client has disconnected."""
     visit.begin(Transfer_Encoding="chunked")
     with suppress(OSError):
         while True:
