@@ -1,4 +1,4 @@
-"""What tasks of the promise tests do; imports next to nothing, for every worker imports it."""
+"""The tasks of the promise tests. Imports next to nothing, because every worker imports it."""
 
 import errno
 import os
@@ -9,14 +9,14 @@ LONG = 1000.0
 
 
 def note(path, text=""):
-    """Append a line with the process's number; in one system call, so that it outlives the process."""
+    """Append a line with the pid, in one system call, so that it survives if the process is killed."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, f"{os.getpid()} {text}\n".encode())
     os.close(descriptor)
 
 
 def lines(path):
-    """What was noted: pairs of process number and text."""
+    """What was noted: pairs of pid and text."""
     if not os.path.exists(path):
         return []
     with open(path) as file:
@@ -26,7 +26,7 @@ def lines(path):
 
 
 def wait_for_lines(path, count, patience=20.0):
-    """Until so many lines were noted."""
+    """Wait until ``count`` lines have been noted, and return them."""
     deadline = time.monotonic() + patience
     while len(found := lines(path)) < count:
         if time.monotonic() > deadline:
@@ -47,7 +47,7 @@ def note_and_hang(item, path):
 
 
 def meet(item, path, count):
-    """Come back when so many are here at the same time; each holds its own worker until then."""
+    """Return as soon as ``count`` tasks have begun; until then each occupies its worker."""
     note(path, item)
     wait_for_lines(path, count)
     return item
@@ -70,7 +70,7 @@ def nap(seconds):
 
 
 def all_kinds(item):
-    """Every seventh task goes wrong, each in another way."""
+    """Every seventh task goes wrong, the next one in another way."""
     kind, rest = divmod(item, 7)
     if rest == 0:
         WRONGS[kind % len(WRONGS)]()
@@ -106,7 +106,7 @@ WRONGS = [_raise, _leave, _kill, _crash, _hang, _exit]
 
 
 def die_once(item, path):
-    """The first attempt dies; the second tells whether the process of the first is gone."""
+    """The first attempt dies; the second returns whether the process of the first still exists."""
     if not lines(path):
         note(path)
         os._exit(3)
@@ -115,7 +115,7 @@ def die_once(item, path):
 
 
 def alive(pid):
-    """Whether the process runs, or has ended and nobody has waited for it."""
+    """Whether the process exists: it runs, or is a zombie."""
     try:
         os.kill(pid, 0)
     except OSError as error:
@@ -134,7 +134,7 @@ def fork_hanging_child(path, leave_group=False):
 
 
 class TryLater(Exception):
-    """Says how long to wait, so that no jitter can make it less."""
+    """Asks for a retry after ``retry_after`` seconds, which no jitter may shorten."""
 
     def __init__(self, retry_after):
         super().__init__(retry_after)
@@ -142,7 +142,7 @@ class TryLater(Exception):
 
 
 def fail_once(item, path, retry_after):
-    """Fails at the first attempt of item 0."""
+    """Fail at the first attempt of item 0."""
     first = not any(text == str(item) for _, text in lines(path))
     note(path, item)
     if item == 0 and first:
@@ -151,7 +151,7 @@ def fail_once(item, path, retry_after):
 
 
 def meet_no_other(item, path):
-    """Meet one of the other group, and tell how many of its own are here at the same time."""
+    """Meet the task with the same number in the other group, between the notes "in GROUP" and "out GROUP"."""
     group, number = item
     note(path, f"in {group}")
     meet(item, f"{path} {number}", 2)
@@ -161,7 +161,7 @@ def meet_no_other(item, path):
 
 
 class Thing:
-    """Something that can be watched as it goes."""
+    """An object to which a weak reference can be made."""
 
     def __init__(self, number=0):
         self.number = number
@@ -178,7 +178,7 @@ def hold(item, path):
 
 
 def last_first(item, path):
-    """Ends only when the outcome of the next has come in."""
+    """End tasks 0 to 3 in reverse order: each waits until the later ones are noted at ``path``. Task 2 fails."""
     wait_for_lines(path, 3 - item)
     if item == 2:
         raise ValueError("in its place all the same")
@@ -186,7 +186,7 @@ def last_first(item, path):
 
 
 def hang_or_fail(item, path):
-    """Item 0 fails when item 1 is running, which never ends; nothing else is wrong."""
+    """Item 0 fails once item 1 is running, which never ends; all others return."""
     note(path, item)
     if item == 0:
         wait_for_lines(path, 2)
@@ -198,7 +198,7 @@ def hang_or_fail(item, path):
 
 
 def nap_between_notes(item, path):
-    """Tell that it has begun, sleep for up to 20 ms, tell that it is about to end; give back what only it can know."""
+    """Note the begin, sleep for up to 20 ms, note the end, and return the square of the item."""
     note(path, f"begun {item}")
     time.sleep(item * 7919 % 1000 / 1000 * 0.02)
     note(path, f"ended {item}")

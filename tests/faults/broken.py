@@ -1,4 +1,4 @@
-"""Values, arguments, keys and errors that break what touches them."""
+"""Values, arguments, keys and exceptions that break whatever handles them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import os
 import threading
 import time
 
-HERE = os.getpid()  # of the process that imported this module: a worker has its own
-
 
 class TwoArguments(Exception):
-    """Pickle would call ``__init__`` with one argument, the text."""
+    """Cannot be unpickled by default: pickle would call ``__init__`` with one argument, the text."""
 
     def __init__(self, code, reason):
         super().__init__(f"{reason} ({code})")
@@ -31,7 +29,7 @@ class NoReduce(Exception):
 
 
 class ReducesToText(Exception):
-    """Comes out of a pickle as something that is no exception."""
+    """Is unpickled as something that is not an exception."""
 
     def __reduce__(self):
         return str, ("not an error",)
@@ -43,7 +41,7 @@ class ReducesToGarbage(Exception):
 
 
 class BreaksOnArrival(Exception):
-    """Can be unpickled in the process that raised it and in no other."""
+    """Can be unpickled only in the process that raised it."""
 
     def __init__(self, text, home=None):
         if home is not None and home != os.getpid():
@@ -80,11 +78,11 @@ class LoudEnd(Exception):
 
 
 class OwnBase(BaseException):
-    """Neither an Exception nor one of Python's own."""
+    """A BaseException that is neither an Exception nor one of Python's own."""
 
 
 class Mute:
-    """A value every method of which raises, but for those that carry it."""
+    """A value whose methods all raise, except those that pickle it."""
 
     def _fail(self, *_):
         raise RuntimeError("mute")
@@ -97,14 +95,14 @@ class Mute:
 
 
 class LoudValue:
-    """A value that raises when it goes."""
+    """A value whose ``__del__`` raises."""
 
     def __del__(self):
         raise RuntimeError("loud value")
 
 
 class Liar:
-    """Says that it is an int."""
+    """A value that claims to be an int."""
 
     @property
     def __class__(self):
@@ -134,7 +132,7 @@ class Reduces:
 
 
 class Key:
-    """A key whose ``repr`` raises; equal to its like."""
+    """A key whose ``repr`` raises; keys with the same number are equal."""
 
     def __init__(self, number):
         self.number = number
@@ -176,7 +174,7 @@ def hang():
 
 
 def nest(depth):
-    """A list in a list in a list."""
+    """Lists nested ``depth`` levels deep."""
     value = []
     for _ in range(depth):
         value = [value]
@@ -184,7 +182,7 @@ def nest(depth):
 
 
 def here_in(process, path):
-    """In one process only: tell that it has come so far, and hang."""
+    """In this one process only: create the file ``path``, and hang."""
     if os.getpid() == process:
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
         while True:

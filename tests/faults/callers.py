@@ -1,4 +1,4 @@
-"""Ways to call a run: each makes ``run()`` happen somewhere and gives back what it gave."""
+"""Ways to call a run: each calls ``run()`` in some place, and returns what it returned."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Run = Callable[[], Any]
 
 
 def plain(run: Run) -> Any:
-    """As most people do."""
+    """Call it directly, as most people do."""
     return run()
 
 
 def thread(run: Run) -> Any:
-    """From a thread that is not the main one."""
+    """Call it from a thread other than the main one."""
     found: list[Any] = []
     caller = threading.Thread(target=lambda: found.append(run()))
     caller.start()
@@ -30,7 +30,7 @@ def thread(run: Run) -> Any:
 
 
 def loop(run: Run) -> Any:
-    """Inside a running event loop, which it blocks, as the caller wanted."""
+    """Call it inside a running event loop, which it blocks."""
 
     async def main() -> Any:
         return run()
@@ -39,12 +39,12 @@ def loop(run: Run) -> Any:
 
 
 def in_threads(run: Run) -> Any:
-    """Nested: from a task in threads, beside others."""
+    """Call it from a task in threads, beside another task."""
     return nested(run, "threads")
 
 
 def in_processes(run: Run) -> Any:
-    """Nested: from a task in a worker process."""
+    """Call it from a task in a worker process."""
     return nested(run, "processes")
 
 
@@ -59,13 +59,13 @@ def answer() -> str:
 
 
 def fork(run: Run) -> Any:
-    """From a forked child of a process that has used the executor before."""
+    """Call it in a forked child of a process that has used threads before."""
     parallelkit.run_parallel(abs, range(3), executor="threads")
     return from_child(lambda tell: tell(), run)
 
 
 def shutdown(run: Run) -> Any:
-    """From an exit handler, as the interpreter ends."""
+    """Call it in an exit handler, as the interpreter ends."""
 
     def end(tell: Callable[[], None]) -> None:
         import atexit
@@ -77,7 +77,7 @@ def shutdown(run: Run) -> Any:
 
 
 def from_child(end: Callable[[Callable[[], None]], None], run: Run) -> Any:
-    """What the run gives in a forked child, which ends as it is told to."""
+    """Call it in a forked child, where ``end`` decides when; the child sends back what it returned."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -98,7 +98,7 @@ def from_child(end: Callable[[Callable[[], None]], None], run: Run) -> Any:
 
 
 def finalizer(run: Run) -> Any:
-    """From ``__del__``, whenever that happens to be called."""
+    """Call it from ``__del__``."""
     found = []
 
     class Last:
@@ -110,7 +110,7 @@ def finalizer(run: Run) -> Any:
 
 
 def callback(run: Run) -> Any:
-    """From a callback of another run, in its loop."""
+    """Call it from the ``then`` callback of another run, and so inside that run's loop."""
     found: list[Any] = []
 
     def then(outcome: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a case is: a fault, where it happens, and what must come back."""
+"""The form of a case: a fault, where it happens, and what must come of it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COUNT = 20
 
 @dataclass(frozen=True)
 class Wants:
-    """What the bad task's outcome must be: a value as it is shown, or an error by type, text and facts."""
+    """The outcome that the bad task must have: a value by its text, or an error by type, text and attributes."""
 
     type: str = "value"
     shown: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
     def mismatch(self, outcome: dict[str, Any]) -> str | None:
-        """What is wrong with an outcome, or None."""
+        """How an outcome differs from this, or None."""
         if (self.type == "value") != outcome["ok"]:
             return f"wanted {self.type} {self.shown}, got {outcome}"
         if self.type not in ("value", outcome.get("type")):
@@ -35,17 +35,17 @@ class Wants:
 
 
 def value(shown: str, **facts: Any) -> Wants:
-    """The value, as ``show`` shows it."""
+    """Wants a value whose text, as ``stage.show`` gives it, contains ``shown``."""
     return Wants("value", shown, facts)
 
 
 def error(kind: type[BaseException] | str, shown: str = "", **facts: Any) -> Wants:
-    """An error of exactly this type."""
+    """Wants an error of exactly this type."""
     return Wants(kind if isinstance(kind, str) else kind.__name__, shown, facts)
 
 
 def died(**facts: Any) -> Wants:
-    """The worker's death, with exit code and signal."""
+    """Wants a WorkerDied with this exit code and signal."""
     return Wants("WorkerDied", "worker process", {"exitcode": None, "signal": None, **facts})
 
 
@@ -55,19 +55,20 @@ def timed_out(**facts: Any) -> Wants:
 
 @dataclass(frozen=True)
 class Case:
-    """Twenty tasks, one of which misbehaves.
+    """A run of twenty tasks, one of which (BAD, the bad task) may misbehave.
 
-    ``deed`` is what that one does; ``item`` makes what it gets in place of its number; ``options`` are
-    those of the run, made on the spot. ``caller`` names how the run is called (callers.py). ``wants``
-    are the outcomes that will do, for the bad task (none: it must be like the others); ``raises``
-    is the type of what the call raises. ``runs`` is how often the bad task may have begun.
+    ``deed`` is what the bad task does, and ``item`` makes its item, instead of its number. ``options`` makes
+    options of the run, ``engine`` an executor for it. ``caller`` says how the run is called (callers.py, stage.py).
+    ``wants`` are the acceptable outcomes of the bad task; if there are none, it must end like the others. ``runs``
+    says how often the bad task may have begun, ``raises`` the type of what the call raises.
 
-    Every other task must have its value and have run once. Where the fault strikes more than its own
-    task by its nature (all workers are killed, the caller is interrupted), ``also`` are the types of
-    failure that up to ``most`` others may have; these have run once or not at all. With ``partly`` the input need not have been read whole.
+    Every other task must have its value and have run once. If by its nature the fault affects more than its own
+    task (all workers are killed, the caller is interrupted), up to ``most`` others may fail with one of the types
+    ``also``; these have run at most once. With ``partly``, the input need not have been read completely.
 
-    ``number`` is a signal that the caller gets as soon as the file ``here`` is in the scene's folder.
-    ``engine`` makes an executor of its own for the run.
+    ``number`` is a signal that is sent to the caller as soon as the file ``here`` is in the scene's folder.
+    ``abandons`` threads may be left, tasks have ``timeout`` seconds, and the run ``within`` seconds. The ``core``
+    cases run in every test run.
     """
 
     name: str
@@ -96,7 +97,7 @@ class Case:
 
 
 CASES: list[Case] = []
-"""The table; the modules of the catalogue fill it when they are imported."""
+"""The table of all cases; importing ``catalogue`` fills it."""
 
 
 def fault(
@@ -107,11 +108,11 @@ def fault(
     callers: tuple[str, ...] = ("plain",),
     **fields: Any,
 ) -> None:
-    """One fault at each of several places."""
+    """Add one case of a fault for each executor in ``where`` and each caller."""
     for executor in (where,) if isinstance(where, str) else where:
         CASES.extend(Case(name, executor, caller, deed, wants, **fields) for caller in callers)
 
 
 def give(items: Callable[[], Any]) -> Callable[[Any], dict[str, Any]]:
-    """The option that is the input itself."""
+    """Options that replace the input of a run."""
     return lambda scene: {"items": items()}

@@ -1,4 +1,4 @@
-"""The catalogue: fault × executor × what must come back. One table; ``test_catalogue.py`` plays it."""
+"""The fault catalogue: fault × executor × required outcome, as one table that ``test_catalogue.py`` runs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CALLERS = (
 
 
 def raising() -> None:
-    """The task's own error comes back, as whole as it can travel; in threads it is the very object."""
+    """The task's own error comes back, as complete as it can be pickled; in threads it is the same object."""
     fault("raises", deeds.raise_plainly, ALL, error(ValueError, "no"), core=True)
     fault("raises", deeds.raise_plainly, OWN, error(ValueError, "no"), callers=CALLERS)
     two = error("TwoArguments", "no (5)", code=5)
@@ -110,7 +110,7 @@ def raising() -> None:
 
 
 def returning() -> None:
-    """A value that travels is the value; one that does not is an error that names its type."""
+    """A value that can be pickled comes back; any other is replaced by an error that names its type."""
     fault("returns None", deeds.return_none, OWN, value("None"))
     fault("returns an exception", deeds.return_error, OWN, value("ValueError('a value like any other')"))
     fault("returns a huge int", deeds.return_huge_int, PROCESSES, value(str(1 << 70)))
@@ -150,7 +150,7 @@ def returning() -> None:
 
 
 def taking() -> None:
-    """An argument that breaks costs the task that would have got it."""
+    """An item that breaks costs only the task that it belongs to."""
     stuck = error(TypeError, "the item of task 7 cannot be sent")
     fault("takes a lock", None, THREADS, value("[21"), item=lambda scene: threading.Lock())
     fault("takes a lock", None, PROCESSES, stuck, item=lambda scene: threading.Lock(), runs=(0,), core=True)
@@ -219,7 +219,7 @@ def taking() -> None:
 
 
 def ending() -> None:
-    """A process that ends is a WorkerDied with its exit code or signal."""
+    """The death of a worker process is a WorkerDied with its exit code or signal."""
     fault("leaves with 0", deeds.leave_0, PROCESSES, died(exitcode=0))
     fault("leaves with 3", deeds.leave_3, PROCESSES, died(exitcode=3), core=True)
     fault("leaves with 3", deeds.leave_3, PROCESSES, died(exitcode=3), callers=CALLERS)
@@ -243,7 +243,7 @@ def ending() -> None:
 
 
 def hanging() -> None:
-    """A process is killed, with its children; a thread is abandoned, and its stack told."""
+    """A hung worker process is killed, with its children; a hung thread is abandoned, and its stack reported."""
     stack = timed_out(stack=True)
     fault("sleeps", deeds.hang, PROCESSES, timed_out(), core=True, **HANG)
     fault("sleeps", deeds.hang, THREADS, stack, abandons=1, core=True, **HANG)
@@ -261,7 +261,7 @@ def hanging() -> None:
 
 
 def misusing() -> None:
-    """What a task does to its process is undone, or costs the worker; never another task."""
+    """What a task does to its process is undone, or costs the worker, but never another task."""
     closed = value("'closed'"), died(exitcode=0), died(exitcode=1)
     fault("closes all descriptors", deeds.close_descriptors, PROCESSES, *closed, core=True)
     fault("closes the streams", deeds.close_streams, PROCESSES, value("'closed'"))
@@ -297,7 +297,7 @@ def misusing() -> None:
 
 
 def calling_back() -> None:
-    """What the caller gave beside the function fails: every task that was read has its outcome all the same."""
+    """What the caller passed besides the function fails: every task that was read still has its outcome."""
     fault(
         "input that raises", None, ALL, options=give(settings.raising_input), raises="InputError", core=True
     )

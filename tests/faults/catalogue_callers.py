@@ -1,4 +1,4 @@
-"""The part of the catalogue that is about the caller: what is given beside the function, and signals at every stage."""
+"""The caller's part of the catalogue: faulty options and executors, killed workers, and signals at every stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EACH = (THREADS, PROCESSES, COROUTINES)
 
 
 def fill() -> None:
-    """Put the cases into the table."""
+    """Add the cases of this module to the table."""
     killing()
     initializing()
     giving()
@@ -40,7 +40,7 @@ def fill() -> None:
 
 
 def killing() -> None:
-    """Workers are killed from outside: idle or busy, one or all at once."""
+    """Workers are killed from outside: idle or busy ones, one or all at once."""
     killed = died(signal=signal.SIGKILL)
     fault("all workers are killed", deeds.kill_all, PROCESSES, killed, also=("WorkerDied",), most=1)
     fault(
@@ -60,7 +60,7 @@ def killing() -> None:
 
 
 def initializing() -> None:
-    """An initializer that fails breaks its executor: the run says so, and nothing has run."""
+    """An initializer that fails breaks its executor: the run reports that, and no task runs."""
     none = {"also": ("TaskCancelled",), "runs": (0,)}
     cancelled = error("TaskCancelled", "the run was stopped")
     for kind, where, initializers in [
@@ -77,7 +77,7 @@ def initializing() -> None:
 
 
 def giving() -> None:
-    """It raises, or lies: what was read has its outcome; what hears only is switched off."""
+    """Keys, limits, priority or input fail: what was read has its outcome. A failing listener is switched off."""
     fault("key that raises", None, OWN, options=settings.raising_key, raises="InputError", partly=True)
     for kind in (broken.UnhashableKey, broken.UnequalKey):
         name = f"keys: {kind.__name__}"
@@ -121,7 +121,7 @@ def giving() -> None:
 
 
 def lending() -> None:
-    """On a pool that is not ours: what can be promised there is kept, and what cannot is told truly."""
+    """On a foreign pool, whatever can be promised is kept; what cannot be is reported truthfully."""
     fault(
         "raises an error of two arguments",
         deeds.raise_two_arguments,
@@ -152,7 +152,7 @@ def lending() -> None:
 
 
 def blocking() -> None:
-    """The caller's own code blocks: a task past its timeout is killed all the same."""
+    """The caller's own code blocks: a task past its timeout is still killed or abandoned."""
     for name in ("input", "then", "events"):
         options = getattr(settings, f"blocking_{name}")
         fault(f"hangs while the {name} blocks", deeds.hang, PROCESSES, timed_out(), options=options, **HANG)
@@ -177,7 +177,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def signalling() -> None:
-    """Ctrl-C gives what was done; all else ends the program, and with it whatever it has started."""
+    """Ctrl-C returns what was done; other signals end the program and everything that it has started."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         caught = number == signal.SIGINT
         struck: dict[str, Any] = {"number": number, "also": ("TaskCancelled",), "partly": True}

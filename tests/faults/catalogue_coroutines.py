@@ -1,4 +1,4 @@
-"""The part of the catalogue that is about coroutine functions: on one event loop, which one of them may spoil."""
+"""The part of the catalogue about coroutine functions, which share an event loop that any of them may damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HANG: dict[str, Any] = {"timeout": 0.5, "within": 4.0}
 
 
 def fill() -> None:
-    """Put the cases into the table."""
+    """Add the cases of this module to the table."""
     raising()
     returning()
     hanging()
@@ -21,7 +21,7 @@ def fill() -> None:
 
 
 def raising() -> None:
-    """The task's own error object comes back; what is no Exception is a TaskExited, and the loop goes on."""
+    """The task's own error object comes back; a BaseException becomes a TaskExited, and the loop goes on."""
     no = error(ValueError, "no")
     fault("raises", deeds.raise_plainly, COROUTINES, no, core=True)
     fault(
@@ -62,7 +62,7 @@ def raising() -> None:
 
 
 def returning() -> None:
-    """Values stay in the process; only a coroutine is no value."""
+    """Any value comes back, because it stays in the process; only a coroutine is an error."""
     fault("returns None", deeds.return_none, COROUTINES, value("None"))
     fault(
         "returns an exception", deeds.return_error, COROUTINES, value("ValueError('a value like any other')")
@@ -73,7 +73,7 @@ def returning() -> None:
 
 
 def hanging() -> None:
-    """It is cancelled; one that does not let itself be cancelled is abandoned, and so is a loop that is blocked."""
+    """A hung coroutine is cancelled; if it refuses, or if it blocks the loop, it is abandoned."""
     for deed in (deeds.sleep_long, deeds.await_nothing, deeds.deadlock):
         name = deed.__name__.replace("_", " ")
         fault(f"hangs: {name}", deed, COROUTINES, timed_out(), core=deed is deeds.sleep_long, **HANG)
@@ -91,7 +91,7 @@ def hanging() -> None:
 
 
 def misusing() -> None:
-    """What it does to its loop costs itself, and at most those that were on the loop with it."""
+    """What a coroutine does to its loop costs at most itself and those that run on it at that time."""
     cancelled = error("TaskExited", cause="CancelledError")
     fault("cancels itself", deeds.cancel_itself, COROUTINES, cancelled, **HANG)
     fault("cancels all tasks", deeds.cancel_all, COROUTINES, cancelled, also=("TaskExited",), most=3, **HANG)
@@ -110,7 +110,7 @@ def misusing() -> None:
 
 
 def calling_back() -> None:
-    """What the caller gave beside the function fails: every task that was read has its outcome all the same."""
+    """What the caller passed besides the function fails: every task that was read still has its outcome."""
     fault("input that raises", None, COROUTINES, options=give(settings.raising_input), raises="InputError")
     fault("then that raises", None, COROUTINES, options=settings.raising_then, raises="InputError")
     fault("on_event that raises", None, COROUTINES, options=settings.raising_events)

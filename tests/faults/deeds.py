@@ -1,7 +1,6 @@
-"""What the one task that misbehaves does, in the place where the others return their value.
+"""What the one misbehaving task of a case does, where the others return their value.
 
-Each is a function of the ``Scene``. They are run in threads, in coroutines' threads and in processes, as the
-catalogue says; the docstring of the catalogue says what must come back.
+Each deed is a function of the ``Scene``. The catalogue says on which executors each runs, and what must come of it.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from typing import NamedTuple
 import broken
 
 BAD = 7
-"""The number of the task that misbehaves, early enough for others to follow it in the same worker."""
+"""The number of the misbehaving task, low enough for others to follow it on the same worker."""
 
 
 class Scene(NamedTuple):
-    """Where a case plays: a folder of its own, and the process that called the run."""
+    """Where a case runs: a folder of its own, and the pid of the process that called the run."""
 
     folder: str
     parent: int
@@ -38,14 +37,14 @@ class Scene(NamedTuple):
 
 
 def note(scene, name, text):
-    """Append a line, in one system call: it tells what had begun, however the process ended."""
+    """Append a line, in one system call, so that it survives however the process ends."""
     descriptor = os.open(scene.path(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, f"{text}\n".encode())
     os.close(descriptor)
 
 
 def work(item, scene, deed):
-    """Count the execution outside; then give a value that tells of the surroundings, or misbehave."""
+    """Note the execution in a file; then misbehave, or return a value that shows the process's surroundings."""
     number = item if isinstance(item, int) else BAD
     note(scene, "runs", number)
     if number == BAD and deed is not None:
@@ -54,7 +53,7 @@ def work(item, scene, deed):
 
 
 async def work_async(item, scene, deed):
-    """The same as a coroutine; ``deed`` may be one or not."""
+    """``work`` as a coroutine function; ``deed`` may be one or not."""
     number = item if isinstance(item, int) else BAD
     note(scene, "runs", number)
     if number != BAD or deed is None:
@@ -324,7 +323,7 @@ def segfault(scene):
 
 
 def overflow_stack(scene):
-    """By a recursion in C that nobody counts."""
+    """Overflow the C stack, by a recursion that Python does not count."""
     value = ()
     for _ in range(400_000):
         value = (value,)
@@ -332,7 +331,7 @@ def overflow_stack(scene):
 
 
 def be_killed(scene, number=signal.SIGKILL):
-    """By a process that is no relative."""
+    """Be killed by an unrelated process."""
     killer = f"kill -{number:d} {os.getpid()}"
     subprocess.Popen(["sh", "-c", killer], start_new_session=True)
     hang(scene)
@@ -359,7 +358,7 @@ def log(scene):
 
 
 def exhaust_memory(scene):
-    """Under a limit of its own: a MemoryError, or an end of the process."""
+    """Allocate until the process's own limit: ends with a MemoryError or the death of the process."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), resource.RLIM_INFINITY))
     hoard = []
@@ -373,14 +372,14 @@ def close_own_channel_and_exit(scene):
 
 
 def kill_all(scene):
-    """Every worker of the run, this one included, from outside and at once; whoever runs with it is struck too."""
+    """Have all workers of the run, including this one, killed at once from outside; tasks on the others die, too."""
     workers = " ".join(str(pid) for pid in children_of(scene.parent))
     subprocess.Popen(["sh", "-c", f"kill -9 {workers}"], start_new_session=True)
     hang(scene)
 
 
 def children_of(parent):
-    """The worker processes of a process: those that lead a group of their own."""
+    """The worker processes of a process: its children that lead a process group of their own."""
     found = []
     for name in os.listdir("/proc"):
         try:
@@ -397,7 +396,7 @@ def children_of(parent):
 
 
 def hang_in_c(scene):
-    """In C with the lock of the interpreter held, and deaf to SIGTERM and SIGINT."""
+    """Hang in C with the GIL held, ignoring SIGTERM and SIGINT."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ctypes.PyDLL(None).sleep(1000)
@@ -408,7 +407,7 @@ def hang_in_loop(scene):
         try:
             while True:
                 pass
-        except BaseException:  # nothing stops it from within
+        except BaseException:  # no exception stops it
             continue
 
 
@@ -419,12 +418,12 @@ def hang_on_lock(scene):
 
 
 def sleep_for_a_while(scene):
-    """Longer than the timeout, but not for ever: nobody can end it in a pool of others."""
+    """Sleep longer than the timeout, but not forever: a foreign pool cannot end it."""
     time.sleep(1.2)
 
 
 def hang_deaf(scene):
-    """With every signal blocked that can be."""
+    """Hang with every signal blocked that can be blocked."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     broken.hang()
 
@@ -510,7 +509,7 @@ def change_path(scene):
 
 
 def change_modules(scene):
-    """Take away what our own code might import later."""
+    """Remove modules that the worker's own code might import later."""
     for name in ("signal", "logging", "traceback", "cloudpickle", "cloudpickle.cloudpickle"):
         sys.modules.pop(name, None)
     return "changed"
@@ -524,7 +523,7 @@ def change_limits(scene):
 
 
 def change_session(scene):
-    """Leave the group, on purpose or not."""
+    """Fork a child that starts a session of its own and exits."""
     if os.fork() == 0:
         os.setsid()
         os._exit(0)
@@ -533,7 +532,7 @@ def change_session(scene):
 
 
 def fork_and_leave_child(scene):
-    """The child holds every pipe, and would outlive its parent by long."""
+    """Fork a child that holds every inherited descriptor and would outlive its parent for long."""
     child = os.fork()
     if child == 0:
         broken.hang()
@@ -611,22 +610,9 @@ def collect_garbage_that_raises(scene):
 
 
 def move_to_group_and_hang(scene):
-    """Into the caller's own process group, so that a signal to the worker's reaches nobody."""
+    """Move into the caller's process group, so that a signal to the worker's own group reaches nobody."""
     os.setpgid(0, os.getpgid(scene.parent))
     hang(scene)
-
-
-def read_own_channel(scene):
-    """Swallow whatever comes by any descriptor: what is next for this worker, too."""
-    time.sleep(0.05)
-    for number in range(3, 64):
-        try:
-            os.set_blocking(number, False)
-            os.read(number, 1 << 20)
-            os.set_blocking(number, True)
-        except OSError:
-            continue
-    return "read"
 
 
 # Coroutines
@@ -661,7 +647,7 @@ async def cancel_itself(scene):
 
 
 async def cancel_all(scene):
-    """Every task of the loop, the others' too."""
+    """Cancel every asyncio task of the loop, including those of other tasks of the run."""
     for task in asyncio.all_tasks():
         task.cancel()
     await asyncio.sleep(1000)
@@ -678,7 +664,7 @@ async def close_loop(scene):
 
 
 async def leave_tasks(scene):
-    """One that hangs, one that fails, one that refuses to end."""
+    """Leave three asyncio tasks behind: one that hangs, one that fails when cancelled, one that cannot be cancelled."""
     for left in (sleep_long, fail_in_clean_up, swallow_cancellation):
         task = asyncio.ensure_future(left(scene))
         LEFT.append(task)
@@ -722,7 +708,7 @@ async def raise_in_group(scene):
         group.create_task(sleep_long(scene))
 
 
-# The caller gets a signal when this is so far
+# The caller gets a signal as soon as the file "here" exists
 
 
 def here_and_hang(scene):
@@ -736,7 +722,7 @@ async def here_and_sleep(scene):
 
 
 def here_deaf(scene):
-    """In C with the lock of the interpreter, and with a child."""
+    """Hang in C with the GIL held, and with a child."""
     if os.fork() == 0:
         hang(scene)
     note(scene, "here", "")

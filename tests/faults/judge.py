@@ -1,4 +1,4 @@
-"""Plays cases in interpreters of their own, and judges from outside what becomes of them."""
+"""Run cases in a separate interpreter, and judge their results from outside."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from deeds import BAD
 from outside import GRACE, HERE, Program, left_behind, look_at, soon, until
 
 EXIT = GRACE
-"""Seconds within which an interpreter that has played must be gone."""
+"""Seconds within which an interpreter must exit after its last case."""
 
 START = 30.0
-"""Seconds within which an interpreter must have started: no part of what is judged."""
+"""Seconds within which an interpreter must have started; this time is not judged."""
 
 
 def patience() -> float:
-    """By how much longer everything may take where every core is busy with something else (rounds.py)."""
+    """The factor by which all limits are longer if rounds.py keeps every core busy."""
     return float(os.environ.get("PARALLELKIT_FAULTS_PATIENCE", "1"))
 
 
 class Stage:
-    """One interpreter, in which cases are played one after another; a new one when that breaks."""
+    """An interpreter (stage.py) that runs one case after another; it is replaced when a case breaks it."""
 
     def __init__(self) -> None:
         self._open()
@@ -46,12 +46,12 @@ class Stage:
         self._entered = False
 
     def _enter(self) -> bool:
-        """Wait until it has started: what it opens then is not left behind, and the time it takes is not that of its exit."""
+        """Wait until it has started, so that neither what it opens nor the time it takes is held against a case."""
         self._entered = self._entered or self._hear(START) is not None
         return self._entered
 
     def judge(self, case: Case) -> list[str]:
-        """Play a case; one line for everything that is wrong."""
+        """Run a case; return one line for everything that is wrong."""
         assert self._enter(), f"the interpreter did not start within {START} s: {self.program.err[-2000:]}"
         with tempfile.TemporaryDirectory(prefix="parallelkit-") as folder:
             before = look_at(self.program)
@@ -73,7 +73,7 @@ class Stage:
             return [*verdict(case, report, began), *(f"left behind: {what}" for what in left)]
 
     def _end_of(self, case: Case) -> list[str]:
-        """The program was sent a signal that ends it: with it ends all that descends from it."""
+        """Check the end of a program that was sent a fatal signal: all its descendants must end, too."""
         try:
             code = self.program.process.wait(EXIT * patience())
         except subprocess.TimeoutExpired:
@@ -98,8 +98,8 @@ class Stage:
         return report
 
     def close(self) -> list[str]:
-        """End the interpreter; one line for everything that is wrong with how it ends."""
-        self._enter()  # after a restart it has played nothing
+        """End the interpreter; return one line for everything that is wrong with its exit."""
+        self._enter()  # after a restart it may not have started yet
         self._line.close()
         began = time.monotonic()
         try:
@@ -124,7 +124,7 @@ class Stage:
 def verdict(case: Case, report: dict[str, Any], began: Counter[int]) -> list[str]:
     """What is wrong with the outcomes, and with how often each task began."""
     outcomes: dict[Any, Any] = dict(report["outcomes"])
-    if case.partly:  # nor need the input have an end
+    if case.partly:  # the input may be endless
         outcomes = {key: outcome for key, outcome in outcomes.items() if key == "raised" or key < COUNT}
         began = Counter({number: times for number, times in began.items() if number < COUNT})
     wrong = []
@@ -153,14 +153,14 @@ def verdict(case: Case, report: dict[str, Any], began: Counter[int]) -> list[str
 
 
 def mistake(key: int, outcome: dict[str, Any], sample: str) -> str | None:
-    """What is wrong with the outcome of a task that did as it was told; ``sample`` is the value of task 0."""
+    """What is wrong with the outcome of a well-behaved task; ``sample`` is the value of task 0."""
     wanted = f"[{key * 3}" + sample.removeprefix("[0")
     right = outcome["ok"] and outcome["shown"] == wanted
     return None if right else f"task {key}: wanted {wanted}, got {outcome}"
 
 
 def judge_alone(case: Case) -> list[str]:
-    """A case in an interpreter that plays nothing else, its exit included."""
+    """Run a case in an interpreter of its own, and judge that interpreter's exit, too."""
     stage = Stage()
     try:
         wrong = stage.judge(case)

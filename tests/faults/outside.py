@@ -1,7 +1,7 @@
-"""Looks at a program from outside: a fresh interpreter with a hard limit, and what it leaves behind.
+"""Run a program in a fresh interpreter, observe it from outside, and find what it leaves behind.
 
-Whatever descends from the program carries a mark in its environment, by which it is found even when it
-has left its group, its session and its parent.
+All descendants of the program inherit a mark in their environment, by which they are found even if they
+have left their process group, their session and their parent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 MARK = "PARALLELKIT_FAULT_MARK"
 PATH = os.pathsep.join(filter(None, [str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH")]))
 GRACE = 3.0
-"""Seconds within which what is ending must be gone: promise 9 says one, and a machine may have no time for us for two."""
+"""Seconds within which whatever is ending must be gone: promise 9 says one, and a busy machine may pause us for two."""
 
 let_interrupts_in()
 
@@ -47,13 +47,13 @@ threading.Thread(target=lambda: (threading.main_thread().join(), begin("beside t
 
 @cache
 def refused_threads() -> str:
-    """Where this interpreter starts no thread as it ends: Python 3.12.0 to 3.12.2, by a regression (CPython's issue 113964)."""
+    """The places where this interpreter refuses to start threads at exit: 3.12.0 to 3.12.2, a regression (CPython issue 113964)."""
     argv = [sys.executable, "-c", REFUSES_THREADS]
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def skip_if_no_threads(where: str) -> None:
-    """Nothing can run here then, and Python's own RuntimeError says so."""
+    """Skip a test if Python starts no threads there: then nothing can run, and Python's own RuntimeError says so."""
     if where in refused_threads():
         pytest.skip(f"Python {sys.version.split()[0]} starts no threads {where}")
 
@@ -68,7 +68,7 @@ class Finished(NamedTuple):
 
 
 class Program:
-    """An interpreter of its own. Its output goes to files, so that nobody has to read it in time."""
+    """A program in an interpreter of its own. Its output goes to files, so that no pipe has to be drained."""
 
     def __init__(self, argv: Sequence[str], script: str = "", pass_fds: Sequence[int] = ()) -> None:
         self.mark = uuid.uuid4().hex
@@ -98,7 +98,7 @@ class Program:
         return _content_of(self._err)
 
     def wait(self, limit: float) -> Finished:
-        """Until it ends by itself; an error that shows what it printed, if it does not."""
+        """Wait until it ends by itself; if it does not, raise an error that shows what it printed."""
         try:
             code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
@@ -106,11 +106,11 @@ class Program:
         return Finished(code, self.out, self.err, time.monotonic() - self.began)
 
     def descendants(self) -> list[int]:
-        """Every living process that descends from it, whatever has become of those between."""
+        """Every living process that descends from it, even if the processes in between have ended."""
         return [pid for pid in marked(self.mark) if pid != self.pid]
 
     def end(self) -> None:
-        """Kill what is left of it, and close the files."""
+        """Kill the program and its descendants, and close the files."""
         while left := marked(self.mark):
             for pid in left:
                 with _gone():
@@ -123,7 +123,7 @@ class Program:
 
 @contextmanager
 def program(*argv: str, script: str = "", pass_fds: Sequence[int] = ()) -> Iterator[Program]:
-    """A program that is over, with all that descends from it, when the block is."""
+    """A program that is killed, with all its descendants, when the block ends."""
     started = Program(argv, script, pass_fds)
     try:
         yield started
@@ -132,7 +132,7 @@ def program(*argv: str, script: str = "", pass_fds: Sequence[int] = ()) -> Itera
 
 
 def run_script(script: str, *argv: str, limit: float = 20.0) -> Finished:
-    """Run a script as ``python -`` would, or by ``argv``; nothing of it may be left a second after its end."""
+    """Run a script with ``python -``, or with ``argv``; no descendant may be left soon after its exit."""
     with program(*(argv or ("-",)), script=script) as started:
         finished = started.wait(limit)
         assert [] == soon(started.descendants, []), "processes outlived the program"
@@ -140,12 +140,12 @@ def run_script(script: str, *argv: str, limit: float = 20.0) -> Finished:
 
 
 def rarely(*values: Any) -> list[Any]:
-    """Parameters of a test that are only played in ``make test-all``."""
+    """Parameters of a test that run only in ``make test-all``."""
     return [pytest.param(value, marks=pytest.mark.all) for value in values]
 
 
 def soon(look: Callable[[], object], wanted: object, patience: float = GRACE) -> object:
-    """What ``look`` gives, as soon as it is what is wanted, or when the patience is at its end."""
+    """Poll ``look`` until it returns ``wanted``, for at most ``patience`` seconds; return what it returned last."""
     deadline = time.monotonic() + patience
     pause = 0.001
     while (seen := look()) != wanted and time.monotonic() < deadline:
@@ -155,12 +155,12 @@ def soon(look: Callable[[], object], wanted: object, patience: float = GRACE) ->
 
 
 def until(condition: Callable[[], object], patience: float = 20.0) -> None:
-    """Wait for what another process does and tells nobody."""
+    """Poll until the condition is true; fail after ``patience`` seconds."""
     assert soon(lambda: bool(condition()), True, patience), "it never came about"
 
 
 def marked(mark: str) -> list[int]:
-    """The living processes that carry the mark; a dead one has no environment any more."""
+    """The living processes that carry the mark; a zombie has no environment any more."""
     wanted = f"{MARK}={mark}".encode()
     found = []
     for name in os.listdir("/proc"):
@@ -172,7 +172,7 @@ def marked(mark: str) -> list[int]:
 
 
 class Sight(NamedTuple):
-    """What a process has at one moment: threads (counted), descendants, descriptors, shared memory."""
+    """A snapshot of a process: number of threads, descendants, descriptors, and all shared memory."""
 
     threads: int
     processes: frozenset[int]
@@ -191,7 +191,7 @@ def look_at(program: Program) -> Sight:
 
 
 def left_behind(program: Program, before: Sight, abandoned: int) -> list[str]:
-    """What is new since ``before``; ``abandoned`` threads may be."""
+    """One line for each thing that is new since ``before``, except for ``abandoned`` threads."""
     now = look_at(program)
     more = now.threads - before.threads - abandoned
     return [
@@ -207,13 +207,13 @@ def _descriptors(pid: int) -> Iterator[str]:
         with _gone():
             target = os.readlink(f"/proc/{pid}/fd/{name}")
             if target not in leaks.LAZY:
-                # Not the number: what was closed and opened anew is no leak.
+                # Without its number: a pipe or socket that was closed and reopened is no leak.
                 yield target.partition(":")[0] if target.startswith(("pipe:", "socket:")) else target
 
 
 @contextmanager
 def _gone() -> Iterator[None]:
-    """What vanishes while we look at it is not there."""
+    """Ignore what vanishes while we look at it."""
     try:
         yield
     except (FileNotFoundError, ProcessLookupError, PermissionError):
@@ -221,5 +221,5 @@ def _gone() -> Iterator[None]:
 
 
 def _content_of(file: IO[bytes]) -> str:
-    # Not by seek, which would move the offset at which the program writes.
+    # Not with seek, which would move the offset that the program shares and writes at.
     return os.pread(file.fileno(), 1 << 24, 0).decode(errors="replace")

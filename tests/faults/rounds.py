@@ -1,7 +1,7 @@
-"""``make faults``: the whole catalogue, again and again, on an idle machine and on one whose cores are all busy.
+"""``make faults``: run the whole fault catalogue repeatedly, on an idle machine and with all cores busy.
 
-Each case is played in an interpreter of its own. Prints what went wrong as it happens, a line for each
-round, and at the end how many of how many were as they should be.
+Each case runs in an interpreter of its own. Prints each failure as it happens, a line for each round, and at
+the end how many of all runs were right.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = [case for case in CASES if options.only in case.id]
     if "in an exit handler" in refused_threads():
         cases = [case for case in cases if case.caller != "shutdown"]
-        say("without those that run in an exit handler: this Python starts no threads there")
+        say("without the cases that run in an exit handler: this Python starts no threads there")
     good = played = 0
     for number in range(1, options.rounds + 1):
         for state in options.states.split(","):
@@ -47,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10, help="how often each case is played in each state")
-    parser.add_argument("--states", default="idle,busy", help="of the machine: idle, busy, or both")
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--rounds", type=int, default=10, help="how often each case runs in each state")
+    parser.add_argument("--states", default="idle,busy", help="of the machine: idle, busy, or idle,busy")
+    parser.add_argument("--only", default="", help="run only the cases whose name contains this")
     return parser.parse_args(arguments)
 
 
 def play(cases: Sequence[Case]) -> int:
-    """How many were as they should be."""
+    """Run the cases; return how many were right."""
     good = 0
     for case in cases:
         try:
@@ -69,9 +69,9 @@ def play(cases: Sequence[Case]) -> int:
 
 @contextmanager
 def busy(really: bool) -> Iterator[None]:
-    """Something else keeps every core busy."""
+    """If ``really``, keep every core busy with another process during the block."""
     count = len(os.sched_getaffinity(0)) if really else 0
-    os.environ["PARALLELKIT_FAULTS_PATIENCE"] = "2" if really else "1"  # judge.py, stage.py
+    os.environ["PARALLELKIT_FAULTS_PATIENCE"] = "2" if really else "1"  # read by judge.py and stage.py
     spinners = [subprocess.Popen([sys.executable, "-S", "-c", SPIN]) for _ in range(count)]
     try:
         yield

@@ -1,10 +1,9 @@
-"""Ways to write garbage into the channel of one's own worker. Imports next to nothing, for every worker imports it."""
+"""Tasks that write garbage into their own worker's channel. Imports next to nothing, because every worker imports it."""
 
 import gc
 import mmap
 import os
 import random
-import resource
 import socket
 import time
 
@@ -13,7 +12,7 @@ from parallelkit._worker._channel import HEADER, WORD, frame, rights
 
 
 def ring():
-    """The ring of this worker, wherever it is held."""
+    """The ring of this worker."""
     (found,) = [held for held in gc.get_objects() if isinstance(held, _channel.Ring)]
     assert isinstance(found.map, mmap.mmap)
     return found
@@ -58,7 +57,7 @@ def set_word(number, value):
 
 
 def start_in_the_future():
-    """Of the attempt that runs, or is about to."""
+    """Set the start of every attempt, including the running one, to a time in the far future."""
     for slot in range(_channel.SLOTS):
         ring().starts[slot] = 1e300
 
@@ -69,7 +68,7 @@ def start_never():
 
 
 def truncate_ring():
-    """Whoever reads a mapping beyond the end of its file is killed."""
+    """Shorten the ring's file to nothing: whoever then reads the mapping is killed by SIGBUS."""
     for name in os.listdir("/proc/self/fd"):
         if "parallelkit-ring" in os.path.realpath(f"/proc/self/fd/{name}"):
             try:
@@ -94,13 +93,13 @@ def send_frame(kind, body=b"", length=0):
 
 
 def send_file(length, path=None):
-    """A large result in a file of another kind, or of another length, than it should be."""
+    """Send a large result in a file of the wrong kind or the wrong length."""
     fd = os.open(path, os.O_RDONLY) if path else _channel.new_file("sabotage")
     send(frame(_channel.BIG_RESULT, b"", length), fd)
 
 
 def send_block(number):
-    """A whole one."""
+    """Send a complete block with this number."""
     fd = _channel.new_file("sabotage")
     os.write(fd, b"x" * 10)
     send(frame(_channel.BLOCK, WORD.pack(number), 10), fd)
@@ -111,14 +110,14 @@ def send_pipe():
 
 
 def send_hole():
-    """A file that has a length of a tebibyte and holds nothing."""
+    """Send a sparse file of one tebibyte that holds nothing."""
     fd = _channel.new_file("sabotage")
     os.ftruncate(fd, 1 << 40)
     send(frame(_channel.BIG_RESULT, b"", 1 << 40), fd)
 
 
 def send_and_shorten():
-    """A whole file, cut off when the other end has it mapped."""
+    """Send a complete file, and truncate it when the other end has mapped it."""
     fd = _channel.new_file("sabotage")
     os.write(fd, b"x" * (1 << 21))
     send(frame(_channel.BLOCK, WORD.pack(0), 1 << 21), fd)
@@ -147,7 +146,7 @@ def send_half_a_frame():
 
 
 def send_endless_frame():
-    """As long as it may be, and then on and on."""
+    """Announce a frame of the largest allowed length, and then never stop sending."""
     send(HEADER.pack(_channel.LONGEST, _channel.RECORD, 0))
     blob = bytes(1 << 20)
     while True:
@@ -155,7 +154,7 @@ def send_endless_frame():
 
 
 def flood(kind):
-    """Without end, and faster than anybody can read."""
+    """Send frames endlessly, faster than the parent can read them."""
     blob = frame(kind, WORD.pack(0) if kind != _channel.BELL else b"") * 5000
     while True:
         line().sendall(blob)
@@ -167,7 +166,7 @@ def shut_down():
 
 
 def swallow():
-    """Read away what the parent sends: this worker will wait in vain for the rest of it."""
+    """Read what the parent sends to this worker, which will then wait in vain for the rest of it."""
     time.sleep(0.05)
     line().setblocking(False)
     try:
@@ -176,8 +175,3 @@ def swallow():
     except BlockingIOError:
         pass
     line().setblocking(True)
-
-
-def lack_memory():
-    """What comes after this must do with what there is."""
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 20, resource.RLIM_INFINITY))

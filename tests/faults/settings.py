@@ -1,4 +1,4 @@
-"""What the caller of a run gives beside the function, and what is wrong with it."""
+"""Faulty things that the caller passes besides the function: inputs, options and executors."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def raising_bar(scene: Any) -> dict[str, Any]:
 
 
 def raising_log(scene: Any) -> dict[str, Any]:
-    """A handler in the parent that raises once, when the task's record comes."""
+    """A log handler in the parent that raises once, when the task's record arrives."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -120,7 +120,7 @@ def raising_priority(scene: Any) -> dict[str, Any]:
 
 
 def blocking_events(scene: Any) -> dict[str, Any]:
-    """The listener blocks once, for longer than the timeout of the tasks."""
+    """An event listener that blocks once, for longer than the timeout of the tasks."""
 
     def listen(event: Any, seen: list[Any] = []) -> None:  # noqa: B006  # one list for all calls
         if not seen:
@@ -145,12 +145,12 @@ def blocking_input(scene: Any) -> dict[str, Any]:
 
 
 def endless_input(scene: Any) -> dict[str, Any]:
-    """As many as are asked for; the run is stopped by the first failure."""
+    """An endless input; the first failure stops the run."""
     return {"items": count(), "buffersize": 4, "max_failures": 1}
 
 
 def stubborn_input(scene: Any) -> dict[str, Any]:
-    """A generator whose end raises."""
+    """A generator that raises when it is closed."""
 
     def items() -> Iterator[int]:
         try:
@@ -161,12 +161,12 @@ def stubborn_input(scene: Any) -> dict[str, Any]:
     return {"items": items(), "buffersize": 4, "max_failures": 1}
 
 
-# The caller is sent a signal, and is here then
+# Where the caller is when it gets a signal
 
 
 def here(scene: Any) -> None:
     Path(scene.path("here")).touch()
-    while True:  # a signal that comes between two calls of Python's does not end a sleep that begins then
+    while True:  # short sleeps: a signal that comes just before a sleep does not shorten it
         time.sleep(0.01)
 
 
@@ -225,7 +225,7 @@ def with_initializer(kind: type, initializer: Callable[[], None]) -> Callable[[A
 
 
 def hanging_initializer(scene: Any) -> Any:
-    """Which has half a second, in place of a minute."""
+    """An initializer that hangs, with a start limit of half a second instead of a minute."""
     from parallelkit._executors._process import _handle
 
     _handle.START_LIMIT = 0.5
@@ -233,7 +233,7 @@ def hanging_initializer(scene: Any) -> Any:
 
 
 class Weakened(parallelkit.ProcessExecutor):
-    """Used before; then all its workers were killed, as they idled."""
+    """An executor that was used before, and whose idle workers have all been killed since."""
 
     def __enter__(self) -> Weakened:
         parallelkit.run_parallel(abs, range(COUNT), executor=self)
@@ -243,7 +243,7 @@ class Weakened(parallelkit.ProcessExecutor):
 
 
 class Thinned(parallelkit.ProcessExecutor):
-    """The same, but one of them only."""
+    """An executor that was used before, and one of whose idle workers has been killed since."""
 
     def __enter__(self) -> Thinned:
         parallelkit.run_parallel(time.sleep, [0.05] * 2, executor=self)

@@ -1,8 +1,8 @@
-"""``make soak``: tasks without end, some of which fail, crash or hang; nothing may grow, and nothing slow down.
+"""``make soak``: endless tasks, some of which fail, crash or hang; no resource may grow, and throughput must not fall.
 
-Two streams in one program, in processes and in threads: one task in a hundred fails and is tried again, one
-in a thousand (in processes) crashes or hangs. Every outcome is compared with what it should be. The
-program is looked at from outside; what is there at the end is compared with what was there at the beginning.
+One program runs two streams, one in processes and one in threads. One task in a hundred fails and is retried; in
+processes, one in a thousand crashes or hangs. The program compares every outcome with the expected one. It is
+observed from outside: its resources and throughput at the end are compared with those at the beginning.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # tests/, for what the te
 import leaks
 from outside import HERE, Program, left_behind, look_at, soon, until
 
-ENOUGH = 1_000_000  # tasks that ten minutes must do
-SLOWER = 0.9  # of the throughput of the first part, that of the last must be
-SHARED = 0.1  # processors that others use on average, from which on the machine is not ours alone
-MEGABYTES = 10.0  # by which memory may differ
-SPARE = {"threads": 2, "descriptors": 12, "children": 2}  # by which these may
+ENOUGH = 1_000_000  # tasks that must be done in ten minutes
+SLOWER = 0.9  # the throughput of the last part must be at least this share of that of the first
+SHARED = 0.1  # if others use more CPUs than this on average, the machine is not ours alone
+MEGABYTES = 10.0  # that memory may grow
+SPARE = {"threads": 2, "descriptors": 12, "children": 2}  # that these may grow
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Look(NamedTuple):
-    """The program at one moment: seconds since its start, tasks done, and what it has.
+    """The program at one moment: seconds since its start, tasks done, and resources in use.
 
-    ``cpu`` is what it and its workers have used of the processors, ``others`` what everything else has, in seconds.
+    ``cpu`` is the CPU time of the program and its workers, ``others`` that of everything else, in seconds.
+    ``memory`` is in MB.
     """
 
     at: float
@@ -54,7 +55,7 @@ CLOCKS: dict[str, Callable[[Look], float]] = {
 
 
 class Player:
-    """The program, which plays until a file says stop."""
+    """The running program, as seen from outside."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,11 +81,11 @@ class Player:
         return sum(map(int, (self.folder / "counts").read_text().split()))
 
     def is_over(self) -> bool:
-        """Whether it has ended, or stopped by itself, as it does at the first wrong outcome."""
+        """Whether it has ended, or its streams have stopped, as they do at the first wrong outcome."""
         return self.program.process.poll() is not None or (self.folder / "over").exists()
 
     def finish(self) -> list[str]:
-        """Have it stop and end; one line for everything that is wrong."""
+        """Make it stop and exit; return one line for everything that is wrong."""
         (self.folder / "stop").touch()
         until(self.is_over, 30.0)
         if self.program.process.poll() is not None:
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def soak(seconds: float) -> list[str]:
-    """Play, look, judge; one line for everything that is wrong."""
+    """Run the program, observe and judge it; return one line for everything that is wrong."""
     warm, part = min(30.0, seconds / 6), min(60.0, seconds / 5)
     with playing() as old:
         (looks,) = watch([old], seconds)
@@ -138,7 +139,7 @@ def soak(seconds: float) -> list[str]:
 
 
 def watch(players: Sequence[Player], seconds: float) -> list[list[Look]]:
-    """Look at each now and then, for so long, or until one is over."""
+    """Look at all programs at intervals, for ``seconds`` or until one is over."""
     seen = [[player.look()] for player in players]
     end = time.monotonic() + seconds
     while time.monotonic() < end and not any(player.is_over() for player in players):
@@ -151,7 +152,7 @@ def watch(players: Sequence[Player], seconds: float) -> list[list[Look]]:
 
 
 def judge_growth(first: Sequence[Look], last: Sequence[Look]) -> list[str]:
-    """Compare what it has in the last part with the first, after some time to warm up."""
+    """Compare the resources in the last part with those in the first; return one line for each that grew."""
     wrong = []
     for name in ("memory", "threads", "descriptors", "children"):
         early, late = median_of(first, name), median_of(last, name)
@@ -162,7 +163,7 @@ def judge_growth(first: Sequence[Look], last: Sequence[Look]) -> list[str]:
 
 
 def judge_pace(first: Sequence[Look], last: Sequence[Look]) -> bool:
-    """Whether it is as fast as it was. If not, or where others have taken the machine, this tells nothing yet."""
+    """Whether it is as fast as at first, on a machine that is its own; if False, ``judge_age`` must decide."""
     kept = compare("tasks a second", {"at first": first, "at last": last}, lambda look: look.at)
     early, late = (
         (looks[-1].others - looks[0].others) / (looks[-1].at - looks[0].at) for looks in (first, last)
@@ -172,7 +173,7 @@ def judge_pace(first: Sequence[Look], last: Sequence[Look]) -> bool:
 
 
 def judge_age(old: Player, warm: float, part: float) -> list[str]:
-    """Compare it with one that has just begun, side by side: whatever slows the machine down slows down both."""
+    """Compare it with a new program, side by side: whatever slows the machine down affects both."""
     say("others had the machine, or it is slower itself: judged beside a new program")
     with playing() as new:
         watch([new], warm)
@@ -191,7 +192,7 @@ def median_of(looks: Sequence[Look], name: str) -> float:
 
 
 def compare(what: str, parts: dict[str, Sequence[Look]], clock: Callable[[Look], float]) -> float:
-    """The throughput of the second in relation to that of the first."""
+    """The throughput of the second part divided by that of the first."""
     before, after = (
         (looks[-1].tasks - looks[0].tasks) / (clock(looks[-1]) - clock(looks[0])) for looks in parts.values()
     )
@@ -201,16 +202,16 @@ def compare(what: str, parts: dict[str, Sequence[Look]], clock: Callable[[Look],
 
 
 def used_by(pid: int) -> float:
-    """Seconds of the processors that a process has used, with those of its dead children; 0 where it is gone."""
+    """CPU seconds of a process, including its reaped children; 0 if it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0  # by now they are among its parent's dead children's
+        return 0.0  # by now they count for its parent
     return sum(map(int, fields[11:15])) / TICKS
 
 
 def used_in_all() -> float:
-    """Seconds that all processors were not idle; those included that a hypervisor gave to somebody else."""
+    """Seconds that all CPUs together were busy, including time that the hypervisor gave to other machines."""
     total = Path("/proc/stat").read_text().split("\n")[0]
     user, nice, system, _, _, *interrupts_and_steal = map(int, total.split()[1:9])
     return (user + nice + system + sum(interrupts_and_steal)) / TICKS

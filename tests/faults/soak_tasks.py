@@ -1,4 +1,4 @@
-"""What the tasks of the soak do, and the program that runs them; imports next to nothing, for every worker imports it."""
+"""The tasks of the soak test, and the program that runs them. Imports next to nothing, because every worker imports it."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ import time
 
 
 def work(number):
-    """One in a hundred fails, one in a thousand crashes or hangs."""
+    """Like ``light``, but one task in a thousand crashes or hangs."""
     if number % 1000 == 500:
         if number // 1000 % 2:
             os._exit(3)
@@ -17,14 +17,14 @@ def work(number):
 
 
 def light(number):
-    """One in a hundred fails, at every try."""
+    """One task in a hundred fails, at every attempt."""
     if number % 100 == 7:
         raise ValueError(number)
     return number
 
 
 class Stream:
-    """Tasks without end, one outcome after the other, counted and checked."""
+    """An endless stream of tasks whose outcomes are counted and checked."""
 
     def __init__(self, function, executor, **options):
         self.function = function
@@ -56,10 +56,10 @@ def fate(outcome):
 
 
 def main(folder):
-    """Both streams at once, until a file says stop; what they have done is told four times a second."""
+    """Run both streams until the file ``stop`` appears; report their counts several times a second."""
     streams = [
         Stream(work, "processes", max_workers=2, timeout=2.0),
-        Stream(light, "threads", max_workers=4, timeout=60),  # none hangs, and a busy machine may stand still
+        Stream(light, "threads", max_workers=4, timeout=60),  # long: none hangs, and a busy machine may pause
     ]
     threads = [threading.Thread(target=stream.run, daemon=True) for stream in streams]
     for thread in threads:
@@ -80,7 +80,7 @@ def main(folder):
 
 
 def tell(folder, name, text):
-    """Replace a file, in one step."""
+    """Replace a file atomically."""
     with open(f"{folder}/{name}.new", "w") as file:
         file.write(text)
     os.rename(f"{folder}/{name}.new", f"{folder}/{name}")

@@ -1,4 +1,4 @@
-"""The interpreter in which cases are played: told which one by a socket, it plays it and reports."""
+"""The program that runs cases: it reads their names from a socket, runs them and reports (judge.py)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def stream(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> N
 
 
 def beside(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> None:
-    """While another run is on the same executor, which it does not disturb."""
+    """Run on an executor that runs other tasks at the same time, which must not be disturbed."""
     innocent: list[Any] = []
     folder = scene.path("beside")
     os.mkdir(folder)
@@ -71,7 +71,7 @@ def beside(case: Case, scene: Scene, found: dict[Any, Any], **options: Any) -> N
 def submit(
     case: Case, scene: Scene, found: dict[Any, Any], *, executor: Any, items: Any, timeout: float
 ) -> None:
-    """By the standard interface: futures."""
+    """Use the interface of ``concurrent.futures``."""
     given = {key: executor.submit(work, item, scene, case.deed) for key, item in enumerate(items)}
     found.update((key, settled(key, future)) for key, future in given.items())
 
@@ -84,7 +84,7 @@ def settled(key: int, future: futures.Future[Any]) -> Any:
 
 
 def own_executor(case: Case, stack: ExitStack) -> Any:
-    """One of ours, opened before the run."""
+    """An executor of ours, opened before the run."""
     if case.executor == THREADS:
         return stack.enter_context(parallelkit.ThreadExecutor(4, timeout=case.timeout * PATIENCE))
     return stack.enter_context(parallelkit.ProcessExecutor(2, timeout=case.timeout * PATIENCE))
@@ -103,7 +103,7 @@ def executor_of(case: Case, stack: ExitStack) -> Any:
 
 
 PATIENCE = float(os.environ.get("PARALLELKIT_FAULTS_PATIENCE", "1"))
-"""By which timeouts are longer where every core is busy with something else (rounds.py)."""
+"""The factor by which timeouts are longer if rounds.py keeps every core busy."""
 
 WIDTH = {THREADS: 4, PROCESSES: 2, COROUTINES: 4}
 WAYS = {"stream": stream, "submit": submit, "beside": beside}
@@ -111,7 +111,7 @@ WITHIN = {name: getattr(callers, name) for name in dir(callers) if not name.star
 
 
 def run(case: Case, scene: Scene) -> dict[Any, Any]:
-    """The outcomes by key, as plain dicts; what the call raised stands under the key "raised"."""
+    """Run a case; return its outcomes by key, as plain dicts, and what the call raised under "raised"."""
     with ExitStack() as stack:
         options: dict[str, Any] = {"items": items_of(case, scene), "timeout": case.timeout * PATIENCE}
         options["executor"] = executor_of(case, stack)
@@ -135,7 +135,7 @@ def key_of(key: Any) -> Any:
 
 
 def describe(outcome: Any) -> dict[str, Any]:
-    """What the judge wants to know of an outcome, as plain data."""
+    """What the judge needs to know about an outcome, as plain data."""
     if outcome.ok:
         return {"ok": True, "shown": show(outcome.value), "attempts": outcome.attempts}
     return {
@@ -159,7 +159,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
 
 
 def show(thing: Any) -> str:
-    """A short text of a value, also of one that has none."""
+    """A short text for any value, even if its ``repr`` raises."""
     if isinstance(thing, bytes) and len(thing) > 1000:
         return f"{len(thing)} bytes"
     try:
@@ -178,11 +178,11 @@ def play(case: Case, folder: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    sys.modules["stage"] = sys.modules["__main__"]  # nested runs are imported by this name
+    sys.modules["stage"] = sys.modules["__main__"]  # so that workers can import ``run`` by this name
     run.__module__ = "stage"
     cases = {case.id: case for case in CASES}
     with socket.socket(fileno=int(sys.argv[1])) as line, line.makefile("rw") as judge:
-        judge.write("{}\n")  # on stage
+        judge.write("{}\n")  # tells that the interpreter has started
         judge.flush()
         for told in judge:
             name, folder = json.loads(told)
