@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sized
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from reprlib import repr as shorten
 from typing import Any
 
 from parallelkit._coroutine_functions import check_function
 from parallelkit._keys import check_lasting
 from parallelkit._marks import UNSET
+from parallelkit._numbers import length_of
 from parallelkit._options import Checked
 from parallelkit._retry import Retry
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape
@@ -96,9 +97,8 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
     """Raise TypeError for functions that would not run; those of lazily read tasks are checked as they are read."""
     if items is not UNSET:
         check_function("fn", fn, executor)
-    elif isinstance(fn, Sized):
-        tasks: Iterable[Any] = fn.values() if isinstance(fn, Mapping) else iter(fn)  # type: ignore[call-overload]  # checked above
-        for task in tasks:
+    elif length_of(fn) is not None:
+        for task in fn.values() if isinstance(fn, Mapping) else fn:
             check_function("tasks", task.fn if isinstance(task, Task) else task, executor)
 
 
@@ -135,7 +135,7 @@ def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:
     """Whether the claim holds for a ``Task`` among these; True if they have yet to be read."""
     if isinstance(tasks, Mapping):
         tasks = tasks.values()
-    elif not isinstance(tasks, Sized):
+    elif length_of(tasks) is None:
         return True
     return any(isinstance(task, Task) and claim(task) for task in tasks)
 

@@ -8,7 +8,7 @@ reading may block (``may_block``), what was read should be handed over before mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import inf
 from typing import Any
@@ -17,6 +17,7 @@ from parallelkit._errors import InputError
 from parallelkit._inlet import Inlet
 from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
+from parallelkit._numbers import length_of
 from parallelkit._portion import Portion
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
@@ -58,10 +59,9 @@ class Intake:
                 check_keys_agree(source)
             self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
             source = map(source.__getitem__, self.keys)
-        elif isinstance(source, Sized) and (shape.tasks or (shape.key is not None and not lazily)):
+        elif length_of(source) is not None and (shape.tasks or (shape.key is not None and not lazily)):
             source = items = list(source)
-        given = source if self.keys is None else self.keys  # the true length then, whatever ``len`` has said
-        self.size: int | None = len(given) if isinstance(given, Sized) else None
+        self.size = length_of(source if self.keys is None else self.keys)
         positional = shape.key is None and not shape.tasks and self.keys is None
         self.naming = Naming(size=self.size, grows=shape.grows, positional=positional)
         if self.keys is not None:

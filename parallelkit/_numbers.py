@@ -1,4 +1,4 @@
-"""Checks for numbers given by the user: what counts as a whole number, as a number, as seconds.
+"""Checks for numbers given by the user: what counts as a whole number, as a number, as seconds, as a length.
 
 They need not be of Python's own types: numpy's integers are whole numbers, its floats and a ``Fraction``
 are numbers. Each is returned as a plain int or float, so that no other code need handle such types.
@@ -70,4 +70,18 @@ def as_whole(value: Any) -> int | None:
     try:
         return index(value)
     except TypeError:
+        return None
+
+
+def length_of(things: object) -> int | None:
+    """The length of an iterable; None if it has none, or more than Python counts.
+
+    A ``__len__`` that raises TypeError stands for no length, as it does to ``list``.
+
+    >>> length_of("ab"), length_of(iter("ab")), length_of(range(10**20))
+    (2, None, None)
+    """
+    try:
+        return len(things)  # type: ignore[arg-type]  # whatever it is
+    except (TypeError, OverflowError):
         return None

@@ -6,7 +6,7 @@ Why it works as it does: docs/design/checkpoint.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from parallelkit._keys import key_text
 from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
+from parallelkit._numbers import length_of
 from parallelkit._payload import SOURCE, pickle_error, pickle_on, recalled, unreadable
 from parallelkit._portion import Portion
 from parallelkit._raised import is_of_signal
@@ -51,7 +52,7 @@ class Recording(Unrecorded):
         self._fn, self._function = fn, identity_of(fn, args, kwargs)
         self._own = None if fn is None else identity_of(fn)
         self._name = self._identity_of_call if calls else None
-        self._tasks = dict(functions_of(tasks)) if fn is None and isinstance(tasks, Sized) else {}
+        self._tasks = dict(functions_of(tasks)) if fn is None and length_of(tasks) is not None else {}
         self._journal: Journal | None = None
         self._writer: JournalWriter | None = None
         self._stop: Callable[[str], None] = stop_nobody

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._fetcher import Fetcher
+from parallelkit._numbers import length_of
 from parallelkit._outcomes import Outcome
 from parallelkit._tasks import Task
 
@@ -23,8 +24,8 @@ def seeds_of(urls: Any, once: bool) -> tuple[Any, Callable[[str], str] | None, s
     if isinstance(urls, Mapping):
         return urls, None, set(each_of(urls.values()))
     seen: set[str] = set()
-    if isinstance(urls, Sized):
-        sized = list(each_of(urls))  # type: ignore[arg-type]  # checked to be iterable
+    if length_of(urls) is not None:
+        sized = list(each_of(urls))
         return [url for url in sized if not once or is_new(url, seen)], itself, seen
     return (url for url in each_of(urls) if not once or is_new(url, seen)), itself, seen
 

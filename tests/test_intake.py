@@ -1,6 +1,7 @@
 """The intake: how the caller's input becomes tasks, lazily, in portions, with its errors."""
 
 from collections import deque
+from contextlib import closing
 from fractions import Fraction
 from itertools import count
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import FakeClock
 
-from parallelkit import InputError, RateLimit, Retry, Task
+from parallelkit import InputError, RateLimit, Retry, Task, iter_parallel, run_parallel
 from parallelkit._intake import PORTION, Intake, Shape
 from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, call_star
@@ -505,6 +506,40 @@ class Lying:
 
     def __iter__(self):
         return iter(range(self.gives))
+
+
+class Lengthless(Lying):
+    """Has a length by its class alone, as a loader of a stream of data: ``len`` raises TypeError."""
+
+    def __len__(self):
+        raise TypeError("object of type 'Stream' has no len()")
+
+
+@pytest.mark.parametrize("key", [None, str])
+def test_an_input_whose_len_raises_has_no_length(key):
+    """As ``list`` sees it; it was refused. So has a range of more numbers than ``len`` may give."""
+    source = Lengthless(None, 3)
+    assert [0, 1, 2] == run_parallel(abs, source, key=key).values()
+    assert [0, 1, 2] == [outcome.value for outcome in iter_parallel(abs, source, key=key, order="input")]
+    with closing(iter_parallel(abs, range(10**20), key=key)) as stream:
+        assert next(stream).ok
+
+
+def test_an_input_whose_len_raises_is_read_lazily():
+    """With keys, or of tasks, too: it may be a stream without end."""
+    for shape, item in ((Shape(key=str), 1), (Shape(tasks=True), Task(abs, 1))):
+        source = Endless(item)
+        assert 1 == len(Intake(source, shape, FakeClock()).read(9).items) == source.read
+
+
+class Endless(Lengthless):
+    def __init__(self, item):
+        self.item, self.read = item, 0
+
+    def __iter__(self):
+        while self.read < 1000:  # not for ever, if it is read whole
+            self.read += 1
+            yield self.item
 
 
 @pytest.mark.parametrize(("says", "gives"), [(100, 3), (3, 100)])
