@@ -11,8 +11,8 @@ from uuid import UUID
 
 from parallelkit._identity import Facts, digest, is_plain, text_of
 
-NO_QUESTION = frozenset({"proxies", "verify"})  # they change how a request is sent, but not what it asks for
-SPOKEN = (str, Number, date, time, timedelta, UUID)  # sent as what ``str`` makes of them
+NOT_COMPARED = frozenset({"proxies", "verify"})  # they change how a request is sent, not what it asks for
+SENT_AS_TEXT = (str, Number, date, time, timedelta, UUID)  # sent as ``str`` makes them
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Sent:
         for name, value in self.headers.items():
             yield f"header {name.lower()!a}", digest(in_full(value))
         for name, value in self.more.items():
-            if name not in NO_QUESTION and value is not None:
+            if name not in NOT_COMPARED and value is not None:
                 yield f"keyword {name!a}", digest(in_full(value))
 
 
@@ -41,7 +41,7 @@ def in_full(value: Any) -> str:
     """
     if isinstance(value, (bytearray, memoryview)):
         value = bytes(value)
-    if isinstance(value, SPOKEN) and not is_plain(value):
+    if isinstance(value, SENT_AS_TEXT) and not is_plain(value):
         return ascii(str(value))
     if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
         return text_of(value, {})

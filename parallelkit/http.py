@@ -210,13 +210,13 @@ def retries_for(method: str, retries: Any) -> Any:
     if retries is None:
         retries = 2 if method in IDEMPOTENT else 0
     if as_whole(retries) is not None:
-        return Retry(retries, on=may_pass)
+        return Retry(retries, on=is_transient)
     if isinstance(retries, Retry) and retries.on is Exception:
-        return replace(retries, on=may_pass)
+        return replace(retries, on=is_transient)
     return retries
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether an error may be transient, so that another try may succeed."""
     from requests import exceptions
 

@@ -31,7 +31,7 @@ from parallelkit import (
     TaskFailures,
     TaskTimeout,
 )
-from parallelkit.http import OF_A_REQUEST, SET_HERE, WIDTH, fetch, host, may_pass
+from parallelkit.http import OF_A_REQUEST, SET_HERE, WIDTH, fetch, host, is_transient
 from parallelkit.testing import inline_runs
 
 errors = requests.exceptions
@@ -310,8 +310,8 @@ def test_what_is_tried_again_by_kind():
         errors.HTTPError(),
         ValueError(),
     ]
-    assert [True] * 4 == list(map(may_pass, passing))
-    assert [False] * 5 == list(map(may_pass, staying))
+    assert [True] * 4 == list(map(is_transient, passing))
+    assert [False] * 5 == list(map(is_transient, staying))
 
 
 @pytest.mark.parametrize(
