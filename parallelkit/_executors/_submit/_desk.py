@@ -160,7 +160,7 @@ class Desk:
             self._engine.close()
 
     def _open_port(self) -> Port:
-        flying = self._flying  # the port, which the desk has, does not have the desk: no cycle is left at the end
+        flying = self._flying  # not ``self`` in the label: the port refers to it, and the desk to the port
         job = Job(None, label=lambda index: label(*flying[index]), exact=not self._ahead, shared=True)
         return self._engine.open(job)
 
@@ -292,10 +292,8 @@ class Desk:
         fresh = self._open_port()  # without the lock, as the first port was
         with self._lock:
             self._refusal = self._engine.loss, (failure, traceback_of(failure))
-            flying = self._flying.copy()
-            self._flying.clear()
             inbox, self._inbox = self._inbox, deque()
             self._port = fresh
         port.close()
-        fail(flying, inbox, failure)
+        fail(self._flying, inbox, failure)
         return fresh
