@@ -43,7 +43,7 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
         hint = FUNCTION_FIRST if callable(items) else NOT_CALLED
         raise TypeError(f"fn must be callable, got {fn!r}; {hint}")
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
-    if not isinstance(source, Iterable):
+    if not is_iterable(source):
         hint = READ_BEFORE if isinstance(source, AsyncIterable) else ""
         raise TypeError(f"{name} must be iterable, got {source!r}{hint}")
     if getattr(source, "shape", None) == ():
@@ -52,6 +52,17 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
     if items is not UNSET:
         check_no_tasks(items)
     check_fit(fn, items, source, options)
+
+
+def is_iterable(things: Any) -> bool:
+    """Whether ``iter`` takes it, as it does a sequence that has only ``__getitem__`` (a data set of PyTorch, say)."""
+    if isinstance(things, Iterable):
+        return True  # ``iter`` is not called: it may start something
+    try:
+        iter(things)
+    except TypeError:
+        return False
+    return True
 
 
 def check_whole(name: str, source: Iterable[Any]) -> None:

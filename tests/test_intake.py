@@ -508,6 +508,19 @@ class Lying:
         return iter(range(self.gives))
 
 
+class Indexed:
+    """A sequence by its indices alone, as a data set of PyTorch may be."""
+
+    def __getitem__(self, index):
+        return [-1, -2][index]
+
+
+def test_a_sequence_without_iter_is_an_input():
+    """As it is to ``for`` and ``map``: ``iter`` takes it."""
+    assert [1, 2] == run_parallel(abs, Indexed()).values()
+    assert [1, 2] == [outcome.value for outcome in iter_parallel(abs, Indexed(), order="input")]
+
+
 class Lengthless(Lying):
     """Has a length by its class alone, as a loader of a stream of data: ``len`` raises TypeError."""
 
