@@ -67,10 +67,14 @@ class Growth:
 
 
 def tasks_of(children: Any) -> list[Any]:
-    """The tasks that ``then`` returned, as a list; empty for None."""
-    if children and not isinstance(children, Iterable):
-        raise TypeError(f"then must give an iterable of tasks, or None, got {children!r}; give it in a list")
-    tasks = list(children or ())
+    """The tasks that ``then`` returned, as a list; empty for None or False."""
+    if not isinstance(children, Iterable):
+        if children:
+            raise TypeError(
+                f"then must give an iterable of tasks, or None, got {children!r}; give it in a list"
+            )
+        return []
+    tasks = list(children)
     for task in tasks:
         if not isinstance(task, Task) and not callable(task):
             hint = hint_for(task, "give Task(fn, item), with the function that the item is for")

@@ -3,6 +3,7 @@
 import signal
 import threading
 
+import numpy as np
 import pytest
 
 from parallelkit import (
@@ -233,6 +234,10 @@ def test_a_parents_key_may_be_none():
             "then must give an iterable of tasks, or None, got <built-in function abs>; give it",
         ),
         (lambda outcome: [3], r"then must give .* Task objects, got 3; give Task\(fn, item\)"),
+        (
+            lambda outcome: np.array([3, 4]),
+            r"then must give .* Task objects, got .*3.*; give Task\(fn, item\)",
+        ),
         (lambda outcome: [Task(abs, 1, key="a")], "key must be unique, got 'a' at positions 0 and 2"),
     ],
 )
