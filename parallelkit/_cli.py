@@ -14,7 +14,15 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 
 from parallelkit._command import UsageError, own_version, say
-from parallelkit._command._arguments import at_least, expression, failures, file_or_stdout, rate, seconds
+from parallelkit._command._arguments import (
+    at_least,
+    expression,
+    failures,
+    file,
+    file_or_stdout,
+    rate,
+    seconds,
+)
 
 WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
@@ -127,7 +135,7 @@ def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
     )
     add = run.add_argument
     add("target", metavar="MODULE:FUNCTION", help="a module by its name or as FILE.py, and a function in it")
-    add("inputs", metavar="INPUT", nargs="*", default=[], help="text files; -, or none: standard input")
+    add("inputs", type=file, metavar="INPUT", nargs="*", default=[], help="text files; -, or none: stdin")
     add(
         "--jsonl",
         action="store_true",
@@ -199,11 +207,12 @@ def add_output_options(group: Callable[..., object]) -> None:
     )
     group(
         "--checkpoint",
+        type=file,
         metavar="FILE",
         help="record outcomes in this journal; the same command then runs only what is missing or has failed",
     )
-    group("--report", metavar="OUT.html", help="save a report of the run as a web page")
-    group("--trace", metavar="OUT.json", help="save a trace of the run for ui.perfetto.dev")
+    group("--report", type=file, metavar="OUT.html", help="save a report of the run as a web page")
+    group("--trace", type=file, metavar="OUT.json", help="save a trace of the run for ui.perfetto.dev")
     group("--quiet", action="store_true", help="no progress bar and no summary on stderr")
 
 

@@ -511,6 +511,8 @@ def test_no_color_is_obeyed(here, wish):
         (["tasks:scaled", "--checkpoint", ".", "--key", "item"], "--checkpoint: must be a file"),
         (["tasks:scaled", "--output", "no/where"], "--output: no/where cannot be written"),
         (["tasks:scaled", "--report", "no/where"], "--report: no/where cannot be written"),
+        (["tasks:scaled", "--report", ""], "--report: must be a path, got ''"),
+        (["tasks:scaled", ""], "INPUT: must be a path, got ''"),
         (["tasks:scaled", "tasks.py", "--output", "tasks.py"], "--output: tasks.py is the input and the output"),
         (["tasks:scaled", "tasks.py", "--report", "tasks.py"], "--report: tasks.py is the input"),
         (["tasks:scaled", "--output", "tasks.py"], "--output: tasks.py is the module as well"),

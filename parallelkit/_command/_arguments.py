@@ -76,9 +76,16 @@ def failures(text: str) -> float:
     return number
 
 
+def file(text: str) -> str:
+    """Return a path as it is; an empty one, as of a shell variable that is not set, is refused."""
+    if not text:
+        raise ArgumentTypeError("must be a path, got ''")
+    return text
+
+
 def file_or_stdout(text: str) -> str | None:
-    """Return a path as it is; None, for stdout, if it is ``-``."""
-    return None if text == "-" else text
+    """Return a path; None, for stdout, if it is ``-``."""
+    return None if text == "-" else file(text)
 
 
 def expression(text: str) -> str:
