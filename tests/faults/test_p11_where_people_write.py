@@ -13,11 +13,11 @@ import pytest
 import remote_tasks as far
 from outside import program, rarely, run_script, skip_if_no_threads, soon
 
-from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, TaskTimeout, ThreadExecutor, iter_parallel, run_parallel
 
 BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
-# What is written in the user's own file: no main guard, and everything that can stand in a module.
+# A user's own file: no main guard, and everything that a module may contain.
 MODULE = """
 import dataclasses, enum, sys
 from parallelkit import run_parallel, iter_parallel
@@ -90,7 +90,7 @@ for executor in ("processes", "threads"):
     assert "in wrong" in failure.traceback
     assert [outcome.value for outcome in iter_parallel(scaled, [4], executor=executor)] == [40]
     Point.count += 1
-    assert Point.count == 1 + ("processes", "threads").index(executor)  # nobody has made the class anew
+    assert Point.count == 1 + ("processes", "threads").index(executor)  # the class was not recreated
 print("ends")
 """
 
@@ -99,7 +99,7 @@ print("ends")
 
 
 def test_script_without_a_main_guard(tmp_path):
-    """It is run once, in the main process, whatever the workers do."""
+    """A script without a main guard runs once, in the main process: no worker runs it."""
     script = tmp_path / "script.py"
     script.write_text(MODULE)
     finished = run_script("", str(script))
@@ -118,7 +118,7 @@ if __name__ == "__main__":
 
 @pytest.mark.all
 def test_process_that_multiprocessing_has_spawned(tmp_path):
-    """It imports the script under another name, by which no worker finds it: what belongs to that travels by value, too."""
+    """A spawned process imports the script as ``__mp_main__``, which no worker can import: its functions and classes are sent by value."""
     script = tmp_path / "script.py"
     script.write_text(MODULE + SPAWNS)
     finished = run_script("", str(script))
@@ -128,21 +128,21 @@ def test_process_that_multiprocessing_has_spawned(tmp_path):
 
 @pytest.mark.all
 def test_script_on_standard_input():
-    """``python - < script``: there is no file at all."""
+    """``python - < script`` works, although there is no file."""
     finished = run_script(MODULE)
     assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
 
 
 @pytest.mark.all
 def test_command_line():
-    """``python -c``."""
+    """``python -c`` works."""
     finished = run_script("", "-c", MODULE)
     assert ("begins __main__\nends\n", "", 0) == (finished.out, finished.err, finished.code)
 
 
 @pytest.mark.all
 def test_module_run_by_name(tmp_path, monkeypatch):
-    """``python -m package.module``, with relative imports."""
+    """``python -m package.module`` works, with relative imports."""
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
@@ -161,7 +161,7 @@ def test_module_run_by_name(tmp_path, monkeypatch):
 
 
 def test_notebook():
-    """Cells are executed one after another in a namespace that is no file; a function is written anew and run again."""
+    """In a notebook, whose ``__main__`` has no file, tasks use the latest definition of each function, class and global."""
     script = f"""
 import types, sys, linecache
 main = types.ModuleType("__main__")
@@ -188,7 +188,7 @@ cell("traceback.print_exception(run_parallel(wrong, [1], executor='processes').f
 
 
 def test_interactive_interpreter():
-    """Lines typed one by one, as into ``python -i``."""
+    """Functions typed line by line into ``python -i`` work as tasks."""
     lines = dedent(
         """
         from parallelkit import run_parallel
@@ -210,7 +210,7 @@ def test_interactive_interpreter():
 )
 @pytest.mark.all
 def test_flags_of_the_interpreter(flags):
-    """Workers are started with those of their parent, and none of them is in the way."""
+    """Workers get the interpreter flags of their parent, and work with all of them."""
     script = """
 import sys
 sys.path[:0] = PATH
@@ -228,7 +228,7 @@ print(there[:2] == flags(1)[:2])
 
 
 def test_streams_that_are_closed():
-    """A daemon's: without stdin, stdout and stderr."""
+    """A daemon, without stdin, stdout and stderr, can run tasks."""
     script = """
 import os, sys
 for number in range(3):
@@ -253,7 +253,7 @@ acts.note(sys.argv[1], values)
 
 @pytest.mark.all
 def test_directory_that_is_gone(tmp_path):
-    """The working directory of the program was deleted."""
+    """Runs work if the working directory of the program has been deleted."""
     script = f"""
 import os
 os.makedirs({str(tmp_path / "gone")!r}); os.chdir({str(tmp_path / "gone")!r}); os.rmdir({str(tmp_path / "gone")!r})
@@ -265,7 +265,7 @@ print(run_parallel(lambda n: n + 1, [1, 2], executor="processes").values())
 
 
 def test_initializer_of_a_script():
-    """What it assigns globally is there for the tasks, whatever stood there in the script."""
+    """Tasks see the globals that an initializer of the script assigns, instead of the script's own values."""
     script = """
 from functools import partial
 from parallelkit import ProcessExecutor, run_parallel
@@ -285,7 +285,7 @@ for initializer in (load, partial(load)):
 
 
 def test_cached_functions_of_a_script():
-    """One that calls itself, a method, one made in a function; each cache is its worker's, and one that can be imported is that."""
+    """Cached functions of a script work as tasks: recursive ones, methods, local ones. Each worker has its own cache."""
     script = """
 import functools, re
 from parallelkit import run_parallel
@@ -316,7 +316,7 @@ print(back(10), back.__name__, far(lambda: re._compile) is re._compile)
 
 @BOTH
 def test_threads_that_are_not_the_main_one(executor):
-    """Eight at the same time, each with a run of its own."""
+    """Eight threads can each run tasks at the same time, none of them the main thread."""
     found = {}
 
     def call(name):
@@ -334,7 +334,7 @@ def test_threads_that_are_not_the_main_one(executor):
 
 @pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 def test_runs_at_once_on_one_executor(make):
-    """Four threads: two runs, a stream and futures; none sees anything of another, also where tasks fail or die."""
+    """Two runs, a stream and futures share an executor at the same time; none affects another, even if tasks fail or die."""
     found = {}
 
     def run(name):
@@ -365,7 +365,7 @@ def test_runs_at_once_on_one_executor(make):
 
 @BOTH
 def test_inside_a_running_event_loop(executor):
-    """In its thread, which waits; and, better, in a thread of its own."""
+    """Runs work in the thread of a running event loop, which they block, and by ``asyncio.to_thread``; executors by ``run_in_executor``."""
 
     async def main():
         here = run_parallel(far.give_back, range(5), executor=executor).values()
@@ -382,7 +382,7 @@ def test_inside_a_running_event_loop(executor):
 
 
 def nest(levels):
-    """A run inside a run inside a run: one for each level that is left."""
+    """Nest a run of two tasks for each level; return the number of innermost calls."""
     from parallelkit import run_parallel
 
     if not levels:
@@ -406,20 +406,17 @@ DEPTHS = [
 
 @pytest.mark.parametrize("levels", DEPTHS, ids=" in ".join)
 def test_nested(levels):
-    """Every combination: all leaves are counted, and nobody waits for ever."""
-    nest.__module__ = "__main__"  # so that it travels by value, as a function of a script does
+    """Runs can be nested in every combination of executors: every innermost task runs, and nothing deadlocks."""
+    nest.__module__ = "__main__"  # so that it is sent by value, as a function of a script is
     try:
         assert 2 ** len(levels) == nest(levels)
     finally:
         nest.__module__ = __name__
 
 
-@pytest.mark.parametrize("make", [ThreadExecutor, ThreadPoolExecutor])
-def test_nested_on_one_executor(make):
-    """Every task of a run waits for a run on the very same executor: on ours this is no deadlock."""
-    with make(2) as executor:
-        if make is ThreadPoolExecutor:
-            pytest.skip("a pool that is not ours has no slot for the inner run: the README says so")
+def test_nested_on_one_executor():
+    """Every task of a run waits for a run on the same executor of ours, and there is no deadlock."""
+    with ThreadExecutor(2) as executor:
 
         def outer(item):
             return sum(run_parallel(abs, range(item), executor=executor).values())
@@ -427,8 +424,19 @@ def test_nested_on_one_executor(make):
         assert [0, 0, 1, 3, 6, 10] == run_parallel(outer, range(6), executor=executor, timeout=20).values()
 
 
+def test_nested_on_a_foreign_pool():
+    """A foreign pool lends no slot: a run on it, inside a task that holds its last thread, ends only by a timeout."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def outer(item):
+            return run_parallel(abs, [item], executor=pool, timeout=0.2).failures
+
+        (failures,) = run_parallel(outer, [1], executor=pool, timeout=20).values()
+    assert isinstance(failures[0].error, TaskTimeout)
+
+
 def test_nested_deeply_on_one_executor():
-    """Four levels, each in a task of the one above."""
+    """Four levels of nested runs on one executor do not deadlock."""
 
     def down(level):
         if not level:
@@ -440,7 +448,7 @@ def test_nested_deeply_on_one_executor():
 
 
 def test_nested_futures_on_one_executor():
-    """A call that waits for another call on its own executor: with one worker the standard pool waits for ever."""
+    """A call may wait for another call on its own executor, even with one worker, where the standard pool deadlocks."""
     with ThreadExecutor(1) as executor:
         outer = [executor.submit(lambda n: executor.submit(abs, -n).result(9), n) for n in range(3)]
         assert [0, 1, 2] == [future.result(20) for future in outer]
@@ -449,7 +457,7 @@ def test_nested_futures_on_one_executor():
 @pytest.mark.parametrize("outer", [ThreadPoolExecutor, ProcessPoolExecutor])
 @BOTH
 def test_inside_a_standard_pool(outer, executor):
-    """A run in a task of somebody else's pool."""
+    """A task of a standard pool can run tasks."""
     extra = {"mp_context": get_context("spawn")} if outer is ProcessPoolExecutor else {}
     with outer(1, **extra) as pool:
         future = pool.submit(run_parallel, far.give_back, range(5), executor=executor, max_workers=2)
@@ -457,7 +465,7 @@ def test_inside_a_standard_pool(outer, executor):
 
 
 def test_inside_a_daemonic_process():
-    """A multiprocessing worker may have no children of multiprocessing's; it may have ours."""
+    """A daemonic multiprocessing worker may not start multiprocessing's processes, but it may start ours."""
     with get_context("fork").Pool(1) as pool:
         assert [0, 1, 2] == pool.apply(values_of, ("processes",))
         pool.close()
@@ -473,7 +481,7 @@ def values_of(executor):
     "state", [*rarely("untouched", "used before"), "while a stream is open", "while an executor is open"]
 )
 def test_from_a_forked_child_of_the_parent(state, executor):
-    """It has runs of its own, and what it does to what it inherited touches nothing of its parent's."""
+    """A forked child can run tasks, and dropping what it inherited does not affect its parent."""
     keep = None
     if state == "used before":
         values_of(executor)
@@ -504,7 +512,7 @@ def test_from_a_forked_child_of_the_parent(state, executor):
 
 @pytest.mark.all
 def test_forked_child_that_unwinds_through_a_run():
-    """A callback forks, and the child leaves by SystemExit, through our frames: the parent's run is whole."""
+    """A callback forks, and the child exits with SystemExit through our frames: the parent's run is unaffected."""
     script = """
 import os, sys, warnings
 from parallelkit import run_parallel
@@ -527,7 +535,7 @@ print(results.values() == [*range(20)])
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_in_an_exit_handler(executor):
-    """``atexit`` runs when most of the interpreter is still there."""
+    """Runs work in an ``atexit`` handler."""
     skip_if_no_threads("in an exit handler")
     script = f"""
 import atexit
@@ -540,7 +548,7 @@ atexit.register(lambda: print(run_parallel(abs, [-1, 2], executor={executor!r}).
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_in_a_finalizer_at_the_very_end(executor):
-    """When nothing can be imported and no thread started any more: an error or values, and never a hang."""
+    """In a finalizer at interpreter exit, where imports and new threads fail, a run returns or raises, and never hangs."""
     script = f"""
 import builtins
 from parallelkit import run_parallel
@@ -561,7 +569,7 @@ builtins.last = Last()
 
 @BOTH
 def test_in_a_finalizer(executor):
-    """``__del__`` called by the collector, in the middle of anything."""
+    """Runs work in a ``__del__`` that the garbage collector calls."""
     found = []
 
     class Last:
