@@ -1,6 +1,6 @@
-"""``make faults-mutants``: plants bugs in a copy of the package, one after the other, and sees that the tests catch each.
+"""``make faults-mutants``: plant bugs in a copy of the package, one at a time, and check that the tests catch each.
 
-Prints what caught which, and how long that took; a bug that nothing catches is a test that is missing.
+Prints which test caught each bug, and how long that took. A bug that nothing catches shows that a test is missing.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # tests/, for what the te
 import leaks
 
 ROOT = Path(__file__).parent.parent.parent
-LIMIT = 180.0  # seconds that the tests of one bug may take; a hang is ended by pytest after 60
+LIMIT = 180.0  # seconds that the tests of one bug may take; pytest ends a hang after 30
 FAULTS = "tests/faults"
 
 
 class Edit(NamedTuple):
-    """``old`` stands in the file exactly once, and becomes ``new``."""
+    """A replacement: ``old`` must occur in the file exactly once."""
 
     file: str
     old: str
@@ -195,7 +195,7 @@ MUTANTS = [
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="bugs whose name has this in it")
+    parser.add_argument("--only", default="", help="plant only the bugs whose name contains this")
     only = parser.parse_args(arguments).only
     chosen = [mutant for mutant in MUTANTS if only in mutant.name]
     leaks.become_subreaper()
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for one in chosen:
             healthy = hunt(copy, one, mutated=False) and hunt(copy, one, mutated=False)
             if healthy is not None:
-                say(f"without any bug, {healthy} fails: nothing can be said")
+                say(f"even without the bug, {healthy} fails: no verdict is possible")
                 return 2
             began = time.monotonic()
             found = hunt(copy, one, mutated=True)
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_copy(folder: Path) -> Path:
-    """The package with its tests; what is in the tree is never touched."""
+    """Copy the package and its tests, so that the originals are never changed."""
     for name in ("parallelkit", "tests"):
         shutil.copytree(
             ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".hypothesis")
@@ -228,7 +228,7 @@ def make_copy(folder: Path) -> Path:
 
 
 def hunt(copy: Path, one: Mutant, mutated: bool) -> str | None:
-    """The test that fails, if one does."""
+    """Run the tests of a bug, with or without it; return the first that fails, or None."""
     before = {edit.file: (copy / edit.file).read_text() for edit in one.edits}
     try:
         for edit in one.edits if mutated else ():
@@ -248,7 +248,7 @@ def plant(path: Path, edit: Edit) -> None:
 
 
 def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
-    """Run tests of the copy up to the first that fails or hangs: its name, or None."""
+    """Run tests of the copy until one fails or hangs; return its name, or None."""
     command = [sys.executable, "-m", "pytest", "-x", "-v", "--tb=short", "-p", "no:cacheprovider"]
     process = subprocess.Popen(
         [*command, "-o", "faulthandler_timeout=30", *tests],
@@ -267,7 +267,7 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
         process.returncode = -1
     if process.returncode == 0:
         return None
-    if process.returncode in (2, 3, 4, 5):  # interrupted, an error of pytest's own, misused, no tests
+    if process.returncode in (2, 3, 4, 5):  # interrupted, pytest failed, misused, no tests
         raise SystemExit(f"the tests could not be run: {' '.join(tests)}\n{told[-3000:]}")
     named = re.findall(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", told, re.MULTILINE)
     if named:
@@ -277,13 +277,13 @@ def first_failure(copy: Path, tests: Sequence[str]) -> str | None:
 
 
 def end_what_is_left() -> None:
-    """Some of the bugs leave workers behind, as they should; they are ours, for their parent is gone."""
+    """Kill the workers that some bugs leave behind: their parent is gone, so they are our children."""
     while left := leaks.processes():
         for pid in left:
-            with suppress(ProcessLookupError):  # it went with its parent
+            with suppress(ProcessLookupError):  # it ended with its parent
                 os.kill(pid, signal.SIGKILL)
         for pid in left:
-            with suppress(ChildProcessError):  # a grandchild, as long as its parent is dying
+            with suppress(ChildProcessError):  # still a grandchild: its parent is only just ending
                 os.waitpid(pid, 0)
 
 
