@@ -1,4 +1,4 @@
-"""Plays the catalogue. A part of it by default, in one interpreter; all of it, each case alone, in ``make faults``."""
+"""Runs the fault catalogue: by default its core, in one interpreter; in ``make test-all`` every case in its own."""
 
 import pytest
 from catalogue import CASES
@@ -6,7 +6,7 @@ from judge import Stage, judge_alone
 from outside import skip_if_no_threads
 
 KNOWN: dict[str, str] = {}
-"""Cases that fail today, by id, with the reason."""
+"""Cases that are known to fail, by id, with the reason."""
 
 
 @pytest.fixture(scope="module")
@@ -28,20 +28,20 @@ def as_params(cases, *marks):
 
 @pytest.mark.parametrize("case", as_params([case for case in CASES if case.core]))
 def test_fault_costs_its_own_task(stage, case):
-    """The bad task has the right outcome, all others have their values and ran once, and nothing is left."""
+    """The bad task has the right outcome, all others have their values and ran once, and nothing is left behind."""
     assert [] == stage.judge(case)
 
 
 @pytest.mark.parametrize("case", as_params(CASES, pytest.mark.all))
 def test_fault_in_a_fresh_interpreter(case):
-    """So it is in an interpreter that plays nothing else, which then exits in time."""
+    """The same holds in an interpreter that runs nothing else, which then exits in time."""
     if case.caller == "shutdown":
         skip_if_no_threads("in an exit handler")
     assert [] == judge_alone(case)
 
 
 def test_catalogue_is_large_and_has_no_doubles():
-    """At least ninety cases, each under a name of its own."""
+    """The catalogue has at least ninety cases, with unique names."""
     names = [case.id for case in CASES]
     assert len(names) == len(set(names)) >= 90
     assert set(KNOWN) <= set(names)

@@ -1,4 +1,4 @@
-"""Everything at once: short and long tasks, errors, deaths, hangs and large values, in two runs on one engine."""
+"""Short and long tasks, errors, deaths, hangs and large values, all at once in two runs on one engine."""
 
 import random
 from collections import Counter
@@ -16,7 +16,7 @@ from parallelkit._executors._processes import ProcessEngine
 OFTEN = ["none"] * 60 + ["spin"] * 30 + ["nap"] * 8 + ["sleep"] * 2
 SELDOM = ["raise", "leave", "hang", "long"]
 ENDS = {"raise": ValueError, "leave": WorkerDied, "hang": TaskTimeout}
-LIMIT = {"hang": 0.4}  # seconds; nobody else is to be overdue, however long the machine pauses
+LIMIT = {"hang": 0.4}  # seconds; no other task may time out, however long the machine pauses
 
 
 def deeds(seed, count):
@@ -29,7 +29,7 @@ def deeds(seed, count):
     [(0, 600), *(pytest.param(seed, 5000, marks=pytest.mark.all) for seed in range(1, 11))],
 )
 def test_every_task_of_both_runs_has_its_own_fate(tmp_path, seed, count):
-    """Each runs once and is reported once, as what it did; no neighbour changes it."""
+    """Each task runs once and has the outcome of what it did, whatever the tasks beside it do."""
     engine = ProcessEngine(2)
     seen = {}
     plans = {name: deeds(f"{name}{seed}", count) for name in ("left", "right")}

@@ -1,4 +1,4 @@
-"""Garbage from a worker is that worker's death: never a hang, a crash, or unbounded memory; and nobody else is let in."""
+"""Garbage from a worker ends that worker: never a hang, a crash, unbounded memory, or harm to another task."""
 
 import os
 import resource
@@ -33,17 +33,17 @@ from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 
 BAD = 7
-WITHIN = 20.0  # seconds; a busy machine takes its time
+WITHIN = 20.0  # seconds; generous, for busy machines
 
 
 def first(*deeds):
-    """Do one thing after the other."""
+    """Call one deed after the other."""
     for deed in deeds:
         deed()
 
 
 def in_time(*deeds, timeout=None, count=20):
-    """A run of which one task does these deeds; the engine may not end with it, and it may not take long."""
+    """Drive a run in which one task does these deeds; it must end in time, with an outcome for every task."""
     engine = ProcessEngine(2)
     began = time.monotonic()
     try:
@@ -61,12 +61,12 @@ def do_all(deeds):
 
 
 def mostly_rare(names, *often):
-    """All of them in ``make test-all``, a few always."""
+    """Parameters of a test: ``often`` in every test run, the rest only in ``make test-all``."""
     return [*often, *rarely(*[name for name in names if name not in often])]
 
 
 def others_are_well(seen: Seen, count=20):
-    """All that had not begun, or had been told before, has its value; and the bad one could do what it wanted to."""
+    """Assert that every task but the bad one has its value; the bad one may have a value or have died or timed out."""
     assert all(isinstance(ended.error, (WorkerDied, TaskTimeout)) for ended in seen.failures.values()), seen
     wrong = {index: ended.error for index, ended in seen.failures.items() if index != BAD}
     assert {} == wrong
@@ -93,12 +93,12 @@ OVERWRITES = [
 )
 @pytest.mark.parametrize("then", ["return", *rarely("leave", "hang")])
 def test_task_that_overwrites_its_ring(column, pattern, then):
-    """Wherever, with whatever, and whether it goes on, dies or hangs then: the run ends, and the others have outcomes."""
+    """Whatever part of its ring a task overwrites, and whether it then returns, dies or hangs, the run ends and every task has an outcome."""
     more = {"return": [], "leave": [partial(os._exit, 3)], "hang": [sabotage.hang]}[then]
     seen = in_time(partial(sabotage.overwrite, column, pattern), *more, timeout=1.0)
     if then != "return":
         assert isinstance(seen.failures[BAD].error, (WorkerDied, TaskTimeout))
-    # What it had finished and nobody had looked at yet may be spoilt with it: of its batch what came before.
+    # Earlier results of its batch, if the parent has not read them yet, may be spoilt as well.
     assert all(
         isinstance(ended.error, (WorkerDied, TypeError, TaskTimeout)) for ended in seen.failures.values()
     )
@@ -120,7 +120,7 @@ WORDS = {
 @pytest.mark.parametrize("what", mostly_rare(WORDS, "no bell"))
 @pytest.mark.all
 def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
-    """It costs itself at most; a bell that is lost costs time, not the run."""
+    """A task that overwrites a word of the protocol costs at most itself; a lost bell costs only time."""
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
     others_are_well(in_time(partial(sabotage.set_word, *WORDS[what])))
 
@@ -128,7 +128,7 @@ def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
 @pytest.mark.all
 @pytest.mark.parametrize("start", [sabotage.start_in_the_future, sabotage.start_never])
 def test_task_that_hides_when_it_began_and_hangs(start, monkeypatch):
-    """It is found out, by its start or by doing nothing, and does not run for ever; the others are done."""
+    """A hung task that falsifies its start time is still killed, for its start or for inactivity; the others are done."""
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
     engine = ProcessEngine(2)
     try:
@@ -174,7 +174,7 @@ FRAMES = {
 @pytest.mark.parametrize("what", mostly_rare(FRAMES, "a hole"))
 @pytest.mark.all
 def test_task_that_writes_to_its_socket(what):
-    """It costs itself at most, memory stays bounded, and no descriptor is left."""
+    """Garbage on the socket costs at most its own task; memory stays bounded, and no descriptor is left."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     others_are_well(in_time(FRAMES[what], timeout=3.0))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 800 << 10
@@ -183,7 +183,7 @@ def test_task_that_writes_to_its_socket(what):
 @pytest.mark.all
 @pytest.mark.parametrize("kind", [_channel.BELL, _channel.RECORD, _channel.KEPT])
 def test_task_that_floods_its_socket(kind, monkeypatch):
-    """Its own timeout holds, and so does that of a neighbour, which is not kept waiting."""
+    """While a task floods its socket, its own timeout and that of another task are still enforced."""
     monkeypatch.setattr("logging.raiseExceptions", False)
     table = {0: (do_all, [partial(sabotage.flood, kind)]), 1: (time.sleep, 1000)}
     engine = ProcessEngine(2)
@@ -199,13 +199,13 @@ def test_task_that_floods_its_socket(kind, monkeypatch):
 
 @pytest.mark.all
 def test_task_that_truncates_its_ring():
-    """The file keeps its length: nobody is killed by a look at it."""
+    """A task cannot shorten its ring's file, which is sealed, so reading it kills nobody."""
     others_are_well(in_time(sabotage.truncate_ring))
 
 
 @pytest.mark.all
 def test_task_that_swallows_what_is_sent_to_its_worker(tmp_path, monkeypatch):
-    """What was on its way there runs elsewhere."""
+    """Tasks whose messages another task has swallowed run on a new worker."""
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
     engine = ProcessEngine(1)
     try:
@@ -220,7 +220,7 @@ def test_task_that_swallows_what_is_sent_to_its_worker(tmp_path, monkeypatch):
 
 
 class Stand(Worker):
-    """The parent's side of a worker that is only a socket and a ring, in this process; a kill is only noted."""
+    """The parent's side of a worker that consists only of a socket and a ring in this process; ``kill`` is only recorded."""
 
     def __init__(self, born, reserve):
         super().__init__(born, 1, None, reserve, time.monotonic())
@@ -233,7 +233,7 @@ class Stand(Worker):
 
 @contextmanager
 def stand():
-    """A stand, with the far end of its channel."""
+    """A ``Stand``, with the far end of its socket and its ring."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -283,7 +283,7 @@ ACTS = st.one_of(
 
 
 class Far:
-    """A worker gone mad: commits results as it should, and does whatever it is told beside."""
+    """A worker gone mad: it commits results as it should, and also does whatever it is told."""
 
     def __init__(self, line, ring):
         self.line, self.ring = line, ring
@@ -334,7 +334,7 @@ class Far:
 
 
 def open_file(which):
-    """Nothing, a whole file, a pipe, an empty file, a hole, a file of the system."""
+    """Open nothing, a whole file, a pipe, an empty file, a sparse file, or a file of the system."""
     if which == "-":
         return None
     if which == "p":
@@ -355,7 +355,7 @@ SEVERAL = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def play(acts):
-    """What the parent does with a worker that does this; the outcomes that were reported, by index."""
+    """Let the parent's side read what such a worker does; return how often each index was reported."""
     lane = Lane(1, b"", exact=len(acts) % 2 == 0)
     reported = Counter()
     with stand() as (worker, line, ring):
@@ -403,7 +403,7 @@ def outcomes_of(lane):
 @settings(SEVERAL, max_examples=150)
 @given(acts=st.lists(ACTS, max_size=12))
 def test_readers_stand_whatever_they_are_given(acts):
-    """Nothing but GarbageError comes out of them, and every attempt is reported once at most."""
+    """The readers raise nothing but GarbageError, and report every attempt at most once."""
     assert {*play(acts).values()} <= {1}
 
 
@@ -411,14 +411,14 @@ def test_readers_stand_whatever_they_are_given(acts):
 @settings(SEVERAL, max_examples=2_000)
 @given(acts=st.lists(ACTS, max_size=25))
 def test_readers_stand_whatever_they_are_given_at_length(acts):
-    """The same with many more."""
+    """The same holds for longer and more sequences."""
     assert {*play(acts).values()} <= {1}
 
 
 @settings(SEVERAL, max_examples=200)
 @given(stream=st.binary(max_size=300), step=st.integers(1, 70))
 def test_frame_reader_takes_any_stream(stream, step):
-    """However it is cut: whole frames, or GarbageError; never more in hand than came."""
+    """However a stream of bytes is cut, the frame reader gives whole frames or GarbageError, and never more bytes than came."""
     inbox = _channel.Inbox(Dripping(stream, step))
     taken = 0
     try:

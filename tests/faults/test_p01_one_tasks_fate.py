@@ -1,4 +1,4 @@
-"""Promise 1: one task's fate is its own."""
+"""Promise 1: what happens to one task affects no other."""
 
 import signal
 import threading
@@ -16,7 +16,7 @@ WIDE = {"threads": 4, "processes": 2}
 
 
 def test_every_kind_of_fault_in_one_run():
-    """Sixteen of 112 tasks raise, leave, are killed, crash, hang or exit; all others have their values."""
+    """Sixteen of 112 tasks raise, exit, are killed, crash or hang, each with its own failure; all others have their values."""
     kinds = [ValueError, WorkerDied, WorkerDied, WorkerDied, TaskTimeout, TaskExited]
     hang = [item for item in range(0, 112, 7) if kinds[item // 7 % 6] is TaskTimeout]
     tasks = [Task(acts.all_kinds, item, timeout=0.5 if item in hang else 30) for item in range(112)]
@@ -29,7 +29,7 @@ def test_every_kind_of_fault_in_one_run():
 
 
 def test_what_a_worker_died_of_is_told():
-    """Exit code or signal, and the number of the process that is gone."""
+    """WorkerDied has the exit code or signal, and the pid of the dead process."""
     results = run_parallel(acts.all_kinds, [7, 14, 21], executor="processes", max_workers=2)
     left, killed, crashed = (failure.error for failure in results.failures.values())
 
@@ -42,7 +42,7 @@ def test_what_a_worker_died_of_is_told():
 
 
 def set_an_alarm(item):
-    """As a task does that bounds itself, and forgets to put an end to that; the next one takes long enough to be hit."""
+    """Set a timer and do not stop it, as a careless task may; any other item runs long enough to be hit by that timer."""
     if item == "alarm":
         signal.alarm(1)
     elif isinstance(item, str):
@@ -59,13 +59,13 @@ def set_an_alarm(item):
     "how", ["ITIMER_REAL", *(pytest.param(how, marks=pytest.mark.all) for how in ("alarm", "ITIMER_PROF"))]
 )
 def test_alarm_that_a_task_leaves_behind_strikes_no_other(how):
-    """It is stopped as the task ends: the next one would die of it."""
+    """A timer that a task has set is stopped when the task ends; otherwise its signal would kill the next task."""
     items = [how, 1.0 if how == "alarm" else 0.05]
     assert run_parallel(set_an_alarm, items, executor="processes", max_workers=1).values() == items
 
 
 def test_timer_of_an_initializer_goes_on():
-    """What samples stacks, say, is for all tasks; also where one of these uses another timer."""
+    """A timer that an initializer has set, for a sampling profiler say, keeps running, even if a task uses another timer."""
 
     def begin():
         signal.signal(signal.SIGALRM, lambda number, frame: None)
@@ -96,7 +96,7 @@ def test_errors_leave_the_full_width(executor, tmp_path):
 
 
 def test_deaths_leave_the_full_width(tmp_path):
-    """Workers that died were replaced: two tasks meet that can only end together."""
+    """Dead workers are replaced: two tasks that can only end together do end."""
     path = str(tmp_path / "here")
     tasks = [partial(far.leave, 3) for _ in range(6)]
     tasks += [partial(acts.meet, number, path, 2) for number in range(2)]
@@ -106,7 +106,7 @@ def test_deaths_leave_the_full_width(tmp_path):
 
 
 def test_kills_leave_the_full_width(tmp_path):
-    """So were workers that were killed for a timeout."""
+    """Workers killed for a timeout are replaced: two tasks that can only end together do end."""
     path, noted = str(tmp_path / "here"), str(tmp_path / "noted")
     tasks = [Task(acts.note_and_hang, number, noted, timeout=0.3) for number in range(6)]
     tasks += [Task(acts.meet, number, path, 2, timeout=30) for number in range(2)]
@@ -118,7 +118,7 @@ def test_kills_leave_the_full_width(tmp_path):
 
 @pytest.mark.abandons(4)
 def test_abandoned_threads_leave_the_full_width():
-    """Every thread hangs for good; four tasks still meet that can only end together."""
+    """Even if every thread is abandoned, four tasks that can only end together do end."""
     barrier, never = threading.Barrier(4), threading.Event()
 
     tasks = [Task(never.wait, timeout=0.2) for _ in range(4)]
@@ -131,7 +131,7 @@ def test_abandoned_threads_leave_the_full_width():
 
 
 def test_crash_in_a_thread_ends_the_program():
-    """As it must: a thread has no memory of its own. The promise for crashes is one of processes."""
+    """A crash in a thread ends the program, because threads share memory: only processes survive the crash of a task."""
     finished = run_script(
         "import ctypes\nfrom parallelkit import run_parallel\nrun_parallel(ctypes.string_at, [0])\n"
     )

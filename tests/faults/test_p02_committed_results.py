@@ -17,7 +17,7 @@ from parallelkit import ProcessExecutor, WorkerDied, run_parallel
 
 
 def test_what_was_committed_is_delivered_and_runs_once(tmp_path):
-    """Long batches of short tasks, some of which kill their worker: every task begins exactly once."""
+    """With long batches of short tasks, some of which kill their worker, every task begins exactly once."""
     path, bad = str(tmp_path / "runs"), frozenset(range(50, 3000, 200))
     results = run_parallel(
         partial(acts.leave_if, bad=bad, path=path), range(3000), executor="processes", max_workers=2
@@ -29,7 +29,7 @@ def test_what_was_committed_is_delivered_and_runs_once(tmp_path):
 
 
 def test_who_never_started_is_not_blamed(tmp_path):
-    """Tasks that were queued in a dead worker run elsewhere, and that was not an attempt."""
+    """Tasks that were queued in a worker that died run elsewhere, and that does not count as an attempt."""
     path, bad = str(tmp_path / "runs"), frozenset(range(500, 2000, 300))
     results = run_parallel(
         partial(acts.leave_if, bad=bad, path=path),
@@ -47,7 +47,7 @@ def test_who_never_started_is_not_blamed(tmp_path):
 
 
 def test_the_one_that_ran_is_named_with_its_process(tmp_path):
-    """Exit code, signal and number are those of the process in which it was begun."""
+    """WorkerDied has the exit code, signal and pid of the process in which the task was running."""
     path = str(tmp_path / "runs")
     results = run_parallel(
         partial(acts.leave_if, bad={3}, path=path), range(20), executor="processes", max_workers=2
@@ -60,7 +60,7 @@ def test_the_one_that_ran_is_named_with_its_process(tmp_path):
 
 
 def test_another_go_begins_after_the_old_process_is_gone(tmp_path):
-    """Only when its death is confirmed: not even a zombie is left."""
+    """A retry starts only when the old process is confirmed dead: not even a zombie is left."""
     path = str(tmp_path / "runs")
     results = run_parallel([partial(acts.die_once, 0, path)], executor="processes", max_workers=2, retries=1)
 
@@ -70,7 +70,7 @@ def test_another_go_begins_after_the_old_process_is_gone(tmp_path):
 
 
 def test_all_workers_killed_at_once(tmp_path):
-    """Two tasks run in two workers when both are killed: two are blamed, twenty others have their values."""
+    """If both workers are killed, only the two running tasks are blamed; the other twenty have their values."""
     path = str(tmp_path / "runs")
 
     def kill_both():
@@ -92,7 +92,7 @@ def test_all_workers_killed_at_once(tmp_path):
 
 @pytest.mark.parametrize("victims", [1, 2], ids=["one", "all"])
 def test_workers_killed_in_idleness_cost_nothing(victims):
-    """Between two runs on one executor, or while it waits: the next tasks run in new workers."""
+    """If idle workers are killed between two runs on one executor, the next tasks run on new workers."""
     with ProcessExecutor(2) as executor:
         pids = set(run_parallel(far.pid_of, range(50), executor=executor).values())
         for pid in sorted(pids)[:victims]:
@@ -103,7 +103,7 @@ def test_workers_killed_in_idleness_cost_nothing(victims):
 
 
 def test_committed_result_beats_a_timeout_in_a_process(tmp_path):
-    """The parent is stopped while the task overruns its limit and ends: what is committed is its outcome."""
+    """The parent is stopped while the task overruns its limit and ends: the committed value is its outcome, not a timeout."""
     path = str(tmp_path / "x")
     script = f"""
 import acts, os, signal
@@ -111,7 +111,7 @@ from parallelkit import ProcessExecutor, run_parallel
 
 def slow(path):
     if path is None:
-        return acts.LONG  # loaded by now
+        return acts.LONG  # the modules are loaded now
     os.kill(home, signal.SIGSTOP)
     acts.note(path + "begun")
     acts.wait_for_lines(path + "go", 1)
@@ -125,10 +125,10 @@ with ProcessExecutor(1) as executor:
 """
     with program("-", script=script) as started:
         ((worker, _),) = acts.wait_for_lines(path + "begun", 1)
-        time.sleep(1.1)  # past the limit, which nobody can notice
+        time.sleep(1.1)  # past the limit, which the stopped parent cannot notice
         acts.note(path + "go")
         acts.wait_for_lines(path + "done", 1)
-        until(lambda: sleeps(worker))  # for its next task: the return after the note is over
+        until(lambda: sleeps(worker))  # it waits for its next task, so the result is committed
         os.kill(started.pid, signal.SIGCONT)
         finished = started.wait(20)
 
@@ -142,7 +142,7 @@ def sleeps(pid):
 
 @given_time
 def test_committed_result_beats_a_timeout_in_a_thread(scale):
-    """The caller's own code keeps the run from looking: a result that is there when it looks is the outcome."""
+    """A result that is there when the run looks again is the outcome, even if the task overran its limit while a callback blocked."""
     busy, done = threading.Event(), threading.Event()
 
     def task(item):
@@ -157,7 +157,7 @@ def test_committed_result_beats_a_timeout_in_a_thread(scale):
         if outcome.key == 0:
             busy.set()
             assert done.wait(20)
-            time.sleep(0.02 * scale)  # for the return after that
+            time.sleep(0.02 * scale)  # so that the task returns
 
     results = run_parallel(task, range(2), max_workers=2, timeout=0.2 * scale, then=then)
 

@@ -1,4 +1,4 @@
-"""Promise 3: three honest clocks: of one attempt, of one task, of the run."""
+"""Promise 3: three honest clocks: for an attempt, for a task, and for the run."""
 
 import os
 import threading
@@ -23,7 +23,7 @@ BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 @BOTH
 @given_time
 def test_timeout_never_counts_the_queue(executor, scale):
-    """Ten tasks wait for one worker, in all much longer than their timeout, and none is overdue."""
+    """Ten tasks queue for one worker, in total for longer than their timeout, and none times out."""
     nap, limit = 0.04 * scale, 0.25 * scale
     results = run_parallel(acts.nap, [nap] * 10, executor=executor, max_workers=1, timeout=limit)
     assert [nap] * 10 == results.values()
@@ -32,7 +32,7 @@ def test_timeout_never_counts_the_queue(executor, scale):
 @BOTH
 @given_time
 def test_timeout_begins_anew_with_each_attempt(executor, tmp_path, scale):
-    """Three attempts of 0.2 s each are within a timeout of 0.3 s."""
+    """Each attempt has the full timeout: three attempts of 0.2 s each are within a timeout of 0.3 s."""
     path = str(tmp_path / f"begun {scale}")
 
     def work(item):
@@ -42,13 +42,13 @@ def test_timeout_begins_anew_with_each_attempt(executor, tmp_path, scale):
             raise ValueError("again")
         return len(acts.lines(path))
 
-    again = Retry(2, delay=0.001, on=ValueError)  # and not one that was overdue
+    again = Retry(2, delay=0.001, on=ValueError)  # no retry after a timeout
     results = run_parallel(work, [0], executor=executor, max_workers=1, timeout=0.3 * scale, retries=again)
     assert [3] == results.values()
 
 
 def test_timeout_includes_unpickling_the_arguments():
-    """The clock runs while the arguments are unpickled."""
+    """Unpickling the arguments counts for the timeout."""
     tasks = [Task(far.give_back, item) for item in (1, 3)]
     tasks[1:1] = [Task(far.give_back, Rebuilt(hang), timeout=0.3)]
     results = run_parallel(tasks, executor="processes", max_workers=2, timeout=30)
@@ -59,7 +59,7 @@ def test_timeout_includes_unpickling_the_arguments():
 
 
 def test_timeout_includes_sending_the_result():
-    """And until the result has left the worker."""
+    """The timeout counts until the result has left the worker."""
     tasks = [Task(far.give_back, item) for item in (0, 2)]
     tasks[1:1] = [Task(lambda: Reduces(hang), timeout=0.3)]
     results = run_parallel(tasks, executor="processes", max_workers=2, timeout=30)
@@ -69,7 +69,7 @@ def test_timeout_includes_sending_the_result():
 
 
 def test_timeout_of_a_task_overrides_that_of_the_run():
-    """Both ways."""
+    """A task's own timeout applies instead of the run's, whether it is shorter or longer."""
     tasks = {"short": Task(acts.nap, acts.LONG, timeout=0.1), "long": Task(acts.nap, 0.4, timeout=20)}
     results = run_parallel(tasks, executor="processes", max_workers=2, timeout=0.2)
     assert {"short": None, "long": 0.4} == results.to_dict(default=None)
@@ -81,7 +81,7 @@ def test_timeout_of_a_task_overrides_that_of_the_run():
 @BOTH
 @given_time
 def test_max_time_bounds_a_task_over_all_its_attempts(executor, scale):
-    """Attempts of 0.05 s go on until the next would begin past the limit, however many are allowed."""
+    """However many retries are allowed, no attempt starts past ``max_time``, and the task fails with its own last error."""
 
     def fail(item):
         time.sleep(0.05 * scale)
@@ -103,7 +103,7 @@ def test_max_time_bounds_a_task_over_all_its_attempts(executor, scale):
 @pytest.mark.abandons(6)
 @given_time
 def test_run_timeout_returns_what_is_done_and_cancels_the_rest(executor, tmp_path, scale):
-    """Every task has its outcome, the run says why it stopped, and nobody waited for what hangs."""
+    """At ``run_timeout``, every task has an outcome, ``stopped`` says why, and hung tasks are not waited for."""
     path, limit = str(tmp_path / "begun"), 0.7 * scale
     began = time.monotonic()
     results = run_parallel(
@@ -125,9 +125,9 @@ def test_run_timeout_returns_what_is_done_and_cancels_the_rest(executor, tmp_pat
 
 
 def test_run_timeout_waits_for_no_delayed_attempt():
-    """A retry that would begin after the run's end is not waited for: the failure is final at once."""
+    """A retry that would begin after ``run_timeout`` is not waited for: the failure is final at once."""
     began = time.monotonic()
-    never = Retry(3, delay=1e9, max_delay=1e9)  # any time up to that: 5 s or less once in 200 million times
+    never = Retry(3, delay=1e9, max_delay=1e9)  # a random delay: 5 s or less only once in 200 million times
     results = run_parallel(far.fail, [ValueError("now")], run_timeout=5, retries=never)
     assert isinstance(results.failures[0].error, ValueError)
     assert time.monotonic() - began < 4
@@ -138,7 +138,7 @@ def test_run_timeout_waits_for_no_delayed_attempt():
 
 @pytest.fixture
 def pool(tmp_path):
-    """Two workers, whose numbers are known before a task of a test begins: it may be killed before it could tell."""
+    """An executor with two workers, whose pids are known before a test begins: a task might be killed before it could report its own."""
     path = str(tmp_path / "workers")
     with ProcessExecutor(2) as pool:
         run_parallel(partial(acts.meet, path=path, count=2), range(2), executor=pool)
@@ -147,7 +147,7 @@ def pool(tmp_path):
 
 
 def one_is_gone(pids):
-    """Whether one of these processes was killed."""
+    """Whether any of these processes is dead."""
     return not all(map(running, pids))
 
 
@@ -160,7 +160,7 @@ def running(pid):
 
 
 def test_deadline_holds_while_the_input_blocks(pool):
-    """The next item is given only when the first task's process is dead."""
+    """A task's timeout is enforced while the input blocks: its next item comes only when the worker is dead."""
 
     def tasks():
         yield Task(hang, timeout=0.2)
@@ -173,7 +173,7 @@ def test_deadline_holds_while_the_input_blocks(pool):
 
 
 def test_deadline_holds_while_a_callback_blocks(pool):
-    """``then`` comes back only when the other task's process is dead."""
+    """A task's timeout is enforced while ``then`` blocks: it returns only when the other task's worker is dead."""
 
     def then(outcome):
         if outcome.key == 1:
@@ -185,7 +185,7 @@ def test_deadline_holds_while_a_callback_blocks(pool):
 
 
 def test_deadline_holds_while_the_consumer_is_busy(pool):
-    """The consumer of a stream asks for the next outcome only when the process is dead."""
+    """A task's timeout is enforced while the consumer of a stream asks for nothing."""
     tasks = {"good": Task(far.give_back, 1, timeout=30), "bad": Task(hang, timeout=0.3)}
     seen = []
     for outcome in iter_parallel(tasks, executor=pool):
@@ -196,9 +196,9 @@ def test_deadline_holds_while_the_consumer_is_busy(pool):
 
 
 def test_deadline_holds_while_a_value_is_unpickled(pool):
-    """The value of the first task takes until the second task's process is dead."""
+    """A task's timeout is enforced while another task's value is being unpickled."""
     pids, home = pool.pids, os.getpid()
-    value = Task(lambda: Rebuilt(until_gone, pids, home), timeout=60)  # a busy worker loads it long
+    value = Task(lambda: Rebuilt(until_gone, pids, home), timeout=60)  # it may load slowly
     results = run_parallel([value, Task(hang, timeout=0.5)], executor=pool)
     assert ["gone", None] == results.values(default=None)
 
@@ -210,7 +210,7 @@ def until_gone(pids, home):
 
 
 def test_deadline_holds_while_the_gil_is_held_elsewhere():
-    """Threads of the caller's own that compute without end delay a kill by little."""
+    """Busy threads of the caller delay the kill of an overdue worker only a little."""
     enough = threading.Event()
 
     def spin():

@@ -1,4 +1,4 @@
-"""Promise 4: a timed-out process task is killed with its group; a timed-out thread task is abandoned, and says so."""
+"""Promise 4: an overdue process is killed with its process group; an overdue thread is abandoned, and reported so."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ from parallelkit import (
 
 
 def gone(pid):
-    """No such process, or one that is dead and waits to be buried."""
+    """Whether there is no such process, or only a zombie."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] == "Z"
@@ -39,7 +39,7 @@ def gone(pid):
 
 @given_time
 def test_process_is_killed_with_its_children(tmp_path, scale):
-    """When the outcome is there, neither the process nor what it forked is."""
+    """When the timeout is reported, the worker is dead; what it has forked is gone soon."""
     path = str(tmp_path / f"child {scale}")
     results = run_parallel(
         [partial(acts.fork_hanging_child, path)], executor="processes", timeout=0.3 * scale
@@ -52,7 +52,7 @@ def test_process_is_killed_with_its_children(tmp_path, scale):
 
 
 def the_line(path):
-    """What was noted, if that was in time."""
+    """The only line that was noted; fails if the task was killed before it could write it."""
     noted = acts.lines(path)
     assert 1 == len(noted)
     return noted[0]
@@ -60,7 +60,7 @@ def the_line(path):
 
 @given_time
 def test_child_that_left_the_group_on_purpose_is_not(tmp_path, scale):
-    """As the promise says: who calls ``setsid`` wants to outlive its parent, and does."""
+    """A child that has called ``setsid`` outlives its worker, as the promise says."""
     path = str(tmp_path / f"child {scale}")
     task = partial(acts.fork_hanging_child, path, leave_group=True)
     run_parallel([task], executor="processes", timeout=0.3 * scale)
@@ -72,7 +72,7 @@ def test_child_that_left_the_group_on_purpose_is_not(tmp_path, scale):
 
 
 def test_outcome_is_there_within_50_ms():
-    """Counted from the limit to the outcome in the caller's hands; of three kills in forty, for others run here too."""
+    """The caller has the outcome within 50 ms of the limit, in at least three of at most forty kills (the machine may be busy)."""
     with ProcessExecutor(1) as executor:
         late = []
         while sum(seconds <= 0.05 for seconds in late) < 3:
@@ -88,7 +88,7 @@ def test_outcome_is_there_within_50_ms():
 
 @given_time
 def test_warm_spare_takes_the_slot(tmp_path, scale):
-    """Whoever runs what comes after a kill was there before it: no task waits for an interpreter to start."""
+    """After a kill, a worker that was already running takes over: no task waits for an interpreter to start."""
     path = str(tmp_path / f"seen {scale}")
 
     def watch(parent):
@@ -105,7 +105,7 @@ def test_warm_spare_takes_the_slot(tmp_path, scale):
 
 @given_time
 def test_tasks_that_hang_at_once_are_killed_at_once(scale):
-    """No kill waits for another."""
+    """Four tasks that hang at the same time are all killed at their limit: no kill waits for another."""
     limit = 0.3 * scale
     results = run_parallel(acts.nap, [acts.LONG] * 4, executor="processes", max_workers=4, timeout=limit)
     outcomes = results.failures.values()
@@ -118,7 +118,7 @@ def test_tasks_that_hang_at_once_are_killed_at_once(scale):
 
 @pytest.mark.abandons(1)
 def test_hung_thread_is_abandoned_and_says_so():
-    """The error tells that the thread lives on, and the failure where it stood."""
+    """The error says that the thread goes on running, and the failure has its stack."""
     never = threading.Event()
 
     def wait_for_godot(item):
@@ -137,7 +137,7 @@ def test_hung_thread_is_abandoned_and_says_so():
 
 @pytest.mark.parametrize("late", ["value", "error"])
 def test_late_result_is_dropped(late):
-    """What an abandoned thread comes up with afterwards changes nothing, neither in this run nor in the next."""
+    """What an abandoned thread returns or raises later changes nothing, neither in this run nor in the next."""
     gate, out = threading.Event(), threading.Event()
 
     def work(item):
@@ -160,7 +160,7 @@ def test_late_result_is_dropped(late):
 
 @pytest.mark.abandons(1)
 def test_the_slot_of_an_abandoned_thread_is_refilled():
-    """With one slot, what comes behind a task that hangs is run."""
+    """With a single slot, the tasks behind a hung one run."""
     never = threading.Event()
     tasks = [Task(never.wait, timeout=0.1), *[partial(abs, item) for item in (1, 2, 3)]]
     results = run_parallel(tasks, max_workers=1, run_timeout=20)
@@ -171,7 +171,7 @@ def test_the_slot_of_an_abandoned_thread_is_refilled():
 
 @pytest.mark.abandons(1)
 def test_an_abandoned_thread_gives_its_place_in_a_limit_back():
-    """As is said of ``ConcurrencyLimit``: the hung call would else hold up all that come after it."""
+    """An abandoned call no longer counts for a ``ConcurrencyLimit``; otherwise it would block all later calls."""
     never = threading.Event()
     seen = []
 
@@ -190,7 +190,7 @@ def test_an_abandoned_thread_gives_its_place_in_a_limit_back():
 
 @pytest.mark.abandons(4)
 def test_at_most_max_workers_threads_are_abandoned():
-    """Of forty tasks that hang in four slots, eight begin: then every slot is lost, and the rest is cancelled."""
+    """Of forty tasks that hang in four slots, at most eight begin; then every slot is lost, and the rest is cancelled."""
     never = threading.Event()
     began, most = time.monotonic(), []
     before = threading.active_count()
@@ -214,7 +214,7 @@ def test_at_most_max_workers_threads_are_abandoned():
 
 @pytest.mark.abandons(4)
 def test_cancelled_for_lost_slots_says_why():
-    """Each cancelled task's error tells how many threads hang."""
+    """Tasks that are cancelled because every slot is lost say that their threads hang."""
     never = threading.Event()
     results = run_parallel(lambda item: never.wait(), range(20), max_workers=2, timeout=0.1)
     never.set()
@@ -225,7 +225,7 @@ def test_cancelled_for_lost_slots_says_why():
 
 @given_time
 def test_run_goes_on_when_a_lost_slot_comes_back(scale):
-    """Every slot is lost for a while; then the hung threads return, and the rest is run."""
+    """If hung threads return while every slot is lost, the remaining tasks run."""
     gate, abandoned = threading.Event(), []
 
     def hang():
@@ -237,7 +237,7 @@ def test_run_goes_on_when_a_lost_slot_comes_back(scale):
         if len(abandoned) == 4:
             gate.set()
 
-    # The last of them is the one that says how long a slot is waited for; what follows takes longer than that.
+    # The last limit is how long the run waits for a slot; the tasks after it take longer than that.
     tasks = [Task(hang, timeout=limit) for limit in (0.05, 0.05, 0.05, 0.2 * scale)]
     tasks += [partial(time.sleep, 0.25 * scale)] * 3
     try:
@@ -300,7 +300,7 @@ RARE = [
 
 @pytest.mark.parametrize("what", [*[what for what in EXITS if what not in RARE], *rarely(*RARE)])
 def test_interpreter_exits_in_time(what):
-    """Nothing keeps it for more than half a second, and nothing of it is left: best of four, for others run here too."""
+    """The interpreter exits within 0.5 s, whatever still runs, and leaves nothing (best of four, because the machine may be busy)."""
     if "exit handler" in what:
         skip_if_no_threads("in an exit handler")
     took = []
@@ -316,7 +316,7 @@ def test_interpreter_exits_in_time(what):
 
 @given_time
 def test_exit_waits_for_submitted_calls_within_their_timeout(scale):
-    """As the standard pools do: what was submitted is done before the interpreter is gone; what hangs is not waited for."""
+    """As with the standard pools, submitted calls are completed before the interpreter exits, but hung ones are not waited for."""
     script = f"""
 import sys, threading, time
 from parallelkit import ThreadExecutor
@@ -330,7 +330,7 @@ executor.submit(threading.Event().wait)
 
 @pytest.mark.parametrize("kind", ["ThreadExecutor", "ProcessExecutor"])
 def test_exit_waits_for_calls_that_were_submitted_at_the_last_moment(kind):
-    """Also where an interpreter starts no thread any more: whoever it takes is there when ``submit`` returns."""
+    """Calls submitted at the very end are completed, even where the exiting interpreter starts no threads any more."""
     script = f"""
 import os
 from parallelkit import {kind}
@@ -343,7 +343,7 @@ for number in range(3):
 
 
 def test_exit_while_a_run_waits_in_another_thread():
-    """A non-daemon thread with a run of its own is waited for, as Python does; its results are whole."""
+    """As usual, Python waits for a non-daemon thread at exit; a run in it is completed."""
     skip_if_no_threads("beside the end of the main thread")
     script = """
 import threading, time

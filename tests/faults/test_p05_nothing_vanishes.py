@@ -1,4 +1,4 @@
-"""Promise 5: nothing vanishes. One outcome a task, under its key; the error is the user's own."""
+"""Promise 5: nothing vanishes. Every task has exactly one outcome, under its key, and the error is the user's own."""
 
 import traceback
 from functools import partial
@@ -33,7 +33,7 @@ EVERYWHERE = pytest.mark.parametrize("executor", ["threads", "processes", "inlin
 @EVERYWHERE
 @pytest.mark.parametrize("order", ["input", "key", "completion"])
 def test_every_task_has_one_outcome_under_its_key(executor, order):
-    """Of a thousand tasks, every third of which fails, whatever the order."""
+    """A thousand tasks, every third of which fails, each have one outcome under their own key, in every order."""
 
     def work(item):
         return 1 // (item % 3)
@@ -51,7 +51,7 @@ def test_every_task_has_one_outcome_under_its_key(executor, order):
 @BOTH
 @pytest.mark.parametrize("order", ["input", "completion"])
 def test_every_task_is_yielded_once(executor, order):
-    """So it is in a stream."""
+    """A stream yields every task exactly once."""
     seen = [
         outcome.key for outcome in iter_parallel(far.give_back, range(2000), executor=executor, order=order)
     ]
@@ -60,7 +60,7 @@ def test_every_task_is_yielded_once(executor, order):
 
 @EVERYWHERE
 def test_a_stopped_run_has_an_outcome_for_every_item(executor):
-    """Sized input: what was never read, too, under its own key."""
+    """If a run over sized input is stopped, items that were never read have outcomes, too, under their own keys."""
     results = run_parallel(
         far.fail, [ValueError(n) for n in range(500)], key=str, executor=executor, max_failures=3
     )
@@ -70,7 +70,7 @@ def test_a_stopped_run_has_an_outcome_for_every_item(executor):
 
 @BOTH
 def test_a_stopped_stream_has_an_outcome_for_every_item(executor):
-    """Also for what had been read and not yet come to the loop's thread when it stopped."""
+    """A stopped stream yields an outcome even for items that had been read, but had not reached the loop's thread."""
     for _ in range(20 if executor == "threads" else 3):
         stream = iter_parallel(
             far.fail, [ValueError()] * 2000, executor=executor, buffersize=50, max_failures=1
@@ -80,7 +80,7 @@ def test_a_stopped_stream_has_an_outcome_for_every_item(executor):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_stream_that_is_left_closes_its_input(executor):
-    """The input's ``finally`` runs then, not when somebody lets go of it."""
+    """Closing a stream runs the input's ``finally`` at once, not when it is garbage collected."""
     closed = []
 
     def items():
@@ -97,7 +97,7 @@ def test_a_stream_that_is_left_closes_its_input(executor):
 
 
 def test_an_input_that_cannot_be_closed_loses_no_outcome():
-    """What its ``finally`` raises is an error of the input, with all that was done."""
+    """If the input's ``finally`` raises, the result is an InputError that has all outcomes."""
 
     def items():
         try:
@@ -116,7 +116,7 @@ def test_an_input_that_cannot_be_closed_loses_no_outcome():
 
 @EVERYWHERE
 def test_none_is_an_ordinary_value(executor):
-    """It is a success, and ``get`` does not take it for a missing one."""
+    """None is a success, and ``get`` does not take it for a missing value."""
     results = run_parallel(far.nothing, range(5), executor=executor)
     assert [None] * 5 == results.values()
     assert {Success} == {type(outcome) for outcome in results.outcomes.values()}
@@ -125,7 +125,7 @@ def test_none_is_an_ordinary_value(executor):
 
 @EVERYWHERE
 def test_no_exception_is_returned_as_a_value(executor):
-    """A task that raises is a failure wherever one looks, and never stands among the values."""
+    """A task that raises is a failure in every view, and its error is never among the values."""
     results = run_parallel(far.fail, [ValueError("no")], executor=executor)
 
     with pytest.raises(ValueError, match="no"):
@@ -144,7 +144,7 @@ def test_no_exception_is_returned_as_a_value(executor):
 
 @EVERYWHERE
 def test_an_exception_that_a_task_returns_is_its_value(executor):
-    """It was returned and not raised."""
+    """An exception that a task returns instead of raising is an ordinary value."""
     results = run_parallel(far.give_back, [ValueError("a value")], executor=executor)
     assert "ValueError('a value')" == repr(results[0])
 
@@ -154,13 +154,13 @@ def test_an_exception_that_a_task_returns_is_its_value(executor):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_the_very_object_comes_back(executor):
-    """Where nothing has to travel, the error is the one that was raised."""
+    """Without processes, the error is the very object that was raised."""
     error = broken.TwoArguments(5, "no")
     assert error is run_parallel(far.fail, [error], executor=executor).failures[0].error
 
 
 def test_error_of_a_process_is_of_its_own_type():
-    """With its attributes, arguments, cause, context and notes; ``except`` and ``isinstance`` hold."""
+    """An error from a process has its own type, attributes, arguments, cause and notes, so that ``except`` works."""
 
     def work(item):
         try:
@@ -182,7 +182,7 @@ def test_error_of_a_process_is_of_its_own_type():
 
 @BOTH
 def test_traceback_shows_where_the_task_was(executor, tmp_path):
-    """As text in the failure, and as a traceback object that the standard library prints."""
+    """The task's frames are in the failure's text and in the error's traceback object."""
     scene = deeds.Scene(str(tmp_path), 0)
     failure = run_parallel(
         partial(deeds.work, scene=scene, deed=deeds.raise_plainly), ["7"], executor=executor
@@ -213,7 +213,7 @@ def raise_first(item, *rest, **more):
     ids=repr,
 )
 def test_traceback_begins_with_the_task(executor, form):
-    """However its arguments come: none of our frames is there."""
+    """In every form of call, the traceback contains only the task's frames and none of ours."""
     options = {"executor": executor, **form}
     calls = [Task(raise_first, "x")] if options.pop("tasks", False) else None
     results = run_parallel(calls, **options) if calls else run_parallel(raise_first, ["x"], **options)
@@ -223,7 +223,7 @@ def test_traceback_begins_with_the_task(executor, form):
 
 @EVERYWHERE
 def test_note_names_key_and_attempt(executor):
-    """In the error itself, so that it is printed wherever the error ends up, and at the end of its traceback as text."""
+    """A note on the error names key and attempt, so that it is printed with the error, and ends the traceback text."""
     results = run_parallel(
         far.fail, [ValueError("no")], key=lambda item: "eu-west", executor=executor, retries=2
     )
@@ -238,7 +238,7 @@ def test_note_names_key_and_attempt(executor):
     "error", [SystemExit(3), KeyboardInterrupt("stop"), GeneratorExit(), broken.OwnBase("own")]
 )
 def test_no_task_can_end_the_callers_program(executor, error):
-    """What is raised beside ``Exception`` becomes TaskExited, with the original as its cause."""
+    """Any BaseException other than an Exception becomes a TaskExited, with the original as its cause."""
     results = run_parallel(partial(far.on, {1: (far.fail, error)}), range(3), executor=executor)
     failure = results.failures[1]
 
@@ -250,7 +250,7 @@ def test_no_task_can_end_the_callers_program(executor, error):
 
 
 def test_what_cannot_travel_is_named():
-    """A value, an item and an error that cannot be pickled: each failure tells which object, and what to do."""
+    """If a value, item or error cannot be pickled, the failure names the object."""
     import threading
 
     tasks = {
@@ -273,7 +273,7 @@ def test_what_cannot_travel_is_named():
 
 @BOTH
 def test_all_failures_are_raised_together(executor):
-    """In a group that works with ``except*`` and carries the results."""
+    """``values()`` raises all failures in one group, which works with ``except*`` and has the results."""
     errors = [ValueError(1), KeyError(2), ValueError(3)]
     results = run_parallel(far.fail, errors, executor=executor)
     caught = {}
@@ -309,7 +309,7 @@ def test_every_attempt_is_logged(executor, tmp_path):
 
 @BOTH
 def test_failures_are_failures(executor):
-    """Each has all that is known: key, index, times, worker."""
+    """A failure has its key, index, attempts, times and worker."""
     failure = run_parallel(far.fail, [ValueError("no")], executor=executor).failures[0]
     assert isinstance(failure, Failure)
     assert (0, 0, 1) == (failure.key, failure.index, failure.attempts)

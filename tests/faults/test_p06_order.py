@@ -1,4 +1,4 @@
-"""Promise 6: order is the caller's choice."""
+"""Promise 6: the caller chooses the order."""
 
 import threading
 from functools import partial
@@ -13,7 +13,7 @@ BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
 def run(executor, tmp_path, **options):
-    """Four tasks at the same time, which end in the reverse of their order; the third fails."""
+    """Run four tasks at the same time, which end in reverse order; the third fails."""
     path = str(tmp_path / "ended")
     then = partial(acts.note, path)
     work = partial(acts.last_first, path=path)
@@ -22,7 +22,7 @@ def run(executor, tmp_path, **options):
 
 @BOTH
 def test_input_order_is_the_default(executor, tmp_path):
-    """Results stand as the items stood, whatever ended first."""
+    """By default, results are in input order, whichever task ends first."""
     results = run(executor, tmp_path)
     assert [0, 1, 2, 3] == list(results)
     assert [0, 1, None, 3] == results.values(default=None)
@@ -30,21 +30,21 @@ def test_input_order_is_the_default(executor, tmp_path):
 
 @BOTH
 def test_completion_order(executor, tmp_path):
-    """Results stand as the tasks ended, the failed one in its turn."""
+    """With ``order="completion"``, results are in the order in which the tasks ended, failures included."""
     results = run(executor, tmp_path, order="completion")
     assert [3, 2, 1, 0] == list(results)
     assert [3, None, 1, 0] == results.values(default=None)
 
 
 def test_key_order(tmp_path):
-    """Results stand sorted by key."""
+    """With ``order="key"``, results are sorted by key."""
     results = run("threads", tmp_path, order="key", key=lambda item: "dacb"[item])
     assert ["a", "b", "c", "d"] == list(results)
     assert [1, 3, None, 0] == results.values(default=None)
 
 
 def test_views_follow_the_order(tmp_path):
-    """Keys, values, items, outcomes, successes, failures and rows all do."""
+    """All views of the results follow the order: keys, values, items, outcomes, successes and rows."""
     results = run("threads", tmp_path, order="key", key=lambda item: -item)
     keys = [-3, -2, -1, 0]
     assert keys == list(results.outcomes) == [row["key"] for row in results.rows()]
@@ -62,24 +62,24 @@ def stream(executor, tmp_path, **options):
 
 @BOTH
 def test_stream_yields_what_ends_first(executor, tmp_path):
-    """By default: a task that ended is yielded while others run."""
+    """By default, a stream yields a task as soon as it has ended, while others run."""
     assert [3, 2, 1, 0] == [outcome.key for outcome in stream(executor, tmp_path)]
 
 
 @BOTH
 def test_stream_in_input_order(executor, tmp_path):
-    """If asked for."""
+    """With ``order="input"``, a stream yields in input order."""
     assert [0, 1, 2, 3] == [outcome.key for outcome in stream(executor, tmp_path, order="input")]
 
 
 def test_stream_in_key_order_is_refused():
-    """It would have to wait for the last task before it could yield the first."""
+    """A stream refuses ``order="key"``: it would have to wait for the last task before it could yield the first."""
     with pytest.raises(ValueError, match="order"):
         iter_parallel(abs, range(3), order="key")
 
 
 def test_keys_that_cannot_be_sorted_are_refused_at_the_door():
-    """Sized input: before anything runs, with both positions."""
+    """With sized input, keys that cannot be sorted are refused before anything runs."""
     begun = threading.Event()
     with pytest.raises(TypeError, match="compared"):
         run_parallel(lambda item: begun.set(), [1, "a"], key=lambda item: item, order="key")
@@ -87,7 +87,7 @@ def test_keys_that_cannot_be_sorted_are_refused_at_the_door():
 
 
 def test_keys_that_cannot_be_sorted_in_the_end():
-    """Unsized input: everything was run, and the InputError has it."""
+    """With unsized input, keys that cannot be sorted raise an InputError at the end, which has all results."""
     with pytest.raises(InputError) as caught:
         run_parallel(far.give_back, iter([1, "a"]), key=lambda item: item, order="key")
     assert {1: 1, "a": "a"} == caught.value.results.to_dict()

@@ -1,4 +1,4 @@
-"""Promise 7: memory is bounded. Input is read lazily, in the caller's thread, and only so far ahead."""
+"""Promise 7: memory is bounded. Input is read lazily, in the caller's thread, and only a limited distance ahead."""
 
 import gc
 import sys
@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
 class Counted:
-    """A lazy input that notes how far it was read, and by which thread."""
+    """A lazy input that counts how many items were read, and notes which threads read them."""
 
     def __init__(self, count):
         self.count = count
@@ -40,7 +40,7 @@ class Counted:
 @pytest.mark.parametrize("size", [1, 3, 20])
 @BOTH
 def test_no_more_than_buffersize_is_read_ahead(executor, size, tmp_path):
-    """Whenever an item is read, fewer than ``buffersize`` of those before are unsettled."""
+    """Whenever an item is read, fewer than ``buffersize`` earlier ones are unsettled."""
     source, path, ahead = Counted(120), str(tmp_path / "done"), []
     # A task notes itself before it settles, so this is at most what the run itself counts.
     source.look = lambda: ahead.append(source.read - len(acts.lines(path)))
@@ -53,7 +53,7 @@ def test_no_more_than_buffersize_is_read_ahead(executor, size, tmp_path):
 
 @BOTH
 def test_default_is_a_multiple_of_the_workers(executor, tmp_path):
-    """While nothing is settled, 32 tasks a worker are read, and no more."""
+    """By default, 32 items per worker are read before anything settles, and no more."""
     path = str(tmp_path / "go")
     source = Counted(10_000)
     stream = iter_parallel(partial(acts.hold, path=path), source, executor=executor, max_workers=2)
@@ -74,7 +74,7 @@ def test_default_is_a_multiple_of_the_workers(executor, tmp_path):
 
 @BOTH
 def test_consumer_that_rests_stops_the_reading(executor):
-    """What is read stays within the window of what was yielded, however long nobody asks for more."""
+    """While the consumer of a stream asks for nothing, only a bounded number of items is read."""
     source = Counted(100_000)
     stream = iter_parallel(far.give_back, source, executor=executor, max_workers=2)
     next(stream)
@@ -87,7 +87,7 @@ def test_consumer_that_rests_stops_the_reading(executor):
 
 @BOTH
 def test_window_grows_with_what_was_yielded(executor):
-    """At most to what was yielded, and to five thousand."""
+    """The window of a stream grows with the number of yielded outcomes, up to five thousand."""
     source, widest = Counted(40_000), 0
     for yielded, _ in enumerate(iter_parallel(far.give_back, source, executor=executor, max_workers=2), 1):
         ahead = source.read - yielded
@@ -102,7 +102,7 @@ def test_window_grows_with_what_was_yielded(executor):
 @pytest.mark.parametrize("main", [True, False], ids=["main thread", "other thread"])
 @BOTH
 def test_input_is_read_in_the_callers_thread(executor, main):
-    """Database cursors and generators are bound to it. So it is for a stream."""
+    """Runs and streams read the input in the caller's thread, to which cursors and generators may be bound."""
     source = Counted(300)
     used = set()
 
@@ -123,7 +123,7 @@ def test_input_is_read_in_the_callers_thread(executor, main):
 
 
 def test_stream_reads_nothing_before_the_first_next():
-    """And starts nothing."""
+    """Before the first ``next``, a stream reads nothing and starts no thread."""
     source = Counted(10)
     before = threading.active_count()
     stream = iter_parallel(far.give_back, source)
@@ -134,7 +134,7 @@ def test_stream_reads_nothing_before_the_first_next():
 
 @BOTH
 def test_item_of_a_slow_input_starts_before_the_next_is_asked_for(executor, tmp_path):
-    """An input that takes its time for every item does not keep the one before waiting."""
+    """An item of a slow input starts before the next one is requested."""
     path = str(tmp_path / "begun")
 
     def items():
@@ -156,7 +156,7 @@ def as_results(fn, items, **options):
 
 
 def noted_in_time(item, path):
-    """A task that is worth being handed over alone, as it is to processes by ``run_parallel``."""
+    """Note the item, after long enough that ``run_parallel`` hands such tasks to processes one by one."""
     time.sleep(0.005)
     return acts.noted(item, path)
 
@@ -174,7 +174,7 @@ def noted_in_time(item, path):
     ],
 )
 def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path):
-    """A burst of items and then a wait, for a queue that tasks fill, say: what was read last runs meanwhile."""
+    """The input may wait for tasks that it has yielded, such as those that fill a queue: the last items run meanwhile."""
     path = str(tmp_path / "begun")
 
     def items():
@@ -191,7 +191,7 @@ def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path
 
 @BOTH
 def test_stream_holds_nothing_that_it_has_yielded(executor):
-    """Neither the outcome nor its value lives on when the consumer has dropped it."""
+    """Once the consumer has dropped an outcome, the stream keeps neither it nor its value alive."""
     values = []
     for outcome in iter_parallel(far.give_back, map(acts.Thing, range(50)), executor=executor, max_workers=2):
         values.append(weakref.ref(outcome.value))
@@ -201,7 +201,7 @@ def test_stream_holds_nothing_that_it_has_yielded(executor):
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_items_of_settled_tasks_are_let_go(executor):
-    """When the run is over, only the caller's own references keep an item alive."""
+    """After a run, only the caller's own references keep an item alive."""
     things = [acts.Thing(number) for number in range(100)]
     refs = [weakref.ref(thing) for thing in things]
     results = run_parallel(far.nothing, iter(things), executor=executor, max_workers=2)
@@ -213,7 +213,7 @@ def test_items_of_settled_tasks_are_let_go(executor):
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_failure_holds_no_other_tasks_items(executor):
-    """A failure that is kept keeps nothing of the tasks beside it, also while no garbage is collected."""
+    """A failure keeps no other task's item alive, even without garbage collection."""
     things = [acts.Thing(number) for number in range(3000)]
     refs = [weakref.ref(thing) for thing in things]
     gc.disable()
@@ -251,7 +251,7 @@ print(peak() - before)
 )
 @BOTH
 def test_stream_is_flat(executor, count, fn):
-    """The peak grows by less than 8 MiB over the last nine tenths of the tasks."""
+    """The peak of memory grows by less than 8 MiB over the last nine tenths of the tasks."""
     if fn == "far.fail":
         count //= 10
     finished = run_script(FLAT.format(count=count, executor=executor, fn=fn), limit=300)
@@ -261,7 +261,7 @@ def test_stream_is_flat(executor, count, fn):
 
 @pytest.mark.all
 def test_a_million_outcomes_are_small():
-    """Less than 150 MB for all that is known of them."""
+    """A million outcomes take less than 150 MB."""
     script = """
 import resource
 from parallelkit import run_parallel
@@ -278,7 +278,7 @@ print(rss() - before)
 
 
 def test_large_items_do_not_pile_up():
-    """Of two hundred items of 4 MB, few are alive at a time, though thirty-two a worker may be read ahead."""
+    """Of a hundred items of 1 MB, at most eight are alive at a time with ``buffersize=6``."""
     alive, most = weakref.WeakSet(), []
 
     def items():

@@ -1,4 +1,4 @@
-"""Promise 8: waiting costs no worker. Backoff, rate limits, caps and priorities are decided in the parent."""
+"""Promise 8: waiting occupies no worker. Backoff, rate limits, caps and priorities are decided in the parent."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 @BOTH
 @given_time
 def test_backoff_frees_the_worker(executor, tmp_path, scale):
-    """While the first task waits for its next try, the only worker runs all others."""
+    """While a task waits for its retry, the only worker runs all others."""
     path = str(tmp_path / f"begun {scale}")
     results = run_parallel(
         partial(acts.fail_once, path=path, retry_after=0.4 * scale),
@@ -35,7 +35,7 @@ def test_backoff_frees_the_worker(executor, tmp_path, scale):
 
 @BOTH
 def test_backoff_is_no_sleep_in_the_worker(executor, tmp_path):
-    """Twenty tasks that each wait up to 0.5 s for their second try wait at the same time, with one worker."""
+    """With one worker, twenty tasks wait for their retries at the same time."""
     path = str(tmp_path / "begun")
 
     def work(item):
@@ -59,7 +59,7 @@ def starts(results):
 
 @BOTH
 def test_rate_limit_holds_across_workers(executor):
-    """Never more than four starts in any window of 0.15 s, counted by when the workers began."""
+    """There are never more than four starts in any window of 0.15 s, by the times at which the workers began."""
     results = run_parallel(
         far.give_back, range(14), executor=executor, max_workers=2, limits=RateLimit(4, per=0.15)
     )
@@ -74,7 +74,7 @@ def test_rate_limit_holds_across_workers(executor):
 @BOTH
 @given_time
 def test_limited_group_holds_up_no_other(executor, scale):
-    """While one group waits for its rate, the other's tasks run through with a single worker."""
+    """While one group waits for its rate limit, a single worker runs the tasks of the other."""
     results = run_parallel(
         far.give_back,
         ["slow"] * 3 + ["free"] * 8,
@@ -93,7 +93,7 @@ def test_limited_group_holds_up_no_other(executor, scale):
 
 @BOTH
 def test_cap_holds_across_workers(executor, tmp_path):
-    """At most one of a group at a time, and two groups beside one another."""
+    """At most one task of each group runs at a time, while both groups run side by side."""
     path, items = str(tmp_path / "log"), [(group, number) for number in range(5) for group in "ab"]
     results = run_parallel(
         partial(acts.meet_no_other, path=path),
@@ -116,7 +116,7 @@ def test_cap_holds_across_workers(executor, tmp_path):
 
 @BOTH
 def test_capped_task_occupies_no_worker(executor, tmp_path):
-    """One task of the group runs; the second waits in the parent, so that both workers serve others."""
+    """While a task waits for its group's cap, both workers serve other tasks."""
     path = str(tmp_path / "here")
     tasks = [
         Task(acts.meet, "group", path, 2),
@@ -135,7 +135,7 @@ def test_capped_task_occupies_no_worker(executor, tmp_path):
 
 @BOTH
 def test_larger_priorities_run_first(executor, tmp_path):
-    """Exactly, with one worker, however the executor would batch."""
+    """With one worker, tasks start exactly in the order of their priority, even where the executor would batch them."""
     path = str(tmp_path / "begun")
     run_parallel(
         partial(acts.noted, path=path),
@@ -148,7 +148,7 @@ def test_larger_priorities_run_first(executor, tmp_path):
 
 
 def test_shared_rate_limit_is_shared():
-    """Two runs at the same time on one RateLimit keep it together."""
+    """Two concurrent runs that share a RateLimit keep it together."""
     limit, runs = RateLimit(3, per=0.15), []
     callers = [
         threading.Thread(target=lambda: runs.append(run_parallel(abs, range(6), limits=limit)))

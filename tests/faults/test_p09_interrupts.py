@@ -1,4 +1,4 @@
-"""Promise 9: Ctrl-C once ends a run within a second, with what was done; any other exception cleans up the same way."""
+"""Promise 9: one Ctrl-C ends a run within a second, with what was done; any other exception has the same clean-up."""
 
 import logging
 import os
@@ -24,6 +24,8 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._executors._process._reloads import Reloads
+from parallelkit._journal import Journal
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -51,7 +53,7 @@ try:
     acts.note(path + "told", f"returned {{found!r}}")
 except BaseException as error:
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
-        error = error.__cause__  # what Python makes of an exception that comes while a class is being made
+        error = error.__cause__  # Python wraps an exception that comes while a class is being created
     kind, results = type(error).__name__, getattr(error, "results", None)
     kinds = [] if results is None else [
         type(o.error).__name__ if not o.ok else o.value for o in results.outcomes.values()]
@@ -63,7 +65,7 @@ acts.wait_for_lines(path + "go", 1)
 
 @contextmanager
 def playing(tmp_path, call, setup="", here=1):
-    """A program that is where it told it would be; afterwards it is let go on, and must end well."""
+    """A program that has reached the place where the test wants it; after the block it is released, and must end without errors or leftovers."""
     path = str(tmp_path / "play-")
     script = SCRIPT.format(call=call, setup=setup)
     with program("-", path, script=script) as started:
@@ -78,7 +80,7 @@ def playing(tmp_path, call, setup="", here=1):
 
 
 def interrupt(started, path, number=signal.SIGINT):
-    """Send the signal, and give back what the program told and how long that took."""
+    """Send the signal; return what the program reported, and the seconds until then."""
     began = time.monotonic()
     os.kill(started.pid, number)
     ((_, told),) = acts.wait_for_lines(path + "told", 1)
@@ -92,7 +94,7 @@ HANG_AT_4 = "partial(acts.hang_if, bad={4, 5}, path=path + 'here'), range(6), ma
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_one_interrupt_ends_a_run_that_waits(executor, tmp_path):
-    """RunInterrupted, with what was done; what was running or queued is cancelled, and the workers are gone."""
+    """RunInterrupted has what was done; running and queued tasks are cancelled, and the workers are gone."""
     call = f"run_parallel({HANG_AT_4}, executor={executor!r})"
     with playing(tmp_path, call, here=6) as (started, path):
         until(lambda: {"4", "5"} <= {text for _, text in acts.lines(path + "here")})
@@ -161,7 +163,7 @@ def stage_params():
 
 @pytest.mark.parametrize("call", [*stage_params()])
 def test_one_interrupt_ends_a_run_wherever_it_is(call, tmp_path):
-    """Also in the caller's own code: within a second a KeyboardInterrupt is raised, and no worker is left."""
+    """Wherever the caller is, even in its own code, Ctrl-C raises a KeyboardInterrupt within a second, and no worker is left."""
     with playing(tmp_path, call, ONCE) as (started, path):
         told, took = interrupt(started, path)
 
@@ -170,12 +172,12 @@ def test_one_interrupt_ends_a_run_wherever_it_is(call, tmp_path):
 
 
 def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
-    """Everything that was read has its outcome, though the interrupt came in the middle of the input."""
+    """If Ctrl-C comes while the input blocks, everything that was read has its outcome."""
     setup = "hang_at_3 = partial(acts.hang_if, bad={3}, path=path + 'begun')"
     items = "(here() if n == 4 else time.sleep(0.05) or n for n in range(9))"
     call = f"run_parallel(hang_at_3, {items}, executor='processes', max_workers=1)"
     with playing(tmp_path, call, setup) as (started, path):
-        acts.wait_for_lines(path + "begun", 4)  # those before the last are committed, and nobody could look
+        acts.wait_for_lines(path + "begun", 4)  # all but the last are committed, but not read by the parent
         told, took = interrupt(started, path)
 
     assert "RunInterrupted [0, 1, 2, 'TaskCancelled']" == told
@@ -184,7 +186,7 @@ def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_one_interrupt_ends_a_run_whose_retries_hang(executor, tmp_path):
-    """No outcome is lost, also of what has come in meanwhile; the failure that is being judged is cancelled."""
+    """If Ctrl-C comes while ``Retry(on=…)`` hangs, no outcome is lost; the failure that is being judged is cancelled."""
     setup = "def work(n):\n    return acts.hang_if(n, {3}, path + 'begun') if n else 1 // n\n"
     call = f"run_parallel(work, range(4), max_workers=1, executor={executor!r}, retries=Retry(2, on=here))"
     with playing(tmp_path, call, setup) as (started, path):
@@ -196,7 +198,7 @@ def test_one_interrupt_ends_a_run_whose_retries_hang(executor, tmp_path):
 
 
 def test_one_interrupt_ends_a_run_whose_value_hangs_as_it_is_recorded(tmp_path):
-    """A checkpoint pickles values in the caller's thread; what hangs there is in the results all the same."""
+    """If Ctrl-C comes while a value's pickling for a checkpoint hangs, in the caller's thread, the results still have that value."""
     setup = """
 import logging
 logging.getLogger("parallelkit").addHandler(logging.NullHandler())
@@ -213,7 +215,7 @@ def work(n):
 
 
 class Pressed:
-    """An input during which Ctrl-C comes when the run was stopped: as it is closed, or the rest of it counted."""
+    """An input during which Ctrl-C comes after the run was stopped: while it is closed, or while the rest of it is counted."""
 
     went_on = False
 
@@ -237,7 +239,7 @@ class Pressed:
 
 @pytest.mark.parametrize("form", ["closed", "counted"])
 def test_one_interrupt_ends_what_the_input_does_after_a_stop(form):
-    """It is raised at once in the input's own code, which may hang; the results are kept."""
+    """After a stop, Ctrl-C is raised at once in the input's own code, which may hang; the results are kept."""
     pressed = Pressed()
     items = pressed.closed() if form == "closed" else pressed
     with pytest.raises(RunInterrupted) as raised:
@@ -257,7 +259,7 @@ class PressedAsPickled:
 
 
 def test_one_interrupt_ends_the_pickling_of_the_function():
-    """Of what it has captured, or is passed to every task, there may be much."""
+    """Ctrl-C interrupts the pickling of the function and its arguments, which may take long."""
     captured = PressedAsPickled()
     with pytest.raises(KeyboardInterrupt):
         run_parallel(print, [1], args=(captured,), executor="processes")
@@ -265,7 +267,7 @@ def test_one_interrupt_ends_the_pickling_of_the_function():
 
 
 def test_one_interrupt_ends_the_check_of_a_journal(tmp_path, monkeypatch):
-    """A large one takes seconds; it is not in use afterwards."""
+    """Ctrl-C interrupts the check of a journal, which may take seconds, and leaves the journal usable."""
     journal, pressed = tmp_path / "journal", Pressed()
     with monkeypatch.context() as patch:
         patch.setattr("parallelkit._journal.Journal._check_records", lambda journal: pressed.press())
@@ -275,8 +277,33 @@ def test_one_interrupt_ends_the_check_of_a_journal(tmp_path, monkeypatch):
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=journal).to_dict()
 
 
+def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(tmp_path, monkeypatch):
+    """Only what takes long is cut off: a journal stayed in use, and a run stayed with its executor, for the program's life."""
+
+    def pressed(step):
+        def call(*args):
+            made = step(*args)
+            signal.raise_signal(signal.SIGINT)
+            return made
+
+        return call
+
+    journal = tmp_path / "journal"
+    with monkeypatch.context() as patch:
+        patch.setattr("parallelkit._recorder.Journal", pressed(Journal))
+        with pytest.raises(KeyboardInterrupt):
+            run_parallel(abs, [1], key=str, checkpoint=journal)
+    assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=journal).to_dict()
+    with ProcessExecutor(1) as pool, monkeypatch.context() as patch:
+        patch.setattr(Reloads, "look", pressed(Reloads.look))
+        with pytest.raises(KeyboardInterrupt):
+            run_parallel(abs, [1], executor=pool)
+        crew = pool._engine()._supervisor.crew
+        until(lambda: not crew.lanes)
+
+
 def test_an_interrupt_that_comes_too_late_to_stop_anything_keeps_the_results(monkeypatch):
-    """All is done, and what was opened is being closed: it ends the run as any other does."""
+    """If Ctrl-C comes while a finished run is being closed, RunInterrupted has all results."""
     monkeypatch.setattr("parallelkit._progress.Silent.close", lambda bar: signal.raise_signal(signal.SIGINT))
     with pytest.raises(RunInterrupted) as raised:
         run_parallel(abs, [-1, 2])
@@ -284,7 +311,7 @@ def test_an_interrupt_that_comes_too_late_to_stop_anything_keeps_the_results(mon
 
 
 def test_second_interrupt_raises_at_once(tmp_path):
-    """While the first is being obeyed: a close that takes long is not waited for."""
+    """A second Ctrl-C, while the run still cleans up after the first, is raised at once."""
     setup = """
 import parallelkit._executors._processes as engine
 close = engine.ProcessPort.close
@@ -306,13 +333,13 @@ engine.ProcessPort.close = slow
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_two_interrupts_in_a_row(executor, tmp_path):
-    """Both at once: a KeyboardInterrupt of one kind or the other, and nothing is left."""
+    """Two Ctrl-C in immediate succession raise a KeyboardInterrupt or RunInterrupted, and nothing is left."""
     setup = f"""
 def call():
     try:
         run_parallel(partial(acts.note_and_hang, path=path + "here"), range(3), executor={executor!r})
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one that comes now is not the run's any more
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one from now on is not for the run
 """
     with playing(tmp_path, "call()", setup) as (started, path):
         os.kill(started.pid, signal.SIGINT)
@@ -322,7 +349,7 @@ def call():
 
 
 def test_task_that_holds_the_lock_of_its_interpreter(tmp_path):
-    """A worker deep in C, deaf to signals, is gone as any other; so is its child."""
+    """Ctrl-C also ends a worker that holds the GIL in C and ignores signals, and its child."""
     setup = """
 import deeds
 def deaf(item):
@@ -342,7 +369,7 @@ def deaf(item):
 
 
 def test_nested_runs_end_together(tmp_path):
-    """The run inside a task of a run, in processes both."""
+    """Ctrl-C ends a run in processes inside a task of a run in processes."""
     setup = """
 def inner(item):
     run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes", max_workers=2)
@@ -357,7 +384,7 @@ def inner(item):
 
 
 def test_nested_run_in_the_main_thread(tmp_path):
-    """The inner run, in a callback of the outer, is interrupted, and then the outer is."""
+    """Ctrl-C ends a run that is called from a callback of another run, and then that other run."""
     setup = """
 def then(outcome):
     run_parallel(partial(acts.note_and_hang, path=path + "here"), range(2), executor="processes", max_workers=2)
@@ -370,7 +397,7 @@ def then(outcome):
 
 
 def test_run_in_another_thread_goes_on(tmp_path):
-    """Python interrupts the main thread; a run elsewhere is none of its business, and stays whole."""
+    """Ctrl-C interrupts only the main thread: a run in another thread goes on and has all its results."""
     setup = """
 found = []
 def run():
@@ -395,7 +422,7 @@ def call():
 
 
 def test_run_inside_an_event_loop_obeys_asyncio(tmp_path):
-    """There the first Ctrl-C is asyncio's, which asks its task to end; the second interrupts the run, and it cleans up."""
+    """Inside ``asyncio.run``, the first Ctrl-C is handled by asyncio, which cancels its task; the second interrupts the run, which cleans up."""
     setup = """
 import asyncio
 async def main():
@@ -425,7 +452,7 @@ signal.signal(signal.SIGTERM, handler)
 @pytest.mark.parametrize("error", ["Stop()", *rarely("SystemExit(3)")])
 @pytest.mark.parametrize("form", ["run_parallel({})", "[*iter_parallel({})]"])
 def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_path):
-    """What a SIGTERM handler raises comes out of the wait as it is, and the workers are gone."""
+    """What a SIGTERM handler raises propagates unchanged, and the workers are gone."""
     call = form.format(f"partial(acts.note_and_hang, path=path + 'here'), range(3), executor={executor!r}")
     with playing(tmp_path, call, RAISES.format(error=error)) as (started, path):
         told, took = interrupt(started, path, signal.SIGTERM)
@@ -434,7 +461,7 @@ def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_p
 
 
 class Signals:
-    """Sends its process a signal as it is pickled, or as it arrives in there."""
+    """Sends its process a signal when it is pickled there."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -448,7 +475,7 @@ def arrive(pid, _):
 
 
 class Arrived:
-    """The same as it comes back."""
+    """Sends its process a signal when it is unpickled there."""
 
     def __init__(self, pid):
         self.pid = pid
@@ -458,21 +485,21 @@ class Arrived:
 
 
 def strike(pid):
-    if os.getpid() == pid and callable(signal.getsignal(signal.SIGUSR2)):  # else it would end the tests
+    if os.getpid() == pid and callable(signal.getsignal(signal.SIGUSR2)):  # otherwise it would end the tests
         signal.raise_signal(signal.SIGUSR2)
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), TimeoutError("an alarm")])
 @pytest.mark.parametrize(("function", "kind"), [(abs, Signals), (Arrived, int)], ids=["sent", "got"])
 def test_handler_that_raises_blames_nothing_that_is_pickled(function, kind, error):
-    """What it raises in the midst of an item's or a value's own code comes out too: it stood there as that task's failure."""
+    """What a signal handler raises while an item or value is pickled or unpickled propagates; it is not that task's failure."""
     with handling(error), pytest.raises(type(error)) as raised:
         run_parallel(function, [kind(os.getpid()), 1], executor="processes", max_workers=1)
     assert raised.value is error
 
 
 class Struck:
-    """Is struck by a signal the n-th time that it is pickled in its own process; ``fit`` or not."""
+    """Sends its own process a signal the n-th time that it is pickled there; can be pickled only if ``fit``."""
 
     def __init__(self, number, fit=True):
         self.left, self.fit, self.pid = number, fit, os.getpid()
@@ -487,7 +514,7 @@ class Struck:
 
 
 class StruckError(Exception):
-    """As a task's error arrives."""
+    """A task's error that sends the parent a signal when it is unpickled."""
 
     def __reduce__(self):
         return strike_and_make, (os.getppid(),)
@@ -539,12 +566,12 @@ ASIDE = {
 
 
 def strike_here_before(*_):
-    """As the caller's ``key``, ``by``, ``then`` and so on."""
+    """A ``key``, ``by``, ``then`` and so on that sends its own process a signal."""
     strike(os.getpid())
 
 
 def struck_items(last=()):
-    """An input that is struck as its third item is asked for, or, with ``last``, as it is closed."""
+    """An input that sends a signal when its third item is requested or, with ``last``, when it is closed."""
     try:
         yield from (1, 2)
         if not last:
@@ -556,7 +583,7 @@ def struck_items(last=()):
 
 
 class StruckSize:
-    """An input that is struck as what was not read of it is counted."""
+    """An input that sends a signal while its unread rest is counted."""
 
     def __len__(self):
         return 9
@@ -567,7 +594,7 @@ class StruckSize:
 
 
 class StruckKey:
-    """Is struck as it is hashed."""
+    """A key that sends a signal when it is hashed."""
 
     def __hash__(self):
         strike(os.getpid())
@@ -575,7 +602,7 @@ class StruckKey:
 
 
 class StruckName:
-    """Is struck as it is shown."""
+    """A key that sends a signal when its ``repr`` is taken."""
 
     def __repr__(self):
         strike(os.getpid())
@@ -583,14 +610,14 @@ class StruckName:
 
 
 class StruckNoteError(Exception):
-    """Is struck as a note is added."""
+    """An error that sends a signal when a note is added."""
 
     def add_note(self, note):
         strike(os.getpid())
 
 
 class StruckNotesError(Exception):
-    """Is struck as its notes are looked at."""
+    """An error that sends a signal when its notes are read."""
 
     @property
     def __notes__(self):
@@ -598,7 +625,7 @@ class StruckNotesError(Exception):
 
 
 class StruckDelayError(Exception):
-    """Is struck as it is asked how long to wait."""
+    """An error that sends a signal when its ``retry_after`` is read."""
 
     @property
     def retry_after(self):
@@ -606,7 +633,7 @@ class StruckDelayError(Exception):
 
 
 class StruckTextError(Exception):
-    """Is struck as it is described."""
+    """An error that sends a signal when its text is taken."""
 
     def __str__(self):
         strike(os.getpid())
@@ -660,7 +687,7 @@ ASKED = {
 
 @pytest.mark.parametrize("place", ASKED)
 def test_what_a_handler_raises_is_not_taken_for_the_fault_of_what_it_struck(place):
-    """It came as an ``InputError``, cost a task its retries, or was lost."""
+    """What a signal handler raises inside the caller's code propagates: it is no InputError, costs no task its retries, and is not lost."""
     alarm = TimeoutError("an alarm")
     with handling(alarm), pytest.raises(TimeoutError) as raised:
         ASKED[place]()
@@ -668,7 +695,7 @@ def test_what_a_handler_raises_is_not_taken_for_the_fault_of_what_it_struck(plac
 
 
 class StruckFirst:
-    """Is struck the first time that it is pickled, or arrives, in the process that made it."""
+    """Sends the process that made it a signal the first time that it is pickled there, or when it is unpickled there."""
 
     def __init__(self, arriving):
         self.arriving = arriving
@@ -685,7 +712,7 @@ class StruckFirst:
 
 @pytest.mark.parametrize("arriving", [False, True])
 def test_a_checkpoint_blames_no_value_for_what_a_handler_raised(tmp_path, arriving):
-    """Neither one that is recorded, which would be made again, nor a record, which would be refused."""
+    """What a signal handler raises while a value is recorded or read back propagates: neither the value nor the record is rejected."""
     alarm = TimeoutError("an alarm")
 
     def run():
@@ -703,7 +730,7 @@ def struck_value(item):
 
 
 def test_a_cache_is_not_passed_over_for_what_a_handler_raised(tmp_path):
-    """The task would be run once more, and the alarm be lost."""
+    """What a signal handler raises while a cached value is loaded propagates; the task is not run instead."""
     import joblib
 
     alarm, cached = TimeoutError("an alarm"), joblib.Memory(tmp_path, verbose=0).cache(struck_value)
@@ -714,7 +741,7 @@ def test_a_cache_is_not_passed_over_for_what_a_handler_raised(tmp_path):
 
 
 class StruckOnceError(Exception):
-    """Is struck the first time that it is pickled in the worker."""
+    """An error that sends its process a signal the first time that it is pickled."""
 
     struck = False
 
@@ -731,14 +758,14 @@ def raise_under_an_alarm(item):
 
 
 def test_an_alarm_that_a_task_has_left_costs_its_error_nothing():
-    """It strikes as the worker packs that error, which is no part of the task any more."""
+    """If a signal handler that a task has set raises while the worker pickles the task's error, the error still arrives."""
     failure = run_parallel(raise_under_an_alarm, [1], executor="processes").failures[0]
     assert type(failure.error) is StruckOnceError
 
 
 @contextmanager
 def handling(error):
-    """With a handler of SIGUSR2 that raises this."""
+    """A block in which a signal handler of SIGUSR2 raises this error."""
 
     def handler(*_):
         raise error
@@ -752,7 +779,7 @@ def handling(error):
 
 @pytest.mark.parametrize("place", ASIDE)
 def test_what_a_handler_raises_is_never_lost(place):
-    """Wherever the caller's own code is tried, and goes on, or is named, where it fails."""
+    """What a signal handler raises propagates from wherever we try the caller's code and would otherwise go on after an error."""
     alarm = TimeoutError("an alarm")
     with handling(alarm), pytest.raises(TimeoutError) as raised:
         ASIDE[place]()
@@ -760,7 +787,7 @@ def test_what_a_handler_raises_is_never_lost(place):
 
 
 def test_a_program_that_is_ended_while_a_task_runs_inline_ends():
-    """That the task was struck does not make it the task's; an alarm that is none of an exit may be its own."""
+    """A SystemExit from a signal handler ends the program even during an inline task; an ordinary exception is that task's failure."""
     before = signal.signal(signal.SIGUSR2, lambda *_: sys.exit(3))
     try:
         with pytest.raises(SystemExit):
@@ -774,7 +801,7 @@ def test_a_program_that_is_ended_while_a_task_runs_inline_ends():
 
 
 class AsksWhoCalls:
-    """Cannot be pickled, and has looked at the frame of its caller."""
+    """Cannot be pickled, and looks at the frame of its caller."""
 
     def __reduce__(self):
         caller = sys._getframe(1)
@@ -782,14 +809,14 @@ class AsksWhoCalls:
 
 
 def test_code_that_looks_at_its_caller_is_no_handler():
-    """Its failure is that of its task, as any other's."""
+    """If pickling code that has looked at its caller's frame fails, that is an ordinary failure of its task."""
     results = run_parallel(abs, [AsksWhoCalls(), -1], executor="processes")
     assert [None, 1] == results.values(default=None)
 
 
 @pytest.mark.parametrize("started", [True, False])
 def test_handler_that_raises_as_a_thread_starts(started, monkeypatch):
-    """What it raises comes out as it is, whether or not that thread runs by then; nothing waits for it."""
+    """What a handler raises while a thread starts propagates, whether or not that thread runs by then; nothing waits for it."""
 
     class Stop(BaseException):
         pass
@@ -809,7 +836,7 @@ def test_handler_that_raises_as_a_thread_starts(started, monkeypatch):
 
 
 def test_own_handler_of_sigint_is_left_alone(tmp_path):
-    """Who has taken the signal keeps it: what that handler raises ends the run."""
+    """A caller's own SIGINT handler stays in force: what it raises ends the run."""
     setup = RAISES.format(error="Stop()") + "signal.signal(signal.SIGINT, handler)\n"
     call = "run_parallel(partial(acts.note_and_hang, path=path + 'here'), range(3), executor='processes')"
     with playing(tmp_path, call, setup) as (started, path):
@@ -818,7 +845,7 @@ def test_own_handler_of_sigint_is_left_alone(tmp_path):
 
 
 def test_handler_is_put_back():
-    """After a run, Ctrl-C is what it was."""
+    """After a run or stream, the SIGINT handler is the one from before."""
     before = signal.getsignal(signal.SIGINT)
     run_parallel(abs, range(3))
     list(iter_parallel(abs, range(3)))
@@ -853,7 +880,7 @@ WORKS = {
 @pytest.mark.parametrize("fatal", ["SIGKILL", *rarely(*[name for name in FATAL if name != "SIGKILL"])])
 @pytest.mark.parametrize("work", WORKS)
 def test_no_worker_outlives_its_parent(fatal, work, tmp_path):
-    """However the parent ends: within a second workers, their children and their nested workers are gone."""
+    """However the parent ends, its workers, their children and their nested workers are soon gone."""
     function, count = WORKS[work]
     setup = (
         TREE
@@ -876,7 +903,7 @@ threading.Thread(target=end, daemon=True).start()
 
 @pytest.mark.all
 def test_parent_killed_while_its_workers_start(tmp_path):
-    """Those that are not ready yet end as well; killed at ten moments of the first 200 ms."""
+    """Workers that are only just starting end with their parent, too: it is killed at ten moments of the first 200 ms."""
     call = "run_parallel(partial(acts.note_and_hang, path=path + 'working'), range(2), executor='processes')"
     setup = "acts.note(path + 'here')"
     for moment in range(10):
@@ -898,7 +925,7 @@ SHORT = "run_parallel(partial(acts.nap), [0.005] * 40, executor={executor!r}, ma
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize("seed", [0, *rarely(*range(1, 20))])
 def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
-    """Before, during and after a run: it ends in time, with an exception or its results, and leaves nothing."""
+    """A signal at a random moment before, during or after a run: the program ends in time, with an exception or results, and leaves nothing."""
     dice = random.Random(f"{what} {executor} {seed}")
     setup = RAISES.format(error="Stop()") + "acts.note(path + 'here')"
     number = signal.SIGINT if what == "SIGINT" else signal.SIGTERM
@@ -916,7 +943,7 @@ def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
             finished = started.wait(10)
             assert [] == soon(started.descendants, []), f"moment {moment}, seed {turn}"
             told = [text for _, text in acts.lines(path + "told")]
-        # Where the signal came after the run, it ended the rest of the script.
+        # If the signal came after the run, it ended the rest of the script.
         wanted = ("RunInterrupted", "KeyboardInterrupt", "Stop", "returned")
         assert not told or told[0].startswith(wanted), (
             told,
@@ -925,8 +952,8 @@ def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
             moment,
         )
         assert "Fatal" not in finished.err
-        # Python's own import drops what is raised while it frees the lock of a module, and its Thread.start
-        # forgets a thread that has begun already, whose first step then fails (both seen on 3.13).
+        # Python's import drops exceptions raised while it frees a module's lock, and an interrupted Thread.start
+        # forgets a thread that has already begun, whose first step then fails (both seen on 3.13).
         own = ("<function _get_module_lock", "del _limbo[self]")
         ignored = finished.err.count("Exception ignored") - sum(map(finished.err.count, own))
         assert ignored == 0, finished.err

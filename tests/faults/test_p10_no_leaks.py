@@ -1,4 +1,4 @@
-"""Promise 10: no leaks. After any run no thread, process, descriptor, semaphore or shared memory is left."""
+"""Promise 10: no leaks. No run leaves a thread, process, descriptor, semaphore or shared memory behind."""
 
 import contextlib
 import os
@@ -23,8 +23,8 @@ from parallelkit import (
     run_parallel,
 )
 
-# Every test is followed by a look at what it left (leaks.py). Here the look is taken right after the call, without
-# the second of grace: when a run returns, nothing is on its way out.
+# leaks.py checks what every test leaves, after a grace period. Here the check follows immediately after the call:
+# when a run returns, nothing may still be on its way out.
 
 
 def nothing_left(run):
@@ -87,14 +87,14 @@ ABANDONS = {("a run stopped by its timeout", "threads")}
     [(what, how) for how in ("processes", "threads") for what in RUNS if (what, how) not in ABANDONS],
 )
 def test_nothing_is_left_when_the_run_returns(what, executor):
-    """Neither a thread nor a process, descriptor or shared memory, at that very moment."""
+    """At the very moment a run returns, no thread, process, descriptor or shared memory is left."""
     run = partial(RUNS[what], executor=executor, max_workers=2)
-    run()  # what is imported or opened once in a program's life is no leak
+    run()  # what is imported or opened once per program is no leak
     assert [] == nothing_left(run)
 
 
 def test_deaths_and_kills_leave_nothing():
-    """Nor what was begun by those that died."""
+    """Worker deaths and kills leave nothing behind."""
 
     def run():
         run_parallel(acts.all_kinds, range(20), executor="processes", max_workers=2, timeout=0.2)
@@ -105,7 +105,7 @@ def test_deaths_and_kills_leave_nothing():
 
 @pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 def test_executor_leaves_nothing(make):
-    """However it was used."""
+    """A closed executor leaves nothing, whether it was used for runs, ``map`` or ``submit``."""
 
     def use():
         with make(2) as executor:
@@ -119,28 +119,28 @@ def test_executor_leaves_nothing(make):
 
 @pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 def test_forgotten_executor_leaves_nothing(make):
-    """One that nobody shut down, and nobody holds any more."""
+    """An executor that is dropped without a shutdown leaves nothing."""
     before = leaks.look()
     run_parallel(far.give_back, range(20), executor=make(2))
     assert [] == leaks.wait_until_gone(before, 0)
 
 
 def test_there_is_no_hidden_pool():
-    """Processes are opened for a run and closed with it: the next run has others."""
+    """Processes that a run starts end with it: the next run has new ones."""
     seen = [set(run_parallel(far.pid_of, range(20), executor="processes").values()) for _ in range(2)]
     assert not seen[0] & seen[1]
     assert os.getpid() not in seen[0] | seen[1]
 
 
 def test_executor_keeps_its_workers_warm():
-    """Who wants them for the next run passes a ProcessExecutor of his own."""
+    """A ProcessExecutor of the caller's own keeps its workers from run to run."""
     with ProcessExecutor(1) as executor:
         seen = [set(run_parallel(far.pid_of, range(20), executor=executor).values()) for _ in range(3)]
     assert seen[0] == seen[1] == seen[2]
 
 
 def test_abandoned_thread_ends_with_its_task():
-    """It is the one thing that may be left, and it goes as soon as its task returns."""
+    """An abandoned thread is the only thing that may be left, and it ends as soon as its task returns."""
     gate, before = threading.Event(), leaks.look()
     run_parallel(lambda item: gate.wait(), [0], timeout=0.05)
     assert 1 == len(leaks.leaks(before, leaks.look(), 0))
@@ -182,7 +182,7 @@ def resident(program):
 
 
 class Marathon:
-    """A program that makes a hundred runs whenever it is told to."""
+    """A program that makes a hundred runs each time it is told to."""
 
     def __init__(self, path):
         self.path = str(path / "many-")
@@ -196,7 +196,7 @@ class Marathon:
         acts.wait_for_lines(self.path + "done", done + 1, patience=50)
 
     def look(self):
-        """What it has, but for shared memory: that is everybody's."""
+        """A snapshot of the program, without shared memory, which other programs use, too."""
         return look_at(self.program)._replace(shared_memory=self.before.shared_memory)
 
     def end(self):
@@ -216,18 +216,18 @@ def marathon(tmp_path_factory):
 
 @pytest.mark.parametrize("hundred", [1, *rarely(*range(2, 11))])
 def test_many_runs_leave_nothing(hundred, marathon):
-    """After each of ten hundreds the one program has what it had before the first; and no more than 5 MB more memory.
+    """After each hundred runs a program has what it had before the first, and at most 5 MB more memory.
 
-    A thousand in one test took up to 37 seconds alone: on a busy machine, longer than pytest waits for a hang.
+    A thousand runs in one test took up to 37 s: on a busy machine, longer than pytest allows before it assumes a hang.
     """
     marathon.run()
-    # A thread that was joined may be there for a moment more: Python tells of its end before the system does.
+    # A joined thread may exist a moment longer: Python reports its end before the system does.
     assert marathon.before == soon(marathon.look, marathon.before)
     assert resident(marathon.program) < marathon.memory + 5
 
 
 def test_nothing_listens():
-    """Neither the program nor its workers has a socket that another process could connect to."""
+    """Neither the program nor its workers has a socket to which another process could connect."""
     script = """
 import os
 from parallelkit import run_parallel
@@ -251,7 +251,7 @@ print(run_parallel(sockets, [1, 2], executor="processes").values())
 
 
 def test_environment_of_a_worker_is_the_callers():
-    """Nothing is added to it but the caps on threads of numerical libraries."""
+    """A worker's environment is its parent's, plus the thread caps of numerical libraries."""
     (environ,) = run_parallel(lambda item: dict(os.environ), [0], executor="processes").values()
     more = {name for name in environ if name not in os.environ}
     assert all(name.endswith(("_NUM_THREADS", "_MAX_THREADS")) for name in more)
@@ -260,7 +260,7 @@ def test_environment_of_a_worker_is_the_callers():
 
 
 def modes(item):
-    """Of every file and pipe that this process has open: what others may do with it."""
+    """The permissions of group and others on every file and pipe of ours that this process has open."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):  # the folder itself
@@ -271,7 +271,7 @@ def modes(item):
 
 
 def test_channels_are_the_owners_alone():
-    """Rings, blocks, files of large results and pipes: nobody else may read or write one."""
+    """Only the owner can read or write the rings, blocks, files of large results and pipes."""
     seen = []
     large = bytes(3_000_000)
     results = run_parallel(
@@ -284,7 +284,7 @@ def test_channels_are_the_owners_alone():
 
 
 def test_a_journal_is_the_owners_alone(tmp_path):
-    """With all that belongs to it, while it is written, whatever the umask is."""
+    """Only the owner can access a journal and its auxiliary files while it is written, whatever the umask."""
     before = os.umask(0)
     seen = {}
 

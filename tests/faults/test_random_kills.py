@@ -1,4 +1,4 @@
-"""Promise 2 under fire: SIGKILL at random moments, and every task's fate is told truly."""
+"""Promise 2 under fire: workers are killed at random moments, and the fate of every task is reported truthfully."""
 
 import os
 import random
@@ -18,7 +18,7 @@ from parallelkit._executors._processes import ProcessEngine
 
 
 class Killer(threading.Thread):
-    """Kills a random worker at random moments, until it is told to stop."""
+    """A thread that kills random workers at random moments until ``enough`` is set."""
 
     def __init__(self, engine, seed, longest):
         super().__init__(daemon=True)
@@ -37,7 +37,7 @@ class Killer(threading.Thread):
                     signal.pidfd_send_signal(victim.pidfd, signal.SIGKILL)
                     self.kills += 1
                 except OSError:
-                    pass  # it was buried meanwhile
+                    pass  # it was reaped in the meantime
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ class Killer(threading.Thread):
     [(1500, 0), *(pytest.param(4000, seed, marks=pytest.mark.all) for seed in range(1, 26))],
 )
 def test_random_kills_blame_nobody_wrongly(tmp_path, tasks, seed):
-    """No result is lost, no task runs twice, every blamed one had begun, and every value is right."""
+    """No result is lost, no task runs twice, every blamed task had begun, and every value is right."""
     path = str(tmp_path / "begun")
     engine = ProcessEngine(2)
     killer = Killer(engine, seed, 0.02)
@@ -72,7 +72,7 @@ def judge(seen, tasks, path):
     for ended in seen.failures.values():
         assert isinstance(ended.error, WorkerDied)
         assert signal.SIGKILL == ended.error.signal
-    # A killed task may have been stopped between its start and its first line, but hardly often.
+    # A task may have been killed between its start and its first line, but rarely.
     silent = [index for index in seen.failures if index not in begun]
     assert len(silent) <= max(2, len(seen.failures) // 3)
 
@@ -80,7 +80,7 @@ def judge(seen, tasks, path):
 @pytest.mark.parametrize("tasks", [400, pytest.param(10_000, marks=pytest.mark.all)])
 @pytest.mark.all
 def test_naps_under_fire(tasks, tmp_path):
-    """Of tasks of 0 to 20 ms in eight workers, which are shot at: each has one outcome and has run once, none is made up."""
+    """Tasks of 0 to 20 ms in eight workers that are killed at random each have one outcome and run once, and no value is made up."""
     path = str(tmp_path / "notes")
     engine = ProcessEngine(8)
     killer = Killer(engine, tasks, 0.03)
@@ -99,7 +99,7 @@ def test_naps_under_fire(tasks, tmp_path):
     assert {item: item * item for item in seen.values} == seen.values
     assert tasks == len(seen)
     assert set(seen.values) <= ended
-    # Between its last line and its commit, or its start and its first line, a task is killed now and then.
+    # Now and then a task is killed between its last line and its commit, or between its start and its first line.
     assert len(ended - set(seen.values)) <= max(2, killer.kills // 10)
     assert len(set(seen.failures) - begun) <= max(2, killer.kills // 10)
     assert killer.kills >= tasks // 100
@@ -107,7 +107,7 @@ def test_naps_under_fire(tasks, tmp_path):
 
 
 def test_workers_die_with_their_parent(tmp_path):
-    """When the caller is killed, its workers and their children are gone soon."""
+    """When the parent is killed, its workers and their children are soon gone."""
     path = far_path = tmp_path / "child"
     os.mkfifo(path)
     parent = os.fork()
@@ -116,7 +116,7 @@ def test_workers_die_with_their_parent(tmp_path):
         with opened(engine, far.have_child_and_hang) as port:
             port.start([(0, 1, str(far_path), None)])
             while not port.wait(None):
-                pass  # a start wakes it too
+                pass  # a start also wakes it
         os._exit(1)
     child = int(far.hear(str(path)))
     worker = parent_of(child)

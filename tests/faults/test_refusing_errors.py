@@ -1,4 +1,4 @@
-"""Errors whose classes make something of their own of attributes: frozen dataclasses, and worse."""
+"""Errors whose classes refuse attributes or truth tests: frozen dataclasses, and worse."""
 
 import pickle
 from functools import partial
@@ -26,7 +26,7 @@ SOON = 20  # seconds; it used to be for ever
 @pytest.mark.parametrize("kind", refusing.HARD_TO_SHOW)
 @pytest.mark.parametrize("executor", KINDS)
 def test_an_error_that_refuses_attributes_costs_its_own_task(executor, kind):
-    """It comes back as it was, and what it refuses to take harms nobody."""
+    """An error that refuses attributes is its task's own error, and affects no other task."""
     results = run_parallel(refusing.fail_at_one, range(3), args=(kind,), executor=executor, timeout=SOON)
 
     assert {0: 0, 2: 2} == results.successes
@@ -35,7 +35,7 @@ def test_an_error_that_refuses_attributes_costs_its_own_task(executor, kind):
 
 @pytest.mark.parametrize("executor", KINDS)
 def test_a_frozen_error_has_its_note_its_traceback_and_is_raised(executor):
-    """As any other: by a run that stops at it, by a stream, a fold and a race."""
+    """A frozen error is raised with its note and traceback by runs, streams, folds and races."""
 
     def race(fn, items, args, **options):
         return first_success([Task(fn, item, *args) for item in items], **options)
@@ -58,14 +58,14 @@ async def fail_slowly(item):
 
 
 def test_a_frozen_error_of_a_coroutine():
-    """The event loop's thread lives on."""
+    """A frozen error of a coroutine leaves the event loop's thread alive."""
     results = run_parallel(fail_slowly, range(3), timeout=SOON)
     assert ([0, 2], refusing.Frozen(5)) == ([*results.successes.values()], results.failures[1].error)
 
 
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
 def test_a_frozen_error_of_a_future(executor):
-    """It is the future's, and the next call runs."""
+    """A frozen error is its future's exception, and the next call runs."""
     with executor(1) as pool:
         failed, fine = (pool.submit(refusing.fail_at_one, item, "Frozen") for item in (1, 2))
         assert (refusing.Frozen(5), 2) == (failed.exception(SOON), fine.result(SOON))
@@ -74,7 +74,7 @@ def test_a_frozen_error_of_a_future(executor):
 @pytest.mark.parametrize("kind", ["Untrue", "NoTruth"])
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
 def test_an_untrue_error_of_a_future_is_raised(executor, kind):
-    """By ``result`` and by ``map``: they do not ask it whether it is one, and do not have None for a value."""
+    """``result`` and ``map`` raise an error that is false or has no truth value; they do not return None."""
     error = getattr(refusing, kind)
     with executor(1) as pool:
         with pytest.raises(error):
@@ -87,7 +87,7 @@ def test_an_untrue_error_of_a_future_is_raised(executor, kind):
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
 @pytest.mark.all
 def test_an_untrue_error_of_an_initializer_is_the_cause(executor, kind):
-    """Of all that was cancelled, in a run and in a stream, and the results travel with it."""
+    """An initializer's error is the cause of every cancellation, even if it is false, and survives pickling."""
     error = getattr(refusing, kind)
     with executor(1, initializer=refusing.fail_to_begin, initargs=(kind,)) as pool:
         results = run_parallel(abs, [1, 2], executor=pool)
@@ -98,7 +98,7 @@ def test_an_untrue_error_of_an_initializer_is_the_cause(executor, kind):
 
 
 def test_a_frozen_error_of_what_the_caller_gave():
-    """Of the input, of ``then``: it is the cause, and not what contextlib would make of it."""
+    """A frozen error of the input or of ``then`` is the cause of the InputError, and not replaced by contextlib's own error."""
 
     def broken():
         yield 0
@@ -115,7 +115,7 @@ def test_a_frozen_error_of_what_the_caller_gave():
 
 
 def test_a_frozen_error_of_a_scripts_own():
-    """By value, as what belongs to a script travels."""
+    """A frozen error class of a script is sent by value."""
     finished = run_script(
         dedent("""
         from dataclasses import dataclass
@@ -136,7 +136,7 @@ def test_a_frozen_error_of_a_scripts_own():
 
 @pytest.mark.parametrize("kind", refusing.HARD_TO_SHOW)
 def test_an_error_that_cannot_be_shown_spoils_no_report(kind, tmp_path):
-    """Nor anything else that shows it, nor what is told of it meanwhile."""
+    """An error that cannot be shown spoils neither reports nor pages, traces or events."""
     told = []
     results = run_parallel(
         refusing.fail_at_one, range(3), args=(kind,), timeout=SOON, retries=1, on_event=told.append

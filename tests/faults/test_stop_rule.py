@@ -1,4 +1,4 @@
-"""The stop rule: whatever ends a run early does the same; and an input that raises is different."""
+"""The stop rule: everything that ends a run early has the same effect. An input that raises does not stop the run."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ from parallelkit import (
     run_parallel,
 )
 
-SOON = 15  # seconds; what would be waited for never ends
+SOON = 15  # seconds; whatever a run might wrongly wait for never ends
 EXECUTORS = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 
@@ -34,7 +34,7 @@ def works(tmp_path):
 @EXECUTORS
 @pytest.mark.abandons(1)
 def test_max_failures(executor, tmp_path):
-    """As the n-th failure settles: what runs is killed or abandoned, what is queued is withdrawn, all have outcomes."""
+    """At the n-th failure, running tasks are killed or abandoned, queued ones are withdrawn, and all have outcomes."""
     began = time.monotonic()
     results = run_parallel(
         works(tmp_path), range(100), executor=executor, max_workers=2, max_failures=1, buffersize=2
@@ -49,7 +49,7 @@ def test_max_failures(executor, tmp_path):
 @EXECUTORS
 @pytest.mark.abandons(1)
 def test_on_error_raise(executor, tmp_path):
-    """The task's own error is raised, with a note on what was done; nothing is waited for."""
+    """The task's own error is raised at once, with a note on what was done."""
     began = time.monotonic()
     with pytest.raises(ValueError, match="first") as caught:
         run_parallel(works(tmp_path), range(100), executor=executor, max_workers=2, on_error="raise")
@@ -60,7 +60,7 @@ def test_on_error_raise(executor, tmp_path):
 @EXECUTORS
 @pytest.mark.abandons(2)
 def test_run_timeout(executor):
-    """What hangs is ended, what is queued is withdrawn."""
+    """At ``run_timeout``, hung tasks are killed or abandoned, and queued ones are withdrawn."""
     results = run_parallel(acts.nap, [acts.LONG] * 10, executor=executor, max_workers=2, run_timeout=0.3)
     assert "run_timeout of 0.3 s" == results.stopped
     assert {TaskCancelled} == {type(failure.error) for failure in results.failures.values()}
@@ -70,7 +70,7 @@ def test_run_timeout(executor):
 @EXECUTORS
 @pytest.mark.abandons(1)
 def test_first_success(executor):
-    """The first that succeeds is returned; those that run are stopped."""
+    """The first success is returned, and running tasks are stopped."""
     tasks = {"hangs": partial(acts.nap, acts.LONG), "quick": partial(far.give_back, 7)}
     began = time.monotonic()
     success = first_success(tasks, executor=executor, max_workers=2)
@@ -80,7 +80,7 @@ def test_first_success(executor):
 
 @EXECUTORS
 def test_map_reduce_raises_all_failures(executor):
-    """It is no stop: everything is run, and then all failures are raised, for a sum over missing parts is wrong."""
+    """A failure does not stop ``map_reduce``: everything runs, and then all failures are raised, because a partial sum is wrong."""
     with pytest.raises(TaskFailures) as caught:
         map_reduce(far.fail, [ValueError(n) for n in range(20)], max, initial=0, executor=executor)
     assert {*map(str, range(20))} == {str(error) for error in caught.value.exceptions}
@@ -106,7 +106,7 @@ def forget(stream):
 @pytest.mark.abandons(1)
 @pytest.mark.parametrize("end", [close, leave, forget])
 def test_closing_a_stream(end, executor, tmp_path):
-    """By ``close``, by leaving the loop, or by forgetting it: what runs is ended, what is queued never begins."""
+    """Closing a stream, leaving its loop or dropping it ends running tasks; queued ones never begin."""
     path = str(tmp_path / "begun")
     tasks = [partial(acts.noted, 0, path), partial(acts.note_and_hang, 1, path), partial(acts.noted, 2, path)]
     began = time.monotonic()
@@ -117,7 +117,7 @@ def test_closing_a_stream(end, executor, tmp_path):
 
 @EXECUTORS
 def test_closing_closes_the_input(executor):
-    """A generator given as input gets its ``finally`` run, at once."""
+    """When a run stops or a stream is closed, the ``finally`` of a generator given as input runs at once."""
     closed = threading.Event()
 
     def items():
@@ -140,7 +140,7 @@ def test_closing_closes_the_input(executor):
 
 
 def test_input_that_refuses_to_close():
-    """A generator that goes on when it is closed is a fault of the caller's, and is told as one."""
+    """A generator that goes on yielding when it is closed is an InputError."""
 
     def items():
         try:
@@ -160,7 +160,7 @@ def test_input_that_refuses_to_close():
 
 @EXECUTORS
 def test_sized_input_every_item_gets_an_outcome(executor):
-    """Also those that were never read; under their own keys."""
+    """With sized input, every item has an outcome under its own key, even if it was never read."""
     results = run_parallel(
         far.fail, [ValueError(n) for n in range(300)], key=str, executor=executor, max_failures=2, order="key"
     )
@@ -170,7 +170,7 @@ def test_sized_input_every_item_gets_an_outcome(executor):
 
 @EXECUTORS
 def test_unsized_input_what_was_never_read_is_no_task(executor):
-    """Only what was read has an outcome."""
+    """With unsized input, only items that were read have outcomes."""
     read = []
 
     def items():
@@ -184,7 +184,7 @@ def test_unsized_input_what_was_never_read_is_no_task(executor):
 
 @EXECUTORS
 def test_never_started_has_no_start(executor):
-    """No attempt, no duration, no worker."""
+    """A task that never started has no start, attempt, duration or worker."""
     results = run_parallel(
         far.fail, [ValueError(1)] * 300, executor=executor, max_failures=1, max_workers=1, buffersize=1
     )
@@ -195,7 +195,7 @@ def test_never_started_has_no_start(executor):
 
 @EXECUTORS
 def test_cause_is_the_last_attempts_error(executor, tmp_path):
-    """A task that waits for its next try when the run is stopped: it has failed twice, and then another for good."""
+    """If a run stops while a task waits for a retry, its TaskCancelled has the last attempt's error as its cause."""
     path = str(tmp_path / "retried")
 
     def fail():
@@ -219,7 +219,7 @@ def test_cause_is_the_last_attempts_error(executor, tmp_path):
 
 @EXECUTORS
 def test_whole_run_is_not_stopped(executor):
-    """``stopped`` is None, failures or not; and where the limit was reached as the last task settled."""
+    """``stopped`` is None if all tasks have settled, even if the last one reached ``max_failures``."""
     assert run_parallel(far.fail, [ValueError(1)] * 3, executor=executor).stopped is None
     assert run_parallel(far.fail, [ValueError(1)] * 3, executor=executor, max_failures=3).stopped is None
 
@@ -229,7 +229,7 @@ def test_whole_run_is_not_stopped(executor):
 
 @EXECUTORS
 def test_input_that_raises_delivers_what_was_read(executor):
-    """Everything that was read is run and delivered, then InputError is raised with the error as its cause."""
+    """All items read before the input raised are run and delivered; then InputError is raised, with that error as its cause."""
 
     def items():
         yield from range(50)
@@ -250,7 +250,7 @@ def test_input_that_raises_delivers_what_was_read(executor):
 @EXECUTORS
 @pytest.mark.parametrize("what", ["key", "priority", "by", "then"])
 def test_callable_that_raises_ends_the_input(executor, what):
-    """``key``, ``priority``, ``by`` and ``then`` are read as the input is: what came before is delivered."""
+    """If ``key``, ``priority``, ``by`` or ``then`` raises, that ends the input, and all earlier items are delivered."""
     from parallelkit import RateLimit
 
     def fussy(item):
@@ -267,7 +267,7 @@ def test_callable_that_raises_ends_the_input(executor, what):
 
 @EXECUTORS
 def test_key_that_comes_twice_ends_the_input(executor):
-    """Lazily read input; of sized input the same is said at the door, before anything runs."""
+    """A duplicate key ends a lazily read input; with sized input it is refused before anything runs."""
     with pytest.raises(InputError, match="positions 0 and 10"):
         run_parallel(far.give_back, iter(range(20)), key=lambda item: item % 10, executor=executor)
     begun = threading.Event()
@@ -278,7 +278,7 @@ def test_key_that_comes_twice_ends_the_input(executor):
 
 @EXECUTORS
 def test_base_exception_of_the_input_goes_through(executor):
-    """SystemExit out of the caller's own generator is the caller's: the run is cleaned up, and it comes out."""
+    """If the caller's own input raises SystemExit, the run is cleaned up, and SystemExit propagates."""
 
     def items():
         yield from range(5)

@@ -1,4 +1,4 @@
-"""Exceptions that hit a worker thread outside of its task: sent from elsewhere, or raised by a task's own trace function."""
+"""Exceptions that hit a worker thread outside of its task: sent from elsewhere, or raised by a trace function that a task has set."""
 
 import sys
 
@@ -12,14 +12,11 @@ SOON = 20  # seconds; it used to be for ever
 
 
 class StrayError(BaseException):
-    """What nobody expects."""
+    """An exception that nobody expects."""
 
 
 class Stray:
-    """Raised in the thread that arms it, the n-th time that Python looks for such an exception in our code.
-
-    Python does so as a function begins and when a builtin one has returned.
-    """
+    """A profile function that raises in the thread that arms it, at the n-th event in our code."""
 
     def __init__(self, number):
         self.left = number
@@ -39,13 +36,13 @@ def fail():
 
 
 def nest(executor):
-    """From here on the executor has to look whose slot is lent."""
+    """Make the executor keep track, from now on, of whose slot is lent."""
     run_parallel([lambda: run_parallel([int], executor=executor)], executor=executor).values()
 
 
 @pytest.mark.parametrize("nested", [pytest.param(False, marks=pytest.mark.all), True])
 def test_wherever_an_exception_strikes_every_task_has_one_outcome(nested, caplog):
-    """Also between a ticket's leaving the queue and its start, and between its end and what tells of it."""
+    """Wherever in our code an exception hits a worker thread, every task has one outcome, and at most one is spoilt."""
     for number in range(1, 1000):
         stray = Stray(number)
         with ThreadExecutor(1) as executor:
@@ -69,7 +66,7 @@ def test_wherever_an_exception_strikes_every_task_has_one_outcome(nested, caplog
 
 
 def test_a_trace_function_that_raises_costs_its_own_task():
-    """And the failure says what has happened; the others run in another thread."""
+    """A trace function that a task sets and that raises costs only that task; the others run in another thread."""
 
     def trace(item):
         if item == 1:
