@@ -2,12 +2,12 @@
 
 import random
 import re
-import sys
 from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from pickle import dumps
 from tempfile import TemporaryDirectory
-from types import ModuleType
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from parallelkit import ProcessExecutor, Retry, Task, iter_parallel, map_reduce,
 from parallelkit._executors._contract import Job
 from parallelkit._executors._foreign import sealed
 from parallelkit._executors._process import _generators
-from parallelkit._executors._process._captures import MOST, reached
-from parallelkit._executors._process._generators import Neighbours
+from parallelkit._executors._process._generators import WAYS, Neighbours, refuse_alike
 
 SCRIPT = """
 import random
+from functools import cache
 import numpy as np
 
 rng = np.random.default_rng(1)
@@ -45,6 +45,15 @@ class Model:
     def step(self):
         return self.rng.random()
 
+    def walk(self, item):
+        return self.hop()
+
+    def hop(self):
+        return self.stride()
+
+    def stride(self):
+        return rng.normal()
+
     def predict(self, item):
         return 2 * item + self.touchy(item)
 
@@ -59,6 +68,10 @@ def by_global(item):
 
 def by_another(item):
     return by_global(item)
+
+@cache
+def by_cache(item):
+    return rng.normal()
 
 def by_method(item):
     return normal()
@@ -77,154 +90,25 @@ def own(item):
     return rng.normal(), random.random(), np.random.random()
 """
 
-RIGHT = """
-import copy, random
-from copy import deepcopy
-from functools import lru_cache, partial
-import numpy as np
 
-rng, source, base = np.random.default_rng(1), random.Random(1), np.random.default_rng(1)
-by_worker = random.Random(1)
-
-def initializer():
-    global by_worker
-    by_worker = random.Random(5)
-    globals()["by_name"] = by_worker
-
-def made_by_the_initializer(item):
-    return by_worker.random() < 1 and random.Random(item).random()
-
-by_name = random.Random(1)
-
-def made_under_a_name(item):
-    return by_name.random() < 1 and random.Random(item).random()
-
-def stored(item):
-    global rng
-    rng = random.Random(item)
-    return by_helper()
-
-def by_helper():
-    return rng.random()
-
-def seeded(item):
-    source.seed(item)
-    return source.random()
-
-@lru_cache
-def again(item):
-    source.seed(item)
-
-def seeded_in_a_cache(item):
-    again(item)
-    return source.random()
-
-def set_back(item):
-    source.setstate(random.Random(item).getstate())
-    return source.random()
-
-def spawned(item):
-    return random.Random(base.bit_generator.seed_seq.entropy + item - 1).random()
-
-def closed():
-    rng = random.Random(1)
-
-    def draw(item):
-        nonlocal rng
-        rng = random.Random(item)
-        return rng.random()
-
-    return draw
-
-in_closure = closed()
-
-def by_default(item, given=random.Random(1)):
-    return random.Random(item).random()
-
-class Model:
-    def __init__(self):
-        self.rng = random.Random(1)
-
-    def start(self, item):
-        self.rng = random.Random(item)
-
-    def simulate(self, item):
-        self.start(item)
-        return self.rng.random()
-
-    def __call__(self, item, given):
-        return copy.copy(given).random()
-
-simulate = Model().simulate
-
-class Common:
-    def __init__(self, given):
-        self.given = deepcopy(given)
-
-    def draw(self):
-        return self.given.random()
-
-def by_class(item, given):
-    return Common(given).draw()
-
-def by_import(item, given):
-    import copy as c
-    return c.copy(given).random()
-
-def by_object(item, given):
-    return model(item, given)
-
-model = Model()
-
-def by_module(item, given):
-    return helpers.copy_and_draw(item, given)
-
-def by_import_of_ones_own(item, given):
-    from test_generators import copy_and_draw
-    return copy_and_draw(item, given)
-
-def copied(item, given):
-    return deepcopy(given).random()
-"""
-
-NEARLY = """
-import random
-source = random.Random(1)
-
-class Model:
-    def __init__(self):
-        self.rng = random.Random(1)
-
-    def draw(self, item):
-        return [self.rng.random() for _ in range(2)]
-
-class Plain:
-    pass
-
-def copies_another(item):
-    return [item].copy(), source.random()
-
-def names_a_seed(seed):
-    return dict(seed=seed), source.random()
-
-def stores_another(item):
-    rng = Plain()
-    rng.source = item
-    return source.random()
-
-def by_keyword(item, *, given=source):
-    return given.random()
-
-draw = Model().draw
-"""
+def load(text):
+    """The names of a program's main module."""
+    scope = {"__name__": "__main__"}
+    exec(text, scope)
+    return scope
 
 
 @pytest.fixture
 def script():
-    """The names of a program's main module."""
-    scope = {"__name__": "__main__"}
-    exec(SCRIPT, scope)
-    return scope
+    """The one above."""
+    return load(SCRIPT)
+
+
+@pytest.fixture
+def executor():
+    """Of two workers."""
+    with ProcessExecutor(2) as executor:
+        yield executor
 
 
 WHO = r" is (a|a method of a) (Generator|RandomState|Random), which each worker process would get in the same state"
@@ -236,7 +120,8 @@ WHO = r" is (a|a method of a) (Generator|RandomState|Random), which each worker 
         "by_global": "rng, which __main__.by_global uses,",
         "by_another": "rng, which __main__.by_global uses,",
         "by_method": "normal, which __main__.by_method uses,",
-        "by_default": "a default of __main__.by_default",
+        "by_cache": "rng, which __main__.by_cache uses,",
+        "by_default": "source, which __main__.by_default uses,",
         "by_closure": "source, which __main__.closed.<locals>.<lambda> uses,",
     }.items(),
 )
@@ -252,6 +137,8 @@ def test_one_of_the_object_whose_method_draws_is_refused(wrap, script):
     """Where this method names the attribute, or another does that it calls."""
     with pytest.raises(TypeError, match=r"^rng, which __main__.Model.step uses," + WHO):
         run_parallel(wrap(script["model"].simulate), range(4), executor="processes")
+    with pytest.raises(TypeError, match=r"^rng, which __main__.Model.stride uses," + WHO):
+        run_parallel(wrap(script["model"].walk), range(4), executor="processes")
     assert [0, 2] == run_parallel(wrap(script["model"].predict), range(2), executor="processes").values()
 
 
@@ -282,6 +169,9 @@ def test_one_among_the_arguments_of_a_run_is_refused(make):
 
 
 FORMS = {
+    "methods": lambda draw, source: run_parallel(
+        [Task(source.random) for n in range(3)], executor="processes"
+    ),
     "star": lambda draw, source: run_parallel(
         draw, [(n, source) for n in range(3)], star=True, executor="processes"
     ),
@@ -290,6 +180,12 @@ FORMS = {
     ),
     "tasks": lambda draw, source: run_parallel(
         [Task(draw, n, source) for n in range(3)], executor="processes"
+    ),
+    "partials": lambda draw, source: run_parallel(
+        [partial(draw, n, source=source) for n in range(3)], executor="processes"
+    ),
+    "partial methods": lambda draw, source: run_parallel(
+        [partial(partial(source.random)) for n in range(3)], executor="processes"
     ),
     "keywords": lambda draw, source: run_parallel(
         [Task(draw, n, kwargs={"source": source}) for n in range(3)], executor="processes"
@@ -318,16 +214,21 @@ def test_one_that_several_items_bring_is_refused_from_the_second_on(form, make):
     assert re.match(told, str(results.failures[1].error))
 
 
-def test_a_callable_that_is_not_true_is_looked_into_as_any_other():
-    """It has a length, say, and none yet."""
+def test_one_that_is_given_is_refused_whatever_the_function_does_with_it():
+    """One that copies it can copy what it finds in a list instead, or make it of a seed."""
 
-    class Model(list):
-        def __call__(self, item, source):
-            return deepcopy(source).random()
+    def copied(item, source):
+        return deepcopy(source).random()
 
     source = random.Random(1)
-    values = run_parallel(Model(), [(1, source), (2, source)], star=True, executor="processes").values()
-    assert [source.random()] * 2 == values
+    with pytest.raises(TypeError, match=WHO + ".* or all the same one if that is meant"):
+        run_parallel(copied, range(2), args=(source,), executor="processes")
+    results = run_parallel(copied, [(1, source), (2, source)], star=True, executor="processes")
+    assert [1] == [*results.failures]
+    same = run_parallel(
+        lambda item, box: copied(item, *box), range(2), args=([source],), executor="processes"
+    )
+    assert [source.random()] * 2 == same.values()
 
 
 def test_a_function_that_comes_with_each_task_may_not_bring_one_either(script):
@@ -376,108 +277,302 @@ def test_pools_of_others_are_told_too(script):
         sealed(Job(script["by_global"], (), {}, star=False))
 
 
-@pytest.fixture(scope="module")
-def right():
-    """Programs that name a generator which travels, and draw from another, or mean to draw the same."""
-    scope = {"__name__": "__main__", "helpers": sys.modules[__name__]}
-    exec(RIGHT, scope)
-    return scope
+SEES_TO_IT = {
+    "seeds it": """
+def task(item):
+    rng.seed(item)
+    return rng.random()
+""",
+    "seeds it elsewhere": """
+@lru_cache
+def begin(item):
+    rng.seed(item)
+
+def task(item):
+    begin(item)
+    return rng.random()
+""",
+    "seeds it in an inner function": """
+def task(item):
+    return (lambda: (lambda: rng.seed(item) or rng.random())())()
+""",
+    "sets its state": """
+states = [make(item).getstate() for item in range(3)]
+
+def task(item):
+    rng.setstate(states[item])
+    return rng.random()
+""",
+    "makes one where there is a seed": """
+def task(item):
+    return (random.Random(item) if item is not None else rng).random()
+""",
+    "copies it": """
+def task(item):
+    return deepcopy(rng).random()
+""",
+    "imports what copies it": """
+def task(item):
+    from copy import deepcopy
+    return (lambda: deepcopy(rng).random())()
+""",
+    "copies it in a class": """
+class Common:
+    def __init__(self, source):
+        self.source = deepcopy(source)
+
+class Special(Common):
+    pass
+
+def task(item):
+    return Special(rng).source.random()
+""",
+    "copies it in a static method": """
+class Common:
+    @staticmethod
+    def of(source):
+        return deepcopy(source)
+
+def task(item):
+    return Common.of(rng).random()
+""",
+    "copies it in an object": """
+class Model:
+    def __call__(self, source):
+        return deepcopy(source).random()
+
+model = Model()
+
+def task(item):
+    return model(rng)
+""",
+    "assigns the global": """
+def begin(item):
+    global rng
+    rng = make(item)
+
+def task(item):
+    begin(item)
+    return rng.random()
+""",
+    "assigns the global in an inner function": """
+def task(item):
+    def begin():
+        global rng
+        rng = make(item)
+
+    begin()
+    return rng.random()
+""",
+    "assigns the global by its name": """
+def task(item):
+    globals()["rng"] = make(item)
+    return rng.random()
+""",
+    "assigns what is in its closure": """
+def closed():
+    source = make(1)
+
+    def task(item):
+        nonlocal source
+        source = make(item)
+        return source.random()
+
+    return task
+
+task = closed()
+""",
+    "assigns an attribute": """
+class Model:
+    def __init__(self):
+        self.source = make(1)
+
+    def begin(self, item):
+        self.source = make(item)
+
+    def task(self, item):
+        self.begin(item)
+        return self.source.random()
+
+task = Model().task
+""",
+}
+
+BEGINNING = """
+import random
+from copy import deepcopy
+from functools import lru_cache
+
+make = random.Random  # under a name that does not show what it is
+rng = make(1)
+"""
 
 
-@pytest.fixture
-def executor(right):
-    """Its initializer makes a generator for each worker."""
-    with ProcessExecutor(2, initializer=right["initializer"]) as executor:
-        yield executor
+@pytest.mark.parametrize("text", SEES_TO_IT.values(), ids=SEES_TO_IT)
+def test_one_that_the_program_seeds_copies_or_replaces_is_its_own_affair(text, executor):
+    """Each task draws what it would draw alone; also where the function comes with each task."""
+    alone = [load(BEGINNING + text)["task"](item) for item in (1, 2)]
+    task = load(BEGINNING + text)["task"]
+    assert alone == run_parallel(task, [1, 2], executor=executor).values()
+    assert alone == run_parallel([Task(task, item) for item in (1, 2)], executor=executor).values()
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "made_by_the_initializer",
-        "made_under_a_name",
-        "stored",
-        "seeded",
-        "seeded_in_a_cache",
-        "set_back",
-        "spawned",
-        "in_closure",
-        "simulate",
-    ],
+    "begins", ["global rng; rng = make(7)", "globals()['rng'] = make(7)"], ids=["assigned", "by its name"]
 )
-def test_one_that_the_program_seeds_or_replaces_is_its_own_affair(name, right, executor):
-    """By the task, what that calls, or the initializer; also where the function comes with each task."""
-    alone = [random.Random(item).random() for item in (1, 2)]
-    assert alone == run_parallel(right[name], [1, 2], executor=executor).values()
-    assert alone == run_parallel([Task(right[name], item) for item in (1, 2)], executor=executor).values()
+def test_one_that_an_initializer_assigns_is_made_in_each_worker(begins):
+    """No task has the one of the script."""
+    scope = load(BEGINNING + f"def begin(): {begins}\ndef task(item): return rng.random()")
+    with ProcessExecutor(1, initializer=scope["begin"]) as executor:
+        values = run_parallel(scope["task"], range(2), executor=executor).values()
+    source = random.Random(7)
+    assert [source.random(), source.random()] == values
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "copied",
-        "by_class",
-        "by_import",
-        "by_object",
-        "by_module",
-        "by_import_of_ones_own",
-        "model",
-    ],
-)
-def test_who_copies_one_means_common_random_numbers(name, right, executor):
-    """Of an argument for all, and of one that each item brings."""
-    fn, source = right[name], random.Random(7)
-    same = [random.Random(7).random()] * 2
-    assert same == run_parallel(fn, [1, 2], args=(source,), executor=executor).values()
-    assert same == run_parallel(fn, [(1, source), (2, source)], star=True, executor=executor).values()
-    assert same == run_parallel([Task(fn, n, source) for n in (1, 2)], executor=executor).values()
+GENERATOR = dumps(random.Random(1), 5)
+"""What a pickle has in it that brings one."""
 
 
-def test_a_default_that_the_run_replaces_draws_nothing(right, executor):
+@pytest.mark.parametrize("name", [*sorted(WAYS), "seed", "reseed", "SeedSequence", "set_SEED"])
+def test_a_name_is_enough(name):
+    """As a global or an attribute: nobody looks at what is done with it."""
+    for said in (name, f"item.{name}"):
+        scope = load(BEGINNING + f"def task(item): return rng.random(), {said}")
+        refuse_alike(GENERATOR, scope["task"], (), {}, star=False)
+
+
+LOOKS_LIKE_IT = {
+    "a keyword is called seed": """
+def task(seed):
+    return dict(seed=seed), rng.random()
+""",
+    "a default": """
+def task(item, *, source=rng):
+    return source.random()
+""",
+    "the object begins with it": """
+class Model:
+    def __init__(self):
+        self.source = make(1)
+
+    def task(self, item):
+        return self.source.random()
+
+task = Model().task
+""",
+    "it is made beside the function": """
+def closed():
+    source = random.Random(1)
+
+    def task(item):
+        return source.random()
+
+    return task
+
+task = closed()
+""",
+    "another function of the script seeds it": """
+def other(item):
+    rng.seed(item)
+
+def task(item):
+    return rng.random()
+""",
+    "a function that was imported copies it": """
+from test_generators import draw_from_copy as draw
+
+def task(item):
+    return draw(rng)
+""",
+    "what copies has another name here": """
+from copy import copy as another
+
+def task(item):
+    return another(rng).random()
+""",
+}
+
+
+@pytest.mark.parametrize("text", LOOKS_LIKE_IT.values(), ids=LOOKS_LIKE_IT)
+def test_without_such_a_name_it_is_refused(text, executor):
+    """In the code that travels: what workers import is not looked at."""
+    with pytest.raises(TypeError, match=WHO):
+        run_parallel(load(BEGINNING + text)["task"], range(2), executor=executor)
+
+
+def test_one_in_a_function_of_a_module_is_refused(executor):
+    """A function inside it cannot be imported, and takes along what it uses."""
+    source = random.Random(1)
+    with pytest.raises(TypeError, match=r"^source, which .*<lambda> uses," + WHO):
+        run_parallel(lambda item: source.random(), range(2), executor=executor)
+
+
+def draw_from_copy(source):
+    """One number."""
+    return deepcopy(source).random()
+
+
+WITH_DEFAULT = """
+def task(item, source=rng):
+    return item if source is None else source.random()
+
+class Model:
+    def task(self, item, source=rng):
+        return item if source is None else source.random()
+
+method = Model().task
+"""
+
+
+def test_a_default_that_the_run_replaces_draws_nothing(executor):
     """By a keyword, a further argument, a partial, or whatever an item or a task may bring."""
-    fn, own = right["by_default"], [random.Random(item) for item in (1, 2)]
-    alone = [random.Random(item).random() for item in (1, 2)]
+    scope = load(BEGINNING + WITH_DEFAULT)
+    fn = scope["task"]
+    with pytest.raises(TypeError, match="^source, which __main__.task uses," + WHO):
+        run_parallel(fn, [1, 2], executor=executor)
     for given, options in (
         (fn, {"args": (None,)}),
-        (fn, {"kwargs": {"given": None}}),
-        (partial(fn, given=None), {}),
-        (partial(fn, given=own[0]), {"kwargs": {"given": None}}),
+        (scope["method"], {"args": (None,)}),
+        (fn, {"kwargs": {"source": None}}),
+        (partial(fn, source=None), {}),
+        (partial(fn, source=random.Random(1)), {"kwargs": {"source": None}}),
     ):
-        assert alone == run_parallel(given, [1, 2], executor=executor, **options).values()
-    pairs = list(zip([1, 2], own, strict=True))
-    assert alone == run_parallel(fn, pairs, star=True, executor=executor).values()
-    tasks = [Task(fn, 1, own[0]), Task(fn, 2, kwargs={"given": own[1]})]
+        assert [1, 2] == run_parallel(given, [1, 2], executor=executor, **options).values()
+    assert [3, 3] == run_parallel(partial(fn, 3), [None, None], executor=executor).values()
+    own = [random.Random(item) for item in (1, 2)]
+    alone = [random.Random(item).random() for item in (1, 2)]
+    assert alone == run_parallel(fn, enumerate(own), star=True, executor=executor).values()
+    tasks = [Task(fn, 1, own[0]), Task(fn, 2, kwargs={"source": own[1]})]
     assert alone == run_parallel(tasks, executor=executor).values()
 
 
-@pytest.mark.parametrize("name", ["copies_another", "names_a_seed", "stores_another", "by_keyword", "draw"])
-def test_what_only_looks_like_it_is_refused(name, executor):
-    """A list is copied, a keyword is called seed, another attribute is stored, or the object's own is by ``__init__``."""
-    scope = {"__name__": "__main__"}
-    exec(NEARLY, scope)
-    with pytest.raises(TypeError, match=WHO):
-        run_parallel(scope[name], range(2), executor=executor)
+own = random.Random(1)
 
 
-def test_functions_of_a_module_in_a_package_are_reached():
-    """By what the function names of the package, and of the module."""
-    package = ModuleType("package")
-    package.helpers, package.itself = sys.modules[__name__], package
-
-    def draw(item):
-        return package.itself.helpers.copy_and_draw(item, None)
-
-    assert [draw, copy_and_draw, copied] == reached(draw)
+def bound(source):
+    """A function that cannot be imported."""
+    return lambda: source
 
 
-def copy_and_draw(item, source):
-    """By another function of this module."""
-    return copied(source).random()
+its = bound(own)
 
 
-def copied(source):
-    """As it came."""
-    return deepcopy(source)
+def draw_own(item, given, source=own):
+    """From what this module has."""
+    return own is source is its()
+
+
+def test_what_a_module_has_is_imported_by_each_worker(executor):
+    """Another generator that goes along does not change that."""
+    assert [True] * 2 == run_parallel(draw_own, range(2), args=([own],), executor=executor).values()
+
+
+def test_where_no_generator_goes_along_nothing_is_looked_at(monkeypatch, executor):
+    """Told by the bytes: the function of a large script would take long."""
+    monkeypatch.setattr(_generators, "reached", None)
+    fn = load("word = 'random'\ndef task(item): return word")["task"]
+    assert ["random"] == run_parallel(fn, range(1), executor=executor).values()
+    assert ["random"] == run_parallel([Task(fn, 0)], executor=executor).values()
 
 
 class Dice(random.Random):
@@ -489,6 +584,24 @@ def test_one_of_a_class_of_ones_own_is_refused(executor):
     for options in ({"args": (Dice(1),)}, {"kwargs": {"dice": Dice(1)}}):
         with pytest.raises(TypeError, match=" is a Dice, which each worker process would get"):
             run_parallel(roll, range(2), executor=executor, **options)
+
+
+class Shaker:
+    """Of a module's own, too."""
+
+    def __init__(self):
+        self.source = random.Random(1)
+
+    @cache  # noqa: B019  # one object, for one test
+    def shake(self, item):
+        """By its own."""
+        return self.source.random()
+
+
+def test_one_of_an_object_of_a_module_is_refused(executor):
+    """The object travels, whatever its class is."""
+    with pytest.raises(TypeError, match=r"^source, which test_generators\.Shaker\.shake uses," + WHO):
+        run_parallel(Shaker().shake, range(2), executor=executor)
 
 
 def roll(item, dice):
@@ -508,89 +621,35 @@ def test_items_that_hold_the_word_are_not_looked_through(monkeypatch, executor):
     assert sources == looked
 
 
-ODD = """
-import random, weakref
-from copy import copy as another
-
-fallback = random.Random(1)
-made = weakref.proxy(random.Random(2))  # of what is gone by now
-
-def helper():
-    return made
-
-def falls_back(item):
-    generator = random.Random(item) if item is not None else fallback
-    return generator.random()
-
-def copies_by_another_name(item):
-    return another(fallback).random()
-
-make = random.Random  # the name of no class that is known
-
-class Holder:
-    def __init__(self):
-        self.own = fallback
-
-    def assigns_its_own(self, item):
-        self.own = make(item)
-        return self.own.random()
-
-assigns_its_own = Holder().assigns_its_own
-
-second = third = fallback
-
-def assigns(item):
-    global second
-    second = make(item)
-    return second.random()
-
-def start():
-    global third
-    third = make(7)
-
-def after_start(item):
-    return third.random()
-
-def names_what_is_gone(item):
-    return helper if item is None else fallback.random()
-"""
-
-
-@pytest.mark.parametrize("name", ["falls_back", "copies_by_another_name", "assigns", "assigns_its_own"])
-def test_who_makes_one_or_copies_it_by_another_name_is_left_alone(name, executor):
-    """As a function does that takes the shared one only where it was given no seed."""
-    scope = {"__name__": "__main__"}
-    exec(ODD, scope)
-    values = run_parallel(scope[name], range(2), executor=executor).values()
-    assert [scope[name](0), scope[name](1)] == values
-
-
-def test_what_an_initializer_assigns_is_not_shared():
-    """It has made one for its worker, by the time that a task draws."""
-    scope = {"__name__": "__main__"}
-    exec(ODD, scope)
-    with ProcessExecutor(1, initializer=scope["start"]) as executor:
-        values = run_parallel(scope["after_start"], range(2), executor=executor).values()
-    source = random.Random(7)
-    assert [source.random(), source.random()] == values
+def test_of_a_large_item_the_outer_parts_are_looked_at():
+    """Each once, however deep it is, or if it has itself in it."""
+    source = random.Random(1)
+    item = [[number] * 1000 for number in range(_generators.PARTS - 4)]
+    item += [item, {"source": source}, source]
+    assert [source] == _generators._generators_in(item)
+    assert [source] == _generators._generators_in(({"a": [({"b": [source.random]},)]},))
 
 
 def test_what_raises_when_it_is_asked_what_it_is_does_no_harm():
     """A proxy of what is gone, or one that loads a module when it is looked at."""
-    scope = {"__name__": "__main__"}
-    exec(ODD, scope)
+    scope = load(
+        BEGINNING
+        + "import weakref\nmade = weakref.proxy(make(2))\ndef task(item): return made if item else rng.random()"
+    )
     with pytest.raises(ReferenceError):
         isinstance(scope["made"], int)
-    assert not _generators._sees_to_it(scope["names_what_is_gone"])
-    found = []
-    _generators._gather([scope["made"], scope["fallback"]], 3, _generators._kinds(), found)
-    assert [scope["fallback"]] == found
+    with pytest.raises(TypeError, match=r"^rng, which __main__\.task uses,"):
+        refuse_alike(GENERATOR, scope["task"], (scope["made"],), {}, star=False)
+    assert [scope["rng"]] == _generators._generators_in([scope["made"], scope["rng"]])
+    refuse_alike(GENERATOR, MethodType(len, "has no code"), (), {}, star=False)
 
 
-def test_of_many_functions_not_all_are_looked_at():
-    """A large script is left alone: it would take a tenth of a second for each task."""
-    scope = {"__name__": "__main__"}
-    exec("\n".join(f"def f{n}(): return f{n + 1}" for n in range(300)), scope)
-    assert MOST < len(reached(scope["f0"])) < 2 * MOST
-    assert _generators._sees_to_it(scope["f0"])
-    assert not _generators._sees_to_it(scope["f250"])
+def test_each_function_of_a_large_script_is_looked_at_once(monkeypatch):
+    """Not once for each that names the generator."""
+    looked = []
+    assigns = _generators._assigns
+    monkeypatch.setattr(_generators, "_assigns", lambda *given: looked.append(given) or assigns(*given))
+    text = "\n".join(f"def f{number}(): return rng, f{number + 1}" for number in range(100))
+    scope = load(BEGINNING + text + "\ndef f100():\n    global rng\n    rng = make(1)")
+    refuse_alike(GENERATOR, scope["f0"], (), {}, star=False)
+    assert 101 == len(looked)

@@ -18,35 +18,35 @@ OWN = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
 """What ``random.random()`` and ``numpy.random.random()`` draw from."""
 
 HINT = b"andom"
-"""In each pickle that has a generator with its state; where this is missing, nobody has to look further."""
+"""Part of every pickle of a generator with its state. A pickle without it needs no further look."""
 
 MARKS = (b"\x06Random\x94", b"__randomstate_ctor\x94")
-"""Of such a one, or of another of its class."""
+"""In a pickle of one of these, or of another generator of its class."""
 
 GENERATOR = b"__generator_ctor\x94"
-"""Of a numpy ``Generator``; no module has one for everybody."""
+"""In a pickle of a numpy ``Generator``. No module has one of these for everybody."""
 
 
 def may_have_own(blob: bytes) -> bool:
-    """Whether a pickle may have one with its state: then a pickler has to look that knows them."""
+    """Whether a pickle may have a module's generator with its state: then it must be made anew, by a pickler that knows these."""
     return "random" in modules and blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in MARKS)
 
 
 def may_have_any(blob: bytes) -> bool:
-    """Whether a pickle may have a generator with its state; a text that has the word in it is none."""
+    """Whether a pickle may have any generator with its state. That a text in it has the word "random" is not enough."""
     return blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in (*MARKS, GENERATOR))
 
 
 def is_own(generator: object) -> bool:
-    """Whether each process has one like this of its own."""
+    """Whether each process has this generator itself: a module's, or one that draws from the system."""
     system = getattr(modules.get("random"), "SystemRandom", ())
-    return isinstance(generator, system) or any(
+    return issubclass(type(generator), system) or any(
         generator is getattr(modules.get(home), name, None) for home, name in OWN
     )
 
 
 def send_by_name(table: MutableMapping[type, Any]) -> None:
-    """Have a pickler with this dispatch table send them so."""
+    """Have a pickler with this dispatch table send the generators of modules by name."""
     for home, name in OWN:
         own = getattr(modules.get(home), name, None)
         if own is not None:
@@ -69,6 +69,6 @@ def _reduce_stateless(generator: Any) -> Any:
 
 
 def own_generator(home: str, name: str) -> Any:
-    """That of this process."""
+    """The generator that a module of this process has under a name."""
     __import__(home)
     return getattr(modules[home], name)

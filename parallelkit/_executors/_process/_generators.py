@@ -1,254 +1,203 @@
-"""Refuses a random generator that several tasks of a run share, in processes: each worker, or each task, would have a copy of it.
+"""Refuses random generators that tasks of a run share in processes: each worker would draw the same numbers from its own copy.
 
-They would draw the same numbers, one like the other, and no outcome would tell. A program that sees to it is left alone: one
-whose functions store another generator under the name, or name a way to seed or to copy it. Which they take is not looked at.
+A generator that is given to the tasks is always refused. One that the function brings along, as a global of the script, say, is
+refused unless a name in the code shows that the program seeds, copies or replaces it. What the code does is not analysed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dis import get_instructions
 from functools import lru_cache, partial
 from itertools import islice
 from sys import modules
 from types import BuiltinMethodType, CodeType, FunctionType, MethodType
-from typing import Any
+from typing import Any, TypeAlias
 
 from parallelkit._executors._process._captures import (
-    MOST,
     codes,
+    functions_of_class,
     given,
+    goes_by_value,
     is_a,
-    methods,
     names,
     reached,
     variables,
 )
-from parallelkit._tasks import function_of
 from parallelkit._worker._chance import is_own, may_have_any
-from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import describe
 
 KINDS = (("random", "Random"), ("numpy.random", "Generator"), ("numpy.random", "RandomState"))
-DEPTH, PARTS = 3, 100
-"""How deep an item is looked into, and at how many of its parts."""
-
-ATOMS = frozenset((str, int, float, bytes, bool, type(None)))
+METHODS = (MethodType, BuiltinMethodType)
 
 WAYS = frozenset(
-    {"seed", "getstate", "setstate", "get_state", "set_state", "bit_generator", "__init__"}
-    | {"spawn", "deepcopy", "globals", "setattr", "__setattr__", "__dict__", "vars", "loads", "type"}
-    | {"Random", "RandomState", "Generator", "default_rng", "SeedSequence", "check_random_state"}
+    {"Random", "RandomState", "Generator", "default_rng", "check_random_state", "spawn", "bit_generator"}
+    | {"copy", "deepcopy", "loads", "setstate", "set_state", "setattr"}
 )
-"""Who names one of these may seed a generator, draw from a copy, put another in its place, or make another, and take this if
-there is no seed."""
+"""Names of what makes, copies, sets or replaces a generator. Code that has one, or one with "seed" in it, looks after its own."""
 
-COPIES = (("copy", "copy"), ("copy", "deepcopy"), ("_pickle", "loads"))
 STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
-LOOKS_UP = ("LOAD_GLOBAL", "LOAD_DEREF", "IMPORT_NAME")
+
+ATOMS = frozenset((str, int, float, bytes, bool, type(None)))
+CONTAINERS: Any = (
+    (tuple, tuple.__iter__),
+    (list, list.__iter__),
+    (dict, dict.values),
+    (partial, lambda it: (it.func, *it.args, *it.keywords.values())),
+)
+PARTS = 100
+"""So many parts of an item are looked at, the outer ones first."""
 
 CURE = (
-    "give each item a seed (numpy.random.SeedSequence(...).spawn(n)) and make the generator of it in the task, "
-    "or use executor='threads'"
+    "give each item a seed (numpy.random.SeedSequence(...).spawn(n)), or all the same one if that is meant, "
+    "and make the generator of it in the task, or use executor='threads'"
 )
+
+Brought: TypeAlias = tuple[str, FunctionType, Any]
+"""The name of a thing that a function brings along, the function, and the thing."""
 
 
 class AlikeError(Exception):
-    """A task would draw the same numbers as another; its text is that of the TypeError which the task gets."""
+    """A task would draw the same numbers as another. Its failure is a TypeError with this text."""
 
 
 def refuse_alike(
-    packed: bytes, fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
+    packed: bytes, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> None:
-    """Raise TypeError where an argument of all, or what the function names, is a generator that was packed with its state.
+    """Raise TypeError where all tasks are given the same generator, or the function brings one along.
 
-    ``star``: what an item gives the function is not known, so it may replace each of its defaults.
+    With ``star`` an item may replace any default of the function, so these are not looked at.
     """
-    brought = [*given(args, kwargs).items()]
-    if may_have_any(packed):
-        brought += _uses(fn, _stored(fn), [])
-        brought += _bound(fn, None if star else 1 + len(args), kwargs.keys())
-    for name, thing in brought:
-        kind = _kind(thing)
-        if kind is not None and not _sees_to_it(fn):
-            raise TypeError(
-                f"{name} is {kind}, which each worker process would get in the same state, to draw the same numbers; {CURE}"
-            )
+    for name, arg in given(args, kwargs).items():
+        _refuse(name, arg)
+    if not may_have_any(packed):  # a subclass that a module defines cannot be told by the bytes
+        return
+    while is_a(fn, partial):
+        kept = {name: arg for name, arg in fn.keywords.items() if name not in kwargs}
+        for name, arg in given(fn.args, kept).items():
+            _refuse(f"{name} of the partial", arg)
+        fn, args, kwargs = fn.func, (*fn.args, *args), {**fn.keywords, **kwargs}
+    _refuse("fn", fn)
+    functions = reached(fn)
+    brought = [*_used(fn, functions)]
+    if not star and functions and goes_by_value(functions[0]):
+        brought += _defaults(functions[0], 1 + len(args) + is_a(fn, MethodType), kwargs)
+    for name, function, thing in _neglected(brought, functions):
+        _refuse(f"{name}, which {describe(function)} uses,", thing)
 
 
 class Neighbours:
-    """Compares the items of a run, each with the one before: so nothing is kept of a million that bring their own."""
+    """Compares each item of a run with the one before. It keeps no others: a million items may each bring a generator."""
 
-    def __init__(self, fn: Callable[..., Any] | None) -> None:
-        self._fn = fn
+    def __init__(self) -> None:
         self._before = -1
         self._brought: list[object] = []
-        self._asked: tuple[object, bool] = (self, False)  # of the function that was last asked for
 
-    def refuse_alike(self, index: int, item: Any, label: Callable[[int], str]) -> None:
-        """Raise AlikeError where both bring the same generator; an attempt more of the same task may."""
-        brought: list[object] = []
-        _gather(item, DEPTH, (*_kinds(), MethodType, BuiltinMethodType), brought)
-        same = [thing for thing in brought if any(thing is each for each in self._brought)]
+    def refuse_alike(self, index: int, item: object, label: Callable[[int], str]) -> None:
+        """Raise AlikeError where both have the same generator, unless both are attempts of the same task."""
+        brought = _generators_in(item)
+        same = [generator for generator in brought if any(generator is each for each in self._brought)]
         before, self._before, self._brought = self._before, index, brought
-        if (
-            same
-            and before != index
-            and not self._sees_to_it(function_of(item) if self._fn is None else self._fn)
-        ):
+        if same and before != index:
             raise AlikeError(
                 f"the item of {label(index)} has the very {type(same[0]).__name__} that the one of {label(before)} has, and each "
                 f"worker process would get a copy of it, to draw the same numbers; {CURE}"
             )
 
-    def _sees_to_it(self, fn: object) -> bool:
-        if self._asked[0] is not fn:
-            self._asked = fn, _sees_to_it(fn)
-        return self._asked[1]
-
 
 def may_draw(packed: object) -> bool:
-    """Whether an item that was packed has a generator, as far as that can be told at a glance; nobody looks into a file."""
+    """Whether a packed item may have a generator in it, judging by its bytes; items in files are taken to have none."""
     return may_have_any(packed if type(packed) is bytes else getattr(packed, "blob", b""))
 
 
-def _gather(thing: Any, depth: int, known: tuple[type, ...], found: list[object]) -> None:
-    """Add the generators among an item and what it consists of, such as the arguments of a call."""
-    if is_a(thing, known):
-        if _kind(thing) is not None:
-            found.append(thing)
-    elif depth and is_a(thing, (dict, tuple, list)):
-        parts = (
-            dict.values(thing)
-            if is_a(thing, dict)
-            else (list if is_a(thing, list) else tuple).__iter__(thing)
+def _refuse(name: str, thing: object) -> None:
+    generator = _generator(thing)
+    if generator is not None:
+        kind = f"{'a' if generator is thing else 'a method of a'} {type(generator).__name__}"
+        raise TypeError(
+            f"{name} is {kind}, which each worker process would get in the same state, to draw the same numbers; {CURE}"
         )
-        for part in islice(parts, PARTS):
-            if type(part) not in ATOMS:
-                _gather(part, depth - 1, known, found)
+
+
+def _generator(thing: Any) -> object | None:
+    """The generator that a thing is, or is a method of; those which modules share with everybody do not count."""
+    owner = thing.__self__ if is_a(thing, METHODS) else thing
+    return owner if is_a(owner, _kinds()) and not is_own(owner) else None
 
 
 def _kinds() -> tuple[type, ...]:
     return tuple(filter(None, (getattr(modules.get(home), name, None) for home, name in KINDS)))
 
 
-def _kind(thing: Any) -> str | None:
-    """What it is, if it is a generator or a method of one; none of those that modules have for everybody."""
-    owner = thing.__self__ if is_a(thing, (MethodType, BuiltinMethodType)) else thing
-    if not is_a(owner, _kinds()) or is_own(owner):
-        return None
-    return f"{'a' if owner is thing else 'a method of a'} {type(owner).__name__}"
+def _generators_in(item: object) -> list[object]:
+    """The generators in an item, and in the tuples, lists, dicts and partials that it consists of."""
+    parts = [item]
+    for part in parts:  # which grows
+        for kind, contents in CONTAINERS:
+            if is_a(part, kind):
+                looked_at = islice(contents(part), PARTS - len(parts))
+                parts += [each for each in looked_at if type(each) not in ATOMS]
+    kinds = (*_kinds(), *METHODS)
+    found = (_generator(part) for part in parts if is_a(part, kinds))
+    return [generator for generator in found if generator is not None]
 
 
-def _uses(fn: object, stored: Set[tuple[str, str]], seen: list[object]) -> Iterator[tuple[str, object]]:
-    """What a function takes along and names: itself, variables, attributes of its object, and what those functions use."""
-    if any(fn is each for each in seen):
-        return
-    seen.append(fn)
-    yield "fn", fn
-    if isinstance(fn, partial):
-        yield from _uses(fn.func, stored, seen)
-    elif isinstance(fn, MethodType):
-        for method in methods(fn):
-            yield from (
-                (f"{name}, which {describe(method)} uses,", it) for name, it in _attributes(method, stored)
-            )
-        yield from _uses(fn.__func__, stored, seen)
-    elif isinstance(fn, FunctionType) and _goes_by_value(fn):
-        for name, value in variables(fn):
-            if _kind(value) is None or not _is_stored(name, fn, stored):
-                yield f"{name}, which {describe(fn)} uses,", value
-            if type(value) is FunctionType:
-                yield from _uses(value, stored, seen)
+def _used(fn: Any, functions: list[FunctionType]) -> Iterator[Brought]:
+    """The variables that functions use, and the attributes of the object whose method ``fn`` is."""
+    own = getattr(fn.__self__, "__dict__", {}) if is_a(fn, MethodType) else {}
+    for function in functions:
+        if goes_by_value(function):
+            yield from ((name, function, value) for name, value in variables(function))
+        yield from ((name, function, own[name]) for name in names(function.__code__) if name in own)
 
 
-def _attributes(method: MethodType, stored: Set[tuple[str, str]]) -> Iterator[tuple[str, object]]:
-    """Those of its object that a method names, and that are not stored before."""
-    own = getattr(method.__self__, "__dict__", {})
-    for name in names(method.__func__):
-        if name in own and ("STORE_ATTR", name) not in stored:
-            yield name, own[name]
+def _defaults(function: FunctionType, number: int, named: Collection[str]) -> Iterator[Brought]:
+    """The defaults that a function uses when it is called with ``number`` arguments and those in ``named``."""
+    code = function.__code__
+    open_ = code.co_varnames[number : code.co_argcount]
+    last = zip(reversed(open_), reversed(function.__defaults__ or ()), strict=False)
+    for name, value in (*last, *(function.__kwdefaults__ or {}).items()):
+        if name not in named:
+            yield name, function, value
 
 
-def _bound(fn: object, number: int | None, named: Set[str]) -> Iterator[tuple[str, object]]:
-    """What a function is given where the run gives nothing, by a partial or as a default.
-
-    The run gives it ``number`` arguments, None if that is not known, and those of these names.
-    """
-    if isinstance(fn, partial):
-        yield from ((f"{name} of the partial", arg) for name, arg in given(fn.args, {}).items())
-        kwargs = {name: arg for name, arg in fn.keywords.items() if name not in named}
-        yield from ((f"{name} of the partial", arg) for name, arg in given((), kwargs).items())
-        yield from _bound(fn.func, number if number is None else number + len(fn.args), named | kwargs.keys())
-    elif isinstance(fn, MethodType):
-        yield from _bound(fn.__func__, number if number is None else number + 1, named)
-    elif isinstance(fn, FunctionType) and number is not None and _goes_by_value(fn):
-        places = fn.__code__.co_varnames[: fn.__code__.co_argcount]
-        defaults = dict(zip(reversed(places), reversed(fn.__defaults__ or ()), strict=False))
-        open_ = {name: defaults[name] for name in places[number:] if name in defaults} | (
-            fn.__kwdefaults__ or {}
-        )
-        yield from (
-            (f"a default of {describe(fn)}", value) for name, value in open_.items() if name not in named
-        )
+def _neglected(brought: list[Brought], functions: list[FunctionType]) -> Iterator[Brought]:
+    """The generators among what functions bring along, if no name in the code shows that they are looked after."""
+    found: dict[str, Brought] = {}
+    for each in brought:
+        if _generator(each[2]) is not None:
+            found.setdefault(each[0], each)
+    if found:
+        functions = [*functions, *_methods_of_classes(functions)]
+        if not any(_names_a_way(function.__code__) for function in functions):
+            yield from (each for each in found.values() if not _is_assigned(each, functions))
 
 
-def _goes_by_value(fn: FunctionType) -> bool:
-    return fn.__module__ in NAMES or "<locals>" in fn.__qualname__
+def _methods_of_classes(functions: list[FunctionType]) -> Iterator[FunctionType]:
+    """The methods of classes that travel with functions, because they name a class or an object of one."""
+    used = [value for function in functions for _, value in variables(function)]
+    for cls in {value if is_a(value, type) else type(value) for value in used}:
+        yield from (method for _, method in functions_of_class(cls) if goes_by_value(method))
 
 
-def _sees_to_it(fn: object) -> bool:
-    """Whether a call may seed the generators it is given, or make copies of them, on purpose."""
-    functions = reached(fn)
-    return len(functions) > MOST or any(
-        _names_a_way(function.__code__) or _copies(function) for function in functions
-    )
-
-
-def _copies(function: FunctionType) -> bool:
-    """Whether it has a way to copy, under whatever name."""
-    ways = [vars(modules[home]).get(name) for home, name in COPIES if home in modules]
-    return any(value is not None and any(value is way for way in ways) for _, value in variables(function))
-
-
-@lru_cache(4096)  # a run of tasks packs its function with each of them
 def _names_a_way(code: CodeType) -> bool:
-    for each in codes(code):
-        if not WAYS.isdisjoint(each.co_names):
-            return True
-        # the module or its function, for many things have a method of the name
-        if any(step.argval == "copy" and step.opname in LOOKS_UP for step in get_instructions(each)):
-            return True
-    return False
+    return any(name in WAYS or "seed" in name.lower() for name in names(code))
 
 
-def _stored(fn: object) -> set[tuple[str, str]]:
-    """The variables and attributes that a call may store, by the instruction; not those that a new object begins with."""
-    return {
-        each
-        for function in reached(fn)
-        for each in _stores(function.__code__)
-        if each[0] != "STORE_ATTR" or function.__name__ != "__init__"
-    }
+def _is_assigned(each: Brought, functions: list[FunctionType]) -> bool:
+    """Whether one of the functions assigns it or, where it is global, any function of the script, such as an initializer."""
+    name, user, _ = each
+    others = list(user.__globals__.values()) if name in user.__globals__ else []
+    return any(type(by) is FunctionType and _assigns(by.__code__, name) for by in (*functions, *others))
 
 
-def _is_stored(name: str, fn: FunctionType, stored: Set[tuple[str, str]]) -> bool:
-    """Whether the call may store the variable or, if it is global, any function of its module: that may be an initializer."""
-    if name in fn.__code__.co_freevars:
-        return ("STORE_DEREF", name) in stored
-    return ("STORE_GLOBAL", name) in stored or any(
-        type(other) is FunctionType and other.__globals__ is fn.__globals__ and _may_assign(other, name)
-        for other in list(fn.__globals__.values())
-    )
+def _assigns(code: CodeType, name: str) -> bool:
+    """Whether code assigns a variable or attribute of this name, or may assign any global."""
+    named = set(names(code))  # asked first: most functions do not have it, and disassembling them takes long
+    return "globals" in named or (name in named and name in _assigned(code))
 
 
-def _may_assign(function: FunctionType, name: str) -> bool:
-    """Whether it assigns this global, or may assign any."""
-    named = names(function)  # looked at first, as most functions do not name it
-    return "globals" in named or (name in named and ("STORE_GLOBAL", name) in _stores(function.__code__))
-
-
-@lru_cache(4096)
-def _stores(code: CodeType) -> frozenset[tuple[str, str]]:
+@lru_cache(4096)  # each task of a run may bring the function again
+def _assigned(code: CodeType) -> frozenset[str]:
     steps = (step for each in codes(code) for step in get_instructions(each))
-    return frozenset((step.opname, step.argval) for step in steps if step.opname in STORES)
+    return frozenset(step.argval for step in steps if step.opname in STORES)

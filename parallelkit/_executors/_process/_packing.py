@@ -50,7 +50,7 @@ class Packing:
         self._width = width
         self._pack = pack
         self._job = job
-        self._neighbours = Neighbours(job.fn)
+        self._neighbours = Neighbours()
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""

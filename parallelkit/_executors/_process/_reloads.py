@@ -6,9 +6,10 @@ import os
 import sys
 from threading import RLock
 
-from parallelkit._executors._process._captures import INSTALLED, LIBRARIES
 from parallelkit._executors._process._preload import attribute_of, file_of
 
+_LIBRARIES = {"parallelkit", *sys.stdlib_module_names}  # top-level names
+_INSTALLED = ("/site-packages/", "/dist-packages/")
 _LIBRARY_FOLDERS = (os.path.dirname(os.__file__), f"{sys.prefix}/lib", f"{sys.prefix}/lib64")
 _AUTORELOAD = "IPython.extensions.autoreload"
 
@@ -25,7 +26,7 @@ class Reloads:
         self._lock = RLock()  # runs may begin in several threads, and in a signal handler of one of them
         self._marks: dict[str, tuple[object, int]] = {}
         """The spec of each module of the program, and when its file was last written to."""
-        self._libraries = set(LIBRARIES)  # top-level names
+        self._libraries = set(_LIBRARIES)
         self._seen = 0, ""  # how many modules there were, and the last of them
 
     def look(self) -> bool:
@@ -66,7 +67,7 @@ class Reloads:
 
 
 def _is_installed(file: str) -> bool:
-    return file.startswith(_LIBRARY_FOLDERS) or any(part in file for part in INSTALLED)
+    return file.startswith(_LIBRARY_FOLDERS) or any(part in file for part in _INSTALLED)
 
 
 def _written_at(name: str) -> int:
