@@ -119,6 +119,27 @@ def test_an_item_that_cannot_be_unpacked_costs_its_own_task(executor):
     assert isinstance(results.failures[1].error, TypeError)
 
 
+@everywhere
+def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(executor):
+    """Pairs are what ``zip``, ``product`` and ``groupby`` give, and rows are dicts; other errors have no such note."""
+
+    def add(a, b, c=0, *, d=0):
+        return len(a) + b + c + d
+
+    def notes(fn, item, **options):
+        return run_parallel(fn, [item], executor=executor, **options).failures[0].error.__notes__
+
+    hint = (
+        "an item is one argument: star=True unpacks a tuple into several, and lambda item: fn(**item) a dict"
+    )
+    for options in ({}, {"kwargs": {"d": 1}}):
+        assert [hint, "parallelkit: task 0, attempt 1 of 1"] == notes(add, ("ab", 2), **options)
+    for options in ({"args": (2,)}, {"kwargs": {"b": 2}}):
+        assert [4] == run_parallel(add, ["ab"], executor=executor, **options).values()
+        assert ["parallelkit: task 0, attempt 1 of 1"] == notes(add, 1, **options)
+    assert ["parallelkit: task 0, attempt 1 of 1"] == notes(pow, 1)
+
+
 def test_an_input_of_any_length_will_do():
     """None, one, or more than there is room for."""
     for size in (0, 1, 5_000):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 
+from parallelkit._raised import add_note
 from parallelkit._star import check_unpacks, refuse_names
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any
+
+UNPACK = "an item is one argument: star=True unpacks a tuple into several, and lambda item: fn(**item) a dict"
 
 
 def bind(
@@ -19,9 +23,34 @@ def bind(
         return lambda call: call[0](*call[1], *args, **keywords(call[2], kwargs))
     if star:
         return starred(fn, args, kwargs)
-    if args or kwargs:
-        return lambda item: fn(item, *args, **kwargs)
-    return fn
+    call = (lambda item: fn(item, *args, **kwargs)) if args or kwargs else fn
+    return suggesting(call) if lacks_arguments(fn, args, kwargs) else call
+
+
+def lacks_arguments(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether no call of the function with an item and these arguments can succeed, because it requires more.
+
+    >>> lacks_arguments(lambda a, b: a, (), {}), lacks_arguments(lambda a, b: a, (), {"b": 1})
+    (True, False)
+    """
+    if type(fn) is not FunctionType:
+        return False
+    code = fn.__code__
+    required = code.co_varnames[: code.co_argcount - len(fn.__defaults__ or ())]
+    return any(name not in kwargs for name in required[1 + len(args) :])
+
+
+def suggesting(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A call that ``lacks_arguments``; a note on its error says how an item becomes several."""
+
+    def attempt(item: Any) -> Any:
+        try:
+            return call(item)
+        except TypeError as error:
+            add_note(error, UNPACK)
+            raise
+
+    return attempt
 
 
 def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
