@@ -106,7 +106,7 @@ class Failure(Framed, Generic[K]):
         try:
             raise error
         finally:
-            del self, error  # the error holds this frame
+            self = error = None  # type: ignore[assignment]  # noqa: PLW0642  # the error holds this frame; IPython reads self
 
     if not TYPE_CHECKING:  # type checkers shall report ``value``, and any other name that is missing here
 

@@ -60,7 +60,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         try:
             raise error
         finally:
-            del self, error  # breaks the cycle: error → traceback → this frame → error, and all values
+            self = error = None  # type: ignore[assignment]  # noqa: PLW0642  # no cycle through the traceback; IPython reads self
 
     def __len__(self) -> int:
         return len(self._ledger)

@@ -24,6 +24,7 @@ from parallelkit import (
     TaskCancelled,
     TaskFailures,
     TaskTimeout,
+    ThreadExecutor,
     iter_parallel,
     map_reduce,
     run_parallel,
@@ -168,6 +169,19 @@ def test_a_group_shows_errors_with_the_traceback_that_they_came_with():
             take()
         [error] = caught.value.exceptions
         assert ["invert"] == [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+
+
+def test_every_frame_of_a_raised_error_has_the_arguments_of_its_call():
+    """IPython shows them, and wrote "failed resolving arguments" where one had been deleted."""
+    results = run_parallel(invert, [0], executor="inline")
+    with ThreadExecutor(1) as executor:
+        future = executor.submit(invert, 0)
+        for take in (partial(results.get, 0), results.failures[0].unwrap, future.result):
+            with pytest.raises(ZeroDivisionError) as caught:
+                take()
+            for entry in caught.traceback:
+                code = entry.frame.raw.f_code
+                assert set(code.co_varnames[: code.co_argcount]) <= set(entry.frame.raw.f_locals)
 
 
 def test_an_exception_that_is_returned_is_a_value():

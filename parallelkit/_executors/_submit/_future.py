@@ -45,7 +45,7 @@ class DeskFuture(Future[R]):
                 return super().result(0)
             raise error
         finally:
-            del self, error  # no cycle: the error's traceback refers to this frame
+            self = error = None  # type: ignore[assignment]  # noqa: PLW0642  # no cycle through the traceback; IPython reads self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
