@@ -167,4 +167,4 @@ class Observer:
             if is_of_signal(error):
                 raise
             self._deaf = True
-            logger.warning("on_event failed and hears no more; the run goes on", exc_info=True)
+            logger.warning("on_event failed and is not called again; the run goes on", exc_info=True)

@@ -25,6 +25,7 @@ ROWS = {
 
 NOT_CALLED = "pass the function itself, and not what it returns"
 FUNCTION_FIRST = "the function comes first, its items second"
+CALL_IT = "; pass what it returns, and not the function itself"
 READ_BEFORE = "; what is read by 'async for' is read beforehand: [item async for item in ...]"
 
 
@@ -44,7 +45,7 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
         raise TypeError(f"fn must be callable, got {fn!r}; {hint}")
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not is_iterable(source):
-        hint = READ_BEFORE if isinstance(source, AsyncIterable) else ""
+        hint = READ_BEFORE if isinstance(source, AsyncIterable) else CALL_IT if callable(source) else ""
         raise TypeError(f"{name} must be iterable, got {source!r}{hint}")
     if getattr(source, "shape", None) == ():
         raise TypeError(f"{name} must be iterable, got {source!r}, an array of no dimension")

@@ -167,7 +167,7 @@ def _check_executor(executor: Any) -> None:
         hint = _asked_besides(executor)
         if not hint:
             return
-    others = ", or a concurrent.futures.Executor, or a dask Client"
+    others = ", a concurrent.futures.Executor or a dask Client"
     _check_choice("executor", executor, EXECUTORS, others, hint)
 
 

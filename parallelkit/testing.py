@@ -54,6 +54,8 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         """Move forward by ``seconds``; ValueError if negative."""
+        if not seconds >= 0:
+            raise ValueError(f"seconds must be at least 0, got {seconds!r}")
         self.jump(self._now + seconds)
 
     def jump(self, instant: float) -> None:

@@ -77,7 +77,7 @@ BAD_OPTIONS = [
     (
         {"executor": "thread"},
         ValueError,
-        "executor must be one of 'threads', 'processes', 'inline', or a concurrent.*; did you mean 'threads'",
+        "executor must be one of 'threads', 'processes', 'inline', a concurrent.*; did you mean 'threads'",
     ),
     ({"executor": "Threads"}, ValueError, "executor must be .* got 'Threads'"),
     ({"executor": None}, TypeError, "executor must be .* got None"),
@@ -353,6 +353,7 @@ def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
         (([square], [1]), "fn must be callable, got "),
         ((square,), "items must be given together with a function, got only <function square"),
         ((square, 5), "items must be iterable, got 5"),
+        ((square, square), "items must be iterable, got <function square .*; pass what it returns, and not"),
         ((square, None), "items must be iterable, got None"),
         ((square, np.array(5)), r"items must be iterable, got array\(5\), an array of no dimension"),
         ((5,), "tasks must be iterable, got 5"),
