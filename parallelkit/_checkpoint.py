@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +82,8 @@ class Unrecorded:
     def check(self) -> None:
         """Raise ValueError if the journal cannot be used; create nothing."""
 
-    def open(self) -> None:
-        """Acquire the journal; raises as ``check`` does."""
+    def open(self, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        """Acquire the journal; raises as ``check`` does. ``guard`` is entered around what may take seconds."""
 
     def record(
         self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]

@@ -45,14 +45,12 @@ class Collected:
         with catch_interrupt(self._interrupt):
             with closing(journal), ExitStack() as opened:
                 opened.callback(self._forget)
-                with self._interrupt.user_code():  # a large journal takes seconds to check
-                    journal.open()
+                journal.open(self._interrupt.user_code)
                 engine, owned = self._parts.engine()
                 if owned:
                     opened.callback(engine.close)
                 self.ledger = self._open_ledger(engine)
-                with self._interrupt.user_code():  # the function is pickled, with all that it has captured
-                    port = engine.open(self._parts.job(self._key, whole=True))
+                port = engine.open(self._parts.job(self._key, whole=True, guard=self._interrupt.user_code))
                 with closing(port):
                     loop = self._loop(engine, port)
                     interrupted = self._drive(loop)

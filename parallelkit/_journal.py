@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
 from parallelkit._claim import Claim, not_made
@@ -48,10 +48,13 @@ class Journal:
     """An open journal. Raises ValueError, naming the file, if it is damaged, in use or another function's.
 
     ``function``: the identity of the function whose outcomes it holds. An existing file is checked as a whole,
-    which takes 2 s a million records. ``find`` is for one thread, ``write`` for another.
+    which takes 2 s a million records; ``guard`` is entered around that. ``find`` is for one thread, ``write``
+    for another.
     """
 
-    def __init__(self, path: str, function: str) -> None:
+    def __init__(
+        self, path: str, function: str, guard: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
         self.path = path
         self._claim = Claim(path)
         self._connections: list[Any] = []
@@ -60,7 +63,8 @@ class Journal:
                 if not os.path.lexists(path):
                     create(path, function, self._claim.count)
                 self._writing, self._reading = self._connect(), self._connect()
-                self._check(function)
+                with guard():
+                    self._check(function)
         except BaseException:
             self._close(in_order=False)
             raise

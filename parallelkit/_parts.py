@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -106,8 +107,13 @@ class Parts:
         else:
             book.admit(*rows)
 
-    def job(self, key: Callable[[int], Any], whole: bool) -> Job:
-        """What all attempts have in common. ``key`` maps an index to its key.
+    def job(
+        self,
+        key: Callable[[int], Any],
+        whole: bool,
+        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Job:
+        """What all attempts have in common. ``key`` maps an index to its key; ``guard``: see ``Job``.
 
         ``whole``: the caller sees no outcome before the run is over.
         """
@@ -126,6 +132,7 @@ class Parts:
             # With limits, priorities or retries, tasks may wait that the port has not been given yet.
             ended=lambda: self.intake.exhausted and not (exact or self.again),
             patient=whole and not exact and options.on_event is None and options.checkpoint is None,
+            guard=guard,
         )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:

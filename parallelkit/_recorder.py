@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -64,12 +65,13 @@ class Recording(Unrecorded):
         else:
             check_place(self._path)
 
-    def open(self) -> None:
-        self._journal = Journal(self._path, self._function)
+    def open(self, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        self._journal = Journal(self._path, self._function, guard)
         try:
-            for record in self._journal.find(list(self._tasks)):
-                if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:
-                    raise another_function(self._path, record.key, why)
+            with guard():
+                for record in self._journal.find(list(self._tasks)):
+                    if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:
+                        raise another_function(self._path, record.key, why)
         except BaseException:
             self.close()
             raise

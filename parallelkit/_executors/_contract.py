@@ -8,6 +8,7 @@ All instants are on the clock of ``time.monotonic``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     - ``ended``: whether all tasks have been read, so that only retries can follow; called from any thread.
     - ``patient``: nobody sees a success before the run is over, so successes may be reported late.
       Never set together with ``exact``.
+    - ``guard``: entered around pickling the job, which runs the caller's own code.
     """
 
     fn: Callable[..., Any] | None
@@ -57,6 +59,7 @@ class Job(NamedTuple):
     shared: bool = False
     ended: Callable[[], bool] = bool
     patient: bool = False
+    guard: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Block(NamedTuple):

@@ -39,9 +39,10 @@ class DaskEngine:
 
     def open(self, job: Job) -> DaskPort:
         """Open a port; raises TypeError if the function or its arguments cannot be pickled."""
-        packed = pack_job(job.fn, job.args, job.kwargs, job.star)
-        if by_value():
-            packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star), Editions())
+        with job.guard():
+            packed = pack_job(job.fn, job.args, job.kwargs, job.star)
+            if by_value():
+                packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star), Editions())
         port = DaskPort(self, Lane(0, packed, job.exact), packed, job)
         port.courier.open()
         return port

@@ -67,7 +67,8 @@ class ProcessEngine:
             raise RuntimeError("this executor belongs to the process that made it, not to a fork of that")
         check_startable()
         began = monotonic()
-        packed = pack_shared(job)
+        with job.guard():
+            packed = pack_shared(job)
         took = monotonic() - began
         home, pace = home_of(job.fn), self._paces.recall(packed)
         lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
