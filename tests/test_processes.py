@@ -55,7 +55,7 @@ def is_alive(pid):
 
 
 def wait_until(condition, patience=10.0):
-    """For what another process does and tells nobody."""
+    """Poll for a condition that another process brings about without telling us."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline
@@ -66,7 +66,7 @@ def wait_until(condition, patience=10.0):
 
 
 def test_every_item_has_its_value(engine):
-    """Thousands of tasks, each reported once, with its own value, by a worker that tells its pid."""
+    """Each of thousands of tasks is reported once, with its own value and the pid of its worker."""
     seen = drive(engine, far.give_back, range(5000), timeout=10)
 
     assert {index: index for index in range(5000)} == seen.values
@@ -76,7 +76,7 @@ def test_every_item_has_its_value(engine):
 
 
 def test_times_are_those_of_the_task(engine):
-    """An attempt's instants are taken in the worker, on the clock that this process reads."""
+    """Start and end of an attempt are taken in the worker, on the clock that this process reads."""
     before = time.monotonic()
     seen = drive(engine, far.nap, [0.02])
     started, ended = seen.times[0]
@@ -86,19 +86,19 @@ def test_times_are_those_of_the_task(engine):
 
 
 def test_arguments_follow_the_item(engine):
-    """A job's own arguments come after the item, and ``star`` unpacks it."""
+    """A job's own arguments come after the item, and ``star`` unpacks the item."""
     assert {0: 33} == drive(engine, far.add, [1], args=(10,), kwargs={"factor": 3}).values
     assert {0: 9} == drive(engine, far.add, [(1, 2)], star=True, kwargs={"factor": 3}).values
 
 
 def test_calls_bring_their_own_function(engine):
-    """Without a function of the run, every item is a call."""
+    """Without a function of the run, every item is a call with its own function."""
     calls = [(far.add, (1, 2), {"factor": 5}), (math.sqrt, (16.0,), {}), (lambda: "mine", (), {})]
     assert {0: 15, 1: 4.0, 2: "mine"} == drive(engine, None, calls).values
 
 
 def test_workers_start_when_there_is_work(engine):
-    """No process before the first task, and one process for one task."""
+    """No process starts before the first task, and only one starts for one task."""
     assert [] == engine._supervisor.crew.workers
     with opened(engine, far.give_back) as port:
         assert [] == engine._supervisor.crew.workers
@@ -108,7 +108,7 @@ def test_workers_start_when_there_is_work(engine):
 
 
 def test_workers_stay_for_the_next_run(engine):
-    """A port that is closed when its tasks are done leaves the workers to the next."""
+    """A port that is closed after its tasks are done leaves the workers for the next run."""
     drive(engine, far.nothing, range(50))
     before = list(engine._supervisor.crew.workers)
     drive(engine, far.nothing, range(50))
@@ -119,7 +119,7 @@ def test_workers_stay_for_the_next_run(engine):
 
 
 def test_exit_costs_its_own_task(engine):
-    """A task that leaves without a word is a failure with the exit code; all others have their values."""
+    """A task that calls ``os._exit`` fails with the exit code; all others have their values."""
     seen = drive(engine, partial(far.on, {7: (far.leave, 3)}), range(200))
 
     assert [7] == list(seen.failures)
@@ -131,7 +131,7 @@ def test_exit_costs_its_own_task(engine):
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
 def test_signal_costs_its_own_task(engine, number):
-    """So does a signal, and the failure names it."""
+    """A task whose worker is ended by a signal fails, and the failure names the signal."""
     seen = drive(engine, partial(far.on, {3: (far.end_by, number)}), range(20))
 
     assert [3] == list(seen.failures)
@@ -153,15 +153,15 @@ def crash(_):
 
 
 def test_every_task_may_die(engine):
-    """If each task kills its worker, each is blamed for itself, and the run ends."""
+    """If every task kills its worker, each is blamed for its own death, and the run ends."""
     seen = drive(engine, far.leave, range(12))
     assert list(range(12)) == [seen.failures[index].error.exitcode for index in range(12)]
 
 
 def test_what_waits_behind_the_dead_runs_elsewhere(engine):
-    """Tasks that were queued in the dead worker run, once, in another."""
+    """Tasks that were queued in a worker that died run once, in another."""
     with opened(engine, partial(far.on, {900: (far.leave, 1)})) as port:
-        drive_port(port, list(range(800)))  # now batches are long
+        drive_port(port, list(range(800)))  # from now on, batches are long
         seen = drive_port(port, list(range(700, 1000)))
 
     assert [200] == list(seen.failures)
@@ -169,7 +169,7 @@ def test_what_waits_behind_the_dead_runs_elsewhere(engine):
 
 
 def test_worker_dead_in_idleness_is_replaced(engine):
-    """A worker that is killed while it does nothing costs no task."""
+    """The death of an idle worker costs no task."""
     first = set(drive(engine, far.pid_of, range(20)).values.values())
     for pid in first:
         os.kill(pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_worker_dead_in_idleness_is_replaced(engine):
 @pytest.mark.parametrize("width", [1, 5])
 @pytest.mark.all
 def test_default_timeout_of_sockets_does_not_reach_the_workers(width):
-    """A program may set one in its first line; its workers block on their sockets all the same, forked ones too."""
+    """``socket.setdefaulttimeout`` in the program does not affect workers, forked ones included: their sockets block."""
     socket.setdefaulttimeout(30)
     engine = ProcessEngine(width)
     try:
@@ -195,7 +195,7 @@ def test_default_timeout_of_sockets_does_not_reach_the_workers(width):
 
 
 def find_blocking(_):
-    """Of each socket that this worker has, whether it blocks."""
+    """For each socket of this worker, whether it blocks."""
     fds = [int(name) for name in os.listdir("/proc/self/fd")]
     sockets = [fd for fd in fds if is_socket(fd)]
     return [os.get_blocking(fd) for fd in sockets]
@@ -205,11 +205,11 @@ def is_socket(fd):
     try:
         return stat.S_ISSOCK(os.fstat(fd).st_mode)
     except OSError:
-        return False  # that by which the directory was read
+        return False  # the descriptor of the listing itself
 
 
 def test_function_whose_loading_kills_fails_its_run_only(engine):
-    """Nobody can be blamed, so the run says why; another run's tasks are none the worse for it."""
+    """If loading the function kills workers, no task can be blamed, so the run fails; other runs are unaffected."""
     with opened(engine, Deadly()) as port:
         port.start([(0, 1, 0, None)])
         with pytest.raises(BrokenProcessPool, match=r"load the function: worker process .* code 3"):
@@ -228,7 +228,7 @@ class Deadly:
 @pytest.mark.parametrize("times", [5, pytest.param(1000, marks=pytest.mark.all)])
 @pytest.mark.all
 def test_worker_killed_from_outside_while_it_loads_is_replaced(engine, tmp_path, times):
-    """Who did that may not do it again; only after many times does the run say so."""
+    """A worker killed from outside while it loads the function is replaced; the run fails only if that happens many times."""
     log = tmp_path / "loads"
     with opened(engine, Struck(log, times)) as port:
         port.start([(0, 1, 7, None)])
@@ -241,7 +241,7 @@ def test_worker_killed_from_outside_while_it_loads_is_replaced(engine, tmp_path,
 
 
 class Struck:
-    """Kills the first workers that load it, as the system does where memory is short."""
+    """A function that kills the first workers that load it, as the system does when memory is short."""
 
     def __init__(self, log, times):
         self.log = log
@@ -266,7 +266,7 @@ def load_struck(log, times):
 
 
 def test_overdue_task_is_killed(engine):
-    """A task past its timeout fails with TaskTimeout, soon after; its neighbours do not."""
+    """A task past its timeout soon fails with TaskTimeout; the tasks beside it do not."""
     with opened(engine, partial(far.on, {1: (far.nap, 1000)})) as port:
         port.start([(index, 1, index, 0.2 if index == 1 else 30.0) for index in range(10)])
         seen = drive_rest(port, 10)
@@ -280,7 +280,7 @@ def test_overdue_task_is_killed(engine):
 
 @pytest.mark.all
 def test_who_takes_the_place_of_an_overdue_worker_is_there_before():
-    """Half of the timeout before, or less: what waits behind need not wait for a start."""
+    """The replacement of an overdue worker starts before the timeout, so that the next task need not wait for it."""
     engine = ProcessEngine(1)
     with opened(engine, far.nap) as port:
         port.start([(0, 1, 1000, 2.0), (1, 1, 0, 2.0)])
@@ -297,7 +297,7 @@ def test_who_takes_the_place_of_an_overdue_worker_is_there_before():
 
 
 def test_overdue_task_tells_where_it_was(engine):
-    """Its stack is in the failure; on a machine so busy that it gets no turn to write it, not every time."""
+    """The failure has the task's stack, unless the machine is too busy for the worker to write it."""
     for _ in range(20):
         (ended,) = drive(engine, far.nap, [1000], timeout=0.05).failures.values()
         if "in nap" in (ended.stack or ""):
@@ -309,7 +309,7 @@ def test_overdue_task_tells_where_it_was(engine):
 @given_time
 @pytest.mark.all
 def test_timeout_does_not_count_the_queue(engine, scale):
-    """Tasks that wait for a worker longer than their timeout are none the worse for it."""
+    """Tasks may wait for a worker for longer than their timeout."""
     seen = drive(engine, far.nap, [0.05 * scale] * 20, timeout=0.2 * scale)
     assert not seen.failures
 
@@ -317,13 +317,13 @@ def test_timeout_does_not_count_the_queue(engine, scale):
 @given_time
 @pytest.mark.all
 def test_timeout_is_counted_from_the_start_of_each(engine, scale):
-    """Of many short tasks with one timeout none is overdue, whatever they add up to."""
+    """Many short tasks with one timeout are never overdue, however long they take together."""
     seen = drive(engine, far.nap, [0.002] * 300 * scale, timeout=0.25 * scale)
     assert not seen.failures
 
 
 def test_timeout_may_be_as_long_as_one_likes(engine):
-    """Also longer than the 25 days that the system can be told to wait."""
+    """A timeout may exceed the 25 days that a system call can wait."""
     assert not drive(engine, far.nap, [0.05], timeout=1e8).failures
 
 
@@ -340,9 +340,9 @@ def test_timeouts_may_differ(engine):
 @given_time
 @pytest.mark.all
 def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
-    """The whole process group goes."""
+    """The whole process group of an overdue worker is killed."""
     path = tmp_path / f"child {scale}"
-    path.touch()  # no FIFO: who is killed before it has told would be waited for in vain
+    path.touch()  # not a FIFO: if the worker is killed too early, reading one would hang
     with opened(engine, far.have_child_and_hang) as port:
         port.start([(0, 1, path, 0.3 * scale)])
         (ended,) = wait(port)
@@ -355,7 +355,7 @@ def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
 @given_time
 @pytest.mark.all
 def test_who_may_no_longer_signal_its_workers_has_them_killed(tmp_path, scale, monkeypatch):
-    """A service that was root as it started them, and is not now: in its turn, and as it closes what hangs."""
+    """A program that has dropped root after starting its workers, and may not signal them, still has them killed, at a timeout and on close."""
     engine = ProcessEngine(2)
     path = tmp_path / f"child {scale}"
     path.touch()
@@ -376,7 +376,7 @@ def forbid(*_):
 
 
 def test_busy_caller_delays_no_kill():
-    """The caller's thread need not be waiting for an overdue task to be killed."""
+    """An overdue task is killed even if the caller's thread is not waiting."""
     engine = ProcessEngine(1)
     try:
         (pid,) = drive(engine, far.pid_of, [0]).values.values()
@@ -393,14 +393,14 @@ def test_busy_caller_delays_no_kill():
 @given_time
 @pytest.mark.all
 def test_committed_result_beats_a_late_look(engine, scale):
-    """A task that took longer than its timeout, but was done before anybody looked, has its value."""
+    """A task that took longer than its timeout, but was done before the supervisor looked, has its value."""
     import ctypes
 
     drive(engine, far.nothing, [0])
     with opened(engine, far.nap) as port:
         port.start([(0, 1, 0.3 * scale, 0.25 * scale)])
         wait_until(lambda: any(worker.pending for worker in engine._supervisor.crew.workers))
-        # It does not let go of the GIL: the supervisor cannot look.
+        # This holds the GIL, so the supervisor cannot look.
         ctypes.PyDLL(None).usleep(500_000 * scale)
         seen = drive_rest(port, 1)
 
@@ -411,7 +411,7 @@ def test_committed_result_beats_a_late_look(engine, scale):
 
 
 def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
-    """It is looked at now and then, and may be done before that, where its tasks are shorter than those before."""
+    """A worker with a large stock is only polled, so it must ring at its last task: its tasks may be shorter than estimated."""
     rung = []
     crew = Crew(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=rung.append)
@@ -424,7 +424,7 @@ def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
 
 @pytest.mark.parametrize(("bell", "look_at"), [(30, LOOK), (21, math.inf), (EACH, math.inf)])
 def test_who_rings_later_than_at_its_next_commit_is_looked_at_again(bell, look_at):
-    """Also where it was told so before: it may get stuck between the two, and what it has committed would wait for that."""
+    """A worker that rings only after several commits is polled, too: if it hung in between, its committed results would wait."""
     crew = Crew(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=lambda number: False, armed=True, head=20)
     busy = {"pending": 10, "done": 20, "sent": 30, "stock": lambda: 0.0, "takes_more": lambda: False}
@@ -437,7 +437,7 @@ def test_who_rings_later_than_at_its_next_commit_is_looked_at_again(bell, look_a
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
 def test_who_takes_long_is_told_once_to_ring_at_each(engine, monkeypatch):
-    """Nothing has to be looked at again then: one turn a task, while others wait behind it."""
+    """A worker with long tasks is told once to ring at each commit; the supervisor then takes one turn per task, and polls nothing."""
     armed, turns = [], []
     arm, turn = Wire.arm, Supervisor._turn
     monkeypatch.setattr(
@@ -455,7 +455,7 @@ def test_who_takes_long_is_told_once_to_ring_at_each(engine, monkeypatch):
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
 def test_what_is_offered_in_the_midst_of_a_turn_is_given_out(engine, monkeypatch):
-    """Who offered after the queue was looked at, and before it was known that somebody is hungry, woke nobody."""
+    """Work offered during a turn, after the queue was checked and before a worker is known to be hungry, is still given out."""
     with opened(engine, far.give_back) as port:
         port.start([(0, 1, "first", None)])
         listen = Crew.listen
@@ -478,7 +478,7 @@ def test_what_is_offered_in_the_midst_of_a_turn_is_given_out(engine, monkeypatch
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
 def test_a_worker_that_outran_a_hold_serves_on(engine, tmp_path):
-    """By the time that it could see the limit it had done all that it was sent, so it does not tell where it stopped."""
+    """A worker that has finished everything before it sees a hold does not report where it stopped, and goes on serving."""
     begun, go = fifo(tmp_path / "begun"), fifo(tmp_path / "go")
     with opened(engine, partial(far.on, {-1: (far.tell_and_hear, (begun, go))})) as port:
         drive_port(port, list(range(100)))
@@ -502,10 +502,10 @@ def test_a_worker_that_outran_a_hold_serves_on(engine, tmp_path):
 
 
 def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
-    """What had been sent to a worker behind a task that hangs is taken back and runs elsewhere."""
+    """Tasks that were sent to a worker behind a hung task are taken back and run elsewhere."""
     mine, yours = fifo(tmp_path / "mine"), fifo(tmp_path / "yours")
     with opened(engine, partial(far.on, {"hang": (far.tell_and_hear, (mine, yours))})) as port:
-        drive_port(port, list(range(2000)))  # now much is sent ahead
+        drive_port(port, list(range(2000)))  # from now on, much is sent ahead
         port.start([(0, 1, "hang", None), *((index, 1, index, None) for index in range(1, 500))])
         far.hear(mine)
         seen = drive_rest(port, 499)
@@ -518,7 +518,7 @@ def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
 
 @pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.all)])
 def test_nobody_waits_for_a_function_to_load_that_an_idle_worker_knows(engine, tmp_path, exact):
-    """One task alone, given to a worker that is still importing, runs where it can begin at once."""
+    """A task given to a worker that is still loading the function moves to an idle one that has loaded it."""
     with opened(engine, LoadedOnce(tmp_path), exact=exact) as port:
         began = time.monotonic()
         port.start([(0, 1, 0, None), (1, 1, 1, None)])
@@ -527,7 +527,7 @@ def test_nobody_waits_for_a_function_to_load_that_an_idle_worker_knows(engine, t
 
 
 class LoadedOnce:
-    """The second worker never gets it loaded; the first is busy until the second has begun with that."""
+    """A function that the second worker never finishes loading; the first is busy until the second has begun to load."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -552,7 +552,7 @@ def load_once(kind, folder):
 
 @given_time
 def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch, scale):
-    """Also when what waited behind it has been taken back, and all other workers idle."""
+    """While one long task runs and all other workers idle, the supervisor does not poll."""
     turns = []
     turn = Supervisor._turn
     monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(time.monotonic()) or turn(own))
@@ -569,7 +569,7 @@ def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch, scale)
 
 
 def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):
-    """With ``exact``, room is made by tasks that end."""
+    """A port of an ``exact`` job has room only for free slots; each task that ends makes room for one."""
     mine, yours = fifo(tmp_path / "mine"), fifo(tmp_path / "yours")
     with opened(engine, partial(far.on, {"hang": (far.tell_and_hear, (mine, yours))}), exact=True) as port:
         assert 2 == port.room()
@@ -584,7 +584,7 @@ def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):
 
 
 def test_two_runs_take_turns(engine):
-    """A second run gets its share at once, and both end; a worker holds tasks of one run at a time."""
+    """A second run gets its share of the workers at once, and both runs end."""
     with opened(engine, far.nap) as long, opened(engine, far.give_back, exact=True) as short:
         long.start([(index, 1, 0.01, None) for index in range(100)])
         seen = drive_port(short, list(range(20)))
@@ -595,7 +595,7 @@ def test_two_runs_take_turns(engine):
 
 
 def test_closing_a_port_kills_its_own_tasks_only(engine, tmp_path):
-    """Workers that run the closed run's tasks end; the other run's task goes on."""
+    """Closing a port kills the workers that run its tasks; another run's task goes on."""
     first, mine, yours = (fifo(tmp_path / name) for name in ("first", "mine", "yours"))
     with opened(engine, far.tell_and_hear) as other:
         with opened(engine, far.tell_and_hang) as port:
@@ -610,7 +610,7 @@ def test_closing_a_port_kills_its_own_tasks_only(engine, tmp_path):
 
 
 def test_running_tells_what_has_begun(engine, tmp_path):
-    """Index, start and worker of what is in a worker's hands; not what is queued."""
+    """``running`` gives index, start and worker of attempts that have begun, not of queued ones."""
     path = fifo(tmp_path / "pid")
     with opened(engine, far.tell_and_hang) as port:
         assert [] == port.running()
@@ -624,7 +624,7 @@ def test_running_tells_what_has_begun(engine, tmp_path):
 
 
 def test_wait_returns_when_its_time_has_come(engine):
-    """Nothing ended: an empty list, not before the instant and not long after."""
+    """If nothing ends, ``wait`` returns an empty list at the given instant."""
     with opened(engine, far.nothing) as port:
         start = time.monotonic()
         assert [] == port.wait(start + 0.05)
@@ -632,7 +632,7 @@ def test_wait_returns_when_its_time_has_come(engine):
 
 
 def test_wake_makes_wait_return(engine):
-    """From another thread, or before the wait."""
+    """``wake`` makes ``wait`` return, whether it is called before the wait or from another thread."""
     with opened(engine, far.nothing) as port:
         port.wake()
         assert [] == port.wait(None)
@@ -643,7 +643,7 @@ def test_wake_makes_wait_return(engine):
 
 
 def test_wake_is_safe_in_a_signal_handler(engine):
-    """A handler that calls ``wake`` interrupts the wait of the very thread in which it runs."""
+    """A signal handler that calls ``wake`` ends the wait of the very thread in which it runs."""
     old = signal.signal(signal.SIGALRM, lambda *_: port.wake())
     try:
         with opened(engine, far.nothing) as port:
@@ -654,7 +654,7 @@ def test_wake_is_safe_in_a_signal_handler(engine):
 
 
 def test_handler_that_raises_leaves_the_port_usable(engine):
-    """An exception through ``wait`` loses no outcome."""
+    """An exception that propagates through ``wait`` loses no outcome."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -672,7 +672,7 @@ def test_handler_that_raises_leaves_the_port_usable(engine):
 
 
 def test_handler_that_raises_has_nothing_dealt_with_twice(engine, monkeypatch):
-    """Also where it strikes when results have been unpickled and are not yet taken off the queue."""
+    """An exception between the unpickling of results and their removal from the queue does not deliver them twice."""
     blows = iter([KeyboardInterrupt])
     unpickle = ProcessPort._open
 
@@ -691,7 +691,7 @@ def test_handler_that_raises_has_nothing_dealt_with_twice(engine, monkeypatch):
 
 
 def test_interrupted_unpickling_goes_on_behind_it(engine):
-    """Ctrl-C in a value's own code costs that value and others with code; plain ones are there in the next ``wait``."""
+    """Ctrl-C in a value's own unpickling code costs that value and others with such code; the next ``wait`` gives the plain ones."""
     bombs = {1: (far.Bomb, "interrupt"), 2: (far.Bomb, "interrupt")}
     with opened(engine, partial(far.on, bombs)) as port:
         port.start([(index, 1, index, None) for index in range(4)])
@@ -706,7 +706,7 @@ def test_interrupted_unpickling_goes_on_behind_it(engine):
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["default", "ignored"])
 def on_sigint(request):
-    """What SIGINT does; ignored it is in a job that a shell has put into the background."""
+    """What SIGINT does; a shell makes its background jobs ignore it."""
     before = signal.signal(signal.SIGINT, request.param)
     yield request.param
     signal.signal(signal.SIGINT, before)
@@ -714,7 +714,7 @@ def on_sigint(request):
 
 @pytest.mark.all
 def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c(on_sigint):
-    """Nobody pressed it: its own task fails, in a run and in an executor. Pressed in its code, it ends the run."""
+    """A value whose unpickling raises KeyboardInterrupt fails its own task; a real Ctrl-C during unpickling ends the run."""
     results = run_parallel(partial(far.on, {1: (far.Bomb, "interrupt")}), range(4), executor="processes")
     with ProcessExecutor(1) as executor:
         error = executor.submit(far.Bomb, "interrupt").exception(30)
@@ -729,7 +729,7 @@ def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c(on_sigint):
 
 
 def test_runs_in_several_threads(engine):
-    """Two threads, two ports, one engine: each gets its own."""
+    """Two threads with a port each on one engine each get their own results."""
     seen = {}
 
     def run(name):
@@ -748,7 +748,7 @@ def test_runs_in_several_threads(engine):
 
 
 def test_items_are_not_packed_far_ahead(engine):
-    """However long the input, what waits packed is bounded by count and by bytes."""
+    """However long the input, the number and size of packed waiting items is bounded."""
     with opened(engine, far.nothing) as port:
         assert port.room() <= 16
         drive_port(port, [b"x" * 8_000_000] * 4)
@@ -760,7 +760,7 @@ def test_items_are_not_packed_far_ahead(engine):
 
 @pytest.mark.all
 def test_large_items_are_not_packed_far_ahead_of_a_quick_function(engine):
-    """That thousands of short texts went at once says nothing of the next run, whose items are large."""
+    """A previous run of many short items does not make a port pack too many large ones."""
     drive(engine, len, ["x" * 2000] * 3000)
     with opened(engine, len) as port:
         room = port.room()
@@ -777,7 +777,7 @@ def test_large_items_are_not_packed_far_ahead_of_a_quick_function(engine):
 
 
 def test_items_wait_in_line_whatever_they_are(engine):
-    """Each has its own result, though not all of them can be packed."""
+    """Items of mixed sizes each have their own result, and one that cannot be pickled fails alone."""
     items = [bytes(3_000_000), 1, lambda: 0, *[bytes(3_000_000)] * 40, threading.Lock(), "last"]
     with opened(engine, far.kind_of) as port:
         port.start([(index, 1, item, None) for index, item in enumerate(items)])
@@ -791,7 +791,7 @@ def test_items_wait_in_line_whatever_they_are(engine):
 
 
 def test_initializer_runs_once_in_each_worker():
-    """Before the first task, and what it sets stays."""
+    """The initializer runs in each worker before its first task, and what it sets stays."""
     engine = ProcessEngine(2, initializer=far.set_variable, initargs=("PARALLELKIT_TEST", "set"))
     try:
         seen = drive(engine, far.get_variable, ["PARALLELKIT_TEST"] * 10)
@@ -805,7 +805,7 @@ def test_initializer_runs_once_in_each_worker():
     [(far.fail, ValueError("not today"), "ValueError: not today"), (far.leave, 1, "do not start")],
 )
 def test_initializer_that_fails_breaks_the_engine(initializer, argument, shown):
-    """The port says why; it does not try for ever."""
+    """An initializer that fails breaks the engine: the port says why, and it is not retried forever."""
     engine = ProcessEngine(2, initializer=initializer, initargs=(argument,))
     try:
         with opened(engine, far.nothing) as port:
@@ -820,7 +820,7 @@ def test_initializer_that_fails_breaks_the_engine(initializer, argument, shown):
 
 
 def test_lack_of_descriptors_is_told():
-    """Where no worker can be started, the run says why; nothing is left of the try."""
+    """If no worker can be started for want of descriptors, the run says so, and the attempt leaks nothing."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -840,7 +840,7 @@ def test_lack_of_descriptors_is_told():
 
 
 def test_large_items_leave_workers_their_descriptors():
-    """However many items wait, a program that may have few descriptors has a worker to do them."""
+    """However many large items wait, enough descriptors are left to start a worker."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -862,7 +862,7 @@ SIZES = (1000, 300_000, 2_000_000)
 
 @pytest.mark.all
 def test_large_values_arrive_though_no_descriptor_is_left(engine, full_table):
-    """Room for them was kept back, and where none is left to map them by, they are read at once."""
+    """Large values arrive without free descriptors: some are reserved for them, or the values are read at once."""
     drive(engine, far.nap, [0.01] * 2)
     with full_table:
         seen = drive(engine, make_large, [*SIZES, *SIZES, *SIZES])
@@ -871,14 +871,14 @@ def test_large_values_arrive_though_no_descriptor_is_left(engine, full_table):
 
 
 def make_large(size):
-    """What travels in the ring, in a block, in a file."""
+    """A value that travels in the ring, in a block or in a file, depending on its size."""
     return "x" * size if size % 3 else b"x" * size
 
 
 @pytest.mark.parametrize("size", [300_000, 2_000_000])
 @pytest.mark.all
 def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table, monkeypatch, size):
-    """Where somebody else takes what was kept back: that task fails, its worker goes on, and is not blamed."""
+    """If even the reserved descriptor is taken, the value's task fails and says why; its worker is not blamed, and goes on."""
     drive(engine, far.nap, [0.01] * 2)
     monkeypatch.setattr(Reserve, "lend", lambda reserve: None)
     before = {worker.pid for worker in engine._supervisor.crew.workers}
@@ -897,7 +897,7 @@ def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table,
 
 
 def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
-    """One worker is there, and no other can be started: it does everything."""
+    """If only one worker can be started, it runs everything."""
     engine = ProcessEngine(6)
     try:
         drive(engine, far.nothing, [None])
@@ -910,7 +910,7 @@ def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
 
 
 def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_some(full_table):
-    """It has from the start what it needs to hear that there is none: only the runs that come then fail."""
+    """An engine whose first run fails for want of descriptors works once there are some."""
     engine = ProcessEngine(1)
     try:
         with full_table, opened(engine, far.nothing) as port:
@@ -923,7 +923,7 @@ def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_
 
 
 def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypatch):
-    """The run fails by the system's error, not ours; the thread closes what it has, and makes no noise."""
+    """If the supervisor lacks descriptors, the run fails with the system's error, and the thread closes what it has opened."""
 
     def refused(*args):
         raise OSError(errno.EMFILE, "Too many open files")
@@ -939,7 +939,7 @@ def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypat
 
 
 def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
-    """In a moment, by itself: what waits need not wait until something else ends."""
+    """If the system refuses a process, the start is soon retried, even if nothing else happens."""
     spawn, refusals = Starter.spawn, []
 
     def refuse_second(starter):
@@ -963,7 +963,7 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
 
 
 class Refusing:
-    """A worker's socket for whose messages the system has no room, ``times`` times."""
+    """A worker's socket that refuses messages, for lack of room in the system, ``times`` times."""
 
     def __init__(self, line, times):
         self.line, self.times = line, times
@@ -979,7 +979,7 @@ class Refusing:
 
 
 def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
-    """In a moment, by itself, though nothing else happens; the same worker gets it."""
+    """A message that the system refuses is soon sent again to the same worker, even if nothing else happens."""
     monkeypatch.setattr(
         "parallelkit._executors._process._handle.STANDSTILL", 1000.0
     )  # by which it would be replaced
@@ -997,7 +997,7 @@ def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
 
 @pytest.mark.all
 def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
-    """A worker that gets nothing is replaced in the end, also for the fourth time before the same task."""
+    """A worker that gets no message is replaced, and its task is never blamed, however often that happens."""
     monkeypatch.setattr("parallelkit._executors._process._handle.STANDSTILL", 0.05)
     refusing = iter([math.inf] * 4)
 
@@ -1016,7 +1016,7 @@ def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
 
 
 def test_a_supervisor_whose_start_was_broken_off_does_nothing(monkeypatch):
-    """A signal handler has raised, and nobody knows that thread: two at once would spoil each other's work."""
+    """If a signal handler raises while the supervisor's thread starts, that thread does nothing: two supervisors would interfere."""
 
     class BrokenOff(threading.Thread):
         def start(self):
@@ -1036,7 +1036,7 @@ def test_a_supervisor_whose_start_was_broken_off_does_nothing(monkeypatch):
 
 
 def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
-    """Garbage may be collected there, and its finalizer finds no thread either; one of the two serves both."""
+    """A finalizer that submits while the supervisor's thread is being started starts one, too; only one of the two serves."""
 
     def make(**options):
         monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", threading.Thread)
@@ -1054,7 +1054,7 @@ def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
 
 
 def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
-    """Some Pythons collect garbage between any two steps; the bell was a lock that the thread held already."""
+    """A finalizer may ring the bell while its own thread is ringing it; this was once a deadlock."""
     bell = Bell()
     write = os.eventfd_write
 
@@ -1070,7 +1070,7 @@ def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
 
 
 def test_a_bell_that_nobody_closed_is_closed_with_its_last_reference():
-    """Ctrl-C may come as an engine is made, which then nobody closes; also before there is a descriptor."""
+    """A bell that was never closed, as after Ctrl-C while an engine is made, closes its descriptor when it is collected."""
     bell = Bell()
     fd = bell.fd
     del bell
@@ -1080,7 +1080,7 @@ def test_a_bell_that_nobody_closed_is_closed_with_its_last_reference():
 
 
 def test_a_bell_that_could_not_be_made_says_only_that(monkeypatch):
-    """What is half made is no error of its own when it goes."""
+    """A bell whose descriptor cannot be created raises that error, and no second one when it is collected."""
     monkeypatch.setattr(os, "eventfd", lambda *args: refuse(errno.EMFILE))
     with pytest.raises(OSError, match="Too many"):
         Bell()
@@ -1092,7 +1092,7 @@ def refuse(number):
 
 
 def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypatch):
-    """A signal handler raises as the run ends: on an executor that lives on, its task ran to its end, unseen."""
+    """If a signal handler interrupts the close of a port, a second close ends its tasks."""
     port = engine.open(Job(time.sleep))
     port.start([(0, 1, 60, None)])
     wait_until(port.running)
@@ -1109,7 +1109,7 @@ def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypat
 @given_time
 @pytest.mark.all
 def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(monkeypatch, scale):
-    """Processes that read from a drive which is gone cannot be killed; each was waited for in turn."""
+    """Closing a port waits once in total for processes that cannot be killed, such as those blocked on a lost drive."""
     engine = ProcessEngine(4)
     kill = Worker.kill
     try:
@@ -1127,14 +1127,14 @@ def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(mo
 
 
 def test_initializer_that_cannot_be_sent_is_refused():
-    """At once, by a TypeError that names it."""
+    """An initializer that cannot be pickled is refused at once, by a TypeError that names it."""
     with pytest.raises(TypeError, match="initializer"):
         ProcessEngine(1, initializer=threading.Lock().acquire)
 
 
 @pytest.mark.all
 def test_initializer_that_hangs_breaks_the_engine(monkeypatch):
-    """There is a limit to how long a worker may take to start."""
+    """An initializer that exceeds the start limit breaks the engine."""
     monkeypatch.setattr("parallelkit._executors._process._handle.START_LIMIT", 0.3)
     engine = ProcessEngine(1, initializer=far.nap, initargs=(1000,))
     try:
@@ -1147,7 +1147,7 @@ def test_initializer_that_hangs_breaks_the_engine(monkeypatch):
 
 
 def test_worker_is_replaced_after_its_share():
-    """With ``max_tasks_per_child``, no process runs more tasks than that, and all tasks are run."""
+    """With ``max_tasks_per_child``, no process runs more tasks than that, and all tasks run."""
     engine = ProcessEngine(2, max_tasks_per_child=3)
     try:
         seen = drive(engine, far.count_runs, range(20))
@@ -1158,7 +1158,7 @@ def test_worker_is_replaced_after_its_share():
 
 
 def test_close_ends_everything_at_once(tmp_path):
-    """Workers, their children and the thread; from any thread, and twice."""
+    """``close`` ends workers, their children and the thread; it may be called from any thread, and twice."""
     path = fifo(tmp_path / "child")
     engine = ProcessEngine(2)
     port = engine_port(engine, far.have_child_and_hang)
@@ -1183,7 +1183,7 @@ def engine_port(engine, fn):
 
 
 def test_forgotten_engine_ends_its_workers():
-    """An engine that nobody closed and nobody holds any more takes its processes with it."""
+    """An engine that is dropped without ``close`` ends its processes."""
     engine = ProcessEngine(1)
     (pid,) = drive(engine, far.pid_of, [0]).values.values()
     del engine
@@ -1191,7 +1191,7 @@ def test_forgotten_engine_ends_its_workers():
 
 
 def test_fault_of_ours_ends_the_run(engine, monkeypatch):
-    """Should the supervisor ever raise, every port fails with it, and nobody waits for ever."""
+    """If the supervisor itself raises, every port fails with that error, and nothing hangs."""
 
     def fail(now):
         raise AssertionError("a bug")
@@ -1223,7 +1223,7 @@ def scribble_on_ring(what):
 
 @pytest.mark.parametrize("what", ["head", "frames"])
 def test_worker_that_writes_nonsense_is_ended(engine, what):
-    """A task that overwrites the memory of its channel costs itself; the parent neither hangs nor dies."""
+    """A task that overwrites the memory of its channel costs only itself; the parent neither hangs nor crashes."""
     seen = drive(engine, partial(far.on, {2: (scribble_on_ring, what)}), range(20))
     assert [2] == list(seen.failures)
     assert {index: index for index in range(20) if index != 2} == seen.values
@@ -1235,7 +1235,7 @@ NOISE = random.Random(3000).randbytes(3000)
 @pytest.mark.parametrize("junk", [b"\xff" * 100, b"\x00\x00\x00\x00\xfe" + b"\x00" * 8, NOISE])
 @pytest.mark.all
 def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
-    """So does a task that writes into descriptors that are not its own."""
+    """A task that writes into descriptors that are not its own costs only itself."""
 
     def write_everywhere(junk):
         for fd in range(3, 30):
@@ -1253,7 +1253,7 @@ def test_worker_that_writes_to_our_socket_is_ended(engine, junk):
 
 @pytest.mark.all
 def test_task_may_close_all_descriptors(engine):
-    """It costs that task, or none; the others run."""
+    """A task that closes all descriptors costs at most itself; the others run."""
     seen = drive(engine, partial(far.on, {2: (close_all, None)}), range(20))
     assert {*range(20)} - {2} <= set(seen.values)
 
@@ -1266,7 +1266,7 @@ def close_all(_):
 
 
 def test_forked_child_that_returns_publishes_nothing(engine):
-    """A task that forks and lets both come back has one outcome."""
+    """A task that forks, and returns in both processes, has one outcome: the parent's."""
     seen = drive(engine, partial(far.on, {2: (fork_and_return, None)}), range(20))
     assert 20 == len(seen)
     assert "parent" == seen.values[2]
@@ -1277,7 +1277,7 @@ def fork_and_return(_):
 
 
 def test_fork_of_this_process_cannot_use_the_engine(engine):
-    """A forked child neither uses nor ends the parent's workers."""
+    """A forked child of the caller can neither use nor end the caller's workers."""
     drive(engine, far.nothing, [0])
     child = os.fork()
     if child == 0:
@@ -1293,7 +1293,7 @@ def test_fork_of_this_process_cannot_use_the_engine(engine):
 
 @pytest.mark.parametrize("executable", [None, ""])
 def test_lack_of_an_interpreter_is_told(engine, monkeypatch, executable):
-    """As in a program that embeds Python; at once, and by the name of what is to be set."""
+    """Without ``sys.executable``, as in a program that embeds Python, a RuntimeError at once says what to set."""
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(RuntimeError, match=r"sys\.executable"):
         engine_port(engine, far.nothing)
@@ -1301,7 +1301,7 @@ def test_lack_of_an_interpreter_is_told(engine, monkeypatch, executable):
 
 @pytest.mark.all
 def test_program_without_arguments_has_workers(engine, monkeypatch):
-    """Neither has it always what comes from a command line."""
+    """A program without ``sys.argv`` can start workers."""
     monkeypatch.delattr(sys, "argv")
     assert {0: []} == drive(engine, arguments, [None]).values
 
@@ -1312,7 +1312,7 @@ def arguments(_):
 
 @pytest.mark.all
 def test_what_a_task_starts_by_the_flags_of_its_interpreter_has_packages(engine):
-    """As joblib's do: a worker's own flags, by which it starts sooner, would leave its child without them."""
+    """A worker's ``sys.flags`` are its parent's, so that what a task starts with them finds installed packages."""
     assert {0: flags_of(None)} == drive(engine, flags_of, [None]).values
 
 
@@ -1340,7 +1340,7 @@ def use_own_engine(number):
 
 
 def test_ended_entry_is_complete(engine):
-    """A failure carries when it started and ended, and the worker's name."""
+    """A failure has its start and end, and the worker's name."""
     with opened(engine, far.fail) as port:
         port.start([(4, 1, KeyError("gone"), None)])
         (ended,) = wait(port)
@@ -1352,7 +1352,7 @@ def test_ended_entry_is_complete(engine):
 
 
 def test_question_is_answered_though_the_thread_ends():
-    """Who asks while the engine is being closed waits for no look at the clock, and not in vain."""
+    """Closing ports while the engine is being closed neither hangs nor waits for a timer."""
     engine = ProcessEngine(1)
     drive(engine, far.nothing, [0])
     ports = [engine_port(engine, far.nothing) for _ in range(20)]
@@ -1369,18 +1369,18 @@ def test_question_is_answered_though_the_thread_ends():
 
 
 def test_question_comes_at_the_last_moment():
-    """The thread has looked for questions for the last time, and is still alive: who asks answers for himself."""
+    """If the supervisor has stopped answering questions, the asking thread answers itself."""
     questions = Questions()
     questions.end()
 
     assert 7 == questions.ask(lambda: 7, lambda: None)
 
 
-# What a worker is killed for that wrote garbage
+# Which attempt is blamed when a worker has written garbage
 
 
 def condemned(lane, started, columns=True):
-    """One that holds an attempt whose cell says that it started then, behind one that ended at 5.0."""
+    """A worker whose ring holds garbage, and whose only attempt is said to have started at ``started``, after one that ended at 5.0."""
     worker = object.__new__(Worker)
     Holding.__init__(worker)
     worker.add(Batch(lane, [(7, 1, None, None)], None))
@@ -1392,24 +1392,24 @@ def condemned(lane, started, columns=True):
 
 
 def test_garbage_is_blamed_on_what_had_begun():
-    """Its predecessor may have left it behind; but the one that ran is as likely, and cannot be run again."""
+    """The attempt that was running is blamed for garbage: an earlier one may have left it, but the running one cannot be run again."""
     assert condemned(Lane(1, b"", False), started=6.0).blamed_since(9.0) == 6.0
 
 
 def test_garbage_is_not_blamed_on_what_had_not_begun():
-    """It runs elsewhere, and is blamed if that goes wrong a third time in a row: then it hides its start."""
+    """An attempt that had not begun runs elsewhere; the third time in a row it is blamed, because it must be hiding its start."""
     lane = Lane(1, b"", False)
     assert [condemned(lane, started=4.0).blamed_since(9.0) for _ in range(3)] == [None, None, 9.0]
 
 
 def test_that_nothing_had_begun_is_not_believed_of_columns_that_are_overwritten():
-    """Where the cells say nothing, what is not committed is as good as running: it may not run twice."""
+    """If the start columns themselves are overwritten, the uncommitted attempt is treated as running: it must not run twice."""
     assert condemned(Lane(1, b"", False), started=4.0, columns=False).blamed_since(9.0) == 9.0
 
 
 @pytest.mark.parametrize(("fn", "plain"), [(far.nothing, True), (abs, True), (float, True), (str, False)])
 def test_blocks_of_numbers_alone_are_plain(engine, fn, plain):
-    """Nobody need look for anything else in them, which costs more for each value than to count it."""
+    """A block of None and numbers is marked plain, so that nobody has to inspect each value."""
     with opened(engine, fn) as port:
         port.start([(0, 1, -5, None)])
         (block,) = wait(port)
