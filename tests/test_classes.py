@@ -1,14 +1,17 @@
 """Classes of a script in workers that stay for several runs: they have what the script has by now, and what tasks keep in them."""
 
 import multiprocessing as mp
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 from joblib import Parallel, delayed, parallel_config
 
 from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit._worker import _classes
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack, unpack
 from parallelkit.joblib_backend import register
@@ -345,3 +348,19 @@ def test_one_parallel_of_joblib_for_several_calls(script):
         for rate in (1, 2, 1):
             settings.rate = rate
             assert {rate} == set(parallel(delayed(read)(item) for item in range(4)))
+
+
+def test_threads_that_receive_the_first_classes_together_share_what_is_known_of_them(monkeypatch):
+    """A class that one thread had made was left without attributes, where another had its own notes of what was made."""
+    made = _classes._made()
+    together = threading.Barrier(2)
+
+    class Slow(WeakKeyDictionary):
+        def __init__(self):
+            super().__init__()
+            together.wait(10)
+
+    monkeypatch.setattr(_classes, "_once", {})
+    monkeypatch.setattr("weakref.WeakKeyDictionary", Slow)
+    one, other = run_parallel(lambda _: _classes._made(), range(2), max_workers=2).values()
+    assert one is other is not made

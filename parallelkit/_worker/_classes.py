@@ -9,7 +9,6 @@ its *edition* with it (_editions.py), and only attributes that differ from the l
 
 from __future__ import annotations
 
-from functools import cache
 from types import MemberDescriptorType
 
 from parallelkit._worker import _script
@@ -40,12 +39,15 @@ TRACKER = -2
 """The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
 
-@cache
+_once: dict[str, MutableMapping[type, Edition | None]] = {}
+
+
 def _made() -> MutableMapping[type, Edition | None]:
     """The edition of each class that was made in this process; None if it has no attributes yet."""
     from weakref import WeakKeyDictionary  # late: workers do not need it to start
 
-    return WeakKeyDictionary()
+    # In one step: two threads would get one each from ``cache``.
+    return _once.setdefault("made", WeakKeyDictionary())
 
 
 def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
