@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from parallelkit._executors._contract import Engine
+from parallelkit._executors._futures import check_initializer
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._width import outer_width
 from parallelkit._joblib_batches import Batches, Sent
@@ -191,7 +192,7 @@ class Backend:
 
 
 def initializer_of(options: dict[str, Any]) -> tuple[Callable[..., object], tuple[Any, ...]] | None:
-    """Return the initializer of the workers and its arguments, if one is given; TypeError for an unknown option."""
+    """Return the initializer of the workers and its arguments, if one is given; TypeError for a wrong or unknown option."""
     unknown = options.keys() - OF_JOBLIB - OF_OURS
     if unknown:
         raise TypeError(
@@ -199,4 +200,6 @@ def initializer_of(options: dict[str, Any]) -> tuple[Callable[..., object], tupl
             "timeout, batch_size and the like are options of Parallel"
         )
     initializer = options.get("initializer")
-    return None if initializer is None else (initializer, tuple(options.get("initargs", ())))
+    if initializer is None:
+        return None
+    return initializer, check_initializer(initializer, options.get("initargs", ()))

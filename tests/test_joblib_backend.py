@@ -212,6 +212,21 @@ def test_an_initializer_that_raises_is_an_error_and_no_hang():
 
 
 @pytest.mark.parametrize("where", [parallel_config, Parallel])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"initializer": 5}, "initializer must be callable, got 5"),
+        ({"initializer": print, "initargs": "ab"}, "initargs must be a tuple or a list .* got 'ab'"),
+    ],
+)
+def test_an_initializer_that_cannot_be_called_is_refused(where, given, message):
+    """Before a worker is started; a text would be taken apart into its characters."""
+    with pytest.raises(TypeError, match=message):
+        made = where(backend="parallelkit", n_jobs=2, **given)
+        made([delayed(abs)(1)])
+
+
+@pytest.mark.parametrize("where", [parallel_config, Parallel])
 def test_an_option_that_nobody_knows_is_refused(where):
     """With its name, and where it may belong."""
     with pytest.raises(
