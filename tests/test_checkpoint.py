@@ -1,4 +1,4 @@
-"""A checkpoint: what was recorded is given back and never made again, and nothing is lost in silence."""
+"""Checkpoints: recorded outcomes are returned and never computed again, and nothing is lost silently."""
 
 import _thread
 import collections
@@ -84,7 +84,7 @@ def run(items, path, fn=work, **options):
 
 
 def recorded(path):
-    """The keys in a journal that nobody uses."""
+    """The keys in a journal that is not in use."""
     connection = sqlite3.connect(path)
     try:
         return [key for (key,) in connection.execute("SELECT key FROM outcomes")]
@@ -97,7 +97,7 @@ def recorded(path):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_what_was_recorded_is_not_run_again(path, executor):
-    """The second run makes only what the first did not, and has all values, in the asked order."""
+    """A second run computes only what the first did not, and has all values, in the requested order."""
     assert [["a"], ["b"]] == run("ab", path, executor=executor).values()
     results = run("cab", path, executor=executor)
     assert [["c"], ["a"], ["b"]] == results.values()
@@ -105,7 +105,7 @@ def test_what_was_recorded_is_not_run_again(path, executor):
 
 
 def test_it_holds_for_processes_too(path):
-    """Values that come out of workers are recorded and given back."""
+    """Values that come from worker processes are recorded and returned."""
     assert [1, 2] == run(["a", "bb"], path, fn=len, executor="processes").values()
     results = run(["a", "bb", "ccc"], path, fn=len, executor="processes")
     assert [1, 2, 3] == results.values()
@@ -113,7 +113,7 @@ def test_it_holds_for_processes_too(path):
 
 
 def test_it_holds_for_every_form_of_a_run(path):
-    """Streams, tasks, folds and races take the same journal."""
+    """Streams, runs of tasks, folds and races share a journal."""
     assert {"a": ["a"]} == {
         outcome.key: outcome.value for outcome in iter_parallel(work, {"a": "a"}, checkpoint=path)
     }
@@ -130,7 +130,7 @@ def test_it_holds_for_every_form_of_a_run(path):
 
 
 def test_coroutines_are_recorded(path):
-    """They are tasks like any other."""
+    """Outcomes of coroutine functions are recorded like any other."""
 
     async def double(number):
         calls[number] += 1
@@ -142,7 +142,7 @@ def test_coroutines_are_recorded(path):
 
 
 def test_a_recalled_outcome_takes_no_worker_and_no_token(path):
-    """One start an hour: three recorded outcomes come at once, and the progress counts them."""
+    """Recorded outcomes come at once despite a limit of one start an hour, and the progress bar counts them."""
     run("abc", path)
     shown = []
 
@@ -162,7 +162,7 @@ def test_a_recalled_outcome_takes_no_worker_and_no_token(path):
 
 
 def test_children_are_recorded_and_made_again_of_recorded_parents(path):
-    """``then`` is called for parents that come from the journal; their children come from it too."""
+    """``then`` is called for parents from the journal, too; their children also come from it."""
     asked = []
 
     def grow(outcome):
@@ -180,7 +180,7 @@ def test_children_are_recorded_and_made_again_of_recorded_parents(path):
 
 
 def test_a_child_of_another_function_has_its_own_name(path):
-    """What ``then`` makes may be calls of other functions than the run's own."""
+    """Tasks made by ``then`` may call functions other than the run's own."""
 
     def grow(outcome):
         return [Task(len, outcome.value, key="len")] if outcome.key == "a" else ()
@@ -191,14 +191,14 @@ def test_a_child_of_another_function_has_its_own_name(path):
 
 
 def test_a_key_that_comes_again_in_a_stream_is_answered_by_the_journal(path):
-    """Once yielded, a key may come again; with a checkpoint it stands for work that is done."""
+    """In a stream, a key that comes again after it was yielded is answered from the journal."""
     stream = iter_parallel(work, iter("aaaa"), key=same, checkpoint=path, buffersize=1)
     assert [["a"]] * 4 == [outcome.unwrap() for outcome in stream]
     assert {"a": 1} == calls
 
 
 def test_the_same_function_may_have_been_mended(path):
-    """What counts is module and name: a bug is fixed, and only what failed is run again."""
+    """A function is identified by module and name: after a bug fix, only failed tasks run again."""
 
     def broken(item):
         calls[item] += 1
@@ -221,14 +221,14 @@ def test_the_same_function_may_have_been_mended(path):
 
 
 def test_failures_are_tried_again(path):
-    """By default a recorded failure does not count."""
+    """By default, recorded failures run again."""
     assert 2 == len(run("ab", path, fn=fail).failures)
     assert 2 == len(run("ab", path, fn=fail).failures)
     assert {"a": 2, "b": 2} == calls
 
 
 def test_failures_may_be_kept(path):
-    """With rerun_failed=False the error comes back with its class, text, notes and traceback."""
+    """With rerun_failed=False, a recorded error comes back with its class, text, notes and traceback."""
     run("ab", path, fn=fail, retries=Retry(1, delay=0))
     failure = run("ab", Checkpoint(path, rerun_failed=False), fn=fail).failures["a"]
     assert ValueError is type(failure.error)
@@ -240,7 +240,7 @@ def test_failures_may_be_kept(path):
 
 
 def test_a_kept_failure_counts_as_a_failure(path):
-    """max_failures and on_error see it like any other."""
+    """``max_failures`` and ``on_error`` count a recorded failure like any other."""
     run("ab", path, fn=fail)
     keep = Checkpoint(path, rerun_failed=False)
     stopped = run("abcd", keep, fn=fail, max_failures=1, executor="inline").stopped
@@ -252,7 +252,7 @@ def test_a_kept_failure_counts_as_a_failure(path):
 @pytest.mark.parametrize("options", [{"max_failures": 2}, {"on_error": "raise"}])
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_kept_failures_that_are_too_many_start_nothing(path, executor, options):
-    """The run is stopped before any task that is still to be made."""
+    """If recorded failures alone reach ``max_failures``, the run stops before any new task starts."""
     run("ab", path, fn=fail)
     calls.clear()
     keep = Checkpoint(path, rerun_failed=False)
@@ -267,7 +267,7 @@ def test_kept_failures_that_are_too_many_start_nothing(path, executor, options):
 
 
 def test_an_error_that_cannot_travel_is_kept_as_text(path):
-    """A stand-in has its type and message."""
+    """An error that cannot be pickled is recorded in a form that keeps its message."""
 
     class Odd(Exception):
         def __reduce__(self):
@@ -283,7 +283,7 @@ def test_an_error_that_cannot_travel_is_kept_as_text(path):
 
 
 def test_a_timeout_is_a_failure_and_recorded_as_one(path):
-    """Its class survives."""
+    """A recorded timeout is still a TaskTimeout when it comes back."""
     release = threading.Event()
 
     async def hang(item):
@@ -297,7 +297,7 @@ def test_a_timeout_is_a_failure_and_recorded_as_one(path):
 
 
 def test_cancelled_tasks_are_not_recorded(path):
-    """What the stop of a run left undone is done in the next."""
+    """Tasks that a stopped run has cancelled are run by the next run."""
 
     def maybe(item):
         if item == "b":
@@ -334,7 +334,7 @@ TELLING = [
 
 
 def test_keys_that_are_equal_in_a_dict_are_not_one_in_the_journal(path):
-    """1, True and 1.0 are different work, and so is every other key of another type or value."""
+    """1, True and 1.0 are different keys, as are any others of another type or value."""
     for key in TELLING:
         assert [key] == run_parallel(work_by_repr, {key: key}, checkpoint=path)[key]
     assert len(TELLING) == len(recorded(path))
@@ -372,7 +372,7 @@ BAD = [
 
 @pytest.mark.parametrize("key", BAD, ids=lambda key: type(key).__name__)
 def test_a_key_that_may_mean_something_else_tomorrow_is_refused(path, key):
-    """At the door, with the rule and the type; nothing is run."""
+    """A key that is not stable between programs is refused, with the rule and its type, before anything runs."""
     with pytest.raises(
         TypeError, match=r"key must be a str, int, float .* at position 0; make a str or a number"
     ):
@@ -382,7 +382,7 @@ def test_a_key_that_may_mean_something_else_tomorrow_is_refused(path, key):
 
 
 def test_tasks_without_a_key_are_refused(path):
-    """A position means nothing in another run: in either form, at the door."""
+    """Tasks without a key are refused at once: a position means nothing in another run."""
     with pytest.raises(
         ValueError, match=r"checkpoint must have a key for every task .* got none at position 0"
     ):
@@ -395,7 +395,7 @@ def test_tasks_without_a_key_are_refused(path):
 
 
 def test_keys_of_lazy_input_are_refused_as_they_are_read(path):
-    """What was read before is run and recorded."""
+    """A bad key in lazy input is refused when it is read; earlier items are run and recorded."""
     with pytest.raises(InputError, match="key must be a str") as caught:
         run_parallel(work, iter(["a", object()]), key=same, checkpoint=path)
     assert {"a": ["a"]} == caught.value.results.to_dict()
@@ -405,7 +405,7 @@ def test_keys_of_lazy_input_are_refused_as_they_are_read(path):
 
 
 def test_a_child_without_a_key_ends_the_input(path):
-    """It could not be found again."""
+    """A child without a key ends the input: another run could not find it."""
     with pytest.raises(InputError, match="then raised ValueError for 'a': checkpoint must have a key"):
         run("a", path, then=lambda outcome: [Task(work, "child")])
 
@@ -414,7 +414,7 @@ def test_a_child_without_a_key_ends_the_input(path):
 
 
 def test_another_function_is_refused(path):
-    """At the door, by name, before anything is run; also for a stream, at the call."""
+    """A journal of another function is refused by name before anything runs; for a stream, at the call."""
     run("a", path)
     name = rf"{__name__}:work, this run of {__name__}:fail"
     with pytest.raises(ValueError, match=rf"run\.journal: it is of {name}"):
@@ -427,7 +427,7 @@ def test_another_function_is_refused(path):
 
 
 def test_another_function_under_the_same_key_is_refused(path):
-    """In a run of tasks each key has its function: at the door if all tasks are there, else as they are read."""
+    """In a run of tasks, a key recorded with another function is refused: at once if all tasks are known, otherwise when it is read."""
     run_parallel({"a": Task(work, "a"), "b": Task(len, "b")}, checkpoint=path)
     with pytest.raises(ValueError, match=rf"key 'a': it is of {__name__}:work, this task of {__name__}:fail"):
         run_parallel({"a": Task(fail, "a")}, checkpoint=path)
@@ -438,7 +438,7 @@ def test_another_function_under_the_same_key_is_refused(path):
 
 
 def test_a_partial_is_known_by_its_function(path):
-    """And a method by its class, an object by its type."""
+    """A partial is identified by its function, a method by its class, a callable object by its type."""
 
     class Worker:
         def method(self, item):
@@ -459,7 +459,7 @@ def test_a_partial_is_known_by_its_function(path):
 
 
 def test_two_runs_at_once_are_refused(path):
-    """From the same process, under whatever name the file goes, while the first run is on; not after it."""
+    """While a run uses a journal, a second one of the same process is refused, whatever path it uses."""
     link = path.with_name("link")
     link.symlink_to(path)
     stream = iter_parallel(work, ["a", "b", "c"], key=same, checkpoint=path, buffersize=1)
@@ -474,7 +474,7 @@ def test_two_runs_at_once_are_refused(path):
 
 
 def test_a_stream_takes_its_journal_when_it_begins(path):
-    """Until the first next() nothing is touched."""
+    """A stream does not touch its journal before the first ``next``."""
     stream = iter_parallel(work, ["a"], key=same, checkpoint=path)
     assert not path.exists()
     run("b", path)
@@ -492,7 +492,7 @@ time.sleep(60)
 
 
 def test_the_lock_vanishes_with_its_holder(path):
-    """Another process is refused while one runs, and let in when that was killed."""
+    """A second process is refused while the first runs, and admitted after the first was killed."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)
     try:
         assert b"on\n" == holder.stdout.readline()
@@ -506,7 +506,7 @@ def test_the_lock_vanishes_with_its_holder(path):
 
 
 def test_a_claim_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
-    """The close frees all locks of the process on the file: a claim made just before would have none."""
+    """A claim is released only after its file is closed, because the close frees all locks of the process on that file."""
     claim, close = Claim(os.fspath(path)), os.close
 
     def close_late(fd):
@@ -551,7 +551,7 @@ print(os.waitpid(child, 0)[1])
 
 
 def test_a_fork_leaves_the_journal_to_its_parent(path):
-    """Its copy of a stream is refused, and waits for no thread; it may use the journal when the parent does no more."""
+    """A forked child cannot continue its copy of a stream; it can use the journal once the parent no longer does."""
     forked = subprocess.run(
         [sys.executable, "-c", FORKED, path], capture_output=True, text=True, check=False, timeout=50
     )
@@ -563,7 +563,7 @@ def test_a_fork_leaves_the_journal_to_its_parent(path):
 
 
 def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
-    """The run before may end between the opening and the locking; whoever came next would lock a file of its own."""
+    """If the file is deleted between open and lock, the claim locks a new file: otherwise a third process could lock that one."""
     lock, locked = fcntl.lockf, []
 
     def lock_late(fd, how):
@@ -586,7 +586,7 @@ def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
 
 
 def test_a_file_that_is_no_journal_is_refused_and_left_alone(path):
-    """Text, an empty file, somebody else's database, a folder: the error names it."""
+    """A file that is not a journal (text, empty, another database, a folder) is refused by name and left unchanged."""
     path.write_text("dear diary " * 1000)
     before = path.read_bytes()
     with pytest.raises(
@@ -620,7 +620,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(path):
 
 
 def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path):
-    """Where there is no folder for it, or none that takes files; a stream says it at its call."""
+    """A journal whose folder is missing or not writable is refused by its path; a stream says so at its call."""
     nowhere = path.parent / "nowhere" / "run.journal"
     with pytest.raises(ValueError, match=r"folder that exists, got .+/run\.journal: there is no .+/nowhere$"):
         run("a", nowhere)
@@ -632,7 +632,7 @@ def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path):
 
 
 def test_a_journal_of_a_later_version_is_refused(path):
-    """It may mean something that this version does not know."""
+    """A journal of a later version is refused, because it may mean something unknown to this one."""
     run("a", path)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 2")
@@ -642,7 +642,7 @@ def test_a_journal_of_a_later_version_is_refused(path):
 
 
 def fill(path, number=60):
-    """A journal of some pages, with values of very different size."""
+    """Make a journal of several pages, with values of very different sizes."""
     return run_parallel(blob, range(number), key=same, checkpoint=path).to_dict()
 
 
@@ -652,7 +652,7 @@ def blob(number):
 
 
 def test_a_journal_of_which_a_byte_was_changed_gives_an_error_or_the_truth(path, tmp_path):
-    """Wherever the byte is: never another value, and never a task that is run again."""
+    """Whichever byte is changed, a journal is refused or gives the right values: never another value, and no task runs again."""
     truth = fill(path)
     whole = path.read_bytes()
     calls.clear()
@@ -673,7 +673,7 @@ def with_bit_flipped(content, position):
 
 
 def refusal(path, content, truth):
-    """The error with which a journal is refused; where it is not, it must give the truth."""
+    """The error with which a journal is refused, or None; then its values must be right."""
     for end in ("-wal", "-shm"):
         Path(f"{path}{end}").unlink(missing_ok=True)
     path.write_bytes(content)
@@ -686,7 +686,7 @@ def refusal(path, content, truth):
 
 
 def test_a_journal_that_was_cut_short_is_refused(path):
-    """A page, half a page, all but the first: something is missing, and it is said."""
+    """A truncated journal is refused, wherever it was cut, because something is missing."""
     fill(path)
     whole = path.read_bytes()
     for length in (len(whole) - 4096, len(whole) - 2000, 4096, 100, 1):
@@ -715,7 +715,7 @@ for outcome in iter_parallel(str, items(), key=int, checkpoint=path):
 
 @pytest.fixture
 def killed(path):
-    """A journal whose run was killed: most of it is in the write-ahead log."""
+    """A journal whose run was killed, so that most of it is in the write-ahead log."""
     subprocess.run([sys.executable, "-c", KILLED, path], check=False, timeout=50)
     assert Path(f"{path}-wal").stat().st_size > 50_000
     return path
@@ -726,7 +726,7 @@ def resume(path):
 
 
 def test_after_a_kill_the_rest_is_run(killed):
-    """What was committed counts, and when the run ends in order only the journal is left."""
+    """After a kill, what was committed counts; after the next run only the journal file is left."""
     attempts = [outcome.attempts for outcome in resume(killed).outcomes.values()]
     assert 1500 == attempts.count(0)
     assert ["run.journal"] == os.listdir(killed.parent)
@@ -749,14 +749,14 @@ def damage_log(log):
     ids=["changed", "gone", "cut short", "emptied"],
 )
 def test_a_damaged_log_is_no_silent_loss(killed, hurt):
-    """SQLite passes over a log that is damaged; we count, and say what is missing."""
+    """SQLite skips a damaged write-ahead log, but our count shows that batches are missing."""
     hurt(Path(f"{killed}-wal"))
     with pytest.raises(ValueError, match=r"run\.journal: the last of \d+ batches are missing"):
         resume(killed)
 
 
 def test_a_log_that_outlives_its_run_is_no_silent_loss(path):
-    """Another connection is open as the run ends, so SQLite keeps the log; the count is kept with it."""
+    """If another connection makes SQLite keep the log after the run, the count is kept, too, and shows a damage."""
     stream = iter_parallel(str, range(9), key=int, checkpoint=path)
     next(stream)
     with contextlib.closing(sqlite3.connect(path)) as onlooker:
@@ -769,7 +769,7 @@ def test_a_log_that_outlives_its_run_is_no_silent_loss(path):
 
 
 def test_a_journal_that_is_gone_while_its_log_is_there_is_no_silent_loss(killed):
-    """A new journal is not made over the remains of the old; the error says what to delete for that."""
+    """If the journal is gone but its log is there, no new journal is made; the error says what to delete first."""
     killed.unlink()
     with pytest.raises(ValueError, match=r"to start anew, delete .*-wal, .*-shm, .*-run"):
         resume(killed)
@@ -779,7 +779,7 @@ def test_a_journal_that_is_gone_while_its_log_is_there_is_no_silent_loss(killed)
 
 
 def test_after_a_power_failure_the_count_is_not_compared(killed):
-    """Another start of the machine: what the disk had not got is run again."""
+    """After a reboot the count is not checked: what had not reached the disk runs again."""
     side = Path(f"{killed}-run")
     _, boot, _ = side.read_text().split()
     side.write_text(side.read_text().replace(boot, boot[::-1]))
@@ -789,7 +789,7 @@ def test_after_a_power_failure_the_count_is_not_compared(killed):
 
 
 def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
-    """A draft that was left behind is made anew."""
+    """A draft of a journal that a killed run has left is replaced."""
     path.with_name("run.journal-new").write_text("half a draft")
     path.with_name("run.journal-run").write_text("")
     assert [["a"]] == run("a", path).values()
@@ -797,7 +797,7 @@ def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
 
 
 def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
-    """The disk is full as it is made: that is what is said, and nothing is left of it."""
+    """If the disk is full when a journal is created, the error says so, and no file is left."""
     with monkeypatch.context() as patch:
         patch.setattr("parallelkit._journal.SCHEMA", f"PRAGMA max_page_count = 1; {SCHEMA}")
         with pytest.raises(
@@ -809,7 +809,7 @@ def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
 
 
 def test_ctrl_c_while_a_journal_is_made_leaves_no_draft(path, monkeypatch):
-    """It is raised at once, and the next run makes one."""
+    """Ctrl-C while a journal is created is raised at once, leaves no file, and the next run creates it."""
 
     def pressed(source, target):
         raise KeyboardInterrupt
@@ -822,7 +822,7 @@ def test_ctrl_c_while_a_journal_is_made_leaves_no_draft(path, monkeypatch):
 
 
 def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
-    """The disk is full: what was done is in the results, the rest is cancelled."""
+    """If the disk is full, the run stops; the results have what was done, and the rest is cancelled."""
 
     def full(self, records):
         raise sqlite3.OperationalError("database or disk is full")
@@ -839,7 +839,7 @@ def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
 
 
 def test_if_only_the_last_batch_fails_the_results_say_so(path, monkeypatch):
-    """Nothing is left to stop, but what was lost is not kept quiet."""
+    """If only the last write fails, when nothing is left to stop, the results still say so."""
 
     def full(self, records):
         raise sqlite3.OperationalError("database or disk is full")
@@ -852,7 +852,7 @@ def test_if_only_the_last_batch_fails_the_results_say_so(path, monkeypatch):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_stream_whose_journal_cannot_be_written_raises_at_its_end(path, monkeypatch, executor):
-    """When every outcome was yielded; also if it is only the last batch that fails, when all is done."""
+    """A stream raises the write error after it has yielded every outcome, even if only the last batch fails."""
     break_writing(monkeypatch)
     stream, seen = iter_parallel(same, ["a", "b"], key=same, executor=executor, checkpoint=path), []
     with pytest.raises(
@@ -865,7 +865,7 @@ def test_a_stream_whose_journal_cannot_be_written_raises_at_its_end(path, monkey
 
 
 def test_a_stream_that_is_closed_raises_it_then(path, monkeypatch):
-    """Whoever leaves early has no less lost what was done."""
+    """A stream that is closed early raises the write error at the close."""
     break_writing(monkeypatch)
     stream = iter_parallel(same, ["a", "b", "c"], key=same, executor="inline", checkpoint=path)
     next(stream)
@@ -875,7 +875,7 @@ def test_a_stream_that_is_closed_raises_it_then(path, monkeypatch):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_race_is_won_though_its_journal_cannot_be_written(path, monkeypatch, caplog, executor):
-    """The winner is there, and was paid for; the log says what is wrong with the journal."""
+    """A race returns its winner despite a write error, which is logged."""
     break_writing(monkeypatch)
     won = first_success({"lost": lambda: 1 / 0, "won": lambda: 7}, executor=executor, checkpoint=path)
     assert ("won", 7) == (won.key, won.value)
@@ -883,20 +883,20 @@ def test_a_race_is_won_though_its_journal_cannot_be_written(path, monkeypatch, c
 
 
 def test_a_race_that_nobody_wins_raises_what_is_wrong_with_its_journal(path, monkeypatch):
-    """There is nothing that the error could cost."""
+    """A race without a winner raises the write error: there is no result that the error could cost."""
     break_writing(monkeypatch)
     with pytest.raises(ParallelKitError, match="could not be written"):
         first_success({"lost": lambda: 1 / 0}, executor="inline", checkpoint=path)
 
 
 def add_up(items, path, fn=same, **options):
-    """A fold with a journal."""
+    """Run a fold with a journal."""
     return map_reduce(fn, items, add, initial="", key=same, checkpoint=path, **options)
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_fold_is_given_back_though_its_last_batch_cannot_be_written(path, monkeypatch, caplog, executor):
-    """Nothing is missing in it; the log says what is wrong with the journal."""
+    """A complete fold is returned although its last batch cannot be written, which is logged."""
     break_writing(monkeypatch)
     monkeypatch.setattr(journal_writer, "GATHER", 5)  # so that it writes when all is done
     assert "abc" == add_up(list("abc"), path, executor=executor, order="input")
@@ -904,7 +904,7 @@ def test_a_fold_is_given_back_though_its_last_batch_cannot_be_written(path, monk
 
 
 def test_a_fold_whose_parts_failed_says_so_though_its_journal_cannot_be_written(path, monkeypatch):
-    """That there is no fold is the greater evil."""
+    """If tasks of a fold failed, TaskFailures is raised, and not the write error, which matters less."""
     break_writing(monkeypatch)
     monkeypatch.setattr(journal_writer, "GATHER", 5)
     with pytest.raises(TaskFailures) as caught:
@@ -914,7 +914,7 @@ def test_a_fold_whose_parts_failed_says_so_though_its_journal_cannot_be_written(
 
 @pytest.mark.parametrize("items", [list, iter], ids=["sized", "unsized"])
 def test_a_fold_that_was_stopped_by_its_journal_is_none(path, monkeypatch, items):
-    """What it lacks would be missing in it, also where nobody knows how much that is."""
+    """A fold that a write error has stopped raises it, because its value would lack the missing parts."""
     told, fail = threading.Event(), Recording._fail
 
     def fail_and_tell(recording, error):
@@ -934,7 +934,7 @@ def test_a_fold_that_was_stopped_by_its_journal_is_none(path, monkeypatch, items
 
 
 def test_an_error_that_ends_the_stream_is_told_of_the_journal(path, monkeypatch):
-    """It goes before, and has a note."""
+    """An error that ends a stream takes precedence over the write error, which is added as a note."""
 
     def items():
         yield "a"
@@ -954,7 +954,7 @@ def break_writing(monkeypatch):
 
 
 def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
-    """No more than so many records wait in memory."""
+    """With a slow disk, the run waits once a limited number of records wait in memory."""
     most, original = [], Journal.write
 
     def slow(self, records):
@@ -972,7 +972,7 @@ def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
 
 
 class Pressed:
-    """Somebody presses Ctrl-C while it is being pickled, which would take for ever."""
+    """A value during whose pickling, which hangs, Ctrl-C comes."""
 
     def __reduce__(self):
         signal.raise_signal(signal.SIGINT)
@@ -982,7 +982,7 @@ class Pressed:
 
 @pytest.mark.parametrize("executor", ["inline", "threads"])
 def test_ctrl_c_while_a_value_is_pickled_costs_its_record_and_no_outcome(path, caplog, executor):
-    """It is in the results, and is made again by the next run."""
+    """A value whose pickling Ctrl-C interrupts is in the results, and is computed again by the next run."""
     pressed = []
 
     def make(item):
@@ -1002,13 +1002,13 @@ def test_ctrl_c_while_a_value_is_pickled_costs_its_record_and_no_outcome(path, c
 
 
 class PressedError(Exception):
-    """The same of an error."""
+    """An error during whose pickling, which hangs, Ctrl-C comes."""
 
     __reduce__ = Pressed.__reduce__
 
 
 class LadenError(Exception):
-    """The same of something that hangs on it, in each of the ways in which that is tried."""
+    """An error with an attribute during whose pickling Ctrl-C comes, in every way in which pickling is tried."""
 
     def __init__(self):
         self.load = Pressed()
@@ -1017,7 +1017,7 @@ class LadenError(Exception):
 @pytest.mark.parametrize("executor", ["inline", "threads"])
 @pytest.mark.parametrize("kind", [PressedError, LadenError])
 def test_ctrl_c_while_an_error_is_pickled_costs_its_record_and_no_outcome(path, caplog, executor, kind):
-    """Once is enough, and nothing waits for it at the end: what was done before is in the journal."""
+    """One Ctrl-C is enough: that error is not recorded, but it is in the results, and what was done before is in the journal."""
 
     def fail(item):
         if item == 2:
@@ -1034,7 +1034,7 @@ def test_ctrl_c_while_an_error_is_pickled_costs_its_record_and_no_outcome(path, 
 
 
 def recording(values):
-    """What becomes of these values, as one block, in the run and in its journal; and whether the run is to stop."""
+    """Record these values as one block; return the keys that reach the journal, and whether the run is to stop."""
     interrupt, entries, booked = Interrupt(), [], []
     journal = SimpleNamespace(path="run.journal", find=lambda keys: [])
     writer = SimpleNamespace(find=lambda keys: {}, put=entries.extend)
@@ -1050,12 +1050,12 @@ def recording(values):
 
 
 def test_ctrl_c_costs_no_value_of_a_block():
-    """Those before are recorded; of those behind nobody knows whether they would hang, too."""
+    """After Ctrl-C in the pickling of a value, earlier values are recorded; later ones are not tried, because they might hang, too."""
     assert ([0, 1], True) == recording([[0], [1], Pressed(), [3], Pressed(), [5]])
 
 
 def test_ctrl_c_in_plain_data_costs_no_record():
-    """There is nothing that could hang, so everything that came in is recorded before the run ends."""
+    """If Ctrl-C comes while plain data is pickled, which cannot hang, every value is recorded before the run ends."""
     cue = Cue()
     press = map(_thread.interrupt_main, [signal.SIGINT])
     cue.__reduce_ex__ = partial(next, map(itemgetter(0), zip([(Cue, ())], press, strict=False)))
@@ -1063,14 +1063,14 @@ def test_ctrl_c_in_plain_data_costs_no_record():
 
 
 class Cue:
-    """An object that is pickled without a step of Python's, so that no signal is handled meanwhile."""
+    """An object that is pickled without running Python code, so that no signal is handled meanwhile."""
 
 
 # Values
 
 
 def test_the_file_is_its_owners_alone(path):
-    """Reading it runs code, and writing it makes code run."""
+    """Only the owner can read or write the files of a journal: loading one runs code."""
     stream = iter_parallel(work, ["a", "b"], key=same, checkpoint=path, buffersize=1)
     next(stream)
     modes = {entry.name: stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()}
@@ -1080,7 +1080,7 @@ def test_the_file_is_its_owners_alone(path):
 
 
 def test_a_value_that_cannot_be_pickled_costs_a_warning(path, caplog):
-    """The task has succeeded; it is made again by the next run; one warning for all such values."""
+    """A task whose value cannot be pickled succeeds, and runs again next time; there is one warning for all such values."""
 
     def lock(item):
         calls[item] += 1
@@ -1096,7 +1096,7 @@ def test_a_value_that_cannot_be_pickled_costs_a_warning(path, caplog):
 
 
 def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
-    """Lambdas, and objects of local classes."""
+    """Lambdas and objects of local classes are recorded."""
 
     class Local:
         value = 7
@@ -1113,7 +1113,7 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
 
 @pytest.mark.parametrize("form", [run_parallel, iter_parallel])
 def test_ctrl_c_as_a_journal_is_closed_costs_no_record(path, monkeypatch, caplog, form):
-    """Once is not enough to close the file under the hands of its writer."""
+    """One Ctrl-C while a journal is being closed does not interrupt its writer."""
     close, pressed = journal_writer.JournalWriter.close, []
 
     def press_once(writer):
@@ -1131,7 +1131,7 @@ def test_ctrl_c_as_a_journal_is_closed_costs_no_record(path, monkeypatch, caplog
 
 
 def test_ctrl_c_while_the_writer_of_a_journal_is_awaited_costs_no_record(path, monkeypatch, caplog):
-    """Before Python 3.13 a thread at whose join it comes is taken for ended from then on."""
+    """Ctrl-C during the join of the writer's thread costs no record; before Python 3.13, that thread then counts as ended."""
     write, close, closed = Journal.write, Journal.close, threading.Event()
 
     def write_after_ctrl_c(journal, records):
@@ -1155,7 +1155,7 @@ def test_ctrl_c_while_the_writer_of_a_journal_is_awaited_costs_no_record(path, m
 
 
 def test_writer_whose_thread_ends_before_it_has_begun_is_not_waited_for(path, monkeypatch):
-    """As one can whose start a Ctrl-C has broken off: Python says that it runs, and it never does."""
+    """A writer thread that never does its work is not waited for: Ctrl-C during its start can have that effect."""
 
     def come_to_nothing(writer):
         with writer._changed:
@@ -1170,7 +1170,7 @@ def test_writer_whose_thread_ends_before_it_has_begun_is_not_waited_for(path, mo
 
 
 def test_ctrl_c_as_a_writer_takes_its_lock_leaves_it_free(monkeypatch):
-    """Else the close would wait for ever. The ``with`` of a Condition is Python's, and can be cut off when it has locked."""
+    """Ctrl-C just after a Condition has acquired its lock leaves the lock free; otherwise the close would hang."""
 
     def pressed(condition):
         condition.acquire()
@@ -1185,7 +1185,7 @@ def test_ctrl_c_as_a_writer_takes_its_lock_leaves_it_free(monkeypatch):
 
 @pytest.mark.parametrize("begins", [True, False])
 def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monkeypatch, caplog, begins):
-    """Whether there is a thread by then or not: inline, a stream's journal is started in the caller's own thread."""
+    """Ctrl-C while the writer's thread starts costs no record, whether or not the thread has begun."""
     start, pressed = threading.Thread.start, []
 
     def press_once(thread):
@@ -1206,11 +1206,11 @@ def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monk
 
 
 class Trace:
-    """A value that leaves one."""
+    """A value to which a weak reference can be made."""
 
 
 def test_the_values_of_a_run_go_with_its_results(path):
-    """No part of a run that has a journal keeps them until garbage is next collected."""
+    """A run with a journal keeps no value alive after its results, even without garbage collection."""
     made = weakref.WeakSet()
 
     def make(item):
@@ -1228,18 +1228,18 @@ def test_the_values_of_a_run_go_with_its_results(path):
 
 
 def test_what_a_consumer_does_to_a_value_is_not_recorded(path):
-    """Each value is pickled before anybody gets it."""
+    """A value is pickled before the consumer gets it, so later changes are not recorded."""
     for outcome in iter_parallel(work, ["a", "b"], key=same, checkpoint=path):
         outcome.value.append("changed")
     assert [["a"], ["b"]] == run("ab", path).values()
 
 
 class Moved:
-    """A class that will be gone."""
+    """A class that is removed later."""
 
 
 def test_a_recorded_value_that_cannot_be_unpickled_is_not_made_again(path, monkeypatch):
-    """Its class has moved: an error says so, for the work may not bear to be done twice."""
+    """If a recorded value's class is gone, an error says so; the task does not run again, which might do harm."""
 
     def make(item):
         calls[item] += 1
@@ -1271,7 +1271,7 @@ print(sum(outcome.attempts for outcome in results.outcomes.values()))
 
 
 def test_classes_of_a_script_are_the_same_when_it_is_run_again(path, tmp_path):
-    """An object of __main__ comes back as one of the new __main__."""
+    """A recorded object of a class of ``__main__`` comes back as one of the current ``__main__``."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     outputs = [
@@ -1293,13 +1293,13 @@ def test_classes_of_a_script_are_the_same_when_it_is_run_again(path, tmp_path):
     ],
 )
 def test_what_is_no_path_is_refused(given, message):
-    """By type and value."""
+    """A checkpoint that is not a path is refused by type and value."""
     with pytest.raises((TypeError, ValueError), match=message):
         run("a", given)
 
 
 def test_a_checkpoint_checks_its_arguments():
-    """Its own names are in the message."""
+    """An error about an argument of Checkpoint uses the argument's own name."""
     with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got 7"):
         Checkpoint(7)
     with pytest.raises(TypeError, match="rerun_failed must be a bool, got 1"):
@@ -1307,13 +1307,13 @@ def test_a_checkpoint_checks_its_arguments():
 
 
 def test_a_checkpoint_is_a_value():
-    """It can be compared, printed, pickled and used for many runs."""
+    """A Checkpoint can be compared, printed, pickled and used for many runs."""
     assert Checkpoint("x") == pickle.loads(pickle.dumps(Checkpoint("x")))
     assert "Checkpoint(path='x', rerun_failed=True)" == repr(Checkpoint("x"))
 
 
 def test_a_program_that_changes_its_folder_keeps_its_journal(tmp_path, monkeypatch):
-    """A relative path is taken from where the run began."""
+    """A relative path is resolved against the directory in which the run began."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     for outcome in iter_parallel(work, ["a", "b", "c"], key=same, checkpoint="run.journal", buffersize=1):
@@ -1323,7 +1323,7 @@ def test_a_program_that_changes_its_folder_keeps_its_journal(tmp_path, monkeypat
 
 
 def test_a_copy_of_a_journal_is_a_journal(path):
-    """One file, when no run is on."""
+    """While no run uses it, a journal is a single file that can be copied."""
     run("a", path)
     shutil.copy(path, path.with_name("copy"))
     assert [["a"]] == run("a", path.with_name("copy")).values()
@@ -1335,7 +1335,7 @@ def test_a_copy_of_a_journal_is_a_journal(path):
     [("parallelkit._claim.Claim.note", "No space left on device"), ("fcntl.lockf", "No locks available")],
 )
 def test_a_claim_that_cannot_be_made_leaves_no_descriptor(tmp_path, monkeypatch, call, why):
-    """On a full disk or one without locks: the error names the file, and the next run can try again."""
+    """On a full disk or one without locks, the error names the file, no descriptor is left, and the next run can try again."""
 
     def fails(*given):
         raise OSError(28, why)
@@ -1350,7 +1350,7 @@ def test_a_claim_that_cannot_be_made_leaves_no_descriptor(tmp_path, monkeypatch,
 
 
 def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
-    """A second Ctrl-C in the middle of closing: the next run, of this process too, finds it, with what was written."""
+    """After a second Ctrl-C during the close, another run of the same process can use the journal and finds what was written."""
     path = str(tmp_path / "journal")
     journal = Journal(path, "here:call")
 
@@ -1365,7 +1365,7 @@ def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
 
 
 def test_system_that_has_no_thread_for_the_journal(tmp_path, monkeypatch):
-    """The run ends in what the system said."""
+    """If the system starts no thread for the journal, its RuntimeError is raised."""
     start = threading.Thread.start
 
     def refused(thread):

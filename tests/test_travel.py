@@ -84,7 +84,7 @@ def engine():
     ids=lambda value: repr(value)[:20],
 )
 def test_value_comes_back_as_it_is(engine, value):
-    """Both ways, with its type, whichever way it takes through the channel."""
+    """A value of any kind goes to the worker and comes back unchanged, with its type."""
     (back,) = drive(engine, far.give_back, [value]).values.values()
     assert (type(value), repr(value)) == (type(back), repr(back))
 
@@ -98,7 +98,7 @@ def test_value_comes_back_as_it_is(engine, value):
     )
 )
 def test_any_mixture_comes_back(engine, items):
-    """Whatever kinds follow one another in a batch."""
+    """Values of any kinds may follow one another in a batch."""
     assert repr(dict(enumerate(items))) == repr(
         dict(sorted(drive(engine, far.give_back, items).values.items()))
     )
@@ -106,9 +106,9 @@ def test_any_mixture_comes_back(engine, items):
 
 @pytest.mark.parametrize("size", [10_000, 200_000, 262_144, 1_000_000, 1_100_000, 5_000_000])
 def test_size_does_not_matter(size):
-    """Small, large, and around the lengths at which the way through the channel changes.
+    """Values come back at all sizes, also around those at which the way through the channel changes, and without delay.
 
-    A bell that was heard with the descriptor before it was lost: the value lay there until its worker was looked at anyhow.
+    There was a delay once: a bell received together with the previous descriptor was lost.
     """
     began = time.monotonic()
     items = [letter * (size + number) for number, letter in enumerate((b"a", "b", b"c", "d"))]
@@ -121,14 +121,14 @@ def test_size_does_not_matter(size):
 
 
 def test_many_medium_values_come_back(engine):
-    """More than the shared memory holds at a time, as fast as the worker makes them."""
+    """Values that together exceed the shared memory come back, as fast as the worker makes them."""
     seen = drive(engine, partial(far.repeat, "x" * 1000), range(300))
     assert {index: "x" * 1000 * index for index in range(300)} == seen.values
 
 
 @pytest.mark.all
 def test_value_of_several_gigabytes(monkeypatch):
-    """Beyond every 32-bit length on the way; its block goes with its engine."""
+    """A value that exceeds every 32-bit length on the way comes back; its memory is freed with its engine."""
     monkeypatch.setattr(port_driver, "PATIENCE", 240.0)
     faulthandler.dump_traceback_later(
         300.0, exit=True, file=sys.__stderr__
@@ -143,7 +143,7 @@ def test_value_of_several_gigabytes(monkeypatch):
 
 
 def test_float_nan_and_int_subclasses_keep_their_type(engine):
-    """What only resembles a number is not sent as one."""
+    """A NaN comes back as one, and a subclass of int keeps its type."""
 
     class Count(int):
         pass
@@ -155,7 +155,7 @@ def test_float_nan_and_int_subclasses_keep_their_type(engine):
 
 
 def test_tasks_share_no_mutable_object(engine):
-    """An object that occurs in many items is another one in each task, whatever the batches."""
+    """If several items refer to one object, each task has its own copy, even within a batch."""
     shared = [0]
     seen = drive(engine, append_one, [(shared, number) for number in range(300)])
     assert {index: [0, index] for index in range(300)} == seen.values
@@ -169,7 +169,7 @@ def append_one(item):
 
 
 def test_value_that_cannot_be_pickled_fails_its_task(engine):
-    """The failure names task, type and cause, and that another try cannot help; others are not touched."""
+    """The failure names task, type and cause, and is not retried; other tasks are not affected."""
     seen = drive(engine, partial(far.on, {2: (make_lock, None)}), range(5))
 
     assert [2] == list(seen.failures)
@@ -195,7 +195,7 @@ def test_coroutine_as_value_says_what_to_pass(engine):
 
 
 def test_value_that_breaks_on_unpickling_fails_its_task(engine):
-    """In this process, which goes on, and keeps the values around it."""
+    """A value whose unpickling raises in the parent fails its task; the values around it are kept."""
     seen = drive(engine, partial(far.on, {2: (far.Bomb, "out")}), range(5))
 
     assert [2] == list(seen.failures)
@@ -208,7 +208,7 @@ def test_value_that_breaks_on_unpickling_fails_its_task(engine):
 
 
 def test_item_that_cannot_be_pickled_fails_its_task(engine):
-    """It never starts; the failure names task, type and what to do."""
+    """A task whose item cannot be pickled never starts; the failure names task, type and what to do."""
     seen = drive(engine, far.give_back, [1, threading.Lock(), 3])
 
     assert {0: 1, 2: 3} == seen.values
@@ -219,7 +219,7 @@ def test_item_that_cannot_be_pickled_fails_its_task(engine):
 
 
 def test_item_whose_pickling_exits_fails_its_task(engine):
-    """Not even SystemExit in ``__reduce__`` ends the caller."""
+    """Even a SystemExit in an item's ``__reduce__`` does not end the caller."""
     (ended,) = drive(engine, far.give_back, [Unreducible()]).failures.values()
     assert "SystemExit" in str(ended.error)
 
@@ -231,7 +231,7 @@ class Unreducible:
 
 @pytest.mark.parametrize(("how", "error"), [("in", SystemExit), ("die", WorkerDied), ("hang", TaskTimeout)])
 def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
-    """Unpickling is part of the attempt: what it raises, its crash and its hang are that task's."""
+    """Unpickling an item is part of the attempt: an error, a crash or a hang in it is that task's."""
     own = ProcessEngine(1)
     try:
         with opened(own, far.nothing) as port:
@@ -250,7 +250,7 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
 
 
 def test_function_that_cannot_be_pickled_is_refused(engine):
-    """At ``open``, by a TypeError that names the argument, the object and what to do."""
+    """``open`` raises a TypeError that names the argument, the object and what to do."""
     lock = threading.Lock()
 
     def locked():
@@ -277,7 +277,7 @@ def test_function_that_cannot_be_pickled_is_refused(engine):
 
 
 def test_a_call_that_cannot_be_pickled_is_blamed_part_by_part():
-    """As the function and arguments of a run are: in tasks of their own and in ``submit``."""
+    """If a Task or a submitted call cannot be pickled, the error names the part that cannot, as for a run's function and arguments."""
     lock = threading.Lock()
 
     def locked():
@@ -310,7 +310,7 @@ def test_a_call_that_cannot_be_pickled_is_blamed_part_by_part():
 
 
 class Service:
-    """With something in it that does not travel."""
+    """An object with an attribute that cannot be pickled."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -320,7 +320,7 @@ class Service:
 
 
 def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
-    """To create the method inside the task is no advice: its object has to stay behind."""
+    """The error for a bound method says that its object is sent with it, and does not advise to create the method inside the task."""
     advice = "a method takes its whole object along: pass a plain function and the data that it needs, or use"
     with pytest.raises(TypeError, match=advice):
         run_parallel(Service().price_of, [1], executor="processes")
@@ -329,7 +329,7 @@ def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
 
 
 def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
-    """It travels by value, and so with all that it has; its methods, its objects and what derives from it are not to blame."""
+    """A class sent by value includes all its attributes: the error names the one that cannot be pickled, not its methods, instances or subclasses."""
 
     class Parent:
         def __init__(self):
@@ -356,7 +356,7 @@ def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
 
 
 def test_a_class_that_is_to_blame_as_a_whole_is_named_all_the_same():
-    """No attribute of it fails by itself: that of its metaclass does."""
+    """The error names the class if none of its attributes fails alone, because one of its metaclass does."""
 
     class Meta(type):
         guard = threading.Lock()
@@ -370,7 +370,7 @@ def test_a_class_that_is_to_blame_as_a_whole_is_named_all_the_same():
 
 
 def test_a_function_is_not_told_of_what_the_standard_library_has_made_of_it():
-    """Nobody knows the ``dispatch`` in it, nor can create its cache inside the task."""
+    """The error does not name internals that the standard library has added, such as ``dispatch`` or a cache, which no user can create in a task."""
 
     @singledispatch
     def kind(item):
@@ -382,7 +382,7 @@ def test_a_function_is_not_told_of_what_the_standard_library_has_made_of_it():
 
 
 def test_a_class_with_a_cached_property_travels():
-    """Before Python 3.12 there was a lock in it. What has been computed goes along with the object, what is computed stays in it."""
+    """A class with a cached_property, which had a lock before Python 3.12, can be sent; cached values go with the object both ways."""
 
     class Circle:
         calls = 0
@@ -409,7 +409,7 @@ def test_a_class_with_a_cached_property_travels():
 
 
 def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():
-    """And told what to do, as the function and the arguments of a run are."""
+    """If an initializer cannot be pickled, the error names the part that cannot, and what to do."""
     lock = threading.Lock()
     with pytest.raises(
         TypeError, match=r"^lock, which \S+<lambda> uses, cannot be sent .* create it inside the task"
@@ -422,14 +422,14 @@ def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():
 
 
 class Exits:
-    """Ends what pickles it."""
+    """Raises SystemExit when it is pickled."""
 
     def __reduce__(self):
         raise SystemExit(1)
 
 
 def test_with_then_an_item_is_blamed_and_not_what_calls_the_function():
-    """Each item is a call of its own there, with ``star`` too."""
+    """With ``then``, where each item is a call of its own, the error still names the item, also with ``star``."""
     lock = threading.Lock()
     options = {"executor": "processes", "then": lambda outcome: ()}
     for results in (
@@ -442,7 +442,7 @@ def test_with_then_an_item_is_blamed_and_not_what_calls_the_function():
 
 @pytest.mark.parametrize("make", [mp.SimpleQueue, mp.Lock])
 def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
-    """Neither is it made inside the task, nor is it plain data: a manager's can be sent."""
+    """For multiprocessing's own queues and locks, the error advises to pass a manager's, which can be sent."""
     shared = make()
     said = r"; pass one that multiprocessing.Manager\(\) makes, which can be sent, or use executor='threads'"
     with pytest.raises(TypeError, match=said):
@@ -456,7 +456,7 @@ def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
 
 @pytest.fixture
 def end():
-    """That of a pipe."""
+    """One end of a pipe."""
     ends = mp.Pipe()
     yield ends[0]
     for each in ends:
@@ -479,7 +479,7 @@ class Wire:
 )
 @pytest.mark.parametrize("place", ["args[0]", "kwargs['base']"])
 def test_an_end_of_a_pipe_is_refused_at_the_call(end, place, wrap):
-    """It can be pickled, as a number, by which the worker wrote to, and closed, whatever file had that number there."""
+    """A pipe end as an argument is refused: it would arrive as a mere number, and the worker would use whatever file has that number there."""
     thing = wrap(end)
     options = {"args": (thing,)} if place == "args[0]" else {"kwargs": {"base": thing}}
     with pytest.raises(TypeError) as caught:
@@ -490,7 +490,7 @@ def test_an_end_of_a_pipe_is_refused_at_the_call(end, place, wrap):
 
 
 def test_an_end_of_a_pipe_is_refused_also_where_a_function_or_an_initializer_takes_it_along(end):
-    """At the call, too."""
+    """A pipe end that a function or an initializer refers to is refused at the call, too."""
     with pytest.raises(TypeError, match=r"^end, which .+ uses, cannot be sent"):
         run_parallel(lambda item: end, [1], executor="processes")
     with pytest.raises(TypeError, match=r"^initargs\[0\] cannot be sent .* descriptor"):
@@ -498,7 +498,7 @@ def test_an_end_of_a_pipe_is_refused_also_where_a_function_or_an_initializer_tak
 
 
 def test_an_item_with_an_end_of_a_pipe_costs_itself(end):
-    """As an item, in one, as one with a large buffer, and in the arguments of a task; the others are done."""
+    """A pipe end as or in an item, or in the arguments of a task, fails only that task."""
     items = [end, 1, [Wire(end)], (end, bytearray(2**20)), "b"]
     results = run_parallel(far.give_back, items, executor="processes", max_workers=1)
     assert {1: 1, 4: "b"} == results.successes
@@ -520,7 +520,7 @@ def test_an_item_with_an_end_of_a_pipe_costs_itself(end):
 
 
 def make_end(as_error):
-    """Return a new one, or raise an error that has it."""
+    """Return a new pipe end, or raise an error that contains one."""
     kept = mp.Pipe()
     if as_error:
         error = ValueError("broken")
@@ -530,7 +530,7 @@ def make_end(as_error):
 
 
 def test_an_end_of_a_pipe_does_not_come_back(engine):
-    """As a value it is the task's failure; an error leaves it behind, and says so."""
+    """A pipe end as a value fails its task; an error arrives without its pipe end, and says so."""
     seen = drive(engine, make_end, [False, True, False])
     value, error, again = (seen.failures[index].error for index in range(3))
     told = r"returned a builtins.list, which cannot be pickled \(TypeError: a multiprocessing Connection is"
@@ -542,26 +542,26 @@ def test_an_end_of_a_pipe_does_not_come_back(engine):
 
 
 def test_what_only_names_the_module_of_pipes_travels(engine):
-    """A text, its classes and functions."""
+    """A text that names the module of pipes, and its classes and functions, can be sent."""
     things = ["multiprocessing.connection", (mp.connection.Listener,), [mp.connection.wait]]
     assert dict(enumerate(things)) == drive(engine, far.give_back, things).values
 
 
 def test_who_has_taught_pickle_to_send_pipes_is_left_alone(end, monkeypatch):
-    """By ``copyreg``: then what arrives is what that makes of it."""
+    """If the program has registered a way to pickle pipe ends with ``copyreg``, that is used."""
     monkeypatch.setitem(copyreg.dispatch_table, type(end), lambda end: (mp.connection.wait, ([], 0)))
     assert [[[]]] == run_parallel(far.give_back, [[end]], executor="processes").values()
 
 
 def test_a_text_that_names_the_script_is_no_reference_into_it(monkeypatch):
-    """A path or a source with ``__main__`` in it is plain data: cloudpickle has no part in it, nor is it loaded for it."""
+    """A text that contains ``__main__`` is plain data: it is not pickled with cloudpickle, which is not even imported."""
     monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     texts = ["json/__main__.py", 'if __name__ == "__main__":', b"x__main__.", {"__mp_main__.py": 1}]
     assert _travel.pack(texts) == pickle.dumps(texts, 5)
 
 
 def test_a_word_that_is_the_name_of_the_script_is_no_reference_into_it(monkeypatch):
-    """Nor where there is a reference to something else, as in a count of words."""
+    """The text ``__main__`` is plain data even beside references to other modules."""
     monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     for words in (
         {"__main__": 7},
@@ -573,7 +573,7 @@ def test_a_word_that_is_the_name_of_the_script_is_no_reference_into_it(monkeypat
 
 @pytest.mark.parametrize("word", ["main", "h", "hh", "major", "jam", "s\u00d3", "\u0153"])
 def test_a_count_that_looks_like_the_look_for_a_name_is_no_reference_into_the_script(monkeypatch, word):
-    """147 is the instruction to look up a name, and a byte of some letters."""
+    """The byte 147 is the opcode that looks up a name, but in numbers and texts it is only data."""
     monkeypatch.setattr(_travel, "pack_by_value", lambda *_: b"by value")
     for count in (147, 147 << 8, 147 << 8 | 1, 147 << 16, 1 << 20 | 147):
         words = Counter({"__main__": 7, word: count, "other": count})
@@ -582,7 +582,7 @@ def test_a_count_that_looks_like_the_look_for_a_name_is_no_reference_into_the_sc
 
 
 def planted(monkeypatch, name):
-    """A function of the script, which is found there."""
+    """A function of the script, which can be found there."""
     script = sys.modules.get(name) or types.ModuleType(name)
     monkeypatch.setitem(sys.modules, name, script)
     monkeypatch.setattr(script, "spot", lambda: None, raising=False)
@@ -595,7 +595,7 @@ def planted(monkeypatch, name):
 @pytest.mark.parametrize("ahead", [0, 255, 256, *range(65_500, 65_560, 3), 1 << 20])
 @pytest.mark.parametrize("name", ["__main__", "__mp_main__"])
 def test_a_reference_into_the_script_is_seen_wherever_it_stands(monkeypatch, ahead, name):
-    """Also where the pickler begins a new frame."""
+    """A reference into the script is detected anywhere in the pickle, even where a new frame begins."""
     spot = planted(monkeypatch, name)
     assert _travel.pack(["x" * ahead, spot, Counter()]) == b"by value"
 
@@ -603,7 +603,7 @@ def test_a_reference_into_the_script_is_seen_wherever_it_stands(monkeypatch, ahe
 @pytest.mark.parametrize("texts", [["__main__"], ["spot"], ["__main__", "spot"], ["\x8c\x04spot\x94"]])
 @pytest.mark.parametrize("others", range(0, 300, 7))
 def test_a_reference_into_the_script_is_seen_whatever_was_named_before(monkeypatch, texts, others):
-    """Then the pickle has numbers in place of its names."""
+    """A reference into the script is detected even if the pickle refers to its names by memo numbers."""
     spot = planted(monkeypatch, "__main__")
     texts = [{"__main__": spot.__module__, "spot": spot.__qualname__}.get(text, text) for text in texts]
     thing = [*map(str, range(others)), Counter(), *texts, others, 0x18C, spot]
@@ -612,20 +612,20 @@ def test_a_reference_into_the_script_is_seen_whatever_was_named_before(monkeypat
 
 @pytest.mark.parametrize("others", range(140, 150))
 def test_a_number_that_looks_like_the_end_of_a_name_hides_no_reference_into_the_script(monkeypatch, others):
-    """The number of an earlier text may be the byte with which a text is remembered."""
+    """A reference into the script is detected even if a memo number has the same byte as the memoize opcode."""
     spot = planted(monkeypatch, "__main__")
     like_math = int.from_bytes(b"\x8c\x04mat", "little")  # and ``h``, by which the module's name is looked up
     assert _travel.pack([*map(str, range(others)), spot.__module__, (like_math, spot)]) == b"by value"
 
 
 def test_what_has_a_name_and_no_module_is_described():
-    """A generator, say."""
+    """An object with a name but no module, such as a generator, can be described in an error."""
     assert "test_what_has_a_name_and_no_module_is_described.<locals>.<genexpr>" == describe(_ for _ in ())
     assert "builtins.len" == describe(len)
 
 
 def test_function_whose_module_is_missing_fails_every_task(engine):
-    """The worker goes on, and says what is missing."""
+    """If the worker cannot import the function's module, every task says what is missing, and the worker goes on."""
     missing = type(sys)("missing_there")
     exec("def function(item): return item", missing.__dict__)
     sys.modules["missing_there"] = missing
@@ -638,7 +638,7 @@ def test_function_whose_module_is_missing_fails_every_task(engine):
 
 
 def test_closures_and_lambdas_travel(engine):
-    """With what they close over, and with the functions that they call."""
+    """Closures and lambdas are sent with what they refer to, including functions that they call."""
     offset = 10
 
     def helper(number):
@@ -649,7 +649,7 @@ def test_closures_and_lambdas_travel(engine):
 
 @pytest.mark.all
 def test_function_may_be_large():
-    """A document that every task needs travels once to each worker, whatever its size."""
+    """The arguments of a run, and an initializer's, may be large: every worker gets them."""
     own = ProcessEngine(2, initializer=far.keep, initargs=(b"y" * 3_000_000,))
     try:
         seen = drive(own, far.measure_all, range(10), args=(b"x" * 300_000_000,))
@@ -659,7 +659,7 @@ def test_function_may_be_large():
 
 
 def test_function_is_loaded_once_a_worker(engine):
-    """Not for each task, and not for each batch."""
+    """A function is loaded once per worker, not for each task or batch."""
 
     class Counted:
         loads = 0
@@ -680,7 +680,7 @@ def test_function_is_loaded_once_a_worker(engine):
 
 
 class Odd(Exception):
-    """Its constructor cannot be called with its ``args``."""
+    """An error whose constructor cannot be called with its ``args``."""
 
     def __init__(self, code, *, reason):
         super().__init__(f"{reason} ({code})")
@@ -689,7 +689,7 @@ class Odd(Exception):
 
 
 class Wrapped(Exception):
-    """Its constructor changes what it is given."""
+    """An error whose constructor changes its arguments."""
 
     def __init__(self, message, code=0):
         super().__init__(f"[{code}] {message}")
@@ -697,7 +697,7 @@ class Wrapped(Exception):
 
 
 class Holder(Exception):
-    """Holds something that cannot be pickled."""
+    """An error with an attribute that cannot be pickled."""
 
     def __init__(self, name):
         super().__init__(name)
@@ -706,7 +706,7 @@ class Holder(Exception):
 
 
 class Hostile(Exception):
-    """Everything that one may ask it fails."""
+    """An error all of whose methods fail."""
 
     def __repr__(self):
         raise SystemExit(1)
@@ -722,7 +722,7 @@ class Hostile(Exception):
 
 
 class Alone(Exception):
-    """Cannot be made again, in whatever way."""
+    """An error that cannot be recreated in any way."""
 
     def __new__(cls, *args):
         if not args:
@@ -734,7 +734,7 @@ class Alone(Exception):
 
 
 class Homeless(Exception):
-    """Can be unpickled where it was raised, and nowhere else."""
+    """An error that can be unpickled only where it was raised."""
 
     def __reduce__(self):
         return Homeless, self.args, {"any": 1}
@@ -773,7 +773,7 @@ def error_of(engine, make):
     ],
 )
 def test_error_comes_back_whole(engine, make):
-    """Type, arguments, attributes and text."""
+    """An error comes back with its type, arguments, attributes and text."""
     error, original = error_of(engine, make).error, make()
 
     assert (type(original), original.args, str(original)) == (type(error), error.args, str(error))
@@ -792,7 +792,7 @@ def raise_chain():
 
 
 def test_chain_notes_and_tracebacks_come_back(engine):
-    """Cause, context, notes; each error with the frames in which it was raised."""
+    """An error comes back with its cause, context and notes, and each error of the chain with its frames."""
     ended = drive(engine, lambda item: raise_chain(), [0]).failures[0]
     third = ended.error
     second = third.__context__
@@ -812,7 +812,7 @@ def test_chain_notes_and_tracebacks_come_back(engine):
 
 
 def test_groups_come_back(engine):
-    """With their members, and what hangs on these."""
+    """An exception group comes back with its members, and these with all that belongs to them."""
 
     def make():
         inner = ValueError("inner")
@@ -825,7 +825,7 @@ def test_groups_come_back(engine):
 
 
 def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):
-    """It loses the attribute, and says so."""
+    """An error with an attribute that cannot be pickled loses only that attribute, and a note says so."""
     error = error_of(engine, lambda: Holder("who")).error
 
     assert isinstance(error, Holder)
@@ -835,7 +835,7 @@ def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):
 
 @pytest.mark.parametrize("kind", [Alone, Homeless])
 def test_error_that_cannot_travel_has_a_stand_in(engine, kind):
-    """RemoteError, with the type's name, and the traceback as text."""
+    """An error that cannot be pickled is replaced by a RemoteError with its type's name and the traceback as text."""
     ended = error_of(engine, lambda: kind("told"))
 
     assert isinstance(ended.error, RemoteError)
@@ -844,7 +844,7 @@ def test_error_that_cannot_travel_has_a_stand_in(engine, kind):
 
 
 def test_error_that_fails_whatever_it_is_asked_comes_back(engine):
-    """As what it is, with the traceback as text; nothing else is the worse for it."""
+    """An error whose every method fails comes back, with its traceback as text, and affects nothing else."""
     ended = error_of(engine, Hostile)
 
     assert isinstance(ended.error, Hostile)
@@ -853,7 +853,7 @@ def test_error_that_fails_whatever_it_is_asked_comes_back(engine):
 
 
 def test_member_that_cannot_travel_leaves_the_others(engine):
-    """In a chain only the link that cannot travel is replaced."""
+    """In a chain of errors, only the one that cannot be pickled is replaced."""
 
     def make():
         error = ValueError("whole")
@@ -868,7 +868,7 @@ def test_member_that_cannot_travel_leaves_the_others(engine):
 
 
 def test_chain_that_bites_its_tail_comes_back(engine):
-    """A cycle of causes neither hangs nor is lost."""
+    """A cycle of causes comes back, and does not hang."""
 
     def make():
         first, second = ValueError("first"), ValueError("second")
@@ -882,13 +882,13 @@ def test_chain_that_bites_its_tail_comes_back(engine):
 
 @pytest.mark.parametrize("make", [lambda: SystemExit(3), lambda: KeyboardInterrupt("k"), GeneratorExit])
 def test_exit_of_a_task_is_an_error_of_it(engine, make):
-    """What is no Exception arrives as what it is; the scheduler wraps it, as it does for threads."""
+    """A BaseException comes back as it is; the scheduler wraps it, as it does for threads."""
     error = error_of(engine, make).error
     assert (type(make()), make().args) == (type(error), error.args)
 
 
 def test_error_whose_class_exits_as_it_is_pickled_is_told_all_the_same(engine):
-    """Whatever it leaves by: its worker goes on, and its text arrives at least."""
+    """However the pickling of an error exits, its text at least arrives, and its worker goes on."""
 
     def make(way):
         class Leaving(Exception):
@@ -902,13 +902,13 @@ def test_error_whose_class_exits_as_it_is_pickled_is_told_all_the_same(engine):
 
 
 def test_sys_exit_and_exit_are_errors_of_the_task(engine):
-    """Also by the name ``exit``, which ``site`` would have provided."""
+    """``sys.exit`` and ``exit``, which the ``site`` module usually provides, are errors of the task."""
     seen = drive(engine, lambda name: sys.exit(name) if name == "sys" else exit(name), ["sys", "builtin"])
     assert [("sys",), ("builtin",)] == [seen.failures[index].error.args for index in range(2)]
 
 
 def test_bottomless_recursion_is_an_error_of_the_task(engine):
-    """RecursionError comes back, with a traceback that can be read."""
+    """Infinite recursion is a RecursionError of the task, with a traceback of readable length."""
 
     def fall(depth):
         return fall(depth + 1)
@@ -919,7 +919,7 @@ def test_bottomless_recursion_is_an_error_of_the_task(engine):
 
 
 def test_value_nested_too_deeply_is_an_error_of_the_task(engine):
-    """Pickling it would recurse too deeply; the worker lives."""
+    """A value that is nested too deeply to be pickled fails its task; the worker lives."""
 
     def nest(depth):
         value = []
@@ -933,7 +933,7 @@ def test_value_nested_too_deeply_is_an_error_of_the_task(engine):
 
 
 def test_memory_error_is_an_error_of_the_task(engine):
-    """And the next task runs in the same worker."""
+    """A MemoryError fails its task, and the next task runs in the same worker."""
     seen = drive(engine, lambda size: len(bytearray(size)), [1 << 60, 5])
     assert isinstance(seen.failures[0].error, MemoryError)
     assert {1: 5} == seen.values
@@ -943,7 +943,7 @@ def test_memory_error_is_an_error_of_the_task(engine):
 
 
 def run_script(folder, source, *flags):
-    """Run a script without a guard; it drives an engine on its own functions and classes."""
+    """Run a script without a main guard that drives an engine on its own functions and classes."""
     script = folder / "script.py"
     head = f"import sys; sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parent.parent)!r}]\n"
     script.write_text(head + textwrap.dedent(source))
@@ -955,7 +955,7 @@ def run_script(folder, source, *flags):
 
 
 def test_functions_travel_where_warnings_on_bytes_are_errors(tmp_path):
-    """With -bb nothing may compare bytes to a text, neither here nor in a worker; nor with -W error."""
+    """With -bb or -W error, sending a function raises nothing, here or in a worker."""
     source = """
         from parallelkit._executors._processes import ProcessEngine
         from port_driver import drive
@@ -1015,7 +1015,7 @@ except Mine as error:
 
 
 def test_classes_of_main_are_the_callers_own(tmp_path):
-    """In a script without a guard: isinstance and except hold, and the class is not changed by the journey."""
+    """In a script without a main guard, ``isinstance`` and ``except`` hold for classes of ``__main__`` that come back."""
     out = run_script(tmp_path, MAIN)
     assert ["True", "True", "True", "102", "5", "True", "True", "(8,", "True)", "True", "three"] == out
 
@@ -1037,7 +1037,7 @@ def test_main_of_the_caller_is_not_imported(tmp_path):
 
 
 def test_a_module_of_the_program_may_ask_for_all_of_the_package(tmp_path):
-    """A worker that imports it has the package there without having run it."""
+    """A module of the program that is imported in a worker can import the whole package."""
     (tmp_path / "far_one.py").write_text(
         "import parallelkit\nfrom parallelkit import *\n"
         "def look(_): return Task.__name__ + parallelkit.__version__\n"
@@ -1050,7 +1050,7 @@ def test_a_module_of_the_program_may_ask_for_all_of_the_package(tmp_path):
 
 
 def test_what_keeps_the_package_from_being_loaded_is_told(tmp_path):
-    """A module of the program that has the name of one of Python's."""
+    """If a module of the program shadows one of Python's, so that ours cannot be imported, the ImportError names it."""
     (tmp_path / "logging.py").write_text("")
     source = """
     try:
@@ -1065,7 +1065,7 @@ def test_what_keeps_the_package_from_being_loaded_is_told(tmp_path):
 
 
 def test_surroundings_are_the_parents(engine, tmp_path, monkeypatch):
-    """Directory, environment, path, arguments and prefix are those at the start of the worker."""
+    """Directory, environment, ``sys.path``, arguments and prefix are the parent's at the start of the worker."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PARALLELKIT_TEST", "set")
     monkeypatch.syspath_prepend("/somewhere")
@@ -1089,7 +1089,7 @@ def disturb(_):
 
 
 def test_what_a_task_changes_is_put_back(engine):
-    """The next task finds directory, environment and path as they were; only a process's state is shared."""
+    """The next task finds directory, environment and ``sys.path`` as they were; other state of the process is shared."""
     with opened(
         engine, lambda how: disturb(how) if how else (*look_around(how), os.environ.get("PATH"))
     ) as port:
@@ -1103,7 +1103,7 @@ def test_what_a_task_changes_is_put_back(engine):
 
 @pytest.mark.parametrize("deed", ["trace", "profile", "trace and fail", "profile and fail", "break"])
 def test_trace_and_profile_functions_of_a_task_end_with_it(engine, deed):
-    """The next task, and its threads, run without them, and in the same worker."""
+    """Trace and profile functions that a task sets are removed for the next task and its threads, in the same worker."""
     seen = drive(engine, trace_or_look, ["look", deed, "look"])
     assert ("fail" in deed) == (1 in seen.failures)
     assert seen.values[0] == seen.values[2]
@@ -1135,7 +1135,7 @@ def break_down(frame, event, argument):
 
 
 def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
-    """Each worker may use its share of the cpus, unless the user has said otherwise."""
+    """Each worker's numerical libraries may use its share of the CPUs, unless the user has set another number."""
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     own = ProcessEngine(1000)
@@ -1148,7 +1148,7 @@ def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
 
 
 def test_warning_filters_are_taken_over():
-    """A filter that turns a warning into an error does so in the tasks."""
+    """A filter that turns a warning into an error does so in tasks, too."""
 
     def warn(category):
         warnings.warn("beware", category, stacklevel=1)
@@ -1166,7 +1166,7 @@ def test_warning_filters_are_taken_over():
 
 
 def test_flags_are_taken_over(tmp_path):
-    """-O and -X of this interpreter hold in the workers."""
+    """Workers have the -O and -X flags of this interpreter."""
     source = """
     from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
@@ -1179,7 +1179,7 @@ def test_flags_are_taken_over(tmp_path):
 
 @pytest.fixture
 def any_digits():
-    """The program has asked for texts of whole numbers of any length."""
+    """A program without a limit on the digits of integers as text."""
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     yield
@@ -1188,7 +1188,7 @@ def any_digits():
 
 @pytest.mark.parametrize("width", [1, 6])
 def test_workers_write_numbers_as_long_as_the_program_may(any_digits, width):
-    """Also those that a zygote forks, and another number where that has changed: a zygote that knew it otherwise is none for them."""
+    """Workers have the program's current limit on digits; a zygote that was started with another limit is not used."""
     assert [6021] == run_parallel(lambda power: len(str(2**power)), [20_000], executor="processes").values()
     with ProcessExecutor(width) as executor:
         tasks = [20_000] * width
@@ -1241,7 +1241,7 @@ def log_and(item):
 
 
 def test_log_records_come_back(kept):
-    """Of tasks that end well and of tasks that die, before the run is over, with index and attempt."""
+    """Log records of tasks arrive before the run is over, with index and attempt, even from tasks that die."""
     own = ProcessEngine(2)
     try:
         drive(own, log_and, range(4))
@@ -1277,7 +1277,7 @@ def log_at_own_level(levels):
 
 @pytest.mark.all
 def test_levels_have_the_names_that_the_program_has_given_them(kept, monkeypatch):
-    """No worker has seen it do so; but what a task has named, and nobody here, it has named."""
+    """Log levels have the names that the program has given them, or otherwise those that the task has."""
     for names in ("_levelToName", "_nameToLevel"):
         monkeypatch.setattr(logging, names, dict(getattr(logging, names)))
     logging.addLevelName(26, "NOTICE")
@@ -1305,7 +1305,7 @@ def arguments(_):
 
 
 def test_settings_of_classes_that_no_new_worker_can_import_reach_it_as_plain_values(kept, monkeypatch):
-    """A log level that is an IntEnum; entries of the path, and arguments, that are more than texts, or path objects."""
+    """Log levels, path entries and arguments of classes that a worker cannot import reach it as plain ints and strings."""
     logging.getLogger("far").setLevel(Level.NOTICE)
     monkeypatch.setattr(sys, "path", [Place(), *map(Text, sys.path)])
     monkeypatch.setattr(sys, "argv", [Text("program"), Place(), 5])
@@ -1315,7 +1315,7 @@ def test_settings_of_classes_that_no_new_worker_can_import_reach_it_as_plain_val
 
 
 def test_logging_is_not_imported_for_nothing(tmp_path):
-    """A worker whose tasks do not log pays nothing; nor for anything else that its parent does not use."""
+    """A worker does not import logging, or anything else that neither its parent nor its tasks use."""
     source = """
     import remote_tasks as far
     from parallelkit._executors._processes import ProcessEngine
@@ -1342,7 +1342,7 @@ def tables(number):
 
 @pytest.mark.parametrize("initializer", [None, print])
 def test_a_worker_keeps_no_function_that_came_with_a_task(initializer):
-    """Such a one brings the globals that it names, a large table maybe: one is there, that of the task which looks."""
+    """A worker drops the function of a task with its globals, which may be large: only the running task's are there."""
     script = {"__name__": "__main__"}
     exec(SCRIPT, script)
     with ProcessExecutor(1, initializer=initializer) as executor:
@@ -1363,7 +1363,7 @@ def whole(number):
 
 
 def test_a_traceback_has_lines_that_only_the_parent_knows(monkeypatch):
-    """The source of a notebook's cell is in no file that a worker could read; the frames of a group are indented."""
+    """Tracebacks show source lines of a notebook's cells, which no worker can read; frames of a group are indented."""
     monkeypatch.setitem(
         linecache.cache, "<cell 1>", (len(CELL), None, CELL.splitlines(keepends=True), "<cell 1>")
     )
@@ -1379,7 +1379,7 @@ def test_a_traceback_has_lines_that_only_the_parent_knows(monkeypatch):
 
 
 def test_standard_output_is_the_parents(tmp_path):
-    """What tasks print appears, in whole lines."""
+    """What tasks print appears on the parent's output, in whole lines."""
     source = """
     from parallelkit._executors._processes import ProcessEngine
     from port_driver import drive
@@ -1399,7 +1399,7 @@ def warn_of(items):
 
 
 def test_warnings_are_logged_where_the_program_has_them_logged(kept):
-    """As it told logging; also where the filters are another's for a while."""
+    """With ``logging.captureWarnings``, warnings of tasks are logged, even while a task has replaced the filters."""
     logging.captureWarnings(True)
     logger = logging.getLogger("py.warnings")
     logger.addHandler(handler := Kept())
@@ -1416,6 +1416,6 @@ def test_warnings_are_logged_where_the_program_has_them_logged(kept):
 
 @pytest.mark.all
 def test_warnings_are_not_logged_elsewhere(kept, capfd):
-    """They go to stderr, as ever."""
+    """Without ``logging.captureWarnings``, warnings of tasks go to stderr."""
     run_parallel(warn_of, [("one",)], executor="processes").raise_failures()
     assert "UserWarning: mind one" in capfd.readouterr().err
