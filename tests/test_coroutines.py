@@ -1,4 +1,4 @@
-"""Coroutine functions are tasks like any other in threads: on one event loop, under the same rules."""
+"""Coroutine functions are tasks like any others of the thread engine: on one event loop, under the same rules."""
 
 import asyncio
 import contextvars
@@ -44,7 +44,7 @@ PATIENCE = 20.0  # seconds after which a test that waits for others fails
 
 @pytest.fixture
 def unhurried(monkeypatch):
-    """What is cancelled has time to end, however late a busy machine lets the loop run."""
+    """Give cancelled coroutines much time to end, so that a busy machine fails no test."""
     for module in (_coroutine_port, _event_loop):
         monkeypatch.setattr(module, "GRACE", PATIENCE)
 
@@ -59,7 +59,7 @@ async def hang(*_):
 
 
 class Meter:
-    """Counts who is inside, and the most that ever were; the first wait for each other, until so many are there."""
+    """Counts who is inside, and the most at a time; the first ones wait until ``wanted`` are there."""
 
     def __init__(self, wanted=1):
         self.inside = self.most = 0
@@ -77,14 +77,14 @@ class Meter:
             self.inside -= 1
 
     async def meet(self):
-        """In a coroutine; and then for a little longer, in which one too many would be seen."""
+        """Wait in a coroutine, and then a little longer, so that one too many would be seen."""
         until = time.monotonic() + PATIENCE
         while not self.full.is_set() and time.monotonic() < until:  # noqa: ASYNC110  # threads set it, too
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.001)
 
     def block(self):
-        """The same in a thread."""
+        """Wait in a thread, in the same way."""
         self.full.wait(PATIENCE)
         time.sleep(0.001)
 
@@ -124,7 +124,7 @@ class Plain:
     ids=repr,
 )
 def test_coroutine_functions_are_recognised(fn, expected):
-    """Functions, methods, partials and objects whose call is a coroutine function; nothing else."""
+    """Coroutine functions are recognised as functions, methods, partials and callable objects, and nothing else is."""
     assert expected == is_coroutine_function(fn)
 
 
@@ -157,7 +157,7 @@ class Generates:
     ids=["function", "partial", "object", "method", "async"],
 )
 def test_a_generator_function_is_refused(fn, way, executor):
-    """A call of it would run nothing, and succeed."""
+    """A generator function is refused: calling it would run nothing, and succeed."""
     said = f"must not be a generator function, a call of which runs nothing .*; pass .*{way}"
     for arguments in ((fn, [1]), ([fn],), ({"a": Task(fn, 1)},)):
         with pytest.raises(TypeError, match=said):
@@ -165,7 +165,7 @@ def test_a_generator_function_is_refused(fn, way, executor):
 
 
 def test_a_generator_function_is_refused_as_it_is_read():
-    """In lazy input, and out of ``then``."""
+    """A generator function in lazy input or from ``then`` is refused when it is read."""
     with pytest.raises(InputError, match="must not be a generator function"):
         run_parallel(iter([Task(generate, 1)]))
     with pytest.raises(InputError, match="must not be a generator function"):
@@ -176,13 +176,13 @@ def test_a_generator_function_is_refused_as_it_is_read():
 
 
 def test_values_come_by_key():
-    """A coroutine function over items gives what a plain one would."""
+    """A coroutine function over items has the same results as a plain one."""
     assert {"A": 2, "B": 4} == run_parallel(double, {"A": 1, "B": 2}).to_dict()
     assert [0, 2, 4] == run_parallel(double, range(3), timeout=LONG).values()
 
 
 def test_arguments_are_passed_as_to_any_function():
-    """Items unpacked, arguments for all, keywords, partials, methods and objects."""
+    """Coroutine functions get arguments as plain ones do: unpacked items, ``args``, keywords, partials, methods, objects."""
 
     async def power(base, exponent, *, offset=0):
         return base**exponent + offset
@@ -195,7 +195,7 @@ def test_arguments_are_passed_as_to_any_function():
 
 
 def test_its_own_error_comes_back_untouched():
-    """The same exception object, with a traceback that begins in the user's code."""
+    """The same exception object comes back, with a traceback that begins in the user's code."""
     error = ValueError("no")
 
     async def fail(_):
@@ -209,7 +209,7 @@ def test_its_own_error_comes_back_untouched():
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
 def test_no_coroutine_ends_the_program_or_the_loop(kind):
-    """What is no Exception is a TaskExited with the original as its cause; the others go on."""
+    """A BaseException is a TaskExited with the original as its cause; the other coroutines go on."""
 
     async def leave(item):
         await asyncio.sleep(0)
@@ -224,7 +224,7 @@ def test_no_coroutine_ends_the_program_or_the_loop(kind):
 
 
 def test_what_it_leaves_running_cannot_end_the_loop(caplog):
-    """A background task that raises SystemExit is logged; the loop goes on for the others."""
+    """A background task that raises SystemExit is logged, and the loop goes on for the others."""
 
     async def quit_in_background():
         raise SystemExit(3)
@@ -242,7 +242,7 @@ def test_what_it_leaves_running_cannot_end_the_loop(caplog):
 
 
 def test_each_attempt_has_its_own_copy_of_the_callers_context():
-    """The caller's variables are seen, and what one coroutine sets no other sees."""
+    """A coroutine sees the caller's context variables; what it sets, no other sees."""
     variable = contextvars.ContextVar("variable", default="none")
     variable.set("caller")
 
@@ -257,7 +257,7 @@ def test_each_attempt_has_its_own_copy_of_the_callers_context():
 
 
 def test_the_caller_may_be_inside_a_running_loop():
-    """The coroutines have a loop in a thread of their own, so the caller's is none of their business."""
+    """Coroutines run on a loop in a thread of its own, so the caller may be inside a running loop."""
 
     async def caller():
         return run_parallel(double, range(3)).values(), threading.current_thread().name
@@ -266,7 +266,7 @@ def test_the_caller_may_be_inside_a_running_loop():
 
 
 def test_a_stream_takes_coroutine_functions_too():
-    """Outcome by outcome, in completion or input order."""
+    """A stream yields outcomes of coroutine functions, in completion or input order."""
     assert {0, 2, 4} == {outcome.unwrap() for outcome in iter_parallel(double, range(3))}
     assert [0, 2, 4] == [outcome.unwrap() for outcome in iter_parallel(double, range(3), order="input")]
 
@@ -275,7 +275,7 @@ def test_a_stream_takes_coroutine_functions_too():
 
 
 def test_no_more_than_max_workers_run_at_a_time():
-    """A slot is free when its coroutine has ended."""
+    """At most ``max_workers`` coroutines run at a time."""
     meter = Meter(7)
 
     async def meet(_):
@@ -287,7 +287,7 @@ def test_no_more_than_max_workers_run_at_a_time():
 
 
 def test_ten_thousand_coroutines_wait_at_the_same_time():
-    """As many as are asked for, each for the last to come; 20 µs a task on an idle machine, so 3 s on none."""
+    """Ten thousand coroutines can wait for each other; an idle machine takes 20 µs for each, so 3 s are enough on any."""
     waiting, all_there = 0, asyncio.Event()
 
     async def meet(item):
@@ -305,7 +305,7 @@ def test_ten_thousand_coroutines_wait_at_the_same_time():
 
 
 def test_plain_and_coroutine_functions_share_the_slots():
-    """In one run of both never more than max_workers run, whichever they are."""
+    """In a run of plain and coroutine functions, at most ``max_workers`` run at a time in total."""
     meter = Meter(4)
 
     async def wait(item):
@@ -326,7 +326,7 @@ def test_plain_and_coroutine_functions_share_the_slots():
 
 @pytest.mark.parametrize("coroutines_first", [True, False])
 def test_a_kind_that_comes_late_waits_for_slots(coroutines_first):
-    """Many of one kind, then one of the other: it has its turn, and the bound holds."""
+    """After many functions of one kind, one of the other kind gets its turn, and the limit holds."""
     meter = Meter(3)
 
     async def wait():
@@ -343,7 +343,7 @@ def test_a_kind_that_comes_late_waits_for_slots(coroutines_first):
 
 
 def test_limits_and_priorities_hold_for_both_kinds():
-    """A cap of one over plain and coroutine functions; the larger priority runs first."""
+    """A concurrency limit and priorities hold across plain and coroutine functions."""
     meter, order = Meter(), []
 
     async def wait(item):
@@ -362,14 +362,14 @@ def test_limits_and_priorities_hold_for_both_kinds():
 
 
 def test_a_rate_holds_for_coroutines():
-    """Never more than two starts in any window of 50 ms."""
+    """There are never more than two starts of coroutines in any window of 50 ms."""
     results = run_parallel(double, range(8), limits=RateLimit(2, per=0.05))
     starts = sorted(outcome.started_at for outcome in results.outcomes.values())
     assert min(later - first for first, later in zip(starts, starts[2:], strict=False)) >= 0.05
 
 
 def test_then_may_make_coroutine_tasks():
-    """New tasks of either kind join the run."""
+    """``then`` may add tasks of either kind to the run."""
 
     def grow(outcome):
         return [Task(double, outcome.value, key="child")] if outcome.key == 0 else ()
@@ -383,7 +383,7 @@ def test_then_may_make_coroutine_tasks():
 
 @pytest.mark.usefixtures("unhurried")
 def test_a_coroutine_past_its_timeout_is_cancelled():
-    """Its clean-up runs, its outcome is TaskTimeout, and the cause shows where it stood."""
+    """An overdue coroutine is cancelled: its clean-up runs, its outcome is TaskTimeout, and the cause shows where it was."""
     cleaned = []
 
     async def slow(item):
@@ -404,7 +404,7 @@ def test_a_coroutine_past_its_timeout_is_cancelled():
 
 @pytest.mark.usefixtures("unhurried")
 def test_a_timeout_frees_the_slot():
-    """With one worker, what comes after a cancelled coroutine runs."""
+    """With one worker, the tasks after a cancelled coroutine run."""
 
     async def maybe(item):
         await asyncio.sleep(LONG if item == 0 else 0)
@@ -417,7 +417,7 @@ def test_a_timeout_frees_the_slot():
 
 @pytest.mark.all
 def test_the_timeout_counts_from_the_start_not_from_the_queue():
-    """Twenty naps of 30 ms, one at a time, all end within a timeout of 500 ms each."""
+    """Twenty coroutines of 30 ms, one at a time, all end within a timeout of 500 ms each."""
 
     async def nap(_):
         await asyncio.sleep(0.03)
@@ -427,7 +427,7 @@ def test_the_timeout_counts_from_the_start_not_from_the_queue():
 
 @pytest.mark.usefixtures("unhurried")
 def test_own_timeouts_hold_beside_those_of_the_run():
-    """The shorter one strikes first, although it began last."""
+    """Each coroutine has its own timeout: the shorter one ends first, although its coroutine began last."""
     tasks = {"long": Task(hang, timeout=0.3), "short": Task(hang, timeout=0.01)}
     failures = run_parallel(tasks, order="completion").failures
     assert ["short", "long"] == list(failures)
@@ -435,7 +435,7 @@ def test_own_timeouts_hold_beside_those_of_the_run():
 
 @pytest.mark.usefixtures("unhurried")
 def test_what_an_error_in_the_clean_up_says_is_the_cause():
-    """A coroutine that fails while it is cancelled is overdue all the same."""
+    """A coroutine that raises in its clean-up after a timeout is a TaskTimeout with that error as its cause."""
 
     async def trip(_):
         try:
@@ -450,7 +450,7 @@ def test_what_an_error_in_the_clean_up_says_is_the_cause():
 
 @pytest.mark.usefixtures("unhurried")
 def test_retries_are_those_of_any_task():
-    """A coroutine that fails, or is cancelled at its timeout, is tried again."""
+    """A coroutine that fails, or is cancelled at its timeout, is retried."""
     tries = Counter()
 
     async def third_time(item):
@@ -467,7 +467,7 @@ def test_retries_are_those_of_any_task():
 
 
 def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
-    """Its failure says so and shows its stack; its slot is refilled; the run's end leaves nothing behind."""
+    """A coroutine that swallows its cancellation is abandoned: its failure says so and has its stack, and its slot is refilled."""
 
     async def stubborn(item):
         while item == 0:
@@ -488,7 +488,7 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
 
 
 def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
-    """What it cancels before its first step was no attempt yet, and runs."""
+    """A coroutine that cancels all asyncio tasks costs only those that had begun; the others run."""
 
     async def end_all(item):
         if item == 1:
@@ -503,7 +503,7 @@ def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
 
 
 def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
-    """When all that runs swallows its cancellation, the rest is cancelled: it never waits for ever."""
+    """If every slot is held by a coroutine that swallows its cancellation, the run ends and cancels the rest."""
 
     async def stubborn(_):
         while True:
@@ -518,7 +518,7 @@ def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
 
 
 def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch):
-    """The run is over when its time is; that a thread still runs is said."""
+    """A run does not wait for a thread that ``asyncio.to_thread`` has started, and logs that it still runs."""
     monkeypatch.setattr(_coroutine_port, "GRACE", PATIENCE)
     release, began = threading.Event(), time.monotonic()
 
@@ -535,7 +535,7 @@ def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch
 
 
 def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
-    """Who waits for it in vain is told by whom; what had not begun runs on a new loop."""
+    """If a coroutine blocks the loop, those that wait on it fail with its name; those that had not begun run on a new loop."""
     release, begun, blocked = threading.Event(), asyncio.Event(), asyncio.Event()
 
     async def maybe(item):
@@ -563,7 +563,7 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
 
 @pytest.mark.usefixtures("unhurried")
 def test_a_run_timeout_cancels_what_runs():
-    """The coroutine's clean-up runs before the call returns."""
+    """At ``run_timeout``, coroutines are cancelled, and their clean-up runs before the call returns."""
     cleaned = []
 
     async def slow(item):
@@ -579,7 +579,7 @@ def test_a_run_timeout_cancels_what_runs():
 
 @pytest.mark.usefixtures("unhurried")
 def test_the_first_success_cancels_the_others():
-    """The losers do not go on."""
+    """The first success of a race cancels all other coroutines."""
     begun, ended, all_there = [], [], asyncio.Event()
 
     async def lose():
@@ -601,7 +601,7 @@ def test_the_first_success_cancels_the_others():
 
 
 def test_closing_a_stream_cancels_what_runs():
-    """Nothing is waited for, and no loop is left."""
+    """Closing a stream cancels its coroutines, waits for nothing, and leaves no loop."""
 
     async def maybe(item):
         await asyncio.sleep(LONG if item else 0)
@@ -617,7 +617,7 @@ def test_closing_a_stream_cancels_what_runs():
 
 @pytest.mark.parametrize("executor", ["processes", "inline"])
 def test_another_executor_refuses_coroutine_functions(executor):
-    """At the call, with the function's name and what to pass."""
+    """Other executors refuse a coroutine function at the call, with its name and what to pass instead."""
     with pytest.raises(
         TypeError, match=rf"under executor='{executor}', got <function double .*executor='threads'"
     ):
@@ -629,13 +629,13 @@ def test_another_executor_refuses_coroutine_functions(executor):
 
 
 def test_an_executor_object_refuses_coroutine_functions():
-    """It has no event loop; the message names its type."""
+    """A foreign executor object refuses coroutine functions, because it has no event loop; the message names its type."""
     with ThreadExecutor(1) as executor, pytest.raises(TypeError, match="under executor=ThreadExecutor"):
         run_parallel(double, [1], executor=executor)
 
 
 def test_another_executor_refuses_coroutine_functions_as_they_are_read():
-    """From lazy input, and from ``then``: what had been read is run."""
+    """A coroutine function in lazy input or from ``then`` is refused when it is read; earlier tasks are run."""
     with pytest.raises(InputError, match="must not be a coroutine function") as caught:
         run_parallel((task for task in [Task(abs, -1), double]), executor="inline")
     assert {0: 1} == caught.value.results.successes
@@ -645,7 +645,7 @@ def test_another_executor_refuses_coroutine_functions_as_they_are_read():
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_plain_function_that_returns_a_coroutine_has_failed(executor):
-    """Its failure says what to pass, it is not tried again, and Python does not warn."""
+    """A plain function that returns a coroutine fails with advice, is not retried, and causes no Python warning."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         results = run_parallel(lambda n: double(n) if n else n, range(3), executor=executor, retries=3)
@@ -659,7 +659,7 @@ def test_a_plain_function_that_returns_a_coroutine_has_failed(executor):
 
 
 def test_a_coroutine_function_that_returns_a_coroutine_has_failed_too():
-    """Awaited once, it gives another coroutine, which is no value."""
+    """A coroutine function whose result is another coroutine fails: that is no value."""
 
     async def nested(number):
         return double(number)
@@ -669,7 +669,7 @@ def test_a_coroutine_function_that_returns_a_coroutine_has_failed_too():
 
 
 def test_a_submitted_call_may_return_a_coroutine():
-    """The executors keep to the letter of concurrent.futures, where a coroutine is a value."""
+    """``submit`` follows concurrent.futures, where a coroutine is a value like any other."""
     with ThreadExecutor(1) as executor:
         made = executor.submit(double, 2).result()
     assert 4 == asyncio.run(made)
@@ -680,7 +680,7 @@ def test_a_submitted_call_may_return_a_coroutine():
 
 @pytest.mark.usefixtures("unhurried")
 def test_async_generators_and_background_tasks_end_with_the_run():
-    """As asyncio.run would end them."""
+    """Async generators and background tasks end with the run, as ``asyncio.run`` would end them."""
     ended = []
 
     async def numbers():
@@ -706,7 +706,7 @@ def test_async_generators_and_background_tasks_end_with_the_run():
 
 
 def test_threads_that_coroutines_start_end_with_the_run():
-    """asyncio.to_thread works, and leaves no thread."""
+    """``asyncio.to_thread`` works, and its threads end with the run."""
 
     async def elsewhere(item):
         return await asyncio.to_thread(abs, item)
@@ -715,7 +715,7 @@ def test_threads_that_coroutines_start_end_with_the_run():
 
 
 def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
-    """A step of 80 ms in one task keeps the others waiting that long; short steps are nothing to speak of."""
+    """The run records, for the report, which task blocked the event loop for longest, unless its steps are short."""
     clock = FakeClock()
     monkeypatch.setattr(_event_loop, "monotonic", clock)
 
@@ -732,7 +732,7 @@ def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
 
 
 def test_an_engine_that_saw_no_coroutine_has_no_loop():
-    """Plain functions run on threads as ever, and asyncio is not imported for them."""
+    """With plain functions only, no loop is started, and asyncio is not imported."""
     code = (
         "import sys; from parallelkit import run_parallel; run_parallel(abs, [1]); run_parallel([dict]);"
         "print('asyncio' in sys.modules)"
@@ -742,7 +742,7 @@ def test_an_engine_that_saw_no_coroutine_has_no_loop():
 
 
 def test_a_port_is_closed_twice_without_harm():
-    """close() is idempotent, also where nothing has begun."""
+    """``close`` is idempotent, even if nothing has begun."""
     engine = CoroutineEngine(2)
     port = engine.open(Job(hang))
     port.start([(0, 1, 5, None)])
@@ -754,7 +754,7 @@ def test_a_port_is_closed_twice_without_harm():
 
 
 def test_a_loop_that_gets_no_thread_leaves_nothing_open(monkeypatch):
-    """At the system's limit of threads the run fails; the descriptors of its loop are closed then, not when it is collected."""
+    """If the system starts no thread for the loop, the run fails, and the loop's descriptors are closed at once."""
 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
@@ -768,7 +768,7 @@ def test_a_loop_that_gets_no_thread_leaves_nothing_open(monkeypatch):
 
 
 def test_a_signal_handler_that_raises_as_the_loop_starts_leaves_no_thread(monkeypatch):
-    """It has been started then, and nobody knew of it."""
+    """If a signal handler raises during the start of the loop's thread, that thread ends."""
     start = threading.Thread.start
 
     def start_and_signal(thread):

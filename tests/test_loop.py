@@ -21,12 +21,12 @@ ERROR = OSError("down")
 
 @pytest.fixture
 def one_by_one(monkeypatch):
-    """Every portion of input is a single item, as if each took its time."""
+    """Make every portion of input a single item, as if each item took its time."""
     monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)
 
 
 def kinds(run):
-    """Of each task, in input order: its value, or the type of its error."""
+    """The value of each task, or the type of its error, in input order."""
     return [outcome.value if outcome.ok else type(outcome.error) for outcome in run.outcomes]
 
 
@@ -34,7 +34,7 @@ def kinds(run):
 
 
 def test_twenty_seconds_pass_in_no_time():
-    """Retries, hangs, deaths and slow tasks end at the instants that follow from their figures."""
+    """Retries, hangs, deaths and slow tasks end exactly at the computed instants."""
     script = Script(
         {
             "steady": Done("ok", after=20),
@@ -62,7 +62,7 @@ def test_a_run_takes_as_long_as_its_slots_need():
 
 
 def test_backoff_lets_others_run():
-    """With one slot, a task that waits for its next try holds up nobody."""
+    """With one slot, a task that waits for its retry delays no other."""
     script = Script({"flaky": [Fail(ERROR), Done(1)], "long": Done(2, after=7)})
     run = FakeRun(script, ["flaky", "long"], workers=1, policy=Retry(1, delay=5, factor=1)).drive()
     assert ["flaky", "long", "flaky"] == script.calls
@@ -71,14 +71,14 @@ def test_backoff_lets_others_run():
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, float("inf")])
 def test_the_outcomes_do_not_depend_on_how_far_the_executor_is_fed(ahead):
-    """Whether tickets wait here or there, each task ends the same; and no port gets more than it has room for."""
+    """Outcomes are the same however many tickets the executor takes ahead, and no port gets more than it has room for."""
     script = Script({index: [Fail(ERROR, after=1), Done(index, after=2)] for index in range(0, 20, 3)})
     run = FakeRun(script, range(20), ahead=ahead, policy=Retry(1, delay=0)).drive()
     assert list(range(20)) == kinds(run)
 
 
 def test_a_timeout_bounds_the_attempt_and_not_the_queue():
-    """A task that waits for its slot longer than its timeout is not late."""
+    """Waiting for a slot does not count for the timeout."""
     run = FakeRun(Script(dict.fromkeys("abc", Done(1, after=2))), "abc", workers=1, timeout=2).drive()
     assert [1, 1, 1] == kinds(run)
     assert 6.0 == run.clock()
@@ -88,20 +88,20 @@ def test_a_timeout_bounds_the_attempt_and_not_the_queue():
 
 
 def test_an_empty_run_waits_for_nothing():
-    """Without tasks there is nothing to wait for."""
+    """A run without tasks waits for nothing."""
     run = FakeRun(Script(), []).drive()
     assert (0, []) == (run.port.waits, run.outcomes)
 
 
 def test_a_wait_without_a_wake_up_is_an_error():
-    """The fake executor refuses a wait that could never end, so every test here shows that there is none."""
+    """The fake executor refuses a wait that could never end, so each test here shows that the loop makes none."""
     run = FakeRun(Script({"a": Hang()}), ["a"])
     with pytest.raises(AssertionError, match="this wait would never return"):
         run.drive()
 
 
 def test_the_loop_does_not_poll():
-    """It wakes for what ends and for what falls due, and for nothing else."""
+    """The loop wakes up only when something ends or falls due."""
     script = Script({index: [Fail(ERROR, after=60), Done(1, after=600)] for index in range(8)})
     run = FakeRun(script, range(8), workers=1, policy=Retry(1, delay=100, factor=1)).drive()
     assert run.clock() >= 8 * 660
@@ -109,7 +109,7 @@ def test_the_loop_does_not_poll():
 
 
 def test_while_there_is_input_the_loop_only_looks(one_by_one):
-    """Between portions it takes what has come and reads on, without waiting for anything to end."""
+    """Between portions of input, the loop takes what has ended and reads on, without waiting."""
     clock = FakeClock()
     read_at = []
 
@@ -127,7 +127,7 @@ def test_while_there_is_input_the_loop_only_looks(one_by_one):
 
 
 def test_slow_input_holds_up_no_outcome(one_by_one):
-    """What ends while an item is awaited is settled as soon as that item has come."""
+    """An attempt that ends while an item is awaited is settled as soon as that item has come."""
     clock = FakeClock()
     seen = []
 
@@ -146,7 +146,7 @@ def test_slow_input_holds_up_no_outcome(one_by_one):
 
 
 def test_input_that_raises_ends_the_input_and_no_task():
-    """All that was read before is run and settled; the error stays with the intake."""
+    """If the input raises, everything read before is run and settled, and the intake keeps the error."""
 
     def items():
         yield from range(3)
@@ -162,7 +162,7 @@ def test_input_that_raises_ends_the_input_and_no_task():
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("buffersize", [None, 1, 2, 7])
 def test_no_more_is_read_than_the_window_allows(workers, buffersize, one_by_one):
-    """Tasks read and not settled are never more than ``buffersize``, by default 32 a worker or what is done."""
+    """Unsettled tasks never exceed ``buffersize``, or by default 32 per worker or the number of settled ones."""
     ahead = []
 
     def items():
@@ -179,7 +179,7 @@ def test_no_more_is_read_than_the_window_allows(workers, buffersize, one_by_one)
 
 
 def test_a_window_of_one_still_runs_everything():
-    """One task at a time, read when the one before is settled, retries included."""
+    """With a window of one, each task is read when the previous one is settled, retries included."""
     script = Script({item: [Fail(ERROR, after=1), Done(item)] for item in range(5)})
     run = FakeRun(script, iter(range(5)), buffersize=1, policy=Retry(1, delay=0)).drive()
     assert [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] == script.calls
@@ -187,14 +187,14 @@ def test_a_window_of_one_still_runs_everything():
 
 
 def test_the_default_window_grows_with_what_is_done():
-    """32 a worker to begin with, then as many as are done, up to ten thousand."""
+    """The default window is 32 per worker, and then grows with the number of settled tasks, up to ten thousand."""
     window = Window(workers=2)
     assert [64, 64, 65, WIDEST, WIDEST] == [window.room(0, done) for done in (0, 64, 65, WIDEST, 10**6)]
     assert 54 == window.room(10, 0)
 
 
 def test_a_given_window_does_not_grow():
-    """``buffersize`` is kept to the letter."""
+    """A given ``buffersize`` does not grow."""
     assert [3, 0] == [Window(2, 3).room(ahead, 10**6) for ahead in (0, 3)]
     for boundless in (Window(10**30), Window(2, 10**30)):
         assert sys.maxsize - 5 == boundless.room(5, 0), "no more can be asked of an iterator"
@@ -204,12 +204,12 @@ def test_a_given_window_does_not_grow():
 
 
 def press(run, at):
-    """Ctrl-C, at an instant of the run."""
+    """Press Ctrl-C at an instant of the run."""
     run.clock.call_at(at, lambda: run.interrupt(signal.SIGINT, None))
 
 
 def test_an_interrupt_is_obeyed_where_nothing_is_lost():
-    """What ended until then is settled, at the instant of the Ctrl-C, and the rest can be cancelled."""
+    """At Ctrl-C, everything that has ended is settled, and the rest can be cancelled."""
     script = Script({0: Done("done", after=1), 1: Done("at that very moment", after=3), 2: Hang(), 3: Hang()})
     run = FakeRun(script, range(4))
     press(run, 3)
@@ -223,7 +223,7 @@ def test_an_interrupt_is_obeyed_where_nothing_is_lost():
 
 
 def test_an_interrupt_while_a_policy_is_asked_costs_no_outcome():
-    """All that came in with it is settled; what was being judged is cancelled, because of its error. Nobody asks again."""
+    """If Ctrl-C interrupts a retry policy, all other outcomes are settled, and the judged task is cancelled, because of its error; no policy is asked again."""
     asked = []
 
     def on(error):
@@ -252,7 +252,7 @@ def test_an_interrupt_while_a_policy_is_asked_costs_no_outcome():
 
 
 def test_an_interrupt_while_a_value_is_judged_costs_no_value():
-    """It was given, and nobody has refused it."""
+    """If Ctrl-C interrupts a policy that judges a value, the value counts: nothing has rejected it."""
     tenacity = pytest.importorskip("tenacity", reason="installed with the test extra")
     judged = []
 
@@ -270,7 +270,7 @@ def test_an_interrupt_while_a_value_is_judged_costs_no_value():
 
 
 def test_a_second_interrupt_is_raised_at_once():
-    """Whoever presses twice does not want to wait for a safe point."""
+    """A second Ctrl-C does not wait for a safe point."""
     run, raised_at = FakeRun(Script({0: Hang()}), [0]), []
 
     def press_twice():
@@ -288,7 +288,7 @@ def test_a_second_interrupt_is_raised_at_once():
 
 
 def test_an_interrupt_is_raised_at_once_in_the_callers_code():
-    """An input that takes for ever is interrupted where it stands."""
+    """Ctrl-C interrupts an input that takes forever."""
     reached = []
 
     def items():
@@ -303,7 +303,7 @@ def test_an_interrupt_is_raised_at_once_in_the_callers_code():
 
 
 def test_an_interrupt_that_came_before_is_obeyed_before_the_callers_code():
-    """Nothing more is read once the flag is up."""
+    """After Ctrl-C, nothing more is read."""
     interrupt = Interrupt()
     interrupt(signal.SIGINT, None)
     with pytest.raises(KeyboardInterrupt), interrupt.user_code():
@@ -312,7 +312,7 @@ def test_an_interrupt_that_came_before_is_obeyed_before_the_callers_code():
 
 
 def test_the_callers_code_is_exposed_only_while_it_runs():
-    """After it, also after an error of its, Ctrl-C is a flag again."""
+    """After the caller's code has returned or raised, Ctrl-C only sets a flag again."""
     interrupt = Interrupt()
     with pytest.raises(ZeroDivisionError), interrupt.user_code():
         raise ZeroDivisionError
@@ -321,7 +321,7 @@ def test_the_callers_code_is_exposed_only_while_it_runs():
 
 
 def test_what_a_signal_left_exposed_is_not_so_beyond_the_safe_point():
-    """Its handler may raise before the end of the caller's code is noted; if that is swallowed the run goes on."""
+    """If a signal handler's exception skips the end of the exposed section, the next safe point ends it."""
 
     class Stop(Exception):
         pass
@@ -344,7 +344,7 @@ def test_what_a_signal_left_exposed_is_not_so_beyond_the_safe_point():
 
 
 def test_an_interrupt_wakes_the_wait():
-    """The flag alone would be seen only when something ends."""
+    """Ctrl-C ends the wait at once, not only when something else ends."""
     woken = []
     interrupt = Interrupt(wake=lambda: woken.append(True))
     interrupt(signal.SIGINT, None)
@@ -352,7 +352,7 @@ def test_an_interrupt_wakes_the_wait():
 
 
 def test_sigint_becomes_a_flag_and_then_is_what_it_was():
-    """The handler is ours for the run, and Python's own after it, also after an error."""
+    """During a run the SIGINT handler is ours, and afterwards, even after an error, it is Python's own."""
     interrupt = Interrupt()
     with pytest.raises(ZeroDivisionError), catch_interrupt(interrupt):
         signal.raise_signal(signal.SIGINT)
@@ -362,14 +362,14 @@ def test_sigint_becomes_a_flag_and_then_is_what_it_was():
 
 
 def test_no_interrupt_is_swallowed():
-    """One that comes when all is done, too late for any safe point, is raised in the end."""
+    """A Ctrl-C that comes too late for any safe point is raised in the end."""
     with pytest.raises(KeyboardInterrupt), catch_interrupt(Interrupt()):
         signal.raise_signal(signal.SIGINT)
     assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
 
 
 def test_a_run_within_a_run_has_the_signal_to_itself():
-    """It stops at its own safe point; then the run around it has the signal again."""
+    """Ctrl-C stops the inner run at its safe point; after that it stops the outer one."""
     outer, inner = Interrupt(), Interrupt()
     with catch_interrupt(outer), outer.user_code():
         with pytest.raises(ZeroDivisionError), catch_interrupt(inner):
@@ -382,7 +382,7 @@ def test_a_run_within_a_run_has_the_signal_to_itself():
 
 
 def test_the_callers_code_within_the_callers_code_is_exposed_to_its_end():
-    """Leaving the inner leaves the outer exposed."""
+    """Leaving an inner exposed section leaves the outer one exposed."""
     interrupt = Interrupt()
     with interrupt.user_code():
         with interrupt.user_code():
@@ -392,7 +392,7 @@ def test_the_callers_code_within_the_callers_code_is_exposed_to_its_end():
 
 
 def test_a_handler_of_the_callers_is_left_alone():
-    """Who has taken SIGINT keeps it, a server's own shutdown for one."""
+    """A SIGINT handler of the caller's own, such as a server's, stays in force."""
     seen, interrupt = [], Interrupt()
     before = signal.signal(signal.SIGINT, lambda *_: seen.append(True))
     try:
@@ -404,7 +404,7 @@ def test_a_handler_of_the_callers_is_left_alone():
 
 
 def test_other_threads_do_not_touch_the_handler():
-    """Only the main thread may set one, and only it gets the signal."""
+    """In other threads, which neither may set a handler nor get the signal, a run sets none."""
     inside = []
 
     def work():
@@ -421,7 +421,7 @@ def test_other_threads_do_not_touch_the_handler():
 
 
 def test_the_end_of_the_run_strikes_on_time():
-    """What is done by then is kept; what runs, waits or is delayed is cancelled at that instant."""
+    """At ``run_timeout``, what is done is kept, and everything running, waiting or delayed is cancelled at that instant."""
     script = Script({0: Done(0, after=4), 1: Hang(), 2: [Fail(ERROR, after=1), Hang()], 3: Hang()})
     end = {"end_at": 10.0, "end_reason": "run_timeout of 10 s"}
     run = FakeRun(script, range(4), workers=3, policy=Delays(8.0), **end).drive()
@@ -432,7 +432,7 @@ def test_the_end_of_the_run_strikes_on_time():
 
 
 def test_a_run_that_raises_stops_at_its_first_failure():
-    """Nothing is waited for: the task that hangs is cancelled with the rest."""
+    """With ``on_error="raise"``, nothing is waited for after the first failure: the rest is cancelled."""
     script = Script({0: Hang(), 1: Fail(ERROR, after=2), 2: Hang()})
     run = FakeRun(script, range(3), raise_first=True).drive()
     assert 2.0 == run.clock()
@@ -449,7 +449,7 @@ def test_the_nth_failure_stops_the_run():
 
 @pytest.mark.parametrize("options", [{"raise_first": True}, {"max_failures": 2}, {"end_at": 2.0}])
 def test_a_reason_that_comes_with_the_last_outcome_stops_nothing(options):
-    """A run of which nothing is left is whole."""
+    """A reason to stop that comes with the last outcome does not count as a stop."""
     run = FakeRun(lambda item: Fail(OSError(item), after=item + 1), range(2), **options)
     if options == {"raise_first": True}:
         run = FakeRun(lambda item: Fail(OSError(item), after=1), range(2), **options)
@@ -458,7 +458,7 @@ def test_a_reason_that_comes_with_the_last_outcome_stops_nothing(options):
 
 
 def test_somebody_else_may_ask_for_the_stop():
-    """The reason is set and the wait is woken, by a stream that is closed for one."""
+    """A stop can be requested from outside, as a closed stream does: the wait ends, and the reason is kept."""
     run = FakeRun(Script({0: Hang()}), [0])
 
     def ask():
@@ -471,7 +471,7 @@ def test_somebody_else_may_ask_for_the_stop():
 
 
 def test_an_executor_that_breaks_stops_the_run():
-    """Its error is the reason, with what caused it, which is the cause for what never began; what it had committed is kept."""
+    """If the executor breaks, its error is the reason and the cause of every cancellation; what it had committed is kept."""
     run = FakeRun(Script({0: Done("kept", after=1), 1: Hang(), 2: Hang(), 3: Hang()}), range(4))
     broken, cause = RuntimeError("no worker starts"), OSError("no room")
     broken.__cause__ = cause
@@ -486,7 +486,7 @@ def test_an_executor_that_breaks_stops_the_run():
 
 
 def test_an_executor_that_breaks_when_all_is_done_stops_nothing():
-    """Every outcome is there: whoever reads ``stopped`` must not think that some are missing."""
+    """An executor that breaks when every outcome is there stops nothing: ``stopped`` must not suggest that some are missing."""
     run = FakeRun(Script({0: Done(1, after=4)}), [0])
     run.clock.call_at(4, lambda: run.port.fail(RuntimeError("too late")))
     assert [1] == kinds(run.drive())
@@ -494,7 +494,7 @@ def test_an_executor_that_breaks_when_all_is_done_stops_nothing():
 
 
 class Dawdling(Silent):
-    """A bar that takes two seconds to draw a failure."""
+    """A progress bar that takes two seconds to show a failure."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -504,7 +504,7 @@ class Dawdling(Silent):
 
 
 def test_what_is_committed_until_the_stop_is_delivered():
-    """An attempt that ends between the last look and the stop keeps its value."""
+    """An attempt that ends just before the stop keeps its value."""
     script = Script({0: Fail(ERROR, after=1), 1: Done("in time", after=2), 2: Hang()})
     run = FakeRun(script, range(3), workers=3, raise_first=True)
     run.loop.bar = Dawdling(run.clock)
@@ -513,7 +513,7 @@ def test_what_is_committed_until_the_stop_is_delivered():
 
 
 def test_what_fails_until_the_stop_is_cancelled_where_a_try_was_left():
-    """Its error is the cause, for it was not the last word."""
+    """An attempt that fails just before the stop, and could be retried, is cancelled with its error as the cause."""
     again = OSError("try me again")
     script = Script({0: Fail(ValueError(), after=1), 1: Fail(again, after=2)})
     run = FakeRun(script, range(2), raise_first=True, policy=Retry(1, delay=0, on=OSError))
@@ -525,7 +525,7 @@ def test_what_fails_until_the_stop_is_cancelled_where_a_try_was_left():
 
 
 def test_after_the_stop_nothing_runs():
-    """The port is closed and empty, and a further step would find nothing to do."""
+    """After a stop, the port is closed, and nothing runs."""
     run = FakeRun(Script({0: Fail(ERROR), 1: Hang(), 2: Hang()}), range(3), raise_first=True).drive()
     assert (True, [], []) == (run.port.closed, run.executor.running, run.port.running())
 
@@ -542,7 +542,7 @@ class Counts(Silent):
 
 
 def test_the_bar_is_told_after_every_wait():
-    """Total, settled, failed and retried, as they are then; tasks, not batches."""
+    """After every wait, the bar gets the current numbers of all, settled, failed and retried tasks."""
     script = Script({0: Done(after=1), 1: [Fail(ERROR, after=2), Fail(ERROR, after=1)]})
     run = FakeRun(script, range(2), policy=Retry(1, delay=0))
     run.loop.bar = bar = Counts()
@@ -556,7 +556,7 @@ def test_the_bar_is_told_after_every_wait():
 
 
 def test_the_clock_never_goes_back():
-    """An instant that is past, or is none, is refused."""
+    """The fake clock refuses to go back, or to a time that is not a number."""
     clock = FakeClock(5)
     for instant in (4.9, float("nan")):
         with pytest.raises(ValueError, match="instant must not be before 5"):
@@ -567,7 +567,7 @@ def test_the_clock_never_goes_back():
 
 
 def test_the_clock_makes_its_calls_in_order_and_on_time():
-    """Each at its own instant, also those that are asked for on the way, also where a call moves the clock."""
+    """The fake clock makes scheduled calls in order and at their instants, even those scheduled meanwhile."""
     clock, seen = FakeClock(), []
 
     def call(name, then=None):
@@ -589,7 +589,7 @@ def test_the_clock_makes_its_calls_in_order_and_on_time():
 
 
 def test_a_script_says_when_it_is_left():
-    """An attempt that was not foreseen is a failure of the test, and what was foreseen and did not come is seen."""
+    """A script fails the test at an unexpected attempt, and shows the steps that were not taken."""
     script = Script({"a": Done(1), "b": [Hang(), Done(2)]})
     assert Done(1) == script("a")
     with pytest.raises(AssertionError, match="no further attempt of 'a'"):
@@ -598,7 +598,7 @@ def test_a_script_says_when_it_is_left():
 
 
 def test_a_task_of_the_fake_executor_may_raise():
-    """As anywhere, that is how its attempt ends."""
+    """A task of the fake executor may raise, and that is how its attempt ends."""
     clock = FakeClock()
     port = FakeExecutor(clock).open(Job(lambda item: 1 // item))
     port.start([(0, 1, 0, None), (1, 1, 1, None)])
@@ -608,7 +608,7 @@ def test_a_task_of_the_fake_executor_may_raise():
 
 
 def test_what_ends_at_the_limit_is_in_time():
-    """A committed result beats a timeout that falls due at the same instant."""
+    """A result committed at the very instant of the timeout counts."""
     port = FakeExecutor(FakeClock()).open(Job(lambda item: Done(item, after=2)))
     port.start([(0, 1, "a", 2.0), (1, 1, "b", 1.9)])
     first, second = port.wait(None), port.wait(None)
@@ -618,7 +618,7 @@ def test_what_ends_at_the_limit_is_in_time():
 
 
 def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run():
-    """Reading it costs nothing; but what was handed over before a failure may have run for nothing."""
+    """A list is read further ahead, because that costs nothing, unless a failure may stop the run and make it useless."""
     assert AT_HAND == Window(2).room(0, 0, at_hand=True)
     assert 2 * WINDOW == Window(2, at_hand=0).room(0, 0, at_hand=True)
 
@@ -627,7 +627,7 @@ def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run():
 
 
 def taken_in(run, way):
-    """The run, with its input taken in in this way."""
+    """Make the run take in its input in this way."""
     source = run.loop.source
     if way != "portions":
         run.loop.may_block, run.port.eager, source.one_by_one = True, True, lambda: True
@@ -637,7 +637,7 @@ def taken_in(run, way):
 
 
 def take_in(way, steps, buffersize):
-    """What becomes of these tasks, from lazy input that is taken in this way."""
+    """Run these steps on lazy input, taken in in this way; return their outcomes."""
     script = Script(dict(enumerate(steps)))
     run = FakeRun(
         script, iter(range(len(steps))), policy=Delays(*[1.0] * 9), timeout=5, buffersize=buffersize
@@ -651,7 +651,7 @@ def take_in(way, steps, buffersize):
 
 @pytest.mark.parametrize("buffersize", [1, 3, None])
 def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize):
-    """Successes, failures, retries, deaths and timeouts; item by item to the instant."""
+    """Outcomes are the same for all ways of taking in input; item by item, even their instants are."""
     steps = [
         Done(1, after=2),
         [Fail(OSError()), Done(2, after=1)],
@@ -670,7 +670,7 @@ def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize):
 
 @pytest.mark.parametrize("way", ["one by one", "flow"])
 def test_an_item_has_its_turn_before_the_next_is_asked_for(way):
-    """Though a task that is tried again goes before it: the input may wait for what its last item does."""
+    """An item starts before the next one is requested, although retries have precedence: the input may wait for it."""
     script = Script({item: [Fail(OSError(), after=1), Done(item)] for item in range(4)})
 
     def items():
@@ -684,7 +684,7 @@ def test_an_item_has_its_turn_before_the_next_is_asked_for(way):
 
 
 def test_nothing_more_of_a_flow_is_read_once_ctrl_c_was_pressed():
-    """Between two items, where no code of the caller's is interrupted: the flag is obeyed before the next is asked for."""
+    """A Ctrl-C between two items takes effect before the next is requested."""
     asked = []
 
     def items():
@@ -705,7 +705,7 @@ def test_nothing_more_of_a_flow_is_read_once_ctrl_c_was_pressed():
 
 @pytest.mark.parametrize("way", ["portions", "one by one", "flow"])
 def test_the_start_of_a_retry_is_told_however_input_is_taken_in(way):
-    """Soon, though looks for starts have become rare while it was delayed."""
+    """The start of a retry is reported soon, although a delayed task makes checks for starts rare."""
     told = []
     run = FakeRun(Script({0: [Fail(OSError()), Done(0, after=100)]}), iter([0]), policy=Delays(10.0), ahead=0)
     run.scheduler.news = []
@@ -715,7 +715,7 @@ def test_the_start_of_a_retry_is_told_however_input_is_taken_in(way):
 
 
 def test_an_input_that_raises_ends_a_flow_as_it_ends_a_portion():
-    """What came before is run, and the error says how many that were."""
+    """If the input raises, everything before is run, and the error says how many items that were."""
 
     def items():
         yield from range(3)

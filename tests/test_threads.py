@@ -37,7 +37,7 @@ def engine():
 
 @pytest.fixture
 def restless():
-    """Threads take turns a thousand times as often as they would."""
+    """Make threads switch a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
@@ -49,7 +49,7 @@ def tickets(*items, timeout=None):
 
 
 def take(port, count):
-    """The next so many that end, by index: the value, or the ``Ended``."""
+    """Wait until ``count`` attempts have ended; return them by index: the value, or the ``Ended``."""
     seen, until = {}, time.monotonic() + PATIENCE
     while len(seen) < count:
         entries = port.wait(until)
@@ -73,7 +73,7 @@ def run_all(engine, fn, items, timeout=None):
 
 
 def wait_until(holds):
-    """Wait for something that is about to happen, and of which no thread tells."""
+    """Poll for something that is about to happen and that no thread signals."""
     until = time.monotonic() + PATIENCE
     while not holds() and time.monotonic() < until:
         time.sleep(0.001)
@@ -81,7 +81,7 @@ def wait_until(holds):
 
 
 class Hold:
-    """A function that tells when it has begun, and returns when it is let go."""
+    """A function that signals when it has begun, and returns when it is released."""
 
     def __init__(self):
         self.begun, self.go = threading.Event(), threading.Event()
@@ -96,7 +96,7 @@ class Hold:
 
 
 def test_all_slots_come_to_work():
-    """Whoever finds more to do wakes the next: eight tasks that wait for each other run at once."""
+    """A worker that leaves tickets behind wakes the next: eight tasks that wait for each other run at once."""
     engine, barrier = ThreadEngine(8), threading.Barrier(8)
     for _ in range(3):  # started, then woken
         seen = run_all(engine, lambda item: barrier.wait(PATIENCE) and item, range(8))
@@ -106,7 +106,7 @@ def test_all_slots_come_to_work():
 
 
 def test_ctrl_c_as_an_engine_is_closed_leaves_no_idle_thread(monkeypatch):
-    """Nobody waits for them any more, but they end, and not after seconds of idleness."""
+    """After Ctrl-C during ``close``, idle threads end at once, although nobody waits for them."""
     engine = ThreadEngine(2)
     barrier = threading.Barrier(2)
     port = engine.open(Job(lambda item: barrier.wait(PATIENCE)))
@@ -128,7 +128,7 @@ def test_ctrl_c_as_an_engine_is_closed_leaves_no_idle_thread(monkeypatch):
 
 
 def test_no_ticket_is_slept_through(restless):
-    """Tickets that come one by one, just as workers lie down, are all served."""
+    """Tickets that come one by one, just as workers go idle, are all served."""
     engine = ThreadEngine(4)
     port = engine.open(Job(lambda item: item))
     for index in range(2_000):
@@ -139,7 +139,7 @@ def test_no_ticket_is_slept_through(restless):
 
 
 def test_no_ticket_is_slept_through_when_ports_come_and_go(restless):
-    """A worker that looks at the ports of a moment ago looks again before it lies down."""
+    """Tickets of a new port are served, even if a worker goes idle just as the port opens."""
     engine = ThreadEngine(3)
     for index in range(300):
         assert {0: index} == run_all(engine, lambda item: item, [index])
@@ -147,7 +147,7 @@ def test_no_ticket_is_slept_through_when_ports_come_and_go(restless):
 
 
 def test_no_more_threads_are_started_than_are_wanted():
-    """Two tasks in an engine of a hundred take two threads."""
+    """In an engine of a hundred slots, two tasks start at most two threads."""
     engine = ThreadEngine(100)
     run_all(engine, lambda item: item, range(2))
     assert len(engine.workers) <= 2
@@ -155,7 +155,7 @@ def test_no_more_threads_are_started_than_are_wanted():
 
 
 def test_a_ticket_for_which_a_thread_idles_starts_none():
-    """Whoever is woken for it is counted: tasks that come one by one go to the thread that is there."""
+    """A task for which an idle thread has been woken starts no new thread."""
     engine = ThreadEngine(4)
     port = engine.open(Job(lambda item: threading.current_thread()))
     seen = []
@@ -169,7 +169,7 @@ def test_a_ticket_for_which_a_thread_idles_starts_none():
 
 
 def test_idle_threads_retire(monkeypatch):
-    """After some seconds without work they end by themselves, and new ones come when there is work again."""
+    """Threads end after some seconds without work, and new ones start when there is work again."""
     monkeypatch.setattr(_thread, "IDLE", 0.01)
     engine = ThreadEngine(2)
     run_all(engine, lambda item: item, range(2))
@@ -182,7 +182,7 @@ def test_idle_threads_retire(monkeypatch):
 
 
 def test_a_worker_may_retire_while_work_comes(monkeypatch, restless):
-    """Whoever was taken off the bench at the last moment serves."""
+    """No task is lost to a worker that is about to retire when it is woken."""
     monkeypatch.setattr(_thread, "IDLE", 1e-5)
     engine = ThreadEngine(2)
     port = engine.open(Job(lambda item: item))
@@ -194,7 +194,7 @@ def test_a_worker_may_retire_while_work_comes(monkeypatch, restless):
 
 
 def test_threads_are_daemons_with_a_name():
-    """A hung one never keeps the program from ending, and each can be told from others."""
+    """Threads are daemons, so that a hung one does not keep the program from exiting, and have the given name."""
     engine = ThreadEngine(2, "fetch")
     seen = run_all(engine, lambda item: threading.current_thread(), range(4))
     assert all(thread.daemon for thread in seen.values())
@@ -203,7 +203,7 @@ def test_threads_are_daemons_with_a_name():
 
 
 def test_threads_are_numbered_from_zero_in_each_executor():
-    """As those of the standard pool, with a number for the executor where no prefix is given; numbers are used again."""
+    """Thread names are those of the standard pool, with the executor's number if there is no prefix; numbers are reused."""
     barrier = threading.Barrier(3)
 
     def name(_):
@@ -225,7 +225,7 @@ def test_threads_are_numbered_from_zero_in_each_executor():
 
 
 def test_the_number_of_a_thread_that_has_ended_is_used_again(engine, monkeypatch):
-    """So that a long life of comings and goings does not look like thousands of workers."""
+    """The number of an ended thread is reused, so that a long-lived executor does not seem to have thousands of workers."""
     monkeypatch.setattr(_thread, "IDLE", 0.01)
     for _ in range(3):
         assert {0: "parallelkit_0"} == run_all(engine, lambda _: threading.current_thread().name, [0])
@@ -234,7 +234,7 @@ def test_the_number_of_a_thread_that_has_ended_is_used_again(engine, monkeypatch
 
 
 def test_the_limit_of_the_system_costs_width_only(monkeypatch):
-    """Where no further thread can be started the others do the work; where none can, that is an error."""
+    """If no further thread can be started, the others do the work; if none can, that is an error."""
     start, started = threading.Thread.start, []
 
     def start_one(thread):
@@ -252,7 +252,7 @@ def test_the_limit_of_the_system_costs_width_only(monkeypatch):
 
 
 def test_ctrl_c_before_a_thread_is_started_costs_no_slot():
-    """The thread that was meant to be counts for none, and another is started."""
+    """If Ctrl-C prevents the start of a thread, its slot is free, and another thread is started."""
 
     class Interrupting(set):
         def add(self, worker):
@@ -271,7 +271,7 @@ def test_ctrl_c_before_a_thread_is_started_costs_no_slot():
 @pytest.mark.parametrize("pause", [0.0, 0.2])
 @pytest.mark.parametrize("leave", ["done", "given up", "closed"])
 def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pause, monkeypatch):
-    """Else it would use one thread as long as its own attempt there runs, however long the other idles."""
+    """An ``exact`` run learns that another run has freed a thread; otherwise it would go on with one until its own attempt ends."""
     monkeypatch.setattr(_thread, "IDLE", 2 * PATIENCE)  # a thread that retires would tell it, too
     begun, go_on = threading.Semaphore(0), {name: threading.Event() for name in "abc"}
 
@@ -301,7 +301,7 @@ def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pau
 
 
 def test_what_has_ended_holds_no_slot_before_its_run_looks(engine):
-    """A stream whose consumer takes its time took the threads from a run with limits, though none was at work."""
+    """An ended attempt frees its slot for other runs, even before its own run, such as a stream with a slow consumer, takes it."""
     other, port = engine.open(Job(abs)), engine.open(Job(abs, exact=True))
     other.start(tickets(1, 2))
     until = time.monotonic() + PATIENCE
@@ -315,14 +315,14 @@ def test_what_has_ended_holds_no_slot_before_its_run_looks(engine):
 
 @pytest.fixture
 def passing():
-    """An engine of a single run, and a port of it to which no first attempts come any more."""
+    """An engine of a single run, and a function that opens a port which gets no further first attempts."""
     engine = ThreadEngine(4, passing=True)
     yield engine, lambda fn, **job: engine.open(Job(fn, ended=lambda: True, **job))
     engine.close()
 
 
 def test_threads_of_a_run_end_when_nothing_is_left_for_them(passing, monkeypatch):
-    """While one is busy, the others are gone already, and nobody will have to wait for them."""
+    """Threads of a run end as soon as nothing is left for them, while another is still busy."""
     monkeypatch.setattr(_thread, "IDLE", inf)
     engine, open_port = passing
     hold, barrier = Hold(), threading.Barrier(4)
@@ -343,7 +343,7 @@ def test_threads_of_a_run_end_when_nothing_is_left_for_them(passing, monkeypatch
 
 
 def test_the_thread_of_a_failed_attempt_stays_for_the_next(passing):
-    """What it has opened for itself (a connection, say) is there for the try that follows."""
+    """The thread of a failed attempt stays for its retry, with whatever it has opened, such as a connection."""
     engine, open_port = passing
     local = threading.local()
 
@@ -363,7 +363,7 @@ def test_the_thread_of_a_failed_attempt_stays_for_the_next(passing):
 
 
 def test_no_attempt_is_lost_to_a_thread_that_is_about_to_end(passing, restless):
-    """Tickets that come just as their port has seemed spent are served all the same."""
+    """Tickets that come just as threads of the run end for want of work are served."""
     _, open_port = passing
     port = open_port(lambda item: item)
     for index in range(1_000):
@@ -373,7 +373,7 @@ def test_no_attempt_is_lost_to_a_thread_that_is_about_to_end(passing, restless):
 
 
 def test_what_is_held_after_a_failure_is_not_lost_to_threads_that_end(passing):
-    """Every thread may find the queue empty then; whoever lets go of it starts as many as it takes."""
+    """Tasks held back while a failure is looked at are run, even if all threads have ended meanwhile."""
     _, open_port = passing
 
     def task(item):
@@ -399,7 +399,7 @@ def test_what_is_held_after_a_failure_is_not_lost_to_threads_that_end(passing):
 
 
 def test_the_close_waits_for_threads_that_have_left(passing):
-    """One that still clears up its own things has not ended."""
+    """``close`` also waits for threads that have no work any more but still clear up their thread-local objects."""
     engine, open_port = passing
     local, cleared = threading.local(), []
 
@@ -421,7 +421,7 @@ def test_the_close_waits_for_threads_that_have_left(passing):
 
 
 def test_a_thread_of_a_run_stays_while_more_may_be_read():
-    """A slow input brings more work: what a thread has opened for itself is kept for that."""
+    """A thread stays, with whatever it has opened, while a slow input may bring more work."""
     engine = ThreadEngine(1, passing=True)
     port = engine.open(Job(lambda item: threading.current_thread()))
     seen = []
@@ -435,7 +435,7 @@ def test_a_thread_of_a_run_stays_while_more_may_be_read():
 
 
 def test_a_thread_of_a_run_stays_while_attempts_wait_to_be_made_again():
-    """After an outage retries come one by one, and each would find no thread, with none of what that had opened."""
+    """A thread stays, with whatever it has opened, while retries are delayed."""
     tried = set()
 
     def task(item):
@@ -456,7 +456,7 @@ def test_a_thread_of_a_run_stays_while_attempts_wait_to_be_made_again():
     ],
 )
 def test_a_thread_of_a_run_stays_where_tasks_wait_elsewhere(options):
-    """An empty queue means nothing where limits let tasks into it, or ``then`` makes them."""
+    """A thread stays when its queue is empty, if limits hold tasks back or ``then`` may make new ones."""
     results = run_parallel([threading.current_thread] * 3, max_workers=1, **options)
     assert 1 == len(set(map(id, results.values())))
     assert len(results) >= 3
@@ -466,7 +466,7 @@ def test_a_thread_of_a_run_stays_where_tasks_wait_elsewhere(options):
 
 
 def test_an_overdue_thread_loses_its_slot_and_tells_where_it_stood(engine):
-    """Two hang in two slots; the third runs all the same, and each says in which line it hung."""
+    """If two tasks hang in two slots, a third one still runs, and each failure has the stack of its thread."""
     hold = Hold()
     port = engine.open(Job(lambda item: hold(item) if item == "hang" else item))
     port.start([(0, 1, "hang", 0.05), (1, 1, "hang", 0.05)])
@@ -482,7 +482,7 @@ def test_an_overdue_thread_loses_its_slot_and_tells_where_it_stood(engine):
 
 
 def test_a_late_end_is_dropped(engine):
-    """Value or error: the attempt has been reported, and its thread ends."""
+    """A value or error that an abandoned thread produces later is dropped, and the thread ends."""
     holds = [Hold(), Hold()]
 
     def task(number):
@@ -503,7 +503,7 @@ def test_a_late_end_is_dropped(engine):
 
 
 class LateLock:
-    """A lock that does something, once, before the main thread gets it."""
+    """A lock that does something once, just before the main thread acquires it."""
 
     def __init__(self, lock, act):
         self._lock, self._act = lock, act
@@ -519,7 +519,7 @@ class LateLock:
 
 
 def test_a_thread_that_ends_while_it_is_given_up_is_not_counted_as_abandoned_for_ever(engine):
-    """Else its slot would be lost for good, and the clock of a thread that is no more would be asked for."""
+    """A thread that ends while it is being abandoned is not counted as abandoned; otherwise its slot would be lost for good."""
     hold = Hold()
     port = engine.open(Job(hold))
     port.start(tickets("x", timeout=0.03))
@@ -540,7 +540,7 @@ def test_a_thread_that_ends_while_it_is_given_up_is_not_counted_as_abandoned_for
 
 
 def test_when_every_slot_is_lost_the_port_fails(engine):
-    """As many as there are slots may be abandoned, and as many again take the slots with them: that is the end."""
+    """As many threads as there are slots may be abandoned; as many again lose the slots, and the port fails."""
     hold = Hold()
     port = engine.open(Job(hold))
     port.start(tickets(*range(6), timeout=0.03))
@@ -562,7 +562,7 @@ def lose_every_slot(engine, hold, timeout=0.03):
 
 
 def test_a_run_without_timeout_ends_where_an_earlier_one_lost_every_slot(engine):
-    """It has no timeout by which it would look, and the threads that hang are not its own."""
+    """A run without a timeout also fails if an earlier run's hung threads hold every slot."""
     hold = Hold()
     lose_every_slot(engine, hold)
     port = engine.open(Job(abs))
@@ -575,7 +575,7 @@ def test_a_run_without_timeout_ends_where_an_earlier_one_lost_every_slot(engine)
 
 
 def test_a_loss_of_every_slot_is_told_to_those_that_wait_already(engine):
-    """A run that waits in another's shadow, without any timeout, ends with it."""
+    """A run without a timeout that is already waiting ends when another run loses every slot."""
     hold = Hold()
     port, reports = engine.open(Job(hold)), []
     port.start(tickets(*range(4), timeout=0.03))
@@ -594,7 +594,7 @@ def test_a_loss_of_every_slot_is_told_to_those_that_wait_already(engine):
 
 
 def test_a_run_that_was_stopped_has_no_timeout_to_wait_by(engine, monkeypatch):
-    """Threads that its stop abandoned get some patience of their own."""
+    """Threads that a stopped run has abandoned have a fixed time to return, because they have no timeout."""
     monkeypatch.setattr(_threads, "PATIENCE", 0.05)
     holds = [Hold() for _ in range(4)]
     for pair in (0, 1), (2, 3):
@@ -613,7 +613,7 @@ def test_a_run_that_was_stopped_has_no_timeout_to_wait_by(engine, monkeypatch):
 
 
 def test_slots_may_be_lost_to_timeouts_and_to_stopped_runs(engine, monkeypatch):
-    """What is said is true of each of the threads that hang."""
+    """If slots are lost both to timeouts and to stopped runs, the error says both."""
     monkeypatch.setattr(_threads, "PATIENCE", 0.05)
     hold, last = Hold(), Hold()
     port = engine.open(Job(lambda item: (last if item == 3 else hold)()))
@@ -633,7 +633,7 @@ def test_slots_may_be_lost_to_timeouts_and_to_stopped_runs(engine, monkeypatch):
 
 
 def test_a_slot_that_comes_back_saves_the_port(engine):
-    """One of four hung threads returns in time, and the rest is done."""
+    """If one of four hung threads returns in time, the rest is done."""
     holds = [Hold() for _ in range(4)]
     port = engine.open(Job(lambda item: holds[item](item) if item < 4 else item))
     port.start(tickets(*range(4), timeout=0.03))
@@ -650,7 +650,7 @@ def test_a_slot_that_comes_back_saves_the_port(engine):
 
 
 class Crew:
-    """An engine with one worker, played by hand."""
+    """An engine with one worker, driven by hand."""
 
     max_workers = 1
     initializes = False
@@ -685,7 +685,7 @@ class Crew:
 
 
 class Worker:
-    """A worker on whom something is done as soon as it lays its claim open."""
+    """A worker to which something happens as soon as it publishes its claim."""
 
     name, thread = "played", threading.current_thread()
 
@@ -705,7 +705,7 @@ class Worker:
 
 
 def test_a_close_at_the_moment_of_a_start_gives_the_worker_up_for_good():
-    """Who was given up must not go on serving, unseen by the watch over timeouts, while another has its slot."""
+    """A worker that is given up by a close at the moment of a start must not go on serving, because another one has its slot."""
     crew, ran = Crew(), []
     port = ThreadPort(crew, Job(ran.append), 0)
     worker = Worker(crew, port.close)
@@ -715,7 +715,7 @@ def test_a_close_at_the_moment_of_a_start_gives_the_worker_up_for_good():
 
 
 def test_a_start_just_after_the_close_runs_nothing():
-    """The ticket was withdrawn, and the worker is free for others."""
+    """A ticket taken just before the close is not run, and its worker is free for other runs."""
     crew, ran = Crew(), []
     port = ThreadPort(crew, Job(ran.append), 0)
     port.close()
@@ -726,7 +726,7 @@ def test_a_start_just_after_the_close_runs_nothing():
 
 
 def test_what_is_committed_at_the_moment_of_the_timeout_counts():
-    """The claim is taken once: by the worker, or by the watch, never by both."""
+    """An attempt is claimed once, by its worker or by the timeout watch, never by both."""
     crew = Crew()
     port = ThreadPort(crew, Job(lambda item: item), 0)
     port.start([(0, 1, "item", 0.0)])
@@ -742,7 +742,7 @@ def test_what_is_committed_at_the_moment_of_the_timeout_counts():
 
 
 def test_a_run_within_a_task_has_the_slot_of_that_task():
-    """On an executor of one thread, three deep: never a deadlock."""
+    """Runs nested three deep on an executor of one thread do not deadlock: each uses its task's slot."""
     with ThreadExecutor(1) as executor:
 
         def task(depth):
@@ -752,7 +752,7 @@ def test_a_run_within_a_task_has_the_slot_of_that_task():
 
 
 def test_a_lent_slot_is_given_back():
-    """After a run within a run, no more tasks run at a time than there are slots."""
+    """After nested runs, no more tasks run at a time than there are slots."""
     with ThreadExecutor(1) as executor:
         run_parallel(lambda _: run_parallel(abs, range(8), executor=executor), [0], executor=executor)
 
@@ -772,7 +772,7 @@ def test_a_lent_slot_is_given_back():
 
 
 def test_runs_within_runs_take_few_threads():
-    """A slot that is lent serves the nested run only: not the next task, which would lend its own, and so on."""
+    """A lent slot serves only the nested run, not the next task, which would lend its own in turn, and so on."""
     peak, seen = 0, set()
 
     def inner(item):
@@ -794,7 +794,7 @@ def test_runs_within_runs_take_few_threads():
 
 
 def test_a_run_within_a_task_of_another_executor_finds_its_way_back():
-    """Its own executor's only slot is taken by the task that waits for the other's."""
+    """Runs that alternate between executors do not deadlock: the only slot of the first is lent across the others."""
     with ThreadExecutor(1) as one, ThreadExecutor(1) as other, ThreadPoolExecutor(1) as foreign:
 
         def there(item):
@@ -810,7 +810,7 @@ def test_a_run_within_a_task_of_another_executor_finds_its_way_back():
 
 
 def test_a_submitted_call_may_wait_for_calls_that_it_submits():
-    """On an executor of one thread, three deep, by ``result``, ``exception`` and ``map``: never a deadlock."""
+    """Calls nested three deep on an executor of one thread do not deadlock, waiting by ``result``, ``exception`` or ``map``."""
     with ThreadExecutor(1) as executor:
 
         def call(depth):
@@ -827,7 +827,7 @@ def test_a_submitted_call_may_wait_for_calls_that_it_submits():
 
 
 def test_a_wait_for_a_call_breaks_no_exclusion():
-    """Nothing else runs in a slot that is lent, and its task goes on alone: an executor of one thread is a lock."""
+    """While a slot is lent, only the awaited call runs in it, and then its task goes on alone: one thread still means one at a time."""
     lock = threading.Lock()
 
     def alone(item):
@@ -849,14 +849,14 @@ def test_a_wait_for_a_call_breaks_no_exclusion():
 
 
 def test_a_first_submit_within_a_task_borrows_nothing():
-    """Whoever submits first opens the way for all that follow: it is no part of that task."""
+    """The first ``submit`` of an executor, if made within a task, does not borrow that task's slot for good."""
     with ThreadExecutor(1) as executor:
         run_parallel(lambda _: executor.submit(abs, 1), [0], executor=executor)
         assert 1 == executor._pool.capacity()
 
 
 def test_an_abandoned_task_lends_nothing(engine):
-    """Its slot is another's by then."""
+    """An abandoned task lends no slot, because its slot has been given to another."""
     hold = Hold()
     port = engine.open(Job(lambda item: run_all(engine, hold, [item])))
     port.start(tickets(0, timeout=0.2))
@@ -869,7 +869,7 @@ def test_an_abandoned_task_lends_nothing(engine):
 
 
 def test_a_run_within_a_run_divides_the_default_width(engine):
-    """Eight threads in each of eight tasks would be sixty-four."""
+    """A nested run divides the default number of threads: eight in each of eight tasks would be sixty-four."""
     assert 1 == outer_width()
     assert {0: 2} == run_all(engine, lambda _: outer_width(), [0])
     inner = ThreadEngine(3)
@@ -878,7 +878,7 @@ def test_a_run_within_a_run_divides_the_default_width(engine):
 
 
 def test_a_task_may_close_the_engine(engine):
-    """It does not wait for itself; and as its run is closed with the engine, it is given up."""
+    """A task that closes its own engine does not wait for itself; it is abandoned with its run."""
     returned = threading.Event()
 
     def task(item):
@@ -898,7 +898,7 @@ VARIABLE = ContextVar("variable", default="unset")
 
 
 def test_each_attempt_has_a_copy_of_the_callers_context(engine):
-    """It sees what was set where the port was opened, and what it sets itself nobody else sees."""
+    """A task sees the context variables of the place where the port was opened; what it sets, no other task sees."""
 
     def task(item):
         seen = VARIABLE.get()
@@ -915,7 +915,7 @@ def test_each_attempt_has_a_copy_of_the_callers_context(engine):
 
 
 def test_a_submitted_call_sees_the_context_of_its_submit():
-    """Not that of the first call, nor that of the thread which hands it over."""
+    """A submitted call has the context of its own ``submit``."""
     with ThreadExecutor(2) as executor:
         futures = []
         for name in "abc":
@@ -929,7 +929,7 @@ def test_a_submitted_call_sees_the_context_of_its_submit():
 
 
 def test_submitted_calls_are_counted_as_a_width():
-    """A run within a submitted call divides its default width as one within a run does."""
+    """A run within a submitted call divides its default width, as one within a run does."""
     with ThreadExecutor(3) as executor:
         assert 3 == executor.submit(outer_width).result()
 
@@ -939,7 +939,7 @@ class Thing:
 
 
 def test_an_idle_thread_keeps_nothing_alive(engine):
-    """Neither the last item nor its value, nor the function, once the port is closed."""
+    """An idle thread keeps neither its last item and value alive nor, once the port is closed, the function."""
 
     def make():
         thing, value, function = Thing(), Thing(), Thing()
@@ -952,7 +952,7 @@ def test_an_idle_thread_keeps_nothing_alive(engine):
 
 
 def test_the_traceback_begins_in_the_task(engine):
-    """Its head is not ours."""
+    """The traceback of a task's error has none of our frames at its head."""
 
     def task(item):
         raise OSError(item)
@@ -962,7 +962,7 @@ def test_the_traceback_begins_in_the_task(engine):
 
 
 def test_processor_time_is_measured_where_the_system_tells(engine, monkeypatch):
-    """That of threads that have ended included."""
+    """CPU time is measured, including that of ended threads, if the system provides it."""
 
     def spin(seconds):
         end = time.thread_time() + seconds
@@ -978,7 +978,7 @@ def test_processor_time_is_measured_where_the_system_tells(engine, monkeypatch):
 
 
 def test_the_processor_time_of_a_thread_that_ends_counts_once(engine, monkeypatch):
-    """Those of a run end as it does, and are being counted just then."""
+    """The CPU time of a thread that is just ending is counted once."""
     leave, told = engine.leave, []
 
     def look_and_leave(worker):
@@ -996,7 +996,7 @@ def test_the_processor_time_of_a_thread_that_ends_counts_once(engine, monkeypatc
 
 
 def test_an_initializer_runs_once_in_each_thread():
-    """Before its first task, with the arguments given for it."""
+    """An initializer runs once in each thread, before its first task, with its arguments."""
     local, barrier = threading.local(), threading.Barrier(3)
 
     def initialize(value):
@@ -1011,7 +1011,7 @@ def test_an_initializer_runs_once_in_each_thread():
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3)])
 def test_an_initializer_that_raises_breaks_the_engine(error):
-    """Every port fails, now and later, with the standard pool's error and its cause."""
+    """If an initializer raises, every port fails, now and later, with the standard pool's error and its cause."""
 
     def initialize():
         raise error
@@ -1029,7 +1029,7 @@ def test_an_initializer_that_raises_breaks_the_engine(error):
 
 
 def test_a_broken_engine_ends_the_run_and_says_why():
-    """Every task gets its outcome."""
+    """If the engine is broken, the run ends, and every task has an outcome that says why."""
 
     def initialize():
         raise ValueError("no licence")
@@ -1041,7 +1041,7 @@ def test_a_broken_engine_ends_the_run_and_says_why():
 
 
 def test_an_initializer_that_hangs_breaks_the_engine(monkeypatch):
-    """Runs wait no longer for it than they do in processes, and say what they waited for."""
+    """Runs wait for a hung initializer no longer than in processes, and say what they waited for."""
     monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
     hold = Hold()
     with ThreadExecutor(2, initializer=hold) as executor:
@@ -1054,7 +1054,7 @@ def test_an_initializer_that_hangs_breaks_the_engine(monkeypatch):
 
 
 def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engine(monkeypatch):
-    """One that takes the place of an abandoned thread is started by nobody who waits."""
+    """An initializer that hangs in the replacement of an abandoned thread, for whose start nobody waits, breaks the engine, too."""
     holds, task = deque([None, Hold()]), Hold()
 
     def initialize():
@@ -1082,7 +1082,7 @@ def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engin
 
 
 def test_an_initializer_that_hangs_does_not_hold_the_close():
-    """Closing waits for no code of the caller's, be it a task or an initializer."""
+    """``close`` waits for no code of the caller's, be it a task or an initializer."""
     release = threading.Event()
     engine = ThreadEngine(1, initializer=release.wait)
     port = engine.open(Job(abs))
@@ -1100,7 +1100,7 @@ def test_an_initializer_that_hangs_does_not_hold_the_close():
 
 
 def test_a_hung_call_costs_itself_only():
-    """With ``timeout`` it ends in ``TaskTimeout``; its slot is filled again, and shutdown does not wait for it."""
+    """With ``timeout``, a hung call ends in TaskTimeout, its slot is refilled, and shutdown does not wait for it."""
     hold = Hold()
     executor = ThreadExecutor(1, timeout=0.05)
     hung = executor.submit(hold)
@@ -1111,7 +1111,7 @@ def test_a_hung_call_costs_itself_only():
 
 
 def test_calls_and_runs_share_an_executor():
-    """What is submitted and what a run does take turns in the same slots, never more at a time."""
+    """Submitted calls and runs share the slots of an executor, and never use more than it has."""
     lock, running, most = threading.Lock(), 0, 0
 
     def task(item):
@@ -1135,7 +1135,7 @@ def test_calls_and_runs_share_an_executor():
 @pytest.mark.parametrize("options", [{"max_failures": 5}, {"on_error": "raise"}])
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
 def test_nothing_begins_between_a_failure_and_the_stop(options, kind):
-    """However short the tasks are: at most those that ran already fail beside those that are allowed."""
+    """However short the tasks are, besides the failures that are allowed only those fail that were already running."""
     began = []
 
     def fail(item):
@@ -1158,13 +1158,13 @@ def test_nothing_begins_between_a_failure_and_the_stop(options, kind):
 
 
 def test_failures_that_stop_nothing_cost_no_task():
-    """What is held back while a failure is looked at runs afterwards, in threads that came free meanwhile too."""
+    """Tasks that are held back while a failure is looked at run afterwards, even if threads became free meanwhile."""
     results = run_parallel(lambda item: 1 / (item % 3), range(300), max_workers=4, max_failures=0.9)
     assert (None, 100, 200) == (results.stopped, len(results.failures), len(results.successes))
 
 
 def test_late_failure_of_an_abandoned_thread_holds_nothing_back():
-    """Its attempt is reported as overdue already: no run would look at what it raises, and let the rest go on."""
+    """The late failure of an abandoned thread holds back no task: no run would ever look at it and release the others."""
     engine, holds = ThreadEngine(1), [Hold(), Hold()]
 
     def work(item):
@@ -1206,9 +1206,9 @@ with ThreadExecutor(1) as executor:
 
 
 def test_a_forked_child_that_comes_back_from_its_task_ends():
-    """It would go on with the tasks that wait, which the parent has, too, and then wait for more for ever.
+    """A child that a task has forked ends when it returns from the task: it must not run the parent's waiting tasks.
 
-    Its status and last words are those of a program that ends so.
+    Its exit status and its last output are those of a program that ends in that way.
     """
     quiet = "-Wignore:This process:DeprecationWarning"  # of Python 3.12 on, that a process with threads forks
     done = subprocess.run(
