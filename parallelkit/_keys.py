@@ -12,7 +12,9 @@ from parallelkit._marks import UNSET
 K = TypeVar("K")
 V = TypeVar("V")
 
-NO_ARRAY = "this is a mapping, of which an array would have the keys; pass its .values(), or dict() of it"
+NO_ARRAY = (
+    "this is a mapping, and an array of it would contain its keys; pass its .values(), or dict(...) of it"
+)
 
 LASTING = frozenset({str, int, float, bool, bytes, type(None)})
 

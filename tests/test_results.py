@@ -436,7 +436,7 @@ def test_results_are_not_taken_for_an_array_of_their_keys():
             lambda given: pd.DataFrame({"x": given}),
         ):
             with pytest.raises(
-                TypeError, match=r"an array would have the keys; pass its \.values\(\), or dict"
+                TypeError, match=r"an array of it would contain its keys; pass its \.values\(\), or dict"
             ):
                 take(mapping)
     frame = pd.DataFrame({"x": [1, 2]}, index=["b", "a"])
@@ -457,7 +457,7 @@ def test_results_are_objects_in_an_array_of_objects():
         assert [False, False] == (np.array([0, 1]) == mapping).tolist()
         assert [True, True] == (mapping != np.array([0, 1])).tolist()
         assert [True, False] == (held == mapping).tolist()
-        with pytest.raises(TypeError, match="an array would have the keys"):
+        with pytest.raises(TypeError, match="an array of it would contain its keys"):
             np.asarray(mapping, dtype=float)
 
 

@@ -83,7 +83,10 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
         "assignment destination is read-only"
     ] * 3
     assert not array.any()
-    assert "so read-only: copy it in the task (array.copy())" in results.failures[0].error.__notes__[0]
+    assert (
+        "so read-only: copy what you change in the task (array.copy())"
+        in results.failures[0].error.__notes__[0]
+    )
     assert "_serve.py" not in results.failures[0].traceback
 
 

@@ -272,7 +272,7 @@ def _cut(body: bytes, count: int) -> Iterable[bytes]:
         at += length
 
 
-SHARED = "large arrays in args= and kwargs= are shared by all worker processes, and so read-only: copy it in the task (array.copy())"
+SHARED = "large arrays in args= and kwargs= are shared by all worker processes, and so read-only: copy what you change in the task (array.copy())"
 
 
 def _explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
