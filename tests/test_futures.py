@@ -1,4 +1,4 @@
-"""``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures`` (tests/cpython)."""
+"""``ThreadExecutor`` and ``ProcessExecutor`` beyond the contract of ``concurrent.futures``, which tests/cpython tests."""
 
 import errno
 import gc
@@ -48,7 +48,7 @@ both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 @both
 @pytest.mark.parametrize("used", [False, True])
 def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
-    """They would wait for ever for workers that are gone."""
+    """A shutdown stops runs on the executor, which would otherwise wait forever for its workers."""
     executor = make(1)
     if used:
         assert 1 == executor.submit(abs, -1).result()
@@ -67,7 +67,7 @@ def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
 @given_time
 @pytest.mark.all
 def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make, scale):
-    """That of the run goes before it, and that of a task before both."""
+    """An executor's timeout is the default of its runs; a run's own, and then a task's own, take precedence."""
     limit, within, beyond = 0.1 * scale, 0.15 * scale, 0.4 * scale
     with make(2, timeout=limit) as executor:
         results = run_parallel(time.sleep, [0, beyond], executor=executor)
@@ -83,14 +83,14 @@ def test_the_timeout_of_an_executor_is_the_default_of_its_runs(make, scale):
 
 
 def test_a_staged_run_has_the_timeout_of_its_executor():
-    """A test by the fake clock meets the same timeouts."""
+    """In ``inline_runs``, the fake clock meets the executor's timeout, too."""
     with ThreadExecutor(1, timeout=2) as executor, inline_runs() as clock:
         results = run_parallel(clock.advance, [1, 3], executor=executor)
     assert [True, False] == [outcome.ok for outcome in results.outcomes.values()]
 
 
 def test_what_another_pool_calls_timeout_is_not_that_of_a_task():
-    """Such as how long a worker of loky's may idle."""
+    """An attribute ``_timeout`` of a foreign pool, such as loky's idle time, is not taken for a timeout of tasks."""
 
     class Idling(ThreadPoolExecutor):
         _timeout = 0.01
@@ -102,7 +102,7 @@ def test_what_another_pool_calls_timeout_is_not_that_of_a_task():
 @both
 @pytest.mark.parametrize("used", [False, True])
 def test_a_stream_that_begins_after_the_shutdown_of_its_executor_is_refused(make, used):
-    """It was still open when the stream was made; there is nobody left to work."""
+    """A stream whose executor was shut down between the call and the first ``next`` is refused."""
     executor = make(1)
     if used:
         assert 1 == executor.submit(abs, -1).result()
@@ -114,7 +114,7 @@ def test_a_stream_that_begins_after_the_shutdown_of_its_executor_is_refused(make
 
 @both
 def test_what_a_call_raises_is_what_its_future_has(make):
-    """An exit as such, as of the standard pools; the error of a run within the call as that, and not its cause."""
+    """A future has exactly what its call raised: SystemExit, as in standard pools, or the error of a run within the call."""
     with make(1) as executor:
         assert isinstance(executor.submit(sys.exit, 3).exception(), SystemExit)
         nested = executor.submit(lambda: run_parallel(sys.exit, [3], executor="inline")[0]).exception()
@@ -129,7 +129,7 @@ def without_model(place):
 @both
 @pytest.mark.parametrize("call", [run_parallel, iter_parallel])
 def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_cause(make, call):
-    """In the reason and in every outcome; the traceback comes once, with the cause, also after a pickle."""
+    """The reason and every outcome name an initializer's error in one line; its traceback comes once, with the cause, even after pickling."""
     with make(2, initializer=without_model, initargs=("here",)) as executor:
         outcomes = call(abs, [-1, -2], executor=executor)
         if call is run_parallel:
@@ -151,7 +151,7 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
 
 
 class Load:
-    """An argument that can be referred to weakly."""
+    """An argument to which a weak reference can be made."""
 
 
 def raise_with(load):
@@ -160,7 +160,7 @@ def raise_with(load):
 
 @both
 def test_a_call_that_raises_lets_go_of_its_argument_with_its_future(make):
-    """As in the standard pools: a large one is not kept until garbage is next collected."""
+    """When the future of a failed call is dropped, the call's argument is freed without garbage collection."""
     gc.collect()
     gc.disable()
     try:
@@ -179,7 +179,7 @@ def test_a_call_that_raises_lets_go_of_its_argument_with_its_future(make):
 
 @pytest.fixture
 def gives(monkeypatch):
-    """How many calls each message to a worker had."""
+    """The number of calls in each message to a worker."""
     counts, give = [], Worker.give
 
     def count(worker, batch, now):
@@ -191,7 +191,7 @@ def gives(monkeypatch):
 
 
 def test_the_next_call_is_at_hand_for_the_first_worker_that_gets_free(tmp_path):
-    """Whatever the callbacks of the one before do; all behind it can be cancelled, which it cannot any more."""
+    """The next call is sent ahead, so that callbacks do not delay it, and cannot be cancelled; all calls behind it can."""
     begun, go, here = (fifo(tmp_path / name) for name in ("begun", "go", "here"))
     heard = []
     with ProcessExecutor(1) as executor:
@@ -213,7 +213,7 @@ def test_the_next_call_is_at_hand_for_the_first_worker_that_gets_free(tmp_path):
 
 @pytest.fixture
 def waiting():
-    """An executor of one thread, the call that it makes, others that were handed over and wait, and what lets it go on."""
+    """An executor of one thread, its running call, nine waiting ones, the queue that they fill, and an event that releases the first."""
     begun, go = threading.Event(), threading.Event()
     with ThreadExecutor(1) as executor:
         first = executor.submit(lambda: begun.set() or go.wait(30))
@@ -227,7 +227,7 @@ def waiting():
 
 
 def test_calls_are_made_in_threads_whatever_callbacks_do(waiting):
-    """All that were submitted before; until a thread begins with it, each can be cancelled."""
+    """Callbacks do not delay earlier submitted calls, each of which can be cancelled until a thread begins with it."""
     _, first, others, made, go = waiting
     heard = []
     assert [False] * 9 == [future.running() for future in others]
@@ -240,7 +240,7 @@ def test_calls_are_made_in_threads_whatever_callbacks_do(waiting):
 
 
 def test_a_shutdown_that_cancels_tells_at_once_those_that_wait_for_calls(waiting):
-    """Though the threads are busy, and have not come to them."""
+    """``shutdown(cancel_futures=True)`` wakes those that wait for cancelled calls at once, even if the threads are busy."""
     executor, first, others, made, go = waiting
     assert others[3].cancel()
     executor.shutdown(wait=False, cancel_futures=True)
@@ -253,7 +253,7 @@ def test_a_shutdown_that_cancels_tells_at_once_those_that_wait_for_calls(waiting
 
 
 def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
-    """A standard pool would have begun with these as they were submitted; what had been cancelled before is none of them."""
+    """``shutdown(cancel_futures=True)`` spares as many calls as there are free slots, as a standard pool would have begun these."""
     futures = [DeskFuture(None) for _ in range(7)]
     begun, cancelled, *_ = futures
     assert begun.begin()
@@ -273,7 +273,7 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
 
 
 def test_a_call_begins_once():
-    """Whoever asks second is told no, as is who comes to one that has been cancelled, or settled."""
+    """``begin`` succeeds only once, and not for a future that is cancelled or settled."""
     future, cancelled, settled = (DeskFuture(None) for _ in range(3))
     assert [True, False] == [future.begin(), future.begin()]
     assert cancelled.cancel()
@@ -284,7 +284,7 @@ def test_a_call_begins_once():
 
 
 def test_a_chunk_of_calls_travels_as_one(gives):
-    """To the end of the shortest of the iterables; the order is that of the calls."""
+    """``map`` sends each chunk in one message, keeps the order, and ends with the shortest iterable."""
     with ProcessExecutor(2) as executor:
         assert [] == [*executor.map(pow, [], chunksize=9)]
         values = [*executor.map(pow, range(1000), range(2, 996), chunksize=100)]
@@ -293,7 +293,7 @@ def test_a_chunk_of_calls_travels_as_one(gives):
 
 
 def test_where_a_call_of_a_chunk_raises_those_before_it_have_their_values(tmp_path):
-    """In a standard pool they are lost; in both the rest of the chunk is not made."""
+    """If a call of a chunk raises, earlier calls have their values, unlike in a standard pool, and the rest is not made."""
     path = tmp_path / "made"
 
     def note_and_divide(number):
@@ -313,7 +313,7 @@ def test_where_a_call_of_a_chunk_raises_those_before_it_have_their_values(tmp_pa
 
 
 def test_a_chunk_whose_worker_dies_is_named_by_its_function():
-    """The executor lives on."""
+    """If a worker dies in a chunk, the error names the function, and the executor goes on."""
     with ProcessExecutor(1) as executor:
         with pytest.raises(WorkerDied, match=r"worker process [0-9]+ exited with code 3"):
             list(executor.map(os._exit, [3, 4], chunksize=2))
@@ -325,7 +325,7 @@ def test_a_chunk_whose_worker_dies_is_named_by_its_function():
 
 
 def test_with_a_timeout_each_call_travels_by_itself(gives):
-    """It is that of a call: else the first of a chunk would use up that of the last."""
+    """With a timeout, which is per call, chunks are not used: earlier calls of a chunk would use up the time of later ones."""
     with ProcessExecutor(1, timeout=30) as executor:
         assert [*range(8)] == [*executor.map(far.give_back, range(8), chunksize=4)]
     assert 8 == sum(gives), "there is nobody else to give one to"
@@ -333,14 +333,14 @@ def test_with_a_timeout_each_call_travels_by_itself(gives):
 
 @pytest.mark.parametrize(("size", "kind"), [(0, ValueError), ("a", TypeError)])
 def test_a_chunksize_must_be_a_whole_number_above_0(size, kind):
-    """The value is named."""
+    """A bad ``chunksize`` is refused, and the error names the value."""
     with ProcessExecutor(1) as executor, pytest.raises(kind, match=f"chunksize must be .*, got {size!r}"):
         executor.map(abs, [1], chunksize=size)
 
 
 @both
 def test_a_timeout_that_is_none_is_refused(make):
-    """As it is for a run: 0 would end every call, and None is the word for no limit."""
+    """A timeout of 0 is refused, as for a run: it would end every call, and None means no limit."""
     with pytest.raises(ValueError, match="timeout must be greater than 0, got 0; None is no limit"):
         make(1, timeout=0)
     with pytest.raises(ValueError, match="timeout must be a number that a float can hold"):
@@ -350,14 +350,14 @@ def test_a_timeout_that_is_none_is_refused(make):
 @both
 @pytest.mark.parametrize("initargs", ["model.bin", b"ab", {"path": 1}, {1, 2}, 5, None])
 def test_arguments_of_an_initializer_come_in_a_tuple(make, initargs):
-    """A text would be taken apart into its characters, a mapping into its keys; each breaks the executor later on."""
+    """``initargs`` must be a tuple: a string would be split into characters, a mapping into keys, and break the executor later."""
     with pytest.raises(TypeError, match="initargs must be a tuple or a list of positional arguments, got "):
         make(1, initializer=print, initargs=initargs)
     make(1, initargs=initargs).shutdown()  # as with a standard pool, where there is none to take them
 
 
 def test_a_nested_run_that_is_stopped_gives_its_slot_back_once():
-    """The slot that a nested run borrows is not taken from the executor when the run is stopped."""
+    """A nested run that is stopped returns its borrowed slot exactly once."""
     with ThreadExecutor(1) as executor:
 
         def nested(_):
@@ -383,7 +383,7 @@ def invert(number):
     ],
 )
 def test_where_the_system_has_no_thread_to_give_nobody_waits_for_ever(make, lacking, monkeypatch):
-    """Every call ends in that error, whichever thread it is that could not be started; and the shutdown returns."""
+    """If a thread cannot be started, every call fails with that error, whichever thread it was, and the shutdown returns."""
     start = threading.Thread.start
 
     def refuse(thread):
@@ -400,7 +400,7 @@ def test_where_the_system_has_no_thread_to_give_nobody_waits_for_ever(make, lack
 
 @pytest.mark.parametrize("waits", ["submit", "run", "stream"])
 def test_where_there_is_no_thread_for_what_a_call_waits_for_it_is_told_so(waits, monkeypatch):
-    """Its slot is lent to nobody; the executor goes on with the thread that it has."""
+    """If no thread can be started for a nested call, that call fails, and the executor goes on with the threads that it has."""
     start, few = threading.Thread.start, iter([None])
     wait_for = {
         "submit": lambda: executor.submit(abs, -1).result(),
@@ -421,7 +421,7 @@ def test_where_there_is_no_thread_for_what_a_call_waits_for_it_is_told_so(waits,
 
 
 def test_then_of_a_stream_may_wait_for_the_executor_whose_task_reads_the_stream():
-    """It is called in the stream's own thread, and lends the slot of that task, as it does in a run."""
+    """``then`` of a stream, which runs in the stream's thread, lends the slot of the task that reads the stream, as in a run."""
 
     def wait_for_it(outcome):
         return executor.submit(abs, -1).result() and ()
@@ -434,7 +434,7 @@ def test_then_of_a_stream_may_wait_for_the_executor_whose_task_reads_the_stream(
 
 
 def test_a_call_gets_through_once_there_are_threads_again(monkeypatch):
-    """What failed was the first ``submit``, not the executor."""
+    """A ``submit`` that failed for want of threads does not break the executor."""
     with ThreadExecutor(1) as executor:
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no thread"):
             patch.setattr(threading.Thread, "start", no_thread)
@@ -447,7 +447,7 @@ def no_thread(thread):
 
 
 def test_calls_and_runs_get_through_once_there_are_processes_again(monkeypatch):
-    """A moment at the limit costs those that came then; the executor of a service is not broken for good."""
+    """A temporary lack of processes fails only the calls and runs of that time."""
     with ProcessExecutor(1) as executor:
         with monkeypatch.context() as patch:
             patch.setattr(_starter, "spawn", no_process)
@@ -464,7 +464,7 @@ def no_process(width):
 
 
 def test_a_limit_of_file_sizes_is_named():
-    """Whoever has set it hardly knows that it holds for memory which processes share."""
+    """If workers cannot be started because of ``ulimit -f``, the error names that limit, which also applies to shared memory."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
@@ -475,7 +475,7 @@ def test_a_limit_of_file_sizes_is_named():
 
 
 def test_a_broken_executor_says_what_broke_it():
-    """To every later call too, as the standard pools do; and the traceback is does not grow."""
+    """Every later call to a broken executor fails with what broke it, as in standard pools, and the traceback does not grow."""
     lengths = []
     with ThreadExecutor(1, initializer=invert, initargs=(0,)) as executor:
         for _ in range(30):
@@ -487,7 +487,7 @@ def test_a_broken_executor_says_what_broke_it():
 
 @given_time
 def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns(scale):
-    """What waited then has failed, and what comes is refused meanwhile, also in a callback that would submit for ever."""
+    """While every slot is lost, waiting and new calls fail, also those of callbacks that submit forever; then the executor serves again."""
     release, told = threading.Event(), queue.SimpleQueue()
     with ThreadExecutor(1, timeout=0.1 * scale) as executor:
         for _ in range(2):  # the second time it is another loss
@@ -508,7 +508,7 @@ def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns(
 
 
 def refusal(executor):
-    """What a call is refused with."""
+    """The error with which a call is refused."""
     with pytest.raises(ParallelKitError) as refused:
         executor.submit(abs, -1)
     return str(refused.value)
@@ -517,7 +517,7 @@ def refusal(executor):
 @both
 @pytest.mark.parametrize("fate", [sys.exit, lambda future: future.set_result(7)], ids=["exits", "settles"])
 def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
-    """It is logged, and the calls after it have their results."""
+    """A callback that raises SystemExit is logged, and later calls have their results."""
     with make(1) as executor:
         executor.submit(abs, -1).add_done_callback(fate)
         assert [2, 3] == [executor.submit(abs, number).result(timeout=30) for number in (-2, -3)]
@@ -525,7 +525,7 @@ def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
 
 @pytest.mark.parametrize("wait", ["submit", "map", "run"])
 def test_a_finalizer_between_two_calls_may_wait_for_another(wait):
-    """What a call has let go of is finalized in its thread, whose slot is lent as within the call; and then given back."""
+    """A finalizer that runs in a worker thread between two calls may wait for a call: its slot is lent, and given back."""
     waits = {
         "submit": lambda: executor.submit(abs, -3).result(),
         "map": lambda: next(executor.map(abs, [-3])),
@@ -554,7 +554,7 @@ def test_a_finalizer_between_two_calls_may_wait_for_another(wait):
     ],
 )
 def test_a_finalizer_may_submit_in_a_thread_that_is_being_started(make, name, monkeypatch):
-    """Its starter waits for the thread, and holds whatever it holds: the finalizer must not wait for that."""
+    """A finalizer in a starting thread may submit: it must not wait for the starter, which waits for that thread."""
     made, bootstrap = [], threading.Thread._bootstrap
 
     def strike(thread):
@@ -574,7 +574,7 @@ def test_a_finalizer_may_submit_in_a_thread_that_is_being_started(make, name, mo
 
 
 def test_a_finalizer_may_submit_in_the_midst_of_the_engine(monkeypatch):
-    """Garbage may be collected while its thread holds the engine's lock, and the first call have to wait for that."""
+    """A finalizer may submit while its thread holds the engine's lock."""
     monkeypatch.setattr("parallelkit._executors._submit._opening.PATIENCE", 0.1)
     with ThreadExecutor(1) as executor:
         with executor._pool._lock:
@@ -584,7 +584,7 @@ def test_a_finalizer_may_submit_in_the_midst_of_the_engine(monkeypatch):
 
 @both
 def test_a_callback_that_would_wait_for_ever_is_told_so(make):
-    """Callbacks run in the thread that settles futures; one that is done, or has a time limit, may be asked."""
+    """A callback, which runs in the thread that settles futures, may wait only for done futures or with a time limit; otherwise RuntimeError is raised."""
     told = queue.SimpleQueue()
 
     def ask(done):
@@ -601,7 +601,7 @@ def test_a_callback_that_would_wait_for_ever_is_told_so(make):
 
 @both
 def test_an_executor_does_not_travel(make):
-    """Its workers are those of this process; who sends it elsewhere is told what to do instead."""
+    """An executor cannot be pickled; the error says what to do instead."""
     with (
         make(1) as executor,
         pytest.raises(TypeError, match=r"cannot be sent to another process.*open one where"),
@@ -610,7 +610,7 @@ def test_an_executor_does_not_travel(make):
 
 
 def test_a_submit_to_an_executor_of_processes_from_its_own_call_is_refused():
-    """The call gets its outcome: that it closes over what cannot travel."""
+    """A call that refers to its own ProcessExecutor fails, because the executor cannot be pickled."""
     with ProcessExecutor(1) as executor:
         future = executor.submit(lambda: executor.submit(abs, 1).result())
         with pytest.raises(TypeError, match="cannot be sent to another process"):
@@ -619,7 +619,7 @@ def test_a_submit_to_an_executor_of_processes_from_its_own_call_is_refused():
 
 @both
 def test_in_a_forked_child_an_executor_says_what_to_do(make):
-    """Nobody there would ever work for it: calls and runs are refused at once, and to shut it down harms nobody."""
+    """In a forked child, calls and runs on an inherited executor are refused at once, and its shutdown is harmless."""
     with make(1) as executor:
         hold = threading.Event() if make is ThreadExecutor else None
         running = executor.submit(hold.wait, 20) if hold else executor.submit(abs, -1)
@@ -651,7 +651,7 @@ def use(executor, make):
 
 
 def in_a_fork(lines):
-    """What a forked child says; it may take long for no reason that is known."""
+    """The lines that a forked child writes; the child is killed after 30 s."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads, which is the point
@@ -673,7 +673,7 @@ def in_a_fork(lines):
 
 
 class Interrupting:
-    """A lock; Ctrl-C comes as it is released for the second time."""
+    """A lock at whose second release Ctrl-C comes."""
 
     def __init__(self, lock):
         self.lock, self.releases, self._is_owned = lock, 0, lock._is_owned
@@ -690,7 +690,7 @@ class Interrupting:
 
 @both
 def test_ctrl_c_before_the_executors_thread_is_started_leaves_the_executor_without(make):
-    """So that the next call starts one: it waited for ever for the thread that was meant to be."""
+    """If Ctrl-C prevents the start of the executor's thread, the next call starts one."""
     with make(1) as executor:
         executor._desk._lock = Interrupting(executor._desk._lock)
         with pytest.raises(KeyboardInterrupt):
@@ -700,7 +700,7 @@ def test_ctrl_c_before_the_executors_thread_is_started_leaves_the_executor_witho
 
 @both
 def test_ctrl_c_while_the_first_call_starts_the_executors_thread_leaves_none(monkeypatch, make):
-    """The executor has another thread for the calls that follow; the first, should it run, has nothing to do."""
+    """If Ctrl-C interrupts the start of the executor's thread, that thread, should it run, ends, and later calls have another."""
     late = LateThreads(monkeypatch, "parallelkit_futures")
     with make(1) as executor:
         with pytest.raises(KeyboardInterrupt):

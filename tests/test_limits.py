@@ -1,4 +1,4 @@
-"""Rates and caps: the meters by arithmetic, whole runs by the fake clock, and once each for real."""
+"""Rate limits and caps: the meters by arithmetic, whole runs on the fake clock, and a few in real time."""
 
 import threading
 import time
@@ -33,7 +33,7 @@ def started(run):
 
 
 def reported(*runs):
-    """When the tasks of real runs began, by their workers: whatever they do themselves may come much later."""
+    """The starts of tasks of real runs, as their workers recorded them: what a task itself records may be much later."""
     return [
         results._ledger.facts.began_at + outcome.started_at
         for results in runs
@@ -42,7 +42,7 @@ def reported(*runs):
 
 
 def test_a_limit_is_shown_with_the_name_of_its_function():
-    """No address in a report."""
+    """The repr of a limit names its function, without an address."""
 
     def host(url):
         return url
@@ -61,7 +61,7 @@ def test_a_limit_is_shown_with_the_name_of_its_function():
     lags=st.lists(st.floats(0, 0.3), min_size=60, max_size=60),
 )
 def test_no_window_holds_more_starts_than_calls(calls, waits, lags):
-    """However late the workers report their starts, no window of ``per`` seconds has too many."""
+    """However late workers report their starts, no window of ``per`` seconds has more starts than allowed."""
     log = RateLog(calls, 1.0, False, threading.Lock())
     now, pending, stamps = 0.0, [], []
     for wait, lag in zip(waits, lags, strict=False):
@@ -76,7 +76,7 @@ def test_no_window_holds_more_starts_than_calls(calls, waits, lags):
 
 
 def test_a_start_counts_from_its_report():
-    """A start that is granted at 0 and begins at 0.3 keeps its place in the window until 1.3."""
+    """A start counts from the time at which the worker began: one granted at 0 that begins at 0.3 counts until 1.3."""
     log = RateLog(1, 1.0, False, threading.Lock())
     assert log.take(0.0)
     log.confirm(0.3)
@@ -87,7 +87,7 @@ def test_a_start_counts_from_its_report():
 
 
 def test_a_start_that_is_not_reported_is_looked_for_when_it_matters():
-    """Not before the window could open; and what had not begun then leaves the window no sooner than that."""
+    """An unreported start is looked up only when the window could open; if it has not begun by then, it counts at least from then."""
     log = RateLog(1, 1.0, False, threading.Lock())
     assert log.take(0.0)
     assert log.earliest(0.2) == pytest.approx(1.005)
@@ -99,7 +99,7 @@ def test_a_start_that_is_not_reported_is_looked_for_when_it_matters():
 
 
 def test_a_run_that_came_to_a_bad_end_holds_up_no_other():
-    """The starts that it never reported are forgotten with it."""
+    """Starts that an aborted run never reported are forgotten with it."""
 
     class Gone:
         def look(self):
@@ -114,7 +114,7 @@ def test_a_run_that_came_to_a_bad_end_holds_up_no_other():
 
 @pytest.mark.parametrize("smooth", [False, True])
 def test_a_start_that_did_not_come_about_is_given_back(smooth):
-    """Another may have its place."""
+    """A granted start that does not take place makes room for another."""
     log = RateLog(1, 1.0, smooth, threading.Lock())
     for _ in range(3):
         assert log.take(7.0)
@@ -124,7 +124,7 @@ def test_a_start_that_did_not_come_about_is_given_back(smooth):
 
 
 def test_who_asks_for_the_starts_of_others_is_told_at_once():
-    """When the first of them is reported; and nobody has to ask twice."""
+    """A run that waits for another run's starts is woken when the first is reported, and need not ask twice."""
 
     class Run:
         looks = 0
@@ -141,13 +141,13 @@ def test_who_asks_for_the_starts_of_others_is_told_at_once():
 
 
 def test_a_window_too_short_for_the_clock_lets_time_pass():
-    """Whoever waits for the report of another run is told to ask again later: at once would be for ever."""
+    """If a window is shorter than the clock's resolution, a waiting run is told to ask later, not at once forever."""
     log = RateLog(1, 1e-12, False, threading.Lock())
     assert log.ask(1e7, NOBODY) > 1e7
 
 
 def test_smooth_starts_are_spread_evenly_and_do_not_drift():
-    """Starts come per / calls apart; one that is a little late does not shift those behind it."""
+    """Smooth starts are per / calls apart; a late one does not shift those after it."""
     log = RateLog(10, 1.0, True, threading.Lock())
     assert log.take(0.0)
     assert log.earliest(0.05) == pytest.approx(0.1)
@@ -158,7 +158,7 @@ def test_smooth_starts_are_spread_evenly_and_do_not_drift():
 
 
 def test_smooth_starts_are_strict_as_well():
-    """Neither one that comes late nor one that begins late lets another begin within the same window."""
+    """With smooth starts, too, late starts never put too many into one window."""
     late = RateLog(1, 1.0, True, threading.Lock())
     for at in (0.0, 1.9):  # the second could have been at 1.0, and the third, but for it, at 2.0
         assert late.take(at)
@@ -175,7 +175,7 @@ def test_smooth_starts_are_strict_as_well():
 
 
 def test_groups_at_rest_are_forgotten():
-    """A hundred thousand hosts asked once each leave the state of those of the last ``per`` seconds."""
+    """After a hundred thousand groups, only the state of those of the last ``per`` seconds is kept."""
     limit = RateLimit(2, per=1)
     for number in range(10_000):
         now = number * 0.01
@@ -186,7 +186,7 @@ def test_groups_at_rest_are_forgotten():
 
 
 def test_a_log_that_somebody_still_holds_is_found_again():
-    """Forgetting a group at rest never gives it a second log beside one in use."""
+    """A group that is forgotten while its log is in use gets no second log."""
     limit = RateLimit(1, per=1)
     held = meter_for(limit, "a", 0.0)
     meter_for(limit, "b", 100.0)
@@ -215,7 +215,7 @@ def test_a_log_that_somebody_still_holds_is_found_again():
     ],
 )
 def test_bad_limits_are_refused_at_the_door(make, text):
-    """The message names the argument, the rule and the value."""
+    """Bad arguments of a limit are refused, with the argument, the rule and the value."""
     with pytest.raises((TypeError, ValueError), match=text):
         make()
 
@@ -224,14 +224,14 @@ def test_bad_limits_are_refused_at_the_door(make, text):
 
 
 def test_starts_keep_the_rate():
-    """Ten tasks at two a second take a little over four seconds, whatever room there is."""
+    """Ten tasks at two a second take a little over four seconds, however many workers there are."""
     run = FakeRun(Script(), range(10), workers=8, limits=[RateLimit(2, per=1)]).drive()
     assert most_in_a_window(started(run), 1.0) == 2
     assert 4.0 <= run.clock() <= 4.1
 
 
 def test_nobody_polls_for_reports_of_starts():
-    """While long tasks run the loop wakes for each start once or twice, not every so often."""
+    """While long tasks run, the loop wakes up once or twice per start, and does not poll."""
     script = Script({item: Done(item, after=1_000) for item in range(20)})
     run = FakeRun(script, range(20), workers=20, limits=[RateLimit(2, per=10)]).drive()
     assert [pytest.approx(item // 2 * 10.05) for item in range(20)] == started(run)
@@ -239,7 +239,7 @@ def test_nobody_polls_for_reports_of_starts():
 
 
 def test_several_limits_hold_at_once():
-    """Sixty a minute and four a second and two at a time: all three are kept."""
+    """Limits of sixty a minute, four a second and two at a time all hold together."""
     script = Script({item: Done(item, after=0.1) for item in range(100)})
     limits = [RateLimit(60, per=60), RateLimit(4, per=1), ConcurrencyLimit(2)]
     run = FakeRun(script, range(100), workers=8, limits=limits).drive()
@@ -250,7 +250,7 @@ def test_several_limits_hold_at_once():
 
 
 def test_a_rate_may_be_so_large_that_no_float_can_hold_it():
-    """Who wants no limit may say so by a large one."""
+    """A rate may be larger than any float: that is a way to ask for no limit."""
     run = FakeRun(
         Script(), range(3), limits=[RateLimit(10**400, per=1.0, smooth=smooth) for smooth in (False, True)]
     )
@@ -258,13 +258,13 @@ def test_a_rate_may_be_so_large_that_no_float_can_hold_it():
 
 
 def test_a_limit_that_is_given_twice_counts_once():
-    """A start would need two places in it, and where there is but one none could ever begin."""
+    """A limit that is given twice counts once; otherwise a start would need two places in it."""
     one, two = RateLimit(1, per=1), ConcurrencyLimit(2)
     assert (one, two) == as_limits([one, two, one])
 
 
 def test_a_waiting_group_holds_up_no_other():
-    """While one host is at its limit, tasks of another that come later in the input start at once."""
+    """While one group is at its limit, later tasks of another group start at once."""
     items = [("slow", n) for n in range(5)] + [("quick", n) for n in range(5)]
     run = FakeRun(Script(), items, limits=[RateLimit(1, per=10, by=lambda item: item[0])]).drive()
     by_item = dict(zip(items, started(run), strict=True))
@@ -274,13 +274,13 @@ def test_a_waiting_group_holds_up_no_other():
 
 
 def test_a_group_of_none_is_not_limited():
-    """Items whose group is None pass freely."""
+    """Items whose group is None are not limited."""
     run = FakeRun(Script(), range(50), limits=[RateLimit(1, per=10, by=lambda item: None)]).drive()
     assert run.clock() == 0.0
 
 
 def test_caps_hold_in_each_group():
-    """Never more than two attempts of one group at a time, and slots are not wasted on what must wait."""
+    """At most two attempts of each group run at a time, and no slot idles for tasks that must wait."""
     running, most = Counter(), Counter()
 
     def task(item):
@@ -297,14 +297,14 @@ def test_caps_hold_in_each_group():
 
 
 def test_retries_count_as_starts():
-    """An attempt that follows a failure takes its place in the window like any other."""
+    """A retry counts as a start."""
     script = Script({"a": [Fail(OSError()), Done(1)]})
     run = FakeRun(script, ["a", "b"], limits=[RateLimit(1, per=1)], policy=Retry(1, delay=0)).drive()
     assert run.clock() > 2.0
 
 
 def test_a_capped_task_that_backs_off_gives_its_place_back():
-    """While one task waits for its retry, another of its group runs."""
+    """While a capped task waits for its retry, another of its group runs."""
     script = Script({"a": [Fail(OSError()), Done(1)], "b": Done(2, after=1)})
     policy = type("Wait", (), {"budget": None, "max_time": None, "delay_after": lambda *_: 5.0})()
     run = FakeRun(script, ["a", "b"], limits=[ConcurrencyLimit(1)], policy=policy).drive()
@@ -313,14 +313,14 @@ def test_a_capped_task_that_backs_off_gives_its_place_back():
 
 
 def test_larger_priorities_run_first_and_ties_in_input_order():
-    """With one worker the order of the starts is exactly that of priority, then input."""
+    """With one worker, tasks start in exact order of priority, and then of input."""
     script = Script()
     FakeRun(script, range(12), workers=1, buffersize=100, priority=lambda item: item % 3).drive()
     assert [2, 5, 8, 11, 1, 4, 7, 10, 0, 3, 6, 9] == script.calls
 
 
 def test_a_retry_keeps_its_priority():
-    """A task tried again comes before all smaller ones, not behind them."""
+    """A retry starts before all tasks of lower priority."""
     script = Script({5: [Fail(OSError()), Done(5)]})
     FakeRun(
         script, range(6), workers=1, buffersize=100, priority=lambda item: item, policy=Retry(1, delay=0)
@@ -329,7 +329,7 @@ def test_a_retry_keeps_its_priority():
 
 
 def test_what_becomes_ready_as_a_gate_opens_goes_before_what_has_waited_there():
-    """A task tried again, at the very end of the attempt that held the gate, has its priority."""
+    """A retry that becomes ready at the moment its limit frees a place keeps its priority over tasks waiting there."""
     items = urgent, other, least = ("x", 2), ("y", 1), ("x", 0)
     script = Script({urgent: [Fail(OSError(), after=1), Done(1)]})
     limits, policy = [ConcurrencyLimit(1), ConcurrencyLimit(9, by=lambda item: item[0])], Retry(1, delay=0)
@@ -338,7 +338,7 @@ def test_what_becomes_ready_as_a_gate_opens_goes_before_what_has_waited_there():
 
 
 def test_a_free_slot_goes_to_none_behind_one_whose_gate_has_opened_unseen():
-    """Nobody had looked yet whether a start that holds a rate had happened, since no slot was free."""
+    """A free slot goes to a task whose rate limit has opened meanwhile, not to one behind it."""
     script = Script({"a1": Done(after=1), "a2": Done(after=1), "b1": Done(after=0.25)})
     limits = [RateLimit(1, per=0.4, by=lambda item: item[0])]
     FakeRun(script, ["a1", "a2", "a3", "b1", "b2"], limits=limits).drive()
@@ -346,7 +346,7 @@ def test_a_free_slot_goes_to_none_behind_one_whose_gate_has_opened_unseen():
 
 
 def test_a_high_priority_waits_for_its_own_gate_only():
-    """The most urgent task that its limit holds up lets the others by, and goes first when it may."""
+    """A task with the highest priority that its limit holds back lets others pass, and goes first when it may."""
     script = Script({item: Done(item, after=1) for item in range(6)})
     limits = [RateLimit(1, per=3, by=lambda item: "even" if item % 2 == 0 else None)]
     FakeRun(script, range(6), workers=1, buffersize=100, priority=lambda i: i, limits=limits).drive()
@@ -355,7 +355,7 @@ def test_a_high_priority_waits_for_its_own_gate_only():
 
 @pytest.mark.all
 def test_many_groups_cost_no_rescan():
-    """Twenty thousand groups behind one common limit: the work grows with the starts, not their square."""
+    """With twenty thousand groups behind one common limit, the work grows with the starts, not with their square."""
     clock = FakeClock()
     limits = [RateLimit(1000, per=1), RateLimit(1, per=1, by=lambda item: item)]
     began = time.perf_counter()
@@ -376,7 +376,7 @@ def stamp(_):
     ("executor", "width"), [("threads", 32), pytest.param("processes", 2, marks=pytest.mark.all)]
 )
 def test_the_rate_is_kept_for_real(executor, width, smooth):
-    """No window of 0.1 s has more starts than the calls allowed; and what is reported is no later than the call."""
+    """In real time, no window of 0.1 s has too many starts, and a recorded start is no later than the call."""
     limit = RateLimit(20, per=0.1, smooth=smooth)
     results = run_parallel(stamp, range(100), executor=executor, max_workers=width, limits=limit)
     assert most_in_a_window(reported(results), 0.1) <= 20
@@ -389,7 +389,7 @@ PROMPT = 0.0005
 
 @contextmanager
 def lateness():
-    """How late the system wakes a thread that sleeps, meanwhile: the mean in seconds, as the only item of a list."""
+    """Measure, during the block, how late the system wakes a sleeping thread: the mean in seconds, as the only item of a list."""
     late, found, over = [], [], threading.Event()
 
     def sleep():
@@ -412,7 +412,7 @@ def lateness():
 @pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
 @pytest.mark.parametrize("round_", range(3))
 def test_the_rate_is_kept_and_reached_over_ten_seconds(executor, width, round_):
-    """Strictly never above the rate; and within 2 % of it, unless the machine is busy, where every start is late."""
+    """Over ten seconds the rate is never exceeded, and reached within 2 %, unless a busy machine makes every start late."""
     limit = RateLimit(50, per=0.5)
     with lateness() as found:
         results = run_parallel(stamp, range(1050), executor=executor, max_workers=width, limits=limit)
@@ -429,7 +429,7 @@ def test_the_rate_is_kept_and_reached_over_ten_seconds(executor, width, round_):
 
 @pytest.mark.all
 def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
-    """Two runs at once and a third after them, on one object: never more than five in a window."""
+    """Two concurrent runs and a third after them share one limit: there are never more than five starts in a window."""
     limit, stamps = RateLimit(5, per=0.2), []
 
     def note(_):
@@ -449,7 +449,7 @@ def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
 
 
 def test_a_run_hears_of_a_start_that_another_has_not_reported():
-    """The other sleeps until its long task ends; so it is asked, and the limit costs no more than its window."""
+    """A run can learn of a start that another run, asleep in a long task, has not reported."""
     limit, held, release = RateLimit(1, per=0.2), [], threading.Event()
     started = threading.Event()
 
@@ -475,7 +475,7 @@ def stamp_and_hold(_):
 
 @pytest.mark.all
 def test_a_run_hears_of_a_start_in_a_process_that_another_has_not_reported():
-    """The same where the start is written in memory that nobody watches."""
+    """The same holds for starts in processes, which are recorded in shared memory."""
     limit, held = RateLimit(1, per=0.5), []
     other = threading.Thread(
         target=lambda: held.append(run_parallel(stamp_and_hold, [0], limits=limit, executor="processes"))
@@ -491,7 +491,7 @@ def test_a_run_hears_of_a_start_in_a_process_that_another_has_not_reported():
 
 @pytest.mark.all
 def test_a_decorator_of_ratelimit_is_read_as_a_limit():
-    """``ratelimit.limits(calls=, period=)`` is enforced in the parent, so over processes too."""
+    """A decorator of the ``ratelimit`` package is enforced in the parent, and so across processes."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
     decorator = ratelimit.limits(calls=7, period=3)
     (limit,) = as_limits(decorator)
@@ -504,7 +504,7 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
 
 
 def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeypatch):
-    """Between the look at a rate that runs share and its use; the cap that was taken by then is given back."""
+    """If another run takes the last place in a shared rate, a place already taken in a cap is given back."""
     rate = RateLimit(5, per=60)
     gated = Gated([ConcurrencyLimit(1), rate])
     log = meter_for(rate, None, 0.0)

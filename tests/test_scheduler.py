@@ -1,4 +1,4 @@
-"""The state machine, row by row: instants go in as numbers, decisions come out as values."""
+"""The scheduler's state machine: instants go in as numbers, decisions come out as values."""
 
 import time
 
@@ -17,7 +17,7 @@ AT_ONCE = Retry(1, delay=0)
 
 
 class Bench:
-    """A scheduler with a ledger, and its executor played by hand."""
+    """A scheduler with a ledger, and an executor played by hand."""
 
     def __init__(self, items=(), own=None, **options):
         self.ledger = Ledger(Facts())
@@ -66,14 +66,14 @@ def test_ready_tasks_start_in_input_order():
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 4])
 def test_no_more_start_than_there_is_room_for(room):
-    """The rest stays ready, in order."""
+    """No more tasks start than there is room for; the rest stays ready, in order."""
     bench = Bench("abc")
     assert [0, 1, 2][:room] == [ticket[0] for ticket in bench.start(room=room)]
     assert [0, 1, 2][room:] == [ticket[0] for ticket in bench.start()]
 
 
 def test_indices_go_on_where_the_last_admission_ended():
-    """Tasks may be admitted at any time, also while others run or are done."""
+    """Tasks may be admitted at any time, and their indices go on from the last admission."""
     bench = Bench("ab")
     bench.start()
     bench.succeed(0)
@@ -86,7 +86,7 @@ def test_indices_go_on_where_the_last_admission_ended():
 
 
 def test_a_success_is_settled():
-    """It is in the book, and no longer open."""
+    """A success is in the ledger, and the task is no longer open."""
     bench = Bench("ab")
     bench.start(2.0)
     bench.succeed(1, started=2.0, ended=5.0)
@@ -95,7 +95,7 @@ def test_a_success_is_settled():
 
 
 def test_a_failure_without_retries_is_settled():
-    """The error is the task's own object, and is noted with the task and the attempt."""
+    """A failure without retries is settled with the task's own error object, to which a note on task and attempt is added."""
     bench, error = Bench("ab"), OSError("down")
     bench.start()
     bench.lose(0, error, started=1.0, ended=3.0)
@@ -113,7 +113,7 @@ def test_a_failure_without_retries_is_settled():
 
 
 def test_events_of_one_wait_are_settled_together():
-    """Blocks and failures come mixed and in any order."""
+    """Blocks and failures of one wait are settled in any mixture and order."""
     bench = Bench("abcd")
     bench.start()
     bench.scheduler.finish(
@@ -131,7 +131,7 @@ def test_events_of_one_wait_are_settled_together():
 
 
 def test_nothing_is_settled_twice():
-    """An executor that reports an attempt again has a fault, which is not passed over."""
+    """An executor that reports an attempt twice is an error."""
     bench = Bench("ab")
     bench.start()
     bench.succeed(0)
@@ -144,7 +144,7 @@ def test_nothing_is_settled_twice():
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
 def test_what_is_no_exception_becomes_one(error):
-    """``TaskExited`` with the original as its cause: no task ends the caller's program."""
+    """A BaseException becomes a TaskExited with the original as its cause."""
     bench = Bench("a")
     bench.start()
     bench.lose(0, error)
@@ -155,7 +155,7 @@ def test_what_is_no_exception_becomes_one(error):
 
 
 class Mute(BaseException):
-    """Fails whatever is done with it."""
+    """An error whose methods all fail."""
 
     def __str__(self):
         raise RuntimeError("no text")
@@ -175,7 +175,7 @@ class MuteException(Mute, Exception):
 
 @pytest.mark.parametrize("error", [Mute(), MuteException()])
 def test_an_error_that_cannot_be_asked_anything_costs_its_own_task(error):
-    """Text, notes and truth of an error are looked at with care, and then it is an outcome like any other."""
+    """An error whose text, notes or truth value fail is an outcome like any other."""
     bench = Bench("abc")
     bench.start()
     bench.lose(0, error)
@@ -190,7 +190,7 @@ def test_an_error_that_cannot_be_asked_anything_costs_its_own_task(error):
 
 
 def test_a_failure_with_a_try_left_waits_for_its_instant():
-    """Delayed until t counted from now; ready, with the next number, when t is reached and not before."""
+    """A failure that may be retried is delayed until the policy's instant, and then ready with the next number."""
     bench = Bench("ab", policy=Delays(2.5), timeout=7)
     bench.start()
     bench.lose(0, ended=4.0)
@@ -202,7 +202,7 @@ def test_a_failure_with_a_try_left_waits_for_its_instant():
 
 
 def test_a_timeout_and_a_death_are_tried_again_like_any_error():
-    """The scheduler knows of no special failures."""
+    """Timeouts and worker deaths are retried like any other error."""
     bench = Bench("a", policy=Retry(1, delay=0, on=TaskTimeout))
     bench.start()
     bench.lose(0, TaskTimeout("late"), ended=1.0)
@@ -210,7 +210,7 @@ def test_a_timeout_and_a_death_are_tried_again_like_any_error():
 
 
 def test_backoff_frees_the_slot():
-    """While one task waits to be tried again, another runs."""
+    """While one task waits for its retry, another runs."""
     bench = Bench("ab", policy=Delays(100.0))
     bench.start(room=1)
     bench.lose(0)
@@ -218,7 +218,7 @@ def test_backoff_frees_the_slot():
 
 
 def test_a_success_at_a_later_try_counts_the_attempts():
-    """The outcome has the number of attempts, the log has each of them."""
+    """A success after retries has the number of its attempts, and the log has each of them."""
     bench = Bench("a", policy=AT_ONCE)
     bench.start()
     bench.lose(0, started=0.0, ended=1.0)
@@ -230,7 +230,7 @@ def test_a_success_at_a_later_try_counts_the_attempts():
 
 
 def test_the_last_failure_is_the_outcome():
-    """Where no try is left, the last error stands, noted with its number."""
+    """If no retry is left, the last error is the outcome, noted with its attempt's number."""
     bench, last = Bench("a", policy=AT_ONCE), ValueError("last")
     bench.start()
     bench.lose(0)
@@ -243,7 +243,7 @@ def test_the_last_failure_is_the_outcome():
 
 
 def test_an_error_that_comes_again_keeps_one_note():
-    """An object raised by many attempts or tasks is noted with the last of them, not with all."""
+    """An error object that several attempts or tasks raise has only the note of the last."""
     bench, error = Bench("ab", policy=AT_ONCE), OSError("shared")
     error.add_note("the task's own note")
     for index in (0, 1):
@@ -253,7 +253,7 @@ def test_an_error_that_comes_again_keeps_one_note():
 
 
 def test_tries_are_made_in_the_order_in_which_they_fall_due():
-    """What has waited longest goes first, and before what was never tried."""
+    """Retries start in the order of their instants, and before tasks that never ran."""
     bench = Bench("abcd", policy=Delays(3.0, 1.0, 2.0))
     bench.start(room=3)
     for index in (0, 1, 2):
@@ -262,7 +262,7 @@ def test_tries_are_made_in_the_order_in_which_they_fall_due():
 
 
 def test_what_cannot_be_pickled_is_not_tried_again():
-    """``final``: another try could not help, whatever the policy says, and nothing was attempted."""
+    """A ``final`` failure is not retried, whatever the policy says, and counts no attempt."""
     bench = Bench("a", policy=AT_ONCE)
     bench.start()
     bench.lose(0, TypeError("cannot be pickled"), started=None, final=True)
@@ -271,7 +271,7 @@ def test_what_cannot_be_pickled_is_not_tried_again():
 
 
 def test_a_policy_is_asked_with_number_error_and_time_since_the_first_start():
-    """Queue time does not count, the time spent in delays does."""
+    """A retry policy gets the time since the first start, delays included, but not the time in the queue."""
     policy = Delays(10.0, 10.0)
     bench = Bench("a", policy=policy)
     bench.start(5.0)
@@ -282,7 +282,7 @@ def test_a_policy_is_asked_with_number_error_and_time_since_the_first_start():
 
 
 def test_a_policy_that_raises_makes_the_failure_final():
-    """The error of the caller's predicate costs no other task; the task keeps its own error, with a note."""
+    """If a retry policy raises, the failure is final, with a note, and no other task is affected."""
 
     def broken(error):
         raise ZeroDivisionError("of the predicate")
@@ -321,7 +321,7 @@ def refuse(error):
     ],
 )
 def test_a_final_failure_says_why_no_retry_followed(error, options, why):
-    """Where tries are left, the note on the error has the reason, and that is all that is said of it."""
+    """If retries were left, the note on the error says why none followed."""
     bench = Bench("a", **options)
     bench.start()
     bench.lose(0, error, ended=1.0)
@@ -330,7 +330,7 @@ def test_a_final_failure_says_why_no_retry_followed(error, options, why):
 
 
 def test_tenacity_and_what_cannot_help_are_named_too():
-    """The policy of another library knows its reason itself; what cannot be pickled never can."""
+    """The note also gives the reason for a policy of tenacity, and for an error that no retry can help."""
     once = tenacity.Retrying(retry=tenacity.retry_if_exception_type(OSError))
     bench, error, unsendable = Bench("ab", policy=as_policy(once)), KeyError("a"), TypeError("no pickle")
     bench.start()
@@ -342,7 +342,7 @@ def test_tenacity_and_what_cannot_help_are_named_too():
 
 @pytest.mark.parametrize("policy", [None, Retry(0, max_time=1)])
 def test_where_no_retry_was_asked_for_none_is_missed(policy):
-    """The count of attempts is all there is to say, also of a wait that is too long, and of what cannot help."""
+    """Without retries, the note has only the count of attempts, whatever other reason there would be."""
     bench, errors = Bench("ab", policy=policy), [told(1000), TypeError("cannot be pickled")]
     bench.start()
     bench.lose(0, errors[0])
@@ -369,7 +369,7 @@ def test_max_time_bounds_a_task_over_all_its_attempts():
 
 
 def test_one_may_be_due_and_too_late_at_one_look():
-    """Where the run was busy between both instants: it lapses as any other, and starts no more."""
+    """A retry that is both due and past ``max_time`` when the scheduler looks does not start."""
     policy = Delays(1.0)
     policy.max_time = 5.0
     bench = Bench("a", policy=policy)
@@ -381,7 +381,7 @@ def test_one_may_be_due_and_too_late_at_one_look():
 
 
 def test_no_try_is_awaited_beyond_the_end_of_the_run():
-    """A failure whose next try would come after ``run_timeout`` is final at once."""
+    """A failure whose retry would come after ``run_timeout`` is final at once."""
     bench = Bench("ab", policy=Delays(4.0, 5.0), end_at=10.0)
     bench.start()
     bench.lose(0, ended=5.5)
@@ -392,7 +392,7 @@ def test_no_try_is_awaited_beyond_the_end_of_the_run():
 
 @pytest.mark.parametrize(("budget", "allowed", "tries"), [(0.2, 20, 1), (1.5, 150, 2)])
 def test_a_budget_caps_the_retries_of_the_run(budget, allowed, tries):
-    """Beyond ten no more than so many for each started task, of which retries are none; it may be more than one."""
+    """Beyond ten, a budget caps retries in proportion to the tasks started, retries not counted; it may exceed one per task."""
     count = 100
     bench = Bench(range(count), policy=Retry(9, delay=0, budget=budget))
     errors = [OSError("down") for _ in range(count)]
@@ -407,7 +407,7 @@ def test_a_budget_caps_the_retries_of_the_run(budget, allowed, tries):
 
 
 def test_a_budget_always_allows_ten():
-    """A run of a few tasks may retry them."""
+    """A budget always allows ten retries, so that small runs can retry."""
     bench = Bench(range(15), policy=Retry(9, delay=0, budget=0.1))
     bench.start(room=15)
     for index in range(15):
@@ -419,7 +419,7 @@ def test_a_budget_always_allows_ten():
 
 
 def test_own_options_override_those_of_the_run():
-    """Timeout and retries of a ``Task`` hold for it alone; what it leaves open is the run's."""
+    """A Task's own timeout and retries apply to it alone; for options that it leaves open, the run's apply."""
     own = {0: Own(1.5, None, False), 2: Own(None, Retry(3, delay=0), True), 3: Own(None, None, True)}
     bench = Bench("abcd", own, timeout=9, policy=AT_ONCE)
     assert [1.5, 9, 9, 9] == [ticket[3] for ticket in bench.start()]
@@ -432,7 +432,7 @@ def test_own_options_override_those_of_the_run():
 
 
 def test_options_that_say_the_same_change_nothing():
-    """Tasks that carry the run's own options take the other path, and end the same."""
+    """Tasks that carry the same options as the run end in the same way."""
 
     def play(own):
         bench = Bench("abcd", own, timeout=5, policy=Retry(2, delay=0))
@@ -455,13 +455,13 @@ def test_options_that_say_the_same_change_nothing():
 
 
 def test_a_run_in_which_nothing_failed_goes_on():
-    """No reason to stop, however long it takes."""
+    """Without a failure there is no reason to stop, however long a run takes."""
     bench = Bench("a", raise_first=True, max_failures=1)
     assert bench.scheduler.stop_reason(1e9) is None
 
 
 def test_the_first_final_failure_stops_a_run_that_raises():
-    """A failure that will be tried again does not."""
+    """With on_error="raise", the first final failure stops the run, not one that will be retried."""
     bench = Bench("ab", raise_first=True, policy=AT_ONCE)
     bench.start()
     bench.lose(0)
@@ -473,7 +473,7 @@ def test_the_first_final_failure_stops_a_run_that_raises():
 
 
 def test_the_first_error_stays_the_first():
-    """Later failures do not take its place."""
+    """Later failures do not replace the first error."""
     bench = Bench("ab")
     bench.start()
     bench.lose(0, ERROR)
@@ -482,7 +482,7 @@ def test_the_first_error_stays_the_first():
 
 
 def test_max_failures_stops_as_the_nth_failure_settles():
-    """An int counts failures, not attempts."""
+    """An int ``max_failures`` counts failed tasks, not attempts."""
     bench = Bench("abc", max_failures=2)
     bench.start()
     bench.lose(0)
@@ -497,7 +497,7 @@ def test_max_failures_stops_as_the_nth_failure_settles():
     [(5, 14, False), (5, 15, True), (4, 16, False), (6, 18, True), (19, 0, False), (20, 0, True)],
 )
 def test_a_share_of_failures_is_looked_at_from_twenty_outcomes_on(failed, succeeded, stops):
-    """A float is a share of the outcomes there are."""
+    """A float ``max_failures`` is a share of the outcomes so far, checked from twenty outcomes on."""
     bench = Bench(range(failed + succeeded), max_failures=0.25)
     bench.start(room=100)
     for index in range(failed):
@@ -512,7 +512,7 @@ def test_a_share_of_failures_is_looked_at_from_twenty_outcomes_on(failed, succee
 
 
 def test_the_end_of_the_run_is_an_instant():
-    """It is awaited like a delay, whichever comes first, and then is the reason."""
+    """``run_timeout`` is an instant to wake up at, like a delay, and then the reason to stop."""
     bench = Bench("a", policy=Delays(3.0, 1.0), end_at=10.0, end_reason="run_timeout of 10 s")
     assert 10.0 == bench.scheduler.wake_at()
     bench.start()
@@ -523,7 +523,7 @@ def test_the_end_of_the_run_is_an_instant():
 
 
 def test_nothing_to_wait_for_is_no_instant():
-    """Without a delay and without an end, only the executor's news can change anything."""
+    """Without a delay or ``run_timeout``, there is no instant to wake up at."""
     assert Bench("a").scheduler.wake_at() is None
 
 
@@ -531,7 +531,7 @@ def test_nothing_to_wait_for_is_no_instant():
 
 
 def stopped_bench():
-    """Task 0 ready, 1 running, 2 running again, 3 delayed, 4 done, 5 failed."""
+    """A stopped bench: task 0 was ready, 1 running, 2 running again, 3 delayed, 4 done, 5 failed."""
     bench = Bench(range(6), policy=Delays(0.0, 50.0))
     tickets = bench.start(room=6)
     bench.scheduler.admit(["ready"])
@@ -547,7 +547,7 @@ def stopped_bench():
 
 
 def test_a_stop_settles_everything_as_cancelled():
-    """From whatever state: each open task gets its outcome, and what was settled keeps its own."""
+    """A stop settles every open task, whatever its state, as cancelled, and leaves settled ones unchanged."""
     bench = stopped_bench()
     assert 0 == bench.scheduler.open
     assert "enough" == bench.scheduler.stopped == bench.ledger.stopped
@@ -556,7 +556,7 @@ def test_a_stop_settles_everything_as_cancelled():
 
 
 def test_a_cancelled_task_keeps_what_is_known_of_its_attempts():
-    """Never begun: none. Running: that one. Tried before: also the error, as the cause."""
+    """A cancelled task has its running attempt, if any, and the error of an earlier attempt as its cause."""
     bench = stopped_bench()
     seen = {
         index: (one.attempts, one.started_at, one.duration, one.worker, one.error.__cause__)
@@ -573,20 +573,20 @@ def test_a_cancelled_task_keeps_what_is_known_of_its_attempts():
 
 
 def test_after_a_stop_nothing_starts_and_nothing_is_awaited():
-    """The queue, the delays and their options are gone."""
+    """After a stop, the queue, the delays and their options are empty."""
     bench = stopped_bench()
     assert [] == bench.start(100.0)
     assert bench.scheduler.wake_at() is None
 
 
 def test_cancelled_tasks_do_not_count_as_settled():
-    """Neither as failures for ``max_failures`` nor for the bar."""
+    """Cancelled tasks count neither as failures for ``max_failures`` nor for the bar."""
     bench = stopped_bench()
     assert (1, 1, 2) == (bench.scheduler.failed, bench.scheduler.succeeded, bench.scheduler.settled)
 
 
 def test_what_ended_before_the_stop_is_not_cancelled_by_it():
-    """An attempt said to be running that was reported meanwhile keeps its outcome."""
+    """An attempt that was reported before the stop keeps its outcome, even if it is listed as running."""
     bench = Bench("ab")
     bench.start()
     bench.succeed(0)
@@ -598,7 +598,7 @@ def test_what_ended_before_the_stop_is_not_cancelled_by_it():
 
 
 def cost_per_task(count, room=50):
-    """Processor seconds a task, through all states: admitted, failed once, delayed, succeeded."""
+    """CPU seconds per task through all states: admitted, failed once, delayed, succeeded."""
     bench = Bench(policy=Retry(1, delay=0))
     began = time.thread_time()
     bench.admit(range(count))
@@ -619,7 +619,7 @@ def cost_per_task(count, room=50):
 
 
 def test_cost_per_task_does_not_grow_with_the_run():
-    """No table is searched or scanned: a task among sixty thousand costs what one among a thousand does."""
+    """A task costs the same among sixty thousand as among a thousand: no table is searched or scanned."""
     cost_per_task(1_000)
     small = min(cost_per_task(1_000) for _ in range(3))
     large = min(cost_per_task(60_000) for _ in range(2))

@@ -1,4 +1,4 @@
-"""``iter_parallel``: outcomes one by one, input in the caller's thread, nothing kept that was given out."""
+"""``iter_parallel``: outcomes come one by one, input is read in the caller's thread, and nothing yielded is kept."""
 
 import gc
 import threading
@@ -42,7 +42,7 @@ def invert(x):
 
 
 class Gate:
-    """Lets tasks through when it is opened; counts those that came."""
+    """A gate that lets tasks through when it is opened, and counts those that have come."""
 
     def __init__(self):
         self.opened = threading.Event()
@@ -66,7 +66,7 @@ def gate():
 
 
 class Source:
-    """An endless input that remembers who has read how much of it, and whether it was closed."""
+    """An endless input that records which threads read it, how far, and whether it was closed."""
 
     def __init__(self, stop=None):
         self.read, self.threads, self.closed = 0, set(), False
@@ -88,7 +88,7 @@ class Source:
 @in_both
 @pytest.mark.parametrize("order", ["completion", "input"])
 def test_every_outcome_is_yielded_once(executor, order):
-    """Successes and failures alike, each under its key, in the order asked for."""
+    """Every outcome, success or failure, is yielded once, under its key, in the requested order."""
     items = [3, 0, 2, 1, 0, 4]
     outcomes = list(iter_parallel(invert, items, executor=executor, order=order))
     assert [4, "error", 6, 12, "error", 3] == [
@@ -102,7 +102,7 @@ def test_every_outcome_is_yielded_once(executor, order):
 
 
 def test_what_ends_first_comes_first(gate):
-    """In order of completion, which is the default, nobody waits for the first task."""
+    """In completion order, the default, no outcome waits for an earlier task."""
     stream = iter_parallel(lambda item: gate(item) if item == 0 else item, range(3), max_workers=2)
     assert {1, 2} == {next(stream).key, next(stream).key}
     gate.opened.set()
@@ -110,7 +110,7 @@ def test_what_ends_first_comes_first(gate):
 
 
 def test_in_input_order_the_first_is_waited_for(gate):
-    """What ends earlier is kept until its turn comes."""
+    """In input order, an outcome that comes early is kept until its turn."""
     stream = iter_parallel(
         lambda item: gate(item) if item == 0 else item, range(40), max_workers=2, order="input"
     )
@@ -126,7 +126,7 @@ def test_in_input_order_the_first_is_waited_for(gate):
 
 @in_both
 def test_tasks_of_their_own_functions_stream_too(executor):
-    """The second form: callables and ``Task`` objects, by key or in any iterable, also a lazy one."""
+    """Callables and Task objects can be streamed, by key or in any iterable, even a lazy one."""
     tasks = {"a": Task(square, 3), "b": lambda: 7}
     assert {"a": 9, "b": 7} == {one.key: one.value for one in iter_parallel(tasks, executor=executor)}
     lazy = (Task(square, item, key=f"k{item}") for item in range(3))
@@ -137,7 +137,7 @@ def test_tasks_of_their_own_functions_stream_too(executor):
 
 @in_both
 def test_retries_count_and_instants_are_those_of_the_run(executor):
-    """An outcome is what ``run_parallel`` would give."""
+    """A stream's outcomes have the attempts and times that ``run_parallel`` would give."""
     failed = []
 
     def flaky(item):
@@ -155,13 +155,13 @@ def test_retries_count_and_instants_are_those_of_the_run(executor):
 
 @in_both
 def test_an_empty_input_ends_at_once(executor):
-    """No outcome, no error."""
+    """A stream over empty input ends at once."""
     assert [] == list(iter_parallel(square, [], executor=executor))
     assert [] == list(iter_parallel(square, iter(()), executor=executor))
 
 
 def test_an_executor_of_the_callers_serves_streams():
-    """Its threads stay, and two streams on it do not mix."""
+    """Streams on a caller's executor leave its threads running, and two streams on it do not mix."""
     with ThreadExecutor(2) as executor:
         first = iter_parallel(square, range(20), executor=executor)
         second = iter_parallel(str, range(20), executor=executor)
@@ -175,7 +175,7 @@ def test_an_executor_of_the_callers_serves_streams():
 
 
 class Watched(list):
-    """A sized input that tells whether somebody looked into it."""
+    """A sized input that records whether it was read."""
 
     looked = False
 
@@ -186,7 +186,7 @@ class Watched(list):
 
 @in_both
 def test_nothing_is_read_or_started_before_the_first_next(executor):
-    """Neither by the call nor by letting the stream go."""
+    """Before the first ``next``, nothing is read or started, even if the stream is dropped."""
     source, ran = Source(), []
     before = set(threading.enumerate())
     stream = iter_parallel(ran.append, source, executor=executor)
@@ -198,7 +198,7 @@ def test_nothing_is_read_or_started_before_the_first_next(executor):
 
 @in_both
 def test_sized_input_is_not_read_before_the_first_next_either(executor):
-    """Also where ``run_parallel`` would look at all keys at the door."""
+    """Before the first ``next``, sized input is not read either, although ``run_parallel`` would read all its keys at once."""
     items, asked = Watched([1, 2]), []
     stream = iter_parallel(square, items, executor=executor, key=lambda item: asked.append(item) or item)
     assert (False, []) == (items.looked, asked)
@@ -208,7 +208,7 @@ def test_sized_input_is_not_read_before_the_first_next_either(executor):
 
 @in_both
 def test_tasks_of_a_sized_input_are_checked_at_the_call(executor):
-    """What cannot be called is an error of the call itself, as in ``run_parallel``."""
+    """An item that is not callable is an error of the call itself, as with ``run_parallel``."""
     with pytest.raises(TypeError, match="tasks must be callables or Task objects, got 3 at position 1"):
         iter_parallel([lambda: 1, 3], executor=executor)
 
@@ -218,7 +218,7 @@ def test_tasks_of_a_sized_input_are_checked_at_the_call(executor):
 
 @in_both
 def test_input_is_drawn_in_the_callers_thread(executor):
-    """Items, keys and the end of the generator: cursors and generators are bound to their thread."""
+    """Items and keys are read, and the generator ends, in the caller's thread, to which cursors may be bound."""
     source, keyed = Source(50), set()
 
     def key(item):
@@ -232,7 +232,7 @@ def test_input_is_drawn_in_the_callers_thread(executor):
 
 
 def test_tasks_run_in_other_threads_and_inline_in_the_callers():
-    """The one is what threads are for, the other what debuggers want."""
+    """Tasks run in other threads, or with "inline" in the caller's own."""
     here = threading.get_ident()
     there = {outcome.value for outcome in iter_parallel(lambda _: threading.get_ident(), range(8))}
     assert here not in there
@@ -245,7 +245,7 @@ def test_tasks_run_in_other_threads_and_inline_in_the_callers():
 @pytest.mark.parametrize("order", ["completion", "input"])
 @pytest.mark.parametrize("buffersize", [1, 2, 7])
 def test_no_more_is_read_ahead_than_asked_for(buffersize, order):
-    """Tasks read and not yet yielded are never more than ``buffersize``."""
+    """At most ``buffersize`` tasks are read and not yet yielded."""
     source = Source()
     stream = iter_parallel(square, source, buffersize=buffersize, order=order, max_workers=3)
     for yielded, outcome in enumerate(islice(stream, 60)):
@@ -257,7 +257,7 @@ def test_no_more_is_read_ahead_than_asked_for(buffersize, order):
 
 @in_both
 def test_an_input_that_raises_delivers_what_was_read(executor):
-    """Then its error comes, as the cause of ``InputError``; and after it the stream is over."""
+    """If the input raises, everything read before is yielded; then InputError is raised, with that error as its cause, and the stream is over."""
 
     def items():
         yield from range(5)
@@ -275,7 +275,7 @@ def test_an_input_that_raises_delivers_what_was_read(executor):
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 @pytest.mark.parametrize("kind", [GeneratorExit, SystemExit])
 def test_what_ends_more_than_the_input_is_raised(executor, kind):
-    """Also what a generator is closed with: a stream that just ended would seem to be whole."""
+    """A BaseException of the input is raised, even GeneratorExit: a stream that simply ended would seem complete."""
     stopping = Exiting(kind)
     stream = iter_parallel(abs, stopping, executor=executor)
     with pytest.raises(kind):
@@ -283,7 +283,7 @@ def test_what_ends_more_than_the_input_is_raised(executor, kind):
 
 
 class Exiting:
-    """An input that ends by more than an error."""
+    """An input that raises a BaseException."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -295,7 +295,7 @@ class Exiting:
 
 @in_both
 def test_a_slow_input_holds_up_no_outcome(executor):
-    """What has ended while an item was awaited is yielded before another is asked for."""
+    """An outcome that comes while an item is awaited is yielded before the next item is requested."""
     asked, ended = [], threading.Semaphore(0)
 
     def items():
@@ -316,7 +316,7 @@ def test_a_slow_input_holds_up_no_outcome(executor):
 
 
 def test_after_a_slow_item_all_that_has_ended_is_yielded_first():
-    """Whoever waits for outcomes has them before the next wait for the input."""
+    """After a slow item, all outcomes that have come are yielded before the next wait for input."""
     ended, yielded, asked = threading.Semaphore(0), 0, []
 
     def items():
@@ -343,7 +343,7 @@ def test_after_a_slow_item_all_that_has_ended_is_yielded_first():
 @in_both
 @pytest.mark.parametrize("lazy", [True, False])
 def test_a_key_may_come_again_once_it_was_yielded(executor, lazy):
-    """Streams are for inputs too long to remember all their keys."""
+    """A key may come again once it was yielded: the input may be too long to remember all keys."""
     items = [1, 2] * 10
     stream = iter_parallel(
         square, iter(items) if lazy else items, executor=executor, key=str, buffersize=1, order="input"
@@ -353,7 +353,7 @@ def test_a_key_may_come_again_once_it_was_yielded(executor, lazy):
 
 @in_both
 def test_a_key_that_is_not_yielded_yet_may_not_come_again(executor):
-    """Two outcomes under one key could not be told apart."""
+    """A key that has not been yielded yet may not come again: two outcomes would have the same key."""
     stream = iter_parallel(square, [1, 2, 1], executor=executor, key=lambda item: item, order="input")
     with pytest.raises(InputError, match="key must be unique, got 1 at positions 0 and 2"):
         list(islice(stream, 3))
@@ -369,7 +369,7 @@ class Thing:
 @in_both
 @pytest.mark.parametrize("order", ["completion", "input"])
 def test_no_yielded_outcome_is_kept(executor, order):
-    """When the caller lets go of one, it is gone, while the stream stands still."""
+    """When the caller drops an outcome, it is freed, even while the stream pauses."""
     stream, alive = iter_parallel(lambda _: Thing(), range(20), executor=executor, order=order), []
     for outcome in stream:
         alive.append(weakref.ref(outcome.value))
@@ -384,7 +384,7 @@ def test_no_yielded_outcome_is_kept(executor, order):
 
 @in_both
 def test_a_stream_may_be_left(executor):
-    """After ``break`` and ``close`` nothing runs, nothing is read, and the input is closed."""
+    """After ``break`` and ``close``, nothing runs, nothing is read, and the input is closed."""
     source = Source()
     items = iter(source)
     stream = iter_parallel(square, items, executor=executor)
@@ -400,7 +400,7 @@ def test_a_stream_may_be_left(executor):
 @pytest.mark.parametrize("read", [list, iter])
 @given_time
 def test_what_was_never_read_of_an_input_without_a_length_is_no_task(read, scale):
-    """A stop that comes when all that was read is done cancels what else a list has, and of an iterator nothing."""
+    """If a run stops when everything read is done, the rest of a list is cancelled, but the rest of an iterator is not read."""
     stream = iter_parallel(abs, read(range(50)), max_workers=1, run_timeout=0.3 * scale, buffersize=2)
     outcomes = [next(stream)]
     wait_until_the_run_has_ended()
@@ -411,7 +411,7 @@ def test_what_was_never_read_of_an_input_without_a_length_is_no_task(read, scale
 
 
 def wait_until_the_run_has_ended():
-    """That of the only stream, which is asked for nothing meanwhile."""
+    """Wait until the thread of the only stream has ended."""
     (thread,) = [each for each in threading.enumerate() if each.name == "parallelkit_stream"]
     thread.join(PATIENCE)
     assert not thread.is_alive()
@@ -419,7 +419,7 @@ def wait_until_the_run_has_ended():
 
 @pytest.mark.abandons(2)
 def test_closing_waits_for_no_task(gate):
-    """Threads that still run are abandoned, what is queued never starts."""
+    """Closing a stream abandons threads that still run, and queued tasks never start."""
     stream = iter_parallel(lambda item: gate(item) if item else item, range(10), max_workers=2)
     next(stream)
     gate.wait_until_begun(2)
@@ -428,7 +428,7 @@ def test_closing_waits_for_no_task(gate):
 
 
 def test_closing_waits_for_the_callers_own_code():
-    """The run's thread is gone then; to go on beside a listener that still hears of the run would be worse than to wait."""
+    """Closing a stream waits for the caller's own listener: it must not be called after the close."""
     inside, go = threading.Event(), threading.Event()
 
     def hear(event):
@@ -446,7 +446,7 @@ def test_closing_waits_for_the_callers_own_code():
 
 
 def test_a_stream_that_is_let_go_stops(gate):
-    """Also without ``close``: its thread ends with it."""
+    """A stream that is dropped without ``close`` ends its thread."""
     stream = iter_parallel(square, count())
     next(stream)
     thread = next(each for each in threading.enumerate() if each.name == "parallelkit_stream")
@@ -458,7 +458,7 @@ def test_a_stream_that_is_let_go_stops(gate):
 
 @in_both
 def test_the_stop_at_a_failure_raises_the_tasks_error(executor):
-    """With on_error="raise" no failure is ever yielded: values come, then the error itself."""
+    """With on_error="raise", no failure is yielded: values come, and then the error is raised."""
     error = OSError("down")
 
     def task(item):
@@ -479,7 +479,7 @@ def test_the_stop_at_a_failure_raises_the_tasks_error(executor):
 @in_both
 @pytest.mark.parametrize("lazy", [True, False])
 def test_after_a_stop_what_was_read_has_its_outcome(executor, lazy):
-    """Sized input: every item. Any other: those that were read, and the input is closed."""
+    """After a stop, every item of sized input has an outcome, or every item that was read; the input is closed."""
     source = Source(200)
     items = iter(source) if lazy else list(range(200))
     outcomes = list(
@@ -493,7 +493,7 @@ def test_after_a_stop_what_was_read_has_its_outcome(executor, lazy):
 
 
 def test_after_a_stop_unread_tasks_have_their_keys():
-    """Sized input is read to its end for them, though nothing more runs."""
+    """After a stop, the rest of sized input is read for its keys, but nothing more runs."""
     ran = []
 
     def task(item):
@@ -511,13 +511,13 @@ def test_after_a_stop_unread_tasks_have_their_keys():
 
 
 def test_a_stop_by_time_is_told_also_where_failures_raise(gate):
-    """With on_error="raise" what was cancelled without any failure is yielded: else it would be lost in silence."""
+    """With on_error="raise", tasks that are cancelled without any failure are yielded: otherwise they would be lost silently."""
     stream = iter_parallel(gate, range(3), max_workers=1, run_timeout=0.05, on_error="raise")
     assert [TaskCancelled] * 3 == [type(one.error) for one in stream]
 
 
 def test_an_input_that_refuses_to_close_is_no_secret():
-    """The stream is closed all the same; the error comes out of ``close``."""
+    """If the input's close raises, the stream is closed, and ``close`` raises that error."""
 
     def items():
         try:
@@ -533,7 +533,7 @@ def test_an_input_that_refuses_to_close_is_no_secret():
 
 
 def test_what_was_read_while_the_run_stopped_has_its_outcome():
-    """An item that comes too late for the loop is cancelled like the rest, not lost."""
+    """An item that reaches the loop after a stop is cancelled like the rest, not lost."""
 
     def items():
         yield 0
@@ -549,7 +549,7 @@ def test_what_was_read_while_the_run_stopped_has_its_outcome():
 
 @given_time
 def test_the_end_of_the_run_strikes_while_the_caller_is_busy(gate, scale):
-    """``run_timeout`` and ``timeout`` are watched by the run's own thread."""
+    """``run_timeout`` and ``timeout`` are enforced while the caller is busy."""
     limit = 0.2 * scale
     stream = iter_parallel(
         lambda item: gate(item) if item else item, range(3), max_workers=3, run_timeout=limit
@@ -564,7 +564,7 @@ def test_the_end_of_the_run_strikes_while_the_caller_is_busy(gate, scale):
 
 @given_time
 def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate, scale):
-    """What happened meanwhile is told when the caller comes back."""
+    """Timeouts and retries go on while the caller is busy, and their outcomes come when it returns."""
     tries = []
 
     def task(item):
@@ -587,7 +587,7 @@ def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate, scale):
 
 
 def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
-    """Raised into the stream, it stops the run and carries the outcomes that the caller has not seen."""
+    """Ctrl-C inside the stream stops the run, and RunInterrupted has the outcomes that were not yielded."""
     stream = iter_parallel(square, range(100), order="input")
     assert 0 == next(stream).value
     with pytest.raises(RunInterrupted) as caught:
@@ -600,7 +600,7 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_an_ordered_stream_holds_no_more_than_its_buffer_while_the_first_is_tried_again(executor):
-    """What is done behind it waits to be yielded, so it counts as read ahead: memory is bounded whatever the wait."""
+    """In input order, outcomes behind a task that is retried count as read ahead, so memory stays bounded."""
 
     class Busy(Exception):
         retry_after = 0.1
@@ -627,7 +627,7 @@ def test_an_ordered_stream_holds_no_more_than_its_buffer_while_the_first_is_trie
 
 
 def test_ctrl_c_when_all_is_done_is_told_as_the_reason():
-    """Though there was nothing left to stop: the caller has not seen it all."""
+    """Ctrl-C when all tasks are done, but not all outcomes yielded, is the reason of the stop."""
     done = threading.Semaphore(0)
     stream = iter_parallel(
         square, range(3), on_event=lambda event: event.kind == "succeeded" and done.release()
@@ -641,7 +641,7 @@ def test_ctrl_c_when_all_is_done_is_told_as_the_reason():
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_ctrl_c_while_the_thread_of_a_stream_is_started_ends_it(monkeypatch, executor):
-    """It is not known then whether the thread runs: should it, it leaves the loop alone, which is stopped without it."""
+    """If Ctrl-C interrupts the start of the stream's thread, that thread, should it run, ends without driving the loop."""
     late = LateThreads(monkeypatch, "parallelkit_stream")
     with pytest.raises(KeyboardInterrupt):
         next(iter_parallel(square, [1, 2, 3], executor=executor, max_workers=1))
@@ -649,7 +649,7 @@ def test_ctrl_c_while_the_thread_of_a_stream_is_started_ends_it(monkeypatch, exe
 
 
 def test_outcomes_that_were_never_yielded_are_told_as_they_were():
-    """Value, error, figures and, of a cancelled task, the reason and its last attempt."""
+    """Outcomes in RunInterrupted are complete: value, error, times, and for a cancelled task the reason and its last attempt."""
     error = OSError("down")
     cut_off, withdrawn, own = (
         TaskCancelled(f"the run was stopped before this task was done: {why}")
@@ -680,7 +680,7 @@ def test_outcomes_that_were_never_yielded_are_told_as_they_were():
 
 
 def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):
-    """It does not vanish with the run's thread, nor hang the caller."""
+    """An internal error of the loop is raised in the caller's thread: it neither vanishes nor hangs the caller."""
 
     def broken(self):
         raise ZeroDivisionError("a fault of ours")
@@ -694,7 +694,7 @@ def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):
 
 
 def test_a_stream_may_be_handed_from_thread_to_thread():
-    """Whoever asks for the next outcome reads the input; the stream itself does not care who that is."""
+    """A stream may be passed between threads: whichever calls ``next`` reads the input."""
     source = Source(60)
     stream = iter_parallel(square, iter(source), buffersize=4)
     seen = []
@@ -708,7 +708,7 @@ def test_a_stream_may_be_handed_from_thread_to_thread():
 
 
 def test_a_stream_that_the_collector_closes_in_the_runs_own_thread_ends(monkeypatch):
-    """One left behind in a cycle of references is closed wherever garbage is collected; its thread cannot wait for itself."""
+    """A stream in a reference cycle may be closed by a garbage collection in its own thread, which must not wait for itself."""
     complaints, threads, left = [], [], threading.Event()
     monkeypatch.setattr("sys.unraisablehook", complaints.append)
     collections = iter([gc.collect])  # one: it takes long in a large program
