@@ -1,4 +1,4 @@
-"""One contract, every executor: what the loop may expect of a port, wherever the work is done."""
+"""The contract of the executors: what the loop may expect of a port, wherever the work is done."""
 
 import signal
 import threading
@@ -67,7 +67,7 @@ def tickets(*calls, timeout=None):
 
 @on_all
 def test_every_attempt_is_reported_once(ground, port):
-    """With its value or its error, under its index, whatever the order."""
+    """Every attempt is reported once, with its value or error, under its index, in any order."""
     calls = [ground.fail(OSError(index)) if index % 5 == 2 else ground.give(index) for index in range(40)]
     seen = feed(ground, port, calls)
     assert set(range(40)) == set(seen)
@@ -82,7 +82,7 @@ def test_every_attempt_is_reported_once(ground, port):
 
 @on_all
 def test_a_block_is_columns_of_equal_length(ground, port):
-    """Indices, values, starts, ends and workers belong together, and time runs forward."""
+    """The columns of a block (indices, values, starts, ends, workers) have equal lengths, and no attempt ends before it starts."""
     began = ground.now()
     port.start(tickets(ground.give("value")))
     (block,) = wait_for_news(ground, port)
@@ -95,7 +95,7 @@ def test_a_block_is_columns_of_equal_length(ground, port):
 
 @on_all
 def test_an_end_without_success_is_complete(ground, port):
-    """Index, error, start, end and worker; another try could help."""
+    """A failure has its index, error, start, end and worker, and is not ``final``."""
     began = ground.now()
     port.start([(7, 1, ground.fail(ValueError("no")), None)])
     (ended,) = wait_for_news(ground, port)
@@ -115,7 +115,7 @@ def wait_for_news(ground, port):
 @on_all
 @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit("odd")])
 def test_an_attempt_that_raises_no_exception_ends_like_any_other(ground, port, error):
-    """As what it is; nothing that a task raises ends the caller's program, or the worker's use for others."""
+    """A BaseException is reported as it is: it ends neither the caller's program nor the worker's usefulness."""
     seen = feed(ground, port, [ground.fail(error), ground.give(1)])
     assert isinstance(seen[0], Ended)
     assert (type(error), error.args) == (type(seen[0].error), seen[0].error.args)
@@ -124,7 +124,7 @@ def test_an_attempt_that_raises_no_exception_ends_like_any_other(ground, port, e
 
 @on_all
 def test_none_is_a_value(ground, port):
-    """As is an exception that was returned."""
+    """None is a value, and so is an exception that is returned."""
     seen = feed(ground, port, [ground.give(None), ground.give(KeyError("returned"))])
     assert seen[0] is None
     assert isinstance(seen[1], KeyError)
@@ -132,7 +132,7 @@ def test_none_is_a_value(ground, port):
 
 @on_all
 def test_an_index_may_come_again_with_the_next_attempt(ground, port):
-    """When an attempt has been reported, the same task may be handed over once more."""
+    """After an attempt was reported, the same index may be started again."""
     for number in (1, 2, 3):
         port.start([(5, number, ground.give(number), None)])
         assert {5: number} == take(ground, port, 1)
@@ -143,13 +143,13 @@ def test_an_index_may_come_again_with_the_next_attempt(ground, port):
 
 @on_all
 def test_there_is_room_to_begin_with(ground, port):
-    """As many as there are workers, at least."""
+    """A new port has room for at least as many tickets as there are workers."""
     assert port.room() >= ground.engine.max_workers
 
 
 @on_all
 def test_an_exact_job_has_room_for_free_slots_only(ground):
-    """Nothing is handed over ahead: room is made by what ends."""
+    """With an ``exact`` job, a port has room only for free slots; each attempt that ends makes room for one."""
     port = ground.open(exact=True)
     width = ground.engine.max_workers
     assert width == port.room()
@@ -162,7 +162,7 @@ def test_an_exact_job_has_room_for_free_slots_only(ground):
 
 @on_parallel
 def test_an_exact_port_gets_its_turn_beside_one_that_has_all_slots(ground):
-    """It need not be told that a slot is free: one ticket of its own may always wait for it."""
+    """An ``exact`` port beside one that has all slots may always queue one ticket, and so gets its turn."""
     busy, exact = ground.open(), ground.open(exact=True)
     with ground.hold() as first, ground.hold() as second:
         busy.start(tickets(first.call, second.call))
@@ -177,7 +177,7 @@ def test_an_exact_port_gets_its_turn_beside_one_that_has_all_slots(ground):
 
 @on_all
 def test_nothing_may_be_started(ground, port):
-    """An empty hand-over changes nothing."""
+    """Starting no tickets changes nothing."""
     room = port.room()
     port.start([])
     assert room == port.room()
@@ -189,7 +189,7 @@ def test_nothing_may_be_started(ground, port):
 
 @on_all
 def test_a_wait_ends_at_its_instant(ground, port):
-    """Where nothing ends: with nothing, and not before."""
+    """If nothing ends, ``wait`` returns nothing, and not before its instant."""
     until = ground.now() + 0.02
     assert [] == port.wait(until)
     assert ground.now() >= until
@@ -197,7 +197,7 @@ def test_a_wait_ends_at_its_instant(ground, port):
 
 @on_parallel
 def test_a_wait_for_a_past_instant_only_looks(ground, port):
-    """It takes what there is, also while something runs."""
+    """A wait until a past instant returns what has ended at once, even while something runs."""
     with ground.hold() as hold:
         port.start(tickets(hold.call))
         hold.wait_until_begun()
@@ -208,7 +208,7 @@ def test_a_wait_for_a_past_instant_only_looks(ground, port):
 
 @on_parallel
 def test_a_wake_ends_the_wait(ground, port):
-    """Also one that came before it."""
+    """``wake`` ends a wait, even if it came before the wait."""
     with ground.hold() as hold:
         port.start(tickets(hold.call))
         hold.wait_until_begun()
@@ -219,7 +219,7 @@ def test_a_wake_ends_the_wait(ground, port):
 
 @in_real_time
 def test_a_wake_may_come_from_another_thread(ground, port):
-    """While the port's own thread waits for as long as it takes."""
+    """``wake`` may come from another thread while the port's own waits."""
     with ground.hold() as hold:
         port.start(tickets(hold.call))
         hold.wait_until_begun()
@@ -231,7 +231,7 @@ def test_a_wake_may_come_from_another_thread(ground, port):
 
 @in_real_time
 def test_a_wake_may_come_from_a_signal_handler(ground, port):
-    """In the very thread that waits."""
+    """``wake`` may come from a signal handler in the very thread that waits."""
     before = signal.signal(signal.SIGALRM, lambda *_: port.wake())
     try:
         with ground.hold() as hold:
@@ -248,7 +248,7 @@ def test_a_wake_may_come_from_a_signal_handler(ground, port):
 
 @on_parallel
 def test_what_has_begun_and_not_ended_is_running(ground, port):
-    """Index, start and worker; not what is queued, and not what has ended."""
+    """``running`` gives index, start and worker of attempts that have begun and not ended, not of queued ones."""
     before = ground.now()
     assert [] == port.running()
     with ground.hold() as first, ground.hold() as second:
@@ -265,7 +265,7 @@ def test_what_has_begun_and_not_ended_is_running(ground, port):
 
 @on_parallel
 def test_never_more_run_than_there_are_slots(ground, port):
-    """The third of three waits for one of two to end."""
+    """With two slots, the third attempt waits for one to end."""
     holds = [ground.hold() for _ in range(3)]
     given = holds[: min(3, port.room())]
     try:
@@ -284,7 +284,7 @@ def test_never_more_run_than_there_are_slots(ground, port):
 
 @on_enforcing
 def test_an_overdue_attempt_is_reported_at_its_limit(ground, port):
-    """A ``TaskTimeout`` that names the limit, not before it is over."""
+    """An overdue attempt is reported as a TaskTimeout that names the limit, and not before it is over."""
     with ground.hold() as hold:
         port.start([(0, 2, hold.call, 0.2)])
         ended = take(ground, port, 1)[0]
@@ -295,7 +295,7 @@ def test_an_overdue_attempt_is_reported_at_its_limit(ground, port):
 
 @on_enforcing
 def test_after_its_timeout_an_attempt_is_not_reported_again(ground, port):
-    """Whatever comes of it late is dropped, and others are served meanwhile."""
+    """What an attempt produces after its timeout was reported is dropped, and others run meanwhile."""
     with ground.hold() as hold:
         port.start([(0, 1, hold.call, 0.2)])
         take(ground, port, 1)
@@ -308,7 +308,7 @@ def test_after_its_timeout_an_attempt_is_not_reported_again(ground, port):
 
 @on_enforcing
 def test_a_timeout_does_not_count_the_queue(ground):
-    """Attempts that wait for their slot longer than their limit are in time."""
+    """Waiting for a slot does not count for the timeout."""
     port = ground.open()
     seen = feed(ground, port, [ground.give(index) for index in range(200)], timeout=10.0)
     assert {index: index for index in range(200)} == seen
@@ -317,7 +317,7 @@ def test_a_timeout_does_not_count_the_queue(ground):
 
 @on_enforcing
 def test_timeouts_may_differ(ground, port):
-    """Each ticket has its own, or none."""
+    """Each ticket has its own timeout, or none."""
     with ground.hold() as short, ground.hold() as long:
         port.start([(0, 1, long.call, None), (1, 1, short.call, 0.2)])
         long.wait_until_begun()
@@ -330,7 +330,7 @@ def test_timeouts_may_differ(ground, port):
 
 @on_killing
 def test_a_death_costs_one_attempt(ground, port):
-    """The others run, also those behind it, and the port goes on."""
+    """A worker's death costs one attempt; the others run, including those behind it, and the port goes on."""
     calls = [ground.die(3) if index == 4 else ground.give(index) for index in range(12)]
     seen = feed(ground, port, calls)
     died = seen.pop(4)
@@ -342,7 +342,7 @@ def test_a_death_costs_one_attempt(ground, port):
 
 @pytest.mark.parametrize("ground", [OwnProcessPool], indirect=True)
 def test_a_broken_pool_may_have_run_what_was_in_flight(ground, port):
-    """What a standard pool cannot say is not made up: each of them may have run, and nothing more will."""
+    """When a standard pool breaks, each attempt in flight is reported with ``may_have_run``, and nothing more runs."""
     pass_by(ground)  # else a worker might die that the pool does not know of yet
     with ground.hold() as hold:
         port.start([(0, 1, hold.call, None), (1, 1, ground.die(3), None)])
@@ -370,7 +370,7 @@ class Unpicklable:
     "error", [TypeError("no"), RuntimeError("no"), RecursionError("too deep"), KeyError(1)]
 )
 def test_an_argument_that_cannot_be_pickled_costs_one_attempt(ground, port, error):
-    """Whatever its pickling raises; it never began, and another try could not help."""
+    """An argument that cannot be pickled costs its own attempt, which never began and is not retried."""
     port.start(tickets(ground.give(Unpicklable(error)), ground.give(1)))
     seen = take(ground, port, 2)
     assert 1 == seen[1]
@@ -383,7 +383,7 @@ def test_an_argument_that_cannot_be_pickled_costs_one_attempt(ground, port, erro
 
 @on_all
 def test_what_was_committed_before_the_close_is_still_reported(ground):
-    """It is final; and it is reported once."""
+    """What was committed before the close is reported, once."""
     port = ground.open()
     port.start(tickets(ground.give("committed")))
     if ground.parallel:
@@ -399,7 +399,7 @@ def test_what_was_committed_before_the_close_is_still_reported(ground):
 
 
 def pass_by(ground):
-    """When this returns, what was handed over before has ended: both workers have had something else in hand since."""
+    """Wait until everything started before has ended: both workers must have run something else since."""
     port = ground.open()
     with ground.hold() as first, ground.hold() as second:
         port.start(tickets(first.call, second.call))
@@ -411,7 +411,7 @@ def pass_by(ground):
 
 @on_parallel
 def test_a_close_waits_for_no_task(ground):
-    """What runs is killed or given up, what is queued is withdrawn, and neither is ever reported."""
+    """A close kills or abandons running tasks and withdraws queued ones; none of them is ever reported."""
     port = ground.open()
     with ground.hold() as first, ground.hold() as second:
         more = min(3, port.room() - 2)
@@ -428,7 +428,7 @@ def test_a_close_waits_for_no_task(ground):
 
 @on_all
 def test_a_port_may_be_closed_twice(ground):
-    """And without ever having been used; the next one works."""
+    """A port may be closed twice, and without having been used; the next one works."""
     port = ground.open()
     port.close()
     port.close()
@@ -441,7 +441,7 @@ def test_a_port_may_be_closed_twice(ground):
 
 @on_all
 def test_an_engine_serves_one_port_after_another(ground):
-    """What one run leaves behind troubles no other."""
+    """A port is not affected by what an earlier one on the same engine has left."""
     for number in range(3):
         port = ground.open()
         assert {0: number} == feed(ground, port, [ground.give(number)])
@@ -451,7 +451,7 @@ def test_an_engine_serves_one_port_after_another(ground):
 @pytest.mark.usefixtures("_pool")
 @pytest.mark.parametrize("kind", GROUNDS)
 def test_an_engine_may_be_closed_unused(kind, tmp_path):
-    """Nothing of it is left when that returns, and to close it again does nothing."""
+    """An engine that was never used can be closed, and twice; nothing of it is left."""
     before = look()
     ground = kind(tmp_path)
     ground.engine.close()
@@ -463,7 +463,7 @@ def test_an_engine_may_be_closed_unused(kind, tmp_path):
 
 @on_parallel
 def test_closing_one_port_leaves_the_other_alone(ground):
-    """A run that stops takes nobody with it who does not run its tasks."""
+    """Closing a port affects no worker that runs another port's task."""
     mine, other = ground.open(), ground.open()
     with ground.hold() as hold, ground.hold() as stays:
         mine.start(tickets(hold.call))
@@ -482,7 +482,7 @@ def test_closing_one_port_leaves_the_other_alone(ground):
 
 @in_real_time
 def test_two_ports_are_served_in_turns(ground):
-    """A run of many tasks does not keep another waiting until it is done: its last two still hold both slots."""
+    """A port with many tasks does not keep another waiting until it is done."""
     many, few = ground.open(), ground.open()
     holds = [ground.hold() for _ in range(min(12, many.room()))]
     try:
@@ -503,7 +503,7 @@ def test_two_ports_are_served_in_turns(ground):
 
 @on_all
 def test_each_port_is_told_of_its_own(ground):
-    """However many another has at the same time."""
+    """Each port gets only its own ends."""
     many, few = ground.open(), ground.open()
     calls = [ground.give(index) for index in range(400)]
     given = min(400, many.room())
@@ -518,7 +518,7 @@ def test_each_port_is_told_of_its_own(ground):
 
 @in_real_time
 def test_ports_may_be_used_by_different_threads(ground):
-    """Two callers, each with a port of its own, on one engine."""
+    """Two threads may each use a port of one engine."""
     seen = {}
 
     def run(name):
@@ -539,7 +539,7 @@ def test_ports_may_be_used_by_different_threads(ground):
 
 @on_functions
 def test_the_jobs_arguments_follow_the_items_own(ground):
-    """Of every call, positional ones after its own, keywords under its own."""
+    """A job's positional arguments come after those of a call; its keywords yield to the call's own."""
     port = ground.open(args=("b",), kwargs={"end": "!"})
     port.start([(0, 1, (joined, ("a",), {"end": "?"}), None)])
     port.start([(1, 1, (joined, ("a",), {}), None)])
@@ -553,7 +553,7 @@ def joined(*parts, end):
 
 @on_all
 def test_a_foreign_pool_is_not_shut_down(ground):
-    """What belongs to the caller is the caller's to end; what is ours ends with the engine."""
+    """Closing the engine does not shut down a caller's pool."""
     ground.engine.close()
     if isinstance(ground, Foreign):
         assert 3 == ground.engine.executor.submit(pow, 3, 1).result()

@@ -82,7 +82,7 @@ def here(tmp_path):
 
 
 def run(here, *argv, stdin="", **options):
-    """The command to its end."""
+    """Run the command to its end."""
     return subprocess.run(
         [*COMMAND, *argv],
         input=stdin,
@@ -107,7 +107,7 @@ def values_of(text):
 
 
 def test_lines_of_stdin_become_lines_of_json(here):
-    """One call a line; key, ok, value or error, attempts and seconds; the summary is on stderr, and some failed: 1."""
+    """Each line is a call; its output line has key, ok, value or error, attempts and seconds. With failures, the exit code is 1."""
     done = run(here, "tasks:scaled", stdin="1\nx\n3\n")
     rows = {row["key"]: row for row in rows_of(done.stdout)}
     assert {0, 1, 2} == rows.keys()
@@ -122,7 +122,7 @@ def test_lines_of_stdin_become_lines_of_json(here):
 
 
 def test_files_and_stdin_one_after_another(here):
-    """Inputs in their order, ``-`` among them, options anywhere; a file's module by its path; all well: 0, and quiet is quiet."""
+    """Files and ``-`` are read in order, options may stand anywhere, a module may be named by path; without failures the exit code is 0."""
     (here / "one").write_text("1\r\n2\n")
     (here / "two").write_text("4")
     done = run(here, f"{here}/tasks.py:scaled", "one", "--order", "input", "-", "--quiet", "two", stdin="3\n")
@@ -131,7 +131,7 @@ def test_files_and_stdin_one_after_another(here):
 
 
 def test_rows_keys_and_groups(here):
-    """With --jsonl the argument is the row; --key and --by are expressions over it that know the module's names."""
+    """With --jsonl the argument is the row; --key and --by are expressions over it that can use the module's names."""
     rows = "".join(json.dumps({"a": n, "b": 1, "place": "x", "id": f"n{n}"}) + "\n\n" for n in range(4))
     done = run(
         here, "tasks:total", "--jsonl", "--key", "[part for part in [item['id']]][0]", "--rate", "2/50ms",
@@ -143,7 +143,7 @@ def test_rows_keys_and_groups(here):
 
 @everywhere
 def test_by_makes_a_limit_for_each_group(here):
-    """One start in an hour for each of three groups lets three tasks start and holds the fourth."""
+    """With one start an hour per group, three groups start three tasks, and the fourth task waits."""
     rows = "".join(json.dumps({"a": 1, "b": 1, "place": place}) + "\n" for place in "xyzx")
     limit = ("--rate", "1/1h", "--by", "item['place']", "--run-timeout", "2")
     done = run(here, "tasks:total", "--jsonl", *limit, stdin=rows)
@@ -155,7 +155,7 @@ def test_by_makes_a_limit_for_each_group(here):
 
 @everywhere
 def test_what_tasks_print_and_read_is_kept_apart(here):
-    """What tasks, and the module itself, print goes to stderr; a program that a task starts does not eat the input."""
+    """What tasks and their module print goes to stderr, and a program that a task starts does not read the command's input."""
     (here / "tasks.py").write_text(TASKS + "print('a word to the user')")
     done = run(here, "tasks:chatty", "--max-workers", "1", stdin="1\n2\n3\n")
     assert ["1", "2", "3"] == [row["value"] for row in rows_of(done.stdout)]
@@ -173,7 +173,7 @@ def test_processes_crash_one_task(here):
 
 @everywhere
 def test_retries_and_timeout(here):
-    """Further attempts are made, counted and reported; a task past its timeout has failed."""
+    """Retries are made, counted and reported, and a task past its timeout fails."""
     done = run(here, "tasks:tried", "--retries", "2", stdin="file\n")
     assert [(3, 3)] == [(row["value"], row["attempts"]) for row in rows_of(done.stdout)]
     assert "2 retries" in done.stderr
@@ -189,7 +189,7 @@ def endless():
 
 
 def test_what_is_no_json_is_shown_as_python_shows_it():
-    """Only that part, with a flag; keys that JSON does not know make the whole value a text."""
+    """What JSON cannot express is written as its repr, with a flag: only that part, or for dict keys the whole value."""
     assert {"value": [1, {"a": "{1}"}], "repr": True} == json.loads(as_json({"value": (1, {"a": {1}})}))
     numbers = {"a": float("nan"), "b": [float("-inf"), 1.5], "c": {1}}
     spelt = {"a": "nan", "b": ["-inf", 1.5], "c": "{1}"}
@@ -210,7 +210,7 @@ def test_what_is_no_json_is_shown_as_python_shows_it():
 
 @everywhere
 def test_numpy_becomes_numbers_and_lists():
-    """Its scalars and arrays are plain JSON."""
+    """NumPy scalars and arrays become JSON numbers and lists."""
     numpy = pytest.importorskip("numpy")
     assert b'{"value": [1, [0.5, 2.0]]}' == as_json({"value": [numpy.int64(1), numpy.array([0.5, 2])]})
     gaps = json.loads(as_json({"value": numpy.array([numpy.nan] + [0.5] * 2000)}))
@@ -223,7 +223,7 @@ def test_numpy_becomes_numbers_and_lists():
 
 
 def test_output_report_and_trace(here):
-    """Results go to the file, whose old content is gone; the page and the trace are written at the end."""
+    """--output replaces the file's content; the page and the trace are written at the end."""
     (here / "out.jsonl").write_text("old\n" * 100)
     done = run(
         here, "tasks:scaled", "--output", "out.jsonl", "--report", "out.html", "--trace", "out.json",
@@ -239,7 +239,7 @@ def test_output_report_and_trace(here):
 
 
 def test_a_kill_leaves_whole_lines_and_the_journal_goes_on(here):
-    """After SIGKILL the output has whole lines; the same command again makes the rest, and the output is whole."""
+    """After SIGKILL, the output has only whole lines; the same command again does the rest."""
     (here / "in").write_text("".join(f"{number}\n" for number in range(200)))
     argv = ["tasks:held", "in", "--key", "item", "--checkpoint", "run.journal", "--output", "out", "--quiet"]
     with subprocess.Popen([*COMMAND, *argv], cwd=here) as command:
@@ -260,7 +260,7 @@ def test_a_kill_leaves_whole_lines_and_the_journal_goes_on(here):
 
 
 def is_recorded(journal):
-    """Whether there is an outcome in it."""
+    """Whether the journal has an outcome."""
     with closing(sqlite3.connect(journal)) as connection:
         return connection.execute("SELECT count(*) FROM outcomes").fetchone() > (0,)
 
@@ -275,7 +275,7 @@ def wait_until(look):
 @everywhere
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_full_disk_ends_it(here):
-    """The reason is said, without a traceback, and the run is stopped."""
+    """A full disk stops the run, with the reason and without a traceback."""
     done = run(here, "tasks:scaled", "--output", "/dev/full", "--quiet", stdin="1\n" * 100_000)
     assert "parallelkit run: error: the output cannot be written: No space left on device\n" == done.stderr
     assert 1 == done.returncode
@@ -283,7 +283,7 @@ def test_a_full_disk_ends_it(here):
 
 @everywhere
 def test_a_report_of_a_resumed_run(here):
-    """What the checkpoint had is in the page too; ``--output -`` is stdout."""
+    """The page of a resumed run includes recorded outcomes; ``--output -`` is stdout."""
     argv = ("tasks:scaled", "--key", "item", "--checkpoint", "j", "--report", "r.html", "--output", "-")
     assert {"1": 10} == values_of(run(here, *argv, stdin="1\n").stdout)
     done = run(here, *argv, stdin="1\n2\n")
@@ -296,7 +296,7 @@ def test_a_report_of_a_resumed_run(here):
 
 
 def test_interrupt_is_130_and_keeps_what_was_done(here):
-    """Ctrl-C: what was done is written, what was not is only counted, and no traceback is shown."""
+    """Ctrl-C exits with 130: what was done is written, the rest only counted, and no traceback is shown."""
     with subprocess.Popen(
         [*COMMAND, "tasks:marked", "--max-workers", "2"],
         cwd=here, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -323,7 +323,7 @@ def ring(number, frame):
 
 
 def test_nothing_is_written_where_there_is_no_room(monkeypatch):
-    """A signal on the way into a ``write`` that blocks would be seen only once somebody reads."""
+    """Nothing is written into a full pipe: a signal on the way into a blocking ``write`` would be noticed only when somebody reads."""
     read, write = os.pipe()
     held = fcntl.fcntl(write, fcntl.F_GETPIPE_SZ)
     os.write(write, bytes(held))
@@ -349,7 +349,7 @@ def of_value(value):
 
 @everywhere
 def test_interrupt_ends_it_where_nobody_reads(here):
-    """With its output full and unread, Ctrl-C ends it all the same, at once."""
+    """Ctrl-C ends the command at once, even if its output pipe is full and nobody reads it."""
     with (
         subprocess.Popen(["yes", "1"], stdout=subprocess.PIPE) as source,
         subprocess.Popen(
@@ -366,20 +366,20 @@ def test_interrupt_ends_it_where_nobody_reads(here):
 
 
 def is_full(pipe):
-    """Whether (nearly) all of the room in a pipe is taken."""
+    """Whether a pipe is (nearly) full."""
     held = bytearray(4)
     fcntl.ioctl(pipe, termios.FIONREAD, held)
     return int.from_bytes(held, sys.byteorder) > 0.9 * fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
 
 
 def closing_of(fd):
-    """Begins the command with that descriptor closed."""
+    """The beginning of a command line: what follows runs with this descriptor closed."""
     return ["sh", "-c", f'exec "$@" {fd}>&-', "sh"]
 
 
 @pytest.mark.all
 def test_what_is_said_never_gets_into_the_output(here):
-    """Where stderr is closed the output would be opened in its place."""
+    """If stderr is closed, its messages do not go into the output file, which would otherwise get its descriptor."""
     (here / "in").write_text("1\n2\n")
     (here / "tasks.py").write_text(f"import os\n{TASKS}\nos.write(2, b'noise')")
     line = [*closing_of(2), *COMMAND, "tasks:scaled", "in", "--order", "input"]
@@ -389,7 +389,7 @@ def test_what_is_said_never_gets_into_the_output(here):
 
 @pytest.mark.all
 def test_without_stdout_there_is_an_output_or_a_reason(here):
-    """One that is closed is wrong usage, unless the output is a file."""
+    """A closed stdout is wrong usage, unless the output is a file."""
     (here / "in").write_text("1\n")
     line = [*closing_of(1), *COMMAND, "tasks:scaled", "in", "--quiet"]
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, cwd=here) as command:
@@ -402,7 +402,7 @@ def test_without_stdout_there_is_an_output_or_a_reason(here):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 @pytest.mark.all
 def test_that_nobody_hears_the_summary_is_no_failure(here):
-    """Where stderr cannot be written, the outcomes, the page and the exit code are the same."""
+    """If stderr cannot be written, outcomes, page and exit code are the same."""
     (here / "in").write_text("1\n")
     line = [*COMMAND, "tasks:scaled", "in", "--output", "out", "--report", "page"]
     with open("/dev/full", "w") as full:
@@ -412,7 +412,7 @@ def test_that_nobody_hears_the_summary_is_no_failure(here):
 
 
 def test_head_ends_it(here):
-    """Where the reader goes away the command ends, without a word and though its input never ends."""
+    """If the reader goes away, the command ends silently, even with endless input."""
     with (
         subprocess.Popen(["yes", "1"], stdout=subprocess.PIPE) as source,
         subprocess.Popen(
@@ -428,7 +428,7 @@ def test_head_ends_it(here):
 
 
 def test_no_result_waits_for_the_next_line(here):
-    """Of a pipe that stays open, each line's outcome is there before another line is."""
+    """Each line's outcome is written before the next line arrives."""
     with subprocess.Popen(
         [*COMMAND, "tasks:scaled", "--quiet"],
         cwd=here,
@@ -447,7 +447,7 @@ def test_no_result_waits_for_the_next_line(here):
 
 @everywhere
 def test_memory_is_flat(here):
-    """Of 300,000 lines no more is held than of 3,000."""
+    """The command needs no more memory for 300,000 lines than for 3,000."""
 
     def peak(lines):
         source = f"print('1\\n' * {lines})"
@@ -527,7 +527,7 @@ def test_no_color_is_obeyed(here, wish):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
-    """Exit code 2, nothing on stdout, the usage and the option on stderr; no file is harmed."""
+    """Wrong usage exits with 2, prints the usage and the option to stderr and nothing to stdout, and changes no file."""
     from parallelkit._cli import main
 
     (here / "tasks.py").write_text(TASKS + "async def coroutine(line): pass\n")
@@ -552,7 +552,7 @@ LAME = '{"a": 1, "b": 2, "id": "x"}\n\n{"a":\n{"a": 3, "b": 4, "id": "y"}\r\nwha
 
 
 def test_a_line_that_is_no_json_is_a_failure_of_its_own(here):
-    """The error names file, line and column; the others are run, and no worker, retry or token is spent on it."""
+    """A line that is not JSON fails with file, line and column, without a worker, retry or token; the others run."""
     options = ("--order", "input", "--retries", "3", "--rate", "2/1h", "--by", "item['id'][:0]")
     done = run(here, "tasks:total", "--jsonl", *options, stdin=LAME)
     rows = rows_of(done.stdout)
@@ -570,7 +570,7 @@ def test_a_line_that_is_no_json_is_a_failure_of_its_own(here):
 
 
 def test_a_line_that_is_no_json_has_its_place_for_a_key(here):
-    """With --key, for there is nothing to ask for one; so it stands in no other's way, and may be mended and resumed."""
+    """With --key, a line that is not JSON has its place as its key, so that it conflicts with no other, and can be corrected and resumed."""
     (here / "lame").write_text(LAME)
     argv = (
         "tasks:total",
@@ -595,7 +595,7 @@ def test_a_line_that_is_no_json_has_its_place_for_a_key(here):
 
 
 def test_lines_that_are_no_json_count_as_failures(here):
-    """For --max-failures; and what nests too deeply, or has too many digits, is one of them."""
+    """Lines that are not JSON, or are nested too deeply or have too many digits, count for --max-failures."""
     lines = f"{'[' * 100_000}\n{'1' * 5000}\n" + '{"a": 1, "b": 1}\n' * 10
     done = run(here, "tasks:total", "--jsonl", "--max-failures", "2", "--executor", "inline", stdin=lines)
     assert [False, False] == [row["ok"] for row in rows_of(done.stdout)][:2]
@@ -606,7 +606,7 @@ def test_lines_that_are_no_json_count_as_failures(here):
 
 
 def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
-    """As text, whoever calls the function decides what it is; JSON it is not."""
+    """A blank line is an item as text, and is skipped as JSON."""
     blank = "\n  \n1\n"
     assert ["", "  ", "1"] == [
         row["value"] for row in rows_of(run(here, "builtins:str", "--order", "input", stdin=blank).stdout)
@@ -616,7 +616,7 @@ def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
 
 @everywhere
 def test_a_checkpoint_that_cannot_be_written_any_more_is_why_it_stopped(here):
-    """The summary and the reason, without a traceback."""
+    """If the checkpoint cannot be written, the command ends with the summary and the reason, without a traceback."""
 
     def small():
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
@@ -632,7 +632,7 @@ def test_a_checkpoint_that_cannot_be_written_any_more_is_why_it_stopped(here):
 
 @everywhere
 def test_a_key_that_fails_or_comes_twice_is_named(here):
-    """The run ends there; what went before is written."""
+    """A key that fails or comes twice ends the run and is named; earlier outcomes are written."""
     done = run(here, "tasks:scaled", "--key", "int(item)", stdin="1\nx\n")
     assert {1: 10} == values_of(done.stdout)
     assert "argument --key: raised ValueError for the item at position 1: invalid literal" in done.stderr
@@ -655,7 +655,7 @@ def test_a_key_that_fails_or_comes_twice_is_named(here):
     ],
 )
 def test_what_an_option_cannot_be(read, text):
-    """Refused with the rule and the value."""
+    """Bad values of options are refused, with the rule and the value."""
     from argparse import ArgumentTypeError
 
     with pytest.raises(ArgumentTypeError, match="must be"):
@@ -663,7 +663,7 @@ def test_what_an_option_cannot_be(read, text):
 
 
 def test_summary_is_bounded():
-    """However many kinds of failure there are, a few are shown and few are held."""
+    """However many kinds of failures there are, the summary keeps and shows only a few."""
     tally = Tally()
     for number in range(1000):
         kind = type(f"Error{number}", (Exception,), {})
@@ -688,7 +688,7 @@ def test_summary_is_bounded():
     ],
 )
 def test_what_was_only_read_ahead_is_no_task_of_a_run_that_was_stopped(begun, read, said):
-    """How many those are is an accident; of an input that was read to its end it is known how many were left."""
+    """Tasks that were only read ahead are not counted after a stop, unless the input was read to its end."""
     tally = Tally()
     tally.count(Success("a", 0, 1, 1, 0.0, 0.0, 0.1, "thread 1"))
     for index in range(1, 4):
@@ -705,7 +705,7 @@ def test_what_was_only_read_ahead_is_no_task_of_a_run_that_was_stopped(begun, re
 @everywhere
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_the_reason_of_a_stop_is_said_where_nothing_was_read_ahead(here, executor):
-    """Also where no task was there for it to cancel."""
+    """The reason for a stop is shown, even if it has cancelled no task."""
     done = run(here, "tasks:scaled", "--executor", executor, "--max-failures", "1", stdin="x\n" * 5)
     assert "1 task in" in done.stderr
     assert "stopped: max_failures of 1 reached; not done: " in done.stderr
@@ -713,7 +713,7 @@ def test_the_reason_of_a_stop_is_said_where_nothing_was_read_ahead(here, executo
 
 
 def test_the_summary_tells_a_width_that_says_something():
-    """Of tasks that a limit held apart the figure would be next to nothing."""
+    """The summary leaves out the parallelism of tasks that a limit has held apart, which would be close to nothing."""
 
     def line(duration):
         tally = Tally()
@@ -725,7 +725,7 @@ def test_the_summary_tells_a_width_that_says_something():
 
 
 def test_help_shows_examples_that_parse(capsys):
-    """Every command in the examples of --help is one that the parser takes."""
+    """The parser accepts every example command of --help."""
     import shlex
 
     from parallelkit._cli import EXAMPLES, make_parser

@@ -40,7 +40,7 @@ LONG = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Steady:
-    """A policy of so many tries, each after the same delay, none later than ``max_time`` after the first."""
+    """A retry policy of so many retries, each after the same delay, and none past ``max_time``."""
 
     budget = None
 
@@ -71,7 +71,7 @@ class Plot:
     bad_input_at: int | None
 
     def limits(self):
-        """For even and odd tasks apart."""
+        """Limits that apply separately to even and odd tasks."""
         cap = [] if self.cap is None else [ConcurrencyLimit(self.cap, by=parity)]
         return [*cap, *([] if self.rate is None else [RateLimit(self.rate[0], per=self.rate[1], by=parity)])]
 
@@ -80,15 +80,15 @@ class Plot:
 
     @property
     def in_time_only(self):
-        """Whether a task may be tried again for some time only."""
+        """Whether a ``max_time`` bounds the retries of a task."""
         return self.policy is not None and self.policy.max_time is not None
 
     def ends(self, index):
-        """Whether a task ends by itself, also if every attempt of it were made."""
+        """Whether a task ends by itself, even if all its attempts are made."""
         return self.limit(index) is not None or not any(isinstance(step, Hang) for step in self.steps[index])
 
     def expected(self, index):
-        """Kind of the outcome, number of attempts and duration of the last, if nothing stops the run."""
+        """The kind of outcome, the number of attempts and the duration of the last one, if nothing stops the run."""
         for number, step in enumerate(self.steps[index], 1):
             after = math.inf if isinstance(step, Hang) else step.after
             limit = self.limit(index)
@@ -101,7 +101,7 @@ class Plot:
 
 
 class Dawdling(Silent):
-    """A bar that takes its time: things end between the look at what has come and the decision to stop."""
+    """A bar that takes time, so that things end between the look at what has come and the decision to stop."""
 
     def __init__(self, clock, seconds):
         self.clock, self.seconds = clock, seconds
@@ -156,7 +156,7 @@ def plots(draw):
 
 
 def play(plot):
-    """The run of a plot, driven to its end; whether Ctrl-C ended it."""
+    """Drive the run of a plot to its end; return it, and whether Ctrl-C ended it."""
     clock = FakeClock()
     script = Script(dict(enumerate(plot.steps)))
     gaps = deque(plot.gaps)
@@ -236,7 +236,7 @@ def check(plot, run, interrupted):
 
 
 def check_attempts(plot, run, outcomes):
-    """The log: every attempt once, one after the other, each try after its delay."""
+    """Check the log: every attempt is there once, in order, each retry after its delay."""
     log = [one for one in run.ledger.attempts() if one.started_at is not None]
     for index, outcome in enumerate(outcomes):
         own = [one for one in log if one.index == index]
@@ -250,7 +250,7 @@ def check_attempts(plot, run, outcomes):
 
 
 def check_limits(plot, run):
-    """In each group never more at a time than the cap, nor more starts in a while than the rate."""
+    """Check that no group ever exceeds its cap or its rate."""
     for group in (0, 1):
         log = [one for one in run.ledger.attempts() if one.started_at is not None and one.index % 2 == group]
         starts = sorted(one.started_at for one in log)
@@ -263,7 +263,7 @@ def check_limits(plot, run):
 
 
 def check_width(plot, run):
-    """Nobody starves: no task waits while there is a slot, and room in its group (where nothing else can hold it up)."""
+    """Check that no task waits while there is a free slot and room in its group."""
     log = [one for one in run.ledger.attempts() if one.started_at is not None and one.duration]
     for one in log:
         ready = 0.0 if one.number == 1 else None
@@ -283,7 +283,7 @@ def check_width(plot, run):
 
 @pytest.fixture(autouse=True)
 def _one_by_one(monkeypatch):
-    """Input comes item by item, so that anything can happen between two."""
+    """Take input item by item, so that anything can happen between two items."""
     monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)
 
 
@@ -301,7 +301,7 @@ def check_plot(plot):
 @settings(LONG, max_examples=150)
 @given(plots())
 def test_every_task_has_one_outcome_and_no_run_hangs(plot):
-    """However a run goes: each task read ends once and as its script has it, in no more slots than there are."""
+    """In random schedules, each task that was read has one outcome, as its script says, and no more slots are used than there are."""
     check_plot(plot)
 
 
@@ -310,7 +310,7 @@ def test_every_task_has_one_outcome_and_no_run_hangs(plot):
 @settings(LONG, max_examples=1_500)
 @given(plot=plots())
 def test_every_task_has_one_outcome_and_no_run_hangs_at_length(part, plot):
-    """The same with many more schedules."""
+    """The same holds for many more schedules."""
     check_plot(plot)
 
 
@@ -339,7 +339,7 @@ class Handed:
 
 
 class Machine(RuleBasedStateMachine):
-    """Input, steps of the loop, the clock and stops, interleaved in any way."""
+    """Interleaves input, steps of the loop, the clock and stops in any order."""
 
     @initialize(
         workers=st.integers(1, 3),
@@ -433,13 +433,13 @@ Machine.TestCase.settings = settings(LONG, max_examples=60, stateful_step_count=
 
 
 def test_any_interleaving_of_input_steps_time_and_stops():
-    """The loop may be stepped, fed, stopped and let alone in any order: the books are right at every moment."""
+    """In any interleaving of input, steps, time and stops, the books are right at every moment."""
     run_machine = Machine.TestCase("runTest")
     run_machine.runTest()
 
 
 def test_a_group_that_rests_while_its_tasks_are_ready_keeps_its_limit():
-    """What a limit forgets to save memory is never what a ready task is about to start by."""
+    """A limit that forgets idle groups does not forget one that has ready tasks."""
     limit = RateLimit(2, per=0.5, by=lambda item: item % 2)
     script = Script(
         {0: [Fail(OSError()), Done()]}
@@ -450,7 +450,7 @@ def test_a_group_that_rests_while_its_tasks_are_ready_keeps_its_limit():
 
 
 def test_a_policy_is_asked_once_an_attempt():
-    """No failed attempt is judged twice, and none is forgotten."""
+    """The retry policy is asked exactly once about each failed attempt."""
     policy = Delays(1.0, 2.0)
     run = FakeRun(Script({0: [Fail(OSError())] * 3}), [0], policy=policy).drive()
     assert [1, 2, 3] == [number for number, _, _ in policy.asked]

@@ -1,4 +1,4 @@
-"""Workers that a zygote has forked are workers as any other."""
+"""Workers that a zygote has forked behave like any others."""
 
 import errno
 import fcntl
@@ -56,7 +56,7 @@ def look(path):
 
 @contextmanager
 def crowd(engine, path):
-    """All workers of the engine at once in ``look``; they go on, and are looked at, after the block."""
+    """Have all workers of the engine in ``look`` at once; after the block they go on, and their reports are read."""
     seen = Seen()
     with open(path, "w") as file, opened(engine, look) as port:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -74,7 +74,7 @@ def zygote_of(engine):
 
 
 def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
-    """Each leads a group of its own, has its own random numbers, and our process for a parent."""
+    """Each forked worker has its own process group and random numbers, and this process as its parent."""
     with crowd(engine, tmp_path / "gate") as seen:
         forked = [worker for worker in engine._supervisor.crew.workers if isinstance(worker.process, Forked)]
     found = list(seen.values.values())
@@ -87,7 +87,7 @@ def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
 
 
 def test_few_workers_have_no_zygote(tmp_path):
-    """It would take longer than to start them."""
+    """For few workers no zygote is started: it would take longer than starting them."""
     engine = ProcessEngine(2)
     with crowd(engine, tmp_path / "gate"):
         assert zygote_of(engine) is None
@@ -95,7 +95,7 @@ def test_few_workers_have_no_zygote(tmp_path):
 
 
 def test_the_first_worker_does_not_wait_for_the_zygote(engine, monkeypatch):
-    """Short tasks may all be done before that is ready."""
+    """The first worker starts without the zygote: short tasks may be done before that is ready."""
     monkeypatch.setattr(_zygote, "start", hung_zygote)
 
     assert dict.fromkeys(range(WIDE)) == drive(engine, far.nothing, range(WIDE)).values
@@ -103,12 +103,12 @@ def test_the_first_worker_does_not_wait_for_the_zygote(engine, monkeypatch):
 
 
 def hung_zygote(fds, **options):
-    """A process that keeps its descriptors and says nothing."""
+    """A process that keeps its descriptors open and says nothing."""
     return subprocess.Popen(["sleep", "1000"], process_group=0, pass_fds=fds)
 
 
 def test_who_is_ready_is_not_kept_waiting_for_all(monkeypatch):
-    """Between forks the supervisor looks at those that are there: a few in each turn, and the next turn at once."""
+    """The supervisor forks a few workers per turn, so that those already there are served in between."""
     monkeypatch.setattr(_starter, "Zygote", ReadyZygote)
     with select.epoll() as poll, closing(Starter(16, poll, set)) as starter:
         left, turns = 16, []
@@ -125,7 +125,7 @@ def test_who_is_ready_is_not_kept_waiting_for_all(monkeypatch):
 
 
 class ReadyZygote:
-    """One that could fork."""
+    """A stand-in for a zygote that is ready to fork."""
 
     ready = True
 
@@ -141,14 +141,14 @@ class ReadyZygote:
 
 
 class UnreadyZygote(ReadyZygote):
-    """One that is still starting."""
+    """A stand-in for a zygote that is still starting."""
 
     ready = False
     deadline = inf
 
 
 def test_one_that_was_started_ahead_is_waited_for_a_moment(monkeypatch):
-    """It is about to be ready, and forks faster than an interpreter starts; who is late is not waited for."""
+    """A zygote that was started ahead is waited for briefly, because it forks faster than an interpreter starts."""
     assert _starter.EXPECTED < 1
     monkeypatch.setattr(_starter, "EXPECTED", 30.0)
     _prestart._ahead.append((os.getpid(), UnreadyZygote()))
@@ -164,7 +164,7 @@ def test_one_that_was_started_ahead_is_waited_for_a_moment(monkeypatch):
 @pytest.mark.all
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
 def test_end_of_a_forked_worker_is_told_exactly(engine, tmp_path, number):
-    """Signals and exit codes come from the system itself, however the worker was made."""
+    """Signals and exit codes of forked workers are exact, because they come from the system."""
     with crowd(engine, tmp_path / "gate"):
         pass
     failures = drive(engine, far.end_by, [number] * 3).failures
@@ -176,7 +176,7 @@ def test_end_of_a_forked_worker_is_told_exactly(engine, tmp_path, number):
 
 @pytest.mark.all
 def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monkeypatch):
-    """Not what was there when the zygote started: environment, directory, umask."""
+    """A forked worker has the environment, directory and umask of its own start, not of the zygote's."""
     with crowd(engine, tmp_path / "gate"):
         first = zygote_of(engine)
     monkeypatch.setenv("PARALLELKIT_TEST", "new")
@@ -199,7 +199,7 @@ def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monk
 
 @pytest.mark.all
 def test_zygote_may_die(engine, tmp_path):
-    """What it has forked goes on; when workers are wanted again, another takes its place."""
+    """If the zygote dies, its workers go on, and a new zygote is started when more are wanted."""
     with crowd(engine, tmp_path / "gate"):
         pid = zygote_of(engine)._process.pid
         os.kill(pid, signal.SIGKILL)
@@ -212,7 +212,7 @@ def test_zygote_may_die(engine, tmp_path):
 
 
 def test_zygote_whose_parent_hangs_up_says_nothing(capfd):
-    """Also where what it said was not read, which resets the connection: it is no error of anybody's."""
+    """A zygote whose parent closes the connection, even with unread data, which resets it, ends without an error."""
     with closing(Zygote(())) as zygote:
         select.select([zygote.socket], [], [], 30)
         zygote.socket.close()
@@ -223,7 +223,7 @@ def test_zygote_whose_parent_hangs_up_says_nothing(capfd):
 
 @pytest.mark.all
 def test_frozen_zygote_delays_no_deadline(engine, tmp_path):
-    """It is given up after a moment, while an attempt becomes overdue; who is wanted is started by itself."""
+    """A frozen zygote is soon given up: no overdue attempt is delayed, and workers are started without it."""
     with crowd(engine, tmp_path / "gate"):
         zygote = zygote_of(engine)._process
         os.kill(zygote.pid, signal.SIGSTOP)
@@ -240,14 +240,14 @@ def test_frozen_zygote_delays_no_deadline(engine, tmp_path):
 
 
 def die_or_hang(what):
-    """Ends its worker shortly before the other one is overdue."""
+    """End the worker shortly before the other one is overdue."""
     time.sleep(1000 if what == "hang" else 0.3)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.all
 def test_worker_of_which_the_zygote_did_not_tell_is_ended(engine, tmp_path, monkeypatch):
-    """It is our child, though nobody said its number: the kernel did, and no zombie is left."""
+    """A worker whose pid the zygote did not report is found as our child and ended, without leaving a zombie."""
     late = []
 
     def hear_nothing(zygote):
@@ -265,7 +265,7 @@ def test_worker_of_which_the_zygote_did_not_tell_is_ended(engine, tmp_path, monk
 
 
 def partial_answer(hear):
-    """A fork that asks the zygote as ever, and then hears no answer."""
+    """A fork request that is sent as usual, but whose answer is lost."""
     fork = Zygote.fork
 
     def forked(zygote, fds, environ):
@@ -281,7 +281,7 @@ def refuse(*args, **kwargs):
 
 @pytest.mark.all
 def test_engine_does_without_a_zygote_that_cannot_start(engine, tmp_path, monkeypatch):
-    """No process for it is no reason to have none for the workers."""
+    """If no zygote can be started, workers are started without one."""
     monkeypatch.setattr(_zygote, "start", refuse)
     with crowd(engine, tmp_path / "gate") as seen:
         pass
@@ -291,7 +291,7 @@ def test_engine_does_without_a_zygote_that_cannot_start(engine, tmp_path, monkey
 
 @pytest.mark.all
 def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, monkeypatch):
-    """One that hangs is given up after its time."""
+    """A zygote that does not answer is given up after its time."""
     hung = []
     monkeypatch.setattr(_zygote, "start", lambda fds, **options: hung.append(hung_zygote(fds)) or hung[0])
     monkeypatch.setattr(_zygote, "PATIENCE", 0.1)
@@ -304,7 +304,7 @@ def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, mon
 
 @pytest.mark.all
 def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeypatch):
-    """Where the system refuses the call, workers are started by themselves."""
+    """If the system refuses the zygote's fork, workers are started without it."""
     monkeypatch.setattr(Zygote, "fork", refuse)
     with crowd(engine, tmp_path / "gate") as seen:
         assert all(not isinstance(worker.process, Forked) for worker in engine._supervisor.crew.workers)
@@ -314,7 +314,7 @@ def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeyp
 
 @pytest.mark.all
 def test_zygote_that_cannot_be_compared_is_done_without(engine, tmp_path, monkeypatch):
-    """Where /proc cannot be read for want of a descriptor, workers are started all the same."""
+    """If /proc cannot be read, for want of a descriptor, workers are started without a zygote."""
     with crowd(engine, tmp_path / "gate"):
         monkeypatch.setattr(_zygote, "inheritance", lack)
     drive(engine, far.end_by, [signal.SIGKILL] * 3)
@@ -325,7 +325,7 @@ def test_zygote_that_cannot_be_compared_is_done_without(engine, tmp_path, monkey
 
 
 def test_a_thread_of_any_name_can_have_a_zygote():
-    """The system cuts the name of a script, which its thread has, after 15 bytes, and so in the midst of a character."""
+    """A zygote works whatever its thread's name, which the system cuts after 15 bytes, possibly within a character."""
     with open("/proc/thread-self/comm", "r+b", buffering=0) as comm:
         name = comm.read().rstrip(b"\n")
         kept = _zygote.inheritance()
@@ -341,7 +341,7 @@ def lack():
 
 
 def test_first_death_brings_a_zygote(tmp_path):
-    """Two workers alone need none; where some die, it makes the next ones."""
+    """Two workers alone need no zygote; when some die, one is started for their replacements."""
     engine = ProcessEngine(2)
     seen = drive(engine, far.end_by, [signal.SIGKILL] * 12)
     with crowd(engine, tmp_path / "gate"):
@@ -353,7 +353,7 @@ def test_first_death_brings_a_zygote(tmp_path):
 
 @pytest.mark.all
 def test_zygote_that_was_late_once_is_replaced(tmp_path, monkeypatch):
-    """It had forked before, so the next one will: the workers of a long run do not cost ten times as much from then on."""
+    """A zygote that was late once is replaced by a new one, so that a long run does not go on with slow starts."""
     engine = ProcessEngine(2)
     drive(engine, far.end_by, [signal.SIGKILL] * 12)
     with crowd(engine, tmp_path / "gate"):
@@ -376,7 +376,7 @@ def test_zygote_that_was_late_once_is_replaced(tmp_path, monkeypatch):
 
 @pytest.mark.all
 def test_closed_engine_leaves_no_zygote(tmp_path):
-    """It ends with the engine, also while it is still starting."""
+    """The zygote ends with its engine, even while it is still starting."""
     engine = ProcessEngine(WIDE)
     with crowd(engine, tmp_path / "gate"):
         ready = zygote_of(engine)._process.pid
@@ -410,7 +410,7 @@ with opened(engine, far.nap) as port:
 
 
 def test_zygote_and_its_workers_end_with_the_engines_process():
-    """When that is killed, the kernel ends them."""
+    """When the engine's process is killed, the kernel ends the zygote and its workers."""
     script = KILLED.format(tests=os.path.dirname(__file__))
     done = subprocess.run(
         [sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=60
