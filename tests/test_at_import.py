@@ -51,7 +51,7 @@ def test_a_module_whose_import_starts_workers_that_import_it_is_refused_there(tm
     )
     home = "outer.inner" if package else "outer"
     said = done.stdout.replace("\\", "")
-    assert said.count(f"AtImportError(\"module '{home}' has worker processes started") >= 2, done
+    assert said.count(f"AtImportError(\"module '{home}' starts worker processes") >= 2, done
 
 
 NEEDED_BY_OTHERS = """
@@ -89,7 +89,7 @@ def test_whatever_else_of_a_module_workers_need_as_it_is_imported_is_refused_the
     done = subprocess.run(
         [sys.executable, "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
     )
-    assert "module 'outer' has worker processes started" in done.stdout, done
+    assert "module 'outer' starts worker processes" in done.stdout, done
 
 
 def test_modules_that_a_pickle_needs_are_those_of_the_things_that_it_names():

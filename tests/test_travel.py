@@ -533,7 +533,7 @@ def test_an_end_of_a_pipe_does_not_come_back(engine):
     """A pipe end as a value fails its task; an error arrives without its pipe end, and says so."""
     seen = drive(engine, make_end, [False, True, False])
     value, error, again = (seen.failures[index].error for index in range(3))
-    told = r"returned a builtins.list, which cannot be pickled \(TypeError: a multiprocessing Connection is"
+    told = r"returned a list, which cannot be pickled \(TypeError: a multiprocessing Connection is"
     assert re.search(told, str(value))
     assert re.search(told, str(again))
     assert (ValueError, "broken") == (type(error), str(error))

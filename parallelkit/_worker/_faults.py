@@ -58,7 +58,7 @@ def capture_here(error: BaseException, whole: bool = True) -> bytes:
 
 def capture_unsendable(value: object, error: BaseException) -> bytes:
     """The error of a task whose value cannot be pickled, as bytes for ``restore``."""
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     advice = "return plain data, or use executor='threads'"
     if isinstance(value, CoroutineType):
         value.close()  # else Python warns, beside the point, that it was never awaited

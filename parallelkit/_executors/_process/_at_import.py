@@ -46,8 +46,8 @@ def _refuse(home: str) -> None:
         spec = getattr(sys.modules.get(name), "__spec__", None)
         if getattr(spec, "_initializing", False):
             raise AtImportError(
-                f"module {home!r} has worker processes started as it is imported, and these import it for what they are "
-                "given: have it start them in a function, or under if __name__ == '__main__'"
+                f"module {home!r} starts worker processes while it is imported, and these import it in turn; "
+                "start them in a function, or under if __name__ == '__main__'"
             )
         name = name.rpartition(".")[0]
 
