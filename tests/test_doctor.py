@@ -1,12 +1,18 @@
+import re
 import resource
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from parallelkit import RemoteError
 from parallelkit._cli import main
 from parallelkit._command import _doctor
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_healthy(capsys):
@@ -61,6 +67,25 @@ def test_missing_packages_are_named(monkeypatch, package, mark, cure):
     monkeypatch.setattr(_doctor, "version_of", lambda name: None if name == package else "1.0")
     found = {text: fine for fine, text in _doctor.packages() if "missing" in text}
     assert {f"{package} missing: {cure}": False if mark == "FAIL" else None} == found
+
+
+def test_the_core_is_what_pyproject_says():
+    """The packages that are always needed are those which the project depends on."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [*_doctor.CORE] == [re.match(r"[\w.-]+", needed)[0] for needed in project["dependencies"]]
+
+
+def test_a_copy_that_was_not_installed_is_examined_as_well(monkeypatch):
+    """A checkout, or a copy in another project, has no metadata of ours."""
+    found = metadata.Distribution.from_name
+
+    def from_name(name):
+        if name == "parallelkit":
+            raise metadata.PackageNotFoundError(name)
+        return found(name)
+
+    monkeypatch.setattr(metadata.Distribution, "from_name", from_name)
+    assert [True, True] == [fine for fine, _ in _doctor.packages()][:2]
 
 
 def test_elsewhere_than_on_linux_it_says_what_can_be_had(monkeypatch):

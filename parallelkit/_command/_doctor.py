@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 
 from parallelkit._command import own_version
 from parallelkit._errors import TaskTimeout
@@ -19,6 +18,7 @@ from parallelkit._report._format import count, seconds
 from parallelkit._results import Results
 from parallelkit._run import run_parallel
 
+CORE = ("cloudpickle", "tqdm")  # as in pyproject.toml: a copy that was not installed has no metadata to ask
 EXTRAS = {"requests": "http", "joblib": "joblib", "ratelimit": "ratelimit", "distributed": "dask"}
 RECOGNISED = ("numpy", "pandas", "polars", "scikit-learn", "tenacity", "threadpoolctl", "ipywidgets")
 
@@ -126,7 +126,7 @@ def best_of(work: Callable[[], object]) -> float:
 
 def packages() -> Iterator[Finding]:
     """The packages that the core needs, those of the extras, and others that are used if installed."""
-    for name in core():
+    for name in CORE:
         found = version_of(name)
         yield found is not None, f"{name} {found or f'missing: pip install {name}'}"
     for name, extra in EXTRAS.items():
@@ -135,12 +135,6 @@ def packages() -> Iterator[Finding]:
         yield True if found else None, f"{name} {found or missing}"
     others = [f"{name} {version_of(name) or 'none'}" for name in RECOGNISED]
     yield None, f"used if installed: {', '.join(others)}"
-
-
-def core() -> list[str]:
-    """Return the packages that are always needed, from the metadata of the installed package."""
-    needed = requires("parallelkit") or []
-    return [re.split(r"[^\w.-]", one)[0] for one in needed if "extra ==" not in one]
 
 
 def version_of(name: str) -> str | None:
