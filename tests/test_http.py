@@ -1,4 +1,4 @@
-"""``http.fetch`` against a real server that is slow, flaky, limited, huge, and broken in the middle."""
+"""``http.fetch`` against a real server that is slow, flaky, limited, huge, or breaks off in the middle."""
 
 import gc
 import gzip
@@ -44,7 +44,7 @@ def site():
 
 
 def urls_of(site, paths, page=good):
-    """So many pages of a kind."""
+    """URLs of several pages of one kind."""
     paths = [f"/{path}" for path in paths]
     site.pages.update(dict.fromkeys(paths, page))
     return [site.url(path) for path in paths]
@@ -60,7 +60,7 @@ def error_of(results):
 
 
 def test_every_response_comes_back_by_its_url(site):
-    """In input order, as requests itself gives it, with its body."""
+    """Responses come in input order, under their URLs, as requests gives them, with their bodies."""
     urls = urls_of(site, range(50))
     results = fetch(urls)
     assert urls == list(results)
@@ -71,7 +71,7 @@ def test_every_response_comes_back_by_its_url(site):
 
 
 def test_a_mapping_lends_its_keys(site):
-    """Its values are the URLs, also one URL under two keys."""
+    """The keys of a mapping of URLs are the results' keys, even if two have the same URL."""
     site.pages["/a"] = good
     results = fetch({"one": site.url("/a"), "two": site.url("/a")})
     assert {"one": "/a", "two": "/a"} == {key: response.text for key, response in results.items()}
@@ -79,14 +79,14 @@ def test_a_mapping_lends_its_keys(site):
 
 @pytest.mark.parametrize("lazily", [list, iter])
 def test_a_url_that_comes_twice_is_fetched_once(site, lazily):
-    """It stands in the results where it came first."""
+    """A duplicate URL is fetched once, and stands where it came first."""
     a, b = urls_of(site, "ab")
     assert [a, b] == list(fetch(lazily([a, b, a, a])))
     assert {"/a": 1, "/b": 1} == site.seen
 
 
 def test_what_has_an_effect_is_not_left_out_in_silence(site):
-    """Two POSTs to one URL would be two effects: they need keys of their own."""
+    """Duplicate URLs of a method with effects, such as POST, are refused unless they have keys of their own."""
     (url,) = urls_of(site, "a")
     with pytest.raises(ValueError, match=r"key must be unique, got 'http.*' at positions 0 and 1"):
         fetch([url, url], method="POST")
@@ -97,7 +97,7 @@ def test_what_has_an_effect_is_not_left_out_in_silence(site):
 
 @pytest.mark.parametrize("code", [400, 404, 500])
 def test_a_bad_status_is_a_failure_with_the_response(site, code):
-    """Of its own URL only; the body can be read."""
+    """A bad status fails only its own URL, with the response, whose body can be read."""
     good_url, bad = urls_of(site, "a")[0], site.url("/bad")
     site.pages["/bad"] = status(code)
     results = fetch([good_url, bad], retries=0)
@@ -111,7 +111,7 @@ def test_a_bad_status_is_a_failure_with_the_response(site, code):
 
 
 def test_a_bad_url_is_a_failure_of_its_own(site):
-    """Whatever is wrong with it, the others are fetched."""
+    """A bad URL fails alone, whatever is wrong with it."""
     (url,) = urls_of(site, "a")
     bad = ["nonsense", "http://[::1", "ftp://127.0.0.1/", "http://", "http://127.0.0.1:1/"]
     results = fetch([*bad, url], retries=0)
@@ -119,7 +119,7 @@ def test_a_bad_url_is_a_failure_of_its_own(site):
 
 
 def test_redirects_are_followed_and_can_be_left_alone(site):
-    """As requests does, by a keyword of its own."""
+    """Redirects are followed, or not, as with requests and its keyword."""
     (target,) = urls_of(site, ["target"])
     site.pages["/moved"] = status(302, Location=target)
     moved = site.url("/moved")
@@ -128,7 +128,7 @@ def test_redirects_are_followed_and_can_be_left_alone(site):
 
 
 def test_method_headers_and_body_are_sent(site):
-    """What the server sees is what was asked for."""
+    """Method, headers and body arrive at the server as given."""
     site.pages["/echo"] = lambda visit: visit.say(
         b" ".join(
             [visit.command.encode(), visit.headers["X-Token"].encode(), visit.path.encode(), visit.body]
@@ -142,14 +142,14 @@ def test_method_headers_and_body_are_sent(site):
 
 
 def test_a_head_has_no_body(site):
-    """Its Content-Length is that of the body that it does not have."""
+    """A HEAD response has no body, although its Content-Length is that of a GET."""
     (url,) = urls_of(site, "a")
     response = fetch([url], method="HEAD", max_bytes=1)[url]
     assert (b"", "2") == (response.content, response.headers["Content-Length"])
 
 
 def test_results_pickle(site):
-    """Bodies and failures included."""
+    """Results can be pickled, with bodies and failures."""
     site.pages["/bad"] = status(404)
     urls = [*urls_of(site, "a"), site.url("/bad")]
     results = pickle.loads(pickle.dumps(fetch(urls)))
@@ -161,7 +161,7 @@ def test_results_pickle(site):
 
 
 def together(count):
-    """A page that answers when ``count`` visits are in at once, and fails where they never are."""
+    """A page that answers only when ``count`` visits are in at once."""
     barrier = threading.Barrier(count)
 
     def page(visit):
@@ -172,7 +172,7 @@ def together(count):
 
 
 def test_a_host_is_asked_six_times_at_once_and_no_more(site):
-    """Six are in together again and again, never seven."""
+    """At most six requests to a host run at once, and six do."""
     results = fetch(urls_of(site, range(24), together(6)))
     assert (24, 6) == (len(results.successes), site.widest)
 
@@ -187,14 +187,14 @@ def test_a_host_is_asked_six_times_at_once_and_no_more(site):
     ids=["fewer", "as many as threads", "as many as there are by default"],
 )
 def test_how_many_at_once_is_the_callers_choice(site, options, count):
-    """Fewer, or as many as there are threads."""
+    """``per_host`` may be less than six, or as many as there are threads."""
     urls = urls_of(site, range(max(12, count)), together(count))
     results = fetch(urls, **options)
     assert (len(urls), count) == (len(results.successes), site.widest)
 
 
 def test_each_host_and_port_is_one_of_its_own(site):
-    """Another name is another host: four are in, though each is asked but twice at once."""
+    """Another host name is another host: with two requests at once to each of two, four are in."""
     paths = range(2)
     urls = urls_of(site, paths, together(4))
     results = fetch([*urls, *(url.replace("127.0.0.1", "localhost") for url in urls)], per_host=2)
@@ -205,7 +205,7 @@ def test_each_host_and_port_is_one_of_its_own(site):
 
 
 def test_limits_of_the_caller_come_on_top(site):
-    """Their groups are made of URLs."""
+    """The caller's own limits apply, too, with groups made of URLs."""
     results = fetch(
         urls_of(site, range(6)), limits=[ConcurrencyLimit(1), RateLimit(1000, per=1, by=lambda url: url[-1])]
     )
@@ -220,7 +220,7 @@ def test_connections_are_used_again(site, method):
 
 
 def test_many_hosts_do_not_add_up_to_many_connections():
-    """A connection to a host that was left is closed, although the results still know of it."""
+    """Connections to hosts that are done with are closed, although the results still refer to them."""
     with ExitStack() as stack:
         sites = [stack.enter_context(Website()) for _ in range(15)]
         ports = {site.server_port for site in sites}
@@ -232,7 +232,7 @@ def test_many_hosts_do_not_add_up_to_many_connections():
 
 
 def clients_of(ports):
-    """The open sockets of clients of these ports in this process."""
+    """The open client sockets to these ports in this process."""
     found = [one for one in gc.get_objects() if isinstance(one, socket.socket) and one.fileno() != -1]
     return [one for one in found if peer_of(one) in ports]
 
@@ -245,7 +245,7 @@ def peer_of(one):
 
 
 def test_a_broken_connection_is_replaced(site):
-    """The one after it is fetched as if nothing had been."""
+    """After a broken connection, the next request gets a new one."""
     site.pages["/short"] = short
     urls = [site.url("/short"), *urls_of(site, range(3))]
     assert 3 == len(fetch(urls, max_workers=1, retries=0).successes)
@@ -256,7 +256,7 @@ def test_a_broken_connection_is_replaced(site):
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_twice_again(site, code):
-    """Two bad answers, and a good one."""
+    """By default there are two retries: two bad answers and then a good one succeed."""
     (url,) = urls_of(site, "a", then(status(code), status(code), good))
     with inline_runs():
         results = fetch([url])
@@ -267,7 +267,7 @@ def test_what_may_pass_is_tried_twice_again(site, code):
     "broken", [dropped, short, short_chunks, lambda visit: visit.wfile.write(b"what?\r\n\r\n")]
 )
 def test_what_breaks_is_tried_again(site, broken):
-    """Before the answer, in the middle of a body, in a chunk; and what is no HTTP."""
+    """A connection that breaks before the answer, in a body or in a chunk is retried, as is an answer that is not HTTP."""
 
     def breaking(visit):
         broken(visit)
@@ -281,7 +281,7 @@ def test_what_breaks_is_tried_again(site, broken):
 
 @pytest.mark.parametrize("page", [short, short_chunks])
 def test_a_body_that_breaks_off_is_never_taken_for_the_whole(site, page):
-    """It is the error that requests has for it."""
+    """A body that breaks off is an error of requests, never a short body."""
     assert isinstance(error_of(fetch(urls_of(site, "a", page), retries=0)), errors.ChunkedEncodingError)
 
 
@@ -295,13 +295,13 @@ def test_a_body_that_breaks_off_is_never_taken_for_the_whole(site, page):
     ],
 )
 def test_what_cannot_help_is_not_tried_again(site, page, kind):
-    """One visit, one error."""
+    """An error that no retry can help is not retried."""
     assert kind is type(error_of(fetch(urls_of(site, "a", page))))
     assert 1 == site.seen["/a"]
 
 
 def test_what_is_tried_again_by_kind():
-    """Errors that come and go, not those that stay."""
+    """Temporary errors are retried, permanent ones are not."""
     passing = [errors.ConnectionError(), errors.ConnectTimeout(), errors.ReadTimeout(), TaskTimeout()]
     staying = [
         errors.SSLError(),
@@ -326,7 +326,7 @@ def test_what_is_tried_again_by_kind():
     ],
 )
 def test_by_default_only_what_may_be_repeated_is_tried_again(site, method, retries, visits):
-    """Who asks for retries of a POST gets them."""
+    """Only idempotent methods are retried by default; retries of a POST must be asked for."""
     urls = urls_of(site, "a", status(503))
     options = {} if retries is None else {"retries": retries}
     with inline_runs():
@@ -336,7 +336,7 @@ def test_by_default_only_what_may_be_repeated_is_tried_again(site, method, retri
 
 @pytest.mark.parametrize(("retries", "waits"), [(None, 0.1 + 0.2), (Retry(5, delay=1), 1 + 2 + 4 + 8 + 16)])
 def test_a_busy_server_is_waited_for_as_long_as_the_page_says(site, retries, waits):
-    """At most, that is: a staged run waits for as long as a real one may."""
+    """The delays between retries add up to at most what the documentation says."""
     with inline_runs() as clock:
         fetch(urls_of(site, "a", status(503)), retries=retries)
     assert clock() == pytest.approx(waits)
@@ -344,7 +344,7 @@ def test_a_busy_server_is_waited_for_as_long_as_the_page_says(site, retries, wai
 
 @pytest.mark.parametrize(("policy", "visits"), [(Retry(1), 1), (Retry(1, on=errors.HTTPError), 2)])
 def test_a_retry_with_an_on_of_its_own_decides_by_itself(site, policy, visits):
-    """Left at its default it means what may pass."""
+    """A Retry without ``on`` retries temporary errors only; its own ``on`` decides alone."""
     with inline_runs():
         fetch(urls_of(site, "a", status(404)), retries=policy)
     assert visits == site.seen["/a"]
@@ -354,7 +354,7 @@ def test_a_retry_with_an_on_of_its_own_decides_by_itself(site, policy, visits):
 
 
 def test_retry_after_is_obeyed(site):
-    """The second attempt is not before the seventh second."""
+    """The second attempt is not made before the Retry-After has passed."""
     (url,) = urls_of(site, "a", then(status(429, Retry_After="7"), good))
     with inline_runs() as clock:
         results = fetch([url])
@@ -362,7 +362,7 @@ def test_retry_after_is_obeyed(site):
 
 
 def test_the_whole_host_is_left_alone(site):
-    """What one of its URLs was told holds for the others, and for no other host."""
+    """A Retry-After for one URL holds for all URLs of its host, and for no other host."""
     a, b = urls_of(site, "ab")
     site.pages["/a"] = then(status(503, Retry_After="7"), good)
     elsewhere = site.url("/b", "localhost")
@@ -372,7 +372,7 @@ def test_the_whole_host_is_left_alone(site):
 
 
 def test_a_wait_that_is_too_long_is_the_failure_at_once(site):
-    """Nobody waits for an hour unasked."""
+    """A Retry-After of an hour is an immediate failure."""
     with inline_runs() as clock:
         results = fetch(urls_of(site, "a", status(503, Retry_After="3600")))
     assert (503, 0.0) == (error_of(results).response.status_code, clock())
@@ -381,7 +381,7 @@ def test_a_wait_that_is_too_long_is_the_failure_at_once(site):
 @pytest.mark.slow
 @pytest.mark.all
 def test_a_wait_holds_no_worker(site):
-    """With one thread: while one host is left alone, another is asked."""
+    """While one host asks to wait, the only thread asks another host."""
     (a,) = urls_of(site, "a", then(status(429, Retry_After="1"), good))
     (b,) = urls_of(site, "b")
     results = fetch([a, b.replace("127.0.0.1", "localhost")], max_workers=1)
@@ -391,7 +391,7 @@ def test_a_wait_holds_no_worker(site):
 @pytest.mark.slow
 @pytest.mark.all
 def test_a_site_with_a_limit_is_fetched_whole(site):
-    """Eight a second are served, the rest refused with Retry-After: twenty URLs all come, with two retries each."""
+    """From a site that serves eight requests a second and refuses others with Retry-After, all twenty URLs come, with two retries each."""
     log = []
 
     def limited(visit):
@@ -411,7 +411,7 @@ def test_a_site_with_a_limit_is_fetched_whole(site):
 
 @pytest.mark.all
 def test_a_server_that_says_nothing_is_left_after_the_read_timeout(site):
-    """It does not hold up the others, though the site may be slow itself, once or twice."""
+    """A server that never answers is left after the read timeout, and delays no other URL."""
     done = threading.Event()
     (silent,) = urls_of(site, ["silent"], lambda visit: done.wait(PATIENCE))
     again = Retry(4, delay=0)
@@ -424,7 +424,7 @@ def test_a_server_that_says_nothing_is_left_after_the_read_timeout(site):
 
 
 def test_a_body_that_stops_is_left_after_the_read_timeout(site):
-    """Also in the middle of a body."""
+    """The read timeout also applies in the middle of a body."""
     done = threading.Event()
 
     def stops(visit):
@@ -441,7 +441,7 @@ def test_a_body_that_stops_is_left_after_the_read_timeout(site):
 
 
 def test_a_host_that_does_not_answer_is_left_after_the_connect_timeout():
-    """A port whose queue of connections is full takes no more."""
+    """A port that accepts no connection is left after the connect timeout."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(4)]
         try:
@@ -457,7 +457,7 @@ def test_a_host_that_does_not_answer_is_left_after_the_connect_timeout():
 
 @pytest.fixture
 def dripping(site):
-    """The URL of a page of which a byte comes every hundredth of a second, for ever; and whether it is left."""
+    """The URL of a page that sends a byte every 10 ms, endlessly, and an event that is set when the client leaves."""
     done, left = threading.Event(), threading.Event()
 
     def drips(visit):
@@ -475,7 +475,7 @@ def dripping(site):
 
 @given_time
 def test_a_server_that_drips_is_bounded_by_the_timeout(site, dripping, scale):
-    """No read timeout sees it; the attempt ends all the same, its thread and its connection too."""
+    """A body that comes byte by byte, and so meets no read timeout, is ended by the task's timeout, with its thread and connection."""
     url, left = dripping
     gone = []
     results = fetch([url], timeout=0.2 * scale, retries=0, then=lambda outcome: gone.append(left.wait(5)))
@@ -485,7 +485,7 @@ def test_a_server_that_drips_is_bounded_by_the_timeout(site, dripping, scale):
 
 @given_time
 def test_the_end_of_the_run_cuts_off_what_is_still_read(site, dripping, scale):
-    """A run that is stopped leaves no thread that reads on: its connection is closed at once."""
+    """When a run is stopped, the connections that are being read are closed at once, so that no thread reads on."""
     url, left = dripping
     closed = threading.Event()
 
@@ -505,7 +505,7 @@ def test_the_end_of_the_run_cuts_off_what_is_still_read(site, dripping, scale):
 
 
 def test_a_huge_body_comes_whole(site):
-    """Thirty-two megabytes, byte by byte the same, and not twice in memory."""
+    """A body of 32 MB comes complete, and is not in memory twice."""
     body = bytes(range(256)) * (1 << 17)
     (url,) = urls_of(site, "a", lambda visit: visit.say(body))
     tracemalloc.start()
@@ -520,7 +520,7 @@ def test_a_huge_body_comes_whole(site):
 
 @pytest.mark.parametrize("size", [99_999, 100_000, 100_001])
 def test_a_body_beyond_max_bytes_is_a_failure(site, size):
-    """One byte too much is too much."""
+    """A body that exceeds ``max_bytes`` by one byte is a failure."""
     results = fetch(urls_of(site, "a", lambda visit: visit.say(b"x" * size)), max_bytes=100_000)
     if size <= 100_000:
         assert size == len(results.values()[0].content)
@@ -530,12 +530,12 @@ def test_a_body_beyond_max_bytes_is_a_failure(site, size):
 
 
 def test_of_an_endless_body_no_more_is_read_than_may_be(site):
-    """It ends after the bound, and so does the server's work."""
+    """An endless body is read only up to ``max_bytes``; then the connection is closed."""
     assert "longer than max_bytes" in str(error_of(fetch(urls_of(site, "a", endless), max_bytes=10**6)))
 
 
 def test_the_bound_holds_for_what_is_unpacked(site):
-    """A small body that unpacks into a large one is a large one."""
+    """``max_bytes`` applies to the decompressed body."""
     bomb = gzip.compress(bytes(10**7))
     results = fetch(
         urls_of(site, "a", lambda visit: visit.say(bomb, Content_Encoding="gzip")), max_bytes=10**6
@@ -545,7 +545,7 @@ def test_the_bound_holds_for_what_is_unpacked(site):
 
 @pytest.mark.parametrize("followed", [True, False])
 def test_the_bound_holds_for_what_comes_with_a_redirect(site, followed):
-    """Nobody asked for that, so it may be as large as a hostile server likes; ``requests`` would read and keep it all."""
+    """The body of a redirect, which requests would read and keep, is bounded: a hostile server might send any amount."""
     bomb, again = gzip.compress(bytes(10**7)), {"Location": "/a", "Content_Encoding": "gzip"}
     urls = urls_of(site, "a", lambda visit: visit.say(bomb, 302, **again))
     results = fetch(urls, max_bytes=10**6, kwargs={"allow_redirects": followed})
@@ -554,7 +554,7 @@ def test_the_bound_holds_for_what_comes_with_a_redirect(site, followed):
 
 
 def test_a_redirect_is_followed_whatever_is_broken_about_its_body(site):
-    """As ``requests`` does it: what it says is not asked for."""
+    """A redirect with a broken body is followed, as with requests."""
     (target,) = urls_of(site, ["target"])
     moved = urls_of(
         site, "a", lambda visit: visit.say(b"no gzip", 302, Location=target, Content_Encoding="gzip")
@@ -563,7 +563,7 @@ def test_a_redirect_is_followed_whatever_is_broken_about_its_body(site):
 
 
 def test_a_session_keeps_its_own_way_with_redirects(site):
-    """And one that has none is left as it was."""
+    """A session's own ``get_redirect_target`` is kept, and one without it is left unchanged."""
     moved = urls_of(site, "a", lambda visit: visit.say(b"gone", 302, Location="/b"))
     plain, own = requests.Session(), requests.Session()
     own.get_redirect_target = stay = lambda response: None
@@ -574,7 +574,7 @@ def test_a_session_keeps_its_own_way_with_redirects(site):
 
 
 def test_packed_bodies_are_unpacked(site):
-    """In full, also in chunks."""
+    """Compressed bodies are decompressed completely, even if chunked."""
     text = b"to be or not to be " * 10_000
     packed = gzip.compress(text)
 
@@ -594,7 +594,7 @@ def test_packed_bodies_are_unpacked(site):
 
 
 class Noting(requests.Session):
-    """Sessions that note their making and their end."""
+    """Session classes that record their creation and closing."""
 
     made: ClassVar[list] = []
     closed: ClassVar[list] = []
@@ -616,7 +616,7 @@ def noting():
 
 
 def test_a_session_of_the_callers_kind_is_made_for_each_thread_and_closed(site, noting):
-    """No more than there are threads; what it carries is sent."""
+    """``session`` is called at most once per thread; what the session carries is sent, and it is closed."""
     urls = urls_of(site, range(20), lambda visit: visit.say(visit.headers["X-Token"].encode()))
     assert ["secret"] * 20 == [
         response.text for response in fetch(urls, session=noting, max_workers=3).values()
@@ -626,7 +626,7 @@ def test_a_session_of_the_callers_kind_is_made_for_each_thread_and_closed(site, 
 
 
 def test_sessions_are_closed_whatever_happens(site, noting):
-    """Also where the run raises."""
+    """Sessions are closed even if the run raises."""
     with pytest.raises(errors.HTTPError):
         fetch(urls_of(site, "a", status(404)), session=noting, on_error="raise")
     with pytest.raises(InputError):
@@ -636,12 +636,12 @@ def test_sessions_are_closed_whatever_happens(site, noting):
 
 
 def test_a_session_that_cannot_be_made_is_a_failure(site):
-    """It costs each URL that needed it."""
+    """If ``session`` raises, each URL that needs it fails."""
     assert isinstance(error_of(fetch(urls_of(site, "a"), session=lambda: 1 / 0)), ZeroDivisionError)
 
 
 def test_what_is_no_session_is_named(site):
-    """It stood there as an attribute that None has not."""
+    """If ``session`` returns something else, such as None, the error says so."""
     (failure,) = fetch(urls_of(site, "a"), session=lambda: None, retries=2).failures.values()
     assert 1 == failure.attempts
     assert str(failure.error).startswith("session must make a requests.Session, <function ")
@@ -649,7 +649,7 @@ def test_what_is_no_session_is_named(site):
 
 
 def test_no_request_hangs_on_the_cookies_of_another(site):
-    """A cookie that was set lasts until the end of its request, redirects included; the caller's stay."""
+    """Cookies set by a server last only for their request, redirects included; the session's own cookies stay."""
     seen = []
 
     def page(visit):
@@ -667,7 +667,7 @@ def test_no_request_hangs_on_the_cookies_of_another(site):
 
 
 def test_a_hook_may_judge_a_response_before_it_is_read(site):
-    """What it raises is the failure, and the body can be read all the same; the connection is used again."""
+    """What a response hook raises is the failure; the body can still be read, and the connection is reused."""
 
     def session():
         session = requests.Session()
@@ -683,7 +683,7 @@ def test_a_hook_may_judge_a_response_before_it_is_read(site):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reading", [False, True])
 def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
-    """An adapter's own, a frozen dataclass say, raised as it sends or as its body is read."""
+    """An adapter's error that refuses attributes, raised while sending or reading, is the failure itself."""
 
     class Broken(io.BytesIO):
         def read(self, size=-1):
@@ -711,7 +711,7 @@ def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
 
 
 def test_an_adapter_may_give_any_file(site):
-    """A session with an adapter of its own, whose bodies are plain files."""
+    """The bodies of a session's own adapter may be plain files."""
 
     class Local(requests.adapters.BaseAdapter):
         def send(self, request, **_):
@@ -735,7 +735,7 @@ def test_an_adapter_may_give_any_file(site):
 
 
 def test_a_crawl_follows_links_each_once(site):
-    """``then`` gives URLs; those that were seen are left out."""
+    """``then`` may return URLs; those already fetched are left out."""
     links = {"/": "/a /b", "/a": "/ /b /c", "/b": "/a", "/c": "/gone"}
     for path, text in links.items():
         site.pages[path] = lambda visit, text=text: visit.say(text.encode())
@@ -760,7 +760,7 @@ def test_a_crawl_follows_links_each_once(site):
     ],
 )
 def test_then_must_give_urls_and_not_one(site, given, message):
-    """A str would be taken for its letters, and a task for the URL that its ``repr`` is."""
+    """``then`` must not return a str, whose letters would be taken for URLs, nor a Task."""
     with pytest.raises(InputError) as caught:
         fetch(urls_of(site, "a"), then=lambda outcome: given)
     assert message in str(caught.value.__cause__)
@@ -769,7 +769,7 @@ def test_then_must_give_urls_and_not_one(site, given, message):
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_what_is_no_text_is_no_url_also_where_the_input_is_read_lazily(site, method):
-    """What came before it is fetched, and a generator that the caller holds is closed."""
+    """In lazy input, an item that is not a str ends the input: earlier URLs are fetched, and the caller's generator is closed."""
     site.pages["/a"] = good
     urls = iter_urls(site)
     with pytest.raises(InputError, match="after 1 item: urls must be str, got None at position 1") as caught:
@@ -785,7 +785,7 @@ def iter_urls(site):
 
 
 def test_a_checkpoint_spares_what_was_fetched(site, tmp_path):
-    """A crawl that is begun again asks only for what it has not, the links of recorded pages included."""
+    """A resumed crawl requests only what is not recorded, including links of recorded pages."""
     site.pages.update({"/": lambda visit: visit.say(b"/a"), "/a": then(status(404), good)})
 
     def follow(outcome):
@@ -832,7 +832,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize(("first", "second", "difference"), QUESTIONS.values(), ids=QUESTIONS)
 def test_no_answer_of_a_journal_is_given_to_another_question(site, tmp_path, first, second, difference):
-    """It is refused at the call, with what differs; nothing is sent."""
+    """A journal of different requests is refused at the call, with the difference, and nothing is sent."""
     urls = urls_of(site, "a")
     fetch(urls, checkpoint=tmp_path / "journal", **first)
     with pytest.raises(ValueError, match="a journal of the same function") as caught:
@@ -873,7 +873,7 @@ SAME_QUESTIONS = {
 
 @pytest.mark.parametrize(("first", "second"), SAME_QUESTIONS.values(), ids=SAME_QUESTIONS)
 def test_the_same_question_is_resumed(site, tmp_path, first, second):
-    """However it is written, and whatever else is chosen for the rest of the run."""
+    """A journal of the same request is used, however the arguments are written, and whatever the options of the run."""
     urls = urls_of(site, "a")
     before = fetch(urls, checkpoint=tmp_path / "journal", **first)
     results = fetch(urls, checkpoint=tmp_path / "journal", **second)
@@ -891,7 +891,7 @@ def moved(visit):
 
 
 def challenging(visit):
-    """Ask for a digest, as its hook on the request expects."""
+    """A page that asks for a digest, as the hook on the request expects."""
     if "Authorization" in visit.headers:
         visit.say(b"welcome")
     else:
@@ -911,7 +911,7 @@ def challenging(visit):
     ],
 )
 def test_no_password_is_written_into_the_journal(site, tmp_path, page, options):
-    """Whatever the answer is, it says no more of the request than method and URL: in this run, and resumed."""
+    """With a checkpoint, recorded and returned responses have only method and URL of the request, so that no password is stored."""
     site.pages.update({"/a": page, "/b": status(404)})
     journal = Checkpoint(tmp_path / "journal", rerun_failed=False)
     for attempts in [1, 0]:
@@ -926,13 +926,13 @@ def test_no_password_is_written_into_the_journal(site, tmp_path, page, options):
 
 
 def test_without_a_checkpoint_the_request_is_as_it_was_sent(site):
-    """Nothing has to be kept from anybody."""
+    """Without a checkpoint, a response has the request as it was sent."""
     (response,) = fetch(urls_of(site, "a"), headers={"X-Key": "sesame"}).values()
     assert "sesame" == response.request.headers["X-Key"]
 
 
 def test_options_of_the_run_hold(site):
-    """Order, priority, progress, the stop rule."""
+    """``fetch`` takes the options of a run: order, priority, progress and the stop rule."""
     urls = urls_of(site, "abc")
     with inline_runs():
         assert sorted(urls, reverse=True) == list(
@@ -1014,20 +1014,20 @@ async def find_none(outcome):
     ],
 )
 def test_bad_calls_are_refused_at_the_door(arguments, options, error, message):
-    """With the argument, the rule and the value."""
+    """Bad calls are refused at once, with the argument, the rule and the value."""
     with pytest.raises(error) as caught:
         fetch(arguments, **options)
     assert str(caught.value).startswith(message)
 
 
 def test_what_a_request_takes_is_told_from_the_options_of_fetch():
-    """Each argument of ``Session.request`` is one of fetch's own, is set by it, or is pointed to ``kwargs``."""
+    """Each argument of ``Session.request`` is either an option of ``fetch``, set by it, or known to belong in ``kwargs``."""
     taken = set(inspect.signature(requests.Session.request).parameters) - {"self"}
     assert taken == OF_A_REQUEST | SET_HERE
 
 
 def test_without_requests_the_error_says_what_to_install(monkeypatch):
-    """It names the extra."""
+    """Without requests, the ImportError names the extra to install."""
     monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(
         ImportError, match=r"parallelkit.http needs requests: pip install 'parallelkit\[http\]'"

@@ -1,4 +1,4 @@
-"""``run_parallel`` from end to end: the two forms, what tasks are given, how a run stops and what it leaves."""
+"""``run_parallel`` from end to end: both forms of call, what tasks get, how a run stops, and what it leaves."""
 
 import asyncio
 import gc
@@ -49,7 +49,7 @@ def show(*args, **kwargs):
 
 
 class Gate:
-    """Lets tasks through when it is opened."""
+    """A gate that lets tasks through when it is opened."""
 
     def __init__(self):
         self.opened, self.begun = threading.Event(), threading.Semaphore(0)
@@ -72,7 +72,7 @@ def gate():
 
 @in_threads_and_inline
 def test_a_function_is_called_once_an_item(executor):
-    """Positions are the keys, unless the items are a mapping or ``key`` gives others."""
+    """The function is called once per item; keys are positions, a mapping's keys, or those of ``key``."""
     assert {0: 9, 1: 4} == dict(run_parallel(square, [3, 2], executor=executor))
     assert {"a": 9, "b": 4} == dict(run_parallel(square, {"a": 3, "b": 2}, executor=executor))
     assert {"3": 9, "2": 4} == dict(run_parallel(square, iter([3, 2]), key=str, executor=executor))
@@ -80,7 +80,7 @@ def test_a_function_is_called_once_an_item(executor):
 
 @everywhere
 def test_several_functions_are_called_once_each(executor):
-    """A mapping, or any iterable, of callables and tasks."""
+    """Callables and Tasks, in a mapping or any iterable, are called once each."""
     tasks = {"a": Task(square, 3), "b": Task(show, 1, kwargs={"key": 2})}
     assert {"a": 9, "b": ((1,), {"key": 2})} == dict(run_parallel(tasks, executor=executor))
     assert {0: 9, "k": 16} == dict(
@@ -91,7 +91,7 @@ def test_several_functions_are_called_once_each(executor):
 
 @in_threads_and_inline
 def test_arguments_for_all_follow_each_items_own(executor):
-    """The same input to many functions, or the same options to many calls."""
+    """``args`` and ``kwargs`` follow each item's own arguments, for one function or for many."""
     options = {"args": (7,), "kwargs": {"flag": True}, "executor": executor}
     assert [((1, 7), {"flag": True})] == run_parallel(show, [1], **options).values()
     assert [((1, 2, 7), {"flag": True})] == run_parallel(show, [(1, 2)], star=True, **options).values()
@@ -103,7 +103,7 @@ def test_arguments_for_all_follow_each_items_own(executor):
 
 @everywhere
 def test_a_tasks_own_keywords_go_before_those_of_the_run(executor):
-    """Like its own timeout and retries; what it does not say, the run does."""
+    """A Task's own keywords, timeout and retries take precedence over the run's."""
     tasks = {"own": Task(dict, kwargs={"a": 1}), "none": dict, "other": Task(dict, kwargs={"c": 3})}
     results = run_parallel(tasks, kwargs={"a": 0, "b": 0}, executor=executor)
     assert {"a": 1, "b": 0} == results["own"]
@@ -113,7 +113,7 @@ def test_a_tasks_own_keywords_go_before_those_of_the_run(executor):
 
 @in_threads_and_inline
 def test_an_item_that_cannot_be_unpacked_costs_its_own_task(executor):
-    """With ``star`` it is the call that fails, not the run."""
+    """With ``star``, an item that cannot be unpacked fails only its own task."""
     results = run_parallel(max, [(1, 2), 5, (4, 3)], star=True, executor=executor)
     assert {0: 2, 2: 4} == results.successes
     assert isinstance(results.failures[1].error, TypeError)
@@ -121,7 +121,7 @@ def test_an_item_that_cannot_be_unpacked_costs_its_own_task(executor):
 
 @everywhere
 def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(executor):
-    """Pairs are what ``zip``, ``product`` and ``groupby`` give, and rows are dicts; other errors have no such note."""
+    """If a call lacks arguments and its item is a tuple or dict, a note says how to unpack it; other errors have no such note."""
 
     def add(a, b, c=0, *, d=0):
         return len(a) + b + c + d
@@ -141,7 +141,7 @@ def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(executor):
 
 
 def test_an_input_of_any_length_will_do():
-    """None, one, or more than there is room for."""
+    """The input may have no item, one, or more than there is room for."""
     for size in (0, 1, 5_000):
         assert size == len(run_parallel(square, range(size), max_workers=2))
         assert size == len(run_parallel(square, iter(range(size)), max_workers=2, buffersize=3))
@@ -152,7 +152,7 @@ def test_an_input_of_any_length_will_do():
 
 @everywhere
 def test_failures_are_collected_by_default(executor):
-    """Each under its own key, all others have their values."""
+    """By default each failure is under its own key, and all other tasks have their values."""
     results = run_parallel(invert, [3, 0, 2, 0], executor=executor)
     assert {0: 4, 2: 6} == results.successes
     assert [1, 3] == list(results.failures)
@@ -161,7 +161,7 @@ def test_failures_are_collected_by_default(executor):
 
 @in_threads_and_inline
 def test_the_first_failure_is_raised_if_asked_for(executor):
-    """The task's own error, with a note on what was done; not before its retries are used up."""
+    """With on_error="raise", the first final failure's own error is raised, with a note on what was done."""
     with pytest.raises(ZeroDivisionError) as caught:
         run_parallel(
             invert, [3, 0, *range(1, 50)], executor=executor, on_error="raise", retries=Retry(1, delay=0)
@@ -182,7 +182,7 @@ def test_the_first_failure_is_raised_if_asked_for(executor):
     ],
 )
 def test_a_stop_that_is_no_failure_is_not_raised(options, reason):
-    """What was cancelled has not failed, not even with on_error="raise": the results say why the run was stopped."""
+    """With on_error="raise", cancelled tasks raise nothing: the results say why the run was stopped."""
     never = threading.Event()
     results = run_parallel(lambda _: never.wait(), [0], max_workers=1, on_error="raise", **options)
     never.set()
@@ -194,14 +194,14 @@ def test_a_stop_that_is_no_failure_is_not_raised(options, reason):
 
 @in_threads_and_inline
 def test_a_whole_run_raises_nothing(executor):
-    """With on_error="raise" a run without failures gives its results."""
+    """With on_error="raise", a run without failures returns its results."""
     assert [9] == run_parallel(square, [3], on_error="raise", executor=executor).values()
 
 
 @in_threads_and_inline
 @pytest.mark.parametrize("sized", [True, False])
 def test_after_a_stop_what_is_a_task_has_its_outcome(executor, sized):
-    """Sized input: every item, by its own key. Any other: what was read, and the rest is closed, unread."""
+    """After a stop, every item of sized input has an outcome, or every item that was read; the rest is closed unread."""
     closed = []
 
     def items():
@@ -227,7 +227,7 @@ def test_after_a_stop_what_is_a_task_has_its_outcome(executor, sized):
 
 @given_time
 def test_the_end_of_the_run_keeps_what_is_done(gate, scale):
-    """``run_timeout``: no task is waited for, and each says why it has no value."""
+    """At ``run_timeout`` nothing is waited for, and each unfinished task says why it has no value."""
     limit = 0.2 * scale
     results = run_parallel(lambda item: item or gate(item), range(3), max_workers=3, run_timeout=limit)
     assert {1: 1, 2: 2} == results.successes
@@ -239,7 +239,7 @@ def test_the_end_of_the_run_keeps_what_is_done(gate, scale):
 
 @given_time
 def test_a_cancelled_retry_names_what_it_was_retried_for(gate, scale):
-    """The last attempt's error is the cause: the retry waits for the only worker when the run ends."""
+    """A task that is cancelled while it waits for a retry has its last attempt's error as the cause."""
     error = OSError("down")
 
     def task(item):
@@ -256,7 +256,7 @@ def test_a_cancelled_retry_names_what_it_was_retried_for(gate, scale):
 
 @given_time
 def test_a_hung_task_costs_itself_only(gate, scale):
-    """It is abandoned; the others run at full width, and the report's figures count it."""
+    """A hung task is abandoned, the others run at full width, and the report counts it."""
     results = run_parallel(lambda item: item or gate(item), range(20), max_workers=2, timeout=0.1 * scale)
     assert list(range(1, 20)) == list(results.successes.values())
     hung = results.failures[0]
@@ -270,7 +270,7 @@ def test_a_hung_task_costs_itself_only(gate, scale):
 
 @in_threads_and_inline
 def test_an_input_that_raises_gives_the_results_of_what_was_read(executor):
-    """All that was read is run to its end, then ``InputError`` carries it."""
+    """If the input raises, everything that was read is run, and the InputError has the results."""
 
     def items():
         yield from range(5)
@@ -285,7 +285,7 @@ def test_an_input_that_raises_gives_the_results_of_what_was_read(executor):
 
 @in_threads_and_inline
 def test_an_input_that_refuses_to_close_loses_no_result(executor):
-    """Its error is told, with everything that was done."""
+    """If the input's close raises, the InputError has that error and all results."""
 
     def items():
         try:
@@ -300,7 +300,7 @@ def test_an_input_that_refuses_to_close_loses_no_result(executor):
 
 @pytest.mark.parametrize("option", ["key", "then", "items"])
 def test_an_input_error_has_the_text_of_its_cause_also_where_that_cannot_be_had(option):
-    """The kind of the error, where, and what it says; an error whose own text raises ends the input like any other."""
+    """An InputError names the cause's type, place and text, or only the type if the text cannot be had."""
 
     class Unspeakable(Exception):
         def __str__(self):
@@ -322,14 +322,14 @@ def test_an_input_error_has_the_text_of_its_cause_also_where_that_cannot_be_had(
 
 
 def test_lazy_keys_that_cannot_be_sorted_are_an_input_error():
-    """With order="key", when all are known: everything was run, and is there in input order."""
+    """Lazy keys that cannot be sorted raise an InputError at the end, which has all results in input order."""
     with pytest.raises(InputError, match="order='key', got 'b' and 1 at positions 1 and 0") as caught:
         run_parallel(square, iter([1, 2]), key=lambda item: item if item == 1 else "b", order="key")
     assert [1, 4] == caught.value.results.values()
 
 
 class Odd:
-    """A key whose ``repr`` is broken."""
+    """A key whose ``repr`` raises."""
 
     def __init__(self, error):
         self.error = error
@@ -341,7 +341,7 @@ class Odd:
 @in_threads_and_inline
 @pytest.mark.parametrize("raised", [RuntimeError, SystemExit])
 def test_a_key_that_cannot_be_shown_costs_nothing(executor, raised):
-    """Messages name its type."""
+    """For a key whose ``repr`` raises, messages name its type."""
     key = Odd(raised)
     results = run_parallel(invert, {key: 0}, executor=executor)
     error = results.failures[key].error
@@ -354,7 +354,7 @@ def test_a_key_that_cannot_be_shown_costs_nothing(executor, raised):
 
 @in_threads_and_inline
 def test_ctrl_c_gives_what_was_done(executor, gate):
-    """In the main thread, while a task runs: the run stops, and ``RunInterrupted`` carries the results."""
+    """Ctrl-C while a task runs stops the run, and RunInterrupted has the results."""
 
     def task(item):
         if item == 3:
@@ -377,7 +377,7 @@ def test_ctrl_c_gives_what_was_done(executor, gate):
 
 
 def test_ctrl_c_ends_a_backoff_of_an_inline_run():
-    """Nobody has to sit through the delay of a retry."""
+    """Ctrl-C ends the delay before a retry of an inline run."""
     waiting = threading.Event()
 
     def refuse(item):
@@ -398,7 +398,7 @@ def test_ctrl_c_ends_a_backoff_of_an_inline_run():
 
 
 def test_ctrl_c_in_the_input_gives_what_was_read():
-    """The caller's own code is interrupted where it stands."""
+    """Ctrl-C interrupts the input's own code, and the results of what was read are kept."""
 
     def items():
         yield from range(3)
@@ -414,7 +414,7 @@ def test_ctrl_c_in_the_input_gives_what_was_read():
 
 
 def test_an_executor_of_the_callers_stays_open():
-    """Threads stay warm from one run to the next."""
+    """A caller's executor keeps its threads from one run to the next."""
     with ThreadExecutor(1) as executor:
         names = {
             run_parallel([lambda: threading.current_thread().name], executor=executor)[0] for _ in range(5)
@@ -424,14 +424,14 @@ def test_an_executor_of_the_callers_stays_open():
 
 
 def test_a_run_leaves_no_thread():
-    """What it started it has ended."""
+    """A run ends the threads that it has started."""
     before = set(threading.enumerate())
     run_parallel(square, range(100), max_workers=8)
     assert set(threading.enumerate()) <= before
 
 
 def test_runs_in_several_threads_do_not_mix():
-    """Each caller has its own results, also on one executor."""
+    """Each of several calling threads has its own results, even on one executor."""
     seen = {}
 
     def call(name, executor):
@@ -447,7 +447,7 @@ def test_runs_in_several_threads_do_not_mix():
 
 
 class Table:
-    """A length in rows, and columns to iterate over."""
+    """An input whose length is its rows, but which iterates over its columns."""
 
     def __len__(self):
         return 100
@@ -457,7 +457,7 @@ class Table:
 
 
 def test_no_outcome_is_made_up_for_an_item_that_does_not_exist():
-    """An input that says it is longer than it is: also after a stop, there is one outcome an item."""
+    """If the input's length exceeds its items, there is one outcome per item, also after a stop."""
     assert ["x", "y"] == run_parallel(str, Table(), executor="inline").values()
     stopped = run_parallel(int, Table(), executor="inline", max_failures=1)
     assert [0, 1] == list(stopped)
@@ -467,7 +467,7 @@ def test_no_outcome_is_made_up_for_an_item_that_does_not_exist():
 @pytest.mark.parametrize("count", [1, 31, 32, 33])
 @pytest.mark.parametrize("options", [{}, {"buffersize": 1}, {"order": "completion"}])
 def test_a_run_that_was_done_when_it_was_to_be_stopped_is_whole(count, options):
-    """Also where nobody had yet looked whether there is more of its input."""
+    """If the last item's failure reaches ``max_failures``, the run does not count as stopped, even if the input's end was not seen yet."""
     items = [*range(1, count), "no number"]
     results = run_parallel(int, items, executor="inline", max_failures=1, **options)
     assert (None, count) == (results.stopped, len(results))
@@ -477,7 +477,7 @@ def test_a_run_that_was_done_when_it_was_to_be_stopped_is_whole(count, options):
 
 
 class Columns(Table, Mapping):
-    """The same by its keys."""
+    """The same as a mapping."""
 
     def __getitem__(self, key):
         return f"column {key}"
@@ -486,7 +486,7 @@ class Columns(Table, Mapping):
 @pytest.mark.parametrize("options", [{}, {"max_failures": 1, "buffersize": 1}])
 @pytest.mark.parametrize(("source", "key"), [(Table(), str), (Columns(), None)], ids=["items", "mapping"])
 def test_every_item_with_a_key_has_its_outcome_whatever_the_length_that_was_told(source, key, options):
-    """Neither more nor fewer, also after a stop; and what ``then`` makes is numbered on from the true end."""
+    """With keys, too, a wrong length changes no outcome, even after a stop; positions of ``then``'s tasks go on from the real end."""
     results = run_parallel(int, source, key=key, executor="inline", **options)
     assert ["x", "y"] == [outcome.key for outcome in results.outcomes.values()] == list(results)
     grown = run_parallel(
@@ -497,7 +497,7 @@ def test_every_item_with_a_key_has_its_outcome_whatever_the_length_that_was_told
 
 @pytest.mark.parametrize("module", ["pandas", "polars"])
 def test_a_data_frame_is_refused_with_what_to_pass_instead(module):
-    """It would give its columns, which nobody means."""
+    """A DataFrame is refused, because it iterates over columns; the message says what to pass instead."""
     frames = pytest.importorskip(module, reason="a library for tables; only pandas comes with the test extra")
     ways = {"pandas": r"df\.itertuples\(\), df\.to_dict\('records'\), df\.groupby", "polars": "iter_rows"}
     frame = frames.DataFrame({"x": [1, 2], "y": [3, 4]})
@@ -507,7 +507,7 @@ def test_a_data_frame_is_refused_with_what_to_pass_instead(module):
 
 
 def test_what_a_data_frame_gives_on_request_is_fine():
-    """Rows as tuples or dicts, and groups."""
+    """Rows of a DataFrame as tuples or dicts, and its groups, are accepted."""
     pandas = pytest.importorskip("pandas", reason="comes with the test extra")
     frame = pandas.DataFrame({"x": [1, 1, 2], "y": [3, 4, 5]})
     assert [4, 5, 7] == run_parallel(lambda row: row.x + row.y, frame.itertuples()).values()
@@ -519,7 +519,7 @@ def test_what_a_data_frame_gives_on_request_is_fine():
     "call", [run_parallel, lambda *args, **options: next(iter_parallel(*args, **options))]
 )
 def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch):
-    """What it had opened on the caller's executor by then is closed, whatever has failed afterwards."""
+    """If setting up a run fails, the port that it has opened on the caller's executor is closed."""
     ports, opened = [], ThreadPort.__init__
 
     def note(self, *args):
@@ -537,7 +537,7 @@ def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 @pytest.mark.parametrize("make", [list, deque, set, dict.fromkeys], ids=["list", "deque", "set", "dict"])
 def test_sized_input_is_read_whole_before_the_first_start(make, executor):
-    """Where priorities decide, whatever kind of collection it is: the largest goes first, exactly."""
+    """With priorities, sized input is read completely before the first start, so that tasks start in exact order."""
     items = make(range(100))
     items = {n: n for n in items} if isinstance(items, dict) else items
     results = run_parallel(
@@ -548,14 +548,14 @@ def test_sized_input_is_read_whole_before_the_first_start(make, executor):
 
 @pytest.mark.parametrize("named", [False, True])
 def test_tasks_with_priorities_of_their_own_are_read_whole_too(named):
-    """However many there are."""
+    """The same holds for Tasks that have priorities of their own."""
     tasks = [Task(abs, n, priority=n) for n in range(100)]
     results = run_parallel(dict(enumerate(tasks)) if named else tasks, max_workers=1, order="completion")
     assert list(range(99, -1, -1)) == results.values()
 
 
 def test_an_item_is_queued_when_it_was_read():
-    """Not when those that were read with it are, and never after its start."""
+    """``queued_at`` is when the item itself was read, and never after its start."""
     done = threading.Event()
 
     def items():
@@ -569,7 +569,7 @@ def test_an_item_is_queued_when_it_was_read():
 
 
 def test_ctrl_c_in_a_burst_of_input_loses_no_task():
-    """What was handed over before it has its outcome, though the input never came back."""
+    """If Ctrl-C comes during a burst of input, every item read before has its outcome."""
 
     def items():
         yield from range(3)
@@ -583,7 +583,7 @@ def test_ctrl_c_in_a_burst_of_input_loses_no_task():
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_values_go_with_the_results(executor):
-    """Nothing else refers to them, so large ones are freed at once, and not when garbage is next collected."""
+    """Values are freed with the results, without garbage collection."""
     gc.collect()
     gc.disable()
     try:
@@ -596,7 +596,7 @@ def test_values_go_with_the_results(executor):
 
 
 class Thing:
-    """What can be referred to weakly, and what a task may fail on."""
+    """An object to which a weak reference can be made, and on which a task may fail."""
 
 
 async def fail_on_awaiting(thing, load):
@@ -613,7 +613,7 @@ async def hang_on(thing, load):
     ids=["failure", "timeout", "stop"],
 )
 def test_what_coroutines_were_given_goes_with_the_results(fn, options):
-    """Neither the loop and its port, nor errors that were thrown into them, keep it until garbage is next collected."""
+    """Arguments of coroutines are freed with the results, without garbage collection, even after a failure."""
     gc.collect()
     gc.disable()
     try:
@@ -632,7 +632,7 @@ def fail_on(thing):
 
 
 def give_or_fail(fails, _, given):
-    """Give what is to go with the run; fail once there is some."""
+    """Return a new Thing, or fail once there is one."""
     if fails:
         assert given.wait(PATIENCE)
         raise ValueError("this one")
@@ -668,7 +668,7 @@ def refuse(so_far, value):
     ids=["on_error", "input", "values", "to_dict", "by key", "stream", "input of a stream", "fold"],
 )
 def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
-    """Who catches it and calls anew does not have all earlier values and arguments in memory until garbage is collected."""
+    """If a run ends in an error, its values and arguments are freed with that error, without garbage collection."""
     given = threading.Event()
     given.alive = [weakref.ref(load := Thing())]
     options = {"items": lambda: [True, False], **options}
@@ -687,7 +687,7 @@ def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize("options", [{}, {"then": lambda outcome: ()}], ids=["plain", "then"])
 def test_what_a_stream_was_given_goes_with_it(executor, options):
-    """Also where ``then`` knows the loop, and this ``then``."""
+    """A stream's arguments are freed with it, without garbage collection, even with ``then``."""
     load = Thing()
     gone = weakref.ref(load)
     gc.collect()
@@ -707,7 +707,7 @@ def test_what_a_stream_was_given_goes_with_it(executor, options):
     ids=["failures", "then"],
 )
 def test_items_go_with_the_results(executor, fn, options):
-    """Also those of failures, whose tracebacks lead to our own frames, and those of runs that may grow."""
+    """Items are freed with the results, without garbage collection, including those of failures and of runs with ``then``."""
     gc.collect()
     gc.disable()
     try:
