@@ -370,6 +370,8 @@ def test_workers_idle_for_a_limit():
     assert advice.cure.startswith(
         "2 workers instead of 10 would do. Without the limit, the run would take about 1.4 s"
     )
+    both = plant([0.1] * 140, 10, pause=0.1, limits=("RateLimit(10, per=1)", "ConcurrencyLimit(9)"))
+    assert "Without the limits, the run" in only(both, _slow.held_by_limits).cure
 
 
 def test_a_limit_that_holds_nobody_up_is_not_to_blame_for_a_long_last_task():
@@ -474,6 +476,11 @@ def test_abandoned_threads():
     assert "which is lost; each keeps what it holds until it returns." in advice.cause
     assert "Most were in fetch (client.py, line 40)." in advice.cause
     assert 'executor="processes"' in advice.cure
+
+    ledger = plant([2.0])
+    fail(ledger, 0, timed_out("task", 1, abandoned=True))
+    advice = _wasted.abandoned_threads(survey(ledger))
+    assert "which is lost; it keeps what it holds until it returns." in advice.cause
 
 
 @pytest.mark.parametrize(

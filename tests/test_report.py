@@ -10,6 +10,7 @@ from parallelkit import Results, Task, run_parallel
 from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 from parallelkit._report._failures import kinds_of_failure, shape
+from parallelkit._report._html import page
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import summarize, survey
 
@@ -127,6 +128,7 @@ def test_how_little_ran_at_a_time_is_no_long_figure():
     ledger = plant([0.0001], ended_at=BEGAN + 1)
     assert "wall 1.00 s, busy 100 µs: ran < 0.01 at a time" == line_with(ledger, "busy")
     assert "ran &lt; 0.01 at a time" in Results(ledger)._repr_html_()
+    assert "&lt; 0.01" in page(ledger)
 
 
 def test_an_inline_run_says_that_timeouts_are_not_enforced():

@@ -1,4 +1,4 @@
-"""``Results``: every sentence that the design says of it."""
+"""``Results``: every property that the design promises."""
 
 import copy
 import gc
@@ -34,7 +34,7 @@ from parallelkit._lost import Lost
 
 
 class Refused(Exception):
-    """An error whose ``__init__`` takes what its ``args`` do not hold: it breaks on unpickling."""
+    """An error whose ``args`` do not fit its ``__init__``, so that unpickling it fails."""
 
     def __init__(self, host, port):
         super().__init__(f"{host}:{port} refused")
@@ -46,7 +46,7 @@ def invert(x):
 
 
 def make(items=None, **options):
-    """One value, one error, one ``None``."""
+    """Results with one value, one error and one None."""
     return run_parallel(
         lambda x: None if x == 9 else 12 // x,
         {"a": 3, "b": 0, "c": 9} if items is None else items,
@@ -56,7 +56,7 @@ def make(items=None, **options):
 
 
 def stopped_run():
-    """The second of four tasks fails and stops the run, the others never begin."""
+    """Results of four tasks, of which the second fails and stops the run, so that the others never begin."""
     results = run_parallel(invert, {"a": 3, "b": 0, "c": 2, "d": 1}, executor="inline", max_failures=1)
     assert "max_failures of 1 reached" == results.stopped
     return results
@@ -66,7 +66,7 @@ def stopped_run():
 
 
 def test_results_are_a_mapping():
-    """Whatever takes a Mapping takes them."""
+    """Results are a Mapping."""
     assert isinstance(make(), Mapping)
     assert {"a": 4} == dict(make({"a": 3}))
 
@@ -76,7 +76,7 @@ def test_results_are_a_mapping():
     [("input", ["c", "a", "b"]), ("key", ["a", "b", "c"]), ("completion", ["c", "a", "b"])],
 )
 def test_the_order_is_the_callers_choice(order, expected):
-    """It is that of iteration, values, items, outcomes, failures and rows alike."""
+    """Iteration, values, items, outcomes, failures and rows all have the chosen order."""
     results = run_parallel(invert, {"c": 3, "a": 2, "b": 1}, executor="inline", order=order)
     values = [{"c": 4, "a": 6, "b": 12}[key] for key in expected]
     assert expected == list(results) == list(results.keys())
@@ -87,7 +87,7 @@ def test_the_order_is_the_callers_choice(order, expected):
 
 
 def test_the_order_of_completion_is_that_in_which_tasks_ended():
-    """Not that in which they were read."""
+    """Completion order is the order in which tasks ended, not that in which they were read."""
     first_may_end = threading.Event()
 
     def task(item):
@@ -103,7 +103,7 @@ def test_the_order_of_completion_is_that_in_which_tasks_ended():
 
 
 def test_failures_stand_in_the_chosen_order_too():
-    """Also where they were settled in another."""
+    """Failures are in the chosen order, even if they were settled in another."""
     results = run_parallel(invert, {"z": 0, "m": 1, "a": 0}, executor="inline", order="key")
     assert ["a", "z"] == list(results.failures)
 
@@ -112,13 +112,13 @@ def test_failures_stand_in_the_chosen_order_too():
 
 
 def test_a_key_gives_the_value():
-    """``None`` is an ordinary value."""
+    """``results[key]`` returns the value, even None."""
     results = make()
     assert (4, None) == (results["a"], results["c"])
 
 
 def test_a_key_raises_the_tasks_own_error():
-    """The very object, as often as one likes."""
+    """``results[key]`` raises the task's own error object, each time."""
     results = make()
     for _ in range(2):
         with pytest.raises(ZeroDivisionError) as caught:
@@ -127,7 +127,7 @@ def test_a_key_raises_the_tasks_own_error():
 
 
 def raised_by(take):
-    """The lines with which what it raises would end a program."""
+    """The lines with which the raised error would end a program."""
     with pytest.raises(ZeroDivisionError) as caught:
         take()
     return traceback.format_exception(caught.value)
@@ -135,7 +135,7 @@ def raised_by(take):
 
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_what_is_raised_again_looks_the_same_every_time(executor):
-    """The frames of those who asked before are none of the task's, be it asked as a key or an outcome."""
+    """An error's traceback does not grow with each access, by key or by outcome."""
     results = run_parallel(invert, {"b": 0}, executor=executor)
     [streamed] = iter_parallel(invert, {"b": 0}, executor=executor)
     outcome, copied = results.outcomes["b"], journey(results)
@@ -153,7 +153,7 @@ def test_what_is_raised_again_looks_the_same_every_time(executor):
 
 
 def test_a_group_shows_errors_with_the_traceback_that_they_came_with():
-    """Who asked for one of them before is not in it: neither in that of the results nor in that of a fold."""
+    """Errors in a group have their original tracebacks, without frames of earlier accesses."""
 
     def ask(outcome):
         raised_by(outcome.unwrap)
@@ -172,7 +172,7 @@ def test_a_group_shows_errors_with_the_traceback_that_they_came_with():
 
 
 def test_every_frame_of_a_raised_error_has_the_arguments_of_its_call():
-    """IPython shows them, and wrote "failed resolving arguments" where one had been deleted."""
+    """Each frame of a raised error still has its arguments, which IPython shows."""
     results = run_parallel(invert, [0], executor="inline")
     with ThreadExecutor(1) as executor:
         future = executor.submit(invert, 0)
@@ -185,7 +185,7 @@ def test_every_frame_of_a_raised_error_has_the_arguments_of_its_call():
 
 
 def test_an_exception_that_is_returned_is_a_value():
-    """And one that is raised is never returned."""
+    """A returned exception is a value, and a raised one is never returned."""
     error = ValueError("returned")
     results = run_parallel(lambda _: error, [0], executor="inline")
     assert error is results[0]
@@ -193,7 +193,7 @@ def test_an_exception_that_is_returned_is_a_value():
 
 
 def test_a_failure_that_is_asked_for_its_value_tells_its_error():
-    """Who forgot to look at ``ok`` sees what the task raised, not only that a name is missing."""
+    """``failure.value`` raises an error that shows what the task raised."""
     failure = make().outcomes["b"]
     with pytest.raises(
         AttributeError, match=r"<Failure 'b': ZeroDivisionError.* has no value; ask ok first"
@@ -209,7 +209,7 @@ def test_a_failure_that_is_asked_for_its_value_tells_its_error():
 
 @pytest.mark.parametrize("key", ["d", 0, None, 1.5])
 def test_an_unknown_key_is_a_key_error(key):
-    """As in a dict."""
+    """An unknown key is a KeyError."""
     results = make()
     with pytest.raises(KeyError):
         results[key]
@@ -221,7 +221,7 @@ def test_an_unknown_key_is_a_key_error(key):
 
 
 def test_membership_and_length_look_at_keys_only():
-    """A failed task is there, and asking raises nothing."""
+    """``in`` and ``len`` look at keys only, so a failed task raises nothing."""
     results = make()
     assert 3 == len(results)
     assert "b" in results
@@ -230,7 +230,7 @@ def test_membership_and_length_look_at_keys_only():
 
 
 def test_get_is_for_unknown_keys():
-    """A failed task raises; the default stands in for what was never asked for, and for nothing else."""
+    """``get`` returns its default only for unknown keys, and raises for a failed task."""
     results = make()
     assert (4, None) == (results.get("a"), results.get("c", 7))
     assert (None, 7) == (results.get("d"), results.get("d", 7))
@@ -239,14 +239,14 @@ def test_get_is_for_unknown_keys():
 
 
 class Position:
-    """An integer of another kind, as numpy has them."""
+    """An integer of another class, like NumPy's."""
 
     def __index__(self):
         return 1
 
 
 def test_positions_are_integers_of_any_kind():
-    """Where the position is the key, numpy's integers and booleans find it, as they would in a dict."""
+    """If positions are the keys, NumPy integers and booleans find them, as in a dict."""
     results = run_parallel(invert, [3, 2, 1], executor="inline")
     assert (6, 6) == (results[True], results[Position()])
     for stranger in (3, -1, 1.5, "1", None, (1,)):
@@ -257,7 +257,7 @@ def test_positions_are_integers_of_any_kind():
 
 @pytest.mark.parametrize("key", ["ann", 3])
 def test_a_forgotten_key_is_hinted_at(key):
-    """Who asks by name where positions are the keys has forgotten ``key=``."""
+    """The KeyError for a name, where positions are the keys, hints at ``key=``."""
     results = run_parallel(invert, [3, 2, 1], executor="inline")
     with pytest.raises(KeyError, match="the keys here are the positions of the items; pass key= for others"):
         results[key]
@@ -267,7 +267,7 @@ def test_a_forgotten_key_is_hinted_at(key):
 
 
 def test_values_and_items_are_lists():
-    """They can be indexed, and do not change."""
+    """``values()`` and ``items()`` are lists."""
     results = make({"a": 3, "b": 2})
     assert [4, 6] == results.values()
     assert [("a", 4), ("b", 6)] == results.items()
@@ -276,7 +276,7 @@ def test_values_and_items_are_lists():
 
 @pytest.mark.parametrize("take", [Results.values, Results.items, Results.to_dict, Results.raise_failures])
 def test_what_cannot_be_whole_raises_every_failure(take):
-    """``TaskFailures`` holds all of them, in order, and the results."""
+    """If tasks failed, ``values()`` and ``items()`` raise TaskFailures with all failures, in order, and the results."""
     results = make({"a": 0, "b": 3, "c": 0})
     with pytest.raises(TaskFailures, match="2 of 3 tasks failed") as caught:
         take(results)
@@ -288,14 +288,14 @@ def test_what_cannot_be_whole_raises_every_failure(take):
 
 
 def test_cancelled_tasks_are_failures_too():
-    """What was never begun has no value either."""
+    """Cancelled tasks count as failures."""
     with pytest.raises(TaskFailures) as caught:
         stopped_run().values()
     assert [ZeroDivisionError, TaskCancelled, TaskCancelled] == [type(one) for one in caught.value.exceptions]
 
 
 def test_a_default_stands_where_a_task_failed():
-    """Any value, ``None`` included; a task's own ``None`` is not mistaken for it."""
+    """A default, even None, replaces the value of a failed task, but not a task's own None."""
     results = make()
     assert [4, -1, None] == results.values(default=-1)
     assert [("a", 4), ("b", None), ("c", None)] == results.items(default=None)
@@ -303,7 +303,7 @@ def test_a_default_stands_where_a_task_failed():
 
 
 def test_where_all_is_well_nothing_is_raised():
-    """With or without a default."""
+    """Without failures, nothing is raised, with or without a default."""
     results = make({"a": 3})
     assert results.raise_failures() is None
     assert [4] == results.values(default=0) == results.values()
@@ -313,7 +313,7 @@ def test_where_all_is_well_nothing_is_raised():
 
 
 def test_outcomes_are_a_mapping_to_success_or_failure():
-    """Each is built when it is looked at, and is what the task came to."""
+    """``outcomes`` maps each key to a Success or Failure, built on access."""
     outcomes = make().outcomes
     assert isinstance(outcomes, Mapping)
     assert 3 == len(outcomes)
@@ -324,7 +324,7 @@ def test_outcomes_are_a_mapping_to_success_or_failure():
 
 
 def test_successes_and_failures_share_out_the_keys():
-    """Key to value here, key to ``Failure`` there, every key in exactly one."""
+    """Every key is in exactly one of ``successes`` (key → value) and ``failures`` (key → Failure)."""
     results = make()
     assert {"a": 4, "c": None} == results.successes
     assert {"b": ZeroDivisionError} == {key: type(one.error) for key, one in results.failures.items()}
@@ -332,13 +332,13 @@ def test_successes_and_failures_share_out_the_keys():
 
 
 def test_stopped_says_why():
-    """None for a run that went to its end."""
+    """``stopped`` is the reason of a stop, or None."""
     assert make().stopped is None
     assert "max_failures of 1 reached" == stopped_run().stopped
 
 
 def test_attempts_are_the_log_of_every_execution():
-    """Failed tries included, in the order of their starts."""
+    """``attempts`` lists every attempt, failed ones included, in order of their starts."""
     calls = []
 
     def flaky(item):
@@ -359,7 +359,7 @@ def test_attempts_are_the_log_of_every_execution():
 
 
 def test_the_summary_counts():
-    """Tasks by their fate, attempts, seconds; parallelism is busy ÷ wall."""
+    """``summary`` has counts of tasks by fate, attempts, seconds, and parallelism = busy ÷ wall."""
     ledger = Ledger(Facts(began_at=100.0, ended_at=110.0))
     ledger.admit(None, 4, 100.0)
     ledger.try_again(0, Lost(OSError(), 1, 100.0, 101.0, "w"))
@@ -380,7 +380,7 @@ def test_the_summary_counts():
 
 
 def test_rows_are_flat():
-    """A dict a task, in order, with the error as text."""
+    """``rows()`` has a dict per task, in order, with the error as text."""
     rows = make().rows()
     assert [("a", True, 4, None), ("b", False, None, "ZeroDivisionError"), ("c", True, None, None)] == [
         (row["key"], row["ok"], row["value"], row["error"] and row["error"].partition(":")[0]) for row in rows
@@ -390,20 +390,20 @@ def test_rows_are_flat():
 
 @pytest.mark.all  # pandas takes a second to load
 def test_the_frame_of_an_empty_run_has_its_columns():
-    """So that what is done with a frame works with it too."""
+    """The DataFrame of an empty run has its columns."""
     pytest.importorskip("pandas")
     assert list(make().rows()[0])[1:] == list(run_parallel(len, []).to_frame().columns)
 
 
 def test_a_frame_needs_pandas(monkeypatch):
-    """And says how to get it."""
+    """Without pandas, ``to_frame`` says how to install it."""
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match=r"to_frame needs pandas: pip install pandas"):
         run_parallel(len, []).to_frame()
 
 
 def test_a_frame_is_the_rows_by_key():
-    """pandas, indexed by key."""
+    """``to_frame`` gives the rows, indexed by key."""
     pytest.importorskip("pandas")
     frame = make().to_frame()
     assert ["a", "b", "c"] == list(frame.index)
@@ -411,20 +411,20 @@ def test_a_frame_is_the_rows_by_key():
 
 
 def test_the_report_is_text():
-    """Without a figure asked for, and with one."""
+    """``report`` is text, with or without a cost per attempt."""
     results = make()
     assert "ZeroDivisionError" in results.report()
     assert results.report() != results.report(cost_per_attempt=0.01)
 
 
 def test_the_repr_counts():
-    """What it is, in a line."""
+    """The repr is one line with counts."""
     assert "<Results of 3 tasks: 2 succeeded, 1 failed>" == repr(make())
     assert "<Results of 4 tasks: 1 succeeded, 1 failed, 2 cancelled>" == repr(stopped_run())
 
 
 def test_results_are_not_taken_for_an_array_of_their_keys():
-    """``np.mean(run_parallel(…))`` was the mean of the positions; a series and a column are the values, by key."""
+    """An array of results is refused, because it would contain their keys; a pandas Series and a column take the values, by key."""
     np, pd = pytest.importorskip("numpy"), pytest.importorskip("pandas")
     results = run_parallel(lambda number: 10 * number, {"a": 1, "b": 2}, executor="inline")
     for mapping in (results, results.outcomes):
@@ -446,7 +446,7 @@ def test_results_are_not_taken_for_an_array_of_their_keys():
 
 
 def test_results_are_objects_in_an_array_of_objects():
-    """``np.array([results, None], dtype=object)``, and ``array == results``: nobody takes their keys for numbers there."""
+    """In an array of objects, and in a comparison with an array, results are single objects."""
     np = pytest.importorskip("numpy")
     results = run_parallel(abs, [-1, -2], executor="inline")
     for mapping in (results, results.outcomes):
@@ -462,7 +462,7 @@ def test_results_are_objects_in_an_array_of_objects():
 
 
 def test_keys_can_be_looked_at():
-    """The view shows the first of them, in order, and goes no further for a million; it compares as a view does."""
+    """The repr of ``keys()`` shows the first keys only, and it compares as a view does."""
     results = make()
     for keys in (results.keys(), results.outcomes.keys()):
         assert "KeysView(['a', 'b', 'c'])" == repr(keys)
@@ -473,7 +473,7 @@ def test_keys_can_be_looked_at():
 
 
 def test_results_are_equal_to_themselves_only():
-    """Comparing must not raise what tasks raised; and like every mapping they have no hash."""
+    """Comparing results raises nothing that tasks raised, and results have no hash."""
     results = make()
     assert results == results
     assert results != make()
@@ -482,7 +482,7 @@ def test_results_are_equal_to_themselves_only():
 
 
 def test_an_empty_run_has_results():
-    """No tasks, no outcomes, nothing raised."""
+    """An empty run has empty results, and raises nothing."""
     results = run_parallel(invert, [])
     assert (0, [], [], {}, {}, []) == (
         len(results),
@@ -498,7 +498,7 @@ def test_an_empty_run_has_results():
 
 
 def test_results_hold_no_more_than_the_values():
-    """What the run needed to get them (items, functions, workers) is free when it is over."""
+    """Results keep no item, function or worker of their run alive."""
 
     class Item:
         pass
@@ -513,7 +513,7 @@ def test_results_hold_no_more_than_the_values():
 
 
 def test_a_small_object_for_many_outcomes():
-    """Outcomes are columns: those of a thousand tasks take less than a fifth of as many objects."""
+    """Outcomes are stored in columns: a thousand take less than a fifth as many objects."""
     many = run_parallel(operator.index, range(1_000), executor="inline")
     as_objects = sum(sys.getsizeof(outcome) + 3 * sys.getsizeof(0.5) for outcome in many.outcomes.values())
     ledger = many._ledger
@@ -530,7 +530,7 @@ def journey(results):
 
 @pytest.mark.parametrize("order", ["input", "key", "completion"])
 def test_results_survive_pickling(order):
-    """Keys, order, values, errors, figures and the reason of the stop."""
+    """Keys, order, values, errors, figures and the reason of the stop survive pickling."""
     results = run_parallel(
         invert, {"b": 3, "a": 0, "c": 2, "d": 1}, executor="inline", max_failures=1, order=order
     )
@@ -549,12 +549,12 @@ def test_results_survive_pickling(order):
 
 
 def test_positions_survive_pickling():
-    """Keys that were never given are found afterwards too."""
+    """Positions as keys survive pickling."""
     assert 6 == journey(run_parallel(invert, [3, 2], executor="inline"))[1]
 
 
 def test_tracebacks_survive_pickling_as_text():
-    """Word for word, causes included."""
+    """Tracebacks survive pickling word for word as text, including causes."""
     results = stopped_run()
     copied = journey(results)
     for key in ("b", "c"):
@@ -563,7 +563,7 @@ def test_tracebacks_survive_pickling_as_text():
 
 
 def test_notes_survive_pickling():
-    """The task and the attempt are still named."""
+    """The note that names task and attempt survives pickling."""
     assert ["parallelkit: task 'b', attempt 1 of 1"] == journey(make()).failures["b"].error.__notes__
 
 
@@ -579,7 +579,7 @@ def with_lock():
 
 @pytest.mark.parametrize("make_error", [with_lock, lambda: Refused("db", 5432)], ids=["lock", "arguments"])
 def test_an_error_that_cannot_travel_costs_nothing_else(make_error):
-    """Results pickle whatever the tasks have raised; what stands in for an error says what it was."""
+    """Results can be pickled whatever errors they have; a stand-in says what an error was."""
     results = run_parallel({"bad": lambda: raiser(make_error), "good": lambda: 1}, executor="inline")
     copied = journey(results)
     assert 1 == copied["good"]
@@ -589,7 +589,7 @@ def test_an_error_that_cannot_travel_costs_nothing_else(make_error):
 
 
 def test_causes_survive_pickling():
-    """The chain of an error is part of it: what a timeout or an exit was caused by is still there."""
+    """The causes of errors, such as those of a timeout or an exit, survive pickling."""
 
     def task():
         try:
@@ -602,13 +602,13 @@ def test_causes_survive_pickling():
 
 
 def test_results_can_be_copied():
-    """As any value, deep or not."""
+    """Results can be copied and deep-copied."""
     results = make({"a": 3})
     assert 4 == copy.copy(results)["a"] == copy.deepcopy(results)["a"]
 
 
 def test_errors_that_carry_results_survive_pickling():
-    """A group of failures arrives with its results."""
+    """A group of failures can be pickled with its results."""
     with pytest.raises(TaskFailures) as caught:
         make().values()
     copied = journey(caught.value)
@@ -620,7 +620,7 @@ def test_errors_that_carry_results_survive_pickling():
 
 
 def test_an_outcome_is_frozen():
-    """Nobody can change what has happened."""
+    """An outcome cannot be changed."""
     success = Success("a", 0, 1, 1, 0.0, 0.0, 0.1, "w")
     failure = Failure("a", 0, OSError(), 1, 0.0, 0.0, 0.1, "w")
     for outcome in (success, failure):
@@ -630,7 +630,7 @@ def test_an_outcome_is_frozen():
 
 
 def test_a_success_has_no_error():
-    """Whoever asks every outcome for its error gets None of what went well, as of an attempt or an event."""
+    """``error`` of a success is None, as that of an attempt or an event."""
     outcomes = make().outcomes
     assert ["b"] == [key for key, outcome in outcomes.items() if outcome.error]
     assert outcomes["a"].error is None
@@ -638,7 +638,7 @@ def test_a_success_has_no_error():
 
 
 def test_outcomes_are_matched_by_type():
-    """``match`` tells the two apart and takes out what is wanted."""
+    """``match`` distinguishes Success and Failure, and unpacks them."""
     seen = []
     for outcome in make().outcomes.values():
         match outcome:
@@ -650,7 +650,7 @@ def test_outcomes_are_matched_by_type():
 
 
 def test_unwrap_gives_or_raises():
-    """The value, or the error itself."""
+    """``unwrap`` returns the value, or raises the error."""
     outcomes = make().outcomes
     assert 4 == outcomes["a"].unwrap()
     with pytest.raises(ZeroDivisionError):
@@ -658,14 +658,14 @@ def test_unwrap_gives_or_raises():
 
 
 def test_instants_count_from_the_beginning_of_the_run():
-    """Queued, started, ended, in that order, none before zero."""
+    """Times count from the start of the run: queued, started and ended, in this order, none negative."""
     for outcome in make().outcomes.values():
         assert 0.0 <= outcome.queued_at <= outcome.started_at
         assert 0.0 <= outcome.duration
 
 
 def test_groups_of_failures_can_be_split():
-    """``except*`` and ``split`` keep type and results."""
+    """``except*`` and ``split`` keep the type and the results."""
     results = run_parallel(
         {"slow": lambda: raiser(lambda: TaskTimeout("late")), "bad": lambda: 1 // 0}, executor="inline"
     )
@@ -680,7 +680,7 @@ def test_groups_of_failures_can_be_split():
 
 
 def test_results_by_hand():
-    """Any order of any ledger: the class asks for no run."""
+    """Results can be made of any ledger, in any order, without a run."""
     ledger = Ledger()
     ledger.admit(["x", "y"], 2, 0.0)
     ledger.succeed((0, 1), (1, 2), (0.0, 0.0), (1.0, 1.0), ("w", "w"))
@@ -688,7 +688,7 @@ def test_results_by_hand():
 
 
 def test_results_compare_as_mappings_do():
-    """Equal keys and values are equal, also to a dict; a run with a failure equals only itself."""
+    """Results with equal keys and values are equal, also to a dict; those with a failure equal only themselves."""
     doubled = run_parallel(lambda n: 2 * n, {"a": 1, "b": 2}, executor="inline")
     assert {"a": 2, "b": 4} == doubled
     assert doubled == run_parallel(lambda n: 2 * n, {"a": 1, "b": 2}, executor="inline")
@@ -700,27 +700,34 @@ def test_results_compare_as_mappings_do():
 
 
 def test_a_group_of_failures_counts_their_kinds():
-    """The message says what failed without a look into the group."""
+    """The message of TaskFailures counts the kinds of errors."""
     failed = run_parallel(lambda n: 1 / n, [0, 0, "x"], executor="inline")
     with pytest.raises(TaskFailures, match="3 of 3 tasks failed: 2 × ZeroDivisionError, 1 × TypeError"):
         failed.values()
 
 
 def test_the_repr_of_a_failure_is_short():
-    """Neither traceback nor stack is in it."""
+    """The repr of a Failure has neither its traceback nor its stack."""
     (failure,) = run_parallel(lambda n: 1 / n, [0], executor="inline").failures.values()
     assert "Traceback" in failure.traceback
     assert "Traceback" not in repr(failure)
 
 
 class Table:
-    """A value with a picture of itself in many lines."""
+    """A value whose repr has many lines."""
 
     def __repr__(self):
         return "\n".join(["x  y"] * 50)
 
 
-def test_ctrl_c_ends_the_repr_of_an_outcome():
+def give_up(number, frame):
+    raise SystemExit("told to end")
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"), [(signal.default_int_handler, KeyboardInterrupt), (give_up, SystemExit)]
+)
+def test_a_signal_ends_the_repr_of_an_outcome(handler, kind):
     """That of its value may take long: a database query of an ORM shows its rows."""
 
     class Query:
@@ -728,12 +735,16 @@ def test_ctrl_c_ends_the_repr_of_an_outcome():
             signal.raise_signal(signal.SIGINT)
             return "rows"
 
-    with pytest.raises(KeyboardInterrupt):
-        repr(Success("a", 0, Query(), 1, 0.0, 0.0, 0.1, "w"))
+    former = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(kind):
+            repr(Success("a", 0, Query(), 1, 0.0, 0.0, 0.1, "w"))
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_the_repr_of_an_outcome_is_a_line():
-    """Key, value or error, and what it took; a long value is cut."""
+    """The repr of an outcome is one line: key, value or error, and duration; a long value is cut."""
     results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, executor="inline", retries=Retry(1, delay=0))
     assert re.fullmatch(r"<Success 'a': 4, \S+ s>", repr(results.outcomes["a"]))
     lost = r"<Failure 'b': ZeroDivisionError\('integer division or modulo by zero'\), 2 attempts, \S+ s>"

@@ -104,10 +104,11 @@ import os, resource, signal
 from parallelkit import run_parallel
 
 def die(item):
-    os._exit(3)
+    os._exit(3) if item else os.kill(os.getpid(), 6)
 
 assert [400_000] == run_parallel(resource.length, [bytes(400_000)], executor="processes").values()
-[failure] = run_parallel(die, [1], executor="processes").failures.values()
+ended, failure = run_parallel(die, [0, 1], executor="processes").failures.values()
+assert "SIGABRT" in str(ended.error), ended.error
 assert 3 == failure.error.exitcode
 """
 
