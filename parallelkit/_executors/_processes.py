@@ -1,4 +1,4 @@
-"""Worker processes that can be killed: a hung or crashed task costs itself, and no other."""
+"""Worker processes that can be killed: a hung or crashed task affects no other."""
 
 from __future__ import annotations
 
