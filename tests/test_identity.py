@@ -1,4 +1,4 @@
-"""The identity of a function: what its name does not tell apart is told apart, and the same thing is never refused."""
+"""The identity of a function in a journal: different functions are told apart even if they have one name, and the same one is never refused."""
 
 import enum
 import functools
@@ -209,7 +209,7 @@ OTHERS = {
 
 @pytest.mark.parametrize(("first", "second", "difference"), OTHERS.values(), ids=OTHERS)
 def test_what_a_name_does_not_tell_apart_is_told_apart(path, first, second, difference):
-    """The second is refused at the door, and the message says by what it is known, and what to do."""
+    """Another function of the same name is refused, with what it is identified by, and what to do."""
     run(first, path)
     with pytest.raises(ValueError, match=r"a journal of the same function, got .+/run\.journal") as caught:
         run(second, path)
@@ -219,7 +219,7 @@ def test_what_a_name_does_not_tell_apart_is_told_apart(path, first, second, diff
 
 
 def test_the_message_on_a_lambda_says_to_give_it_a_name(path):
-    """In whole."""
+    """The whole message about a lambda, which advises to give it a name."""
     run(lambda x: "A" + x, path)
     name = f"{__name__}:test_the_message_on_a_lambda_says_to_give_it_a_name.<locals>.<lambda>"
     with pytest.raises(ValueError, match="checkpoint") as caught:
@@ -242,14 +242,14 @@ def lambda_of(source, name):
 
 
 def test_a_lambda_is_the_same_wherever_it_stands():
-    """In another line of another file."""
+    """A lambda has the same identity in another line or file."""
     here, there = lambda_of(SOURCE, "one.py"), lambda_of("\n" * 300 + SOURCE, "elsewhere/two.py")
     assert here.__code__.co_firstlineno != there.__code__.co_firstlineno
     assert identity_of(here) == identity_of(there)
 
 
 def test_a_lambda_is_the_same_in_every_process():
-    """Sets among its constants are in another order under every hash seed."""
+    """A lambda has the same identity under every hash seed, although sets among its constants have another order."""
     code = "import sys; from parallelkit._identity import identity_of; exec(sys.argv[1]); print(identity_of(made))"
     known = {
         subprocess.run(
@@ -264,7 +264,7 @@ def test_a_lambda_is_the_same_in_every_process():
 
 
 def test_a_lambda_is_the_same_after_python_has_specialized_it():
-    """Code that runs often is rewritten in place, and so is code that is traced."""
+    """A lambda has the same identity after Python has specialized its bytecode, or while it is traced."""
     function = lambda_of("made = lambda x: sum([x + 1 for _ in range(3)]) + x.real", "one.py")
     before = identity_of(function)
     for number in range(10_000):
@@ -280,7 +280,7 @@ def test_a_lambda_is_the_same_after_python_has_specialized_it():
 
 
 def test_a_lambda_of_another_python_is_refused_with_the_versions():
-    """Each version compiles it to other code."""
+    """A lambda of another Python version, which has other bytecode, is refused with both versions."""
     now = identity_of(lambda x: x)
     before = now.replace(f"code = {sys.implementation.cache_tag} ", "code = cpython-39 0")
     why = told_apart(before, now, "this run")
@@ -329,7 +329,7 @@ def twice(make):
 
 
 def once(thing):
-    """The same object, after a run."""
+    """The same object in both runs."""
     return thing, thing
 
 
@@ -365,14 +365,14 @@ SAME = {
 
 @pytest.mark.parametrize(("first", "second"), SAME.values(), ids=SAME)
 def test_the_same_is_never_refused(path, first, second):
-    """Nor what may change from one run to the next: objects, counters, attributes."""
+    """The same function is never refused, even if objects, counters or attributes have changed between the runs."""
     value = run(first, path)["a"]
     results = run(second, path)
     assert (value, 0) == (results["a"], results.outcomes["a"].attempts)
 
 
 def test_a_function_within_a_function_may_be_mended(path):
-    """What it captures besides does not make it another; only another value of the same does."""
+    """An inner function may be changed and may capture other names, but a captured plain value may not change."""
 
     def make(unit):
         def go(item):
@@ -394,7 +394,7 @@ def test_a_function_within_a_function_may_be_mended(path):
 
 
 def test_a_named_function_is_its_name_alone(path):
-    """So journals of before can be read; its code, defaults, and what it wraps may change."""
+    """A named function is identified by its name alone: its code, defaults, and what it wraps may change."""
     wrapper = functools.wraps(convert)(made(2))
     assert f"{__name__}:convert" == identity_of(convert) == identity_of(wrapper)
     assert identity_of(convert) == identity_of(functools.partial(wrapper))
@@ -405,7 +405,7 @@ def test_a_named_function_is_its_name_alone(path):
 
 
 class Ufunc:
-    """As numpy's were before they had a qualified name."""
+    """Like NumPy's ufuncs before they had a qualified name."""
 
     def __init__(self, name):
         self.__name__ = name
@@ -415,7 +415,7 @@ class Ufunc:
 
 
 def test_numpy_s_functions_are_told_apart_wherever_they_are():
-    """They are objects of one class, and so are their methods'."""
+    """NumPy's functions, which are objects of one class, are told apart, and so are their methods."""
     for first, second in (
         (Ufunc("sin"), Ufunc("cos")),
         (np.sin, np.cos),
@@ -434,7 +434,7 @@ def both(first, second):
 
 
 def test_functions_that_are_made_of_each_other_are_looked_into_once():
-    """Each of these is in the next one twice, the first in the last 2 ** 60 times."""
+    """Each function is examined once, although nested partials refer to the first one 2 ** 60 times."""
 
     def make(number):
         fn = made(number)
@@ -446,7 +446,7 @@ def test_functions_that_are_made_of_each_other_are_looked_into_once():
 
 
 class Remote:
-    """A method of a server: whatever attribute it is asked for, is another method of that."""
+    """A method of a server: every attribute of it is another method."""
 
     def __init__(self, name):
         self.name = name
@@ -462,7 +462,7 @@ class Remote:
 
 @pytest.mark.parametrize("form", ["function", "tasks", "then"])
 def test_a_remote_method_is_asked_for_nothing_but_its_call(path, form):
-    """None of what looks like an attribute of it is one (``xmlrpc`` and ``Pyro`` have such)."""
+    """A remote method, as of ``xmlrpc`` or Pyro, is only called: none of its attributes is real."""
     if form == "tasks":
         results = run_parallel({"a": Task(Remote("add"), "a")}, checkpoint=path)
         assert "Task(" in repr(Task(Remote("add"), "a"))
@@ -495,7 +495,7 @@ def test_a_remote_method_is_asked_for_nothing_but_its_call(path, form):
     ],
 )
 def test_other_arguments_of_the_run_are_refused(path, before, now, difference):
-    """With their place or name; the same are not, whatever their order."""
+    """Other ``args`` or ``kwargs`` are refused, with their position or name; the same ones, in any order, are not."""
     run(convert, path, **before)
     with pytest.raises(
         ValueError, match=f"it is of {__name__}:convert as well, .* in {difference}; use another"
@@ -507,20 +507,20 @@ def test_other_arguments_of_the_run_are_refused(path, before, now, difference):
 
 
 def test_arguments_that_are_no_plain_values_may_change(path):
-    """A list, an object: that is how to pass what is not to count, a token say."""
+    """Arguments that are not plain values, such as a list or an object, may change: that is the way to pass, say, a token."""
     run(convert, path, args=(["kg"],), kwargs={"digits": SimpleNamespace(a=1)})
     results = run(convert, path, args=(["lb"],), kwargs={"digits": SimpleNamespace(a=2)})
     assert 0 == results.outcomes["a"].attempts
 
 
 def test_it_is_the_same_whether_the_run_or_a_partial_passes_a_keyword(path):
-    """Both are the same call."""
+    """A keyword of a partial is the same as one of the run."""
     run(functools.partial(convert, unit="kg"), path)
     assert 0 == run(convert, path, kwargs={"unit": "kg"}).outcomes["a"].attempts
 
 
 def test_no_value_is_to_be_read_in_the_journal(path):
-    """A password that is passed on is there as a digest alone."""
+    """The journal has only a digest of argument values, such as a password."""
     run_parallel(scale_quietly, {"a": "a"}, checkpoint=path, executor="inline", args=("open sesame",))
     content = path.read_bytes()
     assert b"scale_quietly\nargs[0] = " in content
@@ -535,7 +535,7 @@ def scale_quietly(item, password):
 
 
 def test_tasks_are_told_apart_by_more_than_their_names(path):
-    """At the door where all of them are there, else as they are read; the same ones are not refused."""
+    """Tasks are told apart by captured values, code and arguments, not only by name: a different one is refused at once, or in lazy input when it is read."""
     run_parallel(
         {"a": Task(made(1), "x"), "b": lambda: 1, "c": functools.partial(convert, "x")}, checkpoint=path
     )
@@ -553,7 +553,7 @@ def test_tasks_are_told_apart_by_more_than_their_names(path):
 
 @pytest.mark.parametrize("options", [{}, {"kwargs": {"digits": 3}}], ids=["bare", "with arguments"])
 def test_children_of_the_run_s_own_function_are_the_journal_s(path, options):
-    """Also where a like one was made for them, and whatever the run passes with every item."""
+    """Children that call the run's own function, or an equal one, are recorded as its calls, whatever arguments the run passes."""
     go = functools.partial(convert, unit="kg")
 
     def grow(outcome):
@@ -569,7 +569,7 @@ def test_children_of_the_run_s_own_function_are_the_journal_s(path, options):
 
 
 def test_a_run_s_own_function_stays_what_it_was_at_the_call(path):
-    """Whatever becomes of what it has captured, while it runs."""
+    """The identity of a run's function is taken at the call, whatever happens to its captured values during the run."""
     number = 1
 
     def go(item):
@@ -585,7 +585,7 @@ def test_a_run_s_own_function_stays_what_it_was_at_the_call(path):
 
 
 def functions_in(path):
-    """Of each record, by key."""
+    """For each record, the function that it names, or None for the run's own."""
     connection = sqlite3.connect(path)
     try:
         return [function for (function,) in connection.execute("SELECT function FROM outcomes ORDER BY key")]

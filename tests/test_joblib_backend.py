@@ -24,7 +24,7 @@ PATIENCE = 30.0
 
 @pytest.fixture
 def ours():
-    """A block in which our backend is the one."""
+    """A block in which our backend is the active one."""
     with parallel_config(backend="parallelkit", n_jobs=2):
         yield
 
@@ -35,7 +35,7 @@ def parallel(calls, **options):
 
 
 def meet(folder, count):
-    """Wait in a worker until so many workers are here, and give the own pid: so each has one such call."""
+    """Wait in a worker until ``count`` workers are here, so that each has one call; return the pid."""
     open(f"{folder}/{os.getpid()}", "w").close()
     end = time.monotonic() + PATIENCE
     while len(os.listdir(folder)) < count and time.monotonic() < end:
@@ -51,7 +51,7 @@ def pids(tmp_path, name):
 
 
 def is_gone(pid):
-    """Whether a process ends within the time of patience."""
+    """Whether a process ends within PATIENCE."""
     end = time.monotonic() + PATIENCE
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
         time.sleep(0.001)
@@ -63,26 +63,26 @@ def is_gone(pid):
 
 @pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
 def test_results_come_back(ours, return_as):
-    """In order, or as they come; lambdas and closures too; batches of any size."""
+    """Results come in order or as they come, for lambdas and closures too, in batches of any size."""
     offset = 3
     results = Parallel(return_as=return_as)(delayed(lambda x: x + offset)(x) for x in range(500))
     assert list(range(3, 503)) == sorted(results)
 
 
 def test_the_work_is_done_in_processes(ours, tmp_path):
-    """Two of them, and neither is this one."""
+    """Calls run in two processes, and not in this one."""
     found = pids(tmp_path, "a")
     assert (2, False) == (len(found), os.getpid() in found)
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1])
 def test_one_job_is_done_right_here(n_jobs):
-    """As everywhere in joblib."""
+    """With n_jobs=1, calls run in this process, as everywhere in joblib."""
     assert [os.getpid()] == Parallel(n_jobs=n_jobs, backend="parallelkit")([delayed(os.getpid)()])
 
 
 def test_how_many_jobs():
-    """As everywhere in joblib: -1 is all cpus, and 0 is nothing."""
+    """n_jobs=-1 means all CPUs, and 0 is refused, as everywhere in joblib."""
     with parallel_config(backend="parallelkit"):
         assert (1, 3, effective_n_jobs(-1)) == (effective_n_jobs(None), effective_n_jobs(3), os.cpu_count())
         with pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
@@ -102,7 +102,7 @@ def die(status):
     ("status", "text"), [(7, "exited with code 7"), (-signal.SIGSEGV, "was ended by SIGSEGV")]
 )
 def test_a_crash_names_the_batch_and_the_pool_lives(ours, tmp_path, status, text):
-    """The error says what was running; the worker that did not die goes on, and the next call works."""
+    """A crash raises an error that names the batch; the other worker goes on, and the next call works."""
     before = pids(tmp_path, "before")
     with pytest.raises(WorkerDied) as caught:
         parallel([delayed(die)(status)], pre_dispatch="all")
@@ -113,7 +113,7 @@ def test_a_crash_names_the_batch_and_the_pool_lives(ours, tmp_path, status, text
 
 
 def test_a_crash_is_a_broken_pool_to_who_expects_one(ours):
-    """The standard class catches it."""
+    """The error of a crash is a BrokenProcessPool."""
     with pytest.raises(BrokenProcessPool):
         parallel([delayed(die)(1), delayed(abs)(1)])
 
@@ -137,7 +137,7 @@ def fail_beside(folder):
 
 
 def hang_or_see(folder, hangs):
-    """Hang, or wait to see the other do so."""
+    """Hang, or wait until the other call does."""
     if hangs:
         hang(folder)
     try:
@@ -147,14 +147,14 @@ def hang_or_see(folder, hangs):
 
 
 def the_hanging(folder):
-    """The pid of the worker that hangs, or hung."""
+    """The pid of the worker that hangs or hung."""
     (path,) = folder.iterdir()
     return int(path.name)
 
 
 @pytest.mark.parametrize("return_as", ["list", "generator"])
 def test_an_error_comes_back_and_kills_what_runs(ours, tmp_path, return_as):
-    """The object that was raised, with its own class and text; nobody waits for the others."""
+    """A call's own error is raised, with its class and text, and other calls are killed."""
     with pytest.raises(LookupError, match="this one") as caught:
         list(parallel([delayed(hang)(tmp_path), delayed(fail_beside)(tmp_path)], return_as=return_as))
     (note,) = caught.value.__notes__
@@ -165,7 +165,7 @@ def test_an_error_comes_back_and_kills_what_runs(ours, tmp_path, return_as):
 
 @pytest.mark.all
 def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
-    """The error is joblib's own; the worker that hangs is gone."""
+    """A timeout raises joblib's own error and kills the hung worker."""
 
     def calls():
         yield delayed(hang)(tmp_path)
@@ -179,7 +179,7 @@ def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
 
 
 def test_a_generator_that_is_closed_kills_what_runs(ours, tmp_path):
-    """Results that nobody wants are not waited for."""
+    """Closing a generator of results kills the calls that run."""
     results = parallel([delayed(hang_or_see)(tmp_path, hangs) for hangs in (0, 1)], return_as="generator")
     assert 0 == next(results)
     with pytest.warns(UserWarning, match="cancelled"):
@@ -191,7 +191,7 @@ def test_a_generator_that_is_closed_kills_what_runs(ours, tmp_path):
     "make", [threading.Lock, lambda: (n for n in "a"), lambda: multiprocessing.Pipe()[0]]
 )
 def test_what_cannot_be_pickled_is_said_with_its_batch(ours, make):
-    """An argument as joblib says it; a value as its call's own error. The pool lives."""
+    """An argument that cannot be pickled raises an error as joblib's; such a value is its call's error. The pool lives."""
     with pytest.raises(PicklingError, match=r"the task to send .* a batch of 1 call: id\(<"):
         parallel([delayed(id)(make())])
     with pytest.raises(Exception, match="cannot be pickled"):
@@ -204,7 +204,7 @@ def broken_initializer():
 
 
 def test_an_initializer_that_raises_is_an_error_and_no_hang():
-    """The pool is broken, as the standard one would be."""
+    """An initializer that raises breaks the pool, as with the standard one."""
     with pytest.raises(
         BrokenProcessPool, match="the initializer of a worker process raised RuntimeError: no"
     ):
@@ -220,7 +220,7 @@ def test_an_initializer_that_raises_is_an_error_and_no_hang():
     ],
 )
 def test_an_initializer_that_cannot_be_called_is_refused(where, given, message):
-    """Before a worker is started; a text would be taken apart into its characters."""
+    """A bad initializer, or ``initargs`` that are a string, is refused before a worker starts."""
     with pytest.raises(TypeError, match=message):
         made = where(backend="parallelkit", n_jobs=2, **given)
         made([delayed(abs)(1)])
@@ -228,7 +228,7 @@ def test_an_initializer_that_cannot_be_called_is_refused(where, given, message):
 
 @pytest.mark.parametrize("where", [parallel_config, Parallel])
 def test_an_option_that_nobody_knows_is_refused(where):
-    """With its name, and where it may belong."""
+    """An unknown option is refused with its name, and where it may belong."""
     with pytest.raises(
         TypeError, match=r"no option 'retries', only initargs and initializer; .* of Parallel"
     ):
@@ -237,7 +237,7 @@ def test_an_option_that_nobody_knows_is_refused(where):
 
 
 def test_an_interrupt_in_a_worker_is_one_here(ours):
-    """As under the other backends."""
+    """A KeyboardInterrupt in a worker is raised here, as under the other backends."""
 
     def interrupted():
         raise KeyboardInterrupt
@@ -250,7 +250,7 @@ def test_an_interrupt_in_a_worker_is_one_here(ours):
 
 
 def test_workers_stay_warm_for_the_block_and_end_with_it(tmp_path):
-    """Two calls have the same workers; after the block they are gone."""
+    """Calls in one block share their workers, which end with the block."""
     with parallel_config(backend="parallelkit", n_jobs=2):
         first = pids(tmp_path, "first")
         assert first == pids(tmp_path, "second")
@@ -259,14 +259,14 @@ def test_workers_stay_warm_for_the_block_and_end_with_it(tmp_path):
 
 @pytest.fixture
 def without_collector():
-    """No garbage is collected in this test."""
+    """No garbage is collected during the test."""
     gc.disable()
     yield
     gc.enable()
 
 
 def fail_in(folder):
-    """Call what hangs and what fails; keep nothing of the error."""
+    """Call one function that hangs and one that fails; keep no reference to the error."""
     try:
         parallel([delayed(hang)(folder), delayed(fail_beside)(folder), delayed(abs)(-1)])
     except LookupError:
@@ -274,7 +274,7 @@ def fail_in(folder):
 
 
 def test_workers_end_with_the_block_where_a_call_has_failed(tmp_path, without_collector):
-    """They do not wait for the garbage collector: what was killed, or had not begun, refers to nothing."""
+    """After a failed call, workers end with the block, without garbage collection."""
     with parallel_config(backend="parallelkit", n_jobs=2):
         first = pids(tmp_path, "first")
         (tmp_path / "hang").mkdir()
@@ -284,7 +284,7 @@ def test_workers_end_with_the_block_where_a_call_has_failed(tmp_path, without_co
 
 
 def test_workers_end_with_their_parallel(tmp_path):
-    """There is no pool behind the caller's back."""
+    """Workers of a Parallel outside a block end with it."""
     found = Parallel(2, backend="parallelkit", batch_size=1)(
         delayed(meet)(str(tmp_path), 2) for _ in range(2)
     )
@@ -292,7 +292,7 @@ def test_workers_end_with_their_parallel(tmp_path):
 
 
 def test_a_generator_and_another_parallel_do_not_meet(ours):
-    """A call within the block works while the results of another are still being taken."""
+    """A call in a block works while the results of another are still being taken."""
     results = parallel((delayed(abs)(-n) for n in range(20)), return_as="generator")
     assert 0 == next(results)
     assert [1, 2] == parallel([delayed(abs)(-1), delayed(abs)(-2)])
@@ -306,7 +306,7 @@ def environment(name):
 @pytest.mark.parametrize(("inner", "threads"), [(3, "3"), (None, str(max(1, os.cpu_count() // 2)))])
 @pytest.mark.all
 def test_numerical_libraries_are_capped(inner, threads, monkeypatch):
-    """To what is asked for, else to the share of a worker."""
+    """Threads of numerical libraries are limited as requested, or to a worker's share."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with parallel_config(backend="parallelkit", n_jobs=2, inner_max_num_threads=inner):
         assert [threads] * 2 == parallel([delayed(environment)("OMP_NUM_THREADS")] * 2)
@@ -314,7 +314,7 @@ def test_numerical_libraries_are_capped(inner, threads, monkeypatch):
 
 @pytest.mark.all
 def test_the_initializer_runs_first_in_each_worker(tmp_path):
-    """Given to the block, or to the call, whose own it is then."""
+    """The initializer of the block, or of the call, runs first in each worker."""
 
     def mark(name):
         os.environ["MARK"] = name
@@ -328,7 +328,7 @@ def test_the_initializer_runs_first_in_each_worker(tmp_path):
 
 @pytest.mark.all
 def test_parallel_within_a_call(ours):
-    """Threads by default; processes where they are asked for by name, which workers know without this module."""
+    """A nested Parallel uses threads by default, or processes if they are named, which works in workers, too."""
 
     def by_default():
         nested = Parallel(n_jobs=2)
@@ -355,14 +355,14 @@ def total_and_spoil(array):
 @pytest.mark.parametrize("options", [{}, {"max_nbytes": None}, {"max_nbytes": 10}])
 @pytest.mark.all
 def test_each_batch_may_write_its_array_and_nobody_sees_it(ours, options):
-    """However often an array comes, each batch has it as the caller has it."""
+    """Each batch has the array as the caller has it, and may write to it without affecting others."""
     array = np.ones(300_000)
     assert [300_000.0] * 12 == parallel([delayed(total_and_spoil)(array) for _ in range(12)], **options)
     assert 300_000.0 == array.sum()
 
 
 def test_an_array_that_comes_again_is_copied_once(ours):
-    """All workers map the same file; a file of the next array is another."""
+    """Repeated arrays are copied once, into a file that all workers map; the next array has another."""
 
     def mapped(array, _):
         where = array.__array_interface__["data"][0]
@@ -382,7 +382,7 @@ def test_an_array_that_comes_again_is_copied_once(ours):
 
 @pytest.mark.all
 def test_arrays_within_things_are_shared_too(ours):
-    """In frames, containers and objects, in either order of memory, and read only ones."""
+    """Arrays in frames, containers and objects are shared, in either memory order, and read-only ones."""
     import pandas as pd
 
     frame = pd.DataFrame(np.arange(600_000.0).reshape(-1, 6))
@@ -399,7 +399,7 @@ def test_arrays_within_things_are_shared_too(ours):
 
 
 def test_a_change_between_two_calls_is_seen(ours):
-    """Also where one Parallel makes both."""
+    """A change to an array between two calls, even of one Parallel, is seen."""
     array = np.ones(300_000)
     with Parallel(batch_size=1) as several:
         for factor in (1, 2, 3):
@@ -409,7 +409,7 @@ def test_a_change_between_two_calls_is_seen(ours):
 
 @pytest.mark.all
 def test_arrays_that_were_dropped_are_forgotten(ours):
-    """New arrays at old addresses are not taken for the old ones, and leave no descriptor."""
+    """New arrays at the addresses of dropped ones are not confused with them, and no descriptor leaks."""
     results = parallel(delayed(np.sum)(np.full(300_000, n)) for n in range(40) for _ in range(2))
     assert [300_000 * n for n in range(40) for _ in range(2)] == results
 
@@ -421,7 +421,7 @@ def write_own(array, number):
 
 @pytest.mark.parametrize("view", [lambda array: array, lambda array: array[1:-1]])
 def test_an_array_that_is_a_file_is_that_file(ours, tmp_path, view):
-    """What workers write there is there; slices too."""
+    """What workers write into a memory-mapped array, or a slice of it, is in its file."""
     array = np.memmap(tmp_path / "file", "f8", "w+", shape=(12,))
     assert {"memmap"} == set(parallel(delayed(write_own)(view(array), number) for number in range(10)))
     assert list(range(10)) == view(array)[:10].tolist()
@@ -429,7 +429,7 @@ def test_an_array_that_is_a_file_is_that_file(ours, tmp_path, view):
 
 @pytest.mark.all
 def test_a_file_that_is_not_in_one_piece_travels_as_a_copy(ours, tmp_path):
-    """Every second number of it."""
+    """A non-contiguous slice of a memory-mapped array is copied."""
     array = np.memmap(tmp_path / "file", "f8", "w+", shape=(10,))
     array[:] = range(10)
     assert [20.0] * 3 == parallel(delayed(np.sum)(array[::2]) for _ in range(3))
@@ -447,7 +447,7 @@ def problem():
 
 @pytest.mark.all
 def test_a_grid_search_finds_what_it_finds_alone(problem, ours):
-    """The same scores, parameters and predictions."""
+    """A grid search finds the same scores, parameters and predictions as without parallelism."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
 
@@ -460,7 +460,7 @@ def test_a_grid_search_finds_what_it_finds_alone(problem, ours):
 
 @pytest.mark.all
 def test_cross_validation_gives_the_same_scores(problem, ours):
-    """One by one."""
+    """Cross-validation gives exactly the same scores."""
     from sklearn.model_selection import cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 
@@ -472,7 +472,7 @@ def test_cross_validation_gives_the_same_scores(problem, ours):
 
 @pytest.mark.all
 def test_a_forest_grows_the_same_trees(problem, ours):
-    """Also in a search that is parallel itself."""
+    """A forest has the same trees, even in a search that is parallel itself."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.model_selection import GridSearchCV
 
@@ -487,7 +487,7 @@ def test_a_forest_grows_the_same_trees(problem, ours):
 
 @pytest.mark.all
 def test_a_search_whose_fits_fail_says_so(problem, ours):
-    """scikit-learn's own way of dealing with failed fits is kept."""
+    """scikit-learn's handling of failed fits works."""
     from sklearn.model_selection import cross_val_score
     from sklearn.svm import SVC
 
@@ -499,7 +499,7 @@ def test_a_search_whose_fits_fail_says_so(problem, ours):
 
 
 def test_calls_are_described_in_short():
-    """Whatever their arguments do."""
+    """Calls are described briefly in errors, whatever their arguments' repr does."""
 
     class Rude:
         def __repr__(self):
@@ -517,7 +517,7 @@ def test_calls_are_described_in_short():
 
 
 def test_without_joblib_the_error_says_what_to_install(monkeypatch):
-    """It names the extra."""
+    """Without joblib, the ImportError names the extra to install."""
     monkeypatch.setitem(sys.modules, "joblib", None)
     with pytest.raises(
         ImportError, match=r"parallelkit.joblib_backend needs joblib: pip install 'parallelkit\[joblib\]'"

@@ -1,4 +1,4 @@
-"""The door: every bad call is refused at once, with the argument, the rule and the value; nothing has run."""
+"""Validation: every bad call is refused at once, before anything runs, with the argument, the rule and the value."""
 
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -21,13 +21,13 @@ from parallelkit._options import Checked, check_options
 
 
 def both(*, stream_too=True):
-    """Parametrise over the two calls; of ``iter_parallel`` nothing but the call is made."""
+    """Parametrise over both functions; of ``iter_parallel`` only the call is made."""
     calls = [run_parallel, *([iter_parallel] if stream_too else [])]
     return pytest.mark.parametrize("call", calls, ids=lambda call: call.__name__)
 
 
 class Matrix:
-    """As a sparse one of scipy's: no array, and iterable by rows."""
+    """Like a sparse matrix of scipy: not an array, but iterable by rows."""
 
     shape = (2, 2)
 
@@ -36,7 +36,7 @@ class Matrix:
 
 
 class Trace:
-    """A function and an input that notice whether anybody touches them."""
+    """A function and an input that record whether they are used."""
 
     def __init__(self):
         self.touched = []
@@ -170,7 +170,7 @@ BAD_OPTIONS = [
 @both()
 @pytest.mark.parametrize(("options", "kind", "message"), BAD_OPTIONS)
 def test_a_bad_option_is_refused_at_the_call(call, options, kind, message, trace):
-    """The message names the argument, the rule and the value."""
+    """A bad option is refused at the call, with the argument, the rule and the value."""
     with pytest.raises(kind, match=message):
         call(trace.fn, trace.items(), **options)
 
@@ -191,7 +191,7 @@ GOOD_OPTIONS = [
 
 @pytest.mark.parametrize("options", GOOD_OPTIONS)
 def test_a_good_option_is_let_in(options):
-    """The edges of each rule are inside."""
+    """The limits of each rule are valid values."""
     checked = check_options(options)
     given = {
         name: value for name, value in options.items() if name in ("timeout", "run_timeout", "max_failures")
@@ -200,7 +200,7 @@ def test_a_good_option_is_let_in(options):
 
 
 def test_what_is_not_given_has_its_default():
-    """A run without options is a run in threads that collects, in input order."""
+    """Without options, a run is in threads, collects failures, and has input order."""
     assert Checked() == check_options({})
     assert ("threads", "collect", "input", None, None) == (
         (checked := check_options({})).executor,
@@ -212,7 +212,7 @@ def test_what_is_not_given_has_its_default():
 
 
 def test_arguments_are_copied():
-    """What the caller changes afterwards changes nothing in the run."""
+    """``args`` and ``kwargs`` are copied: later changes by the caller do not affect the run."""
     args, kwargs = [1], {"a": 1}
     checked = check_options({"args": args, "kwargs": kwargs})
     args.append(2)
@@ -221,14 +221,14 @@ def test_arguments_are_copied():
 
 
 def test_a_tuple_of_arguments_may_have_a_field_of_any_name():
-    """A distribution has a shape, and is no array for it."""
+    """A named tuple of arguments may have a field ``shape``, and is not taken for an array."""
     gamma = NamedTuple("gamma", [("shape", float), ("scale", float)])(2.0, 3.0)
     results = run_parallel(lambda item, shape, scale: item * shape * scale, [1, 2], args=gamma)
     assert [6.0, 12.0] == results.values()
 
 
 def test_whatever_can_submit_is_an_executor():
-    """A class of somebody else's that stands where an Executor stands need not derive from it."""
+    """An executor need not derive from ``concurrent.futures.Executor``."""
 
     class Pool:
         def submit(self, fn, /, *args, **kwargs):
@@ -239,7 +239,7 @@ def test_whatever_can_submit_is_an_executor():
 
 
 def test_a_submit_that_must_be_given_more_is_another_interface():
-    """A pebble ProcessPool would take the item for the timeout that it wants."""
+    """A pool whose ``submit`` needs other arguments, such as pebble's, is refused."""
 
     class Pool:
         def submit(self, fn, timeout, /, *args, **kwargs):
@@ -289,7 +289,7 @@ def coroutine():
     ],
 )
 def test_how_a_run_is_called_is_said(call, arguments, options, message):
-    """Python would only count the arguments."""
+    """A wrong number of arguments is refused with the forms of the call."""
     with pytest.raises(TypeError, match=message):
         call(*arguments, **options)
 
@@ -309,7 +309,7 @@ def test_how_a_run_is_called_is_said(call, arguments, options, message):
     ],
 )
 def test_what_a_run_calls_itself_is_no_coroutine_function(name, call):
-    """Nobody would await it: a key was a coroutine then, and an initializer had done nothing."""
+    """Coroutine functions are refused for ``key``, initializers and so on: nothing would await them."""
 
     async def later(*given):
         """Never called."""
@@ -319,7 +319,7 @@ def test_what_a_run_calls_itself_is_no_coroutine_function(name, call):
 
 
 def test_a_callable_may_raise_for_whatever_it_is_asked():
-    """As a client whose attributes are remote calls: it is only called."""
+    """A callable whose attributes raise, such as a client of remote calls, is accepted."""
 
     class Remote:
         def __call__(self, item):
@@ -333,7 +333,7 @@ def test_a_callable_may_raise_for_whatever_it_is_asked():
 
 @both()
 def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
-    """It is the function that is wanted."""
+    """A coroutine as input is refused: the message asks for the function."""
     for arguments, message in (
         ((coroutine,), "tasks must be iterable, got <coroutine .*; pass the function itself, and not what"),
         ((coroutine, [1]), "fn must be callable, got <coroutine .*; pass the function itself, and not what"),
@@ -367,14 +367,14 @@ def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
     ],
 )
 def test_what_is_neither_form_is_refused(call, arguments, message):
-    """A function with items, or tasks alone."""
+    """A call must have a function with items, or tasks alone."""
     with pytest.raises(TypeError, match=message):
         call(*arguments)
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_tasks_among_items_are_refused_as_they_are_read(executor):
-    """Where the input is lazy; none has run."""
+    """A Task in lazy items is refused when it is read, and does not run."""
     with pytest.raises(InputError, match="items must not be Task objects") as caught:
         run_parallel(square, (Task(square, item) for item in range(3)), executor=executor)
     assert 0 == len(caught.value.results)
@@ -382,7 +382,7 @@ def test_tasks_among_items_are_refused_as_they_are_read(executor):
 
 @both()
 def test_a_task_in_a_mapping_has_the_mappings_key(call, trace):
-    """One of its own that says otherwise would be overruled in silence."""
+    """A Task in a mapping may not have another key of its own."""
     with pytest.raises(
         ValueError, match="key must be that of the mapping or not given, got 'b' for the task under 'a'"
     ):
@@ -391,7 +391,7 @@ def test_a_task_in_a_mapping_has_the_mappings_key(call, trace):
 
 @pytest.mark.parametrize("lazy", [False, True])
 def test_the_tuples_of_joblib_are_recognised(lazy):
-    """The message has the form that stands in their place."""
+    """For tuples of ``joblib.delayed``, the message shows the form to use instead."""
     delayed = pytest.importorskip("joblib", reason="joblib is an extra").delayed
     calls = [delayed(square)(item) for item in range(3)]
     with pytest.raises(
@@ -413,7 +413,7 @@ def test_the_tuples_of_joblib_are_recognised(lazy):
     ],
 )
 def test_what_cannot_be_called_is_refused_before_anything_runs(call, tasks, message, trace):
-    """Also where it stands behind good tasks."""
+    """A task that is not callable is refused before anything runs, even behind good ones."""
     tasks = {"first": trace.fn, **tasks} if isinstance(tasks, dict) else tasks
     with pytest.raises(TypeError, match=message.replace("1", "[12]")):
         call(tasks)
@@ -430,7 +430,7 @@ def test_what_cannot_be_called_is_refused_before_anything_runs(call, tasks, mess
     ],
 )
 def test_an_option_that_would_mean_nothing_is_refused(call, arguments, options, message):
-    """Rather than passed over: the caller expects something of it."""
+    """An option that would have no effect is refused, because the caller expects one."""
     with pytest.raises(TypeError, match=message):
         call(*arguments, **options)
 
@@ -448,13 +448,13 @@ def test_an_option_that_would_mean_nothing_is_refused(call, arguments, options, 
     ],
 )
 def test_a_bad_key_of_sized_input_is_found_before_anything_runs(items, key, kind, message, trace):
-    """The message names the key and where it stands, of a duplicate both positions."""
+    """A bad or duplicate key of sized input is refused before anything runs, with its position or both positions."""
     with pytest.raises(kind, match=message):
         run_parallel(trace.fn, items, key=key)
 
 
 def test_a_task_with_the_key_of_another_is_found_before_anything_runs(trace):
-    """Keys of tasks, and positions of those that have none, are one set."""
+    """Keys of Tasks must differ from each other and from the positions of those without a key."""
     with pytest.raises(ValueError, match="key must be unique, got 'k' at positions 0 and 2"):
         run_parallel([Task(trace.fn, 1, key="k"), trace.fn, Task(trace.fn, 2, key="k")])
     with pytest.raises(ValueError, match="key must be unique, got 1 at positions 0 and 1"):
@@ -466,7 +466,7 @@ def test_a_task_with_the_key_of_another_is_found_before_anything_runs(trace):
     [([1, "b"], "[01] and [01]"), ([3, 1, None, 2], "[0123] and [0123]"), ([1j, 2j], "[01] and [01]")],
 )
 def test_keys_that_cannot_be_sorted_are_found_before_anything_runs(keys, positions, trace):
-    """With order="key": the message names both positions."""
+    """With order="key", keys that cannot be sorted are refused with both positions, before anything runs."""
     message = f"key must give values that can be compared, for order='key'.* at positions {positions}"
     with pytest.raises(TypeError, match=message):
         run_parallel(trace.fn, keys, key=lambda item: item, order="key")
@@ -475,19 +475,19 @@ def test_keys_that_cannot_be_sorted_are_found_before_anything_runs(keys, positio
 
 
 def test_tasks_without_keys_are_sorted_by_position():
-    """Their positions are their keys, and those can be compared."""
+    """With order="key", tasks without keys are sorted by their positions."""
     assert [0, 1, 2] == list(run_parallel([list, list, list], order="key"))
 
 
 def test_a_key_that_raises_keeps_its_error(trace):
-    """It is the cause of the ``InputError``."""
+    """What ``key`` raises is the cause of the InputError."""
     with pytest.raises(InputError) as caught:
         run_parallel(trace.fn, [1], key=lambda item: item.name)
     assert isinstance(caught.value.__cause__, AttributeError)
 
 
 def test_a_stream_cannot_be_sorted(trace):
-    """It would have to wait for its last outcome before it yields the first."""
+    """A stream refuses order="key": it would have to wait for its last outcome before it yields the first."""
     with pytest.raises(ValueError, match="order must be 'input' or 'completion' for a stream, got 'key'"):
         iter_parallel(trace.fn, trace.items(), order="key")
 
@@ -497,7 +497,7 @@ def test_a_stream_cannot_be_sorted(trace):
 
 @both()
 def test_the_width_of_our_own_executor_is_its_own(call, trace):
-    """``max_workers`` together with an executor of ours is a contradiction."""
+    """``max_workers`` together with an executor of ours is refused."""
     with ThreadExecutor(2) as executor:
         with pytest.raises(
             ValueError, match="max_workers must not be given together with a parallelkit executor"
@@ -507,7 +507,7 @@ def test_the_width_of_our_own_executor_is_its_own(call, trace):
 
 @both()
 def test_an_executor_that_is_shut_down_is_refused(call, trace):
-    """As its own ``submit`` refuses."""
+    """An executor that is shut down is refused, as its own ``submit`` does."""
     executor = ThreadExecutor(1)
     executor.shutdown()
     with pytest.raises(RuntimeError, match="after shutdown"):
@@ -516,7 +516,7 @@ def test_an_executor_that_is_shut_down_is_refused(call, trace):
 
 @both()
 def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
-    """Where it does not say, the caller must."""
+    """A foreign executor that does not tell its width needs ``max_workers``."""
 
     class Pool(Executor):
         def submit(self, fn, /, *args, **kwargs):
@@ -546,6 +546,6 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
     ],
 )
 def test_names_of_other_libraries_are_understood(options, hint):
-    """Whoever comes from elsewhere is told what it is called here."""
+    """For an option of another library, the message gives the name that it has here."""
     with pytest.raises((TypeError, ValueError), match=hint):
         run_parallel(abs, [1], **options)
