@@ -69,7 +69,9 @@ class FakeClock:
         self._now = max(self._now, instant)  # a call may have moved the clock further
 
     def call_at(self, instant: float, call: Callable[[], object]) -> None:
-        """Schedule a call for when the clock reaches ``instant``, or for its next move if that is past."""
+        """Schedule a call for when the clock reaches ``instant``, or for its next move if that is past; ValueError for NaN."""
+        if instant != instant:  # it would hold up all calls behind it
+            raise ValueError(f"instant must be a number, got {instant!r}")
         heappush(self._calls, (float(instant), next(self._numbers), call))
 
     def next_call_at(self) -> float | None:

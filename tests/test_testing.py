@@ -393,6 +393,8 @@ def test_the_clock_never_goes_back():
         clock.advance(-1)
     with pytest.raises(ValueError, match=r"instant must not be before 3, got nan"):
         clock.jump(float("nan"))
+    with pytest.raises(ValueError, match=r"instant must be a number, got nan"):
+        clock.call_at(float("nan"), clock)
     assert 3.0 == clock()
 
 
