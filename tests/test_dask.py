@@ -1,4 +1,4 @@
-"""A run on a dask cluster: scheduler and workers are processes of their own, on loopback."""
+"""Runs on a dask cluster whose scheduler and workers are separate processes, on loopback."""
 
 import asyncio
 import logging
@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from itertools import count, pairwise
 
 import cloudpickle
@@ -46,7 +47,7 @@ def square(number):
 
 
 def test_a_run_is_the_same_as_on_one_machine(client):
-    """Values come back by key, in order, computed by processes beside the dask workers."""
+    """Values come by key, in order, from processes beside the dask workers."""
     results = run_parallel(lambda number: (number * number, os.getpid()), range(30), executor=client, key=str)
     assert [number * number for number in range(30)] == [value for value, _ in results.values()]
     pids = {pid for _, pid in results.values()}
@@ -55,7 +56,7 @@ def test_a_run_is_the_same_as_on_one_machine(client):
 
 
 def test_values_of_every_kind_come_home(client):
-    """Also those that the worker processes write in ways of their own: numbers, small dicts with the same keys."""
+    """Values of every kind come back, including numbers and small dicts, which workers encode in special ways."""
     results = run_parallel(far.one_of_all, range(600), executor=client)
     assert sorted(results.failures) == [*range(9, 600, 10)]
     assert all(outcome.value == far.one_of_all(n) for n, outcome in results.outcomes.items() if outcome.ok)
@@ -64,7 +65,7 @@ def test_values_of_every_kind_come_home(client):
 
 
 def test_each_failure_is_its_tasks_own(client):
-    """An error, an exit, a signal and a timeout cost one task each; who ran it, where, is told."""
+    """An error, an exit, a signal and a timeout cost one task each; the failure says in which process and on which host."""
 
     def act(deed):
         if deed == "raise":
@@ -95,7 +96,7 @@ def test_each_failure_is_its_tasks_own(client):
 
 
 def test_a_stream_yields_as_results_come(client):
-    """Though one never ends; and stops what runs when it is closed."""
+    """A stream yields results as they come, although one task never ends, and its close stops that task."""
     calls = [Task(time.sleep, 1000), *(Task(square, number) for number in range(1_000))]
     stream = iter_parallel(calls, executor=client)
     assert {number * number for number in range(1_000)} > {next(stream).unwrap() for _ in range(10)}
@@ -104,7 +105,7 @@ def test_a_stream_yields_as_results_come(client):
 
 @pytest.mark.all
 def test_a_fold_and_a_race_work_as_ever(client):
-    """Reducing happens here, and the losers of a race are killed there."""
+    """A fold reduces in this process, and the losers of a race are killed on the cluster."""
     assert sum(map(square, range(50))) == map_reduce(
         square, range(50), int.__add__, initial=0, executor=client
     )
@@ -115,7 +116,7 @@ def test_a_fold_and_a_race_work_as_ever(client):
 
 @pytest.mark.all
 def test_tasks_make_new_tasks(client):
-    """In the same run, from what the cluster gave back."""
+    """``then`` adds tasks to the same run."""
 
     def halves(outcome):
         return [Task(int, outcome.value // 2, key=f"{outcome.key}/2")] if outcome.value > 1 else []
@@ -126,14 +127,14 @@ def test_tasks_make_new_tasks(client):
 
 @pytest.mark.all
 def test_limits_are_kept_across_machines(client):
-    """Starts are spaced by the workers' own clocks, whichever of them runs a task."""
+    """A rate limit holds by the workers' own clocks, whichever of them runs a task."""
     results = run_parallel(begin, range(6), executor=client, limits=RateLimit(2, per=0.3))
     starts = sorted(results.values())
     assert all(later - sooner >= 0.3 for sooner, later in zip(starts, starts[2:], strict=False))
 
 
 def test_larger_priorities_come_first(client):
-    """Also where only one may run at a time."""
+    """Tasks start in order of priority, even one at a time."""
     results = run_parallel(begin, range(6), executor=client, max_workers=1, priority=lambda number: number)
     starts = [results[number] for number in reversed(range(6))]
     assert starts == sorted(starts)
@@ -145,7 +146,7 @@ def begin(number):
 
 @pytest.mark.all
 def test_at_most_so_many_run_at_a_time(client):
-    """With ``max_workers``, and within a ConcurrencyLimit."""
+    """``max_workers`` and ConcurrencyLimit hold."""
     for options in ({"max_workers": 1}, {"limits": ConcurrencyLimit(1)}):
         results = run_parallel(span, range(4), executor=client, **options)
         spans = sorted(results.values())
@@ -159,7 +160,7 @@ def span(number):
 
 
 def test_a_failed_try_is_tried_again(client, tmp_path):
-    """A crash too, where the caller asks for it."""
+    """Failed attempts are retried, and crashes if the caller asks for that."""
 
     def first_time_crashes(mark):
         if not os.path.exists(mark):
@@ -176,7 +177,7 @@ def test_a_failed_try_is_tried_again(client, tmp_path):
 
 @pytest.mark.all
 def test_a_run_is_resumed_from_its_checkpoint(client, tmp_path):
-    """What was done on the cluster is not done again."""
+    """A resumed run does not repeat what was done on the cluster."""
     path = tmp_path / "journal"
     first = run_parallel(begin, range(3), key=str, executor=client, checkpoint=path)
     second = run_parallel(begin, range(5), key=str, executor=client, checkpoint=path)
@@ -184,7 +185,7 @@ def test_a_run_is_resumed_from_its_checkpoint(client, tmp_path):
 
 
 def test_the_report_has_a_lane_for_each_remote_process(client, tmp_path):
-    """With its host, and with instants on this machine's clock."""
+    """The report has a lane for each remote process, with its host, and times on this machine's clock."""
     results = run_parallel(time.sleep, [0.02] * 8, executor=client)
     lanes = {outcome.worker for outcome in results.outcomes.values()}
     assert 1 <= len(lanes) <= 2
@@ -195,7 +196,7 @@ def test_the_report_has_a_lane_for_each_remote_process(client, tmp_path):
 
 
 def test_log_records_come_home(client, caplog):
-    """They are handled here, with the task's name on them."""
+    """Log records of tasks are handled in this process, with the task's name."""
     run_parallel(complain, ["once"], executor=client)
     (record,) = [record for record in caplog.records if record.name == "far.away"]
     assert ("once", 0, 1) == (record.getMessage(), record.task_index, record.task_attempt)
@@ -207,7 +208,7 @@ def complain(text):
 
 @pytest.mark.all
 def test_large_arguments_and_results_travel_whole(client):
-    """What all tasks share is scattered once, an item by itself; arrays may be written to at both ends."""
+    """Large shared arguments are scattered once, large items one by one; arrays can be written to at both ends."""
     shared = np.arange(500_000)
     results = run_parallel(scaled, [2, 3], args=(shared,), executor=client)
     for factor, value in zip([2, 3], results.values(), strict=True):
@@ -223,7 +224,7 @@ def scaled(factor, array):
 
 @pytest.mark.all
 def test_a_large_item_on_its_way_holds_nobody_up(client, monkeypatch):
-    """Not the other tasks, nor the run's thread, which has timeouts to watch."""
+    """Sending a large item delays neither other tasks nor timeouts."""
     go = slow_down(client, monkeypatch)
     stream = iter_parallel(len, [b"x" * (2 << 20), *[b"y"] * 20], executor=client)
     assert [1] * 20 == [next(stream).unwrap() for _ in range(20)]
@@ -232,7 +233,7 @@ def test_a_large_item_on_its_way_holds_nobody_up(client, monkeypatch):
 
 
 def slow_down(client, monkeypatch):
-    """Let nothing be scattered until this is set."""
+    """Block every scatter until the event is set."""
     scatter, go = client.scatter, threading.Event()
 
     async def scatter_late(*things, **options):
@@ -246,7 +247,7 @@ def slow_down(client, monkeypatch):
 
 @pytest.mark.all
 def test_a_large_function_on_its_way_can_be_stopped(client, monkeypatch):
-    """A run that is over does not wait for what it will not need."""
+    """A run that is over does not wait for a function that is still being sent."""
     go = slow_down(client, monkeypatch)
     began = time.monotonic()
     results = run_parallel(scaled, range(3), args=(np.arange(500_000),), executor=client, run_timeout=0.3)
@@ -257,7 +258,7 @@ def test_a_large_function_on_its_way_can_be_stopped(client, monkeypatch):
 
 @pytest.mark.all
 def test_a_worker_that_goes_while_it_gets_something_costs_nothing(client, monkeypatch):
-    """It is sent again; what dask does not take at all ends the run, with the reason."""
+    """If a worker disappears during a transfer, the data are sent again; if dask refuses them altogether, the run ends with the reason."""
     scatter, errors = client.scatter, [OSError("gone"), OSError("gone, too")]
 
     async def scatter_at_last(*things, **options):
@@ -273,7 +274,7 @@ def test_a_worker_that_goes_while_it_gets_something_costs_nothing(client, monkey
 
 
 def test_nothing_is_left_on_the_workers(cluster, client):
-    """When a run has returned, its processes are gone, and the scheduler has forgotten it."""
+    """When a run has returned, its processes are gone, and the scheduler has no trace of it."""
     results = run_parallel(lambda _: os.getpid(), range(50), executor=client)
     for pid in set(results.values()):
         with pytest.raises(ProcessLookupError):
@@ -288,7 +289,7 @@ def plugins(dask_scheduler):
 
 @pytest.mark.all
 def test_two_runs_share_the_cluster(client):
-    """Neither waits for the other to end."""
+    """Two runs share the cluster: neither waits for the other to end."""
     many = iter_parallel(time.sleep, [0.01] * 500, executor=client)
     next(many)
     assert [1, 4] == run_parallel(square, [1, 2], executor=client).values()
@@ -298,8 +299,10 @@ def test_two_runs_share_the_cluster(client):
 # At the door
 
 
-def test_a_class_is_as_the_script_has_it(client):
-    """Also for a run on worker processes in which another, which goes on, has made the class as it was before."""
+@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("brought_by", ["items", "function"])
+def test_a_class_is_as_the_script_has_it(client, brought_by, registered, request):
+    """A run has the script's current version of a class, even on workers where another run still uses an earlier one."""
 
     class Box:
         factor = 1
@@ -307,17 +310,24 @@ def test_a_class_is_as_the_script_has_it(client):
     def look(box):
         return box.factor, os.getpid()
 
-    stream = iter_parallel(look, (Box() for _ in count()), executor=client)
+    def look_itself(_):
+        return Box.factor, os.getpid()
+
+    fn, make = (look, Box) if brought_by == "items" else (look_itself, int)
+    if registered:
+        cloudpickle.register_pickle_by_value(far)
+        request.addfinalizer(partial(cloudpickle.unregister_pickle_by_value, far))
+    stream = iter_parallel(fn, (make() for _ in count()), executor=client)
     seen = {next(stream).unwrap() for _ in range(100)}
     Box.factor = 2
-    then = set(run_parallel(look, [Box() for _ in range(100)], executor=client).values())
+    then = set(run_parallel(fn, [make() for _ in range(100)], executor=client).values())
     stream.close()
     assert ({1}, {2}) == ({factor for factor, _ in seen}, {factor for factor, _ in then})
     assert {pid for _, pid in seen} & {pid for _, pid in then}, "the runs shared no process"
 
 
 def test_what_cannot_be_a_cluster_is_refused(client):
-    """A client that is closed, and the wrong kinds of things."""
+    """A closed client, or something of the wrong kind, is refused."""
     from distributed import Client
 
     gone = Client(client.scheduler.address, set_as_default=False)
@@ -327,13 +337,13 @@ def test_what_cannot_be_a_cluster_is_refused(client):
 
 
 def test_a_function_that_cannot_travel_is_refused(client):
-    """Before anything is sent."""
+    """A function that cannot be pickled is refused before anything is sent."""
     with pytest.raises(TypeError, match="cannot be pickled"):
         run_parallel(threading.Lock().acquire, [1], executor=client)
 
 
 def test_a_module_that_is_missing_there_is_each_tasks_failure(client, tmp_path, monkeypatch):
-    """Dask itself would hang for good; here the cluster is well afterwards."""
+    """If a module is missing on the cluster, each task fails, and the cluster works afterwards, where dask itself would hang."""
     (tmp_path / "only_here.py").write_text("def double(number):\n    return 2 * number\n")
     monkeypatch.syspath_prepend(tmp_path)
     import only_here

@@ -643,6 +643,10 @@ def test_a_key_that_fails_or_comes_twice_is_named(here):
     assert "argument --key: must be unique, got '0.1' at positions 0 and 1" in done.stderr
     assert 1 == done.returncode
 
+    done = run(here, "tasks:scaled", "--rate", "10/1s", "--by", "int(item)", stdin="x\n")
+    assert "argument --by: raised ValueError for the item at position 0: invalid literal" in done.stderr
+    assert 1 == done.returncode
+
 
 @pytest.mark.parametrize(
     ("read", "text"),

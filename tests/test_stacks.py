@@ -25,6 +25,7 @@ from parallelkit import (
 )
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._journal import Journal
 from parallelkit._lost import SHOWN, told_where
@@ -228,6 +229,19 @@ def test_what_ctrl_c_cuts_off_in_a_stream_tells_where_it_stood():
         [*iter_parallel(press_and_wait, [0])]
     RELEASED.set()
     assert "in press_and_wait\n" in raised.value.results.failures[0].stack
+
+
+@pytest.mark.abandons(1)
+def test_closing_a_stream_looks_at_no_stacks(monkeypatch):
+    """The outcomes that it cuts off go to nobody; worker processes would take a moment to write theirs."""
+    RELEASED.clear()
+    looked = []
+    monkeypatch.setattr(ThreadPort, "stacks", lambda port: looked.append(port) or {})
+    stream = iter_parallel(lambda item: item or RELEASED.wait(60), [1, 0], max_workers=2)
+    assert 1 == next(stream).value
+    stream.close()
+    RELEASED.set()
+    assert [] == looked
 
 
 @pytest.mark.abandons(1)
