@@ -22,7 +22,7 @@ from parallelkit._worker._slots import Slots
 
 @pytest.fixture
 def broken_pipes():
-    """The signals SIGPIPE that came."""
+    """The SIGPIPE signals that came."""
     came = []
     before = signal.signal(signal.SIGPIPE, lambda number, frame: came.append(number))
     yield came
@@ -49,7 +49,7 @@ def ring():
 
 @given(st.lists(st.one_of(st.integers(1, _channel.LARGE), st.none()), max_size=60))
 def test_heap_never_overwrites_what_is_unread(steps):
-    """Whatever is put in and read out, pieces lie inside the heap and apart from those not yet read."""
+    """Pieces in the heap stay inside it and never overlap unread ones, in any order of writing and reading."""
     tail = head = 0
     unread = deque()
     for length in steps:
@@ -70,14 +70,14 @@ def test_heap_never_overwrites_what_is_unread(steps):
 
 
 def test_empty_heap_takes_the_largest_piece():
-    """Wherever the last one ended."""
+    """An empty heap takes a piece of the maximum size, wherever the last one ended."""
     for head in range(0, HEAP + 1, 4099):
         assert place(_channel.LARGE, head, head) >= 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.binary(max_size=300)), max_size=20), st.integers(1, 50))
 def test_frames_come_out_as_they_went_in(frames, step):
-    """However the stream is cut."""
+    """Frames come out as they went in, however the stream is cut."""
     stream = b"".join(frame(kind, body) for kind, body in frames)
     inbox = Inbox(Dripping(stream, step))
     taken = []
@@ -100,7 +100,7 @@ class Dripping:
 
 
 def test_descriptors_come_with_their_frames(pair):
-    """In order, and closed on exec."""
+    """Descriptors come with their frames, in order, and are closed on exec."""
     ours, theirs = pair
     files = [_channel.new_file(f"test-{number}") for number in range(3)]
     for number, fd in enumerate(files):
@@ -119,7 +119,7 @@ def test_descriptors_come_with_their_frames(pair):
 
 
 def test_descriptors_that_nobody_takes_are_closed(pair):
-    """They have come with a frame, and would be open for ever."""
+    """Descriptors that come with a frame and are not taken are closed."""
     ours, theirs = pair
     fd = _channel.new_file("test")
     ours.sendmsg([b"x"], _channel.rights(fd))
@@ -135,7 +135,7 @@ def test_descriptors_that_nobody_takes_are_closed(pair):
 
 
 def test_frame_that_cannot_be_is_garbage(pair):
-    """A length beyond all reason, and a descriptor that did not come."""
+    """A frame of an impossible length, or without its descriptor, is garbage."""
     ours, theirs = pair
     ours.send(b"\xff" * 20)
     inbox = Inbox(theirs)
@@ -147,7 +147,7 @@ def test_frame_that_cannot_be_is_garbage(pair):
 
 
 def test_descriptor_without_room_is_told(pair, full_table):
-    """The system drops it; its frame comes all the same, and those behind it have their own."""
+    """If there is no room for a descriptor, the system drops it: its frame comes and says so, and later frames have theirs."""
     ours, theirs = pair
     inbox = Inbox(theirs)
     with full_table:
@@ -165,7 +165,7 @@ def test_descriptor_without_room_is_told(pair, full_table):
 
 
 def test_columns_of_the_ring_do_not_overlap(ring):
-    """Each cell is its own, but for numbers, which are one cell by two names."""
+    """The cells of the ring do not overlap, except that a number has one cell with two names."""
     ring.starts[0] = ring.starts[_channel.MASK] = 1.5
     ring.ends[0] = ring.ends[_channel.MASK] = 2.5
     ring.words[0] = ring.words[_channel.MASK] = -7
@@ -184,7 +184,7 @@ def test_columns_of_the_ring_do_not_overlap(ring):
 
 
 def test_new_ring_says_that_its_worker_starts(ring):
-    """A fresh file is all zeros, which must mean what is true at first."""
+    """A new ring, which is all zeros, means that its worker is starting."""
     assert _channel.STARTING == ring.head[_channel.PHASE]
     assert 0 == ring.head[_channel.HEAD] == ring.head[_channel.SENT]
 
@@ -194,7 +194,7 @@ def test_new_ring_says_that_its_worker_starts(ring):
 
 @pytest.fixture
 def wire_and_far(pair, ring):
-    """The parent's end of a channel, and the other end's socket."""
+    """The parent's end of a channel, and the socket of the other end."""
     ours, far = pair
     ours.setblocking(False)
     bell = Bell()
@@ -205,7 +205,7 @@ def wire_and_far(pair, ring):
 
 
 def received(far, count, wire):
-    """Frames as the worker reads them, and the descriptors that came; the parent writes on meanwhile."""
+    """Read frames as the worker does, while the parent writes on; return them and the descriptors."""
     inbox, found = _channel.Inbox(far), []
     while len(found) < count:
         while (taken := inbox.take()) is not None:
@@ -220,7 +220,7 @@ def received(far, count, wire):
 
 
 def test_what_is_sent_waits_for_the_flush(wire_and_far):
-    """Each writing may wake the worker, so what a turn has for it goes in one."""
+    """Messages are sent together at the flush, because each write may wake the worker."""
     wire, far = wire_and_far
     wire.send(_channel.frame(_channel.FORGET, b"one"))
     wire.send(_channel.frame(_channel.BATCH, b"two"))
@@ -233,7 +233,7 @@ def test_what_is_sent_waits_for_the_flush(wire_and_far):
 
 
 def test_a_message_to_a_worker_that_is_gone_is_no_signal_to_the_program(wire_and_far, broken_pipes):
-    """A script may have SIGPIPE end it, as it comes from a shell; that one of its workers has died must not."""
+    """Writing to a dead worker raises no SIGPIPE, which would end a script that has its default action."""
     wire, far = wire_and_far
     far.close()
     wire.send(_channel.frame(_channel.FORGET, b"one"))
@@ -243,7 +243,7 @@ def test_a_message_to_a_worker_that_is_gone_is_no_signal_to_the_program(wire_and
 
 
 def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and_far):
-    """Hundreds of frames, more than one writing takes; large and small, some with a file."""
+    """Hundreds of frames, large and small, some with a file, arrive in order, although one write cannot take them all."""
     wire, far = wire_and_far
     wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     sent = []
@@ -262,7 +262,7 @@ def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and
 
 
 class Refusing:
-    """A socket for whose messages the system has no room the first times."""
+    """A socket that at first refuses messages, for lack of room in the system."""
 
     def __init__(self, line, errors):
         self.line, self.errors = line, errors
@@ -277,7 +277,7 @@ class Refusing:
 
 
 def test_what_the_system_has_no_room_for_waits_for_the_next_flush(wire_and_far):
-    """That too many descriptors are on their way, say, is over in a moment, and says nothing of the worker."""
+    """A message that the system has no room for waits for the next flush: the lack is temporary, and no fault of the worker."""
     wire, far = wire_and_far
     wire.socket = Refusing(wire.socket, [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
     frame = _channel.frame(_channel.FORGET, b"one")
@@ -292,7 +292,7 @@ def test_what_the_system_has_no_room_for_waits_for_the_next_flush(wire_and_far):
 
 
 def test_a_lack_that_lasts_is_looked_at_ever_more_rarely(wire_and_far, monkeypatch):
-    """A minute of it takes a dozen tries; its end is seen after as long again at most, and then the next is a new one."""
+    """A lasting lack is retried ever more rarely, a dozen times in a minute; the next one starts anew."""
     wire, _ = wire_and_far
     now, tries = [100.0], 0
     monkeypatch.setattr("parallelkit._executors._process._wire.monotonic", lambda: now[0])
@@ -312,7 +312,7 @@ def test_a_lack_that_lasts_is_looked_at_ever_more_rarely(wire_and_far, monkeypat
 
 
 def test_what_else_the_system_says_is_no_lack_of_room(wire_and_far):
-    """Other code has closed a descriptor of ours, say: to try that again would be for ever."""
+    """Any other error, such as a descriptor that other code has closed, is not retried."""
     wire, _ = wire_and_far
     wire.socket = Refusing(wire.socket, [errno.EBADF])
     wire.send(_channel.frame(_channel.FORGET, b"one"))
@@ -321,7 +321,7 @@ def test_what_else_the_system_says_is_no_lack_of_room(wire_and_far):
 
 
 def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
-    """As the parent does; each message comes once, and is counted once."""
+    """A worker, too, retries if the system has no room; each message is sent and counted once."""
     near, far = pair
     outbox = Outbox(Refusing(near, [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM]), ring)
     fd = _channel.new_file("test")
@@ -341,7 +341,7 @@ def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
 
 @pytest.mark.parametrize(("number", "patience"), [(errno.EBADF, 10.0), (errno.ENOBUFS, 0.0)])
 def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patience):
-    """Nor at all where that would be in vain."""
+    """A worker gives up after a while, and at once if retrying would be in vain."""
     monkeypatch.setattr("parallelkit._worker._outbox.PATIENCE", patience)
     refusing = Refusing(pair[0], [number] * 9)
     with pytest.raises(OSError, match="refused"):
@@ -351,7 +351,7 @@ def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patienc
 
 
 def test_what_nobody_will_read_is_dropped(wire_and_far):
-    """The worker is gone, or has closed its end: its end is told by its pidfd, and trying again is in vain."""
+    """Messages to a worker that is gone or has closed its end are dropped; its pidfd reports its end."""
     wire, far = wire_and_far
     far.close()
     wire.send(_channel.frame(_channel.FORGET, b"one"))
@@ -361,7 +361,7 @@ def test_what_nobody_will_read_is_dropped(wire_and_far):
 
 
 def commit_one(ring, value):
-    """As a worker does that runs one task; where its pickle lies."""
+    """Commit a result as a worker does; return where its pickle lies."""
     slots = Slots(ring, Outbox(None, ring), 4)
     slots.dicts.fit = True
     ring.starts[0] = monotonic()
@@ -373,7 +373,7 @@ def commit_one(ring, value):
 @pytest.mark.parametrize("value", ["text", {"key": 1}, {"key": 1, "other": [2]}])
 @pytest.mark.parametrize("where", ["first", "last", "beyond", None])
 def test_results_that_are_overwritten_are_garbage(wire_and_far, ring, value, where):
-    """A pickle that does not begin or end as one does, or lies beyond the heap, is none."""
+    """A result that does not begin or end as a pickle does, or lies outside the heap, is garbage."""
     wire, _ = wire_and_far
     place, length = commit_one(ring, value)
     if where == "beyond":

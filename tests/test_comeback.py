@@ -1,4 +1,4 @@
-"""``Retry(max_time=…)`` where something holds a retry up: none starts later, and the failure is final as time is over."""
+"""``Retry(max_time=…)`` when something delays a retry: no retry starts later, and the failure is final when the time is over."""
 
 import pickle
 import threading
@@ -21,7 +21,7 @@ FIVE = Retry(3, delay=0, max_time=5)
 
 
 def after_each(delay, max_time):
-    """A policy that tries again without end, always after the same delay."""
+    """A retry policy without end, always with the same delay."""
     policy = Delays(*[delay] * 100_000)
     policy.max_time = max_time
     return policy
@@ -31,7 +31,7 @@ def after_each(delay, max_time):
 
 
 def test_what_is_due_comes_once_and_what_started_lapses_no_more():
-    """Each index is due after its delay; one that has started again is never too late."""
+    """Each retry is due once, after its delay; one that has started does not lapse."""
     comeback = Comeback()
     comeback.delay(0, 1.0, 5.0)
     comeback.delay(1, 2.0, None)
@@ -43,7 +43,7 @@ def test_what_is_due_comes_once_and_what_started_lapses_no_more():
 
 
 def test_the_last_instant_is_in_time():
-    """One lapses after its last instant, not at it; that is when to wake."""
+    """A retry lapses after its last instant, not at it, and that is when the loop must wake up."""
     comeback = Comeback()
     comeback.delay(0, 1.0, 5.0)
     list(comeback.due(1.0))
@@ -54,7 +54,7 @@ def test_the_last_instant_is_in_time():
 
 
 def test_a_task_tried_again_and_again_leaves_no_trace():
-    """A million rounds of one task do not grow the heap."""
+    """A million retries of one task do not grow the heap."""
     comeback = Comeback()
     for round_ in range(10_000):
         comeback.delay(0, float(round_), 1e9)
@@ -71,7 +71,7 @@ def ticket(index):
 
 
 def closed_gate(*indices):
-    """A queue in which these wait, in this order, for the one start in ten seconds, which is taken."""
+    """A queue in which these tasks wait, in this order, for a rate of one start in ten seconds, which is used up."""
     ready = Gated([RateLimit(1, per=10)])
     for index in (9, *indices):
         ready.describe(index, 0.0, (None,))
@@ -85,7 +85,7 @@ def closed_gate(*indices):
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_those_behind_a_withdrawn_one_keep_their_places(gone):
-    """Be it the head of its lane or not, the others start as the gate lets them."""
+    """Withdrawing a task, at the head of its lane or not, leaves the others in their order."""
     ready = closed_gate(0, 1, 2)
     ready.withdraw([gone], 5.0)
     left = [index for index in range(3) if index != gone]
@@ -96,7 +96,7 @@ def test_those_behind_a_withdrawn_one_keep_their_places(gone):
 
 
 def test_a_lane_that_was_emptied_can_be_filled_again():
-    """Those that come after the last of a lane was withdrawn find an empty lane, not a lost one."""
+    """After the last task of a lane was withdrawn, the lane can be used again."""
     ready = closed_gate(0)
     ready.withdraw([0], 5.0)
     assert not ready._lanes, "a lane at rest is forgotten"
@@ -107,7 +107,7 @@ def test_a_lane_that_was_emptied_can_be_filled_again():
 
 
 def test_the_ordinary_queue_lets_go_of_one():
-    """The others that are tried again stay, and in order."""
+    """Withdrawing a task from the ordinary queue leaves other retries there, in order."""
     ready = Fifo()
     for index in range(4):
         ready.push_again(ticket(index))
@@ -116,7 +116,7 @@ def test_the_ordinary_queue_lets_go_of_one():
 
 
 def test_the_turn_of_a_withdrawn_one_is_the_next_ones():
-    """A gate has opened for it, and will not open again by itself: the group behind it would wait for ever."""
+    """If a limit has a place for a task that is withdrawn, the next one gets it; otherwise it would wait forever."""
     ready = Gated([ConcurrencyLimit(1), ConcurrencyLimit(9, by=str)])
     for index, group in enumerate("xab"):
         ready.describe(index, 0.0, (None, group))
@@ -130,7 +130,7 @@ def test_the_turn_of_a_withdrawn_one_is_the_next_ones():
 
 @pytest.mark.parametrize("ready", [Fifo(), Gated([])])
 def test_no_queue_is_gone_through_for_each_that_is_withdrawn(ready):
-    """Of 50,000 that wait the last 5,000 go, one by one: in milliseconds, where a search for each takes 10 s."""
+    """Withdrawing the last 5,000 of 50,000 tasks takes milliseconds: a search for each would take 10 s."""
     for index in range(50_000):
         if isinstance(ready, Gated):
             ready.describe(index, 0.0, ())
@@ -147,7 +147,7 @@ def test_no_queue_is_gone_through_for_each_that_is_withdrawn(ready):
 
 
 def test_a_rate_that_is_late_makes_the_failure_final():
-    """The second attempt may start at 60 s, which is too late: the error comes at 5 s, as the only attempt's."""
+    """If a rate allows the retry only after ``max_time``, the task fails when ``max_time`` is over, with one attempt."""
     run = FakeRun(Script({"a": Fail(DOWN)}), ["a"], limits=[RateLimit(1, per=60)], policy=FIVE).drive()
     [outcome] = run.outcomes
     assert (outcome.error, outcome.attempts) == (DOWN, 1)
@@ -163,7 +163,7 @@ def test_a_rate_that_is_late_makes_the_failure_final():
 
 
 def test_the_report_counts_an_attempt_once():
-    """One that was to be followed by another, and was not in time, failed and was not retried, also in a copy."""
+    """An attempt whose retry has lapsed counts as failed, not as retried, also in a copy of the results."""
     run = FakeRun(
         Script({"a": Fail(DOWN, after=1)}), ["a"], limits=[RateLimit(1, per=60)], policy=FIVE
     ).drive()
@@ -177,7 +177,7 @@ def test_the_report_counts_an_attempt_once():
 
 
 def test_a_text_from_afar_ends_in_the_last_word():
-    """Where the traceback came as text, what was noted as the attempt failed makes way for why none followed."""
+    """In a remote traceback, the note of the failed attempt is replaced by the reason why no retry followed."""
     tries = Tries(FIVE, "task {}".format)
     tries.judge(Ended(0, OSError("down"), "Traceback: …\nOSError: down\n", 0.0, 1.0, "process 1"), 1.0, 1)
     end = "attempt 1 of 4; not tried again, since max_time of 5 s was over before it could start\n"
@@ -192,7 +192,7 @@ def test_a_text_from_afar_ends_in_the_last_word():
     ],
 )
 def test_no_retry_starts_late_since_the_run_was_busy(seen_at, why):
-    """It may see a failure long after that (the input blocks, say): the wait begins there, and max_time has not stood still."""
+    """If the run sees a failure late, because the input blocks, say, the delay begins then, but ``max_time`` has gone on."""
     error = OSError("down")
     tries = Tries(after_each(1.0, max_time=5.0), "task {}".format)
     verdict = tries.judge(Ended(0, error, "", 0.0, 1.0, "thread 1"), seen_at, 1)
@@ -201,7 +201,7 @@ def test_no_retry_starts_late_since_the_run_was_busy(seen_at, why):
 
 
 def test_nothing_flows_past_what_lapses():
-    """An input that is handed over item by item waits for room, and for what may stop the run."""
+    """While input is taken item by item, a lapse is noticed, because it may stop the run."""
     script = Script({0: Fail(DOWN), 1: Done(1, after=10)})
     run = FakeRun(script, iter(range(5)), workers=1, ahead=0, policy=after_each(2.0, 5.0), max_failures=1)
     run.loop.flowing = run.loop.source
@@ -211,7 +211,7 @@ def test_nothing_flows_past_what_lapses():
 
 
 def test_a_retry_has_its_turn_in_a_flow():
-    """What has flowed out by then does not stand before it: its time would be over before it could start."""
+    """A retry gets its turn in a flow of input, before its time is over."""
     steps = {item: Done(item, after=2) for item in range(1, 5)}
     script = Script({0: [Fail(DOWN), Done(0)], **steps})
     run = FakeRun(script, iter(range(5)), workers=1, ahead=0, policy=after_each(1.0, 5.0))
@@ -222,7 +222,7 @@ def test_a_retry_has_its_turn_in_a_flow():
 
 @pytest.mark.parametrize("options", [{}, {"priority": lambda item: -item}, {"limits": [ConcurrencyLimit(1)]}])
 def test_no_retry_starts_late_behind_a_long_task(options):
-    """In any queue: what waits behind a long task when its time is over is withdrawn, and the rest runs."""
+    """A retry that waits behind a long task, in any queue, is withdrawn when its time is over, and the rest runs."""
     script = Script({0: Fail(DOWN, after=1), 1: Done(1, after=100), 2: Done(2), 3: Done(3)})
     policy = after_each(2.0, max_time=5.0)
     run = FakeRun(script, range(4), workers=1, ahead=0, buffersize=10, policy=policy, **options)
@@ -237,7 +237,7 @@ def test_no_retry_starts_late_behind_a_long_task(options):
 
 
 def test_a_group_whose_tasks_lapse_holds_up_no_other():
-    """The head of a waiting lane goes, those behind it keep their places; other groups never notice."""
+    """Lapsed tasks of a waiting group affect neither the others of that group nor other groups."""
     script = Script({("x", 0): Fail(DOWN), ("x", 1): Done(1), ("y", 0): Done(2)})
     limits = [RateLimit(1, per=10, by=lambda item: item[0])]
     run = FakeRun(script, [("x", 0), ("x", 1), ("y", 0)], limits=limits, policy=FIVE).drive()
@@ -247,7 +247,7 @@ def test_a_group_whose_tasks_lapse_holds_up_no_other():
 
 
 def test_many_lapse_at_once():
-    """A thousand retries that wait at one gate fail together, and the ones that wait there for the first time start."""
+    """A thousand retries that wait for one limit fail together, and tasks that wait for their first attempt start."""
     steps = {item: Fail(OSError(item)) if item < 1000 else Done(item) for item in range(1003)}
     policy = after_each(1.0, max_time=5.0)
     options = {"limits": [RateLimit(1000, per=50)], "policy": policy}
@@ -257,7 +257,7 @@ def test_many_lapse_at_once():
 
 
 def test_a_lapse_counts_as_a_failure_at_once():
-    """``max_failures`` stops the run as time is over, not when something else happens."""
+    """A lapse counts for ``max_failures`` when the time is over, not when something else happens."""
     script = Script({"a": Fail(DOWN), "b": Done(after=100)})
     limits = [RateLimit(1, per=60, by=lambda item: item)]
     run = FakeRun(script, ["a", "b"], limits=limits, policy=FIVE, max_failures=1).drive()
@@ -266,7 +266,7 @@ def test_a_lapse_counts_as_a_failure_at_once():
 
 
 def test_what_lapses_is_seen_before_anything_starts():
-    """It may be reason enough to start nothing more, also where there has been room since."""
+    """Lapses are processed before anything starts, because they may stop the run."""
     script = Script({0: Fail(DOWN, after=1)})
     policy = after_each(2.0, max_time=5.0)
     run = FakeRun(script, [0, 1], workers=1, ahead=0, policy=policy, max_failures=1)
@@ -279,7 +279,7 @@ def test_what_lapses_is_seen_before_anything_starts():
 
 
 def test_a_task_that_only_waits_lapses_too():
-    """Told to wait without an attempt that counts, and held up then: one outcome, without an attempt."""
+    """A task that was told to wait, and is then held up, lapses with one outcome and no attempt."""
 
     class RateLimitException(Exception):
         period_remaining = 1.0
@@ -301,7 +301,7 @@ def refuse(item):
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_no_retry_starts_late_for_real(executor):
-    """With a rate of one a minute the run is over as ``max_time`` is, with the task's own error."""
+    """In real time, with a rate of one a minute, the run ends when ``max_time`` is over, with the task's own error."""
     began = time.monotonic()
     policy = Retry(3, delay=0, max_time=0.3)
     results = run_parallel(refuse, [0], executor=executor, limits=RateLimit(1, per=60), retries=policy)
@@ -314,7 +314,7 @@ def test_no_retry_starts_late_for_real(executor):
 
 @given_time
 def test_events_tell_of_a_lapse_once(scale):
-    """started, retrying, failed: the attempt that never came is not told as started."""
+    """The events of a lapse are started, retrying and failed: the retry itself is not reported as started."""
     events = []
     policy = Retry(3, delay=0, max_time=0.3 * scale)
     run_parallel(refuse, [0], limits=RateLimit(1, per=60), retries=policy, on_event=events.append)
@@ -325,7 +325,7 @@ def test_events_tell_of_a_lapse_once(scale):
 
 
 def test_a_stream_has_a_lapse_at_once():
-    """The outcome is yielded as the time is over, while another task still runs."""
+    """A stream yields a lapse when the time is over, while another task still runs."""
     policy = Retry(3, delay=0, max_time=0.3)
     limits = RateLimit(1, per=60, by=lambda item: item)
     lapsed = threading.Event()
@@ -341,7 +341,7 @@ def test_a_stream_has_a_lapse_at_once():
 
 
 def test_then_hears_of_a_lapse():
-    """Tasks that follow from the failure run."""
+    """``then`` is called for a lapse, and its tasks run."""
     policy = Retry(3, delay=0, max_time=0.2)
     limits = RateLimit(1, per=60, by=lambda item: item)
     results = run_parallel(

@@ -1,4 +1,4 @@
-"""Small dicts of plain data: pickled to be read many at a time, with keys that travel once."""
+"""Small dicts of plain data are pickled so that many can be read at a time, with keys that are sent only once."""
 
 import gc
 import os
@@ -51,7 +51,7 @@ ROWS = st.dictionaries(st.sampled_from(NAMES), PLAIN, min_size=1)
 
 
 class Far:
-    """The two ends: a worker's, and what its parent was told."""
+    """Both ends: a worker's, and what its parent was sent."""
 
     def __init__(self):
         self.keys = b""
@@ -67,7 +67,7 @@ class Far:
             self.dicts.look(value)
 
     def send(self, value):
-        """As it lies in the heap."""
+        """Send a dict, as it lies in the heap."""
         blob = self.dicts.dump(value)
         assert blob is None or (blob[0] == 0x80 and blob[-2] in b"su" and blob.endswith(b"."))
         return None if blob is None else blob[:-1]
@@ -79,7 +79,7 @@ def end():
 
 
 def same(one, other):
-    """Equal, and of equal types all the way down."""
+    """Whether two values are equal, with equal types at every level."""
     if type(one) is not type(other) or one != other:
         return False
     if isinstance(one, dict):
@@ -90,7 +90,7 @@ def same(one, other):
 @settings(max_examples=50)
 @given(rows=st.lists(ROWS, max_size=12), looks=st.sets(st.integers(0, 12)))
 def test_what_arrives_is_what_was_sent(rows, looks):
-    """Whatever the dicts hold, whenever keys are learned, one by one and all at once."""
+    """Dicts arrive as they were sent, whatever they hold, whenever keys become known, read singly or together."""
     end = Far()
     sent, pickles = [], []
     for number, row in enumerate(rows):
@@ -106,7 +106,7 @@ def test_what_arrives_is_what_was_sent(rows, looks):
 
 
 def test_keys_travel_once(end):
-    """A key that two dicts in a row share as an object is a reference then, and one object in all that arrive."""
+    """A key that two dicts in a row share as an object is sent as a reference, and arrives as one object."""
     rows = [{"first": n, "second": [n]} for n in range(4)]
     whole = end.send(rows[0])
     end.learn(rows[0])
@@ -122,7 +122,7 @@ def test_keys_travel_once(end):
 
 
 def test_changed_object_arrives_as_it_was_each_time(end):
-    """Of what a task returns again and again, only keys are remembered, which cannot change."""
+    """An object that a task changes and returns repeatedly arrives in each of its states: only keys are remembered."""
     kept = {"list": []}
     end.learn(kept, kept)
     pickles = []
@@ -135,7 +135,7 @@ def test_changed_object_arrives_as_it_was_each_time(end):
 
 
 def test_identity_and_cycles_within_one_dict_stay(end):
-    """What is in it twice arrives once; it may hold itself, and its keys as values."""
+    """Shared objects and cycles within one dict are kept, as are keys that are also values."""
     inner = []
     row = {"one": inner, "other": inner, "key": "one"}
     row["self"] = row
@@ -147,7 +147,7 @@ def test_identity_and_cycles_within_one_dict_stay(end):
 
 
 def test_fullest_memo_touches_no_key():
-    """The longest small dict with the most entries in its memo, beside as many keys as there can be."""
+    """The memo of the largest small dict does not overlap the maximum number of remembered keys."""
     end = Far()
     names = dict.fromkeys(NAMES[:KEYS], 0)
     end.learn(names, names)
@@ -166,7 +166,7 @@ def test_fullest_memo_touches_no_key():
     ids=["empty", "accents", "surrogate", "long", "code", "nul"],
 )
 def test_any_text_can_be_a_key(end, key):
-    """Whatever it consists of."""
+    """Any text can be a key."""
     row = {key: 1}
     end.learn(row, row)
     assert len(end.told) == 1
@@ -174,7 +174,7 @@ def test_any_text_can_be_a_key(end, key):
 
 
 def test_some_keys_are_not_told(end):
-    """Those that are no texts, too long, more than there is room for, or other objects each time."""
+    """Keys that are not strings, too long, too many, or a different object each time are not remembered."""
 
     class Text(str):
         pass
@@ -214,7 +214,7 @@ class Number(int):
     ids=["object", "subclass", "class", "function", "set", "long", "very long"],
 )
 def test_others_go_the_general_way(end, value):
-    """What is not plain, or not small; and the next one that is finds nothing left of it."""
+    """Dicts that are not plain or not small are pickled in the general way, and do not affect the next one."""
     end.learn(value, value)
     row = {"a": [1]}
     for _ in range(2):
@@ -223,7 +223,7 @@ def test_others_go_the_general_way(end, value):
 
 
 def test_what_is_not_plain_is_not_kept_alive(end):
-    """Not even in part, until the next dict comes."""
+    """Nothing of a dict that is not plain is kept alive until the next one."""
     thing = Plainless()
     known = weakref.ref(thing)
     assert end.send({"a": [1, [thing]]}) is None
@@ -243,14 +243,14 @@ def executor():
 
 
 def test_thousands_in_one_run(executor):
-    """More than the heap holds at a time, so that it begins again; keys are shared by all that were read at once."""
+    """More dicts than the heap holds at a time arrive; those that are read together share their keys."""
     results = run_parallel(far.row_of, range(40_000), executor=executor).values()
     assert all(row == far.row_of(n) for n, row in enumerate(results))
     assert len({id(key) for row in results for key in row}) < 4_000
 
 
 def test_everything_mixed(executor):
-    """Empty ones, long ones, those with objects, other shapes, other values, errors."""
+    """Dicts arrive beside empty and long ones, objects, other shapes, other values and errors."""
     outcomes = run_parallel(far.one_of_all, range(3_000), executor=executor).outcomes
     errors = {n: repr(outcome.error) for n, outcome in outcomes.items() if not outcome.ok}
     assert errors == {n: repr(LookupError(f"no {n}")) for n in range(9, 3_000, 10)}
@@ -258,7 +258,7 @@ def test_everything_mixed(executor):
 
 
 def test_new_function_new_keys(executor):
-    """A worker that knows the keys of one learns those of the next, too."""
+    """A worker that knows the keys of one function learns those of the next."""
     for fn in (far.row_of, far.other_row_of, far.row_of):
         results = run_parallel(fn, range(3_000), executor=executor).values()
         assert results == list(map(fn, range(3_000)))
@@ -266,14 +266,14 @@ def test_new_function_new_keys(executor):
 
 
 class Worker:
-    """A worker's end of a ring, which is never read."""
+    """A worker's end of a ring that is never read."""
 
     def __init__(self, ring):
         self.ring = ring
         self.slots = Slots(ring, SimpleNamespace(send=lambda message, fd=None: None), 4)
 
     def put_batch(self, *values):
-        """The kinds of their slots."""
+        """Put a batch of values; return the kinds of their slots."""
         self.slots.dicts.looked = False
         for slot, value in enumerate(values):
             self.slots.puts.get(type(value), self.slots.put_object)(slot, value)
@@ -291,7 +291,7 @@ def worker():
 
 
 def test_first_of_a_batch_decides(worker):
-    """If it is small, the others go together, until one of them is not small or not plain; an empty one decides nothing."""
+    """If the first dict of a batch is small, those after it are packed together, until one is not; an empty one does not count."""
     small, long, odd = {"a": 1}, {"a": "x" * 600}, {"a": 1j}
     assert worker.put_batch(small, small, {}, small) == [VALUE, DICT, VALUE, DICT]
     assert worker.put_batch(small, odd, small) == [DICT, VALUE, VALUE]
@@ -302,7 +302,7 @@ def test_first_of_a_batch_decides(worker):
 
 
 def test_pickles_lie_one_behind_the_other(worker):
-    """The end of each is written over by the next, so that they can be read without looking for it."""
+    """Each pickle overwrites the end of the previous one, so that all can be read in one go."""
     worker.put_batch({"n": 0})
     rows = [{"n": n} for n in range(20)]
     assert worker.put_batch(*rows) == [DICT] * 20
@@ -316,7 +316,7 @@ def test_pickles_lie_one_behind_the_other(worker):
 
 
 def columns_of(pickles, keys, start=0):
-    """As they come out of the ring, one after the other."""
+    """The columns that come out of the ring, joined."""
     at, words = start, array("q")
     for pickle in pickles:
         words.append(at << PLACE | len(pickle))
@@ -328,7 +328,7 @@ def columns_of(pickles, keys, start=0):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often dicts were read at once, and one by one."""
+    """How often dicts were read together, and singly."""
     calls = Counter()
     for name in ("read_all", "read_one"):
         original = getattr(_decode, name)
@@ -352,7 +352,7 @@ def open_all(columns):
     "rubbish", [b"\x80\x03\xffs", b"\x80\x03}q\x00(u\x80\x03}q\x00(u", b"\x80\x03h\xf0s", b"\x80\x030s"]
 )
 def test_one_that_is_overwritten_costs_no_other(end, rubbish):
-    """What is read at once and makes no sense is read one by one."""
+    """If dicts read together make no sense, they are read singly, so that a damaged one costs no other."""
     rows = [{"n": n} for n in range(6)]
     end.learn(*rows)
     pickles = [end.send(row) for row in rows]
@@ -366,7 +366,7 @@ def test_one_that_is_overwritten_costs_no_other(end, rubbish):
 
 
 def test_heap_that_begins_again_is_read_at_once(end, calls):
-    """A piece of it is left out then."""
+    """Dicts are read together even if the heap has wrapped around and skipped a piece."""
     rows = [{"n": n} for n in range(6)]
     pickles = [end.send(row) for row in rows]
     lengths = [*map(len, pickles)]
@@ -381,7 +381,7 @@ def test_heap_that_begins_again_is_read_at_once(end, calls):
 
 
 def test_lengths_that_cannot_be_are_not_added_up(end, calls):
-    """Places that overlap make no more of what there is."""
+    """Overlapping places are not added up to more than there is."""
     pickles = [end.send({"n": n}) for n in range(50)]
     columns = columns_of(pickles, end.keys)
     words = array("q", columns.words)
@@ -393,7 +393,7 @@ def test_lengths_that_cannot_be_are_not_added_up(end, calls):
 
 
 def test_keys_are_believed_only_so_far():
-    """More than a worker tells of, or longer ones, are garbage."""
+    """More or longer keys than a worker may send are garbage."""
     arrivals = Arrivals(None, memoryview(b""))
     with pytest.raises(GarbageError, match="key 0 of dicts, of 101 bytes"):
         arrivals.accept(KEY, b"x" * (LONGEST + 1), 0, 1)

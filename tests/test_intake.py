@@ -20,7 +20,7 @@ def square(x):
 
 
 def read_all(intake, limit=1000):
-    """Items, and keys where there are any, of all portions."""
+    """The items of all portions, and their keys if there are any."""
     items, keys = [], []
     while (portion := intake.read(limit)) is not None:
         items += portion.items
@@ -34,14 +34,14 @@ def invert(x):
 
 
 class Mute(list):
-    """No key, and cannot even be named in a message."""
+    """Not usable as a key, and its repr raises, so that no message can name it."""
 
     def __repr__(self):
         raise OSError("no words for it")
 
 
 class Unhashable:
-    """What fails as it is hashed, and not because its kind is never hashed."""
+    """An object whose hash raises, although its class is hashable."""
 
     def __hash__(self):
         raise OSError("offline")
@@ -51,7 +51,7 @@ class Unhashable:
 
 
 class Clocked:
-    """An input each item of which takes its time."""
+    """An input each item of which takes time."""
 
     def __init__(self, clock, seconds, stop=10):
         self.clock, self.seconds, self.stop, self.read = clock, seconds, stop, 0
@@ -71,7 +71,7 @@ class Clocked:
     [[1, 2, 3], (1, 2, 3), range(1, 4), deque([1, 2, 3]), iter([1, 2, 3]), {1: 1, 2: 2, 3: 3}.values()],
 )
 def test_every_item_is_read_once_in_order(source):
-    """Whatever the input is."""
+    """Every item is read once, in order, whatever kind of input it is."""
     intake = Intake(source, Shape())
     assert ([1, 2, 3], [None] * 3) == read_all(intake)
     assert (3, None) == (intake.read_so_far, intake.error)
@@ -81,7 +81,7 @@ def test_every_item_is_read_once_in_order(source):
 @pytest.mark.parametrize("make", [list, iter])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7])
 def test_no_portion_is_larger_than_allowed(make, limit):
-    """And together they are the whole input."""
+    """No portion is larger than allowed, and together they are the whole input."""
     intake, seen = Intake(make(list(range(20))), Shape()), []
     while (portion := intake.read(limit)) is not None:
         assert 1 <= len(portion.items) <= limit
@@ -90,7 +90,7 @@ def test_no_portion_is_larger_than_allowed(make, limit):
 
 
 def test_nothing_is_read_ahead():
-    """An iterator stands exactly behind the last item that was asked for."""
+    """An iterator is never read beyond the last requested item."""
     numbers = count()
     intake = Intake(numbers, Shape())
     taken = sum(len(intake.read(5).items) for _ in range(4))
@@ -98,7 +98,7 @@ def test_nothing_is_read_ahead():
 
 
 def test_a_slow_input_comes_one_by_one():
-    """An item that took longer than a portion may is not kept waiting for the next."""
+    """An item that takes longer than a portion may take is delivered without waiting for the next."""
     clock = FakeClock()
     source = Clocked(clock, 2 * PORTION)
     intake = Intake(source, Shape(), clock)
@@ -107,7 +107,7 @@ def test_a_slow_input_comes_one_by_one():
 
 
 def test_a_fast_input_comes_in_growing_portions():
-    """One, two, four at a time: so an input that becomes slow has not been trusted too far."""
+    """Portions grow as 1, 2, 4, …, so that an input that becomes slow is noticed soon."""
     clock = FakeClock()
     intake = Intake(Clocked(clock, 0.0, stop=100), Shape(), clock)
     sizes = [len(intake.read(1000).items) for _ in range(6)]
@@ -116,7 +116,7 @@ def test_a_fast_input_comes_in_growing_portions():
 
 
 def test_a_slow_group_keeps_nobody_waiting():
-    """Also of a list the portion ends with the item that took long; where priorities decide, all of it is wanted."""
+    """A slow ``by`` ends the portion, even of a list, unless priorities decide, which need the whole input."""
     clock = FakeClock()
     shape = Shape(gated=True, bys=(lambda item: clock.advance(2 * PORTION),))
 
@@ -125,7 +125,7 @@ def test_a_slow_group_keeps_nobody_waiting():
 
 
 def test_reading_is_timed():
-    """What the input took is known in the end, for the report; what others take is not in it."""
+    """The report gets the total time spent reading the input, and nothing else."""
     clock = FakeClock()
     intake = Intake(Clocked(clock, 0.5, stop=4), Shape(), clock)
     while intake.read(1) is not None:
@@ -134,7 +134,7 @@ def test_reading_is_timed():
 
 
 def test_the_size_is_known_where_the_input_knows_it():
-    """It is the total of the bar, and what says whether unread items are tasks."""
+    """The size of sized input is the bar's total, and decides whether unread items are tasks."""
     assert (3, None) == (Intake([1, 2, 3], Shape()).size, Intake(iter([1]), Shape()).size)
 
 
@@ -147,7 +147,7 @@ def failing(after, error):
 
 
 def test_an_input_that_raises_is_exhausted():
-    """What came before counts; the error is kept, not raised."""
+    """An input that raises ends: earlier items count, and the error is kept, not raised."""
     error = LookupError("gone")
     intake = Intake(failing(3, error), Shape())
     assert [0, 1, 2] == read_all(intake)[0]
@@ -157,7 +157,7 @@ def test_an_input_that_raises_is_exhausted():
 
 
 def test_an_input_that_cannot_even_begin_is_an_input_error():
-    """A cursor whose query fails does so when it is asked for its iterator, which is when reading begins."""
+    """An input whose ``iter`` raises, such as a cursor whose query fails, fails when reading begins."""
 
     class Query:
         def __iter__(self):
@@ -171,7 +171,7 @@ def test_an_input_that_cannot_even_begin_is_an_input_error():
 @pytest.mark.parametrize("make", [list, deque, iter])
 @pytest.mark.parametrize("read", [Intake.read, lambda intake, limit: [*intake.flow(limit)]])
 def test_an_input_that_is_ended_while_it_is_read_stays_ended(make, read):
-    """A stream's loop ends it (``then`` raised) in a thread of its own, at any instant: it may be endless."""
+    """An input that another thread ends during a read stays ended; it may be endless."""
     intake, looks = Intake(make(range(10)), Shape()), count()
     intake._clock = lambda: (next(looks) == 0 and intake.fail("then raised", OSError())) or 0.0
     assert read(intake, 1)
@@ -180,7 +180,7 @@ def test_an_input_that_is_ended_while_it_is_read_stays_ended(make, read):
 
 
 def test_what_ends_the_program_is_not_the_inputs_error():
-    """Ctrl-C in the caller's generator goes through."""
+    """Ctrl-C in the caller's generator propagates."""
     intake = Intake(failing(0, KeyboardInterrupt()), Shape())
     with pytest.raises(KeyboardInterrupt):
         intake.read(10)
@@ -191,7 +191,7 @@ def test_what_ends_the_program_is_not_the_inputs_error():
 
 
 def test_sized_input_is_keyed_at_the_door():
-    """All its keys are known before the first task runs."""
+    """All keys of sized input are known before the first task runs."""
     asked = []
     intake = Intake(["a", "bb"], Shape(key=lambda item: asked.append(item) or len(item)))
     assert (["a", "bb"], [1, 2]) == (asked, intake.keys)
@@ -200,7 +200,7 @@ def test_sized_input_is_keyed_at_the_door():
 
 
 def test_other_input_is_keyed_as_it_is_read():
-    """One item at a time."""
+    """Lazy input gets its keys one item at a time."""
     asked = []
     intake = Intake(iter(["a", "bb"]), Shape(key=lambda item: asked.append(item) or len(item)))
     assert (None, []) == (intake.keys, asked)
@@ -208,14 +208,14 @@ def test_other_input_is_keyed_as_it_is_read():
 
 
 def test_a_mapping_brings_its_keys():
-    """The items are its values."""
+    """The keys of a mapping are the keys, and its values the items."""
     intake = Intake({"a": 1, "b": 2}, Shape())
     assert ["a", "b"] == intake.keys
     assert ([1, 2], ["a", "b"]) == read_all(intake)
 
 
 def test_positions_need_no_keys():
-    """Where nobody gave any, none are kept."""
+    """Positions as keys are not stored."""
     assert Intake([1, 2], Shape()).keys is None
 
 
@@ -239,7 +239,7 @@ def test_positions_need_no_keys():
     ],
 )
 def test_a_bad_key_of_lazy_input_ends_it(key, message):
-    """What lies before is run."""
+    """A bad key in lazy input ends it; earlier items are run."""
     intake = Intake(iter(range(10)), Shape(key=key))
     assert [0, 1, 2] == read_all(intake)[0]
     with pytest.raises(InputError, match=message):
@@ -247,7 +247,7 @@ def test_a_bad_key_of_lazy_input_ends_it(key, message):
 
 
 def test_a_forgotten_key_may_come_again():
-    """Once its outcome was yielded."""
+    """A key may come again once its outcome was yielded."""
     intake = Intake(iter([1, 2, 1, 2]), Shape(key=str))
     keys = []
     while (portion := intake.read(1)) is not None:
@@ -259,7 +259,7 @@ def test_a_forgotten_key_may_come_again():
 
 
 def test_forgetting_what_was_never_noted_is_no_error():
-    """Positions are not noted."""
+    """Forgetting a position, which was never stored, is no error."""
     Intake([1], Shape()).naming.forget(0)
 
 
@@ -267,7 +267,7 @@ def test_forgetting_what_was_never_noted_is_no_error():
 
 
 def test_tasks_become_calls():
-    """Function, arguments and keywords; a key of their own, or none."""
+    """A Task becomes its function, arguments and keywords, with its own key, if any."""
     tasks = [Task(square, 3, key="k"), square, Task(max, 1, 2, kwargs={"default": 0})]
     items, keys = read_all(Intake(tasks, Shape(tasks=True)))
     assert [(square, (3,), {}), (square, (), {}), (max, (1, 2), {"default": 0})] == items
@@ -275,7 +275,7 @@ def test_tasks_become_calls():
 
 
 def test_options_of_their_own_stand_by_offset():
-    """In each portion, counted from its first task."""
+    """A portion has the tasks' own options by their offset in it."""
     tasks = [
         square,
         Task(square, timeout=3),
@@ -290,7 +290,7 @@ def test_options_of_their_own_stand_by_offset():
 
 
 def test_a_wrong_task_in_lazy_input_ends_it():
-    """At the door it would have been refused."""
+    """An item of lazy input that is no task ends it; in sized input it would have been refused at once."""
     intake = Intake(iter([square, 3, square]), Shape(tasks=True))
     assert [(square, (), {})] == read_all(intake)[0]
     assert str(intake.error).startswith(
@@ -303,7 +303,7 @@ def test_a_wrong_task_in_lazy_input_ends_it():
 
 
 def test_a_function_may_become_a_call_per_item():
-    """In runs with ``then``, where tasks of other functions come in between."""
+    """In runs with ``then``, each item becomes a call, so that tasks of other functions can follow."""
     assert [(square, (3,), {})] == read_all(Intake([3], Shape(fn=square)))[0]
     assert [(call_star, (pow, (2, 5)), {})] == read_all(Intake([(2, 5)], Shape(fn=pow, star=True)))[0]
 
@@ -316,13 +316,13 @@ def by_parity(item):
 
 
 def test_traits_are_priority_and_groups():
-    """Asked for every item, in the order of the limits."""
+    """The traits of an item are its priority and its groups, in the order of the limits."""
     shape = Shape(gated=True, priority=lambda item: -item, bys=(None, by_parity))
     assert [(0, (None, None)), (-1, (None, 1)), (-2, (None, None))] == Intake(range(3), shape).read(10).traits
 
 
 def test_a_tasks_own_priority_goes_before_the_runs():
-    """What it leaves open is asked for."""
+    """A Task's own priority takes precedence over ``priority``."""
     shape = Shape(tasks=True, gated=True, priority=lambda task: 5)
     assert [7, 5] == [
         trait[0] for trait in Intake([Task(square, 1, priority=7), square], shape).read(10).traits
@@ -331,7 +331,7 @@ def test_a_tasks_own_priority_goes_before_the_runs():
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, Fraction])
 def test_any_kind_of_number_is_a_priority(kind):
-    """Out of an array, say; and what wraps around when it is negated is ordered as any other."""
+    """Any kind of number is a priority, such as a NumPy one, even of an unsigned type, whose negation would overflow."""
     ranked = Intake(range(3), Shape(gated=True, priority=kind))
     own = Intake([Task(square, 1, priority=kind(item)) for item in range(3)], Shape(tasks=True, gated=True))
     for intake in (ranked, own):
@@ -354,7 +354,7 @@ def test_any_kind_of_number_is_a_priority(kind):
     ],
 )
 def test_a_bad_trait_ends_the_input(options, message):
-    """It names what was wrong, and for which item."""
+    """A bad priority or group ends the input, and the error says what was wrong, for which item."""
     intake = Intake(range(3), Shape(gated=True, **options))
     assert intake.read(10) is None
     with pytest.raises(InputError, match=message):
@@ -373,7 +373,7 @@ def test_a_bad_trait_ends_the_input(options, message):
     ],
 )
 def test_nothing_is_read_behind_a_bad_item(shape):
-    """It would neither be run nor be there for whoever reads on."""
+    """Nothing is read after a bad item: it would be lost for whoever reads on."""
     source = iter(range(-100, 100))
     intake = Intake(source, shape)
     assert 100 == len(read_all(intake)[0])
@@ -383,7 +383,7 @@ def test_nothing_is_read_behind_a_bad_item(shape):
 
 @pytest.mark.parametrize("options", [{"priority": str.upper}, {"bys": (str.upper,)}])
 def test_what_is_written_for_items_is_told_that_it_was_given_a_task(options):
-    """Of tasks alone it is given each as a whole, and not the argument that it expects."""
+    """If ``key``, ``by`` or ``priority`` fails in a run of Tasks, a note says that it gets the whole Task, not an argument."""
     intake = Intake([Task(square, "a")], Shape(tasks=True, gated=True, **options))
     assert intake.read(10) is None
     with pytest.raises(
@@ -393,7 +393,7 @@ def test_what_is_written_for_items_is_told_that_it_was_given_a_task(options):
 
 
 def test_an_error_of_a_list_of_another_kind_ends_the_input():
-    """As that of any other input: what was read before it stays read."""
+    """An error of a list subclass ends the input; what was read before stays read."""
 
     class Listing(list):
         def __iter__(self):
@@ -409,7 +409,7 @@ def test_an_error_of_a_list_of_another_kind_ends_the_input():
 
 
 def test_children_are_tasks_of_the_same_run():
-    """With a parent, and keys that are nobody else's; an item of theirs is looked at by its first argument."""
+    """Children have a parent and unique keys; limits and priority see a child by its first argument."""
     shape = Shape(gated=True, fn=square, key=str, priority=lambda item: item, bys=(by_parity,), grows=True)
     intake = Intake([1, 2], shape)
     assert ["1", "2"] == read_all(intake)[1]
@@ -428,7 +428,7 @@ def test_children_are_tasks_of_the_same_run():
 
 
 def test_closing_closes_a_generator():
-    """Its ``finally`` runs now, not when somebody collects it; nothing is read afterwards."""
+    """Closing the input runs a generator's ``finally`` at once, and nothing is read afterwards."""
     closed = []
 
     def items():
@@ -444,7 +444,7 @@ def test_closing_closes_a_generator():
 
 
 class File:
-    """Iterates over itself, and has a ``close`` as files have."""
+    """An object that iterates over itself, and has a ``close`` as files have."""
 
     def __init__(self):
         self.closed = False
@@ -461,7 +461,7 @@ class File:
 
 
 def test_closing_leaves_the_callers_files_open():
-    """Whoever opened one may want to read on where the run has stopped; a generator could do nothing else."""
+    """Closing the input leaves a caller's file open, because the caller may want to read on."""
     file = File()
     intake = Intake(file, Shape())
     intake.read(1)
@@ -470,7 +470,7 @@ def test_closing_leaves_the_callers_files_open():
 
 
 def test_what_closing_raises_is_the_inputs_error():
-    """It is kept like any other, and nothing else is lost by it."""
+    """What closing raises is kept as the input's error, and nothing else is lost."""
 
     def items():
         try:
@@ -486,7 +486,7 @@ def test_what_closing_raises_is_the_inputs_error():
 
 
 def test_closing_what_was_never_begun_is_nothing():
-    """No iterator, nothing to close."""
+    """Closing an input that was never read does nothing."""
     intake = Intake(count(), Shape())
     intake.close()
     assert intake.exhausted
@@ -496,7 +496,7 @@ def test_closing_what_was_never_begun_is_nothing():
 
 
 class Lying:
-    """Says one length, and gives another."""
+    """An input whose length is not the number of its items."""
 
     def __init__(self, says, gives):
         self.says, self.gives = says, gives
@@ -509,20 +509,20 @@ class Lying:
 
 
 class Indexed:
-    """A sequence by its indices alone, as a data set of PyTorch may be."""
+    """A sequence with ``__getitem__`` but without ``__iter__``, such as a PyTorch dataset."""
 
     def __getitem__(self, index):
         return [-1, -2][index]
 
 
 def test_a_sequence_without_iter_is_an_input():
-    """As it is to ``for`` and ``map``: ``iter`` takes it."""
+    """A sequence without ``__iter__`` is accepted, as by ``for`` and ``map``."""
     assert [1, 2] == run_parallel(abs, Indexed()).values()
     assert [1, 2] == [outcome.value for outcome in iter_parallel(abs, Indexed(), order="input")]
 
 
 class Lengthless(Lying):
-    """Has a length by its class alone, as a loader of a stream of data: ``len`` raises TypeError."""
+    """Has ``__len__``, which raises TypeError, as loaders of data streams do."""
 
     def __len__(self):
         raise TypeError("object of type 'Stream' has no len()")
@@ -530,7 +530,7 @@ class Lengthless(Lying):
 
 @pytest.mark.parametrize("key", [None, str])
 def test_an_input_whose_len_raises_has_no_length(key):
-    """As ``list`` sees it; it was refused. So has a range of more numbers than ``len`` may give."""
+    """An input whose ``len`` raises TypeError, or a range too long for ``len``, is treated as unsized, as ``list`` does."""
     source = Lengthless(None, 3)
     assert [0, 1, 2] == run_parallel(abs, source, key=key).values()
     assert [0, 1, 2] == [outcome.value for outcome in iter_parallel(abs, source, key=key, order="input")]
@@ -539,7 +539,7 @@ def test_an_input_whose_len_raises_has_no_length(key):
 
 
 def test_an_input_whose_len_raises_is_read_lazily():
-    """With keys, or of tasks, too: it may be a stream without end."""
+    """An input whose ``len`` raises is read lazily, with keys or Tasks, too: it may be endless."""
     for shape, item in ((Shape(key=str), 1), (Shape(tasks=True), Task(abs, 1))):
         source = Endless(item)
         assert 1 == len(Intake(source, shape, FakeClock()).read(9).items) == source.read
@@ -557,7 +557,7 @@ class Endless(Lengthless):
 
 @pytest.mark.parametrize(("says", "gives"), [(100, 3), (3, 100)])
 def test_the_size_is_what_was_read_in_the_end(says, gives):
-    """Nothing is left over of what was never there."""
+    """At the end, the size is the number of items that were read."""
     intake = Intake(Lying(says, gives), Shape())
     assert gives == len(read_all(intake)[0]) == intake.size
     assert 0 == intake.count_unread()
@@ -567,14 +567,14 @@ def test_the_size_is_what_was_read_in_the_end(says, gives):
     ("source", "left"), [(Lying(100, 3), 2), (Lying(3, 100), 2), (list(range(9)), 8), ({"a": 1, "b": 2}, 1)]
 )
 def test_what_was_not_read_is_counted(source, left):
-    """After a stop: an item that does not exist gets no outcome."""
+    """After a stop, unread items are counted, so that none is made up."""
     intake = Intake(source, Shape(), FakeClock())
     intake.read(1)
     assert left == intake.count_unread()
 
 
 def test_an_input_that_is_slow_or_raises_is_not_counted_to_its_end():
-    """Nobody waits for items that are no longer wanted: then its length is believed, or what came before the error."""
+    """If counting unread items is slow or raises, the input's length is believed, or what came before the error."""
     clock = FakeClock()
 
     class Slow(Clocked):
