@@ -627,6 +627,8 @@ def test_of_a_large_item_the_outer_parts_are_looked_at():
     item = [[number] * 1000 for number in range(_generators.PARTS - 4)]
     item += [item, {"source": source}, source]
     assert [source] == _generators._generators_in(item)
+    rows = [(1.5,) * 60, (*["text"] * 60, source)]  # numbers and texts are passed over
+    assert [source] == _generators._generators_in(rows)
     assert [source] == _generators._generators_in(({"a": [({"b": [source.random]},)]},))
 
 
