@@ -275,7 +275,7 @@ class Results(Keyed[K, V], Generic[K, V]):
                 index = -1
             if 0 <= index < len(self._ledger):
                 return index
-            raise KeyError(f"{key!r} (the keys here are positions, from 0; values() is a list; pass key= for other keys)")
+            raise KeyError(f"{key!r} (keys are positions from 0; values() is a list; pass key= for others)")
         if self._index_of is None:
             self._index_of = {key: index for index, key in enumerate(keys)}
         return self._index_of[key]

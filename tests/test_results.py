@@ -259,7 +259,7 @@ def test_positions_are_integers_of_any_kind():
 def test_a_forgotten_key_is_hinted_at(key):
     """The KeyError for a name, where positions are the keys, hints at ``key=``."""
     results = run_parallel(invert, [3, 2, 1], executor="inline")
-    with pytest.raises(KeyError, match="the keys here are positions, from 0; .* pass key= for other keys"):
+    with pytest.raises(KeyError, match=r"keys are positions from 0; .*; pass key= for others"):
         results[key]
 
 
