@@ -1,4 +1,4 @@
-"""Classes of a script in workers that stay for several runs: they have what the script has by now, and what tasks keep in them."""
+"""Classes of a script in workers that stay for several runs: they have the script's current attributes, and keep what tasks have set."""
 
 import multiprocessing as mp
 import threading
@@ -130,7 +130,7 @@ WAYS = pytest.mark.parametrize("way", [run, run_tasks, submit])
 
 @WAYS
 def test_what_a_script_sets_in_a_class_is_there_in_the_next_call(way, script, executor):
-    """As with ``class CFG`` in a notebook: warm workers computed with the old values, and nothing told. Also where it is set back."""
+    """What a script sets in a class, as in a notebook's ``class CFG``, or sets back, is there in the next run on warm workers."""
     settings, read = script["Settings"], script["read"]
     assert (1, 1, None) == way(executor, read, 0)
     settings.rate = 2
@@ -146,7 +146,7 @@ def test_what_a_script_sets_in_a_class_is_there_in_the_next_call(way, script, ex
 
 @WAYS
 def test_methods_find_the_globals_and_classes_that_the_script_has_by_now(way, script, executor):
-    """Of an object that is the item, and of the one whose method is the function; a method that was replaced, or deleted."""
+    """Methods of items, and a method as the function, have the script's current globals and classes, even if replaced or deleted."""
     model = script["Model"]()
 
     def call(item):
@@ -170,7 +170,7 @@ def test_methods_find_the_globals_and_classes_that_the_script_has_by_now(way, sc
 
 @WAYS
 def test_what_tasks_keep_in_a_class_stays_while_the_script_leaves_it_alone(way, script, executor):
-    """A connection that the first call opens, say: neither the next item nor the next run begins anew."""
+    """What a task keeps in a class, such as a connection, stays for later items and runs while the script leaves that class alone."""
     model = script["Model"]()
     seen = [way(executor, lambda item: item.keep(0), model) for _ in range(3)]
     assert [None, "kept", "kept"] == seen
@@ -178,7 +178,7 @@ def test_what_tasks_keep_in_a_class_stays_while_the_script_leaves_it_alone(way, 
 
 
 def test_what_an_initializer_sets_in_a_class_stays(script):
-    """Whatever the script changes in it afterwards."""
+    """What an initializer sets in a class stays, whatever the script changes in the class later."""
     with ProcessExecutor(1, initializer=script["load"]) as executor:
         assert ("loaded", "loaded", 1) == run(executor, script["both"], 0)
         script["Settings"].rate = 2
@@ -188,7 +188,7 @@ def test_what_an_initializer_sets_in_a_class_stays(script):
 
 
 def test_what_an_initializer_puts_into_an_attribute_stays(script):
-    """Neither the first object that is pickled, which Python notes in its class, nor another attribute that changes, empties a table."""
+    """What an initializer puts into a table stays, although Python marks the class when it first pickles an object, or another attribute changes."""
     doc, look_up = script["Doc"], script["look_up"]
     with ProcessExecutor(1, initializer=script["fill"]) as executor:
         assert ("filled", 1) == run(executor, look_up, doc())
@@ -198,7 +198,7 @@ def test_what_an_initializer_puts_into_an_attribute_stays(script):
 
 @WAYS
 def test_a_class_that_counts_its_objects_loses_nothing_by_it(way, script, executor):
-    """Neither what tasks keep in it, nor what functions that do not name it keep in globals of their own."""
+    """A class attribute that changes, such as a count of objects, resets neither what tasks keep in the class nor other functions' globals."""
     doc = script["Doc"]
     assert [None, "kept", "kept"] == [way(executor, lambda item: item.keep(), doc()) for _ in range(3)]
     if way is not run:  # that sends the function anew for each run
@@ -207,7 +207,7 @@ def test_a_class_that_counts_its_objects_loses_nothing_by_it(way, script, execut
 
 
 def test_an_object_that_is_copied_changes_no_class(script, executor):
-    """Python notes something in the class as it copies the first; a function that names it is the same one for workers."""
+    """A mark that Python sets in a class at the first copy of an object does not count as a change."""
     remember = script["remember_for"]
     assert submit(executor, remember, 0) is None
     copy(script["Model"]())
@@ -215,7 +215,7 @@ def test_an_object_that_is_copied_changes_no_class(script, executor):
 
 
 def test_methods_have_their_globals_in_common_also_when_one_has_changed(script, executor):
-    """What one assigns, another that names less of the script finds, and the other way round."""
+    """Methods share their globals in a worker, even after one of them has changed."""
     doc, call = script["Doc"](), script["fetch_and_use"]
     assert 5 == run(executor, call, doc)
     script["FACTOR"] = 3
@@ -223,7 +223,7 @@ def test_methods_have_their_globals_in_common_also_when_one_has_changed(script, 
 
 
 def test_what_was_packed_earlier_changes_nothing_back(script, executor):
-    """Of two runs at a time one may overtake the other. Also where the class has been set back meanwhile."""
+    """If two runs overlap, the one that was pickled earlier does not set a class back to its state."""
     settings = script["Settings"]
 
     def pack_at(rate):
@@ -241,7 +241,7 @@ def test_what_was_packed_earlier_changes_nothing_back(script, executor):
 
 
 def test_an_array_that_is_a_file_is_not_read_for_its_class(script, tmp_path):
-    """Where it travels by its name, which is enough: it may be larger than the memory."""
+    """To find its class, a memory-mapped array is not read: it may be larger than the memory."""
     array = np.memmap(tmp_path / "file", "f8", "w+", shape=(1_000,))
     script["FACTOR"] = array
 
@@ -255,7 +255,7 @@ def test_an_array_that_is_a_file_is_not_read_for_its_class(script, tmp_path):
 
 
 def test_many_classes_that_name_each_other_travel(executor):
-    """Each by its own methods, not by all that these lead to: that would take the square of the time, and of the stack."""
+    """Many classes that refer to each other can be sent, in linear time and without deep recursion."""
     names = [f"Step{number}" for number in range(80)]
     scope = {"__name__": "__main__"}
     for name, following in zip(names, [*names[1:], names[0]], strict=True):
@@ -271,7 +271,7 @@ def test_many_classes_that_name_each_other_travel(executor):
 
 
 def test_functions_that_use_one_class_take_turns(script, executor):
-    """Each has it as it is now."""
+    """Functions that use one class in turn all have its current state."""
     rates = []
     for rate in (1, 2, 1):
         script["Settings"].rate = rate
@@ -290,7 +290,7 @@ def test_functions_that_use_one_class_take_turns(script, executor):
 
 
 def test_a_class_of_the_caller_is_left_as_it_is(script, executor):
-    """Objects of it come home, from a worker that has changed it for itself."""
+    """Objects from a worker that has changed their class come back as objects of the caller's unchanged class."""
 
     def spoil(item):
         type(item).kept = "spoilt"
@@ -302,7 +302,7 @@ def test_a_class_of_the_caller_is_left_as_it_is(script, executor):
 
 
 def test_members_of_an_enum_are_the_same_after_it_has_changed(script, executor):
-    """One that has got an attribute, in a worker that had it before."""
+    """Members of an enum stay the same objects in a worker after the enum has got an attribute."""
     colour = script["Colour"]
 
     def is_red(item):
@@ -314,7 +314,7 @@ def test_members_of_an_enum_are_the_same_after_it_has_changed(script, executor):
 
 
 def test_who_was_registered_with_an_abstract_class_is_one_of_it(script, executor):
-    """Also where that was done after the class had been sent."""
+    """A class registered with an abstract class counts as a subclass in workers, even if it was registered later."""
     model, other = script["Model"], script["Settings"]
 
     def is_one(item):
@@ -327,7 +327,7 @@ def test_who_was_registered_with_an_abstract_class_is_one_of_it(script, executor
 
 
 def test_under_joblib_and_in_a_pool_of_others(script):
-    """Their workers stay as well."""
+    """The same holds under joblib and in foreign pools, whose workers stay as well."""
     register()
     read, settings = script["read_too"], script["Settings"]
     # One that is forked would have the classes of the script themselves.
@@ -341,7 +341,7 @@ def test_under_joblib_and_in_a_pool_of_others(script):
 
 
 def test_one_parallel_of_joblib_for_several_calls(script):
-    """What changes between two of them, the second has."""
+    """With one Parallel of joblib, a change between two calls is there in the second."""
     register()
     read, settings = script["read_too"], script["Settings"]
     with parallel_config(backend="parallelkit", n_jobs=2), Parallel() as parallel:
@@ -351,7 +351,7 @@ def test_one_parallel_of_joblib_for_several_calls(script):
 
 
 def test_threads_that_receive_the_first_classes_together_share_what_is_known_of_them(monkeypatch):
-    """A class that one thread had made was left without attributes, where another had its own notes of what was made."""
+    """Threads of a worker that receive their first classes at the same time share one register of classes."""
     made = _classes._made()
     together = threading.Barrier(2)
 

@@ -1,4 +1,4 @@
-"""``on_event``: every event once, in order, with what a monitor wants to know; and three monitors."""
+"""``on_event``: every event comes once, in order, with what a monitor needs; and three monitors."""
 
 import asyncio
 import json
@@ -36,12 +36,12 @@ def run_and_hear(fn, items, **options):
 
 
 def story(heard, key):
-    """What was heard of one task."""
+    """The events of one task."""
     return [(event.kind, event.attempt) for event in heard if event.key == key]
 
 
 def test_a_success_is_started_and_succeeded():
-    """Key, index, attempt, worker and duration come along; instants do not go back."""
+    """The events of a success have key, index, attempt, worker and duration, and their times never go back."""
     heard = run_and_hear(abs, [-3], key=str)
     assert [("started", 1), ("succeeded", 1)] == story(heard, "-3")
     done = heard[-1]
@@ -51,13 +51,13 @@ def test_a_success_is_started_and_succeeded():
 
 
 def test_lazy_input_tells_the_same():
-    """Whose tasks may be on their way before the run has taken them in."""
+    """Lazy input has the same events, even for tasks that start before the run has recorded them."""
     heard = run_and_hear(abs, iter([-3, -4]))
     assert [("started", 1), ("succeeded", 1)] == story(heard, 0) == story(heard, 1)
 
 
 def test_a_stream_tells_the_same():
-    """Also of what has been settled meanwhile, whose key the stream itself no longer needs."""
+    """A stream has the same events, even for settled tasks whose keys it has dropped."""
     heard = []
     assert 2 == len(list(iter_parallel(invert, [-3, 0], key=str, retries=AT_ONCE, on_event=heard.append)))
     assert [("started", 1), ("succeeded", 1)] == story(heard, "-3")
@@ -69,7 +69,7 @@ def invert(number):
 
 
 def test_a_retry_tells_its_delay_and_error():
-    """Failed attempts are "retrying" with the delay until the next, the last one is "failed"."""
+    """A failed attempt is "retrying", with the delay until the next; the last one is "failed"."""
     heard = run_and_hear(lambda n: 1 / n, [0], retries=AT_ONCE)
     assert [("started", 1), ("retrying", 1), ("started", 2), ("failed", 2)] == story(heard, 0)
     assert 0 == next(event.delay for event in heard if event.kind == "retrying")
@@ -78,7 +78,7 @@ def test_a_retry_tells_its_delay_and_error():
 
 @pytest.mark.abandons(1)
 def test_an_abandoned_thread_is_told():
-    """A timeout in a thread abandons its worker, and a new one starts for the rest."""
+    """A timeout in a thread is an "abandoned" worker, and a new one starts."""
     release, heard = threading.Event(), []
     run_parallel([Task(release.wait, timeout=0.1), str], max_workers=1, on_event=heard.append)
     release.set()
@@ -86,13 +86,13 @@ def test_an_abandoned_thread_is_told():
 
 
 def test_a_killed_process_is_told():
-    """A timeout in a process ends it: it "died", and nothing was abandoned."""
+    """A timeout in a process is a "died" worker, not an "abandoned" one."""
     heard = run_and_hear(time.sleep, [LONG], executor="processes", timeout=0.1)
     assert ["worker_started", "worker_died"] == [event.kind for event in heard if event.key is None]
 
 
 def test_a_cancelled_coroutine_costs_no_worker():
-    """It was neither abandoned nor killed."""
+    """A cancelled coroutine is neither "abandoned" nor "died"."""
 
     async def nap(seconds):
         await asyncio.sleep(seconds)
@@ -102,7 +102,7 @@ def test_a_cancelled_coroutine_costs_no_worker():
 
 
 def test_a_dead_process_is_told():
-    """A worker that exits "died", and another started."""
+    """A worker that exits is "died", and another is started."""
     import os
 
     heard = run_and_hear(lambda n: n or os._exit(3), [0, 1], executor="processes", max_workers=1)
@@ -112,7 +112,7 @@ def test_a_dead_process_is_told():
 
 
 def test_the_start_of_a_long_task_is_told_while_it_runs():
-    """A monitor need not wait for the end of a task to hear of its start."""
+    """The start of a long task is reported while it runs."""
     told = threading.Event()
 
     def hear(event):
@@ -123,7 +123,7 @@ def test_the_start_of_a_long_task_is_told_while_it_runs():
 
 
 def test_the_start_of_a_long_task_in_a_process_is_told_while_it_runs(tmp_path):
-    """Though its worker takes a while to start."""
+    """The same holds in a process, although its worker takes a while to start."""
     fifo = tmp_path / "told"
     os.mkfifo(fifo)
 
@@ -136,7 +136,7 @@ def test_the_start_of_a_long_task_in_a_process_is_told_while_it_runs(tmp_path):
 
 
 def test_a_start_in_a_pool_of_others_is_told_once():
-    """Its hand-over passes for it while it runs; the true instant, known at the end, is no second start."""
+    """In a foreign pool, the hand-over is reported as the start; the real start, known at the end, is not a second event."""
     released, heard = threading.Event(), []
 
     def hear(event):
@@ -158,7 +158,7 @@ def killed():
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize("make", [killed, lambda: WorkerDied("there"), lambda: TaskCancelled("there")])
 def test_what_befell_a_run_within_a_task_is_not_told_of_its_worker(make, executor):
-    """A task may raise what it has from a run of its own; its worker lives on."""
+    """An error that a task got from a nested run says nothing about the task's own worker."""
 
     def passes_on(_):
         raise make()
@@ -169,7 +169,7 @@ def test_what_befell_a_run_within_a_task_is_not_told_of_its_worker(make, executo
 
 
 def test_looks_for_starts_become_rarer_until_something_happens():
-    """Nobody polls: the pause doubles, and where all that is open runs nobody looks."""
+    """The interval between checks for starts doubles, and there are none if all open attempts have been reported."""
     observer = Observer(lambda event: None, str, 0.0)
     observer.admitted([0, 1])
     look = Observer.LOOK
@@ -185,7 +185,7 @@ def test_looks_for_starts_become_rarer_until_something_happens():
 
 
 class Stopped:
-    """Listens to a run that is stopped when all its attempts run, by a task that fails."""
+    """A listener to a run that a failing task stops when all its attempts are running."""
 
     def __init__(self, running):
         self.heard, self.running, self.begun = [], running, threading.Event()
@@ -199,7 +199,7 @@ class Stopped:
         return self.begun.wait(60) and 1 / 0
 
     def balance(self):
-        """A gauge of what runs, as a monitor keeps it."""
+        """The number of running tasks, as a monitor's gauge has it."""
         ends = ("succeeded", "failed", "retrying")
         return sum(
             (one.kind == "started") - (one.kind in ends and one.duration is not None) for one in self.heard
@@ -208,7 +208,7 @@ class Stopped:
 
 @pytest.mark.abandons(1)
 def test_an_attempt_that_a_stop_cuts_off_is_told():
-    """It has failed, as cancelled, and its thread is abandoned; nothing is told of what never began."""
+    """A thread's attempt that a stop cuts off is "failed" and "abandoned"; tasks that never began have no event."""
     release = threading.Event()
     hear = Stopped(2)
     tasks = {"hangs": release.wait, "fails": lambda: hear.fail(0), "never": str}
@@ -226,7 +226,7 @@ def test_an_attempt_that_a_stop_cuts_off_is_told():
 
 @pytest.mark.all
 def test_a_process_that_a_stop_kills_is_told():
-    """It died, with what it ran."""
+    """A process that a stop kills is "died"."""
     heard = run_and_hear(time.sleep, [LONG], executor="processes", run_timeout=1)
     assert [("started", 1), ("failed", 1)] == story(heard, 0)
     assert ["worker_started", "worker_died"] == [one.kind for one in heard if one.key is None]
@@ -235,7 +235,7 @@ def test_a_process_that_a_stop_kills_is_told():
 
 @given_time
 def test_a_coroutine_that_a_stop_cancels_is_told(scale):
-    """No worker is lost by that."""
+    """A coroutine that a stop cancels is "failed", and no worker is lost."""
 
     async def nap(seconds):
         await asyncio.sleep(seconds)
@@ -246,7 +246,7 @@ def test_a_coroutine_that_a_stop_cancels_is_told(scale):
 
 
 def test_a_task_that_a_stop_finds_between_two_attempts_is_told():
-    """It has failed without another start."""
+    """A task that waits for a retry at a stop is "failed" without another start."""
     seen = threading.Event()
 
     def hear(event):
@@ -263,7 +263,7 @@ def test_a_task_that_a_stop_finds_between_two_attempts_is_told():
 
 
 def test_a_listener_that_raises_is_logged_once_and_hears_no_more(caplog):
-    """The run goes on."""
+    """A listener that raises is logged once and not called again; the run goes on."""
     heard = []
 
     def hear(event):
@@ -277,7 +277,7 @@ def test_a_listener_that_raises_is_logged_once_and_hears_no_more(caplog):
 
 
 def test_events_are_frozen():
-    """A listener cannot change what the next one sees."""
+    """Events cannot be changed."""
     event = run_and_hear(abs, [1])[0]
     assert isinstance(event, Event)
     with pytest.raises(AttributeError):
@@ -288,7 +288,7 @@ def test_events_are_frozen():
 
 
 def test_a_json_lines_log(tmp_path):
-    """One line an event."""
+    """A listener can write a JSON-lines log."""
     path = tmp_path / "events.jsonl"
     with path.open("w") as file:
 
@@ -302,7 +302,7 @@ def test_a_json_lines_log(tmp_path):
 
 
 def test_a_prometheus_counter():
-    """Outcomes by kind, and a gauge of what runs."""
+    """A listener can keep Prometheus counters of outcomes, and a gauge of running tasks."""
     prometheus = pytest.importorskip("prometheus_client", reason="installed with the test extra")
     registry = prometheus.CollectorRegistry()
     ended = prometheus.Counter("tasks", "Attempts by how they ended", ["kind"], registry=registry)
@@ -322,7 +322,7 @@ def test_a_prometheus_counter():
 
 
 def test_opentelemetry_spans_in_threads():
-    """Tasks in threads see the caller's span as their parent, and their own spans are its children."""
+    """Tasks in threads have the caller's OpenTelemetry span as their parent."""
     trace = pytest.importorskip("opentelemetry.sdk.trace", reason="installed with the test extra")
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter

@@ -1,4 +1,4 @@
-"""``then``: tasks that make tasks."""
+"""``then``: tasks that make new tasks."""
 
 import signal
 import threading
@@ -23,7 +23,7 @@ LINKS = {"/": ["/a", "/b"], "/a": ["/a/1"], "/b": ["/b/1", "/b/2"]}
 
 
 def follow(outcome):
-    """One task for every link of the page."""
+    """A task for every link of the page."""
     return [Task(visit, link, key=link) for link in LINKS.get(outcome.key, [])]
 
 
@@ -33,7 +33,7 @@ def visit(page):
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_a_crawl_follows_links(executor):
-    """Every page reached is visited once, on one worker without a deadlock, and knows its parent."""
+    """A crawl visits every reachable page once, on one worker without a deadlock, and each page knows its parent."""
     results = run_parallel(visit, ["/"], key=str, executor=executor, max_workers=1, then=follow)
     assert {page: page.upper() for page in ["/", "/a", "/b", "/a/1", "/b/1", "/b/2"]} == dict(results.items())
     parents = {key: outcome.parent for key, outcome in results.outcomes.items()}
@@ -41,13 +41,13 @@ def test_a_crawl_follows_links(executor):
 
 
 def test_a_stream_grows_too():
-    """The outcomes of children are yielded like any other."""
+    """A stream yields the outcomes of children, too."""
     seen = {outcome.key: outcome.parent for outcome in iter_parallel(visit, ["/"], key=str, then=follow)}
     assert {"/": None, "/a": "/", "/b": "/", "/a/1": "/a", "/b/1": "/b", "/b/2": "/b"} == seen
 
 
 def test_search_then_deep_dive():
-    """The tasks form grows as well: two searches, then one look at each thing found."""
+    """``then`` works with Tasks: two searches, and then a look at each thing found."""
     searches = {"x": lambda: [1, 2], "y": lambda: [3]}
     results = run_parallel(
         searches,
@@ -57,7 +57,7 @@ def test_search_then_deep_dive():
 
 
 def test_failures_are_followed_too():
-    """``then`` sees failed outcomes: a fallback is one line."""
+    """``then`` is called for failures, too, so that a fallback is simple."""
 
     def fallback(outcome):
         return (
@@ -73,7 +73,7 @@ def test_failures_are_followed_too():
 
 
 def one_more(outcome):
-    """A child for every item, to be admitted before later items are read."""
+    """A child for every item, admitted before later items are read."""
     return [Task(lambda: "child")] if outcome.parent is None and not isinstance(outcome.value, str) else ()
 
 
@@ -83,7 +83,7 @@ def read_late(executor, source, **options):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_an_item_is_keyed_by_its_position_though_children_were_admitted_before_it(executor):
-    """``results[i]`` is that of the i-th item; children are numbered on from the end of the input."""
+    """``results[i]`` is always the i-th item's; children are numbered after the end of the input."""
     results = read_late(executor, [-1, -2, -3])
     assert {0: 1, 1: 2, 2: 3, 3: "child", 4: "child", 5: "child"} == dict(results.items())
     assert [0, 1, 2, 3, 4, 5] == list(results), "the input comes first, in its order"
@@ -92,7 +92,7 @@ def test_an_item_is_keyed_by_its_position_though_children_were_admitted_before_i
 
 
 def test_the_other_orders_see_the_same_keys():
-    """Sorted by key, or as they were done."""
+    """Keys are the same in key order and completion order."""
     by_key = read_late("inline", [-1, -2, -3], order="key")
     done = read_late("inline", [-1, -2, -3], order="completion")
     assert [0, 1, 2, 3, 4, 5] == list(by_key) == sorted(done)
@@ -102,7 +102,7 @@ def test_the_other_orders_see_the_same_keys():
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_stream_keys_them_alike(executor):
-    """In the order of admission, which is the order of a stream, children come in between."""
+    """A stream has the same keys, although in its input order, the order of admission, children come in between."""
     stream = iter_parallel(
         abs, [-1, -2, -3], executor=executor, max_workers=1, buffersize=1, then=one_more, order="input"
     )
@@ -111,7 +111,7 @@ def test_a_stream_keys_them_alike(executor):
 
 
 def test_tasks_without_keys_are_keyed_alike():
-    """In the tasks form too, where only some have keys of their own; named children take no number."""
+    """The same holds for Tasks of which only some have keys; children with keys take no number."""
     tasks = [lambda: 0, Task(lambda: 1, key="one"), lambda: 2]
 
     def then(outcome):
@@ -123,7 +123,7 @@ def test_tasks_without_keys_are_keyed_alike():
 
 
 def test_what_a_stop_leaves_unread_has_its_positions_too():
-    """Sized input: an item that was never read is cancelled under its own position."""
+    """After a stop, unread items of sized input are cancelled under their own positions."""
 
     def then(outcome):
         return [Task(lambda: 1 / 0)] if outcome.key == 0 else ()
@@ -135,7 +135,7 @@ def test_what_a_stop_leaves_unread_has_its_positions_too():
 
 
 def test_input_without_an_end_is_keyed_as_it_is_admitted():
-    """Where children could not be numbered on from the end, all are numbered in one order."""
+    """With unsized input, items and children are numbered together in order of admission."""
     results = read_late("inline", iter([-1, -2, -3]))
     assert all(one.key == one.index for one in results.outcomes.values())
     assert [0, 1, 2] != list(results)[:3], "a child was admitted before the last item"
@@ -145,7 +145,7 @@ def test_input_without_an_end_is_keyed_as_it_is_admitted():
 @pytest.mark.parametrize("key", [2, 2.0, 0])
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_childs_key_may_not_be_that_of_an_item_by_position(executor, key):
-    """Also where the item is yet to be read: the error names the key, and nothing is lost."""
+    """A child's key may not equal an item's position, even of an unread item: the error names it, and nothing is lost."""
 
     def then(outcome):
         return [Task(str, key=key)] if outcome.key == 0 else ()
@@ -165,7 +165,7 @@ def as_stream(tasks, **options):
 
 @pytest.mark.parametrize("read", [in_one, as_stream])
 def test_a_number_that_a_child_has_ends_an_input_without_end(read, monkeypatch):
-    """Tasks some of which have keys: the one without, whose number is taken, ends the input."""
+    """In unsized input, a Task without a key whose number a child has as its key ends the input."""
     begun, ended, fail = threading.Event(), threading.Event(), Intake.fail
 
     def note(self, *why):
@@ -194,7 +194,7 @@ def test_a_number_that_a_child_has_ends_an_input_without_end(read, monkeypatch):
 
 @pytest.mark.parametrize("key", [UNSET, 3])
 def test_a_child_and_an_item_have_no_key_in_common_though_their_places_are_alike(key):
-    """The fourth task of the run, and the fourth item: one of them would be lost under the other's key."""
+    """A child and an item may not have the same key, even if both have the same index: the InputError names both positions."""
 
     def then(outcome):
         return [Task(abs, -99, key=key)] if outcome.key == 0 else ()
@@ -206,7 +206,7 @@ def test_a_child_and_an_item_have_no_key_in_common_though_their_places_are_alike
 
 
 def test_a_task_that_is_numbered_late_and_one_with_a_key_are_told_apart():
-    """Where the number of the one among all that was admitted is the position of the other in the input."""
+    """A task that is numbered late is refused if an item has that number as its key, even if both have the same index."""
     naming = Naming(grows=True)
     naming.of_item(5, 5)
     with pytest.raises(ValueError, match="got 5 at positions 5 and 5 of the run"):
@@ -214,7 +214,7 @@ def test_a_task_that_is_numbered_late_and_one_with_a_key_are_told_apart():
 
 
 def test_a_parents_key_may_be_none():
-    """Its children come after the input like any others."""
+    """None may be a parent's key."""
     results = run_parallel(
         {None: str, "b": str}, then=lambda o: [str] if o.key is None else (), max_workers=1, buffersize=1
     )
@@ -242,14 +242,14 @@ def test_a_parents_key_may_be_none():
     ],
 )
 def test_what_is_wrong_with_then_ends_the_input_and_loses_nothing(children, text):
-    """All that was read is run and delivered with the InputError."""
+    """An error of ``then`` ends the input; everything read is run and delivered with the InputError."""
     with pytest.raises(InputError, match=text) as caught:
         run_parallel(abs, ["a", "b"], key=str, kwargs={}, then=children, executor="inline")
     assert 2 == len(caught.value.results)
 
 
 def test_groups_and_priorities_see_a_childs_first_argument():
-    """``by`` is given what the items of the run are, also for the tasks that ``then`` makes."""
+    """For children, too, ``by`` and ``priority`` get the first argument."""
     asked = []
 
     def host(page):
@@ -261,7 +261,7 @@ def test_groups_and_priorities_see_a_childs_first_argument():
 
 
 def test_ctrl_c_cuts_off_what_is_asked_about_a_child():
-    """As it does ``then`` itself: a ``by`` that hangs would hold up the end of the run."""
+    """Ctrl-C interrupts a ``by`` that hangs for a child, as it does ``then``."""
     went_on = []
 
     def group(item):
@@ -276,7 +276,7 @@ def test_ctrl_c_cuts_off_what_is_asked_about_a_child():
 
 
 def test_a_stopped_run_asks_for_no_more_tasks():
-    """A crawl without end is ended by ``run_timeout``."""
+    """``run_timeout`` ends an endless crawl."""
     results = run_parallel(
         lambda n: n, [0], then=lambda outcome: [Task(int, outcome.index + 1)], run_timeout=0.1
     )
@@ -287,7 +287,7 @@ def test_a_stopped_run_asks_for_no_more_tasks():
 
 
 class Read:
-    """An input that notes how many of its items were not done whenever one was asked for."""
+    """An input that notes how many of its items were unsettled at each request."""
 
     def __init__(self, count):
         self.count, self.read, self.done, self.ahead = count, 0, 0, []
@@ -299,7 +299,7 @@ class Read:
             yield item
 
     def children(self, outcome):
-        """Three for every item."""
+        """Three children for every item."""
         if outcome.parent is not None or isinstance(outcome.value, str):
             return ()
         self.done += 1
@@ -309,7 +309,7 @@ class Read:
 @pytest.mark.parametrize("size", [1, 4])
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_run_that_grows_keeps_its_buffersize(executor, size):
-    """Of the input no more than that is read and not settled, however many children are."""
+    """However many children there are, at most ``buffersize`` items are read and not settled."""
     source = Read(60)
     run_parallel(abs, source, executor=executor, max_workers=2, buffersize=size, then=source.children)
     # ``then`` hears of an outcome when the next item has been asked for already.
@@ -320,7 +320,7 @@ def test_a_run_that_grows_keeps_its_buffersize(executor, size):
 @pytest.mark.parametrize("order", ["completion", "input"])
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_stream_that_grows_keeps_its_buffersize(executor, order, size):
-    """Of the input no more than that is read and not yielded, however many children were."""
+    """However many children there are, at most ``buffersize`` items of a stream are read and not yielded."""
     source, yielded = Read(60), 0
     options = {"executor": executor, "max_workers": 2, "buffersize": size, "order": order}
     for outcome in iter_parallel(abs, source, then=source.children, **options):

@@ -13,19 +13,19 @@ from parallelkit._progress import Bar, Silent, open_bar
 
 
 class Screen(io.StringIO):
-    """A terminal, as far as tqdm can tell."""
+    """A stream that tqdm takes for a terminal."""
 
     def isatty(self):
         return True
 
     @property
     def last(self):
-        """What stands in the bar's line in the end."""
+        """The final text of the bar's line."""
         return self.getvalue().rstrip().rpartition("\r")[2]
 
 
 def draw(*counts, **options):
-    """The last line of a bar that has shown these counts, one after the other."""
+    """The last line of a bar that was given these counts, one after the other."""
     screen = Screen()
     bar = Bar({"file": screen, "ncols": 100, **options})
     for total, settled, failed, retried in counts:
@@ -42,7 +42,7 @@ def invert(x):
 
 
 def test_the_bar_counts_tasks():
-    """How many of how many are settled, in tasks."""
+    """The bar shows how many tasks are settled, and of how many."""
     line = draw((8, 0, 0, 0), (8, 3, 0, 0), (8, 8, 0, 0))
     assert "100%" in line
     assert "8/8" in line
@@ -52,7 +52,7 @@ def test_the_bar_counts_tasks():
 
 
 def test_failed_and_retried_are_shown():
-    """A bar that ran to its end says how it got there."""
+    """A finished bar shows the numbers of failures and retries."""
     assert "3/8" in draw((8, 3, 1, 2))
     assert "1 failed, 2 retried" in draw((8, 3, 1, 2))
     assert "2 retried" in draw((8, 3, 0, 2))
@@ -60,33 +60,33 @@ def test_failed_and_retried_are_shown():
 
 
 def test_a_total_may_be_unknown_at_first():
-    """An input whose length nobody knows is counted; when it has ended, the bar is whole."""
+    """With input of unknown length, the bar counts, and is complete when the input has ended."""
     assert "5task" in draw((None, 2, 0, 0), (None, 5, 0, 0))
     assert "5/5" in draw((None, 2, 0, 0), (5, 5, 0, 0))
 
 
 def test_a_total_that_the_caller_knows_stands_where_the_run_knows_none():
-    """A generator, say, of so many rows; in the end there are as many as there were."""
+    """The caller's ``total`` is used if the run knows none, and at the end corrected to the real number."""
     assert "3/8" in draw((None, 3, 0, 0), total=8)
     assert "7/7" in draw((None, 3, 0, 0), (7, 7, 0, 0), total=8)
 
 
 def test_a_total_may_grow():
-    """New tasks of ``then`` make the way longer, and the bar says so."""
+    """Tasks of ``then`` increase the total."""
     line = draw((2, 1, 0, 0), (6, 2, 0, 0))
     assert "2/6" in line
     assert "33%" in line
 
 
 def test_the_options_are_tqdms_own():
-    """Text, unit and all else; what is given overrides what we would set."""
+    """Options of tqdm are passed on, and override ours."""
     line = draw((2, 2, 0, 0), desc="pages", unit="page")
     assert line.startswith("pages: 100%")
     assert "page/s" in line
 
 
 def test_nothing_is_drawn_twice():
-    """Counts that have not changed cost nothing."""
+    """Unchanged counts are not drawn again."""
     drawn = []
 
     class Fake:
@@ -118,7 +118,7 @@ def test_nothing_is_drawn_twice():
 
 
 def test_it_is_silent_where_nobody_looks():
-    """A file or a pipe gets no bar, unless the caller insists."""
+    """There is no bar on a file or a pipe, unless the caller asks for it."""
     for options, shown in [({}, False), ({"disable": False}, True), ({"disable": True}, False)]:
         pipe = io.StringIO()
         run_parallel(abs, range(3), progress={"file": pipe, **options})
@@ -126,7 +126,7 @@ def test_it_is_silent_where_nobody_looks():
 
 
 def test_standard_error_is_where_it_goes(capsys):
-    """``progress=True`` there is not shown: under a test it is no terminal."""
+    """``progress=True`` uses stderr, and shows nothing if that is no terminal, as under a test."""
     run_parallel(abs, range(3), progress=True)
     assert ("", "") == tuple(capsys.readouterr())
 
@@ -135,28 +135,28 @@ def test_standard_error_is_where_it_goes(capsys):
     ("progress", "kind"), [(False, Silent), (True, Bar), ({}, Bar), ({"desc": "all"}, Bar)]
 )
 def test_a_bar_is_there_where_it_was_asked_for(progress, kind):
-    """Also by a dict without options; without one, the loop drives a bar that does nothing."""
+    """A dict, even an empty one, asks for a bar; without it, the loop has one that does nothing."""
     bar = open_bar(progress)
     assert kind is type(bar)
     bar.close()
 
 
 def test_tqdm_is_loaded_by_nobody_who_wants_no_bar():
-    """It would cost a run without a bar its start-up time."""
+    """A run without a bar does not import tqdm."""
     code = "import sys; from parallelkit import run_parallel; run_parallel(abs, [1]); print('tqdm' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "False" == shown.strip()
 
 
 def test_a_bar_leaves_no_thread():
-    """Otherwise tqdm would start one that watches slow bars, and keep it."""
+    """A bar starts no monitoring thread of tqdm's."""
     before = threading.active_count()
     draw((8, 3, 0, 0))
     assert before == threading.active_count()
 
 
 def test_the_callers_own_bars_keep_their_watch():
-    """What a run's bar does without is not switched off for the whole program."""
+    """The monitoring thread of tqdm stays enabled for the caller's own bars."""
     import tqdm
 
     before = tqdm.tqdm.monitor_interval
@@ -165,7 +165,7 @@ def test_the_callers_own_bars_keep_their_watch():
 
 
 def test_a_notebook_without_widgets_gets_the_text_bar(monkeypatch):
-    """There is no terminal, and no warning that widgets are missing."""
+    """A notebook without widgets gets the text bar, without a warning."""
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     pipe = io.StringIO()
@@ -176,7 +176,7 @@ def test_a_notebook_without_widgets_gets_the_text_bar(monkeypatch):
 
 
 def test_a_notebook_with_widgets_gets_tqdms_choice(monkeypatch):
-    """``tqdm.auto`` knows what this place can show."""
+    """A notebook with widgets gets what ``tqdm.auto`` chooses."""
     chosen = []
 
     class Widget(tqdm.tqdm):
@@ -202,7 +202,7 @@ def run_on_screen(*arguments, **options):
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_a_run_ends_with_the_bar_at_its_end(executor):
-    """Every settled task is counted, the failed ones too, whatever batches they came in."""
+    """At the end of a run, the bar has counted every settled task, failed ones included."""
     _, line = run_on_screen(invert, [1, 0, 2, 3, 0], executor=executor)
     assert "5/5" in line
     assert "2 failed" in line
@@ -210,14 +210,14 @@ def test_a_run_ends_with_the_bar_at_its_end(executor):
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_a_stream_has_a_bar_as_well(executor):
-    """Drawn by whoever drives the loop."""
+    """A stream has a bar, too."""
     screen = Screen()
     list(iter_parallel(abs, iter(range(7)), executor=executor, progress={"file": screen, "ncols": 100}))
     assert "7/7" in screen.last
 
 
 def test_retries_are_counted_as_they_happen():
-    """A try more is no task more."""
+    """Retries are counted as they happen, and are not counted as tasks."""
     tries = []
 
     def flaky(item):
@@ -232,7 +232,7 @@ def test_retries_are_counted_as_they_happen():
 
 
 def test_a_stopped_run_leaves_the_bar_where_it_stopped():
-    """What was cancelled is not counted as done."""
+    """Cancelled tasks are not counted as done."""
     results, line = run_on_screen(invert, [1, 0, 2, 3], executor="inline", max_failures=1)
     assert results.stopped
     assert "2/4" in line
@@ -268,13 +268,13 @@ BROKEN = {"file": NoScreen(), "disable": False}
 
 
 def test_bar_that_fails_is_logged_once_and_the_run_goes_on(caplog):
-    """Every task has its value, and one warning tells why the bar is gone."""
+    """A bar that fails is logged once, and the run goes on."""
     assert [0, 1, 2] == run_parallel(abs, range(3), progress=BROKEN).values()
     assert ["the progress bar failed and is switched off; the run goes on"] == caplog.messages
 
 
 def test_bar_that_fails_blocks_no_other_bar(caplog):
-    """Neither in the same thread nor in another: tqdm's lock, which all bars share, is free again."""
+    """A bar that fails releases tqdm's lock, which all bars share."""
     list(iter_parallel(abs, range(3), progress=BROKEN))  # drawn in a thread that ends
     run_parallel(abs, range(3), progress=BROKEN)
     later = threading.Thread(
@@ -287,7 +287,7 @@ def test_bar_that_fails_blocks_no_other_bar(caplog):
 
 
 class Pressed(Screen):
-    """Ctrl-C comes just as something is drawn on it for the first time."""
+    """A stream on whose first write Ctrl-C comes."""
 
     def write(self, text):
         if not self.getvalue():
@@ -296,7 +296,7 @@ class Pressed(Screen):
 
 
 def test_ctrl_c_as_a_bar_is_drawn_blocks_no_other_bar():
-    """It is obeyed when that is done: else whoever draws a bar in another thread would wait for ever."""
+    """Ctrl-C while a bar is drawn takes effect afterwards, so that tqdm's lock is released."""
     with pytest.raises(RunInterrupted):
         list(iter_parallel(abs, range(3), executor="inline", progress={"file": Pressed(), "disable": False}))
     lock, free = tqdm.tqdm.get_lock(), []
@@ -310,14 +310,14 @@ def test_ctrl_c_as_a_bar_is_drawn_blocks_no_other_bar():
 
 @pytest.mark.parametrize("options", [{"no_such_option": 1}, {"total": "many"}])
 def test_bad_option_of_the_bar_costs_the_bar_only(options, caplog):
-    """The options of tqdm are its own to check; whatever it says, the run goes on."""
+    """A bad option for tqdm costs only the bar; the run goes on."""
     assert [0, 1, 2] == run_parallel(abs, range(3), progress={"disable": False, **options}).values()
     assert 1 == len(caplog.messages)
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_the_bar_of_a_stream_is_closed_with_it(executor, monkeypatch):
-    """However it ends: else the line would stay the bar's, and its last state not be shown."""
+    """The bar of a stream is closed however the stream ends, so that its last state is shown."""
     closed = []
 
     def close(bar):

@@ -1,4 +1,4 @@
-"""Large arrays of a whole run: sent once, mapped by every worker; what is in its arguments is read-only there."""
+"""Large arrays of a whole run are sent once and mapped by every worker; those in its arguments are read-only there."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def write(item, array):
 
 
 def own_memory():
-    """Bytes of this process in memory that is nobody else's, or that it has touched of a shared file."""
+    """Bytes of private memory of this process, and of shared files that it has touched."""
     with open("/proc/self/smaps_rollup") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Rss:")) << 10
 
 
 def own_pages():
-    """Bytes of this process in memory that is nobody else's."""
+    """Bytes of private memory of this process."""
     with open("/proc/self/smaps_rollup") as file:
         return sum(int(line.split()[1]) for line in file if line.startswith("Anonymous:")) << 10
 
@@ -59,12 +59,12 @@ def executor():
 
 @pytest.fixture
 def patience():
-    """A million fresh pages on either side may take longer than the minute after which a test counts as hung."""
+    """Allow more than a minute: a million fresh pages on either side may take longer than the limit for a hang."""
     faulthandler.dump_traceback_later(400, exit=True)
 
 
 def test_arrays_in_args_and_kwargs_are_shared_read_only(executor):
-    """Small ones travel in the pickle, and are each worker's own."""
+    """Large arrays in args and kwargs are shared and read-only; small ones are pickled, and private to each worker."""
     results = run_parallel(
         describe,
         range(6),
@@ -76,7 +76,7 @@ def test_arrays_in_args_and_kwargs_are_shared_read_only(executor):
 
 
 def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
-    """The error is numpy's, and the task's own."""
+    """Writing to a shared array is NumPy's error in that task, and affects no other."""
     array = np.zeros(LONG)
     results = run_parallel(write, range(3), args=(array,), executor=executor)
     assert [str(failure.error) for failure in results.failures.values()] == [
@@ -91,7 +91,7 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
 
 
 def test_who_writes_to_an_array_of_his_own_is_not_told_of_others(executor):
-    """That is read-only for another reason."""
+    """For a read-only array of the task's own, the error has no note about shared arrays."""
     array = np.zeros(LONG)
     array.flags.writeable = False
     for args in ((array[:10].copy(),), ()):
@@ -100,7 +100,7 @@ def test_who_writes_to_an_array_of_his_own_is_not_told_of_others(executor):
 
 
 def test_who_writes_past_the_flags_ends_by_that(executor):
-    """The memory itself cannot be written to: a library that ignores the flag costs its task, not other tasks' data."""
+    """Shared memory itself is read-only: a library that ignores the array's flag kills its own task, and changes no other's data."""
 
     def scribble(item, array):
         import ctypes
@@ -116,7 +116,7 @@ def test_who_writes_past_the_flags_ends_by_that(executor):
 
 
 def test_what_the_function_brings_itself_may_be_written_to(executor):
-    """A closure, and the object whose method it is: what a worker writes it has for itself, with other arguments or without."""
+    """Arrays that a closure or a method's object brings may be written to; each worker has its own changes."""
     closed = np.full(LONG, 1.0)
 
     def enclosing(item, *shared):
@@ -143,7 +143,7 @@ def test_what_the_function_brings_itself_may_be_written_to(executor):
 
 @pytest.mark.all
 def test_what_the_function_brings_itself_is_in_memory_once(executor):
-    """Of a table that it has captured, or that its object has, a worker pays for what it writes to; a copy would be all of it."""
+    """For a table that the function brings, a worker needs memory only for the parts that it writes to."""
     table = np.ones(8 << 20)
 
     def total_of(item, table):
@@ -164,7 +164,7 @@ def test_what_the_function_brings_itself_is_in_memory_once(executor):
 
 
 def test_what_is_both_in_the_function_and_in_args_stays_one_object(executor):
-    """It travels with the function, so it may be written to; and twice in ``args`` it arrives once."""
+    """An array that is both in the function and in ``args`` arrives as one object, writable; one that is in ``args`` twice arrives once."""
     both, twice = np.ones(LONG), np.ones(LONG)
 
     def same(item, first, second, third):
@@ -175,7 +175,7 @@ def test_what_is_both_in_the_function_and_in_args_stays_one_object(executor):
 
 
 def test_every_form_of_a_run_shares(executor):
-    """``star``, and tasks that bring their own functions."""
+    """Arrays are also shared with ``star``, and by tasks that bring their own functions."""
     array = np.full(LONG, 7.0)
     starred = run_parallel(
         lambda a, b, array: (a, b, array.flags.writeable),
@@ -190,7 +190,7 @@ def test_every_form_of_a_run_shares(executor):
 
 
 def test_frames_and_containers_are_shared(executor):
-    """Whatever gives its buffers to pickle; bytes arrive as copies, for they own their memory."""
+    """Everything that pickles its buffers out of band is shared; bytes arrive as copies, because they own their memory."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": np.arange(LONG, dtype=float), "b": np.ones(LONG)})
 
@@ -203,7 +203,7 @@ def test_frames_and_containers_are_shared(executor):
 
 
 def test_a_worker_that_reads_a_part_pays_for_that_part(executor):
-    """A hundredth of 64 MiB; a copy would be all of it."""
+    """A worker that reads a hundredth of 64 MiB needs memory only for that."""
     array = np.ones(8 << 20)
     results = run_parallel(read_part, range(8), args=(array,), executor=executor)
     assert [total for total, _ in results.values()] == [float(len(array) // 100)] * 8
@@ -219,7 +219,7 @@ def kind_of(array):
 
 @pytest.fixture
 def mapped(tmp_path):
-    """Ten thousand numbers in a file, by the mode in which it is mapped."""
+    """Ten thousand numbers in a file that is memory-mapped in this mode."""
     path = tmp_path / "numbers"
     np.arange(10_000.0).tofile(path)
     return lambda mode: np.memmap(path, "f8", mode)
@@ -229,7 +229,7 @@ def mapped(tmp_path):
     "view", [lambda a: a, lambda a: a[500:], lambda a: a.reshape(4, -1).T, lambda a: a[7:8]]
 )
 def test_an_array_that_is_a_file_is_that_file_in_the_workers(mapped, view, executor):
-    """What a task writes there is written, as it is in a thread; wherever in the arguments it is, and parts of it, too."""
+    """A memory-mapped array, or a part of it, is that file in the workers: what a task writes is in the file."""
     array = view(mapped("r+"))
     assert ("memmap", True, float(array.sum())) == run_parallel(kind_of, [array], executor="threads")[0]
 
@@ -244,14 +244,14 @@ def test_an_array_that_is_a_file_is_that_file_in_the_workers(mapped, view, execu
 
 
 def test_a_file_that_is_mapped_to_be_read_is_read_only(mapped, executor):
-    """It costs no memory, however large it is."""
+    """A file that is mapped for reading is read-only in workers, and needs no memory, whatever its size."""
     array = mapped("r")
     results = run_parallel(lambda _, array: kind_of(array), range(2), args=(array,), executor=executor)
     assert [("memmap", False, float(array.sum()))] * 2 == results.values()
 
 
 def test_what_is_no_longer_as_in_its_file_travels_as_it_is(mapped, tmp_path, executor):
-    """What was written in memory alone; and a file that is gone, of which the mapping is all there is."""
+    """A mapped array that differs from its file, or whose file is gone, is sent as it is in memory."""
     private, removed = mapped("c"), mapped("r+")
     private[0] = 7.0
 
@@ -267,14 +267,14 @@ def test_what_is_no_longer_as_in_its_file_travels_as_it_is(mapped, tmp_path, exe
 
 
 def test_an_item_that_is_a_file_is_the_tasks_own(mapped, executor):
-    """As every item is: a task that writes to it changes no other's."""
+    """A mapped array as an item is private to its task: what that writes changes no other's data."""
     array = mapped("r+")
     assert 9.0 == run_parallel(far.spoil_first, [array], executor=executor)[0]
     assert 0.0 == array[0]
 
 
 def test_a_new_worker_gets_it_too(executor):
-    """After one was killed, and after one was retired."""
+    """Replacements of killed or retired workers get the shared arrays, too."""
 
     def die_once(item, array):
         if item == 2:
@@ -288,7 +288,7 @@ def test_a_new_worker_gets_it_too(executor):
 
 @pytest.mark.all
 def test_the_memory_is_given_back_after_the_run(executor):
-    """In the workers that stay, and here."""
+    """After the run, the memory is freed here, and in workers that stay."""
     run_parallel(describe, range(4), args=(np.ones(LONG),), executor=executor).raise_failures()
     deadline = time.monotonic() + 5
     while (
@@ -300,7 +300,7 @@ def test_the_memory_is_given_back_after_the_run(executor):
 
 
 def test_what_cannot_be_pickled_is_named_as_ever(executor):
-    """At the call, before anything runs."""
+    """Arguments that cannot be pickled are refused at the call, before anything runs."""
     with pytest.raises(
         TypeError, match=r"args\[1\] cannot be sent to worker processes: an object of type _thread.lock"
     ):
@@ -309,7 +309,7 @@ def test_what_cannot_be_pickled_is_named_as_ever(executor):
 
 @pytest.mark.all
 def test_four_gibibytes_of_which_a_hundredth_is_read(patience):
-    """The worker grows by less than a tenth."""
+    """A worker that reads a hundredth of 4 GiB grows by less than a tenth of it."""
     need_memory(10 << 30)
     array = np.ones(1 << 29)
     results = run_parallel(read_part, range(4), args=(array,), executor="processes", max_workers=2)
@@ -320,7 +320,7 @@ def test_four_gibibytes_of_which_a_hundredth_is_read(patience):
 @pytest.mark.all
 @pytest.mark.parametrize("make", [bytes, lambda length: np.zeros(length, dtype="u1")], ids=["bytes", "array"])
 def test_items_and_values_of_more_than_two_gibibytes(make, patience):
-    """One write to a file takes no more than 2 GiB."""
+    """Items and values may exceed 2 GiB, the most that one write to a file takes."""
     need_memory(14 << 30)
     length = (1 << 31) + (1 << 20)
     results = run_parallel(far.give_back, [make(length)], executor="processes", max_workers=1)
@@ -329,7 +329,7 @@ def test_items_and_values_of_more_than_two_gibibytes(make, patience):
 
 @pytest.mark.all
 def test_a_small_dev_shm_is_no_limit():
-    """As in a container: 64 MB there, 100 MB as argument, item and value."""
+    """With a /dev/shm of 64 MB, as in a container, an argument, an item and a value of 100 MB work."""
     if os.getuid() or shutil.which("unshare") is None:
         pytest.skip("needs root and unshare to mount a small /dev/shm for one process")
     script = (

@@ -1,4 +1,4 @@
-"""Stacks of threads that run, as a Failure and a warning have them."""
+"""Stacks of running threads, as failures and warnings show them."""
 
 import _thread
 import asyncio
@@ -33,7 +33,7 @@ from parallelkit._worker._channel import STACK_SIGNAL
 
 
 def test_a_stack_is_that_of_the_thread():
-    """The innermost frame comes last, as in a traceback."""
+    """A stack has the innermost frame last, as a traceback does."""
     here, done = threading.Event(), threading.Event()
 
     def where_it_stands():
@@ -81,7 +81,7 @@ for turn in range(300):
 
 @pytest.mark.all
 def test_no_garbage_collection_comes_in_between():
-    """Python 3.11 crashes where one does: the thread ends while its frames are followed."""
+    """No garbage is collected while a stack is walked: Python 3.11 would crash, should the thread end meanwhile."""
     walks = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", WALKS], capture_output=True, text=True, check=False
     )
@@ -101,7 +101,7 @@ Extension modules: numpy (total: 1)
 
 
 def test_what_a_worker_writes_down_reads_like_a_traceback():
-    """What happened first, then the task's frames, the innermost last, with the source where there is one."""
+    """A worker's stack begins with what happened, followed by the task's frames, innermost last, with source lines if available."""
     assert as_stack(WRITTEN_DOWN).splitlines() == [
         "Fatal Python error: Segmentation fault",
         '  File "/home/me/no such file.py", line 30, in main',
@@ -112,12 +112,12 @@ def test_what_a_worker_writes_down_reads_like_a_traceback():
 
 @pytest.mark.parametrize("words", ["", "Stack (most recent call first):\n", "Fatal Python error: Aborted\n"])
 def test_where_no_frame_is_told_there_is_no_stack(words):
-    """A worker that had no time to write, or that ran none of the task."""
+    """A worker that had no time to write its stack, or ran no frame of the task, has none."""
     assert as_stack(words) is None
 
 
 def test_the_error_tells_where_the_attempt_stood():
-    """A note, so that the line that hangs stands where the error is seen; of a long stack the innermost part."""
+    """A note on the error shows the line that hangs, or the innermost part of a long stack."""
     error = told_where(ValueError(), "".join(f"line {number}\n" for number in range(100)))
     [note] = error.__notes__
     assert note.splitlines() == [
@@ -141,7 +141,7 @@ def outer(item):
 
 @pytest.mark.parametrize("executor", [pytest.param("threads", marks=pytest.mark.abandons(1)), "processes"])
 def test_a_stack_reads_the_same_from_a_thread_and_from_a_process(executor):
-    """Outermost first, with the lines of the source, in the failure and in what is raised."""
+    """Stacks from threads and processes look the same: outermost first, with source lines, in the failure and in its error."""
     RELEASE.clear()
     for _ in range(20):  # a process that gets no turn on a busy machine writes nothing
         results = run_parallel(outer, [0], executor=executor, timeout=0.2)
@@ -161,7 +161,7 @@ def test_a_stack_reads_the_same_from_a_thread_and_from_a_process(executor):
 )
 @given_time
 def test_the_stack_of_a_thread_begins_with_the_task(form, scale):
-    """However its arguments come: none of our frames is there."""
+    """In every form of call, a thread's stack contains only the task's frames."""
     released = threading.Event()
     options = {"timeout": 0.1 * scale, **form}
     if options.pop("tasks", False):
@@ -201,7 +201,7 @@ async def sleep_in(item):
     ids=["threads", "processes", "coroutines"],
 )
 def test_what_a_stop_cuts_off_tells_where_it_stood(executor, fn):
-    """The failures of a run that is out of time have the lines that hang; those that never began have none."""
+    """Tasks that ``run_timeout`` cuts off have stacks; those that never began have none."""
     RELEASED.clear()
     for seconds in (0.3, 0.6, 1.2, 2.4, 4.8):  # a process that gets no turn on a busy machine tells nothing
         results = run_parallel(fn, range(3), executor=executor, max_workers=2, run_timeout=seconds)
@@ -223,7 +223,7 @@ def press_and_wait(item):
 
 @pytest.mark.abandons(1)
 def test_what_ctrl_c_cuts_off_in_a_stream_tells_where_it_stood():
-    """What was not yielded is in the results of the error, as after Ctrl-C in a run."""
+    """After Ctrl-C in a stream, the unfinished tasks in the error's results have stacks, as after Ctrl-C in a run."""
     RELEASED.clear()
     with pytest.raises(RunInterrupted) as raised:
         [*iter_parallel(press_and_wait, [0])]
@@ -233,7 +233,7 @@ def test_what_ctrl_c_cuts_off_in_a_stream_tells_where_it_stood():
 
 @pytest.mark.abandons(1)
 def test_closing_a_stream_looks_at_no_stacks(monkeypatch):
-    """The outcomes that it cuts off go to nobody; worker processes would take a moment to write theirs."""
+    """Closing a stream collects no stacks: nobody gets the outcomes, and worker processes would need a moment to write them."""
     RELEASED.clear()
     looked = []
     monkeypatch.setattr(ThreadPort, "stacks", lambda port: looked.append(port) or {})
@@ -246,7 +246,7 @@ def test_closing_a_stream_looks_at_no_stacks(monkeypatch):
 
 @pytest.mark.abandons(1)
 def test_what_a_full_disk_cuts_off_tells_where_it_stood(tmp_path, monkeypatch):
-    """A checkpoint that cannot be written stops the run, and its results are looked at."""
+    """Tasks that are cut off because the checkpoint cannot be written have stacks."""
 
     def full(self, records):
         raise sqlite3.OperationalError("database or disk is full")
@@ -278,7 +278,7 @@ def count_up(item):
 
 
 def test_nothing_begins_while_workers_are_asked(tmp_path):
-    """What ran when a run of short tasks was stopped is told as begun; no other ran."""
+    """While workers write their stacks, no further task begins."""
     path = tmp_path / "ran"
     results = run_parallel(
         count_up,
@@ -295,7 +295,7 @@ def test_nothing_begins_while_workers_are_asked(tmp_path):
 
 @pytest.mark.all
 def test_workers_that_were_asked_are_not_used_again():
-    """On an executor that lives on: what one run left in a worker's last words is not told of another's task."""
+    """A worker that was asked for its stack runs no further task, so that no other run gets what it has written."""
     with ProcessExecutor(2) as pool:
         for _ in range(2):
             stopped = run_parallel(wait_in, range(2), executor=pool, run_timeout=0.5)
@@ -313,7 +313,7 @@ def outlive_a_child(item):
 
 
 def test_the_crash_of_a_tasks_child_is_not_the_workers():
-    """It was told of the next attempt that was killed there, in whatever task."""
+    """The crash report of a child process of a task is not taken for that of a later attempt in that worker."""
     with ProcessExecutor(1) as pool:
         assert [signal.SIGABRT] == run_parallel(outlive_a_child, [0], executor=pool).values()
         late = run_parallel(time.sleep, [60], executor=pool, timeout=0.1)
@@ -324,7 +324,7 @@ def test_the_crash_of_a_tasks_child_is_not_the_workers():
 @pytest.mark.parametrize("limit", ["timeout", "run_timeout"])
 @given_time
 def test_what_is_committed_before_a_worker_is_asked_counts(limit, monkeypatch, scale):
-    """Also where the supervisor has not seen it yet: its result was thrown away."""
+    """A result that was committed before the worker was asked for its stack counts, even if the supervisor has not seen it."""
     ask = Worker.ask_where
 
     def ask_late(worker, now):
@@ -347,7 +347,7 @@ def exit_when_asked(item):
 
 @pytest.mark.all
 def test_a_worker_that_ends_as_it_is_asked_is_no_timeout_but_where_it_is():
-    """Its end is its own, where the run was stopped; where it had overrun its timeout, that is what is told."""
+    """A worker that dies while it writes its stack is a TaskTimeout only if its task was overdue, not if the run was stopped."""
     results = run_parallel(exit_when_asked, [0], executor="processes", run_timeout=0.5)
     assert isinstance(results.failures[0].error, (WorkerDied, TaskCancelled))
     results = run_parallel(exit_when_asked, [0], executor="processes", timeout=0.3)
