@@ -1,4 +1,4 @@
-"""What is left behind in a cycle of references: the collector ends it, in any thread, at any moment."""
+"""Streams and executors in reference cycles: the garbage collector closes them, in any thread, at any moment."""
 
 import gc
 import os
@@ -29,7 +29,7 @@ PATIENCE = 30.0
 
 @pytest.fixture
 def leave_behind():
-    """Begins a stream and keeps it from the caller and from the collector, until the test calls that."""
+    """Begin a stream that only a reference cycle holds, and that is not collected before the test wants it."""
     gc.collect()
     gc.disable()
 
@@ -54,7 +54,7 @@ def pause(item):
 
 
 def test_the_thread_that_a_stream_waits_for_may_close_it(monkeypatch, leave_behind):
-    """The supervisor of the processes allocates more than anybody, and answers the stream that ends."""
+    """A stream may be collected in the supervisor's thread, whose answers its close needs."""
     collections = iter([gc.collect])
     tell = Supervisor._tell
     with ProcessExecutor(1) as executor:
@@ -79,7 +79,7 @@ WAITS = {
 
 
 class Last:
-    """Garbage for the collector, which then calls its finalizer; what came of that is told."""
+    """Garbage whose finalizer the collector calls; the outcome is put into a queue."""
 
     def __init__(self, finalizer, told):
         self.itself, self.finalizer, self.told = self, finalizer, told
@@ -93,7 +93,7 @@ class Last:
 
 @pytest.fixture
 def finalize_in(monkeypatch):
-    """Has a finalizer called by the collector as soon as somebody calls this function; where it is told what came of it."""
+    """Have the collector call a finalizer as soon as a given function is called; return the queue for its outcome."""
     gc.collect()
     gc.disable()
 
@@ -114,7 +114,7 @@ def finalize_in(monkeypatch):
 
 
 def finalize_in_supervisor(finalize_in, executor, finalizer):
-    """What came of this finalizer, called in the thread that serves the workers."""
+    """The outcome of this finalizer, called in the thread that serves the workers."""
     executor.submit(abs, -1).result(PATIENCE)
     told = finalize_in(Supervisor, "_tell", lambda: finalizer(executor))
     executor._pool._supervisor.poke()
@@ -123,7 +123,7 @@ def finalize_in_supervisor(finalize_in, executor, finalizer):
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_finalizer_may_not_wait_for_the_thread_that_calls_it(finalize_in, wait):
-    """It is told so, for it would wait for itself, and everybody else with it."""
+    """A finalizer in the supervisor's thread may not wait for that thread: RuntimeError says so."""
     with ProcessExecutor(1) as executor:
         error = finalize_in_supervisor(finalize_in, executor, WAITS[wait])
     assert isinstance(error, RuntimeError)
@@ -131,14 +131,14 @@ def test_a_finalizer_may_not_wait_for_the_thread_that_calls_it(finalize_in, wait
 
 
 def test_a_finalizer_may_submit_where_it_may_not_wait(finalize_in):
-    """Whatever is to be done when something is collected is done, though nobody waits for it."""
+    """A finalizer may submit a call where it may not wait for it, and the call is made."""
     with ProcessExecutor(1) as executor:
         future = finalize_in_supervisor(finalize_in, executor, lambda executor: executor.submit(abs, -3))
         assert 3 == future.result(PATIENCE)
 
 
 def test_a_finalizer_may_shut_down_the_executor_whose_thread_calls_it(finalize_in):
-    """What had been submitted is done, and waited for by nobody there."""
+    """A finalizer may shut down the executor in whose thread it runs: submitted calls are made, and it does not wait for them."""
     executor = ProcessExecutor(1)
     assert finalize_in_supervisor(finalize_in, executor, ProcessExecutor.shutdown) is None
     with pytest.raises(RuntimeError, match="after shutdown"):
@@ -147,7 +147,7 @@ def test_a_finalizer_may_shut_down_the_executor_whose_thread_calls_it(finalize_i
 
 
 class Idle(deque):
-    """Of threads."""
+    """The idle threads of an engine, with a ``remove`` that a test can replace."""
 
     def remove(self, worker):
         deque.remove(self, worker)
@@ -162,7 +162,7 @@ class Idle(deque):
 def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
     finalize_in, wait, place, monkeypatch
 ):
-    """Its slot is lent as between two calls, and nobody counts on the thread meanwhile, or for less afterwards."""
+    """A finalizer in an idle or ending worker thread may wait for a call: its slot is lent, and the executor keeps its width."""
     monkeypatch.setattr(_thread, "IDLE", 0.01)
     with ThreadExecutor(1) as executor:
         executor._pool.idle = Idle()
@@ -185,7 +185,7 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
 )
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in, wait, place, monkeypatch):
-    """Its thread holds a lock that those need for whom it would wait; it is told so, and nobody else waits for ever."""
+    """A finalizer in a thread that holds the executor's lock may not wait for a call: RuntimeError says so, and nothing hangs."""
     monkeypatch.setattr(_thread, "IDLE", 0.01)
     with ThreadExecutor(1) as executor:
         told = finalize_in(*place, lambda: WAITS[wait](executor))
@@ -206,7 +206,7 @@ def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in
     ],
 )
 def test_a_finalizer_in_a_thread_that_is_being_started_may_not_wait_for_it(finalize_in, wait, use):
-    """Whoever starts it waits for it, and does what others wait for; of the desk's own thread that goes without saying."""
+    """A finalizer in a thread that is being started may not wait for a call, because the starter waits for that thread."""
     with ThreadExecutor(1) as executor:
         told = finalize_in(threading.Thread, "_set_native_id", lambda: WAITS[wait](executor))
         use(executor)
@@ -216,7 +216,7 @@ def test_a_finalizer_in_a_thread_that_is_being_started_may_not_wait_for_it(final
 
 
 def test_a_finalizer_in_the_midst_of_an_executor_may_shut_it_down(finalize_in):
-    """Which waits for nobody there; a run that has begun ends, and says why."""
+    """A finalizer in a thread that holds the executor's lock may shut it down, without waiting; a run on it ends and says why."""
     executor = ThreadExecutor(1)
     told = finalize_in(_threads, "ThreadWorker", executor.shutdown)
     results = run_parallel(abs, [-1], executor=executor)
@@ -229,7 +229,7 @@ def test_a_finalizer_in_the_midst_of_an_executor_may_shut_it_down(finalize_in):
 
 
 def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leave_behind):
-    """As an engine starts a thread, say."""
+    """A stream may be collected while the thread holds a lock that the close needs."""
     collections, barrier = iter([gc.collect]), threading.Barrier(3)
     make = _threads.ThreadWorker
     with ThreadExecutor(3) as executor:
@@ -247,7 +247,7 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
 
 
 def test_an_executor_is_shut_down_where_its_own_lock_is_held():
-    """Its last calls are done all the same."""
+    """An executor may be collected while its own lock is held; its last calls are made."""
     release = threading.Event()
 
     def leave_behind():
@@ -270,7 +270,7 @@ def test_an_executor_is_shut_down_where_its_own_lock_is_held():
 
 
 def test_an_executor_that_served_runs_alone_is_closed_where_its_engines_lock_is_held():
-    """Apart, since whoever collects may hold any lock, and to close it is to wait for its threads."""
+    """An executor that is collected while its engine's lock is held is closed in another thread, because closing waits for threads."""
 
     def leave_behind():
         executor = ThreadExecutor(1)
@@ -294,7 +294,7 @@ def test_an_executor_that_served_runs_alone_is_closed_where_its_engines_lock_is_
 
 
 def test_the_journal_of_a_stream_is_written_and_given_free(tmp_path, leave_behind):
-    """What had been settled is there for the next run, which need not wait long."""
+    """When a stream is collected, its journal is written and soon free for the next run."""
     journal, made = Checkpoint(tmp_path / "journal"), []
     leave_behind(abs, range(20), key=str, checkpoint=journal, executor="threads", order="input")
     gc.collect()
@@ -312,7 +312,7 @@ def test_the_journal_of_a_stream_is_written_and_given_free(tmp_path, leave_behin
 
 
 def test_the_journal_of_a_stream_is_written_where_it_is_collected_as_the_last_act_of_a_program(tmp_path):
-    """The program ends when that is done: whatever was yielded is recorded, and the journal is free."""
+    """A stream that is collected at the end of a program has its journal written before the program exits."""
     script = f"""
 import gc
 from parallelkit import iter_parallel
@@ -335,7 +335,7 @@ gc.collect()
 
 
 def test_only_the_collector_counts():
-    """Whatever is let go otherwise may wait: it is let go where the caller says."""
+    """A finalizer knows whether the garbage collector calls it; one of a dropped object runs where the caller says, and may wait."""
     seen = []
 
     class Last:
@@ -354,7 +354,7 @@ def test_only_the_collector_counts():
 
 
 def test_an_executor_that_has_ended_leaves_nothing_to_the_collector():
-    """What its initializer was given, a model of gigabytes maybe, is free as soon as the executor is, as in a standard pool."""
+    """A closed executor frees the arguments of its initializer at once, without garbage collection."""
 
     class Model:
         pass

@@ -1,4 +1,4 @@
-"""Somebody else's pool: what is made of values, errors, refusals and cancelled futures that it hands back."""
+"""Foreign pools: how values, errors, refusals and cancelled futures that they return are handled."""
 
 import gc
 import threading
@@ -19,7 +19,7 @@ from parallelkit.testing import FakeClock
 
 
 class Pool(Executor):
-    """Not a pool of threads, as far as anybody can tell; runs nothing before it is told to."""
+    """A pool of an unknown kind that runs nothing before it is told to."""
 
     _max_workers = 2
 
@@ -40,7 +40,7 @@ class Pool(Executor):
 
 
 class Refusing(Pool):
-    """Takes nothing."""
+    """A pool that accepts no call."""
 
     def __init__(self, error):
         super().__init__()
@@ -51,7 +51,7 @@ class Refusing(Pool):
 
 
 def events_of(fn, item):
-    """What comes of one attempt in such a pool."""
+    """The outcome of one attempt in such a pool."""
     pool = Pool()
     port = ForeignEngine(pool, None).open(Job(fn))
     port.start([(0, 1, item, None)])
@@ -60,7 +60,7 @@ def events_of(fn, item):
 
 
 class Load:
-    """An item that can be referred to weakly."""
+    """An item to which a weak reference can be made."""
 
 
 def raise_with(load):
@@ -68,7 +68,7 @@ def raise_with(load):
 
 
 def test_an_item_whose_task_raised_goes_with_the_results():
-    """It does not wait for the garbage collector: the frames of the pool, which the error holds, know no report of it."""
+    """The item of a failed task is freed with the results, without garbage collection, although the error holds frames of the pool."""
     gc.collect()
     gc.disable()
     try:
@@ -85,20 +85,20 @@ def test_an_item_whose_task_raised_goes_with_the_results():
 
 
 def test_values_come_back_as_they_were():
-    """Sealed on the far side, opened on this one."""
+    """Values come back unchanged, packed by the worker and unpacked here."""
     (block,) = events_of(far.give_back, {"a": [1, 2]})
     assert ((0,), ({"a": [1, 2]},)) == (tuple(block.indices), tuple(block.values))
 
 
 def test_errors_come_back_as_they_were():
-    """Class, arguments and the text of the far traceback."""
+    """Errors come back with class, arguments and remote traceback text."""
     (ended,) = events_of(far.fail, KeyError("gone"))
     assert (KeyError, ("gone",)) == (type(ended.error), ended.error.args)
     assert "in fail" in ended.traceback
 
 
 def test_what_cannot_be_sent_is_named():
-    """Item, argument of a call, or argument of the run, each with its task or its name: it was Python's bare error."""
+    """An item or argument that cannot be pickled is named in the error, with its task."""
     lock = threading.Lock()
     (item,) = events_of(far.give_back, lock)
     assert str(item.error).startswith(
@@ -116,20 +116,20 @@ def test_what_cannot_be_sent_is_named():
 
 
 def test_a_value_that_cannot_be_pickled_is_not_made_again():
-    """As in processes of our own: another try cannot help."""
+    """A value that cannot be pickled is not retried, as with our own processes."""
     (ended,) = events_of(lambda item: threading.Lock(), None)
     assert ended.final
 
 
 def test_a_value_that_cannot_be_pickled_costs_its_own_task():
-    """The message names what could not travel."""
+    """A value that cannot be pickled fails its own task, and the message names it."""
     (ended,) = events_of(lambda item: (number for number in range(3)), 0)
     assert isinstance(ended.error, TypeError)
     assert "generator" in str(ended.error)
 
 
 def test_a_value_that_breaks_on_unpickling_costs_its_own_task():
-    """Whatever it raises then, ``SystemExit`` too, is the cause."""
+    """A value whose unpickling raises, even SystemExit, fails its own task, with that error as the cause."""
     (ended,) = events_of(lambda item: far.Bomb("out"), 0)
     assert isinstance(ended.error, TypeError)
     assert "cannot be unpickled" in str(ended.error)
@@ -137,7 +137,7 @@ def test_a_value_that_breaks_on_unpickling_costs_its_own_task():
 
 
 def test_a_future_cancelled_by_others_may_have_run():
-    """It was not this run that cancelled it, so nothing is known of it."""
+    """A future that others have cancelled is reported with ``may_have_run``."""
     pool = Pool()
     port = ForeignEngine(pool, None).open(Job(far.give_back))
     port.start([(0, 1, "item", None)])
@@ -148,7 +148,7 @@ def test_a_future_cancelled_by_others_may_have_run():
 
 
 def test_what_has_not_begun_at_its_timeout_is_withdrawn():
-    """Its slot is free again, for nothing occupies it; and it never runs."""
+    """A call that has not begun at its timeout is withdrawn: it never runs, and its slot is free."""
     pool, ran = Pool(), []
     port = ForeignEngine(pool, None).open(Job(ran.append))
     port.start([(0, 1, "item", 0.0)])
@@ -161,7 +161,7 @@ def test_what_has_not_begun_at_its_timeout_is_withdrawn():
 
 @contextmanager
 def busy_pool(width):
-    """A pool whose threads are all at somebody else's work, and what ends that."""
+    """A pool whose threads are all busy with others' calls, and an event that ends these."""
     release = threading.Event()
     with ThreadPoolExecutor(width) as pool:
         for _ in range(width):
@@ -173,7 +173,7 @@ def busy_pool(width):
 
 
 def test_a_rate_is_kept_in_a_pool_that_others_keep_busy():
-    """What was handed over there begins when it can, and counts from then: not two at once as the others leave."""
+    """In a busy pool, starts count for a rate limit from when they really begin, so that calls do not all begin together."""
     starts = []
 
     with busy_pool(2) as (pool, release):
@@ -187,7 +187,7 @@ def test_a_rate_is_kept_in_a_pool_that_others_keep_busy():
 
 
 def test_what_has_not_begun_in_a_busy_pool_when_the_run_is_stopped_never_started():
-    """It was handed over, and that is no attempt."""
+    """A call that a busy pool has not begun when the run is stopped counts no attempt."""
     heard = []
     with busy_pool(1) as (pool, _):
         results = run_parallel(str, [0], executor=pool, run_timeout=0.1, on_event=heard.append)
@@ -196,7 +196,7 @@ def test_what_has_not_begun_in_a_busy_pool_when_the_run_is_stopped_never_started
 
 
 def test_what_has_begun_keeps_its_slot_beyond_its_timeout():
-    """A pool that cannot kill is not given more than it has workers for; the late end frees the slot."""
+    """An overdue call that has begun keeps its slot until it returns."""
     pool = Pool()
     port = ForeignEngine(pool, None).open(Job(far.give_back))
     port.start([(0, 1, "item", 0.0)])
@@ -210,7 +210,7 @@ def test_what_has_begun_keeps_its_slot_beyond_its_timeout():
 
 
 def test_a_slot_that_comes_back_late_is_told():
-    """Nobody else would tell the run that there is room again, and it has nothing else to wait for."""
+    """The late return of an overdue call wakes a run that waits for nothing else."""
     pool, reports = Pool(), []
     port = ForeignEngine(pool, None).open(Job(far.give_back))
     port.start([(0, 1, "item", 0.0)])
@@ -225,7 +225,7 @@ def test_a_slot_that_comes_back_late_is_told():
 
 
 def test_a_run_ends_when_calls_past_their_timeout_hold_every_slot():
-    """It never waits for ever: one more timeout, then it says why."""
+    """If overdue calls hold every slot for one more timeout, the run ends and says why."""
     release = threading.Event()
     with ThreadPoolExecutor(2) as pool:
         results = run_parallel(lambda _: release.wait(30), range(5), executor=pool, timeout=0.05)
@@ -235,7 +235,7 @@ def test_a_run_ends_when_calls_past_their_timeout_hold_every_slot():
 
 
 def test_calls_past_their_timeout_have_as_long_again_to_return(monkeypatch):
-    """Before that the run does not end, though they hold every slot."""
+    """Overdue calls that hold every slot have as long again to return before the run ends."""
     clock, pool = FakeClock(), Pool()
     monkeypatch.setattr(_foreign, "monotonic", clock)
     pool._max_workers = 1
@@ -249,7 +249,7 @@ def test_calls_past_their_timeout_have_as_long_again_to_return(monkeypatch):
 
 
 def test_a_pool_that_dislikes_a_call_costs_that_call():
-    """Its error is the task's, which has not begun, and would be refused again."""
+    """A call that the pool refuses fails with the pool's error, never begins, and is not retried."""
     error = ValueError("not this")
     port = ForeignEngine(Refusing(error), None).open(Job(far.give_back))
     port.start([(0, 1, "item", None)])
@@ -262,7 +262,7 @@ def test_a_pool_that_dislikes_a_call_costs_that_call():
 @pytest.mark.parametrize("retries", [0, 2])
 @pytest.mark.parametrize("error", [RuntimeError("after shutdown"), BrokenProcessPool("after shutdown")])
 def test_a_run_on_a_pool_that_takes_nothing_ends(error, retries):
-    """It says why. No task has been tried, so none is blamed: all are cancelled."""
+    """On a pool that accepts nothing, the run ends and says why; all tasks are cancelled."""
     results = run_parallel(abs, range(5), executor=Refusing(error), retries=retries)
     assert "after shutdown" == results.stopped
     assert {(TaskCancelled, 0, None)} == {
@@ -271,7 +271,7 @@ def test_a_run_on_a_pool_that_takes_nothing_ends(error, retries):
 
 
 class Breaking(Pool):
-    """Loses both its workers to the first two calls, and takes no more."""
+    """A pool that loses both its workers to the first two calls, and then accepts no more."""
 
     def submit(self, fn, /, *args, **kwargs):
         if len(self.calls) == self._max_workers:
@@ -285,7 +285,7 @@ class Breaking(Pool):
 
 @pytest.mark.parametrize("retries", [0, 2])
 def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries):
-    """What had not been handed over never began; what may be tried again is cancelled, because of its loss."""
+    """When a pool breaks, only calls in flight are WorkerDied, or cancelled with that cause if they could be retried; others never began."""
     results = run_parallel(abs, range(5), executor=Breaking(), retries=Retry(retries, delay=0))
     lost = [one.error.__cause__ if retries else one.error for one in list(results.outcomes.values())[:2]]
     assert [(WorkerDied, True)] * 2 == [(type(error), error.may_have_run) for error in lost]
@@ -296,7 +296,7 @@ def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries)
 
 
 def test_a_call_that_returned_late_gives_those_after_it_their_own_patience():
-    """The wait for one that held every slot is over when it returns; the next begins anew."""
+    """After a late return has freed a slot, the next loss of every slot is waited for anew."""
     pool = Pool()
     pool._max_workers = 1
     port = ForeignEngine(pool, None).open(Job(abs))

@@ -1,4 +1,4 @@
-"""The columns: what is written in either way reads the same, and nothing in them is lost."""
+"""The ledger's columns: both ways of settling read the same, and nothing is lost."""
 
 import pickle
 from array import array
@@ -21,7 +21,7 @@ def ledger_of(count, keys=None, *, began_at=0.0, completion=False):
 
 
 def succeed(ledger, indices):
-    """Settle these, each with figures of its own."""
+    """Settle these tasks, each with figures of its own."""
     ledger.succeed(
         indices,
         [f"value {index}" for index in indices],
@@ -40,7 +40,7 @@ def lost(error, number=1, started=1.0, ended=3.0, **more):
 
 @given(st.data())
 def test_both_ways_of_settling_agree(data):
-    """A block of neighbours is written as slices, any other row by row: no outcome tells which it was."""
+    """A block of consecutive indices is written as slices, any other row by row, with the same outcomes."""
     count = data.draw(st.integers(1, 40))
     cuts = data.draw(st.sets(st.integers(1, count - 1)) if count > 1 else st.just(set()))
     edges = [0, *sorted(cuts), count]
@@ -60,14 +60,14 @@ def test_both_ways_of_settling_agree(data):
 
 @pytest.mark.parametrize("indices", [(2, 1, 3), (1, 3, 2), (3, 2, 1), (1, 3), (1, 4, 3)])
 def test_a_block_that_only_looks_like_neighbours_is_none(indices):
-    """First and last index do not make a span: those between are looked at as well."""
+    """A block is written as slices only if all its indices are consecutive, not only the first and the last."""
     ledger = ledger_of(5)
     succeed(ledger, indices)
     assert {index: f"value {index}" for index in indices} == {i: ledger.outcome(i).value for i in indices}
 
 
 def test_settling_leaves_the_other_rows_alone():
-    """What is not in a block keeps what it had."""
+    """Settling a block leaves all other rows as they are."""
     ledger = ledger_of(6)
     succeed(ledger, (0, 5))
     succeed(ledger, (2, 3))
@@ -80,7 +80,7 @@ def test_settling_leaves_the_other_rows_alone():
 
 
 def test_a_key_is_the_position_unless_one_was_given():
-    """Without keys there is no column for them; once there are some, the rest keep their positions."""
+    """Without keys there is no column for them; once some tasks have keys, the others keep their positions."""
     ledger = ledger_of(2)
     assert (None, [0, 1]) == (ledger.keys, [ledger.key(index) for index in range(2)])
 
@@ -93,7 +93,7 @@ def test_a_key_is_the_position_unless_one_was_given():
 
 
 def test_positions_of_another_start_are_keys():
-    """A range that does not begin where the rows do is not taken for their positions."""
+    """A range of keys that does not start at the rows' positions is stored as keys."""
     ledger = ledger_of(2, range(5, 7))
     assert [5, 6] == ledger.keys
 
@@ -102,7 +102,7 @@ def test_positions_of_another_start_are_keys():
 
 
 def test_a_failure_reads_as_it_was_noted():
-    """Instants count from the beginning of the run; text and stack are those of the attempt."""
+    """Times of a failure count from the start of the run; text and stack are those of the attempt."""
     error = ValueError("no")
     ledger = ledger_of(1, ["a"], began_at=10.0)
     ledger.fail(0, lost(error, 3, 11.0, 13.5, text="Traceback …", stack="File …"))
@@ -111,7 +111,7 @@ def test_a_failure_reads_as_it_was_noted():
 
 
 def test_a_failure_that_never_began_says_so():
-    """No start, no duration, no attempt, no worker."""
+    """A failure that never began has no start, duration, attempt or worker."""
     ledger = ledger_of(1, began_at=10.0)
     ledger.fail(0, Lost(TypeError("cannot be pickled"), 0, None, 12.0, None))
     failure = ledger.outcome(0)
@@ -119,7 +119,7 @@ def test_a_failure_that_never_began_says_so():
 
 
 def test_the_text_of_an_error_is_made_from_its_traceback():
-    """Where no text came with it, it is what Python would print, the chain included."""
+    """If an error has no traceback text, it is what Python would print, the chain included."""
     ledger = ledger_of(1)
     try:
         try:
@@ -135,7 +135,7 @@ def test_the_text_of_an_error_is_made_from_its_traceback():
 
 
 def test_an_error_whose_text_fails_is_named_by_its_type():
-    """A broken ``__str__`` costs the text and nothing else."""
+    """A ``__str__`` that raises costs only the text of the error."""
 
     class Mute(Exception):
         def __str__(self):
@@ -147,7 +147,7 @@ def test_an_error_whose_text_fails_is_named_by_its_type():
 
 
 def test_a_cancelled_task_names_the_reason_and_its_last_error():
-    """Its error is ``TaskCancelled``, with the error of its last attempt as the cause."""
+    """A TaskCancelled names the reason, and has the last attempt's error as its cause."""
     error, ledger = OSError("down"), ledger_of(2)
     ledger.stopped = "run_timeout of 3 s"
     ledger.cancel([0, 1], {1: lost(error, 2)})
@@ -159,7 +159,7 @@ def test_a_cancelled_task_names_the_reason_and_its_last_error():
 
 
 def test_attempts_are_logged_once_each_by_their_start():
-    """Failed tries, successes, final failures and what was cut off, each under its number."""
+    """Every attempt is in the log once, under its number: failed ones, successes, final failures, and those cut off."""
     first, last, ledger = OSError("first"), OSError("last"), ledger_of(5, "abcde")
     ledger.try_again(0, lost(first, 1, 0.0, 1.0))
     ledger.succeed_again(0, 2)
@@ -185,7 +185,7 @@ def test_attempts_are_logged_once_each_by_their_start():
 
 
 def test_an_attempt_that_was_cut_off_counts():
-    """The stop of the run takes the attempt that ran as one more, with the error of the one before."""
+    """An attempt that a stop cuts off counts as one, with the error of the previous one as the cause."""
     before = lost(OSError("first"), 1, 0.0, 1.0)
     last = cut_off(3.0, 8.0, "w", before)
     assert (2, before.error) == (last.number, last.error)
@@ -196,7 +196,7 @@ def test_an_attempt_that_was_cut_off_counts():
 
 
 def test_the_order_of_completion_is_kept_where_it_is_wanted():
-    """Successes, failures and what was cancelled stand in the order in which they were settled."""
+    """The completion order of successes, failures and cancelled tasks is kept, if requested."""
     ledger = ledger_of(6, completion=True)
     succeed(ledger, (3, 1))
     ledger.fail(4, lost(OSError()))
@@ -206,7 +206,7 @@ def test_the_order_of_completion_is_kept_where_it_is_wanted():
 
 
 def test_marks_survive_pickling_as_themselves():
-    """A failed row is a failed row after a journey, not a strange value."""
+    """The mark of a failed row survives pickling."""
     ledger = ledger_of(3)
     ledger.fail(0, lost(OSError("gone")))
     ledger.cancel([1], {})
@@ -215,7 +215,7 @@ def test_marks_survive_pickling_as_themselves():
 
 
 def test_sealing_keeps_tracebacks_as_text():
-    """A traceback does not travel; its text does, and reads as before."""
+    """Tracebacks, which cannot be pickled, are kept as text."""
     ledger = ledger_of(2)
     try:
         {}["missing"]
@@ -232,7 +232,7 @@ def test_sealing_keeps_tracebacks_as_text():
 
 
 def test_looking_does_not_change_what_is_seen():
-    """Raising a failure's error, as often as one likes, adds nothing to the text of its traceback."""
+    """Raising a failure's error repeatedly does not change the text of its traceback."""
     ledger = ledger_of(1)
     try:
         {}["missing"]
@@ -246,7 +246,7 @@ def test_looking_does_not_change_what_is_seen():
 
 
 def test_keys_that_are_the_indices_are_not_kept():
-    """Tasks without keys, and keys that are their places, cost no list; 1.0 and True are other keys than 1."""
+    """Keys that equal the indices are not stored; 1.0 and True are other keys than 1."""
     ledger = Ledger()
     ledger.admit([UNSET, UNSET], 2, 0.0)
     ledger.admit([2, UNSET], 2, 0.0)

@@ -1,4 +1,4 @@
-"""Which modules a zygote loads for the functions at hand, and where workers look for those that they load themselves."""
+"""Which modules a zygote imports for the functions of a run, and where workers look for modules that they import."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ class Thing:
 
 
 def of_the_script():
-    """As if it stood in the script."""
+    """As if it was defined in the script."""
 
 
 of_the_script.__module__ = "__mp_main__"
@@ -69,13 +69,13 @@ of_the_script.__module__ = "__mp_main__"
     ],
 )
 def test_home_is_the_module_that_a_worker_imports(fn, home):
-    """Of a function that travels by value, that of the script."""
+    """The home of a function is the module that a worker imports for it; for a function sent by value, the script."""
     assert home == home_of(fn)
 
 
 @pytest.fixture
 def program(monkeypatch):
-    """Makes modules with these globals."""
+    """Make modules with these globals."""
 
     def make(name, **things):
         module = types.ModuleType(name)
@@ -87,19 +87,19 @@ def program(monkeypatch):
 
 
 def test_what_a_module_uses_is_needed(program):
-    """A module as such, a function or class of it, or an object of such a class."""
+    """A module is needed if the program uses it, a function or class of it, or an object of such a class."""
     program("first", dataclass=dataclasses.dataclass, here=pathlib.Path(), sub=subprocess, getcwd=os.getcwd)
     assert ["dataclasses", "pathlib", "subprocess"] == needs(["first"])
 
 
 def test_what_is_defined_in_a_part_of_a_package_needs_the_package(program):
-    """As Python 3.13 has it with pathlib."""
+    """For a class defined in a submodule, as in Python 3.13's pathlib, the package is needed."""
     program("first", decoder=json.decoder.JSONDecoder, element=ET.Element, quote=urllib.parse.quote)
     assert ["json", "urllib.parse", "xml.etree.ElementTree"] == needs(["first"])
 
 
 def test_what_modules_of_the_program_use_that_it_uses_is_needed(program):
-    """However they use each other; what modules of Python use themselves comes with them."""
+    """Modules used by the program's own modules are needed, even in import cycles; those used by Python's modules come with them."""
     far_one = program("far_one", dataclass=dataclasses.dataclass)
     near = program("near", far_one=far_one)
     program("first", near=near, os=os, itself=None)
@@ -110,7 +110,7 @@ def test_what_modules_of_the_program_use_that_it_uses_is_needed(program):
 
 
 def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
-    """It is not looked at to the end."""
+    """A large program is not examined completely: then commonly needed modules are imported."""
     monkeypatch.setattr(_preload, "MOST", 10)
     program("first", a=subprocess, b=program("second", c=1))
     assert sorted(COMMON | {"subprocess"}) == needs(["first"])
@@ -129,12 +129,12 @@ def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
     ],
 )
 def test_homes_are_those_of_all_functions_that_are_tasks(given, homes):
-    """Or that of the one function."""
+    """The homes are those of all functions that are tasks, or of the one function."""
     assert homes == homes_of(given)
 
 
 def test_an_iterable_that_is_no_list_is_not_read_for_its_homes():
-    """That would take its functions from the run."""
+    """A lazy iterable of tasks is not read for its homes: the run would miss them."""
     tasks = iter([far.nothing])
     homes_of(tasks)
     assert far.nothing is next(tasks)
@@ -149,7 +149,7 @@ def test_an_iterable_that_is_no_list_is_not_read_for_its_homes():
     ],
 )
 def test_zygote_of_the_first_run_loads_what_its_functions_need(given, modules):
-    """That of the one function, or of those that are the tasks."""
+    """The zygote of a program's first run imports what the function, or the tasks, need."""
     with started_ahead(given):
         zygote = take()
         assert zygote is not None
@@ -158,7 +158,7 @@ def test_zygote_of_the_first_run_loads_what_its_functions_need(given, modules):
 
 
 def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
-    """As where each task brings a function of its own; of the script, if cloudpickle has been used."""
+    """If nothing is known about the functions, commonly needed modules are imported, and those for unpickling if cloudpickle has been used."""
     import cloudpickle  # noqa: F401  # it has been used
 
     assert sorted(UNPACKING | COMMON) == needs([""])
@@ -168,14 +168,14 @@ def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
 
 
 def test_for_a_function_of_the_script_what_unpacks_it_is_needed():
-    """And what it may bring along."""
+    """For a function of the script, the modules are needed that unpickle it, and those that it may use."""
     import cloudpickle  # noqa: F401  that is what needs it
 
     assert sorted(UNPACKING | COMMON) == needs([SCRIPT])
 
 
 class Hostile:
-    """Raises whenever it is looked at."""
+    """Raises at every access."""
 
     __module__ = "nowhere"
 
@@ -184,14 +184,14 @@ class Hostile:
 
 
 class HostileType(type):
-    """Makes classes that raise whenever they are looked at."""
+    """A metaclass whose classes raise at every access."""
 
     def __getattribute__(cls, name):
         raise AssertionError(name)
 
 
 class HostileModule(types.ModuleType):
-    """Raises whenever it is looked at, as one might that loads itself then."""
+    """Raises at every access, as a lazy module might that imports itself then."""
 
     __module__ = "nowhere"
 
@@ -200,7 +200,7 @@ class HostileModule(types.ModuleType):
 
 
 def test_no_code_of_the_program_is_run(program, monkeypatch):
-    """It happens in the supervisor's thread."""
+    """Finding the needed modules runs no code of the program, because it happens in the supervisor's thread."""
     lazy, hostile = HostileModule("lazy"), HostileType("H", (), {"__module__": "nowhere"})
     monkeypatch.setitem(sys.modules, "lazy", lazy)
     program("first", a=Hostile(), b=hostile, c=lazy, d=dataclasses, e=type.__call__(hostile))
@@ -217,7 +217,7 @@ def test_no_code_of_the_program_is_run(program, monkeypatch):
 
 
 def test_a_class_without_a_module_comes_from_nowhere(program):
-    """SWIG makes such classes; an error at that would end the supervisor's thread."""
+    """A class without a module, as SWIG makes them, needs no module, and raises nothing in the supervisor's thread."""
     scope = {}
     exec("Bare = type('Bare', (), {})", scope)
     bare = scope["Bare"]
@@ -229,14 +229,14 @@ def test_a_class_without_a_module_comes_from_nowhere(program):
 
 
 def test_what_takes_the_place_of_a_standard_module_is_not_loaded_ahead(program):
-    """It would be loaded from Python's own folder."""
+    """A program's module with the name of a standard one is not preloaded: Python's own would be imported."""
     program("random", __file__="/home/somebody/random.py")
     program("first", random=sys.modules["random"])
     assert [] == needs(["first"])
 
 
 def test_who_stands_in_for_a_standard_module_is_known(program, monkeypatch):
-    """Also for one that nobody has asked for; what is built in, an extension or in an archive is Python's."""
+    """Program modules that shadow standard ones are found; built-in, extension and zipped modules are Python's."""
     for name in ("math", "select", "sys", "dataclasses", "importlib.machinery", "json"):
         importlib.import_module(name)
     assert [] == stand_ins()
@@ -267,7 +267,7 @@ print("ours")
 @pytest.mark.parametrize("name", ["tokenize", "copy", "html"])
 @pytest.mark.all
 def test_a_module_of_the_program_that_is_named_as_one_that_comes_along_is_its_own_in_workers(tmp_path, name):
-    """In a program's first run, and in the next: what a function of a script is unpacked with loads the first two."""
+    """If a program's module shadows a standard one that preloading would import, workers import the program's, in every run."""
     (tmp_path / f"{name}.py").write_text("OURS = True\ndef copy(thing): return thing\n")
     (tmp_path / "script.py").write_text(SCRIPT_WITH_STAND_INS.format(name=name))
     done = subprocess.run(
@@ -277,7 +277,7 @@ def test_a_module_of_the_program_that_is_named_as_one_that_comes_along_is_its_ow
 
 
 def test_what_is_loaded_ahead_is_there_and_starts_nothing():
-    """All of it at once, in a fresh interpreter: no thread, no descriptor, no child."""
+    """All modules that may be preloaded exist, and start no thread, descriptor or child process."""
     look = (
         "import os, sys, threading; before = os.listdir('/proc/self/fd');"
         f"[__import__(name) for name in {sorted(HARMLESS)!r}];"
@@ -295,7 +295,7 @@ def test_what_is_loaded_ahead_is_there_and_starts_nothing():
 
 @pytest.mark.parametrize("fn", [far.nothing, lambda _: None])
 def test_zygote_loads_what_the_function_needs(fn):
-    """That of a function of a module, or of the script."""
+    """The zygote imports what the function needs, be it of a module or of the script."""
     engine = ProcessEngine(5)
     try:
         drive(engine, fn, range(5))
@@ -322,7 +322,7 @@ print(len(path) - len(sys.path))
 
 @pytest.mark.parametrize("again", [False, True])
 def test_workers_find_what_was_found_before_the_program_changed_its_directory(tmp_path, again):
-    """Through the place that is the working directory, in a package of no file of its own, or a relative place."""
+    """After the program has changed its directory, workers still find modules that it had found by relative paths."""
     where = f"import os\ndef where(_): return os.path.relpath(__file__, {str(tmp_path)!r})\n"
     for name in ("lib/far_one.py", "inner/part.py", "deeper/deep_one.py"):
         (tmp_path / name).parent.mkdir()
@@ -336,7 +336,7 @@ def test_workers_find_what_was_found_before_the_program_changed_its_directory(tm
 
 
 def test_workers_look_where_the_program_does(monkeypatch, tmp_path):
-    """An import passes over what is no text; the working directory is passed on, also one that has been removed."""
+    """Workers search the program's ``sys.path``, without entries that are not strings, with the working directory, even if removed."""
     monkeypatch.setattr(sys, "path", ["", "never/looked/there", pathlib.Path("/somewhere"), 5, ["/list"]])
     monkeypatch.setattr(sys, "path_importer_cache", {})
     assert ["", "never/looked/there"] == search_path()

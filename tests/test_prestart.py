@@ -1,4 +1,4 @@
-"""What starts while the package is still loaded for a program's first run in processes."""
+"""What starts ahead, while the package is still being imported, for a program's first run in processes."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def children():
 
 
 def outcome_of(program, **options):
-    """What a program prints whose first run it is; it must end without an error."""
+    """What a program prints in its first run; it must end without an error."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + textwrap.dedent(program)],
         check=False,
@@ -52,7 +52,7 @@ def outcome_of(program, **options):
 
 @pytest.mark.all
 def test_an_error_that_takes_no_attribute_comes_through_the_first_run():
-    """As it was raised: whoever lends a hand at the start of a run sets nothing on what ends it."""
+    """An error that refuses attributes comes out of a first run unchanged."""
     program = """
     from dataclasses import dataclass
 
@@ -72,7 +72,7 @@ def test_an_error_that_takes_no_attribute_comes_through_the_first_run():
 
 
 def test_first_run_forks_its_workers():
-    """One interpreter starts, and both workers come from it; the next run starts its two by themselves."""
+    """In the first run, one interpreter starts and forks both workers; the next run starts its two directly."""
     program = """
     print(run(range(4)), starts, children())
     print(run(range(4)), starts)
@@ -84,7 +84,7 @@ def test_first_run_forks_its_workers():
 
 
 def test_nothing_is_left_where_no_worker_was_wanted():
-    """Neither of a run without a task, nor of one that was refused at the door."""
+    """Nothing is left of what was started ahead, if the run has no task or is refused."""
     program = """
     try:
         run(range(4), timeout=-1)
@@ -107,7 +107,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 @pytest.mark.all
 def test_signals_of_the_c_library_make_no_difference():
-    """Who starts us may have them ignored; the library takes one for itself with the first thread, which is no change of ours."""
+    """Ignored signals of the C library, which it takes for itself with the first thread, do not count as changed handlers."""
     done = subprocess.run(
         [sys.executable, "-c", IGNORE, "-c", PROGRAM + "print(run(range(4)), starts)"],
         check=True,
@@ -127,7 +127,7 @@ def test_signals_of_the_c_library_make_no_difference():
     ],
 )
 def test_what_is_built_on_streams_starts_one_too(call, result):
-    """It asks for its first outcome at once."""
+    """Functions built on streams, which request the first outcome at once, also start ahead."""
     program = f"""
     from parallelkit import Task, first_success, map_reduce
     result = {call}executor="processes", max_workers=2)
@@ -137,7 +137,7 @@ def test_what_is_built_on_streams_starts_one_too(call, result):
 
 
 def test_one_loads_what_the_function_needs():
-    """To unpack a function of the script takes modules; where it is imported, the worker knows best."""
+    """What is started ahead imports the modules for unpickling a function of the script; for an importable function it does not."""
     program = """
     loaded = []
 
@@ -156,7 +156,7 @@ def test_one_loads_what_the_function_needs():
 
 @pytest.mark.all
 def test_other_runs_start_nothing_ahead():
-    """Threads need no process, and a stream starts nothing before it is asked for its first outcome."""
+    """Runs in threads start nothing ahead, nor does a stream before its first outcome is requested."""
     program = """
     from parallelkit import iter_parallel
     print(run_parallel(square, [2]).values(), starts)
@@ -172,7 +172,7 @@ def test_other_runs_start_nothing_ahead():
 
 @pytest.mark.all
 def test_late_one_is_not_waited_for():
-    """Where it is not ready in a moment, the first worker starts by itself; nothing of it is left."""
+    """If the zygote started ahead is not ready soon, the first worker starts without it, and nothing of it is left."""
     program = """
     _starter.EXPECTED = 0.1
 
@@ -190,7 +190,7 @@ def test_late_one_is_not_waited_for():
 
 @pytest.mark.all
 def test_refused_one_is_done_without():
-    """Where the system has no process for it, the run finds what there is for its workers."""
+    """If the system refuses the process that is started ahead, the run goes on without it."""
     program = """
     def refuse(fds, *args, role=("worker",), **options):
         starts.append(role[0])
@@ -206,7 +206,7 @@ def test_refused_one_is_done_without():
 
 @pytest.mark.all
 def test_what_cannot_be_is_said_by_the_run():
-    """Without a known interpreter nothing starts ahead, and the error is that of any run."""
+    """Without a known interpreter nothing is started ahead, and the run raises its usual error."""
     program = """
     sys.executable = None
     try:
@@ -219,7 +219,7 @@ def test_what_cannot_be_is_said_by_the_run():
 
 @pytest.mark.all
 def test_modules_of_the_program_go_before_those_of_python(tmp_path):
-    """A worker finds the program's own, where that has the name of one that was loaded ahead."""
+    """A worker imports the program's module, even if it has the name of one that was preloaded."""
     (tmp_path / "platform.py").write_text("system = python_implementation = lambda: 'CPython'\n")
     program = """
     def where(_):
@@ -233,7 +233,7 @@ def test_modules_of_the_program_go_before_those_of_python(tmp_path):
 
 @pytest.mark.all
 def test_fork_of_the_program_does_not_take_its_parents(tmp_path):
-    """A child that was forked while the package was loaded in another thread starts workers of its own."""
+    """A child that the program forks during the import does not use its parent's zygote."""
     program = """
     from parallelkit._executors._process._prestart import started_ahead, take
     with started_ahead(square):
@@ -267,7 +267,7 @@ INTERRUPTED = {
 @pytest.mark.all
 @pytest.mark.parametrize("when", INTERRUPTED)
 def test_interrupt_leaves_nothing_of_it(when):
-    """Ctrl-C comes out, in the midst of whatever it comes; neither process nor descriptor is left."""
+    """Ctrl-C at any point is raised, and leaves neither process nor descriptor."""
     program = f"""
     import signal
     {INTERRUPTED[when]}

@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again: ``Retry``, and ``tenacity.Retrying`` in its place."""
+"""Retry policies: ``Retry``, and ``tenacity.Retrying`` in its place."""
 
 import random
 from dataclasses import FrozenInstanceError
@@ -16,7 +16,7 @@ ERROR = OSError("down")
 
 
 def at_most(monkeypatch):
-    """Let chance always choose the longest delay."""
+    """Make the jitter always choose the longest delay."""
     monkeypatch.setattr(random, "uniform", lambda least, most: most)
 
 
@@ -36,7 +36,7 @@ def delays(policy, error=ERROR, attempts=10):
 
 @pytest.mark.parametrize("retries", [0, 1, 3])
 def test_there_are_as_many_extra_tries_as_asked_for(retries):
-    """``Retry(n)`` means n tries beyond the first."""
+    """``Retry(n)`` allows n retries after the first attempt."""
     assert [0.0] * retries == delays(Retry(retries, delay=0))
 
 
@@ -60,12 +60,12 @@ def test_there_are_as_many_extra_tries_as_asked_for(retries):
     ],
 )
 def test_on_says_which_errors_are_tried_again(on, error, expected):
-    """Types as ``isinstance`` has it, or the truth of what a function says; our own errors are no exception."""
+    """``on`` is types, as for ``isinstance``, or a predicate; it applies to our own errors, too."""
     assert expected == (Retry(1, on=on, delay=0).delay_after(1, error, 0.0) is not None)
 
 
 def test_a_predicate_is_not_asked_when_no_try_is_left():
-    """The caller's function is called for errors that it decides about, and for no other."""
+    """A predicate is called only for errors that it decides about."""
     asked = []
     policy = Retry(1, on=lambda error: asked.append(error) or True, delay=0)
     policy.delay_after(1, ERROR, 0.0)
@@ -77,7 +77,7 @@ def test_a_predicate_is_not_asked_when_no_try_is_left():
 
 
 def test_the_ceiling_of_the_delay_grows_by_the_factor_up_to_its_limit(monkeypatch):
-    """``min(max_delay, delay * factor ** (n - 1))`` seconds after the n-th attempt."""
+    """The largest delay after attempt n is ``min(max_delay, delay * factor ** (n - 1))`` seconds."""
     at_most(monkeypatch)
     assert [0.1, 0.2, 0.4, 0.8] == delays(Retry(4))
     assert [2, 6, 18, 20, 20] == delays(Retry(5, delay=2, factor=3, max_delay=20))
@@ -86,7 +86,7 @@ def test_the_ceiling_of_the_delay_grows_by_the_factor_up_to_its_limit(monkeypatc
 
 
 def test_chance_chooses_between_nothing_and_the_ceiling(monkeypatch):
-    """Full jitter: what is drawn is drawn from zero on."""
+    """Delays have full jitter: they are drawn from zero on."""
     asked = []
     monkeypatch.setattr(random, "uniform", lambda *bounds: asked.append(bounds) or 0.0)
     delays(Retry(3, delay=1))
@@ -100,7 +100,7 @@ def test_chance_chooses_between_nothing_and_the_ceiling(monkeypatch):
     max_delay=st.floats(0, 1e6),
 )
 def test_a_delay_is_never_longer_than_its_limit(number, delay, factor, max_delay):
-    """Whatever is multiplied, and however often, the result is a number between 0 and ``max_delay``."""
+    """A delay is always a number between 0 and ``max_delay``, whatever the factor, however many attempts."""
     policy = Retry(10_000, delay=delay, factor=factor, max_delay=max_delay)
     assert 0 <= policy.delay_after(number, ERROR, 0.0) <= max_delay
 
@@ -108,7 +108,7 @@ def test_a_delay_is_never_longer_than_its_limit(number, delay, factor, max_delay
 @pytest.mark.parametrize("number", [1, 2, 5_000])
 @pytest.mark.parametrize("zero", [0, 0.0])
 def test_no_delay_is_no_delay_however_often(zero, number):
-    """``delay=0`` tries again at once, also where the growing factor is too large for a float."""
+    """``delay=0`` retries at once, even if the factor's power exceeds a float."""
     assert 0 == Retry(5_000, delay=zero).delay_after(number, ERROR, 0.0)
 
 
@@ -144,13 +144,13 @@ def test_no_delay_is_no_delay_however_often(zero, number):
     ],
 )
 def test_a_bad_value_names_argument_rule_and_value(options, kind, message):
-    """It is refused when the ``Retry`` is made, long before anything fails."""
+    """A bad value is refused when the ``Retry`` is made, with the argument, the rule and the value."""
     with pytest.raises(kind, match=message):
         Retry(**{"retries": 1, **options})
 
 
 def test_a_retry_is_a_value():
-    """It compares, hashes and cannot be changed, so one object serves many runs at once."""
+    """A Retry can be compared and hashed, and is immutable, so that several runs can share it."""
     assert Retry(2, delay=1) == Retry(2, delay=1)
     assert hash(Retry(2)) == hash(Retry(2))
     with pytest.raises(FrozenInstanceError):
@@ -163,25 +163,25 @@ def test_a_retry_is_a_value():
 
 
 def test_an_int_is_short_for_a_retry():
-    """A number of extra tries, with the default delays."""
+    """An int is a number of retries with the default delays."""
     assert Retry(3) == as_policy(3)
 
 
 @pytest.mark.parametrize("none", [0, Retry(0)])
 def test_no_retries_are_no_policy(none):
-    """Where nothing is ever tried again, nobody needs to be asked."""
+    """Without retries there is no policy to ask."""
     assert as_policy(none) is None
 
 
 def test_without_retries_there_is_still_a_time():
-    """``max_time`` bounds a task also where it only waits, told so by what did not run: nothing else does."""
+    """``max_time`` without retries is still a policy: it bounds a task that is told to wait without having run."""
     policy = Retry(0, max_time=60)
     assert as_policy(policy) is policy
     assert policy.delay_after(1, ERROR, 0.0) is None
 
 
 def test_a_retry_is_its_own_policy():
-    """What the caller has made is taken as it is."""
+    """A Retry is used as it is."""
     policy = Retry(3, on=OSError)
     assert as_policy(policy) is policy
 
@@ -198,7 +198,7 @@ def test_a_retry_is_its_own_policy():
     ],
 )
 def test_anything_else_is_no_policy(retries, kind, message):
-    """The message says what can be given."""
+    """Anything else is refused, with what can be given."""
     with pytest.raises(kind, match=message):
         as_policy(retries)
 
@@ -213,19 +213,19 @@ def tenacious(**options):
 
 
 def test_tenacity_stops_where_it_would():
-    """``stop`` counts attempts as tenacity counts them."""
+    """``stop`` of tenacity counts attempts as in tenacity."""
     assert [0.0, 0.0] == delays(tenacious(stop=tenacity.stop_after_attempt(3)))
 
 
 def test_tenacity_waits_as_long_as_it_would():
-    """``wait`` is evaluated for the attempt that failed, and slept by nobody."""
+    """``wait`` of tenacity is evaluated for the failed attempt, and nothing sleeps."""
     waits = tenacity.wait_incrementing(start=1, increment=2)
     assert [1.0, 3.0, 5.0] == delays(tenacious(wait=waits, stop=tenacity.stop_after_attempt(4)))
     assert [7.0] * 3 == delays(tenacious(wait=tenacity.wait_fixed(7)), attempts=3)
 
 
 def test_tenacity_retries_what_it_would():
-    """``retry`` sees the error itself, its combinations included."""
+    """``retry`` of tenacity gets the error itself, also in combinations."""
     policy = tenacious(
         retry=tenacity.retry_if_exception_type(OSError)
         & tenacity.retry_if_exception(lambda error: "busy" in str(error))
@@ -236,28 +236,28 @@ def test_tenacity_retries_what_it_would():
 
 
 def test_tenacity_counts_from_the_first_attempt():
-    """A ``stop`` by time is told how long the task has been tried, however long it was queued."""
+    """A ``stop`` by time counts from the first attempt, without the time in the queue."""
     policy = tenacious(stop=tenacity.stop_after_delay(10))
     assert 0.0 == policy.delay_after(1, ERROR, 9.0)
     assert policy.delay_after(1, ERROR, 10.0) is None
 
 
 def test_tenacity_may_stop_before_a_wait_that_is_too_long():
-    """A ``stop`` that looks at the coming wait sees it."""
+    """A ``stop`` that looks at the coming wait gets it."""
     policy = tenacious(wait=tenacity.wait_fixed(3), stop=tenacity.stop_before_delay(10))
     assert 3.0 == policy.delay_after(1, ERROR, 6.0)
     assert policy.delay_after(1, ERROR, 8.0) is None
 
 
 def test_a_wait_without_an_end_is_none():
-    """The failure is final at once: nobody waits for ever."""
+    """An infinite wait makes the failure final at once."""
     script = Script({"a": [Fail(OSError("busy"))]})
     (failure,) = FakeRun(script, ["a"], policy=tenacious(wait=lambda state: float("inf"))).drive().outcomes
     assert "not tried again, since the wait would never end" in failure.error.__notes__[0]
 
 
 def test_tenacity_never_sleeps_here():
-    """Its own ``sleep`` and callbacks belong to a loop that is not run."""
+    """The policy's own ``sleep`` and callbacks are not used."""
 
     def forbidden(*_):
         raise AssertionError("nobody may call this")
@@ -267,13 +267,13 @@ def test_tenacity_never_sleeps_here():
 
 
 def test_tenacity_has_no_budget():
-    """What only a ``Retry`` knows does not bind a ``Retrying``."""
+    """Options that only ``Retry`` has do not apply to a ``Retrying``."""
     policy = tenacious()
     assert (None, None) == (policy.budget, policy.max_time)
 
 
 def test_tenacity_may_refuse_a_value():
-    """``retry_if_result`` tries a value again; where it stays, the failure is tenacity's RetryError."""
+    """``retry_if_result`` retries a value; if it stays, the failure is tenacity's RetryError."""
     policy = as_policy(
         tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda value: value is None),
@@ -292,7 +292,7 @@ def test_tenacity_may_refuse_a_value():
 
 
 def test_a_predicate_on_values_that_raises_costs_its_task_only():
-    """What it raises is the task's error, as it is what tenacity would raise."""
+    """What a predicate on values raises is its task's error, as in tenacity."""
     policy = as_policy(tenacity.Retrying(retry=tenacity.retry_if_result(lambda value: value["ok"])))
     script = Script({"a": [Done({})], "b": [Done({"ok": False})]})
     broken, plain = FakeRun(script, ["a", "b"], policy=policy).drive().outcomes

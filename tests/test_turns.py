@@ -1,4 +1,4 @@
-"""The supervisor's short turns, in which only who rang is looked at; and what must not be missed for them."""
+"""The supervisor's short turns, in which it looks only at workers that rang, and what these must not miss."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def engine():
 
 
 def test_most_turns_of_long_tasks_are_short(engine, monkeypatch):
-    """As long as enough is queued, nobody but who rang is looked at."""
+    """While enough is queued, a turn looks only at workers that rang."""
     decided = []
     decide = Supervisor._decide
     monkeypatch.setattr(Supervisor, "_decide", lambda own, *args: decided.append(args) or decide(own, *args))
@@ -49,7 +49,7 @@ def test_most_turns_of_long_tasks_are_short(engine, monkeypatch):
 
 
 def test_a_task_that_closes_its_workers_socket_makes_no_turns(engine, monkeypatch):
-    """That this is closed is told once, and the supervisor sleeps until the worker ends; it took a whole cpu."""
+    """A socket that a task has closed is reported once, and the supervisor sleeps until the worker ends; it once used a whole CPU."""
     turns = []
     turn = Supervisor._turn
     monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(own) or turn(own))
@@ -59,7 +59,7 @@ def test_a_task_that_closes_its_workers_socket_makes_no_turns(engine, monkeypatc
 
 
 class FakeWorker(SimpleNamespace):
-    """One that rings at each commit, and has come to its last attempt."""
+    """A worker that rings at each commit, and runs its last attempt."""
 
     def __init__(self, lane):
         super().__init__(
@@ -96,7 +96,7 @@ def calm_crew(queued=9, mean=LONG):
 
 
 def test_who_rang_is_given_more():
-    """One attempt of this length, behind the one that it runs."""
+    """A worker that rang gets one more attempt of this length, behind the one that it runs."""
     crew = calm_crew()
     (worker,) = crew.workers
     assert crew.refill(worker, 0.0)
@@ -123,7 +123,7 @@ def test_who_rang_is_given_more():
     ],
 )
 def test_where_more_is_to_decide_all_are_looked_at(change):
-    """And nothing is given before."""
+    """If more has to be decided, nothing is given in a short turn, and a full turn follows."""
     crew = calm_crew()
     (worker,) = crew.workers
     change(crew, worker, crew.lanes[0])
@@ -132,7 +132,7 @@ def test_where_more_is_to_decide_all_are_looked_at(change):
 
 
 def test_who_takes_the_last_has_all_looked_at():
-    """What comes into an empty queue must find out who is hungry."""
+    """A worker that takes the last queued attempt causes a full turn, so that it is known who is hungry when new work comes."""
     crew = calm_crew(queued=1)
     assert not crew.refill(crew.workers[0], 0.0)
     assert crew.workers[0].given == 1
@@ -151,7 +151,7 @@ def test_who_takes_the_last_has_all_looked_at():
     ],
 )
 def test_when_a_crew_is_calm(change, calm):
-    """Nobody starts, ends, is held or missing."""
+    """A crew is calm if no worker is starting, ending, held or missing."""
     crew = calm_crew()
     (worker,) = crew.workers
     worker.stock = lambda: 0.0
@@ -163,7 +163,7 @@ def test_when_a_crew_is_calm(change, calm):
 
 
 def test_a_commit_whose_bell_was_heard_with_the_one_before_is_looked_at_at_once():
-    """Who rings at each commit will not ring for it again."""
+    """A commit whose bell coincided with that of the previous one is looked at at once: the worker will not ring for it again."""
     crew = calm_crew()
     (worker,) = crew.workers
     worker.stock = lambda: 0.0
@@ -180,14 +180,14 @@ def test_a_commit_whose_bell_was_heard_with_the_one_before_is_looked_at_at_once(
 
 @pytest.fixture
 def single():
-    """An engine that has one worker."""
+    """An engine with one worker."""
     engine = ProcessEngine(1)
     yield engine
     engine.close()
 
 
 def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monkeypatch):
-    """Whenever the supervisor has looked at what is committed, the next is, and rings, before it listens."""
+    """A commit and its bell that come between the supervisor's look and its wait are not lost."""
     drive(single, far.nap, [SHORT] * 40)
     check = Wire.check
 
@@ -207,7 +207,7 @@ def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monk
 
 @pytest.mark.parametrize("pause", [None, 0.2])
 def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, pause):
-    """Else it would use one worker as long as its own attempt there runs, however long the other idles."""
+    """An ``exact`` run learns that another run has freed a worker; otherwise it would go on with one until its own attempt ends."""
     paths = {name: (fifo(tmp_path / f"{name}1"), fifo(tmp_path / f"{name}2")) for name in "abc"}
     fn = partial(far.on, {name: (far.tell_and_hear, pair) for name, pair in paths.items()})
     with opened(engine, fn) as other, opened(engine, fn, exact=True) as port:
@@ -235,7 +235,7 @@ def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, 
 
 
 def test_who_has_not_begun_what_it_holds_is_looked_at_again():
-    """It rings at a commit, not when it begins: if that takes long, what waits behind it is for those who idle."""
+    """A worker that has not begun its attempt, and so cannot ring, is looked at again: what waits behind it is for idle workers."""
     crew = calm_crew(queued=1)
     crew.lanes[0].queue.clear()
     (worker,) = crew.workers
@@ -253,7 +253,7 @@ def test_who_has_not_begun_what_it_holds_is_looked_at_again():
 
 @pytest.mark.all
 def test_what_waits_behind_one_that_the_system_let_begin_late_is_taken_back(engine, monkeypatch):
-    """On a busy machine a worker may be given two attempts, and get no cpu until the other idles."""
+    """If a worker that holds two attempts gets no CPU, the second is taken back for another worker."""
     fn = partial(far.on, {"long": (far.nap, 0.5)})
     drive(engine, fn, [0] * 500)  # now several are handed over at once
     give = Worker.give
@@ -273,7 +273,7 @@ def test_what_waits_behind_one_that_the_system_let_begin_late_is_taken_back(engi
 
 
 def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
-    """The next turn looks at everything, and does not block before."""
+    """After a poke during a short turn, the next turn looks at everything, without blocking before."""
     course = []
     turn, refill, decide = Supervisor._turn, Supervisor._refill, Supervisor._decide
 
@@ -298,7 +298,7 @@ def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
 
 
 def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
-    """Its worker rings no more; the other does, all the time."""
+    """A hung task is killed in time, although only the other worker rings."""
     items = [LONG] * 20 + [60.0] + [LONG] * 200
     with opened(engine, far.nap, patient=True) as port:
         port.start([(index, 1, item, 0.3 if index == 20 else 30.0) for index, item in enumerate(items)])
@@ -312,7 +312,7 @@ def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
 
 
 def test_a_second_run_has_its_turn_while_the_first_is_calm(engine):
-    """It does not wait until the queue of the first is empty."""
+    """A second run gets workers before the queue of the first is empty."""
     with opened(engine, far.nap, patient=True) as first:
         first.start([(index, 1, LONG, None) for index in range(2000)])
         time.sleep(0.1)
