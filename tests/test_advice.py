@@ -467,20 +467,36 @@ STACK = """\
 
 
 def test_abandoned_threads():
-    """How many, the work that is lost, and where most of them stood."""
+    """How many, the work that is lost, and where they stood, or how many of them at one place."""
     ledger = plant([2.0] * 3 + [0.5] * 100)
     for index in range(3):
         fail(ledger, index, timed_out("task", 1, abandoned=True), stack=STACK)
     advice = only(ledger, _wasted.abandoned_threads)
     assert "3 threads overran the timeout and had to be abandoned after 6.00 s of work" in advice.cause
     assert "which is lost; each keeps what it holds until it returns." in advice.cause
-    assert "Most were in fetch (client.py, line 40)." in advice.cause
+    assert "All were in fetch (client.py, line 40)." in advice.cause
     assert 'executor="processes"' in advice.cure
 
     ledger = plant([2.0])
     fail(ledger, 0, timed_out("task", 1, abandoned=True))
     advice = _wasted.abandoned_threads(survey(ledger))
-    assert "which is lost; it keeps what it holds until it returns." in advice.cause
+    assert advice.cause.endswith("which is lost; it keeps what it holds until it returns.")
+
+
+def test_abandoned_threads_at_several_places_are_counted():
+    """One place in five is not where most of them were."""
+    for elsewhere, told in ((0, "It was"), (1, "1 of them was"), (4, "1 of them was")):
+        ledger = plant([2.0] * (1 + elsewhere))
+        fail(ledger, 0, timed_out("task", 1, abandoned=True), stack=STACK)
+        for index in range(1, 1 + elsewhere):
+            stack = STACK.replace("line 40", f"line {index}")
+            fail(ledger, index, timed_out("task", 1, abandoned=True), stack=stack)
+        advice = _wasted.abandoned_threads(survey(ledger))
+        assert advice.cause.endswith(f"{told} in fetch (client.py, line 40).")
+    fail(ledger, 1, timed_out("task", 1, abandoned=True), stack=STACK)
+    assert _wasted.abandoned_threads(survey(ledger)).cause.endswith(
+        "2 of them were in fetch (client.py, line 40)."
+    )
 
 
 @pytest.mark.parametrize(

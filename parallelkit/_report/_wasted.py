@@ -46,7 +46,8 @@ def abandoned_threads(run: Survey) -> Advice | None:
         return None
     wasted = sum(map(spent, left))
     place, stood = most_frequent_place(left)
-    where = f" Most were in {place}." if stood else ""
+    those = "It" if len(left) == 1 else "All" if stood == len(left) else f"{stood:,} of them"
+    where = f" {those} {'was' if stood == 1 else 'were'} in {place}." if stood else ""
     who = "attempt" if run.ledger.facts.coroutines else "thread"
     return Advice(
         f"{count(len(left), who)} overran the timeout and had to be abandoned after {seconds(wasted)} of "
