@@ -32,7 +32,7 @@ def descriptors():
 
 
 def test_block_that_cannot_be_mapped_is_closed(monkeypatch):
-    """Where memory is short, the caller hears of it, and nothing is left, nor printed."""
+    """If a block cannot be mapped for want of memory, the caller gets the error, and nothing is left or printed."""
 
     def lack(*args, **kwargs):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
@@ -45,7 +45,7 @@ def test_block_that_cannot_be_mapped_is_closed(monkeypatch):
 
 
 def test_item_for_which_there_is_no_memory_is_told_as_such(engine, monkeypatch):
-    """It can be pickled, and another try may go well: so the error is the system's."""
+    """If there is no memory for an item, the error is the system's, and the task may be retried."""
 
     def lack(*args, **kwargs):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
@@ -59,7 +59,7 @@ def test_item_for_which_there_is_no_memory_is_told_as_such(engine, monkeypatch):
 
 
 def test_items_wait_for_memory_as_long_as_others_are_on_their_way(engine, monkeypatch):
-    """Nothing is lost where it need not be: when a task has ended, its block is there for the next."""
+    """An item for which there is no memory waits while others are in flight, whose blocks will be free."""
     made, make = [], _blocks.map_file
 
     def scarce(*args, **kwargs):
@@ -94,7 +94,7 @@ def test_items_wait_for_memory_as_long_as_others_are_on_their_way(engine, monkey
     ids=["plain", "matrix", "fortran", "strided", "cut", "short", "objects", "small", "empty"],
 )
 def test_array_comes_back_as_it_is(engine, array):
-    """Contents, type, shape and order, both ways; and it may be written to, here and there."""
+    """An array arrives with its contents, type, shape and order, both ways, and is writable at both ends."""
     (back,) = drive(engine, far.give_back, [array]).values.values()
     (there,) = drive(engine, far.facts, [array]).values.values()
 
@@ -109,13 +109,13 @@ def test_array_comes_back_as_it_is(engine, array):
 
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_large_bytes_come_back_as_they_are(engine, kind):
-    """Their type included; they own their memory, so a copy is made of them."""
+    """Large bytes arrive with their type; they are copied, because they own their memory."""
     (back,) = drive(engine, far.give_back, [kind(b"ab" * 500_000)]).values.values()
     assert (kind, kind(b"ab" * 500_000)) == (type(back), back)
 
 
 def test_several_buffers_in_one_item(engine):
-    """Small and large, in a dict."""
+    """An item may be a dict with several buffers, small and large."""
     item = {"a": numbered(1), "b": numbered(2, 10), "c": numbered(3, 77_777), "d": b"x" * 300_000}
     (told,) = drive(engine, far.parts, [item]).values.values()
     (back,) = drive(engine, far.give_back, [item]).values.values()
@@ -126,7 +126,7 @@ def test_several_buffers_in_one_item(engine):
 
 
 def test_classes_of_tests_with_arrays_come_back(engine):
-    """What travels by value may hold arrays, too."""
+    """Objects of classes that are sent by value may hold arrays."""
 
     class Holder:
         def __init__(self, array):
@@ -141,7 +141,7 @@ def test_classes_of_tests_with_arrays_come_back(engine):
 
 
 def test_item_of_the_caller_is_not_written(engine):
-    """A task may write over its item; the caller's array is another one, and so is every other task's."""
+    """A task that overwrites its item changes neither the caller's array nor another task's."""
     array = numbered(7)
     drive(engine, far.spoil, [array] * 10)
     assert 7.0 == array.min() == array.max()
@@ -149,7 +149,7 @@ def test_item_of_the_caller_is_not_written(engine):
 
 
 def test_kept_item_is_the_tasks_for_good(engine):
-    """A task that keeps a part of its item finds it unchanged, however many items come after."""
+    """A part of an item that a task keeps stays unchanged, however many items follow."""
     own = ProcessEngine(1)
     try:
         seen = drive(own, far.keep, [numbered(number) for number in range(20)])
@@ -159,14 +159,14 @@ def test_kept_item_is_the_tasks_for_good(engine):
 
 
 def test_result_may_be_a_view_of_the_item(engine):
-    """It is copied before the item's memory is used again."""
+    """A result that is a view of the item is copied before the item's memory is reused."""
     seen = drive(engine, far.rows, [numbered(number) for number in range(30)])
     for number, (some, half) in seen.values.items():
         assert {float(number)} == set(some) == set(half)
 
 
 def test_results_that_are_kept_stay_as_they_are(engine):
-    """Many more than there are blocks; and they do not cost a descriptor each."""
+    """Many more results than there are blocks can be kept, unchanged, and without a descriptor each."""
     before = descriptors()
     seen = drive(engine, far.make, range(300))
     assert all(number == array.min() == array.max() for number, array in seen.values.items())
@@ -174,14 +174,14 @@ def test_results_that_are_kept_stay_as_they_are(engine):
 
 
 def test_more_leases_than_allowed_are_copied_out(engine, monkeypatch):
-    """The value is the same, and its memory is its own."""
+    """Beyond the allowed number of leases, a value is copied into memory of its own."""
     monkeypatch.setattr(_blocks, "MOST_LEASES", 2)
     seen = drive(engine, far.make, range(40))
     assert all(number == array.min() == array.max() for number, array in seen.values.items())
 
 
 def test_results_wait_unread_without_harm(engine):
-    """A caller who does not look for long finds every value right."""
+    """Values stay correct if the caller takes them late."""
     with opened(engine, far.make) as port:
         drive_port(port, list(range(20)))  # now several are handed over at once
         count = min(port.room(), 200)
@@ -202,7 +202,7 @@ def workers_of(engine):
 
 
 def test_blocks_are_used_again(engine, monkeypatch):
-    """Where neither side keeps anything, a stream of arrays takes few blocks."""
+    """If neither side keeps anything, a stream of arrays needs few blocks."""
     made = []
 
     def count_block(buffers, spans, size):
@@ -217,14 +217,14 @@ def test_blocks_are_used_again(engine, monkeypatch):
 
 
 def test_free_blocks_do_not_pile_up(engine, monkeypatch):
-    """Beyond what is kept spare, memory of items goes back, and the workers let go of it."""
+    """Except for a few spare ones, blocks of items are freed, by the workers, too."""
     monkeypatch.setattr(_blocks, "SPARE_BYTES", 1_000_000)
     drive(engine, far.total, [numbered(number) for number in range(50)])
     assert sum(block.size for block in engine._supervisor.pool._free) < 3_000_000
 
 
 def test_sizes_may_vary(engine):
-    """A block is replaced by a larger one where it must be."""
+    """A block that is too small is replaced by a larger one."""
     lengths = [random.Random(1).randrange(1, 400_000) for _ in range(60)]
     seen = drive(engine, far.double, [numbered(length, length) for length in lengths])
     for index, length in enumerate(lengths):
@@ -235,7 +235,7 @@ def test_sizes_may_vary(engine):
 
 
 def test_death_costs_its_own_task(engine):
-    """Arrays that waited behind the dead are right where they run then."""
+    """Arrays that were queued behind a dead worker's task arrive correctly where they run then."""
     seen = drive(engine, partial(far.die_at, 13.0), [numbered(number) for number in range(40)])
 
     assert [13] == list(seen.failures)
@@ -244,7 +244,7 @@ def test_death_costs_its_own_task(engine):
 
 
 def test_values_outlive_their_worker():
-    """And the engine."""
+    """Values stay valid after their worker, and the engine, have ended."""
     engine = ProcessEngine(1)
     try:
         seen = drive(engine, far.make, range(5))
@@ -257,7 +257,7 @@ def test_values_outlive_their_worker():
 
 
 def test_lease_ends_with_the_last_user():
-    """While anything refers to a block's mapping, an array or a slice of one, it is not at rest."""
+    """A block is in use as long as any array or slice refers to its mapping."""
     apart = _buffers.Apart()
     blob = _buffers.pack_apart(numbered(1), apart)
     buffers = apart.take()
@@ -279,7 +279,7 @@ def test_lease_ends_with_the_last_user():
 
 
 def test_layout_aligns_and_does_not_overlap():
-    """Each buffer begins at a multiple of 64, after the one before it."""
+    """Each buffer begins at a multiple of 64, after the previous one."""
     buffers = [memoryview(bytes(length)) for length in (1, 64, 65, 1000)]
     spans, end = _buffers.layout(buffers)
     assert [(0, 1), (64, 64), (128, 65), (256, 1000)] == spans

@@ -1,4 +1,4 @@
-"""What an attempt finds in its context variables: the caller's, a decimal context of its own, what the initializer set."""
+"""What an attempt finds in its context variables: the caller's values, a decimal context of its own, and what the initializer has set."""
 
 import asyncio
 import decimal
@@ -21,25 +21,25 @@ VARIABLE = ContextVar("variable", default="unset")
 
 @pytest.fixture
 def precision():
-    """The caller's, and its context itself is there for attempts to find."""
+    """The caller's decimal precision; its context object itself is there for attempts to find."""
     with decimal.localcontext(prec=7) as context:
         yield context
 
 
 def mapped(fn, items, width):
-    """By the calls of an executor."""
+    """Run it as calls of an executor."""
     with ThreadExecutor(width) as executor:
         return list(executor.map(fn, items))
 
 
 def run(fn, items, width):
-    """By a run."""
+    """Run it as tasks of a run."""
     return run_parallel(fn, items, max_workers=width).values()
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_what_an_attempt_sets_is_its_own(executor, precision):
-    """Neither the next attempt nor the caller has it: results do not depend on who went before, nor on the executor."""
+    """What an attempt sets in a context variable neither the next attempt nor the caller sees, on any executor."""
     VARIABLE.set("the caller's")
 
     def look(item):
@@ -55,7 +55,7 @@ def test_what_an_attempt_sets_is_its_own(executor, precision):
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_the_callers_own_code_has_its_variables_in_a_stream_as_well(executor):
-    """A request's id is there for what is logged by ``then``, ``on_event``, ``retries``, and by tasks in processes."""
+    """The caller's context variables are there in ``then``, ``on_event``, ``retries`` and log handlers, in a stream and with processes, too."""
     VARIABLE.set("the caller's")
     seen = []
 
@@ -84,7 +84,7 @@ def complain(item):
 
 @pytest.mark.parametrize("through", [run, mapped])
 def test_each_attempt_counts_with_a_precision_of_its_own(through, precision):
-    """As in a thread of a standard pool: neither another attempt beside it nor the caller has what it sets."""
+    """The decimal precision that an attempt sets applies neither to concurrent attempts nor to the caller."""
     both = threading.Barrier(2)
 
     def third(digits):
@@ -98,7 +98,7 @@ def test_each_attempt_counts_with_a_precision_of_its_own(through, precision):
 
 @pytest.mark.parametrize("through", [run, mapped])
 def test_an_attempt_counts_with_the_callers_precision_where_it_sets_none(through, precision):
-    """Traps, too: they are the caller's, whatever the attempt before has left."""
+    """An attempt has the caller's decimal precision and traps, whatever the previous attempt has left."""
     precision.traps[decimal.Inexact] = True
 
     def look(number):
@@ -112,7 +112,7 @@ def test_an_attempt_counts_with_the_callers_precision_where_it_sets_none(through
 
 @pytest.mark.parametrize("through", [run, mapped])
 def test_so_is_the_precision_of_gmpy2(through, monkeypatch):
-    """Its context lies in a variable, too."""
+    """The same holds for gmpy2, whose context is in a variable, too."""
 
     class Rounding:
         def __init__(self, precision):
@@ -135,14 +135,14 @@ def test_so_is_the_precision_of_gmpy2(through, monkeypatch):
 
 @pytest.mark.parametrize("through", [run, mapped])
 def test_a_module_of_the_program_may_have_the_name(through, monkeypatch):
-    """A script beside a decimal.py of its own has no contexts of decimals."""
+    """A program may have a module of its own named ``decimal``, without contexts."""
     monkeypatch.setitem(sys.modules, "decimal", types.ModuleType("decimal"))
     VARIABLE.set("the caller's")
     assert ["the caller's"] == through(lambda _: VARIABLE.get(), [1], 1)
 
 
 def test_a_coroutine_counts_with_a_precision_of_its_own(precision):
-    """Also across its awaits."""
+    """A coroutine keeps its decimal precision across its awaits."""
 
     async def third(digits):
         decimal.getcontext().prec = digits
@@ -154,18 +154,18 @@ def test_a_coroutine_counts_with_a_precision_of_its_own(precision):
 
 
 def call(executor, fn):
-    """By a call of an executor."""
+    """Run it as a call of an executor."""
     return executor.submit(fn, 0).result()
 
 
 def run_on(executor, fn):
-    """By a run on an executor."""
+    """Run it as a run on an executor."""
     return run_parallel(fn, [0], executor=executor)[0]
 
 
 @pytest.mark.parametrize("through", [run_on, call])
 def test_an_attempt_finds_what_the_initializer_of_its_thread_has_set(through, precision):
-    """As in a standard pool, and it may change that for itself alone; the caller's other variables it has, too."""
+    """An attempt has the context variables that its thread's initializer has set, may change them for itself, and has the caller's other ones."""
     other = ContextVar("other")
     other.set("the caller's")
     VARIABLE.set("the caller's")
@@ -188,7 +188,7 @@ def test_an_attempt_finds_what_the_initializer_of_its_thread_has_set(through, pr
 
 @pytest.mark.parametrize("through", [run_on, call])
 def test_what_an_initializer_does_not_set_is_the_callers(through):
-    """It has looked at the variable, and at that of another thread."""
+    """Variables that an initializer only reads are the caller's."""
     VARIABLE.set("of the first caller")
     with ThreadExecutor(1, initializer=VARIABLE.get) as executor:
         assert "of the first caller" == through(executor, lambda _: VARIABLE.get())
@@ -198,7 +198,7 @@ def test_what_an_initializer_does_not_set_is_the_callers(through):
 
 @pytest.mark.parametrize("through", [run_on, call])
 def test_an_attempt_finds_what_its_initializer_has_set_also_where_its_caller_has_set_nothing(through):
-    """Nobody has counted with decimals there, or set any variable."""
+    """An attempt has what its initializer has set, even if the caller has set no variable and used no decimals."""
 
     def caller():
         with ThreadExecutor(1, initializer=VARIABLE.set, initargs=("the thread's",)) as executor:
@@ -230,13 +230,13 @@ def trap_nothing(signal):
 
 @pytest.mark.parametrize("way", [in_a_run, in_a_stream, on_an_executor])
 def test_worker_processes_count_as_whoever_opened_them(way, precision):
-    """Else a sum to fifty digits would be one to 28 there, and nobody told; their own initializer is called all the same."""
+    """Worker processes have the decimal context of whoever opened them, so that sums do not silently lose digits; their initializer runs as well."""
     precision.traps[decimal.Inexact] = way is on_an_executor
     assert ["0.3333333", "0.6666667"] == way()
 
 
 def test_a_worker_that_counts_as_python_does_need_not_be_told(monkeypatch):
-    """That would cost it the import; what has happened in a computation before does not matter."""
+    """A default decimal context, whatever flags are set, is not sent to workers, which then need not import decimal."""
     monkeypatch.setattr(_sharing, "RECURSION", sys.getrecursionlimit())
     with decimal.localcontext(decimal.Context()):
         decimal.Decimal(1) / 3
@@ -249,7 +249,7 @@ def test_a_worker_that_counts_as_python_does_need_not_be_told(monkeypatch):
 
 @pytest.fixture
 def deep():
-    """The program has lifted the limit of recursion."""
+    """The program has raised its recursion limit."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(3 * before)
     yield 2 * before
@@ -261,14 +261,14 @@ def depth(limit):
 
 
 def test_worker_processes_go_as_deep_as_the_program(deep):
-    """A search by recursion for which it has lifted the limit."""
+    """Worker processes have the program's recursion limit."""
     assert [deep] == run_parallel(depth, [deep], executor="processes").values()
     with ProcessExecutor(1, initializer=depth, initargs=(deep,)) as executor:
         assert deep == executor.submit(depth, deep).result()
 
 
 def test_sockets_in_worker_processes_wait_no_longer_than_the_program_does():
-    """A server that says nothing would hold a worker for ever, though the program has bounded that."""
+    """Worker processes have the program's default socket timeout, so that a silent server holds no worker forever."""
     socket.setdefaulttimeout(5)
     try:
         seen = run_parallel(lambda item: socket.getdefaulttimeout(), [1], executor="processes").values()
@@ -278,7 +278,7 @@ def test_sockets_in_worker_processes_wait_no_longer_than_the_program_does():
 
 
 def test_an_initializer_finds_what_it_relies_on():
-    """It is called with its arguments, after all is set; there need be none."""
+    """The initializer, if any, runs with its arguments after all this is set."""
     limit, told = sys.getrecursionlimit(), []
 
     def initialize(*args):

@@ -1,4 +1,4 @@
-"""The gate on which everything waits: nothing that was opened is ever slept through."""
+"""The gate, on which everything waits: no opening is ever slept through."""
 
 import signal
 import sys
@@ -20,7 +20,7 @@ def nothing():
 
 @pytest.fixture
 def restless():
-    """Threads take turns a thousand times as often as they would."""
+    """Make threads switch a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield
@@ -28,7 +28,7 @@ def restless():
 
 
 def test_no_wake_up_is_lost(restless):
-    """However putting and waiting interleave, the waiter sees every item, and sleeps for none that is there."""
+    """However putting and waiting interleave, the waiter gets every item, and never sleeps while one is there."""
     gate, items, senders, each = Gate(), deque(), 4, 5_000
 
     def send():
@@ -51,7 +51,7 @@ def test_no_wake_up_is_lost(restless):
 
 
 def test_no_wake_up_is_lost_between_two_that_answer_each_other(restless):
-    """Two threads that hand a ball to and fro, each blocked while the other has it, never both sleep."""
+    """Two threads that pass a ball to and fro never both sleep."""
     gates, ball, rounds = (Gate(), Gate()), [0], 5_000
     lost = []
 
@@ -73,7 +73,7 @@ def test_no_wake_up_is_lost_between_two_that_answer_each_other(restless):
 
 
 def test_no_wake_up_is_lost_when_the_wait_runs_out_at_that_moment(restless):
-    """A wait whose time runs out while somebody opens leaves the gate as good as new for the next."""
+    """If a wait times out at the moment of an opening, the gate still works for the next wait."""
     gate, end = Gate(), threading.Event()
 
     def open_again_and_again():
@@ -93,21 +93,21 @@ def test_no_wake_up_is_lost_when_the_wait_runs_out_at_that_moment(restless):
 
 
 def test_what_is_ready_is_not_waited_for():
-    """Where there is news already, the wait returns at once and leaves nothing behind."""
+    """If the condition is already true, the wait returns at once and leaves nothing behind."""
     gate = Gate()
     assert gate.wait(lambda: True)
     assert not gate.wait(nothing, 0.0)
 
 
 def test_an_opening_that_comes_while_the_waiter_looks_is_used_up():
-    """Whoever opens between the laying down of the token and the look does not open the next wait."""
+    """An opening while the waiter checks the condition does not open the next wait."""
     gate = Gate()
     assert gate.wait(lambda: gate.open() or True)
     assert not gate.wait(nothing, 0.0)
 
 
 def test_opening_without_a_waiter_is_not_remembered():
-    """A gate is no counter: what was opened before the wait must be seen by its condition."""
+    """An opening without a waiter is not remembered: the condition must show what it was for."""
     gate = Gate()
     gate.open()
     gate.open()
@@ -115,7 +115,7 @@ def test_opening_without_a_waiter_is_not_remembered():
 
 
 def test_a_wait_ends_in_its_time():
-    """A wait that nobody ends returns False after its time, and not before."""
+    """A wait that nothing ends returns False after its time, and not before."""
     gate, began = Gate(), monotonic()
     assert not gate.wait(nothing, 0.02)
     assert monotonic() - began >= 0.02
@@ -123,12 +123,12 @@ def test_a_wait_ends_in_its_time():
 
 @pytest.mark.parametrize("timeout", [-1.0, -0.0])
 def test_a_time_that_is_past_does_not_block(timeout):
-    """A timeout below zero, as one late for its instant computes it, means not at all."""
+    """A negative timeout does not block."""
     assert not Gate().wait(nothing, timeout)
 
 
 def test_a_very_long_time_is_taken():
-    """A timeout beyond what a lock can take, infinity too, waits until somebody opens."""
+    """A timeout beyond the maximum of a lock, even infinity, waits until the gate opens."""
     gate, laid_down = Gate(), threading.Event()
 
     def ready():
@@ -141,7 +141,7 @@ def test_a_very_long_time_is_taken():
 
 
 def test_a_signal_handler_may_open():
-    """A handler that opens the gate at which its own thread waits lets it through."""
+    """A signal handler may open the gate at which its own thread waits."""
     gate, woken = Gate(), []
 
     def handle(signum, frame):
@@ -158,7 +158,7 @@ def test_a_signal_handler_may_open():
 
 
 def test_a_signal_handler_that_raises_leaves_the_gate_whole():
-    """After an exception has broken through a wait, the next wait blocks, and is woken, as ever."""
+    """After an exception has interrupted a wait, the next wait works."""
 
     def handle(signum, frame):
         raise InterruptedError
@@ -189,7 +189,7 @@ def test_a_signal_handler_that_raises_leaves_the_gate_whole():
 
 
 class SeenThrough:
-    """A lock that tells how it was waited for, and may interrupt its waiter."""
+    """A lock that records how it was waited for, and may interrupt its waiter."""
 
     def __init__(self, lock, interrupts=0):
         self.lock, self.interrupts = lock, interrupts
@@ -212,7 +212,7 @@ class SeenThrough:
     [(0.02, [0.02]), (0.5, [0.05, 0.45]), (9, [0.05, 1.0, 7.95]), (1e30, [0.05, 1.0, threading.TIMEOUT_MAX])],
 )
 def test_long_wait_comes_up_for_a_signal_that_nobody_noticed(timeout, waits):
-    """Twice, and no more: Python misses a signal that comes as a thread begins to block."""
+    """A long wait wakes up twice, and no more, because Python misses a signal that comes just as a thread begins to block."""
     gate = Gate()
     gate._lock = SeenThrough(gate._lock)
     assert not gate.wait(nothing, timeout)
@@ -228,7 +228,7 @@ class Interrupted(deque):
 
 
 def test_who_is_interrupted_as_he_opens_lets_the_waiter_through_all_the_same():
-    """Nobody else would: for all others its token is gone."""
+    """An interrupted opening still lets the waiter through: its token is taken, so nobody else could."""
     gate, passed = Gate(), []
     gate._tokens = Interrupted()
     waiter = threading.Thread(target=lambda: passed.append(gate.wait(nothing, LONG)))
@@ -243,7 +243,7 @@ def test_who_is_interrupted_as_he_opens_lets_the_waiter_through_all_the_same():
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_signal_as_the_gate_opens_blocks_nobody(times):
-    """A handler that raises just after the waiter was let through leaves a gate that works, for both sides."""
+    """A handler that raises just after the waiter was let through leaves a working gate for both sides."""
     gate = Gate()
     gate._lock = SeenThrough(gate._lock)
 
@@ -267,7 +267,7 @@ def test_signal_as_the_gate_opens_blocks_nobody(times):
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_signal_before_the_wait_leaves_no_token_that_hurts(times):
-    """A handler that raises as the waiter looks for the last time."""
+    """A handler that raises while the waiter checks for the last time leaves a working gate."""
     gate = Gate()
 
     def interrupt():

@@ -1,4 +1,4 @@
-"""When a run in processes is woken for what has ended."""
+"""When a run in processes is woken for attempts that have ended."""
 
 from array import array
 
@@ -25,7 +25,7 @@ NOW = 100.0
 
 
 def lane_with(queued, patient=True):
-    """A lane with so many attempts in its queue, whose attempts take a tenth of a second."""
+    """A lane with this many queued attempts, which take a tenth of a second each."""
     lane = Lane(1, b"", False, patient)
     lane.pace.measure(1, 0.1)
     lane.queue.append(Batch(lane, [(index, 1, index, None) for index in range(queued)], None))
@@ -39,7 +39,7 @@ def span(lane, *kinds, files=(), size=0):
 
 
 def is_woken(lane):
-    """Whether somebody who waits at the gate would be let through."""
+    """Whether a waiter at the gate would be let through."""
     return not lane.gate._tokens
 
 
@@ -48,7 +48,7 @@ def wait_at(lane):
 
 
 def test_a_run_that_nobody_looks_at_is_woken_once_for_many():
-    """What succeeds waits, from the first on, for as long as enough is queued."""
+    """While enough is queued, successes are collected, and the run is woken once for many."""
     lane = lane_with(WORKERS)
     wait_at(lane)
     lane.post(span(lane, NONE))
@@ -63,7 +63,7 @@ def test_a_run_that_nobody_looks_at_is_woken_once_for_many():
 
 
 def test_the_next_wait_begins_with_the_next_event():
-    """Not with one that the run has seen, woken or by itself."""
+    """After the run was woken, or has looked by itself, the time begins anew with the next event."""
     lane = lane_with(WORKERS)
     for start in (NOW, NOW + 7.0):
         lane.post(span(lane, NONE))
@@ -76,7 +76,7 @@ def test_the_next_wait_begins_with_the_next_event():
     ("size", "most"), [(0, 8), (WEIGHTY - 1, 8), (WEIGHTY, 4), (3 * WEIGHTY, 2), (9 * WEIGHTY, 0)]
 )
 def test_the_larger_values_are_the_fewer_wait(size, most):
-    """To unpickle many of them at a time would keep the supervisor from what the workers wait for."""
+    """The larger the values, the fewer are collected: unpickling many at a time would delay the supervisor."""
     lane = lane_with(100)
     wait_at(lane)
     for _ in range(most):
@@ -89,7 +89,7 @@ def test_the_larger_values_are_the_fewer_wait(size, most):
 
 @pytest.mark.parametrize("queued", range(WORKERS))
 def test_a_run_is_woken_before_its_workers_starve(queued):
-    """Where less is queued than one batch for each."""
+    """If less than a batch per worker is queued, the run is woken."""
     lane = lane_with(queued + 1)
     event = span(lane, NONE)
     lane.take(1)
@@ -102,7 +102,7 @@ def test_a_run_is_woken_before_its_workers_starve(queued):
 
 @pytest.mark.parametrize("kinds", [(FAILED,), (NONE, BIG_FAILED), (VALUE, FAILED, VALUE)])
 def test_a_failure_does_not_wait(kinds):
-    """It may be tried again, or stop the run."""
+    """A failure wakes the run at once: it may be retried, or stop the run."""
     lane = lane_with(9)
     wait_at(lane)
     lane.post(span(lane, *kinds))
@@ -114,7 +114,7 @@ def test_a_failure_does_not_wait(kinds):
 
 @pytest.mark.parametrize("kind", ["lost", "record", "file"])
 def test_a_death_a_log_record_and_a_large_value_do_not_wait(kind):
-    """The last holds memory that the worker needs again."""
+    """A death, a log record and a large value, whose memory the worker needs, wake the run at once."""
     lane = lane_with(9)
     lost = Lost(lane.queue[0].part(0, 1), 1.0, 2.0, 1, -9, Why.ITSELF, "process 1", "")
     event = {"lost": lost, "record": Record(b"", None), "file": span(lane, VALUE, files=[b"content"])}[kind]
@@ -126,7 +126,7 @@ def test_a_death_a_log_record_and_a_large_value_do_not_wait(kind):
 
 
 def test_whoever_takes_outcomes_one_by_one_is_woken_for_each():
-    """However much is queued."""
+    """A run that takes outcomes one by one is woken for each, however much is queued."""
     lane = lane_with(9, patient=False)
     wait_at(lane)
     lane.post(span(lane, NONE))
@@ -137,7 +137,7 @@ def test_whoever_takes_outcomes_one_by_one_is_woken_for_each():
 
 @pytest.mark.parametrize("workers", [1, 6])
 def test_no_more_than_a_few_wait(workers):
-    """To make values of very many at once keeps the supervisor waiting, and its workers with it."""
+    """Only a limited number is collected, because unpickling very many at once would delay the supervisor and its workers."""
     lane = lane_with(99)
     wait_at(lane)
     for count in range(most_unseen(workers) + 1):
@@ -150,7 +150,7 @@ def test_no_more_than_a_few_wait(workers):
 
 
 def test_what_was_seen_is_not_counted():
-    """Once the run was woken, or has looked by itself, as many may wait as before."""
+    """Once the run was woken, or has looked by itself, the count begins anew."""
     lane = lane_with(99)
     for seen in (True, False):
         lane.post(span(lane, *[NONE] * most_unseen(WORKERS)))
@@ -161,7 +161,7 @@ def test_what_was_seen_is_not_counted():
 
 
 def test_a_patient_run_has_more_at_hand():
-    """What its workers do until it looks, so that they do not starve meanwhile."""
+    """A patient run has more attempts queued, so that its workers are busy until it looks."""
     patient, other = lane_with(9), lane_with(9, patient=False)
 
     assert patient.stock(WORKERS) - other.stock(WORKERS) == most_unseen(WORKERS)
@@ -178,7 +178,7 @@ def test_a_patient_run_has_more_at_hand():
     ],
 )
 def test_who_is_patient(monkeypatch, run, patient):
-    """Whose outcomes nobody sees before the run is over."""
+    """A run is patient if nobody sees its outcomes before it is over."""
     seen = []
 
     def lane_of(*args, **options):
@@ -192,7 +192,7 @@ def test_who_is_patient(monkeypatch, run, patient):
 
 
 def test_a_run_with_a_checkpoint_is_not_patient(monkeypatch, tmp_path):
-    """What is done is soon on the disk."""
+    """A run with a checkpoint is not patient, because outcomes should be on disk soon."""
     seen = []
     monkeypatch.setattr(
         _processes, "Lane", lambda *args, **options: seen.append(Lane(*args, **options)) or seen[-1]

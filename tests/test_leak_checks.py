@@ -1,4 +1,4 @@
-"""The checks of leaks.py themselves: what is planted is found and named, and what is clean passes."""
+"""The checks of leaks.py themselves: planted leaks are found and named, and clean tests pass."""
 
 import subprocess
 import sys
@@ -121,7 +121,7 @@ def test_zz_release():
 
 @pytest.fixture
 def run(pytester, monkeypatch):
-    """Runs a test file under the checks, in a process of its own."""
+    """Run a test file under the checks, in a process of its own."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
     def run(tests, grace=0.1):
@@ -134,7 +134,7 @@ def run(pytester, monkeypatch):
 
 @pytest.mark.all
 def test_what_is_left_behind_fails_its_test_and_is_named(run):
-    """Each kind of leak makes its own test fail, and only that, with a line that says what was left."""
+    """Each kind of leak fails its own test only, with a line that says what was left."""
     tests = [f"\n\ndef test_{name}():\n    {code}\n" for name, (code, _) in PLANTED.items()]
 
     result = run("".join(tests))
@@ -147,7 +147,7 @@ def test_what_is_left_behind_fails_its_test_and_is_named(run):
 
 
 def test_what_cleans_up_passes(run):
-    """Declared threads, what is about to end, dead orphans and what fixtures own are no leaks."""
+    """Declared threads, threads and processes that are about to end, dead orphans and what fixtures own are no leaks."""
     result = run(CLEAN, grace=20.0)
     result.assert_outcomes(passed=CLEAN.count("def test_") + 2)
 
@@ -172,7 +172,7 @@ sys.stdin.read()
 @pytest.mark.skipif(not leaks.ON_LINUX, reason="shared memory has no names elsewhere")
 @pytest.mark.parametrize("named", ["named", "mapped"])
 def test_what_a_stranger_leaves_is_not_ours_even_when_it_has_ended(named, monkeypatch):
-    """It was seen while it lived; what it leaves for others to clean up is no leak of a test."""
+    """Shared memory of another program that was seen while it lived is no leak of a test, even after that program has ended."""
     stranger = subprocess.Popen(
         [sys.executable, "-c", STRANGER, named, uuid4().hex],
         stdin=subprocess.PIPE,
@@ -196,7 +196,7 @@ def test_what_a_stranger_leaves_is_not_ours_even_when_it_has_ended(named, monkey
 
 
 def test_looking_is_cheap():
-    """The checks cost a test a few milliseconds at most, so that nobody is tempted to switch them off."""
+    """The checks cost a test at most a few milliseconds."""
     began = thread_time()
     for _ in range(10):
         leaks.look()

@@ -1,4 +1,4 @@
-"""The page, the trace and the notebook's card, as far as no browser is needed (see test_browser.py)."""
+"""The page, the trace and the notebook's card, as far as that needs no browser (see test_browser.py)."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def page_of(ledger, tmp_path):
 
 
 def data_of(page):
-    """What the scripts of a page read."""
+    """The data that the scripts of a page read."""
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
 
 
@@ -43,7 +43,7 @@ def slices(events):
 
 
 def eventful():
-    """Ten tasks of which one was retried, one failed and one was cut off."""
+    """A run of ten tasks, of which one was retried, one failed and one was cut off."""
     ledger = plant([1.0] * 10, workers=2, keys=list("abcdefghij"))
     retry(ledger, 3, ConnectionError("again"), 0.25)
     fail(ledger, 4, ValueError("no"))
@@ -55,7 +55,7 @@ def eventful():
 
 
 def test_each_worker_has_a_lane_and_each_attempt_a_bar():
-    """In the order of their names and of their starts; instants count from the beginning of the run."""
+    """Workers' lanes are in order of names, attempts' bars in order of starts; times count from the start of the run."""
     run = timeline(plant([1.0, 2.0, 1.0, 1.0], workers=2))
     assert ["worker 0", "worker 1"] == run.lanes
     assert [(0.0, 0), (0.0, 1), (1.0, 0), (2.0, 0)] == [
@@ -64,7 +64,7 @@ def test_each_worker_has_a_lane_and_each_attempt_a_bar():
 
 
 def test_attempts_at_the_same_time_share_no_lane():
-    """A worker that runs several at a time, an event loop for one, has a lane for each of them."""
+    """A worker with concurrent attempts, such as an event loop, has a lane for each."""
     ledger = plant([1.0] * 6, workers=3)
     ledger.workers[:] = ["loop"] * 6
     run = timeline(ledger)
@@ -76,7 +76,7 @@ def test_attempts_at_the_same_time_share_no_lane():
 
 
 def test_attempts_that_touch_share_a_lane():
-    """Clocks have a grain: what overlaps by a tenth of a microsecond came one after the other."""
+    """Attempts that overlap by a tenth of a microsecond, the resolution of clocks, share a lane."""
     ledger = plant([1.0] * 4, workers=1)
     for index in range(1, 4):
         ledger.started[index] -= 1e-7
@@ -84,7 +84,7 @@ def test_attempts_that_touch_share_a_lane():
 
 
 def test_lanes_are_sorted_as_people_count():
-    """Nine comes before ten."""
+    """Lanes are in natural order: 9 comes before 10."""
     assert ["w 2", "w 9", "w 10"] == sorted(["w 10", "w 9", "w 2"], key=natural)
 
 
@@ -92,7 +92,7 @@ def test_lanes_are_sorted_as_people_count():
 
 
 def test_the_columns_of_the_page_are_those_of_the_run(tmp_path):
-    """Every attempt with its times, its task, its fate and its error."""
+    """The page has every attempt with its times, task, fate and error."""
     data = data_of(page_of(eventful(), tmp_path))
     fates = column("B", data["fate"])
     lost = dict(zip(column("I", data["lost"]), column("I", data["text"]), strict=True))
@@ -110,18 +110,18 @@ def test_the_columns_of_the_page_are_those_of_the_run(tmp_path):
 
 
 def test_positions_need_no_column_of_keys(tmp_path):
-    """A hundred thousand of them would be half a megabyte."""
+    """Positions as keys are not stored in the page."""
     assert data_of(page_of(plant([1.0] * 3), tmp_path))["keys"] is None
 
 
 def test_the_page_is_small(tmp_path):
-    """About 35 bytes an attempt beside the keys: 4 MB for a hundred thousand."""
+    """The page has about 35 bytes per attempt, besides the keys: 4 MB for a hundred thousand."""
     small, large = (len(page_of(plant([0.01] * count), tmp_path)) for count in (1000, 11_000))
     assert (large - small) / 10_000 < 40
 
 
 def test_very_many_different_errors_do_not_bloat_the_page(tmp_path, monkeypatch):
-    """Beyond a limit the timeline gives an error by its type alone."""
+    """Beyond a number of different errors, the timeline shows only their types."""
     monkeypatch.setattr(_html, "TEXTS", 3)
     ledger = plant([1.0] * 10)
     for index in range(6):
@@ -132,7 +132,7 @@ def test_very_many_different_errors_do_not_bloat_the_page(tmp_path, monkeypatch)
 
 
 class Reader(HTMLParser):
-    """What a browser would make of a page: its elements, attributes and text."""
+    """The elements, attributes and text of a page, as a browser would parse it."""
 
     def __init__(self, page):
         super().__init__()
@@ -148,7 +148,7 @@ class Reader(HTMLParser):
 
 
 def hostile():
-    """Keys, errors, tracebacks, worker names and the reason of the stop all try to become markup."""
+    """A run whose keys, errors, tracebacks, worker names and stop reason all try to become markup."""
     ledger = plant([1.0] * 4, keys=[HOSTILE, HOSTILE + "2", (HOSTILE,), 4])
     retry(ledger, 0, ValueError(HOSTILE), 0.5)
     fail(ledger, 1, TaskTimeout(HOSTILE), text=HOSTILE, stack=HOSTILE)
@@ -160,7 +160,7 @@ def hostile():
 
 @pytest.mark.parametrize("write", [page_of, lambda ledger, _: Results(ledger)._repr_html_()])
 def test_what_comes_from_outside_is_never_markup(write, tmp_path):
-    """It is shown as the text that it is."""
+    """Text from outside is shown as text, and never becomes markup."""
     harmless = Reader(write(eventful(), tmp_path))
     read = Reader(write(hostile(), tmp_path))
     assert set(read.tags) <= set(harmless.tags) | {"small", "details", "summary", "pre"}
@@ -170,14 +170,14 @@ def test_what_comes_from_outside_is_never_markup(write, tmp_path):
 
 
 def test_the_page_needs_nothing_from_elsewhere(tmp_path):
-    """No address but those that name a format, and a policy that forbids the rest."""
+    """The page has no external address, except names of formats, and a policy that forbids loading."""
     page = page_of(eventful(), tmp_path)
     assert {"http://www.w3.org/2000/svg"} == set(re.findall(r"\w+://[^\"'\s]+", page))
     assert "default-src 'none'" in page
 
 
 def test_a_text_that_is_not_unicode_does_not_keep_a_report_from_being_written(tmp_path):
-    """File names may hold bytes that no text has: they come as lone surrogates. A text or a card is printed by the caller."""
+    """Lone surrogates, as in file names, do not prevent reports, pages, traces or cards from being written or printed."""
     ledger = plant([1.0] * 2, keys=["a\udcff", "b"])
     fail(ledger, 0, ValueError("cannot read a\udcff"))
     assert "cannot read a\\udcff" in page_of(ledger, tmp_path)
@@ -187,14 +187,14 @@ def test_a_text_that_is_not_unicode_does_not_keep_a_report_from_being_written(tm
 
 
 def test_a_run_of_nothing_has_pictures(tmp_path):
-    """No bar, no division by zero."""
+    """An empty run has a page, a trace and a card."""
     assert [] == column("B", data_of(page_of(Ledger(), tmp_path))["fate"])
     assert [] == slices(trace_of(Ledger(), tmp_path))
     assert "0 tasks" in Results(Ledger())._repr_html_()
 
 
 def test_the_page_tells_why_the_run_stopped_and_what_failed(tmp_path):
-    """With the traceback of each kind, folded."""
+    """The page says why the run stopped, and has each kind of failure with a folded traceback."""
     page = page_of(eventful(), tmp_path)
     assert "Stopped: run_timeout of 5 s" in page
     assert "ValueError: no" in page
@@ -202,7 +202,7 @@ def test_the_page_tells_why_the_run_stopped_and_what_failed(tmp_path):
 
 
 def test_very_many_kinds_of_failure_are_counted(tmp_path):
-    """Fifty are shown."""
+    """The page shows fifty kinds of failures, and counts the rest."""
     ledger = plant([0.1] * 80)
     for index in range(70):
         fail(ledger, index, ValueError("x" * (index + 1)))
@@ -212,7 +212,7 @@ def test_very_many_kinds_of_failure_are_counted(tmp_path):
 
 
 def test_the_page_has_the_advice(tmp_path):
-    """As the text has it."""
+    """The page has the same advice as the text."""
     assert "executor=&quot;processes&quot; would take about 2.1 s" in page_of(
         plant([0.8] * 80, cpu_seconds=8.0), tmp_path
     )
@@ -223,7 +223,7 @@ def test_the_page_has_the_advice(tmp_path):
 
 
 def test_the_trace_has_a_slice_for_each_attempt(tmp_path):
-    """With its key, its number, its time in the queue and its error, in microseconds from the beginning."""
+    """The trace has a slice per attempt, with key, number, queue time and error, in microseconds from the start."""
     events = slices(trace_of(eventful(), tmp_path))
     assert 11 == len(events)
     (second,) = [event for event in events if event["name"] == "d" and event["cat"] == "succeeded"]
@@ -235,7 +235,7 @@ def test_the_trace_has_a_slice_for_each_attempt(tmp_path):
 
 
 def test_the_tracks_of_the_trace_are_the_workers(tmp_path):
-    """Each has a name, and every slice lies on a track that has one."""
+    """The trace has a named track for each worker."""
     events = trace_of(eventful(), tmp_path)
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {0: "worker 0", 1: "worker 1"} == names
@@ -243,7 +243,7 @@ def test_the_tracks_of_the_trace_are_the_workers(tmp_path):
 
 
 def test_slices_of_a_track_never_overlap(tmp_path):
-    """A viewer would nest them: not even by a rounding, not even where clocks have a grain."""
+    """Slices of a track never overlap, not even by rounding: a viewer would nest them."""
     ledger = plant([1 / 3] * 300, workers=3)
     for index in range(3, 300, 2):
         ledger.started[index] -= 1e-7
@@ -258,7 +258,7 @@ def test_slices_of_a_track_never_overlap(tmp_path):
 
 
 def test_the_card_of_a_notebook_is_small():
-    """Counts and the first errors, folded, however many there are."""
+    """The notebook's card has counts and the first errors, folded, however many there are."""
     ledger = plant([0.1] * 2000)
     for index in range(1000):
         fail(ledger, index, ValueError("x" * index), text="Traceback " + "x" * 10_000)
@@ -270,7 +270,7 @@ def test_the_card_of_a_notebook_is_small():
 
 
 def test_pictures_of_a_real_run(tmp_path):
-    """Threads, a failure, keys: what is drawn agrees with what is counted."""
+    """For a real run, the pictures agree with the counts."""
     results = run_parallel(lambda item: 12 // item, [0, 1, 2, 3], key=str, max_workers=2)
     results.save_html(str(tmp_path / "run.html"))
     results.save_trace(str(tmp_path / "run.json"))
@@ -282,6 +282,6 @@ def test_pictures_of_a_real_run(tmp_path):
 
 
 def test_a_path_that_cannot_be_written_is_an_error(tmp_path):
-    """It is the caller's, and is not swallowed."""
+    """A path that cannot be written raises the system's error."""
     with pytest.raises(OSError):
         run_parallel(abs, [1]).save_html(tmp_path / "missing" / "run.html")

@@ -1,4 +1,4 @@
-"""Modules that no look along ``sys.path`` leads to: workers have them from where the program has them."""
+"""Modules that a search of ``sys.path`` does not find: workers get them from where the program has them."""
 
 import importlib.util
 import subprocess
@@ -56,14 +56,14 @@ print("all there")
 
 
 def write(folder, *names):
-    """The module, under each of these names."""
+    """Write the module under each of these names."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(MODULE)
 
 
 def test_workers_find_modules_where_the_program_has_them(tmp_path):
-    """From a place that is off the path, in one package of several places, behind another, beside a package, or given by a file."""
+    """Workers find modules that the program has from outside ``sys.path``, from a namespace package, from behind another module of that name, or from a given file."""
     write(tmp_path, "gone/was_here.py", "gone/whole/__init__.py", "gone/whole/part.py")
     write(tmp_path, "spaces/one/space/one.py", "spaces/two/space/two.py", "first/twice.py", "second/twice.py")
     write(
@@ -90,7 +90,7 @@ class TestDoubles:
 
 @pytest.mark.all
 def test_workers_find_tests_that_pytest_has_imported_by_their_files(tmp_path):
-    """Two of one name, in folders that are no packages and nowhere on the path."""
+    """Workers find test modules that pytest has imported by file, even two of one name in folders that are not packages."""
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "test_same.py").write_text(TEST)
@@ -103,7 +103,7 @@ def test_workers_find_tests_that_pytest_has_imported_by_their_files(tmp_path):
 
 @pytest.fixture
 def load(tmp_path, monkeypatch):
-    """Loads a module from a file in a folder of its own, and forgets it after the test."""
+    """Load a module from a file in a folder of its own, and forget it after the test."""
 
     def load(name, file, loader=None):
         write(tmp_path, file)
@@ -117,11 +117,11 @@ def load(tmp_path, monkeypatch):
 
 
 class OwnLoader(SourceFileLoader):
-    """Makes of a file what the file does not say."""
+    """A loader that does not execute what the file says."""
 
 
 def test_what_a_look_along_the_path_leads_to_is_not_told(tmp_path, load):
-    """Nor what a loader of the program's own has made, what has another name, and what lies in a library on the path."""
+    """Not sent to workers are modules that the search finds, those of special loaders, those with another name, and libraries on the path."""
     load("stray_top", "here/stray_top/__init__.py")
     load("stray_top.inner", "here/stray_top/inner.py")
     load("stray_space.inner", "here/stray_space/inner.py")
@@ -133,7 +133,7 @@ def test_what_a_look_along_the_path_leads_to_is_not_told(tmp_path, load):
 
 
 def test_what_it_does_not_lead_to_is(tmp_path, load):
-    """A package with its place, one without a file by its parts, and another than the one that comes first; this test, too."""
+    """Sent to workers are a package with its place, a submodule from another file, a module behind another of its name, and this test."""
     load("stray_top", "there/stray_top/__init__.py")
     load("stray_top.inner", "there/stray_top/inner.py")
     load("stray_top.moved", "there/moved.py")
@@ -152,7 +152,7 @@ def test_what_it_does_not_lead_to_is(tmp_path, load):
 
 
 def test_a_working_directory_that_was_removed_leads_nowhere(tmp_path, monkeypatch):
-    """As an entry of the path that stands for it; one that is there does."""
+    """A removed working directory on the path finds nothing; an existing one is searched."""
     write(tmp_path, "stray_here.py")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")
@@ -168,7 +168,7 @@ def test_a_working_directory_that_was_removed_leads_nowhere(tmp_path, monkeypatc
 
 
 def test_a_package_without_a_file_comes_with_its_parts(tmp_path, load, monkeypatch):
-    """Whatever stands for it."""
+    """A namespace package is sent with its parts, whatever represents it."""
     load("stray_space.inner", "there/stray_space/inner.py")
     assert "stray_space" not in strays([])
     monkeypatch.setitem(sys.modules, "stray_space", space := types.ModuleType("stray_space"))
@@ -178,7 +178,7 @@ def test_a_package_without_a_file_comes_with_its_parts(tmp_path, load, monkeypat
 
 
 def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
-    """Before any other, and leaves the rest to them."""
+    """The worker's finder comes first, finds what it was sent, and leaves the rest to the others."""
     write(tmp_path, "there/inner.py")
     places = {"stray_space": (None, []), "stray_space.inner": (str(tmp_path / "there/inner.py"), None)}
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
@@ -192,7 +192,7 @@ def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
 
 
 def test_a_module_that_was_replaced_is_sent_as_the_one_that_is_there(load):
-    """A plugin of the same name, from another file: each run has that of its time."""
+    """If a module is replaced by another file of the same name, each run has that of its time."""
     for file in ("first/plugin.py", "second/plugin.py"):
         module = load("stray_plugin", file)
         assert [module.__file__] == run_parallel(
@@ -201,7 +201,7 @@ def test_a_module_that_was_replaced_is_sent_as_the_one_that_is_there(load):
 
 
 def test_many_that_start_together_look_once(load, monkeypatch):
-    """A look takes milliseconds in a large program; a module that has come, or has another file, is looked for."""
+    """Workers that start together share one search, which takes milliseconds in a large program; new or replaced modules are searched for."""
     looks = []
     find = _strays._find
     monkeypatch.setattr(_strays, "_find", lambda path, modules: looks.append(1) or find(path, modules))
@@ -216,7 +216,7 @@ def test_many_that_start_together_look_once(load, monkeypatch):
 
 
 def test_a_path_that_cannot_be_gone_through_is_no_hindrance(monkeypatch):
-    """That of a package whose parent is gone raises, and a program may put anything there."""
+    """A package path that cannot be iterated over, or holds anything, does no harm."""
 
     class Gone:
         def __iter__(self):
