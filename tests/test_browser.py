@@ -41,7 +41,7 @@ HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window
 
 @pytest.fixture
 def browser():
-    """One for each test: its helper processes come and go as they please, and would look like leaks of others."""
+    """A browser for each test: its helper processes come and go, and would look like leaks of others."""
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser
@@ -50,7 +50,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def run_of():
-    """Ledgers by size, with every fate in them; made once."""
+    """Ledgers by size, with tasks of every fate; each is made once."""
     made = {}
 
     def run(tasks):
@@ -69,7 +69,7 @@ def run_of():
 
 
 class Shown:
-    """A page that is open, and whatever it said or asked for since."""
+    """An open page, and everything that it has logged or requested since."""
 
     def __init__(self, browser, ledger, folder, size=DESK, scheme="light"):
         path = folder / "run.html"
@@ -99,7 +99,7 @@ class Shown:
         return int(self.page.locator("#timeline").get_attribute(f"data-{name}"))
 
     def point_at(self, bar):
-        """Move the mouse onto the middle of a bar."""
+        """Move the mouse to the middle of a bar."""
         box = self.page.locator("#timeline canvas").bounding_box()
         x, y = self.value(
             f"[xOf(bars.start[{bar}] + bars.duration[{bar}] / 2), yOf(bars.lane[{bar}]) + view.lane / 2]"
@@ -108,7 +108,7 @@ class Shown:
         self.settle()
 
     def settle(self):
-        """Until what was asked for is drawn."""
+        """Wait until everything is drawn."""
         self.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def tip(self):
@@ -117,7 +117,7 @@ class Shown:
 
 @pytest.mark.parametrize("tasks", SIZES)
 def test_the_page_shows_the_whole_run(browser, run_of, tmp_path, tasks):
-    """A lane for each worker and a bar for each attempt, drawn within 3 s, with no error and no request."""
+    """The page has a lane per worker and a bar per attempt, drawn within 3 s, without errors or requests."""
     ledger = run_of(tasks)
     attempts = Results(ledger).summary.attempts
     for scheme, size in product(("light", "dark"), (DESK, PHONE)):
@@ -135,7 +135,7 @@ def test_the_page_shows_the_whole_run(browser, run_of, tmp_path, tasks):
 
 @pytest.mark.parametrize(("scheme", "bright"), [("light", True), ("dark", False)])
 def test_the_page_follows_the_scheme_of_the_reader(browser, run_of, tmp_path, scheme, bright):
-    """Light on dark or dark on light, the canvas too; also when it changes while one looks."""
+    """The page, including its canvas, follows the reader's colour scheme, even if that changes."""
     with Shown(browser, run_of(20), tmp_path, scheme=scheme) as shown:
         for expected in (bright, not bright):
             back, text = (
@@ -151,7 +151,7 @@ def test_the_page_follows_the_scheme_of_the_reader(browser, run_of, tmp_path, sc
 
 
 def test_the_bars_are_painted_in_the_colour_of_their_fate(browser, run_of, tmp_path):
-    """What a reader sees in the middle of each bar of a small run."""
+    """In a small run, the middle of each bar has the colour of its fate."""
     with Shown(browser, run_of(20), tmp_path) as shown:
         painted = shown.value("""() => {
             const seen = [], scale = devicePixelRatio;
@@ -168,7 +168,7 @@ def test_the_bars_are_painted_in_the_colour_of_their_fate(browser, run_of, tmp_p
 
 
 def test_a_bar_tells_its_key_its_times_and_its_error(browser, run_of, tmp_path):
-    """Under the mouse: what it was, how it went, when, where, and why it failed."""
+    """Under the mouse, a bar shows its key, fate, times, worker and error."""
     ledger = run_of(20)
     with Shown(browser, ledger, tmp_path) as shown:
         for bar, fate, said in ((2, 2, "failed"), (1, 1, "failed, retried")):
@@ -186,7 +186,7 @@ def test_a_bar_tells_its_key_its_times_and_its_error(browser, run_of, tmp_path):
 
 
 def test_one_can_look_closer_and_back(browser, run_of, tmp_path):
-    """By dragging, by the buttons, by the keys; a double click shows the whole run again."""
+    """One can zoom by dragging, by buttons and by keys; a double click shows the whole run again."""
     with Shown(browser, run_of(1000), tmp_path) as shown:
         span = "view.to - view.from"
         whole = shown.value(span)
@@ -213,7 +213,7 @@ def test_one_can_look_closer_and_back(browser, run_of, tmp_path):
 
 
 def test_very_many_workers_can_be_scrolled(browser, tmp_path):
-    """A thousand lanes: a window over them is drawn, and the last can be reached and read."""
+    """Of a thousand lanes a window is drawn, and the last lane can be reached and read."""
     with Shown(browser, plant([0.1] * 5000, workers=1000), tmp_path) as shown:
         assert 1000 == shown.count("lanes")
         assert shown.value("plot.scrollHeight") > 2 * shown.value("plot.clientHeight")
@@ -226,7 +226,7 @@ def test_very_many_workers_can_be_scrolled(browser, tmp_path):
 
 
 def test_what_comes_from_outside_is_shown_and_never_run(browser, tmp_path):
-    """Keys, errors, tracebacks and worker names that try to be scripts."""
+    """Keys, errors, tracebacks and worker names that try to be scripts are shown and never run."""
     ledger = plant([0.1] * 8, workers=2, keys=[HOSTILE + str(number) for number in range(8)])
     for index in range(4):
         fail(ledger, index, ValueError(HOSTILE), text=HOSTILE)
@@ -244,7 +244,7 @@ def test_what_comes_from_outside_is_shown_and_never_run(browser, tmp_path):
 
 
 def test_a_run_of_nothing_can_be_looked_at(browser, tmp_path):
-    """An empty page, not a broken one."""
+    """The page of an empty run is empty, not broken."""
     with Shown(browser, plant([]), tmp_path) as shown:
         assert (0, 0) == (shown.count("lanes"), shown.count("bars"))
         assert [] == shown.messages

@@ -1,4 +1,4 @@
-"""Nodes of a dask cluster that vanish, join, leave, or come only when there is work; and clients that go."""
+"""Nodes of a dask cluster that vanish, join, leave, or come only on demand; and clients that go."""
 
 import os
 import random
@@ -33,7 +33,7 @@ NAPS = [0.02] * 4 + [2.0] * 2 + [0.02] * 10
 
 
 def note(folder, number, nap):
-    """Leave a mark for each execution, and take a while."""
+    """Note each execution, and take a while."""
     (Path(folder) / f"{number}-{time.monotonic_ns()}").touch()
     time.sleep(nap)
     return number
@@ -61,7 +61,7 @@ def run_and_stop(cluster, marks, stop, **options):
 
 
 def test_a_vanished_node_costs_what_it_was_running(cluster, tmp_path):
-    """Results that had come are kept, what had not begun runs elsewhere, and nothing runs twice."""
+    """If a node vanishes, results that had come are kept, tasks that had not begun run elsewhere, and nothing runs twice."""
     outcomes = run_and_stop(cluster, tmp_path / "marks", lambda: cluster.kill("0"))
     assert set(range(16)) == set(outcomes)
     (failure,) = [outcome for outcome in outcomes.values() if not outcome.ok]
@@ -72,7 +72,7 @@ def test_a_vanished_node_costs_what_it_was_running(cluster, tmp_path):
 
 
 def test_a_retry_runs_elsewhere_what_a_vanished_node_had(cluster, tmp_path):
-    """Only because the caller says that another go does no harm."""
+    """What a vanished node was running runs elsewhere only with retries: the caller says that another attempt does no harm."""
     outcomes = run_and_stop(
         cluster, tmp_path / "marks", lambda: cluster.kill("0"), retries=Retry(1, on=WorkerDied, delay=0)
     )
@@ -81,7 +81,7 @@ def test_a_retry_runs_elsewhere_what_a_vanished_node_had(cluster, tmp_path):
 
 
 def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path, monkeypatch):
-    """Of thousands of short tasks: only those that its one thread might have begun unseen, however large its batch."""
+    """If a node with thousands of short tasks vanishes, only the few that it might have begun unseen fail."""
     for constant in ("AHEAD", "LONGEST"):
         monkeypatch.setattr(_dask_sizes, constant, 2.0)
     marks = tmp_path / "marks"
@@ -105,7 +105,7 @@ def test_of_a_vanished_node_little_is_in_doubt(cluster, tmp_path, monkeypatch):
 
 
 def test_no_task_runs_twice_whoever_is_killed_when(cluster, tmp_path):
-    """Workers are killed at any moment and replaced; each task has one outcome, and ran once at most."""
+    """If workers are killed at any moment and replaced, each task has one outcome, and ran at most once."""
     marks = tmp_path / "marks"
     marks.mkdir()
     chance = random.Random(7)
@@ -129,7 +129,7 @@ def test_no_task_runs_twice_whoever_is_killed_when(cluster, tmp_path):
 
 
 def test_workers_that_join_are_used(cluster):
-    """Also by a run that began without them."""
+    """Workers that join are used, even by a run that began without them."""
     cluster.kill("1")
     seen = set()
     for outcome in iter_parallel(where, [0.1] * 60, executor=cluster.client):
@@ -141,13 +141,13 @@ def test_workers_that_join_are_used(cluster):
 
 
 def where(nap):
-    """Beside which dask worker this runs."""
+    """The dask worker beside which this runs."""
     time.sleep(nap)
     return os.getppid()
 
 
 def test_a_worker_that_is_retired_loses_nothing(cluster, tmp_path):
-    """It ends what it has begun, and gets no more."""
+    """A worker that is retired finishes what it has begun, and gets no more."""
     marks = tmp_path / "marks"
     marks.mkdir()
     address = min(cluster.client.nthreads())
@@ -185,7 +185,7 @@ FROM_ZERO = """
 
 
 def test_a_cluster_that_scales_from_zero_is_waited_for(tmp_path):
-    """There is nobody when the run begins, and both workers that may come take part."""
+    """A run waits for an adaptive cluster without workers, and uses both that come."""
     script = tmp_path / "from_zero.py"
     script.write_text(textwrap.dedent(FROM_ZERO))
     said = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
@@ -193,7 +193,7 @@ def test_a_cluster_that_scales_from_zero_is_waited_for(tmp_path):
 
 
 def test_a_run_ends_with_the_scheduler(cluster):
-    """At once, and says why; what had come is kept."""
+    """If the scheduler ends, the run ends at once and says why, with the results that had come."""
     done = []
     began = None
     for outcome in iter_parallel(time.sleep, [0.05] * 200, executor=cluster.client):
@@ -208,7 +208,7 @@ def test_a_run_ends_with_the_scheduler(cluster):
 
 
 def test_a_scheduler_that_goes_while_nobody_asks_it_is_missed_at_once(cluster, monkeypatch):
-    """Between two questions of the run; dask would try to connect for half a minute to ask the next."""
+    """The end of a scheduler is noticed at once, also between requests, where dask would try to connect for half a minute."""
     read, began = Courier._read, []
 
     def kill_and_read(courier, news):
@@ -252,7 +252,7 @@ CALLER = """
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_when_the_client_goes(cluster, tmp_path, number):
-    """Tasks, their children and our processes end within two seconds, on all workers."""
+    """When the client ends, tasks, their children and our processes end within two seconds on all workers."""
     began = tmp_path / "began"
     began.mkdir()
     script = tmp_path / "caller.py"
@@ -286,7 +286,7 @@ def descendants(cluster):
 
 @pytest.mark.parametrize(("nap", "count"), [(0.001, 1500), (0.021, 60)])
 def test_nothing_waits_behind_a_task_that_takes_long(tmp_path, nap, count):
-    """Neither in its batch nor beside it, though all but one of the threads are at such a task."""
+    """No task waits behind a long one, in its batch or beside it, even if all threads but one are busy with long ones."""
     mark = tmp_path / "go"
     items = [nap] * count
     items[count // 3 : count // 3] = [str(mark), nap, nap, str(mark)]
@@ -306,7 +306,7 @@ def nap_or_wait(item):
 
 
 def test_a_task_costs_little(cluster):
-    """Dask itself takes some 2 ms for each; a tenth of the budget would do on an idle machine."""
+    """A task costs less than a budget that is ten times what an idle machine needs; dask itself takes about 2 ms."""
     began = time.perf_counter()
     assert 20_000 == len(run_parallel(abs, range(20_000), executor=cluster.client).values())
     assert (time.perf_counter() - began) / 20_000 < 0.00015

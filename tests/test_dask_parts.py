@@ -1,4 +1,4 @@
-"""The parts of the dask engine by themselves: the broker's book, clocks, versions. No cluster is started."""
+"""The parts of the dask engine by themselves: the broker's book, clocks and versions. No cluster is started."""
 
 import asyncio
 from threading import Thread
@@ -23,7 +23,7 @@ HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 
 
 class Scheduler:
-    """As much of a dask scheduler as the broker looks at."""
+    """The part of a dask scheduler that the broker uses."""
 
     def __init__(self):
         self.total_nthreads = 2
@@ -82,7 +82,7 @@ def book():
 
 
 def with_a_run(test):
-    """Run a coroutine of a test, in which the run is open."""
+    """Run a test's coroutine with the run open."""
 
     async def body(book):
         await book.broker.open("run", "client")
@@ -92,7 +92,7 @@ def with_a_run(test):
 
 
 def test_a_batch_is_given_away_once(book):
-    """Whatever dask does with it: not to a second worker, not to one it does not know, not when it was forgotten."""
+    """A batch is given away once, whatever dask does with it, and not to an unknown worker, nor after it was forgotten."""
 
     @with_a_run
     async def check(book):
@@ -111,7 +111,7 @@ def test_a_batch_is_given_away_once(book):
 
 
 def test_a_lost_worker_costs_what_it_had_claimed(book):
-    """What was only placed there is free to be claimed elsewhere, and what it says later is not heard."""
+    """A lost worker costs only what it had claimed; batches that were only placed there can be claimed elsewhere, and it is not heard any more."""
 
     @with_a_run
     async def check(book):
@@ -131,7 +131,7 @@ def test_a_lost_worker_costs_what_it_had_claimed(book):
 
 
 def test_a_batch_is_begun_only_as_far_as_it_was_granted(book):
-    """So that of a lost worker's batch all that was not granted may run elsewhere."""
+    """Attempts of a batch begin only if granted, so that the others can run elsewhere if the worker is lost."""
 
     @with_a_run
     async def check(book):
@@ -150,7 +150,7 @@ def test_a_batch_is_begun_only_as_far_as_it_was_granted(book):
 
 
 def test_nothing_is_granted_while_a_run_is_being_closed(book):
-    """Its workers may have been told to end it already."""
+    """While a run is being closed, nothing is granted."""
 
     @with_a_run
     async def check(book):
@@ -163,7 +163,7 @@ def test_nothing_is_granted_while_a_run_is_being_closed(book):
 
 
 def test_what_others_cancel_is_returned_or_ends(book):
-    """Before it was claimed it goes back to the client; after that its guard goes on, and is heard."""
+    """A batch that others cancel returns to the client if it was not claimed; otherwise its guard goes on."""
 
     @with_a_run
     async def check(book):
@@ -181,7 +181,7 @@ def test_what_others_cancel_is_returned_or_ends(book):
 
 
 def test_the_end_of_a_client_is_the_end_of_its_runs(book):
-    """On all workers that have begun something of it; then the plugin is gone too."""
+    """When a client ends, its runs end on all workers that have begun something, and the plugin is removed."""
 
     @with_a_run
     async def check(book):
@@ -200,7 +200,7 @@ def test_the_end_of_a_client_is_the_end_of_its_runs(book):
 
 
 def test_workers_at_work_are_not_chosen_for_closing(book):
-    """An adaptive cluster takes others."""
+    """An adaptive cluster does not close workers that run something."""
 
     @with_a_run
     async def check(book):
@@ -214,7 +214,7 @@ def test_workers_at_work_are_not_chosen_for_closing(book):
 
 
 def test_each_version_has_a_broker_of_its_own_in_a_scheduler():
-    """One that is there is used by all clients of its version, and speaks to no other."""
+    """Each version of the package has its own broker in a scheduler, shared by all clients of that version."""
     handlers = {"retire_workers": None}
     scheduler = SimpleNamespace(handlers=handlers)
     install("parallelkit-1", scheduler)
@@ -233,7 +233,7 @@ def test_each_version_has_a_broker_of_its_own_in_a_scheduler():
     [(0.0, 2, 2000, 801), (0.00099, 2, 50, 21), (0.021, 2, 2, 1), (1.0, 2, 1, 1), (0.00099, 100, 505, 203)],
 )
 def test_portions_are_of_so_much_work(duration, workers, batch, portion):
-    """And of one attempt more; both grow where many workers have one scheduler. An exact run has one at a time."""
+    """A portion is a fixed amount of work, and one attempt more; it grows with the number of workers. An exact run has one attempt at a time."""
     sizes = Sizes(Pace(), False, threads=workers, workers=workers)
     assert (1, 1) == (sizes.batch(10**6), sizes.portion), "nothing is known yet"
     for _ in range(10):
@@ -248,7 +248,7 @@ def test_portions_are_of_so_much_work(duration, workers, batch, portion):
 
 
 def test_a_batch_asks_in_time_and_never_has_more_than_its_portion_open():
-    """Whatever ends when; what was not granted can be taken away, and the rest ends as ever."""
+    """A batch asks for grants in time, and never has more open than its portion; what was not granted can be taken away."""
     lane = Lane(0, b"", False)
     pending = Pending("key", [(index, 1, index, None) for index in range(20)], None, portion=6, granted=6)
     began = list(pending.part(lane, 0, 6).tickets)
@@ -275,7 +275,7 @@ def order(number, count=1, **about):
 
 
 def test_processes_that_cannot_go_on_are_told_of_and_replaced():
-    """The run ends and says why; the next has processes of its own."""
+    """If the processes beside a worker cannot go on, the run ends and says why, and the next run has new ones."""
     told = []
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append((unseal(blob).broken, over)) or []
@@ -299,13 +299,13 @@ def test_processes_that_cannot_go_on_are_told_of_and_replaced():
 
 
 def test_a_clock_of_this_machine_is_ours():
-    """Nothing is taken from its instants."""
+    """Times of this machine's processes are not corrected."""
     assert boot_id()
     assert 0.0 == Clock().shift("here", boot_id(), 5.0, 7.0)
 
 
 def test_another_clock_is_estimated_on_the_safe_side():
-    """By the fastest message: an instant seems later than it was, never sooner."""
+    """Another machine's clock is estimated by the fastest message: its times may appear later, but never earlier, than they were."""
     clock = Clock()
     ahead = 1000.0  # what nobody knows
     for came, way in [(10.0, 0.5), (11.0, 0.002), (12.0, 0.3)]:
@@ -315,7 +315,7 @@ def test_another_clock_is_estimated_on_the_safe_side():
 
 
 def test_an_estimate_is_renewed():
-    """Clocks drift apart, so what was measured long ago does not count for ever."""
+    """Old clock measurements are dropped, because clocks drift."""
     clock = Clock()
     clock.shift("there", "boot", 1000.0, 0.0)
     for came in (RENEW + 1, 2 * RENEW + 2):
@@ -324,7 +324,7 @@ def test_an_estimate_is_renewed():
 
 
 def test_a_difference_is_told_in_words():
-    """Which version is where; nothing where all is the same."""
+    """A difference of versions is described in words; without one, the text is empty."""
     ours = {"Python": "3.11", "cloudpickle": "3.1.3"}
     assert "" == compare(ours, dict(ours))
     assert "Python is 3.12 there and 3.11 here" == compare(ours, {**ours, "Python": "3.12"})
@@ -333,7 +333,7 @@ def test_a_difference_is_told_in_words():
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_courier_answers_what_a_port_asks_of_a_supervisor(exact):
-    """A port for local processes is at the bottom of this one; with nobody to serve it, it waits, and has room for one."""
+    """A dask port is built on the port for local processes: without a supervisor or workers, it has room, waits, and says why its lane has failed."""
     engine = SimpleNamespace(client=None, cap=None, widen=print, max_workers=1)
     lane = Lane(0, b"", exact)
     port = DaskPort(engine, lane, b"", Job(print, exact=exact))

@@ -1,4 +1,4 @@
-"""The report as text, and the figures under it."""
+"""The report as text, and the figures behind it."""
 
 import re
 import time
@@ -20,7 +20,7 @@ def lines_of(ledger, **options):
 
 
 def line_with(ledger, text, **options):
-    """The one line that has this text."""
+    """The one line that contains this text."""
     (line,) = [line.strip() for line in lines_of(ledger, **options) if text in line]
     return line
 
@@ -36,7 +36,7 @@ def part(ledger, title, **options):
 
 
 def test_busy_is_the_sum_of_all_attempts():
-    """What failed, was retried or was cut off kept a worker busy just the same."""
+    """Busy time includes attempts that failed, were retried or were cut off."""
     ledger = plant([1.0, 2.0, 3.0, 4.0], workers=4)
     retry(ledger, 0, ValueError("again"), 0.5)
     fail(ledger, 1, ValueError("no"))
@@ -55,14 +55,14 @@ def test_busy_is_the_sum_of_all_attempts():
 
 
 def test_the_longest_task_counts_all_its_attempts():
-    """One second that led to nothing and two more are three."""
+    """The longest task counts all its attempts: one failed second and two more are three."""
     ledger = plant([2.5, 3.0])
     retry(ledger, 1, ValueError("again"), 1.0)
     assert 3.0 == summarize(ledger).longest
 
 
 def test_a_task_that_never_began_is_no_attempt():
-    """Neither one that was cancelled in the queue, nor one that could not be sent, be it tried again."""
+    """A task that never began, because it was cancelled or could not be sent, counts no attempt."""
     ledger = plant([1.0, 0.0, 0.0])
     ledger.try_again(0, Lost(TimeoutError("no worker came up"), 0, None, BEGAN, None))
     ledger.cancel([1], {})
@@ -73,7 +73,7 @@ def test_a_task_that_never_began_is_no_attempt():
 
 
 def test_an_attempt_that_waited_for_its_next_one_is_counted_once():
-    """The stop finds a task between two attempts: the one before is in the log already."""
+    """The attempt of a task that a stop finds waiting for its retry is counted once."""
     ledger = plant([1.0])
     retry(ledger, 0, ValueError("again"), 0.5)
     _, lost = ledger.tried[0]
@@ -83,7 +83,7 @@ def test_an_attempt_that_waited_for_its_next_one_is_counted_once():
 
 
 def test_the_summary_agrees_with_the_log_of_attempts():
-    """Two ways to count a real run with failures and retries."""
+    """The summary of a real run with failures and retries agrees with its log of attempts."""
     fails = {3, 5}
 
     def flaky(item):
@@ -103,7 +103,7 @@ def test_the_summary_agrees_with_the_log_of_attempts():
 
 
 def test_the_report_begins_with_the_counts():
-    """Tasks by their fate, and how many retries it took."""
+    """The report begins with the counts of tasks by fate, and the number of retries."""
     ledger = plant([1.0] * 5)
     assert "5 tasks: 5 succeeded, 0 failed" == lines_of(ledger)[0]
 
@@ -116,7 +116,7 @@ def test_the_report_begins_with_the_counts():
 
 
 def test_the_report_says_how_much_ran_at_a_time():
-    """It is called what it is: not a speedup, which contention would fake."""
+    """The report says how much ran at a time, and does not call it a speedup, which contention would falsify."""
     ledger = plant([1.0] * 32 + [2.0])
     assert "wall 6.00 s, busy 34.0 s: ran 5.7 at a time" == line_with(ledger, "busy")
     assert "longest task 2.00 s, 33 % of the wall time" == line_with(ledger, "longest")
@@ -124,7 +124,7 @@ def test_the_report_says_how_much_ran_at_a_time():
 
 
 def test_how_little_ran_at_a_time_is_no_long_figure():
-    """Where a slow input held the run back, it would be 0.000066."""
+    """A very small parallelism is shown as below 0.01, not with many zeros."""
     ledger = plant([0.0001], ended_at=BEGAN + 1)
     assert "wall 1.00 s, busy 100 µs: ran < 0.01 at a time" == line_with(ledger, "busy")
     assert "ran &lt; 0.01 at a time" in Results(ledger)._repr_html_()
@@ -132,20 +132,20 @@ def test_how_little_ran_at_a_time_is_no_long_figure():
 
 
 def test_an_inline_run_says_that_timeouts_are_not_enforced():
-    """Also where none was given: a task may have one of its own."""
+    """The report of an inline run says that timeouts are not enforced, even if the run has none: a Task may have one."""
     results = run_parallel([Task(abs, -1, timeout=1)], executor="inline")
     assert "timeouts are not enforced" in results.report()
     assert "timeouts" not in run_parallel([Task(abs, -1, timeout=1)]).report()
 
 
 def test_a_run_of_nothing_has_a_report():
-    """No division by zero."""
+    """An empty run has a report."""
     assert "0 tasks: 0 succeeded, 0 failed" == Results(Ledger()).report().splitlines()[0]
     assert "0 tasks: 0 succeeded, 0 failed" == run_parallel(abs, []).report(0.03).splitlines()[0]
 
 
 def test_the_slowest_tasks_are_named():
-    """Five of them, the slowest first, with what is special about each."""
+    """The five slowest tasks are named, slowest first, with what is special about each."""
     ledger = plant([0.1, 0.5, 0.2, 0.9, 0.3, 0.4, 0.7], keys=list("abcdefg"))
     retry(ledger, 3, ValueError("again"), 0.3)
     fail(ledger, 6, ValueError("no"))
@@ -162,7 +162,7 @@ def test_the_slowest_tasks_are_named():
 
 
 def test_failures_are_grouped_by_kind():
-    """Type and shape of the message make a kind; it has counts and a few keys, also of retried attempts."""
+    """Failures, also of retried attempts, are grouped by type and shape of message, with counts and a few keys."""
     ledger = plant([0.1] * 20, keys=[f"host-{number}" for number in range(20)])
     for index in range(5):
         fail(ledger, index, ConnectionError(f"host-{index}:80 refused after {index}.5 s"))
@@ -178,7 +178,7 @@ def test_failures_are_grouped_by_kind():
 
 
 def test_a_kind_names_no_further_tasks_where_there_are_none():
-    """Two attempts of each of two tasks are two tasks; of a fourth task there is more than three to tell."""
+    """The tasks of a kind are counted, not the attempts: "more" is shown only if there are more than three tasks."""
     ledger = plant([0.1] * 4, keys=list("abcd"))
     for index in range(2):
         retry(ledger, index, ValueError("no"), 0.05)
@@ -203,18 +203,18 @@ def test_a_kind_names_no_further_tasks_where_there_are_none():
     ],
 )
 def test_messages_that_differ_in_a_detail_have_one_shape(one, other):
-    """Numbers, addresses, paths and quoted text are details."""
+    """Messages that differ only in numbers, addresses, paths or quoted text have one shape."""
     assert shape(one) == shape(other) != one
 
 
 def test_messages_that_differ_in_a_word_have_two_shapes():
-    """An apostrophe is no quotation mark."""
+    """An apostrophe is not taken for a quotation mark."""
     assert shape("host refused") != shape("host vanished")
     assert "it can't be, it won't" == shape("it can't be, it won't")
 
 
 def test_an_error_without_a_text_costs_nothing_but_its_text():
-    """A broken ``__str__``, or a key whose ``repr`` fails, is named by its type."""
+    """An error whose ``__str__`` raises, or a key whose ``repr`` does, is named by its type."""
 
     class Mute(Exception):
         def __str__(self):
@@ -232,7 +232,7 @@ def test_an_error_without_a_text_costs_nothing_but_its_text():
 
 
 def test_many_kinds_of_failure_still_fit_the_screen():
-    """Eight are named, the rest counted."""
+    """Eight kinds of failure are named, and the rest counted."""
     ledger = plant([0.1] * 30)
     for index in range(20):
         fail(ledger, index, ValueError("x" * (index + 1)))
@@ -241,7 +241,7 @@ def test_many_kinds_of_failure_still_fit_the_screen():
 
 
 def test_no_line_is_longer_than_the_screen_is_wide():
-    """However long keys, errors and reasons are."""
+    """No line is longer than the screen is wide, however long keys, errors and reasons are."""
     ledger = plant([0.1] * 8, keys=[f"{number}" * 500 for number in range(8)])
     ledger.stopped = "reason " * 100
     for index in range(3):
@@ -253,7 +253,7 @@ def test_no_line_is_longer_than_the_screen_is_wide():
 
 
 def test_the_cost_table_says_that_parallel_runs_save_time_and_not_cost():
-    """The product research of the pattern: five calls of three seconds at 0.03 each."""
+    """The cost table shows that a parallel run saves time, not cost: five calls of three seconds at 0.03 each."""
     ledger = plant([3.0] * 5, workers=5)
     assert [
         ["time", "15.0", "s", "3.00", "s", "80", "%"],
@@ -264,7 +264,7 @@ def test_the_cost_table_says_that_parallel_runs_save_time_and_not_cost():
 
 
 def test_retries_cost():
-    """Each is a call of its own, and the table says for how much."""
+    """Retries cost as much as other calls, and the table says how much."""
     ledger = plant([3.0] * 5, workers=5)
     retry(ledger, 0, ConnectionError("503"), 1.0)
     assert "6" == line_with(ledger, "calls  ", cost_per_attempt=0.03).split()[1]
@@ -275,14 +275,14 @@ def test_retries_cost():
 
 
 def test_a_run_that_took_longer_saved_nothing():
-    """Two calls of 1 ms in a run of 2 s: that it saved 0 % would pass a slowdown over."""
+    """For a run that took longer than its tasks, the time saved is "none": 0 % would hide that it was slower."""
     ledger = plant([0.001] * 2, ended_at=BEGAN + 2.0)
     row = line_with(ledger, "time  ", cost_per_attempt=0.03)
     assert ["time", "2.00", "ms", "2.00", "s", "none"] == row.split()
 
 
 def test_threads_that_compute_are_not_credited_with_time_saved():
-    """They stretch each other's durations: one after the other they would take their processor time."""
+    """Threads that compute prolong each other's tasks, so one after the other these would take only their CPU time."""
     ledger = plant([0.8] * 80, cpu_seconds=8.0)
     assert ["time", "8.00", "s", "8.00", "s", "none"] == line_with(
         ledger, "time  ", cost_per_attempt=1
@@ -290,7 +290,7 @@ def test_threads_that_compute_are_not_credited_with_time_saved():
 
 
 def test_prices_below_a_cent_are_shown():
-    """Language models cost fractions of a cent a call."""
+    """Costs below a cent, as of language models, are shown."""
     assert "0.00125" == line_with(plant([1.0] * 5), "cost  ", cost_per_attempt=0.00025).split()[1]
 
 
@@ -299,7 +299,7 @@ def test_prices_below_a_cent_are_shown():
 
 @pytest.mark.all
 def test_a_million_outcomes_are_reported_quickly():
-    """Columns, not objects: the report of a million takes a fraction of a second, whatever the keys."""
+    """The report of a million outcomes takes a fraction of a second, whatever the keys."""
     count = 1_000_000
     ledger = Ledger()
     ledger.admit(None, count, BEGAN)
@@ -312,7 +312,7 @@ def test_a_million_outcomes_are_reported_quickly():
 
 
 def test_the_survey_leaves_the_ledger_as_it_is():
-    """Looking twice gives the same figures."""
+    """Making a report twice gives the same figures."""
     ledger = plant([1.0] * 5)
     retry(ledger, 0, ValueError("again"), 0.5)
     fail(ledger, 1, ValueError("no"))
@@ -321,7 +321,7 @@ def test_the_survey_leaves_the_ledger_as_it_is():
 
 
 def test_what_was_known_before_the_run_is_no_attempt_of_it(tmp_path):
-    """A resumed run has not paid for it again, and shows no bar where nothing ran."""
+    """Recorded outcomes of a resumed run count no attempt and no cost, and have no bar."""
     path = tmp_path / "journal"
     run_parallel(str, range(3), key=str, checkpoint=path, executor="inline")
     results = run_parallel(str, range(4), key=str, checkpoint=path, executor="inline")
@@ -336,6 +336,6 @@ def test_what_was_known_before_the_run_is_no_attempt_of_it(tmp_path):
 
 @pytest.mark.parametrize(("cost", "rule"), [("0.03", "a number, got '0.03'"), (-1, "at least 0, got -1")])
 def test_a_cost_must_be_a_number(cost, rule):
-    """Else the argument, the rule and the value are said."""
+    """A cost that is no number is refused, with the argument, the rule and the value."""
     with pytest.raises((TypeError, ValueError), match=f"cost_per_attempt must be {rule}"):
         Results(plant([0.1])).report(cost_per_attempt=cost)
