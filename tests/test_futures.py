@@ -348,6 +348,16 @@ def test_a_timeout_that_is_none_is_refused(make):
 
 
 @both
+def test_arguments_of_an_initializer_live_as_long_as_their_executor(make):
+    """A manager deletes a lock as soon as no proxy of it is left, and the workers that started later found none."""
+    given = deque()
+    seen = weakref.ref(given)
+    with make(1, initializer=len, initargs=(given,)):
+        del given
+        assert seen() is not None
+
+
+@both
 @pytest.mark.parametrize("initargs", ["model.bin", b"ab", {"path": 1}, {1, 2}, 5, None])
 def test_arguments_of_an_initializer_come_in_a_tuple(make, initargs):
     """``initargs`` must be a tuple: a string would be split into characters, a mapping into keys, and break the executor later."""

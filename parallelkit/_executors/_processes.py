@@ -51,7 +51,7 @@ class ProcessEngine:
     ) -> None:
         check_watchable()
         packed = pack_initializer(initializer, initargs)
-        self.max_workers = max_workers
+        self.max_workers, self._initargs = max_workers, initargs  # a manager deletes what has no proxy
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
         self._numbers, self._paces = count(1), Paces()
         self._pid = os.getpid()
