@@ -507,10 +507,10 @@ def test_the_width_of_our_own_executor_is_its_own(call, trace):
 
 @both()
 def test_an_executor_that_is_shut_down_is_refused(call, trace):
-    """An executor that is shut down is refused, as its own ``submit`` does."""
+    """An executor that is shut down is refused, with a message that speaks of no future: a run has none to show."""
     executor = ThreadExecutor(1)
     executor.shutdown()
-    with pytest.raises(RuntimeError, match="after shutdown"):
+    with pytest.raises(RuntimeError, match="executor must not have been shut down; make a new one"):
         call(trace.fn, trace.items(), executor=executor)
 
 

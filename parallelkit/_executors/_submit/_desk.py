@@ -55,7 +55,7 @@ class Desk:
         self._pid = os.getpid()
         stay_for(self)
 
-    def check_open(self) -> None:
+    def check_open(self, shut: str = "cannot schedule new futures after shutdown") -> None:
         """Raise if no new call is taken: RuntimeError, or the error that broke the executor."""
         if self._is_fork():
             raise RuntimeError(
@@ -65,13 +65,13 @@ class Desk:
         if self._failure is not None:
             raise give_traceback(*self._failure)  # else each raise would make the traceback longer
         if self._shut:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            raise RuntimeError(shut)
         if is_leaving():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def check_run(self) -> None:
         """As ``check_open``, for a run; also RuntimeError if the run would wait for ever."""
-        self.check_open()
+        self.check_open(shut="executor must not have been shut down; make a new one for this run")
         if self._is_held_up():
             raise must_not_wait()
 
