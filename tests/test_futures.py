@@ -348,13 +348,13 @@ def test_a_timeout_that_is_none_is_refused(make):
 
 
 @both
-def test_arguments_of_an_initializer_live_as_long_as_their_executor(make):
+def test_initializer_and_its_arguments_live_as_long_as_their_executor(make):
     """A manager deletes a lock as soon as no proxy of it is left, and the workers that started later found none."""
-    given = deque()
-    seen = weakref.ref(given)
-    with make(1, initializer=len, initargs=(given,)):
-        del given
-        assert seen() is not None
+    given, bound = deque(), deque()
+    seen = weakref.ref(given), weakref.ref(bound)
+    with make(1, initializer=partial(max, bound), initargs=(given,)):
+        del given, bound
+        assert None not in [each() for each in seen]
 
 
 @both

@@ -51,10 +51,10 @@ class ProcessEngine:
     ) -> None:
         check_watchable()
         packed = pack_initializer(initializer, initargs)
-        self.max_workers, self._initargs = max_workers, initargs  # a manager deletes what has no proxy
+        self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
-        self._numbers, self._paces = count(1), Paces()
-        self._pid = os.getpid()
+        self._kept = initializer, initargs  # a manager deletes what has no proxy left
+        self._numbers, self._paces, self._pid = count(1), Paces(), os.getpid()
 
     def open(self, job: Job) -> ProcessPort:
         """Open a port; raises TypeError if the function or its arguments cannot be pickled.
