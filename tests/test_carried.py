@@ -1,4 +1,4 @@
-"""Functions of the script that come with each call: a worker unpacks one once, and what it keeps is there for the next call."""
+"""Functions of the script that come with each call: a worker unpickles a function once, and what it keeps is there for the next call."""
 
 from collections.abc import Callable
 from functools import partial
@@ -93,12 +93,12 @@ WAYS: list[Callable] = [submitted, mapped, chunked, tasks, with_then, starred]
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_a_call_puts_into_a_global_variable_is_there_for_the_next(way, executor, script):
-    """As in a standard pool, whose workers import the script: it loads its model once a worker, not once a call."""
+    """A global that a call sets, such as a loaded model, is there for the next call, as in a standard pool."""
     assert [1, 0, 0, 0] == way(executor, script["loads"])
 
 
 def test_a_partial_of_it_is_no_other_function(executor, script):
-    """What it holds comes with each call; one that somebody has given attributes stays as it is."""
+    """A partial of the function is the same function, with arguments that come with each call; one that has attributes is sent whole."""
     loads = partial(script["loads"], other=[])
     assert [1, 0, 0, 0] == submitted(executor, loads)
     own = partial(script["keep"], kept := [])
@@ -111,26 +111,26 @@ def test_a_partial_of_it_is_no_other_function(executor, script):
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way is not starred])
 def test_so_is_what_is_in_a_cache(way, executor, script):
-    """That of a function which the script's uses, and its own."""
+    """Caches of the function, and of functions that it uses, keep their content."""
     assert [(True, 1)] * 4 == way(executor, script["is_same"])
     assert [1, 2, 3, 4] == way(executor, script["itself_cached"])
 
 
 def test_a_function_whose_globals_have_changed_here_comes_anew(executor, script):
-    """A call sees the program as it is when it is made."""
+    """If a function's globals have changed, it is sent anew: a call sees the program as it is at that time."""
     assert 11 == executor.submit(script["add"], 1).result()
     script["base"] = 20
     assert 21 == executor.submit(script["add"], 1).result()
 
 
 def test_a_long_function_is_not_kept(executor, script):
-    """It would stay in the worker's memory; after the first call it is packed with the others only."""
+    """A function with a long pickle is not kept in the worker."""
     assert [1, 1, 1, 1] == submitted(executor, script["large"])
     assert script["large"] in _carried._large
 
 
 def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
-    """One that comes again is among the last."""
+    """A worker keeps the functions that were used last."""
     monkeypatch.setattr(recalled, "_functions", {})
     blobs = []
     for number in range(recalled.KEPT + 1):
@@ -147,12 +147,12 @@ def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
 
 
 def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
-    """Else each call would be packed twice, and the second time by cloudpickle, which takes longer."""
+    """The pickle of a call contains no name of the script; otherwise it would be pickled a second time, with the slower cloudpickle."""
     call = _carried.carry((script["loads"], (1,), {}))
     assert b"__main__" not in pack(call)
 
 
 def test_the_function_of_a_module_goes_by_its_name(executor):
-    """As ever."""
+    """A function of a module is sent by its name."""
     call = (submitted, (1,), {})
     assert call == _carried.carry(call)

@@ -1,4 +1,4 @@
-"""Parents killed at random moments: what was recorded is never run again, and hardly anything is lost."""
+"""Parents are killed at random moments: what was recorded never runs again, and hardly anything is lost."""
 
 import os
 import random
@@ -21,7 +21,7 @@ ORPHANS = 1.0  # seconds that workers may outlive their parent
 
 @dataclass
 class Story:
-    """What happened to one journal, kill after kill."""
+    """What happens to one journal, kill after kill."""
 
     folder: Path
     executor: str
@@ -41,7 +41,7 @@ class Story:
         return subprocess.Popen([sys.executable, SCRIPT, *names])
 
     def run_until(self, delay, at_work):
-        """Run on and kill after so long, from its first task or from its start; True where the run was over before."""
+        """Run the program and kill it after this time, from its first task or its start; return True if it had ended before."""
         before = len(self.log())
         parent = self.start()
         while at_work and len(self.log()) == before and parent.poll() is None:
@@ -58,7 +58,7 @@ class Story:
         return False
 
     def settled_log(self):
-        """The log once no orphan writes into it any more."""
+        """The log, as soon as no orphan writes into it any more."""
         log = self.log()
         deadline = time.monotonic() + ORPHANS
         while time.monotonic() < deadline:
@@ -69,7 +69,7 @@ class Story:
         return log
 
     def look_back(self, log, killed_at):
-        """After a kill: nothing recorded was run again, all that was recorded still is, little was lost."""
+        """Check, after a kill, that nothing recorded has run again, all of it still is recorded, and little was lost."""
         begun = {key for word, key, _ in log if word == "begin"}
         assert not begun & self.recorded, "recorded before, and run again"
         recorded = self.keys()
@@ -90,7 +90,7 @@ class Story:
             connection.close()
 
     def finish(self):
-        """Let it come to its end, where the script compares all values."""
+        """Let the program come to its end, where it compares all values."""
         before = len(self.log())
         assert 0 == self.start().wait()
         begun = {key for word, key, _ in self.log()[before:] if word == "begin"}
@@ -99,7 +99,7 @@ class Story:
 
 
 def kill_again_and_again(folder, executor, kills, seed):
-    """Resume and kill until so many kills have landed while tasks were open, then let it finish."""
+    """Resume and kill until this many kills have come while tasks were open; then let it finish."""
     chance = random.Random(seed)
     story = Story(folder, executor, tasks=750 * kills)
     while story.kills < kills:
@@ -124,5 +124,5 @@ def test_a_killed_run_is_resumed(tmp_path, executor):
 @pytest.mark.all
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 def test_a_run_that_is_killed_fifteen_times_is_resumed(tmp_path, executor):
-    """The same after fifteen kills, each of which landed while tasks were open."""
+    """The same holds after fifteen kills, each of which came while tasks were open."""
     kill_again_and_again(tmp_path, executor, kills=15, seed=os.getpid())

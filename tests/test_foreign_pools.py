@@ -1,4 +1,4 @@
-"""Executors of other libraries, handed to a run as they are: what passes through, and what they cannot promise."""
+"""Executors of other libraries, as they are: what works on them, and what they cannot promise."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ def pool(request, tmp_path_factory):
 
 
 def test_values_and_errors_come_back_by_key(pool):
-    """Closures too, with the user's own error and its traceback."""
+    """Values and errors, even of closures, come by key, with the user's own error and its traceback."""
     _, executor, options = pool
 
     def invert(number):
@@ -63,7 +63,7 @@ def test_values_and_errors_come_back_by_key(pool):
 
 
 def test_what_the_parent_decides_works_anywhere(pool, tmp_path):
-    """Retries, and the order of priorities."""
+    """Retries and priorities work on any pool."""
     _, executor, options = pool
 
     def second_time(mark):
@@ -79,7 +79,7 @@ def test_what_the_parent_decides_works_anywhere(pool, tmp_path):
 
 
 def test_equal_items_are_run_each(pool, tmp_path):
-    """Dask takes a function for pure, and runs equal calls once, if nobody tells it not to."""
+    """Equal items are each run, although dask by default treats functions as pure and runs equal calls once."""
     _, executor, options = pool
 
     def mark(folder):
@@ -90,7 +90,7 @@ def test_equal_items_are_run_each(pool, tmp_path):
 
 
 def test_an_overdue_task_is_reported_and_runs_on(pool, tmp_path):
-    """No such pool can end it; its slot is busy until it really ends."""
+    """An overdue task is reported, but no such pool can end it: its slot is busy until it returns."""
     _, executor, options = pool
     mark = tmp_path / "ended"
 
@@ -127,7 +127,7 @@ CRASH = """
 
 
 def test_a_crash_may_have_cost_what_was_in_flight(tmp_path):
-    """loky: the pool breaks, nobody can say which of the tasks in flight had run, and the run ends."""
+    """When a pool such as loky's breaks, tasks in flight may have run, and the run ends."""
     script = tmp_path / "crash.py"
     script.write_text(textwrap.dedent(CRASH))
     said = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
@@ -154,7 +154,7 @@ EVERYWHERE = {  # what Open MPI asks for to start three processes on two cores, 
 
 
 def test_mpi_passes_through(tmp_path):
-    """Under mpiexec, as mpi4py asks for."""
+    """A run works under mpiexec, as mpi4py needs it."""
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     mpiexec = shutil.which(
         "mpiexec", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])

@@ -1,4 +1,4 @@
-"""Numbers that a user gives: one rule for what is whole, what is a number, what are seconds, at every door."""
+"""Numbers that a user gives: one rule each for integers, numbers and seconds, wherever they are given."""
 
 from concurrent.futures import Executor, Future
 from decimal import Decimal
@@ -24,7 +24,7 @@ numpy = pytest.importorskip("numpy", reason="installed with the test extra")
 
 
 class Three:
-    """Whole by its ``__index__``, and nothing else."""
+    """An integer only by its ``__index__``."""
 
     def __index__(self):
         return 3
@@ -34,7 +34,7 @@ class Three:
 
 
 def width(kind):
-    """A door: the width of an executor."""
+    """A number as the width of an executor."""
 
     def make(value):
         with kind(value) as executor:
@@ -44,12 +44,12 @@ def width(kind):
 
 
 def option(name):
-    """A door: an option of a run."""
+    """A number as an option of a run."""
     return lambda value: getattr(check_options({name: value}), name)
 
 
 def opaque(call):
-    """A door that lets a number in and does not show it again."""
+    """A number in a place that does not show it again."""
 
     def make(value):
         call(value)
@@ -77,14 +77,14 @@ counts = pytest.mark.parametrize("name", COUNTS)
 
 @counts
 def test_whatever_is_whole_is_a_count(name):
-    """An integer of numpy is one, and so is what says by ``__index__`` that it is."""
+    """Everything with an ``__index__``, such as NumPy integers, is a count."""
     assert [3, 3, 3] == [COUNTS[name](value) for value in (3, numpy.int64(3), Three())]
 
 
 @counts
 @pytest.mark.parametrize("value", [2.0, "2", True, numpy.True_, numpy.array([2, 3]), Fraction(2), [2]])
 def test_what_is_not_whole_is_no_count(name, value):
-    """Neither a float without a fraction nor a truth."""
+    """Neither a float, even without a fraction, nor a bool is a count."""
     argument = name.partition(" ")[0]
     with pytest.raises((TypeError, ValueError), match=rf"^{argument} must be .* got ") as caught:
         COUNTS[name](value)
@@ -93,14 +93,14 @@ def test_what_is_not_whole_is_no_count(name, value):
 
 @counts
 def test_a_count_is_above_nothing(name):
-    """The message shows a plain number, whatever kind was given."""
+    """A count must be positive, or for ``retries`` not negative; the message shows a plain number, whatever kind was given."""
     least, wrong = ("at least 0", -1) if name == "retries" else ("greater than 0", 0)
     with pytest.raises(ValueError, match=f"must be {least}, got {wrong}$"):
         COUNTS[name](numpy.int64(wrong))
 
 
 def test_a_count_is_given_on_as_an_int():
-    """Nothing further in need know of other kinds: a limit of numpy's would be slow, and shown as such."""
+    """A count is converted to an int, so that the rest of the code need not know other kinds."""
     retry, limit = (
         Retry(numpy.int64(2), delay=numpy.float32(0.5)),
         RateLimit(numpy.int8(2), per=numpy.int8(100)),
@@ -131,7 +131,7 @@ times = pytest.mark.parametrize("name", [*SECONDS, *WAITS])
 @times
 @pytest.mark.parametrize("value", [3, 2.5, numpy.int64(3), numpy.float64(2.5), Fraction(5, 2), Three()])
 def test_every_real_number_is_a_time(name, value):
-    """It is given on as an int or a float: a Fraction, for one, can neither be waited for nor formatted."""
+    """Every real number, such as a Fraction, is a time, and is converted to an int or a float."""
     result = {**SECONDS, **WAITS}[name](value)
     assert (3 if isinstance(value, Three) else float(value)) == result
     assert type(result) in (int, float)
@@ -140,7 +140,7 @@ def test_every_real_number_is_a_time(name, value):
 @times
 @pytest.mark.parametrize("value", ["5", True, Decimal(5), 1j, [5], numpy.array([1.0, 2.0])])
 def test_what_is_no_real_number_is_no_time(name, value):
-    """A Decimal is none: it cannot be added to a float."""
+    """Whatever is not a real number is not a time, nor is a Decimal, which cannot be added to a float."""
     argument = name.partition(" ")[0]
     with pytest.raises(TypeError, match=f"^{argument} must be a number, got "):
         {**SECONDS, **WAITS}[name](value)
@@ -151,13 +151,13 @@ def test_what_is_no_real_number_is_no_time(name, value):
     "value", [-1, numpy.float64(-0.5), Fraction(-1, 2), float("nan"), numpy.float32("nan")]
 )
 def test_no_time_is_negative_or_nan(name, value):
-    """Nor anything else that is measured so."""
+    """No time, or other number of that kind, may be negative or NaN."""
     with pytest.raises(ValueError, match=r"must be (a number|greater than 0|at least [01]), got"):
         {**SECONDS, **WAITS}[name](value)
 
 
 def test_a_fraction_is_a_timeout_all_the_way():
-    """The task that overruns it says by how much it was bounded."""
+    """A Fraction works as a timeout, and the error of an overdue task shows it."""
     from threading import Event
 
     hang = Event()
@@ -167,19 +167,19 @@ def test_a_fraction_is_a_timeout_all_the_way():
 
 
 def test_a_share_of_failures_may_be_of_any_kind():
-    """It is told from a count by being no whole number."""
+    """``max_failures`` may be a share of any kind of number: what is not an integer is a share."""
     assert [0.25, 0.25] == [option("max_failures")(share) for share in (numpy.float32(0.25), Fraction(1, 4))]
 
 
 def test_a_number_too_large_for_a_float_must_be_whole_to_be_exact():
-    """A priority may be any int; of a fraction beyond all floats there is no plain form."""
+    """A priority may be an int too large for a float, but not such a fraction."""
     assert 10**400 == check_number("priority", 10**400, exact=True)
     with pytest.raises(ValueError, match="priority must be a number that a float can hold"):
         check_number("priority", Fraction(10**400 + 1, 3), exact=True)
 
 
 def test_a_foreign_pool_may_say_its_width_in_any_whole_number():
-    """As it would have said it by ``max_workers``."""
+    """A foreign pool's width may be any kind of integer, as ``max_workers`` may."""
 
     class Pool(Executor):
         _max_workers = numpy.int64(2)
@@ -193,5 +193,5 @@ def test_a_foreign_pool_may_say_its_width_in_any_whole_number():
 
 
 def test_retries_of_numpy_are_those_of_fetch_too():
-    """Only what may pass is tried again, as for an int."""
+    """A NumPy integer as ``retries`` of ``fetch`` retries only temporary errors, as an int does."""
     assert retries_for("GET", 2) == retries_for("GET", numpy.int64(2))

@@ -9,19 +9,19 @@ from parallelkit import InputError, Success, TaskCancelled, TaskFailures, first_
 
 
 def test_values_are_folded():
-    """The fold begins with ``initial`` and takes every value once."""
+    """A fold begins with ``initial`` and takes every value once."""
     assert 4951 == map_reduce(abs, range(100), lambda so_far, value: so_far + value, initial=1)
 
 
 def test_a_fold_may_keep_the_input_order():
-    """With ``order="input"`` the fold is that of functools.reduce."""
+    """With ``order="input"``, a fold equals that of functools.reduce."""
     letters = "the quick brown fox"
     assert letters == map_reduce(str, list(letters), str.__add__, initial="", order="input", max_workers=8)
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_a_fold_over_missing_parts_is_refused(executor):
-    """Any final failure raises, with every failure in it, after the rest was done."""
+    """If tasks of a fold fail, all failures are raised after the rest was done."""
     with pytest.raises(TaskFailures, match="2 of 4 tasks failed") as caught:
         map_reduce(lambda n: 1 // (n % 2), range(4), int.__add__, initial=0, executor=executor)
     assert [ZeroDivisionError] * 2 == [type(error) for error in caught.value.exceptions]
@@ -30,7 +30,7 @@ def test_a_fold_over_missing_parts_is_refused(executor):
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_the_results_of_an_error_are_those_of_their_run(executor):
-    """The report on them says where it ran, and how long."""
+    """The results in a recipe's error have the run's executor and duration in their report."""
     with pytest.raises(TaskFailures, match="5 of 5 tasks failed") as caught:
         map_reduce(lambda n: 1 // 0, range(5), int.__add__, initial=0, executor=executor)
     results = caught.value.results
@@ -40,7 +40,7 @@ def test_the_results_of_an_error_are_those_of_their_run(executor):
 
 
 def test_the_results_of_an_error_say_why_the_run_was_stopped():
-    """As do those of a run that was collected; what a task has raised by itself stays what it is."""
+    """The results in a recipe's error say why the run was stopped; an error of a task's own stays as it is."""
 
     def fail(number):
         raise TaskCancelled("that of another run")
@@ -56,14 +56,14 @@ def test_the_results_of_an_error_say_why_the_run_was_stopped():
 
 
 def test_a_reduce_that_raises_ends_the_run():
-    """The error is the caller's: an InputError with its cause."""
+    """A ``reduce`` that raises ends the run with an InputError, which has that error as its cause."""
     with pytest.raises(InputError, match="reduce raised TypeError") as caught:
         map_reduce(str, range(10), int.__add__, initial=0)
     assert isinstance(caught.value.__cause__, TypeError)
 
 
 def test_a_reduce_that_returns_nothing_is_told_so():
-    """``Counter.update`` changes its total and gives None, which it then cannot change."""
+    """A ``reduce`` that returns None, such as ``Counter.update``, gets an error that says so."""
     with pytest.raises(
         InputError, match="the total so far is None: a reduce that changes it in place must return"
     ):
@@ -74,14 +74,14 @@ def test_a_reduce_that_returns_nothing_is_told_so():
 
 
 def test_a_reduce_that_cannot_be_called_is_refused_at_the_door():
-    """The message names the argument and the value."""
+    """A ``reduce`` that is not callable is refused at once, with the argument and the value."""
     with pytest.raises(TypeError, match="reduce must be callable, got 3"):
         map_reduce(str, [], 3, initial=0)
 
 
 @pytest.mark.abandons(1)
 def test_the_first_success_wins_while_a_loser_still_sleeps():
-    """It returns at once; the thread that hangs is left to itself."""
+    """``first_success`` returns at once, and abandons a thread that hangs."""
     forever = threading.Event()
     won = first_success({"hangs": forever.wait, "fails": lambda: 1 / 0, "works": lambda: 42})
     assert ("works", 42) == (won.key, won.value)
@@ -90,14 +90,14 @@ def test_the_first_success_wins_while_a_loser_still_sleeps():
 
 
 def test_where_none_succeeds_all_failures_are_raised():
-    """The group has every error, its results every outcome."""
+    """If no task succeeds, all failures are raised in a group that has the results."""
     with pytest.raises(TaskFailures, match="none of 2 tasks succeeded") as caught:
         first_success([lambda: 1 / 0, lambda: {}["no"]])
     assert {ZeroDivisionError, KeyError} == {type(error) for error in caught.value.exceptions}
 
 
 def test_no_task_at_all_is_an_error():
-    """There is nothing that could succeed."""
+    """``first_success`` of no task is an error."""
     with pytest.raises(ValueError, match="at least one task"):
         first_success([])
 
@@ -111,7 +111,7 @@ def test_no_task_at_all_is_an_error():
     ],
 )
 def test_a_function_with_items_is_no_race_and_what_to_write_is_said(call, got):
-    """The form of all other runs is an easy mistake; nothing has run."""
+    """``first_success(fn, items)``, an easy mistake, is refused before anything runs, with what to write."""
     with pytest.raises(
         TypeError, match=rf"takes tasks alone, .*, got {got}; .* first_success\(\[Task\(fn, item\) for"
     ):
@@ -119,7 +119,7 @@ def test_a_function_with_items_is_no_race_and_what_to_write_is_said(call, got):
 
 
 def test_the_first_in_input_order_is_waited_for():
-    """With order="input" a success is not given back before all tasks before it have failed."""
+    """With order="input", a success is returned only when all earlier tasks have failed."""
     may_fail = threading.Event()
 
     def preferred():
@@ -140,7 +140,7 @@ def broken(tasks):
 
 
 def test_failures_are_not_lost_where_the_input_raises():
-    """The InputError of a recipe has those that it had taken from its stream."""
+    """The InputError of a recipe has the failures that had come before."""
     tasks = [lambda: 1 / 0, lambda: {}["no"]]
     with pytest.raises(InputError, match="the input raised LookupError after 2 items") as caught:
         first_success(broken(tasks))
@@ -153,7 +153,7 @@ def test_failures_are_not_lost_where_the_input_raises():
 
 
 def test_a_winner_is_not_lost_where_the_input_raises_as_it_is_closed():
-    """The InputError has it, and those that had failed before."""
+    """If the input's close raises, the InputError has the winner and earlier failures."""
 
     def tasks():
         try:
@@ -170,14 +170,14 @@ def test_a_winner_is_not_lost_where_the_input_raises_as_it_is_closed():
 
 
 def test_what_reduce_was_given_is_in_the_error():
-    """Nothing else is: the rest of the run was stopped."""
+    """After an error of ``reduce``, the results have the values that it was given, and nothing else: the rest of the run was stopped."""
     with pytest.raises(InputError, match="reduce raised TypeError for the value of 'a'") as caught:
         map_reduce(str, {"a": 1}, lambda total, text: total + text, initial=0)
     assert {"a": "1"} == dict(caught.value.results.items())
 
 
 def test_losing_processes_are_killed():
-    """In processes nothing of the losers is left (the leak checks of every test look)."""
+    """The processes of a race's losers are killed (checked by leaks.py)."""
     import time
 
     won = first_success([lambda: time.sleep(60), lambda: 7], executor="processes", max_workers=2)

@@ -1,4 +1,4 @@
-"""Modules that a program loads anew, as %autoreload does: workers that stay are replaced, for they have the old ones."""
+"""Modules that a program reloads, as %autoreload does: workers that stay have the old versions, and are replaced."""
 
 import importlib
 import os
@@ -21,7 +21,7 @@ SOURCE = "import os, time\ndef version(item):\n    time.sleep(item / 100)\n    r
 
 @pytest.fixture
 def edited(tmp_path, monkeypatch):
-    """A module, and what edits and reloads it."""
+    """A module, and a function that edits and reloads it."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     name = f"edited_{os.getpid()}_{tmp_path.name}".replace("-", "_")
@@ -37,7 +37,7 @@ def edited(tmp_path, monkeypatch):
 
 
 def test_the_next_run_has_the_module_as_it_is_now(edited):
-    """By its name, and in a function that uses it; as long as nothing is reloaded the workers stay."""
+    """After a reload, the next run has the new module, by name or within a function; without one, the workers stay."""
     module, edit = edited
     with ProcessExecutor(2) as executor:
 
@@ -61,7 +61,7 @@ def test_the_next_run_has_the_module_as_it_is_now(edited):
 
 @pytest.mark.all
 def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
-    """Its tasks are done, by the workers that they are with or by others, and none is blamed."""
+    """A running run is completed, on its workers or on others, and no task is blamed."""
     module, edit = edited
     with ProcessExecutor(2) as executor:
         stream = iter_parallel(module.version, [1, *[5] * 20], executor=executor)
@@ -75,7 +75,7 @@ def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
 
 @pytest.mark.all
 def test_a_worker_that_is_held_is_replaced_too(edited):
-    """What was queued behind its task goes elsewhere."""
+    """A worker that is held is replaced, too, and what was queued behind its task runs elsewhere."""
     module, edit = edited
     with ProcessExecutor(1, timeout=30) as executor:
         assert {1} == set(run_parallel(module.version, [0, 0], executor=executor).values())
@@ -91,7 +91,7 @@ def test_a_worker_that_is_held_is_replaced_too(edited):
 
 
 def test_autoreload_may_change_functions_and_reload_nothing(edited, monkeypatch):
-    """As that of IPython 9 does: where it is loaded, files that were written to count."""
+    """With autoreload, as of IPython 9, which may patch functions without a reload, changed files count."""
     module, _ = edited
     path = Path(module.__file__)
     with ProcessExecutor(1) as executor:
@@ -106,7 +106,7 @@ def test_autoreload_may_change_functions_and_reload_nothing(edited, monkeypatch)
 
 
 def test_libraries_are_not_looked_at_and_nothing_is_run():
-    """A module may be anything: what is no module is passed over."""
+    """Libraries are not checked, no code is run, and whatever is not a module is skipped."""
     looked = Reloads()
     assert not looked.look()
     assert far.__name__ in looked._marks
@@ -120,7 +120,7 @@ def test_libraries_are_not_looked_at_and_nothing_is_run():
 
 
 def test_a_module_that_is_loaded_as_another_goes_is_looked_at(edited, monkeypatch):
-    """The number of modules is what it was."""
+    """A module that is loaded while another is removed is noticed, although their number is the same."""
     module, edit = edited
     looked = Reloads()
     monkeypatch.setitem(sys.modules, "a_stand_in", ModuleType("a_stand_in"))
@@ -134,7 +134,7 @@ def test_a_module_that_is_loaded_as_another_goes_is_looked_at(edited, monkeypatc
 
 
 def test_one_looks_at_a_time(edited, monkeypatch):
-    """Runs begin in several threads, and what one notes down the other goes through."""
+    """Only one thread checks at a time."""
     looked = Reloads()
     looked.look()
     other = threading.Thread(target=looked.look)
@@ -156,7 +156,7 @@ def test_one_looks_at_a_time(edited, monkeypatch):
 
 
 def test_what_is_installed_is_a_library_wherever_it_lies():
-    """As in a user's own site-packages, and in the system's."""
+    """Everything in a site-packages folder, the user's or the system's, is a library."""
     assert _reloads._is_installed("/home/somebody/.local/lib/python3.12/site-packages/numpy/__init__.py")
     assert _reloads._is_installed("/usr/lib/python3/dist-packages/numpy/__init__.py")
     assert not _reloads._is_installed("/home/somebody/work/numbers.py")

@@ -1,4 +1,4 @@
-"""``Task``: what it takes, what it refuses, and what a run makes of it."""
+"""``Task``: what it accepts, what it refuses, and what a run makes of it."""
 
 import pytest
 
@@ -12,24 +12,24 @@ def add(a, b=0, *, timeout=0):
 
 
 def test_a_task_is_a_call():
-    """Its function, arguments and the function's own keywords are what will be called."""
+    """A Task has a function, its arguments and its keywords."""
     fn, args, kwargs = as_call(Task(add, 1, 2, kwargs={"timeout": 3}))
     assert 6 == fn(*args, **kwargs)
 
 
 def test_a_bare_callable_is_a_task_without_arguments():
-    """Functions, methods and classes may stand where a ``Task`` stands."""
+    """A function, method or class may be given instead of a Task."""
     assert (dict, (), {}) == as_call(dict)
 
 
 def test_the_functions_own_keywords_do_not_clash_with_the_options():
-    """A function with a keyword ``timeout`` gets its own by ``kwargs``."""
+    """A function's own keyword ``timeout`` is given in ``kwargs``."""
     task = Task(add, 1, kwargs={"timeout": 3}, timeout=5)
     assert ({"timeout": 3}, 5) == (task.kwargs, task.timeout)
 
 
 def test_kwargs_are_copied():
-    """What the caller changes afterwards changes no task."""
+    """``kwargs`` are copied, so that later changes do not affect the task."""
     kwargs = {"b": 1}
     task = Task(add, 1, kwargs=kwargs)
     kwargs["b"] = 100
@@ -37,7 +37,7 @@ def test_kwargs_are_copied():
 
 
 def test_options_that_are_not_given_are_the_runs():
-    """Key, priority, timeout and retries are left open."""
+    """Key, priority, timeout and retries that are not given are left to the run."""
     task = Task(add, 1)
     assert (UNSET, None, None, None) == (task.key, task.priority, task.timeout, task.retries)
     assert own_options(task) is None
@@ -54,19 +54,19 @@ def test_options_that_are_not_given_are_the_runs():
     ],
 )
 def test_options_of_its_own_say_what_they_override(options, expected):
-    """``retries=0`` is not the same as retries left open."""
+    """``retries=0`` differs from retries that are not given."""
     assert expected == own_options(Task(add, 1, **options))
 
 
 @pytest.mark.parametrize("key", [None, 0, "a", ("a", 1)])
 def test_any_key_is_a_key(key):
-    """None and zero too, which are not the same as a key left open."""
+    """None and zero are keys, different from no key."""
     assert key == Task(add, key=key).key
 
 
 @pytest.mark.parametrize("priority", [0, -1, 2.5, float("inf")])
 def test_any_number_is_a_priority(priority):
-    """Negative and infinite ones included."""
+    """Any number is a priority, even a negative or infinite one."""
     assert priority == Task(add, priority=priority).priority
 
 
@@ -95,7 +95,7 @@ def test_any_number_is_a_priority(priority):
     ],
 )
 def test_a_bad_task_is_refused_where_it_is_made(arguments, options, kind, message):
-    """The message names the argument, the rule and the value."""
+    """A bad argument is refused when the Task is made, with the argument, the rule and the value."""
     with pytest.raises(kind, match=message):
         Task(*arguments, **options)
 
@@ -110,12 +110,12 @@ def test_a_bad_task_is_refused_where_it_is_made(arguments, options, kind, messag
     ],
 )
 def test_a_task_shows_its_call(task, shown):
-    """Its repr is what was written."""
+    """The repr of a Task shows how it was made."""
     assert shown == repr(task)
 
 
 def test_what_has_no_name_shows_itself():
-    """A callable object without ``__name__`` is shown by its own repr."""
+    """A callable without ``__name__`` is shown by its repr."""
 
     class Adder:
         def __call__(self):
@@ -129,7 +129,7 @@ def test_what_has_no_name_shows_itself():
 
 @pytest.mark.parametrize("wrong", [3, "name", None, [add]])
 def test_what_cannot_be_called_is_no_task(wrong):
-    """The message shows it, and at the door also where it stands."""
+    """Something that is not callable is refused; the message shows it, and in sized input its position."""
     with pytest.raises(TypeError, match="tasks must be callables or Task objects, got"):
         as_call(wrong)
     with pytest.raises(TypeError, match=r"got .* at position 1"):
@@ -137,12 +137,12 @@ def test_what_cannot_be_called_is_no_task(wrong):
 
 
 def test_what_can_be_called_is_a_task():
-    """Nothing is said about good ones."""
+    """Callables are accepted."""
     assert check_tasks([add, Task(add, 1), dict]) is None
 
 
 def test_star_unpacks_in_the_worker():
-    """An item that cannot be unpacked is that task's own error."""
+    """With ``star``, an item that cannot be unpacked is its own task's error."""
     assert 6 == call_star(add, (1, 2), timeout=3)
     with pytest.raises(TypeError):
         call_star(add, 1)
@@ -157,7 +157,7 @@ async def add_later(first, second):
 
 
 class Pair:
-    """Unpacks as sequences did before there were iterators."""
+    """An object that can be unpacked by ``__getitem__`` only."""
 
     def __getitem__(self, place):
         return (1, "b")[place]
@@ -169,7 +169,7 @@ class Pair:
     [(add_both, "threads"), (add_both, "processes"), (add_both, "inline"), (add_later, "threads")],
 )
 def test_an_item_that_star_cannot_unpack_is_named(fn, executor, then):
-    """With what to do; what the function raises itself stays as it is."""
+    """The error of an item that ``star`` cannot unpack says what to do; the function's own errors stay as they are."""
     items = [1, (1, 2), (1, "b"), (1,), Pair()]
     results = run_parallel(fn, items, star=True, executor=executor, then=then)
     said = [str(failure.error) for failure in results.failures.values()]
@@ -185,7 +185,7 @@ def test_an_item_that_star_cannot_unpack_is_named(fn, executor, then):
     ("fn", "executor"), [("{} {}".format, "threads"), ("{} {}".format, "processes"), (add_later, "threads")]
 )
 def test_a_dict_is_not_unpacked_into_its_keys(fn, executor, then):
-    """A function that takes texts would not have noticed."""
+    """``star`` does not unpack a dict into its keys, which a function of texts would not notice."""
     results = run_parallel(fn, [{"a": 1, "b": 2}], star=True, executor=executor, then=then)
     assert "for keyword arguments leave star out and pass lambda item: fn(**item)" in str(
         results.failures[0].error
@@ -195,5 +195,5 @@ def test_a_dict_is_not_unpacked_into_its_keys(fn, executor, then):
 
 @pytest.mark.parametrize("timeout", [None, 0.5, 10, float("inf")])
 def test_a_timeout_is_seconds_or_none(timeout):
-    """None is no limit."""
+    """A timeout is a number of seconds, or None for no limit."""
     assert timeout == check_timeout("timeout", timeout)

@@ -1,4 +1,4 @@
-"""What ``parallelkit.testing`` promises to the tests of others."""
+"""``parallelkit.testing``, as it is promised to users' tests."""
 
 import asyncio
 import signal
@@ -40,7 +40,7 @@ HERE = threading.get_ident()
     "options", [{}, {"executor": "threads"}, {"executor": "processes"}, {"max_workers": 9}]
 )
 def test_every_run_is_in_the_calling_thread(options):
-    """Whatever executor and width are asked for, the tasks run here, and the results say so."""
+    """Whatever executor and width are given, tasks run in the calling thread, and the results say so."""
     with inline_runs():
         results = run_parallel(where, range(3), **options)
     assert [HERE] * 3 == results.values()
@@ -48,7 +48,7 @@ def test_every_run_is_in_the_calling_thread(options):
 
 
 def test_no_thread_and_no_process_is_started(monkeypatch):
-    """Not even a stream starts a thread."""
+    """No thread or process is started, not even for a stream."""
     monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail(f"{thread} was started"))
     with inline_runs():
         assert [HERE] == [outcome.unwrap() for outcome in iter_parallel(where, [1], executor="processes")]
@@ -56,7 +56,7 @@ def test_no_thread_and_no_process_is_started(monkeypatch):
 
 @pytest.mark.parametrize("make", [ThreadExecutor, ThreadPoolExecutor])
 def test_an_executor_that_is_given_is_not_touched(make):
-    """One that is shut down, which would refuse any work, does as well as another."""
+    """A given executor is not used: even one that is shut down will do."""
     executor = make(2)
     executor.shutdown()
     with inline_runs():
@@ -64,7 +64,7 @@ def test_an_executor_that_is_given_is_not_touched(make):
 
 
 def test_every_form_of_a_run_is_inline():
-    """Streams, folds, races, and runs within runs."""
+    """Streams, folds, races and nested runs are inline, too."""
 
     def nested(item):
         return run_parallel(where, [item], executor="processes").values()
@@ -77,7 +77,7 @@ def test_every_form_of_a_run_is_inline():
 
 
 def test_the_race_is_won_by_the_first_in_input_order():
-    """What the first to succeed leaves behind never starts."""
+    """A race is won by the first success in input order, and later tasks never start."""
     calls = []
 
     def racer(name, works):
@@ -90,7 +90,7 @@ def test_the_race_is_won_by_the_first_in_input_order():
 
 
 def test_tasks_run_in_input_order_or_by_priority():
-    """The order of execution is the same each time."""
+    """Tasks run in a fixed order: input order, or priority."""
     calls = []
     with inline_runs():
         run_parallel(calls.append, range(100))
@@ -101,7 +101,7 @@ def test_tasks_run_in_input_order_or_by_priority():
 
 
 def test_the_block_ends_also_by_an_exception():
-    """After the block runs are what they were."""
+    """After the block, even if it ends with an exception, runs are ordinary again."""
     with pytest.raises(ZeroDivisionError), inline_runs():
         1 / 0
     assert HERE not in run_parallel(where, [1]).values()
@@ -109,7 +109,7 @@ def test_the_block_ends_also_by_an_exception():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_that_refuses_attributes_leaves_the_block_as_itself(kind):
-    """A frozen dataclass, say; in a function that is decorated, too."""
+    """An error that refuses attributes leaves the block, or a decorated function, unchanged."""
     with pytest.raises(BaseException) as caught, inline_runs():  # the very one, see below
         fail_at_one(1, kind)
     assert kind == type(caught.value).__name__
@@ -120,7 +120,7 @@ def test_an_error_that_refuses_attributes_leaves_the_block_as_itself(kind):
 
 
 def test_one_object_serves_several_blocks():
-    """One after another, and one within another; each has a clock of its own."""
+    """One object serves several blocks, in turn or nested, each with a clock of its own."""
     block = inline_runs()
     with block as outer:
         with block as inner:
@@ -131,7 +131,7 @@ def test_one_object_serves_several_blocks():
 
 
 def test_it_decorates_a_function():
-    """Each call is a block of its own."""
+    """As a decorator, it makes each call a block of its own."""
 
     @inline_runs()
     def work():
@@ -143,7 +143,7 @@ def test_it_decorates_a_function():
 
 
 def test_it_decorates_a_coroutine_function():
-    """Its body runs in the block, not only the call that makes the coroutine."""
+    """For a decorated coroutine function, the body runs in the block, not only the call."""
 
     @inline_runs()
     async def work():
@@ -154,7 +154,7 @@ def test_it_decorates_a_coroutine_function():
 
 
 def test_what_it_cannot_decorate_is_refused():
-    """A generator function would run after the block; and the class itself, without its brackets, is no decorator."""
+    """A generator function, which would run after the block, is refused, as is the class itself without parentheses."""
 
     def fixture():
         yield run_parallel(where, [1])
@@ -166,14 +166,14 @@ def test_what_it_cannot_decorate_is_refused():
 
 
 def test_a_stream_of_the_block_stays_inline_after_it():
-    """A stream belongs to the block in which it was made."""
+    """A stream that was made in the block stays inline after it."""
     with inline_runs():
         stream = iter_parallel(where, range(3))
     assert [HERE] * 3 == [outcome.value for outcome in stream]
 
 
 def test_other_threads_do_not_notice():
-    """A run in a thread that was there before, or that the code starts by itself, is an ordinary one."""
+    """Runs in other threads, even in those started in the block, are ordinary."""
     with inline_runs(), ThreadPoolExecutor(1) as other:
         ident = other.submit(threading.get_ident).result()
         assert ident not in other.submit(lambda: run_parallel(where, [1]).values()).result()
@@ -187,7 +187,7 @@ def failing(*_):
 
 
 def test_a_backoff_lasts_its_whole_delay_and_no_time():
-    """1 + 2 + 4 hours, without chance."""
+    """Delays of 1 + 2 + 4 hours pass on the clock, without jitter, and take no time."""
     with inline_runs() as clock:
         results = run_parallel(failing, ["a"], retries=Retry(3, delay=3600, max_delay=10**6))
     assert 7 * 3600.0 == clock()
@@ -195,7 +195,7 @@ def test_a_backoff_lasts_its_whole_delay_and_no_time():
 
 
 def test_the_instants_of_the_results_are_those_of_the_clock():
-    """A task that takes time says so, and its outcome has it to the second."""
+    """The times of results are those of the clock, which a task may advance."""
     clock = FakeClock(100)
     with inline_runs(clock) as same:
         results = run_parallel(clock.advance, [1, 2])
@@ -206,7 +206,7 @@ def test_the_instants_of_the_results_are_those_of_the_clock():
 
 @pytest.mark.parametrize(("seconds", "error"), [(5, None), (5.001, TaskTimeout)])
 def test_the_clock_judges_timeouts(seconds, error):
-    """A task is overdue that has moved the clock further than its timeout."""
+    """A task that advances the clock beyond its timeout is overdue."""
     with inline_runs() as clock:
         outcome = run_parallel(clock.advance, [seconds], timeout=5).outcomes[0]
     assert (error is None) == outcome.ok
@@ -214,7 +214,7 @@ def test_the_clock_judges_timeouts(seconds, error):
 
 
 def test_what_raises_too_late_is_a_timeout():
-    """In the real run it would not have come to raise."""
+    """A task that raises after its timeout is overdue: in a real run it would not have got that far."""
 
     def late(item):
         clock.advance(9)
@@ -233,7 +233,7 @@ def exit_by_signal(number, frame):
     ("handler", "error"), [(signal.default_int_handler, RunInterrupted), (exit_by_signal, SystemExit)]
 )
 def test_ctrl_c_past_the_timeout_is_no_timeout(handler, error):
-    """What a signal handler raises to end the program ends the run, however late the task is by the clock."""
+    """An exception of a signal handler that ends the program ends the run, even past the task's timeout."""
 
     def late(item):
         clock.advance(9)
@@ -249,7 +249,7 @@ def test_ctrl_c_past_the_timeout_is_no_timeout(handler, error):
 
 
 def test_the_run_timeout_strikes_by_the_clock():
-    """What is done is returned, the rest are cancelled."""
+    """At ``run_timeout`` on the clock, what is done is returned, and the rest is cancelled."""
     with inline_runs() as clock:
         results = run_parallel(clock.advance, [4, 4, 4, 4], run_timeout=10)
     assert [True, True, True, False] == [outcome.ok for outcome in results.outcomes.values()]
@@ -257,7 +257,7 @@ def test_the_run_timeout_strikes_by_the_clock():
 
 
 def test_something_may_happen_while_a_run_waits():
-    """A service that comes back after an hour is met by the first attempt after that."""
+    """A call scheduled on the clock happens while a run waits: a service that returns after an hour is found by the next attempt."""
     down = True
 
     def ask(item):
@@ -274,7 +274,7 @@ def test_something_may_happen_while_a_run_waits():
 
 
 def test_a_rate_limit_is_kept_by_the_clock():
-    """Ten a minute, and twenty-five to do: in the third minute."""
+    """A rate limit holds on the clock: at ten a minute, twenty-five tasks end in the third minute."""
     starts = []
     with inline_runs() as clock:
         run_parallel(lambda item: starts.append(clock()), range(25), limits=RateLimit(10, per=60))
@@ -282,7 +282,7 @@ def test_a_rate_limit_is_kept_by_the_clock():
 
 
 def test_a_rate_limit_of_the_program_has_no_memory_of_the_block():
-    """Runs of a block share a limit; blocks, and the real runs around them, know nothing of each other."""
+    """A limit is shared by the runs of a block, but not between blocks, nor with real runs."""
     limit = RateLimit(1, per=3600)
     run_parallel(where, [1], limits=limit)
     for _ in range(2):
@@ -298,7 +298,7 @@ def test_a_rate_limit_of_the_program_has_no_memory_of_the_block():
 
 
 def test_every_block_has_its_own_clock():
-    """A block within a block does not move the outer one's clock."""
+    """A nested block does not move the outer block's clock."""
     with inline_runs() as outer:
         outer.advance(5)
         with inline_runs() as inner:
@@ -309,7 +309,7 @@ def test_every_block_has_its_own_clock():
 
 
 def test_errors_are_what_they_are_elsewhere():
-    """A fold over missing parts raises, a failed task is a Failure with its note."""
+    """Errors are as in real runs: a fold with failures raises, and a failed task is a Failure with its note."""
     with inline_runs():
         assert isinstance(run_parallel(failing, ["a"]).failures[0].error, ConnectionError)
         with pytest.raises(TaskFailures):
@@ -325,7 +325,7 @@ async def nap(seconds):
 
 
 def test_coroutines_sleep_by_the_clock():
-    """One after another, for as long as they say, and in no time; also unpacked, and as tasks."""
+    """Coroutines run one after another, and their sleeps pass on the clock, in no time."""
     with inline_runs() as clock:
         results = run_parallel(nap, [3600, 60])
         assert ([3600, 60], 3660.0) == (results.values(), clock())
@@ -335,7 +335,7 @@ def test_coroutines_sleep_by_the_clock():
 
 
 def test_a_coroutine_is_cancelled_at_its_timeout():
-    """The clock stands where it would stand in a real run."""
+    """An overdue coroutine is cancelled, and the clock is where it would be in a real run."""
     with inline_runs() as clock:
         results = run_parallel(nap, [3600], timeout=5, retries=Retry(1, delay=1))
     assert [TaskTimeout, TaskTimeout] == [type(attempt.error) for attempt in results.attempts]
@@ -343,7 +343,7 @@ def test_a_coroutine_is_cancelled_at_its_timeout():
 
 
 def test_a_timeout_of_the_coroutine_itself_is_its_own_error():
-    """Only the run's timeout is a TaskTimeout."""
+    """A coroutine's own TimeoutError is its own error; only the run's timeout is a TaskTimeout."""
 
     async def impatient(item):
         async with asyncio.timeout(1):
@@ -355,7 +355,7 @@ def test_a_timeout_of_the_coroutine_itself_is_its_own_error():
 
 
 def test_coroutines_complete_within_a_running_loop():
-    """A test may be a coroutine itself; context variables hold."""
+    """Coroutine tasks complete even if the test is a coroutine itself, with its context variables."""
     seen = ContextVar("seen", default="nothing")
 
     async def see(item):
@@ -371,7 +371,7 @@ def test_coroutines_complete_within_a_running_loop():
 
 
 def test_a_coroutine_that_nobody_awaits_is_a_failure_as_elsewhere():
-    """A plain function that returns a coroutine is a mistake here, too."""
+    """A plain function that returns a coroutine fails here, too."""
 
     def careless(item):
         return nap(item)
@@ -385,7 +385,7 @@ def test_a_coroutine_that_nobody_awaits_is_a_failure_as_elsewhere():
 
 
 def test_the_clock_never_goes_back():
-    """It refuses an instant that is past, and fewer than no seconds."""
+    """The clock refuses an instant in the past, and a negative advance."""
     clock = FakeClock(3)
     with pytest.raises(ValueError, match=r"instant must not be before 3, got 2"):
         clock.jump(2)
@@ -399,7 +399,7 @@ def test_the_clock_never_goes_back():
 
 
 def test_calls_come_at_their_instants_in_order():
-    """Those asked for on the way included, and those at one instant in the order of asking."""
+    """Scheduled calls come at their instants, in order, also those scheduled on the way; those at one instant come in the order of scheduling."""
     clock, calls = FakeClock(), []
 
     def note(name):

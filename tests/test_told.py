@@ -1,4 +1,4 @@
-"""Told to wait: Retry-After, and what the package ratelimit raises."""
+"""Tasks that are told to wait: by Retry-After, or by the package ratelimit."""
 
 from datetime import UTC, datetime, timedelta
 from email.message import Message
@@ -29,7 +29,7 @@ def answered(header):
 
 
 def answered_to_urllib(header, body=None):
-    """The same as urllib raises it: the error is the response. Without its body it raises KeyError for what it lacks."""
+    """An HTTP error as urllib raises it, which is itself the response; without its body, attributes raise KeyError."""
     headers = Message()
     headers["Retry-After"] = header
     return HTTPError("http://shop.example/", 503, "Service Unavailable", headers, body)
@@ -54,12 +54,12 @@ def answered_to_urllib(header, body=None):
     ],
 )
 def test_what_an_error_asks_for(error, seconds):
-    """Seconds are read, from an attribute or a header; nonsense is nothing."""
+    """The wait is read from an attribute or a header, in seconds; nonsense is ignored."""
     assert seconds == retry_after(error)
 
 
 def test_a_date_is_read_as_the_seconds_until_then():
-    """A header may be a date; one that is past means now."""
+    """A header may be a date; one in the past means now."""
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     past = format_datetime(datetime.now(UTC) - timedelta(seconds=60), usegmt=True)
     assert 55 < retry_after(answered(soon)) <= 60
@@ -67,7 +67,7 @@ def test_a_date_is_read_as_the_seconds_until_then():
 
 
 def test_an_error_whose_attributes_raise_has_told_nothing():
-    """A strange error object does not hurt the run."""
+    """An error whose attributes raise asks for no wait, and does no harm."""
 
     class Strange(Exception):
         @property
@@ -78,21 +78,21 @@ def test_an_error_whose_attributes_raise_has_told_nothing():
 
 
 def test_the_wait_asked_for_is_the_least_delay():
-    """Retry-After of 4 s and a delay of 1 s make 4 s."""
+    """The requested wait is the least delay: Retry-After of 4 s and a delay of 1 s make 4 s."""
     script = Script({"a": [Fail(told(4)), Done(1)]})
     run = FakeRun(script, ["a"], policy=Delays(1)).drive()
     assert 4.0 == run.clock()
 
 
 def test_without_retries_it_is_a_failure_at_once():
-    """The wait is obeyed only where ``retries`` allows another try."""
+    """Without a retry left, the wait is ignored, and the failure is final."""
     run = FakeRun(Script({"a": Fail(told(4))}), ["a"]).drive()
     assert 0.0 == run.clock()
     assert not run.outcomes[0].ok
 
 
 def test_the_group_pauses_too():
-    """After one task of a host is told to wait, the host's other tasks wait as well; others do not."""
+    """When one task of a host is told to wait, the host's other tasks wait, too, but no others."""
     items = [("x", 0), ("x", 1), ("y", 0)]
     script = Script({("x", 0): [Fail(told(5)), Done(1)]})
     limits = [RateLimit(100, per=1, by=lambda item: item[0])]
@@ -109,7 +109,7 @@ def test_the_group_pauses_too():
     ],
 )
 def test_a_wait_beyond_a_limit_is_the_final_failure_at_once(seconds, options):
-    """Beyond 300 s, ``max_time`` or ``run_timeout`` nobody waits."""
+    """A wait beyond 300 s, ``max_time`` or ``run_timeout`` makes the failure final at once."""
     run = FakeRun(Script({"a": Fail(told(seconds))}), ["a"], **options).drive()
     assert 0.0 == run.clock()
     assert run.scheduler.stopped is None
@@ -117,7 +117,7 @@ def test_a_wait_beyond_a_limit_is_the_final_failure_at_once(seconds, options):
 
 
 def test_a_function_that_says_it_did_not_run_waits_uncounted():
-    """A RateLimitException of the package ratelimit is no attempt: the task waits in the parent."""
+    """A RateLimitException of the package ratelimit counts no attempt: the task waits in the parent."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
     refusal = ratelimit.RateLimitException("too many calls", 3)
     script = Script({"a": [Fail(refusal), Fail(refusal), Done(1)]})
@@ -129,7 +129,7 @@ def test_a_function_that_says_it_did_not_run_waits_uncounted():
 
 
 def test_only_the_real_exception_means_that_nothing_ran():
-    """A class of the same name from elsewhere is an ordinary error."""
+    """Another class named RateLimitException is an ordinary error."""
 
     class RateLimitException(Exception):
         period_remaining = 3
@@ -138,7 +138,7 @@ def test_only_the_real_exception_means_that_nothing_ran():
 
 
 def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
-    """The exception does not unpickle by itself; its wait is obeyed all the same."""
+    """The wait of a RateLimitException is obeyed in processes, too, although the exception itself cannot be unpickled."""
     pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
 
     def once(path):
@@ -159,7 +159,7 @@ def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
     "options", [{"run_timeout": 60}, {"retries": Retry(1, max_time=60)}, {"retries": Retry(0, max_time=60)}]
 )
 def test_a_function_that_never_runs_is_given_up_in_time(options):
-    """Refusals use up no retries, so only the clocks of the task and of the run bound them."""
+    """A function that always refuses uses up no retries, so only ``max_time`` and ``run_timeout`` end it."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
 
     def refuse(item):
