@@ -41,24 +41,33 @@ class Collected:
 
     def _ended(self) -> tuple[Results[Any, Any], BaseException | None]:
         """Do the run; return the results, and the error to raise in their place, if any."""
-        journal = self._parts.journal
         with catch_interrupt(self._interrupt):
-            with closing(journal), ExitStack() as opened:
-                opened.callback(self._forget)
-                journal.open(self._interrupt.user_code)
-                engine, owned = self._parts.engine()
-                if owned:
-                    opened.callback(engine.close)
-                self.ledger = self._open_ledger(engine)
-                port = engine.open(self._parts.job(self._key, whole=True, guard=self._interrupt.user_code))
-                with closing(port):
-                    loop = self._loop(engine, port)
-                    interrupted = self._drive(loop)
-                results, error = self._conclude(loop, interrupted or self._interrupt.asked)
-            if self._interrupt.asked:  # Ctrl-C came too late for the loop to obey it
-                self._interrupt.asked = False
-                error = interruption("interrupted", results)
-            return results, error
+            # Not by way of variables: from the frames in an error's traceback, ``f_back`` leads to this one.
+            return self._unless_interrupted(*self._done())
+
+    def _done(self) -> tuple[Results[Any, Any], BaseException | None]:
+        """Do the run, and close all that was opened for it."""
+        journal = self._parts.journal
+        with closing(journal), ExitStack() as opened:
+            opened.callback(self._forget)
+            journal.open(self._interrupt.user_code)
+            engine, owned = self._parts.engine()
+            if owned:
+                opened.callback(engine.close)
+            self.ledger = self._open_ledger(engine)
+            port = engine.open(self._parts.job(self._key, whole=True, guard=self._interrupt.user_code))
+            with closing(port):
+                loop = self._loop(engine, port)
+                interrupted = self._drive(loop)
+            return self._conclude(loop, interrupted or self._interrupt.asked)
+
+    def _unless_interrupted(
+        self, results: Results[Any, Any], error: BaseException | None
+    ) -> tuple[Results[Any, Any], BaseException | None]:
+        if self._interrupt.asked:  # Ctrl-C came too late for the loop to obey it
+            self._interrupt.asked = False
+            error = interruption("interrupted", results)
+        return results, error
 
     def _loop(self, engine: Engine, port: Port) -> Loop:
         parts, interrupt = self._parts, self._interrupt
