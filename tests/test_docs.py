@@ -31,6 +31,8 @@ SNIPPET = re.compile(
 # The same for shell commands.
 COMMANDS = re.compile(r"^```bash\n(.*?)^```$(?:\n+```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
+CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
 
 def name_of(path):
     return path.relative_to(ROOT).as_posix()
@@ -113,6 +115,21 @@ def test_files_that_a_page_names_exist(page):
     missing = [link for link in links if not (page.parent / link).exists()]
     missing += [path for path in named if not (ROOT / path).exists()]
     assert [] == missing
+
+
+def anchors_of(page):
+    """The anchors that a page's headings get."""
+    prose = CODE.sub("", page.read_text())
+    titles = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_headings_that_a_page_links_to_exist(page):
+    """A link to a heading, of this page or of another, leads there: a heading may have been renamed."""
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text())
+    targets = [(page.parent / path if path else page, anchor) for path, anchor in links]
+    assert [] == [anchor for target, anchor in targets if anchor not in anchors_of(target)]
 
 
 def test_reference_has_every_public_name():
