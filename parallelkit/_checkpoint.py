@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +79,14 @@ class Unrecorded:
     failure: Exception | None = None
     """Why recording ended before the run did; its ``__cause__`` is the original error."""
 
-    def check(self) -> None:
-        """Raise ValueError if the journal cannot be used; create nothing."""
+    def check(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
+        """Raise ValueError if the journal cannot be used; create nothing. ``guard``: as for ``open``."""
 
-    def open(self, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
-        """Acquire the journal; raises as ``check`` does. ``guard`` is entered around what may take seconds."""
+    def open(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
+        """Acquire the journal, until ``close``, which must follow also if this raises, as ``check`` does.
+
+        ``guard`` is entered around what may take seconds, where alone Ctrl-C may be raised.
+        """
 
     def record(
         self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]

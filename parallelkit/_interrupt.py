@@ -88,12 +88,13 @@ class catch_interrupt:  # noqa: N801  # used as a function
         self._interrupt = interrupt
         self._before: Callable[[int, FrameType | None], Any] | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[], UserCode]:
         before = getsignal(SIGINT)
         main = threading.current_thread() is threading.main_thread()
         if main and (before is default_int_handler or isinstance(before, Interrupt)):
             self._before = before
             signal(SIGINT, self._interrupt)
+        return self._interrupt.user_code
 
     def __exit__(self, kind: object, *raised: object) -> None:
         if self._before is None:
@@ -104,11 +105,15 @@ class catch_interrupt:  # noqa: N801  # used as a function
 
 
 class hold_interrupt(catch_interrupt):  # noqa: N801  # used as a function
-    """Delay a Ctrl-C to the end of this block, in the main thread, where it would otherwise be raised within."""
+    """Delay a Ctrl-C to the end of this block, in the main thread, where it would otherwise be raised within.
+
+    ``as`` gives a guard: in a block entered by that, it is raised at once all the same.
+    """
 
     def __init__(self) -> None:
         super().__init__(Interrupt())
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[], UserCode]:
         if getsignal(SIGINT) is default_int_handler:  # an Interrupt decides by itself when to raise
             super().__enter__()
+        return self._interrupt.user_code

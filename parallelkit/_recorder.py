@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -58,23 +58,21 @@ class Recording(Unrecorded):
         self._writer: JournalWriter | None = None
         self._stop: Callable[[str], None] = stop_nobody
 
-    def check(self) -> None:
+    def check(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
         if os.path.lexists(self._path):
-            self.open()
-            self.close()
+            try:
+                self.open(guard)
+            finally:
+                self.close()
         else:
             check_place(self._path)
 
-    def open(self, guard: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+    def open(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
         self._journal = Journal(self._path, self._function, guard)
-        try:
-            with guard():
-                for record in self._journal.find(list(self._tasks)):
-                    if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:
-                        raise another_function(self._path, record.key, why)
-        except BaseException:
-            self.close()
-            raise
+        with guard():
+            for record in self._journal.find(list(self._tasks)):
+                if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:
+                    raise another_function(self._path, record.key, why)
 
     def record(
         self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]

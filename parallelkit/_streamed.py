@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from parallelkit import _collector
 from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine
-from parallelkit._interrupt import Interrupt
+from parallelkit._interrupt import Interrupt, hold_interrupt
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import Loop
 from parallelkit._outbox import HandedSource, Outbox
@@ -58,7 +58,8 @@ class Streamed:
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
         """The generator of all outcomes. Executor and journal are checked now, not at the first ``next()``."""
-        self._parts.journal.check()
+        with hold_interrupt() as guard:
+            self._parts.journal.check(guard)
         return closed_at_exit(self._recorded(self._stream(*self._parts.engine())))
 
     def _recorded(
@@ -67,7 +68,8 @@ class Streamed:
         """The stream, with the journal open while it runs; at its end, raises an error of writing the journal."""
         try:
             with closing_in_time(self._parts.journal), closing_in_time(stream):
-                self._parts.journal.open()
+                with hold_interrupt() as guard:
+                    self._parts.journal.open(guard)
                 yield from stream
         except GeneratorExit as end:  # closed by the caller: an error of the journal is raised below
             if end.__traceback__ is not None and end.__traceback__.tb_next is not None:
@@ -99,8 +101,9 @@ class Streamed:
         parts, outbox = self._parts, self._outbox
         self._facts = parts.facts(engine)
         outbox.began = self._facts.began_at
-        port = engine.open(parts.job(outbox.key, whole=self._lenient))
-        opened.callback(port.close)
+        with hold_interrupt() as guard:
+            port = engine.open(parts.job(outbox.key, whole=self._lenient, guard=guard))
+            opened.callback(port.close)
         handed, window = HandedSource(self._enter), parts.window(engine)
         self._loop = loop = parts.loop(outbox, outbox.key, port, handed)
         opened.callback(self._let_go, loop)

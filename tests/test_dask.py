@@ -28,6 +28,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._executors._cluster._courier import Courier
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +286,24 @@ def test_nothing_is_left_on_the_workers(cluster, client):
 
 def plugins(dask_scheduler):
     return list(dask_scheduler.plugins)
+
+
+@pytest.mark.parametrize(
+    "run", [run_parallel, lambda *given, **options: list(iter_parallel(*given, **options))]
+)
+def test_an_interrupt_as_a_run_is_opened_leaves_none_open(client, run, monkeypatch):
+    """A scheduler that does not answer is not waited for, and one that has answered is told that the run is over."""
+    went_on = []
+
+    def press(*_):
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(True)
+
+    monkeypatch.setattr(Courier, "_hear_width", press)
+    with pytest.raises(KeyboardInterrupt):
+        run(abs, [1], executor=client)
+    assert not went_on
+    assert not [name for name in client.run_on_scheduler(plugins) if "parallelkit" in name]
 
 
 @pytest.mark.all

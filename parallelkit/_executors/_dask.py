@@ -44,7 +44,12 @@ class DaskEngine:
             if by_value():
                 packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star), Editions())
         port = DaskPort(self, Lane(0, packed, job.exact), packed, job)
-        port.courier.open()
+        try:
+            with job.guard():  # which the scheduler may keep waiting
+                port.courier.open()
+        except BaseException:
+            port.close()
+            raise
         return port
 
     def widen(self, threads: int) -> None:

@@ -277,7 +277,10 @@ def test_one_interrupt_ends_the_check_of_a_journal(tmp_path, monkeypatch):
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=journal).to_dict()
 
 
-def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "run", [run_parallel, lambda *given, **options: list(iter_parallel(*given, **options))]
+)
+def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(run, tmp_path, monkeypatch):
     """Only what takes long is cut off: a journal stayed in use, and a run stayed with its executor, for the program's life."""
 
     def pressed(step):
@@ -291,13 +294,14 @@ def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(tmp_pa
     journal = tmp_path / "journal"
     with monkeypatch.context() as patch:
         patch.setattr("parallelkit._recorder.Journal", pressed(Journal))
-        with pytest.raises(KeyboardInterrupt):
-            run_parallel(abs, [1], key=str, checkpoint=journal)
+        for _ in ("made", "found"):
+            with pytest.raises(KeyboardInterrupt):
+                run(abs, [1], key=str, checkpoint=journal)
     assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=journal).to_dict()
     with ProcessExecutor(1) as pool, monkeypatch.context() as patch:
         patch.setattr(Reloads, "look", pressed(Reloads.look))
         with pytest.raises(KeyboardInterrupt):
-            run_parallel(abs, [1], executor=pool)
+            run(abs, [1], executor=pool)
         crew = pool._engine()._supervisor.crew
         until(lambda: not crew.lanes)
 
