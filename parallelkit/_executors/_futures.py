@@ -74,6 +74,11 @@ class _Pool(Executor):
         if wait:
             self._desk.join()
 
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._desk.shut(False, stop=True)
+        self.shutdown()
+
 
 @public
 @suggests(**WORKERS)
@@ -143,6 +148,8 @@ class ProcessExecutor(_Pool):
     - ``timeout``: seconds per call, from its start. The process of an overdue call is killed. The timeout
       also applies to each attempt of a run on this executor that has none of its own.
     - Lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
+    - One Ctrl-C ends the ``with`` block, or the program: calls that are not done raise ``TaskCancelled``, and
+      their workers are killed.
 
     As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
     for a lock that its own thread holds. Let it raise, or set a flag. A forked child must make an executor

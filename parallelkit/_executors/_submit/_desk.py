@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from types import TracebackType
 from typing import Any
 
 from parallelkit._collector import do_freely
@@ -17,21 +16,22 @@ from parallelkit._executors._contract import Block, Call, DeskEngine, Ended, Job
 from parallelkit._executors._submit._future import (
     UNMADE,
     DeskFuture,
+    Failure,
     Flight,
     Making,
     Request,
     cancel_waiting,
     fail,
+    is_of_parent,
     label,
     must_not_wait,
+    stopped,
     tell,
 )
 from parallelkit._executors._submit._leaving import is_leaving, stay_for
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._lending import Lender, LendingPort
 from parallelkit._raised import give_traceback, traceback_of
-
-Failure = tuple[BaseException, TracebackType | None]
 
 
 class Desk:
@@ -47,7 +47,7 @@ class Desk:
         self._urgent: deque[DeskFuture[Any]] = deque()  # tasks of this executor wait for these
         self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
         self._next = 0
-        self._shut = self._cancel = False
+        self._shut = self._cancel = self._stopped = False
         self._failure: Failure | None = None  # why nothing will ever run again
         self._refusal: tuple[object, Failure] | None = None  # a loss, and its error
         self._opening: Opening | None = None
@@ -58,10 +58,7 @@ class Desk:
     def check_open(self, shut: str = "cannot schedule new futures after shutdown") -> None:
         """Raise if no new call is taken: RuntimeError, or the error that broke the executor."""
         if self._is_fork():
-            raise RuntimeError(
-                f"this executor belongs to process {self._pid}, which made it, and cannot be used in a fork of that "
-                f"(process {os.getpid()}); make a new executor in the child"
-            )
+            raise is_of_parent(self._pid)
         if self._failure is not None:
             raise give_traceback(*self._failure)  # else each raise would make the traceback longer
         if self._shut:
@@ -164,13 +161,16 @@ class Desk:
         job = Job(None, label=lambda index: label(*flying[index]), exact=not self._ahead, shared=True)
         return self._engine.open(job)
 
-    def shut(self, cancel_futures: bool) -> None:
-        """Take no more calls. The desk's thread ends once those it has are done, and closes the engine."""
+    def shut(self, cancel_futures: bool, stop: bool = False) -> None:
+        """Take no more calls. The desk's thread ends, and closes the engine, once those it has are done.
+
+        ``stop``: it fails them at once, and their processes are killed. Threads cannot be killed, and go on.
+        """
         if self._is_fork():
             return
         with self._lock:
-            self._shut = True
-            self._cancel = self._cancel or cancel_futures
+            self._shut, self._cancel = True, self._cancel or cancel_futures
+            self._stopped = self._stopped or (stop and not self._ahead)
             if self._port is not None:
                 self._port.wake()
             if self._opening is not None:
@@ -209,7 +209,7 @@ class Desk:
 
     def _serve(self, port: Port) -> None:
         try:
-            while True:
+            while not self._stopped:
                 self._hand_over(port)
                 if self._shut and not self._inbox and not self._flying:
                     break
@@ -218,6 +218,7 @@ class Desk:
                     self._break(port.failure)
                 elif port.failure is not None:
                     port = self._replace(port, port.failure)
+            fail(self._flying, self._inbox, stopped())
         except BaseException as error:  # say, no worker can be started: leave no future unsettled
             self._break(error)
         finally:

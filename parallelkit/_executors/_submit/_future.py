@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING
+from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+from parallelkit._errors import TaskCancelled
 from parallelkit._executors._contract import Call
 from parallelkit._logger import logger
 
@@ -65,11 +68,27 @@ def must_not_wait() -> RuntimeError:
     )
 
 
+def stopped() -> TaskCancelled:
+    """The error of a call that a stop has cut off."""
+    return TaskCancelled("Ctrl-C stopped the executor before this call was done")
+
+
+def is_of_parent(pid: int) -> RuntimeError:
+    """The error of a use in a forked child: process ``pid`` has made the executor."""
+    return RuntimeError(
+        f"this executor belongs to process {pid}, which made it, and cannot be used in a fork of that "
+        f"(process {os.getpid()}); make a new executor in the child"
+    )
+
+
 Request = tuple[DeskFuture[Any], Call, object]
 """A submitted call: its future, the call as workers receive it, and the function by which messages name it."""
 
 Flight = tuple[DeskFuture[Any], object]
 """A call that was handed over: its future and its function."""
+
+Failure = tuple[BaseException, TracebackType | None]
+"""An error, with the traceback that it had."""
 
 UNMADE = object()
 """The value of a call that was cancelled before a thread could make it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import sys
 from typing import Protocol
 from weakref import WeakSet
 
@@ -12,8 +13,8 @@ from parallelkit._collector import wait_apart
 class Staying(Protocol):
     """Something with work to finish: an executor's desk."""
 
-    def shut(self, cancel_futures: bool) -> None:
-        """Take no more work."""
+    def shut(self, cancel_futures: bool, stop: bool = False) -> None:
+        """Take no more work; ``stop``: cut off what is under way, as far as that can be done."""
 
     def join(self) -> None:
         """Wait until all work is done."""
@@ -33,11 +34,16 @@ def is_leaving() -> bool:
     return _leaving
 
 
+def _is_interrupted() -> bool:
+    """Whether Ctrl-C ends the program. At a prompt, it may have been pressed lines ago."""
+    return issubclass(getattr(sys, "last_type", object), KeyboardInterrupt) and not hasattr(sys, "ps1")
+
+
 def _finish_all() -> None:
     global _leaving
     _leaving = True
     for one in list(_staying):
-        one.shut(False)
+        one.shut(False, stop=_is_interrupted())
         one.join()
     wait_apart()  # for executors that the garbage collector found, and that close in threads of their own
 
