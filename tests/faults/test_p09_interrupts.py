@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 import acts
@@ -258,28 +259,35 @@ class PressedAsPickled:
         return int, ()
 
 
-def test_one_interrupt_ends_the_pickling_of_the_function():
+def list_parallel(*given, **options):
+    return list(iter_parallel(*given, **options))
+
+
+@pytest.mark.parametrize("run", [run_parallel, list_parallel])
+def test_one_interrupt_ends_the_pickling_of_the_function(run):
     """Ctrl-C interrupts the pickling of the function and its arguments, which may take long."""
-    captured = PressedAsPickled()
-    with pytest.raises(KeyboardInterrupt):
-        run_parallel(print, [1], args=(captured,), executor="processes")
-    assert not captured.input.went_on
+    with ProcessPoolExecutor(1) as pool:
+        for executor in ("processes", pool):
+            captured = PressedAsPickled()
+            with pytest.raises(KeyboardInterrupt):
+                run(print, [1], args=(captured,), executor=executor)
+            assert not captured.input.went_on
 
 
-def test_one_interrupt_ends_the_check_of_a_journal(tmp_path, monkeypatch):
+@pytest.mark.parametrize("run", [run_parallel, list_parallel])
+@pytest.mark.parametrize("step", ["_check_records", "find"])
+def test_one_interrupt_ends_the_check_of_a_journal(run, step, tmp_path, monkeypatch):
     """Ctrl-C interrupts the check of a journal, which may take seconds, and leaves the journal usable."""
     journal, pressed = tmp_path / "journal", Pressed()
     with monkeypatch.context() as patch:
-        patch.setattr("parallelkit._journal.Journal._check_records", lambda journal: pressed.press())
+        patch.setattr(Journal, step, lambda *_: pressed.press())
         with pytest.raises(KeyboardInterrupt):
-            run_parallel(abs, [1], key=str, checkpoint=journal)
+            run([Task(abs, 1, key="1")], checkpoint=journal)
     assert not pressed.went_on
-    assert {"1": 1} == run_parallel(abs, [1], key=str, checkpoint=journal).to_dict()
+    assert {"1": 1} == run_parallel([Task(abs, 1, key="1")], checkpoint=journal).to_dict()
 
 
-@pytest.mark.parametrize(
-    "run", [run_parallel, lambda *given, **options: list(iter_parallel(*given, **options))]
-)
+@pytest.mark.parametrize("run", [run_parallel, list_parallel])
 def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(run, tmp_path, monkeypatch):
     """Only what takes long is cut off: a journal stayed in use, and a run stayed with its executor, for the program's life."""
 
