@@ -156,3 +156,24 @@ def test_the_function_of_a_module_goes_by_its_name(executor):
     """A function of a module is sent by its name."""
     call = (submitted, (1,), {})
     assert call == _carried.carry(call)
+
+
+def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script, executor, monkeypatch):
+    """Packing a function takes four times as long as all the rest of a task. A later run packs it as it is then."""
+    packed = []
+
+    def counted(fn, **options):
+        packed.append(fn)
+        return pack(fn, **options)
+
+    monkeypatch.setattr(_carried, "pack", counted)
+    add, loads = script["add"], script["loads"]
+    tasks = [*(Task(add, n) for n in range(500)), *(Task(partial(loads, n)) for n in range(500))]
+
+    values = run_parallel(tasks, executor=executor).values()
+
+    assert [*range(10, 510), 1, *[0] * 499] == values
+    assert {add, loads} == set(packed)
+    assert len(packed) < 100
+    script["base"] = 20
+    assert [*range(20, 520)] == run_parallel(tasks[:500], executor=executor).values()

@@ -34,6 +34,8 @@ class Editions:
 
     def __init__(self) -> None:
         self._states: dict[type, tuple[dict[str, Any], Any, _classes.Edition]] = {}
+        self.functions: dict[object, Any] = {}
+        """What ``carry`` has made of functions, which are packed once for these pickles, too."""
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """The class with its edition, and with its attributes as they were when that was determined."""

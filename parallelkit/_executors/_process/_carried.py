@@ -31,14 +31,14 @@ class Carried:
     """A packed function, in place of the function itself in a call that is about to be packed."""
 
     def __init__(self, blob: bytes) -> None:
-        self.blob = blob
+        # Reversed, so that a search of the call's pickle for names of the script does not find those in here.
+        self.reversed = blob[::-1]
 
     def __call__(self, *_: object, **__: object) -> None:
         raise AssertionError("what a partial is made of must be callable, and is not called here")
 
     def __reduce__(self) -> Any:
-        # Reversed, so that a search of the call's pickle for names of the script does not find those in here.
-        return recall, (self.blob[::-1],)
+        return recall, (self.reversed,)
 
 
 def carry(call: Call, editions: Editions | None = None, several: bool = False) -> Call:
@@ -64,6 +64,8 @@ def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -
         return fn
     if fn in _large:
         return fn
+    if editions is not None and fn in editions.functions:
+        return editions.functions[fn]
     blob = pack(fn, editions=editions)
     refuse_packed(blob)
     if several:
@@ -74,4 +76,7 @@ def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -
     if len(blob) > SMALL:
         _large.add(fn)
         return fn
-    return Carried(blob)
+    carried = Carried(blob)
+    if editions is not None:
+        editions.functions[fn] = carried
+    return carried
