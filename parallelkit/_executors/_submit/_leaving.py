@@ -36,7 +36,8 @@ def is_leaving() -> bool:
 
 def _is_interrupted() -> bool:
     """Whether Ctrl-C ends the program. At a prompt, it may have been pressed lines ago."""
-    return issubclass(getattr(sys, "last_type", object), KeyboardInterrupt) and not hasattr(sys, "ps1")
+    kind = getattr(sys, "last_type", None)
+    return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 
 def _finish_all() -> None:
