@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
@@ -217,10 +217,15 @@ def closed_at_exit(stream: Generator[T, None, None]) -> Generator[T, None, None]
 
 
 def _close_all() -> None:
-    for stream in list(_open):
-        with suppress(ValueError):  # a daemon thread is in its ``next()`` at this moment
-            stream.close()
-    wait_apart()  # for streams that the garbage collector is closing
+    with ExitStack() as rest:  # closes the others even if one raises, as its input may
+        rest.callback(wait_apart)  # for streams that the garbage collector is closing
+        for stream in list(_open):
+            rest.callback(_close_idle, stream)
+
+
+def _close_idle(stream: Generator[Any, None, None]) -> None:
+    with suppress(ValueError):  # a daemon thread is in its ``next()`` at this moment
+        stream.close()
 
 
 atexit.register(_close_all)

@@ -27,7 +27,7 @@ from parallelkit import (
     iter_parallel,
 )
 from parallelkit._ledger import Facts
-from parallelkit._stream import ledger_of
+from parallelkit._stream import _close_all, ledger_of
 
 PATIENCE = 30.0
 in_both = pytest.mark.parametrize("executor", ["threads", "inline"])
@@ -530,6 +530,25 @@ def test_an_input_that_refuses_to_close_is_no_secret():
     with pytest.raises(InputError, match="closing the input raised LookupError"):
         stream.close()
     assert [] == list(stream)
+
+
+def test_an_input_that_refuses_to_close_at_exit_keeps_no_other_stream_open():
+    """At exit every open stream is closed, though the inputs of some raise then: another may have a journal to write."""
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            closed.append(True)
+            raise LookupError("refused")
+
+    closed = []
+    streams = [iter_parallel(square, items()) for _ in range(3)]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(InputError, match="closing the input raised LookupError"):
+        _close_all()
+    assert [True] * 3 == closed
 
 
 def test_what_was_read_while_the_run_stopped_has_its_outcome():
