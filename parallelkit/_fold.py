@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 from parallelkit._coroutine_functions import check_called
-from parallelkit._errors import InputError, ParallelKitError, TaskFailures
+from parallelkit._errors import InputError, ParallelKitError, TaskCancelled, TaskFailures
 from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
 from parallelkit._options import RunOptions
@@ -37,6 +37,8 @@ def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
     if failures:
         message = f"{len(failures)} of {counted(count)} failed: the fold would miss their parts"
         raise failed(run, message, failures)
+    if run.cut_short:
+        raise stopped_early(run, "the fold would miss the rest")
     return so_far
 
 
@@ -77,6 +79,8 @@ def first_of(run: Streamed) -> Success[Any, Any]:
                 stop_rest(run, stream, [*failures, outcome])
                 return outcome
             failures.append(outcome)
+    if not failures and run.cut_short:
+        raise stopped_early(run, "no task was read yet")
     if not failures:
         raise ValueError("first_success needs at least one task, got none")
     kinds = tally(failure.error for failure in failures)
@@ -116,6 +120,14 @@ class failures_of:  # noqa: N801  # used as a function; contextlib's would set a
         if is_a(error, InputError) and (error.results is None or not len(error.results)):
             error.results = self._run.results_of(self._failures)
         self._stream.close()
+
+
+def stopped_early(run: Streamed, so: str) -> TaskFailures:
+    """Return the error of a run without failures, stopped before it saw the end of an input that has no length."""
+    message = f"the run was stopped before the end of its input: {run.stopped}"
+    group = TaskFailures(f"{message}; {so}", [TaskCancelled(message)])
+    group.results = run.results_of(())
+    return group
 
 
 def failed(run: Streamed, message: str, failures: list[Failure[Any]]) -> TaskFailures:

@@ -53,11 +53,12 @@ def map_reduce(
     ``order="input"``. No value is kept, so memory use is constant. Takes the options of ``iter_parallel``.
 
     Raises ``TaskFailures`` with all failures once everything is done, because a fold over missing values would
-    be wrong; with ``on_error="raise"``, raises the first failure's own error at once. If ``reduce`` raises, the
-    run is stopped, and the ``results`` of the ``InputError`` have the outcome that it was given. If the input
-    raises, everything read before is folded first, and the ``results`` of the ``InputError`` have the failures.
-    A ``checkpoint`` that cannot be written stops the run with a ``ParallelKitError``; if all tasks were done by
-    then, it is only logged, and the fold is returned.
+    be wrong, and so it does if the run was stopped (``run_timeout``) before the end of its input; with
+    ``on_error="raise"``, raises the first failure's own error at once. If ``reduce`` raises, the run is stopped,
+    and the ``results`` of the ``InputError`` have the outcome that it was given. If the input raises, everything
+    read before is folded first, and the ``results`` of the ``InputError`` have the failures. A ``checkpoint``
+    that cannot be written stops the run with a ``ParallelKitError``; if all tasks were done by then, it is only
+    logged, and the fold is returned.
 
     >>> from parallelkit import map_reduce
     >>> map_reduce(len, ["a", "bb", "ccc"], int.__add__, initial=0)

@@ -35,6 +35,7 @@ class Streamed:
         self._parts = parts
         self._lenient = lenient
         self._whole = False
+        self.cut_short = False  # whether the run was stopped with input left that no outcome tells of
         self._raising = parts.options.on_error == "raise"
         self._outbox = Outbox(parts.world.now, parts.options.order == "input", self._raising)
         self._enter: Callable[[Portion], None] = partial(parts.enter, self._outbox)
@@ -140,6 +141,7 @@ class Streamed:
                 error.results = Results(Ledger())
                 raise error
             self._whole = loop.scheduler.stopped is None
+            self.cut_short = not self._whole and not (intake.exhausted and parts.options.then is None)
         except KeyboardInterrupt:
             reason = "interrupted (Ctrl-C)"
             stream.close(reason)

@@ -2,8 +2,10 @@
 
 import threading
 from collections import Counter
+from itertools import count
 
 import pytest
+from patience import given_time
 
 from parallelkit import InputError, Success, TaskCancelled, TaskFailures, first_success, map_reduce
 
@@ -26,6 +28,29 @@ def test_a_fold_over_missing_parts_is_refused(executor):
         map_reduce(lambda n: 1 // (n % 2), range(4), int.__add__, initial=0, executor=executor)
     assert [ZeroDivisionError] * 2 == [type(error) for error in caught.value.exceptions]
     assert {0, 2} == set(caught.value.results.failures)
+
+
+@given_time
+def test_a_fold_that_was_stopped_before_the_end_of_its_input_is_refused(scale):
+    """A fold that a stop cuts short is no sum either, even if every task read so far was done and folded."""
+
+    def add(so_far, value):  # while the caller is here, the run ends, with nothing under way
+        for thread in threading.enumerate():
+            if thread.name == "parallelkit_stream":
+                thread.join()
+        return so_far + value
+
+    with pytest.raises(TaskFailures, match="the fold would miss") as caught:
+        map_reduce(abs, count(), add, initial=0, buffersize=4, run_timeout=0.2 * scale)
+    assert caught.value.results.stopped.startswith("run_timeout of")
+    assert {TaskCancelled} == {type(error) for error in caught.value.exceptions}
+
+
+def test_a_race_that_was_stopped_before_it_read_a_task_does_not_say_that_there_were_none():
+    """A race whose time is up before the first of its tasks is read says that it was stopped, and why."""
+    with pytest.raises(TaskFailures) as caught:
+        first_success((threading.Event().wait for _ in range(9)), run_timeout=1e-9)
+    assert caught.value.results.stopped.startswith("run_timeout of")
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
