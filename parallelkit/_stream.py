@@ -25,6 +25,7 @@ from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import WIDEST, DirectSource, Loop, Window
 from parallelkit._lost import Lost, is_of_stop
+from parallelkit._marks import UNSET
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
 from parallelkit._portion import Portion
@@ -241,11 +242,24 @@ def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any
 
 
 def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> Iterator[Outcome[Any, Any]]:
-    """After a stop: read the rest of a sized input for its keys, and yield it as cancelled."""
-    while (portion := intake.read(WIDEST)) is not None:
+    """After a stop: yield the rest of a sized input as cancelled. It is read only if keys are made of its items."""
+    keyed = intake.keys is None and (intake.keyed or intake.shape.tasks)
+    for portion in iter(partial(intake.read, WIDEST), None) if keyed else unread_places(intake):
         enter(portion)
         outbox.cancel_rest()
         yield from emptied(outbox, intake)
+
+
+def unread_places(intake: Intake) -> Iterator[Portion]:
+    """The unread tasks of a sized input, in portions, without their items, which may take long to read."""
+    left = intake.count_unread()
+    while left:
+        count = min(left, WIDEST)
+        keys = intake.unread_keys(count)
+        yield Portion([UNSET] * count, None if keys is None else list(keys))
+        intake.read_so_far += count
+        left -= count
+    intake.exhausted = True
 
 
 def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:

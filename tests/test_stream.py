@@ -510,6 +510,27 @@ def test_after_a_stop_unread_tasks_have_their_keys():
     assert 497 <= sum(isinstance(one.error, TaskCancelled) for one in outcomes) < 500
 
 
+@in_both
+def test_after_a_stop_items_that_no_key_is_made_of_are_not_read(executor):
+    """After a stop, the rest of a sized input that is slow to read, such as a data set of files, is cancelled unread."""
+
+    class Files:
+        def __len__(self):
+            return 10_000
+
+        def __getitem__(self, place):
+            read.append(place)
+            time.sleep(0.06)  # longer than the moment for which items are counted
+            return place
+
+    read = []
+    outcomes = list(iter_parallel(invert, Files(), executor=executor, max_failures=1, buffersize=2))
+    assert list(range(10_000)) == sorted(one.key for one in outcomes)
+    assert all(one.key == one.index for one in outcomes)
+    assert {ZeroDivisionError, TaskCancelled} == {type(one.error) for one in outcomes if not one.ok}
+    assert len(read) <= 5
+
+
 def test_a_stop_by_time_is_told_also_where_failures_raise(gate):
     """With on_error="raise", tasks that are cancelled without any failure are yielded: otherwise they would be lost silently."""
     stream = iter_parallel(gate, range(3), max_workers=1, run_timeout=0.05, on_error="raise")
