@@ -127,7 +127,7 @@ class TenacityPolicy:
 
     def delay_after(self, number: int, error: BaseException, elapsed: float) -> float | None:
         """What tenacity itself would decide after ``number`` failed attempts."""
-        from tenacity import RetryCallState, RetryError
+        from tenacity import RetryCallState, RetryError, TryAgain
 
         state = RetryCallState(self._retrying, None, (), {})
         state.start_time = time.monotonic() - elapsed
@@ -136,7 +136,8 @@ class TenacityPolicy:
             state.set_result(error.last_attempt.result())
         else:
             state.set_exception((type(error), error, traceback_of(error)))
-        if not self._retrying.retry(state):
+        # tenacity does not ask ``retry`` about its TryAgain, by which a task itself asks for another attempt.
+        if not (isinstance(error, TryAgain) or self._retrying.retry(state)):
             return None
         state.upcoming_sleep = self._retrying.wait(state) if self._retrying.wait else 0.0
         return None if self._retrying.stop(state) else max(0.0, float(state.upcoming_sleep))
@@ -150,7 +151,9 @@ def as_policy(retries: Any) -> RetryPolicy | None:
     if as_whole(retries) is not None:
         return as_policy(Retry(retries))
     if all(callable(getattr(retries, name, None)) for name in ("retry", "wait", "stop", "iter")):
-        return TenacityPolicy(retries)
+        for name in ("retry", "wait", "stop"):  # those of an AsyncRetrying may be coroutine functions
+            check_called(f"{name} of retries", getattr(retries, name))
+        return TenacityPolicy(retries) if getattr(retries, "enabled", True) else None
     raise TypeError(f"retries must be an int, a Retry or a tenacity.Retrying, got {retries!r}")
 
 

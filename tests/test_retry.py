@@ -235,6 +235,31 @@ def test_tenacity_retries_what_it_would():
     assert policy.delay_after(1, ValueError("busy"), 0.0) is None
 
 
+def test_a_task_may_ask_tenacity_for_another_try():
+    """The TryAgain of tenacity is retried whatever ``retry`` is about, until ``stop``."""
+    policy = tenacious(retry=tenacity.retry_if_exception_type(OSError), stop=tenacity.stop_after_attempt(3))
+    assert [0.0, 0.0] == delays(policy, tenacity.TryAgain())
+
+
+def test_tenacity_may_be_switched_off():
+    """A ``Retrying`` with ``enabled=False`` means no retries, as in tenacity."""
+    try:
+        retrying = tenacity.Retrying(enabled=False)
+    except TypeError:
+        pytest.skip("this tenacity cannot be switched off")
+    assert as_policy(retrying) is None
+
+
+@pytest.mark.parametrize("part", ["retry", "wait", "stop"])
+def test_a_part_of_tenacity_that_must_be_awaited_is_refused(part):
+    """A coroutine function in an ``AsyncRetrying`` is refused: its coroutine would count as true, so every value as bad."""
+
+    async def answer(state): ...
+
+    with pytest.raises(TypeError, match=f"{part} of retries must not be a coroutine function"):
+        as_policy(tenacity.AsyncRetrying(**{part: answer}))
+
+
 def test_tenacity_counts_from_the_first_attempt():
     """A ``stop`` by time counts from the first attempt, without the time in the queue."""
     policy = tenacious(stop=tenacity.stop_after_delay(10))
