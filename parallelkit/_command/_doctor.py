@@ -17,6 +17,7 @@ from parallelkit._lost import describe
 from parallelkit._report._format import count, seconds
 from parallelkit._results import Results
 from parallelkit._run import run_parallel
+from parallelkit._worker import _kernel
 
 CORE = ("cloudpickle", "tqdm")  # as in pyproject.toml: a copy that was not installed has no metadata to ask
 EXTRAS = {"requests": "http", "joblib": "joblib", "ratelimit": "ratelimit", "distributed": "dask"}
@@ -159,13 +160,13 @@ def system() -> Iterator[Finding]:
 
 def open_pidfd() -> str:
     """Open one, as the supervisor does."""
-    os.close(os.pidfd_open(os.getpid()))
+    os.close(_kernel.pidfd_open(os.getpid()))
     return ""
 
 
 def open_memfd() -> str:
     """Make one, as the channel does."""
-    os.close(os.memfd_create("parallelkit-doctor"))
+    os.close(_kernel.memfd_create("parallelkit-doctor"))
     return ""
 
 

@@ -184,7 +184,7 @@ class Run:
             plan.recalls = (recall_no_json,) if self._arguments.jsonl else ()
             self._streamed = Streamed(plan)
             return self._streamed.outcomes()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, NotImplementedError) as error:
             raise UsageError(with_option(error)) from None
 
     def _read(self) -> Iterator[Any]:

@@ -27,7 +27,8 @@ PAGE = 4096
 @contextmanager
 def signals_heard() -> Iterator[int]:
     """Within the block, provide a descriptor that becomes readable when a signal arrives; for the main thread only."""
-    heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    heard, told = os.pipe()  # not pipe2, which macOS lacks
+    os.set_blocking(told, False)
     before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     try:
         yield heard

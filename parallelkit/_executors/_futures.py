@@ -139,7 +139,7 @@ class ProcessExecutor(_Pool):
     ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; if it
     raises, or takes over a minute, the executor is broken. ``max_tasks_per_child``: a worker is replaced after
     this many calls (default: never). ``mp_context`` is accepted and unused: workers are fresh interpreters,
-    never forks. Raises TypeError or ValueError for bad arguments, NotImplementedError without Linux 5.3 or
+    never forks. Raises TypeError or ValueError for bad arguments, NotImplementedError without Linux 5.4 or
     newer. A submitted call costs about 0.1 ms, a task of a run on this executor about a microsecond.
 
     Beyond the standard pool:

@@ -17,6 +17,8 @@ from collections import deque
 from errno import EMFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
 from mmap import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
+from parallelkit._worker._kernel import memfd_create
+
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
 # Frames to the parent
@@ -140,14 +142,8 @@ class Ring:
 
 def new_file(name: str) -> int:
     """A descriptor of a file without a name, which vanishes with its last user; only our user may open it."""
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.fchmod(fd, 0o600)
-        return fd
-    import tempfile
-
-    fd, path = tempfile.mkstemp(prefix=name)
-    os.unlink(path)
+    fd = memfd_create(name)
+    os.fchmod(fd, 0o600)
     return fd
 
 

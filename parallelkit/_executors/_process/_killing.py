@@ -6,12 +6,14 @@ import _signal  # type: ignore[import-not-found]  # ``signal`` may be a module o
 import os
 from typing import Any
 
+from parallelkit._worker import _kernel
+
 
 def kill(pid: int, pidfd: int) -> bool:
     """Send SIGKILL to its process group and, as it may have left that, to itself; False if this is not permitted."""
     try:
         # Until it is reaped, its number cannot be that of another group; this raises if it has been.
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        os.waitid(_kernel.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         os.killpg(pid, _signal.SIGKILL)
     except (ChildProcessError, ProcessLookupError, PermissionError):
         pass  # other code has reaped it, or it or this process has changed its user
@@ -21,7 +23,7 @@ def kill(pid: int, pidfd: int) -> bool:
 def ask(pidfd: int, number: int) -> bool:
     """Send a signal to the process alone; False if this is not permitted, as one of the two has changed its user."""
     try:
-        _signal.pidfd_send_signal(pidfd, number)
+        _kernel.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass  # it has just ended
     except PermissionError:
@@ -32,7 +34,7 @@ def ask(pidfd: int, number: int) -> bool:
 def status_of(pidfd: int) -> int | None:
     """Reap a process that has ended: its status as in ``subprocess``, or None if other code has reaped it."""
     try:
-        info: Any = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        info: Any = os.waitid(_kernel.P_PIDFD, pidfd, os.WEXITED)
     except ChildProcessError:
         return None
     status: int = info.si_status

@@ -16,7 +16,7 @@ from parallelkit import _worker
 from parallelkit._executors._process._search_path import search_path
 from parallelkit._executors._process._strays import strays
 from parallelkit._executors._width import usable_cpus
-from parallelkit._worker import _channel
+from parallelkit._worker import _channel, _kernel
 from parallelkit._worker._channel import outer_width
 from parallelkit._worker._travel import pack
 
@@ -96,7 +96,7 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         theirs.callback(os.close, ring_fd)
         os.ftruncate(ring_fd, _channel.SIZE)
         # If a task could shorten it, reading it would kill this process.
-        fcntl.fcntl(ring_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        fcntl.fcntl(ring_fd, _kernel.F_ADD_SEALS, _kernel.F_SEAL_SHRINK | _kernel.F_SEAL_GROW)
         ring = _channel.Ring(ring_fd)
         ours.callback(ring.close)
         ring.head[_channel.LIMIT] = _channel.UNLIMITED
@@ -108,7 +108,7 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         process = start(fds, environ) if fork is None else Forked(fork(fds, environ), [ENTRY])
         ours.callback(process.wait)
         ours.callback(process.kill)
-        pidfd = os.pidfd_open(process.pid)
+        pidfd = _kernel.pidfd_open(process.pid)
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: keep our ends open
     return Spawned(process, pidfd, our_socket, ring, lifeline)

@@ -12,17 +12,18 @@ from parallelkit._executors._greenlets import patched_by
 from parallelkit._executors._process._at_import import is_worker
 from parallelkit._executors._process._spawn import ENTRY
 from parallelkit._system import read
+from parallelkit._worker._kernel import pidfd_open
 
 _SELF, _OWN_COMMAND = "/proc/self/exe", "/proc/self/cmdline"
 
 
 def check_watchable() -> None:
     """Raise NotImplementedError if the system has no pidfds to watch workers by, RuntimeError if there can be no thread for it."""
-    if not hasattr(os, "pidfd_open"):
+    if sys.platform != "linux":
         _refuse_system()
     try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError as error:  # the kernel may not have what Python offers, or a container may forbid it
+        os.close(pidfd_open(os.getpid()))
+    except OSError as error:  # the kernel may not have it, or a container may forbid it
         # Other errors, such as a lack of descriptors, are reported where they matter.
         if error.errno in (errno.ENOSYS, errno.EPERM):
             _refuse_system(f", and pidfd_open says {error.strerror!r}")
@@ -35,7 +36,7 @@ def check_watchable() -> None:
 
 
 def _refuse_system(why: str = "") -> NoReturn:
-    raise NotImplementedError(f"worker processes need Linux 5.3 or newer{why}; use executor='threads' here")
+    raise NotImplementedError(f"worker processes need Linux 5.4 or newer{why}; use executor='threads' here")
 
 
 def check_startable() -> None:

@@ -13,7 +13,7 @@ from array import array
 from errno import ENOMEM
 from mmap import mmap
 
-from parallelkit._worker import _channel
+from parallelkit._worker import _channel, _kernel
 from parallelkit._worker._channel import WORD, GarbageError
 
 MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read at once
@@ -86,7 +86,7 @@ def _read_whole(fd: int, length: int) -> bytes:
 def check_file(fd: int, length: int) -> None:
     """Check that a file is as long as told, in pages that are there, and seal it: reading beyond its end would kill us."""
     try:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        fcntl.fcntl(fd, _kernel.F_ADD_SEALS, _kernel.F_SEAL_SHRINK)
         told = os.fstat(fd)
     except OSError as error:
         raise GarbageError(f"a file that cannot be sealed: {error}") from error
