@@ -144,12 +144,13 @@ class Scheduler:
         due = self._ready.pop(now, room)
         self.started += len(due)
         if not isinstance(due, FirstTries):
+            if last := self._tries.last:  # a task counts once
+                self.started -= sum(index in last for index, _, _, _ in due)
             self.again.started(index for index, _, _, _ in due)
         return due
 
     def _ready_again(self, now: float) -> None:
         for index in self.again.due(now):
-            self.started -= 1  # a task counts once: ``start_due`` will count it again
             self._ready.push_again(self._ticket(index))
 
     def lapse(self, now: float) -> bool:
@@ -159,7 +160,6 @@ class Scheduler:
         if not late:
             return False
         self._ready.withdraw(late, now)
-        self.started += len(late)
         for index in late:
             lost = self._tries.lapse(index)
             if self.news is not None:

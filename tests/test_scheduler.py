@@ -415,6 +415,18 @@ def test_a_budget_always_allows_ten():
     assert (10, 5) == (bench.scheduler.retried, bench.scheduler.failed)
 
 
+def test_a_budget_counts_tasks_whose_retry_waits():
+    """A task has been started, for a budget, also while its retry waits for a worker or a limit."""
+    bench = Bench(range(100), policy=Retry(1, delay=0, budget=0.5))
+    bench.start()
+    for index in range(40):
+        bench.lose(index)
+    assert [] == bench.start(now=2.0, room=0)
+    for index in range(40, 100):
+        bench.lose(index)
+    assert 50 == bench.scheduler.retried
+
+
 # Options of a task's own
 
 
