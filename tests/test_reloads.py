@@ -73,6 +73,20 @@ def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
         assert {1, 22} >= set(rest)
 
 
+def test_a_worker_with_more_to_do_is_replaced_once_that_is_done(edited):
+    """After a reload no more tasks run at a time than before, and a worker that had several to do still ends."""
+    module, edit = edited
+    with ProcessExecutor(1) as executor:
+        run_parallel(module.version, [0] * 100, executor=executor)  # so short that a worker gets several
+        stream = iter_parallel(module.version, [0, 20, 0, 0, 0, 0], executor=executor)
+        old = next(stream).worker
+        edit(22)
+        assert [22] == run_parallel(module.version, [0], executor=executor).values()
+        (worker,) = executor._pool._supervisor.crew.workers
+        assert old != worker.label
+        assert 5 == len(list(stream))
+
+
 @pytest.mark.all
 def test_a_worker_that_is_held_is_replaced_too(edited):
     """A worker that is held is replaced, too, and what was queued behind its task runs elsewhere."""

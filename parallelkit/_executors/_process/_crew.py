@@ -137,7 +137,7 @@ class Crew:
             everyone
             and self.act_at == inf
             and not (self._max_tasks or (self.wants_spare and self.spare is None))
-            and all(map(_may_be_given, self.workers))
+            and all(_may_be_given(worker) and not worker.outdated for worker in self.workers)
         )
         plenty = [stock for stock in stocks if stock > LOOK] if moved else []
         look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
@@ -188,12 +188,13 @@ class Crew:
         """Give out what is queued, first to the workers that hold least."""
         waiting = self._waiting_lanes()
         idle = sum([worker.ready and not worker.pending for worker in self.workers])
-        for worker in sorted(self.workers, key=_pending):
+        for worker in sorted(self.workers, key=lambda worker: worker.pending):
             if not _may_be_given(worker):
                 continue
             if worker.outdated or (self._max_tasks and worker.done >= self._max_tasks):
-                worker.retire()
-                self.wants_spare |= self._max_tasks > 0
+                if not worker.pending:  # else it takes a slot; and were it held, it would drop our STOP
+                    worker.retire()
+                    self.wants_spare |= self._max_tasks > 0
             elif waiting and (lane := self._choose(worker, waiting)) is not None:
                 free = not worker.pending
                 self._give(worker, lane, idle, now)
@@ -284,10 +285,6 @@ class Crew:
         """Whether its first attempt, too, should move: it is loading a function that an idle worker has loaded."""
         lane = worker.lane
         return lane is not None and worker.wire.loading and any(_idles(one, lane) for one in self.workers)
-
-
-def _pending(worker: Worker) -> int:
-    return worker.pending
 
 
 def _may_be_given(worker: Worker) -> bool:
