@@ -21,8 +21,8 @@ from parallelkit._executors._thread._lending import Loans, lender, take_claim
 from parallelkit._executors._thread._line import AWAITED
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
-from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
-from parallelkit._raised import describe_error, drop_frames
+from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
+from parallelkit._raised import describe_error, drop_frames, is_of_signal
 from parallelkit._system import monotonic
 
 START_LIMIT = 60.0  # seconds that an initializer may take
@@ -43,21 +43,19 @@ class ThreadEngine:
         self.max_workers = max_workers
         self.name_prefix = name_prefix
         self.broken: Exception | None = None
-        self.closed = False
+        self.closed = self.lending = False  # lending: whether a slot was ever lent
         self.ports: tuple[ThreadPort, ...] = ()
         self.workers: set[ThreadWorker] = set()
         self.abandoned: set[ThreadWorker] = set()
         self.idle: deque[ThreadWorker] = deque()
         self.loss: Loss | None = None
         self.initializes = initializer is not None
-        self._initializer = initializer
-        self._initargs = initargs
+        self._initializer, self._initargs = initializer, initargs
         self._starting: dict[ThreadWorker, float] = {}  # workers in their initializer, and its deadline
         self._roll = Roll(passing)
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.loans = Loans()  # slots of tasks that wait for other tasks of this engine
         self.awaited = Loans()  # those among them whose tasks wait for a future
-        self.lending = False  # whether a slot was ever lent
         self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
 
     def open(self, job: Job) -> ThreadPort:
@@ -183,7 +181,7 @@ class ThreadEngine:
             self._roll.strike(worker)
             self.workers.discard(worker)  # it may run nevertheless: a signal handler may have raised
             # The system may have no more threads. Those that are there will do, unless all are held by lenders.
-            if not (isinstance(error, RuntimeError) and len(self.workers) > held):
+            if not (isinstance(error, RuntimeError) and len(self.workers) > held) or is_of_signal(error):
                 raise
 
     def wake_one(self) -> bool:
@@ -255,8 +253,11 @@ class ThreadEngine:
         """Offer a slot that has come free to whoever waits for one."""
         tell_of_room(self.ports)
         waiting = sum(port.waiting() for port in self.ports)
-        if waiting and not self.closed:
-            self.supply(waiting)
+        try:
+            if waiting and not self.closed:
+                self.supply(waiting)
+        except RuntimeError as error:  # not raised: whoever gave up on a thread has an outcome to report
+            tell_of_shortage(self.ports, error)
 
     def end(self, worker: ThreadWorker) -> None:
         """In a thread that ends: take its leave. Idempotent."""

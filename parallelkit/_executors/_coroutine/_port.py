@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from itertools import count
 from math import inf
@@ -31,7 +31,7 @@ from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
-from parallelkit._raised import drop_frames
+from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._tasks import function_of
 
@@ -48,8 +48,7 @@ class CoroutinePort:
     def __init__(self, engine: ThreadEngine, threads: ThreadPort, job: Job) -> None:
         self.failure: Exception | None = None
         self.call = call_with(job)
-        self._engine = engine
-        self._threads = threads
+        self._engine, self._threads = engine, threads
         self._label = job.label
         self._exact = job.exact or job.wary
         self._fn = job.fn
@@ -65,8 +64,7 @@ class CoroutinePort:
         self._watch = Watch()
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
-        self._woken = False
-        self._closed = False
+        self._woken = self._closed = self._begun = False
 
     # In the run's thread.
 
@@ -76,7 +74,20 @@ class CoroutinePort:
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         self._held.extend(tickets)
-        self._hand_over()
+        if self._begun:
+            self._try(self._hand_over)
+        else:
+            self._hand_over()
+            self._begun = True
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """Do a step that may start a thread; fail if the system has none left, for to raise the error would cost outcomes."""
+        try:
+            step()
+        except (OSError, RuntimeError) as error:  # OSError: it has no descriptors for a loop
+            if is_of_signal(error):
+                raise
+            self._threads.fail(error)
 
     def _hand_over(self) -> None:
         plain: list[Ticket] = []
@@ -110,18 +121,14 @@ class CoroutinePort:
             now = monotonic()
             events = self._landed() + self._expire(now)
             look_at = self._watch.settle_at(self._check_lost(now))
-            over = (
-                bool(events or self._woken)
-                or self.failure is not None
-                or (until is not None and now >= until)
-            )
+            over = bool(events or self._woken or self.failure) or (until is not None and now >= until)
             at = now if over else min(look_at, inf if until is None else until)
             plain = self._threads.wait(None if at == inf else at)
             self.failure = self.failure or self._threads.failure
             self._out[False] -= sum(len(event.indices) if isinstance(event, Block) else 1 for event in plain)
             if plain or over:
                 self._woken = False
-                self._hand_over()
+                self._try(self._hand_over)
                 return events + plain
 
     def _landed(self) -> list[Block | Ended]:
@@ -158,7 +165,7 @@ class CoroutinePort:
         if blocked:
             self._replace(flight.loop)
         if self._queue:
-            self._offer()  # its slot is free
+            self._try(self._offer)  # its slot is free
         told_where(error, stack)
         return [Ended(flight.ticket[0], error, "", flight.started, now, flight.worker, stack)]
 

@@ -31,7 +31,7 @@ from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
 from parallelkit._lost import told_where
-from parallelkit._raised import drop_frames
+from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
@@ -117,6 +117,7 @@ class ThreadPort(Line):
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._squeezed = False  # whether other ports hold slots that this one could use
+        self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
 
     def room(self) -> int:
@@ -136,13 +137,19 @@ class ThreadPort(Line):
             self.wake()
 
     def start(self, tickets: Sequence[Ticket]) -> None:
-        if self.held:  # the run has seen the failure and goes on
-            self._engine.supply(self.release())
-        if tickets:
-            self._given += len(tickets)
-            self._lookout.expect(tickets)
-            self.queue.extend(tickets)
-            self._engine.supply(len(tickets), self.depth > 0)
+        try:
+            if self.held:  # the run has seen the failure and goes on
+                self._engine.supply(self.release())
+            if tickets:
+                self._given += len(tickets)
+                self._lookout.expect(tickets)
+                self.queue.extend(tickets)
+                self._engine.supply(len(tickets), self.depth > 0)
+                self._begun = True
+        except RuntimeError as error:
+            if not self._begun or is_of_signal(error):
+                raise
+            self.fail(error)  # the system has no thread left
 
     def hurry(self, index: int) -> None:
         """Run this attempt next, in the slot of the task of this engine that waits for it."""

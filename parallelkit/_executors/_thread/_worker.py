@@ -15,6 +15,7 @@ from parallelkit._executors._thread._lending import Around, enter_thread, here, 
 from parallelkit._executors._thread._port import Current, ThreadPort
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
+from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 
 IDLE = 5.0  # seconds after which an idle thread retires
@@ -62,6 +63,15 @@ def tell_of_room(ports: tuple[ThreadPort, ...]) -> None:
     """Tell the ports that a slot is free which no thread has filled."""
     for port in ports:
         port.hear_of_room()
+
+
+def tell_of_shortage(ports: tuple[ThreadPort, ...], error: RuntimeError) -> None:
+    """Fail the ports whose tickets wait for a thread, since the system has none left, with the error that says so."""
+    if is_of_signal(error):
+        raise error
+    for port in ports:
+        if port.waiting():
+            port.fail(error)
 
 
 class ThreadWorker:
