@@ -1,6 +1,8 @@
 """Tasks on arrays that tests run in worker processes."""
 
 import os
+import resource
+from pathlib import Path
 
 import numpy as np
 
@@ -63,3 +65,9 @@ def die_at(bad, array):
 
 def parts(item):
     return {name: (type(part).__name__, len(part)) for name, part in item.items()}
+
+
+def cramp():
+    """Leave this worker 32 MB of address space more than it has."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), resource.RLIM_INFINITY))

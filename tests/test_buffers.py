@@ -58,6 +58,24 @@ def test_item_for_which_there_is_no_memory_is_told_as_such(engine, monkeypatch):
     assert not ended.final
 
 
+def test_item_for_which_a_worker_has_no_memory_costs_its_own_task_alone(capfd):
+    """If a new worker, too, has no memory for an item or for the arguments, the task gets the error, and others go on."""
+    large = np.zeros(8 << 20)
+    engine = ProcessEngine(1, initializer=far.cramp)
+    try:
+        seen = drive(engine, len, [numbered(1), large, "x" * large.nbytes, numbered(4), numbered(5)])
+        assert {0: LONG, 3: LONG, 4: LONG} == seen.values
+        argued = drive(engine, far.give_back, [1], kwargs={"more": large})
+        after = drive(engine, len, [numbered(6), numbered(7)])
+    finally:
+        engine.close()
+    assert {0: LONG, 1: LONG} == after.values
+    assert [1, 2, 0] == [*seen.failures, *argued.failures]
+    for ended in [*seen.failures.values(), *argued.failures.values()]:
+        assert (errno.ENOMEM, False) == (ended.error.errno, ended.final)
+        assert "Cannot allocate memory in a worker process, for 67," in str(ended.error)
+
+
 def test_items_wait_for_memory_as_long_as_others_are_on_their_way(engine, monkeypatch):
     """An item for which there is no memory waits while others are in flight, whose blocks will be free."""
     made, make = [], _blocks.map_file

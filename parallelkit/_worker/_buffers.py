@@ -20,6 +20,7 @@ from parallelkit._worker._travel import Apart, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from parallelkit._worker._classes import Reducer
@@ -88,6 +89,23 @@ def load_shared(mapping: mmap, own: mmap | None, spans: list[Span]) -> Any:
         (first if start < len(first) else whole)[start : start + length] for start, length in spans
     ]
     return unpack(bytes(blob), buffers)
+
+
+SHARED = "large arrays in args= and kwargs= are shared by all worker processes, and so read-only: copy what you change in the task (array.copy())"
+
+
+def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add a note to the error of a task that writes to a shared array; numpy's own text gives no reason."""
+
+    def explaining(item: Any) -> Any:
+        try:
+            return call(item)
+        except ValueError as error:
+            if type(error) is ValueError and "read-only" in str(error):
+                error.add_note(SHARED)
+            raise
+
+    return explaining
 
 
 class Block:

@@ -17,7 +17,7 @@ from time import monotonic
 
 from parallelkit._raised import give_traceback, traceback_of
 from parallelkit._worker import _channel, _faults, _lifeline, _script
-from parallelkit._worker._buffers import InBlocks, load_shared
+from parallelkit._worker._buffers import InBlocks, explaining, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._channel import (
     ARMED,
@@ -79,7 +79,7 @@ class _Worker:
         self.inbox = _channel.Inbox(socket)
         self.outbox = Outbox(socket, ring)
         self.blocks = InBlocks(self.outbox)
-        self._file: mmap | None = None
+        self._file: mmap | OSError | None = None
         self._own: mmap | None = None  # the part of it that a job may write to, mapped privately
         self.jobs: dict[int, Callable[[Any], Any]] = {}
 
@@ -100,7 +100,13 @@ class _Worker:
             if not self.inbox.receive():
                 raise BrokenPipeError
         kind, body, length = taken
-        self._file = self._map_file(length, kind, body) if length else None
+        try:
+            self._file = self._map_file(length, kind, body) if length else None
+        except OSError as error:
+            if self.ring.head[HEAD]:
+                raise  # a new worker, in which no task has been, may have room
+            lack = f"{error.strerror} in a worker process, for {length:,} bytes that were sent to it"
+            self._file = OSError(error.errno, lack)
         return kind, body
 
     def _map_file(self, length: int, kind: int, body: bytes) -> mmap:
@@ -114,8 +120,13 @@ class _Worker:
             os.close(fd)
 
     def _take_file(self) -> mmap | None:
-        """The file that came with the last frame; we keep no reference, for reference counts tell who uses a block."""
+        """The file that came with the last frame; we keep no reference, for reference counts tell who uses a block.
+
+        Raises OSError if there was no room for it.
+        """
         file, self._file = self._file, None
+        if isinstance(file, OSError):
+            raise file
         return file
 
     def _set_up(self, setup: dict[str, Any]) -> bool:
@@ -144,7 +155,7 @@ class _Worker:
         if kind == _channel.BATCH:
             return self._run_batch(body)
         if kind == _channel.JOB:
-            self._load(WORD.unpack_from(body)[0], self._take_file(), body[WORD.size :])
+            self._load(WORD.unpack_from(body)[0], body[WORD.size :])
         elif kind == _channel.FORGET:
             self.jobs.pop(WORD.unpack(body)[0], None)
         elif kind == _channel.FORGET_BLOCK:
@@ -164,15 +175,16 @@ class _Worker:
             elif BATCH_HEAD.unpack_from(body)[2] == _channel.BUFFERED_ITEM:
                 self._learn_block(body)  # keep its block, which the parent will not send again
 
-    def _load(self, number: int, file: mmap | None, body: bytes) -> None:
+    def _load(self, number: int, body: bytes) -> None:
         """Load the function of a job, outside the time of any task: its module may take long to import."""
         self._tell_phase(_channel.LOADING + number)
         try:
+            file = self._take_file()
             if file is not None and body:
                 own, self._own = self._own, None
                 spans, end = loads(body)
                 call = bind(*load_shared(file, own, spans))
-                self.jobs[number] = _explaining(call) if end < spans[-1][0] else call
+                self.jobs[number] = explaining(call) if end < spans[-1][0] else call
             else:
                 self.jobs[number] = bind(*unpack(file or body))
         except BaseException as error:
@@ -185,6 +197,10 @@ class _Worker:
         call = self.jobs[number]
         if how == _channel.TOGETHER:
             return self._run(call, loads(memoryview(body)[BATCH_HEAD.size :]))
+        if isinstance(self._file, OSError):
+            if how == _channel.BUFFERED_ITEM:  # the parent would not send its block again
+                self.outbox.send(frame(_channel.KEPT, WORD.pack(loads(body[BATCH_HEAD.size :])[0])))
+            return self._run(_raiser(self._file), (None,))
         if how == _channel.BUFFERED_ITEM:
             return self._run_buffered(call, self._learn_block(body))
         file = self._take_file()
@@ -270,23 +286,6 @@ def _cut(body: bytes, count: int) -> Iterable[bytes]:
     for (length,) in LENGTH.iter_unpack(memoryview(body)[BATCH_HEAD.size : at]):
         yield body[at : at + length]
         at += length
-
-
-SHARED = "large arrays in args= and kwargs= are shared by all worker processes, and so read-only: copy what you change in the task (array.copy())"
-
-
-def _explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Add a note to the error of a task that writes to a shared array; numpy's own text gives no reason."""
-
-    def explaining(item: Any) -> Any:
-        try:
-            return call(item)
-        except ValueError as error:
-            if type(error) is ValueError and "read-only" in str(error):
-                error.add_note(SHARED)
-            raise
-
-    return explaining
 
 
 def _raiser(error: BaseException) -> Callable[[Any], NoReturn]:
