@@ -10,25 +10,30 @@ from unittest.mock import MagicMock, mock_open, patch
 import pytest
 
 import parallelkit
-from parallelkit import Retry, TaskTimeout, iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, Retry, TaskTimeout, iter_parallel, run_parallel
 from parallelkit._executors import _width
 from parallelkit._executors._process._spawn import check_popen
 from parallelkit._system import monotonic, read
 
 PACKAGE = Path(parallelkit.__file__).parent
 
-OF_OTHERS = ("_command", "_demo", "_worker", "testing.py", "_retry.py")
-"""What is a program, or runs in one of its own, or reckons with another library's clock."""
+OF_OTHERS = ("_command", "_demo", "testing.py", "_retry.py")
+"""What is a program, or reckons with another library's clock."""
 
 
 @pytest.fixture
 def frozen(monkeypatch):
-    """Puts a clock that stands still where anybody has ``time.monotonic``, as freezegun does."""
+    """Stops the time as freezegun does, for a test."""
+    freeze(monkeypatch.setattr)
+
+
+def freeze(put=setattr):
+    """Put a clock that stands still where anybody has ``time.monotonic``."""
     real = time.monotonic
     for module in list(sys.modules.values()):
         for name, value in list(getattr(module, "__dict__", {}).items()):
             if value is real:
-                monkeypatch.setattr(module, name, lambda: 1577836800.0)
+                put(module, name, lambda: 1577836800.0)
     assert 1577836800.0 == time.monotonic()
 
 
@@ -59,6 +64,14 @@ def test_runs_go_on_while_the_time_stands_still(executor, frozen):
     assert type(results.failures[1].error) is TaskTimeout
     assert 2 == run_parallel(int, ["x"], executor=executor, retries=Retry(1, delay=0.01)).outcomes[0].attempts
     assert [3] == [outcome.value for outcome in iter_parallel(abs, [-3], executor=executor, max_workers=1)]
+
+
+def test_workers_in_which_the_time_stands_still_are_believed():
+    """An initializer may stop the time for all tasks: what a worker says of its own times is none the less true."""
+    with ProcessExecutor(1, initializer=freeze) as executor:
+        first, second = run_parallel(lambda _: time.monotonic(), [0, 0], executor=executor).outcomes.values()
+    assert (1577836800.0, 1577836800.0) == (first.value, second.value)
+    assert 0 < first.started_at < second.started_at
 
 
 def select_for(seconds):

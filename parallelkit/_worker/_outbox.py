@@ -9,8 +9,9 @@ from __future__ import annotations
 from _socket import socket as Socket  # noqa: N812  # a class
 from _thread import allocate_lock
 from collections import deque
-from time import monotonic, sleep
+from time import sleep
 
+from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import FDS, NO_ROOM, PAUSE, SENT
 

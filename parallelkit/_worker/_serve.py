@@ -13,9 +13,9 @@ from _pickle import loads
 from _socket import socket as Socket  # noqa: N812  # a class
 from collections.abc import Callable, Iterable
 from mmap import mmap
-from time import monotonic
 
 from parallelkit._raised import give_traceback, traceback_of
+from parallelkit._system import monotonic
 from parallelkit._worker import _channel, _faults, _lifeline, _script
 from parallelkit._worker._buffers import InBlocks, explaining, load_shared
 from parallelkit._worker._call import bind
