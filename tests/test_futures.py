@@ -609,6 +609,30 @@ def test_a_callback_that_would_wait_for_ever_is_told_so(make):
         assert 1 == told.get(timeout=30)
 
 
+@pytest.mark.parametrize("way", ["submit", "run", "task of a run within"])
+def test_a_call_may_shut_its_executor_down(way):
+    """It does not wait for itself; what was submitted before is done all the same."""
+
+    def shut_down(_):
+        executor.shutdown()
+        return "shut"
+
+    executor = ThreadExecutor(1)
+    if way == "submit":
+        first, second = executor.submit(shut_down, None), executor.submit(abs, -2)
+        assert ["shut", 2] == [first.result(30), second.result(30)]
+    elif way == "run":
+        assert (
+            run_parallel(shut_down, [0], executor=executor, run_timeout=30).stopped != "run_timeout of 30 s"
+        )
+    else:
+        nested = executor.submit(run_parallel, shut_down, [0], executor=executor, run_timeout=30)
+        assert ["shut"] == nested.result(30).values()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, -3)
+    executor.shutdown()
+
+
 @both
 def test_an_executor_does_not_travel(make):
     """An executor cannot be pickled; the error says what to do instead."""

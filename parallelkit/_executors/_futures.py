@@ -14,6 +14,7 @@ from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Call, DeskEngine, Engine
 from parallelkit._executors._submit._desk import Desk
+from parallelkit._executors._submit._future import DeskFuture
 from parallelkit._keywords import WORKERS, suggests
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
@@ -56,7 +57,7 @@ class _Pool(Executor):
         A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
         RuntimeError after ``shutdown``, and the executor's own error where it is broken.
         """
-        future = self._desk.new_future()
+        future: DeskFuture[R] = DeskFuture(self._desk)
         self._desk.take(future, self._bind((fn, args, kwargs)), fn)
         return future
 
@@ -67,8 +68,8 @@ class _Pool(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse new calls, and end the workers once the submitted calls are done; runs still going on are stopped then.
 
-        ``wait``: block until then; calls past their timeout are not waited for. ``cancel_futures``: cancel
-        the calls that have not begun.
+        ``wait``: block until then; calls past their timeout are not waited for. In a call of this executor,
+        or a callback, it returns at once. ``cancel_futures``: cancel the calls that have not begun.
         """
         self._desk.shut(cancel_futures)
         if wait:

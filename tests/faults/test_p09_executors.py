@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 
 import acts
@@ -27,6 +28,12 @@ WAYS = {
     "at exit": f"pool = ProcessExecutor(2)\nlist(pool.map({HANG}))",
     "at exit, beside calls that nobody waits for": (
         "pool, other = ProcessExecutor(1), ProcessExecutor(1)\nlist(map(partial(other.submit, acts.nap), [3600] * 3))\n"
+        f"list(pool.map({HANG}))"
+    ),
+    "at exit, beside threads that wait for such calls": (
+        "pools = [make(2) for _ in range(4) for make in (ProcessExecutor, ThreadExecutor)]\n"
+        "for pool, threads in zip(pools[::2], pools[1::2]):\n"
+        "    threads.submit(lambda pool=pool: pool.submit(acts.nap, 3600).result())\n"
         f"list(pool.map({HANG}))"
     ),
     "in a run on the executor": f"with ProcessExecutor(2) as pool:\n    run_parallel({HANG}, executor=pool)",
@@ -63,6 +70,35 @@ def test_calls_that_an_interrupt_cuts_off_are_cancelled(error):
         assert "Ctrl-C" in str(future.exception(0))
     with pytest.raises(RuntimeError, match="after shutdown"):
         pool.submit(abs, -3)
+
+
+def test_calls_that_were_done_before_an_interrupt_keep_their_values(tmp_path):
+    """Even where a callback has kept the executor from telling so."""
+    told, release = threading.Event(), threading.Event()
+
+    def hold_up(done):
+        told.set()
+        release.wait(30)
+
+    with pytest.raises(KeyboardInterrupt), ProcessExecutor(2) as pool:
+        pool.submit(abs, -1).result()
+        held, late = pool.submit(time.sleep, 0.1), pool.submit(abs_later, -2, tmp_path)
+        held.add_done_callback(hold_up)
+        assert told.wait(30)
+        (tmp_path / "go").touch()
+        while not (tmp_path / "gone").exists():
+            time.sleep(0.01)
+        time.sleep(0.2)  # until it has ended: nobody will say so
+        threading.Timer(0.1, release.set).start()
+        raise KeyboardInterrupt
+    assert 2 == late.result(0)
+
+
+def abs_later(number, folder):
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    (folder / "gone").touch()
+    return abs(number)
 
 
 def test_other_errors_wait_for_calls_as_the_standard_pools_do():

@@ -30,7 +30,7 @@ from parallelkit._executors._submit._future import (
 )
 from parallelkit._executors._submit._leaving import is_leaving, stay_for
 from parallelkit._executors._submit._opening import Opening
-from parallelkit._executors._thread._lending import Lender, LendingPort
+from parallelkit._executors._thread._lending import Lender, LendingPort, is_thread_of
 from parallelkit._raised import give_traceback, traceback_of
 
 
@@ -75,10 +75,6 @@ class Desk:
     def _is_fork(self) -> bool:
         """Whether this is the copy in a forked child, where none of its threads runs and its lock may be held for ever."""
         return os.getpid() != self._pid
-
-    def new_future(self) -> DeskFuture[Any]:
-        """A future for a call."""
-        return DeskFuture(self)
 
     def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
         """Before the caller waits: lend its slot if it is a task of this executor, and return whether it did.
@@ -178,8 +174,9 @@ class Desk:
         do_freely(self._engine.close)
 
     def join(self) -> None:
-        """Wait until all calls are done; return at once in a thread that they need (a callback or finalizer shuts down)."""
-        if self._opening is not None and not self._needs_this_thread() and not self._is_fork():
+        """Wait until all calls are done; return at once in a thread that they need (a call, callback or finalizer shuts down)."""
+        needed = self._is_fork() or self._needs_this_thread() or is_thread_of(self._engine)
+        if self._opening is not None and not needed:
             self._opening.join()
 
     def _needs_this_thread(self) -> bool:
@@ -218,7 +215,10 @@ class Desk:
                     self._break(port.failure)
                 elif port.failure is not None:
                     port = self._replace(port, port.failure)
-            fail(self._flying, self._inbox, stopped())
+            if self._stopped:  # by Ctrl-C
+                port.close()
+                self._settle(port.wait(0.0))  # calls that were done keep their values
+                fail(self._flying, self._inbox, stopped())
         except BaseException as error:  # say, no worker can be started: leave no future unsettled
             self._break(error)
         finally:
@@ -277,8 +277,7 @@ class Desk:
     def _landed(self, index: int) -> DeskFuture[Any]:
         """Remove a call that has ended, and return its future. A task that waits for it has its slot back before it wakes."""
         future = self._flying.pop(index)[0]
-        if self._lender is not None:
-            self._lender.repay(future)
+        self.repay(future)
         return future
 
     def _break(self, failure: BaseException) -> None:

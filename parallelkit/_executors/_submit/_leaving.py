@@ -43,8 +43,12 @@ def _is_interrupted() -> bool:
 def _finish_all() -> None:
     global _leaving
     _leaving = True
-    for one in list(_staying):
-        one.shut(False, stop=_is_interrupted())
+    staying = list(_staying)
+    if _is_interrupted():
+        for one in staying:  # first, for the calls of one may wait for those of another
+            one.shut(False, stop=True)
+    for one in staying:
+        one.shut(False)
         one.join()
     wait_apart()  # for executors that the garbage collector found, and that close in threads of their own
 

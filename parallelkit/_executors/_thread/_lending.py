@@ -40,6 +40,10 @@ class Around(NamedTuple):
 class Here(Protocol):
     """A worker thread, as the code that it runs sees it."""
 
+    @property
+    def engine(self) -> object:
+        """Whose thread it is."""
+
     def around(self) -> Around | None:
         """The attempt that it runs."""
 
@@ -60,6 +64,12 @@ def here() -> Here | None:
     """The worker whose thread this is; None in any other thread."""
     worker: Here | None = getattr(_thread, "worker", None)
     return worker
+
+
+def is_thread_of(engine: object) -> bool:
+    """Whether the calling thread is one of this engine's."""
+    worker = here()
+    return worker is not None and worker.engine is engine
 
 
 def mark_context() -> None:
