@@ -4,6 +4,7 @@ import signal
 import socket
 from collections import deque
 from math import inf
+from pickle import PickleBuffer
 from time import monotonic
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit._executors._process._bell import Bell
-from parallelkit._executors._process._lane import File
+from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._lane import Batch, File, Span
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._wire import Wire
 from parallelkit._worker import _channel
@@ -199,7 +201,9 @@ def wire_and_far(pair, ring):
     ours.setblocking(False)
     bell = Bell()
     reserve = Reserve(bell.fd)
-    yield Wire(ours, ring, reserve), far
+    wire = Wire(ours, ring, reserve)
+    yield wire, far
+    wire.arrivals.close()
     reserve.close()
     bell.close()
 
@@ -385,3 +389,51 @@ def test_results_that_are_overwritten_are_garbage(wire_and_far, ring, value, whe
     else:
         with pytest.raises(GarbageError, match=r"^no result from \d+ to \d+ of \d+$"):
             wire.take(0, 1, True)
+
+
+def passed_on(wire, ring, slots, value):
+    """Have a worker put a value into the first slot, as its only result, and the parent read it."""
+    ring.starts[0] = monotonic()
+    slots.put_object(0, value)
+    ring.ends[0] = monotonic()
+    for kind, body, length in wire.frames(False):
+        wire.arrivals.accept(kind, body, length, 1)
+    span = Span(Batch(None, [(0, 1, None, None)], None), wire.take(0, 1, True), "")
+    (entry,) = Opening(span, str).finish()
+    return entry
+
+
+def test_a_result_is_not_what_a_block_held_before(wire_and_far, ring, monkeypatch):
+    """A block that the parent cannot map is read once. If the result found no room in the heap, it must not serve the next."""
+    wire, far = wire_and_far
+    slots = Slots(ring, Outbox(far, ring), 1)
+
+    def map_few(*args, at_once=False, **kwargs):
+        if not at_once:  # as the worker maps its own
+            raise OSError(errno.EMFILE, "Too many open files")
+        return map_file(*args, at_once=at_once, **kwargs)
+
+    map_file = _channel.map_file
+    monkeypatch.setattr(_channel, "map_file", map_few)
+    ring.head[_channel.TAIL] = 1  # the heap is full
+    first = passed_on(wire, ring, slots, PickleBuffer(bytes([1]) * _channel.LARGE))
+    ring.head[_channel.TAIL] = 0
+    second = passed_on(wire, ring, slots, PickleBuffer(bytes([2]) * _channel.LARGE))
+    assert [{1}, {2}] == [set(bytes(entry.values[0])) for entry in (first, second)]
+
+
+def test_a_block_that_could_not_be_sent_is_not_used(wire_and_far, ring, monkeypatch):
+    """If the system has no room for a block, its task has the error. The next result is sent with another."""
+    wire, far = wire_and_far
+    outbox = Outbox(far, ring)
+    slots = Slots(ring, outbox, 1)
+
+    def send(message, fd):
+        raise OSError(errno.ETOOMANYREFS, "Too many references")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outbox, "send", send)
+        failed = passed_on(wire, ring, slots, PickleBuffer(bytes([1]) * _channel.LARGE))
+    assert errno.ETOOMANYREFS == failed.error.errno
+    entry = passed_on(wire, ring, slots, PickleBuffer(bytes([2]) * _channel.LARGE))
+    assert {2} == set(bytes(entry.values[0]))

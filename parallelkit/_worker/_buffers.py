@@ -153,9 +153,8 @@ class OutBlocks:
         self._limit = min(limit, BLOCKS)
         self._blocks: list[Block] = []
 
-    def put(self, buffers: list[memoryview[int]]) -> tuple[int, list[Span]] | None:
+    def put(self, buffers: list[memoryview[int]], spans: list[Span], size: int) -> int | None:
         """Copy the buffers into a block and return its number; None if all are taken, because the parent reads slowly."""
-        spans, size = layout(buffers)
         number = self._find(size)
         if number is None:
             return None
@@ -164,11 +163,7 @@ class OutBlocks:
         else:
             self._make(number, buffers, spans, size)
         self._leases[number] = FILLED
-        return number, spans
-
-    def take_back(self, number: int) -> None:
-        """Free a block that the parent was not told of."""
-        self._leases[number] = FREE
+        return number
 
     def _find(self, size: int) -> int | None:
         """The smallest free block that fits, else the number for a new one, which may replace one that is too small."""
@@ -183,8 +178,9 @@ class OutBlocks:
     def _make(self, number: int, buffers: list[memoryview[int]], spans: list[Span], size: int) -> None:
         fd, size = new_block(buffers, spans, size)
         try:
-            self._blocks[number : number + 1] = [Block(_channel.map_file(fd, size, at_once=True))]
+            block = Block(_channel.map_file(fd, size, at_once=True))
             self._outbox.send(frame(_channel.BLOCK, _channel.WORD.pack(number), size), fd)
+            self._blocks[number : number + 1] = [block]  # only now, when the parent has it, too
         finally:
             os.close(fd)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sys import modules
 
 from parallelkit._worker import _chance, _channel, _ends, _faults
-from parallelkit._worker._buffers import OutBlocks, as_buffer
+from parallelkit._worker._buffers import OutBlocks, as_buffer, layout
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
     BUFFERED,
@@ -158,15 +158,13 @@ class Slots:
         return _channel.place(length, self._head[TAIL], self._heap_head) if length <= LARGE else -1
 
     def _put_buffered(self, slot: int, value: object, blob: bytes) -> None:
-        """Copy its buffers into a block; if the parent is using all blocks, pickle it in one piece instead."""
-        put = self._blocks.put(self._apart.take())
-        if put is None:
-            self._put(slot, VALUE, pack(value))
-            return
-        number, spans = put
+        """Copy its buffers into a block; if the parent is using all blocks, or the heap is full, pickle it in one piece instead."""
+        buffers = self._apart.take()
+        spans, size = layout(buffers)
         told = dumps((spans, blob), 5)
-        if self._find_room(len(told)) < 0:
-            self._blocks.take_back(number)
+        has_room = self._find_room(len(told)) >= 0  # asked first: a block that is taken must reach the parent
+        number = self._blocks.put(buffers, spans, size) if has_room else None
+        if number is None:
             self._put(slot, VALUE, pack(value))
             return
         self._put(slot, BUFFERED, told)
