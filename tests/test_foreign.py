@@ -1,6 +1,7 @@
 """Foreign pools: how values, errors, refusals and cancelled futures that they return are handled."""
 
 import gc
+import signal
 import threading
 import weakref
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -157,6 +158,52 @@ def test_what_has_not_begun_at_its_timeout_is_withdrawn():
     assert 2 == port.room()
     pool.run()
     assert ([], []) == (ran, port.wait(monotonic()))
+
+
+class Mute(Future):
+    """A future that forgets its callbacks."""
+
+    def add_done_callback(self, fn):
+        pass
+
+
+def test_what_a_pool_does_not_tell_of_is_found_at_its_timeout(monkeypatch):
+    """A call that ended in time counts, even if its pool makes no callback; until then, nothing is polled."""
+    monkeypatch.setattr("test_foreign.Future", Mute)
+    pool = Pool()
+    port = ForeignEngine(pool, None).open(Job(far.give_back))
+    port.start([(0, 1, "item", 0.01)])
+    pool.run()
+    (block,) = port.wait(monotonic() + 30)
+    assert ["item"] == list(block.values)
+    assert 2 == port.room()
+
+
+class Signalled(Future):
+    """A future during whose ``result`` a signal comes."""
+
+    def result(self, timeout=None):
+        signal.raise_signal(signal.SIGUSR1)
+        return super().result(timeout)
+
+
+def test_an_error_of_a_signal_handler_is_not_the_pools(monkeypatch):
+    """If a signal handler raises while a result is fetched, that comes out of the run: the pool is not broken."""
+
+    def leave(number, frame):
+        raise SystemExit("told to end")
+
+    monkeypatch.setattr("test_foreign.Future", Signalled)
+    pool = Pool()
+    port = ForeignEngine(pool, None).open(Job(far.give_back))
+    port.start([(0, 1, "item", None)])
+    pool.run()
+    former = signal.signal(signal.SIGUSR1, leave)
+    try:
+        with pytest.raises(SystemExit, match="told to end"):
+            port.wait(monotonic())
+    finally:
+        signal.signal(signal.SIGUSR1, former)
 
 
 @contextmanager

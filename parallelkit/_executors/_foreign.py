@@ -148,7 +148,10 @@ class ForeignPort:
         (index, _, _, _), handed, _ = flight
         try:
             started, ended, ok, value = report = future.result()
-        except BaseException as error:  # attempts never raise (see ``timed``): this is the pool's own failure
+        except BaseException as error:
+            if is_of_signal(error):
+                raise
+            # Attempts never raise (see ``timed``): this is the pool's own failure.
             return Ended(index, self._died(error), "", handed, monotonic(), self._name)
         text, final = "", False
         if self._sealed is None:
@@ -175,7 +178,10 @@ class ForeignPort:
         overdue: list[Block | Ended] = []
         for future, (ticket, handed, claim) in list(self._flights.items()):
             limit = ticket[3]
-            if limit is not None and now >= handed + limit and not future.done():
+            if limit is not None and now >= handed + limit:
+                if future.done():
+                    self._land(future)  # in time, but its pool makes the callback late, or never
+                    continue
                 del self._flights[future]
                 if not future.cancel():
                     self._overdue.add(future)
