@@ -29,24 +29,31 @@ class JournalWriter:
         self._writing: threading.Thread | None = None  # the one thread that writes: the first to claim it
 
     def put(self, records: Iterable[Record]) -> None:
-        """Queue these records; blocks while too much is waiting for the disk."""
+        """Queue these records; blocks while too much is waiting for the disk. Writes them if there can be no thread."""
         with self._lock:
             if self._closing:
                 return  # writing has failed, and the run is about to stop
             for record in records:
                 self._waiting[record.key] = record
                 self._bytes += len(record.payload)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no more threads can be started, so ``close`` has none to wait for
-                    self._thread = None
-                    raise
-            if self._idle or self._is_full():
-                self._changed.notify_all()
-            while self._is_full() and not self._closing:
-                self._changed.wait()
+            if self._has_thread():
+                if self._idle or self._is_full():
+                    self._changed.notify_all()
+                while self._is_full() and not self._closing:
+                    self._changed.wait()
+                return
+            batch = self._take()
+        self._save(batch)
+
+    def _has_thread(self) -> bool:
+        """Start the thread, if there is none yet; return False if the system has none left, which the next records may change."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = None
+        return self._thread is not None
 
     def find(self, keys: Iterable[str]) -> dict[str, Record]:
         """The records of these keys that are not written yet. Ask here first, since they move from here to the journal."""
@@ -89,12 +96,17 @@ class JournalWriter:
 
     def _write(self) -> None:
         while batch := self._next_batch():
-            try:
-                self._journal.write(batch)
-            except Exception as error:
-                self._give_up(error)
+            if not self._save(batch):
                 return
-            self._forget(batch)
+
+    def _save(self, batch: list[Record]) -> bool:
+        try:
+            self._journal.write(batch)
+        except Exception as error:
+            self._give_up(error)
+            return False
+        self._forget(batch)
+        return True
 
     def _next_batch(self) -> list[Record]:
         """Wait for records, and return what has gathered; empty when all is written and no more will come."""
@@ -103,8 +115,11 @@ class JournalWriter:
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._idle = False
             self._changed.wait_for(lambda: self._closing or self._is_full(), GATHER)
-            self._bytes = 0
-            return list(self._waiting.values())
+            return self._take()
+
+    def _take(self) -> list[Record]:
+        self._bytes = 0
+        return list(self._waiting.values())
 
     def _forget(self, batch: list[Record]) -> None:
         with self._lock:

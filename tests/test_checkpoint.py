@@ -1364,15 +1364,28 @@ def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
     Journal(path, "here:call").close()
 
 
-def test_system_that_has_no_thread_for_the_journal(tmp_path, monkeypatch):
-    """If the system starts no thread for the journal, its RuntimeError is raised."""
-    start = threading.Thread.start
+@pytest.mark.parametrize("refusals", [1, 1000])
+def test_system_that_has_no_thread_for_the_journal(tmp_path, monkeypatch, refusals):
+    """Where the system has no thread for the journal, now or at all, the run's own writes each outcome as it comes."""
+    start, refused = threading.Thread.start, []
 
-    def refused(thread):
-        if thread.name == "parallelkit_journal":
+    def refuse(thread):
+        if thread.name == "parallelkit_journal" and len(refused) < refusals:
+            refused.append(thread)
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", refused)
-    with pytest.raises(RuntimeError, match="can't start new thread"):
-        run_parallel(abs, [1], key=str, checkpoint=tmp_path / "journal")
+    path = tmp_path / "journal"
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(journal_writer, "MOST_ENTRIES", 2)
+    stream = iter_parallel(abs, range(9), key=str, checkpoint=path, executor="inline")
+    keys = [next(stream).key for _ in range(5)]
+    assert [*map(str, range(5))] == keys
+    if refusals > 1:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM outcomes").fetchone()[0] >= 5
+    stream.close()
+    assert refused
+    monkeypatch.undo()
+    results = run_parallel(abs, range(9), key=str, checkpoint=path)
+    assert 5 == sum(outcome.attempts == 0 for outcome in results.outcomes.values())
