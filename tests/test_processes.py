@@ -1,3 +1,4 @@
+import _signal
 import errno
 import gc
 import math
@@ -361,7 +362,7 @@ def test_who_may_no_longer_signal_its_workers_has_them_killed(tmp_path, scale, m
     path.touch()
     with opened(engine, far.have_child_and_hang) as port:
         monkeypatch.setattr(os, "killpg", forbid)
-        monkeypatch.setattr(signal, "pidfd_send_signal", forbid)
+        monkeypatch.setattr(_signal, "pidfd_send_signal", forbid)
         port.start([(0, 1, path, 0.3 * scale), (1, 1, os.devnull, None)])
         (ended,) = wait(port)
     engine.close()
