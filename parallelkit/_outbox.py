@@ -57,11 +57,12 @@ class Outbox:
 
     def take(self) -> Outcome[Any, Any]:
         """Remove and return the next ready outcome."""
-        outcome = self.ready.popleft()
+        outcome = self.ready[0]
         if outcome.index in self._made:
             self._made.discard(outcome.index)
         else:
             self.input_yielded += 1
+        del self.ready[0]  # last, and no call: Ctrl-C is raised after a call, and would lose the outcome
         return outcome
 
     def keep_settled(self) -> None:

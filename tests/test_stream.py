@@ -1,6 +1,7 @@
 """``iter_parallel``: outcomes come one by one, input is read in the caller's thread, and nothing yielded is kept."""
 
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -27,6 +28,7 @@ from parallelkit import (
     iter_parallel,
 )
 from parallelkit._ledger import Facts
+from parallelkit._outbox import Outbox
 from parallelkit._stream import _close_all, ledger_of
 
 PATIENCE = 30.0
@@ -664,6 +666,26 @@ def test_an_ordered_stream_holds_no_more_than_its_buffer_while_the_first_is_trie
         assert 0 == next(stream).value
         assert len(read) <= 5
         assert [1, 2, 3] == [one.value for one in islice(stream, 3)]
+
+
+def test_ctrl_c_as_an_outcome_is_taken_does_not_lose_it():
+    """Ctrl-C that comes as an outcome is taken from the others leaves it to the results: it is in neither twice, nor in none."""
+
+    def strike(frame, event, called):
+        if event == "c_return" and frame.f_code is Outbox.take.__code__:  # where Ctrl-C would be raised, too
+            sys.setprofile(before)
+            raise KeyboardInterrupt
+
+    stream = iter_parallel([Task(abs, 1)], then=lambda outcome: outcome.key < 3 and [Task(abs, 2)])
+    seen, before = [], sys.getprofile()
+    sys.setprofile(strike)
+    try:
+        with pytest.raises(RunInterrupted) as caught:
+            seen.extend(outcome.key for outcome in stream)
+    finally:
+        sys.setprofile(before)
+    rest = caught.value.results.successes
+    assert set(range(len(seen) + len(rest))) == {*seen, *rest}
 
 
 def test_ctrl_c_when_all_is_done_is_told_as_the_reason():
