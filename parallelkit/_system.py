@@ -1,4 +1,4 @@
-"""The real clock and real files of the system, even while a test of the user's own code has replaced them.
+"""The system's clock and files, even while a test of the user's own code has replaced them; and the environment.
 
 ``freezegun`` puts a clock that stands still into every module that has ``time.monotonic``, and a mock of ``open``
 answers whatever is opened. A run would wait for ever, or take the mock's text for the number of cpus.
@@ -6,6 +6,7 @@ answers whatever is opened. A run would wait for ever, or take the mock's text f
 
 from __future__ import annotations
 
+import os
 from _frozen_importlib import BuiltinImporter, module_from_spec
 from collections.abc import Callable
 from io import FileIO
@@ -37,3 +38,12 @@ def read(path: str) -> str:
     """The text of a file, whatever its bytes. Raises OSError."""
     with FileIO(path) as file:
         return file.readall().decode("latin-1")
+
+
+def environment() -> dict[str, str]:
+    """A copy of the environment, which other threads may be changing."""
+    while True:
+        try:
+            return dict(os.environ)
+        except KeyError:
+            pass  # one has just deleted a variable

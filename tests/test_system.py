@@ -1,5 +1,6 @@
 """What a test puts in place of Python's own is meant for the code that it tests: runs go on by what the system has."""
 
+import os
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import parallelkit
 from parallelkit import ProcessExecutor, Retry, TaskTimeout, iter_parallel, run_parallel
 from parallelkit._executors import _width
 from parallelkit._executors._process._spawn import check_popen
-from parallelkit._system import monotonic, read
+from parallelkit._system import environment, monotonic, read
 
 PACKAGE = Path(parallelkit.__file__).parent
 
@@ -72,6 +73,23 @@ def test_workers_in_which_the_time_stands_still_are_believed():
         first, second = run_parallel(lambda _: time.monotonic(), [0, 0], executor=executor).outcomes.values()
     assert (1577836800.0, 1577836800.0) == (first.value, second.value)
     assert 0 < first.started_at < second.started_at
+
+
+def test_a_thread_may_delete_a_variable_while_the_environment_is_copied(monkeypatch):
+    """Workers are started in a thread, where a KeyError would end the run."""
+    name, look = "PARALLELKIT_GONE", os._Environ.__getitem__
+    monkeypatch.setenv(name, "soon")
+
+    def delete_first(variables, asked):
+        if asked == name and name in list(os.environ):
+            del variables[name]
+        return look(variables, asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os._Environ, "__getitem__", delete_first)
+        copied = environment()
+    assert dict(os.environ) == copied
+    assert name not in copied
 
 
 def select_for(seconds):

@@ -10,6 +10,7 @@ from _sitebuiltins import Quitter
 from collections.abc import Callable
 
 from parallelkit._forked import end_child
+from parallelkit._system import environment
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -125,7 +126,7 @@ class Surroundings:
         self._hooks = _hooks_of_threads()
         self.path = list(sys.path)
         self._timers = _running_timers()
-        self._environ = dict(os.environ)
+        self._environ = environment()
         if self._directory is not None:
             os.close(self._directory)
         try:
@@ -145,7 +146,7 @@ class Surroundings:
             for timer in _running_timers() - self._timers:  # its signal would hit the next task
                 _signal.setitimer(timer, 0)
             for name in set(os.environ) - set(self._environ):
-                del os.environ[name]
+                os.environ.pop(name, None)
             for name, value in self._environ.items():
                 if os.environ.get(name) != value:
                     os.environ[name] = value

@@ -16,6 +16,7 @@ from parallelkit import _worker
 from parallelkit._executors._process._search_path import search_path
 from parallelkit._executors._process._strays import strays
 from parallelkit._executors._width import usable_cpus
+from parallelkit._system import environment
 from parallelkit._worker import _channel, _kernel
 from parallelkit._worker._channel import outer_width
 from parallelkit._worker._travel import pack
@@ -145,7 +146,7 @@ def start(
 def _environment(width: int) -> dict[str, str]:
     """The parent's environment, with the cpus shared out among the workers' numerical libraries."""
     share = str(max(1, usable_cpus() // (width * outer_width())))
-    return {**dict.fromkeys(THREADS, share), **os.environ}
+    return {**dict.fromkeys(THREADS, share), **environment()}
 
 
 def setup_frame(width: int, initializer: bool) -> bytes:

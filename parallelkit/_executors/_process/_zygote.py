@@ -15,7 +15,7 @@ from mmap import PAGESIZE
 
 from parallelkit._executors._process._preload import is_standard, stand_ins
 from parallelkit._executors._process._spawn import cut_lifeline, new_lifeline, socket_pair, start
-from parallelkit._system import monotonic, read
+from parallelkit._system import environment, monotonic, read
 from parallelkit._worker._channel import BORN, PID, map_file, new_file
 
 PATIENCE = 10.0
@@ -140,7 +140,7 @@ def inheritance() -> tuple[object, ...]:
     """What a worker inherits from its parent, be that this process or a zygote: user, limits, masks and the like."""
     status = read("/proc/thread-self/status").splitlines()
     kept = [_our_part(line) for line in status if line.startswith(_STATUS)]
-    environ = sorted(item for item in os.environ.items() if item[0].startswith(_AT_EXEC))
+    environ = sorted(item for item in environment().items() if item[0].startswith(_AT_EXEC))
     streams = [_is_open(fd) for fd in (1, 2)]
     digits = sys.get_int_max_str_digits()
     return kept, read("/proc/self/limits"), os.getpriority(os.PRIO_PROCESS, 0), environ, streams, digits
