@@ -99,9 +99,9 @@ def failure(
     return made
 
 
-def is_of_stop(error: BaseException, reason: str | None) -> bool:
-    """Whether the stop of this run made the error; a task may raise another TaskCancelled, of a run within it."""
-    return reason is not None and type(error) is TaskCancelled and error.args == (f"{STOPPED}{reason}",)
+def is_of_stop(error: BaseException) -> bool:
+    """Whether the stop of this run made the error; a TaskCancelled that a task raised is of a run within it."""
+    return type(error) is TaskCancelled and traceback_of(error) is None
 
 
 def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None = None) -> Lost:

@@ -22,6 +22,7 @@ from weakref import WeakSet
 from parallelkit._collector import wait_apart
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._intake import PORTION, Intake
+from parallelkit._interrupt import catch_interrupt
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import WIDEST, DirectSource, Loop, Window
 from parallelkit._lost import Lost, is_of_stop
@@ -238,7 +239,8 @@ def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any
     going = True
     while going or outbox.ready:
         yield from emptied(outbox, intake)
-        going = going and loop.step()
+        with catch_interrupt(loop.interrupt):  # so that Ctrl-C costs no outcome
+            going = going and loop.step()
 
 
 def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> Iterator[Outcome[Any, Any]]:
@@ -286,7 +288,7 @@ def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str 
         start = one.started_at
         end = (start or 0.0) + one.duration
         lost = Lost(one.error, one.attempts, start, end, one.worker, one.traceback, one.stack)
-        if is_of_stop(one.error, stopped):
+        if is_of_stop(one.error):
             lost.error = one.error.__cause__
             begun = {index: lost} if one.attempts else {}
             ledger.cancel((index,), begun, None if begun else lost.error)

@@ -69,6 +69,10 @@ def tried(line):
 
 def place(item):
     return item["place"]
+
+def cut_short(line):
+    from parallelkit import run_parallel
+    return run_parallel(time.sleep, [1], run_timeout=0.01)[0] if line == "1" else line
 """
 
 everywhere = pytest.mark.all
@@ -128,6 +132,17 @@ def test_files_and_stdin_one_after_another(here):
     done = run(here, f"{here}/tasks.py:scaled", "one", "--order", "input", "-", "--quiet", "two", stdin="3\n")
     assert [10, 20, 30, 40] == [row["value"] for row in rows_of(done.stdout)]
     assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_a_task_whose_own_run_was_stopped_is_a_failure(here):
+    """TaskCancelled of a run within a task is the task's own error: it is written, counted, on the page, and the exit code is 1."""
+    done = run(here, "tasks:cut_short", "--report", "page.html", stdin="1\n2\n")
+    assert {0: (False, "TaskCancelled"), 1: (True, None)} == {
+        row["key"]: (row["ok"], row.get("error_type")) for row in rows_of(done.stdout)
+    }
+    assert "1 × TaskCancelled" in done.stderr
+    assert "1 failed</b>" in (here / "page.html").read_text()
+    assert 1 == done.returncode
 
 
 def test_rows_keys_and_groups(here):

@@ -714,10 +714,11 @@ def test_outcomes_that_were_never_yielded_are_told_as_they_were():
     """Outcomes in RunInterrupted are complete: value, error, times, and for a cancelled task the reason and its last attempt."""
     error = OSError("down")
     cut_off, withdrawn, own = (
-        TaskCancelled(f"the run was stopped before this task was done: {why}")
-        for why in ("Ctrl-C", "Ctrl-C", "run_timeout of its own run")
+        TaskCancelled("the run was stopped before this task was done: Ctrl-C") for _ in range(3)
     )
     cut_off.__cause__ = error
+    with pytest.raises(TaskCancelled):
+        raise own  # as a task does whose own run was stopped
     rest = [
         Success("a", 4, "value", 3, 0.5, 1.0, 2.0, "w", "its parent"),
         Failure("b", 5, error, 2, 0.5, 1.5, 2.5, "w", None, "Traceback …", "File …"),

@@ -7,12 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from parallelkit._errors import TaskCancelled
 from parallelkit._events import Event
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import usable_cpus
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._lost import Lost
+from parallelkit._lost import Lost, is_of_stop
 from parallelkit._outcomes import Outcome
 
 
@@ -57,7 +56,7 @@ class Kept:
         lost = Lost(
             outcome.error, outcome.attempts, start, end, outcome.worker, outcome.traceback, outcome.stack
         )
-        if isinstance(outcome.error, TaskCancelled):
+        if is_of_stop(outcome.error):
             lost.error = outcome.error.__cause__
             ledger.cancel((index,), {index: lost} if outcome.attempts else {})
         else:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from parallelkit._errors import TaskCancelled
-from parallelkit._lost import describe
+from parallelkit._lost import describe, is_of_stop
 from parallelkit._outcomes import Outcome
 from parallelkit._payload import SOURCE
 from parallelkit._report._failures import shape
@@ -46,7 +45,7 @@ class Tally:
 
     def count(self, outcome: Outcome[Any, Any]) -> bool:
         """Count an outcome; return whether to write it, which is not so for a task that the run's stop cancelled."""
-        if not outcome.ok and isinstance(outcome.error, TaskCancelled):
+        if not outcome.ok and is_of_stop(outcome.error):
             self.cut_off += outcome.attempts > 0
             return False
         self.busy += outcome.duration
