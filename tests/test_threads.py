@@ -1,6 +1,7 @@
 """The thread engine: wake-ups, slots, abandoned threads, nested runs, contexts, initializers."""
 
 import gc
+import queue
 import re
 import subprocess
 import sys
@@ -932,6 +933,31 @@ def test_submitted_calls_are_counted_as_a_width():
     """A run within a submitted call divides its default width, as one within a run does."""
     with ThreadExecutor(3) as executor:
         assert 3 == executor.submit(outer_width).result()
+
+
+def test_an_executor_counts_once_as_a_width():
+    """What its tasks submit or run on it shares its slots, however long the chain; another executor counts as well."""
+
+    def chain(links):
+        if links:
+            executor.submit(chain, links - 1)
+        else:
+            widths.put(outer_width())
+
+    widths = queue.SimpleQueue()
+    with ThreadExecutor(3) as executor:
+        executor.submit(chain, 4)
+        assert 3 == widths.get(timeout=PATIENCE)
+        within = executor.submit(run_parallel, [outer_width], executor=executor)
+        assert [3] == within.result(PATIENCE).values()
+        beside = executor.submit(run_parallel, [outer_width], max_workers=2)
+        assert [6] == beside.result(PATIENCE).values()
+
+
+def test_a_foreign_pool_of_threads_is_counted_as_a_width():
+    """A run within a task of a standard thread pool divides its default width, too."""
+    with ThreadPoolExecutor(3) as pool:
+        assert [3] == run_parallel([outer_width], executor=pool).values()
 
 
 class Thing:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from parallelkit._executors._thread._lending import mark_context
-from parallelkit._executors._width import widen
+from parallelkit._executors._width import Wide, widen
 
 Settings: TypeAlias = "list[tuple[ContextVar[Any], Callable[[], Any]]]"
 """Variables, each with a function that makes the value for an attempt."""
@@ -27,14 +27,14 @@ _thread = threading.local()
 
 
 class Variables:
-    """The present context variables, for attempts of which ``workers`` run at a time.
+    """The present context variables, for attempts of this engine.
 
     ``initialized``: the attempts run in threads that have an initializer.
     """
 
-    def __init__(self, workers: int, initialized: bool) -> None:
+    def __init__(self, engine: Wide, initialized: bool) -> None:
         self._context = copy_context()
-        self._context.run(widen, workers)
+        self._context.run(widen, engine)
         self._context.run(mark_context)
         self._own: Settings = [(variable, value.copy) for variable, value in _contexts(self._context)]
         self._initialized = initialized

@@ -21,6 +21,7 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._packing import refusal
 from parallelkit._executors._thread._lending import mark_context
+from parallelkit._executors._width import widen
 from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import drop_frames, is_of_signal
@@ -63,6 +64,7 @@ class ForeignPort:
         self._call = call_with(job)
         self._context = copy_context()  # the caller's: another thread may hand the calls over
         self._context.run(mark_context)
+        self._context.run(widen, engine)
         self._flights: dict[Future[Any], Flight] = {}
         self._overdue: set[Future[Any]] = set()  # past their timeout, not cancellable, not ended
         self._patience = 0.0  # the timeout of the last attempt that became overdue

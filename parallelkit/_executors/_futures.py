@@ -129,7 +129,7 @@ class ThreadExecutor(_Pool):
 
     def _bind(self, call: Call) -> Call:
         """Bind the call to the current context variables, which are those of ``submit``'s caller."""
-        return Variables(self._max_workers, initialized=True).call, (call[0], *call[1]), call[2]
+        return Variables(self._pool, initialized=True).call, (call[0], *call[1]), call[2]
 
 
 @public

@@ -37,7 +37,7 @@ class InlinePort:
         self.failure: Exception | None = None
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
         self._call = call_with(job)
-        self._variables = Variables(InlineEngine.max_workers, initialized=False)
+        self._variables = Variables(InlineEngine(), initialized=False)
         self._queue: deque[Ticket] = deque()
         self._gate = Gate()
         self._woken = False

@@ -3,28 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextvars import ContextVar
-from math import inf
+from math import inf, prod
+from types import MappingProxyType
+from typing import Protocol
 
 from parallelkit._system import monotonic, read
 
 QUOTA_HOLDS = 1.0
 """Seconds for which the quota is cached, because reading its file takes a third of a short run."""
 
-_width: ContextVar[int] = ContextVar("parallelkit_width", default=1)
+
+class Wide(Protocol):
+    """An engine."""
+
+    max_workers: int
+
+
+_widths: ContextVar[Mapping[Wide, int]] = ContextVar("parallelkit_widths", default=MappingProxyType({}))
 _quota: tuple[float, float | None] = (-inf, None)  # the instant when it was read, and its value
 
 
-def widen(workers: int) -> None:
-    """In the context of a run's tasks: note that ``workers`` of them run at a time."""
-    _width.set(_width.get() * workers)
+def widen(engine: Wide) -> None:
+    """In the context of an engine's tasks: note how many of them run at a time.
+
+    An engine counts once: what its tasks start on it shares its slots.
+    """
+    widths = _widths.get()
+    if engine not in widths:
+        _widths.set({**widths, engine: engine.max_workers})
 
 
 def outer_width() -> int:
-    """The product of the widths of all runs that enclose this code; 1 outside any task."""
+    """The product of the widths of all engines whose tasks enclose this code; 1 outside any task."""
     from parallelkit._worker import _channel
 
-    return _width.get() * _channel.outer_width()
+    return prod(_widths.get().values()) * _channel.outer_width()
 
 
 def usable_cpus() -> int:

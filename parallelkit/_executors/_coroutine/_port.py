@@ -52,7 +52,7 @@ class CoroutinePort:
         self._label = job.label
         self._exact = job.exact or job.wary
         self._fn = job.fn
-        self._variables = Variables(engine.max_workers, initialized=False)
+        self._variables = Variables(engine, initialized=False)
         self._held: deque[Ticket] = deque()  # handed over to neither, as yet
         self._queue: deque[Ticket] = deque()  # for the loop
         self._out = {True: 0, False: 0}  # coroutines, plain ones: handed over and not reported back

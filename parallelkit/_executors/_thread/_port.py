@@ -109,7 +109,7 @@ class ThreadPort(Line):
         self._wary = job.wary
         self._call = call_with(job)
         self.label = job.label
-        self._variables = Variables(engine.max_workers, engine.initializes)
+        self._variables = Variables(engine, engine.initializes)
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
         self.gate = Gate()
