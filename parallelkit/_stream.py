@@ -22,7 +22,6 @@ from weakref import WeakSet
 from parallelkit._collector import wait_apart
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._intake import PORTION, Intake
-from parallelkit._interrupt import catch_interrupt
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import WIDEST, DirectSource, Loop, Window
 from parallelkit._lost import Lost, is_of_stop
@@ -239,8 +238,7 @@ def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any
     going = True
     while going or outbox.ready:
         yield from emptied(outbox, intake)
-        with catch_interrupt(loop.interrupt):  # so that Ctrl-C costs no outcome
-            going = going and loop.step()
+        going = going and loop.step()
 
 
 def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> Iterator[Outcome[Any, Any]]:
