@@ -43,15 +43,15 @@ class Bar(Silent):
         if self._bar is None:
             self._bar = self._make(total)
         bar = self._bar
-        if total is None:  # the caller may have given it
-            total = self._options.get("total")
+        before = self._options.get("initial", 0)
+        total = self._options.get("total") if total is None else before + total
         if bar.total != total:
             bar.total = total
             bar.refresh()
         notes = [f"{count} {name}" for name, count in (("failed", failed), ("retried", retried)) if count]
         if notes:
             bar.set_postfix_str(", ".join(notes), refresh=False)
-        bar.update(settled - bar.n)
+        bar.update(before + settled - bar.n)
         self._raise_failure()
 
     def _make(self, total: int | None) -> Any:

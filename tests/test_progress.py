@@ -71,6 +71,14 @@ def test_a_total_that_the_caller_knows_stands_where_the_run_knows_none():
     assert "7/7" in draw((None, 3, 0, 0), (7, 7, 0, 0), total=8)
 
 
+def test_what_was_done_before_counts():
+    """With tqdm's ``initial``, the bar starts there, and its total is that much larger than the number of tasks."""
+    line = draw((10, 0, 0, 0), (10, 4, 0, 0), initial=90, total=100)
+    assert "94/100" in line
+    assert "-" not in line
+    assert "94/100" in draw((None, 4, 0, 0), initial=90, total=100)
+
+
 def test_a_total_may_grow():
     """Tasks of ``then`` increase the total."""
     line = draw((2, 1, 0, 0), (6, 2, 0, 0))
