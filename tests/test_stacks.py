@@ -106,7 +106,7 @@ def test_what_a_worker_writes_down_reads_like_a_traceback():
         "Fatal Python error: Segmentation fault",
         '  File "/home/me/no such file.py", line 30, in main',
         f'  File "{__file__}", line 1, in solve',
-        '    """Stacks of threads that run, as a Failure and a warning have them."""',
+        f'    """{__doc__}"""',
     ]
 
 
