@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from requests.cookies import RequestsCookieJar
 
 CHUNK = 1 << 16  # bytes read of a body at a time
+LONGEST = 1e6  # seconds, 11 days; a socket refuses infinity, on some systems more than 24 days, too
 
 
 class Fetcher(Telling):
@@ -43,7 +44,8 @@ class Fetcher(Telling):
         self._sent = sent
         self._sessions = sessions
         connect, read = timeouts
-        self._timeouts = (min(connect, timeout or connect), min(read, timeout or read))
+        most = min(timeout or LONGEST, LONGEST)
+        self._timeouts = (min(connect, most), min(read, most))
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._recorded = recorded
@@ -134,7 +136,11 @@ class Redirects:
     def _read_first(self, resp: Response) -> str | None:
         from requests import exceptions
 
-        target = self._target(resp)
+        try:
+            target = self._target(resp)
+        except Exception:  # it cannot be decoded, say; the error lacks the response, but keeps its connection
+            resp.close()
+            raise
         if target:
             with suppress(exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
                 self._read(resp)

@@ -30,6 +30,7 @@ K = TypeVar("K")
 WIDTH = 32  # threads, whatever the cpus: they only wait
 IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})  # RFC 9110 §9.2.2
 TRANSIENT = frozenset({429, 500, 502, 503, 504})  # statuses that another try may change
+USUAL_PORTS = {"http": ":80", "https": ":443"}  # by scheme: a URL may name them or not
 NOT_OURS = frozenset({"args", "executor", "key", "star"})  # options of run_parallel that fetch does not take
 SET_HERE = frozenset({"headers", "method", "stream", "timeout", "url"})  # of a request, set by fetch
 OF_A_REQUEST = frozenset(  # what else Session.request takes
@@ -186,11 +187,13 @@ def new_session() -> Callable[[], Session]:
 def host(url: Any) -> str | None:
     """Return host and port of a URL, as a group for limits; None if it has no host (its request will say so).
 
-    >>> host("https://Example.org:8443/a?b"), host("nonsense")
-    ('example.org:8443', None)
+    >>> host("https://Example.org:8443/a?b"), host("https://example.org:443"), host("nonsense")
+    ('example.org:8443', 'example.org', None)
     """
     try:
-        return urlsplit(url).netloc.rpartition("@")[2].lower() or None
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition("@")[2].lower()
+        return place.removesuffix(USUAL_PORTS.get(parts.scheme, ":")) or None
     except (AttributeError, TypeError, ValueError):
         return None
 

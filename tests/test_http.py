@@ -4,6 +4,7 @@ import gc
 import gzip
 import inspect
 import io
+import math
 import pickle
 import socket
 import sys
@@ -199,8 +200,8 @@ def test_each_host_and_port_is_one_of_its_own(site):
     urls = urls_of(site, paths, together(4))
     results = fetch([*urls, *(url.replace("127.0.0.1", "localhost") for url in urls)], per_host=2)
     assert (4, 4) == (len(results.successes), site.widest)
-    assert ("a.b:80", "a.b", None, None) == tuple(
-        map(host, ["http://u:p@A.b:80/x", "https://a.b", "a.b", None])
+    assert ("a.b:81", "a.b", "a.b", None, None) == tuple(
+        map(host, ["http://u:p@A.b:81/x", "https://a.b", "http://a.b:80", "a.b", None])
     )
 
 
@@ -455,6 +456,14 @@ def test_a_host_that_does_not_answer_is_left_after_the_connect_timeout():
     assert errors.ConnectTimeout is type(error_of(results))
 
 
+def test_infinity_is_no_bound(site):
+    """Infinite timeouts, which sockets refuse, mean no bound, as in a run."""
+    urls = urls_of(site, "a")
+    assert 1 == len(
+        fetch(urls, connect_timeout=math.inf, read_timeout=math.inf, timeout=math.inf, retries=0).successes
+    )
+
+
 @pytest.fixture
 def dripping(site):
     """The URL of a page that sends a byte every 10 ms, endlessly, and an event that is set when the client leaves."""
@@ -560,6 +569,17 @@ def test_a_redirect_is_followed_whatever_is_broken_about_its_body(site):
         site, "a", lambda visit: visit.say(b"no gzip", 302, Location=target, Content_Encoding="gzip")
     )
     assert ["/target"] == [response.text for response in fetch(moved, retries=0).values()]
+
+
+def test_a_redirect_to_nowhere_keeps_no_connection(site):
+    """If the target of a redirect cannot be decoded, the connection is closed, although the error is kept."""
+    urls = urls_of(site, range(3), lambda visit: visit.say(b"gone", 302, Location="/\xff"))
+    results = fetch(urls, retries=0)
+    kinds = [type(failure.error) for failure in results.failures.values()]
+    kept = len(clients_of({site.server_port}))
+    del results
+    gc.collect()  # else the site would wait for what is kept
+    assert ([UnicodeDecodeError] * 3, 0) == (kinds, kept)
 
 
 def test_a_session_keeps_its_own_way_with_redirects(site):
