@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 
 from parallelkit._system import read
 
+DIGITS = 20  # of the count in the file
+
 _held: dict[str, Claim] = {}  # those of this process, within which file locks do not exclude each other
 os.register_at_fork(after_in_child=_held.clear)
 
@@ -63,14 +65,19 @@ class Claim:
             os.close(fd)  # the run before has deleted the file meanwhile
 
     def _read(self) -> tuple[str, int]:
-        """The boot id and count that the last run wrote."""
-        parts = os.pread(self._fd, 100, 0).decode(errors="replace").split()
-        return (parts[1], int(parts[2])) if len(parts) == 3 and parts[2].isdecimal() else ("", 0)
+        """The boot id and count that the last run wrote. Raises ValueError if the file is not one of a run."""
+        text = os.pread(self._fd, 100, 0).decode(errors="replace").strip("\0")  # zeros after a power failure
+        parts = text.split()
+        if len(parts) == 3 and len(parts[2]) == DIGITS and parts[2].isdecimal():
+            return parts[1], int(parts[2])
+        if text:
+            raise not_ours(self._journal, self._path)
+        return "", 0
 
     def note(self, count: int) -> None:
         """Write down how many batches the open journal holds."""
         self._is_new = False
-        os.pwrite(self._fd, f"{os.getpid():<10} {self._boot} {count:020}\n".encode(), 0)
+        os.pwrite(self._fd, f"{os.getpid():<10} {self._boot} {count:0{DIGITS}}\n".encode(), 0)
 
     def release(self, in_order: bool) -> None:
         """Release the journal. ``in_order``: all that was committed is in the file itself, so no count is needed."""
@@ -101,6 +108,14 @@ def not_made(journal: str, error: Exception) -> ValueError:
     """The error for a place where no journal can be created."""
     why = error.strerror if isinstance(error, OSError) else error
     return ValueError(f"checkpoint must be where this program can make files, got {journal}: {why}")
+
+
+def not_ours(journal: str, path: str) -> ValueError:
+    """The error for a file of the user's that has a name which the journal needs."""
+    return ValueError(
+        f"checkpoint must leave the names beside it free, got {journal}: {path} is something else; "
+        "give the checkpoint another name"
+    )
 
 
 def in_use(journal: str, pid: object) -> ValueError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
-from parallelkit._claim import Claim, not_made
+from parallelkit._claim import Claim, not_made, not_ours
 from parallelkit._identity import told_apart
 
 APPLICATION = 0x706B6A6C  # "pkjl"
@@ -26,6 +26,7 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 """
 
+MAGIC = b"SQLite format 3\0"  # how each of its files begins
 CHUNKS = (128, 16, 1)  # rows a statement: each statement releases the interpreter lock and must get it back
 
 
@@ -168,6 +169,8 @@ def create(path: str, function: str, count: int) -> None:
     import sqlite3
 
     draft = f"{path}-new"
+    if not is_draft(draft):
+        raise not_ours(path, draft)
     try:
         discard(draft)  # left by a run that was killed at this point
         os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -182,6 +185,17 @@ def create(path: str, function: str, count: int) -> None:
         if isinstance(error, (OSError, sqlite3.Error)):
             raise not_made(path, error) from error
         raise  # Ctrl-C, say
+
+
+def is_draft(path: str) -> bool:
+    """Whether a file is missing, empty or a database, as one is that a run has left which was killed as it made it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(MAGIC)) in (b"", MAGIC)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise not_made(path, error) from error
 
 
 def discard(draft: str) -> None:

@@ -790,10 +790,31 @@ def test_after_a_power_failure_the_count_is_not_compared(killed):
 
 def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     """A draft of a journal that a killed run has left is replaced."""
-    path.with_name("run.journal-new").write_text("half a draft")
-    path.with_name("run.journal-run").write_text("")
-    assert [["a"]] == run("a", path).values()
-    assert ["run.journal"] == os.listdir(path.parent)
+    draft = path.with_name("run.journal-new")
+    with contextlib.closing(sqlite3.connect(draft)) as half:
+        half.execute("CREATE TABLE journal (name)")
+    for content in (draft.read_bytes(), b""):
+        path.unlink(missing_ok=True)
+        calls.clear()
+        draft.write_bytes(content)
+        path.with_name("run.journal-run").write_bytes(
+            bytes(60) if content else b""
+        )  # as after a power failure
+        assert [["a"]] == run("a", path).values()
+        assert ["run.journal"] == os.listdir(path.parent)
+
+
+@pytest.mark.parametrize("end", ["-run", "-new"])
+def test_a_file_of_the_users_beside_the_journal_is_left_alone(path, end):
+    """A file that happens to have one of the names a journal needs is neither overwritten nor deleted: the run is refused."""
+    theirs = path.with_name(f"run.journal{end}")
+    theirs.write_text("took about 12")
+    with pytest.raises(
+        ValueError, match=rf"leave the names beside it free, got .*: .*{end} is something else"
+    ):
+        run("a", path)
+    assert "took about 12" == theirs.read_text()
+    assert [theirs.name] == os.listdir(path.parent)
 
 
 def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
