@@ -561,6 +561,55 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     assert "release.wait(30)" in caplog.text
 
 
+def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():
+    """An attempt that was abandoned because another blocked its loop does not go on for ever: it ends when the loop can end it."""
+    release, waiting, cleaned = threading.Event(), asyncio.Event(), threading.Event()
+
+    async def wait():
+        try:
+            waiting.set()
+            await asyncio.sleep(LONG)
+        finally:
+            cleaned.set()
+
+    async def block():
+        await waiting.wait()
+        release.wait(30)
+
+    async def look():
+        release.set()
+        await asyncio.to_thread(cleaned.wait, 30)
+        return cleaned.is_set()
+
+    tasks = {"wait": wait, "block": block, "look": Task(look, timeout=60)}
+    try:
+        results = run_parallel(tasks, timeout=0.05, max_workers=2)
+    finally:
+        release.set()
+    assert ["wait", "block"] == list(results.failures)
+    assert results["look"]
+
+
+def test_blocked_loops_are_waited_for_together(monkeypatch):
+    """However many loops were blocked, the end of the run waits for all of them until the same instant."""
+    release, instants, join = threading.Event(), [], _event_loop.EventLoop.join
+
+    def note(loop, until):
+        instants.append(until)
+        join(loop, until)
+
+    async def block(_):
+        release.wait(30)
+
+    monkeypatch.setattr(_event_loop.EventLoop, "join", note)
+    try:
+        results = run_parallel(block, range(3), timeout=0.01, max_workers=3)
+    finally:
+        release.set()
+    assert 3 == len(results.failures) == len(instants)
+    assert 1 == len(set(instants))
+
+
 @pytest.mark.usefixtures("unhurried")
 def test_a_run_timeout_cancels_what_runs():
     """At ``run_timeout``, coroutines are cancelled, and their clean-up runs before the call returns."""

@@ -7,14 +7,13 @@ back. Of ``claim``: the loop that finished it, or the run that gave up on it.
 from __future__ import annotations
 
 import threading
-import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
 from types import CoroutineType, coroutine
 from typing import Any, Protocol
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._executors._thread._stacks import await_stack, stack_of
 from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
@@ -125,11 +124,11 @@ class EventLoop:
         """Cancel all attempts, and end; returns at once."""
         self._call(self._wind_up)
 
-    def join(self) -> None:
+    def join(self, until: float) -> None:
         """Wait for a closed loop to end; if it is blocked, abandon it with a warning."""
         if self.thread is threading.current_thread() or not self.thread.is_alive():
             return
-        self.thread.join(3 * GRACE)
+        self.thread.join(max(0.0, until - monotonic()))
         if not self.thread.is_alive():
             return
         if self._loop.is_closed():
@@ -244,7 +243,7 @@ class EventLoop:
             self._longest = max(self._longest, (step, flight.ticket[0]))
 
     def _cancel(self, flight: Flight) -> None:
-        if flight.claim:
+        if flight in self.flights:  # also if the run has given up on it, since the loop was blocked until now
             flight.cancelled = True
             flight.stack = await_stack(flight.coroutine)
             flight.task.cancel()
@@ -280,18 +279,13 @@ class EventLoop:
             task._log_destroy_pending = False  # asyncio would log the same again
 
 
+def join_all(loops: Iterable[EventLoop]) -> None:
+    """Wait for closed loops to end, together no longer than for one: a function that blocks its loop does so each time."""
+    until = monotonic() + 3 * GRACE
+    for loop in loops:
+        loop.join(until)
+
+
 async def awaited(made: Any) -> Any:
     """Wrap any awaitable in a coroutine."""
     return await made
-
-
-def await_stack(waiting: Any) -> str:
-    """The stack of a coroutine that waits, as text: its own frame, and those of what it awaits."""
-    frames = []
-    while waiting is not None:
-        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-        if frame is None:
-            break
-        frames.append((frame, frame.f_lineno))
-        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
-    return "".join(traceback.StackSummary.extract(iter(frames)).format())

@@ -23,7 +23,7 @@ from parallelkit._executors._contract import (
     call_with,
     timed_out,
 )
-from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight
+from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight, join_all
 from parallelkit._executors._coroutine._watch import Watch
 from parallelkit._executors._thread._line import UNLIMITED
 from parallelkit._executors._thread._port import ThreadPort
@@ -49,9 +49,8 @@ class CoroutinePort:
         self.failure: Exception | None = None
         self.call = call_with(job)
         self._engine, self._threads = engine, threads
-        self._label = job.label
+        self._fn, self._label = job.fn, job.label
         self._exact = job.exact or job.wary
-        self._fn = job.fn
         self._variables = Variables(engine, initialized=False)
         self._held: deque[Ticket] = deque()  # handed over to neither, as yet
         self._queue: deque[Ticket] = deque()  # for the loop
@@ -239,8 +238,7 @@ class CoroutinePort:
 
     def join(self) -> None:
         """Wait for the closed loops to end, except for blocked ones, and drop them: each refers to this port, a cycle."""
-        for loop in self._loops:
-            loop.join()
+        join_all(self._loops)
         self._loop, self._loops = None, []
 
     # In the thread of a loop.

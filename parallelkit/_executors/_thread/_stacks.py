@@ -1,4 +1,4 @@
-"""Where a thread stands now, as text."""
+"""Where a thread or a coroutine stands now, as text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from parallelkit._raised import calls_tasks
 
@@ -42,6 +43,18 @@ def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
         if collecting:
             gc.enable()
     return reversed(frames)
+
+
+def await_stack(waiting: Any) -> str:
+    """The stack of a coroutine that waits, as text: its own frame, and those of what it awaits."""
+    frames = []
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is None:
+            break
+        frames.append((frame, frame.f_lineno))
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return "".join(traceback.StackSummary.extract(iter(frames)).format())
 
 
 def cpu_seconds_of(ident: int | None) -> float:
