@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._marks import CANCELLED, FAILED, OPEN, UNSET, Mark
 from parallelkit._outcomes import Attempt, Failure, Outcome, Success
+
+_being_sealed: ContextVar[tuple[Ledger, ...]] = ContextVar("parallelkit_being_sealed", default=())
+"""See ``Ledger.sealed``."""
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -219,7 +223,7 @@ class Ledger:
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
         began, retried, recalled = self.facts.began_at, self.retried, self.recalled()
         for index, value in enumerate(self.values):
-            if not isinstance(value, Mark) and index not in recalled:
+            if type(value) is not Mark and index not in recalled:  # ``isinstance`` asks a proxy for its class
                 start = self.started[index]
                 duration = self.ended[index] - start
                 worker, number = self.workers[index], retried.get(index, 1)
@@ -240,12 +244,20 @@ class Ledger:
 
     def sealed(self, change: Callable[[Any], Any]) -> Ledger:
         """A copy with ``change`` applied to every error: into bytes before it is pickled, and back afterwards."""
-        copy = replace(self)
-        copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
-        copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
-        copy.stopped_by = None if self.stopped_by is None else change(self.stopped_by)
-        copy.log = [(index, lost.sealed(change)) for index, lost in self.tried]
+        before = _being_sealed.set((*_being_sealed.get(), self))
+        try:
+            copy = replace(self)
+            copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
+            copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
+            copy.stopped_by = None if self.stopped_by is None else change(self.stopped_by)
+            copy.log = [(index, lost.sealed(change)) for index, lost in self.tried]
+        finally:
+            _being_sealed.reset(before)
         return copy
+
+    def is_being_sealed(self) -> bool:
+        """Whether one of its errors is being changed in this context, and has led back here."""
+        return self in _being_sealed.get()
 
     def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:
         start, began = lost.started, self.facts.began_at

@@ -11,7 +11,7 @@ from parallelkit._errors import TaskFailures
 from parallelkit._keys import Keyed
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, tally
-from parallelkit._outcomes import Attempt, Failure, Outcome, as_raised
+from parallelkit._outcomes import Attempt, Failure, Outcome, as_raised, shown
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
 from parallelkit._worker._faults import capture, restore
@@ -131,10 +131,8 @@ class Results(Keyed[K, V], Generic[K, V]):
     def failures(self) -> dict[K, Failure[K]]:
         """A dict from key to ``Failure``, of the tasks that gave no value, including cancelled ones."""
         lost = self._ledger.failed.keys() | self._ledger.cancelled.keys()
-        if not lost:
-            return {}
         outcome = self._ledger.outcome
-        found = (outcome(index) for index in self._indices() if index in lost)
+        found = (outcome(index) for index in (self._indices() if lost else ()) if index in lost)
         return {failure.key: failure for failure in found}  # type: ignore[misc]  # only failures are in lost
 
     def raise_failures(self) -> None:
@@ -250,13 +248,15 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     __hash__ = None  # type: ignore[assignment]  # as for every mapping
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"ledger": self._ledger.sealed(capture), "order": self._order}
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._ledger.is_being_sealed():  # an error leads back here: None, or its pickle had no end
+            return type(None), ()
+        return object.__new__, (type(self),), {"ledger": self._ledger.sealed(capture), "order": self._order}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Errors are sent as from a worker, so that those that cannot be pickled by themselves arrive too.
-        self._ledger = state["ledger"].sealed(lambda blob: restore(blob, "a task".__str__)[0])
-        self._order, self._index_of = state["order"], None
+        ledger = state["ledger"].sealed(lambda blob: restore(blob, "a task".__str__)[0])
+        Results.__init__(self, ledger, state["order"])
 
     # Where the outcomes are.
 
@@ -275,7 +275,7 @@ class Results(Keyed[K, V], Generic[K, V]):
                 index = -1
             if 0 <= index < len(self._ledger):
                 return index
-            raise KeyError(f"{key!r} (keys are positions from 0; values() is a list; pass key= for others)")
+            raise KeyError(f"{shown(key)} (keys are positions from 0; values() is a list; key= sets others)")
         if self._index_of is None:
             self._index_of = {key: index for index, key in enumerate(keys)}
         return self._index_of[key]

@@ -245,11 +245,18 @@ class Position:
         return 1
 
 
+class Unshown:
+    """An object whose repr raises."""
+
+    def __repr__(self):
+        raise OSError("no repr")
+
+
 def test_positions_are_integers_of_any_kind():
     """If positions are the keys, NumPy integers and booleans find them, as in a dict."""
     results = run_parallel(invert, [3, 2, 1], executor="inline")
     assert (6, 6) == (results[True], results[Position()])
-    for stranger in (3, -1, 1.5, "1", None, (1,)):
+    for stranger in (3, -1, 1.5, "1", None, (1,), Unshown()):
         assert stranger not in results
         with pytest.raises(KeyError):
             results[stranger]
@@ -259,7 +266,7 @@ def test_positions_are_integers_of_any_kind():
 def test_a_forgotten_key_is_hinted_at(key):
     """The KeyError for a name, where positions are the keys, hints at ``key=``."""
     results = run_parallel(invert, [3, 2, 1], executor="inline")
-    with pytest.raises(KeyError, match=r"keys are positions from 0; .*; pass key= for others"):
+    with pytest.raises(KeyError, match=r"keys are positions from 0; .*; key= sets others"):
         results[key]
 
 
@@ -337,6 +344,19 @@ def test_stopped_says_why():
     assert "max_failures of 1 reached" == stopped_run().stopped
 
 
+class Proxy:
+    """A value that nobody may ask for its class, such as a proxy of something that is gone."""
+
+    @property
+    def __class__(self):
+        raise OSError("it is gone")
+
+
+def test_attempts_ask_no_value_for_its_class():
+    """``attempts`` needs no values, and leaves alone a proxy that would load, or fail to load, what it stands for."""
+    assert 1 == len(run_parallel(lambda item: Proxy(), [1], executor="inline").attempts)
+
+
 def test_attempts_are_the_log_of_every_execution():
     """``attempts`` lists every attempt, failed ones included, in order of their starts."""
     calls = []
@@ -408,6 +428,17 @@ def test_a_frame_is_the_rows_by_key():
     frame = make().to_frame()
     assert ["a", "b", "c"] == list(frame.index)
     assert [True, False, True] == list(frame["ok"])
+
+
+@pytest.mark.parametrize("of", [int, "int64"])
+def test_a_frame_changes_no_number(of):
+    """Whole numbers beside a failed task are what they were, also those that a float cannot hold."""
+    pytest.importorskip("pandas")
+    number = int if of is int else pytest.importorskip("numpy").dtype(of).type
+    large = run_parallel(lambda n: number(n // (n != 7)), [2**60 + 1, 7, 3], executor="inline").to_frame()
+    assert [2**60 + 1, None, 3] == list(large["value"])
+    small = run_parallel(lambda n: number(n // (n != 7)), [2**53 + 2, 7, 3], executor="inline").to_frame()
+    assert ("float64", 2**53 + 2) == (str(small["value"].dtype), small["value"][0])
 
 
 def test_the_report_is_text():
@@ -614,6 +645,42 @@ def test_errors_that_carry_results_survive_pickling():
     copied = journey(caught.value)
     assert 4 == copied.results["a"]
     assert [ZeroDivisionError] == [type(error) for error in copied.exceptions]
+
+
+class Counted(ValueError):
+    """An error that counts how often it is pickled, and ends what goes round for ever."""
+
+    pickled = 0
+
+    def __reduce__(self):
+        Counted.pickled += 1
+        if Counted.pickled > 1000:
+            raise KeyboardInterrupt
+        return super().__reduce__()
+
+
+def raise_counted(item):
+    raise Counted(item) from OSError("down")
+
+
+def test_an_error_that_leads_back_to_its_results_survives_pickling():
+    """An error that was raised again from its ``TaskFailures`` is pickled with its chain, in which the results are None."""
+    results = run_parallel(raise_counted, {"a": 1, "b": 2}, executor="inline")
+    with pytest.raises(Counted):
+        try:
+            results.values()
+        except TaskFailures as group:
+            raise group.exceptions[0]  # noqa: B904  as it happens
+    Counted.pickled = 0
+    try:
+        copied = journey(results)
+    except KeyboardInterrupt:
+        pytest.fail("it goes round")
+    assert [("a", (1,)), ("b", (2,))] == [(key, one.error.args) for key, one in copied.failures.items()]
+    error = copied.failures["a"].error
+    assert (OSError, None) == (type(error.__cause__), error.__context__.results)
+    assert [(1,), (2,)] == [one.args for one in error.__context__.exceptions]
+    assert copy.copy(results).failures.keys() == {"a", "b"} == copy.deepcopy(results).failures.keys()
 
 
 # Outcomes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from parallelkit._lost import describe
@@ -42,9 +43,22 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
 
 
 def as_frame(rows: list[dict[str, Any]]) -> Any:
-    """The rows as a pandas DataFrame, which has its columns even without any row."""
+    """The rows as a pandas DataFrame, which has its columns even without any row.
+
+    pandas makes floats of whole numbers beside a None, as of a failed task. Where that would change one (an id of 17
+    digits, say), the column has the objects.
+    """
     try:
         import pandas as pd
     except ImportError as error:
         raise ImportError("Results.to_frame needs pandas: pip install pandas") from error
-    return pd.DataFrame(rows, columns=COLUMNS).set_index("key")
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    for name in ("key", "value", "parent"):
+        if frame[name].dtype.kind == "f" and not all(is_exact(row[name]) for row in rows):
+            frame[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return frame.set_index("key")
+
+
+def is_exact(thing: Any) -> bool:
+    """Whether a float can hold this number, if it is a whole one."""
+    return not isinstance(thing, Integral) or int(float(thing)) == int(thing)
