@@ -53,10 +53,7 @@ class Growth:
     def _follow(self, outcome: Outcome[Any, Any]) -> None:
         try:
             with self._loop.interrupt.user_code():
-                children = tasks_of(self._then(outcome))
-                portion = self._intake.adopt(children, outcome.key, self._loop.scheduler.admitted)
-        except InputError as error:
-            self._intake.end(error)
+                portion = self._adopt(tasks_of(self._then(outcome)), outcome.key)
         except Exception as error:
             self._intake.fail(f"then raised {describe_error(error, f'for {outcome.key!r}')}", error)
         else:
@@ -64,6 +61,14 @@ class Growth:
                 self.children += len(portion.items)
                 self._enter(portion)
                 self._loop.admit(portion)
+
+    def _adopt(self, children: list[Any], parent: Any) -> Portion:
+        """These tasks; none if ``by`` or ``priority`` raised for one, which ends the input."""
+        try:
+            return self._intake.adopt(children, parent, self._loop.scheduler.admitted)
+        except InputError as error:
+            self._intake.end(error)
+            return Portion()
 
 
 def tasks_of(children: Any) -> list[Any]:

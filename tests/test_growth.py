@@ -225,6 +225,10 @@ def test_a_parents_key_may_be_none():
     ("children", "text"),
     [
         (lambda outcome: 1 / 0, "then raised ZeroDivisionError"),
+        (  # the error of a run in ``then``, whose results stay those of that run
+            lambda outcome: run_parallel(abs, map(abs, "x")),
+            "then raised InputError for 'a': the input raised TypeError after 0 items",
+        ),
         (
             lambda outcome: Task(abs, 1),
             r"then must give an iterable of tasks, or None, got Task\(abs, 1\); give it",
