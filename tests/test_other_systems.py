@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from parallelkit import run_parallel
+from parallelkit._executors._process import _spawn
 from parallelkit._worker import _kernel
 
 OLD = """
@@ -101,6 +102,32 @@ def test_where_nothing_can_be_called_processes_are_refused(monkeypatch, platform
     assert errno.ENOSYS == refused.value.errno
     with pytest.raises(NotImplementedError, match=r"need Linux 5\.4 or newer.*; use executor='threads' here"):
         run_parallel(abs, [-1], executor="processes")
+
+
+WITHOUT = {
+    "ctypes": "sys.modules['ctypes'] = None",
+    "glibc": "os.confstr = lambda name: None",
+    "a known processor": "os.uname = lambda real=os.uname(): os.uname_result((*real[:4], 'riscv64'))",
+}
+
+
+@pytest.mark.parametrize("without", WITHOUT)
+def test_workers_are_started_one_by_one_where_none_can_be_forked(tmp_path, without):
+    """Where the process that forks workers lacks what it needs, it ends, and nothing is said of it."""
+    entry = tmp_path / "entry.py"
+    entry.write_text(
+        f"import os, runpy, sys\n{WITHOUT[without]}\nrunpy.run_path({_spawn.ENTRY!r}, run_name='__main__')"
+    )
+    script = f"""
+from parallelkit._executors._process import _spawn
+_spawn.ENTRY = {str(entry)!r}
+from parallelkit import run_parallel
+def parent(_):
+    time.sleep(0.3)
+    return os.getppid()
+print({{os.getpid()}} == set(run_parallel(parent, range(6), executor="processes", max_workers=3).values()))
+"""
+    assert ("True\n", "") == run_on("", script)
 
 
 def test_threads_need_nothing_that_only_linux_has(tmp_path):

@@ -24,12 +24,15 @@ LONGEST = 1 << 20  # bytes of a request: an environment
 
 
 def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
-    """Fork a worker for each request, until the parent is gone."""
+    """Fork a worker for each request, until the parent is gone. End at once, which tells it so, if that is impossible here."""
     _lifeline.arm(lifeline)
     _fill_streams()
     bare = frozenset(sys.modules)
     _preload(modules)
-    clone = Clone(born)
+    try:
+        clone = Clone(born)
+    except (ImportError, OSError):  # no ctypes; another C library, processor or kernel than it needs
+        return
     parent = socket_of(socket)
     try:
         parent.send(PID.pack(0))
@@ -116,7 +119,7 @@ def forget(stand_ins: list[str], bare: frozenset[str]) -> None:
 
 
 class Clone:
-    """Does what ``os.fork`` does, except that the new process is a child of our parent. Raises OSError if it cannot.
+    """Does what ``os.fork`` does, except that the new process is a child of our parent. Raises OSError or ImportError if it cannot.
 
     The flags are those of the C library's own ``fork``, plus ``CLONE_PARENT``, and one that has the kernel write the new
     pid into a page that the parent sees, before the new process runs. As in ``fork``, the kernel writes the new thread's
