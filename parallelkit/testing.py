@@ -240,17 +240,36 @@ def complete(
 
 
 def open_loop(clock: FakeClock) -> Any:
-    """Return an event loop that jumps to its next timer when there is nothing else to do."""
+    """Return an event loop that jumps to its next timer when there is nothing else to do.
+
+    While it waits for a thread (``asyncio.to_thread``), a timer takes real time, or each timeout would strike at once.
+    """
     import asyncio
     import selectors
 
     class Jumping(selectors.DefaultSelector):
         def select(self, timeout: float | None = None) -> Any:
-            events = super().select(timeout and 0)
+            events = super().select(timeout if loop.threads else timeout and 0)
             if timeout and not events:
                 clock.advance(timeout)
             return events
 
-    loop = asyncio.SelectorEventLoop(Jumping())
+    class Loop(asyncio.SelectorEventLoop):
+        threads = 0  # calls in other threads that it waits for
+
+        def run_in_executor(self, *call: Any) -> Any:  # type: ignore[override]  # passed on as it is
+            future = super().run_in_executor(*call)
+            self.threads += 1
+            future.add_done_callback(self.returned)
+            return future
+
+        def returned(self, future: object) -> None:
+            self.threads -= 1
+
+        async def shutdown_default_executor(self, *timeout: Any) -> None:
+            self.threads += 1  # it waits for a thread, too; then the loop is closed
+            await super().shutdown_default_executor(*timeout)
+
+    loop = Loop(Jumping())
     loop.time = clock  # type: ignore[method-assign]  # as in _Port
     return loop

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
@@ -352,6 +353,20 @@ def test_a_timeout_of_the_coroutine_itself_is_its_own_error():
     with inline_runs() as clock:
         results = run_parallel(impatient, [1], timeout=5)
     assert (TimeoutError, 1.0) == (type(results.failures[0].error), clock())
+
+
+def test_a_coroutine_may_wait_for_a_thread():
+    """A thread that a coroutine waits for takes no time of the clock, and so runs into no timeout, nor does its end."""
+
+    async def aside(item):
+        return await asyncio.to_thread(threading.Event().wait, item)
+
+    with inline_runs() as clock, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [False, False] == run_parallel(aside, [0.05, 0.05], timeout=5).values()
+        assert 0.0 == clock()
+        assert isinstance(run_parallel(aside, [0.2], timeout=0.1).failures[0].error, TaskTimeout)
+        assert 0.1 <= clock() < 0.11
 
 
 def test_coroutines_complete_within_a_running_loop():
