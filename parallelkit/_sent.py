@@ -34,7 +34,7 @@ class Sent:
 
 
 def in_full(value: Any) -> str:
-    """Return a text that is equal for values that are sent alike, nested ones included; of an open file only the type counts.
+    """Return a text that is equal for values that are sent alike, nested ones included; of other objects the type counts.
 
     >>> in_full({"b": [1, None], "a": "x"}) == in_full({"a": "x", "b": (1, None)})
     True
@@ -50,6 +50,19 @@ def in_full(value: Any) -> str:
         return f"{{{', '.join(sorted(pairs))}}}"
     parts = map(in_full, value)
     return f"[{', '.join(sorted(parts) if isinstance(value, Set) else parts)}]"
+
+
+def is_read_once(value: Any) -> bool:
+    """Whether a value, or a part of it, is a file or an iterator, of which nothing is left after the first request.
+
+    >>> is_read_once({"scan": ("scan.png", b"...")}), is_read_once([("id", iter("ab"))])
+    (False, True)
+    """
+    if isinstance(value, Mapping):
+        return any(map(is_read_once, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(is_read_once, value))
+    return isinstance(value, Iterator) or hasattr(value, "read")
 
 
 def forget_sent(response: Any, request: Any = None) -> None:

@@ -15,7 +15,7 @@ from parallelkit._options import RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
-from parallelkit._sent import Sent
+from parallelkit._sent import Sent, is_read_once
 from parallelkit._tasks import check_kwargs
 from parallelkit._told import PAUSES
 from parallelkit._urls import follow, seeds_of
@@ -32,6 +32,7 @@ IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})  # 
 TRANSIENT = frozenset({429, 500, 502, 503, 504})  # statuses that another try may change
 USUAL_PORTS = {"http": ":80", "https": ":443"}  # by scheme: a URL may name them or not
 NOT_OURS = frozenset({"args", "executor", "key", "star"})  # options of run_parallel that fetch does not take
+ITERATED = ("cookies", "data", "files", "params")  # what ``requests`` takes in parts
 SET_HERE = frozenset({"headers", "method", "stream", "timeout", "url"})  # of a request, set by fetch
 OF_A_REQUEST = frozenset(  # what else Session.request takes
     {
@@ -118,7 +119,8 @@ def fetch(
     The request:
 
     - ``method``, ``headers``, and in ``kwargs`` all else that ``Session.request`` takes, such as
-      ``kwargs={"params": …, "json": …, "allow_redirects": False}``.
+      ``kwargs={"params": …, "json": …, "allow_redirects": False}``. It goes with every request, so in place
+      of an open file or an iterator, which can be read only once, pass the contents.
     - ``session``: a function that makes a ``requests.Session`` with whatever you need (``auth``,
       ``proxies``, ``verify``, adapters). Each session is used by one thread at a time, kept alive from URL
       to URL, and closed at the end. Cookies that a server sets are forgotten at the end of their request.
@@ -128,8 +130,8 @@ def fetch(
     - A journal holds the answers to one kind of request. If a later run has another ``method``, or other
       ``headers`` or ``kwargs`` (except ``proxies`` and ``verify``), it raises a ValueError that says what
       differs. How sessions are made is not compared, so put there what changes from run to run, such as a
-      token. Nor are the contents of an open file, of a generator or of an object such as an ``AuthBase``
-      (known by its type only), or which URL a key of a mapping stands for.
+      token. Nor are the contents of an object such as an ``AuthBase`` (known by its type only), or which URL
+      a key of a mapping stands for.
     - Of what is sent, the journal keeps the method, the URL (with ``params``) and digests; so in such a run
       the ``request`` of a response or error has no headers and no body. What the server sent is kept in
       full, and so is the text of an error, even if ``requests`` quotes in it what it could not send.
@@ -260,10 +262,16 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
 
 
 def check_more(kwargs: Any) -> dict[str, Any]:
-    """Return the further arguments of a request as a dict; raises TypeError for one that ``fetch`` sets."""
+    """Return the further arguments of a request as a dict; raises TypeError for one that cannot be every request's."""
     checked = check_kwargs("kwargs", kwargs)
     for name in SET_HERE.intersection(checked):
         raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself")
+    for name in ITERATED:
+        if is_read_once(checked.get(name)):
+            raise TypeError(
+                f"kwargs[{name!r}] must not have an open file or an iterator, of which only the first request "
+                "would have anything; pass what it contains"
+            )
     return checked
 
 

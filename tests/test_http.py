@@ -20,6 +20,7 @@ import pytest
 import requests
 from patience import given_time
 from refusing import KINDS, fail_at_one
+from requests.auth import HTTPBasicAuth
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
 from parallelkit import (
@@ -887,7 +888,10 @@ SAME_QUESTIONS = {
             "max_workers": 2,
         },
     ),
-    "open files": (asked(data=io.BytesIO(b"1")), asked(data=io.BytesIO(b"2"))),  # the docstring says so
+    "objects": (
+        asked(auth=HTTPBasicAuth("a", "1")),
+        asked(auth=HTTPBasicAuth("b", "2")),
+    ),  # the docstring says so
 }
 
 
@@ -1021,6 +1025,19 @@ async def find_none(outcome):
             "kwargs must not have 'timeout', which fetch sets by itself",
         ),
         ([], {"kwargs": 3}, TypeError, "kwargs must be a mapping, got 3"),
+        *(
+            (
+                [],
+                {"kwargs": {name: value}},
+                TypeError,
+                f"kwargs['{name}'] must not have an open file or an iterator",
+            )
+            for name, value in {
+                "data": io.BytesIO(b"1"),
+                "files": {"scan": ("scan.png", io.BytesIO(b"1"))},
+                "params": zip("a", "1", strict=True),
+            }.items()
+        ),
         ([], {"then": 3}, TypeError, "then must be callable, got 3"),
         ([], {"then": find_none}, TypeError, "then must not be a coroutine function"),
         ([], {"method": 3}, TypeError, "method must be a str, got 3"),
