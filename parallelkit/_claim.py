@@ -15,12 +15,14 @@ DIGITS = 20  # of the count in the file
 _held: dict[str, Claim] = {}  # those of this process, within which file locks do not exclude each other
 os.register_at_fork(after_in_child=_held.clear)
 
+UNKNOWN = "-"
+
 
 class Claim:
     """The exclusive use of a journal. The kernel releases it when this process ends, however it ends.
 
     ``count``: the batches in the journal as of the last run, if that did not close it in order and the machine
-    has not been rebooted since; else 0. Raises ValueError if another run has the claim, or no file can be made.
+    is known not to have been rebooted since; else 0. Raises ValueError if another run has the claim, or no file can be made.
     """
 
     def __init__(self, journal: str) -> None:
@@ -35,7 +37,7 @@ class Claim:
             self._boot = boot_id()
             try:
                 boot, count = self._read()
-                self.count = count if boot == self._boot else 0
+                self.count = count if boot == self._boot != UNKNOWN else 0
                 self.note(self.count)
                 self._is_new = not boot  # if so, it goes again should the journal not be one
             except OSError as error:
@@ -132,8 +134,8 @@ def is_at(fd: int, path: str) -> bool:
 
 
 def boot_id() -> str:
-    """An id that changes with each boot of the machine; "-" where there is none (other systems than Linux)."""
+    """An id that changes with each boot of the machine; ``UNKNOWN`` where there is none (other systems than Linux)."""
     try:
         return read("/proc/sys/kernel/random/boot_id").strip()
     except OSError:
-        return "-"
+        return UNKNOWN
