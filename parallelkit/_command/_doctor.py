@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from parallelkit._command import own_version
 from parallelkit._errors import TaskTimeout
@@ -143,7 +144,7 @@ def version_of(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:
-        return None
+        return "of a version that is not recorded" if find_spec(name) else None  # copied into a program, say
 
 
 def system() -> Iterator[Finding]:
