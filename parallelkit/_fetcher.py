@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from io import BytesIO
 from operator import methodcaller
@@ -17,8 +18,9 @@ from parallelkit._sent import Sent, forget_sent
 from parallelkit._system import monotonic
 
 if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
+
     from requests import Response, Session
-    from requests.cookies import RequestsCookieJar
 
 CHUNK = 1 << 16  # bytes read of a body at a time
 LONGEST = 1e6  # seconds, 11 days; a socket refuses infinity, on some systems more than 24 days, too
@@ -155,25 +157,31 @@ class Sessions:
 
     def __init__(self, make: Callable[[], Session]) -> None:
         self._make = make
-        self._idle: deque[tuple[Session, RequestsCookieJar]] = deque()
+        self._idle: deque[tuple[Session, CookieJar]] = deque()
+        self._made: dict[int, tuple[Session]] = {}  # by id, to notice one that comes again
         self._closed = False
 
     def lend(self) -> Loan:
         """Lend a session to a ``with`` block."""
         return Loan(self)
 
-    def take(self) -> tuple[Session, RequestsCookieJar]:
+    def take(self) -> tuple[Session, CookieJar]:
         """Return a session that nobody uses, and its initial cookies."""
         try:
             return self._idle.pop()
         except IndexError:
             session = made_by(self._make)
+            if self._made.setdefault(id(session), one := (session,)) is not one:
+                raise TypeError(
+                    f"session must make a new requests.Session each time, {self._make!r} gave the same one again; "
+                    "no two threads may use one at a time"
+                ) from None
             own_pools(session)
-            return session, session.cookies.copy()
+            return session, copied(session.cookies)
 
-    def give_back(self, session: Session, cookies: RequestsCookieJar) -> None:
+    def give_back(self, session: Session, cookies: CookieJar) -> None:
         """Take a session back after its request, with the cookies that it began with."""
-        session.cookies = cookies.copy()
+        session.cookies = copied(cookies)  # type: ignore[assignment]  # of the same kind as they were
         own_pools(session)  # again: the request may have added a proxy's pool
         self._idle.append((session, cookies))
         if self._closed:  # after the append: either close() has seen the session, or this sees the flag
@@ -209,6 +217,15 @@ def made_by(make: Callable[[], Session]) -> Session:
     if not isinstance(session, Session):
         raise TypeError(f"session must make a requests.Session, {make!r} gave {session!r}")
     return session
+
+
+def copied(cookies: CookieJar) -> CookieJar:
+    """Copy a cookie jar, which may also be one of the standard library, such as a ``MozillaCookieJar``."""
+    same = copy(cookies)
+    same.clear()
+    for cookie in cookies:
+        same.set_cookie(copy(cookie))
+    return same
 
 
 def own_pools(session: Session) -> None:

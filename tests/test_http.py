@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from contextlib import ExitStack
 from datetime import datetime
+from http.cookiejar import MozillaCookieJar
 from typing import ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ import requests
 from patience import given_time
 from refusing import KINDS, fail_at_one
 from requests.auth import HTTPBasicAuth
+from requests.cookies import create_cookie
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
 from parallelkit import (
@@ -685,6 +687,44 @@ def test_no_request_hangs_on_the_cookies_of_another(site):
     site.pages["/end"] = lambda visit: (seen.append(visit.headers["Cookie"]), visit.say())
     fetch(urls_of(site, range(2), page), session=session, max_workers=1)
     assert ["mine=1", "mine=1; theirs=1"] * 2 == seen
+
+
+def test_a_session_may_have_a_cookie_jar_of_the_standard_library(site):
+    """With a jar such as cookies.txt is read into, too, no request depends on the cookies of another."""
+    seen = []
+
+    def session():
+        session = requests.Session()
+        session.cookies = MozillaCookieJar()
+        session.cookies.set_cookie(create_cookie("mine", "1"))
+        return session
+
+    def page(visit):
+        seen.append(visit.headers["Cookie"])
+        visit.say(Set_Cookie="theirs=1")
+
+    assert 2 == len(fetch(urls_of(site, range(2), page), session=session, max_workers=1).successes)
+    assert ["mine=1"] * 2 == seen
+
+
+def test_one_session_for_all_threads_is_refused(site):
+    """If ``session`` gives the same one twice, the second thread's URL fails, which names what is wrong."""
+    asked, again = [], threading.Event()
+
+    def session():
+        asked.append(one)
+        if len(asked) > 1:
+            again.set()
+        return one
+
+    def page(visit):
+        again.wait(PATIENCE)
+        visit.say()
+
+    with requests.Session() as one:
+        results = fetch(urls_of(site, range(2), page), session=session, max_workers=2, retries=0)
+    assert 1 == len(results.failures)
+    assert str(error_of(results)).startswith("session must make a new requests.Session each time, <function")
 
 
 def test_a_hook_may_judge_a_response_before_it_is_read(site):
