@@ -11,7 +11,9 @@ import subprocess
 import sys
 import termios
 import time
+from bisect import bisect
 from contextlib import closing
+from functools import reduce
 
 import pytest
 
@@ -127,7 +129,7 @@ def test_lines_of_stdin_become_lines_of_json(here):
 
 def test_files_and_stdin_one_after_another(here):
     """Files and ``-`` are read in order, options may stand anywhere, a module may be named by path; without failures the exit code is 0."""
-    (here / "one").write_text("1\r\n2\n")
+    (here / "one").write_text("\ufeff1\r\n2\n")
     (here / "two").write_text("4")
     done = run(here, f"{here}/tasks.py:scaled", "one", "--order", "input", "-", "--quiet", "two", stdin="3\n")
     assert [10, 20, 30, 40] == [row["value"] for row in rows_of(done.stdout)]
@@ -211,8 +213,14 @@ def test_what_is_no_json_is_shown_as_python_shows_it():
     assert {"value": spelt, "repr": True} == json.loads(as_json({"value": numbers}))
     assert {"value": "[[...]]", "repr": True} == json.loads(as_json({"value": endless()}))
     assert {"value": "{(1, 2): 3}", "repr": True} == json.loads(as_json({"value": {(1, 2): 3}}))
-    assert {"value": "ü\udc80"} == json.loads(as_json({"value": "ü\udc80"}))
+    assert '{"value": "ü\\\\\\udc80"}'.encode() == as_json({"value": "ü\\\udc80"})
+    assert {"value": "ü\\\udc80"} == json.loads(as_json({"value": "ü\\\udc80"}))
     assert '{"value": "ü"}'.encode() == as_json({"value": "ü"})
+
+    def is_too_deep(depth):
+        return "repr" in json.loads(as_json({"value": reduce(lambda inner, _: [inner], range(depth), [])}))
+
+    assert 100 < bisect(range(20_000), False, key=is_too_deep) < 20_000
 
     class Mute:
         def __repr__(self):
@@ -513,6 +521,7 @@ def test_no_color_is_obeyed(here, wish):
         (["tasks"], "MODULE:FUNCTION: must be two names"),
         (["tasks:scald"], "has no function 'scald'; did you mean 'scaled'?"),
         (["tasks:FACTOR"], "must name something to call, got tasks:FACTOR (int)"),
+        (["tasks:FACTOR.real_"], "'tasks:FACTOR.real_' has no function 'real_'"),
         (["nowhere:f"], "there is no module 'nowhere'"),
         (["nowhere.py:f"], "there is no file nowhere.py"),
         (["broken.py:f"], "ZeroDivisionError"),
@@ -537,6 +546,7 @@ def test_no_color_is_obeyed(here, wish):
         (["tasks:coroutine", "--executor", "processes", "--output", "tasks.py"], "coroutine"),
         (["tasks:scaled", "--rate", f"1/{'9' * 400}d"], "--rate: must be STARTS/TIME"),
         (["tasks:scaled", "--key", "item["], "--key: must be a Python expression"),
+        (["tasks:scaled", "--key", "await item"], "--key: must be a Python expression"),
         (["tasks:scaled", "--rates", "1/1s"], "--rates"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

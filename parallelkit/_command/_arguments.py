@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
@@ -91,7 +90,7 @@ def file_or_stdout(text: str) -> str | None:
 def expression(text: str) -> str:
     """Check that a text is one Python expression."""
     try:
-        ast.parse(text.strip(), mode="eval")
+        compile(text.strip(), "<expression>", "eval")
     except SyntaxError as error:
         raise ArgumentTypeError(f"must be a Python expression over item, got {text!r}: {error.msg}") from None
     return text.strip()

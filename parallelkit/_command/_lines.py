@@ -21,8 +21,8 @@ STDIN = "-"
 class Lines:
     """The lines of several files, one after another; ``-``, or no file at all, is standard input.
 
-    A line comes without its line ending; bytes that are not UTF-8 become surrogate escapes, as in file
-    names. With ``rows`` every line that is not blank is parsed as one JSON value, or is a ``NoJson``.
+    A line comes without its line ending, the first without a byte order mark; bytes that are not UTF-8 become
+    surrogate escapes, as in file names. With ``rows`` every line that is not blank is parsed as one JSON value, or is a ``NoJson``.
     A file that cannot be read further raises while it is read.
     """
 
@@ -60,7 +60,7 @@ class Lines:
 
     def _open(self, path: str) -> IO[str]:
         place: int | str = os.dup(0 if self._stdin is None else self._stdin) if path == STDIN else path
-        return open(place, encoding="utf-8", errors="surrogateescape", newline="\n")
+        return open(place, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
     def may_wait(self) -> bool:
         """Whether reading may block until somebody writes: on a pipe or a terminal."""

@@ -97,10 +97,7 @@ def as_json(row: dict[str, Any]) -> bytes:
             text = dump({**row, "repr": True}, foreign)
     except Exception:  # NaN, a cycle, a key that is no str, a number of too many digits
         text = dump_shown(row)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, or a byte that was not UTF-8: write it as an escape
-        return json.dumps(json.loads(text)).encode()
+    return text.encode(errors="backslashreplace")  # which is JSON's escape, too, for what was not UTF-8
 
 
 def dump_shown(row: dict[str, Any]) -> str:
@@ -141,9 +138,9 @@ class Foreign:
 
 
 def is_plain(field: Any) -> bool:
-    """Whether a field is JSON as it is; a whole number of thousands of digits is not."""
+    """Whether a field is JSON as it is, within a row; a whole number of thousands of digits is not."""
     try:
-        dump(field)
+        dump({"": field})
     except Exception:
         return False
     return True

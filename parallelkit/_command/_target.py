@@ -90,7 +90,7 @@ def function_in(module: ModuleType, name: str, target: str) -> Callable[..., Any
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            callables = [one for one in vars(found) if callable(getattr(found, one)) and one[:1] != "_"]
+            callables = [one for one in dir(found) if callable(getattr(found, one, None)) and one[:1] != "_"]
             hint = did_you_mean(part, callables)
             owner = getattr(found, "__name__", target)
             raise UsageError(
