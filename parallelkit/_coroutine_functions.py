@@ -52,6 +52,11 @@ def flags_of(fn: Any) -> int:
     return code.co_flags if isinstance(code, CodeType) else 0
 
 
+async def awaited(made: Any) -> Any:
+    """Wrap any awaitable in a coroutine."""
+    return await made
+
+
 def check_function(name: str, fn: Any, executor: Any) -> None:
     """Raise TypeError for what would not run: a generator function, or a coroutine function without an event loop."""
     flags = flags_of(fn)

@@ -583,7 +583,7 @@ def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():
 
     tasks = {"wait": wait, "block": block, "look": Task(look, timeout=60)}
     try:
-        results = run_parallel(tasks, timeout=0.05, max_workers=2)
+        results = run_parallel(tasks, timeout=0.3, max_workers=2)
     finally:
         release.set()
     assert ["wait", "block"] == list(results.failures)
@@ -778,6 +778,42 @@ def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
     assert 2 == facts.longest_step_of
     assert 0.08 == pytest.approx(facts.longest_step) == pytest.approx(facts.blocked_seconds)
     assert -1 == run_parallel(double, range(4))._ledger.facts.longest_step_of
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+def test_a_coroutine_may_have_its_loop_make_eager_tasks():
+    """The attempts themselves begin one after another all the same: begun eagerly, each would start the next within it."""
+
+    async def eager(item):
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        return item
+
+    assert list(range(2000)) == run_parallel(eager, range(2000), run_timeout=30).values()
+
+
+FORKS = """
+import asyncio, os
+from parallelkit import run_parallel
+async def fork(how):
+    os.write(2, b"#")
+    await asyncio.sleep(0)
+    if how == "wait" or os.fork():
+        return how == "wait" or os.waitstatus_to_exitcode(os.wait()[1])
+    if how == "awaits":
+        await asyncio.sleep(0)
+    return 1 / 0 if how == "raises" else "the child came back"
+print(run_parallel(fork, ["returns", "raises", "awaits", "wait"], max_workers=1).values())
+"""
+
+
+def test_a_forked_child_that_comes_back_from_its_coroutine_ends():
+    """As one does that a task has forked in a thread: it must not go on with the event loop and the tasks of its parent."""
+    quiet = "-Wignore:This process:DeprecationWarning"  # of Python 3.12 on, that a process with threads forks
+    command = [sys.executable, quiet, "-c", FORKS]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("[0, 1, 1, True]\n", 0) == (done.stdout, done.returncode)
+    assert 4 == done.stderr.count("#")
+    assert [1, 1] == [done.stderr.count(text) for text in ("\nZeroDivisionError", "\nRuntimeError")]
 
 
 def test_an_engine_that_saw_no_coroutine_has_no_loop():

@@ -6,20 +6,28 @@ back. Of ``claim``: the loop that finished it, or the run that gave up on it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
+from functools import partial
 from types import CoroutineType, coroutine
 from typing import Any, Protocol
 
+from parallelkit._coroutine_functions import awaited
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._thread._stacks import await_stack, stack_of
+from parallelkit._forked import end_child
 from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 
 GRACE = 0.1  # seconds that a coroutine may take to end once it was cancelled
 LONG = 0.05  # seconds; a step between two awaits that takes longer counts as blocking the loop
+
+
+_forks: list[None] = []  # as many as lead from the first process to this one
+os.register_at_fork(after_in_child=partial(_forks.append, None))
 
 
 class Flight:
@@ -88,7 +96,9 @@ class EventLoop:
         self._retired = False
         self._over = False
         self._end: Any = None
+        self._forks = len(_forks)  # more in a child that a coroutine has forked, where this is a copy
         self._loop = asyncio.new_event_loop()
+        self._task = partial(asyncio.Task, loop=self._loop)  # not ``create_task``, which may make eager ones
         self._pool = ThreadPoolExecutor(thread_name_prefix=name)  # for asyncio.to_thread
         self._loop.set_default_executor(self._pool)
         self.thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -176,7 +186,7 @@ class EventLoop:
             self._wind_up()
 
     def _launch(self, flight: Flight) -> None:
-        flight.task = self._loop.create_task(self._fly(flight), context=self._home.context())
+        flight.task = self._task(self._fly(flight), context=self._home.context())
         flight.task.add_done_callback(lambda _: self._check_landed(flight))
 
     def _check_landed(self, flight: Flight) -> None:
@@ -204,6 +214,8 @@ class EventLoop:
             value = await self._steps(flight)
         except BaseException as caught:  # SystemExit, too, which would end the loop
             error = caught
+        if len(_forks) > self._forks:
+            end_child(error)
         self._home.land(flight, value, error)
         del error  # its traceback refers to this frame, a cycle
         self._landed(flight)
@@ -228,6 +240,8 @@ class EventLoop:
                 step = monotonic() - began
                 if step > LONG:
                     self._note(flight, step)
+            if len(_forks) > self._forks:
+                raise RuntimeError("a forked process must not await: the event loop belongs to its parent")
             try:
                 argument = yield signal
                 advance = flight.coroutine.send
@@ -251,7 +265,7 @@ class EventLoop:
     def _wind_up(self) -> None:
         if self._end is None:
             self._retired = True
-            self._end = self._loop.create_task(self._finish())
+            self._end = self._task(self._finish())
 
     async def _finish(self) -> None:
         """End everything here as ``asyncio.run`` does, but do not wait for tasks that refuse to end."""
@@ -284,8 +298,3 @@ def join_all(loops: Iterable[EventLoop]) -> None:
     until = monotonic() + 3 * GRACE
     for loop in loops:
         loop.join(until)
-
-
-async def awaited(made: Any) -> Any:
-    """Wrap any awaitable in a coroutine."""
-    return await made
