@@ -7,16 +7,12 @@ we set to our process group: the worker and its children end, even while C code 
 from __future__ import annotations
 
 import os
-import sys
 
 SIGKILL = 9  # importing signal would cost a worker 2 ms
 
 
 def arm(fd: int) -> None:
     """Tie this process, which leads its own group, to the write end of the pipe."""
-    if sys.platform != "linux":
-        _watch(fd)
-        return
     from fcntl import F_GETFL, F_SETFL, F_SETOWN, F_SETSIG, fcntl
     from select import POLLHUP, poll
 
@@ -28,15 +24,3 @@ def arm(fd: int) -> None:
     hangup.register(fd, POLLHUP)
     if hangup.poll(0):
         os.killpg(0, SIGKILL)
-
-
-def _watch(fd: int) -> None:
-    """Where the kernel cannot do that, have a thread wait for the end of the pipe; it needs the GIL to notice."""
-    from _thread import start_new_thread
-
-    def wait_for_the_end() -> None:
-        while os.read(fd, 1):
-            pass
-        os.killpg(0, SIGKILL)
-
-    start_new_thread(wait_for_the_end, ())
