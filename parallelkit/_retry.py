@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, TypeAlias
 
 from parallelkit._coroutine_functions import check_called
+from parallelkit._errors import TaskExited
 from parallelkit._keywords import suggests
 from parallelkit._numbers import as_whole, check_count, check_number
 from parallelkit._public import public
@@ -46,7 +47,8 @@ class Retry:
     It occupies no worker meanwhile.
 
     - ``on``: which errors are retried: an exception type, a tuple of types, or a function from error to bool.
-      ``TaskTimeout`` and ``WorkerDied`` are ordinary types here.
+      ``TaskTimeout`` and ``WorkerDied`` are ordinary types here, and a ``TaskExited`` is also of the type
+      that the task has raised.
     - ``max_time``: seconds from the start of the first attempt after which no retry starts. A task whose retry
       is held up until then, by a limit or by busy workers, keeps the failure that it has. A task costs
       0.1 ms more with ``max_time``, as with limits.
@@ -101,9 +103,10 @@ class Retry:
         return ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
 
     def _matches(self, error: BaseException) -> bool:
-        if isinstance(self.on, (type, tuple)):
-            return isinstance(error, self.on)
-        return bool(self.on(error))
+        if not isinstance(self.on, (type, tuple)):
+            return bool(self.on(error))
+        raised = error.__cause__ if isinstance(error, TaskExited) else error
+        return isinstance(error, self.on) or isinstance(raised, self.on)
 
 
 class TenacityPolicy:

@@ -9,7 +9,7 @@ from fakes import Done, Fail, FakeRun, Script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit import Retry, TaskTimeout, WorkerDied
+from parallelkit import Retry, TaskExited, TaskTimeout, WorkerDied
 from parallelkit._retry import TenacityPolicy, as_policy
 
 ERROR = OSError("down")
@@ -62,6 +62,14 @@ def test_there_are_as_many_extra_tries_as_asked_for(retries):
 def test_on_says_which_errors_are_tried_again(on, error, expected):
     """``on`` is types, as for ``isinstance``, or a predicate; it applies to our own errors, too."""
     assert expected == (Retry(1, on=on, delay=0).delay_after(1, error, 0.0) is not None)
+
+
+@pytest.mark.parametrize("on", [SystemExit, (OSError, SystemExit), TaskExited, Exception])
+def test_on_may_name_what_is_no_exception(on):
+    """A SystemExit, which comes as a TaskExited, is retried by either name; another type is not."""
+    run = FakeRun(Script({"a": [Fail(SystemExit(1)), Done(7)]}), ["a"], policy=Retry(1, on=on, delay=0))
+    assert [(7, 2)] == [(outcome.value, outcome.attempts) for outcome in run.drive().outcomes]
+    assert Retry(1, on=KeyboardInterrupt).delay_after(1, run.results.attempts[0].error, 0.0) is None
 
 
 def test_a_predicate_is_not_asked_when_no_try_is_left():
