@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"{arguments.usage}: error: {error}")
         return USAGE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        if sys.stdout is not None:  # it may be --output that broke
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
         return UNREAD
     except KeyboardInterrupt:
         say("interrupted")

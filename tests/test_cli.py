@@ -64,6 +64,18 @@ def test_what_stdout_cannot_spell_is_escaped(monkeypatch):
     assert rb"5 \xb5s" == sys.stdout.buffer.getvalue().rstrip()
 
 
+def test_a_broken_output_file_is_the_same_without_stdout(monkeypatch, capsys):
+    """If stdout is closed, and the output is a named pipe whose reader goes away, the command ends silently, too."""
+
+    def unread():
+        raise BrokenPipeError
+
+    monkeypatch.setattr(parallelkit._demo, "run_demo", unread)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert 141 == main(["demo"])
+    assert "" == capsys.readouterr().err
+
+
 def test_closed_pipe_ends_it_without_a_word():
     """Where the reader goes away, as ``head`` does, the command ends as one that SIGPIPE ended: silently."""
     talkative = "import sys, parallelkit._demo as demo, parallelkit._cli as cli\n"

@@ -434,6 +434,18 @@ def test_that_nobody_hears_the_summary_is_no_failure(here):
     assert "<html" in (here / "page").read_text()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.all
+def test_a_page_that_cannot_be_written_costs_the_page_alone(here):
+    """If the page cannot be written, the trace still is; the exit code is 1."""
+    done = run(here, "tasks:scaled", "--report", "/dev/full", "--trace", "trace", "--quiet", stdin="1\n")
+    assert (1, "parallelkit run: error: --report /dev/full: No space left on device\n") == (
+        done.returncode,
+        done.stderr,
+    )
+    assert json.loads((here / "trace").read_text())["traceEvents"]
+
+
 def test_head_ends_it(here):
     """If the reader goes away, the command ends silently, even with endless input."""
     with (

@@ -243,6 +243,7 @@ class Run:
             return WELL
         self._kept.conclude(wall, self._input_seconds, self._stopped)
         results: Results[Any, Any] = Results(self._kept.ledger)
+        code = WELL
         for name, save in (("report", results.save_html), ("trace", results.save_trace)):
             path = getattr(self._arguments, name)
             try:
@@ -250,8 +251,8 @@ class Run:
                     save(path)
             except OSError as error:
                 say(f"parallelkit run: error: --{name} {path}: {error.strerror}")
-                return FAILED
-        return WELL
+                code = FAILED
+        return code
 
 
 def with_option(error: Exception) -> str:
