@@ -51,7 +51,7 @@ class Fetcher(Telling):
         self._timeout = timeout
         self._max_bytes = max_bytes
         self._recorded = recorded
-        self._reading: set[Response] = set()
+        self._reading: dict[int, Response] = {}  # by id: those of requests-cache cannot be hashed
 
     def __call__(self, url: str) -> Response:
         try:
@@ -83,7 +83,7 @@ class Fetcher(Telling):
 
     def _read(self, response: Response, end_at: float | None) -> None:
         """Read the whole body within the bounds; ``response.content`` would read without any."""
-        self._reading.add(response)
+        self._reading[id(response)] = response
         try:
             body = self._body(response, end_at)
         except BaseException as error:
@@ -93,7 +93,7 @@ class Fetcher(Telling):
                 raise
             raise known from error
         finally:
-            self._reading.discard(response)
+            self._reading.pop(id(response), None)
         raw, response.raw = response.raw, body
         len(response.content)  # asked for once, so that the response keeps it
         response.raw = raw
@@ -111,7 +111,7 @@ class Fetcher(Telling):
     def close(self) -> None:
         """Close all sessions, and break off what abandoned threads still read, so that these threads end."""
         self._sessions.close()
-        for response in list(self._reading):
+        for response in list(self._reading.values()):
             with suppress(Exception):  # it ended just now, or the caller's own adapter has no shutdown
                 response.raw.shutdown()
 
@@ -251,9 +251,11 @@ class Body(BytesIO):
 
 def read_some(raw: Any) -> bytes:
     """Read what has arrived of a body, at least a byte unless it has ended."""
-    if hasattr(raw, "stream"):
-        return raw.read1(CHUNK, decode_content=True)  # type: ignore[no-any-return]  # urllib3's
-    return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file-like object of the caller's own adapter
+    from urllib3 import HTTPResponse
+
+    if isinstance(raw, HTTPResponse):
+        return raw.read1(CHUNK, decode_content=True)
+    return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file-like object of the caller's own adapter, or of VCR.py
 
 
 def attribute_of(error: Exception, name: str) -> Any:
