@@ -1,6 +1,7 @@
 """``parallelkit run`` as it is used: a process of its own, with pipes, files and signals."""
 
 import fcntl
+import gc
 import json
 import os
 import pty
@@ -14,10 +15,13 @@ import time
 from bisect import bisect
 from contextlib import closing
 from functools import reduce
+from weakref import WeakSet
 
 import pytest
 
+from parallelkit import Retry, iter_parallel
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
+from parallelkit._command._kept import Kept
 from parallelkit._command._sink import Sink, as_json, signals_heard
 from parallelkit._command._tally import Tally
 from parallelkit._errors import TaskCancelled
@@ -313,6 +317,34 @@ def test_a_report_of_a_resumed_run(here):
     assert {"1": 10, "2": 20} == values_of(done.stdout)
     assert "1 from the checkpoint" in done.stderr
     assert "2 tasks" in (here / "r.html").read_text()
+
+
+def test_what_is_kept_for_the_page_holds_no_variable_of_a_task():
+    """The page has the tracebacks of failures, but until it is written nothing that the frames of the tasks held."""
+    held = WeakSet()
+
+    def fail(item):
+        body = type("Body", (), {})()
+        held.add(body)
+        try:
+            raise KeyError(item)
+        except KeyError as error:
+            raise ExceptionGroup("both", [error]) from error
+
+    kept = Kept("inline", None, None, ())
+    for outcome in iter_parallel(
+        fail, [1, 2], executor="inline", on_event=kept.hear, retries=Retry(1, delay=0)
+    ):
+        kept.keep(outcome)
+    del outcome
+    gc.collect()
+    assert [] == list(held)
+    assert ([1, 1], [2, 2]) == (
+        [one.number for _, one in kept.ledger.tried],
+        [one.number for one in kept.ledger.failed.values()],
+    )
+    texts = [one.traceback for one in (*kept.ledger.failed.values(), *(one for _, one in kept.ledger.tried))]
+    assert all("raise KeyError(item)" in text and "raise ExceptionGroup" in text for text in texts)
 
 
 # Signals and pipes

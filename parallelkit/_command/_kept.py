@@ -11,8 +11,9 @@ from parallelkit._events import Event
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import usable_cpus
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._lost import Lost, is_of_stop
+from parallelkit._lost import Lost, is_a, is_of_stop
 from parallelkit._outcomes import Outcome
+from parallelkit._raised import OWN
 
 
 class Kept:
@@ -45,7 +46,7 @@ class Kept:
         ledger, index = self.ledger, len(self.ledger)
         ledger.admit([outcome.key], 1, outcome.queued_at)
         for lost in self._tries.pop(outcome.index, ()):
-            ledger.try_again(index, lost)
+            ledger.try_again(index, without_frames(lost))
         start = outcome.started_at
         end = (start or 0.0) + outcome.duration
         if outcome.ok:
@@ -58,9 +59,9 @@ class Kept:
         )
         if is_of_stop(outcome.error):
             lost.error = outcome.error.__cause__
-            ledger.cancel((index,), {index: lost} if outcome.attempts else {})
+            ledger.cancel((index,), {index: without_frames(lost)} if outcome.attempts else {})
         else:
-            ledger.fail(index, lost)
+            ledger.fail(index, without_frames(lost))
 
     def conclude(self, wall: float, input_seconds: float, stopped: str | None) -> None:
         """Complete the ledger at the end of the run."""
@@ -69,3 +70,19 @@ class Kept:
         facts.input_seconds = input_seconds
         facts.cpu_seconds += time.process_time() - time.thread_time()
         self.ledger.stopped = stopped
+
+
+def without_frames(lost: Lost) -> Lost:
+    """The same, with the traceback as text alone: its frames hold the variables of the task, its data among them."""
+    lost.text, lost.frames = lost.traceback, None
+    if lost.error is not None:
+        drop_chain(lost.error)
+    return lost
+
+
+def drop_chain(error: BaseException) -> None:
+    """Remove the error's traceback and what it was raised from, which is in its text."""
+    for name in ("__traceback__", "__cause__", "__context__"):
+        OWN[name].__set__(error, None)
+    for part in error.exceptions if is_a(error, BaseExceptionGroup) else ():
+        drop_chain(part)
