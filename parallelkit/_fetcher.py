@@ -282,6 +282,16 @@ def translated(error: BaseException) -> Exception | None:
     return None
 
 
+def broke_off(error: BaseException) -> bool:
+    """Whether the server closed a connection with TLS, which may be transient, unlike other errors of TLS."""
+    from ssl import SSLEOFError
+
+    at: BaseException | None = error
+    while at is not None and not isinstance(at, SSLEOFError):
+        at = at.__cause__ or at.__context__
+    return at is not None
+
+
 def too_large(response: Response, max_bytes: int) -> Exception:
     """The error for a body longer than ``max_bytes``."""
     from requests import RequestException

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from urllib.parse import urlsplit
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._fetcher import Fetcher, Sessions
+from parallelkit._fetcher import Fetcher, Sessions, broke_off
 from parallelkit._limits import ConcurrencyLimit, RateLimit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_seconds, check_timeout
 from parallelkit._options import RunOptions
@@ -228,7 +228,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, exceptions.HTTPError):
         return error.response is not None and error.response.status_code in TRANSIENT
     if isinstance(error, exceptions.SSLError):
-        return False  # by its class a ConnectionError, but a certificate does not change
+        return broke_off(error)  # by its class a ConnectionError, but a certificate does not change
     transient = (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError, TaskTimeout)
     return isinstance(error, transient)
 

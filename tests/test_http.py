@@ -283,6 +283,26 @@ def test_what_breaks_is_tried_again(site, broken):
     assert ("/a", 2) == (results[url].text, results.outcomes[url].attempts)
 
 
+def test_a_handshake_that_breaks_off_is_tried_again():
+    """If the server closes a connection while TLS is set up, the request is retried, as without TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+
+        def close_two():
+            for _ in range(2):
+                client, _ = server.accept()
+                with client:
+                    client.recv(9999)
+
+        closing = threading.Thread(target=close_two)
+        closing.start()
+        with inline_runs():
+            results = fetch([f"https://127.0.0.1:{server.getsockname()[1]}/"], retries=1)
+        (outcome,) = results.outcomes.values()
+        assert (errors.SSLError, 2) == (type(outcome.error), outcome.attempts)
+        closing.join()
+
+
 @pytest.mark.parametrize("page", [short, short_chunks])
 def test_a_body_that_breaks_off_is_never_taken_for_the_whole(site, page):
     """A body that breaks off is an error of requests, never a short body."""
