@@ -78,6 +78,7 @@ class Recording(Unrecorded):
         self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]
     ) -> Book:
         assert self._journal is not None, "opened before the run begins"
+        self._tasks = {}  # all were compared as the journal was opened, and there may be a million
         self._writer = JournalWriter(self._journal, self._fail)
         recorder = Recorder(book, self._journal, self._writer, self._name, self._rerun_failed, refuse, ask)
         self.recalls = (recorder,)

@@ -1252,6 +1252,16 @@ def test_the_values_of_a_run_go_with_its_results(path):
         gc.enable()
 
 
+def test_a_stream_of_a_million_tasks_does_not_keep_what_their_functions_are_known_by(path):
+    """Keys and functions of all tasks are compared with the journal as it is opened, and not kept while the run lasts."""
+    stream = iter_parallel([Task(abs, number, key=number) for number in range(9)], checkpoint=path)
+    recording = stream.gi_frame.f_locals["self"]._parts.journal
+    assert 9 == len(recording._tasks)
+    next(stream)
+    assert not recording._tasks
+    assert 8 == len(list(stream))
+
+
 def test_what_a_consumer_does_to_a_value_is_not_recorded(path):
     """A value is pickled before the consumer gets it, so later changes are not recorded."""
     for outcome in iter_parallel(work, ["a", "b"], key=same, checkpoint=path):
