@@ -14,7 +14,7 @@ from typing import Any
 
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._marks import CANCELLED, FAILED, OPEN, UNSET, Mark
-from parallelkit._outcomes import Attempt, Failure, Outcome, Success
+from parallelkit._outcomes import Attempt, Outcome, Success
 
 _being_sealed: ContextVar[tuple[Ledger, ...]] = ContextVar("parallelkit_being_sealed", default=())
 """See ``Ledger.sealed``."""
@@ -184,10 +184,9 @@ class Ledger:
     def outcome(self, index: int) -> Outcome[Any, Any]:
         """The outcome of one task, built anew at each call."""
         value = self.values[index]
-        if value is FAILED:
-            return self._failure(index, self.failed[index])
-        if value is CANCELLED:
-            return self._failure(index, cancelled(self.stopped, self.cancelled[index], self.stopped_by))
+        if value is FAILED or value is CANCELLED:
+            key, queued, parent = self.key(index), self.queued[index], self.parents.get(index)
+            return failure(key, index, self.lost(index), queued, self.facts.began_at, parent)
         assert value is not OPEN, f"task {index} has no outcome yet"
         began = self.facts.began_at
         return Success(
@@ -202,9 +201,10 @@ class Ledger:
             self.parents.get(index),
         )
 
-    def _failure(self, index: int, lost: Lost) -> Failure[Any]:
-        queued = self.queued[index]
-        return failure(self.key(index), index, lost, queued, self.facts.began_at, self.parents.get(index))
+    def lost(self, index: int) -> Lost:
+        """What is noted of a task that gave no value; its traceback is formatted only if it is asked for."""
+        lost = self.failed.get(index)
+        return lost or cancelled(self.stopped, self.cancelled[index], self.stopped_by)
 
     def input_first(self) -> list[int] | None:
         """The indices of the input, then those of what ``then`` made; None if that is the order of admission."""

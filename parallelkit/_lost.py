@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, keep_frames
-from parallelkit._raised import add_note, describe_error, is_of_signal, traceback_of
+from parallelkit._raised import add_note, describe_error, give_traceback, is_of_signal, traceback_of
 
 E = TypeVar("E", bound=BaseException)
 
@@ -97,6 +97,14 @@ def failure(
     )
     keep_frames(made, lost.frames)
     return made
+
+
+def raised(lost: Lost) -> Exception:
+    """The error, to be raised, with the traceback with which it arrived."""
+    error = lost.error
+    assert isinstance(error, Exception), f"a bare {type(error).__name__} became an outcome"
+    give_traceback(error, lost.frames)
+    return error
 
 
 def is_of_stop(error: BaseException) -> bool:

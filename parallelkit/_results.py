@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from parallelkit._errors import TaskFailures
 from parallelkit._keys import Keyed
 from parallelkit._ledger import Ledger
-from parallelkit._lost import counted, tally
-from parallelkit._outcomes import Attempt, Failure, Outcome, as_raised, shown
+from parallelkit._lost import counted, raised, tally
+from parallelkit._outcomes import Attempt, Failure, Outcome, shown
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
 from parallelkit._worker._faults import capture, restore
@@ -56,7 +56,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         index = self._find(key)
         if self._is_success(index):
             return self._ledger.values[index]  # type: ignore[no-any-return]  # columns hold what the tasks gave
-        error = as_raised(self._ledger.outcome(index))  # type: ignore[arg-type]  # no success
+        error = raised(self._ledger.lost(index))
         try:
             raise error
         finally:
@@ -130,14 +130,12 @@ class Results(Keyed[K, V], Generic[K, V]):
     @property
     def failures(self) -> dict[K, Failure[K]]:
         """A dict from key to ``Failure``, of the tasks that gave no value, including cancelled ones."""
-        lost = self._ledger.failed.keys() | self._ledger.cancelled.keys()
-        outcome = self._ledger.outcome
-        found = (outcome(index) for index in (self._indices() if lost else ()) if index in lost)
-        return {failure.key: failure for failure in found}  # type: ignore[misc]  # only failures are in lost
+        found = map(self._ledger.outcome, self._lost())
+        return {failure.key: failure for failure in found}  # type: ignore[misc]  # no success
 
     def raise_failures(self) -> None:
         """Raise ``TaskFailures`` with every failure, if there are any."""
-        errors = [as_raised(failure) for failure in self.failures.values()]
+        errors = [raised(self._ledger.lost(index)) for index in self._lost()]
         if errors:
             group = TaskFailures(f"{len(errors)} of {counted(len(self))} failed: {tally(errors)}", errors)
             group.results = self
@@ -239,12 +237,9 @@ class Results(Keyed[K, V], Generic[K, V]):
             return True
         if not isinstance(other, Mapping):
             return NotImplemented
-        if self._has_failures() or (isinstance(other, Results) and other._has_failures()):
+        if self._lost() or (isinstance(other, Results) and other._lost()):
             return False
         return self.to_dict() == dict(other.items())
-
-    def _has_failures(self) -> bool:
-        return bool(self._ledger.failed or self._ledger.cancelled)
 
     __hash__ = None  # type: ignore[assignment]  # as for every mapping
 
@@ -265,6 +260,10 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     def _is_success(self, index: int) -> bool:
         return index not in self._ledger.failed and index not in self._ledger.cancelled
+
+    def _lost(self) -> list[int]:
+        lost = self._ledger.failed.keys() | self._ledger.cancelled.keys()
+        return [index for index in self._indices() if index in lost] if lost else []
 
     def _find(self, key: Any) -> int:
         keys = self._ledger.keys
