@@ -95,9 +95,9 @@ class Retry:
         if number > self.retries or not self._matches(error):
             return None
         try:
-            ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1))
+            ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1)) if self.delay else 0.0
         except OverflowError:
-            ceiling = self.max_delay if self.delay else 0.0
+            ceiling = self.max_delay
         import random  # takes a millisecond
 
         return ceiling if the_world.get().staged else random.uniform(0.0, ceiling)

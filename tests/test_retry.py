@@ -115,9 +115,10 @@ def test_a_delay_is_never_longer_than_its_limit(number, delay, factor, max_delay
 
 @pytest.mark.parametrize("number", [1, 2, 5_000])
 @pytest.mark.parametrize("zero", [0, 0.0])
-def test_no_delay_is_no_delay_however_often(zero, number):
+@pytest.mark.parametrize("factor", [2, float("inf")])
+def test_no_delay_is_no_delay_however_often(zero, number, factor):
     """``delay=0`` retries at once, even if the factor's power exceeds a float."""
-    assert 0 == Retry(5_000, delay=zero).delay_after(number, ERROR, 0.0)
+    assert 0 == Retry(5_000, delay=zero, factor=factor).delay_after(number, ERROR, 0.0)
 
 
 # What is no Retry
