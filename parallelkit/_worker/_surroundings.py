@@ -40,6 +40,9 @@ def furnish(setup: dict[str, Any]) -> None:
 
         process.current_process().authkey = setup["authkey"]
     sys.argv[:] = setup["argv"]
+    # The terminal is not ours. Without this, whatever asks there would stop us, with no end; now it gets an error.
+    for number in (_signal.SIGTTIN, _signal.SIGTTOU):
+        _signal.signal(number, _signal.SIG_IGN)
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # it is a text file at the start
 

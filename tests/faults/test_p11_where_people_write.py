@@ -251,6 +251,27 @@ acts.note(sys.argv[1], values)
         os.unlink(path)
 
 
+def test_tasks_that_ask_at_the_terminal():
+    """What a task, or a program that it starts, reads at the terminal is an error: the system does not stop the worker for it."""
+    script = """
+import os, pty, subprocess, sys
+if os.fork():
+    sys.exit(os.wait()[1] != 0)
+os.setsid()
+from parallelkit import run_parallel
+_, terminal = pty.openpty()
+os.open(os.ttyname(terminal), os.O_RDWR)  # now that of this session
+def ask(_):
+    return open("/dev/tty").readline()
+def have_asked(_):
+    subprocess.run(["sh", "-c", "stty -echo < /dev/tty; cat /dev/tty"], check=True, stderr=subprocess.DEVNULL)
+for task in (ask, have_asked):
+    print(type(run_parallel(task, [1], executor="processes", timeout=10).failures[0].error).__name__)
+"""
+    finished = run_script(script)
+    assert ("OSError\nCalledProcessError\n", 0) == (finished.out, finished.code), finished.err
+
+
 @pytest.mark.all
 def test_directory_that_is_gone(tmp_path):
     """Runs work if the working directory of the program has been deleted."""
