@@ -1,6 +1,7 @@
 """The thread engine: wake-ups, slots, abandoned threads, nested runs, contexts, initializers."""
 
 import gc
+import os
 import queue
 import re
 import subprocess
@@ -825,6 +826,26 @@ def test_a_submitted_call_may_wait_for_calls_that_it_submits():
         assert 6 == executor.submit(call, 3).result(PATIENCE)
         assert [5] * 50 == [other.result(PATIENCE) for other in others]
         assert [6] == run_parallel(call, [3], executor=executor, run_timeout=PATIENCE).values()
+
+
+@pytest.mark.parametrize("opened", ["within", "before"])
+def test_calls_and_runs_may_wait_for_each_other_in_any_depth(opened):
+    """A run opened by a call for which a task of a run waits has a slot, although such tasks hold all that its depth has."""
+
+    def run(fn):
+        return run_parallel([fn], executor=executor, run_timeout=PATIENCE).values()
+
+    def wait_for_call():
+        return (early if opened == "before" else executor.submit(run, os.getpid)).result(PATIENCE)
+
+    with ThreadExecutor(1) as executor:
+        held = threading.Event()
+        first = executor.submit(held.wait, PATIENCE)
+        outer = executor.submit(run, wait_for_call)
+        early = executor.submit(run, os.getpid)
+        held.set()
+        assert first.result()
+        assert [[os.getpid()]] == outer.result(PATIENCE)
 
 
 def test_a_wait_for_a_call_breaks_no_exclusion():

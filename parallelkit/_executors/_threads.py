@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
@@ -40,8 +41,7 @@ class ThreadEngine:
         initargs: tuple[Any, ...] = (),
         passing: bool = False,
     ) -> None:
-        self.max_workers = max_workers
-        self.name_prefix = name_prefix
+        self.max_workers, self.name_prefix = max_workers, name_prefix
         self.broken: Exception | None = None
         self.closed = self.lending = False  # lending: whether a slot was ever lent
         self.ports: tuple[ThreadPort, ...] = ()
@@ -54,8 +54,7 @@ class ThreadEngine:
         self._starting: dict[ThreadWorker, float] = {}  # workers in their initializer, and its deadline
         self._roll = Roll(passing)
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
-        self.loans = Loans()  # slots of tasks that wait for other tasks of this engine
-        self.awaited = Loans()  # those among them whose tasks wait for a future
+        self.loans, self.awaited = Loans(), Loans()  # slots of tasks that wait for others; for futures
         self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
 
     def open(self, job: Job) -> ThreadPort:
@@ -118,19 +117,20 @@ class ThreadEngine:
             worker.depth = worker.ticket = None
             if self._count_surplus():
                 return None
-            worker.ticket, worker.depth = port.take(self._allows)
+            worker.ticket, worker.depth = port.take(partial(self._allows, port))
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread may take a ticket of this port."""
-        return port.has_work(self._allows if self.lending else None)
+        return port.has_work(partial(self._allows, port) if self.lending else None)
 
-    def _allows(self, depth: int) -> bool:
-        """Whether one more attempt may run at this depth."""
+    def _allows(self, port: ThreadPort, depth: int) -> bool:
+        """Whether one more attempt of this port may run at this depth. One may always, if a task waits for nothing else."""
         if not self.loans:
             return True
         most = len(self.awaited) if depth == AWAITED else self.max_workers if depth else self._own()
-        return sum(worker.depth == depth for worker in list(self.workers)) < most
+        there = [worker.port for worker in list(self.workers) if worker.depth == depth]
+        return len(there) < most or (depth > 0 and port not in there)
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
