@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import wraps
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from types import CoroutineType
 from typing import Any, ParamSpec, TypeVar
 
@@ -53,15 +54,15 @@ class FakeClock:
         return f"FakeClock({self._now:g})"
 
     def advance(self, seconds: float) -> None:
-        """Move forward by ``seconds``; ValueError if negative."""
-        if not seconds >= 0:
-            raise ValueError(f"seconds must be at least 0, got {seconds!r}")
+        """Move forward by ``seconds``; ValueError if negative or infinite."""
+        if not 0 <= seconds < inf:
+            raise ValueError(f"seconds must be at least 0 and finite, got {seconds!r}")
         self.jump(self._now + seconds)
 
     def jump(self, instant: float) -> None:
-        """Move forward to ``instant``; ValueError if that is past."""
-        if not instant >= self._now:
-            raise ValueError(f"instant must not be before {self._now:g}, got {instant!r}")
+        """Move forward to ``instant``; ValueError if that is past or infinite."""
+        if not self._now <= instant < inf:
+            raise ValueError(f"instant must not be before {self._now:g}, nor infinite, got {instant!r}")
         while self._calls and self._calls[0][0] <= instant:
             at, _, call = heappop(self._calls)
             self._now = max(self._now, at)
