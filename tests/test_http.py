@@ -575,6 +575,20 @@ def test_the_bound_holds_for_what_is_unpacked(site):
     assert "longer than max_bytes" in str(error_of(results))
 
 
+def test_what_is_packed_twice_is_not_unpacked_beyond_the_bound(site):
+    """A kilobyte that unpacks, twice, to 30 MB takes no such memory before ``max_bytes`` stops it."""
+    bomb = gzip.compress(gzip.compress(bytes(3 * 10**7)))
+    urls = urls_of(site, "a", lambda visit: visit.say(bomb, Content_Encoding="gzip, gzip"))
+    tracemalloc.start()
+    try:
+        results = fetch(urls, max_bytes=10**5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "longer than max_bytes" in str(error_of(results))
+    assert peak < 10**7
+
+
 @pytest.mark.parametrize("followed", [True, False])
 def test_the_bound_holds_for_what_comes_with_a_redirect(site, followed):
     """The body of a redirect, which requests would read and keep, is bounded: a hostile server might send any amount."""
