@@ -186,6 +186,18 @@ def test_a_text_that_is_not_unicode_does_not_keep_a_report_from_being_written(tm
         assert b"cannot read a\\udcff" in text.encode()
 
 
+def test_control_characters_are_shown_and_not_obeyed(tmp_path):
+    """What a message has for a terminal is escaped in reports, cards and pages, whose data stay whole."""
+    control = "".join(map(chr, [*range(32), *range(127, 160)]))
+    ledger = plant([1.0] * 2, keys=["a", control])
+    fail(ledger, 0, ValueError(f"wipe \x1b[2J {control}"), text=control)
+    page = page_of(ledger, tmp_path)
+    assert {"\x00", "\x1b", "\x7f", "\x9f"} < set(data_of(page)["texts"][0])
+    for text in (page, Results(ledger).report(), Results(ledger)._repr_html_()):
+        assert r"wipe \x1b[2J" in text
+        assert set(text) & set(control) <= set("\t\n\r\x7f")
+
+
 def test_a_run_of_nothing_has_pictures(tmp_path):
     """An empty run has a page, a trace and a card."""
     assert [] == column("B", data_of(page_of(Ledger(), tmp_path))["fate"])

@@ -740,9 +740,10 @@ def test_summary_is_bounded():
     tally = Tally()
     for number in range(1000):
         kind = type(f"Error{number}", (Exception,), {})
-        tally.count(Failure(number, number, kind("x" * 1000), 1, 0.0, 0.0, 0.1, "thread 1"))
+        tally.count(Failure(number, number, kind("\x1b" * 1000), 1, 0.0, 0.0, 0.1, "thread 1"))
     tally.count(Success("a", 0, 1, 3, 0.0, 0.0, 0.1, "thread 1"))
     lines = list(tally.summary(2.0, "max_failures", 1001, colour=False))
+    assert all(line.isprintable() for line in lines)
     assert len(lines) <= 8
     assert "1,001 tasks in 2.00 s: 1 succeeded, 1,000 failed, 2 retries" == lines[0]
     assert "stopped: max_failures" == lines[1]

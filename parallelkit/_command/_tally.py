@@ -10,7 +10,7 @@ from parallelkit._lost import describe, is_of_stop
 from parallelkit._outcomes import Outcome
 from parallelkit._payload import SOURCE
 from parallelkit._report._failures import shape
-from parallelkit._report._format import clip, count, key_text, number, seconds
+from parallelkit._report._format import clip, count, encodable, key_text, number, seconds
 
 KINDS = 200  # kinds of failure that are counted separately
 SHOWN = 5  # kinds that the summary shows
@@ -59,7 +59,7 @@ class Tally:
         return True
 
     def _note(self, key: Any, error: BaseException) -> None:
-        text = describe(error)
+        text = encodable(describe(error))
         name: tuple[type[BaseException] | None, str] = (type(error), shape(text))
         if name not in self.kinds and len(self.kinds) >= KINDS:
             name, text = (None, ""), "of other kinds"

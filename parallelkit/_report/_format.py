@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from parallelkit._lost import describe
 from parallelkit._raised import repr_of
+
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f]")  # DEL is not: JSON has it as it is
 
 UNITS = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s"))
 
@@ -72,12 +75,16 @@ def count(how_many: int, noun: str) -> str:
 
 
 def encodable(text: str) -> str:
-    r"""A text with lone surrogates escaped, such as those of a file name that is not Unicode, so that it can be printed.
+    r"""A text that can be printed, and be in a page, whatever is in a message.
 
-    >>> encodable("caf\udce9")
-    'caf\\udce9'
+    Lone surrogates, such as those of a file name that is not Unicode, are escaped, and so are control characters: a
+    terminal would obey them, and HTML has none.
+
+    >>> print(encodable("caf\udce9 \x1b[2J"))
+    caf\udce9 \x1b[2J
     """
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    escaped = CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def clip(text: str, width: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from parallelkit._ledger import Ledger
 from parallelkit._report._advice import advise
 from parallelkit._report._failures import Kind, kinds_of_failure
-from parallelkit._report._format import clip, count, error_text, key_text, percent, seconds
+from parallelkit._report._format import clip, count, encodable, error_text, key_text, percent, seconds
 from parallelkit._report._lanes import Bar, timeline
 from parallelkit._report._summary import Fate, Survey, survey
 from parallelkit._report._words import at_a_time, examples, fate, how_many
@@ -31,7 +31,7 @@ TRACEBACK = 20_000  # characters shown of one, from its end
 def write_html(ledger: Ledger, path: str | PathLike[str]) -> None:
     """Write the file for ``Results.save_html``."""
     text = page(ledger)
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
@@ -39,7 +39,7 @@ def page(ledger: Ledger) -> str:
     """The HTML of the page; all text from the user's code, errors included, is escaped."""
     run = survey(ledger)
     template = Template(resource("page.html"))
-    return template.substitute(
+    text = template.substitute(
         style=resource("page.css"),
         script="".join(map(resource, SCRIPTS)),
         data=as_json(columns(ledger)),
@@ -50,6 +50,7 @@ def page(ledger: Ledger) -> str:
         slowest="".join(slowest(run)),
         failures="".join(failures(run)),
     )
+    return encodable(text)
 
 
 def resource(name: str) -> str:
