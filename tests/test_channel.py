@@ -354,6 +354,25 @@ def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patienc
     assert 0 == ring.head[_channel.SENT]
 
 
+def test_what_a_forked_child_sends_is_not_counted(wire_and_far, ring):
+    """A task's child must not write the count, which its parent would overwrite. What it logs arrives all the same."""
+    wire, far = wire_and_far
+    outbox = Outbox(far, ring)
+    outbox.send(frame(_channel.BELL))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            outbox.post(frame(_channel.RECORD_OF_CHILD, b"logged"))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert not outbox.is_of_child()
+    assert [b"", b"logged"] == [body for _, body, _ in wire.frames(True)]
+    assert 1 == ring.head[_channel.SENT]
+    outbox.send(frame(_channel.BELL))
+    assert wire.has_frames
+
+
 def test_what_nobody_will_read_is_dropped(wire_and_far):
     """Messages to a worker that is gone or has closed its end are dropped; its pidfd reports its end."""
     wire, far = wire_and_far

@@ -1277,6 +1277,30 @@ def fork_and_return(_):
     return "child" if os.fork() == 0 else "parent"
 
 
+def test_what_forked_children_log_arrives_and_is_not_counted(engine, caplog):
+    """A child that wrote the count of frames could undo its parent's: results that were committed would be lost, and run again."""
+    assert {0: 0, 1: 0} == drive(engine, log_in_child, [1, 2]).values
+    assert 2 == caplog.messages.count("logged by a child")
+
+
+def log_in_child(_):
+    """Return by how much the count of frames has changed."""
+    import logging
+
+    from parallelkit._worker import _channel
+
+    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
+    before = ring.head[_channel.SENT]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            logging.getLogger("child").error("logged by a child")
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return ring.head[_channel.SENT] - before
+
+
 def test_fork_of_this_process_cannot_use_the_engine(engine):
     """A forked child of the caller can neither use nor end the caller's workers."""
     drive(engine, far.nothing, [0])

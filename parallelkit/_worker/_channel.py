@@ -22,7 +22,7 @@ from parallelkit._worker._kernel import memfd_create
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
 # Frames to the parent
-READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY = range(16, 25)
+READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY, RECORD_OF_CHILD = range(16, 26)
 
 HEADER = Struct("<IBQ")
 """The head of a frame: length of its body, kind, length of the file that comes with it (0: none)."""
@@ -57,7 +57,7 @@ UNLIMITED = (1 << 63) - 1
 
 # Words of the ring's header. Each side writes to cache lines of its own.
 HEAD = 0  # by the worker: how many tasks are committed
-SENT = 1  # by the worker: how many frames it has sent to the parent
+SENT = 1  # by the worker: how many frames it has sent to the parent; those of its children do not count
 FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
 PHASE = 2  # by the worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
 ARMED = 8  # by the parent: ring the bell once so many tasks are committed; the worker then clears it ...

@@ -6,6 +6,7 @@ memory), it is tried again, at growing intervals, as in the parent.
 
 from __future__ import annotations
 
+import os
 from _socket import socket as Socket  # noqa: N812  # a class
 from _thread import allocate_lock
 from collections import deque
@@ -30,6 +31,11 @@ class Outbox:
         self._ring = ring
         self._lock = allocate_lock()
         self._posted: deque[bytes] = deque()
+        self._pid = os.getpid()
+
+    def is_of_child(self) -> bool:
+        """Whether this is a process that a task has forked. It must not count what it sends: the count is its parent's."""
+        return os.getpid() != self._pid
 
     def send(self, message: bytes, fd: int | None = None) -> None:
         """Send a frame; when this returns, the parent can read it."""
@@ -57,7 +63,8 @@ class Outbox:
         done = self._write(message, _channel.rights(fd) if fd is not None else [])
         while done < len(message):
             done += self._write(memoryview(message)[done:], [])
-        self._ring.head[SENT] += 1
+        if not self.is_of_child():
+            self._ring.head[SENT] += 1
 
     def _write(self, message: bytes | memoryview, rights: list[Any]) -> int:
         began: float | None = None

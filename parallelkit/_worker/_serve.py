@@ -274,7 +274,8 @@ class _Worker:
         return monotonic()
 
     def _send_record(self, record: bytes) -> None:
-        self.outbox.post(frame(_channel.RECORD, WORD.pack(self.ring.head[HEAD]) + record))
+        kind = _channel.RECORD_OF_CHILD if self.outbox.is_of_child() else _channel.RECORD
+        self.outbox.post(frame(kind, WORD.pack(self.ring.head[HEAD]) + record))
 
 
 _BELL = frame(_channel.BELL)

@@ -140,7 +140,7 @@ class Worker(Holding):
             self._take_thing(kind, body, length)
 
     def _take_thing(self, kind: int, body: bytes, length: int) -> None:
-        if kind == _channel.RECORD:
+        if kind in (_channel.RECORD, _channel.RECORD_OF_CHILD):
             if self._latest_lane is not None:
                 self._latest_lane.post_record(Record(body[WORD.size :], self.ticket(word_of(body))))
         elif kind == _channel.KEPT:

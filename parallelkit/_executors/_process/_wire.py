@@ -217,7 +217,7 @@ class Wire:
             while (reads > 0 or self._frames < promised) and self._receive():
                 reads -= 1
                 while (taken := self._inbox.take()) is not None:
-                    self._frames += 1
+                    self._frames += taken[0] != _channel.RECORD_OF_CHILD
                     yield taken
         finally:
             self._reserve.refill()
