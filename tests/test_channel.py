@@ -4,8 +4,9 @@ import signal
 import socket
 from collections import deque
 from math import inf
-from pickle import PickleBuffer
+from pickle import PickleBuffer, loads
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -371,6 +372,21 @@ def test_what_a_forked_child_sends_is_not_counted(wire_and_far, ring):
     assert 1 == ring.head[_channel.SENT]
     outbox.send(frame(_channel.BELL))
     assert wire.has_frames
+
+
+def test_a_batch_of_huge_integers_is_sent_in_several_frames(wire_and_far, monkeypatch):
+    """Atoms are sent together, as many as take little time. A frame that is too long would end each worker that gets it."""
+    wire, far = wire_and_far
+    monkeypatch.setattr(_channel, "LONGEST", 400)
+    items = [1, 1 << 2000, 2, 1 << 2001]
+    wire.send_batch(
+        Batch(SimpleNamespace(number=3), [(n, 1, item, None) for n, item in enumerate(items)], None)
+    )
+    wire.flush()
+    frames = received(far, 4, wire)
+    heads = [_channel.BATCH_HEAD.unpack_from(body) for _, body, _ in frames]
+    assert [(3, 1, _channel.TOGETHER)] * 4 == heads
+    assert items == [loads(body[_channel.BATCH_HEAD.size :])[0] for _, body, _ in frames]
 
 
 def test_what_nobody_will_read_is_dropped(wire_and_far):

@@ -15,7 +15,7 @@ from typing import Any
 
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._blocks import Buffered, ItemBlock
-from parallelkit._executors._process._lane import Batch, Columns, File, Payload
+from parallelkit._executors._process._lane import Batch, Columns, File
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._validation import check_instants, check_kinds
 from parallelkit._executors._tickets import items_of
@@ -23,10 +23,8 @@ from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import (
     ARMED,
-    FDS,
     HEAD,
     HEAP,
-    LIMIT,
     MARK,
     MARKED,
     PHASE,
@@ -85,11 +83,9 @@ class Wire:
         """Send a batch as frames; an item in a file or a block has a frame of its own."""
         number, payloads = batch.lane.number, batch.payloads
         if payloads is None:
-            items = dumps(items_of(batch.tickets), 5)
-            head = _channel.BATCH_HEAD.pack(number, len(batch.tickets), _channel.TOGETHER)
-            self.send_payload(_channel.BATCH, head, items)
+            self._send_together(number, items_of(batch.tickets))
             return
-        for alone, group in groupby(payloads, _goes_alone):
+        for alone, group in groupby(payloads, lambda payload: not isinstance(payload, bytes)):
             some: list[Any] = list(group)
             if alone:
                 for payload in some:
@@ -98,6 +94,16 @@ class Wire:
                 head = _channel.BATCH_HEAD.pack(number, len(some), _channel.ONE_BY_ONE)
                 lengths = array("I", map(len, some)).tobytes()
                 self.send(_channel.frame(_channel.BATCH, b"".join((head, lengths, *some))))
+
+    def _send_together(self, number: int, items: list[Any]) -> None:
+        """Send items that are atoms as one pickle; each by itself if huge integers make it too long for a frame."""
+        packed = dumps(items, 5)
+        if len(packed) > _channel.LONGEST // 2 and len(items) > 1:
+            for item in items:
+                self._send_together(number, [item])
+        else:
+            head = _channel.BATCH_HEAD.pack(number, len(items), _channel.TOGETHER)
+            self.send_payload(_channel.BATCH, head, packed)
 
     def _send_alone(self, number: int, payload: File | Buffered) -> None:
         if isinstance(payload, File):
@@ -202,7 +208,7 @@ class Wire:
 
     def limit(self, number: int) -> None:
         """Forbid the worker to begin this attempt or a later one."""
-        self.ring.head[LIMIT] = number
+        self.ring.head[_channel.LIMIT] = number
 
     # In
 
@@ -227,7 +233,7 @@ class Wire:
     def _receive(self) -> bool:
         if self.deaf:
             return False
-        if self.ring.head[FDS] != self._inbox.came:
+        if self.ring.head[_channel.FDS] != self._inbox.came:
             self._reserve.lend()
         try:
             self.deaf = not self._inbox.receive()
@@ -288,10 +294,6 @@ class Wire:
         """Never use a block again: a task has kept something of its item, which lies in there."""
         if (block := self._known.pop(number, None)) is not None:
             block.spoiled = True
-
-
-def _goes_alone(payload: Payload) -> bool:
-    return not isinstance(payload, bytes)
 
 
 _IN_HEAP = (_channel.VALUE, _channel.FAILED, _channel.BUFFERED, _channel.DICT)
