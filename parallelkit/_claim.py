@@ -69,7 +69,7 @@ class Claim:
     def _read(self) -> tuple[str, int]:
         """The boot id and count that the last run wrote. Raises ValueError if the file is not one of a run."""
         text = os.pread(self._fd, 100, 0).decode(errors="replace").strip("\0")  # zeros after a power failure
-        parts = text.split()
+        parts = text.partition("\n")[0].split()  # after it is what was there, if that was longer
         if len(parts) == 3 and len(parts[2]) == DIGITS and parts[2].isdecimal():
             return parts[1], int(parts[2])
         if text:

@@ -191,7 +191,8 @@ def is_draft(path: str) -> bool:
     """Whether a file is missing, empty or a database, as one is that a run has left which was killed as it made it."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) in (b"", MAGIC)
+            head = file.read(len(MAGIC))
+        return head == MAGIC or not head.strip(b"\0")  # zeros after a power failure
     except FileNotFoundError:
         return True
     except OSError as error:

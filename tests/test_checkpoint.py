@@ -792,18 +792,25 @@ def test_after_a_power_failure_the_count_is_not_compared(killed, monkeypatch, kn
     assert not side.exists()
 
 
+def test_a_journal_that_was_killed_on_several_systems_is_resumed(killed, monkeypatch):
+    """A system without boot ids writes a shorter line over that of a killed run; what follows it is no reason to refuse."""
+    with monkeypatch.context() as elsewhere:  # a container without /proc, say, in a folder of the machine's
+        elsewhere.setattr(_claim, "boot_id", lambda: _claim.UNKNOWN)
+        _claim.Claim(str(killed)).release(in_order=False)
+    assert 2 == len(Path(f"{killed}-run").read_text().splitlines())
+    assert 2000 == len(resume(killed).values())
+
+
 def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     """A draft of a journal that a killed run has left is replaced."""
     draft = path.with_name("run.journal-new")
     with contextlib.closing(sqlite3.connect(draft)) as half:
         half.execute("CREATE TABLE journal (name)")
-    for content in (draft.read_bytes(), b""):
+    for content in (draft.read_bytes(), b"", bytes(4096)):  # zeros: as after a power failure
         path.unlink(missing_ok=True)
         calls.clear()
         draft.write_bytes(content)
-        path.with_name("run.journal-run").write_bytes(
-            bytes(60) if content else b""
-        )  # as after a power failure
+        path.with_name("run.journal-run").write_bytes(bytes(60) if content else b"")
         assert [["a"]] == run("a", path).values()
         assert ["run.journal"] == os.listdir(path.parent)
 
