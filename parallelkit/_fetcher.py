@@ -100,7 +100,8 @@ class Fetcher(Telling):
 
     def _body(self, response: Response, end_at: float | None) -> Body:
         body = Body()
-        while chunk := read_some(response.raw):
+        is_read = response._content is not False  # as those of requests-cache are, which keeps them unpacked
+        for chunk in (response.content,) if is_read else iter(partial(read_some, response.raw), b""):
             body.write(chunk)
             if self._max_bytes is not None and body.tell() > self._max_bytes:
                 raise too_large(response, self._max_bytes)

@@ -23,6 +23,7 @@ from patience import given_time
 from refusing import KINDS, fail_at_one
 from requests.auth import HTTPBasicAuth
 from requests.cookies import create_cookie
+from urllib3 import HTTPResponse
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
 from parallelkit import (
@@ -803,6 +804,30 @@ def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
 
     error = fetch(["mine://x"], session=session).failures["mine://x"].error
     assert kind == type(error).__name__
+
+
+def test_a_response_that_is_read_already_is_not_unpacked_again():
+    """A session may give responses that have been read, as requests-cache does, with the headers of what was packed."""
+
+    class Local(requests.adapters.BaseAdapter):
+        def send(self, request, **_):
+            response = requests.Response()
+            response.status_code, response.url, response.request = 200, request.url, request
+            response.headers["Content-Encoding"] = "gzip"
+            response.raw = HTTPResponse(io.BytesIO(b"kept"), response.headers, 200, preload_content=False)
+            response._content = b"kept"
+            return response
+
+        def close(self):
+            pass
+
+    def session():
+        made = requests.Session()
+        made.mount("mine://", Local())
+        return made
+
+    assert ["kept"] == [response.text for response in fetch(["mine://x"], session=session).values()]
+    assert "longer than max_bytes" in str(error_of(fetch(["mine://x"], session=session, max_bytes=3)))
 
 
 class Played(io.BytesIO):
