@@ -26,7 +26,6 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 """
 
-MAGIC = b"SQLite format 3\0"  # how each of its files begins
 CHUNKS = (128, 16, 1)  # rows a statement: each statement releases the interpreter lock and must get it back
 
 
@@ -188,15 +187,25 @@ def create(path: str, function: str, count: int) -> None:
 
 
 def is_draft(path: str) -> bool:
-    """Whether a file is missing, empty or a database, as one is that a run has left which was killed as it made it."""
+    """Whether a file is missing, empty or a journal of nothing: what a run leaves that is killed as it makes its own."""
+    import sqlite3
+
     try:
         with open(path, "rb") as file:
-            head = file.read(len(MAGIC))
-        return head == MAGIC or not head.strip(b"\0")  # zeros after a power failure
+            head = file.read(72)
+        if not head.strip(b"\0"):  # zeros after a power failure
+            return True
+        if head[68:] != APPLICATION.to_bytes(4, "big") or os.path.exists(f"{path}-run"):
+            return False  # no journal, or that of a run
+        with closing(sqlite3.connect(path)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'outcomes'").fetchall()
+            return not tables or connection.execute("SELECT 1 FROM outcomes").fetchone() is None
     except FileNotFoundError:
         return True
     except OSError as error:
         raise not_made(path, error) from error
+    except sqlite3.Error:
+        return False
 
 
 def discard(draft: str) -> None:

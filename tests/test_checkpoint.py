@@ -49,7 +49,7 @@ from parallelkit import (
 from parallelkit._asking import Asking
 from parallelkit._claim import Claim
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._journal import SCHEMA, Journal
+from parallelkit._journal import APPLICATION, SCHEMA, Journal
 from parallelkit._portion import Portion
 from parallelkit._recorder import Recorder, Recording
 
@@ -805,7 +805,7 @@ def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     """A draft of a journal that a killed run has left is replaced."""
     draft = path.with_name("run.journal-new")
     with contextlib.closing(sqlite3.connect(draft)) as half:
-        half.execute("CREATE TABLE journal (name)")
+        half.execute(f"PRAGMA application_id = {APPLICATION}")
     for content in (draft.read_bytes(), b"", bytes(4096)):  # zeros: as after a power failure
         path.unlink(missing_ok=True)
         calls.clear()
@@ -826,6 +826,27 @@ def test_a_file_of_the_users_beside_the_journal_is_left_alone(path, end):
         run("a", path)
     assert "took about 12" == theirs.read_text()
     assert [theirs.name] == os.listdir(path.parent)
+
+
+def test_a_journal_or_database_of_the_users_beside_the_journal_is_left_alone(path):
+    """What is named as a draft would be is not deleted: a journal, be it in use or not, or another database."""
+    theirs = path.with_name("run.journal-new")
+
+    def is_refused():
+        with pytest.raises(ValueError, match="-new is something else"):
+            run("c", path)
+
+    with contextlib.closing(iter_parallel(work, ["a", "b"], key=same, checkpoint=theirs)) as stream:
+        next(stream)
+        is_refused()
+    is_refused()
+    assert recorded(theirs)
+    theirs.unlink()
+    with contextlib.closing(sqlite3.connect(theirs)) as database:
+        database.execute("CREATE TABLE mine (name)")
+    is_refused()
+    assert [theirs.name] == os.listdir(path.parent)
+    assert "c" not in calls
 
 
 def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
