@@ -12,14 +12,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import initialize
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Loans, lender, take_claim
-from parallelkit._executors._thread._line import AWAITED
+from parallelkit._executors._thread._line import AWAITED, Line
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
@@ -117,14 +116,14 @@ class ThreadEngine:
             worker.depth = worker.ticket = None
             if self._count_surplus():
                 return None
-            worker.ticket, worker.depth = port.take(partial(self._allows, port))
+            worker.ticket, worker.depth = port.take(self._allows)
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread may take a ticket of this port."""
-        return port.has_work(partial(self._allows, port) if self.lending else None)
+        return port.has_work(self._allows if self.lending else None)
 
-    def _allows(self, port: ThreadPort, depth: int) -> bool:
+    def _allows(self, port: Line, depth: int) -> bool:
         """Whether one more attempt of this port may run at this depth. One may always, if a task waits for nothing else."""
         if not self.loans:
             return True

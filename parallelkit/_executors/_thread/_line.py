@@ -78,22 +78,24 @@ class Line:
         """Whether nothing is left to take, and only retries may still come."""
         return self._ended() and not self.waiting()
 
-    def has_work(self, allows: Callable[[int], bool] | None) -> bool:
-        """Whether there is a ticket that may be taken: any without ``allows``, which judges by depth."""
+    def has_work(self, allows: Callable[[Line, int], bool] | None) -> bool:
+        """Whether there is a ticket that may be taken: any without ``allows``, which judges by port and depth."""
         if allows is None:
             return bool(self.queue)
-        return bool(self.urgent and (allows(AWAITED) or allows(0))) or bool(self.queue and allows(self.depth))
+        return bool(self.urgent and (allows(self, AWAITED) or allows(self, 0))) or bool(
+            self.queue and allows(self, self.depth)
+        )
 
-    def take(self, allows: Callable[[int], bool]) -> tuple[Ticket | None, int | None]:
+    def take(self, allows: Callable[[Line, int], bool]) -> tuple[Ticket | None, int | None]:
         """The next ticket that may be taken, and the depth at which it counts."""
         try:
-            if self.urgent and allows(AWAITED):
+            if self.urgent and allows(self, AWAITED):
                 for ticket in self.drawn_urgent:
                     return ticket, AWAITED
-            if self.urgent and allows(0):  # whoever waited for it no longer does
+            if self.urgent and allows(self, 0):  # whoever waited for it no longer does
                 for ticket in self.drawn_urgent:
                     return ticket, 0
-            if self.queue and allows(self.depth):
+            if self.queue and allows(self, self.depth):
                 for ticket in self.drawn:
                     return ticket, self.depth
         except IndexError:
