@@ -155,6 +155,7 @@ def test_a_program_that_was_started_as_a_worker_starts_none(tmp_path):
     assert 2 == done.stdout.count("this program itself, which would be started again"), done
 
 
+@pytest.mark.all
 def test_a_program_that_has_the_package_in_an_archive_is_told_so(tmp_path):
     """A zipapp: its workers would find no file to run, and each say so on stderr."""
     target = tmp_path / "app"

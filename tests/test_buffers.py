@@ -58,6 +58,7 @@ def test_item_for_which_there_is_no_memory_is_told_as_such(engine, monkeypatch):
     assert not ended.final
 
 
+@pytest.mark.all
 def test_item_for_which_a_worker_has_no_memory_costs_its_own_task_alone(capfd):
     """If a new worker, too, has no memory for an item or for the arguments, the task gets the error, and others go on."""
     large = np.zeros(8 << 20)
@@ -183,6 +184,7 @@ def test_result_may_be_a_view_of_the_item(engine):
         assert {float(number)} == set(some) == set(half)
 
 
+@pytest.mark.all
 def test_results_that_are_kept_stay_as_they_are(engine):
     """Many more results than there are blocks can be kept, unchanged, and without a descriptor each."""
     before = descriptors()

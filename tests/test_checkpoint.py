@@ -652,6 +652,7 @@ def blob(number):
     return bytes([number]) * (number**2 if number % 7 else 3 * number**2)
 
 
+@pytest.mark.all
 def test_a_journal_of_which_a_byte_was_changed_gives_an_error_or_the_truth(path, tmp_path):
     """Whichever byte is changed, a journal is refused or gives the right values: never another value, and no task runs again."""
     truth = fill(path)

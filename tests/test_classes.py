@@ -326,6 +326,7 @@ def test_who_was_registered_with_an_abstract_class_is_one_of_it(script, executor
     assert run(executor, is_one, 0)
 
 
+@pytest.mark.all
 def test_under_joblib_and_in_a_pool_of_others(script):
     """The same holds under joblib and in foreign pools, whose workers stay as well."""
     register()

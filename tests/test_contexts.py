@@ -260,6 +260,7 @@ def depth(limit):
     return 1 + depth(limit - 1) if limit else 0
 
 
+@pytest.mark.all
 def test_worker_processes_go_as_deep_as_the_program(deep):
     """Worker processes have the program's recursion limit."""
     assert [deep] == run_parallel(depth, [deep], executor="processes").values()

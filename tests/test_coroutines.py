@@ -590,6 +590,7 @@ def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():
     assert results["look"]
 
 
+@pytest.mark.all
 def test_blocked_loops_are_waited_for_together(monkeypatch):
     """However many loops were blocked, the end of the run waits for all of them until the same instant."""
     release, instants, join = threading.Event(), [], _event_loop.EventLoop.join

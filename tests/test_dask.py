@@ -65,6 +65,7 @@ def test_values_of_every_kind_come_home(client):
     assert rows == [*map(far.row_of, range(2_000))]
 
 
+@pytest.mark.all
 def test_each_failure_is_its_tasks_own(client):
     """An error, an exit, a signal and a timeout cost one task each; the failure says in which process and on which host."""
 
@@ -134,6 +135,7 @@ def test_limits_are_kept_across_machines(client):
     assert all(later - sooner >= 0.3 for sooner, later in zip(starts, starts[2:], strict=False))
 
 
+@pytest.mark.all
 def test_larger_priorities_come_first(client):
     """Tasks start in order of priority, even one at a time."""
     results = run_parallel(begin, range(6), executor=client, max_workers=1, priority=lambda number: number)

@@ -57,6 +57,7 @@ def test_a_run_that_loses_its_last_thread_keeps_its_outcomes(name, limits, syste
 
 
 @pytest.mark.parametrize("name", ["call", "call_later"])
+@pytest.mark.all
 def test_a_stream_that_loses_its_last_thread_yields_its_outcomes(name, system):
     """In a stream, too."""
     outcomes = iter_parallel(getattr(system, name), ["done", "hang", "rest"], timeout=0.05, max_workers=1)

@@ -219,6 +219,7 @@ def busy_pool(width):
             release.set()
 
 
+@pytest.mark.all
 def test_a_rate_is_kept_in_a_pool_that_others_keep_busy():
     """In a busy pool, starts count for a rate limit from when they really begin, so that calls do not all begin together."""
     starts = []

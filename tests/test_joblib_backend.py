@@ -153,6 +153,7 @@ def the_hanging(folder):
 
 
 @pytest.mark.parametrize("return_as", ["list", "generator"])
+@pytest.mark.all
 def test_an_error_comes_back_and_kills_what_runs(ours, tmp_path, return_as):
     """A call's own error is raised, with its class and text, and other calls are killed."""
     with pytest.raises(LookupError, match="this one") as caught:
@@ -178,6 +179,7 @@ def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
     assert [2] == parallel([delayed(abs)(-2)])
 
 
+@pytest.mark.all
 def test_a_generator_that_is_closed_kills_what_runs(ours, tmp_path):
     """Closing a generator of results kills the calls that run."""
     results = parallel([delayed(hang_or_see)(tmp_path, hangs) for hangs in (0, 1)], return_as="generator")
@@ -203,6 +205,7 @@ def broken_initializer():
     raise RuntimeError("no")
 
 
+@pytest.mark.all
 def test_an_initializer_that_raises_is_an_error_and_no_hang():
     """An initializer that raises breaks the pool, as with the standard one."""
     with pytest.raises(
@@ -273,6 +276,7 @@ def fail_in(folder):
         return
 
 
+@pytest.mark.all
 def test_workers_end_with_the_block_where_a_call_has_failed(tmp_path, without_collector):
     """After a failed call, workers end with the block, without garbage collection."""
     with parallel_config(backend="parallelkit", n_jobs=2):

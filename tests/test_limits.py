@@ -448,6 +448,7 @@ def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
     assert most_in_a_window(stamps, 0.2) <= 5
 
 
+@pytest.mark.all
 def test_a_run_hears_of_a_start_that_another_has_not_reported():
     """A run can learn of a start that another run, asleep in a long task, has not reported."""
     limit, held, release = RateLimit(1, per=0.2), [], threading.Event()

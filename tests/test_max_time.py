@@ -53,6 +53,7 @@ def test_no_retry_in_a_process_starts_late():
 
 
 @pytest.mark.parametrize("form", [list, iter])
+@pytest.mark.all
 def test_no_retry_of_a_coroutine_starts_late(form):
     """The places on the event loop are given away one by one as well."""
     results = run_parallel(fail_or_nap_on_loop, form(range(4)), max_workers=1, retries=IN_TIME)

@@ -112,6 +112,7 @@ WITHOUT = {
 
 
 @pytest.mark.parametrize("without", WITHOUT)
+@pytest.mark.all
 def test_workers_are_started_one_by_one_where_none_can_be_forked(tmp_path, without):
     """Where the process that forks workers lacks what it needs, it ends, and nothing is said of it."""
     entry = tmp_path / "entry.py"

@@ -140,6 +140,7 @@ def test_files_and_stdin_one_after_another(here):
     assert (0, "") == (done.returncode, done.stderr)
 
 
+@pytest.mark.all
 def test_a_task_whose_own_run_was_stopped_is_a_failure(here):
     """TaskCancelled of a run within a task is the task's own error: it is written, counted, on the page, and the exit code is 1."""
     done = run(here, "tasks:cut_short", "--report", "page.html", stdin="1\n2\n")
@@ -638,6 +639,7 @@ def test_a_line_that_is_no_json_is_a_failure_of_its_own(here):
     assert 1 == done.returncode
 
 
+@pytest.mark.all
 def test_a_line_that_is_no_json_has_its_place_for_a_key(here):
     """With --key, a line that is not JSON has its place as its key, so that it conflicts with no other, and can be corrected and resumed."""
     (here / "lame").write_text(LAME)
@@ -674,6 +676,7 @@ def test_lines_that_are_no_json_count_as_failures(here):
     assert 1 == done.returncode
 
 
+@pytest.mark.all
 def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
     """A blank line is an item as text, and is skipped as JSON."""
     blank = "\n  \n1\n"
@@ -735,6 +738,7 @@ def test_what_an_option_cannot_be(read, text):
         read(text)
 
 
+@pytest.mark.all
 def test_summary_is_bounded():
     """However many kinds of failures there are, the summary keeps and shows only a few."""
     tally = Tally()

@@ -277,6 +277,7 @@ def count_up(item):
     time.sleep(0.0004)
 
 
+@pytest.mark.all
 def test_nothing_begins_while_workers_are_asked(tmp_path):
     """While workers write their stacks, no further task begins."""
     path = tmp_path / "ran"
@@ -323,6 +324,7 @@ def test_the_crash_of_a_tasks_child_is_not_the_workers():
 
 @pytest.mark.parametrize("limit", ["timeout", "run_timeout"])
 @given_time
+@pytest.mark.all
 def test_what_is_committed_before_a_worker_is_asked_counts(limit, monkeypatch, scale):
     """A result that was committed before the worker was asked for its stack counts, even if the supervisor has not seen it."""
     ask = Worker.ask_where

@@ -58,6 +58,7 @@ def test_the_package_reads_no_other_clock():
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.all
 def test_runs_go_on_while_the_time_stands_still(executor, frozen):
     """Tasks are timed out, and tried again; no worker is taken for dead because its clock goes on."""
     results = run_parallel(select_for, [0, 1], executor=executor, timeout=0.3, max_workers=2)

@@ -364,6 +364,7 @@ def test_the_thread_of_a_failed_attempt_stays_for_the_next(passing):
     port.close()
 
 
+@pytest.mark.all
 def test_no_attempt_is_lost_to_a_thread_that_is_about_to_end(passing, restless):
     """Tickets that come just as threads of the run end for want of work are served."""
     _, open_port = passing

@@ -1187,6 +1187,7 @@ def any_digits():
 
 
 @pytest.mark.parametrize("width", [1, 6])
+@pytest.mark.all
 def test_workers_write_numbers_as_long_as_the_program_may(any_digits, width):
     """Workers have the program's current limit on digits; a zygote that was started with another limit is not used."""
     assert [6021] == run_parallel(lambda power: len(str(2**power)), [20_000], executor="processes").values()
@@ -1304,6 +1305,7 @@ def arguments(_):
     return sys.argv
 
 
+@pytest.mark.all
 def test_settings_of_classes_that_no_new_worker_can_import_reach_it_as_plain_values(kept, monkeypatch):
     """Log levels, path entries and arguments of classes that a worker cannot import reach it as plain ints and strings."""
     logging.getLogger("far").setLevel(Level.NOTICE)

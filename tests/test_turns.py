@@ -297,6 +297,7 @@ def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
     assert ["turn", "all"] == course[after : after + 2]
 
 
+@pytest.mark.all
 def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
     """A hung task is killed in time, although only the other worker rings."""
     items = [LONG] * 20 + [60.0] + [LONG] * 200

@@ -73,6 +73,7 @@ def zygote_of(engine):
     return None if starter is None else starter._zygote
 
 
+@pytest.mark.all
 def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
     """Each forked worker has its own process group and random numbers, and this process as its parent."""
     with crowd(engine, tmp_path / "gate") as seen:

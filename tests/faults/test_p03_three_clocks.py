@@ -172,6 +172,7 @@ def test_deadline_holds_while_the_input_blocks(pool):
     assert isinstance(results.failures[0].error, TaskTimeout)
 
 
+@pytest.mark.all
 def test_deadline_holds_while_a_callback_blocks(pool):
     """A task's timeout is enforced while ``then`` blocks: it returns only when the other task's worker is dead."""
 
@@ -184,6 +185,7 @@ def test_deadline_holds_while_a_callback_blocks(pool):
     assert [None, 1] == results.values(default=None)
 
 
+@pytest.mark.all
 def test_deadline_holds_while_the_consumer_is_busy(pool):
     """A task's timeout is enforced while the consumer of a stream asks for nothing."""
     tasks = {"good": Task(far.give_back, 1, timeout=30), "bad": Task(hang, timeout=0.3)}

@@ -305,6 +305,7 @@ for initializer in (load, partial(load)):
     assert 2 * expected == run_script(script).out
 
 
+@pytest.mark.all
 def test_cached_functions_of_a_script():
     """Cached functions of a script work as tasks: recursive ones, methods, local ones. Each worker has its own cache."""
     script = """
