@@ -89,6 +89,7 @@ def same(one, other):
 
 @settings(max_examples=50)
 @given(rows=st.lists(ROWS, max_size=12), looks=st.sets(st.integers(0, 12)))
+@pytest.mark.all
 def test_what_arrives_is_what_was_sent(rows, looks):
     """Dicts arrive as they were sent, whatever they hold, whenever keys become known, read singly or together."""
     end = Far()

@@ -47,6 +47,7 @@ def system(monkeypatch):
 
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("name", ["call", "call_later"])
+@pytest.mark.all
 def test_a_run_that_loses_its_last_thread_keeps_its_outcomes(name, limits, system):
     """If nothing can replace a hung thread, or a blocked loop, the run stops, and says so; its outcomes so far count."""
     fn = getattr(system, name)

@@ -101,6 +101,7 @@ def die(status):
 @pytest.mark.parametrize(
     ("status", "text"), [(7, "exited with code 7"), (-signal.SIGSEGV, "was ended by SIGSEGV")]
 )
+@pytest.mark.all
 def test_a_crash_names_the_batch_and_the_pool_lives(ours, tmp_path, status, text):
     """A crash raises an error that names the batch; the other worker goes on, and the next call works."""
     before = pids(tmp_path, "before")

@@ -152,6 +152,7 @@ def test_what_cleans_up_passes(run):
     result.assert_outcomes(passed=CLEAN.count("def test_") + 2)
 
 
+@pytest.mark.all
 def test_abandoned_threads_are_counted(run):
     """A test that abandons more threads than it declares fails."""
     result = run(TOO_MANY)

@@ -186,6 +186,7 @@ def single():
     engine.close()
 
 
+@pytest.mark.all
 def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monkeypatch):
     """A commit and its bell that come between the supervisor's look and its wait are not lost."""
     drive(single, far.nap, [SHORT] * 40)
@@ -272,6 +273,7 @@ def test_what_waits_behind_one_that_the_system_let_begin_late_is_taken_back(engi
     assert 2 == len(set(seen.workers.values()))
 
 
+@pytest.mark.all
 def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
     """After a poke during a short turn, the next turn looks at everything, without blocking before."""
     course = []

@@ -211,6 +211,7 @@ def until_gone(pids, home):
     return "gone"
 
 
+@pytest.mark.all
 def test_deadline_holds_while_the_gil_is_held_elsewhere():
     """Busy threads of the caller delay the kill of an overdue worker only a little."""
     enough = threading.Event()

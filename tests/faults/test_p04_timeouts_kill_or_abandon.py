@@ -224,6 +224,7 @@ def test_cancelled_for_lost_slots_says_why():
 
 
 @given_time
+@pytest.mark.all
 def test_run_goes_on_when_a_lost_slot_comes_back(scale):
     """If hung threads return while every slot is lost, the remaining tasks run."""
     gate, abandoned = threading.Event(), []
