@@ -114,7 +114,7 @@ def kill_again_and_again(folder, executor, kills, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", [pytest.param("threads", marks=pytest.mark.all), "processes"])
+@pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.all
 def test_a_killed_run_is_resumed(tmp_path, executor):
     """After three kills every task has its value, and nothing recorded before a kill has run again."""

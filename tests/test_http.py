@@ -13,6 +13,7 @@ import time
 import tracemalloc
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from http.cookiejar import MozillaCookieJar
 from typing import ClassVar
 
@@ -776,6 +777,24 @@ def test_a_hook_may_judge_a_response_before_it_is_read(site):
     assert (1, 1) == (len(results.successes), site.connections)
 
 
+def answering(answer):
+    """A session that has no network: ``answer`` fills in each response to a mine:// URL."""
+
+    class Local(requests.adapters.BaseAdapter):
+        def send(self, request, **_):
+            response = requests.Response()
+            response.status_code, response.url, response.request = 200, request.url, request
+            answer(response)
+            return response
+
+        def close(self):
+            pass
+
+    session = requests.Session()
+    session.mount("mine://", Local())
+    return session
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reading", [False, True])
 def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
@@ -785,47 +804,24 @@ def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
         def read(self, size=-1):
             fail_at_one(1, kind)
 
-    class Local(requests.adapters.BaseAdapter):
-        def send(self, request, **_):
-            if not reading:
-                fail_at_one(1, kind)
-            response = requests.Response()
-            response.status_code, response.url, response.request = 200, request.url, request
-            response.raw = Broken()
-            return response
+    def answer(response):
+        if not reading:
+            fail_at_one(1, kind)
+        response.raw = Broken()
 
-        def close(self):
-            pass
-
-    def session():
-        made = requests.Session()
-        made.mount("mine://", Local())
-        return made
-
-    error = fetch(["mine://x"], session=session).failures["mine://x"].error
+    error = fetch(["mine://x"], session=partial(answering, answer)).failures["mine://x"].error
     assert kind == type(error).__name__
 
 
 def test_a_response_that_is_read_already_is_not_unpacked_again():
     """A session may give responses that have been read, as requests-cache does, with the headers of what was packed."""
 
-    class Local(requests.adapters.BaseAdapter):
-        def send(self, request, **_):
-            response = requests.Response()
-            response.status_code, response.url, response.request = 200, request.url, request
-            response.headers["Content-Encoding"] = "gzip"
-            response.raw = HTTPResponse(io.BytesIO(b"kept"), response.headers, 200, preload_content=False)
-            response._content = b"kept"
-            return response
+    def answer(response):
+        response.headers["Content-Encoding"] = "gzip"
+        response.raw = HTTPResponse(io.BytesIO(b"kept"), response.headers, 200, preload_content=False)
+        response._content = b"kept"
 
-        def close(self):
-            pass
-
-    def session():
-        made = requests.Session()
-        made.mount("mine://", Local())
-        return made
-
+    session = partial(answering, answer)
     assert ["kept"] == [response.text for response in fetch(["mine://x"], session=session).values()]
     assert "longer than max_bytes" in str(error_of(fetch(["mine://x"], session=session, max_bytes=3)))
 

@@ -372,9 +372,7 @@ def stamp(_):
 
 
 @pytest.mark.parametrize("smooth", [False, True])
-@pytest.mark.parametrize(
-    ("executor", "width"), [("threads", 32), pytest.param("processes", 2, marks=pytest.mark.all)]
-)
+@pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
 @pytest.mark.all
 def test_the_rate_is_kept_for_real(executor, width, smooth):
     """In real time, no window of 0.1 s has too many starts, and a recorded start is no later than the call."""

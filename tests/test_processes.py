@@ -226,7 +226,7 @@ class Deadly:
         return os._exit, (3,)
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(1000, marks=pytest.mark.all)])
+@pytest.mark.parametrize("times", [5, 1000])
 @pytest.mark.all
 def test_worker_killed_from_outside_while_it_loads_is_replaced(engine, tmp_path, times):
     """A worker killed from outside while it loads the function is replaced; the run fails only if that happens many times."""

@@ -28,7 +28,6 @@ def deeds(seed, count):
     ("seed", "count"),
     [(0, 600), *(pytest.param(seed, 5000, marks=pytest.mark.all) for seed in range(1, 11))],
 )
-@pytest.mark.all
 def test_every_task_of_both_runs_has_its_own_fate(tmp_path, seed, count):
     """Each task runs once and has the outcome of what it did, whatever the tasks beside it do."""
     engine = ProcessEngine(2)

@@ -118,7 +118,6 @@ WORDS = {
 
 
 @pytest.mark.parametrize("what", mostly_rare(WORDS, "no bell"))
-@pytest.mark.all
 def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
     """A task that overwrites a word of the protocol costs at most itself; a lost bell costs only time."""
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
@@ -172,7 +171,6 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("what", mostly_rare(FRAMES, "a hole"))
-@pytest.mark.all
 def test_task_that_writes_to_its_socket(what):
     """Garbage on the socket costs at most its own task; memory stays bounded, and no descriptor is left."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

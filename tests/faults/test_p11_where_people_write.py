@@ -205,7 +205,7 @@ def test_interactive_interpreter():
 
 @pytest.mark.parametrize(
     "flags",
-    [["-O"], ["-I"], *rarely(["-W", "error", "-X", "warn_default_encoding"], ["-X", "dev"], ["-u"], ["-S"])],
+    [["-O"], ["-I"], ["-W", "error", "-X", "warn_default_encoding"], ["-X", "dev"], ["-u"], ["-S"]],
     ids=" ".join,
 )
 @pytest.mark.all

@@ -44,7 +44,6 @@ class Killer(threading.Thread):
     ("tasks", "seed"),
     [(1500, 0), *(pytest.param(4000, seed, marks=pytest.mark.all) for seed in range(1, 26))],
 )
-@pytest.mark.all
 def test_random_kills_blame_nobody_wrongly(tmp_path, tasks, seed):
     """No result is lost, no task runs twice, every blamed task had begun, and every value is right."""
     path = str(tmp_path / "begun")
@@ -78,7 +77,7 @@ def judge(seen, tasks, path):
     assert len(silent) <= max(2, len(seen.failures) // 3)
 
 
-@pytest.mark.parametrize("tasks", [400, pytest.param(10_000, marks=pytest.mark.all)])
+@pytest.mark.parametrize("tasks", [400, 10_000])
 @pytest.mark.all
 def test_naps_under_fire(tasks, tmp_path):
     """Tasks of 0 to 20 ms in eight workers that are killed at random each have one outcome and run once, and no value is made up."""

@@ -41,7 +41,6 @@ def nest(executor):
 
 
 @pytest.mark.parametrize("nested", [pytest.param(False, marks=pytest.mark.all), True])
-@pytest.mark.all
 def test_wherever_an_exception_strikes_every_task_has_one_outcome(nested, caplog):
     """Wherever in our code an exception hits a worker thread, every task has one outcome, and at most one is spoilt."""
     for number in range(1, 1000):
