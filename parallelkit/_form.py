@@ -29,8 +29,12 @@ CALL_IT = "; pass what it returns, and not the function itself"
 READ_BEFORE = "; what is read by 'async for' is read beforehand: [item async for item in ...]"
 
 
-def check_form(fn: Any, items: Any, options: Checked) -> None:
-    """Raise TypeError unless the call is a function with items, or tasks alone, and the options fit it."""
+def check_form(fn: Any, items: Any, options: Checked) -> Iterable[Any]:
+    """Return the input; raise TypeError unless it is a function with items, or tasks alone, and the options fit it.
+
+    Tasks with a length are looked at more than once, but some can be iterated over only once, such as
+    ``tqdm(generator, total=3)``: these are returned in a list.
+    """
     if items is UNSET:
         if callable(fn):
             raise TypeError(f"items must be given together with a function, got only {fn!r}")
@@ -52,7 +56,10 @@ def check_form(fn: Any, items: Any, options: Checked) -> None:
     check_whole(name, source)
     if items is not UNSET:
         check_no_tasks(items)
+    elif length_of(source) is not None and not isinstance(source, Mapping):
+        fn = source = list(source)
     check_fit(fn, items, source, options)
+    return source  # type: ignore[no-any-return]  # checked above
 
 
 def is_iterable(things: Any) -> bool:

@@ -58,8 +58,7 @@ class Parts:
         if stream and checked.order == "key":
             raise ValueError("order must be 'input' or 'completion' for a stream, got 'key'")
         tasks = items is UNSET
-        source = fn if tasks else items
-        check_form(fn, items, checked)
+        source = check_form(fn, items, checked)
         world = the_world.get()
         shape = shape_of(checked, None if tasks else fn, source)
         intake = Intake(source, shape, world.now, lazily=stream)

@@ -521,6 +521,23 @@ def test_a_sequence_without_iter_is_an_input():
     assert [1, 2] == [outcome.value for outcome in iter_parallel(abs, Indexed(), order="input")]
 
 
+class Once(Lying):
+    """Tasks that can be read only once and yet have a length, as in ``tqdm(generator, total=3)``."""
+
+    def __init__(self):
+        self.says, self.tasks = 3, (Task(abs, item, key=str(item)) for item in (-1, -2, -3))
+
+    def __iter__(self):
+        return self.tasks
+
+
+def test_tasks_that_have_a_length_and_can_be_read_only_once_are_all_run(tmp_path):
+    """Tasks that can be read only once are all run though they have a length, also with a checkpoint."""
+    assert [1, 2, 3] == run_parallel(Once()).values()
+    assert [1, 2, 3] == run_parallel(Once(), checkpoint=tmp_path / "journal").values()
+    assert [1, 2, 3] == [outcome.value for outcome in iter_parallel(Once(), order="input")]
+
+
 class Lengthless(Lying):
     """Has ``__len__``, which raises TypeError, as loaders of data streams do."""
 
