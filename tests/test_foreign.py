@@ -68,6 +68,18 @@ def raise_with(load):
     raise LookupError("not this one")
 
 
+class PoolWithEngine(ThreadPoolExecutor):
+    """A pool of the user's own, whose private attributes happen to have the names of ours."""
+
+    _engine, _timeout = "sqlite://", "10 s"
+
+
+def test_a_pool_may_have_any_attributes_of_its_own():
+    """A pool is not taken for one of ours because of the names of its attributes."""
+    with PoolWithEngine(1) as pool:
+        assert [1, 2] == run_parallel(abs, [-1, -2], executor=pool).values()
+
+
 def test_an_item_whose_task_raised_goes_with_the_results():
     """The item of a failed task is freed with the results, without garbage collection, although the error holds frames of the pool."""
     gc.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from parallelkit._executors._contract import Engine
+from parallelkit._executors._contract import Engine, OwnExecutor
 from parallelkit._executors._width import outer_width, usable_cpus
 from parallelkit._world import the_world
 
@@ -24,13 +24,12 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
         from parallelkit._executors._inline import InlineEngine
 
         return (the_world.get().inline or InlineEngine)(), True
-    engine = getattr(executor, "_engine", None)
-    if engine is not None:
+    if isinstance(executor, OwnExecutor):
         if max_workers is not None:
             raise ValueError(
                 f"max_workers must not be given together with a parallelkit executor, which has its own, got {max_workers}"
             )
-        return engine(), False
+        return executor._engine(), False
     distributed = sys.modules.get("distributed.client")  # loaded, if the executor is a Client
     if distributed is not None and isinstance(executor, distributed.Client):
         from parallelkit._executors._dask import DaskEngine
@@ -43,8 +42,7 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
 
 def timeout_of(executor: Any) -> float | None:
     """The timeout that a parallelkit executor has for runs that give none. Other pools may have one, but not for tasks."""
-    own: float | None = executor._timeout if hasattr(executor, "_engine") else None
-    return own
+    return executor._timeout if isinstance(executor, OwnExecutor) else None
 
 
 def default_threads() -> int:

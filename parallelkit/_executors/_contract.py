@@ -167,6 +167,18 @@ class Engine(Protocol):
         """End all workers. When it returns, nothing is left except abandoned threads."""
 
 
+class OwnExecutor:
+    """An executor of parallelkit's own: a run uses its engine, and its timeout if the run has none. A base class,
+    not a protocol: the executor of somebody else may have attributes of these names.
+    """
+
+    _timeout: float | None
+
+    def _engine(self) -> Engine:
+        """The engine; raises where the executor takes no more work."""
+        raise NotImplementedError
+
+
 class DeskEngine(Engine, Protocol):
     """An engine that can back an executor of futures (``ThreadExecutor``, ``ProcessExecutor``)."""
 

@@ -12,7 +12,7 @@ from parallelkit._collector import watch
 from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Call, DeskEngine, Engine
+from parallelkit._executors._contract import Call, DeskEngine, Engine, OwnExecutor
 from parallelkit._executors._submit._desk import Desk
 from parallelkit._executors._submit._future import DeskFuture
 from parallelkit._keywords import WORKERS, suggests
@@ -26,7 +26,7 @@ R = TypeVar("R")
 _unnamed = count()  # numbers the thread executors that were given no ``thread_name_prefix``
 
 
-class _Pool(Executor):
+class _Pool(OwnExecutor, Executor):
     """What both executors share; a subclass brings the engine."""
 
     def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
