@@ -95,7 +95,7 @@ class Claim:
 
 
 def check_place(journal: str) -> None:
-    """Raise ValueError if the folder of a journal does not exist, or the journal's path is a folder."""
+    """Raise ValueError if a journal's folder does not exist, its path is a folder, or the file's mode forbids its use."""
     if os.path.isdir(journal):
         raise ValueError(
             f"checkpoint must be a file, got {journal}: it is a folder; name a file in it, such as "
@@ -104,12 +104,19 @@ def check_place(journal: str) -> None:
     folder = os.path.dirname(journal)
     if not os.path.isdir(folder):
         raise ValueError(f"checkpoint must be in a folder that exists, got {journal}: there is no {folder}")
+    if os.path.exists(journal) and not os.access(journal, os.R_OK | os.W_OK):
+        raise not_accessible(journal, "Permission denied")
 
 
 def not_made(journal: str, error: Exception) -> ValueError:
     """The error for a place where no journal can be created."""
     why = error.strerror if isinstance(error, OSError) else error
     return ValueError(f"checkpoint must be where this program can make files, got {journal}: {why}")
+
+
+def not_accessible(journal: str, why: object) -> ValueError:
+    """The error for a journal that exists, but is out of reach."""
+    return ValueError(f"checkpoint must be a file that this program can read and write, got {journal}: {why}")
 
 
 def not_ours(journal: str, path: str) -> ValueError:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
-from parallelkit._claim import Claim, not_made, not_ours
+from parallelkit._claim import Claim, not_accessible, not_made, not_ours
 from parallelkit._identity import told_apart
 
 APPLICATION = 0x706B6A6C  # "pkjl"
@@ -27,6 +27,9 @@ CREATE TABLE outcomes (
 """
 
 CHUNKS = (128, 16, 1)  # rows a statement: each statement releases the interpreter lock and must get it back
+
+OF_THE_SYSTEM = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+"""SQLite's names of errors that do not mean damage: the disk may be full, or another program may have locked the file."""
 
 
 class Record(NamedTuple):
@@ -217,12 +220,15 @@ def discard(draft: str) -> None:
 
 @contextmanager
 def damage(path: str) -> Iterator[None]:
-    """Turn an error of SQLite in this block into one that names the file."""
+    """Turn an error of SQLite in this block into one that names the file, and says whether that is damaged."""
     import sqlite3
 
     try:
         yield
     except (sqlite3.Error, UnicodeError) as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(OF_THE_SYSTEM):
+            raise not_accessible(path, f"{error} ({name})") from error
         raise damaged(path, str(error)) from error
 
 

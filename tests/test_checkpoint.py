@@ -632,6 +632,31 @@ def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path):
         run("a", path)
 
 
+@pytest.mark.parametrize("missing", [os.R_OK, os.W_OK])
+def test_a_journal_that_may_not_be_read_or_written_is_refused_before_the_run(path, monkeypatch, missing):
+    """A journal whose mode forbids its use is refused before a task runs, and no file is made beside it."""
+    run("a", path)
+    monkeypatch.setattr(os, "access", lambda place, mode: not mode & missing)  # modes do not stop root
+    with pytest.raises(ValueError, match=r"can read and write, got .*run\.journal: Permission denied$"):
+        run("ab", path)
+    assert ["run.journal"] == os.listdir(path.parent)
+    assert {"a": 1} == calls
+
+
+def test_a_journal_that_another_program_has_locked_is_not_called_damaged(path, monkeypatch):
+    """If SQLite cannot get at a file that is whole, the error says why, and does not speak of damage."""
+    run("a", path)
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("UPDATE journal SET value = value")
+        with pytest.raises(
+            ValueError, match=r"can read and write, got .*run\.journal: .* locked \(SQLITE_BUSY\)"
+        ):
+            run("ab", path)
+    assert [["a"], ["b"]] == run("ab", path).values()
+
+
 def test_a_journal_of_a_later_version_is_refused(path):
     """A journal of a later version is refused, because it may mean something unknown to this one."""
     run("a", path)
