@@ -14,8 +14,8 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
 from parallelkit._joblib_packing import Packer
 from parallelkit._joblib_worker import run
-from parallelkit._logger import logger
 from parallelkit._lost import describe
+from parallelkit._raised import repr_of
 
 GRACE = 1.0  # seconds that ``close`` waits for the thread, which may be in a callback
 SHOWN = 3  # how many calls of a batch, and arguments of a call, a message shows
@@ -35,15 +35,15 @@ class Sent:
         self._error: BaseException | None = None
 
     def settle(self, value: Any, error: BaseException | None) -> None:
-        """Note that it is done, and call the callback; log what that raises, for nobody else could catch it."""
+        """Note that it is done, and call the callback, which reads on in the caller's input."""
         self._value, self._error = value, error
         callback = self._callback
         self.forget()
         if callback is not None:
             try:
                 callback(self)
-            except Exception:
-                logger.exception("joblib's callback raised")
+            except BaseException as raised:
+                hand_on(callback, raised)
 
     def forget(self) -> None:
         """Drop arguments, which may be large, and callback: it is done, or never will be."""
@@ -98,7 +98,7 @@ class Batches:
                 self._settle(port.wait(None))
                 if port.failure is not None:
                     self._break(port.failure)
-        except Exception as error:
+        except BaseException as error:
             self._break(error)  # a bug of ours must not leave joblib waiting for ever
         finally:
             port.close()
@@ -116,7 +116,7 @@ class Batches:
                 continue
             try:
                 packed = self._packer.pack(sent.calls)
-            except Exception as error:
+            except BaseException as error:  # SystemExit of a __reduce__, too
                 sent.settle(None, refusal(describe_calls(sent.calls.items), error))
                 continue
             number = next(self._numbers)
@@ -133,7 +133,7 @@ class Batches:
                 error = as_joblib_has_it(event, self._label(event.index))
                 self._flying.pop(event.index).settle(None, error)
 
-    def _break(self, failure: Exception) -> None:
+    def _break(self, failure: BaseException) -> None:
         """No worker can be started any more: fail all batches."""
         for sent in self._left():
             sent.settle(None, failure)
@@ -145,6 +145,21 @@ class Batches:
         self._flying.clear()
         self._inbox.clear()
         return left
+
+
+def hand_on(callback: Any, error: BaseException) -> None:
+    """Have the ``Parallel`` raise what its callback raised, as it does by itself if the input raises an ``Exception``.
+
+    After anything else, such as the SystemExit of an input, it would wait for ever.
+    """
+    from joblib.parallel import TASK_ERROR
+
+    parallel = callback.parallel
+    with parallel._lock:
+        if parallel._call_id == callback.parallel_call_id:
+            failed = type(callback)(0, 0, parallel)
+            parallel._register_new_job(failed)
+            failed._register_outcome({"status": TASK_ERROR, "result": error})
 
 
 def labels_of(flying: dict[int, Sent]) -> Callable[[int], str]:
@@ -166,7 +181,7 @@ def as_joblib_has_it(ended: Ended, label: str) -> BaseException:
     return error
 
 
-def refusal(label: str, error: Exception) -> PicklingError:
+def refusal(label: str, error: BaseException) -> PicklingError:
     """The error of a batch that cannot be pickled, of the class that joblib raises."""
     refused = PicklingError(
         f"the task to send to a worker process cannot be pickled, {label}: {describe(error)}"
@@ -190,7 +205,7 @@ def describe_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str
     """Return a call as shortened text; an argument whose ``repr`` raises is shown as its type."""
     short = Repr()
     short.maxother = short.maxstring = 40
-    shown = [short.repr(arg) for arg in args[:SHOWN]]
-    shown += [f"{name}={short.repr(arg)}" for name, arg in list(kwargs.items())[: SHOWN - len(shown)]]
+    shown = [repr_of(arg, short.repr) for arg in args[:SHOWN]]
+    shown += [f"{name}={repr_of(arg, short.repr)}" for name, arg in list(kwargs.items())[: SHOWN - len(shown)]]
     shown += ["…"] if len(args) + len(kwargs) > len(shown) else []
-    return f"{getattr(fn, '__name__', short.repr(fn))}({', '.join(shown)})"
+    return f"{getattr(fn, '__name__', repr_of(fn, short.repr))}({', '.join(shown)})"

@@ -202,6 +202,33 @@ def test_what_cannot_be_pickled_is_said_with_its_batch(ours, make):
     assert [2] == parallel([delayed(abs)(-2)])
 
 
+class Leaves:
+    """Exits the program as it is pickled."""
+
+    def __reduce__(self):
+        raise SystemExit(3)
+
+
+def test_what_exits_as_it_is_pickled_is_an_error_and_no_hang(ours):
+    """A SystemExit out of a ``__reduce__`` is the error of its batch; it used to end the thread that sends batches."""
+    with pytest.raises(PicklingError, match="SystemExit: 3"):
+        parallel([delayed(id)(Leaves())], timeout=PATIENCE)
+
+
+def input_that_exits():
+    """An input that exits the program after more calls than are read ahead."""
+    yield from (delayed(abs)(number) for number in range(8))
+    sys.exit(3)
+
+
+@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+def test_an_input_that_exits_exits(ours, return_as):
+    """A SystemExit out of the input, which joblib reads on in a thread of the backend, is raised by the call."""
+    with pytest.raises(SystemExit, match="3"):
+        list(parallel(input_that_exits(), return_as=return_as, timeout=PATIENCE))
+    assert [2] == parallel([delayed(abs)(-2)])
+
+
 def broken_initializer():
     raise RuntimeError("no")
 
@@ -513,7 +540,7 @@ def test_calls_are_described_in_short():
     calls = [
         (sum, (list(range(1000)),), {}),
         (print, ("x" * 1000, 2, 3, 4), {"end": ""}),
-        (Rude(), (Rude(),), {}),
+        (Rude(), (Rude(),), {"number": 10**5000}),
     ]
     text = describe_calls([*calls, *calls])
     assert text.startswith("a batch of 6 calls: sum([0, 1, 2, 3, 4, 5, ...]), print('xxx")
