@@ -196,7 +196,7 @@ class _Port(InlinePort):
         overdue = timed_out(self._label(index), limit or 0)
 
         def check_time() -> None:
-            if limit is not None and self._clock() - started > limit:
+            if limit is not None and self._clock() > started + limit:  # a sum of floats, as in ``advance``
                 raise overdue  # whatever the attempt returned or raised came too late
 
         try:

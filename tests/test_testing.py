@@ -214,6 +214,14 @@ def test_the_clock_judges_timeouts(seconds, error):
     assert error is None or isinstance(outcome.error, error)
 
 
+def test_exactly_the_timeout_is_in_time_whenever_it_starts():
+    """Not only where the start, with a fraction, is a number that a float holds."""
+    with inline_runs() as clock:
+        for start in range(1, 100):
+            clock.jump(start * 1.1)
+            assert run_parallel(clock.advance, [1], timeout=1)[0] is None
+
+
 def test_what_raises_too_late_is_a_timeout():
     """A task that raises after its timeout is overdue: in a real run it would not have got that far."""
 
