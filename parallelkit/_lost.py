@@ -135,6 +135,11 @@ def cut_off(started: float, now: float, worker: str, before: Lost | None, stack:
     return Lost(before.error, before.number + 1, started, now, worker, before.text, stack)
 
 
+def uncounted(lost: Lost) -> Lost:
+    """What is noted in place of an attempt in which the function did not run: that it never started."""
+    return replace(lost, started=None, worker=None)
+
+
 def told_where(error: E, stack: str | None) -> E:
     """Add a note to the error on where the attempt stood when it was given up, and return it."""
     if stack:

@@ -24,7 +24,7 @@ from parallelkit._comeback import Comeback
 from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
 from parallelkit._fifo import Fifo
-from parallelkit._lost import Lost, cut_off
+from parallelkit._lost import Lost, cut_off, uncounted
 from parallelkit._ready import Gated, Ready
 from parallelkit._recall import Recalled
 from parallelkit._retry import RetryPolicy
@@ -255,7 +255,7 @@ class Scheduler:
         if self.news is not None:
             self.news.append(Failed(index, verdict.lost, verdict.delay, verdict.counted))
         if verdict.delay is None:
-            self._settle_failure(index, verdict.lost)
+            self._settle_failure(index, verdict.lost if verdict.counted else uncounted(verdict.lost))
             return
         self.again.delay(index, now + verdict.delay, verdict.last)
         if verdict.counted:

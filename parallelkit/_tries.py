@@ -11,7 +11,7 @@ from typing import Any
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Ended
-from parallelkit._lost import Lost, describe, is_a
+from parallelkit._lost import Lost, describe, is_a, uncounted
 from parallelkit._marks import UNSET
 from parallelkit._raised import add_note, is_of_signal, tolerated
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
@@ -141,7 +141,7 @@ class Tries:
         why = not_again(too_late(policy.max_time))
         lost.text = lost.text.removesuffix(f"{MARKED}{attempt}\n")
         note_task(lost, attempt + why)
-        return lost
+        return lost if ran else uncounted(lost)
 
     def _retry(self, verdict: Verdict, index: int, now: float, started: int) -> None:
         lost, policy = verdict.lost, self._policy_of(index)

@@ -288,7 +288,7 @@ def test_a_task_that_only_waits_lapses_too():
     script = Script({"a": Fail(RateLimitException())})
     run = FakeRun(script, ["a"], limits=[RateLimit(1, per=60)], policy=Retry(0, max_time=5)).drive()
     [outcome] = run.outcomes
-    assert (0, False) == (outcome.attempts, outcome.ok)
+    assert (0, None, False) == (outcome.attempts, outcome.started_at, outcome.ok)
     assert "attempt 1 of 1; not tried again, since max_time of 5 s was over" in outcome.error.__notes__[-1]
     assert run.scheduler.retried == 0
 

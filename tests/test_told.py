@@ -10,6 +10,7 @@ import pytest
 from fakes import Delays, Done, Fail, FakeRun, Script
 
 from parallelkit import RateLimit, Retry, run_parallel
+from parallelkit._report._summary import summarize
 from parallelkit._told import did_not_run, retry_after
 from parallelkit.testing import inline_runs
 
@@ -170,3 +171,18 @@ def test_a_function_that_never_runs_is_given_up_in_time(options):
         results = run_parallel(refuse, ["a"], **options)
     assert 53 < clock() <= 60
     assert isinstance(results.failures[0].error, ratelimit.RateLimitException)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_refusal_that_is_not_waited_for_is_no_attempt(before):
+    """The last word of a function that did not run is in no count, nor does it cost anything."""
+    ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+    errors = [OSError("down")] * before + [ratelimit.RateLimitException("too many calls", 1000)]
+    script = Script({"a": list(map(Fail, errors))})
+    run = FakeRun(script, ["a"], policy=Retry(3, delay=0)).drive()
+    [outcome] = run.outcomes
+    assert (before, None, 0.0) == (outcome.attempts, outcome.started_at, outcome.duration)
+    assert before == summarize(run.ledger).attempts
+    assert [*range(1, before + 1)] == [
+        one.number for one in run.ledger.attempts() if one.started_at is not None
+    ]
