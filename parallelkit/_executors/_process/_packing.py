@@ -31,6 +31,7 @@ QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if t
 SHARE = 8  # ... at most one in eight of the descriptors that the process may have: workers need some, too
 SHORT = 1024  # a str or bytes up to this length is an atom
 UNBOUNDED = 1 << 30
+FADING = 0.9  # weight of the largest item so far at each item that is smaller: one in a million must not slow down the rest
 
 ATOMS: set[type] = {int, float, bool, type(None)}
 TEXTS: set[type] = {str, bytes}
@@ -46,7 +47,7 @@ class Packing:
     def __init__(self, width: Callable[[], int], pack: Pack, job: Job) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
-        self._largest = 1  # size in bytes of the largest packed item so far
+        self._largest = 1.0  # bytes of the largest item lately; the next may be as large
         self._width = width
         self._pack = pack
         self._job = job
@@ -57,7 +58,7 @@ class Packing:
         if self._largest <= 1:
             return UNBOUNDED
         width = self._width()
-        space = max(width - ahead, (QUEUED_BYTES - self.bytes) // self._largest)
+        space = max(width - ahead, int((QUEUED_BYTES - self.bytes) // self._largest))
         if self._largest >= LARGE:
             files = min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE))
             space = min(space, files - ahead)
@@ -96,11 +97,9 @@ class Packing:
             self.line.popleft()
 
     def _left(self, space: int, size: int, ahead: int) -> int:
-        self.bytes += size
-        if size <= self._largest < LARGE:
-            return space - 1
-        self._largest = max(self._largest, size)
-        return self.space(ahead)
+        largest, self.bytes = self._largest, self.bytes + size
+        self._largest = max(float(size), largest * FADING)
+        return space - 1 if size <= largest < LARGE else self.space(ahead)
 
 
 def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:

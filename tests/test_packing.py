@@ -1,0 +1,48 @@
+"""How many items a run in processes packs ahead."""
+
+from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._executors._process._lane import Payload
+from parallelkit._executors._process._packing import QUEUED_BYTES, QUEUED_FILES, Packing
+
+SMALL, LARGE, HUGE = bytes(100), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
+
+
+class Packed:
+    """What is packed ahead of two workers; each item stands for its pickle."""
+
+    def __init__(self) -> None:
+        self.packing = Packing(lambda: 2, lambda item, _: bytes(item), Job(len))  # type: ignore[call-overload]  # they are bytes
+        self.payloads: list[Payload] = []
+
+    def add(self, items: list[bytes]) -> None:
+        """Pack as many more as there is space for, with those before still on their way."""
+        refused: list[Block | Ended] = []
+        self.packing.line.extend((index, 1, item, None) for index, item in enumerate(items))
+        self.packing.pack(len(self.payloads), [], self.payloads, refused)
+        self.packing.line.clear()
+        assert [] == refused
+
+    def end(self) -> None:
+        """Have all that was packed end."""
+        self.packing.bytes = 0
+        self.payloads.clear()
+
+
+def test_one_large_item_does_not_slow_down_all_that_follow():
+    """Small items are packed ahead by the thousand again, soon after a large one."""
+    packed = Packed()
+    for items in ([HUGE], *[[SMALL] * 10] * 20):
+        packed.add(items)
+        packed.end()
+
+    assert packed.packing.space(0) > 10_000
+
+
+def test_large_items_among_small_ones_are_not_packed_far_ahead():
+    """However many small items lie between large ones, these take no more bytes and descriptors than they may."""
+    packed = Packed()
+    for _ in range(100):
+        packed.add([LARGE] + [SMALL] * 40)
+
+    assert packed.packing.bytes < QUEUED_BYTES + len(LARGE)
+    assert 1 < packed.payloads.count(LARGE) <= QUEUED_FILES + 1
