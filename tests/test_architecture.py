@@ -56,7 +56,7 @@ _executors/_cluster/_patrol
 _executors/_cluster/_wire  _executors/_cluster/_pending  _executors/_cluster/_manifest  _executors/_cluster/_sizes
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
 _book  _comeback  _fifo  _ready  _stopping  _tries  _unawaited  _unsettled
-_lanes
+_lanes  _executors/_foreign_calls
 _recall
 _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port  _executors/_thread/_roll
@@ -90,7 +90,7 @@ _worker/_serve  _worker/_chunk
 _worker/_slots
 _worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers  _worker/_editions
 _worker/_travel  _worker/_outbox  _worker/_tracebacks
-_worker/_classes
+_worker/_classes  _worker/_type_names
 _worker/_channel  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_strays
 _worker/_kernel
 _worker/__init__

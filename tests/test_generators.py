@@ -14,7 +14,7 @@ import pytest
 
 from parallelkit import ProcessExecutor, Retry, Task, iter_parallel, map_reduce, run_parallel
 from parallelkit._executors._contract import Job
-from parallelkit._executors._foreign import sealed
+from parallelkit._executors._foreign_calls import sealed
 from parallelkit._executors._process import _generators
 from parallelkit._executors._process._generators import WAYS, Neighbours, refuse_alike
 

@@ -1,0 +1,63 @@
+"""What a foreign pool runs: one attempt, and the form in which its value or error comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from parallelkit._executors._contract import Job, call_with
+from parallelkit._executors._process._culprit import pack_job
+from parallelkit._lost import describe
+from parallelkit._raised import drop_frames
+from parallelkit._system import monotonic
+from parallelkit._worker._faults import capture, capture_unsendable, restore
+from parallelkit._worker._travel import pack, unpack
+
+Report = tuple[float, float, bool, Any]
+"""What an attempt returns, whatever happens in it: start, end, whether it succeeded, value or error."""
+
+
+def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> list[Any]:
+    """In a worker thread: run one attempt, noting its start in ``claim``; return a ``Report`` as a list, to be emptied once read."""
+    started = monotonic()
+    claim.append(started)
+    try:
+        value = call(item)
+    except BaseException as error:
+        return [started, monotonic(), False, drop_frames(error)]
+    return [started, monotonic(), True, value]
+
+
+def sealed(job: Job) -> bytes:
+    """Return the job as bytes: any pool can carry these, whatever its own pickling can do."""
+    with job.guard():
+        return pack_job(job.fn, job.args, job.kwargs, job.star)
+
+
+def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
+    """In a worker process: run one attempt; its value or error comes back as bytes that any pool can carry.
+
+    ``serial`` makes every call different, because some pools (dask's) run equal calls only once.
+    """
+    started = monotonic()
+    try:
+        value = call_with(Job(*unpack(job)))(unpack(item))
+    except BaseException as error:
+        return started, monotonic(), False, capture(error)
+    ended = monotonic()
+    try:
+        return started, ended, True, pack(value)
+    except BaseException as error:
+        return started, ended, False, capture_unsendable(value, error)
+
+
+def opened(ok: bool, blob: bytes, label: Callable[[], str]) -> tuple[Any, str, bool]:
+    """Return the value or error, the error's traceback as text, and whether another try cannot help."""
+    return (unpack(blob), "", False) if ok else restore(blob, label)
+
+
+def broken_value(label: str, error: BaseException) -> Exception:
+    """The error of a task whose value cannot be unpickled."""
+    broken = TypeError(f"{label} returned a value that cannot be unpickled: {describe(error)}")
+    broken.__cause__ = error
+    return broken
