@@ -22,32 +22,36 @@ from parallelkit._tasks import check_args, check_kwargs
 EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
     **WORKERS,
-    **dict.fromkeys(("concurrency", "max_concurrency"), "max_workers"),
-    **dict.fromkeys(("backend", "prefer"), "executor"),
+    **dict.fromkeys(
+        ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "threads"), "max_workers"
+    ),
+    **dict.fromkeys(("backend", "pool", "prefer", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),
     "pre_dispatch": "buffersize",
     "shared_objects": "args",
+    **dict.fromkeys(("deadline", "global_timeout", "total_timeout"), "run_timeout"),
 }
 """What options are called in other libraries."""
 
 _BATCHES = "batches are sized automatically, and every task is reported separately"
 _LISTENED = "on_event is called with every event, and iter_parallel yields each outcome as it comes"
 _BAR = "pass options of the bar in a dict: progress={{{0!r}: ...}}"
+_OF_EXECUTORS = (
+    "pass it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"
+)
+_OF_RETRY = "pass it to a Retry: retries=Retry(..., {0}=...)"
 _RECYCLED = "pass it to an executor of your own: executor=ProcessExecutor(..., max_tasks_per_child=...)"
 ANSWERED = {
     **dict.fromkeys(("batch_size", "batchsize", "chunk_size", "chunksize"), _BATCHES),
     **dict.fromkeys(("callback", "done_callback", "error_callback"), _LISTENED),
     **dict.fromkeys(("desc", "disable", "leave", "ncols", "total", "unit"), _BAR),
     **dict.fromkeys(("max_tasks", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
+    **dict.fromkeys(("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix"), _OF_EXECUTORS),
+    **dict.fromkeys(("on", "delay", "factor", "max_delay", "max_time", "budget"), _OF_RETRY),
     "return_as": "iter_parallel yields the outcomes as they come",
     "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of Results",
 }
-"""What to use in place of options of other libraries that have no counterpart here."""
-
-EXECUTORS_OWN = ("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix")
-OF_EXECUTORS = (
-    "pass it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"
-)
+"""What to use in place of options that belong elsewhere, or that have no counterpart here."""
 
 
 class Submits(Protocol):
@@ -143,9 +147,10 @@ def _check_names(given: Mapping[str, Any]) -> None:
     known = sorted({*Checked.__dataclass_fields__, "retries"} - {"policy"})
     for name in given:
         if name not in known:
-            answer = OF_EXECUTORS if name in EXECUTORS_OWN else ANSWERED.get(name, "")
-            near = answer.format(name) or did_you_mean(name, known, ELSEWHERE)
-            hint = near or f"the options are {', '.join(known)}"
+            near = ANSWERED.get(name, "").format(name) or did_you_mean(name, known, ELSEWHERE)
+            hint = near or (
+                f"the options are {', '.join(known)}; an argument of the function goes into kwargs={{{name!r}: ...}}"
+            )
             raise TypeError(f"unknown option {name!r}; {hint}")
 
 

@@ -66,13 +66,15 @@ BAD_OPTIONS = [
     ({"on_eror": 4}, TypeError, "unknown option 'on_eror'; did you mean 'on_error'?"),
     ({"buffer_size": 4}, TypeError, "unknown option 'buffer_size'; did you mean 'buffersize'?"),
     ({"policy": 4}, TypeError, "unknown option 'policy'; "),
-    ({"xyz": 4}, TypeError, "unknown option 'xyz'; the options are args, "),
+    ({"xyz": 4}, TypeError, r"unknown option 'xyz'; the options are args, .*; .* kwargs={'xyz': \.\.\.}"),
     (
         {"initializer": print},
         TypeError,
         r"unknown option 'initializer'; pass it to .* executor=ProcessExecutor\(",
     ),
     ({"initargs": ()}, TypeError, r"unknown option 'initargs'; .* ThreadExecutor\("),
+    ({"max_time": 9}, TypeError, r"unknown option 'max_time'; .* retries=Retry\(\.\.\., max_time=\.\.\.\)"),
+    ({"total_timeout": 9}, TypeError, "unknown option 'total_timeout'; did you mean 'run_timeout'?"),
     # executor
     (
         {"executor": "thread"},
