@@ -26,6 +26,7 @@ ROWS = {
 NOT_CALLED = "pass the function itself, and not what it returns"
 FUNCTION_FIRST = "the function comes first, its items second"
 CALL_IT = "; pass what it returns, and not the function itself"
+UNTIL_NONE = "; of a queue pass iter(queue.get, None), which ends when None is put into it"
 READ_BEFORE = "; what is read by 'async for' is read beforehand: [item async for item in ...]"
 
 
@@ -49,8 +50,7 @@ def check_form(fn: Any, items: Any, options: Checked) -> Iterable[Any]:
         raise TypeError(f"fn must be callable, got {fn!r}; {hint}")
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not is_iterable(source):
-        hint = READ_BEFORE if isinstance(source, AsyncIterable) else CALL_IT if callable(source) else ""
-        raise TypeError(f"{name} must be iterable, got {source!r}{hint}")
+        raise TypeError(f"{name} must be iterable, got {source!r}{way_to_iterate(source)}")
     if getattr(source, "shape", None) == ():
         raise TypeError(f"{name} must be iterable, got {source!r}, an array of no dimension")
     check_whole(name, source)
@@ -71,6 +71,15 @@ def is_iterable(things: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def way_to_iterate(thing: object) -> str:
+    """What to write in place of a thing that is not iterable."""
+    if isinstance(thing, AsyncIterable):
+        return READ_BEFORE
+    if callable(thing):
+        return CALL_IT
+    return UNTIL_NONE if hasattr(thing, "get") and hasattr(thing, "put") else ""
 
 
 def check_whole(name: str, source: Iterable[Any]) -> None:

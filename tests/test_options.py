@@ -1,5 +1,6 @@
 """Validation: every bad call is refused at once, before anything runs, with the argument, the rule and the value."""
 
+import queue
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -357,6 +358,10 @@ def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
         ((square, 5), "items must be iterable, got 5"),
         ((square, square), "items must be iterable, got <function square .*; pass what it returns, and not"),
         ((square, None), "items must be iterable, got None"),
+        (
+            (square, queue.Queue()),
+            r"items must be iterable, got <queue\.Queue .*; .* iter\(queue\.get, None\)",
+        ),
         ((square, np.array(5)), r"items must be iterable, got array\(5\), an array of no dimension"),
         ((5,), "tasks must be iterable, got 5"),
         (({"a": square}, [1]), "items must not be given together with a mapping of tasks"),
