@@ -13,7 +13,7 @@ import pytest
 import remote_tasks as far
 
 from parallelkit import RateLimit, Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
-from parallelkit._executors import _foreign
+from parallelkit._executors import _foreign, _foreign_calls
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._foreign import ForeignEngine
 from parallelkit.testing import FakeClock
@@ -158,6 +158,7 @@ def test_a_future_cancelled_by_others_may_have_run():
     (ended,) = port.wait(monotonic())
     assert isinstance(ended.error, WorkerDied)
     assert ended.error.may_have_run
+    assert str(ended.error).endswith("in flight: CancelledError")
 
 
 def test_what_has_not_begun_at_its_timeout_is_withdrawn():
@@ -253,6 +254,45 @@ def test_what_has_not_begun_in_a_busy_pool_when_the_run_is_stopped_never_started
         results = run_parallel(str, [0], executor=pool, run_timeout=0.1, on_event=heard.append)
     assert (0, None) == (results.failures[0].attempts, results.failures[0].started_at)
     assert [] == heard
+
+
+def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
+    """A call that waited in a pool of threads has its whole timeout once it begins; one that has not begun by then is withdrawn."""
+    clock = FakeClock()
+    monkeypatch.setattr(_foreign, "monotonic", clock)
+    monkeypatch.setattr(_foreign_calls, "monotonic", clock)
+    begun, go = threading.Event(), threading.Event()
+    with busy_pool(1) as (pool, release):
+        port = ForeignEngine(pool, 2).open(Job(lambda _: begun.set() or go.wait(30)))
+        port.start([(0, 1, None, 5.0), (1, 1, None, 5.0)])
+        clock.jump(4.0)
+        release.set()
+        assert begun.wait(30)
+        clock.jump(8.0)
+        (late,) = port.wait(8.0)
+        assert (1, TaskTimeout) == (late.index, type(late.error))
+        assert "task 1 waited for its timeout of 5 s in a busy ThreadPoolExecutor" in str(late.error)
+        clock.jump(9.0)
+        (over,) = port.wait(9.0)
+        assert (0, TaskTimeout, 4.0, 9.0) == (over.index, type(over.error), over.started, over.ended)
+        go.set()
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+def test_what_a_thread_pool_drops_unbegun_never_ran(cancel):
+    """If a pool of threads is shut down, or its initializer raises, the calls that it had not begun are cancelled, not blamed."""
+
+    def shut(item):
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    def refuse():
+        raise OSError("no license")
+
+    with ThreadPoolExecutor(1, initializer=None if cancel else refuse) as pool:
+        results = run_parallel(shut, range(3), executor=pool, max_workers=3)
+    unbegun = list(results.outcomes.values())[cancel:]
+    assert {(TaskCancelled, 0)} == {(type(one.error), one.attempts) for one in unbegun}
+    assert ("cancelled a call" if cancel else "initializer failed") in results.stopped
 
 
 def test_what_has_begun_keeps_its_slot_beyond_its_timeout():

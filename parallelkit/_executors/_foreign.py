@@ -1,27 +1,29 @@
 """Runs on any ``concurrent.futures.Executor``, and promises no more than such a pool can keep.
 
 Such a pool cannot kill a call, nor, unless it is of threads, say when one began. So at most ``max_workers``
-attempts are in flight, and each counts as started when it is handed over. An attempt past its timeout is
-reported at once, and holds its slot until it really ends. The run ends once such attempts hold every slot
-and none returns within one more timeout. The pool is never shut down from here.
+attempts are in flight, and each counts as started when it is handed over (in threads, when it begins). An
+attempt past its timeout is reported at once, and holds its slot until it really ends; one that has not even
+begun so long after its hand-over is withdrawn. The run ends once overdue attempts hold every slot and none
+returns within one more timeout. The pool is never shut down from here.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import count
 from typing import Any
 
-from parallelkit._errors import ParallelKitError
+from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, timed_out
 from parallelkit._executors._foreign_calls import broken_value, opened, run_sealed, sealed, timed
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._packing import refusal
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._executors._width import widen
+from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
 from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
@@ -124,8 +126,8 @@ class ForeignPort:
             if events or self._woken or self.failure is not None or (until is not None and now >= until):
                 self._woken = False
                 return events
-            instants = [at + limit for (_, _, _, limit), at, _ in self._flights.values() if limit is not None]
-            instants += [at for at in (until, self._lost_at) if at is not None]
+            ends = (until, self._lost_at, *map(due_at, self._flights.values()))
+            instants = [at for at in ends if at is not None]
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
@@ -140,18 +142,22 @@ class ForeignPort:
                 self._lost_at = None
                 self._woken = True  # there is room, and no event that says so
             flight = self._flights.pop(future, None)
-            if flight is not None:
-                events.append(self._event(future, flight))
+            if flight is not None and (event := self._event(future, flight)) is not None:
+                events.append(event)
         return events
 
-    def _event(self, future: Future[Any], flight: Flight) -> Block | Ended:
-        (index, _, _, _), handed, _ = flight
+    def _event(self, future: Future[Any], flight: Flight) -> Block | Ended | None:
+        """How a call has ended; None if the pool has dropped it before it began: then the run fails."""
+        (index, _, _, _), handed, claim = flight
         try:
             started, ended, ok, value = report = future.result()
         except BaseException as error:
             if is_of_signal(error):
                 raise
             # Attempts never raise (see ``timed``): this is the pool's own failure.
+            if not claim:
+                self.failure = dropped(error, self._name)
+                return None
             return Ended(index, self._died(error), "", handed, monotonic(), self._name)
         text, final = "", False
         if self._sealed is None:
@@ -170,24 +176,32 @@ class ForeignPort:
     def _died(self, error: BaseException) -> Exception:
         from parallelkit._died import WorkerDied
 
-        died = WorkerDied(f"the {self._name} broke while this task was in flight: {error}", may_have_run=True)
+        text = f"the {self._name} broke while this task was in flight: {describe(error)}"
+        died = WorkerDied(text, may_have_run=True)
         died.__cause__ = error
         return died
 
     def _expire(self, now: float) -> list[Block | Ended]:
         overdue: list[Block | Ended] = []
-        for future, (ticket, handed, claim) in list(self._flights.items()):
-            limit = ticket[3]
-            if limit is not None and now >= handed + limit:
-                if future.done():
-                    self._land(future)  # in time, but its pool makes the callback late, or never
-                    continue
-                del self._flights[future]
-                if not future.cancel():
-                    self._overdue.add(future)
-                    self._patience = limit
-                error = timed_out(self._job.label(ticket[0]), limit, f"a {self._name} cannot end it")
-                overdue.append(Ended(ticket[0], error, "", claim[0] if claim else handed, now, self._name))
+        for future, flight in list(self._flights.items()):
+            due = due_at(flight)
+            if due is None or now < due:
+                continue
+            if future.done():
+                self._land(future)  # in time, but its pool makes the callback late, or never
+                continue
+            (index, _, _, limit), handed, claim = flight
+            assert limit is not None, "only what has a timeout is due"
+            withdrawn = future.cancel()
+            if not withdrawn and not claim:
+                claim.append(now)  # it begins at this moment
+                continue
+            del self._flights[future]
+            if not withdrawn:
+                self._overdue.add(future)
+                self._patience = limit
+            error = overran(self._job.label(index), limit, self._name, withdrawn)
+            overdue.append(Ended(index, error, "", claim[0] if claim else handed, now, self._name))
         return overdue
 
     def _check_lost(self, now: float) -> None:
@@ -218,3 +232,23 @@ class ForeignPort:
 
 Flight = tuple[Ticket, float, list[float]]
 """A ticket, the instant of its hand-over, and that of its start in a list, which is empty until then."""
+
+
+def due_at(flight: Flight) -> float | None:
+    """When an attempt becomes overdue; None if it has no timeout."""
+    (_, _, _, limit), handed, claim = flight
+    return None if limit is None else (claim[0] if claim else handed) + limit
+
+
+def overran(label: str, limit: float, pool: str, withdrawn: bool) -> TaskTimeout:
+    """The error of an attempt that overran its timeout; ``withdrawn``: that had not even begun."""
+    if withdrawn:
+        return TaskTimeout(f"{label} waited for its timeout of {limit:g} s in a busy {pool}, unbegun")
+    return timed_out(label, limit, f"a {pool} cannot end it")
+
+
+def dropped(error: BaseException, pool: str) -> Exception:
+    """Why a run fails whose pool has dropped a call that had not begun."""
+    if isinstance(error, Exception) and not isinstance(error, CancelledError):
+        return error
+    return ParallelKitError(f"the {pool} cancelled a call that had not begun; was it shut down?")
