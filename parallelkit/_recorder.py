@@ -209,7 +209,7 @@ class Recorder:
                 answer = self._ask(partial(pickle_on, values, made))
                 if answer is UNSET and len(made) < len(tasks):
                     self._give_up("value", tasks[len(made)][0])
-            except Exception as error:
+            except BaseException as error:  # the value's own code may even exit
                 if is_of_signal(error):
                     raise
                 self._warn("value", tasks[len(made)][0], f"it cannot be pickled ({describe(error)})")

@@ -1174,6 +1174,19 @@ def test_a_value_that_cannot_be_pickled_costs_a_warning(path, caplog):
         assert "cannot pickle '_thread.lock'" in warning.getMessage()
 
 
+class Exiting:
+    def __reduce__(self):
+        raise SystemExit("no")
+
+
+def test_a_value_that_exits_as_it_is_pickled_costs_its_record_only(path, caplog):
+    """If a value's pickling code raises SystemExit, that value is not recorded; the run goes on, and so does the program."""
+    results = run("abc", path, lambda item: Exiting() if item == "b" else item)
+    assert ["a", "b", "c"] == list(results.successes)
+    assert ["'a'", "'c'"] == recorded(path)
+    assert "it cannot be pickled (SystemExit: no)" in caplog.text
+
+
 def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
     """Lambdas and objects of local classes are recorded."""
 
