@@ -292,3 +292,10 @@ def test_an_initializer_finds_what_it_relies_on():
 
     assert (9, [(1, 2, 9, limit + 1, 7)]) == (Context().run(begin), told)
     assert (limit, None) == (sys.getrecursionlimit(), socket.getdefaulttimeout())
+
+
+def test_a_function_that_uses_a_context_variable_is_told_to_take_its_value():
+    """Context variables are not sent to worker processes; who uses one is told what to do instead."""
+    request = ContextVar("request")
+    with pytest.raises(TypeError, match=r"^request, which .* pass its value in args"):
+        run_parallel(lambda item: request.get(), [1], executor="processes")

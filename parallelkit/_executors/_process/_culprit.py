@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
@@ -68,6 +69,8 @@ def remedy_for(culprit: object, cause: BaseException) -> str:
             cause,
             "a method takes its whole object along: pass a plain function and the data that it needs",
         )
+    if isinstance(culprit, ContextVar):
+        return remedy(cause, "read it before the call, and pass its value in args")
     return remedy(cause)
 
 
