@@ -48,7 +48,7 @@ class Success(Generic[K, V]):
     parent: Any = None
 
     def __repr__(self) -> str:
-        return f"<Success {shown(self.key)}: {shown(self.value)}{effort(self.attempts, self.duration)}>"
+        return f"<Success {shown(self.key)}: {shown(self.value)}, {effort(self)}>"
 
     def unwrap(self) -> V:
         """Return the value.
@@ -92,8 +92,7 @@ class Failure(Framed, Generic[K]):
     stack: str | None = None
 
     def __repr__(self) -> str:
-        spent = effort(self.attempts, self.duration) if self.attempts else ", never started"
-        return f"<Failure {shown(self.key)}: {shown(self.error)}{spent}>"
+        return f"<Failure {shown(self.key)}: {shown(self.error)}, {effort(self)}>"
 
     def unwrap(self) -> NoReturn:
         """Raise the error.
@@ -146,13 +145,16 @@ def shown(thing: object) -> str:
     return " ".join(repr_of(thing, _short.repr).split())
 
 
-def effort(attempts: int, duration: float) -> str:
-    """The attempts, unless there was one, and the seconds that an outcome took.
+def effort(outcome: Success[Any, Any] | Failure[Any]) -> str:
+    """The attempts, unless there was one, and the seconds that an outcome took; or where it is from, without an attempt.
 
-    >>> effort(1, 0.12345), effort(3, 2.0)
-    (', 0.123 s', ', 3 attempts, 2 s')
+    >>> effort(Success("a", 0, 42, 3, 0.0, 0.0, 2.0, "thread 1"))
+    '3 attempts, 2 s'
     """
-    return f", {attempts} attempts, {duration:.3g} s" if attempts != 1 else f", {duration:.3g} s"
+    if not outcome.attempts:
+        return f"from the {outcome.worker}" if outcome.worker else "never started"
+    times = f"{outcome.attempts} attempts, " if outcome.attempts > 1 else ""
+    return f"{times}{outcome.duration:.3g} s"
 
 
 Outcome: TypeAlias = Success[K, V] | Failure[K]

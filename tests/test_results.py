@@ -17,6 +17,7 @@ from functools import partial
 import pytest
 
 from parallelkit import (
+    Checkpoint,
     Failure,
     Results,
     Retry,
@@ -833,3 +834,12 @@ def test_the_repr_of_an_outcome_is_a_line():
         assert "\n" not in text
     stopped = run_parallel(lambda x: 1 / 0, [0, 1, 2], executor="inline", max_failures=1)
     assert repr(stopped.outcomes[2]).endswith(", never started>")
+
+
+def test_the_repr_of_an_outcome_without_an_attempt_says_where_it_is_from(tmp_path):
+    """An outcome that comes from a checkpoint says so: it neither took 0 s nor never started."""
+    journal = Checkpoint(tmp_path / "journal", rerun_failed=False)
+    for _ in range(2):
+        results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, checkpoint=journal)
+    assert "<Success 'a': 4, from the checkpoint>" == repr(results.outcomes["a"])
+    assert repr(results.outcomes["b"]).endswith("'), from the checkpoint>")
