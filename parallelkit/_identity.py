@@ -17,7 +17,10 @@ from typing import Any
 
 PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
 SPOKEN = frozenset(
-    {"range", "date", "Decimal", "Fraction", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"}
+    {
+        *("range", "date", "timedelta", "Decimal", "Fraction"),
+        *("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
+    }
 )  # plain too: ``str`` tells the value. By name, so that their modules need not be imported
 HOMES = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib"})
 GETTERS = (itemgetter, attrgetter, methodcaller)
@@ -201,8 +204,9 @@ def text_of(value: Any, seen: Seen) -> str:
         return f"<bytes {sha256(value).hexdigest()}>"  # may be large
     if kind in PLAIN:
         return ascii(value)
-    if kind is tuple:
-        return f"({', '.join(text_of(part, seen) for part in value)})"
+    if is_tuple(kind):
+        name = "" if kind is tuple else kind.__qualname__
+        return f"{name}({', '.join(text_of(part, seen) for part in value)})"
     if kind is frozenset:  # sorted, because its order differs between processes
         return f"{{{', '.join(sorted(text_of(part, seen) for part in value))}}}"
     if kind is Pattern:
@@ -221,6 +225,8 @@ def value_of(value: Any, seen: Seen) -> str:
     """What follows the name of the type: the value, if that cannot change, else nothing."""
     if isinstance(value, Enum):
         return f" {text_of((value.name, value._value_), seen)}"
+    if is_scalar(type(value)):
+        return f" {value.item()!a}"
     return f" {str(value)!a}" if is_spoken(type(value)) else ""
 
 
@@ -240,9 +246,21 @@ def digest_of_code(code: CodeType) -> str:
 def is_plain(value: Any) -> bool:
     """Whether a value cannot change, and its text tells it in full."""
     kind = type(value)
-    if kind in (tuple, frozenset):
+    if kind is frozenset or is_tuple(kind):
         return all(map(is_plain, value))
-    return kind in PLAIN or kind in (int, Pattern) or issubclass(kind, Enum) or is_spoken(kind)
+    is_one = kind in PLAIN or kind in (int, Pattern) or issubclass(kind, Enum)
+    return is_one or is_spoken(kind) or is_scalar(kind)
+
+
+def is_tuple(kind: type) -> bool:
+    """Whether this is the type of tuples, or one of named tuples; of other subclasses an object may have more to it."""
+    return kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+
+
+def is_scalar(kind: type) -> bool:
+    """Whether this is a type of numpy's for single numbers and texts; numpy is not imported to find out."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and issubclass(kind, (numpy.number, numpy.bool_, numpy.character))
 
 
 def is_spoken(kind: type) -> bool:

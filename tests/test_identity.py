@@ -9,10 +9,11 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -32,6 +33,11 @@ HUGE = 10**5000  # of more digits than Python prints
 class Unit(enum.Enum):
     KG = 1
     LB = 2
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
 
 
 class Access(enum.Flag):
@@ -183,6 +189,17 @@ OTHERS = {
         "keyword 'unit'",
     ),
     "closures by date": (made(date(2026, 1, 1)), made(date(2026, 1, 2)), "captured variable number"),
+    "closures by span": (made(timedelta(1)), made(timedelta(2)), "captured variable number"),
+    "closures by named tuple": (made(Point(1, 2)), made(Point(1, 3)), "captured variable number"),
+    "closures by type of tuple": (made(Point(1, 2)), made((1, 2)), "captured variable number"),
+    "partials by numpy's number": (
+        functools.partial(convert, digits=np.float64(0.5)),
+        functools.partial(convert, digits=np.float64(0.7)),
+        "keyword 'digits'",
+    ),
+    "closures by numpy's number": (made(np.int64(1)), made(np.int64(2)), "captured variable number"),
+    "closures by numpy's text": (made(np.str_("a")), made(np.str_("b")), "captured variable number"),
+    "closures by numpy's bool": (made(np.True_), made(np.False_), "captured variable number"),
     "closures by range": (made(range(2)), made(range(3)), "captured variable number"),
     "closures by decimal": (made(Decimal(1)), made(Decimal("1.0")), "captured variable number"),
     "partials of lambdas": (functools.partial(lambda x: x), functools.partial(lambda x: [x]), "code"),
@@ -357,6 +374,8 @@ SAME = {
     "object that counts": once(Multiply(2)),
     "method of an object that counts": once(Multiply(2).go),
     "builtin method": ({"a": 1}.get, {"a": 2}.get),
+    "closure of numpy's instant": (made(np.datetime64(1, "s")), made(np.datetime64(2, "s"))),
+    "closure of numpy's numbers": twice(lambda: made((np.float32(0.1), np.longdouble(0.1), np.bytes_(b"a")))),
     "not a number": twice(lambda: made(float("nan"))),
     "a number of many digits": twice(lambda: made(HUGE)),
     "half a character": twice(lambda: made("\ud800")),
