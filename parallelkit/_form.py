@@ -12,7 +12,7 @@ from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._options import Checked
 from parallelkit._retry import Retry
-from parallelkit._shape import TASKS_AMONG_ITEMS, Shape
+from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, all_of
 from parallelkit._tasks import Task
 
 ROWS = {
@@ -57,7 +57,7 @@ def check_form(fn: Any, items: Any, options: Checked) -> Iterable[Any]:
     if items is not UNSET:
         check_no_tasks(items)
     elif length_of(source) is not None and not isinstance(source, Mapping):
-        fn = source = list(source)
+        fn = source = all_of(source)
     check_fit(fn, items, source, options)
     return source  # type: ignore[no-any-return]  # checked above
 

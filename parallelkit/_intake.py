@@ -20,7 +20,7 @@ from parallelkit._naming import Naming
 from parallelkit._numbers import length_of
 from parallelkit._portion import Portion
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, replace_form
+from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after, replace_form
 from parallelkit._system import monotonic
 from parallelkit._tasks import Task, check_keys_agree, check_tasks
 
@@ -57,10 +57,10 @@ class Intake:
             if shape.tasks:
                 check_tasks(source.values())
                 check_keys_agree(source)
-            self.keys = [shape.checked(key, position) for position, key in enumerate(source)]
+            self.keys = [shape.checked(key, position) for position, key in enumerate(all_of(source))]
             source = map(source.__getitem__, self.keys)
         elif length_of(source) is not None and (shape.tasks or (shape.key is not None and not lazily)):
-            source = items = list(source)
+            source = items = all_of(source)
         self.size = length_of(source if self.keys is None else self.keys)
         positional = shape.key is None and not shape.tasks and self.keys is None
         self.naming = Naming(size=self.size, grows=shape.grows, positional=positional)
@@ -273,9 +273,7 @@ class Intake:
         self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
 
     def _fail_after(self, items: int, error: Exception) -> None:
-        self.fail(
-            f"the input raised {describe_error(error, f'after {items} item' + 's' * (items != 1))}", error
-        )
+        self.fail(broken_after(items, error), error)
 
     def fail(self, message: str, error: Exception) -> None:
         """End the input because of ``error``; if a signal handler raised that, raise it instead."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from parallelkit._coroutine_functions import check_function
@@ -98,6 +98,23 @@ class Shape(NamedTuple):
         if self.priority is None:
             return 0.0
         return comparable(asked("priority", self.priority, subject, position), position)
+
+
+def all_of(source: Iterable[Any]) -> list[Any]:
+    """All items of an input; if it raises, an InputError that says so."""
+    items = list[Any]()
+    try:
+        items.extend(source)
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        raise InputError(broken_after(len(items), error)) from error
+    return items
+
+
+def broken_after(items: int, error: Exception) -> str:
+    """What to say of an input that raised after so many items."""
+    return f"the input raised {describe_error(error, f'after {items} item' + 's' * (items != 1))}"
 
 
 def replace_form(shape: Shape) -> Shape:

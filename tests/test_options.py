@@ -493,6 +493,35 @@ def test_a_key_that_raises_keeps_its_error(trace):
     assert isinstance(caught.value.__cause__, AttributeError)
 
 
+class Breaking:
+    """Two items as it says, and an error in place of the second."""
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        yield abs
+        raise OSError("gone")
+
+
+@pytest.mark.parametrize("call", [run_parallel, iter_parallel])
+def test_sized_input_that_breaks_at_the_door_is_an_input_error(call):
+    """It is one where items are read in the run, so whoever expects it need not know when they are read."""
+    given = [(Breaking(),)] if call is iter_parallel else [(Breaking(),), (str, Breaking())]
+    for form in given:
+        with pytest.raises(InputError, match="the input raised OSError after 1 item: gone") as caught:
+            call(*form, **{"key": str} if len(form) == 2 else {})
+        assert isinstance(caught.value.__cause__, OSError)
+        assert {} == caught.value.results
+
+
+def test_a_key_that_raises_at_the_door_leaves_empty_results(trace):
+    """Code that saves what was done until an InputError came finds results, none of them done."""
+    with pytest.raises(InputError) as caught:
+        run_parallel(trace.fn, [1], key=lambda item: item.name)
+    assert {} == caught.value.results.successes
+
+
 def test_a_stream_cannot_be_sorted(trace):
     """A stream refuses order="key": it would have to wait for its last outcome before it yields the first."""
     with pytest.raises(ValueError, match="order must be 'input' or 'completion' for a stream, got 'key'"):
