@@ -18,9 +18,11 @@ import time
 import types
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial, singledispatch
+from functools import cached_property, partial, singledispatch, singledispatchmethod
 from pathlib import Path
+from typing import Generic, NewType, ParamSpec, TypeVarTuple
 
 import port_driver
 import pytest
@@ -39,6 +41,10 @@ from parallelkit._worker import _travel
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
+PageId = NewType("PageId", int)
+UserId = NewType("UserId", int)
+Params = ParamSpec("Params")
+Shape = TypeVarTuple("Shape")
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +382,8 @@ def test_a_function_is_not_told_of_what_the_standard_library_has_made_of_it():
     def kind(item):
         return "other"
 
+    kind.register(int, threading.Lock().acquire)
+
     told = r"^kind, which \S+<lambda> uses, .*: test_travel\.\S+\.kind cannot be pickled .*; have it at the top level of a module"
     with pytest.raises(TypeError, match=told):
         run_parallel(lambda item: (item, kind(item)), [1], executor="processes")
@@ -406,6 +414,55 @@ def test_a_class_with_a_cached_property_travels():
     assert {Circle.area.__doc__} == {result[3] for result in results}
     assert [3, 12] == [vars(result[4])["area"] for result in results]
     assert 1 == Circle.calls
+
+
+def test_generic_functions_travel():
+    """A function under ``singledispatch`` can be sent, also as a method, before and after the caller has used it."""
+
+    class Square:
+        side = 3
+
+        @singledispatchmethod
+        def scaled(self, by):
+            return self.side * by
+
+        @scaled.register
+        def _(self, by: str):
+            return by * self.side
+
+    @singledispatch
+    def area(shape):
+        return sum(map(area, shape))
+
+    @area.register
+    def _(shape: Square):
+        return shape.side**2
+
+    def both(shape):
+        return area(shape), Square().scaled(2), Square().scaled("a")
+
+    for _ in range(2):
+        results = run_parallel(both, [Square(), [Square(), [Square()]]], executor="processes", max_workers=1)
+        assert [(9, 6, "aaa"), (18, 6, "aaa")] == results.values()
+        assert (9, "aaa") == (area(Square()), Square().scaled("a"))
+
+
+def test_names_of_types_travel(monkeypatch):
+    """What a script annotates with ``NewType``, ``ParamSpec`` or ``TypeVarTuple`` can be sent, and comes back as the same."""
+    for name in (UserId, Params, Shape):
+        monkeypatch.setattr(name, "__module__", "__main__")
+
+    class Call(Generic[Params]):
+        owner: UserId
+
+    def work(number: UserId, *more: *Shape) -> Callable[Params, Call]:
+        return UserId(number), UserId, Params, Shape, Params.args, Call
+
+    expected = [(number, UserId, Params, Shape, Params.args, Call) for number in (1, 2)]
+    assert expected == run_parallel(work, [1, 2], executor="processes", max_workers=1).values()
+    by_name = _travel.pack_by_value(PageId, None)
+    assert b"_type_names" not in by_name
+    assert _travel.unpack(by_name) is PageId
 
 
 def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():

@@ -1,6 +1,7 @@
 """Functions under ``functools.cache``, ``lru_cache`` or ``cached_property`` that workers cannot import: sent by value.
 
-Their caches are not sent; the values of a ``cached_property`` lie in its objects, and travel with these.
+Their caches are not sent; the values of a ``cached_property`` lie in its objects, and travel with these. A function under
+``singledispatch`` keeps what it has found in a ``WeakKeyDictionary``, which is sent with its present content.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ TYPE_CHECKING = False  # importing typing would cost a worker a third of its sta
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+    from weakref import WeakKeyDictionary
 
 CACHED = _lru_cache_wrapper
 
@@ -47,3 +49,8 @@ def _fill(cached: Any, wrapped: Callable[..., Any]) -> None:
 def reduce_property(cached: cached_property[Any]) -> Any:
     """For a pickler, before Python 3.12: without the lock, of which a new one is made at the other end."""
     return cached_property, (None,), {name: value for name, value in vars(cached).items() if name != "lock"}
+
+
+def reduce_weak(table: WeakKeyDictionary[Any, Any]) -> Any:
+    """For a pickler: a table of the same entries. A key that nothing else refers to at the other end is gone there."""
+    return type(table), (), None, None, iter(list(table.items()))

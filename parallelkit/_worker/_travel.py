@@ -119,16 +119,7 @@ def _by_value_pickler() -> Any:
     """Made at the first use, because cloudpickle takes 20 ms to import."""
     from cloudpickle import Pickler, cloudpickle
 
-    from parallelkit._worker._caches import CACHED, reduce_cached, reduce_property
-
-    def reduce_code(code: CodeType) -> Any:
-        # cloudpickle hides the file name, which tracebacks need to show where an error is.
-        make, args = cloudpickle._code_reduce(code)
-        return make, tuple(code.co_filename if _is_hidden(arg) else arg for arg in args)
-
-    ours: dict[type, Callable[[Any], Any]] = {CodeType: reduce_code, CACHED: reduce_cached}
-    if version_info < (3, 12):
-        ours[cached_property] = reduce_property
+    ours = _reducers()
 
     class ByValue(Pickler):  # type: ignore[misc]  # it has no types
         dispatch_table = ChainMap(ours, Pickler.dispatch_table)  # noqa: RUF012  # as the base has it
@@ -156,6 +147,29 @@ def _by_value_pickler() -> Any:
             return self._dynamic_function_reduce(obj) if isinstance(obj, FunctionType) else NotImplemented
 
     return Spawned
+
+
+def _reducers() -> dict[type, Callable[[Any], Any]]:
+    """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
+    from weakref import WeakKeyDictionary
+
+    from cloudpickle import cloudpickle
+
+    from parallelkit._worker import _caches, _type_names
+
+    def reduce_code(code: CodeType) -> Any:
+        # cloudpickle hides the file name, which tracebacks need to show where an error is.
+        make, args = cloudpickle._code_reduce(code)
+        return make, tuple(code.co_filename if _is_hidden(arg) else arg for arg in args)
+
+    ours: dict[type, Callable[[Any], Any]] = {
+        CodeType: reduce_code,
+        _caches.CACHED: _caches.reduce_cached,
+        WeakKeyDictionary: _caches.reduce_weak,
+    }
+    if version_info < (3, 12):
+        ours[cached_property] = _caches.reduce_property
+    return ours | dict.fromkeys(_type_names.kinds(), _type_names.reduce_name)
 
 
 def _is_hidden(arg: object) -> bool:

@@ -1,0 +1,52 @@
+"""What a script names with ``NewType``, ``ParamSpec``, ``TypeVarTuple`` or a ``type`` statement: sent by value.
+
+Their own pickle is the name of a variable, which no worker finds in its ``__main__``. (cloudpickle knows ``TypeVar`` only.)
+Annotations have them, so without this no task of a script could have a function that is annotated with one.
+"""
+
+from __future__ import annotations
+
+from parallelkit._worker._script import NAMES
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+KINDS = ("NewType", "ParamSpec", "TypeVarTuple", "TypeAliasType")  # the last since Python 3.12
+OPTIONS = ("bound", "covariant", "contravariant", "infer_variance", "default", "type_params")
+"""Keyword arguments of their classes, each of which is also an attribute between underscores where there is one."""
+
+
+def kinds() -> list[type]:
+    """Their classes, as far as this Python has them."""
+    import typing
+
+    return [vars(typing)[name] for name in KINDS if name in vars(typing)]
+
+
+def reduce_name(thing: Any) -> Any:
+    """For a pickler: its name if the other side can import it, else what it was made of, and an id as classes have."""
+    from cloudpickle import cloudpickle
+
+    module, name = thing.__module__, thing.__name__
+    found = None if module in NAMES else cloudpickle._lookup_module_and_qualname(thing, name)
+    if found is not None and not cloudpickle._is_registered_pickle_by_value(found[0]):
+        return thing.__reduce__()
+    meant = [getattr(thing, place) for place in ("__supertype__", "__value__") if hasattr(thing, place)]
+    options = {word: getattr(thing, f"__{word}__") for word in OPTIONS if hasattr(thing, f"__{word}__")}
+    is_tracked = type(thing).__weakrefoffset__ != 0  # an alias by a ``type`` statement is not
+    tracker = cloudpickle._get_or_create_tracker_id(thing) if is_tracked else None
+    return _make, (type(thing), (name, *meant), options, module, tracker)
+
+
+def _make(
+    kind: type, args: tuple[Any, ...], options: dict[str, Any], module: str, tracker: str | None
+) -> Any:
+    """The one of this id that this process has, or a new one."""
+    from cloudpickle import cloudpickle
+
+    made = kind(*args, **options)
+    if tracker is None:
+        return made
+    made.__module__ = module
+    return cloudpickle._lookup_class_or_track(tracker, made)
