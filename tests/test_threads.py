@@ -183,6 +183,19 @@ def test_idle_threads_retire(monkeypatch):
     engine.close()
 
 
+def test_a_thread_with_an_initializer_stays(monkeypatch):
+    """What an initializer has set up in a thread, a connection say, is not lost where no work comes for a while."""
+    monkeypatch.setattr(_thread, "IDLE", 0.0)
+    begun = []
+    engine = ThreadEngine(1, initializer=lambda: begun.append(threading.current_thread()))
+    run_all(engine, lambda item: item, [0])
+    wait_until(lambda: engine.idle)
+    begun[0].join(0.05)
+    assert {0: 1} == run_all(engine, lambda item: item, [1])
+    assert (1, True) == (len(begun), begun[0].is_alive())
+    engine.close()
+
+
 def test_a_worker_may_retire_while_work_comes(monkeypatch, restless):
     """No task is lost to a worker that is about to retire when it is woken."""
     monkeypatch.setattr(_thread, "IDLE", 1e-5)

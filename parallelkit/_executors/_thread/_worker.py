@@ -18,7 +18,7 @@ from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 
-IDLE = 5.0  # seconds after which an idle thread retires
+IDLE = 5.0  # seconds after which an idle thread retires, if it has no initializer
 
 
 class Owner(Protocol):
@@ -26,6 +26,7 @@ class Owner(Protocol):
 
     broken: Exception | None
     closed: bool
+    initializes: bool
     surplus: int
     lending: bool
     ports: tuple[ThreadPort, ...]
@@ -204,10 +205,10 @@ class ThreadWorker:
         return not failed and self.engine.is_spent()
 
     def _rest(self) -> bool:
-        """Wait for work; False if there was none for ``IDLE`` seconds."""
+        """Wait for work; False if there was none for ``IDLE`` seconds. What an initializer has set up is kept, however long."""
         engine = self.engine
         engine.idle.append(self)
-        in_time = self.gate.wait(self._wanted, IDLE)
+        in_time = self.gate.wait(self._wanted, None if engine.initializes else IDLE)
         try:
             engine.idle.remove(self)
         except ValueError:
