@@ -71,3 +71,13 @@ def cramp():
     """Leave this worker 32 MB of address space more than it has."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20), resource.RLIM_INFINITY))
+
+
+def fork_and_spoil(array):
+    """Have a forked child overwrite the whole item; return the sum of it."""
+    child = os.fork()
+    if child == 0:
+        array[:] = -1.0
+        os._exit(0)
+    os.waitpid(child, 0)
+    return float(array.sum())

@@ -13,8 +13,8 @@ import sys
 from _pickle import PickleBuffer, loads
 from mmap import mmap
 
-from parallelkit._worker import _channel
-from parallelkit._worker._channel import BLOCKS, FILLED, FREE, frame
+from parallelkit._worker import _channel, _leases
+from parallelkit._worker._channel import BLOCKS, FILLED, FREE, GIVEN_UP, frame
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._travel import Apart, pack, unpack
 
@@ -111,7 +111,7 @@ def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class Block:
     """A mapped file without a name."""
 
-    __slots__ = ("mapping", "size")
+    __slots__ = ("__weakref__", "mapping", "size")
 
     def __init__(self, mapping: mmap) -> None:
         self.mapping = mapping
@@ -132,7 +132,7 @@ class Block:
 def new_block(buffers: list[memoryview[int]], spans: list[Span], size: int) -> tuple[int, int]:
     """Make a file that holds these buffers; return its descriptor and size. To write to a file causes no page faults."""
     size = -(-size // ROUNDED) * ROUNDED
-    fd = _channel.new_file("parallelkit-block")
+    fd = _channel.new_file(_leases.NAME)
     try:
         os.ftruncate(fd, size)
         for buffer, (start, _) in zip(buffers, spans, strict=True):
@@ -158,7 +158,7 @@ class OutBlocks:
         number = self._find(size)
         if number is None:
             return None
-        if number < len(self._blocks) and self._blocks[number].size >= size:
+        if self._leases[number] == FREE and number < len(self._blocks) and self._blocks[number].size >= size:
             self._blocks[number].fill(buffers, spans)
         else:
             self._make(number, buffers, spans, size)
@@ -166,11 +166,14 @@ class OutBlocks:
         return number
 
     def _find(self, size: int) -> int | None:
-        """The smallest free block that fits, else the number for a new one, which may replace one that is too small."""
+        """The smallest free block that fits, else the number for a new one, which may replace one that is too small or given up."""
         free = [number for number in range(len(self._blocks)) if self._leases[number] == FREE]
         fitting = [number for number in free if self._blocks[number].size >= size]
         if fitting:
             return min(fitting, key=lambda number: self._blocks[number].size)
+        given_up = bytes(self._leases[: len(self._blocks)]).find(GIVEN_UP)
+        if given_up >= 0:
+            return given_up
         if len(self._blocks) < self._limit:
             return len(self._blocks)
         return free[0] if free else None
@@ -194,15 +197,17 @@ class InBlocks:
 
     def add(self, number: int, mapping: mmap) -> None:
         """Take a block that the parent has sent."""
-        self._blocks[number] = Block(mapping)
+        self._blocks[number] = block = Block(mapping)
+        _leases.note(mapping, block)
 
     def load(self, number: int, blob: bytes, spans: list[Span]) -> Any:
         """Unpickle the item whose buffers lie in the block."""
         return load_apart(blob, self._blocks[number].mapping, spans)
 
     def give_back(self, number: int) -> None:
-        """After the task: if it has kept part of its item, leave the block to it for good, and tell the parent."""
-        if not self._blocks[number].is_at_rest():
+        """After the task: if it, or a child of it, has kept part of its item, leave it the block for good, and tell the parent."""
+        block = self._blocks[number]
+        if not block.is_at_rest() or _leases.is_private(block.mapping):
             del self._blocks[number]
             self._outbox.send(frame(_channel.KEPT, _channel.WORD.pack(number)))
 

@@ -79,8 +79,8 @@ BUFFERED: a pickle in the heap, whose large buffers lie in a block. DICT: a part
 # The fields of a word that refers to the heap: the shift of the place, that of a block's number, the mask of the length.
 PLACE, BLOCK_NUMBER, LENGTH_MASK = 32, 24, (1 << 24) - 1
 BLOCKS = 256
-FREE, FILLED, LEASED = range(3)
-"""Whose a block of results is: the worker's; on its way; the parent's, until nobody there uses it."""
+FREE, FILLED, LEASED, GIVEN_UP = range(4)
+"""Whose a block of results is: the worker's; on its way; the parent's, until nobody there uses it; nobody's any more."""
 
 STACK_SIGNAL = 60  # a real-time signal that nobody uses; asks a worker to write down its stack
 
@@ -147,8 +147,15 @@ def new_file(name: str) -> int:
     return fd
 
 
-def map_file(fd: int, length: int, at_once: bool = False, to_read: bool = False, own: bool = False) -> mmap:
-    """Map a file; its descriptor may be closed afterwards. Before Python 3.13 the mapping keeps one of its own.
+def map_file(
+    fd: int,
+    length: int,
+    at_once: bool = False,
+    to_read: bool = False,
+    own: bool = False,
+    keeps_fd: bool = False,
+) -> mmap:
+    """Map a file; its descriptor may be closed afterwards. The mapping keeps one of its own: always before Python 3.13.
 
     ``at_once``: fault in all pages now, which takes half as long as one by one, at the first write to each.
     ``to_read``: read-only; a write crashes the process. ``own``: private; a page that is written to is copied.
@@ -156,7 +163,7 @@ def map_file(fd: int, length: int, at_once: bool = False, to_read: bool = False,
     flags = MAP_PRIVATE | _NO_RESERVE if own else MAP_SHARED | _POPULATE if at_once else MAP_SHARED
     rights = PROT_READ if to_read else PROT_READ | PROT_WRITE
     if sys.version_info >= (3, 13):
-        return mmap(fd, length, flags=flags, prot=rights, trackfd=False)
+        return mmap(fd, length, flags=flags, prot=rights, trackfd=keeps_fd)
     return mmap(fd, length, flags=flags, prot=rights)
 
 

@@ -20,6 +20,7 @@ F_ADD_SEALS = 1033
 F_SEAL_SHRINK, F_SEAL_GROW = 2, 4
 _MFD_CLOEXEC, _MFD_ALLOW_SEALING = 1, 2
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
+_MAP_FIXED = 0x10
 
 
 def pidfd_open(pid: int) -> int:
@@ -44,6 +45,13 @@ def memfd_create(name: str) -> int:
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     return _call("memfd_create", name.encode(), _MFD_CLOEXEC | _MFD_ALLOW_SEALING)
+
+
+def map_privately(address: int, length: int, fd: int) -> None:
+    """Replace a mapping of this file by a private one: what either side writes from now on, the other does not see."""
+    from mmap import MAP_PRIVATE, PROT_READ, PROT_WRITE
+
+    _call("mmap", address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | _MAP_FIXED, fd, 0)
 
 
 def _call(name: str, *args: int | bytes | None) -> int:

@@ -115,7 +115,8 @@ class _Worker:
             if kind == _channel.JOB and len(body) > WORD.size:
                 _, own = loads(memoryview(body)[WORD.size :])
                 self._own = _channel.map_file(fd, own, own=True) if own else None
-            return _channel.map_file(fd, length, to_read=kind == _channel.JOB)
+            job = kind == _channel.JOB
+            return _channel.map_file(fd, length, to_read=job, keeps_fd=not job)
         finally:
             os.close(fd)
 

@@ -12,6 +12,7 @@ from mmap import mmap
 from typing import TypeAlias
 
 from parallelkit._executors._process._validation import content_of, word_of
+from parallelkit._worker import _leases
 from parallelkit._worker._buffers import Block
 from parallelkit._worker._channel import (
     BIG_FAILED,
@@ -22,6 +23,7 @@ from parallelkit._worker._channel import (
     BLOCKS,
     BUFFERED,
     FREE,
+    GIVEN_UP,
     KEY,
     LEASED,
     GarbageError,
@@ -65,7 +67,8 @@ class Arrivals:
             raise GarbageError(f"a block of number {number}")
         content = self._receive(size, True)
         if isinstance(content, mmap):
-            self._blocks[number] = Block(content)
+            self._blocks[number] = block = Block(content)
+            _leases.note(content, block)
         else:
             self._blocks.pop(number, None)
             self._single[number] = content
@@ -109,7 +112,7 @@ class Arrivals:
         """Give blocks back to the worker that nothing here refers to any more: no span, no array of the user's."""
         for number, block in self._blocks.items():
             if self._leases[number] == LEASED and block.is_at_rest():
-                self._leases[number] = FREE
+                self._leases[number] = GIVEN_UP if _leases.is_private(block.mapping) else FREE
 
     def close(self) -> None:
         for held in (self._files, self._blocks, self._single):

@@ -10,10 +10,9 @@ from _pickle import loads
 from collections import deque
 from itertools import count
 from mmap import mmap
-from sys import getrefcount
 from typing import Any
-from weakref import WeakSet
 
+from parallelkit._worker import _leases
 from parallelkit._worker._buffers import Block, layout, load_apart, new_block
 from parallelkit._worker._channel import map_file
 
@@ -22,9 +21,7 @@ SPARE_BYTES = 64 << 20
 
 
 MOST_LEASES = 64
-"""Results that may be used in place; before Python 3.13, each mapping keeps a descriptor open."""
-
-_leased: WeakSet[mmap] = WeakSet()
+"""Results that may be used in place; each mapping keeps a descriptor open."""
 
 
 def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
@@ -33,17 +30,9 @@ def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
     ``mapping`` is bytes if the block could not be mapped.
     """
     spans, blob = loads(told)
-    if isinstance(mapping, bytes):
+    if isinstance(mapping, bytes) or len(_leases.in_use()) > MOST_LEASES:
         return load_apart(blob, bytearray(mapping), spans)
-    if mapping not in _leased and len(_leased) >= MOST_LEASES and _count_used() >= MOST_LEASES:
-        return load_apart(blob, bytearray(mapping), spans)
-    _leased.add(mapping)
     return load_apart(blob, mapping, spans)
-
-
-def _count_used() -> int:
-    # A mapping that no result uses has three references: its block's, this loop's and getrefcount's argument.
-    return sum([getrefcount(mapping) > 3 for mapping in _leased])
 
 
 class ItemBlock(Block):

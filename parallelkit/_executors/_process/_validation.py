@@ -59,9 +59,9 @@ def content_of(fd: int, length: int, to_keep: bool) -> bytes | mmap:
         check_file(fd, length)
         if to_keep or length >= MAPPED:
             try:
-                return _channel.map_file(fd, length)
+                return _channel.map_file(fd, length, keeps_fd=to_keep)
             except OSError:
-                pass  # no descriptor, which a mapping takes before Python 3.13, or no address space
+                pass  # no descriptor, which a mapping may take, or no address space
         return _read_whole(fd, length)
     except (ValueError, OverflowError) as error:
         raise GarbageError(f"a file that cannot be mapped: {error}") from error
