@@ -128,8 +128,9 @@ def not_ours(journal: str, path: str) -> ValueError:
 
 
 def in_use(journal: str, pid: object) -> ValueError:
-    """The error for a journal that another run is using."""
-    return ValueError(f"checkpoint must not be in use by another run, got {journal}, used by process {pid}")
+    """The error for a journal that another run is using; one that has just begun has not written its ``pid`` yet."""
+    holder = f"process {pid}" if pid else "another process"
+    return ValueError(f"checkpoint must not be in use by another run, got {journal}, used by {holder}")
 
 
 def is_at(fd: int, path: str) -> bool:

@@ -492,6 +492,17 @@ time.sleep(60)
 """
 
 
+def test_a_run_that_has_just_begun_is_named_though_its_number_is_not_known(path, monkeypatch):
+    """The error is a whole sentence even if the other run has locked its file, and not written its pid yet."""
+
+    def locked(*given):
+        raise BlockingIOError
+
+    monkeypatch.setattr(fcntl, "lockf", locked)
+    with pytest.raises(ValueError, match="in use by another run, got .*, used by another process$"):
+        run("a", path)
+
+
 def test_the_lock_vanishes_with_its_holder(path):
     """A second process is refused while the first runs, and admitted after the first was killed."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)
