@@ -499,7 +499,7 @@ def test_a_run_that_has_just_begun_is_named_though_its_number_is_not_known(path,
         raise BlockingIOError
 
     monkeypatch.setattr(fcntl, "lockf", locked)
-    with pytest.raises(ValueError, match="in use by another run, got .*, used by another process$"):
+    with pytest.raises(ValueError, match=r"in use by another run, got .*, used by another process$"):
         run("a", path)
 
 
