@@ -48,7 +48,7 @@ _journal
 _claim
 _executors/_coroutines
 _executors/_coroutine/_port
-_executors/_coroutine/_watch
+_executors/_coroutine/_overrun  _executors/_coroutine/_watch
 _executors/_dask
 _executors/_cluster/_courier  _executors/_cluster/_door
 _executors/_cluster/_guard  _executors/_cluster/_clock  _executors/_cluster/_broker  _executors/_cluster/_freight
@@ -75,8 +75,8 @@ _executors/_process/_startable
 _executors/_process/_wire  _executors/_process/_decode  _executors/_process/_zygote  _executors/_process/_holding  _executors/_process/_packing
 _executors/_process/_spawn
 _executors/_process/_lane
-_executors/_process/_pace  _executors/_tickets  _executors/_process/_search_path  _executors/_process/_strays
-_executors/_process/_carried  _executors/_process/_reloads
+_executors/_process/_pace  _executors/_tickets  _executors/_process/_reloads
+_executors/_process/_carried  _executors/_process/_search_path  _executors/_process/_strays
 _executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
 _executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_process/_bell  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_line  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_killing  _executors/_process/_questions  _executors/_process/_reserve
 _executors/_process/_generators

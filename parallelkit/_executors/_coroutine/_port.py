@@ -10,7 +10,7 @@ from math import inf
 from typing import Any
 
 from parallelkit._coroutine_functions import is_coroutine_function
-from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import (
     COROUTINE,
@@ -21,9 +21,9 @@ from parallelkit._executors._contract import (
     all_hung,
     as_block,
     call_with,
-    timed_out,
 )
 from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight, join_all
+from parallelkit._executors._coroutine._overrun import SWALLOWED, blocked_by, overran
 from parallelkit._executors._coroutine._watch import Watch
 from parallelkit._executors._thread._line import UNLIMITED
 from parallelkit._executors._thread._port import ThreadPort
@@ -155,7 +155,8 @@ class CoroutinePort:
         """Abandon an attempt that its cancellation did not end; an empty list if it has just ended after all."""
         blocked = not flight.cancelled
         stack = stack_of(flight.loop.thread) if blocked else flight.stack
-        error = self._timed_out(flight, self._blocked_by(flight) if blocked else SWALLOWED, abandoned=True)
+        how = blocked_by(flight, self._label) if blocked else SWALLOWED
+        error = overran(flight, self._label, how, abandoned=True)
         # It costs a slot, as an abandoned thread does.
         if not self._engine.abandon(flight, flight.claim, now, flight.ticket[3]):  # type: ignore[arg-type]  # no thread
             return []
@@ -167,18 +168,6 @@ class CoroutinePort:
             self._try(self._offer)  # its slot is free
         told_where(error, stack)
         return [Ended(flight.ticket[0], error, "", flight.started, now, flight.worker, stack)]
-
-    def _blocked_by(self, flight: Flight) -> str:
-        stepping = flight.loop.stepping
-        if stepping is None:
-            return "its event loop was blocked, and it was abandoned"
-        blocker = "it" if stepping[0] is flight else self._label(stepping[0].ticket[0])
-        return f"{blocker} blocked the event loop, so it could not be cancelled and was abandoned"
-
-    def _timed_out(self, flight: Flight, how: str, abandoned: bool = False) -> TaskTimeout:
-        index, _, _, limit = flight.ticket
-        assert limit is not None, "only what has a timeout is overdue"
-        return timed_out(self._label(index), limit, how, abandoned=abandoned)
 
     def _replace(self, loop: EventLoop) -> None:
         """Leave a blocked loop to itself, and take back what it has not begun."""
@@ -274,7 +263,7 @@ class CoroutinePort:
         if self._closed:
             return
         if flight.cancelled:
-            timeout = self._timed_out(flight, "it was cancelled")
+            timeout = overran(flight, self._label, "it was cancelled")
             timeout.__cause__ = error and drop_frames(error)  # shows where it was, and how it ended
             self._lost.append(Ended(index, timeout, "", flight.started, ended, flight.worker))
         elif error is not None:
@@ -293,6 +282,3 @@ class CoroutinePort:
         broken = ParallelKitError(f"the event loop broke: {error!r}")
         broken.__cause__ = error
         self._threads.fail(broken)
-
-
-SWALLOWED = f"it was cancelled, did not end within {GRACE:g} s of that, and was abandoned"
