@@ -119,6 +119,29 @@ def test_autoreload_may_change_functions_and_reload_nothing(edited, monkeypatch)
         assert [pid] != run_parallel(far.pid_of, [0], executor=executor).values()
 
 
+def test_the_next_run_finds_modules_in_places_that_are_new(tmp_path, monkeypatch):
+    """After ``sys.path`` has got an entry, or a module was loaded by its file, the next run finds it; else the workers stay."""
+    name = f"late_{os.getpid()}"
+    (tmp_path / f"{name}.py").write_text(SOURCE.format(1))
+    with ProcessExecutor(1) as executor:
+
+        def pid(fn):
+            (value,) = run_parallel(fn, [0], executor=executor).values()
+            return value
+
+        first = pid(far.pid_of)
+        spec = importlib.util.spec_from_file_location(f"{name}_plugin", tmp_path / f"{name}.py")
+        plugin = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, plugin.__name__, plugin)
+        spec.loader.exec_module(plugin)
+        second = pid(plugin.pid)
+        assert first != second == pid(plugin.pid)
+        monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+        third = pid(sys.modules[name].pid)
+        assert second != third == pid(plugin.pid)
+
+
 def test_libraries_are_not_looked_at_and_nothing_is_run():
     """Libraries are not checked, no code is run, and whatever is not a module is skipped."""
     looked = Reloads()

@@ -1,4 +1,7 @@
-"""Notices modules that the program has loaded anew: workers that have imported them still have the old code."""
+"""Notices modules that workers which stay have in an older version, or would not find.
+
+The program has loaded such a module anew; or it came from a place that the workers were not told of when they started.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import sys
 from threading import RLock
 
 from parallelkit._executors._process._preload import attribute_of, file_of
+from parallelkit._executors._process._search_path import search_path
+from parallelkit._executors._process._strays import strays
 
 _LIBRARIES = {"parallelkit", *sys.stdlib_module_names}  # top-level names
 _INSTALLED = ("/site-packages/", "/dist-packages/")
@@ -28,13 +33,26 @@ class Reloads:
         """The spec of each module of the program, and when its file was last written to."""
         self._libraries = set(_LIBRARIES)
         self._seen = 0, ""  # how many modules there were, and the last of them
+        self._path: list[str] = []
+        self._places: set[str] | None = None
+        """The entries of ``sys.path``, and the modules beside it, at the last look."""
 
     def look(self) -> bool:
-        """Whether a module was loaded anew since the last look; takes 0.2 µs for each module of the program."""
+        """Whether, since the last look, a module was loaded anew, or there is a new place in which to look for modules.
+
+        Takes 0.2 µs for each module of the program, and ten times as long if there are new modules.
+        """
         with self._lock:
             changed = self._find_changes()
-            self._note_new_modules()
+            loaded, path = self._note_new_modules(), search_path()
+            if loaded or path != self._path:
+                self._path = path
+                changed |= self._find_new_places()
             return changed
+
+    def _find_new_places(self) -> bool:
+        known, self._places = self._places, {*self._path, *strays(self._path)}
+        return known is not None and not self._places <= known
 
     def _find_changes(self) -> bool:
         files_count = _AUTORELOAD in sys.modules
@@ -46,13 +64,15 @@ class Reloads:
                 changed = True
         return changed
 
-    def _note_new_modules(self) -> None:
+    def _note_new_modules(self) -> bool:
+        """Note which modules there are; whether any may be new."""
         names = list(sys.modules)
-        seen = len(names), names[-1]  # a new module comes last
-        if seen != self._seen:
-            for name in filter(self._is_new, names):
-                self._marks[name] = attribute_of(name, "__spec__"), _written_at(name)
-            self._seen = seen
+        seen, self._seen = self._seen, (len(names), names[-1])  # a new module comes last
+        if seen == self._seen:
+            return False
+        for name in filter(self._is_new, names):
+            self._marks[name] = attribute_of(name, "__spec__"), _written_at(name)
+        return True
 
     def _is_new(self, name: str) -> bool:
         """Whether this is a module of the program that was not there before."""
