@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from concurrent.futures import Executor
+from contextlib import suppress
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -515,6 +516,35 @@ def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
     results = run_parallel(stubborn, range(5), timeout=0.01, max_workers=1)
     assert "every slot is lost: 2 attempts overran their timeout" in results.stopped
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
+
+
+@pytest.mark.parametrize("options", [{}, {"max_failures": 9}])
+@pytest.mark.parametrize("hangs", ["plain", "coroutine"])
+def test_a_run_goes_on_when_a_lost_slot_comes_back(hangs, options):
+    """Whichever kind the abandoned attempts are, and whatever else is to run: it waited for ever for a slot that was free."""
+    release, late = threading.Event(), []
+
+    def plain():
+        release.wait(30)
+
+    async def coroutine():
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.001)
+
+    async def quick():
+        return "done"
+
+    def give_up(error):
+        late.append(error)
+        if len(late) == 2:  # no slot is left
+            release.set()
+        return False
+
+    hung = {"plain": plain, "coroutine": coroutine}[hangs]
+    options = options | {"timeout": 0.2, "retries": Retry(1, on=give_up), "run_timeout": 10}
+    results = run_parallel([hung, hung, quick, lambda: "done"], max_workers=1, **options)
+    assert (None, {2: "done", 3: "done"}) == (results.stopped, results.successes)
 
 
 def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch):

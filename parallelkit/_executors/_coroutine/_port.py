@@ -49,6 +49,7 @@ class CoroutinePort:
         self.failure: Exception | None = None
         self.call = call_with(job)
         self._engine, self._threads = engine, threads
+        threads.hear_of_room = self.hear_of_room  # type: ignore[method-assign]  # both kinds share the slots
         self._fn, self._label = job.fn, job.label
         self._exact = job.exact or job.wary
         self._variables = Variables(engine, initialized=False)
@@ -64,12 +65,17 @@ class CoroutinePort:
         self._done: deque[tuple[int, Any, float, float, str]] = deque()
         self._lost: deque[Ended] = deque()
         self._woken = self._closed = self._begun = False
+        self._short = False  # whether the run has tickets left, perhaps, for which there was no slot
 
     # In the run's thread.
 
     def room(self) -> int:
-        out = len(self._held) + sum(self._out.values())
-        return max(0, self._engine.capacity() - out) if self._exact else UNLIMITED
+        if not self._exact:
+            return UNLIMITED
+        self._short = True  # before the count, so that whoever frees a slot after it sees this
+        room = self._engine.capacity() - len(self._held) - sum(self._out.values())
+        self._short = room <= 0
+        return max(0, room)
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         self._held.extend(tickets)
@@ -229,6 +235,16 @@ class CoroutinePort:
         """Wait for the closed loops to end, except for blocked ones, and drop them: each refers to this port, a cycle."""
         join_all(self._loops)
         self._loop, self._loops = None, []
+        self._threads.hear_of_room = bool  # type: ignore[method-assign, assignment]  # another cycle
+
+    def hear_of_room(self) -> None:
+        """In any thread: a slot is free, such as that of an abandoned attempt which has ended after all."""
+        loop = self._loop
+        if loop is not None and self._queue:
+            loop.offer()
+        if self._short:
+            self._short = False
+            self.wake()
 
     # In the thread of a loop.
 
@@ -275,8 +291,6 @@ class CoroutinePort:
     def _returned(self, flight: Flight) -> None:
         """Handle the end of an abandoned attempt: it costs no slot any more."""
         self._engine.leave(flight)  # type: ignore[arg-type]  # as above
-        if self._loop is not None:
-            self._loop.offer()
 
     def fail(self, error: BaseException) -> None:
         broken = ParallelKitError(f"the event loop broke: {error!r}")
