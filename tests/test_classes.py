@@ -17,7 +17,8 @@ from parallelkit._worker._travel import pack, unpack
 from parallelkit.joblib_backend import register
 
 SCRIPT = """
-import abc, enum
+import abc, enum, threading
+import numpy as np
 
 class Settings:
     rate, more = 1, {"depth": 1}
@@ -95,6 +96,15 @@ def load():
 
 def both(item):
     return Settings.extra, Model.new, Settings.rate
+
+kept, rates, seen = {"path": "a"}, {"low": 1}, np.zeros(1 << 16)
+
+def connect():
+    kept["connection"] = threading.Lock()
+    seen[7] = rates["low"]
+
+def use(item):
+    return sorted(kept), rates["low"], seen[7]
 """
 
 
@@ -194,6 +204,16 @@ def test_what_an_initializer_puts_into_an_attribute_stays(script):
         assert ("filled", 1) == run(executor, look_up, doc())
         assert ("filled", 2) == run(executor, look_up, doc())
     assert {} == doc.table
+
+
+@WAYS
+def test_what_an_initializer_puts_into_a_global_stays(way, script):
+    """What an initializer puts into a global, such as a connection into a dict, is there in all tasks; other globals are the script's by now."""
+    with ProcessExecutor(1, initializer=script["connect"]) as executor:
+        assert (["connection", "path"], 1, 1) == way(executor, script["use"], 0)
+        script["rates"]["low"] = 2
+        assert (["connection", "path"], 2, 1) == way(executor, script["use"], 0)
+    assert ({"path": "a"}, 0) == (script["kept"], script["seen"][7])
 
 
 @WAYS

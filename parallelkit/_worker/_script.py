@@ -1,7 +1,6 @@
-"""Keeps what a script's initializer assigns globally, so that the script's tasks find it.
+"""Keeps what a script's initializer has changed in its globals (_initial.py), so that the script's tasks find it.
 
-Functions of ``__main__`` are sent by value, and each pickle has globals of its own at the other end. But
-``global model; model = load()`` in an initializer is meant for the tasks, as in a forked pool.
+Functions of ``__main__`` are sent by value, and each pickle has globals of its own at the other end.
 """
 
 from __future__ import annotations
@@ -69,25 +68,23 @@ def _text_before(blob: bytes, end: int) -> tuple[str, int]:
     return blob[start + 2 : end - 1].decode(errors="replace"), start
 
 
-def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]]) -> None:
-    """Call the initializer that ``bring`` unpickles, and keep what it assigns in the script's globals and classes."""
+def gather(
+    bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]],
+) -> tuple[Callable[..., object], Iterable[Any], list[dict[str, Any]], list[type]]:
+    """The initializer and its arguments, which ``bring`` unpickles, with the script's globals and classes that come along."""
     global _arrived
-    _arrived = []
+    scopes: list[dict[str, Any]] = []
+    _arrived = scopes
     try:
-        initializer, initargs = bring()
-        before = [(scope, dict(scope)) for scope in _arrived]
+        return *bring(), scopes, _arrived_classes
     finally:
         _arrived = None  # the globals of tasks must not be kept: there is no end of them
-    classes = [(cls, dict(vars(cls))) for cls in _arrived_classes]
-    initializer(*initargs)
-    for scope, was in before:
-        _assigned.update(changed(was, scope))
-    _assigned_to.extend((cls, frozenset(changed(was, vars(cls)))) for cls, was in classes)
 
 
-def changed(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The names that have another value now, or are new."""
-    return {name: now[name] for name in now if name not in was or was[name] is not now[name]}
+def keep(assigned: Mapping[str, Any], assigned_to: Iterable[tuple[type, Iterable[str]]]) -> None:
+    """Keep globals for the script's tasks, and remember the attributes of classes that an initializer has assigned."""
+    _assigned.update(assigned)
+    _assigned_to.extend((cls, frozenset(names)) for cls, names in assigned_to)
 
 
 def arrive_class(cls: type) -> None:

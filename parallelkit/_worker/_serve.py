@@ -16,7 +16,7 @@ from mmap import mmap
 
 from parallelkit._raised import give_traceback, traceback_of
 from parallelkit._system import monotonic
-from parallelkit._worker import _channel, _faults, _lifeline, _script
+from parallelkit._worker import _channel, _faults, _initial, _lifeline
 from parallelkit._worker._buffers import InBlocks, explaining, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._channel import (
@@ -141,7 +141,7 @@ class _Worker:
         try:
             if setup["initializer"]:
                 _, body = self._next_frame()
-                _script.initialize(lambda: unpack(self._take_file() or body))
+                _initial.initialize(lambda: unpack(self._take_file() or body))
         except BaseException as error:
             self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
             return False
