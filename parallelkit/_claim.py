@@ -95,7 +95,7 @@ class Claim:
 
 
 def check_place(journal: str) -> None:
-    """Raise ValueError if a journal's folder does not exist, its path is a folder, or the file's mode forbids its use."""
+    """Raise ValueError if a journal's folder does not exist, its path is a folder, or a mode forbids the use of either."""
     if os.path.isdir(journal):
         raise ValueError(
             f"checkpoint must be a file, got {journal}: it is a folder; name a file in it, such as "
@@ -106,9 +106,11 @@ def check_place(journal: str) -> None:
         raise ValueError(f"checkpoint must be in a folder that exists, got {journal}: there is no {folder}")
     if os.path.exists(journal) and not os.access(journal, os.R_OK | os.W_OK):
         raise not_accessible(journal, "Permission denied")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise not_made(journal, f"{folder} is not writable")
 
 
-def not_made(journal: str, error: Exception) -> ValueError:
+def not_made(journal: str, error: object) -> ValueError:
     """The error for a place where no journal can be created."""
     why = error.strerror if isinstance(error, OSError) else error
     return ValueError(f"checkpoint must be where this program can make files, got {journal}: {why}")

@@ -631,13 +631,19 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(path):
     assert not calls
 
 
-def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path):
+def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path, monkeypatch):
     """A journal whose folder is missing or not writable is refused by its path; a stream says so at its call."""
     nowhere = path.parent / "nowhere" / "run.journal"
     with pytest.raises(ValueError, match=r"folder that exists, got .+/run\.journal: there is no .+/nowhere$"):
         run("a", nowhere)
     with pytest.raises(ValueError, match="folder that exists"):
         iter_parallel(abs, [1], key=str, checkpoint=nowhere)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ValueError, match=r"can make files, .* is not writable"),
+    ):
+        patch.setattr(os, "access", lambda place, mode: not mode & os.W_OK)  # modes do not stop root
+        iter_parallel(abs, [1], key=str, checkpoint=path)
     (path.parent / "run.journal-run").mkdir()
     with pytest.raises(ValueError, match=r"can make files, got .+/run\.journal: Is a directory"):
         run("a", path)
