@@ -17,6 +17,8 @@ from parallelkit._worker import _channel
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import Apart, by_value_pickler, dump, is_plain
 
+MOST = 256  # arrays that are copied: each takes a descriptor, here and in each worker that maps it
+
 Part = PickleBuffer | tuple[str, int]
 """A large buffer of a batch: itself, or the path and the size of a file that has its bytes."""
 
@@ -27,6 +29,7 @@ class Packer:
     def __init__(self, max_nbytes: int | None) -> None:
         self._least = float("inf") if max_nbytes is None else max_nbytes
         self._known: dict[Any, Known] = {}
+        self._copied: set[Any] = set()  # changed by any thread in which an array is collected
         self._by_value = False
         self._editions = Editions()
 
@@ -59,15 +62,19 @@ class Packer:
             self._known[key] = Known(ref(owner, lambda _: self._forget(key)))
             return PickleBuffer(raw)
         if known.fd is None:
+            if len(self._copied) >= MOST:
+                return PickleBuffer(raw)
             known.fd = _channel.new_file("parallelkit-array")
+            self._copied.add(key)
             _channel.write_all(known.fd, raw)
         return f"/proc/{os.getpid()}/fd/{known.fd}", raw.nbytes
 
     def _forget(self, key: Any) -> None:
         """Close an array's copy: the array is gone, and so are all batches that had it."""
         known = self._known.pop(key, None)
-        if known is not None:
-            known.close()
+        if known is not None and known.fd is not None:  # workers that have mapped the copy keep it
+            os.close(known.fd)
+            self._copied.discard(key)
 
     def close(self) -> None:
         """Forget all arrays, and the editions of the script's classes: for the next call they may have changed."""
@@ -83,17 +90,11 @@ class Known:
         self._owner = owner
         self.fd: int | None = None
 
-    def close(self) -> None:
-        """Give up the copy; workers that have mapped it keep it."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
-
 
 def owner_of(exporter: Any) -> Any:
     """Return the array that owns the memory of ``exporter``; None if ``exporter`` is no array."""
     if not hasattr(exporter, "__array_interface__"):
         return None
-    while hasattr(exporter.base, "__array_interface__"):
-        exporter = exporter.base
+    while hasattr(base := getattr(exporter, "base", None), "__array_interface__"):
+        exporter = base
     return exporter

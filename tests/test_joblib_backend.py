@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
-from parallelkit import WorkerDied
+from parallelkit import WorkerDied, _joblib_packing
 from parallelkit._joblib_batches import describe_calls
 from parallelkit.joblib_backend import register
 
@@ -444,6 +444,35 @@ def test_arrays_that_were_dropped_are_forgotten(ours):
     """New arrays at the addresses of dropped ones are not confused with them, and no descriptor leaks."""
     results = parallel(delayed(np.sum)(np.full(300_000, n)) for n in range(40) for _ in range(2))
     assert [300_000 * n for n in range(40) for _ in range(2)] == results
+
+
+def test_a_call_may_have_more_arrays_than_a_process_has_descriptors(monkeypatch):
+    """Each copy takes a descriptor, so only so many arrays are copied, and another once one of them is gone."""
+
+    def are_copies():
+        return [isinstance(part, tuple) for part in packer.pack(arrays)[1]]
+
+    monkeypatch.setattr(_joblib_packing, "MOST", 2)
+    packer, arrays = _joblib_packing.Packer(1_000_000), [np.full(300_000, n) for n in range(4)]
+    assert [False] * 4 == are_copies()
+    assert [True, True, False, False] == are_copies() == are_copies()
+    del arrays[0]
+    assert [True, True, False] == are_copies()
+    packer.close()
+
+
+class Grid:
+    """Lends its memory to numpy by the array interface, as extension modules do; it is no array, and has no base."""
+
+    def __init__(self, values):
+        self.values = values
+        self.__array_interface__ = values.__array_interface__
+
+
+def test_the_memory_of_an_array_may_be_that_of_any_object(ours):
+    """An array over the memory of an object that is no array is sent as any other."""
+    array = np.asarray(Grid(np.ones(300_000)))
+    assert [300_000.0] * 4 == parallel(delayed(np.sum)(array) for _ in range(4))
 
 
 def write_own(array, number):
