@@ -206,6 +206,8 @@ def describe_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str
     short = Repr()
     short.maxother = short.maxstring = 40
     shown = [repr_of(arg, short.repr) for arg in args[:SHOWN]]
-    shown += [f"{name}={repr_of(arg, short.repr)}" for name, arg in list(kwargs.items())[: SHOWN - len(shown)]]
+    shown += [
+        f"{name}={repr_of(arg, short.repr)}" for name, arg in list(kwargs.items())[: SHOWN - len(shown)]
+    ]
     shown += ["…"] if len(args) + len(kwargs) > len(shown) else []
     return f"{getattr(fn, '__name__', repr_of(fn, short.repr))}({', '.join(shown)})"
