@@ -26,7 +26,7 @@ from parallelkit import (
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._thread._port import ThreadPort
-from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._executors._thread._stacks import await_stack, stack_of
 from parallelkit._journal import Journal
 from parallelkit._lost import SHOWN, told_where
 from parallelkit._worker._channel import STACK_SIGNAL
@@ -175,6 +175,35 @@ def test_the_stack_of_a_thread_begins_with_the_task(form, scale):
 
 def wait_for(event, *rest, **more):
     event.wait(60)
+
+
+class Awaitable:
+    """Something that a proxy may stand for: only what it is asked for tells that it is no coroutine."""
+
+    def __await__(self):
+        return self
+
+    def __next__(self):
+        return None
+
+    def __getattr__(self, name):
+        raise AttributeError if name in ("close", "throw") else OSError("the other side is gone")
+
+
+def test_the_stack_of_a_coroutine_ends_at_a_foreign_awaitable():
+    """A stack shows the frames of coroutines, and asks nothing of other things that they await."""
+
+    async def waits():
+        await Awaitable()
+
+    async def outer():
+        await waits()
+
+    coroutine = outer()
+    coroutine.send(None)
+    stack = await_stack(coroutine)
+    assert stack.index("await waits()\n") < stack.index("await Awaitable()\n")
+    coroutine.close()
 
 
 # Where a stop finds an attempt

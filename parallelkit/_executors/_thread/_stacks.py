@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from types import FrameType
+from types import CoroutineType, FrameType, GeneratorType
 from typing import Any
 
 from parallelkit._raised import calls_tasks
@@ -46,14 +46,20 @@ def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
 
 
 def await_stack(waiting: Any) -> str:
-    """The stack of a coroutine that waits, as text: its own frame, and those of what it awaits."""
+    """The stack of a coroutine that waits, as text: its own frame, and those of what it awaits.
+
+    It ends where something else than Python's coroutines and generators is awaited: that may have any attributes.
+    """
     frames = []
-    while waiting is not None:
-        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
-        if frame is None:
+    while True:
+        if type(waiting) is CoroutineType:
+            frame, waiting = waiting.cr_frame, waiting.cr_await
+        elif type(waiting) is GeneratorType:
+            frame, waiting = waiting.gi_frame, waiting.gi_yieldfrom
+        else:
             break
-        frames.append((frame, frame.f_lineno))
-        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+        if frame is not None:
+            frames.append((frame, frame.f_lineno))
     return "".join(traceback.StackSummary.extract(iter(frames)).format())
 
 
