@@ -50,6 +50,11 @@ def in_use() -> list[mmap]:
     return found
 
 
+def more_than(most: int) -> bool:
+    """Whether more are in use."""
+    return len(_known) > most and len(in_use()) > most  # asked in this order: to look at each takes longer
+
+
 def _before_fork() -> None:
     shared = [mapping for mapping in in_use() if id(mapping) not in _private]
     if shared:

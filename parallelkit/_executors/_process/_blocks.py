@@ -30,7 +30,7 @@ def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
     ``mapping`` is bytes if the block could not be mapped.
     """
     spans, blob = loads(told)
-    if isinstance(mapping, bytes) or len(_leases.in_use()) > MOST_LEASES:
+    if isinstance(mapping, bytes) or _leases.more_than(MOST_LEASES):
         return load_apart(blob, bytearray(mapping), spans)
     return load_apart(blob, mapping, spans)
 
