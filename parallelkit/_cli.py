@@ -1,7 +1,7 @@
 """The command line: ``parallelkit COMMAND``.
 
-Exit codes: 0 success, 1 something failed, 2 wrong usage or a missing package, 130 interrupted, 141 the reader
-of the output closed it (a shell reports the last two for SIGINT and SIGPIPE).
+Exit codes: 0 success, 1 something failed, 2 wrong usage or a missing package, 130 interrupted (death by SIGINT, which
+a shell reports so), 141 the reader of the output closed it (as a shell reports SIGPIPE).
 """
 
 from __future__ import annotations
@@ -48,7 +48,19 @@ Exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 130 interrupted.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Carry out one command and return its exit code. If interrupted, end the program by SIGINT.
+
+    A shell ends a loop or a script around a program only if that is what ended the program, and so does ``xargs``.
+    """
+    code = carry_out(argv)
+    if code == INTERRUPTED:  # by then all is cleaned up and said
+        sys.excepthook = lambda *error: None
+        raise KeyboardInterrupt  # for which Python ends the program by SIGINT
+    return code
+
+
+def carry_out(argv: Sequence[str] | None) -> int:
+    """Run one command, or say why not; return its exit code."""
     prepare_streams()
     try:
         arguments = make_parser().parse_args(argv)

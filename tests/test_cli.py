@@ -45,14 +45,17 @@ def test_missing_package_is_named(monkeypatch, capsys):
     assert "pip install 'parallelkit[http]'" in capsys.readouterr().err
 
 
-def test_interrupt_is_code_130(monkeypatch, capsys):
-    """Ctrl-C ends a command with the shell's own code for it and without a traceback."""
+def test_interrupt_ends_it_as_an_interrupt(monkeypatch, capsys):
+    """Ctrl-C ends a command by the KeyboardInterrupt for which Python ends a program by SIGINT, without a traceback."""
 
     def interrupted():
         raise KeyboardInterrupt
 
     monkeypatch.setattr(parallelkit._demo, "run_demo", interrupted)
-    assert 130 == main(["demo"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        main(["demo"])
+    sys.excepthook(caught.type, caught.value, caught.tb)
     assert "interrupted\n" == capsys.readouterr().err
 
 
