@@ -890,6 +890,21 @@ def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):
     assert "lock" in error.__notes__[-1]
 
 
+def test_error_of_the_system_keeps_its_file_without_an_attribute_that_cannot_be_pickled(engine):
+    """An OSError that loses an attribute keeps its errno and file names, which are not in its ``args``; one that cannot be pickled is left."""
+
+    def lost(path):
+        error = FileNotFoundError(2, "gone", path, None, "/b")
+        error.lock = threading.Lock()
+        return error
+
+    error = error_of(engine, lambda: lost("/a")).error
+    assert ("[Errno 2] gone: '/a' -> '/b'", False) == (str(error), hasattr(error, "lock"))
+    error = error_of(engine, lambda: lost(threading.Lock())).error
+    assert (2, None, "/b") == (error.errno, error.filename, error.filename2)
+    assert "attribute 'lock', attribute 'filename'" in error.__notes__[0]
+
+
 @pytest.mark.parametrize("kind", [Alone, Homeless])
 def test_error_that_cannot_travel_has_a_stand_in(engine, kind):
     """An error that cannot be pickled is replaced by a RemoteError with its type's name and the traceback as text."""

@@ -227,11 +227,13 @@ def _thinned_form(error: BaseException) -> Form:
             state[name] = value
         else:
             left.append(name)
-    own_args = OWN["args"].__get__(error)
+    own_args, fields = _bare_parts(error)
     args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in own_args)
+    left += [name for name, value in fields.items() if not _travels(value)]
     notes = [*notes_of(error), _thinned_note(left, args != own_args)]
     state["__notes__"] = notes
-    return _make_bare, (type(error), args, {}), state
+    fields = {name: value for name, value in fields.items() if name not in left}
+    return _make_bare, (type(error), args, fields), state
 
 
 def _thinned_note(left: list[str], args_changed: bool) -> str:
