@@ -272,6 +272,16 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
     assert states == [future._state for future in futures]
 
 
+def test_a_shutdown_that_cancels_begins_with_the_last_call():
+    """The threads take calls from the front meanwhile; there, the shutdown would cancel none of many short calls."""
+    futures, heard = [DeskFuture(None) for _ in range(4)], []
+    for future in futures:
+        future.add_done_callback(heard.append)
+    inbox = deque([(futures[3], None, abs)])
+    cancel_waiting(dict(enumerate((future, abs) for future in futures[:3])), inbox, 0)
+    assert futures[::-1] == heard
+
+
 def test_a_call_begins_once():
     """``begin`` succeeds only once, and not for a future that is cancelled or settled."""
     future, cancelled, settled = (DeskFuture(None) for _ in range(3))
