@@ -559,6 +559,16 @@ def test_no_color_is_obeyed(here, wish):
 # Wrong usage
 
 
+LAZY = """
+def work(line): return line
+def __dir__(): return ["heavy", "work"]
+def __getattr__(name):
+    if name == "heavy":
+        raise ImportError("heavy needs more packages")
+    raise AttributeError(name)
+"""
+
+
 @pytest.mark.parametrize(
     ("argv", "named"),
     [
@@ -570,6 +580,8 @@ def test_no_color_is_obeyed(here, wish):
         (["nowhere:f"], "there is no module 'nowhere'"),
         (["nowhere.py:f"], "there is no file nowhere.py"),
         (["broken.py:f"], "ZeroDivisionError"),
+        (["lazy:workk"], "'lazy' has no function 'workk'; did you mean 'work'?"),
+        (["lazy:heavy"], "'lazy:heavy' cannot be imported\nTraceback"),
         (["json.py:f"], "rename it"),
         (["tasks:scaled", "nothing"], "INPUT: there is no file nothing"),
         (["tasks:scaled", "."], "INPUT: . is a folder"),
@@ -602,10 +614,11 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
 
     (here / "tasks.py").write_text(TASKS + "async def coroutine(line): pass\n")
     (here / "broken.py").write_text("1 / 0")
+    (here / "lazy.py").write_text(LAZY)
     (here / "json.py").write_text("def f(line): pass")
     monkeypatch.chdir(here)
     monkeypatch.setattr(sys, "path", sys.path.copy())
-    for name in ("tasks", "broken"):
+    for name in ("tasks", "broken", "lazy"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     assert 2 == main(["run", *argv])
     said = capfd.readouterr()
@@ -614,7 +627,7 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
     assert "\nparallelkit run: error: " in said.err
     assert named in said.err
     assert (here / "tasks.py").read_text().startswith(TASKS)
-    for name in ("tasks", "broken"):
+    for name in ("tasks", "broken", "lazy"):
         sys.modules.pop(name, None)
 
 

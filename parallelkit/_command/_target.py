@@ -80,7 +80,7 @@ def importing(name: str) -> ModuleType:
 
 
 def broken(name: str, error: BaseException) -> UsageError:
-    """The error of a module that exists, but whose code raises: with the traceback."""
+    """The error of what exists, but whose code raises as it is imported: with the traceback."""
     text = "".join(traceback.format_exception(error)).rstrip()
     return UsageError(f"argument MODULE:FUNCTION: {name!r} cannot be imported\n{text}")
 
@@ -89,16 +89,21 @@ def function_in(module: ModuleType, name: str, target: str) -> Callable[..., Any
     """Return the callable that has this (perhaps dotted) name in the module, or raise ``UsageError``."""
     found: Any = module
     for part in name.split("."):
-        if not hasattr(found, part):
-            callables = [one for one in dir(found) if callable(getattr(found, one, None)) and one[:1] != "_"]
-            hint = did_you_mean(part, callables)
-            owner = getattr(found, "__name__", target)
-            raise UsageError(
-                f"argument MODULE:FUNCTION: {owner!r} has no function {part!r}{hint and '; '}{hint}"
-            )
-        found = getattr(found, part)
+        found = part_of(found, part, target)
     if not callable(found):
         kind = type(found).__name__
         raise UsageError(f"argument MODULE:FUNCTION: must name something to call, got {target} ({kind})")
     function: Callable[..., Any] = found
     return function
+
+
+def part_of(owner: Any, part: str, target: str) -> Any:
+    """Return an attribute, or raise ``UsageError``; a package may import it only now, which may fail."""
+    try:
+        return getattr(owner, part)
+    except AttributeError:
+        hint = did_you_mean(part, [name for name in dir(owner) if name[:1] != "_"])
+    except Exception as error:
+        raise broken(target, error) from error
+    name = getattr(owner, "__name__", target)
+    raise UsageError(f"argument MODULE:FUNCTION: {name!r} has no function {part!r}{hint and '; '}{hint}")
