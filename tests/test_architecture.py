@@ -89,6 +89,7 @@ _worker/_zygote
 _worker/_serve  _worker/_chunk
 _worker/_slots
 _worker/_faults  _worker/_logs  _worker/_surroundings  _worker/_buffers  _worker/_editions  _worker/_initial
+_worker/_forms
 _worker/_travel  _worker/_outbox  _worker/_tracebacks
 _worker/_classes  _worker/_type_names
 _worker/_channel  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_strays

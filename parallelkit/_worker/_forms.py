@@ -1,0 +1,130 @@
+"""How to make an error again in another process: the first form that is proven to work, with as much of it as can be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+
+from parallelkit._raised import OWN, attributes_of, describe_error, give_traceback, notes_of, tolerated
+from parallelkit._worker._script import NAMES
+from parallelkit._worker._travel import pack, unpack
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
+    """What makes the error, its arguments, and the state to set then."""
+
+CHAIN = ("__cause__", "__context__", "__suppress_context__")
+
+
+def form_of(error: BaseException) -> Form:
+    """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work."""
+    for way in (_own_form, _bare_form, _thinned_form):
+        with tolerated():
+            form = way(error)
+            if issubclass(type(error), BaseExceptionGroup):
+                return form
+            make, args, state = unpack(pack(form))
+            copy = make(*args)
+            set_state(copy, (state, None, None, False, None, None))
+            if type(copy) is type(error) or type(error).__module__ in NAMES:
+                return form
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
+
+
+def _own_form(error: BaseException) -> Form:
+    """As its class says; the bare form if the class has its own ``__init__`` only, which would get the wrong arguments."""
+    cls = type(error)
+    if isinstance(cls.__init__, FunctionType) and not isinstance(cls.__reduce__, FunctionType):
+        return _bare_form(error)
+    reduced = error.__reduce_ex__(5)
+    if not isinstance(reduced, tuple) or len(reduced) > 3:
+        raise TypeError("this way of pickling is not known here")
+    make, args, *state = reduced
+    return make, args, state[0] if state else None
+
+
+def _bare_form(error: BaseException) -> Form:
+    return _make_bare, (type(error), *_bare_parts(error)), dict(attributes_of(error))
+
+
+def _thinned_form(error: BaseException) -> Form:
+    """Without the attributes that cannot be pickled, and with texts in place of such arguments."""
+    left = []
+    state = {}
+    for name, value in attributes_of(error).items():
+        if _travels(value):
+            state[name] = value
+        else:
+            left.append(name)
+    own_args, fields = _bare_parts(error)
+    args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in own_args)
+    left += [name for name, value in fields.items() if not _travels(value)]
+    notes = [*notes_of(error), _thinned_note(left, args != own_args)]
+    state["__notes__"] = notes
+    fields = {name: value for name, value in fields.items() if name not in left}
+    return _make_bare, (type(error), args, fields), state
+
+
+def _thinned_note(left: list[str], args_changed: bool) -> str:
+    lost = [f"attribute {name!r}" for name in left] + ["arguments"] * args_changed
+    return f"left behind in the worker process, because it cannot be pickled: {', '.join(lost)}"
+
+
+def describe_error_argument(arg: object) -> str:
+    """A text in place of an argument that cannot be pickled."""
+    with tolerated():
+        return repr(arg)[:200]
+    return f"<{type(arg).__qualname__}>"
+
+
+def _travels(value: object) -> bool:
+    with tolerated():
+        unpack(pack(value))
+        return True
+    return False
+
+
+def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, and the fields of an OSError that are not in its ``__dict__``."""
+    names = ("errno", "strerror", "filename", "filename2") if issubclass(type(error), OSError) else ()
+    fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
+    return OWN["args"].__get__(error), fields
+
+
+def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    """Make an error by the ``__init__`` of its builtin base alone: the arguments of its own are not known."""
+    error = cls.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
+    builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    try:
+        builtin.__init__(error, *args)  # type: ignore[misc]  # on an instance of a subclass
+    except TypeError:
+        pass  # ``args`` was changed after it was made
+    OWN["args"].__set__(error, args)
+    for name, value in fields.items():
+        object.__setattr__(error, name, value)
+    return error
+
+
+def make_remote(message: str, kind: str) -> BaseException:
+    from parallelkit._errors import RemoteError
+
+    return RemoteError(message, kind)
+
+
+def set_state(error: BaseException, state: tuple[Any, ...]) -> None:
+    own, cause, context, suppress, frames, notes = state
+    if own is not None:
+        if type(error).__setstate__ is BaseException.__setstate__:  # calls __setattr__, which may refuse
+            for name, value in own.items():
+                object.__setattr__(error, name, value)
+        else:
+            error.__setstate__(own)
+    for name, value in zip(CHAIN, (cause, context, suppress), strict=True):
+        OWN[name].__set__(error, value)
+    give_traceback(error, frames)
+    if notes:
+        object.__setattr__(error, "__notes__", notes)
