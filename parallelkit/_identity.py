@@ -23,6 +23,7 @@ SPOKEN = frozenset(
     }
 )  # plain too: ``str`` tells the value. By name, so that their modules need not be imported
 HOMES = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib"})
+SCALARS = frozenset({"number", "character", "bool", "bool_"})  # of numpy's types, the first two as bases
 GETTERS = (itemgetter, attrgetter, methodcaller)
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial, *GETTERS)
 CODE, CAPTURED, ARGUMENT = "code", "captured variable ", "argument "
@@ -258,9 +259,8 @@ def is_tuple(kind: type) -> bool:
 
 
 def is_scalar(kind: type) -> bool:
-    """Whether this is a type of numpy's for single numbers and texts; numpy is not imported to find out."""
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and issubclass(kind, (numpy.number, numpy.bool_, numpy.character))
+    """Whether this is a type of numpy's for single numbers or texts; numpy is not imported to find out."""
+    return kind.__module__ == "numpy" and any(base.__name__ in SCALARS for base in kind.__mro__)
 
 
 def is_spoken(kind: type) -> bool:
