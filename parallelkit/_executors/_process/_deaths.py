@@ -15,7 +15,7 @@ from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken, Lane
 
 FATAL_STARTS = 2  # failed starts in a row after which the engine is broken
-FATAL_LOADS = 2  # ends while loading one function after which its run fails
+FATAL_LOADS = 2  # ends while loading one function, with no new worker that does it in between, after which its run fails
 
 _FROM_OUTSIDE = {-SIGKILL, -SIGTERM, -SIGINT, -SIGHUP}
 """Statuses that a process rarely causes itself; the first is also that of the system's OOM killer."""

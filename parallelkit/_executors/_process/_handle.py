@@ -156,6 +156,8 @@ class Worker(Holding):
         self.deadline, self._moved_at = inf, columns.ended[-1]
         batch = self.advance(count)
         batch.lane.struck_loads = 0
+        if self.done == count:  # its first: new workers can load the function
+            batch.lane.fatal_loads = 0
         batch.lane.pace.measure(count, columns.ended[-1] - columns.started[0])
         batch.lane.post(Span(batch, columns, self.label))
 

@@ -209,7 +209,7 @@ class Lane:
     _stalled_at: int = -1
     _stalls: int = 0
     fatal_loads: int = 0
-    """How many workers ended by themselves while they loaded the function."""
+    """How many workers ended by themselves while they loaded the function, since a new one last committed something."""
     struck_loads: int = 0
     """How many were killed from outside while they loaded it, since an attempt was last committed."""
     pace: Pace = field(default_factory=Pace)
