@@ -24,6 +24,7 @@ from functools import cached_property, partial, singledispatch, singledispatchme
 from pathlib import Path
 from typing import Generic, NewType, ParamSpec, TypeVarTuple
 
+import numpy as np
 import port_driver
 import pytest
 import remote_tasks as far
@@ -888,6 +889,50 @@ def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):
     assert isinstance(error, Holder)
     assert ("who", False) == (error.name, hasattr(error, "lock"))
     assert "lock" in error.__notes__[-1]
+
+
+def test_error_keeps_its_slots_and_fields(engine):
+    """An error keeps what is in the slots of its class, as those of numpy and attrs, and the fields of its builtin class."""
+
+    class Slotted(ValueError):
+        __slots__ = ("__code", "empty")
+
+        def set(self, code):
+            self.__code = code
+            return self
+
+        def code(self):
+            return self.__code
+
+    class Missing(ImportError):
+        def __init__(self, name):
+            super().__init__(f"no {name}", name=name, path="/a")
+
+    error = error_of(engine, lambda: Slotted("told").set(3)).error
+    assert ("told", 3, False) == (str(error), error.code(), hasattr(error, "empty"))
+    error = error_of(engine, lambda: np.exceptions.AxisError(4, 1)).error
+    assert (str(np.exceptions.AxisError(4, 1)), 4) == (str(error), error.axis)
+    error = error_of(engine, lambda: Missing("wheel")).error
+    assert ("no wheel", "wheel", "/a") == (str(error), error.name, error.path)
+
+
+class Forgetful(Exception):
+    """An error that would come without what it tells of, by its own account, as those of urllib3 do."""
+
+    def __init__(self, pool, told):
+        super().__init__(f"{pool}: {told}")
+        self.told = told
+
+    def __reduce__(self):
+        return Forgetful, (None, None)
+
+
+def test_error_keeps_its_text(engine):
+    """An error whose own ``__reduce__`` loses its text keeps that, and its attributes; also where it is another's argument."""
+    error = error_of(engine, lambda: Forgetful("host", "refused")).error
+    assert ("host: refused", "refused") == (str(error), error.told)
+    error = error_of(engine, lambda: OSError(Forgetful("host", "refused"))).error
+    assert "host: refused" == str(error)
 
 
 def test_error_of_the_system_keeps_its_file_without_an_attribute_that_cannot_be_pickled(engine):

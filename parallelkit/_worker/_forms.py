@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MemberDescriptorType
 
 from parallelkit._raised import OWN, attributes_of, describe_error, give_traceback, notes_of, tolerated
 from parallelkit._worker._script import NAMES
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
     Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
     """What makes the error, its arguments, and the state to set then."""
 
+FIELDS = {OSError: ("errno", "strerror", "filename", "filename2"), ImportError: ("name", "path")}
+"""Attributes of builtin classes that are neither in ``__dict__`` nor, always, in ``args``."""
+
 CHAIN = ("__cause__", "__context__", "__suppress_context__")
 
 
 def form_of(error: BaseException) -> Form:
-    """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work."""
+    """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
+
+    One that also gives it the same text is preferred: by their own account, some errors come without what they tell of.
+    """
+    works: Form | None = None
     for way in (_own_form, _bare_form, _thinned_form):
         with tolerated():
             form = way(error)
@@ -30,15 +37,21 @@ def form_of(error: BaseException) -> Form:
             copy = make(*args)
             set_state(copy, (state, None, None, False, None, None))
             if type(copy) is type(error) or type(error).__module__ in NAMES:
-                return form
+                works = works or form
+                if describe_error(copy) == describe_error(error):
+                    return form
+    if works is not None:
+        return works
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
 
 
 def _own_form(error: BaseException) -> Form:
-    """As its class says; the bare form if the class has its own ``__init__`` only, which would get the wrong arguments."""
+    """As its class says; the bare form if the class has its own ``__init__`` only, which would get the wrong arguments, or slots."""
     cls = type(error)
-    if isinstance(cls.__init__, FunctionType) and not isinstance(cls.__reduce__, FunctionType):
+    if not isinstance(cls.__reduce__, FunctionType) and (
+        isinstance(cls.__init__, FunctionType) or _slots_of(error)
+    ):
         return _bare_form(error)
     reduced = error.__reduce_ex__(5)
     if not isinstance(reduced, tuple) or len(reduced) > 3:
@@ -89,10 +102,24 @@ def _travels(value: object) -> bool:
 
 
 def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments, and the fields of an OSError that are not in its ``__dict__``."""
-    names = ("errno", "strerror", "filename", "filename2") if issubclass(type(error), OSError) else ()
+    """The arguments, and what is not in the ``__dict__``: fields of some builtin classes, and slots."""
+    names = [name for kind in FIELDS if issubclass(type(error), kind) for name in FIELDS[kind]]
     fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
-    return OWN["args"].__get__(error), fields
+    return OWN["args"].__get__(error), fields | _slots_of(error)
+
+
+def _slots_of(error: BaseException) -> dict[str, Any]:
+    """What lies in the slots of an error whose class, as those of attrs and some of numpy's do, has ``__slots__``."""
+    found = {}
+    for cls in type(error).__mro__:
+        if "__slots__" in vars(cls):
+            for name, slot in vars(cls).items():
+                if isinstance(slot, MemberDescriptorType):
+                    try:
+                        found[name] = slot.__get__(error)
+                    except AttributeError:
+                        pass  # it is empty
+    return found
 
 
 def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
