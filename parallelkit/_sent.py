@@ -1,4 +1,4 @@
-"""What ``http.fetch`` sends with every URL: how a journal recognizes it, and how it is kept out of the journal."""
+"""What ``http.fetch`` sends with every URL: if it can be sent, how a journal knows it, and how it is kept out of there."""
 
 from __future__ import annotations
 
@@ -63,6 +63,16 @@ def is_read_once(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(is_read_once, value))
     return isinstance(value, Iterator) or hasattr(value, "read")
+
+
+def is_line(value: str | bytes) -> bool:
+    r"""Whether a text can be the value of a header.
+
+    >>> is_line("Bearer 1"), is_line(b"from a file\n"), is_line(" 1"), is_line("€")
+    (True, False, False, False)
+    """
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return ord(max(text)) < 256 and not (text[0].isspace() or "\n" in text or "\r" in text)
 
 
 def forget_sent(response: Any, request: Any = None) -> None:

@@ -15,7 +15,7 @@ from parallelkit._options import RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
-from parallelkit._sent import Sent, is_read_once
+from parallelkit._sent import Sent, is_line, is_read_once
 from parallelkit._tasks import check_kwargs
 from parallelkit._told import PAUSES
 from parallelkit._urls import follow, seeds_of
@@ -287,13 +287,3 @@ def check_headers(headers: Any) -> dict[str, str]:
                 "what was read from a file may end in a line break"
             )
     return checked
-
-
-def is_line(value: str | bytes) -> bool:
-    r"""Whether a text can be the value of a header.
-
-    >>> is_line("Bearer 1"), is_line(b"from a file\n"), is_line(" 1"), is_line("€")
-    (True, False, False, False)
-    """
-    text = value.decode("latin-1") if isinstance(value, bytes) else value
-    return ord(max(text)) < 256 and not (text[0].isspace() or "\n" in text or "\r" in text)
