@@ -86,7 +86,7 @@ class Intake:
     @property
     def may_block(self) -> bool:
         """Whether reading an item may take any time, so that what was read must be handed over before."""
-        return self.size is None and self.inlet is None and not self.shape.gated
+        return self.size is None and self.inlet is None
 
     @property
     def ready(self) -> bool:

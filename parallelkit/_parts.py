@@ -155,7 +155,9 @@ class Parts:
         )
         self.again = scheduler.again
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
-        loop.interrupt, loop.may_block = interrupt, self.intake.may_block
+        # With gates, handing over item by item would cost a run half as much again; a stream has a thread for it.
+        loop.interrupt = interrupt
+        loop.may_block = self.intake.may_block and not self.intake.shape.gated
         if options.on_event is not None:
             scheduler.news = []
             from parallelkit._events import Observer

@@ -17,6 +17,7 @@ from patience import given_time
 from parallelkit import (
     Failure,
     InputError,
+    RateLimit,
     Results,
     Retry,
     RunInterrupted,
@@ -340,6 +341,31 @@ def test_after_a_slow_item_all_that_has_ended_is_yielded_first():
 
 
 # Keys
+
+
+GATED = {
+    "limits": {"limits": RateLimit(1_000, per=1)},
+    "priority": {"priority": lambda item: item},
+    "then": {"then": lambda outcome: ()},
+    "tasks": {},
+}
+
+
+@pytest.mark.parametrize("option", GATED)
+def test_what_was_read_is_run_while_the_input_waits(option):
+    """Also where the next task is chosen among those read, an input may wait for tasks of a burst that is over."""
+    ended = threading.Semaphore(0)
+
+    def end(item):
+        ended.release()
+
+    def burst():
+        for item in range(6):
+            yield Task(end, item) if option == "tasks" else item
+        assert all(ended.acquire(timeout=PATIENCE) for _ in range(6))
+
+    form = (burst(),) if option == "tasks" else (end, burst())
+    assert 6 == len([outcome.unwrap() for outcome in iter_parallel(*form, **GATED[option])])
 
 
 @in_both
