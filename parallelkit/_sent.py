@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date, time, timedelta
@@ -13,6 +14,7 @@ from parallelkit._identity import Facts, digest, is_plain, text_of
 
 NOT_COMPARED = frozenset({"proxies", "verify"})  # they change how a request is sent, not what it asks for
 SENT_AS_TEXT = (str, Number, date, time, timedelta, UUID)  # sent as ``str`` makes them
+TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110 §5.6.2
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,15 @@ def is_read_once(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(is_read_once, value))
     return isinstance(value, Iterator) or hasattr(value, "read")
+
+
+def is_token(text: str) -> bool:
+    """Whether a text can be a method, or the name of a header.
+
+    >>> is_token("X-Token"), is_token("X Token"), is_token("X:"), is_token("")
+    (True, False, False, False)
+    """
+    return TOKEN.fullmatch(text) is not None
 
 
 def is_line(value: str | bytes) -> bool:

@@ -15,7 +15,7 @@ from parallelkit._options import RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
-from parallelkit._sent import Sent, is_line, is_read_once
+from parallelkit._sent import Sent, is_line, is_read_once, is_token
 from parallelkit._tasks import check_kwargs
 from parallelkit._told import PAUSES
 from parallelkit._urls import follow, seeds_of
@@ -240,7 +240,7 @@ def check_method(method: Any) -> str:
     """Return the method in upper case."""
     if not isinstance(method, str):
         raise TypeError(f"method must be a str, got {method!r}")
-    if not method.isalpha():
+    if not is_token(method):
         raise ValueError(f"method must be a word such as 'GET', got {method!r}")
     return method.upper()
 
@@ -279,6 +279,8 @@ def check_headers(headers: Any) -> dict[str, str]:
     """Return the headers as a dict; raises TypeError or ValueError for a value that cannot be sent."""
     checked = check_kwargs("headers", headers)
     for name, value in checked.items():
+        if not is_token(name):
+            raise ValueError(f"headers must have names such as 'X-Token', got {name!r}")
         if not (value is None or isinstance(value, (str, bytes))):  # None leaves out a header of the session
             raise TypeError(f"headers[{name!r}] must be a str, got {value!r}")
         if value and not is_line(value):  # the message does not quote it: there may be a password in it

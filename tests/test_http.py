@@ -1111,6 +1111,15 @@ async def find_none(outcome):
         ),
         ([], {"headers": {"a": b" token"}}, ValueError, "headers['a'] must be one line"),
         ([], {"headers": {"a": "€"}}, ValueError, "headers['a'] must be one line of Latin-1"),
+        *(
+            (
+                [],
+                {"headers": {name: "1"}},
+                ValueError,
+                f"headers must have names such as 'X-Token', got {name!r}",
+            )
+            for name in ("X Y", "X:", "", "é", "X\n")
+        ),
         (
             [],
             {"session": requests.Session()},
@@ -1151,6 +1160,7 @@ async def find_none(outcome):
         ([], {"then": find_none}, TypeError, "then must not be a coroutine function"),
         ([], {"method": 3}, TypeError, "method must be a str, got 3"),
         ([], {"method": "GET /"}, ValueError, "method must be a word such as 'GET', got 'GET /'"),
+        ([], {"method": "é"}, ValueError, "method must be a word such as 'GET', got 'é'"),
         ([], {"per_host": 0}, ValueError, "per_host must be greater than 0, got 0"),
         ([], {"connect_timeout": 0}, ValueError, "connect_timeout must be greater than 0, got 0"),
         ([], {"read_timeout": None}, TypeError, "read_timeout must be a number, got None"),
