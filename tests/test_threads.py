@@ -809,6 +809,47 @@ def test_runs_within_runs_take_few_threads():
     assert peak - before <= 4
 
 
+def test_a_run_within_a_task_may_have_the_limits_of_the_run_around_it():
+    """No start is granted to a task that only a lent slot could take: it would never begin, nor would those that wait for it."""
+    limit = RateLimit(2, per=0.02)
+
+    with ThreadExecutor(2) as executor:
+
+        def outer(_):
+            return run_parallel(abs, range(3), executor=executor, limits=limit).values()
+
+        results = run_parallel(outer, range(6), executor=executor, limits=limit, run_timeout=10)
+    assert [[0, 1, 2]] * 6 == results.values()
+
+
+def test_larger_priorities_run_first_while_slots_are_lent(monkeypatch):
+    """A task that is read meanwhile goes before one that waits, which is not handed over for a lent slot."""
+    monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)  # the input is read item by item
+    order, inner_runs, added = [], threading.Event(), threading.Event()
+
+    with ThreadExecutor(1) as executor:
+
+        def inner():
+            inner_runs.set()
+            assert added.wait(PATIENCE)
+            yield 0
+
+        def outer(name):
+            order.append(name)
+            if name == "first":
+                run_parallel(abs, inner(), executor=executor)
+
+        def tasks():
+            yield Task(outer, "first", priority=9)
+            assert inner_runs.wait(PATIENCE)
+            yield Task(outer, "low", priority=1)
+            yield Task(outer, "high", priority=2)
+            added.set()
+
+        run_parallel(tasks(), executor=executor).values()
+    assert ["first", "high", "low"] == order
+
+
 def test_a_run_within_a_task_of_another_executor_finds_its_way_back():
     """Runs that alternate between executors do not deadlock: the only slot of the first is lent across the others."""
     with ThreadExecutor(1) as one, ThreadExecutor(1) as other, ThreadPoolExecutor(1) as foreign:

@@ -18,9 +18,10 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import initialize
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Loans, lender, take_claim
-from parallelkit._executors._thread._line import AWAITED, Line
+from parallelkit._executors._thread._line import Line
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
+from parallelkit._executors._thread._slots import most_at
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
 from parallelkit._system import monotonic
@@ -127,9 +128,8 @@ class ThreadEngine:
         """Whether one more attempt of this port may run at this depth. One may always, if a task waits for nothing else."""
         if not self.loans:
             return True
-        most = len(self.awaited) if depth == AWAITED else self.max_workers if depth else self._own()
         there = [worker.port for worker in list(self.workers) if worker.depth == depth]
-        return len(there) < most or (depth > 0 and port not in there)
+        return len(there) < most_at(self, depth) or (depth > 0 and port not in there)
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""

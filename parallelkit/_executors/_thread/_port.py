@@ -27,6 +27,7 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._line import UNLIMITED, Line
 from parallelkit._executors._thread._overdue import Lookout
+from parallelkit._executors._thread._slots import Busy, Slots, slots_for
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
@@ -45,27 +46,23 @@ class Loss(NamedTuple):
     patience: float
 
 
-class Worker(Protocol):
+class Worker(Busy, Protocol):
     """A thread, as its port sees it."""
 
     name: str
     thread: threading.Thread
     current: Current | None
-    port: ThreadPort | None
-    ticket: Any  # None if it has none
     failed: bool
     stopped: bool
     forked: bool
 
 
-class Crew(Protocol):
+class Crew(Slots, Protocol):
     """The engine, as its ports see it."""
 
-    max_workers: int
     initializes: bool
     broken: Exception | None
     loss: Loss | None
-    ports: tuple[ThreadPort, ...]
 
     @property
     def workers(self) -> Collection[Worker]:
@@ -74,9 +71,6 @@ class Crew(Protocol):
     @property
     def abandoned(self) -> Collection[Worker]:
         """The threads that were given up on."""
-
-    def capacity(self) -> int:
-        """How many attempts may run at once."""
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
@@ -124,11 +118,8 @@ class ThreadPort(Line):
         if not self._exact:
             return UNLIMITED
         self._squeezed = True  # before the count, so that whoever frees a slot after it sees this
-        workers = list(self._engine.workers) if len(self._engine.ports) > 1 else ()
-        others = sum([worker.ticket is not None and worker.port is not self for worker in workers])
-        self._squeezed = others > 0
-        free = self._engine.capacity() - self._given - others
-        return max(free, 0 if self._given else 1)  # with one ticket queued, the port gets its turn
+        slots, self._squeezed = slots_for(self, self._engine)
+        return max(slots - self._given, 0 if self._given else 1)  # with one ticket queued, it gets its turn
 
     def hear_of_room(self) -> None:
         """Wake the run if it was short of room: another port's slot is free."""
