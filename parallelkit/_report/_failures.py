@@ -14,7 +14,7 @@ LOOKED_AT = 300  # characters of a message that are compared
 
 # What may differ between messages of one kind: quoted text, addresses, paths, and words with a digit in them.
 VARIABLE = re.compile(
-    r"""(?<!\w)'[^']*'(?!\w) | "[^"]*" | \w+://\S+ | (?:/[\w.\-]+){2,} | \b\w*\d\w*(?:[.,:\-]\w+)*""",
+    r"""(?<!\w)'[^']*'(?!\w) | "[^"]*" | \b\w+://\S+ | (?:/[\w.\-]+){2,} | \b\w*\d\w*(?:[.,:\-]\w+)*""",
     re.VERBOSE,
 )
 
