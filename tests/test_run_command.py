@@ -266,6 +266,20 @@ def test_output_report_and_trace(here):
     assert 3 == len(slices)  # the attempt that was retried is among them
 
 
+def test_the_output_is_not_emptied_before_the_journal_is_ours(here):
+    """A command that does not get its journal leaves the output alone: another may have just begun with both."""
+    argv = ["tasks:scaled", "--key", "item", "--checkpoint", "journal", "--output", "out.jsonl"]
+    (here / "journal-new").write_text("something else")
+    (here / "out.jsonl").write_text("lines\n" * 99)
+    assert 2 == run(here, *argv, stdin="1\n").returncode
+    assert "lines\n" * 99 == (here / "out.jsonl").read_text()
+    (here / "journal-new").unlink()
+    assert 0 == run(here, *argv, stdin="1\n").returncode
+    assert {"1": 10} == values_of((here / "out.jsonl").read_text())
+    assert 0 == run(here, *argv, stdin="").returncode
+    assert "" == (here / "out.jsonl").read_text()
+
+
 def test_a_kill_leaves_whole_lines_and_the_journal_goes_on(here):
     """After SIGKILL, the output has only whole lines; the same command again does the rest."""
     (here / "in").write_text("".join(f"{number}\n" for number in range(200)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 from argparse import Namespace
@@ -47,14 +48,15 @@ def run_command(arguments: Namespace) -> int:
         run = Run(arguments, lines, limits)
         stream = at_the_end.enter_context(closing(run.open(fn, key, bar=not (arguments.quiet or to_screen))))
         check_files(arguments, lines, module)
+        stale = False
         if fd is None:
-            fd = open_output(arguments.output, at_the_end)
+            fd, stale = open_output(arguments.output, arguments.checkpoint is not None, at_the_end)
         if lines.from_stdin:
             if not arguments.quiet and os.isatty(0):
                 say("parallelkit: reading lines from the terminal; end them with Ctrl-D")
             lines.take_stdin()
             at_the_end.callback(lines.give_stdin_back)
-        return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard())))
+        return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard()), stale))
 
 
 def check_together(arguments: Namespace) -> None:
@@ -108,14 +110,17 @@ def check_files(arguments: Namespace, lines: Lines, module: ModuleType) -> None:
             raise UsageError(f"argument --{name}: {path} is {other} as well")
 
 
-def open_output(path: str, at_the_end: ExitStack) -> int:
-    """Open the output file, empty it, and return its descriptor."""
+def open_output(path: str, later: bool, at_the_end: ExitStack) -> tuple[int, bool]:
+    """Open the output file and empty it; return its descriptor, and whether it is still to be emptied.
+
+    ``later``: empty it when the run has its journal. Another run may have just begun with both files.
+    """
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | (0 if later else os.O_TRUNC), 0o666)
     except OSError as error:
         raise UsageError(f"argument --output: {path} cannot be written: {error.strerror}") from None
     at_the_end.callback(os.close, fd)
-    return fd
+    return fd, later and stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def refuse_input(lines: Lines, output: os.stat_result, name: str) -> None:
@@ -167,6 +172,7 @@ class Run:
         finally:
             if self._inlet is not None:
                 self._inlet.close()
+        sink.renew()
         if self._tally.failed or self._stopped is not None:
             code = code or FAILED
         return self._conclude(time.monotonic() - began, code, trouble)

@@ -46,11 +46,11 @@ class Sink:
 
     It writes only when there is room. A Ctrl-C just before a ``write`` that blocks would be noticed only
     once somebody reads; so it waits for room and for signals together. ``heard`` is the descriptor that
-    ``signals_heard`` provides.
+    ``signals_heard`` provides. ``stale``: the file has contents to be removed before the first line.
     """
 
-    def __init__(self, fd: int, heard: int) -> None:
-        self._fd, self._heard = fd, heard
+    def __init__(self, fd: int, heard: int, stale: bool = False) -> None:
+        self._fd, self._heard, self._stale = fd, heard, stale
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._poll.register(heard, select.POLLIN)
@@ -59,6 +59,7 @@ class Sink:
         """Write one line; raises ``OutputError``, or BrokenPipeError if the reader has closed the pipe."""
         rest = memoryview(line_of(outcome))
         try:
+            self.renew()
             while rest:
                 self._wait_for_room()
                 rest = rest[os.write(self._fd, rest[:PAGE]) :]
@@ -66,6 +67,12 @@ class Sink:
             raise
         except OSError as error:
             raise OutputError(f"the output cannot be written: {error.strerror}") from None
+
+    def renew(self) -> None:
+        """Remove what the file had before this run, if that has not been done yet."""
+        if self._stale:
+            self._stale = False
+            os.ftruncate(self._fd, 0)
 
     def _wait_for_room(self) -> None:
         ready: dict[int, int] = {}
