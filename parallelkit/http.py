@@ -112,8 +112,9 @@ def fetch(
       a byte from the server, default 30. Only ``timeout``, the seconds for a whole attempt (default:
       none), bounds a server that sends a byte now and then.
     - ``max_bytes``: a longer body, counted decompressed, is a ``Failure``, and the rest of it is not read;
-      this holds for the body of a redirect, too. Default: no bound. Each body is held in memory, and all
-      are held until the run is over.
+      this holds for the body of a redirect, too, but not for that of a 401 which ``HTTPDigestAuth``
+      answers: it reads that by itself. Default: no bound. Each body is held in memory, and all are held
+      until the run is over.
     - ``max_workers``: default 32 threads, whatever the number of cpus, since they only wait.
 
     The request:
