@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
-from parallelkit._run import ready_for_first
+from parallelkit._calls import ready_for_first
 
 if TYPE_CHECKING:
     from parallelkit._options import RunOptions

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from parallelkit._calls import of_two_forms, options_among, ready_for_first
 from parallelkit._marks import UNSET
 
 if TYPE_CHECKING:
-    from parallelkit._options import RunOptions
+    import os
+    from concurrent.futures import Executor
+
+    from parallelkit._checkpoint import Checkpoint
+    from parallelkit._options import RunOptions, Submits
     from parallelkit._outcomes import Outcome
     from parallelkit._results import Results
     from parallelkit._tasks import Task
@@ -19,36 +21,6 @@ if TYPE_CHECKING:
 K = TypeVar("K")
 T = TypeVar("T")
 V = TypeVar("V")
-P = ParamSpec("P")
-
-
-def of_two_forms(run: Callable[P, T]) -> Callable[P, T]:
-    """Reject a wrong call with a message that shows a right one; Python's own would only count the arguments."""
-
-    @wraps(run)
-    def checked(*given: P.args, **options: P.kwargs) -> T:
-        if len(given) > 2:
-            raise TypeError(
-                f"{run.__name__} takes a function and its items, or tasks alone, got {len(given)} positional arguments; "
-                f"pass options by keyword, and for a function of two arguments write {run.__name__}(fn, zip(a, b), star=True)"
-            )
-        if not given and ("fn" in options or "tasks" in options):
-            raise TypeError(
-                f"{run.__name__} takes fn, or tasks, as a positional argument: "
-                f"write {run.__name__}(fn, items) or {run.__name__}(tasks)"
-            )
-        return run(*given, **options)
-
-    return checked
-
-
-def ready_for_first(fn: object, executor: object) -> AbstractContextManager[object]:
-    """Start the first worker process while the modules of a first run are imported; a no-op for any other run."""
-    if "parallelkit._plan" in sys.modules or executor != "processes":
-        return nullcontext()
-    from parallelkit._executors._process._prestart import started_ahead
-
-    return started_ahead(fn)
 
 
 @overload
@@ -94,7 +66,32 @@ def run_parallel(
     tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Results[Any, V]: ...
 @of_two_forms
-def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any, Any]:
+def run_parallel(
+    fn: Any,
+    /,
+    items: Any = UNSET,
+    *,
+    key: Callable[[Any], Any] | None = None,
+    executor: Literal["threads", "processes", "inline"] | Executor | Submits = "threads",
+    max_workers: int | None = None,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    star: bool = False,
+    timeout: float | None = None,
+    run_timeout: float | None = None,
+    retries: Any = 0,
+    limits: Any = None,
+    priority: Callable[[Any], float] | None = None,
+    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None = None,
+    on_error: Literal["collect", "raise"] = "collect",
+    max_failures: float | None = None,
+    order: Literal["input", "key", "completion"] = "input",
+    buffersize: int | None = None,
+    progress: bool | dict[str, Any] = False,
+    on_event: Callable[[Any], object] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    **unknown: Any,
+) -> Results[Any, Any]:
     """Run independent tasks in parallel and return every outcome by key.
 
     There are two forms:
@@ -180,7 +177,8 @@ def run_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Results[Any,
     >>> results["BB"], results.values()
     (2, [1, 2, 3])
     """
-    with ready_for_first(fn, options.get("executor")):
+    options = options_among(locals())
+    with ready_for_first(fn, executor):
         from parallelkit._plan import Plan  # imports all the rest
 
         return Plan.make(fn, items, options).collect()
@@ -229,7 +227,32 @@ def iter_parallel(
     tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Generator[Outcome[Any, V], None, None]: ...
 @of_two_forms
-def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[Outcome[Any, Any], None, None]:
+def iter_parallel(
+    fn: Any,
+    /,
+    items: Any = UNSET,
+    *,
+    key: Callable[[Any], Any] | None = None,
+    executor: Literal["threads", "processes", "inline"] | Executor | Submits = "threads",
+    max_workers: int | None = None,
+    args: Iterable[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    star: bool = False,
+    timeout: float | None = None,
+    run_timeout: float | None = None,
+    retries: Any = 0,
+    limits: Any = None,
+    priority: Callable[[Any], float] | None = None,
+    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None = None,
+    on_error: Literal["collect", "raise"] = "collect",
+    max_failures: float | None = None,
+    order: Literal["input", "key", "completion"] = "completion",
+    buffersize: int | None = None,
+    progress: bool | dict[str, Any] = False,
+    on_event: Callable[[Any], object] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    **unknown: Any,
+) -> Generator[Outcome[Any, Any], None, None]:
     """Run tasks like ``run_parallel``, but yield each outcome as it comes, in constant memory.
 
     Takes the same two forms and options, except ``order="key"``; the default order is "completion". With
@@ -244,6 +267,7 @@ def iter_parallel(fn: Any, /, items: Any = UNSET, **options: Any) -> Generator[O
     >>> sorted(outcome.unwrap() for outcome in iter_parallel(abs, range(-3, 3)))
     [0, 1, 1, 2, 2, 3]
     """
+    options = options_among(locals())
     from parallelkit._plan import Plan
 
     return Plan.make(fn, items, options, stream=True).stream()

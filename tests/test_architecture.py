@@ -29,7 +29,7 @@ _demo/_research  _demo/_tokens
 _demo/_claims  _demo/_sources
 _recipes
 _run  _fold
-_plan
+_calls  _plan
 _collected  _streamed
 _parts
 _form

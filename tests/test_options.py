@@ -1,5 +1,6 @@
 """Validation: every bad call is refused at once, before anything runs, with the argument, the rule and the value."""
 
+import inspect
 import queue
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
-from parallelkit._options import Checked, check_options
+from parallelkit._options import Checked, RunOptions, check_options
 
 
 def both(*, stream_too=True):
@@ -212,6 +213,21 @@ def test_what_is_not_given_has_its_default():
         checked.timeout,
         checked.policy,
     )
+
+
+@pytest.mark.parametrize(("call", "order"), [(run_parallel, "input"), (iter_parallel, "completion")])
+def test_the_signature_declares_each_option_with_its_default_and_type(call, order):
+    """``help``, editors and notebooks show and complete the options; they are as validated, and as type checkers see them."""
+    declared = {
+        name: parameter
+        for name, parameter in inspect.signature(call).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    defaults = {name: parameter.default for name, parameter in declared.items()}
+    types = {name: parameter.annotation for name, parameter in declared.items() if name != "key"}
+    assert defaults.pop("retries") == 0
+    assert check_options(defaults, order=order) == check_options({}, order=order)
+    assert types == {name: kind.__forward_arg__ for name, kind in RunOptions.__annotations__.items()}
 
 
 def test_arguments_are_copied():
