@@ -21,6 +21,7 @@ import pytest
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _threads
 from parallelkit._executors._contract import Job
+from parallelkit._executors._thread import _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._worker import IDLE
@@ -1144,7 +1145,7 @@ def test_a_broken_engine_ends_the_run_and_says_why():
 
 def test_an_initializer_that_hangs_breaks_the_engine(monkeypatch):
     """Runs wait for a hung initializer no longer than in processes, and say what they waited for."""
-    monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
+    monkeypatch.setattr(_starts, "START_LIMIT", 0.05)
     hold = Hold()
     with ThreadExecutor(2, initializer=hold) as executor:
         results = run_parallel(abs, range(3), executor=executor)
@@ -1171,7 +1172,7 @@ def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engin
     waiter = threading.Thread(target=lambda: reports.append(other.wait(None)))
     port.start(tickets(1, timeout=0.02))
     assert task.begun.wait(PATIENCE)
-    monkeypatch.setattr(_threads, "START_LIMIT", 0.05)
+    monkeypatch.setattr(_starts, "START_LIMIT", 0.05)
     other.start(tickets(1))
     waiter.start()
     take(port, 1)

@@ -15,18 +15,16 @@ from contextlib import suppress
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
-from parallelkit._executors._contexts import initialize
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Loans, lender, take_claim
 from parallelkit._executors._thread._line import Line
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._slots import most_at
+from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
-from parallelkit._system import monotonic
 
-START_LIMIT = 60.0  # seconds that an initializer may take
 PATIENCE = 60.0  # seconds within which a thread must return that was abandoned by a stop and has no timeout
 
 
@@ -50,8 +48,7 @@ class ThreadEngine:
         self.idle: deque[ThreadWorker] = deque()
         self.loss: Loss | None = None
         self.initializes = initializer is not None
-        self._initializer, self._initargs = initializer, initargs
-        self._starting: dict[ThreadWorker, float] = {}  # workers in their initializer, and its deadline
+        self._starts: Starts[ThreadWorker] = Starts(initializer, initargs)
         self._roll = Roll(passing)
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.loans, self.awaited = Loans(), Loans()  # slots of tasks that wait for others; for futures
@@ -170,13 +167,13 @@ class ThreadEngine:
         try:
             self._roll.enter(worker)
             self.workers.add(worker)
-            if self._initializer is not None:
-                self._starting[worker] = monotonic() + START_LIMIT
+            if self.initializes:
+                self._starts.begin(worker)
                 for port in self.ports:
                     port.look()  # a port enforces START_LIMIT, so it must wake in time
             worker.thread.start()
         except BaseException as error:
-            self._starting.pop(worker, None)
+            self._starts.end(worker)
             self._roll.strike(worker)
             self.workers.discard(worker)  # it may run nevertheless: a signal handler may have raised
             # The system may have no more threads. Those that are there will do, unless all are held by lenders.
@@ -194,41 +191,38 @@ class ThreadEngine:
     def initialize(self, worker: ThreadWorker) -> bool:
         """In a new thread: run the initializer; False if it failed, or was given up meanwhile."""
         self._roll.begin(worker)
-        if self._initializer is None:
+        if not self.initializes:
             return True
         try:
-            initialize(self._initializer, self._initargs)
+            self._starts.run()
         except BaseException as error:
             self._break(f"raised {describe_error(error)}", drop_frames(error))
         with self._lock:
-            self._starting.pop(worker, None)
+            self._starts.end(worker)
             return self.broken is None and worker in self.workers
 
     def check_starts(self, now: float) -> float | None:
         """Break the engine if an initializer takes too long; return when to look again."""
-        if not self._starting:
+        if not self._starts:
             return None
         with self._lock:
-            limit = min(self._starting.values(), default=None)
+            limit = self._starts.limit()
             overdue = limit is not None and limit <= now
             if overdue:
                 self._give_up_starts()
         if overdue:
-            self._break(f"did not end within {START_LIMIT:g} s")
+            self._break(overran())
         return limit
 
     def _give_up_starts(self) -> None:
         """Abandon the threads that are still in their initializer."""
-        self.workers.difference_update(self._starting)
-        self.abandoned.update(self._starting)
-        self._starting.clear()
+        threads = self._starts.give_up()
+        self.workers -= threads
+        self.abandoned |= threads
 
     def _break(self, fate: str, cause: BaseException | None = None) -> None:
         """Break the engine, as a failed initializer breaks the standard pools."""
-        from concurrent.futures.thread import BrokenThreadPool
-
-        self.broken = BrokenThreadPool(f"the initializer of a worker thread {fate}")
-        self.broken.__cause__ = cause
+        self.broken = broken(fate, cause)
         for port in self.ports:
             port.fail(self.broken)
 
