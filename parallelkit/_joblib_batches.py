@@ -158,7 +158,8 @@ def hand_on(callback: Any, error: BaseException) -> None:
     with parallel._lock:
         if parallel._call_id == callback.parallel_call_id:
             failed = type(callback)(0, 0, parallel)
-            parallel._register_new_job(failed)
+            if parallel.return_ordered:  # else the next line does it
+                parallel._jobs.append(failed)
             failed._register_outcome({"status": TASK_ERROR, "result": error})
 
 
