@@ -43,7 +43,7 @@ def identity_of(fn: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | N
     >>> identity_of(len), identity_of(partial(int, base=2))
     ('builtins:len', "builtins:int\nkeyword 'base' = 5f6f0f3ebb5eb25c")
     """
-    if type(fn) is FunctionType and not (args or kwargs) and "<" not in fn.__qualname__:
+    if type(fn) is FunctionType and not (args or kwargs) and is_told_by_name(fn):
         return name_of(fn)
     seen: Seen = {}
     facts = {} if fn is None else dict(facts_of(fn, seen))
@@ -138,7 +138,7 @@ def facts_of_function(fn: FunctionType, seen: Seen) -> Facts:
     """The code of a lambda; what a lambda or nested function has captured, or has as defaults."""
     if fn.__qualname__.endswith("<lambda>"):
         yield CODE, f"{sys.implementation.cache_tag} {digest_of_code(fn.__code__)}"
-    elif "<locals>" not in fn.__qualname__:
+    elif is_told_by_name(fn):
         return
     code, defaults = fn.__code__, fn.__defaults__ or ()
     named = [*zip(code.co_varnames[code.co_argcount - len(defaults) :], defaults, strict=False)]
@@ -148,6 +148,18 @@ def facts_of_function(fn: FunctionType, seen: Seen) -> Facts:
     for name, value in named:
         if is_plain(value) or is_function(value):
             yield f"{CAPTURED}{name}", digest(text_of(value, seen))
+
+
+def is_told_by_name(fn: FunctionType) -> bool:
+    """Whether the name tells which function this is: a module defines it. A nested one may have its name by ``wraps``."""
+    if "<" in fn.__qualname__:
+        return False
+    if not fn.__code__.co_freevars:
+        return True
+    found: Any = sys.modules.get(fn.__module__)
+    for part in fn.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is fn
 
 
 def cells_of(fn: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -79,6 +79,22 @@ def apply_to(fn, item):
     return fn(item)
 
 
+def in_unit(unit):
+    def decorate(fn):
+        @functools.wraps(fn)
+        def go(item):
+            return fn(item, unit)
+
+        return go
+
+    return decorate
+
+
+@in_unit("kg")
+def weigh(item, unit):
+    return f"{item} {unit}"
+
+
 def decorated(fn):
     def wrapper(item):
         return fn(item)
@@ -208,6 +224,7 @@ OTHERS = {
     "closures by type": (made(1), made(1.0), "captured variable number"),
     "closures by function": (decorated(convert), decorated(scale), "captured variable fn"),
     "closures by closure": (decorated(made(1)), decorated(made(2)), "captured variable fn"),
+    "decorated closures": (in_unit("kg")(convert), in_unit("lb")(convert), "captured variable unit"),
     "defaults of closures": (made_of_defaults(1), made_of_defaults(2), "captured variable by"),
     "keyword defaults of closures": (
         made_of_defaults(1, 2),
@@ -414,9 +431,9 @@ def test_a_function_within_a_function_may_be_mended(path):
 
 def test_a_named_function_is_its_name_alone(path):
     """A named function is identified by its name alone: its code, defaults, and what it wraps may change."""
-    wrapper = functools.wraps(convert)(made(2))
-    assert f"{__name__}:convert" == identity_of(convert) == identity_of(wrapper)
-    assert identity_of(convert) == identity_of(functools.partial(wrapper))
+    assert f"{__name__}:convert" == identity_of(convert) == identity_of(functools.partial(convert))
+    assert f"{__name__}:weigh" == identity_of(weigh) == identity_of(functools.partial(weigh))
+    assert told_apart(identity_of(convert), identity_of(in_unit("kg")(convert)), "this run") is None
     assert "builtins:len" == identity_of(len)
     assert f"{__name__}:Multiply.go" == identity_of(Multiply.go) == identity_of(Multiply(2).go)
     assert f"{__name__}:Multiply" == identity_of(Multiply) == identity_of(Multiply(2))
