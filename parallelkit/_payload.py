@@ -1,18 +1,87 @@
-"""The payload of a journal record: an outcome's value or error as bytes, and the outcome read back from them."""
+"""The payloads of journal records: an outcome's value or error as bytes, and the outcome read back from them."""
 
 from __future__ import annotations
 
 from _pickle import dumps, loads
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice, repeat
 from typing import Any
 
 from parallelkit._journal import Record
+from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
+from parallelkit._marks import UNSET
 from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._worker._faults import capture_here, restore
 
 SOURCE = "checkpoint"  # the ``worker`` of a recalled outcome
+LARGEST = 900_000_000  # bytes of a payload; SQLite allows a row at most a billion
+
+
+class Payloads:
+    """Makes the payloads of one run; the first value or error that cannot be recorded is warned of.
+
+    ``path``: the journal's, for the warning. ``ask`` calls the user's code (see ``Asking``).
+    """
+
+    def __init__(self, path: str, ask: Callable[[Callable[[], Any]], Any]) -> None:
+        self._path = path
+        self._ask = ask
+        self._cut_off = False  # Ctrl-C came while something was being pickled
+        self._warned = False
+
+    def of_values(self, keys: Sequence[str], values: list[Any]) -> list[bytes | None]:
+        """A payload for each value; None in place of one that cannot be recorded."""
+        made: list[bytes | None] = []
+        while len(made) < len(values) and not self._cut_off:
+            try:
+                answer = self._ask(partial(pickle_on, values, made))
+                if answer is UNSET and len(made) < len(values):
+                    self._give_up("value", keys[len(made)])
+            except BaseException as error:  # the value's own code may even exit
+                if is_of_signal(error):
+                    raise
+                self._warn("value", keys[len(made)], f"it cannot be pickled ({describe(error)})")
+                made.append(None)
+        made += [None] * (len(values) - len(made))
+        return [
+            payload if payload is not None and self._fits("value", key, payload) else None
+            for key, payload in zip(keys, made, strict=True)
+        ]
+
+    def of_error(self, key: str, lost: Lost) -> bytes | None:
+        """The payload of a failure; None if it cannot be recorded."""
+        if self._cut_off:
+            return None
+        payload: Any = self._ask(partial(pickle_error, lost))
+        if payload is UNSET:
+            self._give_up("error", key)
+            return None
+        return payload if self._fits("error", key, payload) else None
+
+    def _give_up(self, what: str, key: str) -> None:
+        """Record nothing more: pickling the next might hang, too."""
+        self._cut_off = True
+        self._warn(what, key, "Ctrl-C came as it was being pickled")
+
+    def _fits(self, what: str, key: str, payload: bytes) -> bool:
+        if len(payload) > LARGEST:
+            self._warn(what, key, f"it takes {len(payload):,} bytes, and at most {LARGEST:,} are possible")
+        return len(payload) <= LARGEST
+
+    def _warn(self, what: str, key: str, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "the %s of task %s cannot be recorded in %s, and the task will be run again when the run is "
+                "resumed, because %s; further ones are not reported",
+                what,
+                key,
+                self._path,
+                why,
+            )
 
 
 def pickle_on(values: list[Any], made: list[bytes | None]) -> None:

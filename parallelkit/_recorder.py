@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from parallelkit._book import Book
@@ -23,13 +22,11 @@ from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
-from parallelkit._payload import SOURCE, pickle_error, pickle_on, recalled, unreadable
+from parallelkit._payload import SOURCE, Payloads, recalled, unreadable
 from parallelkit._portion import Portion
 from parallelkit._raised import is_of_signal
 from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
-
-LARGEST = 900_000_000  # bytes of a pickled value or error; SQLite allows a row at most a billion
 
 
 class Recording(Unrecorded):
@@ -137,10 +134,8 @@ class Recorder:
         self._name = name
         self._rerun_failed = rerun_failed
         self._refuse = refuse
-        self._ask = ask
-        self._cut_off = False  # Ctrl-C came while something was being pickled
+        self._payloads = Payloads(journal.path, ask)
         self._open: dict[int, tuple[str, str | None]] = {}  # key and function of each task to be recorded
-        self._warned = False
 
     # As a ``Recall``.
 
@@ -196,61 +191,26 @@ class Recorder:
         workers: Sequence[str],
     ) -> None:
         # Pickle now: later, the caller may have changed a value.
-        tasks = [(self._open.pop(index, None), value) for index, value in zip(indices, values, strict=True)]
-        self._put(self._records([(*task, value) for task, value in tasks if task is not None]))
-        self._book.succeed(indices, values, started, ended, workers)
-
-    def _records(self, tasks: list[tuple[str, str | None, Any]]) -> list[Record]:
-        """The records of these tasks, without those whose values cannot be recorded: a warning says so, once a run."""
-        values = [value for _, _, value in tasks]
-        made: list[bytes | None] = []
-        while len(made) < len(tasks) and not self._cut_off:
-            try:
-                answer = self._ask(partial(pickle_on, values, made))
-                if answer is UNSET and len(made) < len(tasks):
-                    self._give_up("value", tasks[len(made)][0])
-            except BaseException as error:  # the value's own code may even exit
-                if is_of_signal(error):
-                    raise
-                self._warn("value", tasks[len(made)][0], f"it cannot be pickled ({describe(error)})")
-                made.append(None)
-        return [
-            Record(key, function, True, payload)
-            for (key, function, _), payload in zip(tasks, made, strict=False)  # fewer if that was cut off
-            if payload is not None and self._fits("value", key, payload)
+        tasks = [
+            (*task, value)
+            for index, value in zip(indices, values, strict=True)
+            if (task := self._open.pop(index, None)) is not None
         ]
+        payloads = self._payloads.of_values([key for key, _, _ in tasks], [value for _, _, value in tasks])
+        self._put(
+            [
+                Record(key, function, True, payload)
+                for (key, function, _), payload in zip(tasks, payloads, strict=True)
+                if payload is not None
+            ]
+        )
+        self._book.succeed(indices, values, started, ended, workers)
 
     def fail(self, index: int, lost: Lost) -> None:
         task = self._open.pop(index, None)
-        if task is not None and not self._cut_off:
-            payload = self._ask(partial(pickle_error, lost))
-            if payload is UNSET:
-                self._give_up("error", task[0])
-            elif self._fits("error", task[0], payload):
-                self._put([Record(*task, False, payload)])
+        if task is not None and (payload := self._payloads.of_error(task[0], lost)) is not None:
+            self._put([Record(*task, False, payload)])
         self._book.fail(index, lost)
-
-    def _give_up(self, what: str, key: str) -> None:
-        """Record nothing more: pickling the next might hang, too."""
-        self._cut_off = True
-        self._warn(what, key, "Ctrl-C came as it was being pickled")
-
-    def _fits(self, what: str, key: str, payload: bytes) -> bool:
-        if len(payload) > LARGEST:
-            self._warn(what, key, f"it takes {len(payload):,} bytes, and at most {LARGEST:,} are possible")
-        return len(payload) <= LARGEST
-
-    def _warn(self, what: str, key: str, why: str) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning(
-                "the %s of task %s cannot be recorded in %s, and the task will be run again when the run is "
-                "resumed, because %s; further ones are not reported",
-                what,
-                key,
-                self._journal.path,
-                why,
-            )
 
     def _put(self, records: list[Record]) -> None:
         if records:
