@@ -28,6 +28,7 @@ import numpy as np
 import port_driver
 import pytest
 import remote_tasks as far
+import typing_extensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from port_driver import drive, drive_rest, opened, wait
@@ -464,6 +465,14 @@ def test_names_of_types_travel(monkeypatch):
     by_name = _travel.pack_by_value(PageId, None)
     assert b"_type_names" not in by_name
     assert _travel.unpack(by_name) is PageId
+
+
+@pytest.mark.parametrize("kind", [typing_extensions.ParamSpec, typing_extensions.TypeVarTuple])
+def test_names_of_types_made_by_typing_extensions_travel(monkeypatch, kind):
+    """So can what ``typing_extensions`` makes, which has attributes that the class of this Python does not know."""
+    made = kind("Made")
+    monkeypatch.setattr(made, "__module__", "__main__")
+    assert [made] == run_parallel(lambda _: made, [1], executor="processes", max_workers=1).values()
 
 
 def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():

@@ -6,22 +6,32 @@ Annotations have them, so without this no task of a script could have a function
 
 from __future__ import annotations
 
+from sys import version_info
+
 from parallelkit._worker._script import NAMES
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any
 
-KINDS = ("NewType", "ParamSpec", "TypeVarTuple", "TypeAliasType")  # the last since Python 3.12
-OPTIONS = ("bound", "covariant", "contravariant", "infer_variance", "default", "type_params")
-"""Keyword arguments of their classes, each of which is also an attribute between underscores where there is one."""
+KEYWORDS: dict[str, tuple[str, ...]] = {
+    "NewType": (),
+    "ParamSpec": ("bound", "covariant", "contravariant"),
+    "TypeVarTuple": (),
+    "TypeAliasType": ("type_params",),  # since Python 3.12
+}
+"""Their classes, and the keyword arguments of each; the values are attributes between underscores. (``typing_extensions``
+gives those of older Pythons attributes that are none.)"""
+
+if version_info >= (3, 13):
+    KEYWORDS |= {name: (*KEYWORDS[name], "default") for name in ("ParamSpec", "TypeVarTuple")}
 
 
 def kinds() -> list[type]:
     """Their classes, as far as this Python has them."""
     import typing
 
-    return [vars(typing)[name] for name in KINDS if name in vars(typing)]
+    return [vars(typing)[name] for name in KEYWORDS if name in vars(typing)]
 
 
 def reduce_name(thing: Any) -> Any:
@@ -33,7 +43,7 @@ def reduce_name(thing: Any) -> Any:
     if found is not None and not cloudpickle._is_registered_pickle_by_value(found[0]):
         return thing.__reduce__()
     meant = [getattr(thing, place) for place in ("__supertype__", "__value__") if hasattr(thing, place)]
-    options = {word: getattr(thing, f"__{word}__") for word in OPTIONS if hasattr(thing, f"__{word}__")}
+    options = {word: getattr(thing, f"__{word}__") for word in KEYWORDS[type(thing).__name__]}
     is_tracked = type(thing).__weakrefoffset__ != 0  # an alias by a ``type`` statement is not
     tracker = cloudpickle._get_or_create_tracker_id(thing) if is_tracked else None
     return _make, (type(thing), (name, *meant), options, module, tracker)
