@@ -278,6 +278,27 @@ def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
         go.set()
 
 
+def test_a_call_that_begins_as_it_is_withdrawn_has_its_whole_timeout(monkeypatch):
+    """A call of a busy pool of threads may begin between the look at its start and the attempt to withdraw it."""
+    clock = FakeClock()
+    monkeypatch.setattr(_foreign, "monotonic", clock)
+    monkeypatch.setattr(_foreign_calls, "monotonic", clock)
+    begun = threading.Event()
+    with busy_pool(1) as (pool, release):
+        port = ForeignEngine(pool, 2).open(Job(lambda _: begun.set()))
+        port.start([(0, 1, None, 5.0)])
+        (future,) = port._flights
+
+        def too_late():
+            release.set()
+            assert begun.wait(30)
+            return False
+
+        future.cancel = too_late
+        clock.jump(5.0)
+        assert [] == port.wait(5.0)
+
+
 @pytest.mark.parametrize("cancel", [True, False])
 def test_what_a_thread_pool_drops_unbegun_never_ran(cancel):
     """If a pool of threads is shut down, or its initializer raises, the calls that it had not begun are cancelled, not blamed."""

@@ -193,9 +193,11 @@ class ForeignPort:
             (index, _, _, limit), handed, claim = flight
             assert limit is not None, "only what has a timeout is due"
             withdrawn = future.cancel()
-            if not withdrawn and not claim:
-                claim.append(now)  # it begins at this moment
-                continue
+            if not withdrawn:
+                if not claim:
+                    claim.append(now)  # it begins at this moment
+                if now < claim[0] + limit:
+                    continue  # it has begun since we looked
             del self._flights[future]
             if not withdrawn:
                 self._overdue.add(future)
