@@ -105,6 +105,22 @@ def connect():
 
 def use(item):
     return sorted(kept), rates["low"], seen[7]
+
+class Heavy:
+    pickled = 0
+
+    def __reduce__(self):
+        Heavy.pickled += 1
+        return Heavy, ()
+
+heavy = None
+
+def load_heavy():
+    global heavy
+    heavy = Heavy()
+
+def count_pickles(item):
+    return type(heavy).__name__, Heavy.pickled
 """
 
 
@@ -214,6 +230,12 @@ def test_what_an_initializer_puts_into_a_global_stays(way, script):
         script["rates"]["low"] = 2
         assert (["connection", "path"], 2, 1) == way(executor, script["use"], 0)
     assert ({"path": "a"}, 0) == (script["kept"], script["seen"][7])
+
+
+def test_what_an_initializer_assigns_is_not_pickled(script):
+    """That a global is another object by now is seen without its content: a model would take long, and its memory twice."""
+    with ProcessExecutor(1, initializer=script["load_heavy"]) as executor:
+        assert ("Heavy", 0) == run(executor, script["count_pickles"], 0)
 
 
 @WAYS

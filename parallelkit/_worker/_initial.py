@@ -27,9 +27,10 @@ def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]])
     attributes = [(cls, dict(vars(cls))) for cls in classes]
     initializer(*initargs)
     for scope, was, had in before:
-        has = _contents({name: scope[name] for name in had if name in scope})
+        assigned = _assigned(was, scope)
+        has = _contents({name: scope[name] for name in had if name in scope and name not in assigned})
         touched = {name: scope[name] for name in has if has[name] != had[name]}
-        _script.keep(touched | _assigned(was, scope), ())
+        _script.keep(assigned | touched, ())
     _script.keep({}, [(cls, _assigned(was, vars(cls))) for cls, was in attributes])
 
 
