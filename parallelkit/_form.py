@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mappin
 from reprlib import repr as shorten
 from typing import Any
 
-from parallelkit._coroutine_functions import check_function
+from parallelkit._coroutine_functions import check_function, is_coroutine_function
 from parallelkit._keys import check_lasting
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
@@ -73,13 +73,14 @@ def is_iterable(things: Any) -> bool:
     return True
 
 
-def way_to_iterate(thing: object) -> str:
+def way_to_iterate(thing: Any) -> str:
     """What to write in place of a thing that is not iterable."""
     if isinstance(thing, AsyncIterable):
         return READ_BEFORE
     if callable(thing):
         return CALL_IT
-    return UNTIL_NONE if hasattr(thing, "get") and hasattr(thing, "put") else ""
+    is_queue = hasattr(thing, "get") and hasattr(thing, "empty")
+    return UNTIL_NONE if is_queue and not is_coroutine_function(thing.get) else ""
 
 
 def check_whole(name: str, source: Iterable[Any]) -> None:

@@ -1,5 +1,6 @@
 """Validation: every bad call is refused at once, before anything runs, with the argument, the rule and the value."""
 
+import asyncio
 import inspect
 import queue
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -378,6 +379,7 @@ def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
             (square, queue.Queue()),
             r"items must be iterable, got <queue\.Queue .*; .* iter\(queue\.get, None\)",
         ),
+        ((square, asyncio.Queue()), r"items must be iterable, got <Queue at \w+ maxsize=0>$"),
         ((square, np.array(5)), r"items must be iterable, got array\(5\), an array of no dimension"),
         ((5,), "tasks must be iterable, got 5"),
         (({"a": square}, [1]), "items must not be given together with a mapping of tasks"),
