@@ -34,7 +34,7 @@ class Checkpoint:
 
     A finished task is recorded within 100 ms, by a separate thread, at a cost of about 5 µs.
     Values are pickled, so opening a journal from an untrusted source can run its code. A value that
-    cannot be pickled is not recorded (a warning says so).
+    cannot be pickled, or not unpickled, is not recorded (a warning says so).
 
     >>> import os, tempfile
     >>> from parallelkit import run_parallel

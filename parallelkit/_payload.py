@@ -18,6 +18,7 @@ from parallelkit._worker._faults import capture_here, restore
 
 SOURCE = "checkpoint"  # the ``worker`` of a recalled outcome
 LARGEST = 900_000_000  # bytes of a payload; SQLite allows a row at most a billion
+NAMING = b"\x93"  # the opcode that names a class; plain data has it at most by chance, in a text or a number
 
 
 class Payloads:
@@ -47,7 +48,9 @@ class Payloads:
                 made.append(None)
         made += [None] * (len(values) - len(made))
         return [
-            payload if payload is not None and self._fits("value", key, payload) else None
+            payload
+            if payload is not None and self._fits("value", key, payload) and self._is_readable(key, payload)
+            else None
             for key, payload in zip(keys, made, strict=True)
         ]
 
@@ -70,6 +73,23 @@ class Payloads:
         if len(payload) > LARGEST:
             self._warn(what, key, f"it takes {len(payload):,} bytes, and at most {LARGEST:,} are possible")
         return len(payload) <= LARGEST
+
+    def _is_readable(self, key: str, payload: bytes) -> bool:
+        """Whether the value can be had back; that of a class of the user's may not, such as an error with its own ``__init__``."""
+        if NAMING not in payload:
+            return True
+        if self._cut_off:
+            return False
+        try:
+            cut_off = self._ask(partial(loads, payload)) is UNSET
+        except BaseException as error:
+            if is_of_signal(error):
+                raise
+            self._warn("value", key, f"its pickle cannot be unpickled ({describe(error)})")
+            return False
+        if cut_off:
+            self._give_up("value", key)
+        return not cut_off
 
     def _warn(self, what: str, key: str, why: str) -> None:
         if not self._warned:
@@ -119,5 +139,6 @@ def unreadable(path: str, record: Record, error: Exception) -> ValueError:
     """The error for a record that cannot be unpickled, because its class is gone, say."""
     return ValueError(
         f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
-        "the modules and classes that they need must be importable, as when they were recorded"
+        "the modules and classes that they need must be importable, as when they were recorded; "
+        "to have the task run again, delete its row from the table outcomes of this SQLite file"
     )

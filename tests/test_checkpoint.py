@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from operator import add, itemgetter
 from pathlib import Path
@@ -1150,6 +1150,18 @@ def test_ctrl_c_costs_no_value_of_a_block():
     assert ([0, 1], True) == recording([[0], [1], Pressed(), [3], Pressed(), [5]])
 
 
+class PressedBack:
+    """A value that is pickled at once; Ctrl-C comes as it is unpickled, which hangs."""
+
+    def __reduce__(self):
+        return Pressed.__reduce__, (None,)
+
+
+def test_ctrl_c_while_a_value_is_read_back_costs_its_record_only():
+    """After Ctrl-C in the unpickling of a value, plain data is still recorded; no further object is read back."""
+    assert ([0, 2], True) == recording([[0], PressedBack(), [2], PressedBack()])
+
+
 def test_ctrl_c_in_plain_data_costs_no_record():
     """If Ctrl-C comes while plain data is pickled, which cannot hang, every value is recorded before the run ends."""
     cue = Cue()
@@ -1189,6 +1201,29 @@ def test_a_value_that_cannot_be_pickled_costs_a_warning(path, caplog):
         (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert "task 1 cannot be recorded in" in warning.getMessage()
         assert "cannot pickle '_thread.lock'" in warning.getMessage()
+
+
+class Coded(Exception):
+    """An error that can be pickled but, like many, not unpickled."""
+
+    def __init__(self, code, text):
+        super().__init__(text)
+
+
+def test_a_value_that_cannot_be_unpickled_costs_a_warning(path, caplog):
+    """A task that returns such a value succeeds, and runs again next time, when its record would have ended the run."""
+
+    def collect(item):
+        calls[item] += 1
+        return (item, Coded(404, "gone") if item else None)
+
+    for count in (1, 2):
+        caplog.clear()
+        assert 3 == len(run([0, 1, 2], path, fn=collect).values())
+        assert {0: 1, 1: count, 2: count} == calls
+        (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert "task 1 cannot be recorded in" in warning.getMessage()
+        assert "its pickle cannot be unpickled (TypeError: Coded.__init__() missing" in warning.getMessage()
 
 
 class Exiting:
@@ -1370,6 +1405,11 @@ def test_a_recorded_value_that_cannot_be_unpickled_is_not_made_again(path, monke
         run("ab", path, fn=make)
     assert {"b": "b"} == caught.value.results.successes
     assert {"a": 1, "b": 1} == calls
+    assert str(caught.value).endswith("delete its row from the table outcomes of this SQLite file")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM outcomes WHERE key = ?", (ascii("a"),))
+    monkeypatch.undo()
+    assert [Moved, str] == list(map(type, run("ab", path, fn=make).values()))
 
 
 SCRIPT = """
