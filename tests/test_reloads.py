@@ -142,6 +142,25 @@ def test_the_next_run_finds_modules_in_places_that_are_new(tmp_path, monkeypatch
         assert second != third == pid(plugin.pid)
 
 
+def test_the_next_run_finds_modules_in_a_new_working_directory(tmp_path, monkeypatch):
+    """With an empty entry in ``sys.path``, as notebooks have it, modules are found after a change of directory, too."""
+    name = f"moved_{os.getpid()}"
+    (tmp_path / f"{name}.py").write_text(SOURCE.format(1))
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    with ProcessExecutor(1) as executor:
+
+        def pid(fn):
+            (value,) = run_parallel(fn, [0], executor=executor).values()
+            return value
+
+        first = pid(far.pid_of)
+        monkeypatch.chdir(tmp_path)
+        assert first == pid(far.pid_of)
+        monkeypatch.setitem(sys.modules, name, importlib.import_module(name))
+        second = pid(sys.modules[name].pid)
+        assert first != second == pid(far.pid_of)
+
+
 def test_libraries_are_not_looked_at_and_nothing_is_run():
     """Libraries are not checked, no code is run, and whatever is not a module is skipped."""
     looked = Reloads()

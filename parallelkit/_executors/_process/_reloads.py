@@ -11,7 +11,7 @@ from threading import RLock
 
 from parallelkit._executors._process._preload import attribute_of, file_of
 from parallelkit._executors._process._search_path import search_path
-from parallelkit._executors._process._strays import strays
+from parallelkit._executors._process._strays import here, strays
 
 _LIBRARIES = {"parallelkit", *sys.stdlib_module_names}  # top-level names
 _INSTALLED = ("/site-packages/", "/dist-packages/")
@@ -36,6 +36,7 @@ class Reloads:
         self._path: list[str] = []
         self._places: set[str] | None = None
         """The entries of ``sys.path``, and the modules beside it, at the last look."""
+        self._home = ""  # where the empty entry leads for workers that have started
 
     def look(self) -> bool:
         """Whether, since the last look, a module was loaded anew, or there is a new place in which to look for modules.
@@ -51,8 +52,12 @@ class Reloads:
             return changed
 
     def _find_new_places(self) -> bool:
-        known, self._places = self._places, {*self._path, *strays(self._path)}
-        return known is not None and not self._places <= known
+        path = [entry or self._home for entry in self._path]
+        known, self._places = self._places, {*self._path, *strays(path)}
+        if known is not None and self._places <= known:
+            return False
+        self._home = here()
+        return known is not None
 
     def _find_changes(self) -> bool:
         files_count = _AUTORELOAD in sys.modules

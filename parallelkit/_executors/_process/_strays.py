@@ -36,7 +36,7 @@ _latest: tuple[object, dict[str, Place]] = (None, {})
 def strays(path: Iterable[object]) -> dict[str, Place]:
     """The modules that a search along this path would not lead to; modules in a library on the path are not looked at."""
     global _latest
-    known = [_here() if entry == "" else entry for entry in path if type(entry) is str]
+    known = [here() if entry == "" else entry for entry in path if type(entry) is str]
     known = [entry for entry in known if os.path.isabs(entry)]
     own, rest = _modules(known)
     asked = known, own, rest
@@ -70,10 +70,11 @@ def _find(path: list[str], modules: list[tuple[str, str]]) -> dict[str, Place]:
     return places
 
 
-def _here() -> str:
+def here() -> str:
+    """The working directory, to which an empty entry leads; an empty text if it has been removed."""
     try:
         return os.getcwd()
-    except OSError:  # it has been removed
+    except OSError:
         return ""
 
 
