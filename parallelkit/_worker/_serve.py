@@ -14,11 +14,9 @@ from _socket import socket as Socket  # noqa: N812  # a class
 from collections.abc import Callable, Iterable
 from mmap import mmap
 
-from parallelkit._raised import give_traceback, traceback_of
 from parallelkit._system import monotonic
 from parallelkit._worker import _channel, _faults, _initial, _lifeline
-from parallelkit._worker._buffers import InBlocks, explaining, load_shared
-from parallelkit._worker._call import bind
+from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._channel import (
     ARMED,
     BATCH_HEAD,
@@ -32,6 +30,7 @@ from parallelkit._worker._channel import (
     WORD,
     frame,
 )
+from parallelkit._worker._jobs import load_job, raiser
 from parallelkit._worker._logs import capture_warnings, forward_logs
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
@@ -180,16 +179,10 @@ class _Worker:
         """Load the function of a job, outside the time of any task: its module may take long to import."""
         self._tell_phase(_channel.LOADING + number)
         try:
-            file = self._take_file()
-            if file is not None and body:
-                own, self._own = self._own, None
-                spans, end = loads(body)
-                call = bind(*load_shared(file, own, spans))
-                self.jobs[number] = explaining(call) if end < spans[-1][0] else call
-            else:
-                self.jobs[number] = bind(*unpack(file or body))
+            file, own, self._own = self._take_file(), self._own, None
+            self.jobs[number] = load_job(body, file, own)
         except BaseException as error:
-            self.jobs[number] = _raiser(error)
+            self.jobs[number] = raiser(error)
         self.surroundings.keep()
         self._tell_phase(_channel.WAITING)
 
@@ -201,7 +194,7 @@ class _Worker:
         if isinstance(self._file, OSError):
             if how == _channel.BUFFERED_ITEM:  # the parent would not send its block again
                 self.outbox.send(frame(_channel.KEPT, WORD.pack(loads(body[BATCH_HEAD.size :])[0])))
-            return self._run(_raiser(self._file), (None,))
+            return self._run(raiser(self._file), (None,))
         if how == _channel.BUFFERED_ITEM:
             return self._run_buffered(call, self._learn_block(body))
         file = self._take_file()
@@ -288,13 +281,3 @@ def _cut(body: bytes, count: int) -> Iterable[bytes]:
     for (length,) in LENGTH.iter_unpack(memoryview(body)[BATCH_HEAD.size : at]):
         yield body[at : at + length]
         at += length
-
-
-def _raiser(error: BaseException) -> Callable[[Any], NoReturn]:
-    """Stands in for a function that could not be loaded: every attempt fails with the reason."""
-    frames = traceback_of(error)
-
-    def fail(item: object) -> NoReturn:
-        raise give_traceback(error, frames)
-
-    return fail

@@ -18,21 +18,11 @@ from parallelkit._executors._process._blocks import Buffered, ItemBlock
 from parallelkit._executors._process._lane import Batch, Columns, File
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._validation import check_instants, check_kinds
+from parallelkit._executors._process._words import Words
 from parallelkit._executors._tickets import items_of
 from parallelkit._system import monotonic
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import (
-    ARMED,
-    HEAD,
-    HEAP,
-    MARK,
-    MARKED,
-    PHASE,
-    SENT,
-    SLOTS,
-    TAIL,
-    GarbageError,
-)
+from parallelkit._worker._channel import HEAP, MARK, MARKED, SENT, SLOTS, TAIL, GarbageError
 
 READS = 4  # of the socket a turn, unless promised frames are missing: a flood must not delay other workers
 LAST_READS = 64  # of a dead worker's socket: a child of it may hold the other end open
@@ -40,12 +30,12 @@ MOST_AT_ONCE = 64  # messages in one write
 UNREAD = 1 << 16  # frames; more than fit into a socket
 
 
-class Wire:
+class Wire(Words):
     """Never blocks: what the socket does not take waits here."""
 
     def __init__(self, socket: Any, ring: _channel.Ring, reserve: Reserve) -> None:
+        super().__init__(ring)
         self.socket = socket
-        self.ring = ring
         self.deaf = False  # nothing more will come out of the socket
         self.again_at = inf  # when to flush again, if the system had no room for what waits
         self._refused_at = inf  # since when it has had none
@@ -166,49 +156,6 @@ class Wire:
     def stuffed(self) -> bool:
         """Whether something waits for the socket to take more."""
         return bool(self._out) and self.again_at == inf
-
-    # The ring's words
-
-    @property
-    def head(self) -> int:
-        """How many attempts the worker has committed."""
-        return self.ring.head[HEAD]
-
-    @property
-    def loading(self) -> bool:
-        """Whether the worker is starting or loading a function, and so runs no attempt."""
-        return self.ring.head[PHASE] != _channel.WAITING
-
-    @property
-    def loads(self) -> int | None:
-        """The number of the job whose function it is loading, if it is."""
-        number = self.ring.head[PHASE] - _channel.LOADING
-        return number if number > 0 else None
-
-    @property
-    def has_stack(self) -> bool:
-        """Whether the worker has begun to write down its stack."""
-        return self.ring.stack[0] != 0
-
-    def last_stack(self) -> str:
-        """The worker's stack when it crashed or was asked for it; empty if it wrote none."""
-        return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
-
-    @property
-    def armed(self) -> int:
-        """At which commit the worker will ring; 0: at none."""
-        return self.ring.head[ARMED]
-
-    def arm(self, number: int) -> bool:
-        """Ask for the bell when ``number`` attempts are committed (0: never); False if that is asked for already."""
-        if self.ring.head[ARMED] == number:
-            return False
-        self.ring.head[ARMED] = number
-        return True
-
-    def limit(self, number: int) -> None:
-        """Forbid the worker to begin this attempt or a later one."""
-        self.ring.head[_channel.LIMIT] = number
 
     # In
 
