@@ -29,6 +29,10 @@ class Comeback:
         """Make a task due at ``until``; it must start by ``last``, if given, which is not before that."""
         assert last is None or last >= until, "it would be too late before it is due"
         heappush(self._delayed, (until, index))
+        self.waits(index, last)
+
+    def waits(self, index: int, last: float | None) -> None:
+        """A task is due, or has not started after all; it must start by ``last``, if given."""
         if last is not None:
             self._last[index] = last
             heappush(self._lapses, (last, index))

@@ -15,15 +15,15 @@ class Gate:
 
     __slots__ = ("__weakref__", "call", "meter", "timer", "waiting")
 
-    def __init__(self, meter: RateLog | Cap, call: Callable[[Gate], None]) -> None:
+    def __init__(self, meter: RateLog | Cap, call: Callable[[Gate, bool], None]) -> None:
         self.meter = meter
         self.call = call
         self.waiting: list[tuple[Rank, int, Lane]] = []
         self.timer: float | None = None
 
-    def look(self) -> None:
-        """From any thread: another run waits for our reports of starts, or has one that we wait for."""
-        self.call(self)
+    def look(self, asked: bool = False) -> None:
+        """From any thread: another run waits for our reports of starts (``asked``), or has one that we wait for."""
+        self.call(self, asked)
 
 
 class Lane:

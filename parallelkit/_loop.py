@@ -143,6 +143,8 @@ class Loop:
         now = self.clock()
         if scheduler.wants_reports(now):
             scheduler.begun(port.running(), now)
+            if scheduler.is_asked():
+                scheduler.put_back(getattr(port, "give_back", tuple)(), now)
         self._hand_over()
         again = grew or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:

@@ -19,12 +19,15 @@ MARGIN = 0.005  # share of ``per`` by which a task may look at its own clock lat
 class Asker(Protocol):
     """A run's share in a ``RateLog``."""
 
-    def look(self) -> None:
-        """From any thread: have the run see which granted starts were reported, and what may start now."""
+    def look(self, asked: bool = False) -> None:
+        """From any thread: have the run see which granted starts were reported, and what may start now.
+
+        ``asked``: another run waits for a start that this one may hold in vain.
+        """
 
 
 class _Nobody:
-    def look(self) -> None:
+    def look(self, asked: bool = False) -> None:
         pass
 
 
@@ -117,6 +120,20 @@ class RateLog:
                 self._next -= self._interval
             self._drop(run)
 
+    def take_back(self, run: Asker) -> None:
+        """Take back a start that was granted some time ago and has not happened; others may have it."""
+        with self._lock:
+            self._drop(run)
+            curious = self._take_curious(run)
+        for asker in curious:
+            asker.look()
+
+    def _take_curious(self, run: Asker) -> list[Asker]:
+        """The other runs that are to be told of what this one does now; they will not be told again."""
+        curious = [asker for asker in self._curious if asker is not run] if self._curious else []
+        self._curious.clear()
+        return curious
+
     def _drop(self, run: Asker) -> None:
         """Remove one pending start, the last: those left are then looked for too early rather than too late."""
         self._unreported -= 1
@@ -130,8 +147,7 @@ class RateLog:
         with self._lock:
             self._drop(run)
             insort(self._starts, at)
-            curious = [asker for asker in self._curious if asker is not run] if self._curious else ()
-            self._curious.clear()
+            curious = self._take_curious(run)
         for asker in curious:
             asker.look()
 
@@ -142,12 +158,15 @@ class RateLog:
                 self._pending[run] = [at] * len(self._pending[run])
 
     def ask(self, now: float, run: Asker) -> float:
-        """Have the other runs look for their starts, and wake this run at the next report; return when to ask again."""
+        """Have the other runs look for their starts, or give them back; return when to ask again.
+
+        This run is woken at the next report, and when a start comes back.
+        """
         with self._lock:
             others = [asker for asker in self._pending if asker is not run]
             self._curious.add(run)
         for asker in others:
-            asker.look()
+            asker.look(asked=True)
         return max(now + self._per, nextafter(now, inf))  # adding a very short window may not change ``now``
 
     def pause(self, until: float) -> None:

@@ -70,7 +70,7 @@ class Gated:
         self._flying: dict[int, Lane] = {}
         self._gone: set[int] = set()  # withdrawn, but still in their lanes: a heap can only drop its head
         self._silent: dict[int, list[Gate]] = {}  # the rate limits that await the report of a start, by task
-        self._called: deque[Gate] = deque()
+        self._called: deque[tuple[Gate, bool]] = deque()  # to look at; whether a run asks for a start
         self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
 
     def describe(self, index: int, priority: float, groups: tuple[Hashable, ...]) -> None:
@@ -144,7 +144,7 @@ class Gated:
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         self._now = now
         while self._called:
-            self._pass_on(self._called.popleft(), now)
+            self._pass_on(self._called.popleft()[0], now)
         self._ring_timers(now)
         due: list[Ticket] = []
         while len(due) < room:
@@ -189,9 +189,21 @@ class Gated:
             del self._lanes[lane.groups]
         return ticket
 
-    def _call(self, gate: Gate) -> None:
-        self._called.append(gate)
+    def _call(self, gate: Gate, asked: bool) -> None:
+        self._called.append((gate, asked))
         self._wake()
+
+    def is_asked(self) -> bool:
+        """Whether another run asks for starts that this one holds, and may hold in vain."""
+        return bool(self._called and self._silent) and any(asked for _, asked in list(self._called))
+
+    def put_back(self, ticket: Ticket, now: float) -> None:
+        """Make an attempt ready again that was popped and has not begun."""
+        for gate in self._silent.pop(ticket[0], ()):
+            assert isinstance(gate.meter, RateLog), "caps are not told of starts"
+            gate.meter.take_back(gate)
+        self._leave_caps(ticket[0], now)
+        self.push_again(ticket)
 
     def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
         """Let the gate's next lane try if it is open, or set its timer if it opens by itself. ``rang``: the timer expired."""
@@ -233,10 +245,20 @@ class Gated:
 
     def ended(self, index: int, now: float) -> None:
         self.begun(index, now)  # a start that was never reported was no later than now
+        self._leave_caps(index, now)
+
+    def _leave_caps(self, index: int, now: float) -> None:
         for gate in self._flying.pop(index).gates:
             if isinstance(gate.meter, Cap):
                 gate.meter.give_back()
                 self._pass_on(gate, now)
+
+    def settled(self, indices: Sequence[int], started: Sequence[float], now: float) -> None:
+        """Note the ends of the last attempts of tasks, which began at these instants."""
+        for index, at in zip(indices, started, strict=True):
+            self.begun(index, at)
+            self.ended(index, now)
+            self.forget(index)
 
     def pause(self, index: int, until: float) -> None:
         """Pause the task's groups under rate limits: an error of the task has said how long to wait."""

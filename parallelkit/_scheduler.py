@@ -34,8 +34,6 @@ from parallelkit._tries import Tries
 from parallelkit._unawaited import holds_coroutine, refuse_coroutines
 from parallelkit._unsettled import Unsettled
 
-NOWHERE: Mapping[int, str] = {}
-
 
 class Scheduler:
     """The state of every attempt of one run."""
@@ -177,6 +175,18 @@ class Scheduler:
             self._ready.begun(index, started)
         self._ready.looked(now)
 
+    def is_asked(self) -> bool:
+        """Whether another run asks for granted starts: those of attempts that have not begun may be ``put_back``."""
+        return self._gated is not None and self._gated.is_asked()
+
+    def put_back(self, tickets: Iterable[Ticket], now: float) -> None:
+        """Make attempts ready again that ``start_due`` returned and that have not begun."""
+        assert self._gated is not None, "only limits make another run ask"
+        for ticket in tickets:
+            self._gated.put_back(ticket, now)
+            self.again.waits(ticket[0], self._tries.latest(ticket[0]))
+            self.started -= ticket[0] not in self._tries.last
+
     def wake_at(self) -> float | None:
         """The next instant at which there is something to decide even without news from the executor."""
         instants = (self._stop_rule.end_at, self._ready.wake_at(), self.again.wake_at())
@@ -202,24 +212,14 @@ class Scheduler:
         self._items.settle(block.indices)
         if self._made:
             self._made.difference_update(block.indices)
-        if self._tries:
-            for index in block.indices:
-                number = self._tries.made(index) + 1
-                if number > 1:
-                    self._book.succeed_again(index, number)
-                self._tries.forget(index)
-        self._leave_gates(block, now)
+        for index, number in self._tries.settled(block.indices):
+            self._book.succeed_again(index, number)
+        if self._gated is not None:
+            self._gated.settled(block.indices, block.started, now)
         self.succeeded += len(block.indices)
         if self.news is not None:
             self.news.append(block)
         self._book.succeed(*block)
-
-    def _leave_gates(self, block: Block, now: float) -> None:
-        if self._gated is not None:
-            for index, started in zip(block.indices, block.started, strict=True):
-                self._gated.begun(index, started)
-                self._gated.ended(index, now)
-                self._gated.forget(index)
 
     def take_news(self) -> list[News]:
         """What has ended since the last call."""
@@ -277,7 +277,7 @@ class Scheduler:
         reason: str,
         now: float,
         running: Iterable[Running] = (),
-        stacks: Mapping[int, str] = NOWHERE,
+        stacks: Mapping[int, str] | None = None,
         cause: BaseException | None = None,
     ) -> None:
         """Cancel every task that is not settled, because of ``cause`` if an error has stopped the run.
@@ -288,7 +288,7 @@ class Scheduler:
         last = {index: lost for index, lost in self._tries.last.items() if lost.number}
         running = [attempt for attempt in running if attempt[0] in self._items]
         for index, started, worker in running:
-            last[index] = cut_off(started, now, worker, last.get(index), stacks.get(index))
+            last[index] = cut_off(started, now, worker, last.get(index), (stacks or {}).get(index))
         if self.news is not None:
             self.news += told_cancelled(reason, last, {index for index, _, _ in running}, now)
         self._book.cancel(list(self._items), last, cause)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -106,6 +106,14 @@ class Tries:
         for table in (self.last, self.own, self._first_start):
             table.pop(index, None)
 
+    def settled(self, indices: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Forget tasks that have succeeded; yield those that took several attempts, and how many."""
+        for index in indices if self else ():
+            number = self.made(index) + 1
+            if number > 1:
+                yield index, number
+            self.forget(index)
+
     def judge(self, ended: Ended, now: float, started: int) -> Verdict:
         """Decide what follows a failed attempt; the run has started ``started`` tasks so far."""
         index, number = ended.index, self.made(ended.index) + 1
@@ -170,8 +178,7 @@ class Tries:
 
     def _wait(self, verdict: Verdict, index: int, wait: float, now: float, told: float | None) -> None:
         """Grant the wait, or say which limit it would exceed: then the failure is final at once."""
-        policy = self._policy_of(index)
-        limit = inf if policy is None or policy.max_time is None else policy.max_time
+        limit = self._limit_of(index)
         last = self._first_start_of(index, verdict.lost) + limit
         if told is not None and told > LONGEST:
             verdict.why = not_again(f"it was told to wait {span(told)}, more than {span(LONGEST)}")
@@ -185,6 +192,15 @@ class Tries:
             verdict.why = not_again(f"the wait of {span(wait)} would go past run_timeout")
         else:
             verdict.delay, verdict.last = wait, None if last == inf else last
+
+    def latest(self, index: int) -> float | None:
+        """The last instant at which a task may start again; None if it may at any, or has not failed."""
+        limit = self._limit_of(index)
+        return None if limit == inf or index not in self.last else self._first_start[index] + limit
+
+    def _limit_of(self, index: int) -> float:
+        policy = self._policy_of(index)
+        return inf if policy is None or policy.max_time is None else policy.max_time
 
     def _answer(self, question: Callable[[], Any], otherwise: Any) -> Any:
         """Ask a policy; after a Ctrl-C in one, which may hang in user code, return ``otherwise`` without asking.

@@ -12,8 +12,10 @@ from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, iter_parallel,
 from parallelkit._comeback import Comeback
 from parallelkit._executors._contract import Ended
 from parallelkit._fifo import Fifo
+from parallelkit._ledger import Ledger
 from parallelkit._ready import Gated
 from parallelkit._results import Results
+from parallelkit._scheduler import Scheduler
 from parallelkit._tries import Tries
 
 DOWN = OSError("down")
@@ -113,6 +115,27 @@ def test_the_ordinary_queue_lets_go_of_one():
         ready.push_again(ticket(index))
     ready.withdraw({1, 3}, 0.0)
     assert [ticket(0), ticket(2)] == list(ready.pop(0.0, 9))
+
+
+def test_what_is_put_back_is_as_it_was():
+    """An attempt that was handed over and not begun is ready again: a retry until its last instant, under the same limits."""
+    ledger = Ledger()
+    ledger.admit(None, 2, 0.0)
+    limits = [RateLimit(1, per=1), ConcurrencyLimit(1)]
+    scheduler = Scheduler(ledger, policy=FIVE, gated=Gated(limits))
+    scheduler.admit([0, 1], traits=[(0.0, (None, None))] * 2)
+    first = scheduler.start_due(0.0, 9)
+    scheduler.put_back(first, 1.0)
+    assert (first, 1) == (scheduler.start_due(1.0, 9), scheduler.started)
+    scheduler.finish([Ended(0, DOWN, "", 1.0, 2.0, "thread 1")], 2.0)
+    retry = scheduler.start_due(3.0, 9)
+    assert [(0, 2)] == [ticket[:2] for ticket in retry]
+    scheduler.put_back(retry, 4.0)
+    assert (retry, 1) == (scheduler.start_due(4.0, 9), scheduler.started)
+    scheduler.put_back(retry, 5.0)
+    assert not scheduler.lapse(6.0)
+    assert scheduler.lapse(6.1), "max_time is over"
+    assert [(1, 1)] == [ticket[:2] for ticket in scheduler.start_due(6.1, 9)]
 
 
 def test_the_turn_of_a_withdrawn_one_is_the_next_ones():

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from statistics import mean
 
@@ -11,7 +12,7 @@ from fakes import Done, Fail, FakeClock, FakeRun, Script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit import ConcurrencyLimit, RateLimit, Retry, run_parallel
+from parallelkit import ConcurrencyLimit, RateLimit, Retry, ThreadExecutor, run_parallel
 from parallelkit._limits import as_limits, meter_for
 from parallelkit._meters import NOBODY, RateLog
 from parallelkit._ready import Gated
@@ -26,6 +27,16 @@ def most_in_a_window(stamps, per):
             first += 1
         most = max(most, last - first + 1)
     return most
+
+
+class Asker:
+    """A run that shares a limit: how often it was told to look, and whether it was asked for a start."""
+
+    def __init__(self):
+        self.looks = []
+
+    def look(self, asked=False):
+        self.looks.append(asked)
 
 
 def started(run):
@@ -102,7 +113,7 @@ def test_a_run_that_came_to_a_bad_end_holds_up_no_other():
     """Starts that an aborted run never reported are forgotten with it."""
 
     class Gone:
-        def look(self):
+        def look(self, asked=False):
             raise AssertionError("nobody is asked")
 
     log, gone = RateLog(1, 1.0, False, threading.Lock()), Gone()
@@ -125,19 +136,23 @@ def test_a_start_that_did_not_come_about_is_given_back(smooth):
 
 def test_who_asks_for_the_starts_of_others_is_told_at_once():
     """A run that waits for another run's starts is woken when the first is reported, and need not ask twice."""
-
-    class Run:
-        looks = 0
-
-        def look(self):
-            self.looks += 1
-
-    log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Run(), Run()
+    log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Asker(), Asker()
     assert log.take(0.0, other)
     log.ask(1.0, mine)
-    assert (0, 1) == (mine.looks, other.looks)
+    assert ([], [True]) == (mine.looks, other.looks)
     log.confirm(0.5, other)
-    assert (1, 1) == (mine.looks, other.looks)
+    assert ([False], [True]) == (mine.looks, other.looks)
+
+
+def test_who_asks_is_told_of_a_start_that_comes_back():
+    """A start that another run gives back may be granted at once, to the run that has asked for it."""
+    log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Asker(), Asker()
+    assert log.take(0.0, other)
+    log.ask(1.0, mine)
+    log.take_back(other)
+    assert [False] == mine.looks
+    assert log.take(1.0, mine)
+    assert not log.take(1.0, other)
 
 
 def test_a_window_too_short_for_the_clock_lets_time_pass():
@@ -501,6 +516,24 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
     quick = ratelimit.limits(calls=10, period=0.2)
     results = run_parallel(stamp, range(30), executor="processes", max_workers=2, limits=quick)
     assert most_in_a_window(reported(results), 0.2) <= 10
+
+
+def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain():
+    """Each waits for the other otherwise: one for the slot of the task, the run in the task for the other's start."""
+    limit, begun = RateLimit(1, per=0.02), threading.Event()
+
+    with ThreadExecutor(1) as executor, ThreadPoolExecutor(2) as callers:
+        options = {"executor": executor, "limits": limit, "run_timeout": 10}
+
+        def page(_):
+            begun.set()
+            time.sleep(0.1)  # in which the other run hands over its task
+            return run_parallel(abs, range(2), **options).values()
+
+        pages = callers.submit(run_parallel, page, range(2), **options)
+        assert begun.wait(30)
+        images = callers.submit(run_parallel, abs, range(2), **options)
+        assert ([[0, 1]] * 2, [0, 1]) == (pages.result().values(), images.result().values())
 
 
 def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeypatch):

@@ -46,6 +46,15 @@ class Line:
             self.held.clear()
             return count
 
+    def withdraw(self) -> list[Ticket]:
+        """Remove and return the ordinary tickets, held ones included."""
+        with self._lock:
+            tickets = [*self.held]
+            self.held.clear()
+            with suppress(IndexError):
+                tickets.extend(self.drawn)
+            return tickets
+
     def clear(self) -> None:
         """Drop all tickets."""
         self._ended = bool  # the former may refer to the run

@@ -1,10 +1,11 @@
-"""When a thread port must look for overdue attempts: never before one can be overdue."""
+"""Overdue attempts in threads: when a port must look for them, never before one can be overdue, and how they end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from parallelkit._executors._contract import Ticket
+from parallelkit._executors._contract import Ended, Ticket, timed_out
+from parallelkit._lost import told_where
 from parallelkit._system import monotonic
 
 
@@ -37,3 +38,10 @@ class Lookout:
         if more:
             instants = [*instants, now + self._shortest]
         self.look_at = min(instants, default=None)
+
+
+def overrun(ticket: Ticket, label: str, started: float, now: float, worker: str, stack: str) -> Ended:
+    """The end of an attempt whose thread was abandoned at its timeout."""
+    assert ticket[3] is not None, "only what has a timeout is overdue"
+    error = timed_out(label, ticket[3], "its thread, which cannot be killed, was abandoned", abandoned=True)
+    return Ended(ticket[0], told_where(error, stack), "", started, now, worker, stack)

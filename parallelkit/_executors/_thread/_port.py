@@ -21,17 +21,15 @@ from parallelkit._executors._contract import (
     all_hung,
     as_block,
     call_with,
-    timed_out,
 )
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._line import UNLIMITED, Line
-from parallelkit._executors._thread._overdue import Lookout
+from parallelkit._executors._thread._overdue import Lookout, overrun
 from parallelkit._executors._thread._slots import Busy, Slots, slots_for
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
-from parallelkit._lost import told_where
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 
@@ -63,6 +61,7 @@ class Crew(Slots, Protocol):
     initializes: bool
     broken: Exception | None
     loss: Loss | None
+    ports: tuple[ThreadPort, ...]
 
     @property
     def workers(self) -> Collection[Worker]:
@@ -111,6 +110,7 @@ class ThreadPort(Line):
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._squeezed = False  # whether other ports hold slots that this one could use
+        self._yields = False  # whether nothing is queued without a slot while slots are lent
         self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
 
@@ -119,7 +119,18 @@ class ThreadPort(Line):
             return UNLIMITED
         self._squeezed = True  # before the count, so that whoever frees a slot after it sees this
         slots, self._squeezed = slots_for(self, self._engine)
-        return max(slots - self._given, 0 if self._given else 1)  # with one ticket queued, it gets its turn
+        self._yields = self._yields and bool(self._engine.loans)
+        in_turn = 0 if self._given or self._yields else 1  # with one ticket queued, it gets its turn
+        return max(slots - self._given, in_turn)
+
+    def give_back(self) -> list[Ticket]:
+        """While slots are lent, remove and return what has not begun; until none is lent, queue only for free slots."""
+        if not self._engine.loans:
+            return []  # whatever has the slots will end
+        self._yields = True
+        tickets = self.withdraw()
+        self._given -= len(tickets)
+        return tickets
 
     def hear_of_room(self) -> None:
         """Wake the run if it was short of room: another port's slot is free."""
@@ -229,16 +240,10 @@ class ThreadPort(Line):
                 continue
             stack = stack_of(worker.thread, __file__)
             if self._engine.abandon(worker, claim, now, ticket[3]):
-                overdue.append(self._overdue(worker, ticket, started, now, stack))
+                overdue.append(overrun(ticket, self.label(ticket[0]), started, now, worker.name, stack))
         self._lookout.look_again(now, instants, self._given > begun)
         self._given -= len(overdue)
         return overdue
-
-    def _overdue(self, worker: Worker, ticket: Ticket, started: float, now: float, stack: str) -> Ended:
-        assert ticket[3] is not None, "only what has a timeout is overdue"
-        fate = "its thread, which cannot be killed, was abandoned"
-        error = timed_out(self.label(ticket[0]), ticket[3], fate, abandoned=True)
-        return Ended(ticket[0], told_where(error, stack), "", started, now, worker.name, stack)
 
     def _check_engine(self, now: float) -> float | None:
         """Fail if every slot is lost for good and a ticket waits for one; return when to look again."""
@@ -289,3 +294,5 @@ class ThreadPort(Line):
         for worker, ticket, claim in self._at_work():
             worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
+        for port in self._engine.ports if self.depth else ():
+            port.hear_of_room()  # it may have been waiting for the end of a loan
