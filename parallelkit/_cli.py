@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from errno import ENOSPC
 from importlib.util import find_spec
 from io import TextIOWrapper
 
@@ -74,13 +75,26 @@ def carry_out(argv: Sequence[str] | None) -> int:
         say(f"{arguments.usage}: error: {error}")
         return USAGE
     except BrokenPipeError:
-        if sys.stdout is not None:  # it may be --output that broke
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still buffered
+        give_up_stdout()
         return UNREAD
+    except OSError as error:
+        if error.errno != ENOSPC:
+            raise
+        give_up_stdout()
+        say(f"{arguments.usage}: error: the output cannot be written: {error.strerror}")
+        return FAILED
     except KeyboardInterrupt:
         say("interrupted")
         return INTERRUPTED
     return code
+
+
+def give_up_stdout() -> None:
+    """Send what is still buffered for stdout to /dev/null, or Python would fail at its exit."""
+    if sys.stdout is not None:  # it may be --output that broke
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def prepare_streams() -> None:

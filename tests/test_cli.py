@@ -1,4 +1,5 @@
 import io
+import os
 import subprocess
 import sys
 
@@ -77,6 +78,19 @@ def test_a_broken_output_file_is_the_same_without_stdout(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", None)
     assert 141 == main(["demo"])
     assert "" == capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_ends_it_with_a_message(monkeypatch, capsys):
+    """If what a command prints finds no room, it says so, without a traceback."""
+    with open(os.open("/dev/full", os.O_WRONLY), "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(parallelkit._demo, "run_demo", lambda: sys.stdout.write("all is well") > 0)
+        assert 1 == main(["demo"])
+    assert (
+        "parallelkit: error: the output cannot be written: No space left on device\n"
+        == capsys.readouterr().err
+    )
 
 
 def test_closed_pipe_ends_it_without_a_word():
