@@ -13,7 +13,7 @@ import sys
 import termios
 import time
 from bisect import bisect
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import reduce
 from weakref import WeakSet
 
@@ -323,6 +323,37 @@ def test_a_full_disk_ends_it(here):
     assert 1 == done.returncode
 
 
+PRESSING = """
+import asyncio, os, signal
+async def press(line):
+    if line == "1":
+        await asyncio.sleep(30)
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_full_disk_after_ctrl_c_is_told_without_a_traceback(here, monkeypatch, capfd):
+    """If there is no room for what was done before Ctrl-C, the command says so, and ends as interrupted."""
+    from parallelkit._cli import main
+    from parallelkit._command._sink import OutputError, Sink
+
+    def full(self, outcome):
+        raise OutputError("the output cannot be written: it is full")
+
+    (here / "pressing.py").write_text(PRESSING)
+    (here / "in").write_text("1\n2\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(Sink, "write", full)
+    with pytest.raises(KeyboardInterrupt):
+        main(["run", "pressing:press", "in", "--order", "input"])
+    said = capfd.readouterr().err
+    assert "\nstopped: interrupted; not done: 1 that had begun\n" in said
+    assert "\nparallelkit run: error: the output cannot be written: it is full\n" in said
+    sys.modules.pop("pressing", None)
+
+
 @everywhere
 def test_a_report_of_a_resumed_run(here):
     """The page of a resumed run includes recorded outcomes; ``--output -`` is stdout."""
@@ -433,6 +464,27 @@ def test_interrupt_ends_it_where_nobody_reads(here):
         command.send_signal(signal.SIGINT)
         assert -signal.SIGINT == command.wait(PATIENCE)
         assert "stopped: interrupted" in command.stderr.read()
+
+
+@everywhere
+def test_interrupt_between_two_writes_ends_it_where_nobody_reads(here):
+    """What was done before Ctrl-C is not waited for if the output pipe is full and stays so; it is counted."""
+    (here / "pressing.py").write_text(PRESSING)
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, bytes(4096))
+    os.set_blocking(write, True)
+    done = subprocess.run(
+        [*COMMAND, "pressing:press", "--order", "input"],
+        cwd=here, input="1\n2\n", stdout=write, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    os.close(read)
+    os.close(write)
+    assert -signal.SIGINT == done.returncode
+    assert "1 task in" in done.stderr
+    assert "stopped: interrupted; not done: 1 that had begun" in done.stderr
 
 
 def is_full(pipe):

@@ -16,7 +16,7 @@ from parallelkit._command import UsageError, say
 from parallelkit._command._arguments import function_of
 from parallelkit._command._kept import Kept
 from parallelkit._command._lines import Lines, NoJson, recall_no_json
-from parallelkit._command._sink import OutputError, Sink, signals_heard
+from parallelkit._command._sink import NobodyReads, OutputError, Sink, signals_heard
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
@@ -163,8 +163,8 @@ class Run:
                 self._drain(stream)
                 self._stopped = self._streamed.stopped
         except RunInterrupted as interrupt:
-            self._take_rest(interrupt.results)
             code, self._stopped = INTERRUPTED, "interrupted"
+            trouble = self._take_rest(interrupt.results)
         except (InputError, OutputError) as error:
             code, trouble = FAILED, error
         except ParallelKitError as error:  # the checkpoint cannot be written any more: a full disk, say
@@ -214,6 +214,7 @@ class Run:
         except RunInterrupted:
             raise
         except KeyboardInterrupt as interrupt:  # in our code: the stream may hold more outcomes
+            self._hurry()
             if self._in_hand is not None:
                 self._write(self._in_hand)
             stream.throw(interrupt)
@@ -226,13 +227,24 @@ class Run:
         if wanted and self._sink is not None:
             try:
                 self._sink.write(outcome)
+            except NobodyReads:
+                self._sink = None
             except KeyboardInterrupt:  # nobody may be reading: then the rest would block as well
                 self._sink = None
                 raise
 
-    def _take_rest(self, results: Results[Any, Any]) -> None:
-        for outcome in results.outcomes.values():
-            self._write(outcome)
+    def _hurry(self) -> None:
+        if self._sink is not None:
+            self._sink.hurry()
+
+    def _take_rest(self, results: Results[Any, Any]) -> OutputError | None:
+        self._hurry()
+        try:
+            for outcome in results.outcomes.values():
+                self._write(outcome)
+        except OutputError as error:
+            return error
+        return None
 
     def _conclude(self, wall: float, code: int, trouble: InputError | OutputError | None) -> int:
         if not self._arguments.quiet:

@@ -20,6 +20,13 @@ class OutputError(Exception):
     """The output cannot be written any more; the disk may be full."""
 
 
+class NobodyReads(Exception):
+    """The pipe stayed full, after Ctrl-C."""
+
+
+LAST = 0.5
+"""Seconds that a full pipe is waited for after Ctrl-C."""
+
 PAGE = 4096
 """Bytes that a pipe takes without blocking if it has room at all."""
 
@@ -54,6 +61,11 @@ class Sink:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self._poll.register(heard, select.POLLIN)
+        self._patience: float | None = None
+
+    def hurry(self) -> None:
+        """Wait no longer than ``LAST`` for room from now on; then ``write`` raises ``NobodyReads``, and may have cut a line."""
+        self._patience = LAST * 1000
 
     def write(self, outcome: Outcome[Any, Any]) -> None:
         """Write one line; raises ``OutputError``, or BrokenPipeError if the reader has closed the pipe."""
@@ -77,7 +89,9 @@ class Sink:
     def _wait_for_room(self) -> None:
         ready: dict[int, int] = {}
         while self._fd not in ready:
-            ready = dict(self._poll.poll())
+            ready = dict(self._poll.poll(self._patience))
+            if not ready:
+                raise NobodyReads
             if self._heard in ready:
                 os.read(self._heard, PAGE)  # Python calls the signal's handler right after
 
