@@ -39,7 +39,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _travel
+from parallelkit._worker import _forms, _travel
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -942,6 +942,23 @@ def test_error_keeps_its_text(engine):
     assert ("host: refused", "refused") == (str(error), error.told)
     error = error_of(engine, lambda: OSError(Forgetful("host", "refused"))).error
     assert "host: refused" == str(error)
+
+
+class Counted:
+    """Counts how often it is pickled; its text is that of the one object."""
+
+    count = 0
+
+    def __reduce__(self):
+        Counted.count += 1
+        return Counted, ()
+
+
+def test_error_without_an_account_of_its_own_is_tried_once():
+    """The text of an error with an object in it may differ at the other end: no other way would give the same."""
+    error = KeyError(Counted())
+    make, args, _ = _forms.form_of(error)
+    assert (KeyError, error.args, 1) == (make, args, Counted.count)
 
 
 def test_error_of_the_system_keeps_its_file_without_an_attribute_that_cannot_be_pickled(engine):

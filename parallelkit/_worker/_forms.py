@@ -25,8 +25,10 @@ CHAIN = ("__cause__", "__context__", "__suppress_context__")
 def form_of(error: BaseException) -> Form:
     """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
 
-    One that also gives it the same text is preferred: by their own account, some errors come without what they tell of.
+    By the account of their own ``__reduce__``, some errors come without what they tell of. So a form of these that gives
+    the same text, too, is preferred.
     """
+    has_account = isinstance(type(error).__reduce__, FunctionType)
     works: Form | None = None
     for way in (_own_form, _bare_form, _thinned_form):
         with tolerated():
@@ -37,9 +39,9 @@ def form_of(error: BaseException) -> Form:
             copy = make(*args)
             set_state(copy, (state, None, None, False, None, None))
             if type(copy) is type(error) or type(error).__module__ in NAMES:
-                works = works or form
-                if describe_error(copy) == describe_error(error):
+                if not has_account or describe_error(copy) == describe_error(error):
                     return form
+                works = works or form
     if works is not None:
         return works
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
