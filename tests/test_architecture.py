@@ -60,7 +60,7 @@ _lanes  _executors/_foreign_calls
 _recall
 _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port  _executors/_thread/_roll  _executors/_thread/_starts
-_executors/_thread/_slots
+_executors/_thread/_slots  _executors/_thread/_spares
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
 _report/_slow  _report/_wasted

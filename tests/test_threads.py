@@ -24,7 +24,8 @@ from parallelkit._executors._contract import Job
 from parallelkit._executors._thread import _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
-from parallelkit._executors._thread._worker import IDLE
+from parallelkit._executors._thread._spares import Spares
+from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
 
@@ -926,6 +927,60 @@ def test_a_wait_for_a_call_breaks_no_exclusion():
         assert list(range(20)) == [future.result(PATIENCE) for future in futures] == results.values()
 
 
+@pytest.mark.parametrize("kind", ["calls", "runs"])
+def test_a_thread_for_a_lent_slot_is_kept_for_the_next(kind):
+    """Nested waits one after the other share a thread, so that its initializer opens no connection for each of them."""
+    initialized = []
+
+    def outer(item):
+        if kind == "calls":
+            return executor.submit(abs, item).result(PATIENCE)
+        return run_parallel(abs, [item], executor=executor, run_timeout=PATIENCE)[0]
+
+    with ThreadExecutor(1, initializer=initialized.append, initargs=(1,)) as executor:
+        assert [1] * 30 == list(executor.map(outer, [-1] * 30, timeout=PATIENCE))
+        assert [1] * 30 == run_parallel(outer, [-1] * 30, executor=executor, run_timeout=PATIENCE).values()
+    assert 2 == len(initialized)
+
+
+def test_threads_that_are_kept_for_lent_slots_end(monkeypatch):
+    """They end with their executor, and where no slot is lent for as long as an idle thread stays."""
+
+    def call(depth):
+        return depth and executor.submit(call, depth - 1).result(PATIENCE)
+
+    def threads():
+        return [one for one in threading.enumerate() if one.name.startswith("deep_")]
+
+    with ThreadExecutor(2, "deep") as executor:
+        executor.submit(call, 8).result(PATIENCE)
+    wait_until(lambda: not threads())
+    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    with ThreadExecutor(2, "deep") as executor:
+        executor.submit(call, 8).result(PATIENCE)
+        wait_until(lambda: not threads())
+
+
+def test_no_more_threads_are_kept_for_lent_slots_than_there_are_slots():
+    """A deep chain of calls leaves few threads behind."""
+    spares, workers = Spares(2), set()
+    kept = [ThreadWorker(None, "spare", number) for number in range(3)]
+    for each in kept:
+        spares.add(each)
+    assert kept[:2] == list(spares)
+    assert [True, True, False] == [spares.use(workers) for _ in range(3)]
+    assert set(kept[:2]) == workers
+
+
+def test_a_thread_without_a_slot_lends_none(engine):
+    """A finalizer that waits in a thread which is about to end, or kept for the next lent slot, makes no room for one more."""
+    worker = ThreadWorker(engine, "spare", 0)
+    assert worker.between(engine) is None
+    engine.workers.add(worker)
+    assert worker.between(engine) is not None
+    engine.workers.clear()
+
+
 def test_a_first_submit_within_a_task_borrows_nothing():
     """The first ``submit`` of an executor, if made within a task, does not borrow that task's slot for good."""
     with ThreadExecutor(1) as executor:
@@ -1078,6 +1133,21 @@ def test_processor_time_is_measured_where_the_system_tells(engine, monkeypatch):
     assert engine.cpu_seconds() >= 0.02
     monkeypatch.delattr(time, "pthread_getcpuclockid")
     assert engine.cpu_seconds() is None
+
+
+def test_the_processor_time_of_a_thread_without_a_slot_counts():
+    """The CPU time of a thread counts, too, while it is kept for the next slot that is lent."""
+
+    def spin(inner):
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end:
+            pass
+        return inner and executor.submit(spin, inner=False).result(PATIENCE)
+
+    with ThreadExecutor(1) as executor:
+        executor.submit(spin, inner=True).result(PATIENCE)
+        wait_until(lambda: any(executor._pool.spares))
+        assert executor._pool.cpu_seconds() >= 0.04
 
 
 def test_the_processor_time_of_a_thread_that_ends_counts_once(engine, monkeypatch):

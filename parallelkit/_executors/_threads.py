@@ -21,6 +21,7 @@ from parallelkit._executors._thread._line import Line
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._slots import most_at
+from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
@@ -46,6 +47,7 @@ class ThreadEngine:
         self.workers: set[ThreadWorker] = set()
         self.abandoned: set[ThreadWorker] = set()
         self.idle: deque[ThreadWorker] = deque()
+        self.spares: Spares[ThreadWorker] = Spares(max_workers)
         self.loss: Loss | None = None
         self.initializes = initializer is not None
         self._starts: Starts[ThreadWorker] = Starts(initializer, initargs)
@@ -131,7 +133,7 @@ class ThreadEngine:
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
         with self._lock:  # a thread takes it before it ends, so every thread that is asked is alive
-            return self._roll.cpu_seconds(self.workers | self.abandoned)
+            return self._roll.cpu_seconds(self.workers.union(self.abandoned, self.spares))
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -145,13 +147,21 @@ class ThreadEngine:
         return self._roll.passing and all(port.is_spent() for port in self.ports)
 
     def dismiss(self, worker: ThreadWorker) -> bool:
-        """Strike off this thread if there is one too many; whether it must end."""
+        """Strike off this thread if there is one too many, and keep some of those as spares; whether it was struck off."""
         with self._lock:
             if not self._count_surplus():
                 return False
             self.workers.discard(worker)
             self.surplus -= 1
-            return True
+            self.spares.add(worker)
+        self._supply_all()  # it may have been woken for a ticket
+        return True
+
+    def recall(self, worker: ThreadWorker) -> bool:
+        """In a thread that was struck off: it is no spare any more; whether it has a slot again."""
+        with self._lock:
+            self.spares.discard(worker)
+            return worker in self.workers
 
     def supply(self, tickets: int, awaited: bool = False) -> None:
         """Wake an idle thread, and start missing ones, for new tickets; ``awaited`` by tasks of this engine or not."""
@@ -160,7 +170,8 @@ class ThreadEngine:
             with self._lock:
                 missing = min(tickets - woken - len(self.idle), self.capacity() - len(self.workers))
                 for _ in range(missing if not self.closed else 0):
-                    self._start_worker(len(self.loans) if awaited else 0)
+                    if not self.spares.use(self.workers):
+                        self._start_worker(len(self.loans) if awaited else 0)
 
     def _start_worker(self, held: int) -> None:
         worker = ThreadWorker(self, self.name_prefix, self._roll.number())
@@ -209,16 +220,10 @@ class ThreadEngine:
             limit = self._starts.limit()
             overdue = limit is not None and limit <= now
             if overdue:
-                self._give_up_starts()
+                self._starts.give_up(self.workers, self.abandoned)
         if overdue:
             self._break(overran())
         return limit
-
-    def _give_up_starts(self) -> None:
-        """Abandon the threads that are still in their initializer."""
-        threads = self._starts.give_up()
-        self.workers -= threads
-        self.abandoned |= threads
 
     def _break(self, fate: str, cause: BaseException | None = None) -> None:
         """Break the engine, as a failed initializer breaks the standard pools."""
@@ -284,8 +289,9 @@ class ThreadEngine:
         """End all idle threads and wait for them; threads in a task or an initializer are left to themselves."""
         with self._lock:
             self.closed = True
-            self._give_up_starts()
-            workers = self.workers.union(self.idle)  # where a start was interrupted, the thread may idle only
+            self._starts.give_up(self.workers, self.abandoned)
+            # Where a start was interrupted, the thread may be among the idle ones only.
+            workers = self.workers.union(self.idle, self.spares)
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # else its run would wait for ever
             port.close()

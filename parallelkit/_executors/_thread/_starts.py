@@ -40,11 +40,11 @@ class Starts(Generic[W]):
         """When the first of the threads must be done; None if there are none."""
         return min(self._deadlines.values(), default=None)
 
-    def give_up(self) -> set[W]:
-        """Forget the threads that are in it, and return them."""
-        threads = set(self._deadlines)
+    def give_up(self, workers: set[W], abandoned: set[W]) -> None:
+        """Count the threads that are in it as abandoned."""
+        workers.difference_update(self._deadlines)
+        abandoned.update(self._deadlines)
         self._deadlines.clear()
-        return threads
 
 
 def overran() -> str:

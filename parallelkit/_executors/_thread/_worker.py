@@ -13,6 +13,7 @@ from parallelkit._executors._contract import Ended, Ticket, ended_early
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
 from parallelkit._executors._thread._port import Current, ThreadPort
+from parallelkit._executors._thread._spares import Spares
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
@@ -30,7 +31,9 @@ class Owner(Protocol):
     surplus: int
     lending: bool
     ports: tuple[ThreadPort, ...]
+    workers: set[ThreadWorker]
     idle: deque[ThreadWorker]
+    spares: Spares[ThreadWorker]
 
     def initialize(self, worker: ThreadWorker) -> bool:
         """Run the initializer; False if the thread must end."""
@@ -48,7 +51,10 @@ class Owner(Protocol):
         """Whether a thread that finds nothing to do may end, because no new tasks will come."""
 
     def dismiss(self, worker: ThreadWorker) -> bool:
-        """Strike off this thread if there is one too many; whether it must end."""
+        """Strike off this thread if there is one too many, and keep some of those as spares; whether it was struck off."""
+
+    def recall(self, worker: ThreadWorker) -> bool:
+        """In a thread that was struck off: it is no spare any more; whether it has a slot again."""
 
     def end(self, worker: ThreadWorker) -> None:
         """Note that this thread ends."""
@@ -162,8 +168,8 @@ class ThreadWorker:
 
     def between(self, engine: object) -> Around | None:
         """A stand-in for an attempt, between attempts: a finalizer called there may wait too, and lend the slot."""
-        if self.engine is not engine or (self.current and self.current[2]) or self.engine.is_abandoned(self):
-            return None
+        if self.engine is not engine or (self.current and self.current[2]) or self not in self.engine.workers:
+            return None  # it has no slot, or its attempt lends that
         with suppress(ValueError):
             self.engine.idle.remove(self)  # so that nobody wakes it meanwhile and counts on it
             self.gate.force()  # it looks for work again afterwards
@@ -172,7 +178,7 @@ class ThreadWorker:
     def _serve(self) -> None:
         engine = self.engine
         turn = 0
-        while not (engine.surplus and engine.dismiss(self)):
+        while not (engine.surplus and engine.dismiss(self)) or self._stand_by():
             ports = engine.ports
             for offset in range(len(ports)):  # ports take turns
                 port = self.port = ports[(turn + offset) % len(ports)]
@@ -214,6 +220,15 @@ class ThreadWorker:
         except ValueError:
             return True  # somebody took this worker off the deque: there is work for it
         return in_time
+
+    def _stand_by(self) -> bool:
+        """Wait as a spare for a slot; False if none was lent for ``IDLE`` seconds. To start a thread takes longer."""
+        engine = self.engine
+        self.gate.wait(self._is_settled, None if engine.initializes else IDLE)
+        return engine.recall(self)
+
+    def _is_settled(self) -> bool:
+        return self.engine.closed or self not in self.engine.spares
 
     def _wanted(self) -> bool:
         return self.engine.closed or any(map(self.engine.serves, self.engine.ports))

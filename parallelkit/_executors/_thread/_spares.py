@@ -1,0 +1,49 @@
+"""Threads that had a lent slot, which was given back: kept for the next one, since the start of a thread takes longer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+from parallelkit._executors._gate import Gate
+
+
+class Waiting(Protocol):
+    """A thread that waits as a spare."""
+
+    gate: Gate
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Spares(Generic[W]):
+    """At most ``most`` of them; used under the engine's lock, except for ``in``."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads: dict[W, None] = {}
+
+    def __contains__(self, worker: W) -> bool:
+        return worker in self._threads
+
+    def __iter__(self) -> Iterator[W]:
+        return iter(self._threads)
+
+    def add(self, worker: W) -> None:
+        """Keep this thread, unless there are enough."""
+        if len(self._threads) < self._most:
+            self._threads[worker] = None
+
+    def discard(self, worker: W) -> None:
+        """Keep this thread no longer. Idempotent."""
+        self._threads.pop(worker, None)
+
+    def use(self, workers: set[W]) -> bool:
+        """Make a worker of the latest one, so that the others may end; False if there is none."""
+        for worker in reversed(self._threads):
+            worker.gate.open()  # first, as a signal handler may raise: a spare that is woken for nothing ends
+            workers.add(worker)
+            del self._threads[worker]
+            return True
+        return False
