@@ -43,7 +43,7 @@ class Results(Keyed[K, V], Generic[K, V]):
     {'a': 4, 'b': None}
     """
 
-    __slots__ = ("_index_of", "_ledger", "_order")
+    __slots__ = ("__weakref__", "_index_of", "_ledger", "_order")
 
     def __init__(self, ledger: Ledger, order: Sequence[int] | None = None) -> None:
         self._ledger = ledger

@@ -2,6 +2,7 @@
 
 import re
 import time
+from math import inf
 
 import pytest
 from planted import BEGAN, cut_off, fail, plant, retry
@@ -334,7 +335,9 @@ def test_what_was_known_before_the_run_is_no_attempt_of_it(tmp_path):
     assert 0 == run_parallel(str, range(4), key=str, checkpoint=path).summary.attempts
 
 
-@pytest.mark.parametrize(("cost", "rule"), [("0.03", "a number, got '0.03'"), (-1, "at least 0, got -1")])
+@pytest.mark.parametrize(
+    ("cost", "rule"), [("0.03", "a number, got '0.03'"), (-1, "at least 0, got -1"), (inf, "finite, got inf")]
+)
 def test_a_cost_must_be_a_number(cost, rule):
     """A cost that is no number is refused, with the argument, the rule and the value."""
     with pytest.raises((TypeError, ValueError), match=f"cost_per_attempt must be {rule}"):

@@ -555,6 +555,13 @@ def test_results_hold_no_more_than_the_values():
     assert 3 == len(results)
 
 
+def test_results_can_be_referred_to_weakly():
+    """A cache of results may hold them weakly, and loses them with their last use."""
+    kept = weakref.WeakValueDictionary(a=run_parallel(len, ["a"], executor="inline"))
+    gc.collect()
+    assert [] == list(kept)
+
+
 def test_a_small_object_for_many_outcomes():
     """Outcomes are stored in columns: a thousand take less than a fifth as many objects."""
     many = run_parallel(operator.index, range(1_000), executor="inline")

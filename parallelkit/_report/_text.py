@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from textwrap import fill
 
 from parallelkit._ledger import Ledger
@@ -24,7 +25,10 @@ def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
     run = survey(ledger)
     parts = [head(run), times(run), slowest(run), failures(run)]
     if cost_per_attempt is not None:
-        parts.append(costs(run, check_number("cost_per_attempt", cost_per_attempt, 0.0)))
+        cost = check_number("cost_per_attempt", cost_per_attempt, 0.0)
+        if cost == inf:
+            raise ValueError(f"cost_per_attempt must be finite, got {cost_per_attempt!r}")
+        parts.append(costs(run, cost))
     parts.append(advice(run))
     return encodable("\n\n".join("\n".join(part) for part in map(list, parts) if part))
 
