@@ -139,11 +139,11 @@ class Collected:
         results = self._in_order()
         if interrupted:
             return results, interruption("interrupted", results)
+        if self._parts.options.on_error == "raise" and loop.scheduler.first_error is not None:
+            return results, noted(loop.scheduler.first_error, results, self._parts.intake.error)
         if self._parts.intake.error is not None:
             self._parts.intake.error.results = results
             return results, self._parts.intake.error
-        if self._parts.options.on_error == "raise" and loop.scheduler.first_error is not None:
-            return results, noted(loop.scheduler.first_error, results)
         return results, None
 
     def _cancel_rest(self, *, look: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from parallelkit._errors import RunInterrupted
+from parallelkit._errors import InputError, RunInterrupted
 from parallelkit._raised import add_note
 from parallelkit._results import Results
 
@@ -15,7 +15,12 @@ def interruption(what: str, results: Results[Any, Any]) -> RunInterrupted:
     return RunInterrupted(f"{what}: {results!r}; {hint}", results)
 
 
-def noted(error: BaseException, done: object) -> BaseException:
-    """Add a note on what was done to the error that ends a run, and return it."""
+def noted(error: BaseException, done: object, broken: InputError | None) -> BaseException:
+    """Add notes to the failure that ends a run, and return it: what was done, and how the input broke besides, if it did.
+
+    The failure comes first, as in a plain loop, which reads no further than the item whose task fails.
+    """
     add_note(error, f"the run was stopped at this failure: {done}")
+    if broken is not None:
+        add_note(error, f"besides, {broken}")
     return error

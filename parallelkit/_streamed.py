@@ -133,7 +133,9 @@ class Streamed:
                 yield from stream.outcomes()
             if self._raising and loop.scheduler.first_error is not None:
                 error, loop.scheduler.first_error = loop.scheduler.first_error, None
-                raise noted(error, f"{loop.scheduler.succeeded} succeeded")
+                intake.close()
+                broken, intake.error = intake.error, None
+                raise noted(error, f"{loop.scheduler.succeeded} succeeded", broken)
             if loop.scheduler.stopped is not None and intake.size is not None:
                 yield from unread(intake, outbox, self._enter)
             if intake.error is not None:

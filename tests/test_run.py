@@ -159,6 +159,19 @@ def test_failures_are_collected_by_default(executor):
     assert results.stopped is None
 
 
+def raises_when_read(broke):
+    yield 0
+    broke.set()
+    raise LookupError("no more")
+
+
+def raises_when_closed(_):
+    try:
+        yield from range(100)
+    finally:
+        raise LookupError("no more")
+
+
 @in_threads_and_inline
 def test_the_first_failure_is_raised_if_asked_for(executor):
     """With on_error="raise", the first final failure's own error is raised, with a note on what was done."""
@@ -168,6 +181,30 @@ def test_the_first_failure_is_raised_if_asked_for(executor):
         )
     assert any("attempt 2 of 2" in note for note in caught.value.__notes__)
     assert any("the run was stopped at this failure: " in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    "call", [run_parallel, lambda *args, **options: list(iter_parallel(*args, **options))]
+)
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        (raises_when_read, "besides, the input raised LookupError after 1 item: no more"),
+        (raises_when_closed, "besides, closing the input raised LookupError: no more"),
+    ],
+)
+def test_the_first_failure_goes_before_an_input_that_breaks_as_well(call, source, text):
+    """With on_error="raise", the failure is raised as in a plain loop, and a note on it tells of the input."""
+    broke = threading.Event()
+
+    def fail(_):
+        if source is raises_when_read:
+            assert broke.wait(PATIENCE)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        call(fail, source(broke), on_error="raise", buffersize=None if source is raises_when_read else 1)
+    assert text in caught.value.__notes__
 
 
 @pytest.mark.abandons(2)
