@@ -14,7 +14,7 @@ class Worker:
 
 def test_threads_that_have_ended_are_not_kept():
     """A stream that goes on for days, with a pause now and then, has a new thread after each, by the name of the last."""
-    roll = Roll(passing=True)
+    roll = Roll()
     for _ in range(20):
         worker = Worker(roll.number())
         assert worker.number == 0
@@ -26,7 +26,7 @@ def test_threads_that_have_ended_are_not_kept():
 
 def test_the_ends_of_those_that_have_left_are_waited_for():
     """Whoever closes an engine finds no thread of it afterwards, nor waits for itself."""
-    roll, left, end = Roll(passing=True), threading.Event(), threading.Event()
+    roll, left, end = Roll(), threading.Event(), threading.Event()
 
     def work():
         roll.leave(worker)

@@ -416,10 +416,11 @@ def test_what_is_held_after_a_failure_is_not_lost_to_threads_that_end(passing):
     port.close()
 
 
-def test_the_close_waits_for_threads_that_have_left(passing):
+@pytest.mark.parametrize("passing", [True, False])
+def test_the_close_waits_for_threads_that_have_left(passing, monkeypatch):
     """``close`` also waits for threads that have no work any more but still clear up their thread-local objects."""
-    engine, open_port = passing
-    local, cleared = threading.local(), []
+    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    engine, local, cleared = ThreadEngine(1, passing=passing), threading.local(), []
 
     class Slow:
         def __del__(self):
@@ -429,10 +430,7 @@ def test_the_close_waits_for_threads_that_have_left(passing):
     def task(item):
         local.thing = Slow()
 
-    port = open_port(task)
-    port.start(tickets(1))
-    take(port, 1)
-    port.close()
+    run_all(engine, task, [1])
     wait_until(lambda: not engine.workers)
     engine.close()
     assert 1 == len(cleared)

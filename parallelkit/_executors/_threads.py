@@ -51,7 +51,7 @@ class ThreadEngine:
         self.loss: Loss | None = None
         self.initializes = initializer is not None
         self._starts: Starts[ThreadWorker] = Starts(initializer, initargs)
-        self._roll = Roll(passing)
+        self._roll, self._passing = Roll(), passing
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.loans, self.awaited = Loans(), Loans()  # slots of tasks that wait for others; for futures
         self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
@@ -144,7 +144,7 @@ class ThreadEngine:
 
     def is_spent(self) -> bool:
         """Whether a thread that finds nothing to do may end, because no new tasks will come."""
-        return self._roll.passing and all(port.is_spent() for port in self.ports)
+        return self._passing and all(port.is_spent() for port in self.ports)
 
     def dismiss(self, worker: ThreadWorker) -> bool:
         """Strike off this thread if there is one too many, and keep some of those as spares; whether it was struck off."""

@@ -22,13 +22,9 @@ class Numbered(Protocol):
 
 
 class Roll:
-    """Used under the engine's lock, except for ``begin``, ``is_entering`` and ``join``.
+    """Used under the engine's lock, except for ``begin``, ``is_entering`` and ``join``."""
 
-    ``passing``: the engine serves one run, so ``join`` waits for the threads that have left.
-    """
-
-    def __init__(self, passing: bool) -> None:
-        self.passing = passing
+    def __init__(self) -> None:
         self._cpu_seconds = 0.0  # of threads that have left
         self._entering: set[Numbered] = set()
         self._numbers = count()
@@ -65,10 +61,9 @@ class Roll:
         """Called in a thread that is about to end. Idempotent."""
         if self.strike(worker):
             self._cpu_seconds += time.thread_time()
-            if self.passing:
-                while self._left and not self._left[0].is_alive():  # a long run has any number of threads
-                    self._left.popleft()
-                self._left.append(worker.thread)
+            while self._left and not self._left[0].is_alive():  # any number of threads may have left
+                self._left.popleft()
+            self._left.append(worker.thread)
 
     def cpu_seconds(self, there: Iterable[Numbered]) -> float | None:
         """Processor time of these threads and of all that have left; None if the system does not tell."""
