@@ -9,6 +9,7 @@ from parallelkit._raised import tolerated
 
 PAUSES = "Retry-After"  # the repr of a limit that exists only to be paused
 LONGEST = 300.0  # seconds; no longer wait is honoured
+SHORTEST = 0.01  # seconds until a function is called again that did not run; with 0 the run might do nothing else for ever
 
 
 def retry_after(error: BaseException) -> float | None:
@@ -58,4 +59,4 @@ def did_not_run(error: BaseException) -> float | None:
     remaining = getattr(error, "period_remaining", None)
     if not isinstance(remaining, (int, float)) or not math.isfinite(remaining):
         return None
-    return max(0.0, float(remaining))
+    return max(SHORTEST, float(remaining))

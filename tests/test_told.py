@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.utils import format_datetime
 from io import BytesIO
+from itertools import count
 from urllib.error import HTTPError
 
 import pytest
@@ -159,13 +160,16 @@ def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
 @pytest.mark.parametrize(
     "options", [{"run_timeout": 60}, {"retries": Retry(1, max_time=60)}, {"retries": Retry(0, max_time=60)}]
 )
-def test_a_function_that_never_runs_is_given_up_in_time(options):
-    """A function that always refuses uses up no retries, so only ``max_time`` and ``run_timeout`` end it."""
+@pytest.mark.parametrize("remaining", [7, 0, -1])
+def test_a_function_that_never_runs_is_given_up_in_time(options, remaining):
+    """A function that always refuses uses up no retries, so only ``max_time`` and ``run_timeout`` end it, and some time must pass."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+    calls = count()
 
     def refuse(item):
         assert clock() < 600, "it is still waited for"
-        raise ratelimit.RateLimitException("too many calls", 7)
+        assert next(calls) < 10_000, "it is called again and again"
+        raise ratelimit.RateLimitException("too many calls", remaining)
 
     with inline_runs() as clock:
         results = run_parallel(refuse, ["a"], **options)
