@@ -160,20 +160,32 @@ def test_a_decorated_function_is_waited_for_in_processes(tmp_path):
 @pytest.mark.parametrize(
     "options", [{"run_timeout": 60}, {"retries": Retry(1, max_time=60)}, {"retries": Retry(0, max_time=60)}]
 )
-@pytest.mark.parametrize("remaining", [7, 0, -1])
-def test_a_function_that_never_runs_is_given_up_in_time(options, remaining):
-    """A function that always refuses uses up no retries, so only ``max_time`` and ``run_timeout`` end it, and some time must pass."""
+def test_a_function_that_never_runs_is_given_up_in_time(options):
+    """A function that always refuses uses up no retries, so only ``max_time`` and ``run_timeout`` end it."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
-    calls = count()
 
     def refuse(item):
         assert clock() < 600, "it is still waited for"
-        assert next(calls) < 10_000, "it is called again and again"
-        raise ratelimit.RateLimitException("too many calls", remaining)
+        raise ratelimit.RateLimitException("too many calls", 7)
 
     with inline_runs() as clock:
         results = run_parallel(refuse, ["a"], **options)
     assert 53 < clock() <= 60
+    assert isinstance(results.failures[0].error, ratelimit.RateLimitException)
+
+
+@pytest.mark.parametrize("remaining", [0, -1])
+def test_a_function_that_never_runs_is_not_called_in_a_busy_loop(remaining):
+    """Some time passes before the next call even if the exception says that none need."""
+    ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+    calls = count(1)
+
+    def refuse(item):
+        assert next(calls) <= 101, "time must pass"
+        raise ratelimit.RateLimitException("too many calls", remaining)
+
+    with inline_runs():
+        results = run_parallel(refuse, ["a"], run_timeout=1)
     assert isinstance(results.failures[0].error, ratelimit.RateLimitException)
 
 
