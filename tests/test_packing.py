@@ -22,10 +22,10 @@ class Packed:
         self.packing.line.clear()
         assert [] == refused
 
-    def end(self) -> None:
-        """Have all that was packed end."""
-        self.packing.bytes = 0
-        self.payloads.clear()
+    def end(self, count: int) -> None:
+        """Have the first of those that were packed end."""
+        self.packing.bytes -= sum(map(len, self.payloads[:count]))
+        del self.payloads[:count]
 
 
 def test_one_large_item_does_not_slow_down_all_that_follow():
@@ -33,7 +33,7 @@ def test_one_large_item_does_not_slow_down_all_that_follow():
     packed = Packed()
     for items in ([HUGE], *[[SMALL] * 10] * 20):
         packed.add(items)
-        packed.end()
+        packed.end(len(packed.payloads))
 
     assert packed.packing.space(0) > 10_000
 
@@ -43,6 +43,6 @@ def test_large_items_among_small_ones_are_not_packed_far_ahead():
     packed = Packed()
     for _ in range(100):
         packed.add([LARGE] + [SMALL] * 40)
-
-    assert packed.packing.bytes < QUEUED_BYTES + len(LARGE)
-    assert 1 < packed.payloads.count(LARGE) <= QUEUED_FILES + 1
+        assert packed.packing.bytes < QUEUED_BYTES + len(LARGE)
+        assert 1 <= packed.payloads.count(LARGE) <= QUEUED_FILES + 1
+        packed.end(20)

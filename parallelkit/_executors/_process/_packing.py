@@ -31,7 +31,7 @@ QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if t
 SHARE = 8  # ... at most one in eight of the descriptors that the process may have: workers need some, too
 SHORT = 1024  # a str or bytes up to this length is an atom
 UNBOUNDED = 1 << 30
-FADING = 0.9  # weight of the largest item so far at each item that is smaller: one in a million must not slow down the rest
+FADING = 0.5  # what is left of the largest size each time that some are packed: one in a million must not slow down the rest
 
 ATOMS: set[type] = {int, float, bool, type(None)}
 TEXTS: set[type] = {str, bytes}
@@ -47,7 +47,7 @@ class Packing:
     def __init__(self, width: Callable[[], int], pack: Pack, job: Job) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
-        self._largest = 1.0  # bytes of the largest item lately; the next may be as large
+        self._largest = 1.0  # bytes: how large the next item may be, by those before it
         self._width = width
         self._pack = pack
         self._job = job
@@ -72,6 +72,8 @@ class Packing:
         If memory or descriptors run out, the rest stays in line as long as other items have not ended.
         """
         space, editions = self.space(ahead), Editions()
+        if self.line and space > 0:
+            self._largest *= FADING
         while self.line and space > 0:
             ticket = self.line[0]  # removed only when it is dealt with: Ctrl-C may interrupt this
             try:
@@ -97,9 +99,11 @@ class Packing:
             self.line.popleft()
 
     def _left(self, space: int, size: int, ahead: int) -> int:
-        largest, self.bytes = self._largest, self.bytes + size
-        self._largest = max(float(size), largest * FADING)
-        return space - 1 if size <= largest < LARGE else self.space(ahead)
+        self.bytes += size
+        if size <= self._largest < LARGE:
+            return space - 1
+        self._largest = max(self._largest, size)
+        return self.space(ahead)
 
 
 def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
