@@ -18,11 +18,11 @@ from typing import Any
 PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
 SPOKEN = frozenset(
     {
-        *("range", "date", "timedelta", "Decimal", "Fraction"),
+        *("range", "date", "timedelta", "timezone", "ZoneInfo", "Decimal", "Fraction"),
         *("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"),
     }
 )  # plain too: ``str`` tells the value. By name, so that their modules need not be imported
-HOMES = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib"})
+HOMES = frozenset({"builtins", "datetime", "zoneinfo", "decimal", "fractions", "pathlib"})
 SCALARS = frozenset({"number", "character", "bool", "bool_"})  # of numpy's types, the first two as bases
 GETTERS = (itemgetter, attrgetter, methodcaller)
 FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, type, partial, *GETTERS)

@@ -9,11 +9,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -206,6 +207,12 @@ OTHERS = {
     ),
     "closures by date": (made(date(2026, 1, 1)), made(date(2026, 1, 2)), "captured variable number"),
     "closures by span": (made(timedelta(1)), made(timedelta(2)), "captured variable number"),
+    "closures by zone": (made(ZoneInfo("UTC")), made(ZoneInfo("Asia/Tokyo")), "captured variable number"),
+    "closures by offset": (
+        made(UTC),
+        made(timezone(timedelta(hours=1))),
+        "captured variable number",
+    ),
     "closures by named tuple": (made(Point(1, 2)), made(Point(1, 3)), "captured variable number"),
     "closures by type of tuple": (made(Point(1, 2)), made((1, 2)), "captured variable number"),
     "partials by numpy's number": (
