@@ -917,12 +917,17 @@ def test_error_keeps_its_slots_and_fields(engine):
         def __init__(self, name):
             super().__init__(f"no {name}", name=name, path="/a")
 
+    class Elsewhere(Missing):
+        path = property(lambda self: "/b")
+
     error = error_of(engine, lambda: Slotted("told").set(3)).error
     assert ("told", 3, False) == (str(error), error.code(), hasattr(error, "empty"))
     error = error_of(engine, lambda: np.exceptions.AxisError(4, 1)).error
     assert (str(np.exceptions.AxisError(4, 1)), 4) == (str(error), error.axis)
     error = error_of(engine, lambda: Missing("wheel")).error
     assert ("no wheel", "wheel", "/a") == (str(error), error.name, error.path)
+    error = error_of(engine, lambda: Elsewhere("wheel")).error
+    assert ("no wheel", "/b", "/a") == (str(error), error.path, super(Elsewhere, error).path)
 
 
 class Forgetful(Exception):

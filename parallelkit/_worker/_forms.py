@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
     """What makes the error, its arguments, and the state to set then."""
 
-FIELDS = {OSError: ("errno", "strerror", "filename", "filename2"), ImportError: ("name", "path")}
-"""Attributes of builtin classes that are neither in ``__dict__`` nor, always, in ``args``."""
+FIELDS = (OSError, ImportError)
+"""Builtin classes with attributes that are neither in ``__dict__`` nor, always, in ``args``."""
 
 CHAIN = ("__cause__", "__context__", "__suppress_context__")
 
@@ -52,7 +52,7 @@ def _own_form(error: BaseException) -> Form:
     """As its class says; the bare form if the class has its own ``__init__`` only, which would get the wrong arguments, or slots."""
     cls = type(error)
     if not isinstance(cls.__reduce__, FunctionType) and (
-        isinstance(cls.__init__, FunctionType) or _slots_of(error)
+        isinstance(cls.__init__, FunctionType) or any("__slots__" in vars(base) for base in cls.__mro__)
     ):
         return _bare_form(error)
     reduced = error.__reduce_ex__(5)
@@ -104,24 +104,19 @@ def _travels(value: object) -> bool:
 
 
 def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments, and what is not in the ``__dict__``: fields of some builtin classes, and slots."""
-    names = [name for kind in FIELDS if issubclass(type(error), kind) for name in FIELDS[kind]]
-    fields = {name: getattr(error, name) for name in names if getattr(error, name) is not None}
-    return OWN["args"].__get__(error), fields | _slots_of(error)
-
-
-def _slots_of(error: BaseException) -> dict[str, Any]:
-    """What lies in the slots of an error whose class, as those of attrs and some of numpy's do, has ``__slots__``."""
-    found = {}
+    """The arguments, and what is not in the ``__dict__``: fields of some builtin classes, and slots, as those of attrs have."""
+    fields: dict[str, Any] = {}
     for cls in type(error).__mro__:
-        if "__slots__" in vars(cls):
-            for name, slot in vars(cls).items():
-                if isinstance(slot, MemberDescriptorType):
+        if cls in FIELDS or "__slots__" in vars(cls):
+            for name, place in vars(cls).items():
+                if isinstance(place, MemberDescriptorType):
                     try:
-                        found[name] = slot.__get__(error)
+                        value = place.__get__(error)
                     except AttributeError:
-                        pass  # it is empty
-    return found
+                        continue  # it is empty; so is a builtin field with None
+                    if value is not None or cls not in FIELDS:
+                        fields.setdefault(name, value)
+    return OWN["args"].__get__(error), fields
 
 
 def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
@@ -134,8 +129,14 @@ def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str
         pass  # ``args`` was changed after it was made
     OWN["args"].__set__(error, args)
     for name, value in fields.items():
-        object.__setattr__(error, name, value)
+        _place_of(cls, name).__set__(error, value)
     return error
+
+
+def _place_of(cls: type, name: str) -> MemberDescriptorType:
+    """Where a field lies; a subclass may have a property of its name."""
+    places = (vars(base).get(name) for base in cls.__mro__)
+    return next(place for place in places if isinstance(place, MemberDescriptorType))
 
 
 def make_remote(message: str, kind: str) -> BaseException:
