@@ -5,6 +5,7 @@ So what such a function keeps in a global variable or a cache is still there in 
 
 from __future__ import annotations
 
+from parallelkit._worker._brought import OffTheClock
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -24,7 +25,8 @@ def recall(blob: bytes) -> Any:
     """
     function = _functions.pop(blob, None)
     if function is None:
-        function = unpack(blob[::-1])
+        with OffTheClock():
+            function = unpack(blob[::-1])
         if len(_functions) >= KEPT:
             del _functions[next(iter(_functions))]
     _functions[blob] = function  # now the most recent

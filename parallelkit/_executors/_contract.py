@@ -211,6 +211,13 @@ def timed_out(
     return error
 
 
+def unloaded(label: str, seconds: float) -> TaskTimeout:
+    """The error of an attempt whose own function did not load in time."""
+    error = TaskTimeout(f"{label} had not loaded its function after {seconds:.3g} s; its process was killed")
+    error.killed = True
+    return error
+
+
 class Hung(Protocol):
     """An abandoned worker that still costs a slot: its run was ``stopped``, or its attempt overran the timeout."""
 

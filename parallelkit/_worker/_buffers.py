@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _pickle import PickleBuffer, loads
+from _pickle import PickleBuffer
 from mmap import mmap
 
 from parallelkit._worker import _channel, _leases
@@ -72,11 +72,13 @@ def layout(buffers: list[memoryview[int]]) -> tuple[list[Span], int]:
 
 def load_apart(blob: bytes, mapping: mmap | bytearray, spans: list[Span]) -> Any:
     """Unpickle what ``pack_apart`` has made, on buffers that lie in this mapping or private memory."""
+    return unpack(blob, buffers_in(mapping, spans))
+
+
+def buffers_in(mapping: mmap | bytearray, spans: list[Span]) -> list[memoryview[int]]:
+    """The buffers that lie at these places."""
     whole = memoryview(mapping)
-    buffers = [whole[start : start + length] for start, length in spans]
-    if b"cloudpickle" in blob:
-        return unpack(blob, buffers)
-    return loads(blob, buffers=buffers)
+    return [whole[start : start + length] for start, length in spans]
 
 
 def load_shared(mapping: mmap, own: mmap | None, spans: list[Span]) -> Any:
@@ -200,9 +202,9 @@ class InBlocks:
         self._blocks[number] = block = Block(mapping)
         _leases.note(mapping, block)
 
-    def load(self, number: int, blob: bytes, spans: list[Span]) -> Any:
-        """Unpickle the item whose buffers lie in the block."""
-        return load_apart(blob, self._blocks[number].mapping, spans)
+    def buffers(self, number: int, spans: list[Span]) -> list[memoryview[int]]:
+        """The buffers of an item that lies in the block."""
+        return buffers_in(self._blocks[number].mapping, spans)
 
     def give_back(self, number: int) -> None:
         """After the task: if it, or a child of it, has kept part of its item, leave it the block for good, and tell the parent."""

@@ -18,9 +18,12 @@ UNPACK = "an item is one argument: star=True unpacks a tuple into several, and l
 def bind(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
 ) -> Callable[[Any], Any]:
-    """``fn`` with its further arguments; ``fn`` itself if there are none. Without ``fn``, each item is a ``Call``."""
+    """``fn`` with its further arguments; ``fn`` itself if there are none.
+
+    Without ``fn``, each item is a ``Call``, or ends with what one consists of (_brought.py).
+    """
     if fn is None:
-        return lambda call: call[0](*call[1], *args, **keywords(call[2], kwargs))
+        return lambda call: call[-3](*call[-2], *args, **keywords(call[-1], kwargs))
     if star:
         return starred(fn, args, kwargs)
     call = (lambda item: fn(item, *args, **kwargs)) if args or kwargs else fn

@@ -59,7 +59,7 @@ UNLIMITED = (1 << 63) - 1
 HEAD = 0  # by the worker: how many tasks are committed
 SENT = 1  # by the worker: how many frames it has sent to the parent; those of its children do not count
 FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
-PHASE = 2  # by the worker: STARTING, WAITING, or LOADING plus the number of the job whose function it loads
+PHASE = 2  # by the worker: STARTING, WAITING, BRINGING, or LOADING plus the number of the job whose function it loads
 ARMED = 8  # by the parent: ring the bell once so many tasks are committed; the worker then clears it ...
 EACH = 1  # ... unless this is the value: then it rings at each commit
 LIMIT = 16  # by the parent: the worker must not begin this task or a later one
@@ -68,7 +68,8 @@ MARK = 25  # by the parent: always MARKED; any other value means that the header
 
 MARKED = 0x706172616C6C656C
 
-STARTING, WAITING, LOADING = range(3)  # a new ring is all zeros
+STARTING, WAITING, BRINGING, LOADING = range(4)  # a new ring is all zeros
+"""WAITING: it takes batches and runs them. BRINGING: it loads what the present attempt's own function needs."""
 
 NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED, DICT = range(11)
 """The kind of a slot. NONE to FLOAT: the slot is the value. VALUE, FAILED: a pickle in the heap; BIG_…: in a file.

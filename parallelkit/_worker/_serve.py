@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from mmap import mmap
 
 from parallelkit._system import monotonic
-from parallelkit._worker import _channel, _faults, _initial, _lifeline
+from parallelkit._worker import _brought, _channel, _faults, _initial, _lifeline
 from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._channel import (
     ARMED,
@@ -40,6 +40,8 @@ from parallelkit._worker._travel import unpack
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any, NoReturn
+
+    from parallelkit._worker._jobs import Job
 
 
 def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
@@ -80,7 +82,7 @@ class _Worker:
         self.blocks = InBlocks(self.outbox)
         self._file: mmap | OSError | None = None
         self._own: mmap | None = None  # the part of it that a job may write to, mapped privately
-        self.jobs: dict[int, Callable[[Any], Any]] = {}
+        self.jobs: dict[int, Job] = {}
 
     def serve(self) -> None:
         if not self._set_up(loads(self._next_frame()[1])):
@@ -137,6 +139,7 @@ class _Worker:
         if setup["captured"]:
             capture_warnings()
         self.surroundings = Surroundings(setup["warnings"])
+        _brought.attach(self.ring, self.surroundings.keep)
         try:
             if setup["initializer"]:
                 _, body = self._next_frame()
@@ -182,13 +185,13 @@ class _Worker:
             file, own, self._own = self._take_file(), self._own, None
             self.jobs[number] = load_job(body, file, own)
         except BaseException as error:
-            self.jobs[number] = raiser(error)
+            self.jobs[number] = unpack, raiser(error)
         self.surroundings.keep()
         self._tell_phase(_channel.WAITING)
 
     def _run_batch(self, body: bytes) -> bool:
         number, count, how = BATCH_HEAD.unpack_from(body)
-        call = self.jobs[number]
+        load, call = self.jobs[number]
         if how == _channel.TOGETHER:
             return self._run(call, loads(memoryview(body)[BATCH_HEAD.size :]))
         if isinstance(self._file, OSError):
@@ -196,9 +199,9 @@ class _Worker:
                 self.outbox.send(frame(_channel.KEPT, WORD.pack(loads(body[BATCH_HEAD.size :])[0])))
             return self._run(raiser(self._file), (None,))
         if how == _channel.BUFFERED_ITEM:
-            return self._run_buffered(call, self._learn_block(body))
+            return self._run_buffered(load, call, self._learn_block(body))
         file = self._take_file()
-        return self._run(lambda blob: call(unpack(blob)), [file] if file else _cut(body, count))
+        return self._run(lambda blob: call(load(blob)), [file] if file else _cut(body, count))
 
     def _learn_block(self, body: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
         """A buffered item: the number of its block, which comes with its first use, the spans in it, the pickle."""
@@ -208,11 +211,14 @@ class _Worker:
         return block, spans, blob
 
     def _run_buffered(
-        self, call: Callable[[Any], Any], item: tuple[int, list[tuple[int, int]], bytes]
+        self,
+        load: Callable[..., Any],
+        call: Callable[[Any], Any],
+        item: tuple[int, list[tuple[int, int]], bytes],
     ) -> bool:
         block, spans, blob = item
         return self._run(
-            lambda _: call(self.blocks.load(block, blob, spans)),
+            lambda _: call(load(blob, self.blocks.buffers(block, spans))),
             (None,),
             lambda: self.blocks.give_back(block),
         )

@@ -51,7 +51,7 @@ def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
 SUPERVISOR = "_executors/_process/_supervisor.py"
 BLAME_ALL = """for rest in worker.cut_off(worker.done + (began_at is not None)):
             for at in range(len(rest.tickets)):
-                lost = (rest.part(at, at + 1), now, now, worker.pid, status, Why.ITSELF, worker.label)
+                lost = (rest.part(at, at + 1), now, now, worker.pid, status, why_of(worker), worker.label)
                 rest.lane.post(Lost(*lost, ""))"""
 REQUEUE = "requeue(worker.cut_off(worker.done + (began_at is not None)))"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from parallelkit._executors._process import _handle
 from parallelkit._executors._process._decode import death_of
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Broken, Lane
+from parallelkit._executors._process._lane import Broken, Lane, Why
 
 FATAL_STARTS = 2  # failed starts in a row after which the engine is broken
 FATAL_LOADS = 2  # ends while loading one function, with no new worker that does it in between, after which its run fails
@@ -54,6 +54,15 @@ class Deaths:
                 fatal = lane.fatal_loads >= FATAL_LOADS or lane.struck_loads >= self._patience
                 return lane if fatal else None
         return None
+
+
+def why_of(worker: Worker) -> Why:
+    """Why a worker ended during an attempt."""
+    if worker.garbage:
+        return Why.GARBAGE
+    if worker.overdue:
+        return Why.UNLOADED if worker.wire.bringing else Why.OVERDUE
+    return Why.ITSELF
 
 
 def end_of(worker: Worker, status: int | None) -> str:

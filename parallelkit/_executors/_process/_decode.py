@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
+from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out, unloaded
 from parallelkit._executors._process._blocks import load_leased
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._lane import Columns, Lost, Span, Why
@@ -250,6 +250,8 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
     if lost.why is Why.OVERDUE:
         assert timeout is not None, "only what has a timeout is overdue"
         error = timed_out(label(index), timeout, "its process was killed", killed=True)
+    elif lost.why is Why.UNLOADED:
+        error = unloaded(label(index), lost.ended - lost.started)
     else:
         error = _death(lost)
     stack = as_stack(lost.stack)

@@ -18,6 +18,7 @@ from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._process._validation import word_of
 from parallelkit._executors._process._wire import Wire
+from parallelkit._executors._tickets import shortest_timeout
 from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
@@ -210,10 +211,9 @@ class Worker(Holding):
             return
         if not running[1] <= monotonic():
             raise GarbageError("an attempt that begins in the future")
-        if running[0][3] is None:
-            return
-        due = running[1] + running[0][3]
-        early = due - min(FORESIGHT, running[0][3] / 2)
+        limit = LOAD_LIMIT if self.wire.bringing else shortest_timeout([running[0]])
+        due = running[1] + limit
+        early = due - min(FORESIGHT, limit / 2)
         self.in_danger = now >= early
         if now < due:
             self.check_at = min(due if self.in_danger else early, self.check_at)

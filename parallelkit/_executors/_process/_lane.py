@@ -131,10 +131,14 @@ class Span(NamedTuple):
 
 
 class Why(Enum):
-    """Why a worker ended: by itself, or killed by us for its attempt's timeout or for garbage in its channel."""
+    """Why a worker ended: by itself, or killed by us.
+
+    That is for its attempt's timeout, because the attempt's own function took too long to load, or for garbage in its channel.
+    """
 
     ITSELF = auto()
     OVERDUE = auto()
+    UNLOADED = auto()
     GARBAGE = auto()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from _pickle import PicklingError
 from collections import deque
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeAlias
 
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
@@ -14,11 +15,13 @@ from parallelkit._executors._process._carried import carry
 from parallelkit._executors._process._culprit import find_culprit, innermost, remedy, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Payload, payload_of
+from parallelkit._executors._process._preload import home_of
 from parallelkit._executors._process._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
+from parallelkit._worker._brought import as_told
 from parallelkit._worker._buffers import pack_apart
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._chunk import Chunk
@@ -52,6 +55,7 @@ class Packing:
         self._pack = pack
         self._job = job
         self._neighbours = Neighbours()
+        self._latest: tuple[object, str] = None, ""  # a call's function, and its home
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
@@ -79,8 +83,7 @@ class Packing:
             try:
                 item = ticket[2]
                 if self._job.fn is None:
-                    refuse_function(_function_of(item))
-                    item = carry(item, editions, several=not self._job.shared)
+                    item = self._brought(item, editions)
                 payload = self._pack(item, editions)
                 if may_draw(payload) and not self._job.shared:
                     self._neighbours.refuse_alike(ticket[0], ticket[2], self._job.label)
@@ -97,6 +100,17 @@ class Packing:
                 payloads.append(payload)
                 space = self._left(space, len(payload), ahead + len(tickets))
             self.line.popleft()
+
+    def _brought(self, call: Call, editions: Editions) -> tuple[Any, ...]:
+        """A call as it is packed: after the name of the module that a worker needs for its function."""
+        fn = _function_of(call)
+        refuse_function(fn)
+        if fn is not self._latest[0]:
+            self._latest = fn, as_told(home_of(fn))
+        home = self._latest[1]
+        if not home or type(fn) is not FunctionType:  # it may be a function of the script
+            call = carry(call, editions, several=not self._job.shared)
+        return home, *call
 
     def _left(self, space: int, size: int, ahead: int) -> int:
         self.bytes += size

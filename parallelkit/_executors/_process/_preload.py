@@ -14,6 +14,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from parallelkit._worker._caches import CACHED
 from parallelkit._worker._script import NAMES
 
 _HARMLESS = (
@@ -102,7 +103,7 @@ def _module_of(thing: object) -> str:
     kind = type(thing)
     if kind is ModuleType:
         name = vars(thing).get("__name__")
-    elif kind in (FunctionType, BuiltinFunctionType):
+    elif kind in (FunctionType, BuiltinFunctionType, CACHED):
         name = thing.__module__
     else:
         name = _module_of_class(thing if issubclass(kind, type) else kind)

@@ -16,10 +16,10 @@ from typing import TypeVar
 from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._blocks import Pool
 from parallelkit._executors._process._crew import Crew
-from parallelkit._executors._process._deaths import Deaths, end_of
+from parallelkit._executors._process._deaths import Deaths, end_of, why_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
-from parallelkit._executors._process._lane import Broken, File, Lane, Lost, Why
+from parallelkit._executors._process._lane import Broken, File, Lane, Lost
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve, explain
@@ -265,8 +265,7 @@ class Supervisor:
         began_at = worker.blamed_since(now)
         if began_at is not None:
             batch = worker.batches[0]
-            why = Why.GARBAGE if worker.garbage else Why.OVERDUE if worker.overdue else Why.ITSELF
-            lost = (batch.part(0, 1), began_at, now, worker.pid, status, why, worker.label)
+            lost = (batch.part(0, 1), began_at, now, worker.pid, status, why_of(worker), worker.label)
             batch.lane.post(Lost(*lost, worker.wire.last_stack()))
         requeue(worker.cut_off(worker.done + (began_at is not None)))
         if not worker.retiring:

@@ -20,7 +20,12 @@ class Words:
     @property
     def loading(self) -> bool:
         """Whether the worker is starting or loading a function, and so runs no attempt."""
-        return self.ring.head[PHASE] != _channel.WAITING
+        return self.ring.head[PHASE] not in (_channel.WAITING, _channel.BRINGING)
+
+    @property
+    def bringing(self) -> bool:
+        """Whether its attempt has begun, and loads what its own function needs."""
+        return self.ring.head[PHASE] == _channel.BRINGING
 
     @property
     def loads(self) -> int | None:
