@@ -47,7 +47,7 @@ def forms(module):
     scope = {"__name__": "__main__", "module": module}
     exec("def script(item):\n    return module.loaded(item)", scope)
     functions = [module.loaded, partial(module.loaded), module.Thing().loaded, module.cached, scope["script"]]
-    return [Task(function, *args) for function, args in zip(functions, [(1,)] * 5, strict=True)]
+    return [Task(function, 1) for function in functions]
 
 
 @pytest.mark.parametrize("form", range(5))

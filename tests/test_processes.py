@@ -26,6 +26,7 @@ from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
+from parallelkit._executors._process import _reserve
 from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._crew import Crew
 from parallelkit._executors._process._handle import Worker
@@ -852,10 +853,11 @@ def test_initializer_that_fails_breaks_the_engine(initializer, argument, shown):
         engine.close()
 
 
-def test_lack_of_descriptors_is_told():
+def test_lack_of_descriptors_is_told(monkeypatch):
     """If no worker can be started for want of descriptors, the run says so, and the attempt leaks nothing."""
     import resource
 
+    monkeypatch.setattr(_reserve, "PATIENCE", 0.2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     engine = ProcessEngine(1)
     try:
@@ -942,8 +944,9 @@ def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
     assert {index: index for index in range(100)} == seen.values
 
 
-def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_some(full_table):
+def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_some(full_table, monkeypatch):
     """An engine whose first run fails for want of descriptors works once there are some."""
+    monkeypatch.setattr(_reserve, "PATIENCE", 0.2)
     engine = ProcessEngine(1)
     try:
         with full_table, opened(engine, far.nothing) as port:
@@ -993,6 +996,36 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
         (block,) = wait(port)
         assert [1] == list(block.indices)
         assert refusals
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_a_moment_without_processes_fails_no_run(engine, monkeypatch, refusals):
+    """Even if the very first worker is refused, others may end soon."""
+    spawn, refused = Starter.spawn, []
+
+    def refuse(starter):
+        if len(refused) < refusals:
+            refused.append(BlockingIOError(errno.EAGAIN, "no more processes"))
+            raise refused[-1]
+        return spawn(starter)
+
+    monkeypatch.setattr(Starter, "spawn", refuse)
+    assert {0: 7} == drive(engine, far.give_back, [7]).values
+    assert refusals == len(refused)
+
+
+def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
+    """An interpreter that is gone will not come back."""
+
+    def refuse(_):
+        raise FileNotFoundError(errno.ENOENT, "no such interpreter")
+
+    monkeypatch.setattr(Starter, "spawn", refuse)
+    monkeypatch.setattr(_reserve, "PATIENCE", 1000.0)
+    with opened(engine, far.nothing) as port:
+        port.start([(0, 1, 0, None)])
+        assert [] == port.wait(time.monotonic() + 30)
+        assert "no worker process can be started: [Errno 2] no such interpreter" in str(port.failure)
 
 
 class Refusing:

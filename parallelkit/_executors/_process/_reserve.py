@@ -8,11 +8,15 @@ from __future__ import annotations
 import os
 import sys
 from errno import EAGAIN, EFBIG, EMFILE, ENFILE, ENOMEM
+from math import inf
 
 from parallelkit._worker._tracebacks import detached
 
 KEPT = 2
 """One for the descriptor that arrives, and one for its mapping, which takes one before Python 3.13."""
+
+PATIENCE = 2.0
+"""Seconds for which a worker may be refused, again and again, until the runs that wait for one fail: other programs end."""
 
 
 class Reserve:
@@ -38,6 +42,21 @@ class Reserve:
     def close(self) -> None:
         """Close all, for good."""
         self.lend()
+
+
+class Shortage:
+    """How long the system has had nothing for a worker, where there is no other worker."""
+
+    def __init__(self) -> None:
+        self._since = self._latest = -inf
+
+    def lasts(self, error: OSError, now: float) -> bool:
+        """Note one more refusal; whether there is no point in waiting any longer."""
+        if now > self._latest + PATIENCE:
+            self._since = now
+        self._latest = now
+        passes = is_shortage(error) or error.errno == EAGAIN
+        return not passes or now >= self._since + PATIENCE
 
 
 def is_lack(error: OSError) -> bool:

@@ -22,7 +22,7 @@ from parallelkit._executors._process._holding import requeue
 from parallelkit._executors._process._lane import Broken, File, Lane, Lost
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._questions import Questions
-from parallelkit._executors._process._reserve import Reserve, explain
+from parallelkit._executors._process._reserve import Reserve, Shortage, explain
 from parallelkit._executors._process._starter import Starter
 from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
@@ -41,7 +41,7 @@ class Supervisor:
         self.closing = False
         self._initializer = initializer
         self.crew = Crew(max_workers, max_tasks, self._spawn, self._startable)
-        self._deaths = Deaths(max_workers)
+        self._deaths, self._shortage = Deaths(max_workers), Shortage()
         self.pool = Pool()
         self._calm_until = -inf  # when to look at everything again, at the latest
         self._tell_at = inf  # when to wake a run again, at the latest
@@ -245,7 +245,7 @@ class Supervisor:
         try:
             born = self._starter.spawn()
         except OSError as error:
-            if not self.crew.workers:
+            if not self.crew.workers and self._shortage.lasts(error, now):
                 broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
                 for lane in [lane for lane in tuple(self.crew.lanes) if lane.queue]:
                     lane.give_up(broken)  # but not the engine: a later run may have better luck
