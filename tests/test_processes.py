@@ -853,6 +853,26 @@ def test_initializer_that_fails_breaks_the_engine(initializer, argument, shown):
         engine.close()
 
 
+def test_initializer_that_fails_once_breaks_the_engine(tmp_path):
+    """As in a standard pool, one failure is enough, whatever other workers do: no error is passed over."""
+    flag = tmp_path / "flag"
+    flag.mkdir()
+
+    def fail_once():
+        if flag.exists():
+            flag.rmdir()
+            raise ValueError("once")
+
+    engine = ProcessEngine(1, initializer=fail_once)
+    try:
+        with opened(engine, far.nap) as port:
+            port.start([(0, 1, 0, None)])
+            assert [] == port.wait(time.monotonic() + 30)
+            assert "the initializer of a worker process raised ValueError: once" in str(port.failure)
+    finally:
+        engine.close()
+
+
 def test_lack_of_descriptors_is_told(monkeypatch):
     """If no worker can be started for want of descriptors, the run says so, and the attempt leaks nothing."""
     import resource
