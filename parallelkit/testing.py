@@ -106,7 +106,7 @@ class inline_runs:  # noqa: N801  # used as a function
     It applies to the code that the block calls (through a context variable), but not to threads that this
     code starts itself, nor to the ``submit`` and ``map`` of an executor. Tasks that wait for one another
     cannot run this way. It also decorates a function or a coroutine function: each call is then a block
-    of its own. TypeError for a generator function, whose body runs after the call has returned.
+    of its own. TypeError for a class, and for a generator function, whose body runs after the call has returned.
     """
 
     # Not a generator with contextlib, which sets attributes of an error that may not allow it.
@@ -127,6 +127,12 @@ class inline_runs:  # noqa: N801  # used as a function
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Return the function decorated: each call is such a block."""
+        if isinstance(fn, type) or not callable(
+            fn
+        ):  # a decorated class would be a function, which no test runner finds
+            raise TypeError(
+                f"inline_runs must decorate a function, got {fn!r}; in a class decorate its methods"
+            )
         if flags_of(fn) & GENERATORS:
             raise TypeError(
                 f"inline_runs must not decorate a generator function, got {fn!r}; write 'with inline_runs():' in its body"

@@ -155,7 +155,7 @@ def test_it_decorates_a_coroutine_function():
 
 
 def test_what_it_cannot_decorate_is_refused():
-    """A generator function, which would run after the block, is refused, as is the class itself without parentheses."""
+    """A generator function, which would run after the block, is refused; so are ``@inline_runs`` without parentheses and a class."""
 
     def fixture():
         yield run_parallel(where, [1])
@@ -164,6 +164,10 @@ def test_what_it_cannot_decorate_is_refused():
         inline_runs()(fixture)
     with pytest.raises(TypeError, match=r"clock must be a FakeClock, got .*where.*write @inline_runs\(\)"):
         inline_runs(where)
+    with pytest.raises(
+        TypeError, match=r"must decorate a function, got <class .*FakeClock.*decorate its methods"
+    ):
+        inline_runs()(FakeClock)
 
 
 def test_a_stream_of_the_block_stays_inline_after_it():
