@@ -74,7 +74,9 @@ class Failure(Framed, Generic[K]):
     ``error``: the task's own exception, or one of parallelkit's if the task raised none. ``traceback``: that of
     the error as text, with its part in the worker. ``stack``: where the last attempt was in its code when it was
     abandoned or killed, crashed, or was cut off by the stop of the run (in threads, coroutines and processes).
-    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0.
+    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If the last error
+    says that the function did not run, as that of ``ratelimit`` does, ``attempts`` counts the earlier ones only,
+    and the other two are as if it had never started.
     """
 
     ok: ClassVar[Literal[False]] = False
