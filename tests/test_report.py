@@ -2,7 +2,9 @@
 
 import re
 import time
+from functools import partial
 from math import inf
+from timeit import repeat
 
 import pytest
 from planted import BEGAN, cut_off, fail, plant, retry
@@ -10,7 +12,7 @@ from planted import BEGAN, cut_off, fail, plant, retry
 from parallelkit import Results, Task, run_parallel
 from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
-from parallelkit._report._failures import kinds_of_failure, shape
+from parallelkit._report._failures import VARIABLE, kinds_of_failure, shape
 from parallelkit._report._html import page
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import summarize, survey
@@ -176,6 +178,14 @@ def test_failures_are_grouped_by_kind():
         "             1 failed  ValueError: host-5:80 refused after 5.5 s",
         "                       host-5",
     ] == part(ledger, "failures")
+
+
+def test_a_long_word_in_a_message_takes_no_longer_than_short_ones():
+    """What may differ is looked for from the start of each word only: a long one, such as a key, was tried from each letter."""
+    long, short = (
+        min(repeat(partial(VARIABLE.sub, "", word * 500), number=1)) for word in ("letters", "letter ")
+    )
+    assert long < 10 * short
 
 
 def test_a_kind_names_no_further_tasks_where_there_are_none():
