@@ -127,9 +127,8 @@ class inline_runs:  # noqa: N801  # used as a function
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Return the function decorated: each call is such a block."""
-        if isinstance(fn, type) or not callable(
-            fn
-        ):  # a decorated class would be a function, which no test runner finds
+        # A decorated class would be a function, which no test runner finds.
+        if isinstance(fn, type) or not callable(fn):
             raise TypeError(
                 f"inline_runs must decorate a function, got {fn!r}; in a class decorate its methods"
             )
