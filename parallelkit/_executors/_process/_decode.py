@@ -5,10 +5,9 @@ from __future__ import annotations
 import gc
 from _pickle import loads
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out, unloaded
 from parallelkit._executors._process._blocks import load_leased
@@ -40,6 +39,7 @@ from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import unpack
 
 Label = Callable[[int], str]
+T = TypeVar("T")
 
 
 class Opening:
@@ -85,10 +85,13 @@ class Opening:
         words = array("I", self._columns.words)
         # A word holds a length in its lower half and a place in its upper half.
         places = islice(zip(words[1::2], words[::2], strict=True), first, None)
-        with _collector_paused():
+
+        def load_all() -> None:
             for place, length in places:
                 start = place - base if place >= base else place - base + HEAP
                 values.append(load(heap[start : start + length]))
+
+        _without_collector(load_all)
 
     def _open(self, first: int) -> None:
         """Go on with a span that holds results of any kind."""
@@ -202,11 +205,10 @@ def _dicts(columns: Columns) -> list[Any] | None:
         pickles = b"".join(
             [columns.heap[at : at + length] for at, length in zip(starts, lengths, strict=True)]
         )
-    with _collector_paused():
-        try:
-            values = read_all(columns.keys, pickles)
-        except Exception:
-            return None
+    try:
+        values = _without_collector(lambda: read_all(columns.keys, pickles))
+    except Exception:
+        return None
     return values if len(values) == len(lengths) else None
 
 
@@ -216,13 +218,12 @@ def _start(columns: Columns, place: int) -> int:
     return start if start >= 0 else start + HEAP  # after the heap has wrapped around
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Pause the cycle collector, which would go over hundreds of new objects again and again: half of the time."""
+def _without_collector(load: Callable[[], T]) -> T:
+    """Load what makes many objects, without the cycle collector, which would go over them again and again: half of the time."""
     enabled = gc.isenabled()
-    gc.disable()
     try:
-        yield
+        gc.disable()  # Ctrl-C may strike as this returns; so it would on the way into a ``with``, which then has no end
+        return load()
     finally:
         if enabled:
             gc.enable()

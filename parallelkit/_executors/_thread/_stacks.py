@@ -32,8 +32,8 @@ def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
     we are following, which crashes Python 3.11.
     """
     collecting = gc.isenabled()
-    gc.disable()
     try:
+        gc.disable()  # Ctrl-C may strike as this returns
         frames = []
         frame = sys._current_frames().get(thread.ident or 0)
         while frame is not None:
