@@ -168,7 +168,7 @@ def run_parallel(
     Returns ``Results``, a mapping from key to value in the chosen order. Raises TypeError or ValueError for
     bad arguments, before anything runs; ``InputError`` if the input, ``key``, ``priority``, ``by`` or ``then``
     raises, once everything read before that has run; ``RunInterrupted`` on Ctrl-C (both carry ``results``);
-    and, with ``on_error="raise"``, the task's own error.
+    and, with ``on_error="raise"``, the task's own error, also if the input raises besides.
 
     The overhead is 0.5 to 2 µs per task, in threads as in processes, and more with large arguments or values.
 
