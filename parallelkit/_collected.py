@@ -15,10 +15,11 @@ from parallelkit._executors._contract import Engine, Port
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._keys import check_keys
 from parallelkit._ledger import Ledger
-from parallelkit._loop import DirectSource, Loop
+from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._parts import Parts
 from parallelkit._results import Results
+from parallelkit._source import DirectSource
 
 
 class Collected:

@@ -6,13 +6,12 @@ It blocks in one place, ``port.wait``, for exactly as long as nothing can be dec
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from sys import maxsize
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from parallelkit._executors._contract import Block, Ended, Port
-from parallelkit._intake import PORTION, Intake
+from parallelkit._intake import PORTION
 from parallelkit._interrupt import Interrupt
 from parallelkit._lost import describe
 from parallelkit._marks import UNSET
@@ -20,88 +19,12 @@ from parallelkit._portion import Portion
 from parallelkit._progress import Silent
 from parallelkit._recall import Recall, Recalled
 from parallelkit._scheduler import Scheduler
+from parallelkit._source import DirectSource, Source
 
 if TYPE_CHECKING:
     from parallelkit._events import Observer
 
-WINDOW = 32  # tasks read ahead, for each worker
-WIDEST = 5_000  # how far the default window grows with what is done
-AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
-NOTHING = (UNSET, UNSET)  # in place of a key and an item
-
 Clock = Callable[[], float]
-
-
-class Source(Protocol):
-    """Where the loop gets the tasks of the input: read in its own thread, or handed over by another."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether no more will come."""
-
-    def next(self, ahead: int) -> Portion | None:
-        """Return tasks to admit now, or None; ``ahead`` tasks of the input are not settled yet."""
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class Window:
-    """How far the input is read ahead of what is done (``buffersize``)."""
-
-    workers: int
-    size: int | None = None
-    at_hand: int = AT_HAND
-    """The least for a list, tuple or range; 0 where a failure may stop the run, so that less is run for nothing."""
-
-    def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
-        """How many more items may be read, if ``ahead`` are read and not done. Those that ``then`` made do not count."""
-        least = max(WINDOW * self.workers, self.at_hand if at_hand else 0)
-        size = self.size or max(least, min(done, WIDEST))
-        return min(size, maxsize) - ahead  # islice takes no more; a larger buffersize stands for no bound
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class DirectSource:
-    """Reads the caller's input in the thread of the loop, in portions, or ``one_by_one`` while that is true."""
-
-    intake: Intake
-    window: Window
-    interrupt: Interrupt
-    admit: Callable[[Portion], None]
-    one_by_one: Callable[[], bool] = lambda: False
-
-    @property
-    def exhausted(self) -> bool:
-        return self.intake.exhausted
-
-    def next(self, ahead: int) -> Portion | None:
-        room = self._room(ahead)
-        if room <= 0:
-            return None
-        with self.interrupt.user_code():
-            portion = self.intake.read(1 if self.one_by_one() else room)
-        if portion is not None:
-            self.admit(portion)
-        return portion
-
-    def _room(self, ahead: int) -> int:
-        if self.intake.exhausted:
-            return 0
-        return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
-
-    def flow(self, ahead: int) -> Iterator[Any]:
-        """Yield the items that may be read now, one by one as they are read. They have no keys; the caller admits them."""
-        room, interrupt = self._room(ahead), self.interrupt
-        items = self.intake.flow(room) if room > 0 else iter(())
-        while True:
-            interrupt.exposed = True  # as ``user_code`` does, which would cost more than all the rest
-            try:
-                interrupt.obey()
-                _, item = next(items, NOTHING)
-            finally:
-                interrupt.exposed = False
-            if item is UNSET:
-                return
-            yield item
 
 
 @dataclass(eq=False, repr=False, slots=True)

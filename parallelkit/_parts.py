@@ -20,7 +20,7 @@ from parallelkit._intake import Intake
 from parallelkit._interrupt import Interrupt
 from parallelkit._keys import check_keys
 from parallelkit._ledger import Facts, Ledger, numbered
-from parallelkit._loop import AT_HAND, DirectSource, Loop, Source, Window
+from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._portion import Portion
@@ -29,6 +29,7 @@ from parallelkit._raised import repr_of
 from parallelkit._ready import Gated
 from parallelkit._recall import Recall, memory_recall
 from parallelkit._scheduler import Scheduler
+from parallelkit._source import AT_HAND, DirectSource, Source, Window
 from parallelkit._stopping import StopRule
 from parallelkit._world import World, the_world
 

@@ -23,12 +23,13 @@ from parallelkit._collector import wait_apart
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._intake import PORTION, Intake
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._loop import WIDEST, DirectSource, Loop, Window
+from parallelkit._loop import Loop
 from parallelkit._lost import Lost, is_of_stop
 from parallelkit._marks import UNSET
 from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome, Success
 from parallelkit._portion import Portion
+from parallelkit._source import WIDEST, DirectSource, Window
 from parallelkit._system import monotonic
 
 T = TypeVar("T")

@@ -23,13 +23,14 @@ from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_wit
 from parallelkit._intake import Intake, Portion, Shape
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._limits import Limit
-from parallelkit._loop import DirectSource, Interrupt, Loop, Window
+from parallelkit._loop import Interrupt, Loop
 from parallelkit._lost import Lost
 from parallelkit._marks import OPEN
 from parallelkit._outcomes import Outcome
 from parallelkit._ready import Gated
 from parallelkit._results import Results
 from parallelkit._scheduler import Scheduler
+from parallelkit._source import DirectSource, Window
 from parallelkit._stopping import StopRule
 from parallelkit.testing import FakeClock
 

@@ -96,6 +96,7 @@ _worker/_classes  _worker/_type_names
 _worker/_channel  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_strays
 _worker/_kernel
 _worker/__init__
+_source
 _intake
 _naming  _portion
 _shape

@@ -12,9 +12,9 @@ from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, 
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
-from parallelkit._loop import AT_HAND, WIDEST, WINDOW, Window
 from parallelkit._progress import Silent
 from parallelkit._retry import as_policy
+from parallelkit._source import AT_HAND, WIDEST, WINDOW, Window
 
 ERROR = OSError("down")
 
