@@ -73,7 +73,7 @@ def a_lane():
 
 
 def a_line():
-    line = Line(0)
+    line = Line()
     line.queue.extend((index, 1, None, None) for index in range(MANY))
 
     def change():
@@ -92,7 +92,7 @@ def some_loans(look):
     def change():
         loans.add("borrower", claim)
         yield
-        loans._claims.pop(("borrower", id(claim)))
+        loans.repay("borrower")
         yield
 
     return lambda: look(loans), change

@@ -809,6 +809,22 @@ def test_runs_within_runs_take_few_threads():
     assert peak - before <= 4
 
 
+def test_a_lent_slot_waits_for_what_its_task_waits_for():
+    """A queued call does not take it, which may in turn wait, through another executor, for what then has no slot."""
+    done = threading.Event()
+
+    def wait_for_run():
+        calls.append(executor.submit(done.wait, 2))
+        wait_until(lambda: any(port.queue for port in executor._pool.ports))
+        return run_parallel([done.set], executor=executor).values()
+
+    with ThreadExecutor(2) as executor:
+        calls = []
+        within = executor.submit(run_parallel, [partial(done.wait, 2), wait_for_run], executor=executor)
+        assert [True, [None]] == within.result(PATIENCE).values()
+        assert [True] == [call.result(PATIENCE) for call in calls]
+
+
 def test_a_run_within_a_task_may_have_the_limits_of_the_run_around_it():
     """No start is granted to a task that only a lent slot could take: it would never begin, nor would those that wait for it."""
     limit = RateLimit(2, per=0.02)

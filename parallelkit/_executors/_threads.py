@@ -17,10 +17,10 @@ from typing import Any
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Loans, lender, take_claim
-from parallelkit._executors._thread._line import Line
+from parallelkit._executors._thread._line import OWN, Line, Slot
 from parallelkit._executors._thread._port import Loss, ThreadPort
 from parallelkit._executors._thread._roll import Roll
-from parallelkit._executors._thread._slots import most_at
+from parallelkit._executors._thread._slots import free_slot
 from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
@@ -59,7 +59,7 @@ class ThreadEngine:
     def open(self, job: Job) -> ThreadPort:
         """Open a port. If a task of this engine opens it, the port may use that task's slot as well."""
         outer = None if job.shared else lender(self)
-        port = ThreadPort(self, job, 0 if outer is None else max(outer.depth, 0) + 1)
+        port = ThreadPort(self, job, nested=outer is not None)
         with self._lock:
             if self.closed:  # since the run asked the executor for it: no thread would ever work here
                 raise RuntimeError("this executor is closed: it was shut down before the run began")
@@ -95,9 +95,9 @@ class ThreadEngine:
 
     def capacity(self) -> int:
         """How many threads may run tasks now."""
-        return self._own() + len(self.loans)
+        return self.own() + len(self.loans)
 
-    def _own(self) -> int:
+    def own(self) -> int:
         """The slots without loans: each abandoned thread beyond ``max_workers`` costs one."""
         return self.max_workers - max(0, len(self.abandoned) - self.max_workers)
 
@@ -112,23 +112,20 @@ class ThreadEngine:
         them might lend its slot in turn, until there were as many threads as tasks; and the lender would
         share its slot when it goes on.
         """
+        if not (port.queue or port.urgent):
+            return None
         with self._lock:
-            worker.depth = worker.ticket = None
             if self._count_surplus():
                 return None
-            worker.ticket, worker.depth = port.take(self._allows)
+            worker.ticket, worker.slot, worker.urgent = port.take(self._slot_for)
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread may take a ticket of this port."""
-        return port.has_work(self._allows if self.lending else None)
+        return port.has_work(self._slot_for if self.lending else None)
 
-    def _allows(self, port: Line, depth: int) -> bool:
-        """Whether one more attempt of this port may run at this depth. One may always, if a task waits for nothing else."""
-        if not self.loans:
-            return True
-        there = [worker.port for worker in list(self.workers) if worker.depth == depth]
-        return len(there) < most_at(self, depth) or (depth > 0 and port not in there)
+    def _slot_for(self, port: Line | None) -> Slot | None:
+        return free_slot(port, self) if self.loans else OWN
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
@@ -239,7 +236,7 @@ class ThreadEngine:
                 return False
             self.workers.discard(worker)
             self.abandoned.add(worker)
-            if self._own() <= 0 and self.loss is None:
+            if self.own() <= 0 and self.loss is None:
                 patience = PATIENCE if timeout is None else timeout
                 self.loss = Loss(now + patience, patience)
                 for port in self.ports:
@@ -281,7 +278,7 @@ class ThreadEngine:
         with self._lock:
             self.workers.discard(worker)
             self.abandoned.discard(worker)
-            if self._own() > 0:
+            if self.own() > 0:
                 self.loss = None
         self._supply_all()
 

@@ -34,7 +34,6 @@ class Around(NamedTuple):
 
     engine: object
     claim: list[float]
-    depth: int
 
 
 class Here(Protocol):
@@ -98,24 +97,30 @@ class Loans:
     """The slots of an engine that are lent, each to a borrower: a port, or a future that is waited for."""
 
     def __init__(self) -> None:
-        self._claims: dict[tuple[object, int], list[float]] = {}
+        self._claims: dict[object, tuple[list[float], ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._claims)
 
     def __len__(self) -> int:
         """How many slots: a task lends its slot once, however much it waits for, and none once it has ended."""
-        return len({id(claim) for claim in list(self._claims.values()) if claim}) if self._claims else 0
+        return len(set(map(id, self.all_claims()))) if self._claims else 0
+
+    def claims(self, borrower: object) -> list[list[float]]:
+        """The claims of the attempts that lend their slots to this borrower."""
+        return [claim for claim in self._claims.get(borrower, ()) if claim]
+
+    def all_claims(self) -> list[list[float]]:
+        """Those of the attempts that lend their slots to any; one may be there several times."""
+        return [claim for claims in list(self._claims.values()) for claim in claims if claim]
 
     def add(self, borrower: object, claim: list[float]) -> None:
         """Lend the slot of the attempt with this claim."""
-        self._claims[borrower, id(claim)] = claim
+        self._claims[borrower] = (*self._claims.get(borrower, ()), claim)
 
     def repay(self, borrower: object) -> None:
         """Return what this borrower has. Idempotent."""
-        for key in list(self._claims):
-            if key[0] is borrower:
-                self._claims.pop(key, None)
+        self._claims.pop(borrower, None)
 
 
 def take_claim(claim: list[float]) -> bool:

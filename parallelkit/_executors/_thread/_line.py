@@ -8,11 +8,17 @@ from contextlib import suppress
 from itertools import repeat, starmap
 from sys import maxsize
 from threading import Lock
+from typing import TypeAlias
 
 from parallelkit._executors._contract import Ticket
 
 UNLIMITED = maxsize  # tickets that a port may have in line
-AWAITED = -1  # the depth of calls whose futures tasks of the same executor wait for
+
+Slot: TypeAlias = "list[float]"
+"""The claim of the attempt that lends it, or ``OWN``."""
+
+OWN: Slot = []
+"""Any slot that no task lends."""
 
 
 class Line:
@@ -21,9 +27,8 @@ class Line:
     After a failure that may stop the run, the ordinary tickets are ``held`` until the run has seen it.
     """
 
-    def __init__(self, depth: int, ended: Callable[[], bool] = bool) -> None:
+    def __init__(self, ended: Callable[[], bool] = bool) -> None:
         self._ended = ended  # whether only retries will be added
-        self.depth = depth  # how many tasks of this engine wait for these tickets, in a chain
         self.queue: deque[Ticket] = deque()
         self.urgent: deque[Ticket] = deque()
         # Iterated over in place of calling ``popleft``: an exception sent into the thread could strike right
@@ -74,9 +79,9 @@ class Line:
                 return True
         return False
 
-    def take_back(self, ticket: Ticket, depth: int | None) -> None:
-        """Queue a ticket again that was taken at this depth and not begun."""
-        queue = self.urgent if depth == AWAITED else self.queue
+    def take_back(self, ticket: Ticket, urgent: bool) -> None:
+        """Queue a ticket again that was taken and not begun."""
+        queue = self.urgent if urgent else self.queue
         queue += (ticket,)
 
     def waiting(self) -> int:
@@ -87,26 +92,26 @@ class Line:
         """Whether nothing is left to take, and only retries may still come."""
         return self._ended() and not self.waiting()
 
-    def has_work(self, allows: Callable[[Line, int], bool] | None) -> bool:
-        """Whether there is a ticket that may be taken: any without ``allows``, which judges by port and depth."""
-        if allows is None:
+    def has_work(self, slot_for: Callable[[Line | None], Slot | None] | None) -> bool:
+        """Whether there is a ticket that may be taken: any without ``slot_for`` (see ``take``)."""
+        if slot_for is None:
             return bool(self.queue)
-        return bool(self.urgent and (allows(self, AWAITED) or allows(self, 0))) or bool(
-            self.queue and allows(self, self.depth)
+        return bool(self.urgent and slot_for(None) is not None) or bool(
+            self.queue and slot_for(self) is not None
         )
 
-    def take(self, allows: Callable[[Line, int], bool]) -> tuple[Ticket | None, int | None]:
-        """The next ticket that may be taken, and the depth at which it counts."""
+    def take(self, slot_for: Callable[[Line | None], Slot | None]) -> tuple[Ticket | None, Slot, bool]:
+        """The next ticket for which there is a slot, that slot, and whether the ticket is urgent.
+
+        ``slot_for`` returns a free slot for a port or, without one, for an urgent ticket; None if there is none.
+        """
         try:
-            if self.urgent and allows(self, AWAITED):
+            if self.urgent and (slot := slot_for(None)) is not None:
                 for ticket in self.drawn_urgent:
-                    return ticket, AWAITED
-            if self.urgent and allows(self, 0):  # whoever waited for it no longer does
-                for ticket in self.drawn_urgent:
-                    return ticket, 0
-            if self.queue and allows(self, self.depth):
+                    return ticket, slot, True
+            if self.queue and (slot := slot_for(self)) is not None:
                 for ticket in self.drawn:
-                    return ticket, self.depth
+                    return ticket, slot, False
         except IndexError:
             pass  # the port has just been closed
-        return None, None
+        return None, OWN, False

@@ -94,8 +94,9 @@ class ThreadPort(Line):
     fate = "abandoned"
     """The ``Event.kind`` for a worker whose attempt ``close`` cuts off."""
 
-    def __init__(self, engine: Crew, job: Job, depth: int) -> None:
-        super().__init__(depth, job.ended)
+    def __init__(self, engine: Crew, job: Job, nested: bool) -> None:
+        super().__init__(job.ended)
+        self._nested = nested  # a task of this engine waits for it
         self.failure = engine.broken
         self._engine = engine
         self._exact = job.exact
@@ -146,7 +147,7 @@ class ThreadPort(Line):
                 self._given += len(tickets)
                 self._lookout.expect(tickets)
                 self.queue.extend(tickets)
-                self._engine.supply(len(tickets), self.depth > 0)
+                self._engine.supply(len(tickets), self._nested)
                 self._begun = True
         except RuntimeError as error:
             if not self._begun or is_of_signal(error):
@@ -294,5 +295,5 @@ class ThreadPort(Line):
         for worker, ticket, claim in self._at_work():
             worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
-        for port in self._engine.ports if self.depth else ():
+        for port in self._engine.ports if self._nested else ():
             port.hear_of_room()  # it may have been waiting for the end of a loan

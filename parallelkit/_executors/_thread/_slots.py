@@ -1,18 +1,19 @@
-"""How many attempts may run on an engine at once, and how many of a port, while tasks lend their slots."""
+"""Which slots are free: one that is lent serves only what its task waits for, the others serve every attempt."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sized
 from typing import Any, Protocol
 
-from parallelkit._executors._thread._line import AWAITED, Line
+from parallelkit._executors._thread._lending import Loans
+from parallelkit._executors._thread._line import OWN, Line, Slot
 
 
 class Busy(Protocol):
-    """A thread of the engine. ``depth``: how many tasks of the engine wait, in a chain, for its ``ticket``."""
+    """A thread of the engine, and the slot that its ticket has."""
 
     ticket: Any  # None if it has none
-    depth: int | None
+    slot: Slot
 
     @property
     def port(self) -> Line | None:
@@ -24,6 +25,12 @@ class Slots(Protocol):
 
     max_workers: int
 
+    loans: Loans
+    """The slots that are lent."""
+
+    awaited: Loans
+    """Those of them that are lent for futures."""
+
     @property
     def ports(self) -> Sized:
         """The open ones."""
@@ -32,28 +39,32 @@ class Slots(Protocol):
     def workers(self) -> Collection[Busy]:
         """The threads that count as workers."""
 
-    @property
-    def loans(self) -> Sized:
-        """The slots that are lent."""
-
-    @property
-    def awaited(self) -> Sized:
-        """Those of them that are lent for futures."""
-
-    def capacity(self) -> int:
-        """How many attempts may run at once, with lent slots."""
+    def own(self) -> int:
+        """How many attempts may run at once, without lent slots."""
 
 
-def most_at(engine: Slots, depth: int) -> int:
-    """How many threads may run attempts at a depth: a slot that was lent serves only what its task waits for."""
-    if depth == AWAITED:
-        return len(engine.awaited)
-    return engine.max_workers if depth else engine.capacity() - len(engine.loans)
+def free_slot(port: Line | None, engine: Slots) -> Slot | None:
+    """A free slot for an attempt of this port or, without one, for a call that a task waits for; None if there is none.
+
+    Whoever waits lends its slot, and whatever has that slot began later. So of all attempts that wait, the one that began last
+    finds its slot free for what it waits for: never do all wait.
+    """
+    taken = [id(worker.slot) for worker in list(engine.workers) if worker.ticket is not None]
+    for slot in engine.awaited.all_claims() if port is None else engine.loans.claims(port):
+        if id(slot) not in taken:
+            return slot
+    return OWN if _own_taken(taken, engine) < engine.own() else None
 
 
 def slots_for(port: Line, engine: Slots) -> tuple[int, bool]:
     """How many attempts of a port may run now, its own included; and whether other ports have any running."""
     workers = list(engine.workers) if len(engine.ports) > 1 else ()
-    others = [worker for worker in workers if worker.ticket is not None and worker.port is not port]
-    here = sum(worker.depth == port.depth for worker in others)
-    return min(engine.capacity() - len(others), most_at(engine, port.depth) - here), bool(others)
+    taken = [id(worker.slot) for worker in workers if worker.ticket is not None and worker.port is not port]
+    lent = set(map(id, engine.loans.claims(port))).difference(taken)
+    return engine.own() - _own_taken(taken, engine) + len(lent), bool(taken)
+
+
+def _own_taken(taken: list[int], engine: Slots) -> int:
+    """How many of these slots, given by their ``id``, are not lent, or no longer."""
+    lent = set(map(id, engine.loans.all_claims()))
+    return len([slot for slot in taken if slot not in lent])

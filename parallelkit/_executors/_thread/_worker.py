@@ -12,6 +12,7 @@ from typing import Protocol
 from parallelkit._executors._contract import Ended, Ticket, ended_early
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
+from parallelkit._executors._thread._line import OWN
 from parallelkit._executors._thread._port import Current, ThreadPort
 from parallelkit._executors._thread._spares import Spares
 from parallelkit._forked import end_child
@@ -86,7 +87,7 @@ class ThreadWorker:
 
     - ``ticket``: what it has taken from ``port`` and not settled.
     - ``current``: what it runs: port, ticket, and the claim on the outcome.
-    - ``depth``: how many tasks of the engine wait for that attempt, in a chain.
+    - ``slot``: the slot that it has for that; ``urgent``: a task waits for that call.
     - ``failed``: an attempt has failed here; its retry had best run in this thread, which therefore stays.
     - ``stopped``: it was abandoned because its run was stopped, not because of a timeout.
     - ``forked``: this is a copy, in a child process that the task has forked.
@@ -98,8 +99,8 @@ class ThreadWorker:
     """
 
     __slots__ = (
-        "current", "depth", "engine", "failed", "forked", "gate", "ident", "name", "number", "port", "stopped",
-        "thread", "ticket",
+        "current", "engine", "failed", "forked", "gate", "ident", "name", "number", "port", "slot", "stopped",
+        "thread", "ticket", "urgent",
     )  # fmt: skip
 
     def __init__(self, engine: Owner, prefix: str, number: int) -> None:
@@ -110,8 +111,8 @@ class ThreadWorker:
         self.current: Current | None = None
         self.port: ThreadPort | None = None
         self.ticket: Ticket | None = None
-        self.depth: int | None = None
-        self.failed = self.stopped = self.forked = False
+        self.slot = OWN
+        self.urgent = self.failed = self.stopped = self.forked = False
         self.ident: int | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -134,7 +135,7 @@ class ThreadWorker:
         """Settle or return the ticket in hand, and leave. Idempotent."""
         if self.port is not None and self.ticket is not None:
             if self.current is None:
-                self.port.take_back(self.ticket, self.depth)
+                self.port.take_back(self.ticket, self.urgent)
             else:
                 self._lose(self.current, error)
             self.current = self.ticket = None
@@ -161,10 +162,8 @@ class ThreadWorker:
 
     def around(self) -> Around | None:
         """The attempt that this thread runs; None between attempts."""
-        if self.current is None or self.depth is None:
-            return None
-        claim = self.current[2]
-        return Around(self.engine, claim, self.depth) if claim else None
+        claim = self.current[2] if self.current is not None else None
+        return Around(self.engine, claim) if claim else None
 
     def between(self, engine: object) -> Around | None:
         """A stand-in for an attempt, between attempts: a finalizer called there may wait too, and lend the slot."""
@@ -173,7 +172,7 @@ class ThreadWorker:
         with suppress(ValueError):
             self.engine.idle.remove(self)  # so that nobody wakes it meanwhile and counts on it
             self.gate.force()  # it looks for work again afterwards
-        return Around(engine, [0.0], 0)
+        return Around(engine, [0.0])
 
     def _serve(self) -> None:
         engine = self.engine
@@ -186,7 +185,6 @@ class ThreadWorker:
                     if engine.take(self, port) is None:
                         continue
                 else:
-                    self.depth = port.depth
                     try:
                         for self.ticket in port.drawn:  # not popleft(): see the class
                             break
@@ -199,7 +197,6 @@ class ThreadWorker:
                     return  # abandoned: another thread has this one's slot
                 break
             else:
-                self.depth = None
                 tell_of_room(ports)
                 ports, port, self.port = (), None, None  # so that an idle thread keeps no finished run alive
                 if engine.closed or engine.broken is not None or self._is_spent() or not self._rest():
