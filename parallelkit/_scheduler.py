@@ -180,8 +180,9 @@ class Scheduler:
         return self._gated is not None and self._gated.is_asked()
 
     def put_back(self, tickets: Iterable[Ticket], now: float) -> None:
-        """Make attempts ready again that ``start_due`` returned and that have not begun."""
-        assert self._gated is not None, "only limits make another run ask"
+        """Make attempts ready again that ``start_due`` returned and that have not begun; others may have their starts."""
+        if self._gated is None:
+            return
         for ticket in tickets:
             self._gated.put_back(ticket, now)
             self.again.waits(ticket[0], self._tries.latest(ticket[0]))
@@ -246,8 +247,7 @@ class Scheduler:
     def _lose(self, ended: Ended, now: float) -> None:
         index = ended.index
         if self._gated is not None:
-            if ended.started is not None:
-                self._gated.begun(index, ended.started)
+            self._gated.begun(index, now if ended.started is None else ended.started)
             self._gated.ended(index, now)
         verdict = self._tries.judge(ended, now, self.started)
         if verdict.pause is not None and self._gated is not None:

@@ -536,6 +536,17 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain():
         assert ([[0, 1]] * 2, [0, 1]) == (pages.result().values(), images.result().values())
 
 
+def test_a_stopped_run_gives_back_the_start_that_it_has_not_made():
+    """A task that was handed over, and cancelled while it waited for a slot, uses up nothing of a rate that others share."""
+    limit, release = RateLimit(1, per=60), threading.Event()
+    with ThreadExecutor(1) as executor:
+        executor.submit(release.wait)
+        stopped = run_parallel(abs, [-1], executor=executor, limits=limit, run_timeout=0.1)
+        results = run_parallel(abs, [-1], limits=limit, run_timeout=5)
+        release.set()
+    assert (1, [1]) == (len(stopped.failures), results.values())
+
+
 def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeypatch):
     """If another run takes the last place in a shared rate, a place already taken in a cap is given back."""
     rate = RateLimit(5, per=60)
