@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread, get_ident
-from typing import Any
+from functools import partial
+from operator import methodcaller
+from threading import Thread
 
-_threads: set[int] = set()  # the idents of those that are collecting garbage
-os.register_at_fork(after_in_child=_threads.clear)
+
+class _Here(threading.local):
+    """Whether this thread is collecting garbage: the collector reads the property that its phase names.
+
+    All of this is code in C, which no signal handler interrupts. In a function in Python, the handlers of all signals
+    that arrived during a collection would be called, and the KeyboardInterrupt that one raises be lost: the collector
+    ignores errors of its callbacks.
+    """
+
+    collecting = False
+    start = property(methodcaller("__setattr__", "collecting", True))
+    stop = property(methodcaller("__setattr__", "collecting", False))
+
+
+_here = _Here()
+_note = partial(getattr, _here)  # called with the phase and, as the default of ``getattr``, its statistics
 
 
 def watch() -> None:
@@ -21,17 +35,9 @@ def watch() -> None:
         gc.callbacks.append(_note)
 
 
-# As defaults, because garbage is still collected at shutdown, when the globals of all modules are gone.
-def _note(phase: str, info: Any, threads: set[int] = _threads, ident: Callable[[], int] = get_ident) -> None:
-    if phase == "start":
-        threads.add(ident())
-    else:
-        threads.discard(ident())
-
-
 def is_collecting() -> bool:
     """Whether this thread is collecting garbage, so that this code is called by a finalizer."""
-    return get_ident() in _threads
+    return _here.collecting
 
 
 class _Closing(Thread):

@@ -1,5 +1,6 @@
 """Streams and executors in reference cycles: the garbage collector closes them, in any thread, at any moment."""
 
+import _thread
 import gc
 import os
 import queue
@@ -14,12 +15,11 @@ from contextlib import closing
 
 import pytest
 
-from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
-from parallelkit._collector import is_collecting
+from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, _collector, iter_parallel, run_parallel
 from parallelkit._executors import _threads
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._submit._desk import Desk
-from parallelkit._executors._thread import _worker as _thread
+from parallelkit._executors._thread import _worker
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
@@ -163,7 +163,7 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
     finalize_in, wait, place, monkeypatch
 ):
     """A finalizer in an idle or ending worker thread may wait for a call: its slot is lent, and the executor keeps its width."""
-    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    monkeypatch.setattr(_worker, "IDLE", 0.01)
     with ThreadExecutor(1) as executor:
         executor._pool.idle = Idle()
         assert [1] == run_parallel(abs, [-1], executor=executor).values()
@@ -186,7 +186,7 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in, wait, place, monkeypatch):
     """A finalizer in a thread that holds the executor's lock may not wait for a call: RuntimeError says so, and nothing hangs."""
-    monkeypatch.setattr(_thread, "IDLE", 0.01)
+    monkeypatch.setattr(_worker, "IDLE", 0.01)
     with ThreadExecutor(1) as executor:
         told = finalize_in(*place, lambda: WAITS[wait](executor))
         assert 2 == executor.submit(abs, -2).result(PATIENCE)
@@ -336,11 +336,12 @@ gc.collect()
 
 def test_only_the_collector_counts():
     """A finalizer knows whether the garbage collector calls it; one of a dropped object runs where the caller says, and may wait."""
+    _collector.watch()
     seen = []
 
     class Last:
         def __del__(self):
-            seen.append(is_collecting())
+            seen.append(_collector.is_collecting())
 
     last = Last()
     del last
@@ -350,7 +351,25 @@ def test_only_the_collector_counts():
     del last
     gc.collect()
     assert [False, True] == seen
-    assert not is_collecting()
+    assert not _collector.is_collecting()
+
+
+def test_ctrl_c_during_a_collection_is_not_lost():
+    """A Ctrl-C that comes while garbage is collected is raised, although collections are noted."""
+
+    class CtrlC:
+        __del__ = _thread.interrupt_main  # in C: the signal is handled in the next function in Python
+
+    others, gc.callbacks[:] = gc.callbacks[:], []
+    try:
+        _collector.watch()
+        last = CtrlC()
+        last.itself = last
+        del last
+        with pytest.raises(KeyboardInterrupt):
+            gc.collect()
+    finally:
+        gc.callbacks[:] = others
 
 
 def test_an_executor_that_has_ended_leaves_nothing_to_the_collector():
