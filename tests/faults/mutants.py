@@ -106,8 +106,8 @@ MUTANTS = [
             ),
             Edit(
                 "parallelkit/_executors/_process/_handle.py",
-                "due = running[1] + running[0][3]",
-                "due = self.batches[0].lane.opened_at + running[0][3]",
+                "due = running[1] + limit",
+                "due = self.batches[0].lane.opened_at + limit",
             ),
         ],
         [f"{FAULTS}/test_p03_three_clocks.py", "tests/test_processes.py", "-k", "timeout"],
