@@ -34,6 +34,8 @@ class ParallelKitError(Exception):
 class TaskTimeout(ParallelKitError, TimeoutError):
     """An attempt ran longer than its ``timeout``, counted from the moment its worker began with it.
 
+    Or, in a process, importing what its own function needs took longer than five minutes. The message says which.
+
     ``killed``: its worker process was killed. ``abandoned``: it may still be running, in a thread, which
     cannot be killed, or as a coroutine that could not be cancelled; ``Failure.stack`` shows where it stood.
     """
