@@ -21,6 +21,7 @@ import pytest
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _threads
 from parallelkit._executors._contract import Job
+from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread import _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
@@ -147,6 +148,26 @@ def test_no_ticket_is_slept_through_when_ports_come_and_go(restless):
     engine = ThreadEngine(3)
     for index in range(300):
         assert {0: index} == run_all(engine, lambda item: item, [index])
+    engine.close()
+
+
+def test_a_thread_is_idle_only_once_it_can_be_woken(monkeypatch):
+    """A thread that is about to wait is not woken for a ticket: it would not notice, and be neither idle nor at work."""
+    engine = ThreadEngine(1, initializer=int)
+    run_all(engine, abs, [1])
+    (worker,) = engine.workers
+    wait, waits = Gate.wait, []
+
+    def wake_and_wait(gate, *args):
+        if gate is worker.gate:
+            engine.wake_one()
+            waits.append(gate)
+        return wait(gate, *args)
+
+    monkeypatch.setattr(Gate, "wait", wake_and_wait)
+    run_all(engine, abs, [2])
+    wait_until(lambda: waits and worker.gate._tokens)
+    assert {0: 3} == run_all(engine, abs, [-3])
     engine.close()
 
 

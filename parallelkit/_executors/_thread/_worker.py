@@ -210,8 +210,7 @@ class ThreadWorker:
     def _rest(self) -> bool:
         """Wait for work; False if there was none for ``IDLE`` seconds. What an initializer has set up is kept, however long."""
         engine = self.engine
-        engine.idle.append(self)
-        in_time = self.gate.wait(self._wanted, None if engine.initializes else IDLE)
+        in_time = self.gate.wait(self._idle, None if engine.initializes else IDLE)
         try:
             engine.idle.remove(self)
         except ValueError:
@@ -227,7 +226,9 @@ class ThreadWorker:
     def _is_settled(self) -> bool:
         return self.engine.closed or self not in self.engine.spares
 
-    def _wanted(self) -> bool:
+    def _idle(self) -> bool:
+        """Become idle, once this thread would notice that it is woken; True if there is work for it already."""
+        self.engine.idle.append(self)
         return self.engine.closed or any(map(self.engine.serves, self.engine.ports))
 
 
