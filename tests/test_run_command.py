@@ -20,6 +20,7 @@ from weakref import WeakSet
 import pytest
 
 from parallelkit import Retry, iter_parallel
+from parallelkit._command import _sink
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
 from parallelkit._command._kept import Kept
 from parallelkit._command._sink import Sink, as_json, signals_heard
@@ -485,6 +486,46 @@ def test_interrupt_between_two_writes_ends_it_where_nobody_reads(here):
     assert -signal.SIGINT == done.returncode
     assert "1 task in" in done.stderr
     assert "stopped: interrupted; not done: 1 that had begun" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["line_of", "_wait_for_room"])
+def test_ctrl_c_in_the_writing_of_a_line_costs_no_line(tmp_path, monkeypatch, place):
+    """A line in whose making or writing Ctrl-C comes is written once, and whole, when the rest is."""
+    owner, pressed = (_sink if place == "line_of" else _sink.Sink), []
+    original = getattr(owner, place)
+
+    def press(*given):
+        pressed.append(place)
+        if len(pressed) == 2:  # in the first line, which takes two writes, or before the second
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(owner, place, press)
+    outcomes = list(iter_parallel(lambda item: item * 5000, list("abc"), executor="inline"))
+    with open(tmp_path / "out", "wb", 0) as file, _sink.signals_heard() as heard:
+        sink = _sink.Sink(file.fileno(), heard)
+        for outcome in outcomes:
+            with suppress(KeyboardInterrupt):
+                sink.write(outcome)
+        sink.finish()
+    assert [0, 1, 2] == [row["key"] for row in rows_of((tmp_path / "out").read_text())]
+
+
+def test_ctrl_c_in_the_making_of_a_line_leaves_it_to_be_written(here, monkeypatch):
+    """Ctrl-C while the command makes or writes a line keeps neither that line nor later ones from its output."""
+    from parallelkit._cli import main
+
+    def press(outcome, make=_sink.line_of):
+        monkeypatch.setattr(_sink, "line_of", make)
+        raise KeyboardInterrupt
+
+    (here / "in").write_text("1\n")
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(_sink, "line_of", press)
+    with pytest.raises(KeyboardInterrupt):
+        main(["run", "builtins:int", "in", "--quiet", "--output", "out"])
+    assert [1] == [row["value"] for row in rows_of((here / "out").read_text())]
 
 
 def is_full(pipe):

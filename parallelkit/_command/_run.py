@@ -229,9 +229,6 @@ class Run:
                 self._sink.write(outcome)
             except NobodyReads:
                 self._sink = None
-            except KeyboardInterrupt:  # nobody may be reading: then the rest would block as well
-                self._sink = None
-                raise
 
     def _hurry(self) -> None:
         if self._sink is not None:
@@ -242,6 +239,10 @@ class Run:
         try:
             for outcome in results.outcomes.values():
                 self._write(outcome)
+            if self._sink is not None:
+                self._sink.finish()
+        except NobodyReads:
+            self._sink = None
         except OutputError as error:
             return error
         return None

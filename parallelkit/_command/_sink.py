@@ -62,6 +62,11 @@ class Sink:
         self._poll.register(fd, select.POLLOUT)
         self._poll.register(heard, select.POLLIN)
         self._patience: float | None = None
+        self._state: tuple[Outcome[Any, Any] | None, memoryview, list[int]] = (None, memoryview(b""), [])
+        """The outcome that is to be made a line; or None, what is left of the line, and how much of that was written.
+
+        It is replaced as a whole: wherever Ctrl-C comes, ``finish`` writes each byte once.
+        """
 
     def hurry(self) -> None:
         """Wait no longer than ``LAST`` for room from now on; then ``write`` raises ``NobodyReads``, and may have cut a line."""
@@ -69,12 +74,23 @@ class Sink:
 
     def write(self, outcome: Outcome[Any, Any]) -> None:
         """Write one line; raises ``OutputError``, or BrokenPipeError if the reader has closed the pipe."""
-        rest = memoryview(line_of(outcome))
+        self.finish()
+        self._state = (outcome, memoryview(b""), [])
+        self.finish()
+
+    def finish(self) -> None:
+        """Write what is left of the last line, if Ctrl-C cut that off."""
+        outcome, line, written = self._state
+        if outcome is not None:
+            line = memoryview(line_of(outcome))
         try:
             self.renew()
-            while rest:
+            while line := line[sum(written) :]:
+                written = []
+                self._state = (None, line, written)
                 self._wait_for_room()
-                rest = rest[os.write(self._fd, rest[:PAGE]) :]
+                # In C, lest Ctrl-C come between writing and counting.
+                written.extend(map(os.write, (self._fd,), (line[:PAGE],)))
         except BrokenPipeError:
             raise
         except OSError as error:
