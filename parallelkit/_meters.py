@@ -120,13 +120,17 @@ class RateLog:
                 self._next -= self._interval
             self._drop(run)
 
-    def take_back(self, run: Asker) -> None:
-        """Take back a start that was granted some time ago and has not happened; others may have it."""
+    def take_back(self, now: float, run: Asker) -> float:
+        """Take back a start that was granted some time ago and has not happened; return when to try again: others go first."""
         with self._lock:
             self._drop(run)
             curious = self._take_curious(run)
         for asker in curious:
             asker.look()
+        return self._later(now)
+
+    def _later(self, now: float) -> float:
+        return max(now + self._per, nextafter(now, inf))  # adding a very short window may not change ``now``
 
     def _take_curious(self, run: Asker) -> list[Asker]:
         """The other runs that are to be told of what this one does now; they will not be told again."""
@@ -167,7 +171,7 @@ class RateLog:
             self._curious.add(run)
         for asker in others:
             asker.look(asked=True)
-        return max(now + self._per, nextafter(now, inf))  # adding a very short window may not change ``now``
+        return self._later(now)
 
     def pause(self, until: float) -> None:
         """Grant no start before this instant: the service asked for that."""

@@ -201,7 +201,7 @@ class Gated:
         """Make an attempt ready again that was popped and has not begun."""
         for gate in self._silent.pop(ticket[0], ()):
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
-            gate.meter.take_back(gate)
+            self._set_timer(gate, gate.meter.take_back(now, gate))
         self._leave_caps(ticket[0], now)
         self.push_again(ticket)
 
@@ -217,6 +217,9 @@ class Gated:
         at = gate.meter.earliest(now)
         if rang and at <= now and isinstance(gate.meter, RateLog):
             at = gate.meter.ask(now, gate)  # our own starts are reported: the report must be another run's
+        self._set_timer(gate, at)
+
+    def _set_timer(self, gate: Gate, at: float) -> None:
         if at < float("inf") and (gate.timer is None or at < gate.timer):
             gate.timer = at
             heappush(self._timers, (at, next(self._numbers), gate))

@@ -149,7 +149,7 @@ def test_who_asks_is_told_of_a_start_that_comes_back():
     log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Asker(), Asker()
     assert log.take(0.0, other)
     log.ask(1.0, mine)
-    log.take_back(other)
+    assert log.take_back(1.0, other) > 2.0
     assert [False] == mine.looks
     assert log.take(1.0, mine)
     assert not log.take(1.0, other)
@@ -518,17 +518,19 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
     assert most_in_a_window(reported(results), 0.2) <= 10
 
 
-def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain():
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(shared):
     """Each waits for the other otherwise: one for the slot of the task, the run in the task for the other's start."""
     limit, begun = RateLimit(1, per=0.02), threading.Event()
 
     with ThreadExecutor(1) as executor, ThreadPoolExecutor(2) as callers:
-        options = {"executor": executor, "limits": limit, "run_timeout": 10}
+        within = {"limits": limit, "run_timeout": 10}
+        options = {"executor": executor, **within}
 
         def page(_):
             begun.set()
             time.sleep(0.1)  # in which the other run hands over its task
-            return run_parallel(abs, range(2), **options).values()
+            return run_parallel(abs, range(2), **(options if shared else within)).values()
 
         pages = callers.submit(run_parallel, page, range(2), **options)
         assert begun.wait(30)

@@ -111,7 +111,7 @@ class ThreadPort(Line):
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._squeezed = False  # whether other ports hold slots that this one could use
-        self._yields = False  # whether nothing is queued without a slot while slots are lent
+        self._yields = False  # whether nothing is queued without a slot, once, and as long as slots are lent
         self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
 
@@ -120,14 +120,12 @@ class ThreadPort(Line):
             return UNLIMITED
         self._squeezed = True  # before the count, so that whoever frees a slot after it sees this
         slots, self._squeezed = slots_for(self, self._engine)
-        self._yields = self._yields and bool(self._engine.loans)
         in_turn = 0 if self._given or self._yields else 1  # with one ticket queued, it gets its turn
+        self._yields = self._yields and bool(self._engine.loans)
         return max(slots - self._given, in_turn)
 
     def give_back(self) -> list[Ticket]:
-        """While slots are lent, remove and return what has not begun; until none is lent, queue only for free slots."""
-        if not self._engine.loans:
-            return []  # whatever has the slots will end
+        """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
         self._yields = True
         tickets = self.withdraw()
         self._given -= len(tickets)
