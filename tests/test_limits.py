@@ -518,12 +518,14 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
     assert most_in_a_window(reported(results), 0.2) <= 10
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(shared):
+@pytest.mark.parametrize(
+    ("pool", "shared"), [(ThreadExecutor, True), (ThreadExecutor, False), (ThreadPoolExecutor, False)]
+)
+def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool, shared):
     """Each waits for the other otherwise: one for the slot of the task, the run in the task for the other's start."""
     limit, begun = RateLimit(1, per=0.02), threading.Event()
 
-    with ThreadExecutor(1) as executor, ThreadPoolExecutor(2) as callers:
+    with pool(1) as executor, ThreadPoolExecutor(2) as callers:
         within = {"limits": limit, "run_timeout": 10}
         options = {"executor": executor, **within}
 
@@ -538,10 +540,11 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(share
         assert ([[0, 1]] * 2, [0, 1]) == (pages.result().values(), images.result().values())
 
 
-def test_a_stopped_run_gives_back_the_start_that_it_has_not_made():
+@pytest.mark.parametrize("pool", [ThreadExecutor, ThreadPoolExecutor])
+def test_a_stopped_run_gives_back_the_start_that_it_has_not_made(pool):
     """A task that was handed over, and cancelled while it waited for a slot, uses up nothing of a rate that others share."""
     limit, release = RateLimit(1, per=60), threading.Event()
-    with ThreadExecutor(1) as executor:
+    with pool(1) as executor:
         executor.submit(release.wait)
         stopped = run_parallel(abs, [-1], executor=executor, limits=limit, run_timeout=0.1)
         results = run_parallel(abs, [-1], limits=limit, run_timeout=5)

@@ -73,10 +73,22 @@ class ForeignPort:
         self._kept: list[Block | Ended] = []  # for the next ``wait``
         self._gate = Gate()
         self._woken = False
+        self._yields = False  # whether nothing is handed over once: other runs go first
         self._name = type(engine.executor).__name__
 
     def room(self) -> int:
-        return self._engine.max_workers - len(self._flights) - len(self._overdue)
+        yields, self._yields = self._yields, False
+        return 0 if yields else self._engine.max_workers - len(self._flights) - len(self._overdue)
+
+    def give_back(self) -> list[Ticket]:
+        """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
+        self._yields = True
+        return self.withdraw()
+
+    def withdraw(self) -> list[Ticket]:
+        """Remove and return the attempts that have not begun, as far as the pool lets go of them."""
+        unbegun = [future for future, flight in self._flights.items() if not flight[2]]
+        return [self._flights.pop(future)[0] for future in unbegun if future.cancel()]
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
