@@ -559,8 +559,8 @@ def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch
     """If setting up a run fails, the port that it has opened on the caller's executor is closed."""
     ports, opened = [], ThreadPort.__init__
 
-    def note(self, *args):
-        opened(self, *args)
+    def note(self, *args, **options):
+        opened(self, *args, **options)
         ports.append(self)
 
     monkeypatch.setattr(ThreadPort, "__init__", note)
