@@ -303,13 +303,27 @@ def test_a_call_that_begins_as_it_is_withdrawn_has_its_whole_timeout(monkeypatch
 def test_what_a_thread_pool_drops_unbegun_never_ran(cancel):
     """If a pool of threads is shut down, or its initializer raises, the calls that it had not begun are cancelled, not blamed."""
 
+    handed_over = threading.Semaphore(0)
+
+    class Telling(ThreadPoolExecutor):
+        def submit(self, *args):
+            future = super().submit(*args)
+            handed_over.release()
+            return future
+
+    def wait_for_all():
+        for _ in range(3):
+            handed_over.acquire(timeout=10)
+
     def shut(item):
+        wait_for_all()
         pool.shutdown(wait=False, cancel_futures=True)
 
     def refuse():
+        wait_for_all()
         raise OSError("no license")
 
-    with ThreadPoolExecutor(1, initializer=None if cancel else refuse) as pool:
+    with Telling(1, initializer=None if cancel else refuse) as pool:
         results = run_parallel(shut, range(3), executor=pool, max_workers=3)
     unbegun = list(results.outcomes.values())[cancel:]
     assert {(TaskCancelled, 0)} == {(type(one.error), one.attempts) for one in unbegun}
