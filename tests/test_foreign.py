@@ -302,7 +302,6 @@ def test_a_call_that_begins_as_it_is_withdrawn_has_its_whole_timeout(monkeypatch
 @pytest.mark.parametrize("cancel", [True, False])
 def test_what_a_thread_pool_drops_unbegun_never_ran(cancel):
     """If a pool of threads is shut down, or its initializer raises, the calls that it had not begun are cancelled, not blamed."""
-
     handed_over = threading.Semaphore(0)
 
     class Telling(ThreadPoolExecutor):
