@@ -199,7 +199,10 @@ class Gated:
 
     def put_back(self, ticket: Ticket, now: float) -> None:
         """Make an attempt ready again that was popped and has not begun."""
-        for gate in self._silent.pop(ticket[0], ()):
+        rates = self._silent.pop(ticket[0], [])
+        if not rates:
+            self._wake()  # no timer will
+        for gate in rates:
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             self._set_timer(gate, gate.meter.take_back(now, gate))
         self._leave_caps(ticket[0], now)

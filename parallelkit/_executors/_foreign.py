@@ -82,8 +82,9 @@ class ForeignPort:
 
     def give_back(self) -> list[Ticket]:
         """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
-        self._yields = True
-        return self.withdraw()
+        tickets = self.withdraw()
+        self._yields = bool(tickets)
+        return tickets
 
     def withdraw(self) -> list[Ticket]:
         """Remove and return the attempts that have not begun, as far as the pool lets go of them."""

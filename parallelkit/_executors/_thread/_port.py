@@ -126,8 +126,8 @@ class ThreadPort(Line):
 
     def give_back(self) -> list[Ticket]:
         """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
-        self._yields = True
         tickets = self.withdraw()
+        self._yields = self._yields or bool(tickets)
         self._given -= len(tickets)
         return tickets
 
