@@ -19,10 +19,9 @@ from math import inf
 import pytest
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
-from parallelkit._executors import _threads
 from parallelkit._executors._contract import Job
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._thread import _starts
+from parallelkit._executors._thread import _loss, _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._spares import Spares
@@ -632,7 +631,7 @@ def test_a_loss_of_every_slot_is_told_to_those_that_wait_already(engine):
 
 def test_a_run_that_was_stopped_has_no_timeout_to_wait_by(engine, monkeypatch):
     """Threads that a stopped run has abandoned have a fixed time to return, because they have no timeout."""
-    monkeypatch.setattr(_threads, "PATIENCE", 0.05)
+    monkeypatch.setattr(_loss, "PATIENCE", 0.05)
     holds = [Hold() for _ in range(4)]
     for pair in (0, 1), (2, 3):
         port = engine.open(Job(lambda item: holds[item]()))
@@ -651,7 +650,7 @@ def test_a_run_that_was_stopped_has_no_timeout_to_wait_by(engine, monkeypatch):
 
 def test_slots_may_be_lost_to_timeouts_and_to_stopped_runs(engine, monkeypatch):
     """If slots are lost both to timeouts and to stopped runs, the error says both."""
-    monkeypatch.setattr(_threads, "PATIENCE", 0.05)
+    monkeypatch.setattr(_loss, "PATIENCE", 0.05)
     hold, last = Hold(), Hold()
     port = engine.open(Job(lambda item: (last if item == 3 else hold)()))
     port.start(tickets(*range(3), timeout=0.03))

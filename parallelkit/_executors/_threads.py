@@ -18,15 +18,14 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Loans, lender, take_claim
 from parallelkit._executors._thread._line import OWN, Line, Slot
-from parallelkit._executors._thread._port import Loss, ThreadPort
+from parallelkit._executors._thread._loss import Loss, loss_at
+from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._slots import free_slot
 from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
-
-PATIENCE = 60.0  # seconds within which a thread must return that was abandoned by a stop and has no timeout
 
 
 class ThreadEngine:
@@ -237,8 +236,7 @@ class ThreadEngine:
             self.workers.discard(worker)
             self.abandoned.add(worker)
             if self.own() <= 0 and self.loss is None:
-                patience = PATIENCE if timeout is None else timeout
-                self.loss = Loss(now + patience, patience)
+                self.loss = loss_at(now, timeout)
                 for port in self.ports:
                     port.look()
         self._supply_all()

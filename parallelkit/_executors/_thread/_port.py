@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import Variables
@@ -25,6 +25,7 @@ from parallelkit._executors._contract import (
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._line import UNLIMITED, Line
+from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._overdue import Lookout, overrun
 from parallelkit._executors._thread._slots import Busy, Slots, slots_for
 from parallelkit._executors._thread._stacks import stack_of
@@ -35,13 +36,6 @@ from parallelkit._system import monotonic
 
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on the outcome, a list that holds the instant of the start."""
-
-
-class Loss(NamedTuple):
-    """Every slot is lost to abandoned threads; if none of them returns before ``until``, the run fails."""
-
-    until: float
-    patience: float
 
 
 class Worker(Busy, Protocol):
