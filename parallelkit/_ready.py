@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -71,6 +72,7 @@ class Gated:
         self._gone: set[int] = set()  # withdrawn, but still in their lanes: a heap can only drop its head
         self._silent: dict[int, list[Gate]] = {}  # the rate limits that await the report of a start, by task
         self._called: deque[tuple[Gate, bool]] = deque()  # to look at; whether a run asks for a start
+        self._again_at = inf  # when to look again, after attempts were put back
         self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
 
     def describe(self, index: int, priority: float, groups: tuple[Hashable, ...]) -> None:
@@ -143,6 +145,8 @@ class Gated:
 
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         self._now = now
+        if now >= self._again_at:
+            self._again_at = inf
         while self._called:
             self._pass_on(self._called.popleft()[0], now)
         self._ring_timers(now)
@@ -204,7 +208,7 @@ class Gated:
             self._wake()  # no timer will
         for gate in rates:
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
-            self._set_timer(gate, gate.meter.take_back(now, gate))
+            self._again_at = min(self._again_at, gate.meter.take_back(now, gate))
         self._leave_caps(ticket[0], now)
         self.push_again(ticket)
 
@@ -223,7 +227,7 @@ class Gated:
         self._set_timer(gate, at)
 
     def _set_timer(self, gate: Gate, at: float) -> None:
-        if at < float("inf") and (gate.timer is None or at < gate.timer):
+        if at < inf and (gate.timer is None or at < gate.timer):
             gate.timer = at
             heappush(self._timers, (at, next(self._numbers), gate))
 
@@ -273,7 +277,8 @@ class Gated:
                 gate.meter.pause(until)
 
     def wake_at(self) -> float | None:
-        return self._timers[0][0] if self._timers else None
+        at = min(self._again_at, self._timers[0][0]) if self._timers else self._again_at
+        return at if at < inf else None
 
     def clear(self, now: float) -> None:
         for index in list(self._silent):

@@ -138,6 +138,18 @@ def test_what_is_put_back_is_as_it_was():
     assert [(1, 1)] == [ticket[:2] for ticket in scheduler.start_due(6.1, 9)]
 
 
+def test_what_is_put_back_is_looked_at_again():
+    """A run that puts an attempt back and hands over nothing for once wakes later, whatever else it had to wake for."""
+    ready = Gated([RateLimit(1, per=1)])
+    for index in range(2):
+        ready.describe(index, 0.0, (None,))
+    ready.push([ticket(0), ticket(1)])
+    assert [ticket(0)] == list(ready.pop(0.0, 9))
+    ready.put_back(ticket(0), 0.5)
+    assert [] == list(ready.pop(1.1, 0)), "the time at which the other would have looked is past"
+    assert [ticket(0)] == list(ready.pop(ready.wake_at(), 9))
+
+
 def test_the_turn_of_a_withdrawn_one_is_the_next_ones():
     """If a limit has a place for a task that is withdrawn, the next one gets it; otherwise it would wait forever."""
     ready = Gated([ConcurrencyLimit(1), ConcurrencyLimit(9, by=str)])
