@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parallelkit._executors._contract import Block, Ended, Port
+from parallelkit._executors._contract import Block, Ended, Port, Ticket
 from parallelkit._intake import PORTION
 from parallelkit._interrupt import Interrupt
 from parallelkit._lost import describe
@@ -56,19 +56,15 @@ class Loop:
 
     def step(self) -> bool:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
-        scheduler, port = self.scheduler, self.port
+        scheduler = self.scheduler
         self.lapsed = self.handed = False
         read = self._read() if self.flowing is None else self._follow(self.flowing)
         grew = self.grow()
         self._obey()  # a recalled failure may already stop the run
         if scheduler.stopped is not None:
             return False
-        now = self.clock()
-        if scheduler.wants_reports(now):
-            scheduler.begun(port.running(), now)
-            if scheduler.is_asked():
-                scheduler.put_back(getattr(port, "give_back", tuple)(), now)
-        self._hand_over()
+        if not self._give_way():
+            self._hand_over()
         again = grew or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:
             return False
@@ -78,6 +74,16 @@ class Loop:
         self.show()
         self._obey()
         return scheduler.stopped is None
+
+    def _give_way(self) -> bool:
+        """Report what has begun, and give starts back for which another run asks; whether there were any: that one goes first."""
+        scheduler, now = self.scheduler, self.clock()
+        if not scheduler.wants_reports(now):
+            return False
+        scheduler.begun(self.port.running(), now)
+        unbegun: Sequence[Ticket] = getattr(self.port, "give_back", tuple)() if scheduler.is_asked() else ()
+        scheduler.put_back(unbegun, now)
+        return bool(unbegun)
 
     @property
     def eager(self) -> bool:

@@ -208,7 +208,7 @@ class Gated:
             self._wake()  # no timer will
         for gate in rates:
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
-            self._again_at = min(self._again_at, gate.meter.take_back(now, gate))
+            self._again_at = gate.meter.take_back(now, gate)
         self._leave_caps(ticket[0], now)
         self.push_again(ticket)
 

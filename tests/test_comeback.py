@@ -148,6 +148,11 @@ def test_what_is_put_back_is_looked_at_again():
     ready.put_back(ticket(0), 0.5)
     assert [] == list(ready.pop(1.1, 0)), "the time at which the other would have looked is past"
     assert [ticket(0)] == list(ready.pop(ready.wake_at(), 9))
+    ready.put_back(ticket(0), 5.0)
+    assert [ticket(0)] == list(ready.pop(5.1, 9)), "something else has woken it"
+    ready.put_back(ticket(0), 9.0)
+    assert [] == list(ready.pop(9.0, 0))
+    assert [ticket(0)] == list(ready.pop(ready.wake_at(), 9))
 
 
 def test_the_turn_of_a_withdrawn_one_is_the_next_ones():

@@ -73,18 +73,14 @@ class ForeignPort:
         self._kept: list[Block | Ended] = []  # for the next ``wait``
         self._gate = Gate()
         self._woken = False
-        self._yields = False  # whether nothing is handed over once: other runs go first
         self._name = type(engine.executor).__name__
 
     def room(self) -> int:
-        yields, self._yields = self._yields, False
-        return 0 if yields else self._engine.max_workers - len(self._flights) - len(self._overdue)
+        return self._engine.max_workers - len(self._flights) - len(self._overdue)
 
     def give_back(self) -> list[Ticket]:
         """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
-        tickets = self.withdraw()
-        self._yields = bool(tickets)
-        return tickets
+        return self.withdraw()
 
     def withdraw(self) -> list[Ticket]:
         """Remove and return the attempts that have not begun, as far as the pool lets go of them."""
