@@ -16,7 +16,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
-from parallelkit._executors._thread._lending import Loans, lender, take_claim
+from parallelkit._executors._thread._lending import Borrower, Loans, here, lender, take_claim
 from parallelkit._executors._thread._line import OWN, Line, Slot
 from parallelkit._executors._thread._loss import Loss, loss_at
 from parallelkit._executors._thread._port import ThreadPort
@@ -66,30 +66,32 @@ class ThreadEngine:
                 self.lending = True
                 self.loans.add(port, outer.claim)
             self.ports += (port,)
+            if here() in self.abandoned:
+                port.cut_off()
         return port
 
     def is_served_here(self) -> bool:
         """Whether others wait for the calling thread: it holds the lock, or its starter waits for it to begin."""
         return self._roll.is_entering() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
-    def lend(self, future: object) -> bool:
-        """Lend the slot of the calling task, which is about to wait for a future; False if it is none of this engine."""
+    def lend(self, future: Borrower) -> list[float] | None:
+        """As ``Lender.lend``."""
         outer = lender(self)
         if outer is None:
-            return False
+            return [] if here() in self.abandoned else None
         with self._lock:
             self.lending = True
             self.loans.add(future, outer.claim)
             self.awaited.add(future, outer.claim)
         self._supply_all()
-        return True
+        return outer.claim
 
-    def repay(self, borrower: object) -> None:
-        """Take back the slots that were lent to a port or for a future, which is done."""
+    def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
+        """As ``Lender.repay``."""
         if self.loans:
             with self._lock:
-                self.loans.repay(borrower)
-                self.awaited.repay(borrower)
+                self.loans.repay(borrower, claim)
+                self.awaited.repay(borrower, claim)
                 self._count_surplus()
 
     def capacity(self) -> int:
@@ -239,6 +241,9 @@ class ThreadEngine:
                 self.loss = loss_at(now, timeout)
                 for port in self.ports:
                     port.look()
+            cut_off = self.loans.borrowers(claim)
+        for borrower in cut_off:
+            borrower.cut_off()
         self._supply_all()
         return True
 

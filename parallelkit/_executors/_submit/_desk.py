@@ -76,30 +76,31 @@ class Desk:
         """Whether this is the copy in a forked child, where none of its threads runs and its lock may be held for ever."""
         return os.getpid() != self._pid
 
-    def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
-        """Before the caller waits: lend its slot if it is a task of this executor, and return whether it did.
+    def lend(self, future: DeskFuture[Any], timeout: float | None) -> list[float] | None:
+        """Before the caller waits: if it is a task of this executor, lend its slot and return its claim (see ``Lender``).
 
         Raises RuntimeError if the wait would never end.
         """
         if future.done():
-            return False
+            return None
         if timeout is None and self._needs_this_thread():
             raise must_not_wait()
-        if self._lender is None or not self._lender.lend(future):
-            return False
+        lent = None if self._lender is None else self._lender.lend(future)
+        if not lent:
+            return lent
         try:
             self._urgent.append(future)
             if self._port is not None:
                 self._port.wake()
         except BaseException:  # a signal handler raised
-            self.repay(future)
+            self.repay(future, lent)
             raise
-        return True
+        return lent
 
-    def repay(self, future: DeskFuture[Any]) -> None:
-        """Give back what ``lend`` lent: the caller no longer waits for the future."""
+    def repay(self, future: DeskFuture[Any], lent: list[float] | None = None) -> None:
+        """Give back what ``lend`` lent: the caller, or without ``lent`` everybody, no longer waits for the future."""
         if self._lender is not None:
-            self._lender.repay(future)
+            self._lender.repay(future, lent)
 
     def take(self, future: DeskFuture[Any], call: Call, fn: object) -> None:
         """Accept a new call, from any thread. ``fn``: the function as messages name it."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from parallelkit._errors import TaskCancelled
 from parallelkit._executors._contract import Call
 from parallelkit._logger import logger
+from parallelkit._system import monotonic
 
 R = TypeVar("R")
 
@@ -20,10 +21,10 @@ R = TypeVar("R")
 class Awaited(Protocol):
     """The desk, as its futures see it."""
 
-    def lend(self, future: DeskFuture[Any], timeout: float | None) -> bool:
-        """The caller is about to wait for a future; return whether it lent its slot."""
+    def lend(self, future: DeskFuture[Any], timeout: float | None) -> list[float] | None:
+        """The caller is about to wait for a future; if it is a task that lent its slot, return its claim."""
 
-    def repay(self, future: DeskFuture[Any]) -> None:
+    def repay(self, future: DeskFuture[Any], lent: list[float] | None = None) -> None:
         """The caller no longer waits: give its slot back."""
 
 
@@ -52,12 +53,27 @@ class DeskFuture(Future[R]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
+        end_at = None if timeout is None else monotonic() + timeout
         lent = self._desk.lend(self, timeout)
         try:
-            return super().exception(timeout)
+            while True:
+                with self._condition:
+                    if lent is not None and not lent and not self.done():
+                        raise TaskCancelled("the task that waits for this call was abandoned")
+                    try:
+                        return super().exception(timeout)
+                    except TimeoutError:  # or ``cut_off`` has woken all that wait
+                        timeout = None if end_at is None else end_at - monotonic()
+                        if timeout is not None and timeout <= 0:
+                            raise
         finally:
-            if lent:
-                self._desk.repay(self)
+            if lent is not None:
+                self._desk.repay(self, lent)
+
+    def cut_off(self) -> None:
+        """Wake those that wait: a task among them was abandoned."""
+        with self._condition:
+            self._condition.notify_all()
 
 
 def must_not_wait() -> RuntimeError:

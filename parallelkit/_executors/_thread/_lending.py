@@ -7,18 +7,28 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+
+class Borrower(Protocol):
+    """What a task waits for, and lends its slot to: a port, or a future."""
+
+    def cut_off(self) -> None:
+        """Have a task that was abandoned wait no longer: what it waits for might never have a slot, nor the thread an end."""
 
 
 @runtime_checkable
 class Lender(Protocol):
     """An engine whose tasks may wait for futures of the same executor."""
 
-    def lend(self, future: object) -> bool:
-        """Lend the slot of the calling task, which is about to wait; False if it is no task of this engine."""
+    def lend(self, future: Borrower) -> list[float] | None:
+        """Lend the slot of the calling task, which is about to wait, and return the task's claim (see ``Around``).
 
-    def repay(self, borrower: object) -> None:
-        """Take back the slots that were lent for this future."""
+        None if it is no task of this engine; an empty claim if it was abandoned, and must not wait.
+        """
+
+    def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
+        """Take back the slots that were lent for this future, or only that of the attempt with this claim."""
 
 
 @runtime_checkable
@@ -97,7 +107,7 @@ class Loans:
     """The slots of an engine that are lent, each to a borrower: a port, or a future that is waited for."""
 
     def __init__(self) -> None:
-        self._claims: dict[object, tuple[list[float], ...]] = {}
+        self._claims: dict[Any, tuple[list[float], ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._claims)
@@ -114,13 +124,21 @@ class Loans:
         """Those of the attempts that lend their slots to any; one may be there several times."""
         return [claim for claims in list(self._claims.values()) for claim in claims if claim]
 
-    def add(self, borrower: object, claim: list[float]) -> None:
+    def borrowers(self, claim: list[float]) -> list[Borrower]:
+        """To what the attempt with this claim lends its slot."""
+        lent = list(self._claims.items())
+        return [borrower for borrower, claims in lent if any(each is claim for each in claims)]
+
+    def add(self, borrower: Borrower, claim: list[float]) -> None:
         """Lend the slot of the attempt with this claim."""
         self._claims[borrower] = (*self._claims.get(borrower, ()), claim)
 
-    def repay(self, borrower: object) -> None:
-        """Return what this borrower has. Idempotent."""
-        self._claims.pop(borrower, None)
+    def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
+        """Return what this borrower has, or only the slot of the attempt with this claim. Idempotent."""
+        claims = self._claims.pop(borrower, ())
+        kept = () if claim is None else tuple(each for each in claims if each is not claim)
+        if kept:
+            self._claims[borrower] = kept
 
 
 def take_claim(claim: list[float]) -> bool:

@@ -257,6 +257,9 @@ class ThreadPort(Line):
         self.failure = error
         self.gate.open()
 
+    def cut_off(self) -> None:
+        self.fail(ParallelKitError("the task that made this run was abandoned"))
+
     def running(self) -> list[tuple[int, float, str]]:
         return [(ticket[0], claim[0], worker.name) for worker, ticket, claim in self._at_work() if claim]
 
