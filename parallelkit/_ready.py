@@ -206,9 +206,11 @@ class Gated:
         rates = self._silent.pop(ticket[0], [])
         if not rates:
             self._wake()  # no timer will
+        if self._again_at <= now:  # left from the last time
+            self._again_at = inf
         for gate in rates:
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
-            self._again_at = gate.meter.take_back(now, gate)
+            self._again_at = min(self._again_at, gate.meter.take_back(now, gate))
         self._leave_caps(ticket[0], now)
         self.push_again(ticket)
 

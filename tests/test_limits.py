@@ -540,6 +540,17 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool,
         assert ([[0, 1]] * 2, [0, 1]) == (pages.result().values(), images.result().values())
 
 
+def test_who_gives_a_start_back_tries_again_after_the_shortest_period():
+    """Of its own limits, one may allow a thousand starts an hour: the run does not wait for an hour."""
+    gated = Gated([RateLimit(1, per=1), RateLimit(1000, per=3600)])
+    gated.describe(0, 0.0, (None, None))
+    gated.push([(0, 1, "item", None)])
+    for now in 10.0, 20.0:
+        (ticket,) = gated.pop(now, 1)
+        gated.put_back(ticket, now)
+        assert now < gated.wake_at() < now + 2
+
+
 @pytest.mark.parametrize("pool", [ThreadExecutor, ThreadPoolExecutor])
 def test_a_stopped_run_gives_back_the_start_that_it_has_not_made(pool):
     """A task that was handed over, and cancelled while it waited for a slot, uses up nothing of a rate that others share."""
