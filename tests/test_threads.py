@@ -995,12 +995,32 @@ def test_threads_that_are_kept_for_lent_slots_end(monkeypatch):
         wait_until(lambda: not threads())
 
 
+@pytest.mark.parametrize("idle", [0.01, PATIENCE], ids=["kept for a while", "not kept"])
+def test_a_shutdown_waits_for_threads_whose_lent_slot_was_given_back(idle, monkeypatch):
+    """No thread is left afterwards, not even one that is about to end."""
+    monkeypatch.setattr(_thread, "IDLE", idle)
+    end, delays = ThreadEngine.end, iter([0.1])
+
+    def end_slowly(engine, worker):
+        time.sleep(next(delays, 0))
+        end(engine, worker)
+
+    monkeypatch.setattr(ThreadEngine, "end", end_slowly)
+    with ThreadExecutor(1, "deep") as executor:
+
+        def call(depth):
+            return depth and executor.submit(call, depth - 1).result(PATIENCE)
+
+        executor.submit(call, 3).result(PATIENCE)
+        wait_until(lambda: len(executor._pool.workers) < 2 and (idle > 1 or not [*executor._pool.spares]))
+    assert not [one for one in threading.enumerate() if one.name.startswith("deep_")]
+
+
 def test_no_more_threads_are_kept_for_lent_slots_than_there_are_slots():
     """A deep chain of calls leaves few threads behind."""
     spares, workers = Spares(2), set()
     kept = [ThreadWorker(None, "spare", number) for number in range(3)]
-    for each in kept:
-        spares.add(each)
+    assert [True, True, False] == [spares.add(each) for each in kept]
     assert kept[:2] == list(spares)
     assert [True, True, False] == [spares.use(workers) for _ in range(3)]
     assert set(kept[:2]) == workers

@@ -151,7 +151,8 @@ class ThreadEngine:
                 return False
             self.workers.discard(worker)
             self.surplus -= 1
-            self.spares.add(worker)
+            if not self.spares.add(worker):
+                self._roll.leave(worker)  # now, since it is in no other set: ``close`` waits for it
         self._supply_all()  # it may have been woken for a ticket
         return True
 
@@ -159,6 +160,8 @@ class ThreadEngine:
         """In a thread that was struck off: it is no spare any more; whether it has a slot again."""
         with self._lock:
             self.spares.discard(worker)
+            if worker not in self.workers:
+                self._roll.leave(worker)
             return worker in self.workers
 
     def supply(self, tickets: int, awaited: bool = False) -> None:
@@ -241,8 +244,7 @@ class ThreadEngine:
                 self.loss = loss_at(now, timeout)
                 for port in self.ports:
                     port.look()
-            cut_off = self.loans.borrowers(claim)
-        for borrower in cut_off:
+        for borrower in self.loans.borrowers(claim):
             borrower.cut_off()
         self._supply_all()
         return True
@@ -250,9 +252,8 @@ class ThreadEngine:
     def _supply_all(self) -> None:
         """Offer a slot that has come free to whoever waits for one."""
         tell_of_room(self.ports)
-        waiting = sum(port.waiting() for port in self.ports)
         try:
-            if waiting and not self.closed:
+            if not self.closed and (waiting := sum(port.waiting() for port in self.ports)):
                 self.supply(waiting)
         except RuntimeError as error:  # not raised: whoever gave up on a thread has an outcome to report
             tell_of_shortage(self.ports, error)

@@ -30,10 +30,12 @@ class Spares(Generic[W]):
     def __iter__(self) -> Iterator[W]:
         return iter(self._threads)
 
-    def add(self, worker: W) -> None:
-        """Keep this thread, unless there are enough."""
-        if len(self._threads) < self._most:
-            self._threads[worker] = None
+    def add(self, worker: W) -> bool:
+        """Keep this thread, unless there are enough; whether it is kept."""
+        if len(self._threads) >= self._most:
+            return False
+        self._threads[worker] = None
+        return True
 
     def discard(self, worker: W) -> None:
         """Keep this thread no longer. Idempotent."""
