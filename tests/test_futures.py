@@ -368,6 +368,17 @@ def test_initializer_and_its_arguments_live_as_long_as_their_executor(make):
 
 
 @both
+def test_what_a_call_is_made_of_is_let_go_when_it_is_done(make):
+    """Neither the executor nor a future that nobody has keeps the object whose method was called."""
+    with make(1) as executor:
+        held = deque([1])
+        seen, gone = weakref.ref(held, lambda _: gone.set()), threading.Event()
+        executor.submit(held.count, 1)
+        del held
+        assert gone.wait(10), seen
+
+
+@both
 @pytest.mark.parametrize("initargs", ["model.bin", b"ab", {"path": 1}, {1, 2}, 5, None])
 def test_arguments_of_an_initializer_come_in_a_tuple(make, initargs):
     """``initargs`` must be a tuple: a string would be split into characters, a mapping into keys, and break the executor later."""

@@ -105,9 +105,9 @@ class Packing:
         """A call as it is packed: after the name of the module that a worker needs for its function."""
         fn = _function_of(call)
         refuse_function(fn)
-        if fn is not self._latest[0]:
-            self._latest = fn, as_told(home_of(fn))
-        home = self._latest[1]
+        home = self._latest[1] if fn is self._latest[0] else as_told(home_of(fn))
+        if home and type(fn) is FunctionType:  # nothing else may be kept: it may refer to the user's objects
+            self._latest = fn, home
         if not home or type(fn) is not FunctionType:  # it may be a function of the script
             call = carry(call, editions, several=not self._job.shared)
         return home, *call
