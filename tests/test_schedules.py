@@ -306,8 +306,8 @@ def test_every_task_has_one_outcome_and_no_run_hangs(plot):
 
 
 @pytest.mark.all
-@pytest.mark.parametrize("part", range(8))
-@settings(LONG, max_examples=1_500)
+@pytest.mark.parametrize("part", range(24))
+@settings(LONG, max_examples=500)
 @given(plot=plots())
 def test_every_task_has_one_outcome_and_no_run_hangs_at_length(part, plot):
     """The same holds for many more schedules."""
