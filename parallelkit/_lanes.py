@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from math import inf
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._meters import Cap, RateLog
@@ -11,15 +12,23 @@ Rank = tuple[float, int]  # minus the priority, then the index: the smallest goe
 
 
 class Gate:
-    """A meter, and the lanes that wait until it allows a start; ``timer`` is when it is looked at next, if set."""
+    """A meter, and the lanes that wait until it allows a start.
 
-    __slots__ = ("__weakref__", "call", "meter", "timer", "waiting")
+    ``timer``: when it is looked at next, if set. ``shut_until``: until when other runs go first.
+    """
+
+    __slots__ = ("__weakref__", "call", "meter", "shut_until", "timer", "waiting")
 
     def __init__(self, meter: RateLog | Cap, call: Callable[[Gate, bool], None]) -> None:
         self.meter = meter
         self.call = call
         self.waiting: list[tuple[Rank, int, Lane]] = []
         self.timer: float | None = None
+        self.shut_until = -inf
+
+    def is_open(self, now: float) -> bool:
+        """Whether this run may start something now, as far as is known."""
+        return now >= self.shut_until and self.meter.is_open(now)
 
     def look(self, asked: bool = False) -> None:
         """From any thread: another run waits for our reports of starts (``asked``), or has one that we wait for."""

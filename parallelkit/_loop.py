@@ -63,8 +63,8 @@ class Loop:
         self._obey()  # a recalled failure may already stop the run
         if scheduler.stopped is not None:
             return False
-        if not self._give_way():
-            self._hand_over()
+        self._report_starts()
+        self._hand_over()
         again = grew or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:
             return False
@@ -75,15 +75,16 @@ class Loop:
         self._obey()
         return scheduler.stopped is None
 
-    def _give_way(self) -> bool:
-        """Report what has begun, and give starts back for which another run asks; whether there were any: that one goes first."""
+    def _report_starts(self) -> None:
+        """Report what has begun, where a rate limit waits for it; if another run does, give back what has not."""
         scheduler, now = self.scheduler, self.clock()
         if not scheduler.wants_reports(now):
-            return False
+            return
+        asked = scheduler.take_request()  # before the look, so that no later request is lost
         scheduler.begun(self.port.running(), now)
-        unbegun: Sequence[Ticket] = getattr(self.port, "give_back", tuple)() if scheduler.is_asked() else ()
-        scheduler.put_back(unbegun, now)
-        return bool(unbegun)
+        if asked:
+            unbegun: Sequence[Ticket] = getattr(self.port, "give_back", tuple)()
+            scheduler.put_back(unbegun, now)
 
     @property
     def eager(self) -> bool:

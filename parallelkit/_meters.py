@@ -8,12 +8,15 @@ from __future__ import annotations
 import threading
 from bisect import insort
 from itertools import chain
-from math import inf, nextafter
+from math import inf
 from sys import maxsize
 from typing import Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 MARGIN = 0.005  # share of ``per`` by which a task may look at its own clock later than its start is reported
+
+SOON = 0.001  # seconds after which a run asks others again, at the earliest: a window may be shorter than the clock's ticks
+TURN = 1.0  # seconds for which a run that has given a start back lets others go first, at most
 
 
 class Asker(Protocol):
@@ -121,21 +124,24 @@ class RateLog:
             self._drop(run)
 
     def take_back(self, now: float, run: Asker) -> float:
-        """Take back a start that was granted some time ago and has not happened; return when to try again: others go first."""
+        """Take back a start that was granted some time ago and has not happened; return until when others go first."""
         with self._lock:
             self._drop(run)
+            if self._smooth:
+                last = max(chain(self._starts[-1:], *self._pending.values()), default=-inf)
+                self._next = max(self._next - self._interval, last + self._interval)
             curious = self._take_curious(run)
         for asker in curious:
             asker.look()
-        return self._later(now)
+        return min(self._later(now), now + TURN)
 
     def _later(self, now: float) -> float:
-        return max(now + self._per, nextafter(now, inf))  # adding a very short window may not change ``now``
+        return now + max(self._per, SOON)
 
     def _take_curious(self, run: Asker) -> list[Asker]:
         """The other runs that are to be told of what this one does now; they will not be told again."""
         curious = [asker for asker in self._curious if asker is not run] if self._curious else []
-        self._curious.clear()
+        self._curious.difference_update(curious)
         return curious
 
     def _drop(self, run: Asker) -> None:

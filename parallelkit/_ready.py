@@ -71,8 +71,10 @@ class Gated:
         self._flying: dict[int, Lane] = {}
         self._gone: set[int] = set()  # withdrawn, but still in their lanes: a heap can only drop its head
         self._silent: dict[int, list[Gate]] = {}  # the rate limits that await the report of a start, by task
-        self._called: deque[tuple[Gate, bool]] = deque()  # to look at; whether a run asks for a start
-        self._again_at = inf  # when to look again, after attempts were put back
+        self._called: deque[Gate] = (
+            deque()
+        )  # to look at, since another run has reported a start or given one back
+        self._asked = False  # whether another run waits for starts that this one has not reported
         self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
 
     def describe(self, index: int, priority: float, groups: tuple[Hashable, ...]) -> None:
@@ -145,10 +147,8 @@ class Gated:
 
     def pop(self, now: float, room: int) -> Sequence[Ticket]:
         self._now = now
-        if now >= self._again_at:
-            self._again_at = inf
         while self._called:
-            self._pass_on(self._called.popleft()[0], now)
+            self._pass_on(self._called.popleft(), now)
         self._ring_timers(now)
         due: list[Ticket] = []
         while len(due) < room:
@@ -169,7 +169,7 @@ class Gated:
     def _enter(self, lane: Lane, now: float) -> Gate | None:
         """Take a start from every gate of the lane; if one is closed, take none and return it."""
         for gate in lane.gates:
-            if not gate.meter.is_open(now):
+            if not gate.is_open(now):
                 return gate
         taken: list[Gate] = []
         for gate in lane.gates:
@@ -194,41 +194,38 @@ class Gated:
         return ticket
 
     def _call(self, gate: Gate, asked: bool) -> None:
-        self._called.append((gate, asked))
+        if asked:
+            self._asked = True
+        else:
+            self._called.append(gate)
         self._wake()
 
-    def is_asked(self) -> bool:
-        """Whether another run asks for starts that this one holds, and may hold in vain."""
-        return bool(self._called and self._silent) and any(asked for _, asked in list(self._called))
+    def take_request(self) -> bool:
+        """Whether, since the last call, another run has asked for starts that this one may hold in vain."""
+        asked, self._asked = self._asked, False
+        return asked
 
     def put_back(self, ticket: Ticket, now: float) -> None:
         """Make an attempt ready again that was popped and has not begun."""
-        rates = self._silent.pop(ticket[0], [])
-        if not rates:
-            self._wake()  # no timer will
-        if self._again_at <= now:  # left from the last time
-            self._again_at = inf
-        for gate in rates:
+        for gate in self._silent.pop(ticket[0], ()):
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
-            self._again_at = min(self._again_at, gate.meter.take_back(now, gate))
+            gate.shut_until = gate.meter.take_back(now, gate)
         self._leave_caps(ticket[0], now)
         self.push_again(ticket)
+        self._wake()  # the port may claim once that it has no room
 
     def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
         """Let the gate's next lane try if it is open, or set its timer if it opens by itself. ``rang``: the timer expired."""
         if not gate.waiting:
             return
-        if gate.meter.is_open(now):
+        if gate.is_open(now):
             lane = self._next_of(gate.waiting)
             if lane is not None:
                 self._stand(lane, self._open)
             return
-        at = gate.meter.earliest(now)
+        at = max(gate.meter.earliest(now), gate.shut_until)
         if rang and at <= now and isinstance(gate.meter, RateLog):
             at = gate.meter.ask(now, gate)  # our own starts are reported: the report must be another run's
-        self._set_timer(gate, at)
-
-    def _set_timer(self, gate: Gate, at: float) -> None:
         if at < inf and (gate.timer is None or at < gate.timer):
             gate.timer = at
             heappush(self._timers, (at, next(self._numbers), gate))
@@ -252,8 +249,9 @@ class Gated:
 
     def wants_reports(self, now: float) -> bool:
         if not self._silent:
+            self._asked = False  # there is nothing to report or to give back
             return False
-        return bool(self._called) or (bool(self._timers) and self._timers[0][0] <= now)
+        return self._asked or (bool(self._timers) and self._timers[0][0] <= now)
 
     def ended(self, index: int, now: float) -> None:
         self.begun(index, now)  # a start that was never reported was no later than now
@@ -279,8 +277,7 @@ class Gated:
                 gate.meter.pause(until)
 
     def wake_at(self) -> float | None:
-        at = min(self._again_at, self._timers[0][0]) if self._timers else self._again_at
-        return at if at < inf else None
+        return self._timers[0][0] if self._timers else None
 
     def clear(self, now: float) -> None:
         for index in list(self._silent):

@@ -175,9 +175,9 @@ class Scheduler:
             self._ready.begun(index, started)
         self._ready.looked(now)
 
-    def is_asked(self) -> bool:
-        """Whether another run asks for granted starts: those of attempts that have not begun may be ``put_back``."""
-        return self._gated is not None and self._gated.is_asked()
+    def take_request(self) -> bool:
+        """Whether, since the last call, another run has asked for starts: what has not begun may be ``put_back``."""
+        return self._gated is not None and self._gated.take_request()
 
     def put_back(self, tickets: Iterable[Ticket], now: float) -> None:
         """Make attempts ready again that ``start_due`` returned and that have not begun; others may have their starts."""

@@ -125,12 +125,12 @@ def test_what_is_put_back_is_as_it_was():
     scheduler = Scheduler(ledger, policy=FIVE, gated=Gated(limits))
     scheduler.admit([0, 1], traits=[(0.0, (None, None))] * 2)
     first = scheduler.start_due(0.0, 9)
-    scheduler.put_back(first, 1.0)
+    scheduler.put_back(first, 0.0)
     assert (first, 1) == (scheduler.start_due(1.0, 9), scheduler.started)
     scheduler.finish([Ended(0, DOWN, "", 1.0, 2.0, "thread 1")], 2.0)
     retry = scheduler.start_due(3.0, 9)
     assert [(0, 2)] == [ticket[:2] for ticket in retry]
-    scheduler.put_back(retry, 4.0)
+    scheduler.put_back(retry, 3.0)
     assert (retry, 1) == (scheduler.start_due(4.0, 9), scheduler.started)
     scheduler.put_back(retry, 5.0)
     assert not scheduler.lapse(6.0)
@@ -138,21 +138,48 @@ def test_what_is_put_back_is_as_it_was():
     assert [(1, 1)] == [ticket[:2] for ticket in scheduler.start_due(6.1, 9)]
 
 
-def test_what_is_put_back_is_looked_at_again():
-    """A run that puts an attempt back and hands over nothing for once wakes later, whatever else it had to wake for."""
-    ready = Gated([RateLimit(1, per=1)])
+def test_who_gives_a_start_back_lets_others_go_first():
+    """Whatever wakes the run, it takes the start again only after a while, and wakes for that by itself."""
+    wakes = []
+    ready = Gated([RateLimit(1, per=1)], lambda: wakes.append(True))
     for index in range(2):
         ready.describe(index, 0.0, (None,))
     ready.push([ticket(0), ticket(1)])
-    assert [ticket(0)] == list(ready.pop(0.0, 9))
-    ready.put_back(ticket(0), 0.5)
-    assert [] == list(ready.pop(1.1, 0)), "the time at which the other would have looked is past"
+    for now in 0.0, 5.0:
+        assert [ticket(0)] == list(ready.pop(now, 9))
+        ready.put_back(ticket(0), now + 0.5)
+        assert [] == list(ready.pop(now + 0.5, 0)), "the port may claim once that it is full"
+        assert wakes.pop()
+        assert [] == list(ready.pop(now + 0.5, 9)) == list(ready.pop(now + 1.1, 9))
+        assert now + 1.5 == pytest.approx(ready.wake_at(), abs=0.01)
     assert [ticket(0)] == list(ready.pop(ready.wake_at(), 9))
-    ready.put_back(ticket(0), 5.0)
-    assert [ticket(0)] == list(ready.pop(5.1, 9)), "something else has woken it"
-    ready.put_back(ticket(0), 9.0)
-    assert [] == list(ready.pop(9.0, 0))
-    assert [ticket(0)] == list(ready.pop(ready.wake_at(), 9))
+
+
+def test_who_gives_a_start_back_waits_a_second_at_most():
+    """Under a thousand starts an hour as well, the run does not wait for an hour."""
+    ready = Gated([RateLimit(1000, per=3600), RateLimit(1, per=2)])
+    ready.describe(0, 0.0, (None, None))
+    ready.push([ticket(0)])
+    assert [ticket(0)] == list(ready.pop(10.0, 1))
+    ready.put_back(ticket(0), 20.0)
+    assert [] == list(ready.pop(20.0, 1))
+    assert 21.0 == ready.wake_at()
+    assert [ticket(0)] == list(ready.pop(21.0, 1))
+
+
+def test_no_request_for_a_start_is_lost():
+    """What another run asks for just before this one starts something is still there when it looks."""
+    limit = RateLimit(1, per=1)
+    ready, other = Gated([limit]), Gated([limit])
+    for each in (ready, other):
+        each.describe(0, 0.0, (None,))
+        each.push([ticket(0)])
+    assert [ticket(0)] == list(ready.pop(5.0, 9))
+    assert [] == list(other.pop(5.0, 9))
+    assert [] == list(other.pop(other.wake_at(), 9)), "it asks"
+    assert [] == list(ready.pop(6.5, 9))
+    assert ready.wants_reports(6.5)
+    assert [True, False] == [ready.take_request(), ready.take_request()]
 
 
 def test_the_turn_of_a_withdrawn_one_is_the_next_ones():

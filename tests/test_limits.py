@@ -149,10 +149,31 @@ def test_who_asks_is_told_of_a_start_that_comes_back():
     log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Asker(), Asker()
     assert log.take(0.0, other)
     log.ask(1.0, mine)
-    assert log.take_back(1.0, other) > 2.0
+    assert 2.0 == log.take_back(1.0, other)
     assert [False] == mine.looks
     assert log.take(1.0, mine)
     assert not log.take(1.0, other)
+
+
+def test_a_smooth_start_that_comes_back_lets_none_follow_another_too_soon():
+    """It no longer counts, but the starts that were granted later do."""
+    log, mine, other = RateLog(10, 1.0, True, threading.Lock()), Asker(), Asker()
+    assert log.take(5.0, other)
+    assert log.take(5.1, mine)
+    log.confirm(5.12, mine)
+    log.take_back(5.13, other)
+    assert 5.22 == pytest.approx(log.earliest(5.13))
+
+
+def test_who_asks_is_told_though_it_reports_a_start_itself():
+    """Only what another run reports answers the question."""
+    log, mine, other = RateLog(2, 1.0, False, threading.Lock()), Asker(), Asker()
+    assert log.take(0.0, mine)
+    assert log.take(0.0, other)
+    log.ask(1.0, mine)
+    log.confirm(1.1, mine)
+    log.confirm(0.5, other)
+    assert [False] == mine.looks
 
 
 def test_a_window_too_short_for_the_clock_lets_time_pass():
@@ -519,13 +540,19 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
 
 
 @pytest.mark.parametrize(
-    ("pool", "shared"), [(ThreadExecutor, True), (ThreadExecutor, False), (ThreadPoolExecutor, False)]
+    ("pool", "width", "shared"),
+    [
+        (ThreadExecutor, 1, True),
+        (ThreadExecutor, 1, False),
+        (ThreadPoolExecutor, 1, False),
+        (ThreadPoolExecutor, 2, False),
+    ],
 )
-def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool, shared):
+def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool, width, shared):
     """Each waits for the other otherwise: one for the slot of the task, the run in the task for the other's start."""
     limit, begun = RateLimit(1, per=0.02), threading.Event()
 
-    with pool(1) as executor, ThreadPoolExecutor(2) as callers:
+    with pool(width) as executor, ThreadPoolExecutor(2) as callers:
         within = {"limits": limit, "run_timeout": 10}
         options = {"executor": executor, **within}
 
@@ -534,27 +561,17 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool,
             time.sleep(0.1)  # in which the other run hands over its task
             return run_parallel(abs, range(2), **(options if shared else within)).values()
 
-        pages = callers.submit(run_parallel, page, range(2), **options)
+        pages = callers.submit(run_parallel, page, range(2), executor=executor, run_timeout=10)
         assert begun.wait(30)
-        images = callers.submit(run_parallel, abs, range(2), **options)
-        assert ([[0, 1]] * 2, [0, 1]) == (pages.result().values(), images.result().values())
+        images = callers.submit(run_parallel, abs, range(4), **options)
+        assert ([[0, 1]] * 2, [*range(4)]) == (pages.result().values(), images.result().values())
 
 
-def test_who_gives_a_start_back_tries_again_after_the_shortest_period():
-    """Of its own limits, one may allow a thousand starts an hour: the run does not wait for an hour."""
-    gated = Gated([RateLimit(1, per=1), RateLimit(1000, per=3600)])
-    gated.describe(0, 0.0, (None, None))
-    gated.push([(0, 1, "item", None)])
-    for now in 10.0, 20.0:
-        (ticket,) = gated.pop(now, 1)
-        gated.put_back(ticket, now)
-        assert now < gated.wake_at() < now + 2
-
-
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize("pool", [ThreadExecutor, ThreadPoolExecutor])
-def test_a_stopped_run_gives_back_the_start_that_it_has_not_made(pool):
+def test_a_stopped_run_gives_back_the_start_that_it_has_not_made(pool, smooth):
     """A task that was handed over, and cancelled while it waited for a slot, uses up nothing of a rate that others share."""
-    limit, release = RateLimit(1, per=60), threading.Event()
+    limit, release = RateLimit(1, per=60, smooth=smooth), threading.Event()
     with pool(1) as executor:
         executor.submit(release.wait)
         stopped = run_parallel(abs, [-1], executor=executor, limits=limit, run_timeout=0.1)
