@@ -571,9 +571,10 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool,
 @pytest.mark.parametrize("pool", [ThreadExecutor, ThreadPoolExecutor])
 def test_a_stopped_run_gives_back_the_start_that_it_has_not_made(pool, smooth):
     """A task that was handed over, and cancelled while it waited for a slot, uses up nothing of a rate that others share."""
-    limit, release = RateLimit(1, per=60, smooth=smooth), threading.Event()
+    limit, begun, release = RateLimit(1, per=60, smooth=smooth), threading.Event(), threading.Event()
     with pool(1) as executor:
-        executor.submit(release.wait)
+        executor.submit(lambda: (begun.set(), release.wait()))
+        assert begun.wait(30)
         stopped = run_parallel(abs, [-1], executor=executor, limits=limit, run_timeout=0.1)
         results = run_parallel(abs, [-1], limits=limit, run_timeout=5)
         release.set()
