@@ -135,10 +135,12 @@ class Loans:
 
     def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
         """Return what this borrower has, or only the slot of the attempt with this claim. Idempotent."""
-        claims = self._claims.pop(borrower, ())
-        kept = () if claim is None else tuple(each for each in claims if each is not claim)
+        claims = () if claim is None else self._claims.get(borrower, ())
+        kept = tuple(each for each in claims if each is not claim)
         if kept:
-            self._claims[borrower] = kept
+            self._claims[borrower] = kept  # not popped before, since others look without the lock
+        else:
+            self._claims.pop(borrower, None)
 
 
 def take_claim(claim: list[float]) -> bool:
