@@ -418,10 +418,6 @@ def test_the_rate_is_kept_for_real(executor, width, smooth):
     assert all(start <= call for start, call in zip(reported(results), results.values(), strict=True))
 
 
-PROMPT = 0.0005
-"""Seconds that a machine which has time for us takes at most, on average, to wake a thread that has slept enough."""
-
-
 @contextmanager
 def lateness():
     """Measure, during the block, how late the system wakes a sleeping thread: the mean in seconds, as the only item of a list."""
@@ -447,7 +443,7 @@ def lateness():
 @pytest.mark.parametrize(("executor", "width"), [("threads", 32), ("processes", 2)])
 @pytest.mark.parametrize("round_", range(3))
 def test_the_rate_is_kept_and_reached_over_ten_seconds(executor, width, round_):
-    """Over ten seconds the rate is never exceeded, and reached within 2 %, unless a busy machine makes every start late."""
+    """Over ten seconds the rate is never exceeded, and reached within 2 %, beside what a busy machine delays."""
     limit = RateLimit(50, per=0.5)
     with lateness() as found:
         results = run_parallel(stamp, range(1050), executor=executor, max_workers=width, limits=limit)
@@ -455,11 +451,8 @@ def test_the_rate_is_kept_and_reached_over_ten_seconds(executor, width, round_):
     assert most_in_a_window(stamps, 0.5) <= 50
     # The first of 1,050 at 100 a second comes 10 s, or 20 windows, before the first of the last 50.
     took = stamps[1000] - stamps[0]
-    if took > 10.2 and found[0] > PROMPT:
-        pytest.skip(
-            f"a thread was woken {found[0] * 1000:.1f} ms late: the rate was kept; {took:.2f} s tell no more"
-        )
-    assert 10 <= took <= 10.2
+    wakes = 20 * 10  # of one thread after another, in each of the windows
+    assert 10 <= took <= 10.2 + wakes * found[0]
 
 
 @pytest.mark.all
