@@ -140,6 +140,10 @@ class Parts:
         options, now = self.options, self.world.now()
         interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
         ask = Asking(interrupt)
+        gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
+        if gated is not None and hasattr(port, "begun"):
+            # The tasks run in this thread, so it cannot look at what has begun while another run waits for that.
+            port.begun = gated.begun
         scheduler = Scheduler(
             self.journal.record(book, self.intake.fail, ask),
             label=lambda index: label(key(index)),
@@ -151,7 +155,7 @@ class Parts:
                 raise_first=options.on_error == "raise",
                 max_failures=options.max_failures,
             ),
-            gated=Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None,
+            gated=gated,
             ask=ask,
         )
         self.again = scheduler.again

@@ -182,6 +182,17 @@ def test_no_request_for_a_start_is_lost():
     assert [True, False] == [ready.take_request(), ready.take_request()]
 
 
+@pytest.mark.parametrize("within", ["inline", "threads"])
+def test_a_run_in_an_inline_task_may_share_its_limit(within):
+    """The start of an inline task is reported as it begins: nobody could ask for it before the task ends."""
+    limit = RateLimit(1, per=0.01)
+
+    def page(item):
+        return run_parallel(abs, [item], executor=within, limits=limit, run_timeout=5)[0]
+
+    assert [1, 2] == run_parallel(page, [-1, -2], executor="inline", limits=limit).values()
+
+
 def test_the_turn_of_a_withdrawn_one_is_the_next_ones():
     """If a limit has a place for a task that is withdrawn, the next one gets it; otherwise it would wait forever."""
     ready = Gated([ConcurrencyLimit(1), ConcurrencyLimit(9, by=str)])
