@@ -141,9 +141,9 @@ class Parts:
         interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
         ask = Asking(interrupt)
         gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
-        if gated is not None and hasattr(port, "begun"):
+        if gated is not None and hasattr(port, "announce"):
             # The tasks run in this thread, so it cannot look at what has begun while another run waits for that.
-            port.begun = gated.begun
+            port.announce = gated.begun
         scheduler = Scheduler(
             self.journal.record(book, self.intake.fail, ask),
             label=lambda index: label(key(index)),

@@ -36,7 +36,7 @@ class InlinePort:
     def __init__(self, job: Job) -> None:
         self.failure: Exception | None = None
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
-        self.begun: Callable[[int, float], object] = lambda index, at: None  # called with each start
+        self.announce: Callable[[int, float], object] = lambda index, at: None  # called with each start
         self._call = call_with(job)
         self._variables = Variables(InlineEngine(), initialized=False)
         self._queue: deque[Ticket] = deque()
@@ -56,7 +56,7 @@ class InlinePort:
             return []
         ticket = self._queue.popleft()
         index, started = ticket[0], self.now()
-        self.begun(index, started)
+        self.announce(index, started)
         try:
             with self.guard():
                 value = self.run(ticket)
