@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from statistics import mean
 
 import pytest
@@ -12,7 +13,7 @@ from fakes import Done, Fail, FakeClock, FakeRun, Script
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit import ConcurrencyLimit, RateLimit, Retry, ThreadExecutor, run_parallel
+from parallelkit import ConcurrencyLimit, RateLimit, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._limits import as_limits, meter_for
 from parallelkit._meters import NOBODY, RateLog
 from parallelkit._ready import Gated
@@ -558,6 +559,34 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool,
         assert begun.wait(30)
         images = callers.submit(run_parallel, abs, range(4), **options)
         assert ([[0, 1]] * 2, [*range(4)]) == (pages.result().values(), images.result().values())
+
+
+def test_a_run_that_has_given_a_start_back_gets_its_turn_among_busy_runs():
+    """It need not wait until its executor has nothing else to do, nor until no slot is lent there."""
+    limit, done = RateLimit(1, per=0.03), threading.Event()
+
+    def endless():
+        while not done.is_set() and time.monotonic() < began + 10:
+            yield 0.08
+
+    with ThreadExecutor(2) as executor, ThreadPoolExecutor(3) as callers:
+        began = time.monotonic()
+        lends = callers.submit(
+            run_parallel,
+            [lambda: run_parallel([partial(done.wait, 30)], executor=executor)],
+            executor=executor,
+        )
+        while not executor._pool.loans:
+            time.sleep(0.001)
+        busy = callers.submit(list, iter_parallel(time.sleep, endless(), executor=executor, buffersize=8))
+        time.sleep(0.05)
+        waits = callers.submit(run_parallel, [time.monotonic], executor=executor, limits=limit)
+        time.sleep(0.02)
+        run_parallel([time.monotonic], limits=limit).values()  # has the start that ``waits`` holds
+        assert waits.result(30)[0] < began + 9
+        done.set()
+        assert lends.result(30).values()
+        assert busy.result(30)
 
 
 @pytest.mark.parametrize("smooth", [False, True])

@@ -55,7 +55,6 @@ class Crew(Slots, Protocol):
     initializes: bool
     broken: Exception | None
     loss: Loss | None
-    ports: tuple[ThreadPort, ...]
 
     @property
     def workers(self) -> Collection[Worker]:
@@ -105,7 +104,6 @@ class ThreadPort(Line):
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._squeezed = False  # whether other ports hold slots that this one could use
-        self._yields = False  # whether nothing is queued without a slot, once, and as long as slots are lent
         self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
 
@@ -114,14 +112,11 @@ class ThreadPort(Line):
             return UNLIMITED
         self._squeezed = True  # before the count, so that whoever frees a slot after it sees this
         slots, self._squeezed = slots_for(self, self._engine)
-        in_turn = 0 if self._given or self._yields else 1  # with one ticket queued, it gets its turn
-        self._yields = self._yields and bool(self._engine.loans)
-        return max(slots - self._given, in_turn)
+        return max(slots - self._given, 0 if self._given else 1)  # with one ticket queued, it gets its turn
 
     def give_back(self) -> list[Ticket]:
         """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
         tickets = self.withdraw()
-        self._yields = self._yields or bool(tickets)
         self._given -= len(tickets)
         return tickets
 
@@ -290,5 +285,3 @@ class ThreadPort(Line):
         for worker, ticket, claim in self._at_work():
             worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
-        for port in self._engine.ports if self._nested else ():
-            port.hear_of_room()  # it may have been waiting for the end of a loan
