@@ -212,7 +212,6 @@ class Gated:
             gate.shut_until = gate.meter.take_back(now, gate)
         self._leave_caps(ticket[0], now)
         self.push_again(ticket)
-        self._wake()  # the port may claim once that it has no room
 
     def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
         """Let the gate's next lane try if it is open, or set its timer if it opens by itself. ``rang``: the timer expired."""
