@@ -155,7 +155,7 @@ class Idle(deque):
 
 @pytest.mark.parametrize(
     "place",
-    [(ThreadWorker, "_rest"), (ThreadWorker, "_wanted"), (Idle, "remove"), (ThreadEngine, "end")],
+    [(ThreadWorker, "_rest"), (ThreadWorker, "_idle"), (Idle, "remove"), (ThreadEngine, "end")],
     ids=lambda place: place[1],
 )
 @pytest.mark.parametrize("wait", WAITS)
