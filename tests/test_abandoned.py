@@ -102,6 +102,7 @@ def test_an_abandoned_task_is_told_so(executor):
     assert told[2].result(PATIENCE)
 
 
+@pytest.mark.all
 def test_a_call_for_which_an_abandoned_task_waits_is_made(executor):
     """Whoever else waits for it gets its value, or waits as long as was asked for."""
     go, calls, waited = threading.Event(), [], []

@@ -24,6 +24,7 @@ errors = [failure.error for failure in results.failures.values()]
 """
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("package", [False, True])
 @pytest.mark.parametrize(
     "given",

@@ -1274,6 +1274,7 @@ def test_ctrl_c_as_a_journal_is_closed_costs_no_record(path, monkeypatch, caplog
     assert not caplog.records
 
 
+@pytest.mark.all
 def test_ctrl_c_while_the_writer_of_a_journal_is_awaited_costs_no_record(path, monkeypatch, caplog):
     """Ctrl-C during the join of the writer's thread costs no record; before Python 3.13, that thread then counts as ended."""
     write, close, closed = Journal.write, Journal.close, threading.Event()
@@ -1429,6 +1430,7 @@ print(sum(outcome.attempts for outcome in results.outcomes.values()))
 """
 
 
+@pytest.mark.all
 def test_classes_of_a_script_are_the_same_when_it_is_run_again(path, tmp_path):
     """A recorded object of a class of ``__main__`` comes back as one of the current ``__main__``."""
     script = tmp_path / "script.py"

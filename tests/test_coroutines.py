@@ -518,6 +518,7 @@ def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("options", [{}, {"max_failures": 9}])
 @pytest.mark.parametrize("hangs", ["plain", "coroutine"])
 def test_a_run_goes_on_when_a_lost_slot_comes_back(hangs, options):

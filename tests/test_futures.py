@@ -477,6 +477,7 @@ def no_thread(thread):
     raise RuntimeError("no thread")
 
 
+@pytest.mark.all
 def test_calls_and_runs_get_through_once_there_are_processes_again(monkeypatch):
     """A temporary lack of processes fails only the calls and runs of that time."""
     with ProcessExecutor(1) as executor:
@@ -516,6 +517,7 @@ def test_a_broken_executor_says_what_broke_it():
     assert lengths[-1] == lengths[-10], "each raise added to the traceback of the last"
 
 
+@pytest.mark.all
 @given_time
 def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns(scale):
     """While every slot is lost, waiting and new calls fail, also those of callbacks that submit forever; then the executor serves again."""

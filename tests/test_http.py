@@ -218,6 +218,7 @@ def test_limits_of_the_caller_come_on_top(site):
     assert (6, 1) == (len(results.successes), site.widest)
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_connections_are_used_again(site, method):
     """A hundred requests, six at a time, need six connections."""

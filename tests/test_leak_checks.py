@@ -146,6 +146,7 @@ def test_what_is_left_behind_fails_its_test_and_is_named(run):
         )
 
 
+@pytest.mark.all
 def test_what_cleans_up_passes(run):
     """Declared threads, threads and processes that are about to end, dead orphans and what fixtures own are no leaks."""
     result = run(CLEAN, grace=20.0)

@@ -72,6 +72,7 @@ def test_a_forked_child_keeps_results_that_its_parent_has_dropped(engine):
     assert str([1.0 * LONG, 2.0 * LONG]) == child.go_on()
 
 
+@pytest.mark.all
 def test_forks_use_up_no_blocks_and_descriptors(engine):
     """After each fork the worker makes new blocks for what it had to give up, and the old ones are freed."""
     most = 0

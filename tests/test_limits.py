@@ -561,6 +561,7 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool,
         assert ([[0, 1]] * 2, [*range(4)]) == (pages.result().values(), images.result().values())
 
 
+@pytest.mark.all
 def test_a_run_that_has_given_a_start_back_gets_its_turn_among_busy_runs():
     """It need not wait until its executor has nothing else to do, nor until no slot is lent there."""
     limit, done = RateLimit(1, per=0.03), threading.Event()

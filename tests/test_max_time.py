@@ -35,6 +35,7 @@ def lateness(results):
     return max(one.started_at - first.setdefault(one.key, one.started_at) for one in results.attempts)
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("form", [list, iter])
 def test_no_retry_starts_late_behind_what_was_read_ahead(form):
     """It stood in the queue of the only worker behind every task of the input, and no clock looked there."""

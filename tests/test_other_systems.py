@@ -159,6 +159,7 @@ for refuse in (lambda: run_parallel(abs, [-1], executor="processes"), lambda: Pr
     assert "" == complaints
 
 
+@pytest.mark.all
 def test_the_command_needs_nothing_that_only_linux_has():
     """Where there are no processes, asking for them is wrong usage, without a traceback."""
     script = "from parallelkit._cli import main; sys.exit(main(sys.argv[1:]))"

@@ -617,6 +617,7 @@ def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):
         assert 2 == port.room()
 
 
+@pytest.mark.all
 def test_two_runs_take_turns(engine):
     """A second run gets its share of the workers at once, and both runs end."""
     with opened(engine, far.nap) as long, opened(engine, far.give_back, exact=True) as short:

@@ -134,6 +134,7 @@ def raised_by(take):
     return traceback.format_exception(caught.value)
 
 
+@pytest.mark.all
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes"])
 def test_what_is_raised_again_looks_the_same_every_time(executor):
     """An error's traceback does not grow with each access, by key or by outcome."""

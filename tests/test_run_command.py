@@ -267,6 +267,7 @@ def test_output_report_and_trace(here):
     assert 3 == len(slices)  # the attempt that was retried is among them
 
 
+@pytest.mark.all
 def test_the_output_is_not_emptied_before_the_journal_is_ours(here):
     """A command that does not get its journal leaves the output alone: another may have just begun with both."""
     argv = ["tasks:scaled", "--key", "item", "--checkpoint", "journal", "--output", "out.jsonl"]

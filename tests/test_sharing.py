@@ -202,6 +202,7 @@ def test_frames_and_containers_are_shared(executor):
     assert results.values() == [(float(frame["a"].sum() + LONG), False, 1 << 20)] * 2
 
 
+@pytest.mark.all
 def test_a_worker_that_reads_a_part_pays_for_that_part(executor):
     """A worker that reads a hundredth of 64 MiB needs memory only for that."""
     array = np.ones(8 << 20)

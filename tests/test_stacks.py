@@ -344,6 +344,7 @@ def outlive_a_child(item):
     return os.WTERMSIG(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.all
 def test_the_crash_of_a_tasks_child_is_not_the_workers():
     """The crash report of a child process of a task is not taken for that of a later attempt in that worker."""
     with ProcessExecutor(1) as pool:

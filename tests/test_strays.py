@@ -62,6 +62,7 @@ def write(folder, *names):
         (folder / name).write_text(MODULE)
 
 
+@pytest.mark.all
 def test_workers_find_modules_where_the_program_has_them(tmp_path):
     """Workers find modules that the program has from outside ``sys.path``, from a namespace package, from behind another module of that name, or from a given file."""
     write(tmp_path, "gone/was_here.py", "gone/whole/__init__.py", "gone/whole/part.py")

@@ -19,6 +19,7 @@ class Heavy:
         return time.sleep, (1000,)
 
 
+@pytest.mark.all
 def test_an_initializer_that_hangs_is_named_by_the_limit_that_it_overran(monkeypatch):
     """The reason says that it was the package which killed the worker, and when it does so."""
     monkeypatch.setattr(_handle, "START_LIMIT", 0.3)

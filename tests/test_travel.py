@@ -391,6 +391,7 @@ def test_a_function_is_not_told_of_what_the_standard_library_has_made_of_it():
         run_parallel(lambda item: (item, kind(item)), [1], executor="processes")
 
 
+@pytest.mark.all
 def test_a_class_with_a_cached_property_travels():
     """A class with a cached_property, which had a lock before Python 3.12, can be sent; cached values go with the object both ways."""
 
@@ -1548,6 +1549,7 @@ def warn_of(items):
             warnings.warn(f"mind {item}", UserWarning, stacklevel=1)
 
 
+@pytest.mark.all
 def test_warnings_are_logged_where_the_program_has_them_logged(kept):
     """With ``logging.captureWarnings``, warnings of tasks are logged, even while a task has replaced the filters."""
     logging.captureWarnings(True)
