@@ -71,9 +71,7 @@ class Gated:
         self._flying: dict[int, Lane] = {}
         self._gone: set[int] = set()  # withdrawn, but still in their lanes: a heap can only drop its head
         self._silent: dict[int, list[Gate]] = {}  # the rate limits that await the report of a start, by task
-        self._called: deque[Gate] = (
-            deque()
-        )  # to look at, since another run has reported a start or given one back
+        self._called: deque[Gate] = deque()  # at which another run has reported a start or given one back
         self._asked = False  # whether another run waits for starts that this one has not reported
         self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
 
