@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import count
@@ -17,6 +16,7 @@ from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Pay
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms
 from parallelkit._executors._process._preload import home_of
+from parallelkit._executors._process._records import handle
 from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._process._sharing import pack_initializer, pack_shared
 from parallelkit._executors._process._stacks import whereabouts
@@ -25,10 +25,9 @@ from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
-from parallelkit._raised import describe_error, is_of_signal, tolerated
+from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
 from parallelkit._worker import _faults
-from parallelkit._worker._travel import unpack
 
 
 class ProcessEngine:
@@ -205,7 +204,7 @@ class ProcessPort:
         """The outcomes in an event, and how many bytes their packed items took."""
         if isinstance(event, Record):
             self._lane.logged += event.size
-            self._log(event)
+            handle(event)
             return [], 0
         if isinstance(event, Lost):
             return [decode_lost(event, self._job.label)], event.batch.size()
@@ -227,24 +226,6 @@ class ProcessPort:
                 if times_raised() != before:
                     self._interrupted = True
                     raise
-
-    def _log(self, record: Record) -> None:
-        """Handle a task's log record as if it had been logged in this process."""
-        import logging
-        import traceback  # logging has loaded it
-
-        try:
-            made = logging.makeLogRecord(unpack(record.packed))
-            made.task_index, made.task_attempt = record.ticket[:2] if record.ticket else (None, None)
-            level = logging.getLevelName(made.levelno)  # the program may have a name of its own for the level
-            made.levelname = made.levelname if level == f"Level {made.levelno}" else level
-            logging.getLogger(made.name).handle(made)
-        except Exception as error:  # as logging itself does: a record that fails must not end the program
-            if is_of_signal(error):
-                raise
-            if logging.raiseExceptions and sys.stderr is not None:
-                with tolerated():  # stderr may be closed
-                    traceback.print_exc()
 
     def _explain(self, broken: Broken) -> Exception:
         from concurrent.futures.process import BrokenProcessPool
