@@ -125,10 +125,12 @@ class Collected:
 
     def _conclude(self, loop: Loop, interrupted: bool) -> tuple[Results[Any, Any], BaseException | None]:
         """Settle what is left; return the results, and the error that ends the run, if any."""
+        ask = Asking(self._interrupt)
         if loop.scheduler.stopped is not None:
-            self._cancel_rest(look=not interrupted)
-            if not interrupted and self._is_whole():
-                self.ledger.stopped = None
+            self._cancel_unread(ask, look=not interrupted)
+        ask(self._parts.intake.close)
+        if not interrupted and self._is_whole():
+            self.ledger.stopped = None
         if self._parts.journal.failure is not None:
             self.ledger.stopped = self.ledger.stopped or str(self._parts.journal.failure)
         facts = self.ledger.facts
@@ -147,16 +149,15 @@ class Collected:
             return results, self._parts.intake.error
         return results, None
 
-    def _cancel_rest(self, *, look: bool) -> None:
-        """Cancel what had not been read of sized input (``look``: see ``Intake.count_unread``); close the input."""
-        intake, first, ask = self._parts.intake, len(self.ledger), Asking(self._interrupt)
+    def _cancel_unread(self, ask: Asking, *, look: bool) -> None:
+        """Cancel what had not been read of sized input; ``look``: see ``Intake.count_unread``."""
+        intake, first = self._parts.intake, len(self.ledger)
         unread = ask(partial(intake.count_unread, look=look))
         if unread is UNSET:
             unread = intake.count_unread(look=False)
         if unread:
             self.ledger.admit(intake.unread_keys(unread), unread, self._parts.world.now())
             self.ledger.cancel(range(first, first + unread), {})
-        ask(intake.close)
 
     def _is_whole(self) -> bool:
         """Whether the stop cut nothing off: every task was done, only the end of the input had not been seen yet."""

@@ -19,7 +19,7 @@ from parallelkit._marks import UNSET
 from parallelkit._naming import Naming
 from parallelkit._numbers import length_of
 from parallelkit._portion import Portion
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import add_note, describe_error, is_of_signal
 from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after, replace_form
 from parallelkit._system import monotonic
 from parallelkit._tasks import Task, check_keys_agree, check_tasks
@@ -284,8 +284,10 @@ class Intake:
         self.end(wrong)
 
     def end(self, error: InputError) -> None:
-        """End the input with this error: nothing more is read, and ``then`` is not called again."""
-        self.error, self.exhausted = error, True
+        """End the input with this error: nothing more is read, and ``then`` is not called again. An earlier error stays."""
+        if self.error is not None:
+            add_note(self.error, f"besides, {error}")
+        self.error, self.exhausted = self.error or error, True
         self.ended_early()
 
     def close(self) -> None:

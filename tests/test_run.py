@@ -335,6 +335,21 @@ def test_an_input_that_refuses_to_close_loses_no_result(executor):
     assert isinstance(caught.value.results.failures[0].error, ZeroDivisionError)
 
 
+@pytest.mark.parametrize("option", ["key", "priority", "then"])
+def test_an_input_that_is_not_read_on_is_closed(option):
+    """An InputError that is not the input's own leaves no generator open, and has a note on what closing it raised."""
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            raise LookupError("refused")
+
+    with pytest.raises(InputError, match=f"{option} raised KeyError") as caught:
+        run_parallel(square, items(), **{option: {}.__getitem__})
+    assert ["besides, closing the input raised LookupError: refused"] == caught.value.__notes__
+
+
 @pytest.mark.parametrize("option", ["key", "then", "items"])
 def test_an_input_error_has_the_text_of_its_cause_also_where_that_cannot_be_had(option):
     """An InputError names the cause's type, place and text, or only the type if the text cannot be had."""
