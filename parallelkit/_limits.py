@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._keywords import field_hint, suggests
@@ -42,6 +43,10 @@ class RateLimit:
             raise ValueError(f"per must be finite, got {per!r}")
         check_by(by)
         self.by, self.smooth = by, smooth
+        self._forget_all()
+        _made.add(self)
+
+    def _forget_all(self) -> None:
         self._lock = threading.Lock()
         self._logs: OrderedDict[Hashable, RateLog] = OrderedDict()
         self._held: WeakValueDictionary[Hashable, RateLog] = WeakValueDictionary()
@@ -73,6 +78,18 @@ class RateLimit:
             return True
         self._logs[group] = held  # at the end of the queue, so that those behind it can be forgotten
         return False
+
+
+_made: WeakSet[RateLimit] = WeakSet()
+
+
+def _forget_in_child() -> None:
+    """In a forked process: its parent's runs will report no start here, and one of them may hold a lock."""
+    for limit in _made:
+        limit._forget_all()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 @public

@@ -1,7 +1,9 @@
 """Rate limits and caps: the meters by arithmetic, whole runs on the fake clock, and a few in real time."""
 
+import os
 import threading
 import time
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -615,3 +617,18 @@ def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeyp
     gated.describe(0, 0.0, (None, None))
     gated.push([(0, 1, "item", None)])
     assert [(0, 1, "item", None)] == gated.pop(1.0, 1)
+
+
+def run_in_a_fork(_, limit):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads, which is the point
+        child = os.fork()
+    if not child:
+        os._exit(len(run_parallel(abs, [-1], limits=limit, run_timeout=2).successes))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_child_does_not_wait_for_starts_of_its_parents_runs():
+    """In a fork, nobody will report the starts that a run of the parent has not reported: a limit begins anew there."""
+    limit = RateLimit(1, per=0.01)
+    assert [1] == run_parallel(run_in_a_fork, [0], args=(limit,), limits=limit).values()
