@@ -26,12 +26,17 @@ Kind: TypeAlias = Literal[
 class Event(Generic[K]):
     """One thing that happened in a run.
 
-    ``kind``: an attempt "started"; a task "succeeded", or "failed" for good; after ``error`` it is
-    "retrying" in ``delay`` seconds, or "waiting" that long because it was told to (the attempt does not
-    count). Of a worker alone, so that ``key``, ``index`` and ``attempt`` are None: "worker_started",
-    "worker_died", and "abandoned" (a thread or coroutine that was left running). A task that had begun
-    when the run was stopped "failed" with ``TaskCancelled``; one that had not has no event. ``at``:
-    seconds since the run began. ``duration``: seconds that the attempt ran.
+    ``kind`` is one of these:
+
+    - "started": an attempt started.
+    - "succeeded", "failed": a task has its outcome. When the run is stopped, a task that had begun "failed" with
+      ``TaskCancelled``, and one that had not has no event.
+    - "retrying": an attempt failed with ``error``, and the task is tried again in ``delay`` seconds.
+    - "waiting": the task was told to wait for ``delay`` seconds; the attempt does not count.
+    - "worker_started", "worker_died", "abandoned" (a thread or coroutine was left running): about a worker
+      alone, so that ``key``, ``index`` and ``attempt`` are None.
+
+    ``at``: seconds since the run began. ``duration``: seconds that the attempt ran.
     """
 
     kind: Kind

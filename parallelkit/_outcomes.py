@@ -27,11 +27,13 @@ _short.maxstring = _short.maxother = WIDE
 class Success(Generic[K, V]):
     """A task that returned a value; ``error`` is None.
 
-    ``index``: the task's place in order of admission, from 0. ``queued_at``: when it was admitted.
-    ``started_at``, ``duration``: those of its last attempt. Instants are seconds since the run began.
-    ``worker``: the name of the thread or process, or "inline"; if the value was known without an attempt
-    (``attempts`` is 0), "checkpoint" or, for a hit of a ``joblib.Memory``, "cache". ``parent``: the key of the
-    task from whose outcome ``then`` made this one.
+    - ``attempts``: how many there were; 0 if the value was known without one.
+    - ``index``: the task's place in order of admission, from 0.
+    - ``queued_at``: when the task was admitted. ``started_at``, ``duration``: those of its last attempt. All
+      are in seconds, instants since the run began.
+    - ``worker``: the name of the thread or process, or "inline"; if the value was known, "checkpoint" or, for a
+      hit of a ``joblib.Memory``, "cache".
+    - ``parent``: the key of the task from whose outcome ``then`` made this one.
     """
 
     ok: ClassVar[Literal[True]] = True
@@ -71,11 +73,13 @@ class Framed:
 class Failure(Framed, Generic[K]):
     """A task that gave no value, and why; the other fields are those of ``Success``.
 
-    ``error``: the task's own exception, or one of parallelkit's if the task raised none. ``traceback``: that of
-    the error as text, with its part in the worker. ``stack``: where the last attempt was in its code when it was
-    abandoned or killed, crashed, or was cut off by the stop of the run (in threads, coroutines and processes).
-    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If the last error
-    says that the function did not run, as that of ``ratelimit`` does, ``attempts`` counts the earlier ones only,
+    - ``error``: the task's own exception, or one of parallelkit's if the task raised none.
+    - ``traceback``: the traceback of the error as text, with its part in the worker.
+    - ``stack``: where the last attempt was in its code when it was abandoned or killed, crashed, or was cut off
+      by a stop of the run; else None.
+
+    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If its last error says
+    that the function did not run (a ``ratelimit.RateLimitException``), ``attempts`` counts only earlier attempts,
     and the other two are as if it had never started.
     """
 
@@ -165,10 +169,10 @@ Outcome: TypeAlias = Success[K, V] | Failure[K]
 @public
 @dataclass(frozen=True, slots=True)
 class Attempt(Generic[K]):
-    """One execution of a task.
+    """One execution of a task, with the task's ``key`` and ``index``.
 
     ``number``: 1 for the task's first attempt. ``error``: None if it returned a value. ``started_at``: seconds
-    since the run began, None if it never started. ``duration``: seconds.
+    since the run began, None if it never started. ``duration``: in seconds.
     """
 
     key: K
