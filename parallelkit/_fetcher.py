@@ -175,7 +175,7 @@ class Sessions:
             if self._made.setdefault(id(session), one := (session,)) is not one:
                 raise TypeError(
                     f"session must make a new requests.Session each time, {self._make!r} gave the same one again; "
-                    "no two threads may use one at a time"
+                    "two threads must not use the same one"
                 ) from None
             own_pools(session)
             return session, copied(session.cookies)

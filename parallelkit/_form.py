@@ -43,7 +43,7 @@ def check_form(fn: Any, items: Any, options: Checked) -> Iterable[Any]:
             raise TypeError(f"tasks must be iterable, got {fn!r}; {NOT_CALLED}")
     elif isinstance(fn, Mapping):
         raise TypeError(
-            "items must not be given together with a mapping of tasks, which holds all there is to do"
+            "items must not be given together with a mapping of tasks; for one function write run_parallel(fn, items)"
         )
     elif not callable(fn):
         hint = FUNCTION_FIRST if callable(items) else NOT_CALLED

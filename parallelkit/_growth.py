@@ -76,12 +76,12 @@ def tasks_of(children: Any) -> list[Any]:
     if not isinstance(children, Iterable):
         if children:
             raise TypeError(
-                f"then must give an iterable of tasks, or None, got {children!r}; give it in a list"
+                f"then must return an iterable of tasks, or None, got {children!r}; give it in a list"
             )
         return []
     tasks = list(children)
     for task in tasks:
         if not isinstance(task, Task) and not callable(task):
             hint = hint_for(task, "give Task(fn, item), with the function that the item is for")
-            raise TypeError(f"then must give callables or Task objects, got {task!r}{hint}")
+            raise TypeError(f"then must return callables or Task objects, got {task!r}{hint}")
     return tasks

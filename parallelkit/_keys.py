@@ -86,7 +86,7 @@ class Placed:
             return self.key < other.key  # type: ignore[no-any-return]  # sorted() takes anything for a truth value
         except TypeError:
             raise TypeError(
-                f"key must give values that can be compared, for order='key', got {self.key!r} and "
+                f"key must return values that can be compared, for order='key', got {self.key!r} and "
                 f"{other.key!r} at positions {self.position} and {other.position}"
             ) from None
 

@@ -81,7 +81,7 @@ def of_tasks_alone(run: Callable[P, T]) -> Callable[P, T]:
             got = repr(given[0]) if len(given) == 1 else f"{len(given)} positional arguments"
             raise TypeError(
                 "first_success takes tasks alone, a mapping or an iterable of callables or Task objects, "
-                f"got {got}; of one function write first_success([Task(fn, item) for item in items])"
+                f"got {got}; for one function write first_success([Task(fn, item) for item in items])"
             )
         return run(*given, **options)
 

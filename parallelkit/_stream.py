@@ -116,7 +116,7 @@ class Stream:
     def _check_process(self) -> None:
         """Raise RuntimeError in a forked process, which has none of the threads and must leave the workers alone."""
         if os.getpid() != self._pid:
-            raise RuntimeError("this stream belongs to the process that began it, not to a fork of that")
+            raise RuntimeError("this stream belongs to the process that began it, not to a forked child")
 
     def _room(self) -> int:
         yielded = self._outbox.input_yielded

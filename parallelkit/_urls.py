@@ -68,11 +68,11 @@ def follow(
     def children(outcome: Outcome[Any, Any]) -> list[Task[Response]]:
         urls = then(outcome) or ()
         if isinstance(urls, str) or not isinstance(urls, Iterable):
-            raise TypeError(f"then must give an iterable of URLs, got {urls!r}")
+            raise TypeError(f"then must return an iterable of URLs, got {urls!r}")
         urls = list(urls)
         for url in urls:
             if not isinstance(url, str):
-                raise TypeError(f"then must give URLs, which fetch makes tasks of, got {url!r}")
+                raise TypeError(f"then must return URLs, which fetch makes tasks of, got {url!r}")
         return [Task(fetcher, url, key=url) for url in urls if is_new(url, seen)]
 
     return children

@@ -255,10 +255,10 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
     if session is not None and not callable(session):
         raise TypeError(f"session must be a function that makes a requests.Session, got {session!r}")
     for name in NOT_OURS.intersection(options):
-        raise TypeError(f"{name} is no option of fetch, which runs in threads and keys by URL")
+        raise TypeError(f"{name} is not an option of fetch, which runs in threads and keys by URL")
     for name in OF_A_REQUEST.intersection(options):
         raise TypeError(
-            f"{name} is no option of fetch; what a request takes goes into kwargs={{{name!r}: ...}}"
+            f"{name} is not an option of fetch; what a request takes goes into kwargs={{{name!r}: ...}}"
         )
 
 

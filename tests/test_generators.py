@@ -209,7 +209,7 @@ def test_one_that_several_items_bring_is_refused_from_the_second_on(form, make):
 
     results = FORMS[form](draw, make(1))
     assert {0: make(1).random()} == results.successes
-    told = rf"the item of task 1 has the very {type(make(1)).__name__} that the one of task 0 has"
+    told = rf"the items of task 0 and task 1 share one {type(make(1)).__name__}, "
     assert TypeError is type(results.failures[1].error)
     assert re.match(told, str(results.failures[1].error))
 

@@ -1,4 +1,4 @@
-"""Where gevent or eventlet has made greenlets of threads: what can be done there is done, and the rest is refused at the door."""
+"""Where gevent or eventlet has turned threads into greenlets: what can be done there is done, and the rest is refused at the door."""
 
 import _thread
 import errno
@@ -43,7 +43,7 @@ def test_worker_processes_are_refused(patch, module, library):
         lambda: ProcessExecutor(1),
         lambda: run_parallel(abs, [-1], executor=executor),
     ):
-        with pytest.raises(RuntimeError, match=f"^{library} has made greenlets of threads"):
+        with pytest.raises(RuntimeError, match=f"^{library} has turned threads into greenlets"):
             call()
     executor.shutdown()
 
@@ -60,7 +60,7 @@ def test_threads_are_refused_where_they_were_replaced_too_late(patch, call):
     """A lock from before would stop all greenlets, also the one that is to open it."""
     patch("gevent.thread")
     with pytest.raises(
-        RuntimeError, match=r"^gevent has made greenlets of threads after parallelkit was loaded"
+        RuntimeError, match=r"^gevent has turned threads into greenlets after parallelkit was loaded"
     ):
         call()
 

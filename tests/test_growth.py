@@ -231,16 +231,16 @@ def test_a_parents_key_may_be_none():
         ),
         (
             lambda outcome: Task(abs, 1),
-            r"then must give an iterable of tasks, or None, got Task\(abs, 1\); give it",
+            r"then must return an iterable of tasks, or None, got Task\(abs, 1\); give it",
         ),
         (
             lambda outcome: abs,
-            "then must give an iterable of tasks, or None, got <built-in function abs>; give it",
+            "then must return an iterable of tasks, or None, got <built-in function abs>; give it",
         ),
-        (lambda outcome: [3], r"then must give .* Task objects, got 3; give Task\(fn, item\)"),
+        (lambda outcome: [3], r"then must return .* Task objects, got 3; give Task\(fn, item\)"),
         (
             lambda outcome: np.array([3, 4]),
-            r"then must give .* Task objects, got .*3.*; give Task\(fn, item\)",
+            r"then must return .* Task objects, got .*3.*; give Task\(fn, item\)",
         ),
         (lambda outcome: [Task(abs, 1, key="a")], "key must be unique, got 'a' at positions 0 and 2"),
     ],

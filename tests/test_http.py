@@ -884,10 +884,10 @@ def test_a_crawl_follows_links_each_once(site):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("http://x", "then must give an iterable of URLs, got 'http://x'"),
-        (5, "then must give an iterable of URLs, got 5"),
-        ([Task(abs, 1)], "then must give URLs, which fetch makes tasks of, got Task(abs, 1)"),
-        ([None], "then must give URLs, which fetch makes tasks of, got None"),
+        ("http://x", "then must return an iterable of URLs, got 'http://x'"),
+        (5, "then must return an iterable of URLs, got 5"),
+        ([Task(abs, 1)], "then must return URLs, which fetch makes tasks of, got Task(abs, 1)"),
+        ([None], "then must return URLs, which fetch makes tasks of, got None"),
     ],
 )
 def test_then_must_give_urls_and_not_one(site, given, message):
@@ -1127,15 +1127,20 @@ async def find_none(outcome):
             TypeError,
             "session must be a function that makes a requests.Session, got <",
         ),
-        ([], {"executor": "processes"}, TypeError, "executor is no option of fetch"),
-        ([], {"key": str}, TypeError, "key is no option of fetch"),
+        ([], {"executor": "processes"}, TypeError, "executor is not an option of fetch"),
+        ([], {"key": str}, TypeError, "key is not an option of fetch"),
         (
             [],
             {"params": {"page": 1}},
             TypeError,
-            "params is no option of fetch; what a request takes goes into kwargs={'params': ...}",
+            "params is not an option of fetch; what a request takes goes into kwargs={'params': ...}",
         ),
-        ([], {"json": {}}, TypeError, "json is no option of fetch; what a request takes goes into kwargs"),
+        (
+            [],
+            {"json": {}},
+            TypeError,
+            "json is not an option of fetch; what a request takes goes into kwargs",
+        ),
         ([], {"max_worker": 3}, TypeError, "unknown option 'max_worker'; did you mean 'max_workers'?"),
         (
             [],

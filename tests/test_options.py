@@ -492,7 +492,7 @@ def test_a_task_with_the_key_of_another_is_found_before_anything_runs(trace):
 )
 def test_keys_that_cannot_be_sorted_are_found_before_anything_runs(keys, positions, trace):
     """With order="key", keys that cannot be sorted are refused with both positions, before anything runs."""
-    message = f"key must give values that can be compared, for order='key'.* at positions {positions}"
+    message = f"key must return values that can be compared, for order='key'.* at positions {positions}"
     with pytest.raises(TypeError, match=message):
         run_parallel(trace.fn, keys, key=lambda item: item, order="key")
     with pytest.raises(TypeError, match=message):

@@ -18,6 +18,6 @@ def check_lock(allocate_lock: object) -> None:
     library = patched_by()
     if library and _thread.allocate_lock is not allocate_lock:
         raise RuntimeError(
-            f"{library} has made greenlets of threads after parallelkit was loaded, whose locks would block all greenlets "
+            f"{library} has turned threads into greenlets after parallelkit was loaded, whose locks would block all greenlets "
             "for ever: let it patch first, before anything imports parallelkit"
         )

@@ -50,7 +50,7 @@ PARTS = 100
 
 CURE = (
     "give each item a seed (numpy.random.SeedSequence(...).spawn(n)), or all the same one if that is meant, "
-    "and make the generator of it in the task, or use executor='threads'"
+    "and make the generator from it in the task, or use executor='threads'"
 )
 
 Brought: TypeAlias = tuple[str, FunctionType, Any]
@@ -100,8 +100,8 @@ class Neighbours:
         before, self._before, self._brought = self._before, index, brought
         if same and before != index:
             raise AlikeError(
-                f"the item of {label(index)} has the very {type(same[0]).__name__} that the one of {label(before)} has, and each "
-                f"worker process would get a copy of it, to draw the same numbers; {CURE}"
+                f"the items of {label(before)} and {label(index)} share one {type(same[0]).__name__}, and each worker process "
+                f"would get a copy of it and draw the same numbers; {CURE}"
             )
 
 
@@ -115,7 +115,7 @@ def _refuse(name: str, thing: object) -> None:
     if generator is not None:
         kind = f"{'a' if generator is thing else 'a method of a'} {type(generator).__name__}"
         raise TypeError(
-            f"{name} is {kind}, which each worker process would get in the same state, to draw the same numbers; {CURE}"
+            f"{name} is {kind}, which each worker process would get in the same state, and so draw the same numbers; {CURE}"
         )
 
 

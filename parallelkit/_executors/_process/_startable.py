@@ -30,7 +30,7 @@ def check_watchable() -> None:
     library = patched_by()
     if library:
         raise RuntimeError(
-            f"{library} has made greenlets of threads here, and worker processes need a thread to watch them: "
+            f"{library} has turned threads into greenlets here, and worker processes need a thread to watch them: "
             "use executor='threads', whose tasks are greenlets then, or a process that is not patched"
         )
 

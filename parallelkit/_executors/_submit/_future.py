@@ -92,7 +92,7 @@ def stopped() -> TaskCancelled:
 def is_of_parent(pid: int) -> RuntimeError:
     """The error of a use in a forked child: process ``pid`` has made the executor."""
     return RuntimeError(
-        f"this executor belongs to process {pid}, which made it, and cannot be used in a fork of that "
+        f"this executor belongs to process {pid}, which made it, and cannot be used in a forked child "
         f"(process {os.getpid()}); make a new executor in the child"
     )
 
