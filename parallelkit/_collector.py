@@ -1,15 +1,19 @@
-"""Whether code is called by the garbage collector: its thread may hold any lock, so it must not wait for another."""
+"""The garbage collector: whether it calls the code that asks, whose thread may hold any lock; and pauses of it."""
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from operator import methodcaller
-from threading import Thread
+from threading import RLock, Thread
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class _Here(threading.local):
@@ -38,6 +42,57 @@ def watch() -> None:
 def is_collecting() -> bool:
     """Whether this thread is collecting garbage, so that this code is called by a finalizer."""
     return _here.collecting
+
+
+class _Pause:
+    """Keeps the collector off as long as any thread needs that, and on afterwards if it was on before."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()  # reentrant: a finalizer may begin a pause of its own
+        self._needs: list[object] = []
+        self._was_on = False
+
+    def begin(self, need: object) -> None:
+        with self._lock:
+            self._needs.append(need)
+            if gc.isenabled():
+                self._was_on = True
+                gc.disable()
+
+    def end(self, need: object) -> None:
+        """Idempotent, also where a signal handler has raised in the midst of an earlier call."""
+        with self._lock:
+            others = [other for other in self._needs if other is not need]
+            if self._was_on and not others:
+                gc.enable()
+                self._was_on = False
+            self._needs = others
+
+    def end_in_child(self) -> None:
+        """In a forked child: the threads that would end their pauses are not there."""
+        self._lock = RLock()  # one of them may hold the old one
+        if self._was_on:
+            gc.enable()
+        self._needs, self._was_on = [], False
+
+
+_pause = _Pause()
+os.register_at_fork(after_in_child=_pause.end_in_child)
+
+
+def without_collector(work: Callable[[], T]) -> T:
+    """Do work while no garbage is collected, in any thread."""
+    need = object()
+    try:
+        _pause.begin(
+            need
+        )  # Ctrl-C may strike as this returns; so it would on the way into a ``with``, which then has no end
+        return work()
+    finally:
+        try:
+            _pause.end(need)
+        finally:
+            _pause.end(need)  # again, in case a signal handler has raised in the first
 
 
 class _Closing(Thread):

@@ -26,7 +26,7 @@ from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
-from parallelkit._executors._process import _decode, _reserve
+from parallelkit._executors._process import _reserve
 from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._crew import Crew
 from parallelkit._executors._process._handle import Worker
@@ -1526,23 +1526,3 @@ def test_blocks_of_numbers_alone_are_plain(engine, fn, plain):
         (block,) = wait(port)
     assert isinstance(block, Block)
     assert (type(block) is PlainBlock) is plain
-
-
-def test_ctrl_c_as_the_collector_is_paused_leaves_it_on(engine, monkeypatch):
-    """The collector of the program is off only while results are unpickled."""
-    monkeypatch.setattr("parallelkit._executors._processes.times_raised", lambda: math.nan)
-
-    def disable_and_be_interrupted():
-        gc.disable()
-        raise KeyboardInterrupt
-
-    collector = SimpleNamespace(isenabled=gc.isenabled, enable=gc.enable, disable=disable_and_be_interrupted)
-
-    with opened(engine, far.give_back) as port:
-        port.start([(0, 1, ("a", "tuple"), None)])
-        monkeypatch.setattr(_decode, "gc", collector)
-        with pytest.raises(KeyboardInterrupt):
-            wait(port)
-        enabled = gc.isenabled()
-        gc.enable()
-    assert enabled

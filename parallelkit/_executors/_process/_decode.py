@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from _pickle import loads
 from array import array
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out, unloaded
 from parallelkit._executors._process._blocks import load_leased
@@ -39,7 +38,6 @@ from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import unpack
 
 Label = Callable[[int], str]
-T = TypeVar("T")
 
 
 class Opening:
@@ -85,13 +83,9 @@ class Opening:
         words = array("I", self._columns.words)
         # A word holds a length in its lower half and a place in its upper half.
         places = islice(zip(words[1::2], words[::2], strict=True), first, None)
-
-        def load_all() -> None:
-            for place, length in places:
-                start = place - base if place >= base else place - base + HEAP
-                values.append(load(heap[start : start + length]))
-
-        _without_collector(load_all)
+        for place, length in places:
+            start = place - base if place >= base else place - base + HEAP
+            values.append(load(heap[start : start + length]))
 
     def _open(self, first: int) -> None:
         """Go on with a span that holds results of any kind."""
@@ -206,7 +200,7 @@ def _dicts(columns: Columns) -> list[Any] | None:
             [columns.heap[at : at + length] for at, length in zip(starts, lengths, strict=True)]
         )
     try:
-        values = _without_collector(lambda: read_all(columns.keys, pickles))
+        values = read_all(columns.keys, pickles)
     except Exception:
         return None
     return values if len(values) == len(lengths) else None
@@ -216,17 +210,6 @@ def _start(columns: Columns, place: int) -> int:
     """Translate a place in the circular heap to an offset in the span's copy of it."""
     start = place - columns.heap_from
     return start if start >= 0 else start + HEAP  # after the heap has wrapped around
-
-
-def _without_collector(load: Callable[[], T]) -> T:
-    """Load what makes many objects, without the cycle collector, which would go over them again and again: half of the time."""
-    enabled = gc.isenabled()
-    try:
-        gc.disable()  # Ctrl-C may strike as this returns; so it would on the way into a ``with``, which then has no end
-        return load()
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from types import CoroutineType, FrameType, GeneratorType
 from typing import Any
 
+from parallelkit._collector import without_collector
 from parallelkit._raised import calls_tasks
 
 
@@ -31,18 +32,16 @@ def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
     The garbage collector is off meanwhile: its finalizers would let the thread go on and leave frames that
     we are following, which crashes Python 3.11.
     """
-    collecting = gc.isenabled()
-    try:
-        gc.disable()  # Ctrl-C may strike as this returns
-        frames = []
-        frame = sys._current_frames().get(thread.ident or 0)
-        while frame is not None:
-            frames.append((frame, frame.f_lineno))
-            frame = frame.f_back
-    finally:
-        if collecting:
-            gc.enable()
-    return reversed(frames)
+    return reversed(without_collector(partial(_walk, thread)))
+
+
+def _walk(thread: threading.Thread) -> list[tuple[FrameType, int]]:
+    frames = []
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        frames.append((frame, frame.f_lineno))
+        frame = frame.f_back
+    return frames
 
 
 def await_stack(waiting: Any) -> str:
