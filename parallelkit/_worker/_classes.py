@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from types import MemberDescriptorType
 
-from parallelkit._worker import _script
+from parallelkit._worker import _enums, _script
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, MutableMapping
     from typing import Any, Protocol
 
     class Reducer(Protocol):
@@ -51,10 +51,12 @@ def _made() -> MutableMapping[type, Edition | None]:
 
 
 def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
-    """The class as cloudpickle reduces it, with its slots added, and its edition if there are editions."""
+    """The class as cloudpickle reduces it, with what that leaves out, and its edition if there are editions."""
     if len(reduced) < 6:  # the class is found by its name
         return reduced
-    reduced = _with_slots(cls, reduced)
+    from enum import Enum
+
+    reduced = (_enums.reduce_enum if issubclass(cls, Enum) else _with_slots)(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
     return reduced if editions is None else editions.reduce(cls, reduced)
@@ -74,21 +76,23 @@ def _with_slots(cls: type, reduced: Any) -> Any:
 
 def make_class(*spec: Any) -> type:
     """The class of this id that this process has, or a new one without attributes."""
-    return _find_or_make("_make_skeleton_class", spec)
+    from cloudpickle import cloudpickle
+
+    return _find_or_make(cloudpickle._make_skeleton_class, spec)
 
 
 def make_enum(*spec: Any) -> type:
-    """The same for an enum."""
-    return _find_or_make("_make_skeleton_enum", spec)
+    """The same for an enum, as ``_enums.reduce_enum`` tells of it."""
+    return _find_or_make(_enums.make_enum, spec)
 
 
-def _find_or_make(maker: str, spec: tuple[Any, ...]) -> type:
+def _find_or_make(make: Callable[..., type], spec: tuple[Any, ...]) -> type:
     from cloudpickle import cloudpickle
 
     known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(spec[TRACKER])
     if known is not None:
         return known
-    made: type = getattr(cloudpickle, maker)(*spec)
+    made = make(*spec)
     _made()[made] = None
     return made
 
@@ -115,6 +119,8 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
             return cls
         attributes = _renewed(cls, attributes, had[1], edition[1])
     cloudpickle._class_setstate(cls, (attributes, own))
+    if had is None:
+        _enums.set_attributes(cls, own)  # nothing for a class that is no enum
     _made()[cls] = edition
     return cls
 
