@@ -37,7 +37,13 @@ class RetryPolicy(Protocol):
 
 
 @public
-@suggests(attempts="retries=attempts - 1", max_attempts="retries=max_attempts - 1")
+@suggests(
+    attempts="retries=attempts - 1",
+    max_attempts="retries=max_attempts - 1",
+    tries="retries=tries - 1",
+    backoff="factor",
+    exceptions="on",
+)
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Retry a failed task up to ``retries`` times, with exponential backoff and full jitter.

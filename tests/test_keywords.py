@@ -20,6 +20,7 @@ CLASSES = (Checkpoint, ConcurrencyLimit, ProcessExecutor, RateLimit, Retry, Thre
             r"Retry got an unknown keyword: max_retries; did you mean 'retries'\?",
         ),
         (lambda: Retry(attempts=3), r"attempts; did you mean 'retries=attempts - 1'\?"),
+        (lambda: Retry(3, backoff=2), r"backoff; did you mean 'factor'\?"),
         (
             lambda: Retry(3, jitter=1),
             "jitter; the keywords are retries, on, delay, factor, max_delay, max_time",
