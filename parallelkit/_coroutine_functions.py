@@ -65,7 +65,7 @@ def check_function(name: str, fn: Any, executor: Any) -> None:
         if flags & inspect.CO_ASYNC_GENERATOR:
             way = "a coroutine function that returns [item async for item in ...]"
         raise TypeError(
-            f"{name} must not be a generator function, a call of which runs nothing of its body, got {fn!r}; pass {way}"
+            f"{name} must not be a generator function, whose call does not run its body, got {fn!r}; pass {way}"
         )
     if executor != "threads" and is_coroutine_function(fn):
         shown = repr(executor) if isinstance(executor, str) else type(executor).__name__

@@ -56,7 +56,7 @@ def check_seconds(name: str, value: Any, hint: str = "") -> float:
 
 def check_timeout(name: str, value: Any) -> float | None:
     """A timeout in seconds, or None for no limit."""
-    return None if value is None else check_seconds(name, value, "; None is no limit")
+    return None if value is None else check_seconds(name, value, "; None means no limit")
 
 
 def as_whole(value: Any) -> int | None:
