@@ -16,7 +16,7 @@ from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._decode import Opening
 from parallelkit._executors._process._lane import Batch, File, Span
 from parallelkit._executors._process._reserve import Reserve
-from parallelkit._executors._process._wire import Wire
+from parallelkit._executors._process._wire import READS, Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
 from parallelkit._worker._outbox import Outbox
@@ -368,10 +368,23 @@ def test_what_a_forked_child_sends_is_not_counted(wire_and_far, ring):
             os._exit(0)
     os.waitpid(pid, 0)
     assert not outbox.is_of_child()
-    assert [b"", b"logged"] == [body for _, body, _ in wire.frames(True)]
+    assert [b"", b"logged"] == [body for _, body, _ in wire.frames(READS)]
     assert 1 == ring.head[_channel.SENT]
     outbox.send(frame(_channel.BELL))
     assert wire.has_frames
+
+
+def test_a_turn_reads_what_was_promised_and_no_flood(wire_and_far, ring):
+    """Frames that the worker counts are read at once; of those that it does not count, no more than so many reads bring."""
+    wire, far = wire_and_far
+    body = bytes(_channel.CHUNK - _channel.HEADER.size)
+    for _ in range(3):
+        far.sendall(frame(_channel.RECORD_OF_CHILD, body))
+    assert [] == [*wire.frames(0)]
+    assert 1 == len([*wire.frames(1)])
+    Outbox(far, ring).send(frame(_channel.BELL))
+    kinds = [kind for kind, _, _ in wire.frames(0)]
+    assert [_channel.RECORD_OF_CHILD] * 2 + [_channel.BELL] == kinds
 
 
 def test_a_batch_of_huge_integers_is_sent_in_several_frames(wire_and_far, monkeypatch):
@@ -431,7 +444,7 @@ def passed_on(wire, ring, slots, value):
     ring.starts[0] = monotonic()
     slots.put_object(0, value)
     ring.ends[0] = monotonic()
-    for kind, body, length in wire.frames(False):
+    for kind, body, length in wire.frames(0):
         wire.arrivals.accept(kind, body, length, 1)
     span = Span(Batch(None, [(0, 1, None, None)], None), wire.take(0, 1, True), "")
     (entry,) = Opening(span, str).finish()

@@ -26,6 +26,7 @@ from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Lane, Span
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._spawn import Spawned
+from parallelkit._executors._process._wire import READS
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import GarbageError, frame, rights
@@ -274,7 +275,7 @@ ACTS = st.one_of(
         st.integers(1, 4),
         st.sampled_from([None, 1, 0.5, "text", {"key": 1}, "x" * 400_000, b"y" * 300_000]),
     ),
-    st.tuples(st.just("drain"), st.booleans(), st.none()),
+    st.tuples(st.just("drain"), st.integers(0, READS), st.none()),
     st.tuples(st.just("watch"), st.sampled_from([0.0, 100.0]), st.none()),
     st.tuples(st.just("hold"), st.none(), st.none()),
 )
@@ -360,7 +361,7 @@ def play(acts):
         mad = Far(line, ring)
         worker.known.add(1)
         worker.give(Batch(lane, [(index, 1, index, 5.0) for index in range(12)], None), time.monotonic())
-        for act in [*acts, ("drain", True, None)]:
+        for act in [*acts, ("drain", READS, None)]:
             try:
                 one_act(worker, mad, act)
             except GarbageError:

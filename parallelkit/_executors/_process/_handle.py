@@ -103,17 +103,17 @@ class Worker(Holding):
 
     # Taking
 
-    def drain(self, last: bool = False) -> bool:
-        """Take and post what it has committed and sent; False if that is nothing. Raises GarbageError."""
+    def drain(self, reads: int = 0) -> bool:
+        """Take and post what it has committed, and sent by then or for so many reads; False if nothing. Raises GarbageError."""
         head = self.wire.head
-        if head == self.done and not self.wire.has_frames and not last:
+        if head == self.done and not self.wire.has_frames and not reads:
             return False
         if not self.done <= head <= self.sent:
             raise GarbageError(f"it says that {head} of {self.sent} attempts are done, after {self.done}")
         garbage = None
         try:
             self.wire.check()
-            for kind, body, length in self.wire.frames(last):
+            for kind, body, length in self.wire.frames(reads):
                 self._accept(kind, body, length)
         except GarbageError as error:
             garbage = error  # raised below: what was committed before is believed all the same

@@ -24,6 +24,7 @@ from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
 from parallelkit._executors._process._starter import Starter
+from parallelkit._executors._process._wire import LAST_READS, READS
 from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
@@ -222,12 +223,12 @@ class Supervisor:
                 rang.append(worker)
                 if what & select.EPOLLOUT:
                     worker.wire.flush()
-                self._drain(worker, True)
+                self._drain(worker, READS)
         return dead, rang
 
-    def _drain(self, worker: Worker, force: bool = False) -> bool:
+    def _drain(self, worker: Worker, reads: int = 0) -> bool:
         try:
-            return worker.drain(force)
+            return worker.drain(reads)
         except GarbageError:
             worker.condemn()
             return False
@@ -258,7 +259,7 @@ class Supervisor:
 
     def _bury(self, worker: Worker, now: float) -> None:
         """Settle a worker that has ended: take what it committed, blame what it ran, put back the rest."""
-        self._drain(worker, True)
+        self._drain(worker, LAST_READS)
         self._poller.remove(worker)
         status = worker.reap()
         self.crew.remove(worker)

@@ -24,7 +24,7 @@ from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, MARK, MARKED, SENT, SLOTS, TAIL, GarbageError
 
-READS = 4  # of the socket a turn, unless promised frames are missing: a flood must not delay other workers
+READS = 4  # of the socket of a worker that rang: a flood must not delay other workers
 LAST_READS = 64  # of a dead worker's socket: a child of it may hold the other end open
 MOST_AT_ONCE = 64  # messages in one write
 UNREAD = 1 << 16  # frames; more than fit into a socket
@@ -159,13 +159,12 @@ class Wire(Words):
 
     # In
 
-    def frames(self, last: bool) -> Iterator[tuple[int, bytes, int]]:
-        """The frames that have come; at least all that the worker sent before the commits that we see."""
+    def frames(self, reads: int) -> Iterator[tuple[int, bytes, int]]:
+        """The frames that so many reads of the socket bring; at least all that the worker sent before the commits that we see."""
         _channel.barrier()
         promised = self.ring.head[SENT]
         if promised > self._frames + UNREAD:
             raise GarbageError(f"it says that it sent {promised} frames")
-        reads = LAST_READS if last else READS
         try:
             while (reads > 0 or self._frames < promised) and self._receive():
                 reads -= 1
