@@ -355,6 +355,34 @@ def test_members_of_an_enum_are_the_same_after_it_has_changed(script, executor):
     assert "warm" == run(executor, is_red, colour.RED)
 
 
+def test_what_a_class_says_again_counts_against_its_other_bases(executor):
+    """An attribute that a class sets to what its base has already is its own, as for a subclass with several bases."""
+
+    class Base:
+        verbose = False
+
+    class Loud(Base):
+        verbose = True
+
+    class Quiet(Base):
+        verbose = False
+
+    class Both(Quiet, Loud):
+        pass
+
+    assert not run(executor, lambda item: Both.verbose, 0)
+
+
+def test_classes_have_their_full_names_there(executor):
+    """A class within a class or a function has the same ``repr`` in a worker."""
+
+    class Inner:
+        pass
+
+    name = "test_classes_have_their_full_names_there.<locals>.Inner"
+    assert name == run(executor, lambda item: Inner.__qualname__, 0)
+
+
 def test_who_was_registered_with_an_abstract_class_is_one_of_it(script, executor):
     """A class registered with an abstract class counts as a subclass in workers, even if it was registered later."""
     model, other = script["Model"], script["Settings"]

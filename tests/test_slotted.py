@@ -69,6 +69,9 @@ def slotted():
     class Row(NamedTuple):
         x: int
 
+    class Longer(Row):
+        __slots__ = ()
+
     @dataclasses.dataclass(slots=True)
     class Data:
         x: int = 0
@@ -105,7 +108,7 @@ def test_slotted_objects_travel_both_ways(executor, cls):
         assert value == cls(3), name
 
 
-@pytest.mark.parametrize("name", ["Plain", "Data", "Private"])
+@pytest.mark.parametrize("name", ["Plain", "Data", "Private", "Row", "Longer"])
 def test_they_have_no_other_attributes_there(executor, name):
     """A mistaken name is found as it is here."""
 

@@ -56,22 +56,27 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         return reduced
     from enum import Enum
 
-    reduced = (_enums.reduce_enum if issubclass(cls, Enum) else _with_slots)(cls, reduced)
+    reduced = (_enums.reduce_enum if issubclass(cls, Enum) else _whole)(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
     return reduced if editions is None else editions.reduce(cls, reduced)
 
 
-def _with_slots(cls: type, reduced: Any) -> Any:
-    """Without slots, objects made there would have a ``__dict__``, and would not fit the class here."""
-    # NamedTuple sets its own slots, and no other tuple can have any.
-    if "__slots__" not in vars(cls) or issubclass(cls, tuple):
-        return reduced
+def _whole(cls: type, reduced: Any) -> Any:
+    """The class with its slots, its qualified name, and attributes that are the same objects as those of a base.
+
+    Without slots, objects made there would have a ``__dict__``, and would not fit the class here.
+    """
     make, (kind, name, bases, given, *more), (attributes, own), *rest = reduced
-    slots = vars(cls)["__slots__"]
-    members = {key for key, value in vars(cls).items() if type(value) is MemberDescriptorType}
-    kept = {key: value for key, value in attributes.items() if key not in members}
-    return make, (kind, name, bases, given | {"__slots__": slots}, *more), (kept, own), *rest
+    given = given | {"__qualname__": cls.__qualname__}
+    of_bases = [vars(base) for base in cls.__bases__]
+    repeated = {k: v for k, v in vars(cls).items() if any(v is known.get(k, cls) for known in of_bases)}
+    attributes = repeated | attributes
+    # typing.NamedTuple sets slots itself, and refuses them.
+    if "__slots__" in vars(cls) and "NamedTuple" not in [getattr(base, "__name__", "") for base in bases]:
+        given["__slots__"] = vars(cls)["__slots__"]
+        attributes = {k: v for k, v in attributes.items() if type(v) is not MemberDescriptorType}
+    return make, (kind, name, bases, given, *more), (attributes, own), *rest
 
 
 def make_class(*spec: Any) -> type:
