@@ -280,7 +280,7 @@ def test_retries_cost():
     retry(ledger, 0, ConnectionError("503"), 1.0)
     assert "6" == line_with(ledger, "calls  ", cost_per_attempt=0.03).split()[1]
     assert "0.18" == line_with(ledger, "cost  ", cost_per_attempt=0.03).split()[1]
-    assert "1 call of these, for 0.03, failed and had to be repeated." in lines_of(
+    assert "1 of the calls, costing 0.03, failed and had to be repeated." in lines_of(
         ledger, cost_per_attempt=0.03
     )
 

@@ -97,7 +97,7 @@ def costs(run: Survey, cost: float) -> Iterator[str]:
     yield "Parallel runs save time, not cost."
     if summary.retried:
         retried = money(summary.retried, cost)
-        yield f"{count(summary.retried, 'call')} of these, for {retried}, failed and had to be repeated."
+        yield f"{summary.retried:,} of the calls, costing {retried}, failed and had to be repeated."
 
 
 def money(calls: int, price: float) -> str:
