@@ -19,7 +19,7 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from functools import cached_property, partial, singledispatch, singledispatchmethod
 from pathlib import Path
 from typing import Generic, NewType, ParamSpec, TypeVarTuple
@@ -448,6 +448,21 @@ def test_generic_functions_travel():
         results = run_parallel(both, [Square(), [Square(), [Square()]]], executor="processes", max_workers=1)
         assert [(9, 6, "aaa"), (18, 6, "aaa")] == results.values()
         assert (9, "aaa") == (area(Square()), Square().scaled("a"))
+
+
+def test_a_dataclass_travels_with_its_fields_as_they_are():
+    """A field without a default has none in a task either, so a subclass that is made there requires it, too."""
+
+    @dataclass
+    class Config:
+        depth: int
+
+    def derive(_):
+        more = make_dataclass("More", [("width", int, 1)], bases=(Config,))
+        return more(2).depth, more()
+
+    failure = run_parallel(derive, [0], executor="processes", max_workers=1).failures[0]
+    assert "missing 1 required positional argument: 'depth'" in str(failure.error)
 
 
 def test_names_of_types_travel(monkeypatch):
@@ -1120,7 +1135,7 @@ def test_functions_travel_where_warnings_on_bytes_are_errors(tmp_path):
 
 
 MAIN = """
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from enum import Enum
 from parallelkit._executors._processes import ProcessEngine
 from port_driver import drive

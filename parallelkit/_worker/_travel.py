@@ -151,6 +151,7 @@ def _by_value_pickler() -> Any:
 
 def _reducers() -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
+    from dataclasses import MISSING
     from weakref import WeakKeyDictionary
 
     from cloudpickle import cloudpickle
@@ -166,6 +167,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         CodeType: reduce_code,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
+        type(MISSING): lambda _: "MISSING",  # a field has it in place of a default, and is asked for it by identity
     }
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
