@@ -167,7 +167,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         CodeType: reduce_code,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
-        type(MISSING): lambda _: "MISSING",  # a field has it in place of a default, and is asked for it by identity
+        type(MISSING): lambda _: "MISSING",  # which fields are compared with by identity
     }
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
