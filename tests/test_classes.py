@@ -1,6 +1,8 @@
 """Classes of a script in workers that stay for several runs: they have the script's current attributes, and keep what tasks have set."""
 
 import multiprocessing as mp
+import pickle
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
@@ -353,6 +355,23 @@ def test_members_of_an_enum_are_the_same_after_it_has_changed(script, executor):
     assert None is run(executor, is_red, colour.RED)
     colour.hint = "warm"
     assert "warm" == run(executor, is_red, colour.RED)
+
+
+@WAYS
+def test_a_task_can_pickle_objects_of_the_script_itself(way, script, executor):
+    """What a task writes with ``pickle.dump`` names the class as the program does, so both can read it; of a class that is made anew, the new one counts."""
+
+    def write(item):
+        data = pickle.dumps(item)
+        return data, type(pickle.loads(data)) is type(item)
+
+    for _ in range(2):
+        data, same = way(executor, write, script["Doc"]())
+        assert (True, True) == (b"__main__" in data, same)
+        exec("class Doc: pass", script)
+
+    with pytest.raises(AttributeError, match="module '__main__' has no attribute 'Unknown'"):
+        way(executor, lambda item: sys.modules["__main__"].Unknown, 0)
 
 
 def test_what_a_class_says_again_counts_against_its_other_bases(executor):

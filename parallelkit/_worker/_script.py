@@ -1,10 +1,12 @@
-"""Keeps what a script's initializer has changed in its globals (_initial.py), so that the script's tasks find it.
+"""What a worker keeps of the script, whose functions and classes are sent by value.
 
-Functions of ``__main__`` are sent by value, and each pickle has globals of its own at the other end.
+What an initializer has changed in the script's globals (_initial.py): each pickle has globals of its own at the other end.
+And where its classes are, so that tasks can pickle their objects, which are pickled with the name of their class.
 """
 
 from __future__ import annotations
 
+from _weakref import ref
 from sys import modules
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -29,6 +31,9 @@ _arrived_classes: list[type] = []
 
 _assigned_to: list[tuple[type, frozenset[str]]] = []
 """These classes, each with the names of the attributes that the initializer has assigned."""
+
+_named: dict[str, ref[type]] = {}
+"""The script's classes that have arrived, by name; of several with one name the latest."""
 
 
 def is_meant(blob: bytes) -> bool:
@@ -87,8 +92,22 @@ def keep(assigned: Mapping[str, Any], assigned_to: Iterable[tuple[type, Iterable
     _assigned_to.extend((cls, frozenset(names)) for cls, names in assigned_to)
 
 
+def give_classes() -> None:
+    """Called once in a worker: have its ``__main__``, which is empty, give the script's classes to whoever asks by name."""
+    modules["__main__"].__getattr__ = _class_of  # type: ignore[method-assign]  # PEP 562
+
+
+def _class_of(name: str) -> type:
+    cls = _named[name]() if name in _named else None
+    if cls is None:
+        raise AttributeError(f"module '__main__' has no attribute {name!r}")
+    return cls
+
+
 def arrive_class(cls: type) -> None:
     """Called when a class of the script has been unpickled."""
+    if cls.__module__ in NAMES:
+        _named[cls.__qualname__] = ref(cls)
     if _arrived is not None and not any(cls is known for known in _arrived_classes):
         _arrived_classes.append(cls)
 

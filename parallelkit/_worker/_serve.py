@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from mmap import mmap
 
 from parallelkit._system import monotonic
-from parallelkit._worker import _brought, _channel, _faults, _initial, _lifeline
+from parallelkit._worker import _brought, _channel, _faults, _initial, _lifeline, _script
 from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._channel import (
     ARMED,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     """Work for the parent until it sends STOP, or is gone."""
     _lifeline.arm(lifeline)
+    _script.give_classes()
     worker = _Worker(_channel.socket_of(socket), _channel.Ring(ring))
     _report_stacks(ring)
     try:
