@@ -23,13 +23,15 @@ By = Callable[[Any], Hashable] | None
 class RateLimit:
     """Never more than ``calls`` starts in any ``per`` seconds.
 
-    A start counts from the instant at which its worker reports it, retries count like first
-    attempts, and a waiting task holds no worker. ``by`` (item → group) limits each group separately;
-    a group of None is not limited. With ``smooth``, starts are spread evenly, ``per / calls`` seconds
-    apart, instead of coming in bursts. The object has memory: runs that share it, one after another
-    or at once, share the limit. Idle groups are forgotten. An error that says how long to wait
-    (Retry-After or ``retry_after``, up to 300 s) pauses its task's groups for that long, whether or
-    not the task is tried again.
+    A start counts from the instant at which its worker reports it, and retries count like first attempts. A
+    waiting task holds no worker. The object has memory: runs that share it, one after another or at once,
+    share the limit.
+
+    - ``by``: a function from item to group; each group is limited separately, and None not at all.
+    - ``smooth``: spread the starts evenly, ``per / calls`` seconds apart, instead of letting them come in bursts.
+
+    An error that says how long to wait (Retry-After or ``retry_after``, up to 300 s) pauses its task's groups
+    for that long, whether or not the task is tried again.
 
     >>> RateLimit(10, per=1)
     RateLimit(10, per=1)
@@ -95,7 +97,7 @@ os.register_at_fork(after_in_child=_forget_in_child)
 @public
 @suggests(max="n", limit="n", max_workers="n")
 class ConcurrencyLimit:
-    """Never more than ``n`` attempts of a run at a time; with ``by`` (item → group), ``n`` in each group.
+    """Never more than ``n`` attempts of a run at a time; with ``by``, a function from item to group, ``n`` in each group.
 
     Each run counts separately: to bound several runs together, give them one executor of that width. An
     attempt past its ``timeout`` no longer counts. In a process it has ended by then; a thread, or a
