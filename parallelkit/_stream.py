@@ -11,7 +11,7 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -22,12 +22,10 @@ from weakref import WeakSet
 from parallelkit._collector import wait_apart
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._intake import PORTION, Intake
-from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import Loop
-from parallelkit._lost import Lost, is_of_stop
 from parallelkit._marks import UNSET
 from parallelkit._outbox import HandedSource, Outbox
-from parallelkit._outcomes import Outcome, Success
+from parallelkit._outcomes import Outcome
 from parallelkit._portion import Portion
 from parallelkit._source import WIDEST, DirectSource, Window
 from parallelkit._system import monotonic
@@ -268,29 +266,3 @@ def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
     while outbox.ready:
         intake.naming.forget(outbox.ready[0].key)
         yield outbox.take()
-
-
-def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str | None = None) -> Ledger:
-    """A ledger of outcomes of a stream, for the error that ends it; its instants count from 0."""
-    ledger = Ledger(facts, stopped=stopped)
-    ledger.admit([outcome.key for outcome in outcomes], len(outcomes), 0.0)
-    for index, one in enumerate(outcomes):
-        ledger.queued[index] = one.queued_at
-        if one.parent is not None:
-            ledger.parents[index] = one.parent
-        if isinstance(one, Success):
-            span = (one.started_at,), (one.started_at + one.duration,)
-            if one.attempts != 1:
-                ledger.succeed_again(index, one.attempts)
-            ledger.succeed((index,), (one.value,), *span, (one.worker,))
-            continue
-        start = one.started_at
-        end = (start or 0.0) + one.duration
-        lost = Lost(one.error, one.attempts, start, end, one.worker, one.traceback, one.stack)
-        if is_of_stop(one.error):
-            lost.error = one.error.__cause__
-            begun = {index: lost} if one.attempts else {}
-            ledger.cancel((index,), begun, None if begun else lost.error)
-        else:
-            ledger.fail(index, lost)
-    return ledger

@@ -21,8 +21,9 @@ from parallelkit._outcomes import Outcome
 from parallelkit._parts import Parts
 from parallelkit._portion import Portion
 from parallelkit._raised import add_note
+from parallelkit._rebuilt import ledger_of
 from parallelkit._results import Results
-from parallelkit._stream import HeldSource, Stream, closed_at_exit, ledger_of, stepwise, unread
+from parallelkit._stream import HeldSource, Stream, closed_at_exit, stepwise, unread
 
 
 class Streamed:

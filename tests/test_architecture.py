@@ -33,7 +33,7 @@ _calls  _plan
 _collected  _streamed
 _parts
 _form
-_endings  _options  _stream
+_endings  _options  _rebuilt  _stream
 _growth  _outbox
 _loop
 _events

@@ -30,7 +30,8 @@ from parallelkit import (
 )
 from parallelkit._ledger import Facts
 from parallelkit._outbox import Outbox
-from parallelkit._stream import _close_all, ledger_of
+from parallelkit._rebuilt import ledger_of
+from parallelkit._stream import _close_all
 
 PATIENCE = 30.0
 in_both = pytest.mark.parametrize("executor", ["threads", "inline"])

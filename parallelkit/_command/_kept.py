@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from parallelkit._events import Event
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import usable_cpus
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._lost import Lost, is_a, is_of_stop
+from parallelkit._lost import Lost, is_a
 from parallelkit._outcomes import Outcome
 from parallelkit._raised import OWN
+from parallelkit._rebuilt import add
 
 
 class Kept:
@@ -43,25 +45,9 @@ class Kept:
 
     def keep(self, outcome: Outcome[Any, Any]) -> None:
         """Add an outcome to the ledger."""
-        ledger, index = self.ledger, len(self.ledger)
-        ledger.admit([outcome.key], 1, outcome.queued_at)
         for lost in self._tries.pop(outcome.index, ()):
-            ledger.try_again(index, without_frames(lost))
-        start = outcome.started_at
-        end = (start or 0.0) + outcome.duration
-        if outcome.ok:
-            ledger.succeed((index,), (None,), (outcome.started_at,), (end,), (outcome.worker,))
-            if outcome.attempts != 1:
-                ledger.succeed_again(index, outcome.attempts)
-            return
-        lost = Lost(
-            outcome.error, outcome.attempts, start, end, outcome.worker, outcome.traceback, outcome.stack
-        )
-        if is_of_stop(outcome.error):
-            lost.error = outcome.error.__cause__
-            ledger.cancel((index,), {index: without_frames(lost)} if outcome.attempts else {})
-        else:
-            ledger.fail(index, without_frames(lost))
+            self.ledger.try_again(len(self.ledger), without_frames(lost))
+        add(self.ledger, replace(outcome, value=None) if outcome.ok else outcome, without_frames)
 
     def conclude(self, wall: float, input_seconds: float, stopped: str | None) -> None:
         """Complete the ledger at the end of the run."""

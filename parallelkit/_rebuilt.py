@@ -1,0 +1,44 @@
+"""A ledger rebuilt from the outcomes of a stream: for the error that ends it, and for the reports of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from parallelkit._ledger import Facts, Ledger
+from parallelkit._lost import Lost, is_of_stop
+from parallelkit._marks import UNSET
+from parallelkit._outcomes import Outcome
+
+
+def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str | None = None) -> Ledger:
+    """A ledger of these outcomes; its instants count from 0."""
+    ledger = Ledger(facts, stopped=stopped)
+    for outcome in outcomes:
+        add(ledger, outcome)
+    return ledger
+
+
+def unchanged(lost: Lost) -> Lost:
+    """What is kept of a failure by default: all of it."""
+    return lost
+
+
+def add(ledger: Ledger, outcome: Outcome[Any, Any], kept: Callable[[Lost], Lost] = unchanged) -> None:
+    """Add an outcome to a ledger whose instants count from 0; ``kept`` gives what is kept of a failure."""
+    index, start = len(ledger), outcome.started_at
+    end = (start or 0.0) + outcome.duration
+    ledger.admit([outcome.key], 1, outcome.queued_at, UNSET if outcome.parent is None else outcome.parent)
+    if outcome.ok:
+        if outcome.attempts != 1:
+            ledger.succeed_again(index, outcome.attempts)
+        ledger.succeed((index,), (outcome.value,), (outcome.started_at,), (end,), (outcome.worker,))
+        return
+    lost = Lost(outcome.error, outcome.attempts, start, end, outcome.worker, outcome.traceback, outcome.stack)
+    if not is_of_stop(outcome.error):
+        ledger.fail(index, kept(lost))
+        return
+    lost.error = outcome.error.__cause__
+    lost = kept(lost)
+    begun = {index: lost} if outcome.attempts else {}
+    ledger.cancel((index,), begun, None if begun else lost.error)
