@@ -592,9 +592,18 @@ def test_memory_that_ran_out():
     for index in (4, 5):
         fail(ledger, index, WorkerDied("killed", exitcode=-9, signal=9, pid=7))
     advice = only(ledger, _wasted.memory_pressure)
-    assert "3 attempts ended, 1 by MemoryError and 2 by SIGKILL" in advice.cause
+    assert (
+        "Memory ran short: 1 attempt ended in a MemoryError and 2 attempts ended in a SIGKILL" in advice.cause
+    )
     assert "1.50 s of work is lost" in advice.cause
     assert "max_workers=4 instead of 8" in advice.cure
+
+
+def test_a_process_killed_by_whoever_may_have_had_too_little_memory():
+    """A SIGKILL alone proves nothing: the user may have sent it."""
+    ledger = plant([0.5] * 100, executor="processes")
+    fail(ledger, 4, WorkerDied("killed", exitcode=-9, signal=9, pid=7))
+    assert "Memory may have run short: 1 attempt ended" in only(ledger, _wasted.memory_pressure).cause
 
 
 def test_a_worker_that_ended_otherwise_is_no_sign_of_little_memory():

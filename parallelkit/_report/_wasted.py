@@ -139,12 +139,15 @@ def memory_pressure(run: Survey) -> Advice | None:
     if not exhausted and not killed:
         return None
     wasted, width = sum(map(spent, exhausted + killed)), run.ledger.facts.max_workers
-    how = [f"{len(exhausted):,} by MemoryError"] * bool(exhausted)
-    how += [f"{len(killed):,} by SIGKILL, which the kernel sends when memory runs out"] * bool(killed)
+    ran = "ran" if exhausted else "may have run"  # others send SIGKILL, too
+    how = [f"{count(len(exhausted), 'attempt')} ended in a MemoryError"] * bool(exhausted)
+    if killed:
+        how.append(
+            f"{count(len(killed), 'attempt')} ended in a SIGKILL, which the kernel sends when memory runs out"
+        )
     fewer = f"fewer tasks at a time (max_workers={width // 2} instead of {width}), " if width > 1 else ""
     return Advice(
-        f"Memory ran short: {count(len(exhausted + killed), 'attempt')} ended, {' and '.join(how)}; "
-        f"{seconds(wasted)} of work is lost.",
+        f"Memory {ran} short: {' and '.join(how)}; {seconds(wasted)} of work is lost.",
         f"What helps: {fewer}smaller tasks, or iter_parallel if it is the results that pile up.",
         of_the_run(run, wasted),
     )
