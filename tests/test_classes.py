@@ -1,11 +1,13 @@
 """Classes of a script in workers that stay for several runs: they have the script's current attributes, and keep what tasks have set."""
 
+import abc
 import multiprocessing as mp
 import pickle
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
+from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +19,8 @@ from parallelkit._worker import _classes
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack, unpack
 from parallelkit.joblib_backend import register
+
+T = TypeVar("T")
 
 SCRIPT = """
 import abc, enum, threading
@@ -372,6 +376,40 @@ def test_a_task_can_pickle_objects_of_the_script_itself(way, script, executor):
 
     with pytest.raises(AttributeError, match="module '__main__' has no attribute 'Unknown'"):
         way(executor, lambda item: sys.modules["__main__"].Unknown, 0)
+
+
+def test_hooks_of_the_script_run_once(executor):
+    """An ``__init_subclass__`` or a metaclass that takes arguments, or looks at attributes, has run here; in a worker it runs for new classes only."""
+
+    class Meta(abc.ABCMeta):
+        def __new__(mcs, name, bases, attributes, *, tag, **options):
+            more = {"tag": tag, "size": len(attributes["parts"])}
+            return super().__new__(mcs, name, bases, attributes | more, **options)
+
+        def __init__(cls, *args, tag, **options):
+            super().__init__(*args)
+
+    class Plugin(Generic[T]):
+        def __init_subclass__(cls, *, title, **options):
+            super().__init_subclass__(**options)
+            cls.title, cls.does = title, cls.run.__name__
+
+    class Export(Plugin[int], title="export", metaclass=Meta, tag=1):
+        parts = ("a", "b")
+
+        def run(self):
+            pass
+
+    def told(cls):
+        return cls.title, cls.does, cls.tag, cls.size
+
+    def derive(_):
+        class Later(Export, title="later", tag=2):
+            parts = ("c",)
+
+        return told(Export), told(Later)
+
+    assert derive(0) == run(executor, derive, 0)
 
 
 def test_what_a_class_says_again_counts_against_its_other_bases(executor):

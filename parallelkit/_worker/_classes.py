@@ -9,7 +9,9 @@ its *edition* with it (_editions.py), and only attributes that differ from the l
 
 from __future__ import annotations
 
-from types import MemberDescriptorType
+from _thread import RLock
+from functools import partial
+from types import MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
         """Decides how a class of the script goes into a pickle."""
 
         by_file: bool
+        known: dict[int, Any]
+        """What stands for classes that many pickles bring, by their ids."""
 
         def reduce(self, cls: type, reduced: Any) -> Any: ...
 
@@ -38,6 +42,9 @@ NO_EDITION: Edition = -1.0, {}
 TRACKER = -2
 """The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
+HOOK = "__init_subclass__"
+
+_lock = RLock()  # threads of a task may unpickle, too
 
 _once: dict[str, MutableMapping[type, Edition | None]] = {}
 
@@ -81,9 +88,30 @@ def _whole(cls: type, reduced: Any) -> Any:
 
 def make_class(*spec: Any) -> type:
     """The class of this id that this process has, or a new one without attributes."""
+    return _find_or_make(_make_bare, spec)
+
+
+def _make_bare(kind: Any, name: str, bases: tuple[Any, ...], *rest: Any) -> type:
+    """Make a class without the hooks of its metaclass and its bases, as far as those are the script's, too.
+
+    They have run where the class was made, and what they did to it is among its attributes. Here they would have neither
+    these nor the keyword arguments that they may require.
+    """
     from cloudpickle import cloudpickle
 
-    return _find_or_make(cloudpickle._make_skeleton_class, spec)
+    made = _made()
+    maker = next(base for base in kind.__mro__ if base not in made)
+    make = kind if maker is kind else partial(maker.__new__, kind)
+    with _lock:
+        above = [cls for base in resolve_bases(bases) for cls in base.__mro__ if cls in made]
+        hooks = {cls: vars(cls)[HOOK] for cls in above if HOOK in vars(cls)}
+        try:
+            for cls in hooks:
+                type.__delattr__(cls, HOOK)
+            return cloudpickle._make_skeleton_class(make, name, bases, *rest)  # type: ignore[no-any-return]  # no types
+        finally:
+            for cls, hook in hooks.items():
+                type.__setattr__(cls, HOOK, hook)
 
 
 def make_enum(*spec: Any) -> type:
@@ -92,14 +120,24 @@ def make_enum(*spec: Any) -> type:
 
 
 def _find_or_make(make: Callable[..., type], spec: tuple[Any, ...]) -> type:
-    from cloudpickle import cloudpickle
-
-    known: type | None = cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(spec[TRACKER])
+    known = find(spec[TRACKER])
     if known is not None:
         return known
     made = make(*spec)
     _made()[made] = None
     return made
+
+
+def find(tracker: str) -> type | None:
+    """The class of this id that this process has, if any."""
+    from cloudpickle import cloudpickle
+
+    return cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)  # type: ignore[no-any-return]  # it has no types
+
+
+def is_made(cls: type) -> bool:
+    """Whether this process has made the class of what another has sent."""
+    return cls in _made()
 
 
 def fill_class(cls: type, state: Any) -> type:
