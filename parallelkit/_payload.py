@@ -121,9 +121,9 @@ def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
 
 
 def pickle_error(lost: Lost) -> bytes:
-    """The payload of a failure: its error, captured, and its traceback as text."""
+    """The payload of a failure: its error, captured, and its traceback as text. A class of the script goes by name, as in values."""
     assert lost.error is not None, "a failure that is settled has its error"
-    return dumps((capture_here(lost.error), lost.traceback), 5)
+    return dumps((capture_here(lost.error, by_name=True), lost.traceback), 5)
 
 
 def recalled(record: Record) -> Recalled:

@@ -283,6 +283,24 @@ def test_an_error_that_cannot_travel_is_kept_as_text(path):
     assert "very odd" in str(error)
 
 
+def test_an_error_of_the_script_is_of_its_present_class(path, monkeypatch):
+    """When a script is run again, a recorded error of a class of its own is one of the class that it has now, so ``except`` holds."""
+
+    def define():
+        made = type("Refused", (Exception,), {"__module__": "__main__"})
+        monkeypatch.setattr(sys.modules["__main__"], "Refused", made, raising=False)
+        return made
+
+    def refuse(item):
+        raise refused(item)
+
+    refused = define()
+    run("a", path, fn=refuse)
+    later = define()
+    error = run("a", Checkpoint(path, rerun_failed=False), fn=refuse).failures["a"].error
+    assert (later, ("a",)) == (type(error), error.args)
+
+
 def test_a_timeout_is_a_failure_and_recorded_as_one(path):
     """A recorded timeout is still a TaskTimeout when it comes back."""
     release = threading.Event()

@@ -44,13 +44,16 @@ def capture(error: BaseException) -> bytes:
         return capture_here(error, whole=is_of_signal(worse))
 
 
-def capture_here(error: BaseException, whole: bool = True) -> bytes:
-    """The same for the caller's process: lets Ctrl-C through, since the error's class may hang. Not ``whole``: text only."""
+def capture_here(error: BaseException, whole: bool = True, by_name: bool = False) -> bytes:
+    """The same for the caller's process: lets Ctrl-C through, since the error's class may hang. Not ``whole``: text only.
+
+    ``by_name``: for a program that has the script's classes itself, as one that resumes does.
+    """
     drop_frames(error)
     if issubclass(type(error), MemoryError):
         _free_frames(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    packed = _pack_error(error) if whole else None
+    packed = _pack_error(error, by_name) if whole else None
     return dumps((RAISED, packed, describe_error(error), kind, _text_of(error)), 5)
 
 
@@ -114,13 +117,13 @@ def _text_of(error: BaseException) -> str:
         return f"{describe_error(error)}\n(its traceback cannot be shown: {describe_error(worse)})\n"
 
 
-def _pack_error(error: BaseException) -> bytes | None:
+def _pack_error(error: BaseException, by_name: bool) -> bytes | None:
     """The pickle of an error with its chain, notes and tracebacks, proven to arrive; None if not even a stand-in does."""
     for with_chain in (True, False):
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
             with tolerated():
                 packed = _dump(error, pickler, with_chain)
-                if pickler is not _PlainPickler or packed.find(MARK) < 0 or not is_meant(packed):
+                if by_name or pickler is not _PlainPickler or packed.find(MARK) < 0 or not is_meant(packed):
                     unpack(packed)
                     return packed
     return None
