@@ -1526,3 +1526,25 @@ def test_blocks_of_numbers_alone_are_plain(engine, fn, plain):
         (block,) = wait(port)
     assert isinstance(block, Block)
     assert (type(block) is PlainBlock) is plain
+
+
+def test_outcomes_may_come_at_any_moment_of_the_wait():
+    """What comes while the run looks at what has come already does no harm."""
+
+    def change(frame, event, _):
+        if frame.f_code is not ProcessPort.wait.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":  # as when the supervisor's thread adds an event
+            events = frame.f_locals["self"]._lane.events
+            events.appendleft(None)
+            events.popleft()
+        return change
+
+    before = sys.gettrace()
+    sys.settrace(change)
+    try:
+        results = run_parallel(abs, [-1], executor="processes")
+    finally:
+        sys.settrace(before)
+    assert [1] == results.values()

@@ -184,7 +184,7 @@ class ProcessPort:
             self._lane.gate.wait(self._has_news, None if until is None else until - monotonic())
         self._woken, self._lane.others = False, 0
         # Only the events that are there now: log records may come without end.
-        kinds = list(map(type, self._lane.events))
+        kinds = list(map(type, self._lane.events.copy()))  # a copy: the supervisor's thread adds to them
         if Record in kinds:
             self._take(len(kinds))  # handlers of records run code that has nothing to do with this run
         elif kinds:
