@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import FunctionType, MemberDescriptorType
+from types import BuiltinMethodType, FunctionType, MemberDescriptorType
 
 from parallelkit._raised import OWN, attributes_of, describe_error, give_traceback, notes_of, tolerated
 from parallelkit._worker._script import NAMES
@@ -120,8 +120,13 @@ def _bare_parts(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
-    """Make an error by the ``__init__`` of its builtin base alone: the arguments of its own are not known."""
-    error = cls.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else cls.__new__(cls)
+    """Make an error by ``__new__`` and ``__init__`` of its builtin base alone: the arguments of its own are not known."""
+    maker: Any = cls
+    while type(vars(maker).get("__new__")) is not BuiltinMethodType:
+        maker = maker.__base__
+    error: BaseException = (
+        maker.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else maker.__new__(cls)
+    )
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
         builtin.__init__(error, *args)  # type: ignore[misc]  # on an instance of a subclass
