@@ -151,7 +151,7 @@ def _by_value_pickler() -> Any:
 
 def _reducers() -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
-    from dataclasses import MISSING
+    import dataclasses
     from weakref import WeakKeyDictionary
 
     from cloudpickle import cloudpickle
@@ -167,7 +167,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         CodeType: reduce_code,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
-        type(MISSING): lambda _: "MISSING",  # which fields are compared with by identity
+        type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
     }
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
