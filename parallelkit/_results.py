@@ -151,7 +151,7 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def attempts(self) -> list[Attempt[K]]:
-        """Every attempt, including those that failed before a success, in order of their start."""
+        """Every attempt, by its start; in the error of a stream or fold, which keeps no log, the last of each task."""
         return self._ledger.attempts()
 
     @property
