@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 KEPT = 16
-"""How many functions are kept: the most recent."""
+"""How many functions, and how many classes, are kept: the most recent."""
 
 _functions: dict[bytes, Any] = {}
+_classes: dict[bytes, Any] = {}
 
 
 def recall(blob: bytes) -> Any:
@@ -23,11 +24,20 @@ def recall(blob: bytes) -> Any:
 
     They name the edition of each class of the script that they refer to (_worker/_classes.py), so they differ once one has changed.
     """
-    function = _functions.pop(blob, None)
-    if function is None:
+    return _recall(_functions, blob)
+
+
+def recall_class(blob: bytes) -> Any:
+    """The same for a class that comes with items."""
+    return _recall(_classes, blob)
+
+
+def _recall(kept: dict[bytes, Any], blob: bytes) -> Any:
+    thing = kept.pop(blob, None)
+    if thing is None:
         with OffTheClock():
-            function = unpack(blob[::-1])
-        if len(_functions) >= KEPT:
-            del _functions[next(iter(_functions))]
-    _functions[blob] = function  # now the most recent
-    return function
+            thing = unpack(blob[::-1])
+        if len(kept) >= KEPT:
+            del kept[next(iter(kept))]
+    kept[blob] = thing  # now the most recent
+    return thing

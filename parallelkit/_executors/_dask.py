@@ -11,6 +11,7 @@ from parallelkit._executors._cluster._courier import NOBODY_YET, Courier
 from parallelkit._executors._cluster._door import enter
 from parallelkit._executors._cluster._manifest import Vanished
 from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._decode import decode_lost
 from parallelkit._executors._process._lane import Lane, Lost, Record, Span
@@ -115,7 +116,7 @@ def by_value() -> bool:
     return bool(list_registry_pickle_by_value())
 
 
-def pack_for_afar(thing: object, editions: Editions) -> bytes:
+def pack_for_afar(thing: object, editions: Editions | CarriedClasses) -> bytes:
     """As ``pack``, but pickle registered modules by value. Runs that overlap share worker processes, hence ``editions``."""
     return pack_by_value(thing, None, editions=editions) if by_value() else pack(thing, editions=editions)
 

@@ -33,6 +33,7 @@ class Editions:
     """Whether these pickles have the name of an array that is a file; then a digest is made of the name, too."""
 
     def __init__(self) -> None:
+        self.known: dict[int, Any] = {}
         self._states: dict[type, tuple[dict[str, Any], Any, _classes.Edition]] = {}
         self.functions: dict[object, Any] = {}
         """What ``carry`` has made of functions, which are packed once for these pickles, too."""
@@ -58,6 +59,7 @@ class _Names:
 
     def __init__(self, by_file: bool) -> None:
         self.by_file = by_file
+        self.known: dict[int, Any] = {}
         self.met: list[tuple[type, Any]] = []
 
     def reduce(self, cls: type, reduced: Any) -> Any:

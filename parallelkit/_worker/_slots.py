@@ -27,6 +27,7 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._dicts import MOST, Dicts
+from parallelkit._worker._homeward import Homeward
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._travel import Apart, pack, pack_by_value
@@ -48,6 +49,7 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
+        self._homeward = Homeward()
         self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,
@@ -111,14 +113,14 @@ class Slots:
             try:
                 blob = dumps(value, 5, buffer_callback=apart)
             except Exception:
-                blob = pack_by_value(value, apart)
+                blob = pack_by_value(value, apart, editions=self._homeward)
             else:
                 if (
                     (blob.find(MARK) >= 0 and is_meant(blob))
                     or (_ends.HOME in modules and blob.find(_ends.MARK) >= 0)
                     or ("random" in modules and blob.find(_chance.HINT) >= 0 and _chance.may_have_own(blob))
                 ):
-                    blob = pack_by_value(value, apart)
+                    blob = pack_by_value(value, apart, editions=self._homeward)
             length = len(blob)
             end = at + length
             if apart.buffers:

@@ -127,6 +127,8 @@ def _by_value_pickler() -> Any:
         editions: _classes.Reducer | None = None
 
         def reducer_override(self, obj: Any) -> Any:
+            if self.editions is not None and id(obj) in self.editions.known:
+                return self.editions.known[id(obj)]
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented or not isinstance(obj, type):
                 return reduced

@@ -1,4 +1,4 @@
-"""Packs a script's function apart from the call that brings it, so that a worker knows it again by its bytes."""
+"""Packs a script's function apart from the call that brings it, and a class apart from items: a worker knows them by their bytes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from weakref import WeakSet
 from parallelkit._executors._contract import Call
 from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
-from parallelkit._recalled import recall
+from parallelkit._recalled import recall, recall_class
 from parallelkit._tasks import call_star
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._script import NAMES
-from parallelkit._worker._travel import pack
+from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 SMALL = 64 << 10
 """Size in bytes up to which workers keep a packed function, with what it refers to."""
@@ -39,6 +39,30 @@ class Carried:
 
     def __reduce__(self) -> Any:
         return recall, (self.reversed,)
+
+
+class CarriedClasses:
+    """Has a class that many items bring packed once for all of them, apart; for the rest, it leaves classes to ``Editions``."""
+
+    def __init__(self, editions: Editions) -> None:
+        self.by_file = False
+        self.known: dict[int, Any] = {}
+        self._editions = editions
+        self._seen: set[type] = set()
+
+    def reduce(self, cls: type, reduced: Any) -> Any:
+        """What stands for the class in an item; the class itself if it is large."""
+        if cls not in self._seen:
+            self._seen.add(cls)
+            self._carry(cls)
+        return self.known.get(id(cls)) or self._editions.reduce(cls, reduced)
+
+    def _carry(self, cls: type) -> None:
+        apart = Apart()
+        blob = pack_by_value(cls, apart, editions=self._editions)
+        refuse_packed(blob)
+        if not apart.buffers and len(blob) <= SMALL:
+            self.known[id(cls)] = recall_class, (blob[::-1],)
 
 
 def carry(call: Call, editions: Editions | None = None, several: bool = False) -> Call:

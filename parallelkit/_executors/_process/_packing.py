@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._process._blocks import Pool
-from parallelkit._executors._process._carried import carry
+from parallelkit._executors._process._carried import CarriedClasses, carry
 from parallelkit._executors._process._culprit import find_culprit, innermost, remedy, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Payload, payload_of
@@ -40,8 +40,8 @@ ATOMS: set[type] = {int, float, bool, type(None)}
 TEXTS: set[type] = {str, bytes}
 """Immutable, and unpickled without running any code: a batch of them may be one pickle."""
 
-Pack: TypeAlias = Callable[[object, Editions], Payload]
-"""Packs an item; the editions are those of the portion that it is packed with."""
+Pack: TypeAlias = Callable[[object, CarriedClasses], Payload]
+"""Packs an item; the classes are those of the portion that it is packed with."""
 
 
 class Packing:
@@ -76,6 +76,7 @@ class Packing:
         If memory or descriptors run out, the rest stays in line as long as other items have not ended.
         """
         space, editions = self.space(ahead), Editions()
+        classes = CarriedClasses(editions)
         if self.line and space > 0:
             self._largest *= FADING
         while self.line and space > 0:
@@ -84,7 +85,7 @@ class Packing:
                 item = ticket[2]
                 if self._job.fn is None:
                     item = self._brought(item, editions)
-                payload = self._pack(item, editions)
+                payload = self._pack(item, classes)
                 if may_draw(payload) and not self._job.shared:
                     self._neighbours.refuse_alike(ticket[0], ticket[2], self._job.label)
             except KeyboardInterrupt:
@@ -170,8 +171,8 @@ class Packer:
         self._pool = pool
         self._apart = Apart()
 
-    def __call__(self, item: object, editions: Editions) -> Payload:
-        blob = pack_apart(item, self._apart, editions)
+    def __call__(self, item: object, classes: CarriedClasses) -> Payload:
+        blob = pack_apart(item, self._apart, classes)
         refuse_packed(blob)
         return self._pool.put(self._apart.take(), blob) if self._apart.buffers else payload_of(blob)
 

@@ -1,0 +1,115 @@
+"""Classes of the script that many items or results bring: they are packed once, apart, and known at the other end."""
+
+import gc
+from weakref import ref
+
+import numpy as np
+import pytest
+
+from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit._worker._homeward import Homeward
+from parallelkit._worker._travel import pack, pack_by_value, unpack
+
+SCRIPT = """
+class Part:  # notes in a file each time that it is packed
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        with open(self.path, "a") as file:
+            file.write("x")
+        return Part, (self.path,)
+
+class Whole:
+    part = ballast = None
+
+def bring(item):
+    return type(item.part).__name__, len(item.ballast)
+
+def give(item):
+    return Whole()
+
+model = None
+
+class Reader:
+    def read(self):
+        return model
+
+def load_and_read(item):
+    global model
+    model = "loaded"
+    return Reader().read(), item.read()
+"""
+
+
+@pytest.fixture
+def script():
+    """The names of a program's main module."""
+    scope = {"__name__": "__main__"}
+    exec(SCRIPT, scope)
+    return scope
+
+
+@pytest.fixture
+def executor():
+    """One worker, for all runs."""
+    with ProcessExecutor(1) as executor:
+        yield executor
+
+
+@pytest.mark.parametrize("name", ["bring", "give"])
+def test_a_class_is_packed_once_for_many_objects_of_it(name, script, executor, tmp_path):
+    """A class of the script is packed once for many items or results that are objects of it, not with each."""
+    whole, log = script["Whole"], tmp_path / "log"
+    whole.part, whole.ballast = script["Part"](str(log)), b""
+    results = run_parallel(script[name], [whole() for _ in range(100)], executor=executor)
+    assert {("Part", 0) if name == "bring" else whole} == {
+        value if name == "bring" else type(value) for value in results.values()
+    }
+    assert len(log.read_text()) < 50
+
+
+@pytest.mark.parametrize("ballast", [bytes(100_000), np.zeros(100_000)])
+def test_a_large_class_travels_with_each_object(ballast, script, executor):
+    """A class that refers to more than is kept can be sent and returned, too."""
+    whole = script["Whole"]
+    whole.part, whole.ballast = None, ballast
+    assert [("NoneType", 100_000)] * 2 == run_parallel(
+        script["bring"], [whole()] * 2, executor=executor
+    ).values()
+    given = run_parallel(script["give"], range(2), executor=executor).values()
+    assert [whole, whole] == list(map(type, given))
+
+
+def test_more_classes_than_are_kept_travel(executor):
+    """Objects of more classes than a worker keeps packed arrive, and come back as objects of the script's classes."""
+    scope = {"__name__": "__main__"}
+    exec("kinds = [type(f'Kind{n}', (), {'n': n, '__module__': '__main__'}) for n in range(40)]", scope)
+    items = [kind() for kind in scope["kinds"]] * 2
+    scope["kinds"].clear()
+    results = run_parallel(lambda item: item, items, executor=executor).values()
+    assert [type(item) for item in items] == [type(result) for result in results]
+
+
+def test_a_result_whose_class_is_gone_has_one_made_anew(script):
+    """A result whose class the caller has dropped meanwhile has a class like it."""
+    packed = pack(script["Whole"])
+    script.clear()
+    gc.collect()
+    made = unpack(packed)
+    sent = [pack_by_value(made(), None, editions=Homeward()) for _ in range(2)]
+    assert sent[0] == sent[1]
+    assert type(unpack(sent[0])) is made
+    gone = ref(made)
+    del made
+    gc.collect()
+    assert gone() is None
+    first, second = map(unpack, sent)
+    assert ("Whole", None) == (type(first).__name__, first.part)
+    assert type(first) is type(second)
+
+
+def test_a_function_shares_its_globals_with_the_classes_that_it_names(script, executor):
+    """What a function assigns to a global of the script is seen by the methods of a class that it names, also if it comes with its call."""
+    task = Task(script["load_and_read"], script["Reader"]())
+    assert ("loaded", "loaded") == run_parallel([task], executor=executor)[0]
