@@ -34,7 +34,7 @@ ELSEWHERE = {
 """What options are called in other libraries."""
 
 _BATCHES = "batches are sized automatically, and every task is reported separately"
-_LISTENED = "iter_parallel yields each outcome as it comes; on_event is called with every event, without values"
+_LISTENED = "iter_parallel yields each outcome as it comes; on_event gets every event, but no values"
 _BAR = "pass options of the bar in a dict: progress={{{0!r}: ...}}"
 _OF_EXECUTORS = (
     "pass it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"

@@ -594,7 +594,7 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
         ({"chunksize": 2}, "unknown option 'chunksize'; batches are sized automatically"),
         ({"return_exceptions": True}, "every outcome is kept, errors too: see outcomes and failures"),
         ({"desc": "squares"}, r"a dict: progress={'desc': \.\.\.}"),
-        ({"callback": print}, "iter_parallel yields .*on_event .* without values"),
+        ({"callback": print}, "iter_parallel yields .*on_event .* no values"),
         ({"maxtasksperchild": 2}, r"ProcessExecutor\(\.\.\., max_tasks_per_child="),
         ({"initializer": print}, r"ProcessExecutor\(\.\.\., initializer="),
     ],
