@@ -874,6 +874,27 @@ def test_initializer_that_fails_once_breaks_the_engine(tmp_path):
         engine.close()
 
 
+@pytest.mark.parametrize(
+    "initializer",
+    [partial(far.fail, ValueError("no")), pytest.param(partial(far.nap, 1000), marks=pytest.mark.all)],
+)
+def test_an_initializer_that_has_broken_the_engine_is_not_called_again(initializer, monkeypatch):
+    """One that raises, or takes too long, is judged by its first call, and no worker is started after that."""
+    spawned, spawn = [], Starter.spawn
+    monkeypatch.setattr(Starter, "spawn", lambda own: spawned.append(own) or spawn(own))
+    monkeypatch.setattr("parallelkit._executors._process._handle.LOAD_LIMIT", 0.3)
+    engine = ProcessEngine(1, initializer)
+    try:
+        with opened(engine, far.nothing) as port:
+            port.start([(0, 1, 0, None)])
+            assert [] == port.wait(time.monotonic() + 30)
+            for _ in range(2):  # the second answer comes in a later turn
+                engine._supervisor.ask(int)
+    finally:
+        engine.close()
+    assert 1 == len(spawned)
+
+
 def test_lack_of_descriptors_is_told(monkeypatch):
     """If no worker can be started for want of descriptors, the run says so, and the attempt leaks nothing."""
     import resource
@@ -1222,7 +1243,7 @@ def test_initializer_that_cannot_be_sent_is_refused():
 @pytest.mark.all
 def test_initializer_that_hangs_breaks_the_engine(monkeypatch):
     """An initializer that exceeds the start limit breaks the engine."""
-    monkeypatch.setattr("parallelkit._executors._process._handle.START_LIMIT", 0.3)
+    monkeypatch.setattr("parallelkit._executors._process._handle.LOAD_LIMIT", 0.3)
     engine = ProcessEngine(1, initializer=far.nap, initargs=(1000,))
     try:
         with opened(engine, far.nothing) as port:

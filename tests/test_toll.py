@@ -22,7 +22,7 @@ class Heavy:
 @pytest.mark.all
 def test_an_initializer_that_hangs_is_named_by_the_limit_that_it_overran(monkeypatch):
     """The reason says that it was the package which killed the worker, and when it does so."""
-    monkeypatch.setattr(_handle, "START_LIMIT", 0.3)
+    monkeypatch.setattr(_handle, "LOAD_LIMIT", 0.3)
     with ProcessExecutor(1, initializer=time.sleep, initargs=(1000,)) as executor:
         error = executor.submit(abs, -1).exception()
     assert "worker processes do not start: worker process" in str(error)

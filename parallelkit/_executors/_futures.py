@@ -87,8 +87,8 @@ class ThreadExecutor(_Pool):
     """A pool of threads: a drop-in replacement for ``concurrent.futures.ThreadPoolExecutor``.
 
     ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; if it
-    raises, or takes over a minute, the executor is broken. Without an initializer, a thread ends after 5 s
-    without work. Raises TypeError or ValueError for bad arguments. A submitted call costs about 30 µs, a task
+    raises, or takes over five minutes, the executor is broken. Without an initializer, a thread ends after
+    5 s without work. Raises TypeError or ValueError for bad arguments. A submitted call costs about 30 µs, a task
     of a run on this executor about 2 µs.
 
     Beyond the standard pool:
@@ -139,8 +139,8 @@ class ProcessExecutor(_Pool):
     """A pool of processes: a drop-in replacement for ``concurrent.futures.ProcessPoolExecutor``.
 
     ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; if it
-    raises, or takes over a minute, the executor is broken. ``max_tasks_per_child``: a worker is replaced after
-    this many calls (default: never). ``mp_context`` is accepted and unused: workers are fresh interpreters,
+    raises, or takes over five minutes, the executor is broken. ``max_tasks_per_child``: a worker is replaced
+    after this many calls (default: never). ``mp_context`` is accepted and unused: workers are fresh interpreters,
     never forks. Raises TypeError or ValueError for bad arguments, NotImplementedError without Linux 5.4 or
     newer. A submitted call costs about 0.1 ms, a task of a run on this executor about a microsecond.
 

@@ -225,10 +225,10 @@ def with_initializer(kind: type, initializer: Callable[[], None]) -> Callable[[A
 
 
 def hanging_initializer(scene: Any) -> Any:
-    """An initializer that hangs, with a start limit of half a second instead of a minute."""
+    """An initializer that hangs, with a limit of half a second instead of five minutes."""
     from parallelkit._executors._process import _handle
 
-    _handle.START_LIMIT = 0.5
+    _handle.LOAD_LIMIT = 0.5
     return parallelkit.ProcessExecutor(2, initializer=hang)
 
 

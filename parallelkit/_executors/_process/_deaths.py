@@ -14,7 +14,7 @@ from parallelkit._executors._process._decode import death_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken, Lane, Why
 
-FATAL_STARTS = 2  # failed starts in a row after which the engine is broken, unless the initializer raises: then it is at once
+FATAL_STARTS = 2  # failed starts in a row after which the engine is broken; it is at once if the initializer raises or takes too long
 FATAL_LOADS = 2  # ends while loading one function, with no new worker that does it in between, after which its run fails
 
 _FROM_OUTSIDE = {-SIGKILL, -SIGTERM, -SIGINT, -SIGHUP}
@@ -40,7 +40,7 @@ class Deaths:
             return None, None if blamed or worker.dismissed else self._fatal_load(number, lanes, struck)
         self._barren += 1
         self._unstarted += not worker.ready and not struck
-        if self._unstarted >= FATAL_STARTS or worker.refusal is not None:
+        if self._unstarted >= FATAL_STARTS or worker.refusal is not None or worker.overran:
             return Broken(f"worker processes do not start: {end_of(worker, status)}", worker.refusal), None
         if self._barren >= self._patience:
             return Broken("worker processes end before they run anything"), None
@@ -68,6 +68,5 @@ def why_of(worker: Worker) -> Why:
 def end_of(worker: Worker, status: int | None) -> str:
     """Say how a worker ended, where no attempt is to blame."""
     if worker.overran:
-        limit = _handle.LOAD_LIMIT if worker.ready else _handle.START_LIMIT
-        return f"worker process {worker.pid} took more than {limit:g} s, and was killed"
+        return f"worker process {worker.pid} took more than {_handle.LOAD_LIMIT:g} s, and was killed"
     return str(death_of(worker.pid, status))

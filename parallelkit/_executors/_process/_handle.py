@@ -26,8 +26,7 @@ from parallelkit._worker._channel import MASK, SLOTS, WORD, GarbageError, frame
 FORESIGHT = 0.15
 """Seconds before an attempt is overdue (at most half of its timeout) at which a spare is made ready to replace its worker."""
 
-START_LIMIT = 60.0  # seconds that a worker may take to start, its initializer included
-LOAD_LIMIT = 300.0  # seconds that it may take to load a function, with all its imports
+LOAD_LIMIT = 300.0  # seconds that a worker may take to start, its initializer included, or to load a function, with all its imports
 
 STANDSTILL = 10.0
 """Seconds after which a worker that has work, but neither runs nor loads any, is replaced."""
@@ -57,7 +56,7 @@ class Worker(Holding):
         self.gone = Event()
         self.awaited = 0  # the events for which its socket is registered with epoll
         self.check_at = inf
-        self.deadline = now + START_LIMIT
+        self.deadline = now + LOAD_LIMIT
         self.held: int | None = None  # it must not begin this attempt or a later one
         self.held_at = 0.0  # since when; that it sees the limit is certain only ``LOOK`` later
         self._doomed_at = 0.0

@@ -275,14 +275,14 @@ class Supervisor:
         worker.gone.set()
 
     def _learn_from(self, worker: Worker, status: int | None, blamed: bool) -> None:
-        """Ask for a spare; after too many ends that no attempt can be blamed for, fail the lane or the engine."""
-        self.crew.wants_spare = True
+        """After too many ends that no attempt can be blamed for, fail the lane or the engine; else ask for a spare."""
         broken, lane = self._deaths.take(worker, status, self.crew.lanes, blamed)
         if lane is not None:
             end = end_of(worker, status)
             lane.give_up(Broken(f"worker processes end while they load the function: {end}"))
         if broken is not None:
             self._break(broken)
+        self.crew.wants_spare = self.broken is None
 
     def _break(self, broken: Broken) -> None:
         self.broken = broken

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from parallelkit._executors._contexts import initialize
 from parallelkit._system import monotonic
 
-START_LIMIT = 60.0  # seconds that an initializer may take
+START_LIMIT = 300.0  # seconds that an initializer may take
 
 W = TypeVar("W")
 
