@@ -987,6 +987,23 @@ def test_error_keeps_its_text(engine):
     assert "host: refused" == str(error)
 
 
+class Retried(Exception):
+    """An error whose text needs what cannot be pickled, as tenacity's RetryError has a future."""
+
+    def __init__(self, last):
+        super().__init__(last)
+        self.last = last
+
+    def __str__(self):
+        return f"Retried[{self.last}]"
+
+
+def test_error_keeps_its_text_without_what_cannot_be_pickled(engine):
+    """If the text of an error needs an attribute that cannot be pickled, a text stands in for that."""
+    error = error_of(engine, lambda: Retried(threading.Lock())).error
+    assert (Retried, "Retried[<unlocked _thread.lock") == (type(error), str(error)[:30])
+
+
 class Counted:
     """Counts how often it is pickled; its text is that of the one object."""
 

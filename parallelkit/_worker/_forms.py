@@ -25,12 +25,13 @@ CHAIN = ("__cause__", "__context__", "__suppress_context__")
 def form_of(error: BaseException) -> Form:
     """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
 
-    By the account of their own ``__reduce__``, some errors come without what they tell of. So a form of these that gives
-    the same text, too, is preferred.
+    By the account of their own ``__reduce__``, some errors come without what they tell of; and so do some without what
+    cannot be pickled. So a form of these that gives the same text, too, is preferred.
     """
-    has_account = isinstance(type(error).__reduce__, FunctionType)
+    must_tell = isinstance(type(error).__reduce__, FunctionType)
     works: Form | None = None
-    for way in (_own_form, _bare_form, _thinned_form):
+    for way in (_own_form, _bare_form, _thinned_form, _told_form):
+        must_tell = must_tell or way is _thinned_form
         with tolerated():
             form = way(error)
             if issubclass(type(error), BaseExceptionGroup):
@@ -39,7 +40,7 @@ def form_of(error: BaseException) -> Form:
             copy = make(*args)
             set_state(copy, (state, None, None, False, None, None))
             if type(copy) is type(error) or type(error).__module__ in NAMES:
-                if not has_account or describe_error(copy) == describe_error(error):
+                if not must_tell or describe_error(copy) == describe_error(error):
                     return form
                 works = works or form
     if works is not None:
@@ -82,6 +83,13 @@ def _thinned_form(error: BaseException) -> Form:
     state["__notes__"] = notes
     fields = {name: value for name, value in fields.items() if name not in left}
     return _make_bare, (type(error), args, fields), state
+
+
+def _told_form(error: BaseException) -> Form:
+    """The same with texts in place of such attributes, too, which the error's own text may need."""
+    make, args, state = _thinned_form(error)
+    left = {name: value for name, value in attributes_of(error).items() if name not in state}
+    return make, args, state | {name: describe_error_argument(value) for name, value in left.items()}
 
 
 def _thinned_note(left: list[str], args_changed: bool) -> str:
