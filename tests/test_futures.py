@@ -689,6 +689,14 @@ def test_in_a_forked_child_an_executor_says_what_to_do(make):
     assert [advice, advice, advice, "shut down", "[1]"] == said
 
 
+def test_threads_belong_to_the_process_that_first_uses_them():
+    """A ThreadExecutor made at import can be used in a server's workers that are forked later, as the standard one."""
+    with ThreadExecutor(1) as executor:
+        assert ["1"] == in_a_fork(lambda: [executor.submit(abs, -1).result(20)])
+        assert ["[1]"] == in_a_fork(lambda: [run_parallel(abs, [-1], executor=executor).values()])
+        assert 1 == executor.submit(abs, -1).result(20)
+
+
 def use(executor, make):
     """Everything that a child may try."""
     for call in (

@@ -52,7 +52,7 @@ class Desk:
         self._refusal: tuple[object, Failure] | None = None  # a loss, and its error
         self._opening: Opening | None = None
         self._port: Port | None = None
-        self._pid = os.getpid()
+        self._pid = 0 if ahead else os.getpid()  # 0: nobody has used it, and nothing is open
         stay_for(self)
 
     def check_open(self, shut: str = "cannot schedule new futures after shutdown") -> None:
@@ -74,6 +74,7 @@ class Desk:
 
     def _is_fork(self) -> bool:
         """Whether this is the copy in a forked child, where none of its threads runs and its lock may be held for ever."""
+        self._pid = self._pid or os.getpid()
         return os.getpid() != self._pid
 
     def lend(self, future: DeskFuture[Any], timeout: float | None) -> list[float] | None:
@@ -104,8 +105,7 @@ class Desk:
 
     def take(self, future: DeskFuture[Any], call: Call, fn: object) -> None:
         """Accept a new call, from any thread. ``fn``: the function as messages name it."""
-        if self._is_fork():
-            self.check_open()
+        self.check_open()  # before taking the lock, which may be held for ever in a forked child
         while not self._put((future, call, fn)):
             self._open()
 

@@ -90,10 +90,10 @@ def stopped() -> TaskCancelled:
 
 
 def is_of_parent(pid: int) -> RuntimeError:
-    """The error of a use in a forked child: process ``pid`` has made the executor."""
+    """The error of a use in a forked child: the executor is that of process ``pid``."""
     return RuntimeError(
-        f"this executor belongs to process {pid}, which made it, and cannot be used in a forked child "
-        f"(process {os.getpid()}); make a new executor in the child"
+        f"this executor belongs to process {pid}, and cannot be used in a forked child (process {os.getpid()}); "
+        "make a new executor in the child"
     )
 
 
