@@ -37,7 +37,6 @@ class Starter:
         self._poll = poll
         self._homes = homes
         self._zygote: Zygote | None = None
-        self._fd = -1
         self._now = -inf
         self._proven = False  # the present zygote has forked a worker
         self._forgone = False  # a zygote failed before it had forked any: there will be no other
@@ -53,7 +52,7 @@ class Starter:
         if self._forgone or wanted <= 0:
             return wanted
         if self._zygote is not None and self._zygote.ready and not self._zygote.fits():
-            self._end()
+            self.close()
         if self._zygote is None and (deaths or there + wanted >= WORTHWHILE):
             self._open()
         if self._zygote is None:
@@ -93,19 +92,20 @@ class Starter:
                 return born
         return spawn(self._width)
 
-    def hear(self, fd: int) -> bool:
-        """Read from the zygote, if this is its descriptor; return whether it is."""
-        if fd != self._fd or self._zygote is None:
-            return False
+    def hear(self) -> None:
+        """Read what the zygote has sent."""
+        assert self._zygote is not None, "one that has ended is not polled"
         try:
             self._zygote.hear()
         except OSError:
             self._forgo()
-        return True
 
     def close(self) -> None:
-        """End the zygote."""
-        self._end()
+        """End the zygote, if there is one."""
+        if self._zygote is not None:
+            self._poll.unregister(self._zygote.socket)
+            self._zygote.close()
+            self._zygote = None
 
     def _open(self, ahead: Zygote | None = None) -> None:
         try:
@@ -113,21 +113,14 @@ class Starter:
         except OSError as error:
             self._forgone = not is_lack(error)
             return
-        fd = zygote.socket.fileno()
         try:
-            self._poll.register(fd, select.EPOLLIN)
+            self._poll.register(zygote.socket, select.EPOLLIN)
         except OSError:  # the system has no room for it
             zygote.close()
             return
-        self._zygote, self._fd, self._proven = zygote, fd, False
+        self._zygote, self._proven = zygote, False
 
     def _forgo(self) -> None:
         """Give up the zygote: for good if it never forked; else it was killed or late, and the next need not be."""
         self._forgone = not self._proven
-        self._end()
-
-    def _end(self) -> None:
-        if self._zygote is not None:
-            self._poll.unregister(self._fd)
-            self._zygote.close()
-            self._zygote, self._fd = None, -1
+        self.close()

@@ -216,7 +216,7 @@ class Supervisor:
                 self._bell.hear()
             elif worker is None:
                 self._poked = True
-                self._starter.hear(fd)
+                self._starter.hear()
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:
