@@ -63,7 +63,8 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         return reduced
     from enum import Enum
 
-    reduced = (_enums.reduce_enum if issubclass(cls, Enum) else _whole)(cls, reduced)
+    is_enum = issubclass(cls, Enum)
+    reduced = _enums.reduce_enum(cls, reduced, make_enum) if is_enum else _whole(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
     return reduced if editions is None else editions.reduce(cls, reduced)

@@ -16,9 +16,12 @@ MAKING = ("_new_member_", "_use_args_")
 """Attributes of an enum that come from its ``__new__``."""
 
 
-def reduce_enum(cls: Any, reduced: Any) -> Any:
-    """An enum as cloudpickle reduces it, but with all names, and with the data and the attributes of each member."""
-    make, (bases, name, qualname, _, module, tracker, _), (attributes, _), *rest = reduced
+def reduce_enum(cls: Any, reduced: Any, make: Any) -> Any:
+    """An enum as cloudpickle reduces it, but with all names, and with the data and the attributes of each member.
+
+    ``make``: calls ``make_enum``.
+    """
+    _, (bases, name, qualname, _, module, tracker, _), (attributes, _), *rest = reduced
     members = {key: (member._value_, _data_of(member)) for key, member in cls.__members__.items()}
     spec = bases, name, qualname, members, module, tracker, getattr(cls, "_boundary_", None)
     kept = {key: value for key, value in attributes.items() if key not in members}

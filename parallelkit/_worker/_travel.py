@@ -211,7 +211,6 @@ def _fill_function(function: FunctionType, state: Any) -> None:
 
 _CAREFUL: dict[str, Callable[..., Any]] = {
     "_make_skeleton_class": _classes.make_class,
-    "_make_skeleton_enum": _classes.make_enum,
     "_class_setstate": _classes.fill_class,
     "_function_setstate": _fill_function,
 }
