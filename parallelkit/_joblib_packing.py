@@ -49,7 +49,7 @@ class Packer:
         except Exception:
             self._by_value = True
             return None
-        self._by_value = not is_plain(blob)
+        self._by_value = not is_plain(apart.bare(blob))
         return None if self._by_value else blob
 
     def _part_of(self, raw: memoryview[int]) -> Part:

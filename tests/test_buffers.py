@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import random
 from functools import partial
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from port_driver import drive, drive_port, opened, wait
 
+from parallelkit import run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._process import _blocks
 from parallelkit._executors._processes import ProcessEngine
@@ -296,6 +298,29 @@ def test_lease_ends_with_the_last_user():
     assert [1.0, 1.0] == part.tolist()
     del part
     assert block.is_at_rest()
+
+
+def test_medium_buffers_are_not_searched():
+    """To see what a pickle refers to, all of it is searched but the buffers of medium size that stay in it."""
+    fixed = np.arange(2_000.0)
+    fixed.flags.writeable = False
+    apart = _buffers.Apart()
+    blob = pickle.dumps(
+        ["before", np.arange(1_000.0), fixed, np.arange(3.0), np.ones(5_000), bytes(10), "after"],
+        5,
+        buffer_callback=apart,
+    )
+    bare = apart.bare(blob)
+    assert len(blob) - len(bare) == sum(len(head) + length for head, length in apart.left)
+    assert [8_000, 16_000, 40_000] == [length for _, length in apart.left]
+    assert all(part in bare for part in (b"before", np.arange(3.0).tobytes(), b"after"))
+
+
+def test_what_stands_beside_a_medium_buffer_is_found():
+    """An object of the script's that comes after an array of medium size arrives, and comes back from a task."""
+    own = type("Own", (), {"__module__": "__main__"})
+    array, thing = run_parallel(lambda item: item, [(np.ones(5_000), own())], executor="processes")[0]
+    assert (5_000, own) == (array.sum(), type(thing))
 
 
 def test_layout_aligns_and_does_not_overlap():

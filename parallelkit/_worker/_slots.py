@@ -106,8 +106,9 @@ class Slots:
     def put_object(self, slot: int, value: object) -> None:
         """Pickle the value; if it cannot be pickled, or there is no room for it, the task has failed."""
         apart, at = self._apart, self._heap_head
-        if apart.buffers:
-            apart.buffers.clear()  # left by a value that could not be pickled
+        if apart.buffers or apart.left:
+            apart.buffers.clear()  # of a value that could not be pickled
+            apart.left.clear()
         # All of the common case is inlined: one more call would cost half as much as the rest.
         try:
             try:
@@ -115,10 +116,11 @@ class Slots:
             except Exception:
                 blob = pack_by_value(value, apart, editions=self._homeward)
             else:
+                bare = apart.bare(blob) if apart.left else blob
                 if (
-                    (blob.find(MARK) >= 0 and is_meant(blob))
-                    or (_ends.HOME in modules and blob.find(_ends.MARK) >= 0)
-                    or ("random" in modules and blob.find(_chance.HINT) >= 0 and _chance.may_have_own(blob))
+                    (bare.find(MARK) >= 0 and is_meant(bare))
+                    or (_ends.HOME in modules and bare.find(_ends.MARK) >= 0)
+                    or ("random" in modules and bare.find(_chance.HINT) >= 0 and _chance.may_have_own(bare))
                 ):
                     blob = pack_by_value(value, apart, editions=self._homeward)
             length = len(blob)

@@ -7,6 +7,7 @@ is defined inside a function, is sent by value (cloudpickle), because workers do
 from __future__ import annotations
 
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
+from _struct import Struct
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from functools import cache, cached_property
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 CLOUDPICKLE = "cloudpickle.cloudpickle"
 
+_READ_ONLY, _WRITABLE = Struct("<cI"), Struct("<cQ")
+"""The opcodes BINBYTES and BYTEARRAY8 with a length, by which buffers of either kind begin in a pickle."""
+
 
 def pack(
     thing: object,
@@ -38,13 +42,16 @@ def pack(
     is sent as the file's name (_memmaps.py). ``editions``: for workers that stay, what tells them which classes
     of the script have changed (_editions.py).
     """
+    if apart is not None and apart.left:
+        apart.left.clear()
     try:
         blob = dump(Pickler, thing, apart, True) if by_file else dumps(thing, 5, buffer_callback=apart)
     except Exception as error:
         if is_of_signal(error):
             raise
         return pack_by_value(thing, apart, by_file, editions)
-    return blob if is_plain(blob) else pack_by_value(thing, apart, by_file, editions)
+    bare = apart.bare(blob) if apart is not None and apart.left else blob
+    return blob if is_plain(bare) else pack_by_value(thing, apart, by_file, editions)
 
 
 def is_plain(blob: bytes) -> bool:
@@ -80,11 +87,17 @@ def dump(
     return file.getvalue()
 
 
+MEDIUM = 4096
+"""Bytes of a buffer that stays in a pickle, from which on the pickle is searched without it."""
+
+
 class Apart:
     """The ``buffer_callback`` of a pickler: gathers the large buffers, and leaves small ones in the pickle."""
 
     def __init__(self) -> None:
         self.buffers: list[memoryview[int]] = []
+        self.left: list[tuple[bytes, int]] = []
+        """Of each medium buffer that stays in the pickle, what stands before it there, and its length."""
 
     def __call__(self, buffer: PickleBuffer) -> bool:
         """Whether this buffer stays in the pickle, because it is small, or not contiguous."""
@@ -92,10 +105,23 @@ class Apart:
             raw = buffer.raw()
         except BufferError:
             return True
-        if raw.nbytes < LARGE:
-            return True
-        self.buffers.append(raw)
-        return False
+        if raw.nbytes >= LARGE:
+            self.buffers.append(raw)
+            return False
+        if raw.nbytes >= MEDIUM:
+            head = _READ_ONLY.pack(b"B", raw.nbytes) if raw.readonly else _WRITABLE.pack(b"\x96", raw.nbytes)
+            self.left.append((head, raw.nbytes))
+        return True
+
+    def bare(self, blob: bytes) -> bytes:
+        """The pickle without its medium buffers. They refer to nothing, and to search them takes longer than to pickle them."""
+        parts, end = [], 0
+        for head, length in self.left:
+            at = blob.find(head, end)
+            if at >= 0:
+                parts.append(blob[end:at])
+                end = at + len(head) + length
+        return b"".join((*parts, blob[end:]))
 
     def take(self) -> list[memoryview[int]]:
         """Return what was gathered, and forget it."""

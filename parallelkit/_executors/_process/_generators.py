@@ -48,6 +48,9 @@ CONTAINERS: Any = (
 PARTS = 100
 """So many parts of an item are looked at, the outer ones first."""
 
+LONG = 1 << 15
+"""Bytes of a packed item from which on it takes less time to look at its parts than at its bytes."""
+
 CURE = (
     "give each item a seed (numpy.random.SeedSequence(...).spawn(n)), or all the same one if that is meant, "
     "and make the generator from it in the task, or use executor='threads'"
@@ -107,7 +110,8 @@ class Neighbours:
 
 def may_draw(packed: object) -> bool:
     """Whether a packed item may have a generator in it, judging by its bytes; items in files are taken to have none."""
-    return may_have_any(packed if type(packed) is bytes else getattr(packed, "blob", b""))
+    blob = packed if type(packed) is bytes else getattr(packed, "blob", b"")
+    return len(blob) >= LONG or may_have_any(blob)
 
 
 def _refuse(name: str, thing: object) -> None:
