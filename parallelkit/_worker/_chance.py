@@ -29,12 +29,12 @@ GENERATOR = b"__generator_ctor\x94"
 
 def may_have_own(blob: bytes) -> bool:
     """Whether a pickle may have a module's generator with its state: then it must be made anew, by a pickler that knows these."""
-    return "random" in modules and blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in MARKS)
+    return "random" in modules and blob.rfind(HINT) >= 0 and any(blob.rfind(mark) >= 0 for mark in MARKS)
 
 
 def may_have_any(blob: bytes) -> bool:
     """Whether a pickle may have any generator with its state. That a text in it has the word "random" is not enough."""
-    return blob.find(HINT) >= 0 and any(blob.find(mark) >= 0 for mark in (*MARKS, GENERATOR))
+    return blob.rfind(HINT) >= 0 and any(blob.rfind(mark) >= 0 for mark in (*MARKS, GENERATOR))
 
 
 def is_own(generator: object) -> bool:

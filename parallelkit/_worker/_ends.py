@@ -21,7 +21,7 @@ STAYS = "a multiprocessing Connection is a descriptor of this process"
 
 def may_have_end(blob: bytes) -> bool:
     """Whether a pickle may have one: then a pickler that refuses them must decide."""
-    return HOME in modules and blob.find(MARK) >= 0
+    return HOME in modules and blob.rfind(MARK) >= 0
 
 
 def refuse_ends(table: MutableMapping[type, Any]) -> None:

@@ -123,7 +123,7 @@ def _pack_error(error: BaseException, by_name: bool) -> bytes | None:
         for pickler in (_PlainPickler, _by_value_pickler):  # cloudpickle takes 20 ms to import
             with tolerated():
                 packed = _dump(error, pickler, with_chain)
-                if by_name or pickler is not _PlainPickler or packed.find(MARK) < 0 or not is_meant(packed):
+                if by_name or pickler is not _PlainPickler or packed.rfind(MARK) < 0 or not is_meant(packed):
                     unpack(packed)
                     return packed
     return None

@@ -118,9 +118,9 @@ class Slots:
             else:
                 bare = apart.bare(blob) if apart.left else blob
                 if (
-                    (bare.find(MARK) >= 0 and is_meant(bare))
-                    or (_ends.HOME in modules and bare.find(_ends.MARK) >= 0)
-                    or ("random" in modules and bare.find(_chance.HINT) >= 0 and _chance.may_have_own(bare))
+                    (bare.rfind(MARK) >= 0 and is_meant(bare))
+                    or (_ends.HOME in modules and bare.rfind(_ends.MARK) >= 0)
+                    or ("random" in modules and bare.rfind(_chance.HINT) >= 0 and _chance.may_have_own(bare))
                 ):
                     blob = pack_by_value(value, apart, editions=self._homeward)
             length = len(blob)

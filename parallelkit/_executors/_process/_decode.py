@@ -79,7 +79,7 @@ class Opening:
     def _unpickle(self, first: int) -> None:
         """Go on with a span of nothing but pickles in the heap: the shortest loop."""
         heap, base, values = self._columns.heap, self._columns.heap_from, self._values
-        load = unpack if heap.find(b"cloudpickle") >= 0 else loads
+        load = unpack if heap.rfind(b"cloudpickle") >= 0 else loads
         words = array("I", self._columns.words)
         # A word holds a length in its lower half and a place in its upper half.
         places = islice(zip(words[1::2], words[::2], strict=True), first, None)
