@@ -103,8 +103,8 @@ class ThreadExecutor(_Pool):
       call, on futures of the same executor, they wait for ever once such calls hold every slot.
 
     As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
-    for a lock that its own thread holds. Let it raise, or set a flag. A forked child must make an executor
-    of its own.
+    for a lock that its own thread holds. Let it raise, or set a flag. Once a process has used the executor,
+    a forked child must make one of its own.
 
     >>> from parallelkit import ThreadExecutor
     >>> with ThreadExecutor(4) as executor:
