@@ -17,7 +17,7 @@ from parallelkit._lost import describe
 from parallelkit._marks import UNSET
 from parallelkit._portion import Portion
 from parallelkit._progress import Silent
-from parallelkit._recall import Recall, Recalled
+from parallelkit._recall import Recall, Recalled, parted
 from parallelkit._scheduler import Scheduler
 from parallelkit._source import DirectSource, Source
 
@@ -159,8 +159,8 @@ class Loop:
                 self.observer.admitted(
                     index for index in range(first, scheduler.admitted) if index - first not in known
                 )
-            for offset, recalled in known.items():
-                scheduler.recall(first + offset, recalled, self.clock())
+            if known:
+                scheduler.recall(*parted(known, first, self.clock()))
 
     def _wait(self, until: float | None) -> list[Block | Ended]:
         ended = self.port.wait(until)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from parallelkit._executors._contract import Block, as_block
 from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
 from parallelkit._portion import Portion
@@ -29,6 +30,14 @@ class Recall(Protocol):
 
     def __call__(self, portion: Portion, first: int) -> Mapping[int, Recalled]:
         """The known outcomes among tasks about to be admitted, by offset; ``first`` is their first index."""
+
+
+def parted(known: Mapping[int, Recalled], first: int, now: float) -> tuple[Block, dict[int, Lost]]:
+    """Known outcomes as ``Scheduler.recall`` takes them: the values in a block, and the failures by index."""
+    rows = [
+        (first + offset, one.value, now, now, one.source) for offset, one in known.items() if one.lost is None
+    ]
+    return as_block(rows), {first + offset: one.lost for offset, one in known.items() if one.lost is not None}
 
 
 class MemoryRecall:

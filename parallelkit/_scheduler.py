@@ -26,7 +26,6 @@ from parallelkit._executors._tickets import FirstTries
 from parallelkit._fifo import Fifo
 from parallelkit._lost import Lost, cut_off, uncounted
 from parallelkit._ready import Gated, Ready
-from parallelkit._recall import Recalled
 from parallelkit._retry import RetryPolicy
 from parallelkit._stopping import NEVER, StopRule
 from parallelkit._tasks import Own
@@ -227,22 +226,23 @@ class Scheduler:
         news, self.news = self.news or [], []
         return news
 
-    def recall(self, index: int, recalled: Recalled, now: float) -> None:
-        """Settle a task whose outcome was known before it could start."""
-        if recalled.lost is not None:
-            self._settle_failure(index, recalled.lost)
-            return
-        self._forget(index)
-        self.succeeded += 1
-        self._book.succeed_again(index, 0)
-        self._book.succeed((index,), (recalled.value,), (now,), (now,), (recalled.source,))
+    def recall(self, known: Block, lost: Mapping[int, Lost]) -> None:
+        """Settle tasks whose outcomes, values and failures, were known before they could start."""
+        for index, failure in lost.items():
+            self._settle_failure(index, failure)
+        self._forget(known.indices)
+        self.succeeded += len(known.indices)
+        for index in known.indices:
+            self._book.succeed_again(index, 0)
+        self._book.succeed(*known)
 
-    def _forget(self, index: int) -> None:
-        self._items.settle((index,))
-        self._made.discard(index)
-        self._tries.forget(index)
-        if self._gated is not None:
-            self._gated.forget(index)
+    def _forget(self, indices: Sequence[int]) -> None:
+        self._items.settle(indices)
+        self._made.difference_update(indices)
+        for index in indices:
+            self._tries.forget(index)
+            if self._gated is not None:
+                self._gated.forget(index)
 
     def _lose(self, ended: Ended, now: float) -> None:
         index = ended.index
@@ -262,7 +262,7 @@ class Scheduler:
             self._book.try_again(index, verdict.lost)
 
     def _settle_failure(self, index: int, lost: Lost) -> None:
-        self._forget(index)
+        self._forget((index,))
         self.failed += 1
         if self.first_error is None:
             self.first_error = lost.error

@@ -50,6 +50,7 @@ from parallelkit._asking import Asking
 from parallelkit._claim import Claim
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._journal import APPLICATION, SCHEMA, Journal
+from parallelkit._ledger import Ledger
 from parallelkit._portion import Portion
 from parallelkit._recorder import Recorder, Recording
 
@@ -160,6 +161,16 @@ def test_a_recalled_outcome_takes_no_worker_and_no_token(path):
     assert "4/4" in "".join(shown)
     outcome = results.outcomes["a"]
     assert ("checkpoint", 0, 0.0) == (outcome.worker, outcome.attempts, outcome.duration)
+
+
+def test_what_is_recalled_together_is_settled_together(path, monkeypatch):
+    """Recorded values are settled in blocks: settling them one by one took most of the time of a resumed run."""
+    items = [*map(str, range(500))]
+    run_parallel(int, items, key=str, checkpoint=path)
+    calls, succeed = [], Ledger.succeed
+    monkeypatch.setattr(Ledger, "succeed", lambda self, *block: calls.append(block) or succeed(self, *block))
+    assert [*range(500)] == run_parallel(int, items, key=str, checkpoint=path).values()
+    assert 1 == len(calls)
 
 
 def test_children_are_recorded_and_made_again_of_recorded_parents(path):
