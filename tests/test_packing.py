@@ -1,4 +1,6 @@
-"""How many items a run in processes packs ahead."""
+"""How a run in processes packs its items, and how many ahead."""
+
+from pickle import loads
 
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process._lane import Payload
@@ -46,3 +48,14 @@ def test_large_items_among_small_ones_are_not_packed_far_ahead():
         assert packed.packing.bytes < QUEUED_BYTES + len(LARGE)
         assert 1 <= packed.payloads.count(LARGE) <= QUEUED_FILES + 1
         packed.end(20)
+
+
+def test_texts_are_packed_without_a_search():
+    """A str or bytes refers to nothing that a worker could lack: its pickle need not be searched, which takes longer than to make it."""
+    texts = ["x" * 5000, b"y" * 5000]
+    packing = Packing(lambda: 2, lambda item, classes: b"searched", Job(len))
+    packing.line.extend((index, 1, text, None) for index, text in enumerate(texts))
+    payloads: list[Payload] = []
+    packing.pack(0, [], payloads, [])
+
+    assert texts == [loads(payload) for payload in payloads]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from _pickle import PicklingError
+from _pickle import PicklingError, dumps
 from collections import deque
 from collections.abc import Callable
 from types import FunctionType
@@ -82,12 +82,7 @@ class Packing:
         while self.line and space > 0:
             ticket = self.line[0]  # removed only when it is dealt with: Ctrl-C may interrupt this
             try:
-                item = ticket[2]
-                if self._job.fn is None:
-                    item = self._brought(item, editions)
-                payload = self._pack(item, classes)
-                if may_draw(payload) and not self._job.shared:
-                    self._neighbours.refuse_alike(ticket[0], ticket[2], self._job.label)
+                payload = self._packed(ticket, editions, classes)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -101,6 +96,15 @@ class Packing:
                 payloads.append(payload)
                 space = self._left(space, len(payload), ahead + len(tickets))
             self.line.popleft()
+
+    def _packed(self, ticket: Ticket, editions: Editions, classes: CarriedClasses) -> Payload:
+        index, _, item, _ = ticket
+        if type(item) in TEXTS and len(item) < LARGE:
+            return dumps(item, 5)  # it refers to nothing; to search the pickle takes longer than to make it
+        payload = self._pack(item if self._job.fn is not None else self._brought(item, editions), classes)
+        if may_draw(payload) and not self._job.shared:
+            self._neighbours.refuse_alike(index, item, self._job.label)
+        return payload
 
     def _brought(self, call: Call, editions: Editions) -> tuple[Any, ...]:
         """A call as it is packed: after the name of the module that a worker needs for its function."""
