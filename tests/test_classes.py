@@ -119,6 +119,14 @@ class Heavy:
         Heavy.pickled += 1
         return Heavy, ()
 
+local = threading.local()
+
+def join():
+    local.member = threading.Lock()
+
+def is_member(item):
+    return hasattr(local, "member")
+
 heavy = None
 
 def load_heavy():
@@ -236,6 +244,13 @@ def test_what_an_initializer_puts_into_a_global_stays(way, script):
         script["rates"]["low"] = 2
         assert (["connection", "path"], 2, 1) == way(executor, script["use"], 0)
     assert ({"path": "a"}, 0) == (script["kept"], script["seen"][7])
+
+
+@WAYS
+def test_what_an_initializer_keeps_for_its_thread_stays(way, script):
+    """What an initializer puts into a ``threading.local()``, such as a connection, is there in tasks, as in a pool of threads."""
+    with ProcessExecutor(1, initializer=script["join"]) as executor:
+        assert way(executor, script["is_member"], 0)
 
 
 def test_what_an_initializer_assigns_is_not_pickled(script):

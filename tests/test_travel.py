@@ -451,6 +451,24 @@ def test_generic_functions_travel():
         assert (9, "aaa") == (area(Square()), Square().scaled("a"))
 
 
+def test_a_threading_local_travels_as_it_is_in_the_callers_thread():
+    """A function that keeps a connection in a ``threading.local()`` keeps it in a worker, too."""
+    local = threading.local()
+    local.name = "db"
+
+    def connect():
+        local.connection = threading.Lock()
+
+    def connection(_):
+        if not hasattr(local, "connection"):
+            connect()
+        return id(local.connection), local.name
+
+    with ProcessExecutor(1) as executor:
+        assert 1 == len(set(run_parallel(connection, range(3), executor=executor).values()))
+    assert {"name": "db"} == vars(local)
+
+
 def test_a_dataclass_travels_with_its_fields_as_they_are():
     """A field without a default has none in a task either, so a subclass that is made there requires it, too."""
 

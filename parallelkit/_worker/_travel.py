@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from _struct import Struct
+from _thread import _local
 from collections import ChainMap
 from collections.abc import Callable, Iterable
 from functools import cache, cached_property
@@ -195,6 +196,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         CodeType: reduce_code,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
+        _local: lambda local: (_local, (), vars(local)),  # threading.local, as it is in this thread
         type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
     }
     if version_info < (3, 12):
