@@ -451,6 +451,18 @@ def test_generic_functions_travel():
         assert (9, "aaa") == (area(Square()), Square().scaled("a"))
 
 
+def test_the_environment_is_the_workers_own():
+    """With ``from os import environ``, too, a task sets and reads the environment of its process, not a copy of the caller's."""
+    from os import environ, environb
+
+    def set_and_get(_):
+        environ["FIRST"] = "1"
+        environb[b"SECOND"] = b"2"
+        return os.environ.get("FIRST"), os.environ.get("SECOND")
+
+    assert [("1", "2")] == run_parallel(set_and_get, [0], executor="processes", max_workers=1).values()
+
+
 def test_a_threading_local_travels_as_it_is_in_the_callers_thread():
     """A function that keeps a connection in a ``threading.local()`` keeps it in a worker, too."""
     local = threading.local()

@@ -181,6 +181,7 @@ def _by_value_pickler() -> Any:
 def _reducers() -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
     import dataclasses
+    import os
     from weakref import WeakKeyDictionary
 
     from cloudpickle import cloudpickle
@@ -196,6 +197,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         CodeType: reduce_code,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
+        type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
         _local: lambda local: (_local, (), vars(local)),  # threading.local, as it is in this thread
         type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
     }
