@@ -57,12 +57,13 @@ def executor():
         yield executor
 
 
+@pytest.mark.parametrize("options", [{}, {"priority": lambda item: 0}])
 @pytest.mark.parametrize("name", ["bring", "give"])
-def test_a_class_is_packed_once_for_many_objects_of_it(name, script, executor, tmp_path):
-    """A class of the script is packed once for many items or results that are objects of it, not with each."""
+def test_a_class_is_packed_once_for_many_objects_of_it(name, options, script, executor, tmp_path):
+    """A class of the script is packed once for many items or results that are objects of it, not with each, also if priorities decide and they are packed one by one."""
     whole, log = script["Whole"], tmp_path / "log"
     whole.part, whole.ballast = script["Part"](str(log)), b""
-    results = run_parallel(script[name], [whole() for _ in range(100)], executor=executor)
+    results = run_parallel(script[name], [whole() for _ in range(100)], executor=executor, **options)
     assert {("Part", 0) if name == "bring" else whole} == {
         value if name == "bring" else type(value) for value in results.values()
     }
@@ -84,7 +85,7 @@ def test_a_large_class_travels_with_each_object(ballast, script, executor):
 def test_more_classes_than_are_kept_travel(executor):
     """Objects of more classes than a worker keeps packed arrive, and come back as objects of the script's classes."""
     scope = {"__name__": "__main__"}
-    exec("kinds = [type(f'Kind{n}', (), {'n': n, '__module__': '__main__'}) for n in range(40)]", scope)
+    exec("kinds = [type(f'Kind{n}', (), {'n': n, '__module__': '__main__'}) for n in range(100)]", scope)
     items = [kind() for kind in scope["kinds"]] * 2
     scope["kinds"].clear()
     results = run_parallel(lambda item: item, items, executor=executor).values()

@@ -44,22 +44,22 @@ class Carried:
 class CarriedClasses:
     """Has a class that many items bring packed once for all of them, apart; for the rest, it leaves classes to ``Editions``."""
 
-    def __init__(self, editions: Editions) -> None:
+    def __init__(self) -> None:
         self.by_file = False
         self.known: dict[int, Any] = {}
-        self._editions = editions
-        self._seen: set[type] = set()
+        self.editions = Editions()
+        self.seen: set[type] = set()
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """What stands for the class in an item; the class itself if it is large."""
-        if cls not in self._seen:
-            self._seen.add(cls)
+        if cls not in self.seen:
+            self.seen.add(cls)
             self._carry(cls)
-        return self.known.get(id(cls)) or self._editions.reduce(cls, reduced)
+        return self.known.get(id(cls)) or self.editions.reduce(cls, reduced)
 
     def _carry(self, cls: type) -> None:
         apart = Apart()
-        blob = pack_by_value(cls, apart, editions=self._editions)
+        blob = pack_by_value(cls, apart, editions=self.editions)
         refuse_packed(blob)
         if not apart.buffers and len(blob) <= SMALL:
             self.known[id(cls)] = recall_class, (blob[::-1],)

@@ -41,7 +41,10 @@ TEXTS: set[type] = {str, bytes}
 """Immutable, and unpickled without running any code: a batch of them may be one pickle."""
 
 Pack: TypeAlias = Callable[[object, CarriedClasses], Payload]
-"""Packs an item; the classes are those of the portion that it is packed with."""
+"""Packs an item; the classes are those that have been looked at."""
+
+MOST_CLASSES = 64
+"""How many are kept of a run: each item may bring one of its own."""
 
 
 class Packing:
@@ -55,6 +58,7 @@ class Packing:
         self._pack = pack
         self._job = job
         self._neighbours = Neighbours()
+        self._classes = CarriedClasses()
         self._latest: tuple[object, str] = None, ""  # a call's function, and its home
 
     def space(self, ahead: int) -> int:
@@ -75,14 +79,13 @@ class Packing:
 
         If memory or descriptors run out, the rest stays in line as long as other items have not ended.
         """
-        space, editions = self.space(ahead), Editions()
-        classes = CarriedClasses(editions)
+        space, classes = self.space(ahead), self._looked_at()
         if self.line and space > 0:
             self._largest *= FADING
         while self.line and space > 0:
             ticket = self.line[0]  # removed only when it is dealt with: Ctrl-C may interrupt this
             try:
-                payload = self._packed(ticket, editions, classes)
+                payload = self._packed(ticket, classes)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
@@ -97,11 +100,19 @@ class Packing:
                 space = self._left(space, len(payload), ahead + len(tickets))
             self.line.popleft()
 
-    def _packed(self, ticket: Ticket, editions: Editions, classes: CarriedClasses) -> Payload:
+    def _looked_at(self) -> CarriedClasses:
+        """The script's classes in items: those of a run are looked at once, as its function is; those of calls each time."""
+        if self._job.fn is None or len(self._classes.seen) > MOST_CLASSES:
+            self._classes = CarriedClasses()
+        return self._classes
+
+    def _packed(self, ticket: Ticket, classes: CarriedClasses) -> Payload:
         index, _, item, _ = ticket
         if type(item) in TEXTS and len(item) < LARGE:
             return dumps(item, 5)  # it refers to nothing; to search the pickle takes longer than to make it
-        payload = self._pack(item if self._job.fn is not None else self._brought(item, editions), classes)
+        payload = self._pack(
+            item if self._job.fn is not None else self._brought(item, classes.editions), classes
+        )
         if may_draw(payload) and not self._job.shared:
             self._neighbours.refuse_alike(index, item, self._job.label)
         return payload
