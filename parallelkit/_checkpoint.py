@@ -80,7 +80,7 @@ class Unrecorded:
     """Why recording ended before the run did; its ``__cause__`` is the original error."""
 
     def check(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
-        """Raise ValueError if the journal cannot be used; create nothing. ``guard``: as for ``open``."""
+        """Raise ValueError if the journal cannot be used, as far as shows at once; create nothing. ``guard``: as for ``open``."""
 
     def open(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
         """Acquire the journal, until ``close``, which must follow also if this raises, as ``check`` does.

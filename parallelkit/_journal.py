@@ -50,13 +50,18 @@ class Record(NamedTuple):
 class Journal:
     """An open journal. Raises ValueError, naming the file, if it is damaged, in use or another function's.
 
-    ``function``: the identity of the function whose outcomes it holds. An existing file is checked as a whole,
-    which takes 2 s a million records; ``guard`` is entered around that. ``find`` is for one thread, ``write``
-    for another.
+    ``function``: the identity of the function whose outcomes it holds. ``whole``: whether all records of an
+    existing file are checked, which takes 2 s a million; ``guard`` is entered around that. ``find`` is for one
+    thread, ``write`` for another.
     """
 
     def __init__(
-        self, path: str, function: str, guard: Callable[[], AbstractContextManager[object]] = nullcontext
+        self,
+        path: str,
+        function: str,
+        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        whole: bool = True,
     ) -> None:
         self.path = path
         self._claim = Claim(path)
@@ -67,7 +72,7 @@ class Journal:
                     create(path, function, self._claim.count)
                 self._writing, self._reading = self._connect(), self._connect()
                 with guard():
-                    self._check(function)
+                    self._check(function, whole)
         except BaseException:
             self._close(in_order=False)
             raise
@@ -80,7 +85,7 @@ class Journal:
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
-    def _check(self, function: str) -> None:
+    def _check(self, function: str, whole: bool) -> None:
         read = self._reading.execute
         if read("PRAGMA application_id").fetchone() != (APPLICATION,):
             raise damaged(self.path, "it is something else, or empty")
@@ -88,10 +93,8 @@ class Journal:
             raise damaged(self.path, "it is of another version of parallelkit")
         if read("PRAGMA journal_mode").fetchone() != ("wal",):
             raise damaged(self.path, "its file system cannot share memory between two connections")
-        problems = read("PRAGMA quick_check(1)").fetchone()
-        if problems != ("ok",):
-            raise damaged(self.path, problems[0])
-        self._check_records()
+        if whole:
+            self._check_records()
         facts = dict(read("SELECT name, value FROM journal"))
         batches = facts.get("batches")
         if not isinstance(batches, int) or batches < self._claim.count:
@@ -108,6 +111,9 @@ class Journal:
 
     def _check_records(self) -> None:
         """Raise ValueError unless every record is whole, and in its place, so that a search finds it."""
+        problems = self._reading.execute("PRAGMA quick_check(1)").fetchone()
+        if problems != ("ok",):
+            raise damaged(self.path, problems[0])
         before = ""
         for key, function, ok, payload, crc in self._reading.execute(
             "SELECT key, function, ok, payload, crc FROM outcomes"

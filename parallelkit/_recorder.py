@@ -58,14 +58,17 @@ class Recording(Unrecorded):
     def check(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
         if os.path.lexists(self._path):
             try:
-                self.open(guard)
+                self._open(guard, whole=False)
             finally:
                 self.close()
         else:
             check_place(self._path)
 
     def open(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
-        self._journal = Journal(self._path, self._function, guard)
+        self._open(guard, whole=True)
+
+    def _open(self, guard: Callable[[], AbstractContextManager[object]], *, whole: bool) -> None:
+        self._journal = Journal(self._path, self._function, guard, whole=whole)
         with guard():
             for record in self._journal.find(list(self._tasks)):
                 if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:

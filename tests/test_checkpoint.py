@@ -521,6 +521,16 @@ time.sleep(60)
 """
 
 
+def test_a_stream_checks_the_records_once(path):
+    """The records of a journal, of which there may be millions, are checked at a stream's first ``next()``, not at its call."""
+    run("ab", path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as journal:
+        journal.execute("UPDATE outcomes SET crc = 0 WHERE key = ?", ("'b'",))
+    stream = iter_parallel(work, ["a"], key=same, checkpoint=path)
+    with pytest.raises(ValueError, match="the record of 'b' is not as it was written"):
+        next(stream)
+
+
 def test_a_run_that_has_just_begun_is_named_though_its_number_is_not_known(path, monkeypatch):
     """The error is a whole sentence even if the other run has locked its file, and not written its pid yet."""
 
