@@ -23,7 +23,7 @@ ROWS = {
 }
 """How to get the rows of a DataFrame, and the method that this needs; pandas and polars differ."""
 
-NOT_CALLED = "pass the function itself, and not what it returns"
+NOT_CALLED = "pass the function itself, and not its name or what it returns"
 FUNCTION_FIRST = "the function comes first, its items second"
 CALL_IT = "; pass what it returns, and not the function itself"
 UNTIL_NONE = "; of a queue pass iter(queue.get, None), which ends when None is put into it"

@@ -355,8 +355,8 @@ def test_a_callable_may_raise_for_whatever_it_is_asked():
 def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
     """A coroutine as input is refused: the message asks for the function."""
     for arguments, message in (
-        ((coroutine,), "tasks must be iterable, got <coroutine .*; pass the function itself, and not what"),
-        ((coroutine, [1]), "fn must be callable, got <coroutine .*; pass the function itself, and not what"),
+        ((coroutine,), "tasks must be iterable, got <coroutine .*; pass the function itself, and not"),
+        ((coroutine, [1]), "fn must be callable, got <coroutine .*; pass the function itself, and not"),
         ((square, give(1)), r"items must be iterable, got <async_gen.*\[item async for item in \.\.\.\]"),
     ):
         with pytest.raises(TypeError, match=message):
@@ -367,9 +367,12 @@ def test_what_a_coroutine_function_returns_is_no_input(call, coroutine):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3, [1]), "fn must be callable, got 3; pass the function itself, and not what it returns"),
+        (
+            (3, [1]),
+            "fn must be callable, got 3; pass the function itself, and not its name or what it returns",
+        ),
         (([1, 2], square), r"fn must be callable, got \[1, 2\]; the function comes first, its items second"),
-        (("len", [1]), "fn must be callable, got 'len'"),
+        (("len", [1]), "fn must be callable, got 'len'; pass the function itself, and not its name"),
         (([square], [1]), "fn must be callable, got "),
         ((square,), "items must be given together with a function, got only <function square"),
         ((square, 5), "items must be iterable, got 5"),
