@@ -218,7 +218,7 @@ def add_output_options(group: Callable[..., object]) -> None:
         "--key",
         type=expression,
         metavar="EXPR",
-        help="key of an item, such as item or item['id']; default: its position",
+        help="unique key of an item, such as item or item['id']; default: its position",
     )
     group(
         "--order",
