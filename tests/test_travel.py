@@ -255,6 +255,30 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
     assert seen.failures[1].started is not None
 
 
+class Unready(Exception):
+    """Its pickle has one argument, and it takes two, as with many error classes."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("what", "tasks", "options"),
+    [
+        ("the item", (repr, [Unready(3, "no")]), {}),
+        ("the function and its arguments", ([Task(repr, Unready(3, "no"))],), {}),
+        ("the function and the arguments of the run", (print, [1]), {"args": (Unready(3, "no"),)}),
+    ],
+)
+def test_an_error_of_unpickling_says_so(what, tasks, options):
+    """A note tells that the error is one of unpickling, which its traceback does not, and of what."""
+    error = run_parallel(*tasks, executor="processes", **options).failures[0].error
+    assert (TypeError, f"this was raised when a worker process unpickled {what}") == (
+        type(error),
+        error.__notes__[0],
+    )
+
+
 # Functions
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _pickle import loads
 
-from parallelkit._raised import give_traceback, traceback_of
+from parallelkit._raised import add_note, give_traceback, traceback_of
 from parallelkit._worker._brought import unpack_call
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
@@ -21,16 +21,32 @@ if TYPE_CHECKING:
 
 def load_job(body: bytes, file: mmap | None, own: mmap | None) -> Job:
     """Unpickle a job; ``own``: the part of its file that it may write to, mapped privately."""
+    job, shares = noting(unpack_job, "the function and the arguments of the run")(body, file, own)
+    call = explaining(bind(*job)) if shares else bind(*job)
+    if job[0] is None:
+        return noting(unpack_call, "the function and its arguments"), call
+    return noting(unpack, "the item"), call
+
+
+def unpack_job(body: bytes, file: mmap | None, own: mmap | None) -> tuple[Any, bool]:
+    """The job, and whether it has arrays that all workers share."""
     if file is None or not body:
-        job = unpack(file or body)
-        call = bind(*job)
-    else:
-        spans, end = loads(body)
-        job = load_shared(file, own, spans)
-        call = bind(*job)
-        if end < spans[-1][0]:
-            call = explaining(call)
-    return unpack_call if job[0] is None else unpack, call
+        return unpack(file or body), False
+    spans, end = loads(body)
+    return load_shared(file, own, spans), end < spans[-1][0]
+
+
+def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """Add a note to an error of unpickling, which does not tell by itself that the function was not called."""
+
+    def noting(*packed: Any) -> Any:
+        try:
+            return load(*packed)
+        except Exception as error:
+            add_note(error, f"this was raised when a worker process unpickled {what}")
+            raise
+
+    return noting
 
 
 def raiser(error: BaseException) -> Callable[[Any], NoReturn]:
