@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import ChainMap
 from copyreg import dispatch_table
 from functools import cache
 
@@ -18,15 +17,18 @@ PRIVATE = "c"
 
 def by_file(pickler: Any) -> Any:
     """A subclass of this pickler that sends them so; the pickler itself while numpy is not loaded."""
-    return _by_file(pickler) if "numpy" in sys.modules else pickler
+    if "numpy" not in sys.modules:
+        return pickler
+    from numpy import memmap
+
+    made = _by_file(pickler)
+    made.dispatch_table.update({**getattr(pickler, "dispatch_table", dispatch_table), memmap: reduce_memmap})
+    return made
 
 
 @cache
 def _by_file(base: Any) -> Any:
-    from numpy import memmap
-
-    table = getattr(base, "dispatch_table", dispatch_table)
-    return type(base.__name__, (base,), {"dispatch_table": ChainMap({memmap: reduce_memmap}, table)})
+    return type(base.__name__, (base,), {"dispatch_table": {}})
 
 
 def reduce_memmap(array: Any) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from _struct import Struct
 from _thread import _local
-from collections import ChainMap
 from collections.abc import Callable, Iterable
 from functools import cache, cached_property
 from io import BytesIO
@@ -133,11 +132,15 @@ class Apart:
 def by_value_pickler() -> Any:
     """Our subclass of cloudpickle's pickler, made to handle ends of pipes and the random generators of modules.
 
-    These are registered at each call: their modules may have been imported since the last.
+    Its table is put together at each call: what is in it may have been imported or registered since the last.
     """
     pickler = _by_value_pickler()
-    _ends.refuse_ends(pickler.dispatch_table)
-    _chance.send_by_name(pickler.dispatch_table)
+    table: dict[type, Callable[[Any], Any]] = {}
+    for known in reversed(pickler.tables):
+        table |= known
+    _ends.refuse_ends(table)
+    _chance.send_by_name(table)
+    pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler
 
 
@@ -149,15 +152,21 @@ def _by_value_pickler() -> Any:
     ours = _reducers()
 
     class ByValue(Pickler):  # type: ignore[misc]  # it has no types
-        dispatch_table = ChainMap(ours, Pickler.dispatch_table)  # noqa: RUF012  # as the base has it
+        tables = ours, *Pickler.dispatch_table.maps
+        dispatch_table: dict[type, Any] = {}  # noqa: RUF012  # in a ChainMap, to look up each object takes twice the rest
 
         editions: _classes.Reducer | None = None
 
         def reducer_override(self, obj: Any) -> Any:
+            kind = type(obj)
+            if kind is FunctionType:
+                return super().reducer_override(obj)
+            if not issubclass(kind, type):  # as nearly always: this is called for each object
+                return NotImplemented
             if self.editions is not None and id(obj) in self.editions.known:
                 return self.editions.known[id(obj)]
             reduced = super().reducer_override(obj)
-            if reduced is NotImplemented or not isinstance(obj, type):
+            if reduced is NotImplemented:
                 return reduced
             return _classes.reduce_class(obj, reduced, self.editions)
 
