@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from exact_model import KINDS, Model, Program, Rate, Script, Step, Told
 
-from parallelkit import RateLimit, Retry, Task, TaskCancelled, iter_parallel, run_parallel
+from parallelkit import Checkpoint, RateLimit, Retry, Task, TaskCancelled, iter_parallel, run_parallel
 from parallelkit._comeback import Comeback
 from parallelkit._fifo import Fifo
 from parallelkit._meters import RateLog
@@ -19,6 +19,7 @@ from parallelkit._stopping import StopRule
 from parallelkit._tries import Tries
 from parallelkit.testing import inline_runs
 
+STOPS = ("run_timeout", "max_failures", "on_error")
 QUICK = range(120)  # programs that take two seconds
 MORE = [pytest.param(range(at, at + 500), marks=pytest.mark.all) for at in range(120, 5_000, 500)]
 
@@ -93,8 +94,8 @@ def maybe(rng, chance, **choices):
 class Played:
     """What a program has given: ``outcomes``, ``results`` if collected, ``error`` if raised, ``calls``, ``events``, ``now``."""
 
-    def __init__(self, program):
-        self.program, self.scripts = program, {}
+    def __init__(self, program, **more):
+        self.program, self.scripts, self.more = program, {}, more
         self.calls, self.events = Counter(), []
         self.outcomes, self.results, self.error = [], None, None
         scripts = list(program.scripts)
@@ -126,6 +127,7 @@ class Played:
             "priority": (lambda item: script_of(item).priority) if program.prioritized else None,
             "then": self.then if program.grows else None,
             "on_event": self.events.append,
+            **self.more,
         }
 
     def task(self, script):
@@ -142,6 +144,10 @@ class Played:
             raise KINDS[step.error](step.told)
         return script.name
 
+    def ends(self):
+        """The names of all tasks, each with the type of its error, or None."""
+        return {(one.key, None if one.ok else type(one.error)) for one in self.outcomes}
+
 
 def limit_of(rate):
     by = (lambda item: rate.group(script_of(item))) if rate.by else None
@@ -152,10 +158,10 @@ def script_of(item):
     return item.args[0] if isinstance(item, Task) else item
 
 
-def check(seed):
-    """The program of this seed gives what the model says."""
+def check(seed, **more):
+    """The program of this seed gives what the model says, also with these options; returns what it gave."""
     program = make_program(seed)
-    model, played = Model(program), Played(program)
+    model, played = Model(program), Played(program, **more)
     raised = model.first_failed if program.options.get("on_error") == "raise" else None
     assert (raised and raised.end) == (played.error and type(played.error).__name__)
     assert round(model.now, 6) == round(played.now, 6)
@@ -170,6 +176,7 @@ def check(seed):
         cut_off = model.unread or program.grows or any(task.end == "cancelled" for task in model.tasks)
         assert (model.stopped if cut_off else None) == played.results.stopped
         assert sum(task.attempts for task in model.tasks) == played.results.summary.attempts
+    return played
 
 
 def check_outcomes(program, model, outcomes):
@@ -216,6 +223,21 @@ def test_programs_give_what_the_model_says(seeds):
         except Exception as error:
             error.add_note(f"seed {seed}: {make_program(seed)}")
             raise
+
+
+@pytest.mark.parametrize("seeds", [range(5), pytest.param(range(5, 300), marks=pytest.mark.all)])
+def test_a_journal_changes_nothing_and_answers_what_is_asked_again(tmp_path, seeds):
+    """A program gives the same with a journal; without a stop it does then what is missing, and then nothing, in no time."""
+    for seed in seeds:
+        path = tmp_path / f"{seed}.journal"
+        first = check(seed, checkpoint=path)
+        options = {name: value for name, value in first.program.options.items() if name not in STOPS}
+        whole = replace(first.program, options=options)
+        rest, again = (Played(whole, checkpoint=Checkpoint(path, rerun_failed=False)) for _ in range(2))
+        done = {end for end in first.ends() if end[1] is not TaskCancelled}
+        assert not rest.calls.keys() & {name for name, _ in done}
+        assert done <= rest.ends() == again.ends()
+        assert (0, {}, []) == (again.now, again.calls, again.events)
 
 
 def do_nothing(self, *args): ...
