@@ -185,8 +185,8 @@ class Stream:
             self._loop.unseen, self._loop.asked = unseen, reason
             self._loop.port.wake()
         # The garbage collector may close a stream in any thread, also in the run's own.
-        elsewhere = self._thread is not threading.current_thread()
-        if self._thread.ident is not None and elsewhere and not sys.is_finalizing():  # else it is frozen
+        elsewhere = self._thread.ident not in (None, threading.get_ident())
+        if elsewhere and not sys.is_finalizing():  # else it is frozen
             self._thread.join()
 
     def rest(self) -> list[Outcome[Any, Any]]:

@@ -180,6 +180,21 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
         assert [4, 5] == list(executor.map(abs, [-4, -5]))
 
 
+def test_a_thread_that_ends_may_drop_the_last_reference_to_its_executor(monkeypatch):
+    """A task may keep the executor in a ``threading.local``: the thread that ends closes it, and does not wait for itself."""
+    monkeypatch.setattr(_worker, "IDLE", 0.01)
+    local, before = threading.local(), set(threading.enumerate())
+    executor = ThreadExecutor(1)
+    run_parallel(setattr, [(local, "executor", executor)], star=True, executor=executor)
+    gone = weakref.ref(executor)
+    del executor
+    given_up = time.monotonic() + PATIENCE
+    while (gone() or set(threading.enumerate()) > before) and time.monotonic() < given_up:
+        gc.collect()
+        time.sleep(0.01)
+    assert set(threading.enumerate()) <= before
+
+
 @pytest.mark.parametrize(
     "place", [(_threads, "ThreadWorker"), (Roll, "leave"), (Desk, "_check_loss")], ids=lambda place: place[1]
 )

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count
-from threading import Thread, current_thread, get_ident
+from threading import Thread, get_ident
 from typing import Protocol
 
 from parallelkit._executors._thread._stacks import cpu_seconds_of
@@ -73,7 +73,8 @@ class Roll:
         return self._cpu_seconds + sum(map(cpu_seconds_of, idents))
 
     def join(self) -> None:
-        """Wait until the threads that have left have ended."""
+        """Wait until the threads that have left have ended, except for the calling one."""
+        own = get_ident()  # not ``current_thread``, which no longer knows a thread that drops its thread-locals
         for thread in list(self._left):
-            if thread is not current_thread():
+            if thread.ident != own:
                 thread.join()
