@@ -74,7 +74,7 @@ class Roll:
 
     def join(self) -> None:
         """Wait until the threads that have left have ended, except for the calling one."""
-        own = get_ident()  # not ``current_thread``, which no longer knows a thread that drops its thread-locals
+        own = get_ident()  # ``current_thread`` no longer knows one that drops its thread-locals
         for thread in list(self._left):
             if thread.ident != own:
                 thread.join()
