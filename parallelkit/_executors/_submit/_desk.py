@@ -114,9 +114,6 @@ class Desk:
         with self._lock:
             self.check_open()
             self._check_loss()
-            if self._engine.broken and self._port is not None and (failure := self._port.failure):
-                self._failure = failure, traceback_of(failure)  # the desk's thread is about to do the same
-                self.check_open()
             if self._opening is None:
                 return False
             self._inbox.append(request)
@@ -284,7 +281,7 @@ class Desk:
     def _break(self, failure: BaseException) -> None:
         """Nothing can run any more: fail every submitted call with this error, and refuse new calls with it."""
         with self._lock:
-            self._failure = self._failure or (failure, traceback_of(failure))  # ``_put`` may have been first
+            self._failure = failure, traceback_of(failure)
             self._shut = True
         fail(self._flying, self._inbox, failure)
 
