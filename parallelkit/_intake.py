@@ -128,21 +128,23 @@ class Intake:
         return items
 
     def _take(self, limit: int) -> Iterator[Any]:
-        """Items one by one, so that none is read after a bad one; an error of the input ends it."""
-        first, count = self.read_so_far == 0 and not self.shape.tasks, 0
+        """Up to ``limit`` items, or what can be read in a millisecond."""
         # No task of a portion starts before it is complete, so a slow input is read item by item.
         limit, self._stride = limit if self._whole else min(limit, self._stride), 1
         if self.inlet is not None:
             limit = min(limit, self.inlet.available())
-        end = inf if self._whole else self._clock() + PORTION
+        return self._items(limit, inf if self._whole else self._clock() + PORTION)
+
+    def _items(self, limit: int, end: float) -> Iterator[Any]:
+        """Items one by one, so that none is read after a bad one, until the instant ``end``; an error of the input ends it."""
+        before, count = self.read_so_far, 0
         try:
             if self._iterator is None:
                 self._iterator = iter(self._source)
             for item in islice(self._iterator, limit):
-                if first and isinstance(item, Task):
+                if not (before or count or self.shape.tasks) and isinstance(item, Task):
                     self._refuse_tasks()
                     return
-                first = False
                 count += 1
                 yield item
                 if self._clock() >= end:
@@ -150,7 +152,7 @@ class Intake:
             self._stride = 2 * limit
             self._ended_at(count, limit)
         except Exception as error:
-            self._fail_after(self.read_so_far + count, error)
+            self._fail_after(before + count, error)
 
     def _ended_at(self, count: int, limit: int) -> None:
         if count < limit:  # never set to False: a stream's other thread may have ended the input meanwhile
@@ -168,14 +170,9 @@ class Intake:
 
     def flow(self, most: int) -> Iterator[tuple[Any, Any]]:
         """Keys and items, one by one, for a millisecond; UNSET stands for a position. What raises ends the input."""
-        began, first, keyed = self._clock(), self.read_so_far, self.keyed
+        began, keyed = self._clock(), self.keyed
         try:
-            if self._iterator is None:
-                self._iterator = iter(self._source)
-            for item in islice(self._iterator, most):
-                if self.read_so_far == 0 and isinstance(item, Task):
-                    self._refuse_tasks()
-                    return
+            for item in self._items(most, began + PORTION):
                 key = UNSET
                 if keyed:
                     try:
@@ -185,11 +182,6 @@ class Intake:
                         return
                 self.read_so_far += 1
                 yield key, item
-                if self._clock() >= began + PORTION:
-                    return
-            self._ended_at(self.read_so_far - first, most)
-        except Exception as error:
-            self._fail_after(self.read_so_far, error)
         finally:
             self.seconds += self._clock() - began
 
