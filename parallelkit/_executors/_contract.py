@@ -39,7 +39,8 @@ class Job(NamedTuple):
     - ``args``, ``kwargs``: passed after the item's own arguments.
     - ``exact``: no attempt may be handed over before a slot is free for it, because limits, priorities,
       ``then`` or ``max_time`` decide what starts next.
-    - ``wary``: a failure may stop the run, so no attempt may begin after one until the run has seen it.
+    - ``wary``: a failure may stop the run, so threads begin nothing after one until the run has seen it. (A worker
+      process goes on with the few milliseconds of work that it has.)
     - ``label``: names a task in messages (index → text).
     - ``shared``: the port serves many callers (``submit``). It therefore does not count as nested in the
       task that happens to open it, and one call more than there are free workers may be handed over.
@@ -74,7 +75,7 @@ class Block(NamedTuple):
 
 
 class PlainBlock(Block):
-    """A block whose values are all numbers or None, so that checks of the values can skip it."""
+    """A block whose values are all plain data (numbers, None, small dicts), so that checks of the values can skip it."""
 
     __slots__ = ()
 

@@ -58,10 +58,10 @@ UNLIMITED = (1 << 63) - 1
 # Words of the ring's header. Each side writes to cache lines of its own.
 HEAD = 0  # by the worker: how many tasks are committed
 SENT = 1  # by the worker: how many frames it has sent to the parent; those of its children do not count
-FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
 PHASE = 2  # by the worker: STARTING, WAITING, BRINGING, or LOADING plus the number of the job whose function it loads
+FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
 ARMED = 8  # by the parent: ring the bell once so many tasks are committed; the worker then clears it ...
-EACH = 1  # ... unless this is the value: then it rings at each commit
+EACH = 1  # ... unless this is the value: then it rings at each commit (and so does one asked to ring at its first)
 LIMIT = 16  # by the parent: the worker must not begin this task or a later one
 TAIL = 24  # by the parent: how far it has read the heap
 MARK = 25  # by the parent: always MARKED; any other value means that the header was overwritten
