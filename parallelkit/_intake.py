@@ -82,6 +82,8 @@ class Intake:
             check_tasks(items)
         if keys:
             self.keys = self.naming.of_items(self.shape.keys_of(items))
+        elif self.shape.check_key is not None:
+            self.shape.keys_of(items)  # only checks them: in a stream, a key may come again
 
     @property
     def may_block(self) -> bool:

@@ -417,8 +417,9 @@ def test_tasks_without_a_key_are_refused(path):
         ValueError, match=r"checkpoint must have a key for every task .* got none at position 0"
     ):
         run_parallel(work, ["x"], checkpoint=path)
-    with pytest.raises(ValueError, match="got none at position 1"):
-        run_parallel([Task(work, "x", key="x"), Task(work, "y")], checkpoint=path)
+    for form in (run_parallel, iter_parallel):
+        with pytest.raises(ValueError, match="got none at position 1"):
+            form([Task(work, "x", key="x"), Task(work, "y")], checkpoint=path)
     with pytest.raises(TypeError, match="got frozenset"):
         run_parallel({frozenset(): Task(work, "x")}, checkpoint=path)
     assert not calls
