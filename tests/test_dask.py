@@ -372,7 +372,7 @@ def test_a_module_that_is_missing_there_is_each_tasks_failure(client, tmp_path, 
     began = time.monotonic()
     results = run_parallel(only_here.double, range(3), executor=client)
     assert time.monotonic() - began < 20
-        assert any("upload_file" in note for note in results.failures[0].error.__notes__)
+    assert any("upload_file" in note for note in results.failures[0].error.__notes__)
     assert [ModuleNotFoundError] * 3 == [type(failure.error) for failure in results.failures.values()]
     cloudpickle.register_pickle_by_value(only_here)
     try:
