@@ -1103,6 +1103,17 @@ def test_error_of_the_system_keeps_its_file_without_an_attribute_that_cannot_be_
     assert "attribute 'lock', attribute 'filename'" in error.__notes__[0]
 
 
+def test_error_from_code_without_lines_comes_back(engine):
+    """An error from generated code, whose frames may have no line, keeps its type."""
+
+    def fail(item):
+        raise LookupError(item)
+
+    fail.__code__ = fail.__code__.replace(co_linetable=b"")
+    ended = drive(engine, fail, [0]).failures[0]
+    assert (LookupError, 0) == (type(ended.error), ended.error.args[0])
+
+
 def test_error_that_cannot_travel_has_a_stand_in(engine):
     """An error that cannot be pickled is replaced by a RemoteError with its type's name and the traceback as text."""
     ended = error_of(engine, lambda: Homeless("told"))

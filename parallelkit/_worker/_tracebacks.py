@@ -26,7 +26,7 @@ def frames_of(traceback: TracebackType | None) -> list[Frame]:
     while traceback is not None:
         code = traceback.tb_frame.f_code
         module = str(traceback.tb_frame.f_globals.get("__name__", "?"))
-        found.append((code.co_filename, code.co_name, traceback.tb_lineno, module))
+        found.append((code.co_filename, code.co_name, traceback.tb_lineno or 0, module))
         traceback = traceback.tb_next
     return found if len(found) <= DEEPEST else found[: DEEPEST // 2] + found[-DEEPEST // 2 :]
 
