@@ -39,7 +39,8 @@ _loop
 _events
 _executors/_futures
 _executors/_submit/_desk
-_executors/_submit/_opening  _executors/_submit/_leaving
+_executors/_submit/_opening
+_executors/_submit/_leaving
 _recorder
 _payload
 _executors/_choice  _asking  _checkpoint  _progress

@@ -3,6 +3,7 @@
 import errno
 import gc
 import math
+import multiprocessing
 import os
 import pickle
 import queue
@@ -735,6 +736,24 @@ def in_a_fork(lines):
         text = said.read()
     assert 0 == os.waitpid(pid, 0)[1]
     return text.splitlines()
+
+
+@both
+def test_a_forked_child_of_multiprocessing_makes_its_calls_before_it_ends(make, tmp_path):
+    """It ends without the exit handlers of Python; calls that nobody waited for are made all the same, as in a standard pool."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+        child = multiprocessing.get_context("fork").Process(target=submit_and_leave, args=(make, tmp_path))
+        child.start()
+    child.join(30)
+    assert (0, ["0", "1", "2"]) == (child.exitcode, sorted(os.listdir(tmp_path)))
+
+
+def submit_and_leave(make, folder):
+    executor = make(1)
+    executor.submit(time.sleep, 0.1)
+    for number in range(3):
+        executor.submit(os.mkdir, folder / str(number))
 
 
 class Interrupting:

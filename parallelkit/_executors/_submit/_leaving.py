@@ -20,6 +20,8 @@ class Staying(Protocol):
         """Wait until all work is done."""
 
 
+FIRST = 100  # priority among the finalizers of multiprocessing: before it closes its own queues and pools
+
 _leaving = False
 _staying: WeakSet[Staying] = WeakSet()
 
@@ -27,6 +29,15 @@ _staying: WeakSet[Staying] = WeakSet()
 def stay_for(one: Staying) -> None:
     """At exit, wait for this one if it still exists."""
     _staying.add(one)
+
+
+def stay_in_child() -> None:
+    """Also wait at the end of a child of multiprocessing, which calls no function of ``atexit`` if it was forked."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _finish_all, exitpriority=FIRST)
 
 
 def is_leaving() -> bool:

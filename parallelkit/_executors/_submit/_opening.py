@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from parallelkit._executors._submit._leaving import stay_in_child
 from parallelkit._executors._thread._lending import take_claim
 
 PATIENCE = 1.0  # seconds to wait for the thread to open the port, or to begin
@@ -28,6 +29,7 @@ class Opening:
         holds no lock, because the caller may be a finalizer (``__del__``) that interrupts just what the
         opening waits for, such as the start of a thread.
         """
+        stay_in_child()
         self.thread.start()
         self._done.wait(PATIENCE)
         if self.error is not None:
