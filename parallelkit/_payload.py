@@ -121,9 +121,12 @@ def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
 
 
 def pickle_error(lost: Lost) -> bytes:
-    """The payload of a failure: its error, captured, and its traceback as text. A class of the script goes by name, as in values."""
+    """The payload of a failure: its error, captured, and its traceback as text where that came as text.
+
+    Else the captured error has the text. A class of the script goes by name, as in values.
+    """
     assert lost.error is not None, "a failure that is settled has its error"
-    return dumps((capture_here(lost.error, by_name=True), lost.traceback), 5)
+    return dumps((capture_here(lost.error, by_name=True), lost.text and lost.traceback), 5)
 
 
 def recalled(record: Record) -> Recalled:
@@ -131,8 +134,8 @@ def recalled(record: Record) -> Recalled:
     if record.ok:
         return Recalled(loads(record.payload), SOURCE)
     packed, text = loads(record.payload)
-    error, _, _ = restore(packed, lambda: f"task {record.key}")
-    return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text))
+    error, shown, _ = restore(packed, lambda: f"task {record.key}")
+    return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text or shown))
 
 
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:

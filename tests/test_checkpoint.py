@@ -312,6 +312,16 @@ def test_an_error_of_the_script_is_of_its_present_class(path, monkeypatch):
     assert (later, ("a",)) == (type(error), error.args)
 
 
+def test_a_traceback_is_recorded_once(path):
+    """A record has the text of a traceback once; making that is most of what the record of a failure costs."""
+    failed = run_parallel(fail, ["a"], key=same, checkpoint=path).failures["a"]
+    with contextlib.closing(sqlite3.connect(path)) as journal:
+        [(payload,)] = journal.execute("SELECT payload FROM outcomes")
+    assert 1 == payload.count(b"Traceback (most recent call last)")
+    kept = run_parallel(fail, ["a"], key=same, checkpoint=Checkpoint(path, rerun_failed=False))
+    assert failed.traceback == kept.failures["a"].traceback
+
+
 def test_a_timeout_is_a_failure_and_recorded_as_one(path):
     """A recorded timeout is still a TaskTimeout when it comes back."""
     release = threading.Event()
