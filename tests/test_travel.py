@@ -200,7 +200,9 @@ def test_coroutine_as_value_says_what_to_pass(engine):
         pass
 
     (ended,) = drive(engine, lambda item: later(), [0]).failures.values()
-    assert "async def" in str(ended.error)
+    assert "have the task call asyncio.run, or pass the coroutine function itself (async def)" in str(
+        ended.error
+    )
 
 
 def test_value_that_breaks_on_unpickling_fails_its_task(engine):
@@ -591,6 +593,17 @@ def test_with_then_an_item_is_blamed_and_not_what_calls_the_function():
         run_parallel(lambda item: lock, [1], **options),
     ):
         assert re.search(r"process: (args\[0\]|lock, which \S+ uses,) is", str(results.failures[0].error))
+
+
+def test_whoever_passes_a_future_is_told_to_pass_its_result():
+    """As an argument or item: dask, for one, would take it."""
+    with ProcessExecutor(1) as executor:
+        future = executor.submit(abs, -1)
+        later = executor.submit(abs, future)
+        errors = [later.exception(), run_parallel(abs, [future], executor=executor).failures[0].error]
+    assert ["; pass its result() in place of it, or"] * 2 == [
+        re.search(r"; pass.*, or", str(error))[0] for error in errors
+    ]
 
 
 @pytest.mark.parametrize("make", [mp.SimpleQueue, mp.Lock])

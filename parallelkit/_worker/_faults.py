@@ -63,7 +63,7 @@ def capture_unsendable(value: object, error: BaseException) -> bytes:
     advice = "return plain data, or use executor='threads'"
     if isinstance(value, CoroutineType):
         value.close()  # else Python warns, beside the point, that it was never awaited
-        advice = "pass a coroutine function itself (async def) and executor='threads'"
+        advice = "have the task call asyncio.run, or pass the coroutine function itself (async def) to run_parallel with executor='threads'"
     named = b"PicklingError" if isinstance(error, PicklingError) else None
     return dumps((UNSENDABLE, named, describe_error(error), kind, advice), 5)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
@@ -60,23 +61,20 @@ def _unfit(found: Found) -> TypeError:
     )
 
 
-def remedy_for(culprit: object, cause: BaseException) -> str:
-    """What to do about a part of a call that cannot be pickled."""
-    if isinstance(culprit, (type, FunctionType)):
-        return remedy(cause, "have it at the top level of a module, which workers import")
-    if type(culprit) is MethodType:
-        return remedy(
-            cause,
-            "a method takes its whole object along: pass a plain function and the data that it needs",
-        )
-    if isinstance(culprit, ContextVar):
-        return remedy(cause, "read it before the call, and pass its value in args")
-    return remedy(cause)
+INSIDE = "create it inside the task"
 
 
-def remedy(cause: BaseException, otherwise: str = "create it inside the task") -> str:
-    """What to do about an object that cannot be pickled; objects of multiprocessing have remedies of their own."""
+def remedy_for(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
+    """What to do about a part of a call that cannot be pickled; ``otherwise``: if nothing better is known."""
     why = describe_error(cause)
+    if isinstance(culprit, (type, FunctionType)):
+        otherwise = "have it at the top level of a module, which workers import"
+    elif type(culprit) is MethodType:
+        otherwise = "a method takes its whole object along: pass a plain function and the data that it needs"
+    elif isinstance(culprit, ContextVar):
+        otherwise = "read it before the call, and pass its value in args"
+    elif isinstance(culprit, Future):
+        otherwise = "pass its result() in place of it"
     if "shared between processes through inheritance" in why:
         otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
     elif _ends.STAYS in why:

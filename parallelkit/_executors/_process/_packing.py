@@ -12,7 +12,7 @@ from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._process._blocks import Pool
 from parallelkit._executors._process._carried import CarriedClasses, carry
-from parallelkit._executors._process._culprit import find_culprit, innermost, remedy, remedy_for
+from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Payload, payload_of
 from parallelkit._executors._process._preload import home_of
@@ -154,10 +154,10 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
 
 def _blame_item(label: str, item: object, error: BaseException) -> str:
     name, culprit, cause = innermost(describe(item), item, error)
-    cure = "pass plain data and build the rest inside the task"
+    cure = "pass plain data and build the rest inside the task" if culprit is item else INSIDE
     return (
         f"the item of {label} cannot be sent to a worker process: {name} cannot be pickled ({describe_error(cause)}); "
-        f"{remedy(cause, cure) if culprit is item else remedy_for(culprit, cause)}"
+        f"{remedy_for(culprit, cause, cure)}"
     )
 
 
