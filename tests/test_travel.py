@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from port_driver import drive, drive_rest, opened, wait
 
 import parallelkit
-from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit import ProcessExecutor, Task, TaskFailures, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
@@ -1007,6 +1007,18 @@ def test_groups_come_back(engine):
     error = error_of(engine, make).error
     assert ("outer", ["noted"]) == (error.message, error.exceptions[0].__notes__)
     assert 1 == error.exceptions[1].exceptions[0].code
+
+
+def test_group_that_holds_what_cannot_be_pickled_comes_back(engine):
+    """A group loses only such attributes, as a TaskFailures its results if a value of them cannot be pickled."""
+
+    def work(item):
+        return threading.Lock() if item else failing(Odd(1, reason="odd"))
+
+    (ended,) = drive(engine, lambda item: run_parallel(work, range(2)).values(), [0]).failures.values()
+    error = ended.error
+    assert (TaskFailures, None, 1) == (type(error), error.results, error.exceptions[0].code)
+    assert "attribute 'results'" in error.__notes__[-1]
 
 
 def test_error_keeps_its_type_where_an_attribute_cannot_travel(engine):

@@ -33,8 +33,9 @@ def form_of(error: BaseException) -> Form:
     for way in (_own_form, _bare_form, _thinned_form, _told_form):
         must_tell = must_tell or way is _thinned_form
         with tolerated():
-            form = way(error)
-            if issubclass(type(error), BaseExceptionGroup):
+            make, args, state = form = way(error)
+            if _is_group(error):
+                unpack(pack((make, args[2:], state)))  # all but its members, which have forms of their own
                 return form
             make, args, state = unpack(pack(form))
             copy = make(*args)
@@ -47,6 +48,10 @@ def form_of(error: BaseException) -> Form:
         return works
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
+
+
+def _is_group(error: BaseException) -> bool:
+    return issubclass(type(error), BaseExceptionGroup)
 
 
 def _own_form(error: BaseException) -> Form:
@@ -77,7 +82,9 @@ def _thinned_form(error: BaseException) -> Form:
         else:
             left.append(name)
     own_args, fields = _bare_parts(error)
-    args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in own_args)
+    args = own_args
+    if not _is_group(error):
+        args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in own_args)
     left += [name for name, value in fields.items() if not _travels(value)]
     notes = [*notes_of(error), _thinned_note(left, args != own_args)]
     state["__notes__"] = notes
