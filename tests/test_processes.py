@@ -973,6 +973,21 @@ def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table,
     assert before == {worker.pid for worker in engine._supervisor.crew.workers}
 
 
+class Vast:
+    """A value for which its reader has no memory."""
+
+    def __reduce__(self):
+        return far.fail, (MemoryError(),)
+
+
+def test_a_value_for_which_there_is_no_memory_is_not_to_blame(engine):
+    """If this process runs out of memory as it unpickles a value, the error says that, and a retry may help."""
+    (ended,) = drive(engine, lambda item: Vast(), [0]).failures.values()
+    assert errno.ENOMEM == ended.error.errno
+    assert "Cannot allocate memory in the parent: the value of task 0 was lost" in str(ended.error)
+    assert not ended.final
+
+
 def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
     """If only one worker can be started, it runs everything."""
     engine = ProcessEngine(6)

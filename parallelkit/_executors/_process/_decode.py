@@ -12,7 +12,7 @@ from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
 from parallelkit._executors._process._blocks import load_leased
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._lane import Columns, Lost, Span, Why
-from parallelkit._executors._process._reserve import shortage
+from parallelkit._executors._process._reserve import is_shortage, shortage
 from parallelkit._executors._tickets import indices_of
 from parallelkit._lost import told_where
 from parallelkit._raised import describe_error, is_of_signal
@@ -126,10 +126,13 @@ class Opening:
     def _give_up(self, cause: BaseException) -> None:
         """Record that the next result cannot be unpickled."""
         at = len(self._values)
-        name = self._label(self._index(at))
-        error = TypeError(f"the value of {name} cannot be unpickled ({describe_error(cause)})")
-        error.__cause__ = detached(cause)
-        self._failures[at] = self._ended(at, error, "", True)
+        if is_shortage(cause):
+            self._failures[at] = self._ended(at, self._lost(at, cause), "", False)
+        else:
+            name = self._label(self._index(at))
+            error = TypeError(f"the value of {name} cannot be unpickled ({describe_error(cause)})")
+            error.__cause__ = detached(cause)
+            self._failures[at] = self._ended(at, error, "", True)
         self._values.append(None)
 
     def _index(self, at: int) -> int:
