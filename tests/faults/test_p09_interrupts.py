@@ -292,8 +292,8 @@ def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(run, t
     """Only what takes long is cut off: a journal stayed in use, and a run stayed with its executor, for the program's life."""
 
     def pressed(step):
-        def call(*args):
-            made = step(*args)
+        def call(*args, **options):
+            made = step(*args, **options)
             signal.raise_signal(signal.SIGINT)
             return made
 
