@@ -17,7 +17,6 @@ class Numbered(Protocol):
     """A thread of the engine."""
 
     number: int | None
-    ident: int | None
     thread: Thread
 
 
@@ -69,7 +68,7 @@ class Roll:
         """Processor time of these threads and of all that have left; None if the system does not tell."""
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
-        idents = [one.ident for one in there if one.number is not None]
+        idents = [one.thread.ident for one in there if one.number is not None]
         return self._cpu_seconds + sum(map(cpu_seconds_of, idents))
 
     def join(self) -> None:

@@ -99,8 +99,8 @@ class ThreadWorker:
     """
 
     __slots__ = (
-        "current", "engine", "failed", "forked", "gate", "ident", "name", "number", "port", "slot", "stopped",
-        "thread", "ticket", "urgent",
+        "current", "engine", "failed", "forked", "gate", "name", "number", "port", "slot", "stopped", "thread", "ticket",
+        "urgent",
     )  # fmt: skip
 
     def __init__(self, engine: Owner, prefix: str, number: int) -> None:
@@ -113,13 +113,11 @@ class ThreadWorker:
         self.ticket: Ticket | None = None
         self.slot = OWN
         self.urgent = self.failed = self.stopped = self.forked = False
-        self.ident: int | None = None
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
         try:
             try:
-                self.ident = threading.get_ident()
                 if self.engine.initialize(self):
                     enter_thread(self)
                     self._serve()
@@ -237,7 +235,7 @@ def end_each(workers: Collection[ThreadWorker], abandoned: Container[ThreadWorke
     try:
         for worker in workers:  # one by one: a thousand that end at once take twice as long
             worker.gate.open()
-            if worker not in abandoned and worker.ident != threading.get_ident():
+            if worker not in abandoned and worker.thread.ident != threading.get_ident():
                 worker.thread.join()
     finally:
         for worker in workers:  # after Ctrl-C nobody joins them, but they end all the same
