@@ -68,8 +68,8 @@ class _Pool(OwnExecutor, Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Refuse new calls, and end the workers once the submitted calls are done; runs still going on are stopped then.
 
-        ``wait``: block until then; calls past their timeout are not waited for. In a call of this executor,
-        or a callback, it returns at once. ``cancel_futures``: cancel the calls that have not begun.
+        ``wait``: block until then; calls past their timeout, and initializers, are not waited for. In a call of
+        this executor, or a callback, it returns at once. ``cancel_futures``: cancel the calls that have not begun.
         """
         self._desk.shut(cancel_futures)
         if wait:
