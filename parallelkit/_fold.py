@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._errors import InputError, ParallelKitError, TaskCancelled, TaskFailures
 from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
-from parallelkit._options import RunOptions
 from parallelkit._outcomes import Failure, Outcome, Success, as_raised
 from parallelkit._plan import Plan
 from parallelkit._raised import describe_error, is_of_signal
@@ -42,12 +41,12 @@ def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
     return so_far
 
 
-def whole_or_error(fn: Callable[..., Any], items: Iterable[Any], options: RunOptions) -> Streamed:
+def whole_or_error(fn: Callable[..., Any], items: Iterable[Any], options: Mapping[str, Any]) -> Streamed:
     """The stream for ``fold``: if every task is done, a journal that could not be written raises nothing."""
     return Streamed(Plan.make(fn, items, dict(options), stream=True), lenient=True)
 
 
-def race(tasks: Any, options: RunOptions) -> Streamed:
+def race(tasks: Any, options: Mapping[str, Any]) -> Streamed:
     """The stream for ``first_of``."""
     return Streamed(Plan.make(tasks, UNSET, dict(options), stream=True))
 

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 from weakref import WeakSet, WeakValueDictionary
 
 from parallelkit._coroutine_functions import check_called
@@ -118,7 +118,15 @@ class ConcurrencyLimit:
         return f"ConcurrencyLimit({self.n}{by_text(self.by)})"
 
 
-Limit = RateLimit | ConcurrencyLimit
+class Limiting(Protocol):
+    """A ``ratelimit.limits`` object, for type checkers."""
+
+    clamped_calls: Any
+    period: Any
+
+
+Limit: TypeAlias = RateLimit | ConcurrencyLimit
+Limits: TypeAlias = Limit | Limiting | Iterable[Limit | Limiting]
 
 
 def meter_for(limit: Limit, group: Hashable, now: float) -> RateLog | Cap:

@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
-from typing import Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import timeout_of
 from parallelkit._keywords import WORKERS, did_you_mean, field_hint
-from parallelkit._limits import Limit, as_limits
+from parallelkit._limits import Limit, Limits, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
-from parallelkit._retry import RetryPolicy, as_policy
-from parallelkit._tasks import check_args, check_kwargs
+from parallelkit._retry import Retry, Retrying, RetryPolicy, as_policy
+from parallelkit._tasks import Task, check_args, check_kwargs
+
+if TYPE_CHECKING:
+    from parallelkit._events import Event  # imports the executors' contract
 
 EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
@@ -71,16 +74,16 @@ class RunOptions(TypedDict, total=False):
     star: bool
     timeout: float | None
     run_timeout: float | None
-    retries: Any
-    limits: Any
+    retries: int | Retry | Retrying
+    limits: Limits | None
     priority: Callable[[Any], float] | None
-    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None
+    then: Callable[[Outcome[Any, Any]], Iterable[Callable[..., Any] | Task[Any]] | None] | None
     on_error: Literal["collect", "raise"]
     max_failures: float | None
     order: Literal["input", "key", "completion"]
     buffersize: int | None
     progress: bool | dict[str, Any]
-    on_event: Callable[[Any], object] | None
+    on_event: Callable[[Event[Any]], object] | None
     checkpoint: str | os.PathLike[str] | Checkpoint | None
 
 
@@ -99,13 +102,13 @@ class Checked:
     policy: RetryPolicy | None = None
     limits: tuple[Limit, ...] = ()
     priority: Callable[[Any], float] | None = None
-    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None = None
+    then: Callable[[Outcome[Any, Any]], Iterable[Callable[..., Any] | Task[Any]] | None] | None = None
     on_error: str = "collect"
     max_failures: float | None = None
     order: str = "input"
     buffersize: int | None = None
     progress: bool | dict[str, Any] = False
-    on_event: Callable[[Any], object] | None = None
+    on_event: Callable[[Event[Any]], object] | None = None
     checkpoint: Checkpoint | None = None
 
 

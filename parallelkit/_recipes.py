@@ -23,19 +23,21 @@ V = TypeVar("V")
 @overload
 def map_reduce(
     fn: Callable[..., Coroutine[Any, Any, V]],
-    items: Iterable[Any],
+    items: Iterable[T],
     reduce: Callable[[A, V], A],
     *,
     initial: A,
+    key: Callable[[T], Any] | None = None,
     **options: Unpack[RunOptions],
 ) -> A: ...
 @overload
 def map_reduce(
     fn: Callable[..., V],
-    items: Iterable[Any],
+    items: Iterable[T],
     reduce: Callable[[A, V], A],
     *,
     initial: A,
+    key: Callable[[T], Any] | None = None,
     **options: Unpack[RunOptions],
 ) -> A: ...
 def map_reduce(
@@ -44,6 +46,7 @@ def map_reduce(
     reduce: Callable[[A, Any], A],
     *,
     initial: A,
+    key: Callable[[Any], Any] | None = None,
     **options: Unpack[RunOptions],
 ) -> A:
     """Call ``fn(item)`` for each item in parallel, and fold the values in this thread as they come.
@@ -69,7 +72,7 @@ def map_reduce(
     with ready_for_first(fn, options.get("executor")):
         from parallelkit._fold import fold, whole_or_error  # imports all the rest
 
-        return fold(whole_or_error(fn, items, options), reduce, initial)
+        return fold(whole_or_error(fn, items, {"key": key, **options}), reduce, initial)
 
 
 def of_tasks_alone(run: Callable[P, T]) -> Callable[P, T]:
@@ -88,12 +91,30 @@ def of_tasks_alone(run: Callable[P, T]) -> Callable[P, T]:
     return checked
 
 
-@of_tasks_alone
+@overload
 def first_success(
-    tasks: Mapping[K, Callable[..., V] | Task[V]] | Iterable[Callable[..., V] | Task[V]],
+    tasks: Mapping[K, Callable[..., Coroutine[Any, Any, V]] | Task[V]],
     /,
     **options: Unpack[RunOptions],
-) -> Success[Any, V]:
+) -> Success[K, V]: ...
+@overload
+def first_success(
+    tasks: Iterable[Callable[..., Coroutine[Any, Any, V]] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Success[Any, V]: ...
+@overload
+def first_success(
+    tasks: Mapping[K, Callable[..., Coroutine[Any, Any, V] | V] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Success[K, V]: ...
+@overload
+def first_success(
+    tasks: Iterable[Callable[..., Coroutine[Any, Any, V] | V] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Success[Any, V]: ...
+@of_tasks_alone
+def first_success(
+    tasks: Mapping[Any, Callable[..., Any] | Task[Any]] | Iterable[Callable[..., Any] | Task[Any]],
+    /,
+    **options: Unpack[RunOptions],
+) -> Success[Any, Any]:
     """Run tasks in parallel, return the ``Success`` of the first one that succeeds, and stop the others.
 
     ``tasks`` is an iterable of callables or ``Task`` objects, or a mapping from key to these. At most

@@ -115,6 +115,14 @@ class Retry:
         return isinstance(error, self.on) or isinstance(raised, self.on)
 
 
+class Retrying(Protocol):
+    """A ``tenacity.Retrying``, for type checkers."""
+
+    retry: Any
+    stop: Any
+    wait: Any
+
+
 class TenacityPolicy:
     """A ``tenacity.Retrying`` as a policy: its ``retry``, ``wait`` and ``stop`` are asked; its ``sleep`` is not used."""
 

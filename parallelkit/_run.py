@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from parallelkit._checkpoint import Checkpoint
+    from parallelkit._events import Event
+    from parallelkit._limits import Limits
     from parallelkit._options import RunOptions, Submits
     from parallelkit._outcomes import Outcome
     from parallelkit._results import Results
+    from parallelkit._retry import Retry, Retrying
     from parallelkit._tasks import Task
 
 K = TypeVar("K")
@@ -59,11 +62,19 @@ def run_parallel(
 ) -> Results[int, V]: ...
 @overload
 def run_parallel(
-    tasks: Mapping[K, Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
+    tasks: Mapping[K, Callable[..., Coroutine[Any, Any, V]] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Results[K, V]: ...
 @overload
 def run_parallel(
-    tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
+    tasks: Iterable[Callable[..., Coroutine[Any, Any, V]] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Results[Any, V]: ...
+@overload
+def run_parallel(
+    tasks: Mapping[K, Callable[..., Coroutine[Any, Any, V] | V] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Results[K, V]: ...
+@overload
+def run_parallel(
+    tasks: Iterable[Callable[..., Coroutine[Any, Any, V] | V] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Results[Any, V]: ...
 @of_two_forms
 def run_parallel(
@@ -79,16 +90,16 @@ def run_parallel(
     star: bool = False,
     timeout: float | None = None,
     run_timeout: float | None = None,
-    retries: Any = 0,
-    limits: Any = None,
+    retries: int | Retry | Retrying = 0,
+    limits: Limits | None = None,
     priority: Callable[[Any], float] | None = None,
-    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None = None,
+    then: Callable[[Outcome[Any, Any]], Iterable[Callable[..., Any] | Task[Any]] | None] | None = None,
     on_error: Literal["collect", "raise"] = "collect",
     max_failures: float | None = None,
     order: Literal["input", "key", "completion"] = "input",
     buffersize: int | None = None,
     progress: bool | dict[str, Any] = False,
-    on_event: Callable[[Any], object] | None = None,
+    on_event: Callable[[Event[Any]], object] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     **unknown: Any,
 ) -> Results[Any, Any]:
@@ -220,11 +231,19 @@ def iter_parallel(
 ) -> Generator[Outcome[int, V], None, None]: ...
 @overload
 def iter_parallel(
-    tasks: Mapping[K, Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
+    tasks: Mapping[K, Callable[..., Coroutine[Any, Any, V]] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Generator[Outcome[K, V], None, None]: ...
 @overload
 def iter_parallel(
-    tasks: Iterable[Callable[..., V] | Task[V]], /, **options: Unpack[RunOptions]
+    tasks: Iterable[Callable[..., Coroutine[Any, Any, V]] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Generator[Outcome[Any, V], None, None]: ...
+@overload
+def iter_parallel(
+    tasks: Mapping[K, Callable[..., Coroutine[Any, Any, V] | V] | Task[V]], /, **options: Unpack[RunOptions]
+) -> Generator[Outcome[K, V], None, None]: ...
+@overload
+def iter_parallel(
+    tasks: Iterable[Callable[..., Coroutine[Any, Any, V] | V] | Task[V]], /, **options: Unpack[RunOptions]
 ) -> Generator[Outcome[Any, V], None, None]: ...
 @of_two_forms
 def iter_parallel(
@@ -240,16 +259,16 @@ def iter_parallel(
     star: bool = False,
     timeout: float | None = None,
     run_timeout: float | None = None,
-    retries: Any = 0,
-    limits: Any = None,
+    retries: int | Retry | Retrying = 0,
+    limits: Limits | None = None,
     priority: Callable[[Any], float] | None = None,
-    then: Callable[[Outcome[Any, Any]], Iterable[Any] | None] | None = None,
+    then: Callable[[Outcome[Any, Any]], Iterable[Callable[..., Any] | Task[Any]] | None] | None = None,
     on_error: Literal["collect", "raise"] = "collect",
     max_failures: float | None = None,
     order: Literal["input", "key", "completion"] = "completion",
     buffersize: int | None = None,
     progress: bool | dict[str, Any] = False,
-    on_event: Callable[[Any], object] | None = None,
+    on_event: Callable[[Event[Any]], object] | None = None,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     **unknown: Any,
 ) -> Generator[Outcome[Any, Any], None, None]:

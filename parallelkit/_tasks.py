@@ -10,7 +10,7 @@ from parallelkit._keywords import did_you_mean
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number, check_timeout
 from parallelkit._public import public
-from parallelkit._retry import RetryPolicy, as_policy
+from parallelkit._retry import Retry, Retrying, RetryPolicy, as_policy
 from parallelkit._star import check_unpacks, refuse_names
 
 V = TypeVar("V")
@@ -24,7 +24,7 @@ class TaskOptions(TypedDict, total=False):
     key: Any
     priority: float | None
     timeout: float | None
-    retries: Any
+    retries: int | Retry | Retrying | None
 
 
 @public
@@ -57,7 +57,7 @@ class Task(Generic[V_co]):
         key: Any = UNSET,
         priority: float | None = None,
         timeout: float | None = None,
-        retries: Any = None,
+        retries: int | Retry | Retrying | None = None,
         **unknown: Any,
     ) -> None:
         if unknown:

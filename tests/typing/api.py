@@ -6,9 +6,12 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, assert_type
 
+import tenacity
+
 from parallelkit import (
     Checkpoint,
     ConcurrencyLimit,
+    Event,
     Failure,
     Outcome,
     ProcessExecutor,
@@ -79,7 +82,18 @@ def coroutines(words: list[str], by_name: dict[str, str]) -> None:
     assert_type(run_parallel({"a": Task(fetch, "one"), "b": Task(length, "one")}), Results[str, int])
     assert_type(first_success([Task(fetch, "one"), Task(length, "one")]), Success[Any, int])
     assert_type(map_reduce(fetch, words, add, initial=0), int)
+    assert_type(run_parallel({"a": fetch}, args=("one",)), Results[str, int])
+    assert_type(run_parallel([fetch, fetch], args=("one",)), Results[Any, int])
+    assert_type(first_success({"a": fetch}, args=("one",)), Success[str, int])
+    assert_type(first_success([fetch], args=("one",)), Success[Any, int])
+
+
+def recipes(words: list[str]) -> None:
+    """A fold has the type of its first total, and takes a key, which a checkpoint needs; a race keeps its keys."""
     assert_type(map_reduce(length, words, add, initial=0), int)
+    assert_type(map_reduce(length, words, add, initial=0, key=title, checkpoint="sum.journal"), int)
+    assert_type(first_success({"a": answer, "b": answer}), Success[str, int])
+    assert_type(first_success([answer]), Success[Any, int])
 
 
 def streams(words: list[str], by_name: dict[str, str]) -> None:
@@ -88,6 +102,8 @@ def streams(words: list[str], by_name: dict[str, str]) -> None:
     assert_type(iter_parallel(length, words, key=title), Generator[Outcome[str, int], None, None])
     assert_type(iter_parallel(length, by_name), Generator[Outcome[str, int], None, None])
     assert_type(iter_parallel({"a": answer}), Generator[Outcome[str, int], None, None])
+    assert_type(iter_parallel({"a": fetch}, args=("one",)), Generator[Outcome[str, int], None, None])
+    assert_type(iter_parallel([fetch], args=("one",)), Generator[Outcome[Any, int], None, None])
 
 
 def longer(outcome: Outcome[int, int]) -> list[Task[int]]:
@@ -115,6 +131,27 @@ def options(words: list[str]) -> Results[int, int]:
         progress={"desc": "words"},
         checkpoint=Checkpoint("words.journal", rerun_failed=False),
     )
+
+
+def told(event: Event[str]) -> None:
+    """What ``on_event`` is given."""
+    assert_type(event.key, str | None)
+    assert_type(event.error, BaseException | None)
+
+
+def brought(words: list[str], waits: tenacity.Retrying, ten_a_second: RateLimit) -> None:
+    """Options may be objects of other packages, or a single limit; the event of a lambda has a type."""
+    run_parallel(length, words, key=title, retries=waits, limits=ten_a_second, on_event=told)
+    run_parallel(length, words, limits=None, on_event=lambda event: event.kind)
+    Task(length, "one", retries=waits)
+
+
+def mistakes(words: list[str]) -> None:
+    """Type checkers refuse what a run would refuse."""
+    run_parallel(length, words, retries="3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    run_parallel(length, words, limits=10)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    run_parallel(length, words, then=lambda outcome: [1])  # type: ignore[arg-type, list-item]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    run_parallel(length, words, on_event=title)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def outcomes(results: Results[str, int]) -> None:
