@@ -3,8 +3,6 @@
 The design and its reasons: docs/design/checkpoint.md.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,7 +1,5 @@
 """Events of a run, reported as they happen (``on_event``): ``Event``, and the observer that reports them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeAlias, TypeVar

@@ -3,8 +3,6 @@
 All instants are seconds since the run began.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from reprlib import Repr
 from types import TracebackType

@@ -1,7 +1,5 @@
 """When a failed task is retried: ``Retry`` and other policies. The scheduler does the waiting."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -15,7 +13,7 @@ from parallelkit._public import public
 from parallelkit._raised import traceback_of
 from parallelkit._world import the_world
 
-On: TypeAlias = "type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]"
+On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
 
 
 class RetryPolicy(Protocol):

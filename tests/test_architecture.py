@@ -1,8 +1,10 @@
 """Rules that keep the package readable as it grows: import order, public names, and lengths."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -228,6 +230,20 @@ def test_public_names_are_the_promised_ones():
     assert sorted(parallelkit.__all__) == list(parallelkit.__all__)
     for name in parallelkit.__all__:
         assert getattr(parallelkit, name).__name__ == name or name == "Outcome"
+
+
+def test_types_of_fields_can_be_evaluated():
+    """Libraries such as pydantic and cattrs can use the public dataclasses: their annotations name nothing that the package lacks."""
+    import parallelkit
+
+    public = [getattr(parallelkit, name) for name in parallelkit.__all__]
+    kinds = [kind for kind in public if dataclasses.is_dataclass(kind)]
+    assert {"Attempt", "Checkpoint", "Event", "Failure", "Retry", "Success"} == {
+        kind.__name__ for kind in kinds
+    }
+    for kind in kinds:
+        assert set(kind.__match_args__) <= set(typing.get_type_hints(kind))
+        assert not [field.name for field in dataclasses.fields(kind) if isinstance(field.type, str)]
 
 
 @every_module
