@@ -1,7 +1,9 @@
 """Enums that travel by value: as they stand in a script, or in a function as here."""
 
+import dataclasses
 import datetime as dt
 import enum
+from typing import NamedTuple
 
 import pytest
 import remote_tasks as far
@@ -40,6 +42,24 @@ def enums():
     class Day(dt.date, enum.Enum):
         FIRST = 2020, 1, 1
 
+    class Point(NamedTuple):
+        x: int
+        y: int = 0
+
+    class Corner(Point, enum.Enum):
+        ORIGIN = 0, 0
+
+    @dataclasses.dataclass(slots=True)
+    class Creature:
+        size: str
+        legs: int = 4
+
+    class Animal(Creature, enum.Enum):
+        BEETLE = "small", 6
+
+    class Route(list, enum.Enum):
+        HOME = [1, 2]  # noqa: RUF012  # it is the value of a member
+
     class Level(enum.IntEnum):
         LOW = 1
         LEAST = 1
@@ -63,6 +83,9 @@ def enums():
         (Status.GONE, lambda it: (it + 1, it.phrase, Status(410) is it)),
         (Choice.NO, lambda it: (it.text, Choice.YES.text)),
         (Day.FIRST, lambda it: (it.year, it.value)),
+        (Corner.ORIGIN, lambda it: (it.x, it.y, len(it))),
+        (Animal.BEETLE, lambda it: (it.size, it.legs)),
+        (Route.HOME, lambda it: it[:]),
         (Level.LOW, lambda it: (Level["LEAST"] is it, list(Level.__members__))),
         (Access.ALL, lambda it: (Access["ALL"] is it, repr(it), ~Access.READ, Access(6) is it)),
         (Rest.ODD, lambda it: (Rest["ODD"] is it, Rest(8))),

@@ -5,7 +5,7 @@ cloudpickle leaves aliases out, and makes members anew from their values, at a t
 
 from __future__ import annotations
 
-from copyreg import __newobj__  # type: ignore[attr-defined]  # private; what objects are pickled with
+from copyreg import _slotnames  # type: ignore[attr-defined]  # private; by which objects are pickled
 from types import BuiltinMethodType
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -31,8 +31,14 @@ def reduce_enum(cls: Any, reduced: Any, make: Any) -> Any:
 
 def _data_of(member: Any) -> tuple[Any, ...]:
     """The arguments with which its data type makes the member, as an object without attributes."""
-    make, args, *_ = _data_type(type(member)).__reduce_ex__(member, 5)
-    return args[1:] if make is __newobj__ else args  # type: ignore[no-any-return]  # what it returns is not typed
+    kind = _data_type(type(member))
+    if kind is object:
+        return ()
+    if hasattr(kind, "__getnewargs__"):
+        # The member's own would not do: that of a named tuple gives the arguments of its own ``__new__``.
+        return kind.__getnewargs__(member)  # type: ignore[no-any-return]  # what it returns is not typed
+    make, args, *_ = kind.__reduce_ex__(member, 5)
+    return args if args and make is type(member) else (kind(member),)
 
 
 def _data_type(cls: type) -> Any:
@@ -41,8 +47,9 @@ def _data_type(cls: type) -> Any:
 
 
 def _attributes_of(member: Any) -> dict[str, Any]:
-    """The attributes that are not the enum machinery's own."""
-    return {key: value for key, value in vars(member).items() if not key[0] == key[-1] == "_"}
+    """The attributes that are not the enum machinery's own, also those in slots."""
+    slots = {key: getattr(member, key) for key in _slotnames(type(member)) if hasattr(member, key)}
+    return slots | {key: value for key, value in vars(member).items() if not key[0] == key[-1] == "_"}
 
 
 def make_enum(
@@ -63,7 +70,10 @@ def make_enum(
 
     def new_member(cls: Any, *_: object) -> Any:
         value, args = next(data)
-        made = _data_type(cls).__new__(cls, *args)
+        kind = _data_type(cls)
+        made = kind.__new__(cls, *args)
+        if kind.__init__ is not object.__init__:  # a list, for one
+            kind.__init__(made, *args)
         made._value_ = value
         return made
 
@@ -82,4 +92,8 @@ def make_enum(
 def set_attributes(cls: Any, members: dict[str, dict[str, Any]]) -> None:
     """Give the members of a new enum their attributes."""
     for name, attributes in members.items():
-        vars(cls[name]).update(attributes)
+        for key, value in attributes.items():
+            if key in _slotnames(cls):
+                object.__setattr__(cls[name], key, value)
+            else:
+                vars(cls[name])[key] = value  # past what the class has of that name, such as a property
