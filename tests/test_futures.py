@@ -741,12 +741,34 @@ def in_a_fork(lines):
 @both
 def test_a_forked_child_of_multiprocessing_makes_its_calls_before_it_ends(make, tmp_path):
     """It ends without the exit handlers of Python; calls that nobody waited for are made all the same, as in a standard pool."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
-        child = multiprocessing.get_context("fork").Process(target=submit_and_leave, args=(make, tmp_path))
-        child.start()
+    child = forked(submit_and_leave, make, tmp_path)
     child.join(30)
     assert (0, ["0", "1", "2"]) == (child.exitcode, sorted(os.listdir(tmp_path)))
+
+
+def test_ctrl_c_ends_a_forked_child_of_multiprocessing_at_once(tmp_path):
+    """As in any program: the workers are killed, and their calls not waited for."""
+    child = forked(submit_and_wait, tmp_path / "begun")
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGINT)
+    child.join(10)
+    assert 1 == child.exitcode
+
+
+def forked(target, *args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks with threads
+        child = multiprocessing.get_context("fork").Process(target=target, args=args)
+        child.start()
+    return child
+
+
+def submit_and_wait(path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    executor = ProcessExecutor(1)
+    executor.submit(os.mkdir, path)
+    executor.submit(time.sleep, 20).result()
 
 
 def submit_and_leave(make, folder):

@@ -46,8 +46,8 @@ def is_leaving() -> bool:
 
 
 def _is_interrupted() -> bool:
-    """Whether Ctrl-C ends the program. At a prompt, it may have been pressed lines ago."""
-    kind = getattr(sys, "last_type", None)
+    """Whether Ctrl-C ends the program, or the child of multiprocessing. At a prompt, it may have been pressed lines ago."""
+    kind = sys.exc_info()[0] or getattr(sys, "last_type", None)
     return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 
