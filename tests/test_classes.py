@@ -5,6 +5,7 @@ import multiprocessing as mp
 import pickle
 import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from typing import Generic, TypeVar
@@ -391,6 +392,28 @@ def test_a_task_can_pickle_objects_of_the_script_itself(way, script, executor):
 
     with pytest.raises(AttributeError, match="module '__main__' has no attribute 'Unknown'"):
         way(executor, lambda item: sys.modules["__main__"].Unknown, 0)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spawns(method, script, executor):
+    """These do not have the class, and a pool of them would wait forever: so the task gets an error, also before they are there."""
+
+    def pickle_beside(item):
+        child = mp.get_context(method).Process(target=time.sleep, args=(60,))
+        child.start()
+        try:
+            pickle.dumps(item)
+        finally:
+            child.kill()
+            child.join()
+
+    def start_with(item):
+        mp.get_context(method).Process(target=repr, args=(item,)).start()
+
+    for fn in (pickle_beside, start_with):
+        with pytest.raises(pickle.PicklingError, match="lookup Doc on __main__ failed"):
+            run(executor, fn, script["Doc"]())
+    assert run(executor, pickle.dumps, script["Doc"]()), "no such process is left"
 
 
 def test_hooks_of_the_script_run_once(executor):

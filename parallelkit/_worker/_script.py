@@ -99,9 +99,22 @@ def give_classes() -> None:
 
 def _class_of(name: str) -> type:
     cls = _named[name]() if name in _named else None
-    if cls is None:
+    if cls is None or _has_spawned():
         raise AttributeError(f"module '__main__' has no attribute {name!r}")
     return cls
+
+
+def _has_spawned() -> bool:
+    """Whether a task has, or is starting, a fresh process of multiprocessing: a class that is sent there would not be found.
+
+    A pool would replace each process that ends by that, and wait forever.
+    """
+    context = modules.get("multiprocessing.context")
+    if context is None:
+        return False
+    kinds = context.SpawnProcess, context.ForkServerProcess
+    children = context.process.active_children()
+    return context.get_spawning_popen() is not None or any(isinstance(child, kinds) for child in children)
 
 
 def arrive_class(cls: type) -> None:
