@@ -3,7 +3,7 @@
 import errno
 import gc
 import math
-import multiprocessing
+import multiprocessing.util
 import os
 import pickle
 import queue
@@ -754,6 +754,20 @@ def test_ctrl_c_ends_a_forked_child_of_multiprocessing_at_once(tmp_path):
     os.kill(child.pid, signal.SIGINT)
     child.join(10)
     assert 1 == child.exitcode
+
+
+def test_a_child_of_multiprocessing_is_told_once_to_wait_at_its_end():
+    """However many executors it opens, it keeps one entry for them all."""
+    child = forked(open_two)
+    child.join(30)
+    assert 1 == child.exitcode
+
+
+def open_two():
+    for _ in range(2):
+        with ThreadExecutor(1) as executor:
+            executor.submit(abs, -1).result(20)
+    sys.exit(len(multiprocessing.util._finalizer_registry))
 
 
 def forked(target, *args):

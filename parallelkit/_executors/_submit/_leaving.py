@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from typing import Protocol
 from weakref import WeakSet
@@ -22,6 +23,7 @@ class Staying(Protocol):
 
 FIRST = 100  # priority among the finalizers of multiprocessing: before it closes its own queues and pools
 
+_child = 0  # the child of multiprocessing that has been told to wait
 _leaving = False
 _staying: WeakSet[Staying] = WeakSet()
 
@@ -33,10 +35,12 @@ def stay_for(one: Staying) -> None:
 
 def stay_in_child() -> None:
     """Also wait at the end of a child of multiprocessing, which calls no function of ``atexit`` if it was forked."""
+    global _child
     process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
+    if process is not None and process.parent_process() is not None and _child != os.getpid():
         from multiprocessing.util import Finalize
 
+        _child = os.getpid()
         Finalize(None, _finish_all, exitpriority=FIRST)
 
 
