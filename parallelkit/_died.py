@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # ``signal`` may be a module of the program
-from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._public import public
 
-try:
+if TYPE_CHECKING:
     from concurrent.futures.process import BrokenProcessPool
-except RuntimeError:  # the interpreter is shutting down, and that module registers an exit handler
-    BrokenProcessPool = BrokenExecutor  # type: ignore[assignment, misc]  # its base
+else:  # pyright takes a class whose base has two definitions to have every attribute
+    try:
+        from concurrent.futures.process import BrokenProcessPool
+    except RuntimeError:  # the interpreter is shutting down, and that module registers an exit handler
+        from concurrent.futures import BrokenExecutor as BrokenProcessPool
 
 
 @public

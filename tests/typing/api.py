@@ -146,14 +146,6 @@ def brought(words: list[str], waits: tenacity.Retrying, ten_a_second: RateLimit)
     Task(length, "one", retries=waits)
 
 
-def mistakes(words: list[str]) -> None:
-    """Type checkers refuse what a run would refuse."""
-    run_parallel(length, words, retries="3")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    run_parallel(length, words, limits=10)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    run_parallel(length, words, then=lambda outcome: [1])  # type: ignore[arg-type, list-item]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    run_parallel(length, words, on_event=title)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-
 def outcomes(results: Results[str, int]) -> None:
     """An outcome is a success with a value or a failure with an error, and a match is exhaustive."""
     assert_type(results["a"], int)
