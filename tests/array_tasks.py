@@ -36,6 +36,12 @@ def spoil_first(array):
     return float(array[0])
 
 
+def keep_whole(array):
+    """Keep the item; return how many descriptors this process has, and the first element of every item kept so far."""
+    kept.append(array)
+    return len(os.listdir("/proc/self/fd")), [float(each[0]) for each in kept]
+
+
 def keep(array):
     """Keep a view of part of the item; return the first element of every view kept so far."""
     kept.append(array[10:20])

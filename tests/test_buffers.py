@@ -12,6 +12,8 @@ from port_driver import drive, drive_port, opened, wait
 from parallelkit import run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._process import _blocks
+from parallelkit._executors._process._packing import QUEUED_FILES
+from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _buffers, _channel
 
@@ -177,6 +179,21 @@ def test_kept_item_is_the_tasks_for_good(engine):
     finally:
         own.close()
     assert {index: [float(number) for number in range(index + 1)] for index in range(20)} == seen.values
+
+
+def test_middling_items_bypass_the_socket_and_are_copied_on_arrival(monkeypatch):
+    """That takes a third of the time; and what a task keeps of them takes neither a block nor a descriptor, however many it keeps."""
+    alone, send = [], Wire._send_alone
+    monkeypatch.setattr(Wire, "_send_alone", lambda *args: alone.append(1) or send(*args))
+    engine = ProcessEngine(1)
+    try:
+        seen = drive(engine, far.keep_whole, [numbered(number, 6_000) for number in range(100)])
+    finally:
+        engine.close()
+    counts = [count for count, _ in seen.values.values()]
+    assert [float(number) for number in range(100)] == seen.values[99][1]
+    assert max(counts) <= counts[0] + 2 * QUEUED_FILES
+    assert len(alone) >= 100
 
 
 def test_result_may_be_a_view_of_the_item(engine):

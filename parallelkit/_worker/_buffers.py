@@ -40,15 +40,15 @@ _BYTES = (bytes, bytearray)
 def pack_apart(thing: object, apart: Apart, editions: Reducer | None = None) -> bytes:
     """Pickle the thing with its large buffers apart. A large ``bytes`` is sent as a buffer too, and copied on arrival."""
     if type(thing) in _BYTES:
-        thing = as_buffer(thing)  # type: ignore[arg-type]  # its type was checked
+        thing = as_buffer(thing, apart.least)  # type: ignore[arg-type]  # its type was checked
     if apart.buffers:
         apart.buffers.clear()  # left by a thing that could not be packed
     return pack(thing, apart, editions=editions)
 
 
-def as_buffer(whole: bytes | bytearray) -> object:
+def as_buffer(whole: bytes | bytearray, least: int = _channel.LARGE) -> object:
     """The same bytes, wrapped so that they travel as a buffer if they are large."""
-    return _Copied(whole) if len(whole) >= _channel.LARGE else whole
+    return _Copied(whole) if len(whole) >= least else whole
 
 
 class _Copied:
@@ -202,9 +202,10 @@ class InBlocks:
         self._blocks[number] = block = Block(mapping)
         _leases.note(mapping, block)
 
-    def buffers(self, number: int, spans: list[Span]) -> list[memoryview[int]]:
-        """The buffers of an item that lies in the block."""
-        return buffers_in(self._blocks[number].mapping, spans)
+    def buffers(self, number: int, spans: list[Span]) -> list[memoryview[int] | bytearray]:
+        """The buffers of an item that lies in the block; copies of those for which it is not worth a block if they are kept."""
+        views = buffers_in(self._blocks[number].mapping, spans)
+        return [view if len(view) >= _channel.LARGE else bytearray(view) for view in views]
 
     def give_back(self, number: int) -> None:
         """After the task: if it, or a child of it, has kept part of its item, leave it the block for good, and tell the parent."""

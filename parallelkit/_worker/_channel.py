@@ -51,7 +51,9 @@ _POPULATE, _NO_RESERVE = (getattr(__import__("mmap"), f"MAP_{name}", 0) for name
 SLOTS = 8192
 MASK = SLOTS - 1
 HEAP = 1 << 21
-LARGE = 1 << 18  # a result longer than this gets a file of its own
+LARGE = 1 << 18  # a result longer than this gets a file of its own; so large a buffer is used where it lies
+APART = 1 << 15
+"""Bytes from which on a buffer of an item bypasses the socket; one that is not LARGE is copied on arrival."""
 HOLES = 1 << 16  # the size of a block is rounded up to this; so many bytes of its file may be unwritten
 UNLIMITED = (1 << 63) - 1
 

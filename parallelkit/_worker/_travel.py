@@ -92,9 +92,11 @@ MEDIUM = 4096
 
 
 class Apart:
-    """The ``buffer_callback`` of a pickler: gathers the large buffers, and leaves small ones in the pickle."""
+    """The ``buffer_callback`` of a pickler: gathers the large buffers, and leaves smaller ones in the pickle."""
 
-    def __init__(self) -> None:
+    def __init__(self, least: int = LARGE) -> None:
+        self.least = least
+        """Bytes from which on a buffer is large."""
         self.buffers: list[memoryview[int]] = []
         self.left: list[tuple[bytes, int]] = []
         """Of each medium buffer that stays in the pickle, what stands before it there, and its length."""
@@ -105,7 +107,7 @@ class Apart:
             raw = buffer.raw()
         except BufferError:
             return True
-        if raw.nbytes >= LARGE:
+        if raw.nbytes >= self.least:
             self.buffers.append(raw)
             return False
         if raw.nbytes >= MEDIUM:

@@ -23,7 +23,7 @@ from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._brought import as_told
 from parallelkit._worker._buffers import pack_apart
-from parallelkit._worker._channel import LARGE
+from parallelkit._worker._channel import APART, LARGE
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._tracebacks import detached
@@ -67,7 +67,7 @@ class Packing:
             return UNBOUNDED
         width = self._width()
         space = max(width - ahead, int((QUEUED_BYTES - self.bytes) // self._largest))
-        if self._largest >= LARGE:
+        if self._largest >= APART:
             files = min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE))
             space = min(space, files - ahead)
         return space
@@ -108,7 +108,7 @@ class Packing:
 
     def _packed(self, ticket: Ticket, classes: CarriedClasses) -> Payload:
         index, _, item, _ = ticket
-        if type(item) in TEXTS and len(item) < LARGE:
+        if type(item) in TEXTS and len(item) < (LARGE if type(item) is str else APART):
             return dumps(item, 5)  # it refers to nothing; to search the pickle takes longer than to make it
         payload = self._pack(
             item if self._job.fn is not None else self._brought(item, classes.editions), classes
@@ -130,7 +130,7 @@ class Packing:
 
     def _left(self, space: int, size: int, ahead: int) -> int:
         self.bytes += size
-        if size <= self._largest < LARGE:
+        if size <= self._largest < APART:
             return space - 1
         self._largest = max(self._largest, size)
         return self.space(ahead)
@@ -184,7 +184,7 @@ class Packer:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._apart = Apart()
+        self._apart = Apart(APART)
 
     def __call__(self, item: object, classes: CarriedClasses) -> Payload:
         blob = pack_apart(item, self._apart, classes)
