@@ -159,8 +159,8 @@ class Loop:
                 self.observer.admitted(
                     index for index in range(first, scheduler.admitted) if index - first not in known
                 )
-            if known:
-                scheduler.recall(*parted(known, first, self.clock()))
+            for lost, block in parted(known, first, self.clock()) if known else ():
+                scheduler.recall(lost, block)
 
     def _wait(self, until: float | None) -> list[Block | Ended]:
         ended = self.port.wait(until)

@@ -6,7 +6,7 @@ Their tasks are settled when they are admitted, and take neither a worker nor a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from parallelkit._executors._contract import Block, as_block
@@ -32,12 +32,19 @@ class Recall(Protocol):
         """The known outcomes among tasks about to be admitted, by offset; ``first`` is their first index."""
 
 
-def parted(known: Mapping[int, Recalled], first: int, now: float) -> tuple[Block, dict[int, Lost]]:
-    """Known outcomes as ``Scheduler.recall`` takes them: the values in a block, and the failures by index."""
-    rows = [
-        (first + offset, one.value, now, now, one.source) for offset, one in known.items() if one.lost is None
-    ]
-    return as_block(rows), {first + offset: one.lost for offset, one in known.items() if one.lost is not None}
+def parted(known: Mapping[int, Recalled], first: int, now: float) -> Iterator[tuple[dict[int, Lost], Block]]:
+    """Known outcomes, in their order, as ``Scheduler.recall`` takes them: failures by index, then values in a block."""
+    lost: dict[int, Lost] = {}
+    rows: list[tuple[int, Any, float, float, str]] = []
+    for offset, one in known.items():
+        if one.lost is None:
+            rows.append((first + offset, one.value, now, now, one.source))
+            continue
+        if rows:
+            yield lost, as_block(rows)
+            lost, rows = {}, []
+        lost[first + offset] = one.lost
+    yield lost, as_block(rows)
 
 
 class MemoryRecall:

@@ -226,8 +226,8 @@ class Scheduler:
         news, self.news = self.news or [], []
         return news
 
-    def recall(self, known: Block, lost: Mapping[int, Lost]) -> None:
-        """Settle tasks whose outcomes, values and failures, were known before they could start."""
+    def recall(self, lost: Mapping[int, Lost], known: Block) -> None:
+        """Settle tasks whose outcomes, failures and then values, were known before they could start."""
         for index, failure in lost.items():
             self._settle_failure(index, failure)
         self._forget(known.indices)

@@ -173,6 +173,17 @@ def test_what_is_recalled_together_is_settled_together(path, monkeypatch):
     assert 1 == len(calls)
 
 
+def test_what_is_recalled_settles_in_the_order_of_the_input(path):
+    """Recorded failures and values come from a stream, and go to ``then``, as their items were read."""
+    items, told = ["1", "a", "2", "3", "b", "c", "4"], []
+    run_parallel(int, items, key=str, checkpoint=path)
+    recorded = Checkpoint(path, rerun_failed=False)
+    stream = iter_parallel(
+        int, items, key=str, checkpoint=recorded, then=lambda one: told.append(one.key) or ()
+    )
+    assert items == [outcome.key for outcome in stream] == told
+
+
 def test_children_are_recorded_and_made_again_of_recorded_parents(path):
     """``then`` is called for parents from the journal, too; their children also come from it."""
     asked = []
