@@ -746,6 +746,7 @@ def test_a_forked_child_of_multiprocessing_makes_its_calls_before_it_ends(make, 
     assert (0, ["0", "1", "2"]) == (child.exitcode, sorted(os.listdir(tmp_path)))
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="exit handlers are not told of the error any longer")
 def test_ctrl_c_ends_a_forked_child_of_multiprocessing_at_once(tmp_path):
     """As in any program: the workers are killed, and their calls not waited for."""
     child = forked(submit_and_wait, tmp_path / "begun")

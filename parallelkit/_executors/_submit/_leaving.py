@@ -34,7 +34,7 @@ def stay_for(one: Staying) -> None:
 
 
 def stay_in_child() -> None:
-    """Also wait at the end of a child of multiprocessing, which calls no function of ``atexit`` if it was forked."""
+    """Also wait at the end of a child of multiprocessing: a forked one calls no function of ``atexit`` before Python 3.13."""
     global _child
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None and _child != os.getpid():
@@ -50,8 +50,9 @@ def is_leaving() -> bool:
 
 
 def _is_interrupted() -> bool:
-    """Whether Ctrl-C ends the program, or the child of multiprocessing. At a prompt, it may have been pressed lines ago."""
+    """Whether Ctrl-C ends the program or, as far as can be told before Python 3.13, the child of multiprocessing."""
     kind = sys.exc_info()[0] or getattr(sys, "last_type", None)
+    # At a prompt, it may have been pressed lines ago.
     return isinstance(kind, type) and issubclass(kind, KeyboardInterrupt) and not hasattr(sys, "ps1")
 
 
