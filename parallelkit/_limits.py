@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakSet, WeakValueDictionary
 
 from parallelkit._coroutine_functions import check_called
@@ -118,15 +118,11 @@ class ConcurrencyLimit:
         return f"ConcurrencyLimit({self.n}{by_text(self.by)})"
 
 
-class Limiting(Protocol):
-    """A ``ratelimit.limits`` object, for type checkers."""
-
-    clamped_calls: Any
-    period: Any
-
-
 Limit: TypeAlias = RateLimit | ConcurrencyLimit
-Limits: TypeAlias = Limit | Limiting | Iterable[Limit | Limiting]
+Decorator: TypeAlias = Callable[
+    [Callable[..., Any]], Callable[..., Any]
+]  # as ``ratelimit.limits`` makes them
+Limits: TypeAlias = Limit | Decorator | Iterable[Limit | Decorator]
 
 
 def meter_for(limit: Limit, group: Hashable, now: float) -> RateLog | Cap:

@@ -13,7 +13,7 @@ from parallelkit._public import public
 from parallelkit._raised import traceback_of
 from parallelkit._world import the_world
 
-On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
 
 class RetryPolicy(Protocol):
@@ -108,7 +108,7 @@ class Retry:
 
     def _matches(self, error: BaseException) -> bool:
         if not isinstance(self.on, (type, tuple)):
-            return bool(self.on(error))
+            return bool(self.on(error))  # type: ignore[arg-type]  # what is no Exception became a TaskExited
         raised = error.__cause__ if isinstance(error, TaskExited) else error
         return isinstance(error, self.on) or isinstance(raised, self.on)
 

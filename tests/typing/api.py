@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, assert_type
 
+import ratelimit
 import tenacity
 
 from parallelkit import (
@@ -139,10 +140,18 @@ def told(event: Event[str]) -> None:
     assert_type(event.error, BaseException | None)
 
 
+def transient(error: Exception) -> bool:
+    """A predicate of ``Retry``: no task fails with less than an ``Exception``."""
+    return "busy" in str(error)
+
+
 def brought(words: list[str], waits: tenacity.Retrying, ten_a_second: RateLimit) -> None:
     """Options may be objects of other packages, or a single limit; the event of a lambda has a type."""
     run_parallel(length, words, key=title, retries=waits, limits=ten_a_second, on_event=told)
     run_parallel(length, words, limits=None, on_event=lambda event: event.kind)
+    run_parallel(length, words, retries=Retry(3, on=transient))
+    run_parallel(length, words, limits=ratelimit.limits(calls=10, period=1))
+    run_parallel(length, words, limits=[ten_a_second, ratelimit.limits(calls=10, period=1)])
     Task(length, "one", retries=waits)
 
 
