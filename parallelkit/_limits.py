@@ -119,9 +119,8 @@ class ConcurrencyLimit:
 
 
 Limit: TypeAlias = RateLimit | ConcurrencyLimit
-Decorator: TypeAlias = Callable[
-    [Callable[..., Any]], Callable[..., Any]
-]  # as ``ratelimit.limits`` makes them
+# What type checkers know of a ``ratelimit.limits`` object.
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 Limits: TypeAlias = Limit | Decorator | Iterable[Limit | Decorator]
 
 
