@@ -11,6 +11,9 @@ T = TypeVar("T")
 WORKERS = dict.fromkeys(("n_jobs", "num_workers", "processes"), "max_workers")
 """What other libraries call the number of workers."""
 
+TRIES = {name: f"retries={name} - 1" for name in ("attempts", "max_attempts", "max_tries", "tries")}
+"""What other libraries call the number of attempts, of which the first is no retry."""
+
 NONE: Mapping[str, str] = {}
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import timeout_of
-from parallelkit._keywords import WORKERS, did_you_mean, field_hint
+from parallelkit._keywords import TRIES, WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, Limits, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
     **WORKERS,
+    **TRIES,
     **dict.fromkeys(
         ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "threads"), "max_workers"
     ),
@@ -51,6 +52,8 @@ ANSWERED = {
     **dict.fromkeys(("max_tasks", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
     **dict.fromkeys(("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix"), _OF_EXECUTORS),
     **dict.fromkeys(("on", "delay", "factor", "max_delay", "max_time", "budget"), _OF_RETRY),
+    "backoff": _OF_RETRY.format("factor"),
+    "exceptions": _OF_RETRY.format("on"),
     "return_as": "iter_parallel yields the outcomes as they come",
     "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of Results",
 }

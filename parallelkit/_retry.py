@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._errors import TaskExited
-from parallelkit._keywords import suggests
+from parallelkit._keywords import TRIES, suggests
 from parallelkit._numbers import as_whole, check_count, check_number
 from parallelkit._public import public
 from parallelkit._raised import traceback_of
@@ -35,13 +35,7 @@ class RetryPolicy(Protocol):
 
 
 @public
-@suggests(
-    attempts="retries=attempts - 1",
-    max_attempts="retries=max_attempts - 1",
-    tries="retries=tries - 1",
-    backoff="factor",
-    exceptions="on",
-)
+@suggests(**TRIES, backoff="factor", exceptions="on")
 @dataclass(frozen=True, slots=True)
 class Retry:
     """Retry a failed task up to ``retries`` times, with exponential backoff and full jitter.

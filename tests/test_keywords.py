@@ -19,7 +19,7 @@ CLASSES = (Checkpoint, ConcurrencyLimit, ProcessExecutor, RateLimit, Retry, Thre
             lambda: Retry(max_retries=3),
             r"Retry got an unknown keyword: max_retries; did you mean 'retries'\?",
         ),
-        (lambda: Retry(attempts=3), r"attempts; did you mean 'retries=attempts - 1'\?"),
+        (lambda: Retry(max_tries=3), r"max_tries; did you mean 'retries=max_tries - 1'\?"),
         (lambda: Retry(3, backoff=2), r"backoff; did you mean 'factor'\?"),
         (
             lambda: Retry(3, jitter=1),

@@ -600,6 +600,8 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
         ({"callback": print}, "iter_parallel yields .*on_event .* no values"),
         ({"maxtasksperchild": 2}, r"ProcessExecutor\(\.\.\., max_tasks_per_child="),
         ({"initializer": print}, r"ProcessExecutor\(\.\.\., initializer="),
+        ({"max_tries": 3}, "did you mean 'retries=max_tries - 1'"),
+        ({"exceptions": OSError}, r"retries=Retry\(\.\.\., on=\.\.\.\)"),
     ],
 )
 def test_names_of_other_libraries_are_understood(options, hint):
