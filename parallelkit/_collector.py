@@ -84,9 +84,8 @@ def without_collector(work: Callable[[], T]) -> T:
     """Do work while no garbage is collected, in any thread."""
     need = object()
     try:
-        _pause.begin(
-            need
-        )  # Ctrl-C may strike as this returns; so it would on the way into a ``with``, which then has no end
+        # Ctrl-C may strike as this returns. On the way into a ``with`` it would leave the pause without an end.
+        _pause.begin(need)
         return work()
     finally:
         try:
