@@ -130,11 +130,15 @@ def test_array_comes_back_as_it_is(engine, array):
         assert (copy.flags.c_contiguous, copy.flags.f_contiguous) == there[2:4]
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_large_bytes_come_back_as_they_are(engine, kind):
-    """Large bytes arrive with their type; they are copied, because they own their memory."""
-    (back,) = drive(engine, far.give_back, [kind(b"ab" * 500_000)]).values.values()
-    assert (kind, kind(b"ab" * 500_000)) == (type(back), back)
+@pytest.mark.parametrize("whole", [b"ab", bytearray(b"ab"), "ab", "é\ud800\0"], ids=repr)
+@pytest.mark.parametrize("times", [20_000, 500_000])
+def test_large_bytes_and_texts_come_back_as_they_are(engine, whole, times, monkeypatch):
+    """They arrive with their type, in a block; they are copied, because they own their memory."""
+    put, blocks = _blocks.Pool.put, []
+    monkeypatch.setattr(_blocks.Pool, "put", lambda *args: blocks.append(1) or put(*args))
+    (back,) = drive(engine, far.give_back, [whole * times]).values.values()
+    assert (type(whole), whole * times) == (type(back), back)
+    assert [1] == blocks
 
 
 def test_several_buffers_in_one_item(engine):

@@ -34,30 +34,33 @@ ROUNDED = _channel.HOLES
 AT_REST = 3
 """The reference count of a mapping that only its block refers to: by the attribute, and twice by ``is_at_rest``."""
 
-_BYTES = (bytes, bytearray)
+_TEXTS = (bytes, bytearray, str)
+_UTF_8 = ("utf-8", "surrogatepass")
 
 
 def pack_apart(thing: object, apart: Apart, editions: Reducer | None = None) -> bytes:
-    """Pickle the thing with its large buffers apart. A large ``bytes`` is sent as a buffer too, and copied on arrival."""
-    if type(thing) in _BYTES:
+    """Pickle the thing with its large buffers apart. A large ``bytes`` or text is sent as a buffer too, and copied on arrival."""
+    if type(thing) in _TEXTS:
         thing = as_buffer(thing, apart.least)  # type: ignore[arg-type]  # its type was checked
     if apart.buffers:
         apart.buffers.clear()  # left by a thing that could not be packed
     return pack(thing, apart, editions=editions)
 
 
-def as_buffer(whole: bytes | bytearray, least: int = _channel.LARGE) -> object:
-    """The same bytes, wrapped so that they travel as a buffer if they are large."""
+def as_buffer(whole: bytes | bytearray | str, least: int = _channel.LARGE) -> object:
+    """The same bytes or text, wrapped so that they travel as a buffer if they are large."""
     return _Copied(whole) if len(whole) >= least else whole
 
 
 class _Copied:
-    """Travels as a buffer, of which the other end makes a copy, because ``bytes`` must own their memory."""
+    """Travels as a buffer, of which the other end makes a copy, because ``bytes`` and ``str`` must own their memory."""
 
     def __init__(self, whole: Any) -> None:
         self.whole = whole
 
     def __reduce__(self) -> Any:
+        if type(self.whole) is str:
+            return str, (PickleBuffer(self.whole.encode(*_UTF_8)), *_UTF_8)
         return type(self.whole), (PickleBuffer(self.whole),)
 
 

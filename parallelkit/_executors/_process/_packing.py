@@ -23,7 +23,7 @@ from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._brought import as_told
 from parallelkit._worker._buffers import pack_apart
-from parallelkit._worker._channel import APART, LARGE
+from parallelkit._worker._channel import APART
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._tracebacks import detached
@@ -108,7 +108,7 @@ class Packing:
 
     def _packed(self, ticket: Ticket, classes: CarriedClasses) -> Payload:
         index, _, item, _ = ticket
-        if type(item) in TEXTS and len(item) < (LARGE if type(item) is str else APART):
+        if type(item) in TEXTS and len(item) < APART:
             return dumps(item, 5)  # it refers to nothing; to search the pickle takes longer than to make it
         payload = self._pack(
             item if self._job.fn is not None else self._brought(item, classes.editions), classes
