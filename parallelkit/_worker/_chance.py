@@ -18,7 +18,7 @@ OWN = (("random", "_inst"), ("numpy.random.mtrand", "_rand"))
 """What ``random.random()`` and ``numpy.random.random()`` draw from."""
 
 HINT = b"andom"
-"""Part of every pickle of a generator with its state. A pickle without it needs no further look."""
+"""Part of every pickle of a generator with its state. For a pickle without it, the functions below need not be called."""
 
 MARKS = (b"\x06Random\x94", b"__randomstate_ctor\x94")
 """In a pickle of one of these, or of another generator of its class."""
@@ -29,12 +29,12 @@ GENERATOR = b"__generator_ctor\x94"
 
 def may_have_own(blob: bytes) -> bool:
     """Whether a pickle may have a module's generator with its state: then it must be made anew, by a pickler that knows these."""
-    return "random" in modules and blob.rfind(HINT) >= 0 and any(blob.rfind(mark) >= 0 for mark in MARKS)
+    return "random" in modules and any(blob.rfind(mark) >= 0 for mark in MARKS)
 
 
 def may_have_any(blob: bytes) -> bool:
     """Whether a pickle may have any generator with its state. That a text in it has the word "random" is not enough."""
-    return blob.rfind(HINT) >= 0 and any(blob.rfind(mark) >= 0 for mark in (*MARKS, GENERATOR))
+    return any(blob.rfind(mark) >= 0 for mark in (*MARKS, GENERATOR))
 
 
 def is_own(generator: object) -> bool:

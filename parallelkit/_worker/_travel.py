@@ -58,7 +58,8 @@ def is_plain(blob: bytes) -> bool:
     """Whether the other process can use this plain pickle, so that it need not be made by value."""
     # ``__main__`` is another module there. (``rfind`` takes half the time of ``find``, and a quarter of that of ``in``.)
     by_name = blob.rfind(_script.MARK) < 0 or not _script.is_meant(blob)
-    return by_name and not _ends.may_have_end(blob) and not _chance.may_have_own(blob)
+    has_own = blob.rfind(_chance.HINT) >= 0 and _chance.may_have_own(blob)
+    return by_name and not has_own and not _ends.may_have_end(blob)
 
 
 def pack_by_value(

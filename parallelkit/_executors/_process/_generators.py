@@ -24,7 +24,7 @@ from parallelkit._executors._process._captures import (
     reached,
     variables,
 )
-from parallelkit._worker._chance import is_own, may_have_any
+from parallelkit._worker._chance import HINT, is_own, may_have_any
 from parallelkit._worker._travel import describe
 
 KINDS = (("random", "Random"), ("numpy.random", "Generator"), ("numpy.random", "RandomState"))
@@ -73,8 +73,8 @@ def refuse_alike(
     """
     for name, arg in given(args, kwargs).items():
         _refuse(name, arg)
-    if not may_have_any(packed):  # a subclass that a module defines cannot be told by the bytes
-        return
+    if packed.rfind(HINT) < 0 or not may_have_any(packed):
+        return  # a subclass that a module defines cannot be told by the bytes
     while is_a(fn, partial):
         kept = {name: arg for name, arg in fn.keywords.items() if name not in kwargs}
         for name, arg in given(fn.args, kept).items():
@@ -111,7 +111,7 @@ class Neighbours:
 def may_draw(packed: object) -> bool:
     """Whether a packed item may have a generator in it, judging by its bytes; items in files are taken to have none."""
     blob = packed if type(packed) is bytes else getattr(packed, "blob", b"")
-    return len(blob) >= LONG or may_have_any(blob)
+    return len(blob) >= LONG or (blob.rfind(HINT) >= 0 and may_have_any(blob))
 
 
 def _refuse(name: str, thing: object) -> None:
