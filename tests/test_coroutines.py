@@ -159,7 +159,7 @@ class Generates:
 )
 def test_a_generator_function_is_refused(fn, way, executor):
     """A generator function is refused: calling it would run nothing, and succeed."""
-    said = f"must not be a generator function, a call of which runs nothing .*; pass .*{way}"
+    said = f"must not be a generator function, whose call does not run its body, .*; pass .*{way}"
     for arguments in ((fn, [1]), ([fn],), ({"a": Task(fn, 1)},)):
         with pytest.raises(TypeError, match=said):
             run_parallel(*arguments, executor=executor)
