@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from _pickle import Pickler
 from copyreg import dispatch_table
 from functools import cache
 
@@ -22,7 +23,8 @@ def by_file(pickler: Any) -> Any:
     from numpy import memmap
 
     made = _by_file(pickler)
-    made.dispatch_table.update({**getattr(pickler, "dispatch_table", dispatch_table), memmap: reduce_memmap})
+    known = dispatch_table if pickler is Pickler else pickler.dispatch_table
+    made.dispatch_table.update({**known, memmap: reduce_memmap})
     return made
 
 
