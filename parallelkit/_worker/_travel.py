@@ -210,12 +210,17 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
         type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
-        _local: lambda local: (_local, (), vars(local)),  # threading.local, as it is in this thread
+        _local: lambda local: (_empty_local, tuple(vars(local))),
         type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
     }
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
     return ours | dict.fromkeys(_type_names.kinds(), _type_names.reduce_name)
+
+
+def _empty_local(*_: str) -> _local:
+    """A ``threading.local()``, which is empty, as in a new thread. By the names, _initial.py sees that one has been filled."""
+    return _local()
 
 
 def _is_hidden(arg: object) -> bool:
