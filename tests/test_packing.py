@@ -3,18 +3,23 @@
 from pickle import loads
 
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._executors._process._lane import Payload
-from parallelkit._executors._process._packing import QUEUED_BYTES, QUEUED_FILES, Packing
+from parallelkit._executors._process._lane import Batch, Payload
+from parallelkit._executors._process._packing import QUEUED_BYTES, QUEUED_FILES, Packing, taken_by
 
-SMALL, LARGE, HUGE = bytes(100), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
+SMALL, MIDDLING, LARGE, HUGE = bytes(100), bytes(40_000), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
 
 
 class Packed:
-    """What is packed ahead of two workers; each item stands for its pickle."""
+    """What is packed ahead of two workers; each item stands for its pickle, or for its block."""
 
     def __init__(self) -> None:
-        self.packing = Packing(lambda: 2, lambda item, _: bytes(item), Job(len))  # type: ignore[call-overload]  # they are bytes
+        self.packing = Packing(lambda: 2, lambda item, _: bytearray(item), Job(len))  # type: ignore[arg-type, return-value, call-overload]
         self.payloads: list[Payload] = []
+
+    @property
+    def files(self) -> int:
+        """How many of them hold a descriptor."""
+        return sum(type(payload) is not bytes for payload in self.payloads)
 
     def add(self, items: list[bytes]) -> None:
         """Pack as many more as there is space for, with those before still on their way."""
@@ -26,8 +31,11 @@ class Packed:
 
     def end(self, count: int) -> None:
         """Have the first of those that were packed end."""
-        self.packing.bytes -= sum(map(len, self.payloads[:count]))
+        ended = Batch(None, [], self.payloads[:count])  # type: ignore[arg-type]  # its lane does not matter
         del self.payloads[:count]
+        size, files = taken_by(ended)
+        self.packing.bytes -= size
+        self.packing.files -= files
 
 
 def test_one_large_item_does_not_slow_down_all_that_follow():
@@ -46,8 +54,19 @@ def test_large_items_among_small_ones_are_not_packed_far_ahead():
     for _ in range(100):
         packed.add([LARGE] + [SMALL] * 40)
         assert packed.packing.bytes < QUEUED_BYTES + len(LARGE)
-        assert 1 <= packed.payloads.count(LARGE) <= QUEUED_FILES + 1
+        assert 1 <= packed.files <= QUEUED_FILES
         packed.end(20)
+
+
+def test_small_items_between_large_ones_are_packed_far_ahead():
+    """Only the large ones hold a descriptor: where one in a hundred does, thousands of the others may be packed."""
+    packed = Packed()
+    for _ in range(100):
+        packed.add([MIDDLING] + [SMALL] * 99)
+    assert QUEUED_FILES == packed.files
+    assert len(packed.payloads) > 90 * QUEUED_FILES
+    packed.end(len(packed.payloads))
+    assert (0, 0) == (packed.packing.bytes, packed.packing.files)
 
 
 def test_texts_are_packed_without_a_search():

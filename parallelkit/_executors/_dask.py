@@ -15,7 +15,7 @@ from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._decode import decode_lost
 from parallelkit._executors._process._lane import Lane, Lost, Record, Span
-from parallelkit._executors._process._packing import Pack
+from parallelkit._executors._process._packing import Pack, taken_by
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack, pack_by_value
@@ -78,19 +78,19 @@ class DaskPort(ProcessPort):
     def _packer(self, supervisor: object) -> Pack:
         return pack_for_afar
 
-    def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], int]:
+    def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], tuple[int, int]]:
         if isinstance(event, Vanished):
-            return [_vanished(event)], event.batch.size()
+            return [_vanished(event)], taken_by(event.batch)
         if isinstance(event, Lost):
             ended = decode_lost(event, self._job.label)
             host = event.worker.rpartition(" on ")[2]
             ended.error.args = (f"{ended.error.args[0]} on {host}", *ended.error.args[1:])
-            return [ended], event.batch.size()
-        outcomes, size = super()._open(event)
+            return [ended], taken_by(event.batch)
+        outcomes, taken = super()._open(event)
         for outcome in outcomes:
             if isinstance(outcome, Ended) and isinstance(outcome.error, ModuleNotFoundError):
                 outcome.error.add_note(ADVICE)
-        return outcomes, size
+        return outcomes, taken
 
     def running(self) -> list[tuple[int, float, str]]:
         """Return the attempts that are known to have begun and not ended: index, instant of the start, worker."""

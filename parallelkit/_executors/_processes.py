@@ -16,7 +16,7 @@ from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
 from parallelkit._executors._process._pace import Paces
-from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms
+from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms, taken_by
 from parallelkit._executors._process._preload import home_of
 from parallelkit._executors._process._records import handle
 from parallelkit._executors._process._reloads import Reloads
@@ -201,30 +201,31 @@ class ProcessPort:
         """Take the next events, and add to ``_ended`` what they tell."""
         events = self._lane.events
         for _ in range(count):
-            ended, size = self._open(events[0])
+            ended, (size, files) = self._open(events[0])
             # Python runs signal handlers between calls, and there is no call from here to ``popleft``. So an
             # exception out of a handler neither loses an event nor has it handled twice.
             self._ended += ended
             self._packing.bytes -= size
+            self._packing.files -= files
             events.popleft()
 
     def _has_news(self) -> object:
         lane = self._lane
         return lane.events or self._woken or lane.broken is not None or self._supervisor.crew.has_left(lane)
 
-    def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], int]:
-        """The outcomes in an event, and how many bytes their packed items took."""
+    def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], tuple[int, int]]:
+        """The outcomes in an event, and how many bytes and descriptors their packed items took."""
         if isinstance(event, Record):
             self._lane.logged += event.size
             handle(event)
-            return [], 0
+            return [], (0, 0)
         if isinstance(event, Lost):
-            return [decode_lost(event, self._job.label)], event.batch.size()
+            return [decode_lost(event, self._job.label)], taken_by(event.batch)
         began = monotonic()
         with self.guard() if event.columns.heap or event.columns.files else nullcontext():
             ended = self._finish(event)
         self._seconds += monotonic() - began
-        return ended, event.batch.size()
+        return ended, taken_by(event.batch)
 
     def _finish(self, span: Span) -> list[Block | Ended]:
         """Unpickle the results of a span; go on where Ctrl-C, or a KeyboardInterrupt of a value's own code, stopped it."""

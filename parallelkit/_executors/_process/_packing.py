@@ -14,7 +14,7 @@ from parallelkit._executors._process._blocks import Pool
 from parallelkit._executors._process._carried import CarriedClasses, carry
 from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
-from parallelkit._executors._process._lane import Payload, payload_of
+from parallelkit._executors._process._lane import Batch, Payload, payload_of
 from parallelkit._executors._process._preload import home_of
 from parallelkit._executors._process._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
@@ -53,6 +53,7 @@ class Packing:
     def __init__(self, width: Callable[[], int], pack: Pack, job: Job) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
+        self.files = 0  # of them that hold a descriptor
         self._largest = 1.0  # bytes: how large the next item may be, by those before it
         self._width = width
         self._pack = pack
@@ -66,11 +67,9 @@ class Packing:
         if self._largest <= 1:
             return UNBOUNDED
         width = self._width()
-        space = max(width - ahead, int((QUEUED_BYTES - self.bytes) // self._largest))
-        if self._largest >= APART:
-            files = min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE))
-            space = min(space, files - ahead)
-        return space
+        if self.files and self.files >= min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE)):
+            return 0
+        return max(width - ahead, int((QUEUED_BYTES - self.bytes) // self._largest))
 
     def pack(
         self, ahead: int, tickets: list[Ticket], payloads: list[Payload], refused: list[Block | Ended]
@@ -97,7 +96,7 @@ class Packing:
             else:
                 tickets.append(ticket)
                 payloads.append(payload)
-                space = self._left(space, len(payload), ahead + len(tickets))
+                space = self._left(space, payload, ahead + len(tickets))
             self.line.popleft()
 
     def _looked_at(self) -> CarriedClasses:
@@ -128,12 +127,21 @@ class Packing:
             call = carry(call, editions, several=not self._job.shared)
         return home, *call
 
-    def _left(self, space: int, size: int, ahead: int) -> int:
+    def _left(self, space: int, payload: Payload, ahead: int) -> int:
+        size, is_file = len(payload), type(payload) is not bytes
         self.bytes += size
-        if size <= self._largest < APART:
+        self.files += is_file
+        if size <= self._largest and not is_file:
             return space - 1
         self._largest = max(self._largest, size)
         return self.space(ahead)
+
+
+def taken_by(batch: Batch) -> tuple[int, int]:
+    """How many bytes, and how many descriptors, the packed items of a batch take."""
+    if batch.payloads is None:
+        return 0, 0
+    return batch.size(), len(batch.payloads) - list(map(type, batch.payloads)).count(bytes)
 
 
 def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
