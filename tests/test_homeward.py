@@ -11,6 +11,8 @@ from parallelkit._worker._homeward import Homeward
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
 SCRIPT = """
+import threading
+
 class Part:  # notes in a file each time that it is packed
     def __init__(self, path):
         self.path = path
@@ -27,6 +29,8 @@ def bring(item):
     return type(item.part).__name__, len(item.ballast)
 
 def give(item):
+    if item == "lock":
+        Whole.part = threading.Lock()
     return Whole()
 
 model = None
@@ -80,6 +84,13 @@ def test_a_large_class_travels_with_each_object(ballast, script, executor):
     ).values()
     given = run_parallel(script["give"], range(2), executor=executor).values()
     assert [whole, whole] == list(map(type, given))
+
+
+def test_a_class_that_a_task_has_given_what_cannot_be_pickled(script, executor):
+    """A task that keeps a connection, say, in an attribute of its class can return objects of it: the caller has the class."""
+    whole, give = script["Whole"], script["give"]
+    assert [whole] * 2 == [type(it) for it in run_parallel(give, ["lock"] * 2, executor=executor).values()]
+    assert whole.part is None
 
 
 def test_more_classes_than_are_kept_travel(executor):

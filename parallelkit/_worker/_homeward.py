@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parallelkit._raised import tolerated
 from parallelkit._worker import _classes
 from parallelkit._worker._travel import Apart, pack_by_value, unpack
 
@@ -33,14 +34,24 @@ class Homeward:
                 del self._kept[oldest]
                 self.known.pop(id(oldest), None)
             self._kept[cls] = True
-            apart = Apart()
-            blob = pack_by_value(cls, apart)
-            if not apart.buffers and len(blob) <= SMALL:
+            blob = _packed(cls)
+            if blob is not None:
                 self.known[id(cls)] = find_class, (reduced[1][_classes.TRACKER], blob[::-1])
         return self.known.get(id(cls), reduced)
+
+
+def _packed(cls: type) -> bytes | None:
+    """The class; None if it is large, and nothing if a task has put into it what cannot be pickled, such as a connection."""
+    apart = Apart()
+    with tolerated():
+        blob = pack_by_value(cls, apart)
+        return None if apart.buffers or len(blob) > SMALL else blob
+    return b""
 
 
 def find_class(tracker: str, blob: bytes) -> Any:
     """The class that has this id in the caller's process; if that has it no more, one made of the bytes, which are reversed."""
     known = _classes.find(tracker)
+    if known is None and not blob:
+        raise LookupError("its class is no longer in the caller, and cannot be pickled in the worker")
     return unpack(blob[::-1]) if known is None else known
