@@ -3,8 +3,11 @@
 from pickle import loads
 
 from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._executors._process import _packing
+from parallelkit._executors._process._blocks import Buffered, Pool
+from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._lane import Batch, Payload
-from parallelkit._executors._process._packing import QUEUED_BYTES, QUEUED_FILES, Packing, taken_by
+from parallelkit._executors._process._packing import QUEUED_BYTES, QUEUED_FILES, Packer, Packing, taken_by
 
 SMALL, MIDDLING, LARGE, HUGE = bytes(100), bytes(40_000), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
 
@@ -67,6 +70,17 @@ def test_small_items_between_large_ones_are_packed_far_ahead():
     assert len(packed.payloads) > 90 * QUEUED_FILES
     packed.end(len(packed.payloads))
     assert (0, 0) == (packed.packing.bytes, packed.packing.files)
+
+
+def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
+    """Once all runs of an engine have many blocks, smaller buffers travel in the pickles, until some of the blocks come back."""
+    monkeypatch.setattr(_packing, "limit", lambda: 8 * (QUEUED_FILES + 8))
+    pack, classes = Packer(Pool()), CarriedClasses()
+    payloads = [pack(MIDDLING, classes) for _ in range(100)]
+    assert QUEUED_FILES + 8 == sum(type(payload) is Buffered for payload in payloads)
+    assert Buffered is type(pack(LARGE, classes))
+    del payloads
+    assert Buffered is type(pack(MIDDLING, classes))
 
 
 def test_texts_are_packed_without_a_search():

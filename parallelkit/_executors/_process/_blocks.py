@@ -55,7 +55,9 @@ class Pool:
     """The blocks for items. One comes back, in any thread, when the last reference to its item's payload goes."""
 
     def __init__(self) -> None:
-        self._free: deque[ItemBlock] = deque()  # several threads use it, each by atomic steps
+        self._free: deque[ItemBlock] = deque()  # several threads use it and the next, each by atomic steps
+        self.lent: set[int] = set()
+        """Numbers of the blocks that hold an item."""
         self._numbers = count()
         self.dropped: deque[int] = deque()
         """Numbers of blocks that were given up; the supervisor tells the workers."""
@@ -86,6 +88,7 @@ class Pool:
 
     def give_back(self, block: ItemBlock) -> None:
         """Take a block back from a payload that is being finalized, in any thread."""
+        self.lent.discard(block.number)
         if block.spoiled or self.closed:
             self.dropped.append(block.number)
             return
@@ -116,6 +119,7 @@ class Buffered:
         self.blob = blob
         self.spans = spans
         self.size = size
+        pool.lent.add(block.number)
 
     def __len__(self) -> int:
         return self.size + len(self.blob)

@@ -188,16 +188,21 @@ def _function_of(call: Call) -> object:
 
 
 class Packer:
-    """Packs items for processes on this machine: large buffers go into the engine's blocks."""
+    """Packs items for processes on this machine: large buffers go into the engine's blocks.
+
+    If the items of many runs hold many blocks already, and so descriptors, smaller buffers stay in the pickles.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._apart = Apart(APART)
+        self._apart, self._sparing = Apart(APART), Apart()
 
     def __call__(self, item: object, classes: CarriedClasses) -> Payload:
-        blob = pack_apart(item, self._apart, classes)
+        lent = len(self._pool.lent)
+        apart = self._sparing if lent > QUEUED_FILES and lent >= limit() // SHARE else self._apart
+        blob = pack_apart(item, apart, classes)
         refuse_packed(blob)
-        return self._pool.put(self._apart.take(), blob) if self._apart.buffers else payload_of(blob)
+        return self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
 
 
 def all_atoms(items: list[Any]) -> bool:
