@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from functools import partial
+from types import FunctionType
 
 import array_tasks as far
 import numpy as np
@@ -272,6 +273,25 @@ def test_an_item_that_is_a_file_is_the_tasks_own(mapped, executor):
     array = mapped("r+")
     assert 9.0 == run_parallel(far.spoil_first, [array], executor=executor)[0]
     assert 0.0 == array[0]
+
+
+class Counted:
+    """Counts how often it is pickled."""
+
+    pickled = 0
+
+    def __reduce__(self):
+        Counted.pickled += 1
+        return int, ()
+
+
+def test_arguments_beside_a_function_of_the_script_are_pickled_once(executor, monkeypatch):
+    """They may be large: it is not tried in vain to pickle them beside the function's name, which is no use to a worker."""
+    own = FunctionType((lambda item, thing: thing).__code__, {"__name__": "__main__"}, "own")
+    own.__qualname__ = "own"
+    monkeypatch.setattr(sys.modules["__main__"], "own", own, raising=False)
+    assert [0] == run_parallel(own, [1], args=[Counted()], executor=executor).values()
+    assert 1 == Counted.pickled
 
 
 def test_a_new_worker_gets_it_too(executor):

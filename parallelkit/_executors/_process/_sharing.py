@@ -6,11 +6,13 @@ import sys
 from _pickle import dumps
 from _socket import getdefaulttimeout
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from parallelkit._executors._contexts import own_decimals
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process._at_import import refuse_packed
+from parallelkit._executors._process._captures import goes_by_value
 from parallelkit._executors._process._culprit import pack_job, unfit_initializer, unfit_job
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._executors._process._lane import File, payload_of
@@ -19,7 +21,7 @@ from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import first
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._travel import Apart, pack
+from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 RECURSION = 1000  # Python's default recursion limit
 
@@ -49,9 +51,11 @@ def _pack_bare(job: Job, apart: _Buffers) -> bytes:
 
 
 def _pack_whole(job: Job, apart: _Buffers) -> bytes:
+    # For a function of the script, plain pickle would be tried in vain, which takes as long as the rest if the arguments are many objects.
+    by_value = type(job.fn) is FunctionType and goes_by_value(job.fn)
     try:
         parts = _Counted(job.fn, apart), job.args, dict(job.kwargs), job.star
-        blob = pack(parts, apart, by_file=True, editions=Editions())
+        blob = (pack_by_value if by_value else pack)(parts, apart, by_file=True, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
