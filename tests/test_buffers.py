@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from port_driver import drive, drive_port, opened, wait
 
-from parallelkit import run_parallel
+from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._process import _blocks
 from parallelkit._executors._process._packing import QUEUED_FILES
@@ -138,6 +138,19 @@ def test_large_bytes_and_texts_come_back_as_they_are(engine, whole, times, monke
     monkeypatch.setattr(_blocks.Pool, "put", lambda *args: blocks.append(1) or put(*args))
     (back,) = drive(engine, far.give_back, [whole * times]).values.values()
     assert (type(whole), whole * times) == (type(back), back)
+    assert [1] == blocks
+
+
+def test_large_texts_among_the_arguments_of_a_call_travel_in_a_block(monkeypatch):
+    """As fast as items do, by position or name; one that comes twice is one object there, too, and a bytearray stays shared."""
+    put, blocks = _blocks.Pool.put, []
+    monkeypatch.setattr(_blocks.Pool, "put", lambda *args: blocks.append(1) or put(*args))
+    text, many, data = "é" * 40_000, b"x" * 300_000, bytearray(40_000)
+    with ProcessExecutor(1) as executor:
+        made = executor.submit(far.call_back, text, many, [data], data, again=text, last=1)
+        args, kwargs, same = made.result(20)
+    assert ((text, many, [data], data), {"again": text, "last": 1}) == (args, kwargs)
+    assert same == (True, True)
     assert [1] == blocks
 
 

@@ -128,7 +128,7 @@ class ProcessPort:
             lane.fail(supervisor.broken)
 
     def _packer(self, supervisor: Supervisor) -> Pack:
-        return Packer(supervisor.pool)
+        return Packer(supervisor.pool, calls=self._job.fn is None)
 
     def room(self) -> int:
         """The free slots, for an exact job; for others, enough that no worker starves, within the limits of memory."""

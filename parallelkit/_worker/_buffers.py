@@ -20,7 +20,7 @@ from parallelkit._worker._travel import Apart, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from parallelkit._worker._classes import Reducer
@@ -50,6 +50,20 @@ def pack_apart(thing: object, apart: Apart, editions: Reducer | None = None) -> 
 def as_buffer(whole: bytes | bytearray | str, least: int = _channel.LARGE) -> object:
     """The same bytes or text, wrapped so that they travel as a buffer if they are large."""
     return _Copied(whole) if len(whole) >= least else whole
+
+
+def as_buffers(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], least: int
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """The same arguments, with each large text wrapped so, and one that comes twice once. A ``bytearray`` is left: it may change."""
+    large: dict[int, _Copied] = {}
+    for one in (*args, *kwargs.values()) if kwargs else args:
+        if (type(one) is str or type(one) is bytes) and len(one) >= least:
+            large[id(one)] = _Copied(one)
+    if not large:
+        return args, kwargs
+    args = tuple([large.get(id(one), one) for one in args])
+    return args, {name: large.get(id(one), one) for name, one in kwargs.items()}
 
 
 class _Copied:

@@ -22,7 +22,7 @@ from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._brought import as_told
-from parallelkit._worker._buffers import pack_apart
+from parallelkit._worker._buffers import as_buffers, pack_apart
 from parallelkit._worker._channel import APART
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
@@ -190,16 +190,20 @@ def _function_of(call: Call) -> object:
 class Packer:
     """Packs items for processes on this machine: large buffers go into the engine's blocks.
 
-    If the items of many runs hold many blocks already, and so descriptors, smaller buffers stay in the pickles.
+    If the items of many runs hold many blocks already, and so descriptors, smaller buffers stay in the pickles. ``calls``: the
+    items are calls.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, calls: bool) -> None:
+        self._pool, self._calls = pool, calls
         self._apart, self._sparing = Apart(APART), Apart()
 
-    def __call__(self, item: object, classes: CarriedClasses) -> Payload:
+    def __call__(self, item: Any, classes: CarriedClasses) -> Payload:
         lent = len(self._pool.lent)
         apart = self._sparing if lent > QUEUED_FILES and lent >= limit() // SHARE else self._apart
+        if self._calls:
+            home, fn, args, kwargs = item
+            item = home, fn, *as_buffers(args, kwargs, apart.least)
         blob = pack_apart(item, apart, classes)
         refuse_packed(blob)
         return self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
