@@ -25,6 +25,7 @@ ROWS = {
 
 NOT_CALLED = "pass the function itself, and not its name or what it returns"
 FUNCTION_FIRST = "the function comes first, its items second"
+FUNCTIONS_ALONE = "several functions are given alone; what each of them gets goes into args=(...)"
 CALL_IT = "; pass what it returns, and not the function itself"
 UNTIL_NONE = "; of a queue pass iter(queue.get, None), which ends when None is put into it"
 READ_BEFORE = "; what is read by 'async for' is read beforehand: [item async for item in ...]"
@@ -42,11 +43,11 @@ def check_form(fn: Any, items: Any, options: Checked) -> Iterable[Any]:
         if isinstance(fn, Coroutine):
             raise TypeError(f"tasks must be iterable, got {fn!r}; {NOT_CALLED}")
     elif isinstance(fn, Mapping):
-        raise TypeError(
-            "items must not be given together with a mapping of tasks; for one function write run_parallel(fn, items)"
-        )
+        hint = FUNCTION_FIRST if callable(items) else FUNCTIONS_ALONE
+        raise TypeError(f"items must not be given together with a mapping of tasks; {hint}")
     elif not callable(fn):
-        hint = FUNCTION_FIRST if callable(items) else NOT_CALLED
+        several = FUNCTIONS_ALONE if isinstance(fn, (list, tuple)) else NOT_CALLED
+        hint = FUNCTION_FIRST if callable(items) else several
         raise TypeError(f"fn must be callable, got {fn!r}; {hint}")
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not is_iterable(source):
