@@ -69,6 +69,8 @@ def check_together(arguments: Namespace) -> None:
         path = getattr(arguments, name)
         if path is not None:
             folder = os.path.dirname(path) or "."
+            if not os.path.isdir(folder):
+                raise UsageError(f"argument --{name}: {path} cannot be written: there is no folder {folder}")
             if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
                 raise UsageError(f"argument --{name}: {path} cannot be written")
 

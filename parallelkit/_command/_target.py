@@ -24,7 +24,7 @@ def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
     3.0
     """
     place, _, name = target.rpartition(":")
-    if not (place and name):
+    if not (place and name) or place.endswith(":"):
         raise UsageError(f"argument MODULE:FUNCTION: must be two names with a colon between, got {target!r}")
     module = import_file(place) if place.endswith(".py") or os.sep in place else import_module(place)
     return function_in(module, name, target), module
