@@ -255,7 +255,8 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
     if session is not None and not callable(session):
         raise TypeError(f"session must be a function that makes a requests.Session, got {session!r}")
     for name in NOT_OURS.intersection(options):
-        raise TypeError(f"{name} is not an option of fetch, which runs in threads and keys by URL")
+        where = "runs in threads, with the URLs, or the keys of a mapping of URLs, as keys"
+        raise TypeError(f"{name} is not an option of fetch, which {where}")
     for name in OF_A_REQUEST.intersection(options):
         raise TypeError(
             f"{name} is not an option of fetch; what a request takes goes into kwargs={{{name!r}: ...}}"
@@ -266,7 +267,8 @@ def check_more(kwargs: Any) -> dict[str, Any]:
     """Return the further arguments of a request as a dict; raises TypeError for one that cannot be every request's."""
     checked = check_kwargs("kwargs", kwargs)
     for name in SET_HERE.intersection(checked):
-        raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself")
+        own = "its options method, headers, connect_timeout and read_timeout"
+        raise TypeError(f"kwargs must not have {name!r}, which fetch sets by itself, from {own}")
     for name in ITERATED:
         if is_read_once(checked.get(name)):
             raise TypeError(

@@ -1128,7 +1128,12 @@ async def find_none(outcome):
             "session must be a function that makes a requests.Session, got <",
         ),
         ([], {"executor": "processes"}, TypeError, "executor is not an option of fetch"),
-        ([], {"key": str}, TypeError, "key is not an option of fetch"),
+        (
+            [],
+            {"key": str},
+            TypeError,
+            "key is not an option of fetch, which runs in threads, with the URLs, or the keys of a mapping",
+        ),
         (
             [],
             {"params": {"page": 1}},
@@ -1146,7 +1151,7 @@ async def find_none(outcome):
             [],
             {"kwargs": {"timeout": 3}},
             TypeError,
-            "kwargs must not have 'timeout', which fetch sets by itself",
+            "kwargs must not have 'timeout', which fetch sets by itself, from its options method, headers, connect_",
         ),
         ([], {"kwargs": 3}, TypeError, "kwargs must be a mapping, got 3"),
         *(
