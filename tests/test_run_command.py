@@ -194,6 +194,15 @@ def test_processes_crash_one_task(here):
     assert "2" == rows[1]["value"]
 
 
+def test_no_time_is_spent_on_a_bar_that_nobody_sees(here):
+    """If stderr is no terminal, tqdm, whose import takes a third of the time of a short command, is not imported."""
+    command = [sys.executable, "-X", "importtime", *COMMAND[1:], "builtins:len"]
+    done = subprocess.run(command, input=b"a\n", capture_output=True, check=True, cwd=here, timeout=PATIENCE)
+    said = done.stderr.decode()
+    assert "parallelkit._command._run" in said
+    assert "tqdm" not in said
+
+
 @everywhere
 def test_retries_and_timeout(here):
     """Retries are made, counted and reported, and a task past its timeout fails."""

@@ -46,7 +46,8 @@ def run_command(arguments: Namespace) -> int:
         by, key = of_rows(by, lambda line: None), of_rows(key, lambda line: line.place)
         limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
         run = Run(arguments, lines, limits)
-        stream = at_the_end.enter_context(closing(run.open(fn, key, bar=not (arguments.quiet or to_screen))))
+        bar = os.isatty(2) and not (arguments.quiet or to_screen)
+        stream = at_the_end.enter_context(closing(run.open(fn, key, bar)))
         check_files(arguments, lines, module)
         stale = False
         if fd is None:
