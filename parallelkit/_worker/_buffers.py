@@ -20,7 +20,7 @@ from parallelkit._worker._travel import Apart, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
     from parallelkit._worker._classes import Reducer
@@ -35,6 +35,7 @@ AT_REST = 3
 """The reference count of a mapping that only its block refers to: by the attribute, and twice by ``is_at_rest``."""
 
 _TEXTS = (bytes, bytearray, str)
+_LASTING = frozenset({bytes, str})
 _UTF_8 = ("utf-8", "surrogatepass")
 
 
@@ -52,18 +53,19 @@ def as_buffer(whole: bytes | bytearray | str, least: int = _channel.LARGE) -> ob
     return _Copied(whole) if len(whole) >= least else whole
 
 
-def as_buffers(
-    args: tuple[Any, ...], kwargs: Mapping[str, Any], least: int
-) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """The same arguments, with each large text wrapped so, and one that comes twice once. A ``bytearray`` is left: it may change."""
-    large: dict[int, _Copied] = {}
+def with_buffers(call: tuple[Any, ...], least: int) -> tuple[Any, ...]:
+    """A call with each large text among its arguments wrapped so, and one that comes twice once; a ``bytearray`` may change, and is left."""
+    home, fn, args, kwargs = call
     for one in (*args, *kwargs.values()) if kwargs else args:
-        if (type(one) is str or type(one) is bytes) and len(one) >= least:
-            large[id(one)] = _Copied(one)
-    if not large:
-        return args, kwargs
-    args = tuple([large.get(id(one), one) for one in args])
-    return args, {name: large.get(id(one), one) for name, one in kwargs.items()}
+        if type(one) in _LASTING and len(one) >= least:
+            break
+    else:
+        return call
+    wrapped: dict[int, Any] = {}
+    for one in (*args, *kwargs.values()):
+        wrapped[id(one)] = as_buffer(one, least) if type(one) in _LASTING else one
+    args = tuple([wrapped[id(one)] for one in args])
+    return home, fn, args, {name: wrapped[id(one)] for name, one in kwargs.items()}
 
 
 class _Copied:

@@ -22,7 +22,7 @@ from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
 from parallelkit._worker._brought import as_told
-from parallelkit._worker._buffers import as_buffers, pack_apart
+from parallelkit._worker._buffers import pack_apart, with_buffers
 from parallelkit._worker._channel import APART
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
@@ -120,11 +120,13 @@ class Packing:
         """A call as it is packed: after the name of the module that a worker needs for its function."""
         fn = _function_of(call)
         refuse_function(fn)
-        home = self._latest[1] if fn is self._latest[0] else as_told(home_of(fn))
-        if home and type(fn) is FunctionType:  # nothing else may be kept: it may refer to the user's objects
-            self._latest = fn, home
-        if not home or type(fn) is not FunctionType:  # it may be a function of the script
-            call = carry(call, editions, several=not self._job.shared)
+        latest, home = self._latest
+        if fn is not latest:
+            home = as_told(home_of(fn))
+            if home and type(fn) is FunctionType:
+                self._latest = fn, home  # nothing else may be kept: it may refer to the user's objects
+            else:  # it may be a function of the script
+                call = carry(call, editions, several=not self._job.shared)
         return home, *call
 
     def _left(self, space: int, payload: Payload, ahead: int) -> int:
@@ -190,23 +192,28 @@ def _function_of(call: Call) -> object:
 class Packer:
     """Packs items for processes on this machine: large buffers go into the engine's blocks.
 
-    If the items of many runs hold many blocks already, and so descriptors, smaller buffers stay in the pickles. ``calls``: the
-    items are calls.
+    If the items of many runs hold many blocks already, and so descriptors, smaller buffers stay in the pickles. That is looked
+    at after each item of some size, for the next one: to look before each small item would cost it more. ``calls``: the items
+    are calls.
     """
 
     def __init__(self, pool: Pool, calls: bool) -> None:
         self._pool, self._calls = pool, calls
-        self._apart, self._sparing = Apart(APART), Apart()
+        self._apart = self._usual = Apart(APART)
+        self._sparing = Apart()
 
     def __call__(self, item: Any, classes: CarriedClasses) -> Payload:
-        lent = len(self._pool.lent)
-        apart = self._sparing if lent > QUEUED_FILES and lent >= limit() // SHARE else self._apart
+        apart = self._apart
         if self._calls:
-            home, fn, args, kwargs = item
-            item = home, fn, *as_buffers(args, kwargs, apart.least)
+            item = with_buffers(item, apart.least)
         blob = pack_apart(item, apart, classes)
         refuse_packed(blob)
-        return self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
+        if not apart.buffers and len(blob) < APART:
+            return blob
+        payload = self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
+        lent = len(self._pool.lent)
+        self._apart = self._sparing if lent > QUEUED_FILES and lent >= limit() // SHARE else self._usual
+        return payload
 
 
 def all_atoms(items: list[Any]) -> bool:
