@@ -80,7 +80,8 @@ def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     assert QUEUED_FILES + 8 == sum(type(payload) is Buffered for payload in payloads)
     assert Buffered is type(pack(LARGE, classes))
     del payloads
-    assert [bytes, Buffered] == [type(pack(MIDDLING, classes)) for _ in range(2)]  # the first finds that they are back
+    kinds = [type(pack(MIDDLING, classes)) for _ in range(2)]
+    assert [bytes, Buffered] == kinds  # the first finds that they are back
 
 
 def test_texts_are_packed_without_a_search():
