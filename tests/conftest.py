@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from interrupts import let_interrupts_in
 
+from parallelkit import ProcessExecutor
+
 let_interrupts_in()
 
 # On a busy machine, how long an example takes says nothing, and a pause of 0.2 s must not fail a test.
@@ -20,6 +22,21 @@ pytest_plugins = ["pytester", "leaks"]
 
 # A file of typed usage, read by type checkers and never run.
 collect_ignore = ["typing"]
+
+
+@pytest.fixture
+def script(request):
+    """The names of a program's main module, whose text is ``SCRIPT`` in the test's."""
+    scope = {"__name__": "__main__"}
+    exec(request.module.SCRIPT, scope)
+    return scope
+
+
+@pytest.fixture
+def executor():
+    """One worker, for all runs and calls of the test."""
+    with ProcessExecutor(1) as executor:
+        yield executor
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 import parallelkit._recalled as recalled
-from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
 from parallelkit._worker._travel import pack
 
@@ -46,21 +46,6 @@ def keep(kept, item):
 def large(item, ballast=bytes(100_000)):
     return load()
 """
-
-
-@pytest.fixture
-def script():
-    """The names of a program's main module."""
-    scope = {"__name__": "__main__"}
-    exec(SCRIPT, scope)
-    return scope
-
-
-@pytest.fixture
-def executor():
-    """One worker, for all calls."""
-    with ProcessExecutor(1) as executor:
-        yield executor
 
 
 def submitted(executor, fn):

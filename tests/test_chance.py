@@ -40,14 +40,6 @@ WORDS = [(64,)] * 6
 """Arguments of calls that draw as many bits."""
 
 
-@pytest.fixture
-def script():
-    """The names of a program's main module."""
-    scope = {"__name__": "__main__"}
-    exec(SCRIPT, scope)
-    return scope
-
-
 @pytest.mark.parametrize(
     "name", ["by_method", "by_python_method", pytest.param("by_numpy", marks=pytest.mark.all)]
 )

@@ -139,21 +139,6 @@ def count_pickles(item):
 """
 
 
-@pytest.fixture
-def script():
-    """The names of a program's main module."""
-    scope = {"__name__": "__main__"}
-    exec(SCRIPT, scope)
-    return scope
-
-
-@pytest.fixture
-def executor():
-    """One worker, for all runs."""
-    with ProcessExecutor(1) as executor:
-        yield executor
-
-
 def run(executor, fn, item):
     return run_parallel(fn, [item], executor=executor)[0]
 

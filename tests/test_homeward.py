@@ -6,7 +6,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit import Task, run_parallel
 from parallelkit._worker._homeward import Homeward
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
@@ -44,21 +44,6 @@ def load_and_read(item):
     model = "loaded"
     return Reader().read(), item.read()
 """
-
-
-@pytest.fixture
-def script():
-    """The names of a program's main module."""
-    scope = {"__name__": "__main__"}
-    exec(SCRIPT, scope)
-    return scope
-
-
-@pytest.fixture
-def executor():
-    """One worker, for all runs."""
-    with ProcessExecutor(1) as executor:
-        yield executor
 
 
 @pytest.mark.parametrize("options", [{}, {"priority": lambda item: 0}])
