@@ -14,7 +14,7 @@ SMALL = 64 << 10
 """Size in bytes up to which a packed class is kept; a larger one is packed with each result."""
 
 KEPT = 16
-"""How many classes are kept: the most recent."""
+"""How many classes are kept: those that were met last."""
 
 
 class Homeward:
