@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import threading
 
 import pytest
 
-from parallelkit import ProcessExecutor, iter_parallel
+from parallelkit import ProcessExecutor, _collector, iter_parallel
 from parallelkit._collector import without_collector
 
 
@@ -137,6 +138,29 @@ def test_a_fork_meanwhile() -> None:
     without_collector(work)
     assert status == [0]
     assert gc.isenabled()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # as above
+def test_a_fork_as_another_thread_begins_its_pause() -> None:
+    """A child that is forked at that very moment can pause, though that thread holds the lock for ever there."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with _collector._pause._lock:
+            held.set()
+            assert go_on.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(5)
+        without_collector(int)
+        os._exit(0)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_results_are_unpickled_in_a_pause() -> None:
