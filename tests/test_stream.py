@@ -769,6 +769,15 @@ def test_outcomes_that_were_never_yielded_are_told_as_they_were():
     assert list(map(str, (cut_off, withdrawn, own))) == [str(one.error) for one in told[2:]]
 
 
+def test_a_rebuilt_ledger_keeps_why_the_run_was_stopped():
+    """What never began because an error had stopped the run has that error as its cause."""
+    cause, withdrawn = OSError("no more threads"), TaskCancelled("the run was stopped")
+    withdrawn.__cause__ = cause
+    rest = [Failure("a", 0, withdrawn, 0, 0.5, None, 0.0, None)]
+    told = Results(ledger_of(rest, Facts("threads", ended_at=1.0), "no more threads")).failures["a"].error
+    assert (TaskCancelled, cause) == (type(told), told.__cause__)
+
+
 def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):
     """An internal error of the loop is raised in the caller's thread: it neither vanishes nor hangs the caller."""
 
