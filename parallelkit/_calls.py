@@ -43,7 +43,7 @@ def options_among(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def ready_for_first(fn: object, executor: object) -> AbstractContextManager[object]:
     """Start the first worker process while the modules of a first run are imported; a no-op for any other run."""
-    if "parallelkit._plan" in sys.modules or executor != "processes":
+    if "parallelkit._runs._plan" in sys.modules or executor != "processes":
         return nullcontext()
     from parallelkit._executors._process._prestart import started_ahead
 

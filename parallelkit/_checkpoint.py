@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from parallelkit._book import Book
+from parallelkit._input._recall import Recall
 from parallelkit._keywords import suggests
 from parallelkit._public import public
-from parallelkit._recall import Recall
 
 
 @public

@@ -10,9 +10,9 @@ from parallelkit._errors import InputError, ParallelKitError, TaskCancelled, Tas
 from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import Failure, Outcome, Success, as_raised
-from parallelkit._plan import Plan
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._streamed import Streamed
+from parallelkit._runs._plan import Plan
+from parallelkit._runs._streamed import Streamed
 
 A = TypeVar("A")
 

@@ -7,12 +7,12 @@ from reprlib import repr as shorten
 from typing import Any
 
 from parallelkit._coroutine_functions import check_function, is_coroutine_function
-from parallelkit._keys import check_lasting
+from parallelkit._input._keys import check_lasting
+from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._options import Checked
 from parallelkit._retry import Retry
-from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, all_of
 from parallelkit._tasks import Task
 
 ROWS = {

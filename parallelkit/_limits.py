@@ -11,9 +11,9 @@ from weakref import WeakSet, WeakValueDictionary
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._keywords import field_hint, suggests
-from parallelkit._meters import Cap, RateLog
 from parallelkit._numbers import as_whole, check_count, check_seconds
 from parallelkit._public import public
+from parallelkit._scheduling._meters import Cap, RateLog
 
 By = Callable[[Any], Hashable] | None
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from parallelkit._executors._contract import Block, Ended, Port, Ticket
-from parallelkit._intake import PORTION
+from parallelkit._input._intake import PORTION
+from parallelkit._input._portion import Portion
+from parallelkit._input._recall import Recall, Recalled, parted
+from parallelkit._input._source import DirectSource, Source
 from parallelkit._interrupt import Interrupt
 from parallelkit._lost import describe
 from parallelkit._marks import UNSET
-from parallelkit._portion import Portion
 from parallelkit._progress import Silent
-from parallelkit._recall import Recall, Recalled, parted
 from parallelkit._scheduler import Scheduler
-from parallelkit._source import DirectSource, Source
 
 if TYPE_CHECKING:
     from parallelkit._events import Observer

@@ -190,7 +190,7 @@ def run_parallel(
     """
     options = options_among(locals())
     with ready_for_first(fn, executor):
-        from parallelkit._plan import Plan  # imports all the rest
+        from parallelkit._runs._plan import Plan  # imports all the rest
 
         return Plan.make(fn, items, options).collect()
 
@@ -287,6 +287,6 @@ def iter_parallel(
     [0, 1, 1, 2, 2, 3]
     """
     options = options_among(locals())
-    from parallelkit._plan import Plan
+    from parallelkit._runs._plan import Plan
 
     return Plan.make(fn, items, options, stream=True).stream()

@@ -20,18 +20,18 @@ from operator import call
 from typing import Any
 
 from parallelkit._book import Book, Failed, News, told_cancelled, told_lapsed
-from parallelkit._comeback import Comeback
 from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
-from parallelkit._fifo import Fifo
 from parallelkit._lost import Lost, cut_off, uncounted
-from parallelkit._ready import Gated, Ready
 from parallelkit._retry import RetryPolicy
-from parallelkit._stopping import NEVER, StopRule
+from parallelkit._scheduling._comeback import Comeback
+from parallelkit._scheduling._fifo import Fifo
+from parallelkit._scheduling._ready import Gated, Ready
+from parallelkit._scheduling._stopping import NEVER, StopRule
+from parallelkit._scheduling._tries import Tries
+from parallelkit._scheduling._unawaited import holds_coroutine, refuse_coroutines
+from parallelkit._scheduling._unsettled import Unsettled
 from parallelkit._tasks import Own
-from parallelkit._tries import Tries
-from parallelkit._unawaited import holds_coroutine, refuse_coroutines
-from parallelkit._unsettled import Unsettled
 
 
 class Scheduler:

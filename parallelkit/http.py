@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from urllib.parse import urlsplit
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._fetcher import Fetcher, Sessions, broke_off
+from parallelkit._http._fetcher import Fetcher, Sessions, broke_off
+from parallelkit._http._sent import Sent, is_line, is_read_once, is_token
+from parallelkit._http._urls import follow, seeds_of
 from parallelkit._limits import ConcurrencyLimit, RateLimit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_seconds, check_timeout
 from parallelkit._options import RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
-from parallelkit._sent import Sent, is_line, is_read_once, is_token
+from parallelkit._scheduling._told import PAUSES
 from parallelkit._tasks import check_kwargs
-from parallelkit._told import PAUSES
-from parallelkit._urls import follow, seeds_of
 
 if TYPE_CHECKING:
     from requests import Response, Session

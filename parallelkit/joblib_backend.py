@@ -10,8 +10,8 @@ from parallelkit._executors._contract import Engine
 from parallelkit._executors._futures import check_initializer
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._width import outer_width
-from parallelkit._joblib_batches import Batches, Sent
-from parallelkit._joblib_worker import NAME, set_up
+from parallelkit._joblib._batches import Batches, Sent
+from parallelkit._joblib._worker import NAME, set_up
 
 __all__ = ["register"]
 

@@ -15,23 +15,23 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from parallelkit._asking import Asking
 from parallelkit._book import Book
 from parallelkit._died import died_with
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
-from parallelkit._intake import Intake, Portion, Shape
+from parallelkit._input._intake import Intake, Portion, Shape
+from parallelkit._input._source import DirectSource, Window
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._limits import Limit
 from parallelkit._loop import Interrupt, Loop
 from parallelkit._lost import Lost
 from parallelkit._marks import OPEN
 from parallelkit._outcomes import Outcome
-from parallelkit._ready import Gated
 from parallelkit._results import Results
+from parallelkit._runs._asking import Asking
 from parallelkit._scheduler import Scheduler
-from parallelkit._source import DirectSource, Window
-from parallelkit._stopping import StopRule
+from parallelkit._scheduling._ready import Gated
+from parallelkit._scheduling._stopping import StopRule
 from parallelkit.testing import FakeClock
 
 STOP_OPTIONS = set(StopRule._fields)

@@ -23,32 +23,32 @@ _command/_run
 _command/_doctor  _command/_kept  _command/_lines  _command/_sink  _command/_tally  _command/_target
 _command/_arguments
 _command/__init__
-_joblib_batches
-_joblib_packing
-_joblib_worker
+_joblib/_batches
+_joblib/_packing
+_joblib/_worker
 _demo/__init__
 _demo/_research  _demo/_tokens
 _demo/_claims  _demo/_sources
 _recipes
 _run  _fold
-_calls  _plan
-_collected  _streamed
-_parts
+_calls  _runs/_plan
+_runs/_collected  _runs/_streamed
+_runs/_parts
 _form
-_endings  _options  _rebuilt  _stream
-_growth  _outbox
+_runs/_endings  _options  _rebuilt  _runs/_stream
+_input/_growth  _runs/_outbox
 _loop
 _events
 _executors/_futures
 _executors/_submit/_desk
 _executors/_submit/_opening
 _executors/_submit/_leaving
-_recorder
-_payload
-_executors/_choice  _asking  _checkpoint  _progress
-_journal_writer
-_journal
-_claim
+_journal/_recorder
+_journal/_payload
+_executors/_choice  _runs/_asking  _checkpoint  _progress
+_journal/_writer
+_journal/_file
+_journal/_claim
 _executors/_coroutines
 _executors/_coroutine/_port
 _executors/_coroutine/_overrun  _executors/_coroutine/_watch
@@ -58,9 +58,9 @@ _executors/_cluster/_guard  _executors/_cluster/_clock  _executors/_cluster/_bro
 _executors/_cluster/_patrol
 _executors/_cluster/_wire  _executors/_cluster/_pending  _executors/_cluster/_manifest  _executors/_cluster/_sizes
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
-_book  _comeback  _fifo  _ready  _stopping  _tries  _unawaited  _unsettled
-_lanes  _executors/_foreign_calls
-_recall
+_book  _scheduling/_comeback  _scheduling/_fifo  _scheduling/_ready  _scheduling/_stopping  _scheduling/_tries  _scheduling/_unawaited  _scheduling/_unsettled
+_scheduling/_lanes  _executors/_foreign_calls
+_input/_recall
 _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port  _executors/_thread/_roll  _executors/_thread/_starts
 _executors/_thread/_slots  _executors/_thread/_spares
@@ -88,7 +88,7 @@ _executors/_process/_captures  _executors/_greenlets
 _executors/_contract
 _executors/__init__  _executors/*/__init__
 _worker/__main__
-_recalled
+_worker/_recalled
 _worker/_zygote
 _worker/_serve  _worker/_chunk
 _worker/_jobs  _worker/_slots
@@ -99,21 +99,22 @@ _worker/_classes  _worker/_type_names
 _worker/_channel  _worker/_enums  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_strays
 _worker/_kernel
 _worker/__init__
-_source
-_intake
-_naming  _portion
-_shape
-_inlet  _keys  _urls
+_input/_source
+_input/_intake
+_input/_naming  _input/_portion
+_input/_shape
+_input/_inlet  _input/_keys  _http/_urls
 _tasks
 _limits
-_meters
-_retry  _told  _fetcher
-_ledger  _sent
-_lost  _identity
+_scheduling/_meters
+_retry  _scheduling/_told  _http/_fetcher
+_ledger  _http/_sent
+_lost  _journal/_identity
 _outcomes
 _died  _coroutine_functions  _world
 _errors  _logger
-_collector  _forked  _habits  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
+_http/__init__  _input/__init__  _joblib/__init__  _journal/__init__  _runs/__init__  _scheduling/__init__
+_collector  _forked  _worker/_habits  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
 """
 
 EXPORTED = """

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 
-from parallelkit._asking import Asking
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._marks import UNSET
+from parallelkit._runs._asking import Asking
 
 
 @pytest.fixture

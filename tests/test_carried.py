@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-import parallelkit._recalled as recalled
+import parallelkit._worker._recalled as recalled
 from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
 from parallelkit._worker._travel import pack

@@ -27,8 +27,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import parallelkit._claim as _claim
-import parallelkit._journal_writer as journal_writer
+import parallelkit._journal._claim as _claim
+import parallelkit._journal._writer as journal_writer
 from parallelkit import (
     Checkpoint,
     InputError,
@@ -46,13 +46,13 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
-from parallelkit._asking import Asking
-from parallelkit._claim import Claim
+from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._journal import APPLICATION, SCHEMA, Journal
+from parallelkit._journal._claim import Claim
+from parallelkit._journal._file import APPLICATION, SCHEMA, Journal
+from parallelkit._journal._recorder import Recorder, Recording
 from parallelkit._ledger import Ledger
-from parallelkit._portion import Portion
-from parallelkit._recorder import Recorder, Recording
+from parallelkit._runs._asking import Asking
 
 calls = collections.Counter()
 
@@ -647,7 +647,7 @@ def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "lockf", lock_late)
     claim = Claim(os.fspath(path))
-    next_one = "import sys; from parallelkit._claim import Claim; Claim(sys.argv[1])"
+    next_one = "import sys; from parallelkit._journal._claim import Claim; Claim(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", next_one, path], capture_output=True, text=True, check=False)
     claim.release(in_order=True)
     assert f"used by process {os.getpid()}" in done.stderr
@@ -956,7 +956,7 @@ def test_a_journal_or_database_of_the_users_beside_the_journal_is_left_alone(pat
 def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
     """If the disk is full when a journal is created, the error says so, and no file is left."""
     with monkeypatch.context() as patch:
-        patch.setattr("parallelkit._journal.SCHEMA", f"PRAGMA max_page_count = 1; {SCHEMA}")
+        patch.setattr("parallelkit._journal._file.SCHEMA", f"PRAGMA max_page_count = 1; {SCHEMA}")
         with pytest.raises(
             ValueError, match=r"^checkpoint .+ can make files, got .+/run\.journal: .+ is full"
         ):
@@ -1554,7 +1554,10 @@ def test_a_copy_of_a_journal_is_a_journal(path):
 
 @pytest.mark.parametrize(
     ("call", "why"),
-    [("parallelkit._claim.Claim.note", "No space left on device"), ("fcntl.lockf", "No locks available")],
+    [
+        ("parallelkit._journal._claim.Claim.note", "No space left on device"),
+        ("fcntl.lockf", "No locks available"),
+    ],
 )
 def test_a_claim_that_cannot_be_made_leaves_no_descriptor(tmp_path, monkeypatch, call, why):
     """On a full disk or one without locks, the error names the file, no descriptor is left, and the next run can try again."""

@@ -9,14 +9,14 @@ from fakes import Delays, Done, Fail, FakeRun, Script
 from patience import given_time
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, iter_parallel, run_parallel
-from parallelkit._comeback import Comeback
 from parallelkit._executors._contract import Ended
-from parallelkit._fifo import Fifo
 from parallelkit._ledger import Ledger
-from parallelkit._ready import Gated
 from parallelkit._results import Results
 from parallelkit._scheduler import Scheduler
-from parallelkit._tries import Tries
+from parallelkit._scheduling._comeback import Comeback
+from parallelkit._scheduling._fifo import Fifo
+from parallelkit._scheduling._ready import Gated
+from parallelkit._scheduling._tries import Tries
 
 DOWN = OSError("down")
 FIVE = Retry(3, delay=0, max_time=5)

@@ -14,7 +14,7 @@ import pytest
 from parallelkit import ProcessExecutor, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._executors._process import _sharing
 from parallelkit._executors._process._sharing import pack_initializer
-from parallelkit._habits import take_on
+from parallelkit._worker._habits import take_on
 
 VARIABLE = ContextVar("variable", default="unset")
 

@@ -11,12 +11,12 @@ import pytest
 from exact_model import KINDS, Model, Program, Rate, Script, Step, Told
 
 from parallelkit import Checkpoint, RateLimit, Retry, Task, TaskCancelled, iter_parallel, run_parallel
-from parallelkit._comeback import Comeback
-from parallelkit._fifo import Fifo
-from parallelkit._meters import RateLog
-from parallelkit._ready import Gated
-from parallelkit._stopping import StopRule
-from parallelkit._tries import Tries
+from parallelkit._scheduling._comeback import Comeback
+from parallelkit._scheduling._fifo import Fifo
+from parallelkit._scheduling._meters import RateLog
+from parallelkit._scheduling._ready import Gated
+from parallelkit._scheduling._stopping import StopRule
+from parallelkit._scheduling._tries import Tries
 from parallelkit.testing import inline_runs
 
 STOPS = ("run_timeout", "max_failures", "on_error")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit._executors._tickets import FirstTries, indices_of, items_of, shortest_timeout
-from parallelkit._fifo import Fifo
+from parallelkit._scheduling._fifo import Fifo
 
 
 class Model:

@@ -15,9 +15,9 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
-from parallelkit._intake import Intake
+from parallelkit._input._intake import Intake
+from parallelkit._input._naming import Naming
 from parallelkit._marks import UNSET
-from parallelkit._naming import Naming
 
 LINKS = {"/": ["/a", "/b"], "/a": ["/a/1"], "/b": ["/b/1", "/b/2"]}
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from parallelkit import InputError, Task, iter_parallel, run_parallel
-from parallelkit._identity import identity_of, told_apart
+from parallelkit._journal._identity import identity_of, told_apart
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def test_a_lambda_is_the_same_wherever_it_stands():
 
 def test_a_lambda_is_the_same_in_every_process():
     """A lambda has the same identity under every hash seed, although sets among its constants have another order."""
-    code = "import sys; from parallelkit._identity import identity_of; exec(sys.argv[1]); print(identity_of(made))"
+    code = "import sys; from parallelkit._journal._identity import identity_of; exec(sys.argv[1]); print(identity_of(made))"
     known = {
         subprocess.run(
             [sys.executable, "-c", code, SOURCE],

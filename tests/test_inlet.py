@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from parallelkit import InputError, iter_parallel
-from parallelkit._inlet import AHEAD, Inlet
+from parallelkit._input._inlet import AHEAD, Inlet
 
 
 def started(source):

@@ -10,7 +10,7 @@ import pytest
 from fakes import FakeClock
 
 from parallelkit import InputError, RateLimit, Retry, Task, iter_parallel, run_parallel
-from parallelkit._intake import PORTION, Intake, Shape
+from parallelkit._input._intake import PORTION, Intake, Shape
 from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, call_star
 

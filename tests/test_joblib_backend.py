@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 
-from parallelkit import WorkerDied, _joblib_packing
-from parallelkit._joblib_batches import describe_calls
+from parallelkit import WorkerDied
+from parallelkit._joblib import _packing
+from parallelkit._joblib._batches import describe_calls
 from parallelkit.joblib_backend import register
 
 register()
@@ -452,8 +453,8 @@ def test_a_call_may_have_more_arrays_than_a_process_has_descriptors(monkeypatch)
     def are_copies():
         return [isinstance(part, tuple) for part in packer.pack(arrays)[1]]
 
-    monkeypatch.setattr(_joblib_packing, "MOST", 2)
-    packer, arrays = _joblib_packing.Packer(1_000_000), [np.full(300_000, n) for n in range(4)]
+    monkeypatch.setattr(_packing, "MOST", 2)
+    packer, arrays = _packing.Packer(1_000_000), [np.full(300_000, n) for n in range(4)]
     assert [False] * 4 == are_copies()
     assert [True, True, False, False] == are_copies() == are_copies()
     del arrays[0]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._limits import as_limits, meter_for
-from parallelkit._meters import NOBODY, RateLog
-from parallelkit._ready import Gated
+from parallelkit._scheduling._meters import NOBODY, RateLog
+from parallelkit._scheduling._ready import Gated
 
 
 def most_in_a_window(stamps, per):

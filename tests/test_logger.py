@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from parallelkit import ThreadExecutor, iter_parallel, run_parallel
-from parallelkit._journal import Journal
+from parallelkit._journal._file import Journal
 
 
 class Deaf(logging.Handler):

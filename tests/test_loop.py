@@ -11,10 +11,10 @@ from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Han
 from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._input._source import AT_HAND, WIDEST, WINDOW, Window
 from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
 from parallelkit._progress import Silent
 from parallelkit._retry import as_policy
-from parallelkit._source import AT_HAND, WIDEST, WINDOW, Window
 
 ERROR = OSError("down")
 
@@ -22,7 +22,7 @@ ERROR = OSError("down")
 @pytest.fixture
 def one_by_one(monkeypatch):
     """Make every portion of input a single item, as if each item took its time."""
-    monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)
+    monkeypatch.setattr("parallelkit._input._intake.PORTION", 0.0)
 
 
 def kinds(run):

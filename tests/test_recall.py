@@ -5,8 +5,8 @@ from textwrap import shorten
 import pytest
 
 from parallelkit import RateLimit, Task, run_parallel
+from parallelkit._input._recall import MemoryRecall
 from parallelkit._marks import UNSET
-from parallelkit._recall import MemoryRecall
 
 joblib = pytest.importorskip("joblib", reason="joblib is an extra")
 

@@ -24,12 +24,12 @@ from parallelkit import (
     TaskFailures,
     TaskTimeout,
     ThreadExecutor,
-    _parts,
     iter_parallel,
     map_reduce,
     run_parallel,
 )
 from parallelkit._executors._thread._port import ThreadPort
+from parallelkit._runs import _parts
 
 PATIENCE = 30.0
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from parallelkit import ConcurrencyLimit, RateLimit, Task, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Block, Job
-from parallelkit._intake import Portion
+from parallelkit._input._intake import Portion
 from parallelkit._ledger import Facts
 from parallelkit._loop import Interrupt, Loop
 from parallelkit._marks import OPEN
@@ -284,7 +284,7 @@ def check_width(plot, run):
 @pytest.fixture(autouse=True)
 def _one_by_one(monkeypatch):
     """Take input item by item, so that anything can happen between two items."""
-    monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)
+    monkeypatch.setattr("parallelkit._input._intake.PORTION", 0.0)
 
 
 def check_plot(plot):

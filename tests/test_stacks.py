@@ -28,7 +28,7 @@ from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._stacks import await_stack, stack_of
-from parallelkit._journal import Journal
+from parallelkit._journal._file import Journal
 from parallelkit._lost import SHOWN, told_where
 from parallelkit._worker._channel import STACK_SIGNAL
 

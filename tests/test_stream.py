@@ -29,9 +29,9 @@ from parallelkit import (
     iter_parallel,
 )
 from parallelkit._ledger import Facts
-from parallelkit._outbox import Outbox
 from parallelkit._rebuilt import ledger_of
-from parallelkit._stream import _close_all
+from parallelkit._runs._outbox import Outbox
+from parallelkit._runs._stream import _close_all
 
 PATIENCE = 30.0
 in_both = pytest.mark.parametrize("executor", ["threads", "inline"])

@@ -860,7 +860,7 @@ def test_a_run_within_a_task_may_have_the_limits_of_the_run_around_it():
 
 def test_larger_priorities_run_first_while_slots_are_lent(monkeypatch):
     """A task that is read meanwhile goes before one that waits, which is not handed over for a lent slot."""
-    monkeypatch.setattr("parallelkit._intake.PORTION", 0.0)  # the input is read item by item
+    monkeypatch.setattr("parallelkit._input._intake.PORTION", 0.0)  # the input is read item by item
     order, inner_runs, added = [], threading.Event(), threading.Event()
 
     with ThreadExecutor(1) as executor:

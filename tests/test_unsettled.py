@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallelkit._unsettled import SIZE, Unsettled
+from parallelkit._scheduling._unsettled import SIZE, Unsettled
 
 
 class Model:

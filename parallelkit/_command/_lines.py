@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from parallelkit._command import UsageError
+from parallelkit._input._portion import Portion
+from parallelkit._input._recall import Recalled
 from parallelkit._lost import Lost
-from parallelkit._portion import Portion
-from parallelkit._recall import Recalled
 
 STDIN = "-"
 

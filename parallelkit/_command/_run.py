@@ -20,12 +20,12 @@ from parallelkit._command._sink import NobodyReads, OutputError, Sink, signals_h
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
-from parallelkit._inlet import Inlet
+from parallelkit._input._inlet import Inlet
 from parallelkit._limits import RateLimit
 from parallelkit._outcomes import Outcome
-from parallelkit._plan import Plan
 from parallelkit._results import Results
-from parallelkit._streamed import Streamed
+from parallelkit._runs._plan import Plan
+from parallelkit._runs._streamed import Streamed
 
 WELL, FAILED, INTERRUPTED = 0, 1, 130
 SAME = ("executor", "max_workers", "timeout", "run_timeout", "retries", "order", "max_failures", "checkpoint")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from parallelkit._journal._payload import SOURCE
 from parallelkit._lost import describe, is_of_stop
 from parallelkit._outcomes import Outcome
-from parallelkit._payload import SOURCE
 from parallelkit._report._failures import shape
 from parallelkit._report._format import clip, count, encodable, key_text, number, seconds
 

@@ -26,7 +26,7 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._executors._process._reloads import Reloads
-from parallelkit._journal import Journal
+from parallelkit._journal._file import Journal
 
 SCRIPT = """
 import os, signal, sys, threading, time
@@ -301,7 +301,7 @@ def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(run, t
 
     journal = tmp_path / "journal"
     with monkeypatch.context() as patch:
-        patch.setattr("parallelkit._recorder.Journal", pressed(Journal))
+        patch.setattr("parallelkit._journal._recorder.Journal", pressed(Journal))
         for _ in ("made", "found"):
             with pytest.raises(KeyboardInterrupt):
                 run(abs, [1], key=str, checkpoint=journal)

@@ -12,11 +12,11 @@ from weakref import WeakSet
 from parallelkit._executors._contract import Call
 from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
-from parallelkit._recalled import recall, recall_class
 from parallelkit._tasks import call_star
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._recalled import recall, recall_class
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 

@@ -16,11 +16,11 @@ from parallelkit._executors._process._captures import goes_by_value
 from parallelkit._executors._process._culprit import pack_job, unfit_initializer, unfit_job
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._executors._process._lane import File, payload_of
-from parallelkit._habits import take_on
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._call import first
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._habits import take_on
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 RECURSION = 1000  # Python's default recursion limit

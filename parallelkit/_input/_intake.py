@@ -14,13 +14,13 @@ from math import inf
 from typing import Any
 
 from parallelkit._errors import InputError
-from parallelkit._inlet import Inlet
+from parallelkit._input._inlet import Inlet
+from parallelkit._input._naming import Naming
+from parallelkit._input._portion import Portion
+from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after, replace_form
 from parallelkit._marks import UNSET
-from parallelkit._naming import Naming
 from parallelkit._numbers import length_of
-from parallelkit._portion import Portion
 from parallelkit._raised import add_note, describe_error, is_of_signal
-from parallelkit._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after, replace_form
 from parallelkit._system import monotonic
 from parallelkit._tasks import Task, check_keys_agree, check_tasks
 

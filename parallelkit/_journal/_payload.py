@@ -8,12 +8,12 @@ from functools import partial
 from itertools import islice, repeat
 from typing import Any
 
-from parallelkit._journal import Record
+from parallelkit._input._recall import Recalled
+from parallelkit._journal._file import Record
 from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
 from parallelkit._raised import is_of_signal
-from parallelkit._recall import Recalled
 from parallelkit._worker._faults import capture_here, restore
 
 SOURCE = "checkpoint"  # the ``worker`` of a recalled outcome

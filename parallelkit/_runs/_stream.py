@@ -21,13 +21,13 @@ from weakref import WeakSet
 
 from parallelkit._collector import wait_apart
 from parallelkit._executors._thread._lending import mark_context
-from parallelkit._intake import PORTION, Intake
+from parallelkit._input._intake import PORTION, Intake
+from parallelkit._input._portion import Portion
+from parallelkit._input._source import WIDEST, DirectSource, Window
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
-from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
-from parallelkit._portion import Portion
-from parallelkit._source import WIDEST, DirectSource, Window
+from parallelkit._runs._outbox import HandedSource, Outbox
 from parallelkit._system import monotonic
 
 T = TypeVar("T")

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from parallelkit._errors import InputError
-from parallelkit._intake import Intake
+from parallelkit._input._intake import Intake
+from parallelkit._input._portion import Portion
 from parallelkit._loop import Loop
 from parallelkit._outcomes import Outcome
-from parallelkit._portion import Portion
 from parallelkit._raised import describe_error
 from parallelkit._tasks import Task, hint_for
 

@@ -11,19 +11,19 @@ from functools import partial
 from typing import Any, Protocol
 
 from parallelkit import _collector
-from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine
+from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt, hold_interrupt
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import Loop
-from parallelkit._outbox import HandedSource, Outbox
 from parallelkit._outcomes import Outcome
-from parallelkit._parts import Parts
-from parallelkit._portion import Portion
 from parallelkit._raised import add_note
 from parallelkit._rebuilt import ledger_of
 from parallelkit._results import Results
-from parallelkit._stream import HeldSource, Stream, closed_at_exit, stepwise, unread
+from parallelkit._runs._endings import interruption, noted
+from parallelkit._runs._outbox import HandedSource, Outbox
+from parallelkit._runs._parts import Parts
+from parallelkit._runs._stream import HeldSource, Stream, closed_at_exit, stepwise, unread
 
 
 class Streamed:

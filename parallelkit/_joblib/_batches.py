@@ -12,8 +12,8 @@ from reprlib import Repr
 from typing import Any
 
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
-from parallelkit._joblib_packing import Packer
-from parallelkit._joblib_worker import run
+from parallelkit._joblib._packing import Packer
+from parallelkit._joblib._worker import run
 from parallelkit._lost import describe
 from parallelkit._raised import repr_of
 

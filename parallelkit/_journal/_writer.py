@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
-from parallelkit._journal import Journal, Record
+from parallelkit._journal._file import Journal, Record
 
 GATHER = 0.02  # seconds that the first record of a batch waits for more
 MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may be waiting before ``put`` blocks

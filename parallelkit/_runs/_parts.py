@@ -8,33 +8,33 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from parallelkit._asking import Asking
 from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
 from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._executors._width import usable_cpus
 from parallelkit._form import check_form, shape_of
-from parallelkit._growth import Growth
-from parallelkit._intake import Intake
+from parallelkit._input._growth import Growth
+from parallelkit._input._intake import Intake
+from parallelkit._input._keys import check_keys
+from parallelkit._input._portion import Portion
+from parallelkit._input._recall import Recall, memory_recall
+from parallelkit._input._source import AT_HAND, DirectSource, Source, Window
 from parallelkit._interrupt import Interrupt
-from parallelkit._keys import check_keys
 from parallelkit._ledger import Facts, Ledger, numbered
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
-from parallelkit._portion import Portion
 from parallelkit._progress import open_bar
 from parallelkit._raised import repr_of
-from parallelkit._ready import Gated
-from parallelkit._recall import Recall, memory_recall
+from parallelkit._runs._asking import Asking
 from parallelkit._scheduler import Scheduler
-from parallelkit._source import AT_HAND, DirectSource, Source, Window
-from parallelkit._stopping import StopRule
+from parallelkit._scheduling._ready import Gated
+from parallelkit._scheduling._stopping import StopRule
 from parallelkit._world import World, the_world
 
 if TYPE_CHECKING:
-    from parallelkit._outbox import Outbox
+    from parallelkit._runs._outbox import Outbox
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -68,7 +68,7 @@ class Parts:
         own_fn = None if tasks or checked.then is not None else fn
         plan = cls(world.stage(checked), own_fn, intake, world)
         if checked.checkpoint is not None:
-            from parallelkit._recorder import Recording
+            from parallelkit._journal._recorder import Recording
 
             plan.journal = Recording(
                 checked.checkpoint,

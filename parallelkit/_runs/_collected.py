@@ -9,17 +9,17 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
-from parallelkit._asking import Asking
-from parallelkit._endings import interruption, noted
 from parallelkit._executors._contract import Engine, Port
+from parallelkit._input._keys import check_keys
+from parallelkit._input._source import DirectSource
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._keys import check_keys
 from parallelkit._ledger import Ledger
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
-from parallelkit._parts import Parts
 from parallelkit._results import Results
-from parallelkit._source import DirectSource
+from parallelkit._runs._asking import Asking
+from parallelkit._runs._endings import interruption, noted
+from parallelkit._runs._parts import Parts
 
 
 class Collected:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from sys import maxsize
 from typing import Any, Protocol
 
-from parallelkit._intake import Intake
+from parallelkit._input._intake import Intake
+from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt
 from parallelkit._marks import UNSET
-from parallelkit._portion import Portion
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done

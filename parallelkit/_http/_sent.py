@@ -10,7 +10,7 @@ from numbers import Number
 from typing import Any
 from uuid import UUID
 
-from parallelkit._identity import Facts, digest, is_plain, text_of
+from parallelkit._journal._identity import Facts, digest, is_plain, text_of
 
 NOT_COMPARED = frozenset({"proxies", "verify"})  # they change how a request is sent, not what it asks for
 SENT_AS_TEXT = (str, Number, date, time, timedelta, UUID)  # sent as ``str`` makes them

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from parallelkit._coroutine_functions import check_called
-from parallelkit._fetcher import Fetcher
+from parallelkit._http._fetcher import Fetcher
 from parallelkit._numbers import length_of
 from parallelkit._outcomes import Outcome
 from parallelkit._tasks import Task

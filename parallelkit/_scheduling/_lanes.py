@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from math import inf
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._meters import Cap, RateLog
+from parallelkit._scheduling._meters import Cap, RateLog
 
 Rank = tuple[float, int]  # minus the priority, then the index: the smallest goes first
 

@@ -12,9 +12,9 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._identity import Telling
+from parallelkit._http._sent import Sent, forget_sent
+from parallelkit._journal._identity import Telling
 from parallelkit._lost import is_a
-from parallelkit._sent import Sent, forget_sent
 from parallelkit._system import monotonic
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
-from parallelkit._claim import Claim, not_accessible, not_made, not_ours
-from parallelkit._identity import told_apart
+from parallelkit._journal._claim import Claim, not_accessible, not_made, not_ours
+from parallelkit._journal._identity import told_apart
 
 APPLICATION = 0x706B6A6C  # "pkjl"
 VERSION = 1

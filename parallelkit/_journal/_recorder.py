@@ -12,20 +12,20 @@ from typing import Any
 
 from parallelkit._book import Book
 from parallelkit._checkpoint import Checkpoint, Unrecorded
-from parallelkit._claim import check_place
 from parallelkit._errors import ParallelKitError
-from parallelkit._identity import identity_of, told_apart
-from parallelkit._journal import Journal, Record, another_function
-from parallelkit._journal_writer import JournalWriter
-from parallelkit._keys import key_text
+from parallelkit._input._keys import key_text
+from parallelkit._input._portion import Portion
+from parallelkit._input._recall import Recalled
+from parallelkit._journal._claim import check_place
+from parallelkit._journal._file import Journal, Record, another_function
+from parallelkit._journal._identity import identity_of, told_apart
+from parallelkit._journal._payload import SOURCE, Payloads, recalled, unreadable
+from parallelkit._journal._writer import JournalWriter
 from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
-from parallelkit._payload import SOURCE, Payloads, recalled, unreadable
-from parallelkit._portion import Portion
 from parallelkit._raised import is_of_signal
-from parallelkit._recall import Recalled
 from parallelkit._tasks import Task, as_call, call_star
 
 

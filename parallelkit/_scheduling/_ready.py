@@ -17,9 +17,9 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._lanes import Gate, Lane, Rank
 from parallelkit._limits import Limit, meter_for
-from parallelkit._meters import Cap, RateLog
+from parallelkit._scheduling._lanes import Gate, Lane, Rank
+from parallelkit._scheduling._meters import Cap, RateLog
 
 
 class Ready(Protocol):

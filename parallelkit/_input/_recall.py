@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from parallelkit._executors._contract import Block, as_block
+from parallelkit._input._portion import Portion
 from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
-from parallelkit._portion import Portion
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._call import keywords
 

@@ -6,8 +6,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
+from parallelkit._input._shape import Shape, Trait
 from parallelkit._marks import UNSET
-from parallelkit._shape import Shape, Trait
 from parallelkit._tasks import Own, own_options
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parallelkit._executors._gate import Gate
+from parallelkit._input._portion import Portion
 from parallelkit._ledger import numbered
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import Outcome, Success
-from parallelkit._portion import Portion
 
 
 class Outbox:

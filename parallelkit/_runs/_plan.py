@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Self
 
-from parallelkit._collected import Collected
 from parallelkit._errors import InputError
 from parallelkit._ledger import Ledger
 from parallelkit._outcomes import Outcome
-from parallelkit._parts import Parts
 from parallelkit._results import Results
+from parallelkit._runs._collected import Collected
+from parallelkit._runs._parts import Parts
 
 
 class Plan(Parts):
@@ -33,6 +33,6 @@ class Plan(Parts):
 
     def stream(self) -> Generator[Outcome[Any, Any], None, None]:
         """The generator of ``iter_parallel``, which starts the run at its first ``next()``."""
-        from parallelkit._streamed import Streamed
+        from parallelkit._runs._streamed import Streamed
 
         return Streamed(self).outcomes()

@@ -1,0 +1,1 @@
+"""The parts of the joblib backend."""

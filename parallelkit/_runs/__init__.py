@@ -1,0 +1,1 @@
+"""A run: assembled, driven in the caller's thread or in its own, and concluded."""
