@@ -118,12 +118,14 @@ class Loop:
         scheduler, port, first = self.scheduler, self.port, self.scheduler.admitted
         if self.lapsed or port.room() <= 0:
             return False
-        portion = Portion(read_at=array("d"))
+        portion = Portion(keys=[] if source.keyed else None, read_at=array("d"))
         assert portion.read_at is not None, "made just now"
         try:
-            for item in source.flow(scheduler.unsettled_input):
+            for key, item in source.flow(scheduler.unsettled_input):
                 portion.read_at.append(self.clock())
                 portion.items.append(item)
+                if portion.keys is not None:
+                    portion.keys.append(key)
                 port.start((scheduler.first_ticket(first + len(portion.items) - 1, item),))
                 if port.room() <= 0:
                     break

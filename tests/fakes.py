@@ -337,7 +337,7 @@ def make_scheduler(book: Book, **options: Any) -> Scheduler:
 class FakeRun:
     """A run of the real scheduler and loop, on a ``FakeClock`` and a ``FakeExecutor``.
 
-    Without ``fn``, the items are tasks. ``limits`` and ``priority`` are options of a run, ``options``
+    Without ``fn``, the items are tasks. ``limits``, ``priority`` and ``key`` are options of a run, ``options``
     those of the ``Scheduler`` and its ``StopRule``. Nothing happens before ``drive``.
 
     >>> from parallelkit import Retry
@@ -358,6 +358,7 @@ class FakeRun:
         clock: FakeClock | None = None,
         limits: Sequence[Limit] = (),
         priority: Callable[[Any], float] | None = None,
+        key: Callable[[Any], Any] | None = None,
         **options: Any,
     ) -> None:
         gated = bool(limits) or priority is not None
@@ -366,7 +367,7 @@ class FakeRun:
         self.port = self.executor.open(Job(fn, exact=gated))
         self.ledger = StrictLedger(Facts(began_at=self.clock()))
         bys = tuple(limit.by for limit in limits)
-        self.intake = Intake(items, Shape(tasks=fn is None, gated=gated, priority=priority, bys=bys))
+        self.intake = Intake(items, Shape(tasks=fn is None, key=key, gated=gated, priority=priority, bys=bys))
         self.interrupt = Interrupt(self.port.wake)
         self.scheduler = make_scheduler(
             self.ledger,

@@ -636,12 +636,10 @@ def taken_in(run, way):
     return run
 
 
-def take_in(way, steps, buffersize):
+def take_in(way, steps, **options):
     """Run these steps on lazy input, taken in in this way; return their outcomes."""
     script = Script(dict(enumerate(steps)))
-    run = FakeRun(
-        script, iter(range(len(steps))), policy=Delays(*[1.0] * 9), timeout=5, buffersize=buffersize
-    )
+    run = FakeRun(script, iter(range(len(steps))), policy=Delays(*[1.0] * 9), timeout=5, **options)
     taken_in(run, way).drive()
     assert {} == script.left
     return [
@@ -649,8 +647,9 @@ def take_in(way, steps, buffersize):
     ]
 
 
+@pytest.mark.parametrize("key", [None, "item {}".format])
 @pytest.mark.parametrize("buffersize", [1, 3, None])
-def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize):
+def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize, key):
     """Outcomes are the same for all ways of taking in input; item by item, even their instants are."""
     steps = [
         Done(1, after=2),
@@ -661,11 +660,19 @@ def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize):
         *[Done(n, after=n % 3) for n in range(20)],
     ]
     portions, one_by_one, flow = (
-        take_in(way, steps, buffersize) for way in ("portions", "one by one", "flow")
+        take_in(way, steps, buffersize=buffersize, key=key) for way in ("portions", "one by one", "flow")
     )
     assert one_by_one == flow
     assert [task[:3] for task in portions] == [task[:3] for task in flow]
-    assert len(steps) == len(flow)
+    assert [*map(key or int, range(len(steps)))] == [task[0] for task in flow]
+
+
+@pytest.mark.parametrize("way", ["portions", "one by one", "flow"])
+def test_a_bad_key_ends_the_input_however_it_is_taken_in(way):
+    """The items before one whose key is taken are run under their keys, and the error names both positions."""
+    run = taken_in(FakeRun(Script(), iter("abca"), key=str.upper), way).drive()
+    assert {"A": "a", "B": "b", "C": "c"} == dict(run.results)
+    assert "key must be unique, got 'A' at positions 0 and 3" == str(run.intake.error)
 
 
 @pytest.mark.parametrize("way", ["one by one", "flow"])

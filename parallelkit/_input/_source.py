@@ -74,17 +74,21 @@ class DirectSource:
             return 0
         return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
 
-    def flow(self, ahead: int) -> Iterator[Any]:
-        """Yield the items that may be read now, one by one as they are read. They have no keys; the caller admits them."""
+    @property
+    def keyed(self) -> bool:
+        return self.intake.keyed
+
+    def flow(self, ahead: int) -> Iterator[tuple[Any, Any]]:
+        """Yield the keys and items that may be read now, one by one as they are read; the caller admits them."""
         room, interrupt = self._room(ahead), self.interrupt
         items = self.intake.flow(room) if room > 0 else iter(())
         while True:
             interrupt.exposed = True  # as ``user_code`` does, which would cost more than all the rest
             try:
                 interrupt.obey()
-                _, item = next(items, NOTHING)
+                key, item = next(items, NOTHING)
             finally:
                 interrupt.exposed = False
             if item is UNSET:
                 return
-            yield item
+            yield key, item

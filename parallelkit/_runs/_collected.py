@@ -79,8 +79,7 @@ class Collected:
         source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
         loop = parts.loop(self.ledger, self._key, port, source)
         loop.interrupt, source.one_by_one = interrupt, lambda: loop.eager
-        flows = parts.intake.flows and not parts.intake.keyed
-        if flows and getattr(port, "flows", False) and not loop.recalls:
+        if parts.intake.flows and getattr(port, "flows", False) and not loop.recalls:
             loop.flowing = source
         parts.let_grow(loop, self.ledger, enter)
         return loop
