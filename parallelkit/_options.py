@@ -16,6 +16,7 @@ from parallelkit._keywords import TRIES, WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, Limits, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._outcomes import Outcome
+from parallelkit._progress import check_progress
 from parallelkit._retry import Retry, Retrying, RetryPolicy, as_policy
 from parallelkit._tasks import Task, check_args, check_kwargs
 
@@ -27,7 +28,7 @@ ELSEWHERE = {
     **WORKERS,
     **TRIES,
     **dict.fromkeys(
-        ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "threads"), "max_workers"
+        ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "semaphore", "threads"), "max_workers"
     ),
     **dict.fromkeys(("backend", "pool", "prefer", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),
@@ -139,8 +140,7 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
             check_called(name, given[name])
     if not isinstance(given.get("star", False), bool):
         raise TypeError(f"star must be a bool, got {given['star']!r}")
-    if not isinstance(given.get("progress", False), (bool, dict)):
-        raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {given['progress']!r}")
+    check_progress(given.get("progress", False))
     given["args"] = check_args("args", given.get("args", ()))
     given["kwargs"] = check_kwargs("kwargs", given.get("kwargs"))
     given["limits"] = as_limits(given.get("limits"))
@@ -172,7 +172,9 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str =
 
 def _check_executor(executor: Any) -> None:
     hint = ""
-    if isinstance(executor, type):
+    if executor in ("async", "asyncio", "coroutines"):
+        hint = "executor='threads' runs coroutine functions, too"
+    elif isinstance(executor, type):
         hint = "pass an object of it, not the class"
     elif callable(getattr(executor, "submit", None)):
         hint = _asked_besides(executor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from inspect import signature
 from typing import Any
 
 from parallelkit._interrupt import hold_interrupt
+from parallelkit._keywords import did_you_mean
 from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
 
@@ -117,6 +119,23 @@ def careful(base: Any) -> Any:
                 return None
 
     return Careful
+
+
+def check_progress(progress: Any) -> None:
+    """Raise TypeError if this is no bool and no dict of a bar's options; tqdm complains only where it draws."""
+    if isinstance(progress, bool):
+        return
+    if not isinstance(progress, dict):
+        raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {progress!r}")
+    import tqdm
+
+    known = {*signature(tqdm.tqdm.__init__).parameters, "display"} - {"self", "iterable", "kwargs"}
+    for name in progress:
+        if name not in known:
+            hint = did_you_mean(str(name), known) or f"they are {', '.join(sorted(known))}"
+            raise TypeError(
+                f"progress must be a bool or a dict of tqdm's options, got {name!r} in it; {hint}"
+            )
 
 
 def open_bar(progress: Any) -> Silent:

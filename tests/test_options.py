@@ -167,6 +167,13 @@ BAD_OPTIONS = [
     # the rest
     ({"progress": "bar"}, TypeError, "progress must be a bool or a dict of tqdm's options, got 'bar'"),
     ({"progress": None}, TypeError, "progress must be a bool or a dict of tqdm's options, got None"),
+    (
+        {"progress": {"color": "red"}},
+        TypeError,
+        "progress must be a bool or a dict of tqdm's options, got 'color' in it; did you mean 'colour'?",
+    ),
+    ({"progress": {"iterable": [1]}}, TypeError, "a dict of tqdm's options, got 'iterable' in it; "),
+    ({"progress": {0: 1}}, TypeError, "got 0 in it; they are ascii, bar_format, colour, delay, desc, "),
     ({"limits": 10}, TypeError, "limits must be RateLimit or ConcurrencyLimit objects, got 10"),
     ({"limits": [RateLimit(1, per=1), "2/s"]}, TypeError, "limits must be RateLimit .* got '2/s'"),
 ]

@@ -316,10 +316,9 @@ def test_ctrl_c_as_a_bar_is_drawn_blocks_no_other_bar():
     assert [True] == free
 
 
-@pytest.mark.parametrize("options", [{"no_such_option": 1}, {"total": "many"}])
-def test_bad_option_of_the_bar_costs_the_bar_only(options, caplog):
-    """A bad option for tqdm costs only the bar; the run goes on."""
-    assert [0, 1, 2] == run_parallel(abs, range(3), progress={"disable": False, **options}).values()
+def test_bad_value_of_an_option_costs_the_bar_only(caplog):
+    """A value that tqdm cannot use costs only the bar; the run goes on."""
+    assert [0, 1, 2] == run_parallel(abs, range(3), progress={"disable": False, "total": "many"}).values()
     assert 1 == len(caplog.messages)
 
 
