@@ -141,6 +141,29 @@ def test_files_and_stdin_one_after_another(here):
     assert (0, "") == (done.returncode, done.stderr)
 
 
+def test_a_file_in_a_package_is_a_part_of_it(here):
+    """Its relative imports work, and it is not imported once more under another name."""
+    (here / "shop" / "web").mkdir(parents=True)
+    for package in ("shop", "shop/web"):
+        (here / package / "__init__.py").touch()
+    (here / "shop" / "web" / "calls.py").write_text("from ..names import f")
+    (here / "shop" / "names.py").write_text(
+        "def f(line): return __name__, *__import__('sys').modules.keys() & {'names', 'calls'}"
+    )
+    done = run(here, "shop/web/calls.py:f", stdin="1\n")
+    assert {0: ["shop.names"]} == values_of(done.stdout)
+
+
+def test_the_current_folder_may_be_gone(here):
+    """A command in a folder that was removed runs what is installed."""
+    (here / "gone").mkdir()
+    command = f"rmdir ../gone; echo 1 | {sys.executable} -P -m parallelkit run builtins:int"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=here / "gone", capture_output=True, check=True, timeout=PATIENCE
+    )
+    assert {0: 1} == values_of(done.stdout)
+
+
 @pytest.mark.all
 def test_a_task_whose_own_run_was_stopped_is_a_failure(here):
     """TaskCancelled of a run within a task is the task's own error: it is written, counted, on the page, and the exit code is 1."""
@@ -744,6 +767,7 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
     assert "usage: parallelkit run" in said.err
     assert "\nparallelkit run: error: " in said.err
     assert named in said.err
+    assert "importlib" not in said.err
     assert (here / "tasks.py").read_text().startswith(TASKS)
     for name in ("tasks", "broken", "lazy"):
         sys.modules.pop(name, None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +17,8 @@ from parallelkit._keywords import did_you_mean
 def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
     """Import the module, as ``python`` would; return the function and the module, or raise ``UsageError``.
 
-    The file's folder, or the current one for a module name, is put first in ``sys.path``, where worker
-    processes look, too.
+    The file's folder, or the one of its package, or the current one for a module name, is put first in
+    ``sys.path``, where worker processes look, too.
 
     >>> find_function("math:sqrt")[0](9)
     3.0
@@ -32,14 +32,16 @@ def find_function(target: str) -> tuple[Callable[..., Any], ModuleType]:
 
 def import_module(name: str) -> ModuleType:
     """Import a module by its dotted name; the current folder comes first."""
-    put_first(os.getcwd())
-    module = importing(name)
-    assert isinstance(module, ModuleType)
-    return module
+    with suppress(FileNotFoundError):  # it was removed
+        put_first(os.getcwd())
+    return importing(name)
 
 
 def import_file(path: str) -> ModuleType:
-    """Import a module by its file, whose folder comes first, as with ``python FILE.py``."""
+    """Import a module by its file, whose folder comes first, as with ``python FILE.py``.
+
+    A file in a package is imported as a part of it, for its relative imports, and lest the package import it once more.
+    """
     if not os.path.isfile(path):
         raise UsageError(f"argument MODULE:FUNCTION: there is no file {path}")
     folder, file = os.path.split(os.path.realpath(path))
@@ -48,6 +50,9 @@ def import_file(path: str) -> ModuleType:
         raise UsageError(
             f"argument MODULE:FUNCTION: a file's name must have no dot except in .py, got {file}"
         )
+    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.basename(folder).isidentifier():
+        folder, package = os.path.split(folder)
+        name = package if name == "__init__" else f"{package}.{name}"
     put_first(folder)
     module = importing(name)
     found = getattr(module, "__file__", None)
@@ -65,23 +70,23 @@ def put_first(folder: str) -> None:
 
 def importing(name: str) -> ModuleType:
     """Import a module; raise ``UsageError`` if there is none, or with the traceback if its own code raises."""
+    if name[:1] in ("", "."):
+        raise UsageError(f"argument MODULE:FUNCTION: {name!r} is not the name of a module")
     try:
-        return importlib.import_module(name)
+        __import__(name)  # importlib.import_module would leave a dozen frames in the traceback
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(f"argument MODULE:FUNCTION: there is no module {error.name!r}") from None
         raise broken(name, error) from error
-    except (ValueError, TypeError) as error:
-        if not name.strip(".") or name.startswith("."):
-            raise UsageError(f"argument MODULE:FUNCTION: {name!r} is not the name of a module") from None
-        raise broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise broken(name, error) from error
+    return sys.modules[name]
 
 
 def broken(name: str, error: BaseException) -> UsageError:
-    """The error of what exists, but whose code raises as it is imported: with the traceback."""
-    text = "".join(traceback.format_exception(error)).rstrip()
+    """The error of what exists, but whose code raises as it is imported: with the traceback, except our own frame."""
+    frames = error.__traceback__ and error.__traceback__.tb_next
+    text = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
     return UsageError(f"argument MODULE:FUNCTION: {name!r} cannot be imported\n{text}")
 
 
