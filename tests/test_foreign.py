@@ -103,6 +103,15 @@ def test_values_come_back_as_they_were():
     assert ((0,), ({"a": [1, 2]},)) == (tuple(block.indices), tuple(block.values))
 
 
+@pytest.mark.parametrize("ahead", [1e6, -1e6])
+def test_instants_of_another_host_are_put_on_our_clock(monkeypatch, ahead):
+    """If the clock of a pool's host is another, a call's instants lie between hand-over and arrival, so that limits can count them."""
+    monkeypatch.setattr(_foreign_calls, "monotonic", lambda: monotonic() + ahead)
+    before = monotonic()
+    (block,) = events_of(far.nap, 0.01)
+    assert before <= block.started[0] <= block.ended[0] - 0.01 <= monotonic()
+
+
 def test_errors_come_back_as_they_were():
     """Errors come back with class, arguments and remote traceback text."""
     (ended,) = events_of(far.fail, KeyError("gone"))

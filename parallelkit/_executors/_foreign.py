@@ -18,7 +18,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, timed_out
-from parallelkit._executors._foreign_calls import broken_value, opened, run_sealed, sealed, timed
+from parallelkit._executors._foreign_calls import broken_value, opened, our_time, run_sealed, sealed, timed
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._packing import refusal
 from parallelkit._executors._thread._lending import mark_context
@@ -97,6 +97,7 @@ class ForeignPort:
                     raise
                 self._kept.append(refusal(ticket, self._job, error))
                 continue
+            handed = monotonic()
             try:
                 future = self._engine.executor.submit(*call)
             except Exception as error:
@@ -107,9 +108,8 @@ class ForeignPort:
                     return
                 self._refuse(ticket, error)
                 continue
-            handed = monotonic()
             if self._sealed is not None:  # nobody will say when it begins
-                claim.append(handed)
+                claim.append(monotonic())
             self._flights[future] = (ticket, handed, claim)
             future.add_done_callback(self._land)
 
@@ -172,6 +172,7 @@ class ForeignPort:
         if self._sealed is None:
             report.clear()  # no cycle: an error refers to the pool's frames, these to the future, this to the report
         else:
+            started, ended = our_time(started, ended, handed, monotonic())
             try:
                 value, text, final = opened(ok, value, lambda: self._job.label(index))
             except BaseException as error:

@@ -51,6 +51,13 @@ def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
         return started, ended, False, capture_unsendable(value, error)
 
 
+def our_time(started: float, ended: float, handed: float, now: float) -> tuple[float, float]:
+    """The start and end of a call that ran between ``handed`` and ``now``, though perhaps on a host with another clock."""
+    if handed <= started and ended <= now:
+        return started, ended
+    return max(handed, now - (ended - started)), now
+
+
 def opened(ok: bool, blob: bytes, label: Callable[[], str]) -> tuple[Any, str, bool]:
     """Return the value or error, the error's traceback as text, and whether another try cannot help."""
     return (unpack(blob), "", False) if ok else restore(blob, label)
