@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections import Counter
 from concurrent.futures import Executor
@@ -206,6 +207,19 @@ def test_its_own_error_comes_back_untouched():
     assert results.failures[0].error is error
     assert "fail" == error.__traceback__.tb_frame.f_code.co_name
     assert "raise error" in results.failures[0].traceback
+
+
+def test_a_traceback_has_no_frames_of_ours():
+    """The error of an asyncio task that a coroutine awaits has the frames of both, and none of ours between them."""
+
+    async def fail():
+        raise ValueError
+
+    async def wait(_):
+        await asyncio.create_task(fail())
+
+    frames = traceback.extract_tb(run_parallel(wait, [1]).failures[0].error.__traceback__)
+    assert ["wait", "fail"] == [frame.name for frame in frames]
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])

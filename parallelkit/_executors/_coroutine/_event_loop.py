@@ -19,12 +19,11 @@ from parallelkit._executors._contract import Ticket
 from parallelkit._executors._thread._stacks import await_stack, stack_of
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import give_traceback, is_of_signal, traceback_of
 from parallelkit._system import monotonic
 
 GRACE = 0.1  # seconds that a coroutine may take to end once it was cancelled
 LONG = 0.05  # seconds; a step between two awaits that takes longer counts as blocking the loop
-
 
 _forks: list[None] = []  # as many as lead from the first process to this one
 os.register_at_fork(after_in_child=partial(_forks.append, None))
@@ -249,7 +248,8 @@ class EventLoop:
                 flight.coroutine.close()
                 raise
             except BaseException as error:
-                advance, argument = flight.coroutine.throw, error
+                ours = traceback_of(error)  # its first frame is this one, amid the user's
+                advance, argument = flight.coroutine.throw, give_traceback(error, ours and ours.tb_next)
 
     def _note(self, flight: Flight, step: float) -> None:
         if step > LONG:
