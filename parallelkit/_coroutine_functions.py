@@ -24,9 +24,9 @@ def is_coroutine_function(fn: Any) -> bool:
 
 
 def check_called(name: str, fn: Any) -> None:
-    """Raise TypeError if a function that the run itself calls is a coroutine function: nobody would await it."""
-    if is_coroutine_function(fn):
-        raise TypeError(f"{name} must not be a coroutine function, which nobody would await here, got {fn!r}")
+    """Raise TypeError if a function that the run itself calls is asynchronous: nobody would await it."""
+    if is_coroutine_function(fn) or flags_of(fn) & inspect.CO_ASYNC_GENERATOR:
+        raise TypeError(f"{name} must not be defined by 'async def', since nobody would await it, got {fn!r}")
 
 
 def unwrapped(fn: Any) -> Any:

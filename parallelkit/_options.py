@@ -28,7 +28,8 @@ ELSEWHERE = {
     **WORKERS,
     **TRIES,
     **dict.fromkeys(
-        ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "semaphore", "threads"), "max_workers"
+        ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "semaphore", "threads"),
+        "max_workers",
     ),
     **dict.fromkeys(("backend", "pool", "prefer", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),

@@ -1168,7 +1168,7 @@ async def find_none(outcome):
             }.items()
         ),
         ([], {"then": 3}, TypeError, "then must be callable, got 3"),
-        ([], {"then": find_none}, TypeError, "then must not be a coroutine function"),
+        ([], {"then": find_none}, TypeError, "then must not be defined by 'async def'"),
         ([], {"method": 3}, TypeError, "method must be a str, got 3"),
         ([], {"method": "GET /"}, ValueError, "method must be a word such as 'GET', got 'GET /'"),
         ([], {"method": "é"}, ValueError, "method must be a word such as 'GET', got 'é'"),

@@ -335,14 +335,18 @@ def test_how_a_run_is_called_is_said(call, arguments, options, message):
         ("initializer", lambda fn: ProcessExecutor(1, initializer=fn)),
     ],
 )
-def test_what_a_run_calls_itself_is_no_coroutine_function(name, call):
-    """Coroutine functions are refused for ``key``, initializers and so on: nothing would await them."""
+def test_what_a_run_calls_itself_is_not_asynchronous(name, call):
+    """Coroutine functions and async generators are refused for ``key``, initializers and so on: nothing would await them."""
 
     async def later(*given):
         """Never called."""
 
-    with pytest.raises(TypeError, match=f"{name} must not be a coroutine function, which nobody would await"):
-        call(later)
+    async def several(*given):
+        yield "never called"
+
+    for function in (later, several):
+        with pytest.raises(TypeError, match=f"{name} must not be defined by 'async def', since nobody"):
+            call(function)
 
 
 def test_a_callable_may_raise_for_whatever_it_is_asked():
@@ -604,6 +608,7 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
         ({"backend": "threads"}, "did you mean 'executor'"),
         ({"executor": "process"}, "did you mean 'processes'"),
         ({"concurrency": 2}, "did you mean 'max_workers'"),
+        ({"executor": "asyncio"}, "executor='threads' runs coroutine functions, too"),
         ({"task_timeout": 2}, "did you mean 'timeout'"),
         ({"chunksize": 2}, "unknown option 'chunksize'; batches are sized automatically"),
         ({"return_exceptions": True}, "every outcome is kept, errors too: see outcomes and failures"),

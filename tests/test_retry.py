@@ -265,7 +265,7 @@ def test_a_part_of_tenacity_that_must_be_awaited_is_refused(part):
 
     async def answer(state): ...
 
-    with pytest.raises(TypeError, match=f"{part} of retries must not be a coroutine function"):
+    with pytest.raises(TypeError, match=f"{part} of retries must not be defined by 'async def'"):
         as_policy(tenacity.AsyncRetrying(**{part: answer}))
 
 
