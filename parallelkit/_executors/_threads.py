@@ -46,10 +46,10 @@ class ThreadEngine:
         self.workers: set[ThreadWorker] = set()
         self.abandoned: set[ThreadWorker] = set()
         self.idle: deque[ThreadWorker] = deque()
-        self.spares: Spares[ThreadWorker] = Spares(max_workers)
+        self.spares = Spares(max_workers)
         self.loss: Loss | None = None
         self.initializes = initializer is not None
-        self._starts: Starts[ThreadWorker] = Starts(initializer, initargs)
+        self._starts = Starts(initializer, initargs)
         self._roll, self._passing = Roll(), passing
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.loans, self.awaited = Loans(), Loans()  # slots of tasks that wait for others; for futures

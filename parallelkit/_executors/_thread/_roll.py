@@ -8,16 +8,9 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import count
 from threading import Thread, get_ident
-from typing import Protocol
 
 from parallelkit._executors._thread._stacks import cpu_seconds_of
-
-
-class Numbered(Protocol):
-    """A thread of the engine."""
-
-    number: int | None
-    thread: Thread
+from parallelkit._executors._thread._worker import ThreadWorker
 
 
 class Roll:
@@ -25,7 +18,7 @@ class Roll:
 
     def __init__(self) -> None:
         self._cpu_seconds = 0.0  # of threads that have left
-        self._entering: set[Numbered] = set()
+        self._entering: set[ThreadWorker] = set()
         self._numbers = count()
         self._free: list[int] = []  # a heap
         self._left: deque[Thread] = deque()  # threads that have left and may not have ended yet
@@ -34,11 +27,11 @@ class Roll:
         """The smallest number that no thread has."""
         return heappop(self._free) if self._free else next(self._numbers)
 
-    def enter(self, worker: Numbered) -> None:
+    def enter(self, worker: ThreadWorker) -> None:
         """Note that a thread is about to be started."""
         self._entering.add(worker)
 
-    def begin(self, worker: Numbered) -> None:
+    def begin(self, worker: ThreadWorker) -> None:
         """Called in a new thread: note that it has begun."""
         self._entering.discard(worker)
 
@@ -47,7 +40,7 @@ class Roll:
         ident = get_ident()
         return any(worker.thread.ident == ident for worker in list(self._entering))
 
-    def strike(self, worker: Numbered) -> bool:
+    def strike(self, worker: ThreadWorker) -> bool:
         """Take back a thread's number; False if it has none any more."""
         self._entering.discard(worker)
         number, worker.number = worker.number, None
@@ -56,7 +49,7 @@ class Roll:
         heappush(self._free, number)
         return True
 
-    def leave(self, worker: Numbered) -> None:
+    def leave(self, worker: ThreadWorker) -> None:
         """Called in a thread that is about to end. Idempotent."""
         if self.strike(worker):
             self._cpu_seconds += time.thread_time()
@@ -64,7 +57,7 @@ class Roll:
                 self._left.popleft()
             self._left.append(worker.thread)
 
-    def cpu_seconds(self, there: Iterable[Numbered]) -> float | None:
+    def cpu_seconds(self, there: Iterable[ThreadWorker]) -> float | None:
         """Processor time of these threads and of all that have left; None if the system does not tell."""
         if not hasattr(time, "pthread_getcpuclockid"):
             return None

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
 
-from parallelkit._executors._gate import Gate
-
-
-class Waiting(Protocol):
-    """A thread that waits as a spare."""
-
-    gate: Gate
+from parallelkit._executors._thread._worker import ThreadWorker
 
 
-W = TypeVar("W", bound=Waiting)
-
-
-class Spares(Generic[W]):
+class Spares:
     """At most ``most`` of them; used under the engine's lock, except for ``in``."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._threads: dict[W, None] = {}
+        self._threads: dict[ThreadWorker, None] = {}
 
-    def __contains__(self, worker: W) -> bool:
+    def __contains__(self, worker: object) -> bool:
         return worker in self._threads
 
-    def __iter__(self) -> Iterator[W]:
+    def __iter__(self) -> Iterator[ThreadWorker]:
         return iter(self._threads)
 
-    def add(self, worker: W) -> bool:
+    def add(self, worker: ThreadWorker) -> bool:
         """Keep this thread, unless there are enough; whether it is kept."""
         if len(self._threads) >= self._most:
             return False
         self._threads[worker] = None
         return True
 
-    def discard(self, worker: W) -> None:
+    def discard(self, worker: ThreadWorker) -> None:
         """Keep this thread no longer. Idempotent."""
         self._threads.pop(worker, None)
 
-    def use(self, workers: set[W]) -> bool:
+    def use(self, workers: set[ThreadWorker]) -> bool:
         """Make a worker of the latest one, so that the others may end; False if there is none."""
         for worker in reversed(self._threads):
             worker.gate.open()  # first, as a signal handler may raise: a spare that is woken for nothing ends

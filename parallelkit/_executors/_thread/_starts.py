@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from parallelkit._executors._contexts import initialize
+from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit._system import monotonic
 
 START_LIMIT = 300.0  # seconds that an initializer may take
 
-W = TypeVar("W")
 
-
-class Starts(Generic[W]):
+class Starts:
     """Which threads are in the initializer, and until when; used under the engine's lock, except for ``run`` and ``bool``."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self._initializer, self._initargs = initializer, initargs
-        self._deadlines: dict[W, float] = {}
+        self._deadlines: dict[ThreadWorker, float] = {}
 
     def __bool__(self) -> bool:
         return bool(self._deadlines)
@@ -28,11 +27,11 @@ class Starts(Generic[W]):
         assert self._initializer is not None, "a thread without an initializer has nothing to call"
         initialize(self._initializer, self._initargs)
 
-    def begin(self, worker: W) -> None:
+    def begin(self, worker: ThreadWorker) -> None:
         """Note that a thread is about to call it."""
         self._deadlines[worker] = monotonic() + START_LIMIT
 
-    def end(self, worker: W) -> None:
+    def end(self, worker: ThreadWorker) -> None:
         """Note that a thread has called it, or never will. Idempotent."""
         self._deadlines.pop(worker, None)
 
@@ -40,7 +39,7 @@ class Starts(Generic[W]):
         """When the first of the threads must be done; None if there are none."""
         return min(self._deadlines.values(), default=None)
 
-    def give_up(self, workers: set[W], abandoned: set[W]) -> None:
+    def give_up(self, workers: set[ThreadWorker], abandoned: set[ThreadWorker]) -> None:
         """Count the threads that are in it as abandoned."""
         workers.difference_update(self._deadlines)
         abandoned.update(self._deadlines)

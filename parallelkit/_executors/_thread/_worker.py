@@ -14,7 +14,6 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
 from parallelkit._executors._thread._line import OWN
 from parallelkit._executors._thread._port import Current, ThreadPort
-from parallelkit._executors._thread._spares import Spares
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
@@ -34,7 +33,10 @@ class Owner(Protocol):
     ports: tuple[ThreadPort, ...]
     workers: set[ThreadWorker]
     idle: deque[ThreadWorker]
-    spares: Spares[ThreadWorker]
+
+    @property
+    def spares(self) -> Container[ThreadWorker]:
+        """The threads that wait for a slot to be lent."""
 
     def initialize(self, worker: ThreadWorker) -> bool:
         """Run the initializer; False if the thread must end."""
