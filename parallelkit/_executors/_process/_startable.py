@@ -36,7 +36,10 @@ def check_watchable() -> None:
 
 
 def _refuse_system(why: str = "") -> NoReturn:
-    raise NotImplementedError(f"worker processes need Linux 5.4 or newer{why}; use executor='threads' here")
+    raise NotImplementedError(
+        f"worker processes need Linux 5.4 or newer{why}; use executor='threads' here, "
+        "or for CPU-bound work executor=ProcessPoolExecutor() of concurrent.futures"
+    )
 
 
 def check_startable() -> None:
