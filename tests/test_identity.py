@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -39,6 +40,19 @@ class Unit(enum.Enum):
 class Point(NamedTuple):
     x: int
     y: int
+
+
+@dataclass(frozen=True)
+class Model:
+    rate: float
+    sizes: tuple[int, ...] = (2,)
+    cache: dict = field(default_factory=dict, compare=False)
+
+    def go(self, item):
+        return f"{item} {self.rate}"
+
+    def __call__(self, item):
+        return self.go(item)
 
 
 class Access(enum.Flag):
@@ -229,6 +243,13 @@ OTHERS = {
     "closures": (made(2), made(3), "captured variable number"),
     "closures by tuple": (made((1, "a")), made((1, "b")), "captured variable number"),
     "closures by type": (made(1), made(1.0), "captured variable number"),
+    "frozen dataclasses": (
+        functools.partial(convert, unit=Model(0.5)),
+        functools.partial(convert, unit=Model(0.1)),
+        "keyword 'unit'",
+    ),
+    "methods of frozen dataclasses": (Model(0.5).go, Model(0.1).go, "object"),
+    "frozen dataclasses that are called": (Model(0.5), Model(0.5, (3,)), "object"),
     "closures by function": (decorated(convert), decorated(scale), "captured variable fn"),
     "closures by closure": (decorated(made(1)), decorated(made(2)), "captured variable fn"),
     "decorated closures": (in_unit("kg")(convert), in_unit("lb")(convert), "captured variable unit"),
@@ -402,6 +423,9 @@ SAME = {
     "closure of numpy's numbers": twice(lambda: made((np.float32(0.1), np.longdouble(0.1), np.bytes_(b"a")))),
     "not a number": twice(lambda: made(float("nan"))),
     "a number of many digits": twice(lambda: made(HUGE)),
+    "frozen dataclass": twice(lambda: functools.partial(convert, unit=Model(0.5))),
+    "frozen dataclass that remembers": twice(lambda: Model(0.5, cache={object(): 1})),
+    "frozen dataclass of what may change": (made(Model([1])), made(Model([2]))),
     "half a character": twice(lambda: made("\ud800")),
 }
 

@@ -6,7 +6,8 @@ What counts, what does not, and why: docs/design/checkpoint.md.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from enum import Enum
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -185,9 +186,11 @@ def written_by(code: CodeType) -> frozenset[str]:
 
 
 def facts_of_object(fn: Any, seen: Seen) -> Facts:
-    """The owner of a method, the facts of a wrapped function; an object's attributes do not count, as they may change."""
+    """The owner of a method, the facts of a wrapped function; attributes count only where they cannot change."""
     if isinstance(fn, MethodType):
         yield from facts_of(fn.__func__, seen)
+    elif is_plain(fn):  # an object of a frozen dataclass
+        yield "object", digest(text_of(fn, seen))
     owner, name = getattr(fn, "__self__", None), name_in(fn)
     if name is not None and owner is not None and not isinstance(owner, ModuleType):
         cls = owner if isinstance(owner, type) else type(owner)
@@ -217,9 +220,9 @@ def text_of(value: Any, seen: Seen) -> str:
         return f"<bytes {sha256(value).hexdigest()}>"  # may be large
     if kind in PLAIN:
         return ascii(value)
-    if is_tuple(kind):
+    if (parts := parts_of(value)) is not None:
         name = "" if kind is tuple else kind.__qualname__
-        return f"{name}({', '.join(text_of(part, seen) for part in value)})"
+        return f"{name}({', '.join(text_of(part, seen) for part in parts)})"
     if kind is frozenset:  # sorted, because its order differs between processes
         return f"{{{', '.join(sorted(text_of(part, seen) for part in value))}}}"
     if kind is Pattern:
@@ -259,15 +262,20 @@ def digest_of_code(code: CodeType) -> str:
 def is_plain(value: Any) -> bool:
     """Whether a value cannot change, and its text tells it in full."""
     kind = type(value)
-    if kind is frozenset or is_tuple(kind):
-        return all(map(is_plain, value))
+    if (parts := value if kind is frozenset else parts_of(value)) is not None:
+        return all(map(is_plain, parts))
     is_one = kind in PLAIN or kind in (int, Pattern) or issubclass(kind, Enum)
     return is_one or is_spoken(kind) or is_scalar(kind)
 
 
-def is_tuple(kind: type) -> bool:
-    """Whether this is the type of tuples, or one of named tuples; of other subclasses an object may have more to it."""
-    return kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
+def parts_of(value: Any) -> Iterable[Any] | None:
+    """What a tuple, a named tuple or an object of a frozen dataclass consists of. None for other objects, which may have more to them."""
+    kind = type(value)
+    if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+        return value  # type: ignore[no-any-return]  # a tuple
+    if not getattr(vars(kind).get("__dataclass_params__"), "frozen", False):
+        return None
+    return [getattr(value, field.name, None) for field in fields(kind) if field.compare]
 
 
 def is_scalar(kind: type) -> bool:
