@@ -235,7 +235,7 @@ class EventLoop:
             except StopIteration as stop:
                 return stop.value
             finally:
-                self.stepping = argument = None  # an error that was thrown in refers to this frame
+                self.stepping = argument = ours = None  # an error that was thrown in refers to this frame
                 step = monotonic() - began
                 if step > LONG:
                     self._note(flight, step)
