@@ -144,7 +144,7 @@ def test_who_waits_no_longer_takes_back_its_own_slot_only(executor):
         return calls[0].result(PATIENCE)
 
     def waits_a_little():
-        wait_until(lambda: executor._pool.awaited)
+        wait_until(lambda: executor._pool.slots.loans)
         with pytest.raises(TimeoutError):
             calls[0].result(0.02)
         gave_up.set()

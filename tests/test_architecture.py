@@ -61,10 +61,9 @@ _executors/_threads _executors/_processes _executors/_inline _executors/_foreign
 _book  _scheduling/_comeback  _scheduling/_fifo  _scheduling/_ready  _scheduling/_stopping  _scheduling/_tries  _scheduling/_unawaited  _scheduling/_unsettled
 _scheduling/_lanes  _executors/_foreign_calls
 _input/_recall
-_executors/_thread/_roll  _executors/_thread/_spares  _executors/_thread/_starts
+_executors/_thread/_roll  _executors/_thread/_slots  _executors/_thread/_spares  _executors/_thread/_starts
 _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port
-_executors/_thread/_slots
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
 _report/_slow  _report/_wasted

@@ -173,10 +173,10 @@ def test_a_finalizer_in_a_thread_that_rests_or_ends_may_wait_for_the_executor(
         assert name.startswith("ThreadExecutor-")
         given_up = time.monotonic() + PATIENCE
         while (
-            executor._pool.loans and time.monotonic() < given_up
+            executor._pool.slots.loans and time.monotonic() < given_up
         ):  # a stream's thread pays its back as it ends
             time.sleep(0.001)
-        assert not executor._pool.loans
+        assert not executor._pool.slots.loans
         assert [4, 5] == list(executor.map(abs, [-4, -5]))
 
 

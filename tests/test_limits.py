@@ -579,7 +579,7 @@ def test_a_run_that_has_given_a_start_back_gets_its_turn_among_busy_runs():
             [lambda: run_parallel([partial(done.wait, 30)], executor=executor)],
             executor=executor,
         )
-        while not executor._pool.loans:
+        while not executor._pool.slots.loans:
             time.sleep(0.001)
         busy = callers.submit(list, iter_parallel(time.sleep, endless(), executor=executor, buffersize=8))
         time.sleep(0.05)

@@ -13,8 +13,8 @@ import pytest
 
 from parallelkit._executors._process._blocks import Pool
 from parallelkit._executors._process._lane import Batch, Lane
-from parallelkit._executors._thread._lending import Loans
 from parallelkit._executors._thread._line import Line
+from parallelkit._executors._thread._slots import Slots
 
 MANY = 50  # from twenty on tuples are allocated anew
 
@@ -84,18 +84,18 @@ def a_line():
 
 
 def some_loans(look):
-    loans = Loans()
+    slots = Slots(1, (), ())
     for index in range(MANY):
-        loans.add(object(), [float(index)])
+        slots.lend(object(), [float(index)])
     claim = [0.0]
 
     def change():
-        loans.add("borrower", claim)
+        slots.lend("borrower", claim)
         yield
-        loans.repay("borrower")
+        slots.repay("borrower")
         yield
 
-    return lambda: look(loans), change
+    return lambda: look(slots), change
 
 
 def a_pool():
@@ -121,11 +121,12 @@ def a_pool():
     [
         a_lane,
         a_line,
-        lambda: some_loans(len),
-        lambda: some_loans(lambda loans: loans.repay("nobody")),
+        lambda: some_loans(Slots.lent),
+        lambda: some_loans(lambda slots: slots.free(None)),
+        lambda: some_loans(lambda slots: slots.repay("nobody")),
         a_pool,
     ],
-    ids=["lane", "line", "loans", "repaid", "pool"],
+    ids=["lane", "line", "lent", "free", "repaid", "pool"],
 )
 def test_nobody_stumbles_over_what_another_thread_changes(things):
     """A supervisor that did so would end all that runs on its executor."""

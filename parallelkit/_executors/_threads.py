@@ -16,12 +16,12 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
-from parallelkit._executors._thread._lending import Borrower, Loans, here, lender, take_claim
-from parallelkit._executors._thread._line import OWN, Line, Slot
+from parallelkit._executors._thread._lending import Borrower, here, lender, take_claim
+from parallelkit._executors._thread._line import Line
 from parallelkit._executors._thread._loss import Loss, loss_at
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._roll import Roll
-from parallelkit._executors._thread._slots import free_slot
+from parallelkit._executors._thread._slots import Slots
 from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
@@ -52,7 +52,7 @@ class ThreadEngine:
         self._starts = Starts(initializer, initargs)
         self._roll, self._passing = Roll(), passing
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
-        self.loans, self.awaited = Loans(), Loans()  # slots of tasks that wait for others; for futures
+        self.slots = Slots(max_workers, self.workers, self.abandoned)
         self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
 
     def open(self, job: Job) -> ThreadPort:
@@ -64,7 +64,7 @@ class ThreadEngine:
                 raise RuntimeError("this executor is closed: it was shut down before the run began")
             if outer is not None:
                 self.lending = True
-                self.loans.add(port, outer.claim)
+                self.slots.lend(port, outer.claim)
             self.ports += (port,)
             if here() in self.abandoned:
                 port.cut_off()
@@ -81,26 +81,24 @@ class ThreadEngine:
             return [] if here() in self.abandoned else None
         with self._lock:
             self.lending = True
-            self.loans.add(future, outer.claim)
-            self.awaited.add(future, outer.claim)
+            self.slots.lend(future, outer.claim)
         self._supply_all()
         return outer.claim
 
     def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
         """As ``Lender.repay``."""
-        if self.loans:
+        if self.slots.loans:
             with self._lock:
-                self.loans.repay(borrower, claim)
-                self.awaited.repay(borrower, claim)
+                self.slots.repay(borrower, claim)
                 self._count_surplus()
 
     def capacity(self) -> int:
         """How many threads may run tasks now."""
-        return self.own() + len(self.loans)
+        return self.slots.own() + self.slots.lent()
 
-    def own(self) -> int:
-        """The slots without loans: each abandoned thread beyond ``max_workers`` costs one."""
-        return self.max_workers - max(0, len(self.abandoned) - self.max_workers)
+    def slots_for(self, port: Line) -> tuple[int, bool]:
+        """How many attempts of a port may run now, its own included; and whether other ports have any running."""
+        return self.slots.open_to(port, alone=len(self.ports) <= 1)
 
     def _count_surplus(self) -> int:
         self.surplus = max(0, len(self.workers) - self.capacity())
@@ -118,15 +116,12 @@ class ThreadEngine:
         with self._lock:
             if self._count_surplus():
                 return None
-            worker.ticket, worker.slot, worker.urgent = port.take(self._slot_for)
+            worker.ticket, worker.slot, worker.urgent = port.take(self.slots.free)
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
         """Whether a free thread may take a ticket of this port."""
-        return port.has_work(self._slot_for if self.lending else None)
-
-    def _slot_for(self, port: Line | None) -> Slot | None:
-        return free_slot(port, self) if self.loans else OWN
+        return port.has_work(self.slots.free if self.lending else None)
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
@@ -136,7 +131,7 @@ class ThreadEngine:
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
         with self._lock:
-            self.loans.repay(port)
+            self.slots.repay(port)
             self.ports = tuple(other for other in self.ports if other is not port)
             self._count_surplus()
 
@@ -172,7 +167,7 @@ class ThreadEngine:
                 missing = min(tickets - woken - len(self.idle), self.capacity() - len(self.workers))
                 for _ in range(missing if not self.closed else 0):
                     if not self.spares.use(self.workers):
-                        self._start_worker(len(self.loans) if awaited else 0)
+                        self._start_worker(self.slots.lent() if awaited else 0)
 
     def _start_worker(self, held: int) -> None:
         worker = ThreadWorker(self, self.name_prefix, self._roll.number())
@@ -240,11 +235,11 @@ class ThreadEngine:
                 return False
             self.workers.discard(worker)
             self.abandoned.add(worker)
-            if self.own() <= 0 and self.loss is None:
+            if self.slots.own() <= 0 and self.loss is None:
                 self.loss = loss_at(now, timeout)
                 for port in self.ports:
                     port.look()
-        for borrower in self.loans.borrowers(claim):
+        for borrower in self.slots.borrowers(claim):
             borrower.cut_off()
         self._supply_all()
         return True
@@ -282,7 +277,7 @@ class ThreadEngine:
         with self._lock:
             self.workers.discard(worker)
             self.abandoned.discard(worker)
-            if self.own() > 0:
+            if self.slots.own() > 0:
                 self.loss = None
         self._supply_all()
 

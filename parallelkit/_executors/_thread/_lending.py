@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Borrower(Protocol):
@@ -101,46 +101,6 @@ def lender(engine: object) -> Around | None:
             return attempt
     worker = here()
     return None if worker is None else worker.between(engine)
-
-
-class Loans:
-    """The slots of an engine that are lent, each to a borrower: a port, or a future that is waited for."""
-
-    def __init__(self) -> None:
-        self._claims: dict[Any, tuple[list[float], ...]] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._claims)
-
-    def __len__(self) -> int:
-        """How many slots: a task lends its slot once, however much it waits for, and none once it has ended."""
-        return len(set(map(id, self.all_claims()))) if self._claims else 0
-
-    def claims(self, borrower: object) -> list[list[float]]:
-        """The claims of the attempts that lend their slots to this borrower."""
-        return [claim for claim in self._claims.get(borrower, ()) if claim]
-
-    def all_claims(self) -> list[list[float]]:
-        """Those of the attempts that lend their slots to any; one may be there several times."""
-        return [claim for claims in list(self._claims.values()) for claim in claims if claim]
-
-    def borrowers(self, claim: list[float]) -> list[Borrower]:
-        """To what the attempt with this claim lends its slot."""
-        lent = list(self._claims.items())
-        return [borrower for borrower, claims in lent if any(each is claim for each in claims)]
-
-    def add(self, borrower: Borrower, claim: list[float]) -> None:
-        """Lend the slot of the attempt with this claim."""
-        self._claims[borrower] = (*self._claims.get(borrower, ()), claim)
-
-    def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
-        """Return what this borrower has, or only the slot of the attempt with this claim. Idempotent."""
-        claims = () if claim is None else self._claims.get(borrower, ())
-        kept = tuple(each for each in claims if each is not claim)
-        if kept:
-            self._claims[borrower] = kept  # not popped before, since others look without the lock
-        else:
-            self._claims.pop(borrower, None)
 
 
 def take_claim(claim: list[float]) -> bool:

@@ -27,7 +27,6 @@ from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._line import UNLIMITED, Line
 from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._overdue import Lookout, overrun
-from parallelkit._executors._thread._slots import Busy, Slots, slots_for
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
@@ -38,10 +37,11 @@ Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on the outcome, a list that holds the instant of the start."""
 
 
-class Worker(Busy, Protocol):
+class Worker(Protocol):
     """A thread, as its port sees it."""
 
     name: str
+    ticket: Any  # None if it has none
     thread: threading.Thread
     current: Current | None
     failed: bool
@@ -49,9 +49,10 @@ class Worker(Busy, Protocol):
     forked: bool
 
 
-class Crew(Slots, Protocol):
+class Crew(Protocol):
     """The engine, as its ports see it."""
 
+    max_workers: int
     initializes: bool
     broken: Exception | None
     loss: Loss | None
@@ -63,6 +64,9 @@ class Crew(Slots, Protocol):
     @property
     def abandoned(self) -> Collection[Worker]:
         """The threads that were given up on."""
+
+    def slots_for(self, port: Line) -> tuple[int, bool]:
+        """How many attempts of a port may run now, its own included; and whether other ports have any running."""
 
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
@@ -111,7 +115,7 @@ class ThreadPort(Line):
         if not self._exact:
             return UNLIMITED
         self._squeezed = True  # before the count, so that whoever frees a slot after it sees this
-        slots, self._squeezed = slots_for(self, self._engine)
+        slots, self._squeezed = self._engine.slots_for(self)
         return max(slots - self._given, 0 if self._given else 1)  # with one ticket queued, it gets its turn
 
     def give_back(self) -> list[Ticket]:

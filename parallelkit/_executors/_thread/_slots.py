@@ -1,70 +1,81 @@
-"""Which slots are free: one that is lent serves only what its task waits for, the others serve every attempt."""
+"""Which slots an engine has, and which are free: one that is lent serves only what its task waits for, the others every attempt.
+
+Whoever waits lends its slot, and whatever has that slot began later. So of all attempts that wait, the one that began last
+finds its slot free for what it waits for: never do all wait.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sized
-from typing import Any, Protocol
+from typing import Any
 
-from parallelkit._executors._thread._lending import Loans
+from parallelkit._executors._thread._lending import Borrower
 from parallelkit._executors._thread._line import OWN, Line, Slot
+from parallelkit._executors._thread._worker import ThreadWorker
 
 
-class Busy(Protocol):
-    """A thread of the engine, and the slot that its ticket has."""
+class Slots:
+    """Changed under the engine's lock, and looked at without it."""
 
-    ticket: Any  # None if it has none
-    slot: Slot
-
-    @property
-    def port(self) -> Line | None:
-        """Where the ticket is from."""
-
-
-class Slots(Protocol):
-    """An engine, as far as its slots are concerned."""
-
-    max_workers: int
-
-    loans: Loans
-    """The slots that are lent."""
-
-    awaited: Loans
-    """Those of them that are lent for futures."""
-
-    @property
-    def ports(self) -> Sized:
-        """The open ones."""
-
-    @property
-    def workers(self) -> Collection[Busy]:
-        """The threads that count as workers."""
+    def __init__(self, max_workers: int, workers: Collection[ThreadWorker], abandoned: Sized) -> None:
+        self._max_workers = max_workers
+        self._workers, self._abandoned = workers, abandoned
+        self.loans: dict[Any, tuple[Slot, ...]] = {}  # to a port, or to a future that is waited for
 
     def own(self) -> int:
-        """How many attempts may run at once, without lent slots."""
+        """How many there are without loans: each abandoned thread beyond ``max_workers`` costs one."""
+        return self._max_workers - max(0, len(self._abandoned) - self._max_workers)
 
+    def lent(self) -> int:
+        """How many are lent: a task lends its slot once, however much it waits for, and none once it has ended."""
+        return len(self._lent()) if self.loans else 0
 
-def free_slot(port: Line | None, engine: Slots) -> Slot | None:
-    """A free slot for an attempt of this port or, without one, for a call that a task waits for; None if there is none.
+    def lend(self, borrower: Borrower, claim: Slot) -> None:
+        """Lend the slot of the attempt with this claim."""
+        self.loans[borrower] = (*self.loans.get(borrower, ()), claim)
 
-    Whoever waits lends its slot, and whatever has that slot began later. So of all attempts that wait, the one that began last
-    finds its slot free for what it waits for: never do all wait.
-    """
-    taken = [id(worker.slot) for worker in list(engine.workers) if worker.ticket is not None]
-    for slot in engine.awaited.all_claims() if port is None else engine.loans.claims(port):
-        if id(slot) not in taken:
-            return slot
-    return OWN if _own_taken(taken, engine) < engine.own() else None
+    def repay(self, borrower: Borrower, claim: Slot | None = None) -> None:
+        """Take back what this borrower has, or only the slot of the attempt with this claim. Idempotent."""
+        claims = () if claim is None else self.loans.get(borrower, ())
+        kept = tuple(each for each in claims if each is not claim)
+        if kept:
+            self.loans[borrower] = kept  # not popped before, since others look without the lock
+        else:
+            self.loans.pop(borrower, None)
 
+    def borrowers(self, claim: Slot) -> list[Borrower]:
+        """To what the attempt with this claim lends its slot."""
+        loans = list(self.loans.items())
+        return [borrower for borrower, claims in loans if any(each is claim for each in claims)]
 
-def slots_for(port: Line, engine: Slots) -> tuple[int, bool]:
-    """How many attempts of a port may run now, its own included; and whether other ports have any running."""
-    workers = list(engine.workers) if len(engine.ports) > 1 else ()
-    taken = [id(worker.slot) for worker in workers if worker.ticket is not None and worker.port is not port]
-    lent = set(map(id, engine.loans.claims(port))).difference(taken)
-    return engine.own() - _own_taken(taken, engine) + len(lent), bool(taken)
+    def free(self, port: Line | None) -> Slot | None:
+        """A free slot for an attempt of this port or, without one, for a call that a task waits for; None if there is none."""
+        if not self.loans:
+            return OWN
+        taken = [id(worker.slot) for worker in list(self._workers) if worker.ticket is not None]
+        for borrower, claims in list(self.loans.items()):
+            if borrower is port or (port is None and not isinstance(borrower, Line)):
+                for claim in claims:
+                    if claim and id(claim) not in taken:
+                        return claim
+        return OWN if self._own_taken(taken) < self.own() else None
 
+    def open_to(self, port: Line, alone: bool) -> tuple[int, bool]:
+        """How many attempts of a port may run now, its own included; and whether other ports have any running.
 
-def _own_taken(taken: list[int], engine: Slots) -> int:
-    """How many of these slots, given by their ``id``, are not lent, or no longer."""
-    lent = set(map(id, engine.loans.all_claims()))
-    return len([slot for slot in taken if slot not in lent])
+        ``alone``: there are no other ports.
+        """
+        workers = () if alone else list(self._workers)
+        taken = [
+            id(worker.slot) for worker in workers if worker.ticket is not None and worker.port is not port
+        ]
+        lent = {id(claim) for claim in self.loans.get(port, ()) if claim}.difference(taken)
+        return self.own() - self._own_taken(taken) + len(lent), bool(taken)
+
+    def _own_taken(self, taken: list[int]) -> int:
+        """How many of these slots, given by their ``id``, are not lent, or no longer."""
+        lent = self._lent()
+        return len([slot for slot in taken if slot not in lent])
+
+    def _lent(self) -> set[int]:
+        return {id(claim) for claims in list(self.loans.values()) for claim in claims if claim}
