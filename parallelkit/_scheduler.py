@@ -124,9 +124,7 @@ class Scheduler:
 
     def admit_started(self, items: Sequence[Any]) -> None:
         """Admit tasks that have been started already, with tickets from ``first_ticket``."""
-        assert self._gated is None, (
-            "where priorities and limits decide, nothing is started before it is known here"
-        )
+        assert self._gated is None, "with priorities or limits, nothing starts before it is admitted"
         self._items.admit(items)
         self.started += len(items)
 
@@ -166,13 +164,14 @@ class Scheduler:
 
     def wants_reports(self, now: float) -> bool:
         """Whether ``begun`` must be called now: a rate limit counts a start from its report."""
-        return self._ready.wants_reports(now)
+        return self._gated is not None and self._gated.wants_reports(now)
 
     def begun(self, running: Iterable[tuple[int, float, str]], now: float) -> None:
         """Note which attempts are running at ``now``, each with its index, start and worker."""
+        assert self._gated is not None, "nothing else wants reports"
         for index, started, _ in running:
-            self._ready.begun(index, started)
-        self._ready.looked(now)
+            self._gated.begun(index, started)
+        self._gated.looked(now)
 
     def take_request(self) -> bool:
         """Whether, since the last call, another run has asked for starts: what has not begun may be ``put_back``."""

@@ -43,18 +43,6 @@ class Fifo:
                 self._queue.popleft()
         return parts[0] if len(parts) == 1 else [ticket for part in parts for ticket in part]
 
-    def begun(self, index: int, at: float) -> None:
-        """Nothing depends on it."""
-
-    def looked(self, at: float) -> None:
-        """Nothing depends on it."""
-
-    def wants_reports(self, now: float) -> bool:
-        return False
-
-    def ended(self, index: int, now: float) -> None:
-        """Nothing depends on it."""
-
     def wake_at(self) -> float | None:
         return None
 

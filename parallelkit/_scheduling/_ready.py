@@ -37,18 +37,6 @@ class Ready(Protocol):
     def withdraw(self, indices: Collection[int], now: float) -> None:
         """Remove attempts that were added by ``push_again`` and not popped since."""
 
-    def begun(self, index: int, at: float) -> None:
-        """Note the start of an attempt, as its worker has reported it."""
-
-    def looked(self, at: float) -> None:
-        """Note that every start up to the instant ``at`` has been reported."""
-
-    def wants_reports(self, now: float) -> bool:
-        """Whether the starts that have happened by now must be reported."""
-
-    def ended(self, index: int, now: float) -> None:
-        """Note the end of an attempt."""
-
     def wake_at(self) -> float | None:
         """When an attempt that may not start now may start; None if that depends on other events."""
 
@@ -208,7 +196,7 @@ class Gated:
         for gate in self._silent.pop(ticket[0], ()):
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             gate.shut_until = gate.meter.take_back(now, gate)
-        self._leave_caps(ticket[0], now)
+        self.ended(ticket[0], now)
         self.push_again(ticket)
 
     def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
@@ -235,26 +223,26 @@ class Gated:
                 self._pass_on(gate, now, True)
 
     def begun(self, index: int, at: float) -> None:
+        """Note the start of an attempt, as its worker has reported it."""
         for gate in self._silent.pop(index, ()):
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             gate.meter.confirm(at, gate)
 
     def looked(self, at: float) -> None:
+        """Note that every start up to the instant ``at`` has been reported."""
         for gate in {gate for gates in self._silent.values() for gate in gates}:
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             gate.meter.looked(at, gate)
 
     def wants_reports(self, now: float) -> bool:
+        """Whether the starts that have happened by now must be reported."""
         if not self._silent:
             self._asked = False  # there is nothing to report or to give back
             return False
         return self._asked or (bool(self._timers) and self._timers[0][0] <= now)
 
     def ended(self, index: int, now: float) -> None:
-        self.begun(index, now)  # a start that was never reported was no later than now
-        self._leave_caps(index, now)
-
-    def _leave_caps(self, index: int, now: float) -> None:
+        """Note the end of an attempt, or that it will not begin."""
         for gate in self._flying.pop(index).gates:
             if isinstance(gate.meter, Cap):
                 gate.meter.give_back()
