@@ -51,7 +51,7 @@ _journal/_file
 _journal/_claim
 _executors/_coroutines
 _executors/_coroutine/_port
-_executors/_coroutine/_overrun  _executors/_coroutine/_watch
+_executors/_coroutine/_overdue
 _executors/_dask
 _executors/_cluster/_courier  _executors/_cluster/_door
 _executors/_cluster/_guard  _executors/_cluster/_clock  _executors/_cluster/_broker  _executors/_cluster/_freight

@@ -7,6 +7,7 @@ All instants are on the clock of ``time.monotonic``.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
@@ -80,7 +81,11 @@ class PlainBlock(Block):
     __slots__ = ()
 
 
-def as_block(rows: Iterable[tuple[int, Any, float, float, str]]) -> Block:
+Row: TypeAlias = tuple[int, Any, float, float, str]
+"""An attempt that succeeded: index, value, start, end, worker."""
+
+
+def as_block(rows: Iterable[Row]) -> Block:
     """Turn rows into columns.
 
     Not by ``zip(*rows)``, which creates an iterator for each row: that many objects at once trigger full
@@ -121,6 +126,14 @@ class Ended(NamedTuple):
     worker: str | None
     stack: str | None = None
     final: bool = False
+
+
+def drain(done: deque[Row], lost: deque[Ended]) -> tuple[list[Block | Ended], int]:
+    """Remove what has succeeded and what has not, as ``Port.wait`` returns it; and count that."""
+    rows = [done.popleft() for _ in range(len(done))]
+    ended = [lost.popleft() for _ in range(len(lost))]
+    blocks = [as_block(rows)] if rows else []
+    return [*blocks, *ended], len(rows) + len(ended)
 
 
 class Port(Protocol):

@@ -17,14 +17,14 @@ from parallelkit._executors._contract import (
     Block,
     Ended,
     Job,
+    Row,
     Ticket,
     all_hung,
-    as_block,
     call_with,
+    drain,
 )
 from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight, join_all
-from parallelkit._executors._coroutine._overrun import SWALLOWED, blocked_by, overran
-from parallelkit._executors._coroutine._watch import Watch
+from parallelkit._executors._coroutine._overdue import SWALLOWED, Watch, blocked_by, overran
 from parallelkit._executors._thread._line import UNLIMITED
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._stacks import stack_of
@@ -62,7 +62,7 @@ class CoroutinePort:
         self._names = map(f"{COROUTINE}{{}}".format, count(1))
         self._free: list[str] = []
         self._watch = Watch()
-        self._done: deque[tuple[int, Any, float, float, str]] = deque()
+        self._done: deque[Row] = deque()
         self._lost: deque[Ended] = deque()
         self._woken = self._closed = self._begun = False
         self._short = False  # whether the run has tickets left, perhaps, for which there was no slot
@@ -137,12 +137,8 @@ class CoroutinePort:
                 return events + plain
 
     def _landed(self) -> list[Block | Ended]:
-        events: list[Block | Ended] = []
-        done = [self._done.popleft() for _ in range(len(self._done))]
-        if done:
-            events.append(as_block(done))
-        events += [self._lost.popleft() for _ in range(len(self._lost))]
-        self._out[True] -= len(done) + len(events) - bool(done)
+        events, ended = drain(self._done, self._lost)
+        self._out[True] -= ended
         return events
 
     def _expire(self, now: float) -> list[Ended]:
@@ -274,7 +270,7 @@ class CoroutinePort:
         try:
             flight.claim.pop()
         except IndexError:
-            self._returned(flight)
+            self._engine.leave(flight)  # type: ignore[arg-type]  # no thread; abandoned, it costs no slot any more
             return
         if self._closed:
             return
@@ -287,10 +283,6 @@ class CoroutinePort:
         else:
             self._done.append((index, value, flight.started, ended, flight.worker))
         self._threads.wake()
-
-    def _returned(self, flight: Flight) -> None:
-        """Handle the end of an abandoned attempt: it costs no slot any more."""
-        self._engine.leave(flight)  # type: ignore[arg-type]  # as above
 
     def fail(self, error: BaseException) -> None:
         broken = ParallelKitError(f"the event loop broke: {error!r}")

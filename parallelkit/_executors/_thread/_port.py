@@ -17,10 +17,11 @@ from parallelkit._executors._contract import (
     Block,
     Ended,
     Job,
+    Row,
     Ticket,
     all_hung,
-    as_block,
     call_with,
+    drain,
 )
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
@@ -101,7 +102,7 @@ class ThreadPort(Line):
         self._call = call_with(job)
         self.label = job.label
         self._variables = Variables(engine, engine.initializes)
-        self._done: deque[tuple[int, Any, float, float, str]] = deque()
+        self._done: deque[Row] = deque()
         self._lost: deque[Ended] = deque()
         self.gate = Gate()
         self._woken = self._changed = self._closed = False
@@ -206,12 +207,8 @@ class ThreadPort(Line):
         return bool(self._done or self._lost or self._woken or self._changed or self.failure is not None)
 
     def _drain(self) -> list[Block | Ended]:
-        events: list[Block | Ended] = []
-        done = [self._done.popleft() for _ in range(len(self._done))]
-        if done:
-            events.append(as_block(done))
-        events += [self._lost.popleft() for _ in range(len(self._lost))]
-        self._given -= len(done) + len(events) - bool(done)
+        events, ended = drain(self._done, self._lost)
+        self._given -= ended
         return events
 
     def _expire(self, now: float) -> list[Block | Ended]:
