@@ -22,8 +22,15 @@ Stream: TypeAlias = Generator[Outcome[Any, Any], None, None]
 IN_PLACE = "; the total so far is None: a reduce that changes it in place must return it, too"
 
 
-def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
+def fold(
+    fn: Callable[..., Any],
+    items: Iterable[Any],
+    options: Mapping[str, Any],
+    reduce: Callable[[A, Any], A],
+    so_far: A,
+) -> A:
     """Fold all values of a run; raise TaskFailures if a task failed."""
+    run = Streamed(Plan.make(fn, items, options, stream=True), lenient=True)
     check_called("reduce", reduce)
     count, stream = 0, run.outcomes()
     with failures_of(run, stream) as failures:
@@ -39,16 +46,6 @@ def fold(run: Streamed, reduce: Callable[[A, Any], A], so_far: A) -> A:
     if run.cut_short:
         raise stopped_early(run, "the fold would miss the rest")
     return so_far
-
-
-def whole_or_error(fn: Callable[..., Any], items: Iterable[Any], options: Mapping[str, Any]) -> Streamed:
-    """The stream for ``fold``: if every task is done, a journal that could not be written raises nothing."""
-    return Streamed(Plan.make(fn, items, dict(options), stream=True), lenient=True)
-
-
-def race(tasks: Any, options: Mapping[str, Any]) -> Streamed:
-    """The stream for ``first_of``."""
-    return Streamed(Plan.make(tasks, UNSET, dict(options), stream=True))
 
 
 def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Success[Any, Any]) -> A:
@@ -69,8 +66,9 @@ def folded(run: Streamed, reduce: Callable[[A, Any], A], so_far: A, outcome: Suc
             del wrong  # its traceback refers to this frame: a cycle
 
 
-def first_of(run: Streamed) -> Success[Any, Any]:
+def first_of(tasks: Any, options: Mapping[str, Any]) -> Success[Any, Any]:
     """Return the first success of a run, and stop the rest; raise TaskFailures if there is none."""
+    run = Streamed(Plan.make(tasks, UNSET, options, stream=True))
     stream = run.outcomes()
     with failures_of(run, stream) as failures:
         for outcome in stream:

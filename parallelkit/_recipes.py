@@ -70,9 +70,9 @@ def map_reduce(
     if not callable(reduce):
         raise TypeError(f"reduce must be callable, got {reduce!r}")
     with ready_for_first(fn, options.get("executor")):
-        from parallelkit._fold import fold, whole_or_error  # imports all the rest
+        from parallelkit._fold import fold  # imports all the rest
 
-        return fold(whole_or_error(fn, items, {"key": key, **options}), reduce, initial)
+        return fold(fn, items, {"key": key, **options}, reduce, initial)
 
 
 def of_tasks_alone(run: Callable[P, T]) -> Callable[P, T]:
@@ -133,6 +133,6 @@ def first_success(
     'one'
     """
     with ready_for_first(None, options.get("executor")):
-        from parallelkit._fold import first_of, race
+        from parallelkit._fold import first_of
 
-        return first_of(race(tasks, options))
+        return first_of(tasks, options)

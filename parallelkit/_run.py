@@ -1,4 +1,4 @@
-"""``run_parallel`` and ``iter_parallel``: their signatures and documentation; ``_plan`` does the work."""
+"""``run_parallel`` and ``iter_parallel``: their signatures and documentation; ``_runs`` does the work."""
 
 from __future__ import annotations
 
@@ -190,9 +190,10 @@ def run_parallel(
     """
     options = options_among(locals())
     with ready_for_first(fn, executor):
-        from parallelkit._runs._plan import Plan  # imports all the rest
+        from parallelkit._runs._collected import Collected  # imports all the rest
+        from parallelkit._runs._plan import Plan
 
-        return Plan.make(fn, items, options).collect()
+        return Collected(Plan.make(fn, items, options)).run()
 
 
 @overload
@@ -288,5 +289,6 @@ def iter_parallel(
     """
     options = options_among(locals())
     from parallelkit._runs._plan import Plan
+    from parallelkit._runs._streamed import Streamed
 
-    return Plan.make(fn, items, options, stream=True).stream()
+    return Streamed(Plan.make(fn, items, options, stream=True)).outcomes()

@@ -31,9 +31,8 @@ _demo/_research  _demo/_tokens
 _demo/_claims  _demo/_sources
 _recipes
 _run  _fold
-_calls  _runs/_plan
-_runs/_collected  _runs/_streamed
-_runs/_parts
+_calls  _runs/_collected  _runs/_streamed
+_runs/_plan
 _form
 _runs/_endings  _options  _rebuilt  _runs/_stream
 _input/_growth  _runs/_outbox

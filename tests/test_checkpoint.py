@@ -1436,7 +1436,7 @@ def test_the_values_of_a_run_go_with_its_results(path):
 def test_a_stream_of_a_million_tasks_does_not_keep_what_their_functions_are_known_by(path):
     """Keys and functions of all tasks are compared with the journal as it is opened, and not kept while the run lasts."""
     stream = iter_parallel([Task(abs, number, key=number) for number in range(9)], checkpoint=path)
-    recording = stream.gi_frame.f_locals["self"]._parts.journal
+    recording = stream.gi_frame.f_locals["self"]._plan.journal
     assert 9 == len(recording._tasks)
     next(stream)
     assert not recording._tasks

@@ -29,7 +29,7 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._executors._thread._port import ThreadPort
-from parallelkit._runs import _parts
+from parallelkit._runs import _plan
 
 PATIENCE = 30.0
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])
@@ -579,7 +579,7 @@ def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch
         ports.append(self)
 
     monkeypatch.setattr(ThreadPort, "__init__", note)
-    monkeypatch.setattr(_parts, "memory_recall", lambda *args: 1 / 0)
+    monkeypatch.setattr(_plan, "memory_recall", lambda *args: 1 / 0)
     with ThreadExecutor(1) as executor:
         with pytest.raises(ZeroDivisionError):
             call(abs, [1], executor=executor)

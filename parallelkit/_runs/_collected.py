@@ -19,14 +19,14 @@ from parallelkit._marks import UNSET
 from parallelkit._results import Results
 from parallelkit._runs._asking import Asking
 from parallelkit._runs._endings import interruption, noted
-from parallelkit._runs._parts import Parts
+from parallelkit._runs._plan import Plan
 
 
 class Collected:
     """Drives a run to its end, or to its stop, and concludes it."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._interrupt = Interrupt()
         self.ledger = Ledger()
 
@@ -48,15 +48,15 @@ class Collected:
 
     def _done(self) -> tuple[Results[Any, Any], BaseException | None]:
         """Do the run, and close all that was opened for it."""
-        journal = self._parts.journal
+        journal = self._plan.journal
         with closing(journal), ExitStack() as opened:
             opened.callback(self._forget)
             journal.open(self._interrupt.user_code)
-            engine, owned = self._parts.engine()
+            engine, owned = self._plan.engine()
             if owned:
                 opened.callback(engine.close)
             self.ledger = self._open_ledger(engine)
-            port = engine.open(self._parts.job(self._key, whole=True, guard=self._interrupt.user_code))
+            port = engine.open(self._plan.job(self._key, whole=True, guard=self._interrupt.user_code))
             with closing(port):
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)
@@ -71,17 +71,17 @@ class Collected:
         return results, error
 
     def _loop(self, engine: Engine, port: Port) -> Loop:
-        parts, interrupt = self._parts, self._interrupt
+        plan, interrupt = self._plan, self._interrupt
         interrupt.wake = port.wake
         if hasattr(port, "guard"):  # that of an executor that runs the tasks in this thread
             port.guard = interrupt.user_code
-        enter = partial(parts.enter, self.ledger)
-        source = DirectSource(parts.intake, parts.window(engine), interrupt, enter)
-        loop = parts.loop(self.ledger, self._key, port, source)
+        enter = partial(plan.enter, self.ledger)
+        source = DirectSource(plan.intake, plan.window(engine), interrupt, enter)
+        loop = plan.loop(self.ledger, self._key, port, source)
         loop.interrupt, source.one_by_one = interrupt, lambda: loop.eager
-        if parts.intake.flows and getattr(port, "flows", False) and not loop.recalls:
+        if plan.intake.flows and getattr(port, "flows", False) and not loop.recalls:
             loop.flowing = source
-        parts.let_grow(loop, self.ledger, enter)
+        plan.let_grow(loop, self.ledger, enter)
         return loop
 
     def _drive(self, loop: Loop) -> bool:
@@ -95,7 +95,7 @@ class Collected:
         finally:
             loop.port.close()
             self._let_go(loop)
-            self._parts.journal.close()
+            self._plan.journal.close()
             loop.show()
             loop.bar.close()
         return interrupted
@@ -106,8 +106,8 @@ class Collected:
     def _forget(self) -> None:
         """Let go of the results: a failure's traceback refers to the port, and the port to this object."""
         self.ledger = Ledger()
-        self._parts.intake.error = None
-        self._parts.growth = None
+        self._plan.intake.error = None
+        self._plan.growth = None
 
     def _let_go(self, loop: Loop) -> None:
         """Break the cycles between the parts, which would keep all values until the next garbage collection."""
@@ -117,9 +117,9 @@ class Collected:
         loop.grow = bool
 
     def _open_ledger(self, engine: Engine) -> Ledger:
-        facts = self._parts.facts(engine)
+        facts = self._plan.facts(engine)
         facts.cpu_seconds = time.thread_time() - time.process_time()
-        completion = array("q") if self._parts.options.order == "completion" else None
+        completion = array("q") if self._plan.options.order == "completion" else None
         return Ledger(facts, completion=completion)
 
     def _conclude(self, loop: Loop, interrupted: bool) -> tuple[Results[Any, Any], BaseException | None]:
@@ -127,52 +127,52 @@ class Collected:
         ask = Asking(self._interrupt)
         if loop.scheduler.stopped is not None:
             self._cancel_unread(ask, look=not interrupted)
-        ask(self._parts.intake.close)
+        ask(self._plan.intake.close)
         if not interrupted and self._is_whole():
             self.ledger.stopped = None
-        if self._parts.journal.failure is not None:
-            self.ledger.stopped = self.ledger.stopped or str(self._parts.journal.failure)
+        if self._plan.journal.failure is not None:
+            self.ledger.stopped = self.ledger.stopped or str(self._plan.journal.failure)
         facts = self.ledger.facts
-        facts.ended_at = self._parts.world.now()
+        facts.ended_at = self._plan.world.now()
         facts.cpu_seconds += time.process_time() - time.thread_time()
-        facts.input_seconds = self._parts.intake.seconds
+        facts.input_seconds = self._plan.intake.seconds
         if hasattr(loop.port, "measure"):  # that of an executor that has measured more
             loop.port.measure(facts)
         results = self._in_order()
         if interrupted:
             return results, interruption("interrupted", results)
-        if self._parts.options.on_error == "raise" and loop.scheduler.first_error is not None:
-            return results, noted(loop.scheduler.first_error, results, self._parts.intake.error)
-        if self._parts.intake.error is not None:
-            self._parts.intake.error.results = results
-            return results, self._parts.intake.error
+        if self._plan.options.on_error == "raise" and loop.scheduler.first_error is not None:
+            return results, noted(loop.scheduler.first_error, results, self._plan.intake.error)
+        if self._plan.intake.error is not None:
+            self._plan.intake.error.results = results
+            return results, self._plan.intake.error
         return results, None
 
     def _cancel_unread(self, ask: Asking, *, look: bool) -> None:
         """Cancel what had not been read of sized input; ``look``: see ``Intake.count_unread``."""
-        intake, first = self._parts.intake, len(self.ledger)
+        intake, first = self._plan.intake, len(self.ledger)
         unread = ask(partial(intake.count_unread, look=look))
         if unread is UNSET:
             unread = intake.count_unread(look=False)
         if unread:
-            self.ledger.admit(intake.unread_keys(unread), unread, self._parts.world.now())
+            self.ledger.admit(intake.unread_keys(unread), unread, self._plan.world.now())
             self.ledger.cancel(range(first, first + unread), {})
 
     def _is_whole(self) -> bool:
         """Whether the stop cut nothing off: every task was done, only the end of the input had not been seen yet."""
-        parts = self._parts
-        ended = parts.intake.size is not None and parts.intake.error is None and parts.options.then is None
+        plan = self._plan
+        ended = plan.intake.size is not None and plan.intake.error is None and plan.options.then is None
         return ended and not self.ledger.cancelled
 
     def _in_order(self) -> Results[Any, Any]:
-        if self._parts.options.order == "completion":
+        if self._plan.options.order == "completion":
             return Results(self.ledger, self.ledger.completion)
-        if self._parts.options.order == "input":
+        if self._plan.options.order == "input":
             return Results(self.ledger, self.ledger.input_first())
         try:
             return Results(self.ledger, sorted_by_key(self.ledger))
         except TypeError as error:
-            self._parts.intake.fail(str(error), error)
+            self._plan.intake.fail(str(error), error)
             return Results(self.ledger)
 
 

@@ -1,38 +1,211 @@
-"""A run as ``run_parallel`` and ``iter_parallel`` use it: validated, then collected or streamed."""
+"""``Plan``: a run that has been validated, and how the parts are made that it is driven with."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sized
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
 
+from parallelkit._book import Book
+from parallelkit._checkpoint import Unrecorded
 from parallelkit._errors import InputError
-from parallelkit._ledger import Ledger
-from parallelkit._outcomes import Outcome
+from parallelkit._executors._choice import open_engine
+from parallelkit._executors._contract import Engine, Job, Port
+from parallelkit._executors._width import usable_cpus
+from parallelkit._form import check_form, shape_of
+from parallelkit._input._growth import Growth
+from parallelkit._input._intake import Intake
+from parallelkit._input._keys import check_keys
+from parallelkit._input._portion import Portion
+from parallelkit._input._recall import Recall, memory_recall
+from parallelkit._input._source import AT_HAND, DirectSource, Source, Window
+from parallelkit._interrupt import Interrupt
+from parallelkit._ledger import Facts, Ledger, numbered
+from parallelkit._loop import Loop
+from parallelkit._marks import UNSET
+from parallelkit._options import Checked, check_options
+from parallelkit._progress import open_bar
+from parallelkit._raised import repr_of
 from parallelkit._results import Results
-from parallelkit._runs._collected import Collected
-from parallelkit._runs._parts import Parts
+from parallelkit._runs._asking import Asking
+from parallelkit._scheduler import Scheduler
+from parallelkit._scheduling._ready import Gated
+from parallelkit._scheduling._stopping import StopRule
+from parallelkit._world import World, the_world
+
+if TYPE_CHECKING:
+    from parallelkit._runs._outbox import Outbox
 
 
-class Plan(Parts):
-    """A run that has been validated and not started."""
+@dataclass(eq=False, repr=False, slots=True)
+class Plan:
+    """A run that has been validated and not started; makes the parts that it is driven with."""
 
-    __slots__ = ()
+    options: Checked
+    fn: Callable[..., Any] | None
+    intake: Intake
+    world: World
+    journal: Unrecorded = field(default_factory=Unrecorded)
+    growth: Growth | None = None
+    recalls: tuple[Recall, ...] = ()
+    """Recalls in addition to those of a cache and of the journal."""
+    again: Sized = ()
+    """The tasks that wait for a retry."""
 
     @classmethod
-    def make(cls, fn: Any, items: Any, options: dict[str, Any], *, stream: bool = False) -> Self:
-        """Validate the call; an InputError that this ends in has results, as those of a run have."""
+    def make(cls, fn: Any, items: Any, options: Mapping[str, Any], *, stream: bool = False) -> Self:
+        """Validate everything that can be validated before anything runs; an InputError has results, as that of a run."""
+        checked = check_options(options, order="completion" if stream else "input")
+        if stream and checked.order == "key":
+            raise ValueError("order must be 'input' or 'completion' for a stream, got 'key'")
+        tasks, world = items is UNSET, the_world.get()
         try:
-            return super().make(fn, items, options, stream=stream)
+            source = check_form(fn, items, checked)
+            intake = Intake(
+                source, shape_of(checked, None if tasks else fn, source), world.now, lazily=stream
+            )
         except InputError as error:
             error.results = Results(Ledger())
             raise
+        if checked.order == "key" and intake.keys is not None:
+            check_keys(numbered(intake.keys, 0))
+        own_fn = None if tasks or checked.then is not None else fn
+        plan = cls(world.stage(checked), own_fn, intake, world)
+        if checked.checkpoint is not None:
+            from parallelkit._journal._recorder import Recording
 
-    def collect(self) -> Results[Any, Any]:
-        """Run to the end, or until stopped; return the results, or raise the error that ends the run."""
-        return Collected(self).run()
+            plan.journal = Recording(
+                checked.checkpoint,
+                None if tasks else fn,
+                source,
+                checked.args,
+                checked.kwargs,
+                calls=own_fn is None,
+            )
+        return plan
 
-    def stream(self) -> Generator[Outcome[Any, Any], None, None]:
-        """The generator of ``iter_parallel``, which starts the run at its first ``next()``."""
-        from parallelkit._runs._streamed import Streamed
+    def engine(self) -> tuple[Engine, bool]:
+        """The executor, and whether it is the run's own to close."""
+        return open_engine(self.options.executor, self.options.max_workers)
 
-        return Streamed(self).outcomes()
+    def facts(self, engine: Engine) -> Facts:
+        """What is known about the run at its start."""
+        options, executor = self.options, self.options.executor
+        name = executor if isinstance(executor, str) else type(executor).__name__
+        return Facts(
+            name,
+            engine.max_workers,
+            self.world.now(),
+            cpus=usable_cpus(),
+            timeout=options.timeout,
+            timeouts_enforced=executor != "inline" or self.world.staged,
+            limits=tuple(map(repr, options.limits)),
+        )
+
+    def enter(self, book: Ledger | Outbox, portion: Portion) -> None:
+        """Give tasks just read, or made by ``then``, their keys and their rows in the book."""
+        self.intake.number(portion, len(book))
+        rows = portion.keys, len(portion.items), self.world.now(), portion.parent
+        if isinstance(book, Ledger):
+            book.admit(*rows, portion.read_at)
+        else:
+            book.admit(*rows)
+
+    def job(
+        self,
+        key: Callable[[int], Any],
+        whole: bool,
+        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Job:
+        """What all attempts have in common. ``key`` maps an index to its key; ``guard``: see ``Job``.
+
+        ``whole``: the caller sees no outcome before the run is over.
+        """
+        options, shape = self.options, self.intake.shape
+        exact = shape.gated or shape.bounded
+        star = options.star and self.fn is not None
+        wary = options.on_error == "raise" or options.max_failures is not None
+        return Job(
+            self.fn,
+            options.args,
+            options.kwargs,
+            star,
+            exact,
+            wary,
+            label=lambda index: label(key(index)),
+            # With limits, priorities or retries, tasks may wait that the port has not been given yet.
+            ended=lambda: self.intake.exhausted and not (exact or self.again),
+            patient=whole and not exact and options.on_event is None and options.checkpoint is None,
+            guard=guard,
+        )
+
+    def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
+        """The loop that drives the run, with its scheduler."""
+        options, now = self.options, self.world.now()
+        interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
+        ask = Asking(interrupt)
+        gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
+        if gated is not None and hasattr(port, "announce"):
+            # The tasks run in this thread, so it cannot look at what has begun while another run waits for that.
+            port.announce = gated.begun
+        scheduler = Scheduler(
+            self.journal.record(book, self.intake.fail, ask),
+            label=lambda index: label(key(index)),
+            timeout=options.timeout,
+            policy=options.policy,
+            stop_rule=StopRule(
+                end_at=None if options.run_timeout is None else now + options.run_timeout,
+                end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
+                raise_first=options.on_error == "raise",
+                max_failures=options.max_failures,
+            ),
+            gated=gated,
+            ask=ask,
+        )
+        self.again = scheduler.again
+        loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
+        # With gates, handing over item by item would cost a run half as much again; a stream has a thread for it.
+        loop.interrupt = interrupt
+        loop.may_block = self.intake.may_block and not self.intake.shape.gated
+        if options.on_event is not None:
+            scheduler.news = []
+            from parallelkit._events import Observer
+
+            loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
+        cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
+        loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
+        if cache is not None and isinstance(source, DirectSource):
+            source.window.at_hand = 0  # looking up twenty thousand in the cache may take seconds
+        self.journal.stop_by(partial(ask_to_stop, loop))
+        return loop
+
+    def _total(self) -> int | None:
+        size = self.intake.read_so_far if self.intake.exhausted else self.intake.size
+        return size if size is None or self.growth is None else size + self.growth.children
+
+    def window(self, engine: Engine) -> Window:
+        """How far to read ahead. With priorities, all of a sized input: any item may have to run first."""
+        whole = self.intake.size if self.intake.shape.ranked else None
+        careful = self.options.max_failures is not None or self.options.on_error == "raise"
+        at_hand = 0 if careful else getattr(engine, "at_hand", AT_HAND)
+        return Window(engine.max_workers, self.options.buffersize or whole, at_hand)
+
+    def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
+        """Have the loop call ``then``, if there is one."""
+        if self.options.then is not None:
+            book.keep_settled()
+            self.growth = Growth(self.options.then, self.intake, loop, book, enter)
+            loop.grow = self.growth
+
+
+def ask_to_stop(loop: Loop, reason: str) -> None:
+    """Have the loop stop at its next safe point; may be called by any thread."""
+    loop.asked = reason
+    loop.port.wake()
+
+
+def label(key: Any) -> str:
+    """The name of a task in messages."""
+    return f"task {repr_of(key)}"

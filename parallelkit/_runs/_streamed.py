@@ -22,7 +22,7 @@ from parallelkit._rebuilt import ledger_of
 from parallelkit._results import Results
 from parallelkit._runs._endings import interruption, noted
 from parallelkit._runs._outbox import HandedSource, Outbox
-from parallelkit._runs._parts import Parts
+from parallelkit._runs._plan import Plan
 from parallelkit._runs._stream import HeldSource, Stream, closed_at_exit, stepwise, unread
 
 
@@ -32,14 +32,14 @@ class Streamed:
     ``lenient``: if no outcome is missing, a journal that could not be written is only logged.
     """
 
-    def __init__(self, parts: Parts, lenient: bool = False) -> None:
-        self._parts = parts
+    def __init__(self, plan: Plan, lenient: bool = False) -> None:
+        self._plan = plan
         self._lenient = lenient
         self._whole = False
         self.cut_short = False  # whether the run was stopped with input left that no outcome tells of
-        self._raising = parts.options.on_error == "raise"
-        self._outbox = Outbox(parts.world.now, parts.options.order == "input", self._raising)
-        self._enter: Callable[[Portion], None] = partial(parts.enter, self._outbox)
+        self._raising = plan.options.on_error == "raise"
+        self._outbox = Outbox(plan.world.now, plan.options.order == "input", self._raising)
+        self._enter: Callable[[Portion], None] = partial(plan.enter, self._outbox)
         self._loop: Loop | None = None
         self._facts = Facts()
 
@@ -55,39 +55,39 @@ class Streamed:
 
         ``reason``: why it ended, for an end that came too late to stop the run.
         """
-        facts = replace(self._facts, began_at=0.0, ended_at=self._parts.world.now() - self._outbox.began)
+        facts = replace(self._facts, began_at=0.0, ended_at=self._plan.world.now() - self._outbox.began)
         return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
         """The generator of all outcomes. Executor and journal are checked now, not at the first ``next()``."""
         with hold_interrupt() as guard:
-            self._parts.journal.check(guard)
-        return closed_at_exit(self._recorded(self._stream(*self._parts.engine())))
+            self._plan.journal.check(guard)
+        return closed_at_exit(self._recorded(self._stream(*self._plan.engine())))
 
     def _recorded(
         self, stream: Generator[Outcome[Any, Any], None, None]
     ) -> Generator[Outcome[Any, Any], None, None]:
         """The stream, with the journal open while it runs; at its end, raises an error of writing the journal."""
         try:
-            with closing_in_time(self._parts.journal), closing_in_time(stream):
+            with closing_in_time(self._plan.journal), closing_in_time(stream):
                 with hold_interrupt() as guard:
-                    self._parts.journal.open(guard)
+                    self._plan.journal.open(guard)
                 yield from stream
         except GeneratorExit as end:  # closed by the caller: an error of the journal is raised below
             if end.__traceback__ is not None and end.__traceback__.tb_next is not None:
                 raise  # no, it was raised by code of the user's, such as the input
         except BaseException as error:
-            if self._parts.journal.failure is not None:
-                add_note(error, str(self._parts.journal.failure))
+            if self._plan.journal.failure is not None:
+                add_note(error, str(self._plan.journal.failure))
             raise
-        if self._parts.journal.failure is not None and not (self._lenient and self._whole):
-            raise self._parts.journal.failure
+        if self._plan.journal.failure is not None and not (self._lenient and self._whole):
+            raise self._plan.journal.failure
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
         pid, opened = os.getpid(), ExitStack()
         _collector.watch()
         try:
-            opened.callback(self._parts.journal.close)
+            opened.callback(self._plan.journal.close)
             opened.callback(self._close_input)
             if owned:
                 opened.callback(engine.close)
@@ -100,35 +100,35 @@ class Streamed:
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Make the stream and the loop of the run; ``opened`` gets what closes them."""
-        parts, outbox = self._parts, self._outbox
-        self._facts = parts.facts(engine)
+        plan, outbox = self._plan, self._outbox
+        self._facts = plan.facts(engine)
         outbox.began = self._facts.began_at
         with hold_interrupt() as guard:
-            port = engine.open(parts.job(outbox.key, whole=self._lenient, guard=guard))
+            port = engine.open(plan.job(outbox.key, whole=self._lenient, guard=guard))
             opened.callback(port.close)
-        handed, window = HandedSource(self._enter), parts.window(engine)
-        self._loop = loop = parts.loop(outbox, outbox.key, port, handed)
+        handed, window = HandedSource(self._enter), plan.window(engine)
+        self._loop = loop = plan.loop(outbox, outbox.key, port, handed)
         opened.callback(self._let_go, loop)
         opened.callback(loop.bar.close)
         opened.callback(loop.show)
         opened.callback(port.close)  # closed before the bar is last drawn
-        parts.let_grow(loop, outbox, self._enter)
-        stream = Stream(loop, handed, outbox, parts.intake, window)
+        plan.let_grow(loop, outbox, self._enter)
+        stream = Stream(loop, handed, outbox, plan.intake, window)
         opened.callback(stream.close, "the stream was closed", unseen=True)
-        if parts.options.executor == "inline":
-            reading = parts.intake, window, Interrupt(), self._enter, lambda: loop.eager
+        if plan.options.executor == "inline":
+            reading = plan.intake, window, Interrupt(), self._enter, lambda: loop.eager
             loop.source = HeldSource(*reading, outbox=outbox)
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
         """Break the reference cycle of ``then`` and the loop, which would keep the whole run until it is collected."""
-        self._parts.growth, loop.grow = None, bool
+        self._plan.growth, loop.grow = None, bool
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
-        parts, outbox, intake = self._parts, self._outbox, self._parts.intake
+        plan, outbox, intake = self._plan, self._outbox, self._plan.intake
         error: BaseException | None = None
         try:
-            if parts.options.executor == "inline":
+            if plan.options.executor == "inline":
                 yield from stepwise(loop, outbox, intake)
             else:
                 yield from stream.outcomes()
@@ -144,7 +144,7 @@ class Streamed:
                 error.results = Results(Ledger())
                 raise error
             self._whole = loop.scheduler.stopped is None
-            self.cut_short = not self._whole and not (intake.exhausted and parts.options.then is None)
+            self.cut_short = not self._whole and not (intake.exhausted and plan.options.then is None)
         except KeyboardInterrupt:
             reason = "interrupted (Ctrl-C)"
             stream.close(reason)
@@ -156,7 +156,7 @@ class Streamed:
 
     def _close_input(self) -> None:
         """Close the input at the end of the stream; raise the error if the input raises only now."""
-        intake = self._parts.intake
+        intake = self._plan.intake
         known = intake.error
         intake.close()
         if intake.error is not known and intake.error is not None:
