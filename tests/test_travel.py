@@ -579,7 +579,7 @@ def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():
     """If an initializer cannot be pickled, the error names the part that cannot, and what to do."""
     lock = threading.Lock()
     with pytest.raises(
-        TypeError, match=r"^lock, which \S+<lambda> uses, cannot be sent .* create it inside the task"
+        TypeError, match=r"^lock, which \S+<lambda> uses, cannot be sent .* create it inside the initializer"
     ):
         ProcessExecutor(1, initializer=lambda: lock)
     with pytest.raises(

@@ -14,10 +14,12 @@ from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _ends, _script
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._travel import Apart, by_value_pickler, describe, dump, pack
+from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
+
+INSIDE = "create it inside the task"
 
 
 def pack_job(
@@ -25,11 +27,10 @@ def pack_job(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     star: bool,
-    apart: Apart | None = None,
 ) -> bytes:
     """Pickle a job; raises TypeError that names what cannot be pickled, or must not be, and what to do instead."""
     try:
-        blob = pack((fn, args, dict(kwargs), star), apart, editions=Editions())
+        blob = pack((fn, args, dict(kwargs), star), editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
@@ -50,18 +51,16 @@ def unfit_initializer(
 ) -> TypeError:
     """The error of an initializer whose pickling, with its arguments, has raised ``error``."""
     parts = {"initializer": initializer, **numbered("initargs", initargs)}
-    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error))
+    cure = "create it inside the initializer, as a global that the program itself does not set"
+    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error), cure)
 
 
-def _unfit(found: Found) -> TypeError:
+def _unfit(found: Found, cure: str = INSIDE) -> TypeError:
     name, culprit, cause = found
     return TypeError(
         f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
-        f"({describe_error(cause)}); {remedy_for(culprit, cause)}"
+        f"({describe_error(cause)}); {remedy_for(culprit, cause, cure)}"
     )
-
-
-INSIDE = "create it inside the task"
 
 
 def remedy_for(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
