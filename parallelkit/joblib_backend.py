@@ -65,7 +65,9 @@ def backend_class() -> Any:
     """Make the backend's class; only when needed, since its bases are joblib's."""
     from joblib.parallel import AutoBatchingMixin, ParallelBackendBase
 
-    return type("ParallelkitBackend", (Backend, AutoBatchingMixin, ParallelBackendBase), {})
+    return type(
+        "ParallelkitBackend", (Backend, AutoBatchingMixin, ParallelBackendBase), {"__module__": __name__}
+    )
 
 
 class Crew:

@@ -268,6 +268,12 @@ def test_an_option_that_nobody_knows_is_refused(where):
         made([delayed(abs)(1)])
 
 
+def test_shared_memory_is_refused_in_the_name_of_our_class():
+    """joblib refuses ``require="sharedmem"`` of a backend of processes, and the error names our class and its module."""
+    with pytest.raises(ValueError, match=r"parallelkit\.joblib_backend\.ParallelkitBackend"):
+        Parallel(2, backend="parallelkit", require="sharedmem")
+
+
 def test_an_interrupt_in_a_worker_is_one_here(ours):
     """A KeyboardInterrupt in a worker is raised here, as under the other backends."""
 
