@@ -269,7 +269,7 @@ def test_an_option_that_nobody_knows_is_refused(where):
 
 
 def test_shared_memory_is_refused_in_the_name_of_our_class():
-    """joblib refuses ``require="sharedmem"`` of a backend of processes, and the error names our class and its module."""
+    """The error by which joblib refuses ``require="sharedmem"`` of a backend of processes names our class and its module."""
     with pytest.raises(ValueError, match=r"parallelkit\.joblib_backend\.ParallelkitBackend"):
         Parallel(2, backend="parallelkit", require="sharedmem")
 
