@@ -12,7 +12,7 @@ from parallelkit import RateLimit, Results, Retry, TaskTimeout, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._contract import timed_out
 from parallelkit._lost import Lost
-from parallelkit._report import _slow, _wasted
+from parallelkit._report import _coroutines, _slow, _wasted
 from parallelkit._report._advice import LOOKS, advise
 from parallelkit._report._summary import survey
 
@@ -422,7 +422,7 @@ def test_tasks_that_compute_without_the_lock_are_not_crowded():
 def test_a_coroutine_that_blocks_its_loop_is_named():
     """How long all stood still, who held the loop longest, and what to do instead."""
     facts = {"blocked_seconds": 3.0, "longest_step": 2.0, "longest_step_of": 1}
-    advice = only(plant([0.5] * 80, keys=[f"k{n}" for n in range(80)], **facts), _slow.blocked_loop)
+    advice = only(plant([0.5] * 80, keys=[f"k{n}" for n in range(80)], **facts), _coroutines.blocked_loop)
     assert "was blocked for 3.00 s of 5.00 s" in advice.cause
     assert "task k1 for the longest, 2.00 s at a time" in advice.cause
     assert "asyncio.to_thread" in advice.cure

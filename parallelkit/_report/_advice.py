@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parallelkit._report import _slow, _wasted
+from parallelkit._report import _coroutines, _slow, _wasted
 from parallelkit._report._estimates import Advice
 from parallelkit._report._summary import Survey
 
@@ -14,7 +14,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
     _slow.too_small,
     _slow.slow_to_start,
     _slow.starved,
-    _slow.blocked_loop,
+    _coroutines.blocked_loop,
     _slow.held_by_limits,
     _slow.costly_pickling,
     _slow.oversubscribed,

@@ -168,21 +168,6 @@ def starved(run: Survey) -> Advice | None:
     )
 
 
-def blocked_loop(run: Survey) -> Advice | None:
-    """Coroutines that block their event loop, so that no other one can run."""
-    ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
-    saved = facts.blocked_seconds * (1 - 1 / min(summary.tasks, facts.max_workers))
-    if facts.longest_step_of < 0 or not worthwhile(run, saved):
-        return None
-    return Advice(
-        f"The event loop was blocked for {seconds(facts.blocked_seconds)} of {seconds(summary.wall)}: coroutines "
-        f"kept it busy without an await, task {key_text(ledger.key(facts.longest_step_of))} for the longest, "
-        f"{seconds(facts.longest_step)} at a time.",
-        "Run what blocks with await asyncio.to_thread(…), or make the task a plain function, which gets a thread.",
-        saved,
-    )
-
-
 def held_by_limits(run: Survey) -> Advice | None:
     """Workers that idle because limits let nothing start, or because an error said how long to wait."""
     ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
