@@ -434,6 +434,23 @@ def test_a_coroutine_that_runs_alone_keeps_nobody_waiting():
     assert [] == advice_on(plant([0.5] * 10, workers=1, **facts))
 
 
+def test_coroutines_of_the_default_width_are_few():
+    """That more could run at a time is said where nobody chose the number, and only of coroutines."""
+    advice = only(plant([0.2] * 80, coroutines=True, cpu_seconds=0.3), _coroutines.few_at_a_time)
+    assert "Only 8 coroutines ran at a time, the default of max_workers" in advice.cause
+    assert "all at once would take about 300 ms" in advice.cure
+    assert 1.7 == pytest.approx(advice.saves)
+
+
+@pytest.mark.parametrize(
+    "facts", [{"workers": 10}, {"cpu_seconds": 1.9}, {"limits": ("ConcurrencyLimit(8)",)}, {"pause": 0.05}]
+)
+def test_coroutines_that_something_else_holds_back_are_not_too_few(facts):
+    """A number that somebody chose, computation, a limit, gaps between the starts: a larger width would not help."""
+    run = survey(plant([0.2] * 80, coroutines=True, **facts))
+    assert _coroutines.few_at_a_time(run) is None
+
+
 # What was wasted
 
 
@@ -555,7 +572,7 @@ def test_a_process_that_crashed_was_not_killed():
 
 def test_a_coroutine_that_was_cancelled_is_no_thread():
     """It has a stack too, and holds nothing any more."""
-    ledger = plant([2.0] * 3 + [0.5] * 100, coroutines=True)
+    ledger = plant([2.0] * 3 + [0.5] * 100, workers=10, coroutines=True)
     fail(ledger, 0, timed_out("task", 2), stack=STACK)
     assert [] == advice_on(ledger)
 

@@ -15,6 +15,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
     _slow.slow_to_start,
     _slow.starved,
     _coroutines.blocked_loop,
+    _coroutines.few_at_a_time,
     _slow.held_by_limits,
     _slow.costly_pickling,
     _slow.oversubscribed,
