@@ -245,6 +245,18 @@ def test_an_array_that_is_a_file_is_that_file_in_the_workers(mapped, view, execu
     assert array.size == 1 or -1.0 == array.flat[0]
 
 
+def test_a_file_that_the_function_or_the_initializer_names_is_that_file(mapped):
+    """What needs no argument is sent as the file, too: in threads a task that writes to it writes to the file."""
+    array = mapped("r+")
+
+    def fill(item):
+        array[item] = -1.0
+
+    with ProcessExecutor(1, initializer=fill, initargs=(1,)) as executor:
+        assert not run_parallel(fill, [0], executor=executor).failures
+    assert [-1.0, -1.0, 2.0] == array[:3].tolist()
+
+
 def test_a_file_that_is_mapped_to_be_read_is_read_only(mapped, executor):
     """A file that is mapped for reading is read-only in workers, and needs no memory, whatever its size."""
     array = mapped("r")

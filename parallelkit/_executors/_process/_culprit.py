@@ -14,7 +14,7 @@ from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _ends, _script
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._travel import Apart, by_value_pickler, describe, dump, pack
+from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
@@ -27,11 +27,10 @@ def pack_job(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     star: bool,
-    apart: Apart | None = None,
 ) -> bytes:
     """Pickle a job; raises TypeError that names what cannot be pickled, or must not be, and what to do instead."""
     try:
-        blob = pack((fn, args, dict(kwargs), star), apart, editions=Editions())
+        blob = pack((fn, args, dict(kwargs), star), editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise

@@ -13,7 +13,7 @@ from parallelkit._executors._contexts import own_decimals
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._captures import goes_by_value
-from parallelkit._executors._process._culprit import pack_job, unfit_initializer, unfit_job
+from parallelkit._executors._process._culprit import unfit_initializer, unfit_job
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._executors._process._lane import File, payload_of
 from parallelkit._raised import is_of_signal
@@ -33,7 +33,7 @@ def pack_shared(job: Job) -> bytes | File:
     that the function itself brings (its closure, the object whose method it is) are copied in a worker that writes to them.
     """
     apart = _Buffers()
-    blob = _pack_bare(job, apart) if not (job.args or job.kwargs) else _pack_whole(job, apart)
+    blob = _pack_job(job, apart)
     refuse_packed(blob)
     if not apart.buffers:
         return payload_of(blob)
@@ -44,13 +44,7 @@ def pack_shared(job: Job) -> bytes | File:
     return File(fd, size, dumps((spans, own), 5))
 
 
-def _pack_bare(job: Job, apart: _Buffers) -> bytes:
-    blob = pack_job(job.fn, job.args, job.kwargs, job.star, apart)
-    apart.own = len(apart.buffers)
-    return blob
-
-
-def _pack_whole(job: Job, apart: _Buffers) -> bytes:
+def _pack_job(job: Job, apart: _Buffers) -> bytes:
     # For a function of the script, plain pickle would be tried in vain, which takes as long as the rest if the arguments are many objects.
     by_value = type(job.fn) is FunctionType and goes_by_value(job.fn)
     try:
@@ -80,7 +74,7 @@ def pack_initializer(
     else:
         return None
     try:
-        packed = pack(call, editions=Editions())
+        packed = pack(call, by_file=True, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
