@@ -79,11 +79,7 @@ class ForeignPort:
         return self._engine.max_workers - len(self._flights) - len(self._overdue)
 
     def give_back(self) -> list[Ticket]:
-        """Remove and return what has not begun: what has the slots may wait for a run that asks for these starts."""
-        return self.withdraw()
-
-    def withdraw(self) -> list[Ticket]:
-        """Remove and return the attempts that have not begun, as far as the pool lets go of them."""
+        """Remove and return what has not begun, as far as the pool lets go of it, for a run that asks for these starts."""
         unbegun = [future for future, flight in self._flights.items() if not flight[2]]
         return [self._flights.pop(future)[0] for future in unbegun if future.cancel()]
 
@@ -106,7 +102,8 @@ class ForeignPort:
                 if isinstance(error, RuntimeError):  # broken, or shut down: the run ends
                     self.failure = error
                     return
-                self._refuse(ticket, error)
+                # The pool would not take it another time either.
+                self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, final=True))
                 continue
             if self._sealed is not None:  # nobody will say when it begins
                 claim.append(monotonic())
@@ -117,10 +114,6 @@ class ForeignPort:
         if self._sealed is None:
             return self._context.copy().run, timed, self._call, item, claim
         return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
-
-    def _refuse(self, ticket: Ticket, error: Exception) -> None:
-        """Report an attempt that the pool did not take, and would not take another time."""
-        self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, final=True))
 
     def _land(self, future: Future[Any]) -> None:
         self._landed.append(future)
