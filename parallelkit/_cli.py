@@ -14,7 +14,7 @@ from errno import ENOSPC
 from importlib.util import find_spec
 from io import TextIOWrapper
 
-from parallelkit._command import UsageError, own_version, say
+from parallelkit._command import FAILED, INTERRUPTED, UNREAD, USAGE, WELL, UsageError, own_version, say
 from parallelkit._command._arguments import (
     at_least,
     expression,
@@ -24,8 +24,6 @@ from parallelkit._command._arguments import (
     rate,
     seconds,
 )
-
-WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141
 
 EXAMPLES = """\
 examples:

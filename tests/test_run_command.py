@@ -521,7 +521,7 @@ def test_interrupt_between_two_writes_ends_it_where_nobody_reads(here):
     assert "stopped: interrupted; not done: 1 that had begun" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["line_of", "_wait_for_room"])
+@pytest.mark.parametrize("place", ["line_of", "_has_room"])
 def test_ctrl_c_in_the_writing_of_a_line_costs_no_line(tmp_path, monkeypatch, place):
     """A line in whose making or writing Ctrl-C comes is written once, and whole, when the rest is."""
     owner, pressed = (_sink if place == "line_of" else _sink.Sink), []

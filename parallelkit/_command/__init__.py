@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+WELL, FAILED, USAGE, INTERRUPTED, UNREAD = 0, 1, 2, 130, 141  # exit codes: see ``_cli``
+
 
 class UsageError(Exception):
     """The command cannot be carried out as given; the text names the option or argument at fault."""

@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -29,7 +30,7 @@ class Lines:
     def __init__(self, paths: Sequence[str], rows: bool = False) -> None:
         self.paths = list(paths) or [STDIN]
         self._rows = rows
-        self._stdin: int | None = None
+        self._stdin = 0  # the descriptor from which standard input is read
         for path in self.paths:
             check_readable(path)
 
@@ -38,19 +39,14 @@ class Lines:
         """Whether standard input is read."""
         return STDIN in self.paths
 
-    def take_stdin(self) -> None:
-        """Replace descriptor 0 by /dev/null, so that no task, nor a program that it starts, reads our lines."""
+    def take_stdin(self, at_the_end: ExitStack) -> None:
+        """Replace descriptor 0 by /dev/null meanwhile, so that no task, nor a program that it starts, reads our lines."""
         self._stdin = os.dup(0)
+        at_the_end.callback(os.close, self._stdin)
+        at_the_end.callback(os.dup2, self._stdin, 0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
         os.close(nothing)
-
-    def give_stdin_back(self) -> None:
-        """Undo ``take_stdin``."""
-        if self._stdin is not None:
-            os.dup2(self._stdin, 0)
-            os.close(self._stdin)
-            self._stdin = None
 
     def __iter__(self) -> Iterator[Any]:
         for path in self.paths:
@@ -59,7 +55,7 @@ class Lines:
                 yield from parsed(file, name) if self._rows else map(without_end, file)
 
     def _open(self, path: str) -> IO[str]:
-        place: int | str = os.dup(0 if self._stdin is None else self._stdin) if path == STDIN else path
+        place: int | str = os.dup(self._stdin) if path == STDIN else path
         return open(place, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
     def may_wait(self) -> bool:
@@ -67,7 +63,7 @@ class Lines:
         return any(not stat.S_ISREG(self._status(path).st_mode) for path in self.paths)
 
     def _status(self, path: str) -> os.stat_result:
-        return os.fstat(0 if self._stdin is None else self._stdin) if path == STDIN else os.stat(path)
+        return os.fstat(self._stdin) if path == STDIN else os.stat(path)
 
     def same_file(self, written: os.stat_result) -> str | None:
         """Return the input that is the file to be written, if one is: writing would destroy what is read."""

@@ -12,11 +12,11 @@ from contextlib import ExitStack, closing
 from types import ModuleType
 from typing import Any
 
-from parallelkit._command import UsageError, say
+from parallelkit._command import FAILED, INTERRUPTED, WELL, UsageError, say
 from parallelkit._command._arguments import function_of
 from parallelkit._command._kept import Kept
 from parallelkit._command._lines import Lines, NoJson, recall_no_json
-from parallelkit._command._sink import NobodyReads, OutputError, Sink, signals_heard
+from parallelkit._command._sink import OutputError, Sink, signals_heard
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
@@ -27,7 +27,6 @@ from parallelkit._results import Results
 from parallelkit._runs._plan import Plan
 from parallelkit._runs._streamed import Streamed
 
-WELL, FAILED, INTERRUPTED = 0, 1, 130
 SAME = ("executor", "max_workers", "timeout", "run_timeout", "retries", "order", "max_failures", "checkpoint")
 """Options that have the same names in ``iter_parallel``."""
 
@@ -55,8 +54,7 @@ def run_command(arguments: Namespace) -> int:
         if lines.from_stdin:
             if not arguments.quiet and os.isatty(0):
                 say("parallelkit: reading lines from the terminal; end them with Ctrl-D")
-            lines.take_stdin()
-            at_the_end.callback(lines.give_stdin_back)
+            lines.take_stdin(at_the_end)
         return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard()), stale))
 
 
@@ -138,7 +136,6 @@ class Run:
     def __init__(self, arguments: Namespace, lines: Lines, limits: tuple[RateLimit, ...]) -> None:
         self._arguments = arguments
         self._lines = lines
-        self._sink: Sink | None = None
         self._limits = limits
         self._tally = Tally()
         self._kept: Kept | None = None
@@ -217,7 +214,7 @@ class Run:
         except RunInterrupted:
             raise
         except KeyboardInterrupt as interrupt:  # in our code: the stream may hold more outcomes
-            self._hurry()
+            self._sink.hurry()
             if self._in_hand is not None:
                 self._write(self._in_hand)
             stream.throw(interrupt)
@@ -227,25 +224,15 @@ class Run:
         if self._kept is not None:
             self._kept.keep(outcome)
         self._in_hand = None
-        if wanted and self._sink is not None:
-            try:
-                self._sink.write(outcome)
-            except NobodyReads:
-                self._sink = None
-
-    def _hurry(self) -> None:
-        if self._sink is not None:
-            self._sink.hurry()
+        if wanted:
+            self._sink.write(outcome)
 
     def _take_rest(self, results: Results[Any, Any]) -> OutputError | None:
-        self._hurry()
+        self._sink.hurry()
         try:
             for outcome in results.outcomes.values():
                 self._write(outcome)
-            if self._sink is not None:
-                self._sink.finish()
-        except NobodyReads:
-            self._sink = None
+            self._sink.finish()
         except OutputError as error:
             return error
         return None

@@ -20,10 +20,6 @@ class OutputError(Exception):
     """The output cannot be written any more; the disk may be full."""
 
 
-class NobodyReads(Exception):
-    """The pipe stayed full, after Ctrl-C."""
-
-
 LAST = 0.5
 """Seconds that a full pipe is waited for after Ctrl-C."""
 
@@ -62,6 +58,7 @@ class Sink:
         self._poll.register(fd, select.POLLOUT)
         self._poll.register(heard, select.POLLIN)
         self._patience: float | None = None
+        self._given_up = False
         self._state: tuple[Outcome[Any, Any] | None, memoryview, list[int]] = (None, memoryview(b""), [])
         """The outcome that is to be made a line; or None, what is left of the line, and how much of that was written.
 
@@ -69,7 +66,7 @@ class Sink:
         """
 
     def hurry(self) -> None:
-        """Wait no longer than ``LAST`` for room from now on; then ``write`` raises ``NobodyReads``, and may have cut a line."""
+        """Wait no longer than ``LAST`` for room from now on; then nobody reads: a line may be cut, and all others are dropped."""
         self._patience = LAST * 1000
 
     def write(self, outcome: Outcome[Any, Any]) -> None:
@@ -80,6 +77,8 @@ class Sink:
 
     def finish(self) -> None:
         """Write what is left of the last line, if Ctrl-C cut that off."""
+        if self._given_up:
+            return
         outcome, line, written = self._state
         if outcome is not None:
             line = memoryview(line_of(outcome))
@@ -88,7 +87,9 @@ class Sink:
             while line := line[sum(written) :]:
                 written = []
                 self._state = (None, line, written)
-                self._wait_for_room()
+                self._given_up = not self._has_room()
+                if self._given_up:
+                    return
                 # In C, lest Ctrl-C come between writing and counting.
                 written.extend(map(os.write, (self._fd,), (line[:PAGE],)))
         except BrokenPipeError:
@@ -102,14 +103,14 @@ class Sink:
             self._stale = False
             os.ftruncate(self._fd, 0)
 
-    def _wait_for_room(self) -> None:
-        ready: dict[int, int] = {}
-        while self._fd not in ready:
-            ready = dict(self._poll.poll(self._patience))
-            if not ready:
-                raise NobodyReads
+    def _has_room(self) -> bool:
+        """Wait for room; False if there is none in time."""
+        while ready := dict(self._poll.poll(self._patience)):
             if self._heard in ready:
                 os.read(self._heard, PAGE)  # Python calls the signal's handler right after
+            if self._fd in ready:
+                return True
+        return False
 
 
 def line_of(outcome: Outcome[Any, Any]) -> bytes:
