@@ -186,9 +186,9 @@ class EventLoop:
 
     def _launch(self, flight: Flight) -> None:
         flight.task = self._task(self._fly(flight), context=self._home.context())
-        flight.task.add_done_callback(lambda _: self._check_landed(flight))
+        flight.task.add_done_callback(partial(self._check_landed, flight))
 
-    def _check_landed(self, flight: Flight) -> None:
+    def _check_landed(self, flight: Flight, _: object) -> None:
         """Handle an attempt whose asyncio task was cancelled before its first step, by code that cancels all tasks, say."""
         if flight not in self.flights:
             return
