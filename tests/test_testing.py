@@ -4,7 +4,9 @@ import asyncio
 import signal
 import threading
 import warnings
+from bdb import BdbQuit
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from contextvars import ContextVar
 
 import pytest
@@ -259,6 +261,21 @@ def test_ctrl_c_past_the_timeout_is_no_timeout(handler, error):
     finally:
         signal.signal(signal.SIGINT, before)
     assert 9.0 == clock()
+
+
+@pytest.mark.parametrize("error", [BdbQuit, pytest.exit.Exception])
+@pytest.mark.parametrize("surroundings", [inline_runs, nullcontext])
+def test_quit_in_a_debugger_ends_the_run(error, surroundings):
+    """Whoever types ``quit`` at a breakpoint, also under pytest, is not led to that of the next task."""
+    begun = []
+
+    def debugged(item):
+        begun.append(item)
+        raise error
+
+    with surroundings(), pytest.raises(error):
+        run_parallel(debugged, ["a", "b"], executor="inline", retries=1)
+    assert ["a"] == begun
 
 
 def test_the_run_timeout_strikes_by_the_clock():

@@ -90,9 +90,15 @@ class InlinePort:
         self._queue.clear()
 
 
-def ends_program(error: BaseException) -> bool:
-    """Whether an error that came out of a task is the caller's, in whose thread it runs: Ctrl-C, or a signal handler's exit.
+QUITS = (("bdb", "BdbQuit"), ("_pytest.outcomes", "Exit"))
+"""Raised where ``quit`` was typed into a debugger. As a failure, it would lead to the breakpoint of the next task."""
 
-    An ``Exception`` is the task's even if a signal handler raised it: the task may have set the alarm itself.
+
+def ends_program(error: BaseException) -> bool:
+    """Whether an error that came out of a task is the caller's, in whose thread it runs: Ctrl-C, or an exit of a signal handler or debugger.
+
+    Another ``Exception`` is the task's even if a signal handler raised it: the task may have set the alarm itself.
     """
+    if (type(error).__module__, type(error).__name__) in QUITS:
+        return True
     return is_a(error, KeyboardInterrupt) or (not is_a(error, Exception) and is_of_signal(error))
