@@ -7,7 +7,7 @@ courier's waits for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 AGAIN = 0.1  # seconds until the next try, if a worker left while it received something
@@ -30,7 +30,9 @@ class Freight:
         try:
             while not self._closed:
                 try:
-                    (future,) = await self._scatter(blob, everywhere)
+                    (future,) = await self._client.scatter(
+                        [blob], broadcast=everywhere, hash=False, asynchronous=True
+                    )
                 except OSError:  # a worker has left; if it was the scheduler, the run is about to end
                     await asyncio.sleep(AGAIN)
                     continue
@@ -39,11 +41,6 @@ class Freight:
                 return
         except Exception as error:
             self._failed(error)
-
-    def _scatter(self, blob: bytes, everywhere: bool) -> Awaitable[list[Any]]:
-        options = {"broadcast": everywhere, "hash": False, "asynchronous": True}
-        scattering: Awaitable[list[Any]] = self._client.scatter([blob], **options)
-        return scattering
 
     def close(self) -> None:
         """Call ``arrived`` no more. What is under way is not cancelled, because a worker might then keep it for ever."""
