@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._errors import TaskTimeout
 from parallelkit._worker._call import bind
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
@@ -229,30 +229,4 @@ def unloaded(label: str, seconds: float) -> TaskTimeout:
     """The error of an attempt whose own function did not load in time."""
     error = TaskTimeout(f"{label} had not loaded its function after {seconds:.3g} s; its process was killed")
     error.killed = True
-    return error
-
-
-class Hung(Protocol):
-    """An abandoned worker that still costs a slot: its run was ``stopped``, or its attempt overran the timeout."""
-
-    stopped: bool
-
-
-def all_hung(
-    abandoned: Iterable[Hung], patience: float, what: str = "threads", fate: str = "cannot be killed"
-) -> str:
-    """The message that tells why a run ends when every slot is lost."""
-    stopped = [each.stopped for each in list(abandoned)]
-    reasons = {False: "overran their timeout", True: "belong to runs that were stopped"}
-    why = " or ".join(reasons[reason] for reason in sorted(set(stopped)))
-    return f"every slot is lost: {len(stopped)} {what} {why}, {fate}, and none returned within {patience:g} s more"
-
-
-def ended_early(label: str, cause: BaseException) -> ParallelKitError:
-    """The error of an attempt whose thread was hit by an exception outside the task's own code."""
-    kind = type(cause).__name__
-    error = ParallelKitError(
-        f"{label} has no outcome: something raised {kind} in its thread, outside of the task"
-    )
-    error.__cause__ = cause
     return error

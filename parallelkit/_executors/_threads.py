@@ -24,7 +24,7 @@ from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._slots import Slots
 from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
-from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, tell_of_shortage
+from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
 
 
@@ -250,8 +250,13 @@ class ThreadEngine:
         try:
             if not self.closed and (waiting := sum(port.waiting() for port in self.ports)):
                 self.supply(waiting)
-        except RuntimeError as error:  # not raised: whoever gave up on a thread has an outcome to report
-            tell_of_shortage(self.ports, error)
+        except RuntimeError as error:  # the system has no thread left
+            if is_of_signal(error):
+                raise
+            # Not raised: whoever gave up on a thread has an outcome to report.
+            for port in self.ports:
+                if port.waiting():
+                    port.fail(error)
 
     def end(self, worker: ThreadWorker) -> None:
         """In a thread that ends: take its leave. Idempotent."""

@@ -19,7 +19,6 @@ from parallelkit._executors._contract import (
     Job,
     Row,
     Ticket,
-    all_hung,
     call_with,
     drain,
 )
@@ -190,8 +189,7 @@ class CoroutinePort:
         if loss is None:
             return inf
         if now >= loss.until:
-            lost = all_hung(self._engine.abandoned, loss.patience, "attempts", "could not be ended")
-            self._threads.fail(ParallelKitError(lost))
+            self._threads.fail(loss.error(self._engine.abandoned, "attempts", "could not be ended"))
         return loss.until
 
     def running(self) -> list[tuple[int, float, str]]:

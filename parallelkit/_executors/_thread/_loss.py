@@ -1,10 +1,19 @@
-"""The loss of every slot to abandoned threads, and how long a run waits then for one of them to return."""
+"""The loss of every slot to abandoned threads: how long a run waits then for one of them to return, and how it fails."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+from parallelkit._errors import ParallelKitError
 
 PATIENCE = 60.0  # seconds within which a thread must return that was abandoned by a stop and has no timeout
+
+
+class Hung(Protocol):
+    """An abandoned worker that still costs a slot: its run was ``stopped``, or its attempt overran the timeout."""
+
+    stopped: bool
 
 
 class Loss(NamedTuple):
@@ -12,6 +21,17 @@ class Loss(NamedTuple):
 
     until: float
     patience: float
+
+    def error(
+        self, abandoned: Iterable[Hung], what: str = "threads", fate: str = "cannot be killed"
+    ) -> ParallelKitError:
+        """Why a run ends then."""
+        stopped = [each.stopped for each in list(abandoned)]
+        reasons = {False: "overran their timeout", True: "belong to runs that were stopped"}
+        why = " or ".join(reasons[reason] for reason in sorted(set(stopped)))
+        return ParallelKitError(
+            f"every slot is lost: {len(stopped)} {what} {why}, {fate}, and none returned within {self.patience:g} s more"
+        )
 
 
 def loss_at(now: float, timeout: float | None) -> Loss:

@@ -19,7 +19,6 @@ from parallelkit._executors._contract import (
     Job,
     Row,
     Ticket,
-    all_hung,
     call_with,
     drain,
 )
@@ -240,7 +239,7 @@ class ThreadPort(Line):
         if loss is None or not self._given:
             return starts_at
         if now >= loss.until:
-            self.fail(ParallelKitError(all_hung(self._engine.abandoned, loss.patience)))
+            self.fail(loss.error(self._engine.abandoned))
         return loss.until if starts_at is None else min(starts_at, loss.until)
 
     def look(self) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Collection, Container
 from contextlib import suppress
 from typing import Protocol
 
-from parallelkit._executors._contract import Ended, Ticket, ended_early
+from parallelkit._errors import ParallelKitError
+from parallelkit._executors._contract import Ended, Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
 from parallelkit._executors._thread._line import OWN
 from parallelkit._executors._thread._port import Current, ThreadPort
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
-from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 
 IDLE = 5.0  # seconds after which an idle thread retires, if it has no initializer
@@ -73,15 +73,6 @@ def tell_of_room(ports: tuple[ThreadPort, ...]) -> None:
     """Tell the ports that a slot is free which no thread has filled."""
     for port in ports:
         port.hear_of_room()
-
-
-def tell_of_shortage(ports: tuple[ThreadPort, ...], error: RuntimeError) -> None:
-    """Fail the ports whose tickets wait for a thread, since the system has none left, with the error that says so."""
-    if is_of_signal(error):
-        raise error
-    for port in ports:
-        if port.waiting():
-            port.fail(error)
 
 
 class ThreadWorker:
@@ -151,7 +142,9 @@ class ThreadWorker:
         ended = monotonic()
         started = claim[0] if claim else ended
         if take_claim(claim) or not self.engine.is_abandoned(self):
-            lost = ended_early(port.label(ticket[0]), error)
+            what = f"something raised {type(error).__name__} in its thread, outside of the task"
+            lost = ParallelKitError(f"{port.label(ticket[0])} has no outcome: {what}")
+            lost.__cause__ = error
             port.give_up(Ended(ticket[0], lost, "", started, ended, self.name))
 
     def disown(self) -> None:
