@@ -31,7 +31,7 @@ ELSEWHERE = {
         ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "semaphore", "threads"),
         "max_workers",
     ),
-    **dict.fromkeys(("backend", "pool", "prefer", "scheduler"), "executor"),
+    **dict.fromkeys(("backend", "pool", "prefer", "require", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),
     "pre_dispatch": "buffersize",
     "shared_objects": "args",
@@ -46,16 +46,19 @@ _OF_EXECUTORS = (
     "pass it to an executor of your own: executor=ProcessExecutor(..., {0}=...), or ThreadExecutor(...)"
 )
 _OF_RETRY = "pass it to a Retry: retries=Retry(..., {0}=...)"
-_RECYCLED = "pass it to an executor of your own: executor=ProcessExecutor(..., max_tasks_per_child=...)"
+_OF_ONE = "pass it to an executor of your own: executor={0}(..., {1}=...)"
+_RECYCLED = _OF_ONE.format("ProcessExecutor", "max_tasks_per_child")
 ANSWERED = {
     **dict.fromkeys(("batch_size", "batchsize", "chunk_size", "chunksize"), _BATCHES),
     **dict.fromkeys(("callback", "done_callback", "error_callback"), _LISTENED),
     **dict.fromkeys(("desc", "disable", "leave", "ncols", "total", "unit"), _BAR),
-    **dict.fromkeys(("max_tasks", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
-    **dict.fromkeys(("initializer", "initargs", "max_tasks_per_child", "thread_name_prefix"), _OF_EXECUTORS),
+    **dict.fromkeys(("max_tasks", "max_tasks_per_child", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
+    **dict.fromkeys(("initializer", "initargs"), _OF_EXECUTORS),
     **dict.fromkeys(("on", "delay", "factor", "max_delay", "max_time", "budget"), _OF_RETRY),
     "backoff": _OF_RETRY.format("factor"),
     "exceptions": _OF_RETRY.format("on"),
+    "thread_name_prefix": _OF_ONE.format("ThreadExecutor", "thread_name_prefix"),
+    "worker_init": _OF_EXECUTORS.format("initializer"),
     "return_as": "iter_parallel yields the outcomes as they come",
     "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of Results",
 }
