@@ -213,7 +213,7 @@ class Loop:
         stacks: dict[int, str] = {} if self.unseen else getattr(self.port, "stacks", dict)()
         now = self.clock()
         running = self.port.running()
-        self.scheduler.put_back(getattr(self.port, "withdraw", tuple)(), now)
+        self.scheduler.put_back(getattr(self.port, "give_back", tuple)(), now)
         self.port.close()
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
         self._tell()
