@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -242,7 +241,7 @@ def stand():
     os.close(fd)
     ring.head[_channel.LIMIT] = _channel.UNLIMITED
     ring.head[_channel.MARK] = _channel.MARKED
-    born = Spawned(SimpleNamespace(pid=1), -1, ours, ring, -1)
+    born = Spawned(1, -1, ours, ring, -1)
     reserve = Reserve(theirs.fileno())
     with mock.patch.object(_handle, "ask"):
         worker = Stand(born, reserve)

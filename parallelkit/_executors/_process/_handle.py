@@ -39,8 +39,7 @@ class Worker(Holding):
         self, born: Spawned, width: int, initializer: bytes | File | None, reserve: Reserve, now: float
     ) -> None:
         super().__init__()
-        self.process, self.pidfd, socket, ring, self._lifeline = born
-        self.pid = self.process.pid
+        self.pid, self.pidfd, socket, ring, self._lifeline = born
         self.label = f"process {self.pid}"
         self.wire = Wire(socket, ring, reserve)
         self.known: set[int] = set()
@@ -293,7 +292,6 @@ class Worker(Holding):
         """Kill what is left of the group of a worker that has ended, reap it and return its status."""
         self.kill()
         status = status_of(self.pidfd)
-        self.process.returncode = -1 if status is None else status
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
         return status

@@ -31,6 +31,15 @@ def ask(pidfd: int, number: int) -> bool:
     return True
 
 
+def end_child(pid: int) -> None:
+    """Kill a child that nobody has been told of yet, and reap it."""
+    try:
+        os.kill(pid, _signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # other code has reaped it
+
+
 def status_of(pidfd: int) -> int | None:
     """Reap a process that has ended: its status as in ``subprocess``, or None if other code has reaped it."""
     try:

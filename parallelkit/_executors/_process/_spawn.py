@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from parallelkit import _worker
+from parallelkit._executors._process._killing import end_child
 from parallelkit._executors._process._search_path import search_path
 from parallelkit._executors._process._strays import strays
 from parallelkit._executors._width import usable_cpus
@@ -66,21 +67,10 @@ class Started(subprocess.Popen[bytes]):
     """A fresh interpreter. A subclass, so that whatever replaces ``Popen`` later does not replace this."""
 
 
-class Forked(Started):
-    """A worker that a zygote has forked, as the ``Popen`` object that a started one has."""
-
-    def __init__(self, pid: int, args: Sequence[str]) -> None:
-        self.pid, self.args = pid, args
-        self.returncode: int | None = None
-        self.stdin = self.stdout = self.stderr = None
-        self._child_created = True
-        self._waitpid_lock = Lock()
-
-
 class Spawned(NamedTuple):
     """A fresh worker process and the parent's ends of what it was given."""
 
-    process: subprocess.Popen[bytes]
+    pid: int
     pidfd: int
     socket: Any
     ring: _channel.Ring
@@ -106,13 +96,18 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         theirs.callback(os.close, life)
         ours.callback(cut_lifeline, lifeline)
         fds, environ = (their_socket.fileno(), ring_fd, life), _environment(width)
-        process = start(fds, environ) if fork is None else Forked(fork(fds, environ), [ENTRY])
-        ours.callback(process.wait)
-        ours.callback(process.kill)
-        pidfd = _kernel.pidfd_open(process.pid)
+        pid = _start_alone(fds, environ) if fork is None else fork(fds, environ)
+        ours.callback(end_child, pid)
+        pidfd = _kernel.pidfd_open(pid)
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: keep our ends open
-    return Spawned(process, pidfd, our_socket, ring, lifeline)
+    return Spawned(pid, pidfd, our_socket, ring, lifeline)
+
+
+def _start_alone(fds: tuple[int, ...], environ: dict[str, str]) -> int:
+    process = start(fds, environ)
+    process.returncode = 0  # else Popen would reap it some time: that is done by its pidfd
+    return process.pid
 
 
 def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
