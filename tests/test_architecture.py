@@ -52,10 +52,10 @@ _executors/_coroutines
 _executors/_coroutine/_port
 _executors/_coroutine/_overdue
 _executors/_dask
-_executors/_cluster/_courier  _executors/_cluster/_door
-_executors/_cluster/_guard  _executors/_cluster/_clock  _executors/_cluster/_broker  _executors/_cluster/_freight
-_executors/_cluster/_patrol
-_executors/_cluster/_wire  _executors/_cluster/_pending  _executors/_cluster/_manifest  _executors/_cluster/_sizes
+_executors/_cluster/_client_run  _executors/_cluster/_compatibility
+_executors/_cluster/_guard  _executors/_cluster/_clock  _executors/_cluster/_broker  _executors/_cluster/_scatter
+_executors/_cluster/_worker_run
+_executors/_cluster/_wire  _executors/_cluster/_pending  _executors/_cluster/_in_flight  _executors/_cluster/_sizes
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
 _book  _scheduling/_comeback  _scheduling/_fifo  _scheduling/_ready  _scheduling/_stopping  _scheduling/_tries  _scheduling/_unawaited  _scheduling/_unsettled
 _scheduling/_lanes  _executors/_foreign_calls

@@ -28,7 +28,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
-from parallelkit._executors._cluster._courier import Courier
+from parallelkit._executors._cluster._client_run import ClientRun
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +301,7 @@ def test_an_interrupt_as_a_run_is_opened_leaves_none_open(client, run, monkeypat
         signal.raise_signal(signal.SIGINT)
         went_on.append(True)
 
-    monkeypatch.setattr(Courier, "_hear_width", press)
+    monkeypatch.setattr(ClientRun, "_hear_width", press)
     with pytest.raises(KeyboardInterrupt):
         run(abs, [1], executor=client)
     assert not went_on
@@ -317,7 +317,7 @@ def test_two_runs_share_the_cluster(client):
     many.close()
 
 
-# At the door
+# Clusters that do not fit
 
 
 @pytest.mark.parametrize("registered", [False, True])

@@ -16,7 +16,7 @@ from leaks import process_table
 
 from parallelkit import Retry, WorkerDied, iter_parallel, run_parallel
 from parallelkit._executors._cluster import _sizes as _dask_sizes
-from parallelkit._executors._cluster._courier import Courier
+from parallelkit._executors._cluster._client_run import ClientRun
 
 pytestmark = pytest.mark.all
 
@@ -209,16 +209,16 @@ def test_a_run_ends_with_the_scheduler(cluster):
 
 def test_a_scheduler_that_goes_while_nobody_asks_it_is_missed_at_once(cluster, monkeypatch):
     """The end of a scheduler is noticed at once, also between requests, where dask would try to connect for half a minute."""
-    read, began = Courier._read, []
+    read, began = ClientRun._read, []
 
-    def kill_and_read(courier, news):
+    def kill_and_read(client_run, news):
         if len(done) >= 10 and not began:
             cluster.scheduler.kill()
             wait_until(lambda: cluster.client.status != "running")
             began.append(time.monotonic())
-        read(courier, news)
+        read(client_run, news)
 
-    monkeypatch.setattr(Courier, "_read", kill_and_read)
+    monkeypatch.setattr(ClientRun, "_read", kill_and_read)
     done = []
     done.extend(iter_parallel(time.sleep, [0.05] * 200, executor=cluster.client))
     assert time.monotonic() - began[0] < 3

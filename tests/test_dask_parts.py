@@ -279,15 +279,15 @@ def test_processes_that_cannot_go_on_are_told_of_and_replaced():
     told = []
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append((unseal(blob).broken, over)) or []
-    patrol = guard._patrol_of(order(1))
+    worker_run = guard._worker_run_of(order(1))
     guard._supervisor.broken = Broken("nothing works")
-    runner = Thread(target=patrol.run, args=(order(1), 1, bytes))
+    runner = Thread(target=worker_run.run, args=(order(1), 1, bytes))
     runner.start()
     wait_until(lambda: told)
     assert [("nothing works", [f"{PREFIX}run-1"])] == told
-    broken, other = guard._supervisor, guard._patrol_of(order(2, run="another"))
+    broken, other = guard._supervisor, guard._worker_run_of(order(2, run="another"))
     assert guard._supervisor is not broken
-    for ended in (patrol, other):
+    for ended in (worker_run, other):
         ended.end()
     runner.join()
     for supervisor in (broken, guard._supervisor):
@@ -332,7 +332,7 @@ def test_a_difference_is_told_in_words():
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_a_courier_answers_what_a_port_asks_of_a_supervisor(exact):
+def test_the_side_of_the_client_answers_what_a_port_asks_of_a_supervisor(exact):
     """A dask port is built on the port for local processes: without a supervisor or workers, it has room, waits, and says why its lane has failed."""
     engine = SimpleNamespace(client=None, cap=None, widen=print, max_workers=1)
     lane = Lane(0, b"", exact)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from parallelkit._executors._cluster._courier import NOBODY_YET, Courier
-from parallelkit._executors._cluster._door import enter
-from parallelkit._executors._cluster._manifest import Vanished
+from parallelkit._executors._cluster._client_run import NOBODY_YET, ClientRun
+from parallelkit._executors._cluster._compatibility import check_cluster
+from parallelkit._executors._cluster._in_flight import Vanished
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._culprit import pack_job
@@ -33,7 +33,7 @@ class DaskEngine:
     """
 
     def __init__(self, client: Any, max_workers: int | None) -> None:
-        threads = enter(client)
+        threads = check_cluster(client)
         self.client = client
         self.cap = max_workers
         self.max_workers = max_workers or max(1, threads)
@@ -47,7 +47,7 @@ class DaskEngine:
         port = DaskPort(self, Lane(0, packed, job.exact), packed, job)
         try:
             with job.guard():  # which the scheduler may keep waiting
-                port.courier.open()
+                port.client_run.open()
         except BaseException:
             port.close()
             raise
@@ -62,17 +62,17 @@ class DaskEngine:
 
 
 class DaskPort(ProcessPort):
-    """Packs and unpacks as for local processes, but hands tasks to a courier in place of a supervisor."""
+    """Packs and unpacks as for local processes, but hands tasks to a ``ClientRun`` in place of a supervisor."""
 
     def __init__(self, engine: DaskEngine, lane: Lane, packed: bytes, job: Job) -> None:
-        self.courier = Courier(engine.client, lane, packed, engine.cap, engine.widen)
-        super().__init__(cast(Any, engine), cast(Any, self.courier), lane, job)
+        self.client_run = ClientRun(engine.client, lane, packed, engine.cap, engine.widen)
+        super().__init__(cast(Any, engine), cast(Any, self.client_run), lane, job)
 
     def room(self) -> int:
         """Return the free slots for an exact job; else as many that no worker runs out of work."""
         if not self._lane.exact or self._lane.closed or self._lane.broken is not None:
             room = super().room()
-            return max(room, NOBODY_YET - self._pending) if room and not self.courier.threads else room
+            return max(room, NOBODY_YET - self._pending) if room and not self.client_run.threads else room
         return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
 
     def _packer(self, supervisor: object) -> Pack:
@@ -94,7 +94,7 @@ class DaskPort(ProcessPort):
 
     def running(self) -> list[tuple[int, float, str]]:
         """Return the attempts that are known to have begun and not ended: index, instant of the start, worker."""
-        return [(index, *told) for index, told in list(self.courier.begun.items())]
+        return [(index, *told) for index, told in list(self.client_run.begun.items())]
 
     def stacks(self) -> dict[int, str]:
         """Return none: asking every node for them would delay the stop."""
@@ -105,7 +105,7 @@ class DaskPort(ProcessPort):
         if self._lane.closed:
             return
         self._lane.queue.clear()
-        self.courier.close()
+        self.client_run.close()
         self._lane.closed = True
 
 

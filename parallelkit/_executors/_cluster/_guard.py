@@ -14,15 +14,15 @@ from pickle import loads
 from threading import Lock
 from typing import Any
 
-from parallelkit._executors._cluster._patrol import Patrol
 from parallelkit._executors._cluster._wire import Order, broker_name, versions
+from parallelkit._executors._cluster._worker_run import WorkerRun
 from parallelkit._executors._process._supervisor import Supervisor
 
 PLUGIN = "parallelkit-guard"
 
 
 def facts() -> dict[str, str]:
-    """Return the versions at this end, for ``_door``."""
+    """Return the versions at this end, for ``_compatibility``."""
     return versions()
 
 
@@ -70,7 +70,7 @@ class Guard:
         self._width: int = worker.state.nthreads
         self._lock = Lock()
         self._supervisor: Supervisor | None = None
-        self._patrols: dict[str, Patrol] = {}
+        self._worker_runs: dict[str, WorkerRun] = {}
         self._ended: deque[str] = deque(maxlen=1000)
         self._closed = False
 
@@ -81,9 +81,9 @@ class Guard:
         granted = min(order.portion, len(order.indices))
         if not self.ask("claim", key=order.key, worker=self._worker.address, granted=granted):
             return
-        patrol = self._patrol_of(order)
-        if patrol is not None:
-            patrol.run(order, granted, self.fetch)
+        worker_run = self._worker_run_of(order)
+        if worker_run is not None:
+            worker_run.run(order, granted, self.fetch)
 
     def ask(self, question: str, **about: Any) -> Any:
         """Ask the broker, from any thread but that of the event loop."""
@@ -92,17 +92,17 @@ class Guard:
         answers = getattr(self._worker.scheduler, f"{broker_name()}_{question}")
         return sync(self._worker.loop, answers, **about)
 
-    def _patrol_of(self, order: Order) -> Patrol | None:
+    def _worker_run_of(self, order: Order) -> WorkerRun | None:
         with self._lock:
             if self._closed or order.run in self._ended:
                 return None
-            patrol = self._patrols.get(order.run)
-            if patrol is None:
+            worker_run = self._worker_runs.get(order.run)
+            if worker_run is None:
                 if self._supervisor is None or self._supervisor.broken is not None:
                     self._supervisor = Supervisor(self._width, None, None)
-                patrol = Patrol(order.run, order.exact, self._supervisor, self.host, self._tell)
-                self._patrols[order.run] = patrol
-            return patrol
+                worker_run = WorkerRun(order.run, order.exact, self._supervisor, self.host, self._tell)
+                self._worker_runs[order.run] = worker_run
+            return worker_run
 
     def fetch(self, thing: bytes | str) -> bytes:
         """Return bytes that came with the batch, or fetch those that dask keeps under a key, here or at another worker."""
@@ -137,26 +137,26 @@ class Guard:
         return await asyncio.to_thread(self._end, run)
 
     def _end(self, run: str) -> bytes | None:
-        patrol = self._forget(run)
-        blob = None if patrol is None else patrol.end()
+        worker_run = self._forget(run)
+        blob = None if worker_run is None else worker_run.end()
         self._close_unused()
         return blob
 
     def _let_go(self, run: str) -> None:
-        """End a run of which nobody wants a report; the patrol's own thread may call this."""
-        patrol = self._forget(run)
-        if patrol is not None:
-            patrol.drop()
+        """End a run of which nobody wants a report; its own thread may call this."""
+        worker_run = self._forget(run)
+        if worker_run is not None:
+            worker_run.drop()
         self._close_unused()
 
-    def _forget(self, run: str) -> Patrol | None:
+    def _forget(self, run: str) -> WorkerRun | None:
         with self._lock:
             self._ended.append(run)
-            return self._patrols.pop(run, None)
+            return self._worker_runs.pop(run, None)
 
     def _close_unused(self) -> None:
         with self._lock:
-            if self._patrols or self._supervisor is None:
+            if self._worker_runs or self._supervisor is None:
                 return
             supervisor, self._supervisor = self._supervisor, None
         supervisor.stop()
@@ -167,7 +167,7 @@ class Guard:
         with _guards_lock:
             _guards.pop(worker.id, None)
         self._closed = True
-        for run in list(self._patrols):
+        for run in list(self._worker_runs):
             await asyncio.to_thread(self._let_go, run)
 
 

@@ -13,7 +13,7 @@ from parallelkit._executors._process._lane import Batch, Lane, Payload
 
 
 class Pending:
-    """``over`` is set when nothing of it is left here. ``part`` and ``over`` are for any thread, the rest for the patrol's."""
+    """``over`` is set when nothing of it is left here. ``part`` and ``over`` are for any thread, the rest for that of the ``WorkerRun``."""
 
     def __init__(
         self, key: str, tickets: list[Ticket], payloads: Sequence[Payload] | None, portion: int, granted: int

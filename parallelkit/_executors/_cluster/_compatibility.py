@@ -18,7 +18,7 @@ _vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # for each clie
 _registry = Lock()  # around changes to cloudpickle's registry
 
 
-def enter(client: Any) -> int:
+def check_cluster(client: Any) -> int:
     """Check the scheduler and each new worker, install the broker, and return how many threads the cluster has.
 
     Raises ValueError if anything does not fit.

@@ -20,7 +20,7 @@ class Flight(NamedTuple):
     handed: float
 
 
-class Parcel(NamedTuple):
+class SentBatch(NamedTuple):
     """A batch under way. ``held``: dask's futures for it and for what was scattered; dask forgets these when it is dropped."""
 
     indices: Sequence[int]
@@ -36,24 +36,24 @@ class Vanished(NamedTuple):
     worker: str
 
 
-class Manifest:
-    """The attempts and batches of one run that are under way. Callers hold the courier's lock."""
+class InFlight:
+    """The attempts and batches of one run that are under way. Callers hold the lock of the ``ClientRun``."""
 
     def __init__(self, lane: Lane) -> None:
         self._lane = lane
         self.flights: dict[int, Flight] = {}
-        self.parcels: dict[str, Parcel] = {}
+        self.batches: dict[str, SentBatch] = {}
         self.begun: dict[int, tuple[float, str]] = {}
         """For each attempt that a guard has reported as running: since when, and where."""
 
-    def enter(self, key: str, batch: Batch) -> Parcel:
+    def enter(self, key: str, batch: Batch) -> SentBatch:
         """Note a batch that is handed out."""
         now = monotonic()
         packed = batch.payloads if batch.payloads is not None else repeat(None)
         for ticket, payload in zip(batch.tickets, packed, strict=False):
             self.flights[ticket[0]] = Flight(ticket, payload, key, now)
-        parcel = self.parcels[key] = Parcel([ticket[0] for ticket in batch.tickets], [])
-        return parcel
+        sent = self.batches[key] = SentBatch([ticket[0] for ticket in batch.tickets], [])
+        return sent
 
     def note_begun(self, index: int, started: float, label: str) -> None:
         if index in self.flights:
@@ -76,24 +76,24 @@ class Manifest:
 
     def still_in(self, key: str) -> list[int]:
         """Return the attempts of a batch that are still under way with it."""
-        parcel, flights = self.parcels.get(key), self.flights
-        return [i for i in parcel.indices if i in flights and flights[i].key == key] if parcel else []
+        sent, flights = self.batches.get(key), self.flights
+        return [i for i in sent.indices if i in flights and flights[i].key == key] if sent else []
 
     def lose(self, key: str, granted: int, worker: str) -> list[Vanished]:
         """A batch's worker is gone: return its first ``granted`` attempts, which may have begun, and put the others back."""
-        if (parcel := self.parcels.get(key)) is None:
+        if (sent := self.batches.get(key)) is None:
             return []
-        now, may_have_begun = monotonic(), set(parcel.indices[:granted])
+        now, may_have_begun = monotonic(), set(sent.indices[:granted])
         lost = []
         for index in self.still_in(key):
             if index in may_have_begun:
                 started, label = self.begun.get(index, (self.flights[index].handed, worker))
                 lost.append(Vanished(self.land([index]), started, now, label))
         self.put_back(self.still_in(key))
-        del self.parcels[key]
+        del self.batches[key]
         return lost
 
     def clear(self) -> None:
         """The run is over: drop all batches, so that dask forgets them."""
-        self.parcels.clear()
+        self.batches.clear()
         self.begun.clear()

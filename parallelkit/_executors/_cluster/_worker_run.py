@@ -32,8 +32,8 @@ class Sight(NamedTuple):
     more: bool  # whether a further look may see more
 
 
-class Patrol:
-    """Threads of the dask worker bring batches to ``run``; a thread of the patrol's own reports what has ended."""
+class WorkerRun:
+    """Threads of the dask worker bring batches to ``run``; a thread of its own reports what has ended."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Patrol:
         self._look_at = inf
         self._pause = FIRST_LOOK
         self._patience = 0.0  # seconds that an attempt may run before what waits behind it is given back
-        self._thread = Thread(target=self._watch, name="parallelkit-patrol", daemon=True)
+        self._thread = Thread(target=self._watch, name="parallelkit-worker-run", daemon=True)
         self._thread.start()
 
     # In a thread of the dask worker
@@ -103,7 +103,7 @@ class Patrol:
         report.missing = why
         self._tell(self._run, report.seal(), [order.key], {})
 
-    # The patrol's thread
+    # In its own thread
 
     def _watch(self) -> None:
         while not self._closed:

@@ -1,7 +1,7 @@
 """Scatters bytes that are too large to travel with a batch: dask's workers keep them, and a batch refers to their key.
 
 The client's event loop does this, so that neither the run's thread, which watches timeouts, nor the
-courier's waits for it.
+one that waits for news waits for it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 AGAIN = 0.1  # seconds until the next try, if a worker left while it received something
 
 
-class Freight:
+class Scatterer:
     """``failed`` is called in the event loop's thread, with the error, if dask cannot take something at all."""
 
     def __init__(self, client: Any, failed: Callable[[Exception], None]) -> None:
@@ -23,10 +23,10 @@ class Freight:
 
     def send(self, blob: bytes, arrived: Callable[[Any], None], everywhere: bool = False) -> None:
         """Send bytes to one worker, or to all; then ``arrived`` is called with dask's future, in the event loop's thread."""
-        journey = self._carry(blob, arrived, everywhere)
-        asyncio.run_coroutine_threadsafe(journey, self._client.loop.asyncio_loop)
+        scattering = self._scatter(blob, arrived, everywhere)
+        asyncio.run_coroutine_threadsafe(scattering, self._client.loop.asyncio_loop)
 
-    async def _carry(self, blob: bytes, arrived: Callable[[Any], None], everywhere: bool) -> None:
+    async def _scatter(self, blob: bytes, arrived: Callable[[Any], None], everywhere: bool) -> None:
         try:
             while not self._closed:
                 try:

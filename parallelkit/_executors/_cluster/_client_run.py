@@ -1,6 +1,6 @@
 """The client's side of a run on dask: submits batches as dask tasks, and receives what the guards report.
 
-The courier has a thread of its own, which waits for news from the broker. It runs none of the user's code.
+A thread of its own waits for news from the broker. It runs none of the user's code.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from uuid import uuid4
 
 from parallelkit._executors._cluster._broker import PREFIX
 from parallelkit._executors._cluster._clock import Clock
-from parallelkit._executors._cluster._freight import Freight
 from parallelkit._executors._cluster._guard import Call
-from parallelkit._executors._cluster._manifest import Manifest
+from parallelkit._executors._cluster._in_flight import InFlight
+from parallelkit._executors._cluster._scatter import Scatterer
 from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import (
     Order,
@@ -33,13 +33,13 @@ from parallelkit._executors._process._lane import Batch, Broken, Lane, Record, S
 from parallelkit._system import monotonic
 
 PATIENCE = 3.0  # seconds that the broker has to end a run
-JOIN_LIMIT = 1.0  # seconds that the courier's thread has to notice that there is no connection
+JOIN_LIMIT = 1.0  # seconds that this thread has to notice that there is no connection
 NOBODY_YET = 32  # batches handed out while there are no workers, for an adaptive cluster to scale up by
 INLINE = 32 << 10  # bytes up to which the function travels with each batch; a larger one is scattered, once
 ALONE = 1 << 20  # bytes from which on an item is scattered by itself
 
 
-class Courier:
+class ClientRun:
     """Stands in for a supervisor: ``open``, ``offer`` and ``close`` are called by the run's thread, ``_lock`` guards the rest."""
 
     def __init__(
@@ -49,8 +49,8 @@ class Courier:
         self.crew = SimpleNamespace(lanes=[lane], has_left=lambda lane: False)
         self.broken = None
         self.run = uuid4().hex
-        self._manifest = Manifest(lane)
-        self.begun = self._manifest.begun
+        self._in_flight = InFlight(lane)
+        self.begun = self._in_flight.begun
         self._sizes = Sizes(lane.pace, lane.exact)
         self._workers: list[str] = []
         self._unfit: set[str] = set()  # workers that joined with another Python, or without parallelkit
@@ -62,7 +62,7 @@ class Courier:
         self._scattered: Any = None  # dask's future of the function, once it was scattered
         self._scattering = False  # whether it is being scattered
         self._starter: Any = None  # a task that makes an adaptive cluster start a worker
-        self._freight = Freight(client, self._refuse)
+        self._scatterer = Scatterer(client, self._refuse)
         self._expected = versions()
         self._clock = Clock()
         self._numbers = count()
@@ -70,10 +70,10 @@ class Courier:
         self._closed = False
         self._is_scheduler_gone = False
         self._connection: Any = None  # on which the broker is asked for news
-        self._thread = Thread(target=self._listen, name="parallelkit-courier", daemon=True)
+        self._thread = Thread(target=self._listen, name="parallelkit-client-run", daemon=True)
 
     def open(self) -> None:
-        """Register the run with the broker, and start the courier's thread."""
+        """Register the run with the broker, and start the thread that waits for news."""
         self._hear_width(*self._ask("open", client=self._client.id))
         if len(self._job) > INLINE:
             self._send_job()
@@ -95,7 +95,7 @@ class Courier:
         self._scattering = True
         if not self.threads:  # an adaptive cluster starts workers for tasks only
             self._starter = self._client.submit(abs, 0, key=f"{PREFIX}first-{self.run}", pure=False)
-        self._freight.send(self._job, self._note_scattered, everywhere=True)
+        self._scatterer.send(self._job, self._note_scattered, everywhere=True)
 
     def _note_scattered(self, future: Any) -> None:
         """Note that the function has arrived. Runs in the client's event loop, for which no holder of the lock waits."""
@@ -125,8 +125,8 @@ class Courier:
         if self._scattering:
             return 0
         if self._cap is not None:
-            return int(len(self._manifest.flights) < self._cap)
-        if len(self._manifest.parcels) >= (2 * self.threads or NOBODY_YET):
+            return int(len(self._in_flight.flights) < self._cap)
+        if len(self._in_flight.batches) >= (2 * self.threads or NOBODY_YET):
             return 0
         return self._sizes.batch(self._lane.waiting())
 
@@ -144,19 +144,19 @@ class Courier:
 
     def _send(self, batch: Batch) -> None:
         key = f"{PREFIX}{self.run}-{next(self._numbers)}"
-        parcel = self._manifest.enter(key, batch)
+        sent = self._in_flight.enter(key, batch)
         payloads: Sequence[Any] = batch.payloads or ()
         large = [at for at, payload in enumerate(payloads) if len(payload) >= ALONE and self.threads]
         if not large:
-            self._submit(key, batch, parcel.held)
+            self._submit(key, batch, sent.held)
             return
         (at,) = large  # no more than one: ``_take`` adds nothing after it
 
         def arrived(future: Any) -> None:
-            parcel.held.append(future)
-            self._submit(key, batch, parcel.held, {at: str(future.key)})
+            sent.held.append(future)
+            self._submit(key, batch, sent.held, {at: str(future.key)})
 
-        self._freight.send(payloads[at], arrived)
+        self._scatterer.send(payloads[at], arrived)
 
     def _submit(
         self, key: str, batch: Batch, held: list[Any], kept: Mapping[int, str] = MappingProxyType({})
@@ -182,7 +182,7 @@ class Courier:
         call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
         held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))
 
-    # In: the courier's thread
+    # In: its own thread
 
     async def _connect(self) -> None:
         """Keep one connection for the run: its loss is noticed at once, while dask would try for long to open a new one."""
@@ -235,16 +235,16 @@ class Courier:
         for span in report.spans:
             self._take_span(span, shift, latest)
         for lost in report.lost:
-            self._lane.post(unpack_lost(lost, self._manifest.land([lost[0]]), shift, latest))
+            self._lane.post(unpack_lost(lost, self._in_flight.land([lost[0]]), shift, latest))
         for packed, index, number in report.records:
             ticket = None if index is None or number is None else (index, number, None, None)
             self._lane.post(Record(packed, ticket))
         for index, started, label in report.begun:
-            self._manifest.note_begun(index, min(latest, started - shift), label)
-        self._manifest.put_back(report.unbegun)
+            self._in_flight.note_begun(index, min(latest, started - shift), label)
+        self._in_flight.put_back(report.unbegun)
         self._mend(report)
         for key in over:
-            self._manifest.parcels.pop(key, None)
+            self._in_flight.batches.pop(key, None)
 
     def _mend(self, report: Report) -> None:
         if report.missing is not None and self._scattered is not None:
@@ -253,15 +253,15 @@ class Courier:
             self._fail(f"{report.broken} on {report.host}", None)
 
     def _take_span(self, packed: Any, shift: float, latest: float) -> None:
-        batch = self._manifest.land(array("q", packed[0]))
+        batch = self._in_flight.land(array("q", packed[0]))
         columns = unpack_columns(packed, shift, latest)
         self._sizes.measure(len(columns.kinds), columns.ended[-1] - columns.started[0])
         self._lane.post(Span(batch, columns, packed[-1]))
 
     def _hear_returned(self, keys: Iterable[str], why: str, unfit: Iterable[str]) -> None:
         for key in keys:
-            self._manifest.put_back(self._manifest.still_in(key))
-            self._manifest.parcels.pop(key, None)
+            self._in_flight.put_back(self._in_flight.still_in(key))
+            self._in_flight.batches.pop(key, None)
         self._unfit.update(unfit)
         if why and self._unfit.issuperset(self._workers):
             self._fail(f"no dask worker is left that fits this program: {why}", None)
@@ -273,18 +273,18 @@ class Courier:
 
     def _hear_lost(self, worker: str, batches: Iterable[tuple[str, int]]) -> None:
         for key, granted in batches:
-            self._lane.events.extend(self._manifest.lose(key, granted, worker))  # type: ignore[arg-type]  # one kind more, which its port opens
+            self._lane.events.extend(self._in_flight.lose(key, granted, worker))  # type: ignore[arg-type]  # one kind more, which its port opens
 
     # The end
 
     def close(self) -> None:
         """End the run on all workers, and post what was committed there; nothing of it is left when this returns."""
         self._closed = True
-        self._freight.close()
+        self._scatterer.close()
         news = self._end()
         self._read(news or ())
         with self._lock:
-            self._manifest.clear()
+            self._in_flight.clear()
             self._scattered = self._starter = None
         if self._thread.ident is not None:
             self._thread.join(None if news is not None else JOIN_LIMIT)
