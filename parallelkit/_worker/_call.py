@@ -71,11 +71,6 @@ def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, 
     return call
 
 
-def first(thing: object, after: object) -> object:
-    """Unpickles a function that was packed with something after it (_executors/_process/_sharing.py)."""
-    return thing
-
-
 def keywords(own: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
     """The keyword arguments of a call that brings its own, which take precedence over those of the run."""
     return {**given, **own} if given else own

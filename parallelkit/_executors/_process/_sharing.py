@@ -18,7 +18,6 @@ from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._executors._process._lane import File, payload_of
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
-from parallelkit._worker._call import first
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._habits import take_on
 from parallelkit._worker._travel import Apart, pack, pack_by_value
@@ -48,7 +47,7 @@ def _pack_job(job: Job, apart: _Buffers) -> bytes:
     # For a function of the script, plain pickle would be tried in vain, which takes as long as the rest if the arguments are many objects.
     by_value = type(job.fn) is FunctionType and goes_by_value(job.fn)
     try:
-        parts = _Counted(job.fn, apart), job.args, dict(job.kwargs), job.star
+        parts = job.fn, _Arguments(job.args, apart), dict(job.kwargs), job.star
         blob = (pack_by_value if by_value else pack)(parts, apart, by_file=True, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
@@ -90,23 +89,13 @@ class _Buffers(Apart):
     """How many the function itself brings; they come first."""
 
 
-class _Counted:
-    """A function whose buffers are counted: the pickler goes in order, so the ``_Count`` after the function sees them all."""
+class _Arguments:
+    """The arguments of a job. A pickler, which goes in order, comes to them after the function: then its buffers are counted."""
 
-    def __init__(self, fn: Callable[..., Any] | None, apart: _Buffers) -> None:
-        self._fn = fn
-        self._apart = apart
-
-    def __reduce__(self) -> Any:
-        return first, (self._fn, _Count(self._apart))
-
-
-class _Count:
-    """Notes how many buffers there are at the moment when it is pickled."""
-
-    def __init__(self, apart: _Buffers) -> None:
+    def __init__(self, args: tuple[Any, ...], apart: _Buffers) -> None:
+        self._args = args
         self._apart = apart
 
     def __reduce__(self) -> Any:
         self._apart.own = len(self._apart.buffers)
-        return bool, ()
+        return tuple, (self._args,)
