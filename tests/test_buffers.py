@@ -324,7 +324,7 @@ def test_lease_ends_with_the_last_user():
     del buffers
 
     assert block.is_at_rest()
-    array = _buffers.load_apart(blob, block.mapping, spans)
+    array = _buffers.unpack(blob, _buffers.buffers_in(block.mapping, spans))
     assert not block.is_at_rest()
     part = array[5:7]
     del array

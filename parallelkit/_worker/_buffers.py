@@ -14,7 +14,7 @@ from _pickle import PickleBuffer
 from mmap import mmap
 
 from parallelkit._worker import _channel, _leases
-from parallelkit._worker._channel import BLOCKS, FILLED, FREE, GIVEN_UP, frame
+from parallelkit._worker._channel import FILLED, FREE, GIVEN_UP, HOLES, frame
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._travel import Apart, pack, unpack
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     """The place of a buffer in its block: start and length."""
 
 ALIGNED = 64
-ROUNDED = _channel.HOLES
 
 AT_REST = 3
 """The reference count of a mapping that only its block refers to: by the attribute, and twice by ``is_at_rest``."""
@@ -89,13 +88,8 @@ def layout(buffers: list[memoryview[int]]) -> tuple[list[Span], int]:
     return spans, end
 
 
-def load_apart(blob: bytes, mapping: mmap | bytearray, spans: list[Span]) -> Any:
-    """Unpickle what ``pack_apart`` has made, on buffers that lie in this mapping or private memory."""
-    return unpack(blob, buffers_in(mapping, spans))
-
-
 def buffers_in(mapping: mmap | bytearray, spans: list[Span]) -> list[memoryview[int]]:
-    """The buffers that lie at these places."""
+    """The buffers that lie at these places of a mapping, or of private memory."""
     whole = memoryview(mapping)
     return [whole[start : start + length] for start, length in spans]
 
@@ -152,7 +146,7 @@ class Block:
 
 def new_block(buffers: list[memoryview[int]], spans: list[Span], size: int) -> tuple[int, int]:
     """Make a file that holds these buffers; return its descriptor and size. To write to a file causes no page faults."""
-    size = -(-size // ROUNDED) * ROUNDED
+    size = -(-size // HOLES) * HOLES
     fd = _channel.new_file(_leases.NAME)
     try:
         os.ftruncate(fd, size)
@@ -171,7 +165,7 @@ class OutBlocks:
     def __init__(self, ring: _channel.Ring, outbox: Outbox, limit: int) -> None:
         self._leases = ring.leases
         self._outbox = outbox
-        self._limit = min(limit, BLOCKS)
+        self._limit = limit
         self._blocks: list[Block] = []
 
     def put(self, buffers: list[memoryview[int]], spans: list[Span], size: int) -> int | None:

@@ -112,9 +112,8 @@ class Ring:
     ``stack`` is text: where the worker stood as it crashed or was about to be killed.
     """
 
-    __slots__ = (
-        "_views", "ends", "floats", "head", "heap", "kinds", "leases", "map", "stack", "starts", "words",
-    )  # fmt: skip
+    VIEWS = ("head", "starts", "ends", "words", "floats", "kinds", "heap", "leases", "stack")
+    __slots__ = ("map", *VIEWS)
 
     def __init__(self, fd: int) -> None:
         self.map = map_file(fd, SIZE)
@@ -132,14 +131,11 @@ class Ring:
         self.heap = view[at + SLOTS : at + SLOTS + HEAP]
         self.leases = view[at + SLOTS + HEAP : at + SLOTS + HEAP + BLOCKS]
         self.stack = view[SIZE - STACK :]
-        floats = [self.starts, self.ends, self.floats]
-        integers = [self.head, self.words, self.kinds, self.heap, self.leases, self.stack, *columns, view]
-        self._views: list[memoryview[int] | memoryview[float]] = [*floats, *integers]
 
     def close(self) -> None:
         """Unmap; nothing may be read afterwards."""
-        for view in self._views:
-            view.release()
+        for name in self.VIEWS:
+            getattr(self, name).release()
         self.map.close()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any, NoReturn
 
-    Job = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+    Job = tuple[Callable[..., Any], Callable[[Any], Any]]
 
 
 def load_job(body: bytes, file: mmap | None, own: mmap | None) -> Job:

@@ -29,8 +29,8 @@ _arrived: list[dict[str, Any]] | None = None
 _arrived_classes: list[type] = []
 """The script's classes that came with the initializer."""
 
-_assigned_to: list[tuple[type, frozenset[str]]] = []
-"""These classes, each with the names of the attributes that the initializer has assigned."""
+_assigned_to: dict[type, frozenset[str]] = {}
+"""The names of the attributes that the initializer has assigned to these classes."""
 
 _named: dict[str, ref[type]] = {}
 """The script's classes that have arrived, by name; of several with one name the latest."""
@@ -89,7 +89,7 @@ def gather(
 def keep(assigned: Mapping[str, Any], assigned_to: Iterable[tuple[type, Iterable[str]]]) -> None:
     """Keep globals for the script's tasks, and remember the attributes of classes that an initializer has assigned."""
     _assigned.update(assigned)
-    _assigned_to.extend((cls, frozenset(names)) for cls, names in assigned_to)
+    _assigned_to.update((cls, frozenset(names)) for cls, names in assigned_to)
 
 
 def give_classes() -> None:
@@ -127,7 +127,7 @@ def arrive_class(cls: type) -> None:
 
 def assigned_to(cls: type) -> frozenset[str]:
     """The attributes of a class that the initializer has assigned."""
-    return next((names for known, names in _assigned_to if known is cls), frozenset())
+    return _assigned_to.get(cls, frozenset())
 
 
 def arrive(function: FunctionType) -> None:

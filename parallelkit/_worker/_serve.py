@@ -88,7 +88,7 @@ class _Worker:
     def serve(self) -> None:
         if not self._set_up(loads(self._next_frame()[1])):
             return
-        self._tell_phase(_channel.WAITING)
+        self.ring.head[PHASE] = _channel.WAITING
         self.outbox.send(frame(_channel.READY))
         while True:
             kind, body = self._next_frame()
@@ -151,9 +151,6 @@ class _Worker:
         self.surroundings.keep()
         return True
 
-    def _tell_phase(self, phase: int) -> None:
-        self.ring.head[PHASE] = phase
-
     def _obey(self, kind: int, body: bytes) -> bool:
         """Do what a frame asks for; False if a batch was cut short by the parent's limit."""
         if kind == _channel.BATCH:
@@ -181,14 +178,14 @@ class _Worker:
 
     def _load(self, number: int, body: bytes) -> None:
         """Load the function of a job, outside the time of any task: its module may take long to import."""
-        self._tell_phase(_channel.LOADING + number)
+        self.ring.head[PHASE] = _channel.LOADING + number
         try:
             file, own, self._own = self._take_file(), self._own, None
             self.jobs[number] = load_job(body, file, own)
         except BaseException as error:
             self.jobs[number] = unpack, raiser(error)
         self.surroundings.keep()
-        self._tell_phase(_channel.WAITING)
+        self.ring.head[PHASE] = _channel.WAITING
 
     def _run_batch(self, body: bytes) -> bool:
         number, count, how = BATCH_HEAD.unpack_from(body)
@@ -200,7 +197,12 @@ class _Worker:
                 self.outbox.send(frame(_channel.KEPT, WORD.pack(loads(body[BATCH_HEAD.size :])[0])))
             return self._run(raiser(self._file), (None,))
         if how == _channel.BUFFERED_ITEM:
-            return self._run_buffered(load, call, self._learn_block(body))
+            block, spans, blob = self._learn_block(body)
+            return self._run(
+                lambda _: call(load(blob, self.blocks.buffers(block, spans))),
+                (None,),
+                lambda: self.blocks.give_back(block),
+            )
         file = self._take_file()
         return self._run(lambda blob: call(load(blob)), [file] if file else _cut(body, count))
 
@@ -210,19 +212,6 @@ class _Worker:
         if (file := self._take_file()) is not None:
             self.blocks.add(block, file)
         return block, spans, blob
-
-    def _run_buffered(
-        self,
-        load: Callable[..., Any],
-        call: Callable[[Any], Any],
-        item: tuple[int, list[tuple[int, int]], bytes],
-    ) -> bool:
-        block, spans, blob = item
-        return self._run(
-            lambda _: call(load(blob, self.blocks.buffers(block, spans))),
-            (None,),
-            lambda: self.blocks.give_back(block),
-        )
 
     def _run(
         self, call: Callable[[Any], Any], payloads: Iterable[Any], let_go: Callable[[], None] | None = None

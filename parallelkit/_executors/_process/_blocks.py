@@ -13,8 +13,9 @@ from mmap import mmap
 from typing import Any
 
 from parallelkit._worker import _leases
-from parallelkit._worker._buffers import Block, layout, load_apart, new_block
+from parallelkit._worker._buffers import Block, buffers_in, layout, new_block
 from parallelkit._worker._channel import map_file
+from parallelkit._worker._travel import unpack
 
 SPARE_BYTES = 64 << 20
 """Bytes of free blocks that are kept for the next items."""
@@ -31,8 +32,8 @@ def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
     """
     spans, blob = loads(told)
     if isinstance(mapping, bytes) or _leases.more_than(MOST_LEASES):
-        return load_apart(blob, bytearray(mapping), spans)
-    return load_apart(blob, mapping, spans)
+        return unpack(blob, buffers_in(bytearray(mapping), spans))
+    return unpack(blob, buffers_in(mapping, spans))
 
 
 class ItemBlock(Block):

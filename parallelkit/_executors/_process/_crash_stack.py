@@ -22,7 +22,7 @@ def as_stack(words: str) -> str | None:
     frames = [
         FrameSummary(path, int(line), name)
         for path, line, name in (found.groups() for found in map(_FRAME.fullmatch, lines) if found)
-        if _OURS not in path.replace("\\", "/")
+        if _OURS not in path
     ]
     head = [line for line in takewhile(lambda line: "most recent call first" not in line, lines) if line]
     return "\n".join([*head, "".join(format_list(frames[::-1]))]) if frames else None

@@ -232,15 +232,12 @@ class Crew:
         spares = int(self.spare is not None)
         if missing > 0 and now >= self._hire_at:
             for _ in range(spares + self._startable(missing - spares)):
-                self._hire_one(now)
+                worker, self.spare = self.spare or self._start(now), None
+                if worker is not None:
+                    self.workers.append(worker)
         if missing > 0 and now < self._hire_at:  # a start failed, just now or a moment ago
             self.act_at = self._hire_at
         return spares > 0 and self.spare is None
-
-    def _hire_one(self, now: float) -> None:
-        worker, self.spare = self.spare or self._start(now), None
-        if worker is not None:
-            self.workers.append(worker)
 
     def keep_spare(self, now: float) -> Worker | None:
         """Start the worker that will replace the next to end, if one has ended or soon may."""

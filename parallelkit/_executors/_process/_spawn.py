@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from _socket import AF_UNIX, SOCK_STREAM, socketpair
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
 from typing import Any, NamedTuple
@@ -105,7 +105,7 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
 
 
 def _start_alone(fds: tuple[int, ...], environ: dict[str, str]) -> int:
-    process = start(fds, environ)
+    process = start(fds, fds, environ)
     process.returncode = 0  # else Popen would reap it some time: that is done by its pidfd
     return process.pid
 
@@ -119,18 +119,15 @@ def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
 
 
 def start(
-    fds: tuple[int, ...],
-    environ: dict[str, str] | None = None,
-    role: Sequence[str] = (),
-    more: Sequence[str] = (),
+    fds: tuple[int, ...], args: Iterable[object], environ: dict[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a fresh interpreter that leads a process group of its own."""
+    """Start a fresh interpreter that leads a process group of its own, and inherits these descriptors."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private; multiprocessing uses it, too
     digits = sys.get_int_max_str_digits()
     if digits != sys.int_info.default_max_str_digits:  # the program may have set it, not only a flag
         flags += ["-X", f"int_max_str_digits={digits}"]
     return Started(
-        [sys.executable, *flags, "-S", "-P", ENTRY, *role, *map(str, fds), *more],
+        [sys.executable, *flags, "-S", "-P", ENTRY, *map(str, args)],
         stdin=subprocess.DEVNULL,
         pass_fds=fds,
         process_group=0,

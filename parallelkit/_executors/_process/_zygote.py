@@ -67,7 +67,7 @@ class Zygote:
             ours.callback(cut_lifeline, self._lifeline)
             self._modules = tuple(modules)
             fds = (their_socket.fileno(), life, born)
-            self._process = start(fds, role=("zygote",), more=self._modules)
+            self._process = start(fds, ("zygote", *fds, *self._modules))
             ours.pop_all()  # all went well: keep our ends open
 
     def fits(self) -> bool:
