@@ -55,8 +55,8 @@ def check_seconds(name: str, value: Any, hint: str = "") -> float:
 
 
 def check_timeout(name: str, value: Any) -> float | None:
-    """A timeout in seconds, or None for no limit."""
-    return None if value is None else check_seconds(name, value, "; None means no limit")
+    """A timeout in seconds; None, where another may apply, stays None."""
+    return None if value is None else check_seconds(name, value, "; math.inf means no limit")
 
 
 def as_whole(value: Any) -> int | None:

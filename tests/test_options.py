@@ -98,7 +98,7 @@ BAD_OPTIONS = [
     ({"buffersize": 0}, ValueError, "buffersize must be greater than 0, got 0"),
     ({"buffersize": 1.5}, TypeError, "buffersize must be an int, got 1.5"),
     # seconds
-    ({"timeout": -1}, ValueError, "timeout must be greater than 0, got -1; None means no limit"),
+    ({"timeout": -1}, ValueError, "timeout must be greater than 0, got -1; math.inf means no limit"),
     ({"timeout": NAN}, ValueError, "timeout must be a number, got nan"),
     ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'"),
     ({"timeout": True}, TypeError, "timeout must be a number, got True"),

@@ -91,7 +91,7 @@ def test_nothing_is_left_where_no_worker_was_wanted():
     except ValueError as error:
         print(error, starts, children())
     """
-    assert outcome_of(program).endswith("None means no limit ['zygote'] None")
+    assert outcome_of(program).endswith("math.inf means no limit ['zygote'] None")
     assert "[] ['zygote'] None" == outcome_of("print(run([]), starts, children())")
 
 
