@@ -39,9 +39,9 @@ _input/_growth  _runs/_outbox
 _loop
 _events
 _executors/_futures
-_executors/_submit/_desk
+_executors/_submit/_dispatcher
 _executors/_submit/_opening
-_executors/_submit/_leaving
+_executors/_submit/_exit
 _journal/_recorder
 _journal/_payload
 _executors/_choice  _runs/_asking  _checkpoint  _progress

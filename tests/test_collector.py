@@ -18,7 +18,7 @@ import pytest
 from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, _collector, iter_parallel, run_parallel
 from parallelkit._executors import _threads
 from parallelkit._executors._process._supervisor import Supervisor
-from parallelkit._executors._submit._desk import Desk
+from parallelkit._executors._submit._dispatcher import Dispatcher
 from parallelkit._executors._thread import _worker
 from parallelkit._executors._thread._roll import Roll
 from parallelkit._executors._thread._worker import ThreadWorker
@@ -196,7 +196,9 @@ def test_a_thread_that_ends_may_drop_the_last_reference_to_its_executor(monkeypa
 
 
 @pytest.mark.parametrize(
-    "place", [(_threads, "ThreadWorker"), (Roll, "leave"), (Desk, "_check_loss")], ids=lambda place: place[1]
+    "place",
+    [(_threads, "ThreadWorker"), (Roll, "leave"), (Dispatcher, "_check_loss")],
+    ids=lambda place: place[1],
 )
 @pytest.mark.parametrize("wait", WAITS)
 def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in, wait, place, monkeypatch):
@@ -211,7 +213,7 @@ def test_a_finalizer_in_the_midst_of_an_executor_may_not_wait_for_it(finalize_in
         assert 4 == executor.submit(abs, -4).result(PATIENCE)
 
 
-@pytest.mark.parametrize("use", [WAITS["run"], WAITS["result"]], ids=["worker", "desk"])
+@pytest.mark.parametrize("use", [WAITS["run"], WAITS["result"]], ids=["worker", "dispatcher"])
 @pytest.mark.parametrize(
     "wait",
     [
@@ -269,19 +271,19 @@ def test_an_executor_is_shut_down_where_its_own_lock_is_held():
         executor = ThreadExecutor(1)
         cycle = [executor]
         cycle.append(cycle)
-        return executor._desk, [executor.submit(release.wait, PATIENCE) for _ in range(2)]
+        return executor._dispatcher, [executor.submit(release.wait, PATIENCE) for _ in range(2)]
 
     gc.disable()
     try:
-        desk, calls = leave_behind()
-        with desk._lock:
+        dispatcher, calls = leave_behind()
+        with dispatcher._lock:
             gc.collect()
     finally:
         gc.enable()
-    assert desk._shut
+    assert dispatcher._shut
     release.set()
     assert [True, True] == [call.result(PATIENCE) for call in calls]
-    desk.join()
+    dispatcher.join()
 
 
 def test_an_executor_that_served_runs_alone_is_closed_where_its_engines_lock_is_held():

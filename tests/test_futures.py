@@ -40,7 +40,7 @@ from parallelkit import (
 )
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._submit._future import DeskFuture, cancel_waiting
+from parallelkit._executors._submit._future import PoolFuture, cancel_waiting
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -221,7 +221,7 @@ def waiting():
         made = queue.SimpleQueue()
         others = [executor.submit(made.put, number) for number in range(9)]
         assert begun.wait(30)
-        while len(executor._desk._flying) < 10:
+        while len(executor._dispatcher._flying) < 10:
             time.sleep(0.001)
         yield executor, first, others, made, go
         go.set()
@@ -255,7 +255,7 @@ def test_a_shutdown_that_cancels_tells_at_once_those_that_wait_for_calls(waiting
 
 def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
     """``shutdown(cancel_futures=True)`` spares as many calls as there are free slots, as a standard pool would have begun these."""
-    futures = [DeskFuture(None) for _ in range(7)]
+    futures = [PoolFuture(None) for _ in range(7)]
     begun, cancelled, *_ = futures
     assert begun.begin()
     assert cancelled.cancel()
@@ -275,7 +275,7 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
 
 def test_a_shutdown_that_cancels_begins_with_the_last_call():
     """The threads take calls from the front meanwhile; there, the shutdown would cancel none of many short calls."""
-    futures, heard = [DeskFuture(None) for _ in range(4)], []
+    futures, heard = [PoolFuture(None) for _ in range(4)], []
     for future in futures:
         future.add_done_callback(heard.append)
     inbox = deque([(futures[3], None, abs)])
@@ -285,7 +285,7 @@ def test_a_shutdown_that_cancels_begins_with_the_last_call():
 
 def test_a_call_begins_once():
     """``begin`` succeeds only once, and not for a future that is cancelled or settled."""
-    future, cancelled, settled = (DeskFuture(None) for _ in range(3))
+    future, cancelled, settled = (PoolFuture(None) for _ in range(3))
     assert [True, False] == [future.begin(), future.begin()]
     assert cancelled.cancel()
     assert [False, False] == [cancelled.begin(), cancelled.begin()]
@@ -813,7 +813,7 @@ class Interrupting:
 def test_ctrl_c_before_the_executors_thread_is_started_leaves_the_executor_without(make):
     """If Ctrl-C prevents the start of the executor's thread, the next call starts one."""
     with make(1) as executor:
-        executor._desk._lock = Interrupting(executor._desk._lock)
+        executor._dispatcher._lock = Interrupting(executor._dispatcher._lock)
         with pytest.raises(KeyboardInterrupt):
             executor.submit(abs, -1)
         assert 2 == executor.submit(abs, -2).result(30)

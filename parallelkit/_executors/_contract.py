@@ -193,7 +193,7 @@ class OwnExecutor:
         raise NotImplementedError
 
 
-class DeskEngine(Engine, Protocol):
+class PoolEngine(Engine, Protocol):
     """An engine that can back an executor of futures (``ThreadExecutor``, ``ProcessExecutor``)."""
 
     @property

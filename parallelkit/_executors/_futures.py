@@ -12,9 +12,9 @@ from parallelkit._collector import watch
 from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Call, DeskEngine, Engine, OwnExecutor
-from parallelkit._executors._submit._desk import Desk
-from parallelkit._executors._submit._future import DeskFuture
+from parallelkit._executors._contract import Call, Engine, OwnExecutor, PoolEngine
+from parallelkit._executors._submit._dispatcher import Dispatcher
+from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._keywords import WORKERS, suggests
 from parallelkit._numbers import check_count, check_timeout
 from parallelkit._public import public
@@ -29,13 +29,13 @@ _unnamed = count()  # numbers the thread executors that were given no ``thread_n
 class _Pool(OwnExecutor, Executor):
     """What both executors share; a subclass brings the engine."""
 
-    def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
+    def __init__(self, engine: PoolEngine, timeout: float | None, ahead: bool) -> None:
         self._pool = engine
         self._max_workers = engine.max_workers
         self._timeout = check_timeout("timeout", timeout)
-        self._desk = Desk(engine, self._timeout, ahead)
+        self._dispatcher = Dispatcher(engine, self._timeout, ahead)
         watch()
-        weakref.finalize(self, self._desk.shut, False).atexit = False
+        weakref.finalize(self, self._dispatcher.shut, False).atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers}>"
@@ -48,7 +48,7 @@ class _Pool(OwnExecutor, Executor):
 
     def _engine(self) -> Engine:
         """The engine, for a run that was given this executor; raises where the executor takes no more work."""
-        self._desk.check_run()
+        self._dispatcher.check_run()
         return self._pool
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -57,8 +57,8 @@ class _Pool(OwnExecutor, Executor):
         A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
         RuntimeError after ``shutdown``, and the executor's own error where it is broken.
         """
-        future: DeskFuture[R] = DeskFuture(self._desk)
-        self._desk.take(future, self._bind((fn, args, kwargs)), fn)
+        future: PoolFuture[R] = PoolFuture(self._dispatcher)
+        self._dispatcher.take(future, self._bind((fn, args, kwargs)), fn)
         return future
 
     def _bind(self, call: Call) -> Call:
@@ -71,13 +71,13 @@ class _Pool(OwnExecutor, Executor):
         ``wait``: block until then; calls past their timeout, and initializers, are not waited for. In a call of
         this executor, or a callback, it returns at once. ``cancel_futures``: cancel the calls that have not begun.
         """
-        self._desk.shut(cancel_futures)
+        self._dispatcher.shut(cancel_futures)
         if wait:
-            self._desk.join()
+            self._dispatcher.join()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            self._desk.shut(False, stop=True)
+            self._dispatcher.shut(False, stop=True)
         self.shutdown()
 
 

@@ -19,21 +19,21 @@ R = TypeVar("R")
 
 
 class Awaited(Protocol):
-    """The desk, as its futures see it."""
+    """The dispatcher, as its futures see it."""
 
-    def lend(self, future: DeskFuture[Any], timeout: float | None) -> list[float] | None:
+    def lend(self, future: PoolFuture[Any], timeout: float | None) -> list[float] | None:
         """The caller is about to wait for a future; if it is a task that lent its slot, return its claim."""
 
-    def repay(self, future: DeskFuture[Any], lent: list[float] | None = None) -> None:
+    def repay(self, future: PoolFuture[Any], lent: list[float] | None = None) -> None:
         """The caller no longer waits: give its slot back."""
 
 
-class DeskFuture(Future[R]):
+class PoolFuture(Future[R]):
     """A future for which a task of the same executor can wait: it lends its slot meanwhile."""
 
-    def __init__(self, desk: Awaited) -> None:
+    def __init__(self, dispatcher: Awaited) -> None:
         super().__init__()
-        self._desk = desk
+        self._dispatcher = dispatcher
         self.index = -1  # that of its ticket, once it was handed over
 
     def begin(self) -> bool:
@@ -54,7 +54,7 @@ class DeskFuture(Future[R]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As ``Future.exception``."""
         end_at = None if timeout is None else monotonic() + timeout
-        lent = self._desk.lend(self, timeout)
+        lent = self._dispatcher.lend(self, timeout)
         try:
             while True:
                 with self._condition:
@@ -68,7 +68,7 @@ class DeskFuture(Future[R]):
                             raise
         finally:
             if lent is not None:
-                self._desk.repay(self, lent)
+                self._dispatcher.repay(self, lent)
 
     def cut_off(self) -> None:
         """Wake those that wait: a task among them was abandoned."""
@@ -97,10 +97,10 @@ def is_of_parent(pid: int) -> RuntimeError:
     )
 
 
-Request = tuple[DeskFuture[Any], Call, object]
+Request = tuple[PoolFuture[Any], Call, object]
 """A submitted call: its future, the call as workers receive it, and the function by which messages name it."""
 
-Flight = tuple[DeskFuture[Any], object]
+Flight = tuple[PoolFuture[Any], object]
 """A call that was handed over: its future and its function."""
 
 Failure = tuple[BaseException, TracebackType | None]
@@ -116,8 +116,8 @@ class Making:
     It drops the future then: a call that raises would leave a cycle of the future, its error and the error's frames.
     """
 
-    def __init__(self, future: DeskFuture[Any]) -> None:
-        self._future: DeskFuture[Any] | None = future
+    def __init__(self, future: PoolFuture[Any]) -> None:
+        self._future: PoolFuture[Any] | None = future
 
     def __call__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
         future, self._future = self._future, None
@@ -128,14 +128,14 @@ class Making:
 
 
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
-    """Settle a future. Log an error of a callback that is no ``Exception``, such as SystemExit: it would end the desk's thread."""
+    """Settle a future. Log an error of a callback that is no ``Exception``, such as SystemExit: it would end the dispatcher's thread."""
     try:
         settle(ending)
     except BaseException:
         logger.exception("a callback of a future raised an error that is no Exception; the executor goes on")
 
 
-def label(future: DeskFuture[Any], fn: object) -> str:
+def label(future: PoolFuture[Any], fn: object) -> str:
     """How messages name a call."""
     return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
 
@@ -154,7 +154,7 @@ def cancel_waiting(flying: dict[int, Flight], inbox: deque[Request], slots: int)
             tell(cancel, future)
 
 
-def cancel(future: DeskFuture[Any]) -> None:
+def cancel(future: PoolFuture[Any]) -> None:
     """Cancel a future that has not begun, and notify those who wait for it."""
     if future.cancel():
         future.begin()

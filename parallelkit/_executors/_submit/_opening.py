@@ -1,11 +1,11 @@
-"""Opening an executor's port: the desk's thread does it, while the first ``submit`` waits."""
+"""Opening an executor's port: the dispatcher's thread does it, while the first ``submit`` waits."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
-from parallelkit._executors._submit._leaving import stay_in_child
+from parallelkit._executors._submit._exit import finish_at_child_exit
 from parallelkit._executors._thread._lending import take_claim
 
 PATIENCE = 1.0  # seconds to wait for the thread to open the port, or to begin
@@ -29,7 +29,7 @@ class Opening:
         holds no lock, because the caller may be a finalizer (``__del__``) that interrupts just what the
         opening waits for, such as the start of a thread.
         """
-        stay_in_child()
+        finish_at_child_exit()
         self.thread.start()
         self._done.wait(PATIENCE)
         if self.error is not None:

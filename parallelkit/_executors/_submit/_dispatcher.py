@@ -1,4 +1,4 @@
-"""The desk of an executor: takes calls, hands them to the engine's port, and settles their futures.
+"""The dispatcher of an executor: takes calls, hands them to the engine's port, and settles their futures.
 
 It works in one thread, started by the first ``submit``. A callback that blocks this thread delays other
 callbacks, later calls and the timeouts of threads, but no call that was already handed to the engine.
@@ -12,13 +12,14 @@ from collections import deque
 from typing import Any
 
 from parallelkit._collector import do_freely
-from parallelkit._executors._contract import Block, Call, DeskEngine, Ended, Job, Port, Ticket
+from parallelkit._executors._contract import Block, Call, Ended, Job, PoolEngine, Port, Ticket
+from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
 from parallelkit._executors._submit._future import (
     UNMADE,
-    DeskFuture,
     Failure,
     Flight,
     Making,
+    PoolFuture,
     Request,
     cancel_waiting,
     fail,
@@ -28,23 +29,22 @@ from parallelkit._executors._submit._future import (
     stopped,
     tell,
 )
-from parallelkit._executors._submit._leaving import is_leaving, stay_for
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._lending import Lender, LendingPort, is_thread_of
 from parallelkit._raised import give_traceback, traceback_of
 
 
-class Desk:
+class Dispatcher:
     """What stands between ``submit`` and the engine. ``ahead``: hand over calls before there is a thread for them."""
 
-    def __init__(self, engine: DeskEngine, timeout: float | None, ahead: bool) -> None:
+    def __init__(self, engine: PoolEngine, timeout: float | None, ahead: bool) -> None:
         self._engine = engine
         self._timeout = timeout
         self._ahead = ahead  # then a future is set to running by the thread that makes the call, else as it is handed over
         self._lock = threading.RLock()  # reentrant: while it is held, the collector may finalize the executor
         self._lender = engine if isinstance(engine, Lender) else None
         self._inbox: deque[Request] = deque()  # submitted, not yet handed over
-        self._urgent: deque[DeskFuture[Any]] = deque()  # tasks of this executor wait for these
+        self._urgent: deque[PoolFuture[Any]] = deque()  # tasks of this executor wait for these
         self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
         self._next = 0
         self._shut = self._cancel = self._stopped = False
@@ -53,7 +53,7 @@ class Desk:
         self._opening: Opening | None = None
         self._port: Port | None = None
         self._pid = 0 if ahead else os.getpid()  # 0: nobody has used it, and nothing is open
-        stay_for(self)
+        finish_at_exit(self)
 
     def check_open(self, shut: str = "cannot schedule new futures after shutdown") -> None:
         """Raise if no new call is taken: RuntimeError, or the error that broke the executor."""
@@ -63,7 +63,7 @@ class Desk:
             raise give_traceback(*self._failure)  # else each raise would make the traceback longer
         if self._shut:
             raise RuntimeError(shut)
-        if is_leaving():
+        if is_exiting():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def check_run(self) -> None:
@@ -77,7 +77,7 @@ class Desk:
         self._pid = self._pid or os.getpid()
         return os.getpid() != self._pid
 
-    def lend(self, future: DeskFuture[Any], timeout: float | None) -> list[float] | None:
+    def lend(self, future: PoolFuture[Any], timeout: float | None) -> list[float] | None:
         """Before the caller waits: if it is a task of this executor, lend its slot and return its claim (see ``Lender``).
 
         Raises RuntimeError if the wait would never end.
@@ -98,19 +98,19 @@ class Desk:
             raise
         return lent
 
-    def repay(self, future: DeskFuture[Any], lent: list[float] | None = None) -> None:
+    def repay(self, future: PoolFuture[Any], lent: list[float] | None = None) -> None:
         """Give back what ``lend`` lent: the caller, or without ``lent`` everybody, no longer waits for the future."""
         if self._lender is not None:
             self._lender.repay(future, lent)
 
-    def take(self, future: DeskFuture[Any], call: Call, fn: object) -> None:
+    def take(self, future: PoolFuture[Any], call: Call, fn: object) -> None:
         """Accept a new call, from any thread. ``fn``: the function as messages name it."""
         self.check_open()  # before taking the lock, which may be held for ever in a forked child
         while not self._put((future, call, fn)):
             self._open()
 
     def _put(self, request: Request) -> bool:
-        """Put a call in the inbox and wake the desk's thread; False if the thread has not been started."""
+        """Put a call in the inbox and wake the dispatcher's thread; False if the thread has not been started."""
         with self._lock:
             self.check_open()
             self._check_loss()
@@ -151,12 +151,12 @@ class Desk:
             self._engine.close()
 
     def _open_port(self) -> Port:
-        flying = self._flying  # not ``self`` in the label: the port refers to it, and the desk to the port
+        flying = self._flying  # not ``self`` in the label, a cycle: self, port, job, label
         job = Job(None, label=lambda index: label(*flying[index]), exact=not self._ahead, shared=True)
         return self._engine.open(job)
 
     def shut(self, cancel_futures: bool, stop: bool = False) -> None:
-        """Take no more calls. The desk's thread ends, and closes the engine, once those it has are done.
+        """Take no more calls. The dispatcher's thread ends, and closes the engine, once those it has are done.
 
         ``stop``: it fails them at once, and their processes are killed. Threads cannot be killed, and go on.
         """
@@ -251,7 +251,7 @@ class Desk:
         self._flying[index] = future, fn
         return index, 1, call, self._timeout
 
-    def _hurry(self, port: Port, future: DeskFuture[Any]) -> None:
+    def _hurry(self, port: Port, future: PoolFuture[Any]) -> None:
         """A task waits for this call: have it run next, in that task's slot."""
         assert isinstance(port, LendingPort), "only an engine that lends makes futures that are urgent"
         if future.index in self._flying:
@@ -272,7 +272,7 @@ class Desk:
             else:
                 tell(self._landed(event.index).set_exception, event.error)
 
-    def _landed(self, index: int) -> DeskFuture[Any]:
+    def _landed(self, index: int) -> PoolFuture[Any]:
         """Remove a call that has ended, and return its future. A task that waits for it has its slot back before it wakes."""
         future = self._flying.pop(index)[0]
         self.repay(future)

@@ -11,8 +11,8 @@ from weakref import WeakSet
 from parallelkit._collector import wait_apart
 
 
-class Staying(Protocol):
-    """Something with work to finish: an executor's desk."""
+class Unfinished(Protocol):
+    """Something with work to finish: an executor's dispatcher."""
 
     def shut(self, cancel_futures: bool, stop: bool = False) -> None:
         """Take no more work; ``stop``: cut off what is under way, as far as that can be done."""
@@ -24,16 +24,16 @@ class Staying(Protocol):
 FIRST = 100  # priority among the finalizers of multiprocessing: before it closes its own queues and pools
 
 _child = 0  # the child of multiprocessing that has been told to wait
-_leaving = False
-_staying: WeakSet[Staying] = WeakSet()
+_exiting = False
+_unfinished: WeakSet[Unfinished] = WeakSet()
 
 
-def stay_for(one: Staying) -> None:
+def finish_at_exit(one: Unfinished) -> None:
     """At exit, wait for this one if it still exists."""
-    _staying.add(one)
+    _unfinished.add(one)
 
 
-def stay_in_child() -> None:
+def finish_at_child_exit() -> None:
     """Also wait at the end of a child of multiprocessing: a forked one calls no function of ``atexit`` before Python 3.13."""
     global _child
     process = sys.modules.get("multiprocessing.process")
@@ -44,9 +44,9 @@ def stay_in_child() -> None:
         Finalize(None, _finish_all, exitpriority=FIRST)
 
 
-def is_leaving() -> bool:
+def is_exiting() -> bool:
     """Whether the interpreter is exiting."""
-    return _leaving
+    return _exiting
 
 
 def _is_interrupted() -> bool:
@@ -57,13 +57,13 @@ def _is_interrupted() -> bool:
 
 
 def _finish_all() -> None:
-    global _leaving
-    _leaving = True
-    staying = list(_staying)
+    global _exiting
+    _exiting = True
+    unfinished = list(_unfinished)
     if _is_interrupted():
-        for one in staying:  # first, for the calls of one may wait for those of another
+        for one in unfinished:  # first, for the calls of one may wait for those of another
             one.shut(False, stop=True)
-    for one in staying:
+    for one in unfinished:
         one.shut(False)
         one.join()
     wait_apart()  # for executors that the garbage collector found, and that close in threads of their own
