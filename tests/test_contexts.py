@@ -14,7 +14,7 @@ import pytest
 from parallelkit import ProcessExecutor, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._executors._process import _sharing
 from parallelkit._executors._process._sharing import pack_initializer
-from parallelkit._worker._habits import take_on
+from parallelkit._worker._initial import apply_settings
 
 VARIABLE = ContextVar("variable", default="unset")
 
@@ -286,8 +286,8 @@ def test_an_initializer_finds_what_it_relies_on():
         told.append((*args, decimal.getcontext().prec, sys.getrecursionlimit(), socket.getdefaulttimeout()))
 
     def begin():
-        take_on(limit + 1, 7, decimal.Context(prec=9), initialize, 1, 2)
-        take_on(limit, None, None, None)
+        apply_settings(limit + 1, 7, decimal.Context(prec=9), initialize, 1, 2)
+        apply_settings(limit, None, None, None)
         return decimal.getcontext().prec
 
     assert (9, [(1, 2, 9, limit + 1, 7)]) == (Context().run(begin), told)

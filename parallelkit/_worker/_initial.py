@@ -1,10 +1,12 @@
-"""Calls a worker's initializer, and finds what it has changed in the globals of the script.
+"""Calls a worker's initializer, after settings of the program's interpreter, and finds what it changes in the script's globals.
 
 ``global model; model = load()`` and ``models["a"] = load()`` in an initializer are meant for the tasks, as in a forked pool.
 """
 
 from __future__ import annotations
 
+import sys
+from _socket import setdefaulttimeout
 from types import FunctionType, ModuleType
 
 from parallelkit._raised import tolerated
@@ -14,10 +16,29 @@ from parallelkit._worker._travel import Apart, pack
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from decimal import Context
     from typing import Any
 
 CODE = (FunctionType, ModuleType, type)
 """Types of globals that have no content of their own. What an initializer assigns to a class is found by the class."""
+
+
+def apply_settings(
+    recursion: int,
+    timeout: float | None,
+    decimals: Context | None,
+    initializer: Callable[..., object] | None,
+    *initargs: Any,
+) -> None:
+    """An initializer: sets recursion limit, socket timeout and decimal context, and calls the caller's initializer."""
+    sys.setrecursionlimit(recursion)
+    setdefaulttimeout(timeout)
+    if decimals is not None:
+        from decimal import setcontext
+
+        setcontext(decimals)
+    if initializer is not None:
+        initializer(*initargs)
 
 
 def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]]) -> None:

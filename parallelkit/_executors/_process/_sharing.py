@@ -19,7 +19,7 @@ from parallelkit._executors._process._lane import File, payload_of
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._habits import take_on
+from parallelkit._worker._initial import apply_settings
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 RECURSION = 1000  # Python's default recursion limit
@@ -65,9 +65,9 @@ def pack_initializer(
     Where this process has changed its recursion limit, socket timeout or decimal context, the workers' initializer also
     sets these. None if there is nothing to do.
     """
-    habits = sys.getrecursionlimit(), getdefaulttimeout(), own_decimals()
-    if habits != (RECURSION, None, None):
-        call: Any = take_on, (*habits, initializer, *initargs)
+    settings = sys.getrecursionlimit(), getdefaulttimeout(), own_decimals()
+    if settings != (RECURSION, None, None):
+        call: Any = apply_settings, (*settings, initializer, *initargs)
     elif initializer is not None:
         call = initializer, initargs
     else:
