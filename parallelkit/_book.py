@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block
+from parallelkit._ledger import Columns
 from parallelkit._lost import Lost, cancelled
 
 
@@ -15,15 +16,8 @@ class Book(Protocol):
 
     stopped: str | None
 
-    def succeed(
-        self,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        started: Sequence[float],
-        ended: Sequence[float],
-        workers: Sequence[str],
-    ) -> None:
-        """Settle successes."""
+    def succeed(self, block: Columns) -> None:
+        """Settle successes, a block at a time."""
 
     def succeed_again(self, index: int, number: int) -> None:
         """Note, before it is settled, that a success took ``number`` attempts."""

@@ -10,11 +10,14 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._marks import CANCELLED, FAILED, OPEN, UNSET, Mark
 from parallelkit._outcomes import Attempt, Outcome, Success
+
+Columns: TypeAlias = tuple[Sequence[int], Sequence[Any], Sequence[float], Sequence[float], Sequence[str]]
+"""Successes as columns of equal length: indices, values, starts, ends, workers (see ``Block``)."""
 
 _being_sealed: ContextVar[tuple[Ledger, ...]] = ContextVar("parallelkit_being_sealed", default=())
 """See ``Ledger.sealed``."""
@@ -110,15 +113,9 @@ class Ledger:
         self.started.frombytes(bytes(8 * count))
         self.ended.frombytes(bytes(8 * count))
 
-    def succeed(
-        self,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        started: Sequence[float],
-        ended: Sequence[float],
-        workers: Sequence[str],
-    ) -> None:
+    def succeed(self, block: Columns) -> None:
         """Settle successes, a block at a time."""
+        indices, values, started, ended, workers = block
         if isinstance(indices, range):
             first, end = indices.start, indices.stop
             self.values[first:end] = values
@@ -126,9 +123,7 @@ class Ledger:
             self.ended[first:end] = array("d", ended)
             self.workers[first:end] = workers
         else:
-            for index, value, start, stop, worker in zip(
-                indices, values, started, ended, workers, strict=True
-            ):
+            for index, value, start, stop, worker in zip(*block, strict=True):
                 self.values[index] = value
                 self.started[index] = start
                 self.ended[index] = stop

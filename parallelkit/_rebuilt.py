@@ -19,12 +19,7 @@ def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str 
     return ledger
 
 
-def unchanged(lost: Lost) -> Lost:
-    """What is kept of a failure by default: all of it."""
-    return lost
-
-
-def add(ledger: Ledger, outcome: Outcome[Any, Any], kept: Callable[[Lost], Lost] = unchanged) -> None:
+def add(ledger: Ledger, outcome: Outcome[Any, Any], kept: Callable[[Lost], Lost] = lambda lost: lost) -> None:
     """Add an outcome to a ledger whose instants count from 0; ``kept`` gives what is kept of a failure."""
     index, start = len(ledger), outcome.started_at
     end = (start or 0.0) + outcome.duration
@@ -32,7 +27,7 @@ def add(ledger: Ledger, outcome: Outcome[Any, Any], kept: Callable[[Lost], Lost]
     if outcome.ok:
         if outcome.attempts != 1:
             ledger.succeed_again(index, outcome.attempts)
-        ledger.succeed((index,), (outcome.value,), (outcome.started_at,), (end,), (outcome.worker,))
+        ledger.succeed(((index,), (outcome.value,), (outcome.started_at,), (end,), (outcome.worker,)))
         return
     lost = Lost(outcome.error, outcome.attempts, start, end, outcome.worker, outcome.traceback, outcome.stack)
     if not is_of_stop(outcome.error):

@@ -218,7 +218,7 @@ class Scheduler:
         self.succeeded += len(block.indices)
         if self.news is not None:
             self.news.append(block)
-        self._book.succeed(*block)
+        self._book.succeed(block)
 
     def take_news(self) -> list[News]:
         """What has ended since the last call."""
@@ -233,7 +233,7 @@ class Scheduler:
         self.succeeded += len(known.indices)
         for index in known.indices:
             self._book.succeed_again(index, 0)
-        self._book.succeed(*known)
+        self._book.succeed(known)
 
     def _forget(self, indices: Sequence[int]) -> None:
         self._items.settle(indices)

@@ -307,9 +307,9 @@ class FakePort:
 class StrictLedger(Ledger):
     """A ledger that refuses to settle a task twice."""
 
-    def succeed(self, indices: Sequence[int], *columns: Any) -> None:
-        self.check_open(indices)
-        super().succeed(indices, *columns)
+    def succeed(self, block: Any) -> None:
+        self.check_open(block[0])
+        super().succeed(block)
 
     def fail(self, index: int, lost: Lost) -> None:
         self.check_open((index,))

@@ -35,7 +35,7 @@ def plant(
         start = max(start, index * pause)
         heapreplace(free, (start + duration, number))
         start += BEGAN
-        ledger.succeed((index,), (None,), (start,), (start + duration,), (f"worker {number}",))
+        ledger.succeed(((index,), (None,), (start,), (start + duration,), (f"worker {number}",)))
     ledger.facts.ended_at = max(ledger.ended, default=BEGAN)
     for name, value in facts.items():
         setattr(ledger.facts, name, value)

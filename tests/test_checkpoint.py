@@ -1195,12 +1195,12 @@ def recording(values):
     interrupt, entries, booked = Interrupt(), [], []
     journal = SimpleNamespace(path="run.journal", find=lambda keys: [])
     writer = SimpleNamespace(find=lambda keys: {}, put=entries.extend)
-    book = SimpleNamespace(succeed=lambda indices, values, *rest: booked.extend(values))
+    book = SimpleNamespace(succeed=lambda block: booked.extend(block[1]))
     recorder = Recorder(book, journal, writer, None, True, pytest.fail, Asking(interrupt))
     places = range(len(values))
     recorder(Portion(list(places), list(places)), 0)
     with suppress(KeyboardInterrupt), catch_interrupt(interrupt):
-        recorder.succeed(places, values, places, places, places)
+        recorder.succeed((places, values, places, places, places))
         assert not interrupt.exposed
     assert values == booked
     return [int(entry.key) for entry in entries], interrupt.asked

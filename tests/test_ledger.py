@@ -22,13 +22,9 @@ def ledger_of(count, keys=None, *, began_at=0.0, completion=False):
 
 def succeed(ledger, indices):
     """Settle these tasks, each with figures of its own."""
-    ledger.succeed(
-        indices,
-        [f"value {index}" for index in indices],
-        [index + 0.25 for index in indices],
-        [index + 0.75 for index in indices],
-        [f"worker {index % 3}" for index in indices],
-    )
+    values, workers = [f"value {index}" for index in indices], [f"worker {index % 3}" for index in indices]
+    ends = [index + 0.75 for index in indices]
+    ledger.succeed((indices, values, [index + 0.25 for index in indices], ends, workers))
 
 
 def lost(error, number=1, started=1.0, ended=3.0, **more):
@@ -163,7 +159,7 @@ def test_attempts_are_logged_once_each_by_their_start():
     first, last, ledger = OSError("first"), OSError("last"), ledger_of(5, "abcde")
     ledger.try_again(0, lost(first, 1, 0.0, 1.0))
     ledger.succeed_again(0, 2)
-    ledger.succeed((0,), (7,), (4.0,), (5.0,), ("w",))
+    ledger.succeed(((0,), (7,), (4.0,), (5.0,), ("w",)))
     ledger.fail(1, lost(last, 1, 2.0, 3.0))
     ledger.fail(2, Lost(TypeError("never began"), 0, None, 9.0, None))
     waiting = lost(first, 1, 1.0, 1.5)

@@ -314,7 +314,7 @@ def test_a_million_outcomes_are_reported_quickly():
     count = 1_000_000
     ledger = Ledger()
     ledger.admit(None, count, BEGAN)
-    ledger.succeed(range(count), [None] * count, [BEGAN] * count, [BEGAN + 0.001] * count, ["w"] * count)
+    ledger.succeed((range(count), [None] * count, [BEGAN] * count, [BEGAN + 0.001] * count, ["w"] * count))
     ledger.facts.began_at, ledger.facts.ended_at = BEGAN, BEGAN + 200
     began = time.process_time()
     report = Results(ledger).report()

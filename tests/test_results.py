@@ -397,7 +397,7 @@ def test_the_summary_counts():
     ledger.admit(None, 4, 100.0)
     ledger.try_again(0, Lost(OSError(), 1, 100.0, 101.0, "w"))
     ledger.succeed_again(0, 2)
-    ledger.succeed((0, 1), (1, 2), (101.0, 100.0), (103.0, 108.0), ("w", "v"))
+    ledger.succeed(((0, 1), (1, 2), (101.0, 100.0), (103.0, 108.0), ("w", "v")))
     ledger.fail(2, Lost(OSError(), 1, 103.0, 107.0, "w"))
     ledger.cancel([3], {})
     summary = Results(ledger).summary
@@ -770,7 +770,7 @@ def test_results_by_hand():
     """Results can be made of any ledger, in any order, without a run."""
     ledger = Ledger()
     ledger.admit(["x", "y"], 2, 0.0)
-    ledger.succeed((0, 1), (1, 2), (0.0, 0.0), (1.0, 1.0), ("w", "w"))
+    ledger.succeed(((0, 1), (1, 2), (0.0, 0.0), (1.0, 1.0), ("w", "w")))
     assert [("y", 2), ("x", 1)] == Results(ledger, array("q", [1, 0])).items()
 
 

@@ -21,12 +21,13 @@ from parallelkit._journal._file import Journal, Record, another_function
 from parallelkit._journal._identity import identity_of, told_apart
 from parallelkit._journal._payload import SOURCE, Payloads, recalled, unreadable
 from parallelkit._journal._writer import JournalWriter
+from parallelkit._ledger import Columns
 from parallelkit._logger import logger
 from parallelkit._lost import Lost, describe
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._raised import is_of_signal
-from parallelkit._tasks import Task, as_call, call_star
+from parallelkit._tasks import Task, as_call, function_of
 
 
 class Recording(Unrecorded):
@@ -85,8 +86,7 @@ class Recording(Unrecorded):
         return recorder
 
     def _identity_of_call(self, call: Any) -> str | None:
-        fn, args, _ = call
-        fn = args[0] if fn is call_star else fn
+        fn = function_of(call)
         if fn is self._fn:  # even if what it captures has changed since
             return None
         identity = identity_of(fn)
@@ -185,18 +185,11 @@ class Recorder:
     def stopped(self, reason: str | None) -> None:
         self._book.stopped = reason
 
-    def succeed(
-        self,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        started: Sequence[float],
-        ended: Sequence[float],
-        workers: Sequence[str],
-    ) -> None:
+    def succeed(self, block: Columns) -> None:
         # Pickle now: later, the caller may have changed a value.
         tasks = [
             (*task, value)
-            for index, value in zip(indices, values, strict=True)
+            for index, value in zip(*block[:2], strict=True)
             if (task := self._open.pop(index, None)) is not None
         ]
         payloads = self._payloads.of_values([key for key, _, _ in tasks], [value for _, _, value in tasks])
@@ -207,7 +200,7 @@ class Recorder:
                 if payload is not None
             ]
         )
-        self._book.succeed(indices, values, started, ended, workers)
+        self._book.succeed(block)
 
     def fail(self, index: int, lost: Lost) -> None:
         task = self._open.pop(index, None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from parallelkit._executors._gate import Gate
 from parallelkit._input._portion import Portion
-from parallelkit._ledger import numbered
+from parallelkit._ledger import Columns, numbered
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import Outcome, Success
@@ -82,16 +82,9 @@ class Outbox:
         """The key of a task that is not settled; of any other, its index."""
         return self._keys[index][0] if index in self._keys else index
 
-    def succeed(
-        self,
-        indices: Sequence[int],
-        values: Sequence[Any],
-        started: Sequence[float],
-        ended: Sequence[float],
-        workers: Sequence[str],
-    ) -> None:
+    def succeed(self, block: Columns) -> None:
         began, numbers = self.began, self._numbers
-        for index, value, start, end, worker in zip(indices, values, started, ended, workers, strict=True):
+        for index, value, start, end, worker in zip(*block, strict=True):
             key, queued = self._keys.pop(index)
             number = numbers.pop(index, 1) if numbers else 1
             parent = self._parents.pop(index, None) if self._parents else None
@@ -165,12 +158,8 @@ class HandedSource:
 
     def next(self, ahead: int) -> Portion | None:
         if self._items:
-            portion = Portion([], keys=[])
-            assert portion.keys is not None, "made just now"
-            for _ in range(len(self._items)):
-                key, item = self._items.popleft()
-                portion.keys.append(key)
-                portion.items.append(item)
+            pairs = [self._items.popleft() for _ in range(len(self._items))]
+            portion = Portion([item for _, item in pairs], [key for key, _ in pairs])
         elif self._portions:
             portion = self._portions.popleft()
             while self._portions:
