@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._limits import as_limits, meter_for
-from parallelkit._scheduling._meters import NOBODY, RateLog
+from parallelkit._scheduling._meters import RateLog
 from parallelkit._scheduling._ready import Gated
 
 
@@ -40,6 +40,9 @@ class Asker:
 
     def look(self, asked=False):
         self.looks.append(asked)
+
+
+RUN = Asker()
 
 
 def started(run):
@@ -81,10 +84,10 @@ def test_no_window_holds_more_starts_than_calls(calls, waits, lags):
     for wait, lag in zip(waits, lags, strict=False):
         now += wait
         for at in sorted(at for at in pending if at <= now):
-            log.confirm(at)
+            log.confirm(at, RUN)
             stamps.append(at)
             pending.remove(at)
-        if log.take(now):
+        if log.take(now, RUN):
             pending.append(now + lag)
     assert most_in_a_window(stamps + pending, 1.0) <= calls
 
@@ -92,23 +95,23 @@ def test_no_window_holds_more_starts_than_calls(calls, waits, lags):
 def test_a_start_counts_from_its_report():
     """A start counts from the time at which the worker began: one granted at 0 that begins at 0.3 counts until 1.3."""
     log = RateLog(1, 1.0, False, threading.Lock())
-    assert log.take(0.0)
-    log.confirm(0.3)
+    assert log.take(0.0, RUN)
+    log.confirm(0.3, RUN)
 
     assert log.earliest(1.0) == pytest.approx(1.305)
-    assert not log.take(1.2)
-    assert log.take(1.31)
+    assert not log.take(1.2, RUN)
+    assert log.take(1.31, RUN)
 
 
 def test_a_start_that_is_not_reported_is_looked_for_when_it_matters():
     """An unreported start is looked up only when the window could open; if it has not begun by then, it counts at least from then."""
     log = RateLog(1, 1.0, False, threading.Lock())
-    assert log.take(0.0)
+    assert log.take(0.0, RUN)
     assert log.earliest(0.2) == pytest.approx(1.005)
-    log.looked(1.005)
-    assert not log.take(1.005)
+    log.looked(1.005, RUN)
+    assert not log.take(1.005, RUN)
     assert log.earliest(1.005) == pytest.approx(2.01)
-    log.confirm(1.3)
+    log.confirm(1.3, RUN)
     assert log.earliest(2.01) == pytest.approx(2.305)
 
 
@@ -131,10 +134,10 @@ def test_a_start_that_did_not_come_about_is_given_back(smooth):
     """A granted start that does not take place makes room for another."""
     log = RateLog(1, 1.0, smooth, threading.Lock())
     for _ in range(3):
-        assert log.take(7.0)
-        log.give_back()
-    assert log.take(7.0)
-    assert not log.take(7.0)
+        assert log.take(7.0, RUN)
+        log.give_back(RUN)
+    assert log.take(7.0, RUN)
+    assert not log.take(7.0, RUN)
 
 
 def test_who_asks_for_the_starts_of_others_is_told_at_once():
@@ -182,17 +185,17 @@ def test_who_asks_is_told_though_it_reports_a_start_itself():
 def test_a_window_too_short_for_the_clock_lets_time_pass():
     """If a window is shorter than the clock's resolution, a waiting run is told to ask later, not at once forever."""
     log = RateLog(1, 1e-12, False, threading.Lock())
-    assert log.ask(1e7, NOBODY) > 1e7
+    assert log.ask(1e7, RUN) > 1e7
 
 
 def test_smooth_starts_are_spread_evenly_and_do_not_drift():
     """Smooth starts are per / calls apart; a late one does not shift those after it."""
     log = RateLog(10, 1.0, True, threading.Lock())
-    assert log.take(0.0)
+    assert log.take(0.0, RUN)
     assert log.earliest(0.05) == pytest.approx(0.1)
-    assert log.take(0.13)
+    assert log.take(0.13, RUN)
     assert log.earliest(0.13) == pytest.approx(0.2)
-    assert log.take(5.0)
+    assert log.take(5.0, RUN)
     assert log.earliest(5.0) == pytest.approx(5.1), "after idling there is no burst"
 
 
@@ -200,16 +203,16 @@ def test_smooth_starts_are_strict_as_well():
     """With smooth starts, too, late starts never put too many into one window."""
     late = RateLog(1, 1.0, True, threading.Lock())
     for at in (0.0, 1.9):  # the second could have been at 1.0, and the third, but for it, at 2.0
-        assert late.take(at)
-        late.confirm(at)
+        assert late.take(at, RUN)
+        late.confirm(at, RUN)
     assert late.earliest(1.9) == pytest.approx(2.905)
-    assert not late.take(2.5)
+    assert not late.take(2.5, RUN)
 
     unreported = RateLog(1, 1.0, True, threading.Lock())
-    assert unreported.take(0.0)
-    unreported.looked(1.5)
-    assert not unreported.take(1.5)
-    unreported.confirm(1.6)
+    assert unreported.take(0.0, RUN)
+    unreported.looked(1.5, RUN)
+    assert not unreported.take(1.5, RUN)
+    unreported.confirm(1.6, RUN)
     assert unreported.earliest(1.6) == pytest.approx(2.605)
 
 
@@ -219,8 +222,8 @@ def test_groups_at_rest_are_forgotten():
     for number in range(10_000):
         now = number * 0.01
         log = meter_for(limit, number, now)
-        assert log.take(now)
-        log.confirm(now)
+        assert log.take(now, RUN)
+        log.confirm(now, RUN)
     assert len(limit._logs) < 210
 
 

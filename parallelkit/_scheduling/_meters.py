@@ -29,14 +29,6 @@ class Asker(Protocol):
         """
 
 
-class _Nobody:
-    def look(self, asked: bool = False) -> None:
-        pass
-
-
-NOBODY: Asker = _Nobody()
-
-
 class RateLog:
     """The starts of one group. Granted starts whose worker has not reported yet are *pending*.
 
@@ -104,7 +96,7 @@ class RateLog:
             excess = len(instants) - self._calls
             return at if excess < 0 else max(at, instants[excess] + self._per)
 
-    def take(self, now: float, run: Asker = NOBODY) -> bool:
+    def take(self, now: float, run: Asker) -> bool:
         """Grant a start now, if that may be; return whether it was. Atomic, as other runs may share this log."""
         with self._lock:
             if not self._is_open(now):
@@ -116,7 +108,7 @@ class RateLog:
             self._unreported += 1
             return True
 
-    def give_back(self, run: Asker = NOBODY) -> None:
+    def give_back(self, run: Asker) -> None:
         """Take back a start that was granted a moment ago and will not come about."""
         with self._lock:
             if self._smooth:
@@ -152,7 +144,7 @@ class RateLog:
         if not pending:
             del self._pending[run]
 
-    def confirm(self, at: float, run: Asker = NOBODY) -> None:
+    def confirm(self, at: float, run: Asker) -> None:
         """Note that a granted start has happened, at this instant."""
         with self._lock:
             self._drop(run)
@@ -161,7 +153,7 @@ class RateLog:
         for asker in curious:
             asker.look()
 
-    def looked(self, at: float, run: Asker = NOBODY) -> None:
+    def looked(self, at: float, run: Asker) -> None:
         """Note that at this instant none of the run's pending starts had begun."""
         with self._lock:
             if run in self._pending:
@@ -200,13 +192,13 @@ class Cap:
         """Now, or never (infinity): only ``give_back`` makes room."""
         return now if self._running < self._n else float("inf")
 
-    def take(self, now: float, run: Asker = NOBODY) -> bool:
+    def take(self, now: float, run: Asker) -> bool:
         """Count one more, if there is room; return whether there was."""
         if self._running >= self._n:
             return False
         self._running += 1
         return True
 
-    def give_back(self, run: Asker = NOBODY) -> None:
+    def give_back(self, run: Asker) -> None:
         """Count one less."""
         self._running -= 1

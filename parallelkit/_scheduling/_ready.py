@@ -245,7 +245,7 @@ class Gated:
         """Note the end of an attempt, or that it will not begin."""
         for gate in self._flying.pop(index).gates:
             if isinstance(gate.meter, Cap):
-                gate.meter.give_back()
+                gate.meter.give_back(gate)
                 self._pass_on(gate, now)
 
     def settled(self, indices: Sequence[int], started: Sequence[float], now: float) -> None:
