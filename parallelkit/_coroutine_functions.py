@@ -7,6 +7,8 @@ from functools import partial
 from types import CodeType
 from typing import Any
 
+from parallelkit._raised import attribute_or_none
+
 MARK = getattr(inspect, "_is_coroutine_mark", object())  # inspect.markcoroutinefunction, from Python 3.12 on
 
 GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -20,7 +22,10 @@ def is_coroutine_function(fn: Any) -> bool:
     (True, False)
     """
     # inspect.iscoroutinefunction would take three times as long, and does not look at an object's __call__.
-    return bool(flags_of(fn) & inspect.CO_COROUTINE) or _asked(unwrapped(fn), "_is_coroutine_mark") is MARK
+    return (
+        bool(flags_of(fn) & inspect.CO_COROUTINE)
+        or attribute_or_none(unwrapped(fn), "_is_coroutine_mark") is MARK
+    )
 
 
 def check_called(name: str, fn: Any) -> None:
@@ -36,19 +41,12 @@ def unwrapped(fn: Any) -> Any:
     return fn
 
 
-def _asked(fn: Any, name: str) -> Any:
-    try:
-        return getattr(fn, name, None)
-    except Exception:  # raised by the object's own __getattr__, say
-        return None
-
-
 def flags_of(fn: Any) -> int:
     """The ``co_flags`` of the code that a call runs; 0 where that is not Python's."""
     fn = unwrapped(fn)
-    code = _asked(fn, "__code__")
+    code = attribute_or_none(fn, "__code__")
     if not isinstance(code, CodeType):  # also where a proxy of a remote object has every attribute
-        code = _asked(getattr(type(fn), "__call__", None), "__code__")  # noqa: B004  this is no callable()
+        code = attribute_or_none(getattr(type(fn), "__call__", None), "__code__")  # noqa: B004  this is no callable()
     return code.co_flags if isinstance(code, CodeType) else 0
 
 

@@ -40,6 +40,16 @@ def attributes_of(error: BaseException) -> dict[str, Any]:
     return attributes
 
 
+def attribute_or_none(thing: object, name: str) -> Any:
+    """An attribute of anything; None if there is none, or if reading it raises."""
+    try:
+        return getattr(thing, name, None)
+    except BaseException as error:
+        if issubclass(type(error), KeyboardInterrupt) or is_of_signal(error):
+            raise
+        return None
+
+
 def notes_of(error: BaseException) -> list[Any]:
     """The error's notes; none if ``__notes__`` is no list or tuple."""
     notes = attributes_of(error).get("__notes__")
@@ -67,7 +77,7 @@ def calls_tasks(frame: FrameType) -> bool:
     return str(frame.f_globals.get("__name__")).startswith(_CALLERS)
 
 
-_CALLERS = ("parallelkit._executors.", "parallelkit._worker.", "parallelkit._tasks")
+_CALLERS = ("parallelkit._executors.", "parallelkit._worker.", "parallelkit._star", "parallelkit._tasks")
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -15,6 +15,7 @@ from parallelkit._errors import TaskTimeout
 from parallelkit._http._sent import Sent, forget_sent
 from parallelkit._journal._identity import Telling
 from parallelkit._lost import is_a
+from parallelkit._raised import attribute_or_none
 from parallelkit._system import monotonic
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Fetcher(Telling):
             response = self._ask(url)
         except Exception as error:
             if self._recorded:
-                forget_sent(attribute_of(error, "response"), attribute_of(error, "request"))
+                forget_sent(attribute_or_none(error, "response"), attribute_or_none(error, "request"))
             raise
         if self._recorded:
             forget_sent(response)
@@ -66,13 +67,13 @@ class Fetcher(Telling):
 
     def _ask(self, url: str) -> Response:
         sent, end_at = self._sent, None if self._timeout is None else monotonic() + self._timeout
-        with self._sessions.lend() as session, Redirects(session, partial(self._read, end_at=end_at)):
+        with Loan(self._sessions) as session, Redirects(session, partial(self._read, end_at=end_at)):
             try:
                 response = session.request(
                     sent.method, url, headers=sent.headers, timeout=self._timeouts, stream=True, **sent.more
                 )
             except Exception as error:
-                unread = attribute_of(error, "response")
+                unread = attribute_or_none(error, "response")
                 # A hook of the caller's may raise before the body is read. A closed body is one that we broke off.
                 if unread is not None and not getattr(unread.raw, "closed", False):
                     self._read(unread, end_at)
@@ -162,10 +163,6 @@ class Sessions:
         self._made: dict[int, tuple[Session]] = {}  # by id, to notice one that comes again
         self._closed = False
 
-    def lend(self) -> Loan:
-        """Lend a session to a ``with`` block."""
-        return Loan(self)
-
     def take(self) -> tuple[Session, CookieJar]:
         """Return a session that nobody uses, and its initial cookies."""
         try:
@@ -197,7 +194,7 @@ class Sessions:
 
 
 class Loan:
-    """See ``Sessions.lend``. Not a generator: contextlib sets attributes of the error, which may not allow it."""
+    """Lends a session to a ``with`` block. Not a generator: contextlib sets attributes of the error, which may not allow it."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
@@ -257,14 +254,6 @@ def read_some(raw: Any) -> bytes:
     if isinstance(raw, HTTPResponse):
         return raw.read1(CHUNK, decode_content=True)
     return raw.read(CHUNK)  # type: ignore[no-any-return]  # a file-like object of the caller's own adapter, or of VCR.py
-
-
-def attribute_of(error: Exception, name: str) -> Any:
-    """Return the response or request that an error carries; None if it has none, or raises when asked."""
-    try:
-        return getattr(error, name, None)
-    except Exception:
-        return None
 
 
 def translated(error: BaseException) -> Exception | None:

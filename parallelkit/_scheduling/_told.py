@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from parallelkit._raised import tolerated
+from parallelkit._raised import attribute_or_none, tolerated
 
 PAUSES = "Retry-After"  # the repr of a limit that exists only to be paused
 LONGEST = 300.0  # seconds; no longer wait is honoured
@@ -24,18 +24,11 @@ def retry_after(error: BaseException) -> float | None:
     2.0
     """
     with tolerated():  # attributes that are missing or raise say nothing
-        told = _asked(error, "retry_after")
+        told = attribute_or_none(error, "retry_after")
         if told is None:
-            response = _asked(error, "response")
-            told = _asked(error if response is None else response, "headers").get("Retry-After")
+            response = attribute_or_none(error, "response")
+            told = attribute_or_none(error if response is None else response, "headers").get("Retry-After")
         return None if told is None else _seconds(told)
-    return None
-
-
-def _asked(thing: Any, name: str) -> Any:
-    """An attribute, or None, also if reading it raises, as with most of a urllib error that a process has sent."""
-    with tolerated():
-        return getattr(thing, name, None)
     return None
 
 
