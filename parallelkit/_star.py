@@ -1,10 +1,26 @@
-"""Errors for items that ``star=True`` cannot unpack."""
+"""Calls with an item as all their positional arguments (``star=True``), and the errors for items that cannot be unpacked."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+
+def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """``fn``, called with the elements of an item as arguments."""
+
+    def call(item: Any) -> Any:
+        if isinstance(item, dict):
+            refuse_names(item)
+        try:
+            return fn(*item, *args, **kwargs)
+        except TypeError:
+            check_unpacks(item)
+            raise
+
+    return call
 
 
 def refuse_names(item: dict[Any, Any]) -> None:

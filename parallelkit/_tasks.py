@@ -11,9 +11,8 @@ from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number, check_timeout
 from parallelkit._public import public
 from parallelkit._retry import Retry, Retrying, RetryPolicy, as_policy
-from parallelkit._star import check_unpacks, refuse_names
+from parallelkit._star import starred
 
-V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
 
@@ -106,15 +105,9 @@ def own_options(task: Any) -> Own | None:
     return Own(task.timeout, policy, task.retries is not None)
 
 
-def call_star(fn: Callable[..., V], item: Iterable[Any], /, *args: Any, **kwargs: Any) -> V:
+def call_star(fn: Callable[..., Any], item: Iterable[Any], /, *args: Any, **kwargs: Any) -> Any:
     """Unpack an item in the worker, so that one that cannot be unpacked fails its own task only."""
-    if isinstance(item, dict):
-        refuse_names(item)
-    try:
-        return fn(*item, *args, **kwargs)
-    except TypeError:
-        check_unpacks(item)
-        raise
+    return starred(fn, args, kwargs)(item)
 
 
 def function_of(call: Any) -> Any:

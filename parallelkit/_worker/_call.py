@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 
 from parallelkit._raised import add_note
-from parallelkit._star import check_unpacks, refuse_names
+from parallelkit._star import starred
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -54,21 +54,6 @@ def suggesting(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise
 
     return attempt
-
-
-def starred(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """``fn``, called with the elements of an item as arguments."""
-
-    def call(item: Any) -> Any:
-        if isinstance(item, dict):
-            refuse_names(item)
-        try:
-            return fn(*item, *args, **kwargs)
-        except TypeError:
-            check_unpacks(item)
-            raise
-
-    return call
 
 
 def keywords(own: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
