@@ -134,12 +134,13 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
 
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
     """How the items of this run become tasks; ``fn`` is None if they are tasks already."""
-    ranked = options.priority is not None or (fn is None and may_have_priorities(source))
+    tasks = source if fn is None else ()
+    ranked = options.priority is not None or any_task(tasks, lambda task: task.priority is not None)
     return Shape(
         tasks=fn is None,
         key=options.key,
         gated=bool(options.limits) or ranked or options.then is not None,
-        bounded=is_bounded(options.policy) or (fn is None and may_be_bounded(source)),
+        bounded=is_bounded(options.policy) or any_task(tasks, lambda task: is_bounded(task.retries)),
         ranked=ranked,
         priority=options.priority,
         bys=tuple(limit.by for limit in options.limits),
@@ -149,16 +150,6 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
         check_key=None if options.checkpoint is None else check_lasting,
         grows=options.then is not None,
     )
-
-
-def may_have_priorities(tasks: Iterable[Any]) -> bool:
-    """Whether a task may have a priority of its own."""
-    return any_task(tasks, lambda task: task.priority is not None)
-
-
-def may_be_bounded(tasks: Iterable[Any]) -> bool:
-    """Whether a task may have retries of its own with a ``max_time``."""
-    return any_task(tasks, lambda task: is_bounded(task.retries))
 
 
 def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from parallelkit._system import monotonic
-
-T = TypeVar("T")
-
-
-def unchanged(options: T) -> T:
-    """The options as the caller gave them: what the real world makes of them."""
-    return options
 
 
 class World(NamedTuple):
@@ -24,7 +17,7 @@ class World(NamedTuple):
     """
 
     now: Callable[[], float] = monotonic
-    stage: Callable[[Any], Any] = unchanged
+    stage: Callable[[Any], Any] = lambda options: options
     inline: Callable[[], Any] | None = None
 
     @property

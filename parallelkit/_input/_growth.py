@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from parallelkit._errors import InputError
 from parallelkit._input._intake import Intake
@@ -12,13 +12,6 @@ from parallelkit._loop import Loop
 from parallelkit._outcomes import Outcome
 from parallelkit._raised import describe_error
 from parallelkit._tasks import Task, hint_for
-
-
-class SettledBook(Protocol):
-    """A book that keeps the outcomes settled since it was last asked for them."""
-
-    def take_settled(self) -> list[Outcome[Any, Any]]:
-        """The outcomes settled since the last call."""
 
 
 class Growth:
@@ -33,19 +26,19 @@ class Growth:
         then: Callable[[Outcome[Any, Any]], Iterable[Any] | None],
         intake: Intake,
         loop: Loop,
-        book: SettledBook,
+        take_settled: Callable[[], list[Outcome[Any, Any]]],
         enter: Callable[[Portion], None],
     ) -> None:
         self.children = 0
         self._then = then
         self._intake = intake
         self._loop = loop
-        self._book = book
+        self._take_settled = take_settled
         self._enter = enter
 
     def __call__(self) -> bool:
         before = self.children
-        for outcome in self._book.take_settled():
+        for outcome in self._take_settled():
             if self._intake.error is None:
                 self._follow(outcome)
         return self.children > before

@@ -145,7 +145,7 @@ class Intake:
                 self._iterator = iter(self._source)
             for item in islice(self._iterator, limit):
                 if not (before or count or self.shape.tasks) and isinstance(item, Task):
-                    self._refuse_tasks()
+                    self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
                     return
                 count += 1
                 yield item
@@ -154,7 +154,7 @@ class Intake:
             self._stride = 2 * limit
             self._ended_at(count, limit)
         except Exception as error:
-            self._fail_after(before + count, error)
+            self.fail(broken_after(before + count, error), error)
 
     def _ended_at(self, count: int, limit: int) -> None:
         if count < limit:  # never set to False: a stream's other thread may have ended the input meanwhile
@@ -262,12 +262,6 @@ class Intake:
         if self.keys is not None:
             return self.keys[unread.start : unread.stop]
         return unread if self.shape.grows else None
-
-    def _refuse_tasks(self) -> None:
-        self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
-
-    def _fail_after(self, items: int, error: Exception) -> None:
-        self.fail(broken_after(items, error), error)
 
     def fail(self, message: str, error: Exception) -> None:
         """End the input because of ``error``; if a signal handler raised that, raise it instead."""

@@ -196,7 +196,7 @@ class Plan:
         """Have the loop call ``then``, if there is one."""
         if self.options.then is not None:
             book.keep_settled()
-            self.growth = Growth(self.options.then, self.intake, loop, book, enter)
+            self.growth = Growth(self.options.then, self.intake, loop, book.take_settled, enter)
             loop.grow = self.growth
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from parallelkit import _collector
 from parallelkit._executors._contract import Engine
@@ -69,7 +69,7 @@ class Streamed:
     ) -> Generator[Outcome[Any, Any], None, None]:
         """The stream, with the journal open while it runs; at its end, raises an error of writing the journal."""
         try:
-            with closing_in_time(self._plan.journal), closing_in_time(stream):
+            with closing_in_time(self._plan.journal.close), closing_in_time(stream.close):
                 with hold_interrupt() as guard:
                     self._plan.journal.open(guard)
                 yield from stream
@@ -163,23 +163,16 @@ class Streamed:
             raise intake.error
 
 
-class Closable(Protocol):
-    """An object with ``close()``."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
 class closing_in_time:  # noqa: N801  # used as a function
-    """Closes a thing afterwards, unless the interpreter is finalizing, or garbage collection closes the stream.
+    """Calls ``close`` afterwards, unless the interpreter is finalizing, or garbage collection closes the stream.
 
     At finalization (of a stream that an exit handler began, say) daemon threads are frozen, with whatever locks
     they hold, so waiting for one would never end. Worker processes end with their parent. Nor does a forked
     copy close anything: it has none of the threads.
     """
 
-    def __init__(self, thing: Closable) -> None:
-        self._thing = thing
+    def __init__(self, close: Callable[[], None]) -> None:
+        self._close = close
         self._pid = os.getpid()
 
     def __enter__(self) -> None:
@@ -187,4 +180,4 @@ class closing_in_time:  # noqa: N801  # used as a function
 
     def __exit__(self, *raised: object) -> None:
         if os.getpid() == self._pid and not (sys.is_finalizing() or _collector.is_collecting()):
-            self._thing.close()
+            self._close()
