@@ -60,7 +60,7 @@ _executors/_threads _executors/_processes _executors/_inline _executors/_foreign
 _book  _scheduling/_comeback  _scheduling/_fifo  _scheduling/_ready  _scheduling/_stopping  _scheduling/_tries  _scheduling/_unawaited  _scheduling/_unsettled
 _scheduling/_lanes  _executors/_foreign_calls
 _input/_recall
-_executors/_thread/_roll  _executors/_thread/_slots  _executors/_thread/_spares  _executors/_thread/_starts
+_executors/_thread/_registry  _executors/_thread/_slots  _executors/_thread/_spares  _executors/_thread/_starts
 _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port
 _report/_text  _report/_html  _report/_trace  _report/_card
@@ -81,7 +81,7 @@ _executors/_process/_lane
 _executors/_process/_pace  _executors/_tickets  _executors/_process/_reloads
 _executors/_process/_carried  _executors/_process/_search_path  _executors/_process/_strays
 _executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
-_executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_process/_bell  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_line  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_questions  _executors/_process/_reserve
+_executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_process/_bell  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_queue  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_questions  _executors/_process/_reserve
 _executors/_process/_generators
 _executors/_process/_captures  _executors/_greenlets
 _executors/_contract

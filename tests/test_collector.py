@@ -20,7 +20,7 @@ from parallelkit._executors import _threads
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._submit._dispatcher import Dispatcher
 from parallelkit._executors._thread import _worker
-from parallelkit._executors._thread._roll import Roll
+from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 
@@ -197,7 +197,7 @@ def test_a_thread_that_ends_may_drop_the_last_reference_to_its_executor(monkeypa
 
 @pytest.mark.parametrize(
     "place",
-    [(_threads, "ThreadWorker"), (Roll, "leave"), (Dispatcher, "_check_loss")],
+    [(_threads, "ThreadWorker"), (Registry, "leave"), (Dispatcher, "_check_loss")],
     ids=lambda place: place[1],
 )
 @pytest.mark.parametrize("wait", WAITS)

@@ -13,7 +13,7 @@ import pytest
 
 from parallelkit._executors._process._blocks import Pool
 from parallelkit._executors._process._lane import Batch, Lane
-from parallelkit._executors._thread._line import Line
+from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._slots import Slots
 
 MANY = 50  # from twenty on tuples are allocated anew
@@ -72,15 +72,15 @@ def a_lane():
     return lane.waiting, change
 
 
-def a_line():
-    line = Line()
-    line.queue.extend((index, 1, None, None) for index in range(MANY))
+def a_queue():
+    queue = TicketQueue()
+    queue.queue.extend((index, 1, None, None) for index in range(MANY))
 
     def change():
-        line.queue.append(line.queue.popleft())
+        queue.queue.append(queue.queue.popleft())
         yield
 
-    return lambda: line.move_forward(-1), change
+    return lambda: queue.move_forward(-1), change
 
 
 def some_loans(look):
@@ -120,13 +120,13 @@ def a_pool():
     "things",
     [
         a_lane,
-        a_line,
+        a_queue,
         lambda: some_loans(Slots.lent),
         lambda: some_loans(lambda slots: slots.free(None)),
         lambda: some_loans(lambda slots: slots.repay("nobody")),
         a_pool,
     ],
-    ids=["lane", "line", "lent", "free", "repaid", "pool"],
+    ids=["lane", "queue", "lent", "free", "repaid", "pool"],
 )
 def test_nobody_stumbles_over_what_another_thread_changes(things):
     """A supervisor that did so would end all that runs on its executor."""

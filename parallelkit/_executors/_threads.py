@@ -17,10 +17,10 @@ from typing import Any
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
 from parallelkit._executors._thread._lending import Borrower, here, lender, take_claim
-from parallelkit._executors._thread._line import Line
 from parallelkit._executors._thread._loss import Loss, loss_at
 from parallelkit._executors._thread._port import ThreadPort
-from parallelkit._executors._thread._roll import Roll
+from parallelkit._executors._thread._queue import TicketQueue
+from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._slots import Slots
 from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
@@ -50,7 +50,7 @@ class ThreadEngine:
         self.loss: Loss | None = None
         self.initializes = initializer is not None
         self._starts = Starts(initializer, initargs)
-        self._roll, self._passing = Roll(), passing
+        self._registry, self._passing = Registry(), passing
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.slots = Slots(max_workers, self.workers, self.abandoned)
         self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
@@ -72,7 +72,7 @@ class ThreadEngine:
 
     def is_served_here(self) -> bool:
         """Whether others wait for the calling thread: it holds the lock, or its starter waits for it to begin."""
-        return self._roll.is_entering() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
+        return self._registry.is_entering() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
     def lend(self, future: Borrower) -> list[float] | None:
         """As ``Lender.lend``."""
@@ -96,7 +96,7 @@ class ThreadEngine:
         """How many threads may run tasks now."""
         return self.slots.own() + self.slots.lent()
 
-    def slots_for(self, port: Line) -> tuple[int, bool]:
+    def slots_for(self, port: TicketQueue) -> tuple[int, bool]:
         """How many attempts of a port may run now, its own included; and whether other ports have any running."""
         return self.slots.open_to(port, alone=len(self.ports) <= 1)
 
@@ -126,7 +126,7 @@ class ThreadEngine:
     def cpu_seconds(self) -> float | None:
         """Processor time of all threads so far; None if the system does not tell."""
         with self._lock:  # a thread takes it before it ends, so every thread that is asked is alive
-            return self._roll.cpu_seconds(self.workers.union(self.abandoned, self.spares))
+            return self._registry.cpu_seconds(self.workers.union(self.abandoned, self.spares))
 
     def remove(self, port: ThreadPort) -> None:
         """Forget a closed port."""
@@ -147,7 +147,7 @@ class ThreadEngine:
             self.workers.discard(worker)
             self.surplus -= 1
             if not self.spares.add(worker):
-                self._roll.leave(worker)  # now, since it is in no other set: ``close`` waits for it
+                self._registry.leave(worker)  # now, since it is in no other set: ``close`` waits for it
         self._supply_all()  # it may have been woken for a ticket
         return True
 
@@ -156,7 +156,7 @@ class ThreadEngine:
         with self._lock:
             self.spares.discard(worker)
             if worker not in self.workers:
-                self._roll.leave(worker)
+                self._registry.leave(worker)
             return worker in self.workers
 
     def supply(self, tickets: int, awaited: bool = False) -> None:
@@ -170,9 +170,9 @@ class ThreadEngine:
                         self._start_worker(self.slots.lent() if awaited else 0)
 
     def _start_worker(self, held: int) -> None:
-        worker = ThreadWorker(self, self.name_prefix, self._roll.number())
+        worker = ThreadWorker(self, self.name_prefix, self._registry.number())
         try:
-            self._roll.enter(worker)
+            self._registry.enter(worker)
             self.workers.add(worker)
             if self.initializes:
                 self._starts.begin(worker)
@@ -181,7 +181,7 @@ class ThreadEngine:
             worker.thread.start()
         except BaseException as error:
             self._starts.end(worker)
-            self._roll.strike(worker)
+            self._registry.strike(worker)
             self.workers.discard(worker)  # it may run nevertheless: a signal handler may have raised
             # The system may have no more threads. Those that are there will do, unless all are held by lenders.
             if not (isinstance(error, RuntimeError) and len(self.workers) > held) or is_of_signal(error):
@@ -197,7 +197,7 @@ class ThreadEngine:
 
     def initialize(self, worker: ThreadWorker) -> bool:
         """In a new thread: run the initializer; False if it failed, or was given up meanwhile."""
-        self._roll.begin(worker)
+        self._registry.begin(worker)
         if not self.initializes:
             return True
         try:
@@ -261,7 +261,7 @@ class ThreadEngine:
     def end(self, worker: ThreadWorker) -> None:
         """In a thread that ends: take its leave. Idempotent."""
         with self._lock:
-            self._roll.leave(worker)
+            self._registry.leave(worker)
             with suppress(ValueError):
                 self.idle.remove(worker)
         self.leave(worker)
@@ -297,4 +297,4 @@ class ThreadEngine:
             port.fail(ParallelKitError("the executor was shut down"))  # else its run would wait for ever
             port.close()
         end_each(workers, self.abandoned)
-        self._roll.join()
+        self._registry.join()

@@ -15,7 +15,7 @@ from parallelkit._executors._coroutine._event_loop import GRACE, Flight
 SWALLOWED = f"it was cancelled, did not end within {GRACE:g} s of that, and was abandoned"
 
 
-class Watch:
+class Deadlines:
     """A heap of deadlines, used by the run's thread; the loop's thread reports starts through ``begun``.
 
     ``at`` is when the run looks next. If an attempt with an earlier deadline begins, the loop wakes the run.

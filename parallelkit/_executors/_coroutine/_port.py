@@ -23,9 +23,9 @@ from parallelkit._executors._contract import (
     drain,
 )
 from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight, join_all
-from parallelkit._executors._coroutine._overdue import SWALLOWED, Watch, blocked_by, overran
-from parallelkit._executors._thread._line import UNLIMITED
+from parallelkit._executors._coroutine._overdue import SWALLOWED, Deadlines, blocked_by, overran
 from parallelkit._executors._thread._port import ThreadPort
+from parallelkit._executors._thread._queue import UNLIMITED
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._ledger import Facts
@@ -60,7 +60,7 @@ class CoroutinePort:
         self._loops: list[EventLoop] = []
         self._names = map(f"{COROUTINE}{{}}".format, count(1))
         self._free: list[str] = []
-        self._watch = Watch()
+        self._deadlines = Deadlines()
         self._done: deque[Row] = deque()
         self._lost: deque[Ended] = deque()
         self._woken = self._closed = self._begun = False
@@ -124,7 +124,7 @@ class CoroutinePort:
         while True:
             now = monotonic()
             events = self._landed() + self._expire(now)
-            look_at = self._watch.settle_at(self._check_lost(now))
+            look_at = self._deadlines.settle_at(self._check_lost(now))
             over = bool(events or self._woken or self.failure) or (until is not None and now >= until)
             at = now if over else min(look_at, inf if until is None else until)
             plain = self._threads.wait(None if at == inf else at)
@@ -143,13 +143,13 @@ class CoroutinePort:
     def _expire(self, now: float) -> list[Ended]:
         """Cancel overdue attempts, and give up on those that have not ended although they were cancelled."""
         lost = []
-        for flight in self._watch.overdue(now, len(self._flights)):
+        for flight in self._deadlines.overdue(now, len(self._flights)):
             if flight.asked:
                 lost += self._give_up(flight, now)
             else:
                 flight.asked = True
                 flight.loop.cancel(flight)
-                self._watch.look_again(flight, now + GRACE)
+                self._deadlines.look_again(flight, now + GRACE)
         return lost
 
     def _give_up(self, flight: Flight, now: float) -> list[Ended]:
@@ -258,7 +258,7 @@ class CoroutinePort:
 
     def begun(self, flight: Flight) -> None:
         limit = flight.ticket[3]
-        if limit is not None and self._watch.begun(flight, limit):
+        if limit is not None and self._deadlines.begun(flight, limit):
             self._threads.wake()
 
     def land(self, flight: Flight, value: Any, error: BaseException | None) -> None:

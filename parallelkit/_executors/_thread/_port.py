@@ -24,9 +24,9 @@ from parallelkit._executors._contract import (
 )
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
-from parallelkit._executors._thread._line import UNLIMITED, Line
 from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._overdue import Lookout, overrun
+from parallelkit._executors._thread._queue import UNLIMITED, TicketQueue
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._forked import end_child
 from parallelkit._ledger import Facts
@@ -65,7 +65,7 @@ class Crew(Protocol):
     def abandoned(self) -> Collection[Worker]:
         """The threads that were given up on."""
 
-    def slots_for(self, port: Line) -> tuple[int, bool]:
+    def slots_for(self, port: TicketQueue) -> tuple[int, bool]:
         """How many attempts of a port may run now, its own included; and whether other ports have any running."""
 
     def cpu_seconds(self) -> float | None:
@@ -84,7 +84,7 @@ class Crew(Protocol):
         """Forget a closed port."""
 
 
-class ThreadPort(Line):
+class ThreadPort(TicketQueue):
     """A run's end of a thread engine."""
 
     eager = flows = True  # handing over attempts one at a time costs next to nothing

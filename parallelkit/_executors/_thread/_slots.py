@@ -10,7 +10,7 @@ from collections.abc import Collection, Sized
 from typing import Any
 
 from parallelkit._executors._thread._lending import Borrower
-from parallelkit._executors._thread._line import OWN, Line, Slot
+from parallelkit._executors._thread._queue import OWN, Slot, TicketQueue
 from parallelkit._executors._thread._worker import ThreadWorker
 
 
@@ -48,19 +48,19 @@ class Slots:
         loans = list(self.loans.items())
         return [borrower for borrower, claims in loans if any(each is claim for each in claims)]
 
-    def free(self, port: Line | None) -> Slot | None:
+    def free(self, port: TicketQueue | None) -> Slot | None:
         """A free slot for an attempt of this port or, without one, for a call that a task waits for; None if there is none."""
         if not self.loans:
             return OWN
         taken = [id(worker.slot) for worker in list(self._workers) if worker.ticket is not None]
         for borrower, claims in list(self.loans.items()):
-            if borrower is port or (port is None and not isinstance(borrower, Line)):
+            if borrower is port or (port is None and not isinstance(borrower, TicketQueue)):
                 for claim in claims:
                     if claim and id(claim) not in taken:
                         return claim
         return OWN if self._own_taken(taken) < self.own() else None
 
-    def open_to(self, port: Line, alone: bool) -> tuple[int, bool]:
+    def open_to(self, port: TicketQueue, alone: bool) -> tuple[int, bool]:
         """How many attempts of a port may run now, its own included; and whether other ports have any running.
 
         ``alone``: there are no other ports.

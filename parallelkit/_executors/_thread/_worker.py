@@ -13,8 +13,8 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Ended, Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
-from parallelkit._executors._thread._line import OWN
 from parallelkit._executors._thread._port import Current, ThreadPort
+from parallelkit._executors._thread._queue import OWN
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
 from parallelkit._system import monotonic

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from parallelkit._executors._contract import Ticket
 
-UNLIMITED = maxsize  # tickets that a port may have in line
+UNLIMITED = maxsize  # tickets that a port may have queued
 
 Slot: TypeAlias = "list[float]"
 """The claim of the attempt that lends it, or ``OWN``."""
@@ -21,7 +21,7 @@ OWN: Slot = []
 """Any slot that no task lends."""
 
 
-class Line:
+class TicketQueue:
     """Two queues: an ordinary one, and an urgent one of calls that tasks of the same engine wait for.
 
     After a failure that may stop the run, the ordinary tickets are ``held`` until the run has seen it.
@@ -92,7 +92,7 @@ class Line:
         """Whether nothing is left to take, and only retries may still come."""
         return self._ended() and not self.waiting()
 
-    def has_work(self, slot_for: Callable[[Line | None], Slot | None] | None) -> bool:
+    def has_work(self, slot_for: Callable[[TicketQueue | None], Slot | None] | None) -> bool:
         """Whether there is a ticket that may be taken: any without ``slot_for`` (see ``take``)."""
         if slot_for is None:
             return bool(self.queue)
@@ -100,7 +100,7 @@ class Line:
             self.queue and slot_for(self) is not None
         )
 
-    def take(self, slot_for: Callable[[Line | None], Slot | None]) -> tuple[Ticket | None, Slot, bool]:
+    def take(self, slot_for: Callable[[TicketQueue | None], Slot | None]) -> tuple[Ticket | None, Slot, bool]:
         """The next ticket for which there is a slot, that slot, and whether the ticket is urgent.
 
         ``slot_for`` returns a free slot for a port or, without one, for an urgent ticket; None if there is none.

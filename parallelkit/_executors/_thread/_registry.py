@@ -13,7 +13,7 @@ from parallelkit._executors._thread._stacks import cpu_seconds_of
 from parallelkit._executors._thread._worker import ThreadWorker
 
 
-class Roll:
+class Registry:
     """Used under the engine's lock, except for ``begin``, ``is_entering`` and ``join``."""
 
     def __init__(self) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 
-from parallelkit._executors._thread._roll import Roll
+from parallelkit._executors._thread._registry import Registry
 
 
 class Worker:
@@ -14,30 +14,30 @@ class Worker:
 
 def test_threads_that_have_ended_are_not_kept():
     """A stream that goes on for days, with a pause now and then, has a new thread after each, by the name of the last."""
-    roll = Roll()
+    registry = Registry()
     for _ in range(20):
-        worker = Worker(roll.number())
+        worker = Worker(registry.number())
         assert worker.number == 0
-        worker.thread = threading.Thread(target=roll.leave, args=(worker,))
+        worker.thread = threading.Thread(target=registry.leave, args=(worker,))
         worker.thread.start()
         worker.thread.join()
-    assert 1 == len(roll._left)
+    assert 1 == len(registry._left)
 
 
 def test_the_ends_of_those_that_have_left_are_waited_for():
     """Whoever closes an engine finds no thread of it afterwards, nor waits for itself."""
-    roll, left, end = Roll(), threading.Event(), threading.Event()
+    registry, left, end = Registry(), threading.Event(), threading.Event()
 
     def work():
-        roll.leave(worker)
+        registry.leave(worker)
         left.set()
         end.wait()
 
     def close():
-        roll.leave(Worker(roll.number(), threading.current_thread()))
-        roll.join()
+        registry.leave(Worker(registry.number(), threading.current_thread()))
+        registry.join()
 
-    worker = Worker(roll.number())
+    worker = Worker(registry.number())
     worker.thread = threading.Thread(target=work)
     worker.thread.start()
     left.wait()
