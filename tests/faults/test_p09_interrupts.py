@@ -546,6 +546,17 @@ def hear(event):
         strike(os.getpid())
 
 
+class StruckFunction:
+    """A function that sends a signal when it is asked for an attribute that it lacks, such as its code."""
+
+    def __getattr__(self, name):
+        strike(os.getpid())
+        raise AttributeError(name)
+
+    def __call__(self, item):
+        return item
+
+
 def strike_here(item):
     strike(os.getpid())
 
@@ -564,6 +575,7 @@ def run_with_a_struck_filter():
 
 
 ASIDE = {
+    "a function": lambda: run_parallel(StruckFunction(), [1]),
     "an item, once": lambda: run_parallel(abs, [Struck(1)], executor="processes"),
     "an argument": lambda: run_parallel(int, [1], args=(Struck(1, fit=False),), executor="processes"),
     "an argument that is to blame": lambda: run_parallel(
