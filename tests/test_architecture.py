@@ -20,7 +20,7 @@ _demo/count_tokens
 __init__  __main__
 _cli  http  joblib_backend  testing
 _command/_run
-_command/_doctor  _command/_kept  _command/_lines  _command/_sink  _command/_tally  _command/_target
+_command/_doctor  _command/_lines  _command/_sink  _command/_stream_ledger  _command/_tally  _command/_target
 _command/_arguments
 _command/__init__
 _joblib/_batches

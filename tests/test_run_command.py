@@ -22,8 +22,8 @@ import pytest
 from parallelkit import Retry, iter_parallel
 from parallelkit._command import _sink
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
-from parallelkit._command._kept import Kept
 from parallelkit._command._sink import Sink, as_json, signals_heard
+from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, Success
@@ -411,7 +411,7 @@ def test_what_is_kept_for_the_page_holds_no_variable_of_a_task():
         except KeyError as error:
             raise ExceptionGroup("both", [error]) from error
 
-    kept = Kept("inline", None, None, ())
+    kept = StreamLedger("inline", None, None, ())
     for outcome in iter_parallel(
         fail, [1, 2], executor="inline", on_event=kept.hear, retries=Retry(1, delay=0)
     ):

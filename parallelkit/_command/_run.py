@@ -14,9 +14,9 @@ from typing import Any
 
 from parallelkit._command import FAILED, INTERRUPTED, WELL, UsageError, say
 from parallelkit._command._arguments import function_of
-from parallelkit._command._kept import Kept
 from parallelkit._command._lines import Lines, NoJson, recall_no_json
 from parallelkit._command._sink import OutputError, Sink, signals_heard
+from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
@@ -138,9 +138,9 @@ class Run:
         self._lines = lines
         self._limits = limits
         self._tally = Tally()
-        self._kept: Kept | None = None
+        self._ledger: StreamLedger | None = None
         if arguments.report or arguments.trace:
-            self._kept = Kept(arguments.executor, arguments.max_workers, arguments.timeout, limits)
+            self._ledger = StreamLedger(arguments.executor, arguments.max_workers, arguments.timeout, limits)
         self._all_read = False
         self._count_read = 0
         self._input_seconds = 0.0
@@ -181,8 +181,8 @@ class Run:
         """Return the stream; raise ``UsageError`` for an option that the library refuses."""
         options = {name: getattr(self._arguments, name) for name in SAME}
         options |= {"key": key, "limits": self._limits}
-        if self._kept is not None:
-            options["on_event"] = self._kept.hear
+        if self._ledger is not None:
+            options["on_event"] = self._ledger.hear
         if bar:
             options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
         try:
@@ -221,8 +221,8 @@ class Run:
 
     def _write(self, outcome: Outcome[Any, Any]) -> None:
         wanted = self._tally.count(outcome)
-        if self._kept is not None:
-            self._kept.keep(outcome)
+        if self._ledger is not None:
+            self._ledger.keep(outcome)
         self._in_hand = None
         if wanted:
             self._sink.write(outcome)
@@ -248,10 +248,10 @@ class Run:
 
     def _save(self, wall: float) -> int:
         """Save the page and the trace; return the exit code if that fails, else 0."""
-        if self._kept is None:
+        if self._ledger is None:
             return WELL
-        self._kept.conclude(wall, self._input_seconds, self._stopped)
-        results: Results[Any, Any] = Results(self._kept.ledger)
+        self._ledger.conclude(wall, self._input_seconds, self._stopped)
+        results: Results[Any, Any] = Results(self._ledger.ledger)
         code = WELL
         for name, save in (("report", results.save_html), ("trace", results.save_trace)):
             path = getattr(self._arguments, name)

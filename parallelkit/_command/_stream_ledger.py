@@ -18,7 +18,7 @@ from parallelkit._raised import OWN
 from parallelkit._rebuilt import add
 
 
-class Kept:
+class StreamLedger:
     """Records each outcome that it is given and, from the run's events, the attempts before its last.
 
     Instants are seconds since the run began.
