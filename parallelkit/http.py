@@ -17,7 +17,7 @@ from parallelkit._options import RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
-from parallelkit._scheduling._told import PAUSES
+from parallelkit._scheduling._retry_after import PAUSES
 from parallelkit._tasks import check_kwargs
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ _input/_inlet  _input/_keys  _http/_urls
 _tasks
 _limits
 _scheduling/_meters
-_retry  _scheduling/_told  _http/_fetcher
+_retry  _scheduling/_retry_after  _http/_fetcher
 _ledger  _http/_sent
 _lost  _journal/_identity
 _outcomes

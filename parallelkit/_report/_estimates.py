@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parallelkit._report._summary import Survey
-from parallelkit._scheduling._told import PAUSES
+from parallelkit._scheduling._retry_after import PAUSES
 
 THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
 PROCESSES = ("processes", "ProcessExecutor", "ProcessPoolExecutor")

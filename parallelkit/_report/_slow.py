@@ -22,7 +22,7 @@ from parallelkit._report._format import about, count, key_text, number, percent,
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import Survey, first_start, first_start_of_all, spent
 from parallelkit._report._words import at_a_time
-from parallelkit._scheduling._told import LONGEST, PAUSES, retry_after
+from parallelkit._scheduling._retry_after import LONGEST, PAUSES, retry_after
 
 START = 0.1  # seconds that worker processes take to start
 NEXT_TO_NOTHING = 0.1  # share of the workers' busy time below which the work gets no figure of its own

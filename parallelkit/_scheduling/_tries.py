@@ -15,7 +15,7 @@ from parallelkit._lost import Lost, describe, is_a, uncounted
 from parallelkit._marks import UNSET
 from parallelkit._raised import add_note, is_of_signal, tolerated
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
-from parallelkit._scheduling._told import LONGEST, did_not_run, retry_after
+from parallelkit._scheduling._retry_after import LONGEST, did_not_run, retry_after
 from parallelkit._tasks import Own
 
 LEAST_RETRIES = 10  # allowed by any budget

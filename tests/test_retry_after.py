@@ -12,7 +12,7 @@ from fakes import Delays, Done, Fail, FakeRun, Script
 
 from parallelkit import RateLimit, Retry, run_parallel
 from parallelkit._report._summary import summarize
-from parallelkit._scheduling._told import did_not_run, retry_after
+from parallelkit._scheduling._retry_after import did_not_run, retry_after
 from parallelkit.testing import inline_runs
 
 
