@@ -5,9 +5,10 @@ from functools import partial
 
 import pytest
 
-import parallelkit._worker._recalled as recalled
 from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
+from parallelkit._worker import _call_functions
+from parallelkit._worker._call_functions import cached_function
 from parallelkit._worker._travel import pack
 
 SCRIPT = """
@@ -116,19 +117,19 @@ def test_a_long_function_is_not_kept(executor, script):
 
 def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
     """A worker keeps the functions that were used last."""
-    monkeypatch.setattr(recalled, "_functions", {})
+    monkeypatch.setattr(_call_functions, "_functions", {})
     blobs = []
-    for number in range(recalled.KEPT + 1):
+    for number in range(_call_functions.CACHED + 1):
         script["base"] = number
         blobs.append(pack(script["add"])[::-1])
     first, second, *_, last = blobs
-    kept = recalled.recall(first)
+    kept = cached_function(first)
     for blob in blobs[1:-1]:
-        recalled.recall(blob)
-    assert kept is recalled.recall(first)
-    recalled.recall(last)
-    assert {*blobs} - {second} == {*recalled._functions}
-    assert kept is recalled.recall(first)
+        cached_function(blob)
+    assert kept is cached_function(first)
+    cached_function(last)
+    assert {*blobs} - {second} == {*_call_functions._functions}
+    assert kept is cached_function(first)
 
 
 def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):

@@ -20,7 +20,7 @@ def bind(
 ) -> Callable[[Any], Any]:
     """``fn`` with its further arguments; ``fn`` itself if there are none.
 
-    Without ``fn``, each item is a ``Call``, or ends with what one consists of (_brought.py).
+    Without ``fn``, each item is a ``Call``, or ends with what one consists of (_call_functions.py).
     """
     if fn is None:
         return lambda call: call[-3](*call[-2], *args, **keywords(call[-1], kwargs))

@@ -60,7 +60,7 @@ UNLIMITED = (1 << 63) - 1
 # Words of the ring's header. Each side writes to cache lines of its own.
 HEAD = 0  # by the worker: how many tasks are committed
 SENT = 1  # by the worker: how many frames it has sent to the parent; those of its children do not count
-PHASE = 2  # by the worker: STARTING, WAITING, BRINGING, or LOADING plus the number of the job whose function it loads
+PHASE = 2  # by the worker: STARTING, WAITING, LOADING_IN_TASK, or LOADING plus the number of the job whose function it loads
 FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
 ARMED = 8  # by the parent: ring the bell once so many tasks are committed; the worker then clears it ...
 EACH = 1  # ... unless this is the value: then it rings at each commit (and so does one asked to ring at its first)
@@ -70,8 +70,8 @@ MARK = 25  # by the parent: always MARKED; any other value means that the header
 
 MARKED = 0x706172616C6C656C
 
-STARTING, WAITING, BRINGING, LOADING = range(4)  # a new ring is all zeros
-"""WAITING: it takes batches and runs them. BRINGING: it loads what the present attempt's own function needs."""
+STARTING, WAITING, LOADING_IN_TASK, LOADING = range(4)  # a new ring is all zeros
+"""WAITING: it takes batches and runs them. LOADING_IN_TASK: it loads what the present attempt's own function needs."""
 
 NONE, TRUE, FALSE, INT, FLOAT, VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED, DICT = range(11)
 """The kind of a slot. NONE to FLOAT: the slot is the value. VALUE, FAILED: a pickle in the heap; BIG_…: in a file.

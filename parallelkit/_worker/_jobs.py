@@ -5,9 +5,9 @@ from __future__ import annotations
 from _pickle import loads
 
 from parallelkit._raised import add_note, give_traceback, traceback_of
-from parallelkit._worker._brought import unpack_call
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
+from parallelkit._worker._call_functions import unpack_call
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start

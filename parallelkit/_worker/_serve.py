@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from mmap import mmap
 
 from parallelkit._system import monotonic
-from parallelkit._worker import _brought, _channel, _faults, _initial, _lifeline, _script
+from parallelkit._worker import _call_functions, _channel, _faults, _initial, _lifeline, _script
 from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._channel import (
     ARMED,
@@ -140,7 +140,7 @@ class _Worker:
         if setup["captured"]:
             capture_warnings()
         self.surroundings = Surroundings(setup["warnings"])
-        _brought.attach(self.ring, self.surroundings.keep)
+        _call_functions.attach(self.ring, self.surroundings.keep)
         try:
             if setup["initializer"]:
                 _, body = self._next_frame()

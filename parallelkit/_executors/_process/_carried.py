@@ -14,9 +14,9 @@ from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
 from parallelkit._tasks import call_star
 from parallelkit._worker._caches import CACHED
+from parallelkit._worker._call_functions import cached_class, cached_function
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._recalled import recall, recall_class
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
@@ -38,7 +38,7 @@ class Carried:
         raise AssertionError("what a partial is made of must be callable, and is not called here")
 
     def __reduce__(self) -> Any:
-        return recall, (self.reversed,)
+        return cached_function, (self.reversed,)
 
 
 class CarriedClasses:
@@ -62,7 +62,7 @@ class CarriedClasses:
         blob = pack_by_value(cls, apart, editions=self.editions)
         refuse_packed(blob)
         if not apart.buffers and len(blob) <= SMALL:
-            self.known[id(cls)] = recall_class, (blob[::-1],)
+            self.known[id(cls)] = cached_class, (blob[::-1],)
 
 
 def carry(call: Call, editions: Editions | None = None, several: bool = False) -> Call:

@@ -61,7 +61,7 @@ def why_of(worker: Worker) -> Why:
     if worker.garbage:
         return Why.GARBAGE
     if worker.overdue:
-        return Why.UNLOADED if worker.wire.bringing else Why.OVERDUE
+        return Why.UNLOADED if worker.wire.loading_in_task else Why.OVERDUE
     return Why.ITSELF
 
 

@@ -209,7 +209,7 @@ class Worker(Holding):
             return
         if not running[1] <= monotonic():
             raise GarbageError("an attempt that begins in the future")
-        limit = LOAD_LIMIT if self.wire.bringing else shortest_timeout([running[0]])
+        limit = LOAD_LIMIT if self.wire.loading_in_task else shortest_timeout([running[0]])
         due = running[1] + limit
         early = due - min(FORESIGHT, limit / 2)
         self.in_danger = now >= early

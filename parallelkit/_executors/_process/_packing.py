@@ -21,8 +21,8 @@ from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
-from parallelkit._worker._brought import as_told
 from parallelkit._worker._buffers import pack_apart, with_buffers
+from parallelkit._worker._call_functions import as_sent
 from parallelkit._worker._channel import APART
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
@@ -110,19 +110,19 @@ class Packing:
         if type(item) in TEXTS and len(item) < APART:
             return dumps(item, 5)  # it refers to nothing; to search the pickle takes longer than to make it
         payload = self._pack(
-            item if self._job.fn is not None else self._brought(item, classes.editions), classes
+            item if self._job.fn is not None else self._with_module(item, classes.editions), classes
         )
         if may_draw(payload) and not self._job.shared:
             self._neighbours.refuse_alike(index, item, self._job.label)
         return payload
 
-    def _brought(self, call: Call, editions: Editions) -> tuple[Any, ...]:
+    def _with_module(self, call: Call, editions: Editions) -> tuple[Any, ...]:
         """A call as it is packed: after the name of the module that a worker needs for its function."""
         fn = _function_of(call)
         refuse_function(fn)
         latest, home = self._latest
         if fn is not latest:
-            home = as_told(home_of(fn))
+            home = as_sent(home_of(fn))
             if home and type(fn) is FunctionType:
                 self._latest = fn, home  # nothing else may be kept: it may refer to the user's objects
             else:  # it may be a function of the script

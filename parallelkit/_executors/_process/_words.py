@@ -20,12 +20,12 @@ class Words:
     @property
     def loading(self) -> bool:
         """Whether the worker is starting or loading a function, and so runs no attempt."""
-        return self.ring.head[PHASE] not in (_channel.WAITING, _channel.BRINGING)
+        return self.ring.head[PHASE] not in (_channel.WAITING, _channel.LOADING_IN_TASK)
 
     @property
-    def bringing(self) -> bool:
+    def loading_in_task(self) -> bool:
         """Whether its attempt has begun, and loads what its own function needs."""
-        return self.ring.head[PHASE] == _channel.BRINGING
+        return self.ring.head[PHASE] == _channel.LOADING_IN_TASK
 
     @property
     def loads(self) -> int | None:

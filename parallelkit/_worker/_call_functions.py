@@ -1,0 +1,104 @@
+"""In a worker: functions that come with calls, and classes that come with items.
+
+What they need is loaded outside the time of the attempts that bring them. Such an attempt has begun all the same, so it, and
+no other, is to blame if the worker ends meanwhile. Those of the script are cached by their bytes: what such a function keeps
+in a global variable or a cache is still there in the next call, as in a module's function.
+"""
+
+from __future__ import annotations
+
+from sys import modules
+
+from parallelkit._system import monotonic
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import HEAD, LOADING_IN_TASK, MASK, PHASE, WAITING
+from parallelkit._worker._script import NAMES
+from parallelkit._worker._travel import unpack
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from mmap import mmap
+    from typing import Any
+
+_NAME = 14
+"""Where the name of the module is in a pickle that begins with it; its length is the byte before."""
+
+_LONGEST = 255
+"""Length up to which a text is pickled in this way."""
+
+_ring: _channel.Ring | None = None
+_keep: Callable[[], None]
+_imported = {b""}
+
+CACHED = 16
+"""How many functions, and how many classes, are cached: those that came last."""
+
+_functions: dict[bytes, Any] = {}
+_classes: dict[bytes, Any] = {}
+
+
+def attach(ring: _channel.Ring, keep: Callable[[], None]) -> None:
+    """Called once in a worker; ``keep`` keeps what an import has changed around tasks."""
+    global _ring, _keep
+    _ring, _keep = ring, keep
+
+
+def as_sent(module: str) -> str:
+    """The name of the module that a function needs, as a worker gets it; empty if that is not known, or is the script's."""
+    return module if module.isascii() and len(module) <= _LONGEST and module not in NAMES else ""
+
+
+def unpack_call(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
+    """Unpickle a call, once the module that its function needs is loaded."""
+    name = blob[_NAME : _NAME + blob[_NAME - 1]]
+    if name not in _imported:
+        _imported.add(name)
+        with Untimed():
+            try:
+                __import__(name.decode())
+            except Exception:
+                pass  # unpickling the call raises it, too, unless the function can do without the module
+    return unpack(blob, buffers)
+
+
+def cached_function(blob: bytes) -> Any:
+    """The function in these bytes, which are reversed (see ``Carried``).
+
+    They name the edition of each class of the script that they refer to (_classes.py), so they differ once one has changed.
+    """
+    return _cached(_functions, blob)
+
+
+def cached_class(blob: bytes) -> Any:
+    """The same for a class that comes with items."""
+    return _cached(_classes, blob)
+
+
+def _cached(cache: dict[bytes, Any], blob: bytes) -> Any:
+    thing = cache.pop(blob, None)
+    if thing is None:
+        with Untimed():
+            thing = unpack(blob[::-1])
+        if len(cache) >= CACHED:
+            del cache[next(iter(cache))]
+    cache[blob] = thing  # now the most recent
+    return thing
+
+
+class Untimed:
+    """While something is loaded for an attempt; at the end the attempt begins anew. Does nothing outside workers."""
+
+    def __enter__(self) -> None:
+        if _ring is not None:
+            self._modules = len(modules)
+            _ring.head[PHASE] = LOADING_IN_TASK
+
+    def __exit__(self, *_: object) -> None:
+        if _ring is not None:
+            if len(modules) != self._modules:
+                _keep()
+            _ring.starts[_ring.head[HEAD] & MASK] = monotonic()
+            if _channel.WEAKLY_ORDERED:
+                _channel.barrier()
+            _ring.head[PHASE] = WAITING
