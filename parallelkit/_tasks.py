@@ -32,7 +32,8 @@ class Task(Generic[V_co]):
 
     ``kwargs`` are keyword arguments for ``fn``; they take precedence over the ``kwargs`` of the run. ``key`` is
     the key of the outcome (default: the task's position, or its key in the mapping of tasks). ``timeout`` (in
-    seconds), ``retries`` and ``priority`` (larger runs first) override those of the run.
+    seconds, ``math.inf`` for no limit), ``retries`` and ``priority`` (larger runs first) override those of the run;
+    None leaves it at these.
 
     >>> Task(pow, 2, 10, key="kibi")
     Task(pow, 2, 10, key='kibi')
