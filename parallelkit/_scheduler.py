@@ -24,7 +24,7 @@ from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
 from parallelkit._lost import Lost, cut_off, uncounted
 from parallelkit._retry import RetryPolicy
-from parallelkit._scheduling._comeback import Comeback
+from parallelkit._scheduling._delayed import Delayed
 from parallelkit._scheduling._fifo import Fifo
 from parallelkit._scheduling._ready import Gated, Ready
 from parallelkit._scheduling._stopping import NEVER, StopRule
@@ -53,7 +53,7 @@ class Scheduler:
         self._stop_rule = stop_rule
         self._gated = gated
         self._ready: Ready = Fifo() if gated is None else gated
-        self.again = Comeback()
+        self.delayed = Delayed()
         self._items = Unsettled()
         self._made: set[int] = set()  # the unsettled tasks that ``then`` made
         self._tries = Tries(policy, label, stop_rule.end_at, ask)
@@ -141,17 +141,17 @@ class Scheduler:
         if not isinstance(due, FirstTries):
             if last := self._tries.last:  # a task counts once
                 self.started -= sum(index in last for index, _, _, _ in due)
-            self.again.started(index for index, _, _, _ in due)
+            self.delayed.started(index for index, _, _, _ in due)
         return due
 
     def _ready_again(self, now: float) -> None:
-        for index in self.again.due(now):
+        for index in self.delayed.due(now):
             self._ready.push_again(self._ticket(index))
 
     def lapse(self, now: float) -> bool:
         """Settle the retries that could not start within their ``max_time``; return whether there were any."""
         self._ready_again(now)
-        late = self.again.lapsed(now)
+        late = self.delayed.lapsed(now)
         if not late:
             return False
         self._ready.withdraw(late, now)
@@ -183,12 +183,12 @@ class Scheduler:
             return
         for ticket in tickets:
             self._gated.put_back(ticket, now)
-            self.again.waits(ticket[0], self._tries.latest(ticket[0]))
+            self.delayed.waits(ticket[0], self._tries.latest(ticket[0]))
             self.started -= ticket[0] not in self._tries.last
 
     def wake_at(self) -> float | None:
         """The next instant at which there is something to decide even without news from the executor."""
-        instants = (self._stop_rule.end_at, self._ready.wake_at(), self.again.wake_at())
+        instants = (self._stop_rule.end_at, self._ready.wake_at(), self.delayed.wake_at())
         return min((at for at in instants if at is not None), default=None)
 
     def finish(self, events: Iterable[Block | Ended], now: float) -> None:
@@ -256,7 +256,7 @@ class Scheduler:
         if verdict.delay is None:
             self._settle_failure(index, verdict.lost if verdict.counted else uncounted(verdict.lost))
             return
-        self.again.delay(index, now + verdict.delay, verdict.last)
+        self.delayed.delay(index, now + verdict.delay, verdict.last)
         if verdict.counted:
             self._book.try_again(index, verdict.lost)
 
@@ -295,5 +295,5 @@ class Scheduler:
             self._tries.forget(index)
         self._items.clear()
         self._made.clear()
-        self.again.clear()
+        self.delayed.clear()
         self._ready.clear(now)

@@ -11,7 +11,7 @@ import pytest
 from exact_model import KINDS, Model, Program, Rate, Script, Step, Told
 
 from parallelkit import Checkpoint, RateLimit, Retry, Task, TaskCancelled, iter_parallel, run_parallel
-from parallelkit._scheduling._comeback import Comeback
+from parallelkit._scheduling._delayed import Delayed
 from parallelkit._scheduling._fifo import Fifo
 from parallelkit._scheduling._meters import RateLog
 from parallelkit._scheduling._ready import Gated
@@ -256,7 +256,7 @@ BUGS = {
     "of equal priorities the last goes first": (Gated, "describe", describe_last_first),
     "starts that were reported are forgotten": (RateLog, "confirm", lambda self, at, run: self._drop(run)),
     "a pause is forgotten": (RateLog, "pause", do_nothing),
-    "a retry starts although max_time is over": (Comeback, "waits", do_nothing),
+    "a retry starts although max_time is over": (Delayed, "waits", do_nothing),
     "the options of single tasks are ignored": (Tries, "adopt", do_nothing),
     "a share of failures is that of one outcome more": (StopRule, "reason", count_one_more),
 }

@@ -51,7 +51,7 @@ class Plan:
     growth: Growth | None = None
     recalls: tuple[Recall, ...] = ()
     """Recalls in addition to those of a cache and of the journal."""
-    again: Sized = ()
+    delayed: Sized = ()
     """The tasks that wait for a retry."""
 
     @classmethod
@@ -136,7 +136,7 @@ class Plan:
             wary,
             label=lambda index: label(key(index)),
             # With limits, priorities or retries, tasks may wait that the port has not been given yet.
-            ended=lambda: self.intake.exhausted and not (exact or self.again),
+            ended=lambda: self.intake.exhausted and not (exact or self.delayed),
             patient=whole and not exact and options.on_event is None and options.checkpoint is None,
             guard=guard,
         )
@@ -164,7 +164,7 @@ class Plan:
             gated=gated,
             ask=ask,
         )
-        self.again = scheduler.again
+        self.delayed = scheduler.delayed
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         # With gates, handing over item by item would cost a run half as much again; a stream has a thread for it.
         loop.interrupt = interrupt

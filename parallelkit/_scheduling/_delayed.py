@@ -9,7 +9,7 @@ from math import inf, nextafter
 SPARE = 64  # stale entries, beyond one for each that is valid, at which the heap of last instants is rebuilt
 
 
-class Comeback:
+class Delayed:
     """The delayed tasks, by index.
 
     A task is due once its delay is over; a limit, or busy workers, may still hold it up until it is too late.

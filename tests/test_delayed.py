@@ -13,7 +13,7 @@ from parallelkit._executors._contract import Ended
 from parallelkit._ledger import Ledger
 from parallelkit._results import Results
 from parallelkit._scheduler import Scheduler
-from parallelkit._scheduling._comeback import Comeback
+from parallelkit._scheduling._delayed import Delayed
 from parallelkit._scheduling._fifo import Fifo
 from parallelkit._scheduling._ready import Gated
 from parallelkit._scheduling._tries import Tries
@@ -34,35 +34,35 @@ def after_each(delay, max_time):
 
 def test_what_is_due_comes_once_and_what_started_lapses_no_more():
     """Each retry is due once, after its delay; one that has started does not lapse."""
-    comeback = Comeback()
-    comeback.delay(0, 1.0, 5.0)
-    comeback.delay(1, 2.0, None)
-    assert [0] == list(comeback.due(1.5))
-    assert [1] == list(comeback.due(9.0))
-    comeback.started([0, 1])
-    assert [] == list(comeback.lapsed(9.0))
-    assert not comeback
+    delayed = Delayed()
+    delayed.delay(0, 1.0, 5.0)
+    delayed.delay(1, 2.0, None)
+    assert [0] == list(delayed.due(1.5))
+    assert [1] == list(delayed.due(9.0))
+    delayed.started([0, 1])
+    assert [] == list(delayed.lapsed(9.0))
+    assert not delayed
 
 
 def test_the_last_instant_is_in_time():
     """A retry lapses after its last instant, not at it, and that is when the loop must wake up."""
-    comeback = Comeback()
-    comeback.delay(0, 1.0, 5.0)
-    list(comeback.due(1.0))
-    assert [] == list(comeback.lapsed(5.0))
-    assert 5.0 < comeback.wake_at() < 5.000001
-    assert [0] == list(comeback.lapsed(comeback.wake_at()))
-    assert comeback.wake_at() is None
+    delayed = Delayed()
+    delayed.delay(0, 1.0, 5.0)
+    list(delayed.due(1.0))
+    assert [] == list(delayed.lapsed(5.0))
+    assert 5.0 < delayed.wake_at() < 5.000001
+    assert [0] == list(delayed.lapsed(delayed.wake_at()))
+    assert delayed.wake_at() is None
 
 
 def test_a_task_tried_again_and_again_leaves_no_trace():
     """A million retries of one task do not grow the heap."""
-    comeback = Comeback()
+    delayed = Delayed()
     for round_ in range(10_000):
-        comeback.delay(0, float(round_), 1e9)
-        assert [0] == list(comeback.due(float(round_)))
-        comeback.started([0])
-    assert len(comeback._lapses) < 200
+        delayed.delay(0, float(round_), 1e9)
+        assert [0] == list(delayed.due(float(round_)))
+        delayed.started([0])
+    assert len(delayed._lapses) < 200
 
 
 # In the queues
@@ -345,7 +345,7 @@ def test_what_lapses_is_seen_before_anything_starts():
     script = Script({0: Fail(DOWN, after=1)})
     policy = after_each(2.0, max_time=5.0)
     run = FakeRun(script, [0, 1], workers=1, ahead=0, policy=policy, max_failures=1)
-    while not run.scheduler.again:
+    while not run.scheduler.delayed:
         assert run.loop.step()
     run.clock.jump(6.0)
     run.drive()
