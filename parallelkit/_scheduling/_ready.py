@@ -56,9 +56,11 @@ class Gated:
         self._gates: WeakValueDictionary[tuple[int, Hashable], Gate] = WeakValueDictionary()
         self._open: list[tuple[Rank, int, Lane]] = []
         self._timers: list[tuple[float, int, Gate]] = []
-        self._flying: dict[int, Lane] = {}
-        self._gone: set[int] = set()  # withdrawn, but still in their lanes: a heap can only drop its head
-        self._silent: dict[int, list[Gate]] = {}  # the rate limits that await the report of a start, by task
+        self._running: dict[int, Lane] = {}
+        self._withdrawn: set[int] = set()  # still in their lanes: a heap can only drop its head
+        self._unreported: dict[
+            int, list[Gate]
+        ] = {}  # the rate limits that each start is yet to be reported to
         self._called: deque[Gate] = deque()  # at which another run has reported a start or given one back
         self._asked = False  # whether another run waits for starts that this one has not reported
         self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
@@ -83,28 +85,28 @@ class Gated:
         rank = (-priority, ticket[0])
         heappush(lane.tickets, (rank, ticket))
         if lane.tickets[0][0] == rank:  # a new head must try: its gate may have opened for a lane behind it
-            self._stand(lane, self._open)
+            self._enqueue(lane, self._open)
 
     def withdraw(self, indices: Collection[int], now: float) -> None:
-        self._gone.update(indices)
+        self._withdrawn.update(indices)
         for groups in {self._traits[index][1] for index in indices}:
             lane = self._lanes[groups]
-            if not self._shed(lane):
+            if not self._drop_withdrawn(lane):
                 continue
             if lane.tickets:
                 assert lane.place is not None, "a lane with tickets stands somewhere between two calls"
-                self._stand(lane, lane.place)
+                self._enqueue(lane, lane.place)
             else:
                 lane.place = None
                 del self._lanes[groups]
             for gate in lane.gates:  # one may have opened for what was withdrawn; then another lane may go
                 self._pass_on(gate, now)
 
-    def _shed(self, lane: Lane) -> bool:
+    def _drop_withdrawn(self, lane: Lane) -> bool:
         """Drop withdrawn attempts from the head of a lane; return whether there were any."""
         before = len(lane.tickets)
-        while self._gone and lane.tickets and lane.tickets[0][1][0] in self._gone:
-            self._gone.discard(heappop(lane.tickets)[1][0])
+        while self._withdrawn and lane.tickets and lane.tickets[0][1][0] in self._withdrawn:
+            self._withdrawn.discard(heappop(lane.tickets)[1][0])
         return len(lane.tickets) < before
 
     def _gates_of(self, groups: tuple[Hashable, ...]) -> tuple[Gate, ...]:
@@ -118,7 +120,7 @@ class Gated:
             gates.append(gate)
         return tuple(gates)
 
-    def _stand(self, lane: Lane, place: list[tuple[Rank, int, Lane]]) -> None:
+    def _enqueue(self, lane: Lane, place: list[tuple[Rank, int, Lane]]) -> None:
         lane.place = place
         heappush(place, (lane.tickets[0][0], next(self._numbers), lane))
 
@@ -135,7 +137,7 @@ class Gated:
         self._now = now
         while self._called:
             self._pass_on(self._called.popleft(), now)
-        self._ring_timers(now)
+        self._expire_timers(now)
         due: list[Ticket] = []
         while len(due) < room:
             lane = self._next_of(self._open)
@@ -145,7 +147,7 @@ class Gated:
             if closed is None:
                 due.append(self._start(lane))
             else:
-                self._stand(lane, closed.waiting)
+                self._enqueue(lane, closed.waiting)
             for gate in lane.gates:
                 self._pass_on(gate, now)
             if closed is not None and closed.timer is not None and closed.timer <= now:
@@ -168,13 +170,13 @@ class Gated:
 
     def _start(self, lane: Lane) -> Ticket:
         ticket = heappop(lane.tickets)[1]
-        self._shed(lane)
-        self._flying[ticket[0]] = lane
+        self._drop_withdrawn(lane)
+        self._running[ticket[0]] = lane
         rates = [gate for gate in lane.gates if isinstance(gate.meter, RateLog)]
         if rates:
-            self._silent[ticket[0]] = rates
+            self._unreported[ticket[0]] = rates
         if lane.tickets:
-            self._stand(lane, self._open)
+            self._enqueue(lane, self._open)
         else:
             del self._lanes[lane.groups]
         return ticket
@@ -193,29 +195,29 @@ class Gated:
 
     def put_back(self, ticket: Ticket, now: float) -> None:
         """Make an attempt ready again that was popped and has not begun."""
-        for gate in self._silent.pop(ticket[0], ()):
+        for gate in self._unreported.pop(ticket[0], ()):
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             gate.shut_until = gate.meter.take_back(now, gate)
         self.ended(ticket[0], now)
         self.push_again(ticket)
 
-    def _pass_on(self, gate: Gate, now: float, rang: bool = False) -> None:
-        """Let the gate's next lane try if it is open, or set its timer if it opens by itself. ``rang``: the timer expired."""
+    def _pass_on(self, gate: Gate, now: float, expired: bool = False) -> None:
+        """Let the gate's next lane try if it is open, or set its timer if it opens by itself. ``expired``: its timer has."""
         if not gate.waiting:
             return
         if gate.is_open(now):
             lane = self._next_of(gate.waiting)
             if lane is not None:
-                self._stand(lane, self._open)
+                self._enqueue(lane, self._open)
             return
         at = max(gate.meter.earliest(now), gate.shut_until)
-        if rang and at <= now and isinstance(gate.meter, RateLog):
+        if expired and at <= now and isinstance(gate.meter, RateLog):
             at = gate.meter.ask(now, gate)  # our own starts are reported: the report must be another run's
         if at < inf and (gate.timer is None or at < gate.timer):
             gate.timer = at
             heappush(self._timers, (at, next(self._numbers), gate))
 
-    def _ring_timers(self, now: float) -> None:
+    def _expire_timers(self, now: float) -> None:
         while self._timers and self._timers[0][0] <= now:
             at, _, gate = heappop(self._timers)
             if gate.timer == at:
@@ -224,26 +226,26 @@ class Gated:
 
     def begun(self, index: int, at: float) -> None:
         """Note the start of an attempt, as its worker has reported it."""
-        for gate in self._silent.pop(index, ()):
+        for gate in self._unreported.pop(index, ()):
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             gate.meter.confirm(at, gate)
 
     def looked(self, at: float) -> None:
         """Note that every start up to the instant ``at`` has been reported."""
-        for gate in {gate for gates in self._silent.values() for gate in gates}:
+        for gate in {gate for gates in self._unreported.values() for gate in gates}:
             assert isinstance(gate.meter, RateLog), "caps are not told of starts"
             gate.meter.looked(at, gate)
 
     def wants_reports(self, now: float) -> bool:
         """Whether the starts that have happened by now must be reported."""
-        if not self._silent:
+        if not self._unreported:
             self._asked = False  # there is nothing to report or to give back
             return False
         return self._asked or (bool(self._timers) and self._timers[0][0] <= now)
 
     def ended(self, index: int, now: float) -> None:
         """Note the end of an attempt, or that it will not begin."""
-        for gate in self._flying.pop(index).gates:
+        for gate in self._running.pop(index).gates:
             if isinstance(gate.meter, Cap):
                 gate.meter.give_back(gate)
                 self._pass_on(gate, now)
@@ -265,15 +267,15 @@ class Gated:
         return self._timers[0][0] if self._timers else None
 
     def clear(self, now: float) -> None:
-        for index in list(self._silent):
+        for index in list(self._unreported):
             self.begun(index, now)
         for table in (
-            self._flying,
+            self._running,
             self._lanes,
             self._open,
             self._timers,
             self._traits,
             self._called,
-            self._gone,
+            self._withdrawn,
         ):
             table.clear()
