@@ -79,7 +79,7 @@ _executors/_process/_wire  _executors/_process/_decode  _executors/_process/_rec
 _executors/_process/_spawn
 _executors/_process/_lane
 _executors/_process/_pace  _executors/_tickets  _executors/_process/_reloads
-_executors/_process/_carried  _executors/_process/_search_path  _executors/_process/_strays
+_executors/_process/_carried  _executors/_process/_search_path
 _executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
 _executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_process/_bell  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_queue  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_questions  _executors/_process/_reserve
 _executors/_process/_generators
@@ -94,7 +94,7 @@ _worker/_call_functions  _worker/_faults  _worker/_logs  _worker/_surroundings  
 _worker/_forms
 _worker/_travel  _worker/_outbox  _worker/_tracebacks
 _worker/_classes  _worker/_type_names
-_worker/_channel  _worker/_enums  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_strays
+_worker/_channel  _worker/_enums  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_call  _worker/_script  _worker/_ends  _worker/_chance  _worker/_caches  _worker/_finder
 _worker/_kernel
 _worker/__init__
 _input/_source

@@ -29,10 +29,10 @@ def furnish(setup: dict[str, Any]) -> None:
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
-    if setup["strays"]:
-        from parallelkit._worker._strays import find_strays
+    if setup["off_path"]:
+        from parallelkit._worker._finder import install
 
-        find_strays(setup["strays"])
+        install(setup["off_path"])
     flags = {name: getattr(sys.flags, name) for name in sys.flags.__match_args__}
     sys.flags = Flags(**(flags | setup["flags"]))  # type: ignore[assignment]  # its own type cannot be instantiated
     if setup["authkey"] is not None:

@@ -10,8 +10,7 @@ import sys
 from threading import RLock
 
 from parallelkit._executors._process._preload import attribute_of, file_of
-from parallelkit._executors._process._search_path import search_path
-from parallelkit._executors._process._strays import here, strays
+from parallelkit._executors._process._search_path import here, modules_off, search_path
 
 _LIBRARIES = {"parallelkit", *sys.stdlib_module_names}  # top-level names
 _INSTALLED = ("/site-packages/", "/dist-packages/")
@@ -53,7 +52,7 @@ class Reloads:
 
     def _find_new_places(self) -> bool:
         path = [entry or self._home for entry in self._path]
-        known, self._places = self._places, {*self._path, *strays(path)}
+        known, self._places = self._places, {*self._path, *modules_off(path)}
         if known is not None and self._places <= known:
             return False
         self._home = here()

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from parallelkit import _worker
 from parallelkit._executors._process._killing import end_child
-from parallelkit._executors._process._search_path import search_path
-from parallelkit._executors._process._strays import strays
+from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._executors._width import usable_cpus
 from parallelkit._system import environment
 from parallelkit._worker import _channel, _kernel
@@ -151,7 +150,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "site": _needs_site(),
         "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
         "path": path,
-        "strays": strays(path),
+        "off_path": modules_off(path),
         "argv": _arguments(),
         "warnings": _warning_filters(),
         "levels": levels,

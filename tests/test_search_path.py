@@ -9,9 +9,9 @@ from importlib.machinery import SourceFileLoader
 import pytest
 
 from parallelkit import run_parallel
-from parallelkit._executors._process import _strays
-from parallelkit._executors._process._strays import strays
-from parallelkit._worker._strays import StrayFinder, find_strays
+from parallelkit._executors._process import _search_path
+from parallelkit._executors._process._search_path import modules_off
+from parallelkit._worker._finder import OffPathFinder, install
 
 MODULE = """
 class Thing:
@@ -130,7 +130,7 @@ def test_what_a_look_along_the_path_leads_to_is_not_told(tmp_path, load):
     load("stray_made", "there/stray_made.py", OwnLoader("stray_made", str(tmp_path / "there/stray_made.py")))
     load("stray_named", "there/stray_named.py").__spec__.name = "stray"
     path = [str(tmp_path / "here"), str(tmp_path / "site-packages"), 5, "relative", *sys.path]
-    assert [] == [name for name in strays(path) if name.startswith("stray_")]
+    assert [] == [name for name in modules_off(path) if name.startswith("stray_")]
 
 
 def test_what_it_does_not_lead_to_is(tmp_path, load):
@@ -141,15 +141,15 @@ def test_what_it_does_not_lead_to_is(tmp_path, load):
     load("stray_twice", "there/stray_twice.py")
     write(tmp_path, "here/stray_twice.py")
     there = str(tmp_path / "there")
-    told = strays([str(tmp_path / "here"), there + "/not"])
+    told = modules_off([str(tmp_path / "here"), there + "/not"])
     assert {
         "stray_top": (f"{there}/stray_top/__init__.py", [f"{there}/stray_top"]),
         "stray_top.moved": (f"{there}/moved.py", None),
         "stray_twice": (f"{there}/stray_twice.py", None),
         __name__: (__file__, None),
     } == {name: told[name] for name in told if name.startswith("stray_") or name == __name__}
-    assert "stray_twice" in strays([str(tmp_path / "here"), there])
-    assert "stray_twice" not in strays([there, str(tmp_path / "here")])
+    assert "stray_twice" in modules_off([str(tmp_path / "here"), there])
+    assert "stray_twice" not in modules_off([there, str(tmp_path / "here")])
 
 
 def test_a_working_directory_that_was_removed_leads_nowhere(tmp_path, monkeypatch):
@@ -159,11 +159,11 @@ def test_a_working_directory_that_was_removed_leads_nowhere(tmp_path, monkeypatc
     monkeypatch.syspath_prepend("")
     importlib.import_module("stray_here")
     try:
-        assert "stray_here" not in strays([""])
+        assert "stray_here" not in modules_off([""])
         (tmp_path / "gone").mkdir()
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
-        assert "stray_here" in strays([""])
+        assert "stray_here" in modules_off([""])
     finally:
         del sys.modules["stray_here"]
 
@@ -171,11 +171,11 @@ def test_a_working_directory_that_was_removed_leads_nowhere(tmp_path, monkeypatc
 def test_a_package_without_a_file_comes_with_its_parts(tmp_path, load, monkeypatch):
     """A namespace package is sent with its parts, whatever represents it."""
     load("stray_space.inner", "there/stray_space/inner.py")
-    assert "stray_space" not in strays([])
+    assert "stray_space" not in modules_off([])
     monkeypatch.setitem(sys.modules, "stray_space", space := types.ModuleType("stray_space"))
-    assert (None, []) == strays([])["stray_space"]
+    assert (None, []) == modules_off([])["stray_space"]
     space.__path__ = [str(tmp_path / "there/stray_space"), 5]
-    assert (None, [str(tmp_path / "there/stray_space")]) == strays([])["stray_space"]
+    assert (None, [str(tmp_path / "there/stray_space")]) == modules_off([])["stray_space"]
 
 
 def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
@@ -183,12 +183,12 @@ def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
     write(tmp_path, "there/inner.py")
     places = {"stray_space": (None, []), "stray_space.inner": (str(tmp_path / "there/inner.py"), None)}
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    find_strays(places)
+    install(places)
     try:
         assert str(tmp_path / "there/inner.py") == importlib.import_module("stray_space.inner").where(1)
     finally:
         del sys.modules["stray_space"], sys.modules["stray_space.inner"]
-    assert type(sys.meta_path[0]) is StrayFinder
+    assert type(sys.meta_path[0]) is OffPathFinder
     assert sys.meta_path[0].find_spec("stray") is None
 
 
@@ -204,15 +204,15 @@ def test_a_module_that_was_replaced_is_sent_as_the_one_that_is_there(load):
 def test_many_that_start_together_look_once(load, monkeypatch):
     """Workers that start together share one search, which takes milliseconds in a large program; new or replaced modules are searched for."""
     looks = []
-    find = _strays._find
-    monkeypatch.setattr(_strays, "_find", lambda path, modules: looks.append(1) or find(path, modules))
-    monkeypatch.setattr(_strays, "_latest", (None, {}))
-    first, second = strays(sys.path), strays(list(sys.path))
+    find = _search_path._find
+    monkeypatch.setattr(_search_path, "_find", lambda path, modules: looks.append(1) or find(path, modules))
+    monkeypatch.setattr(_search_path, "_latest", (None, {}))
+    first, second = modules_off(sys.path), modules_off(list(sys.path))
     assert (1, first) == (len(looks), second)
     module = load("stray_late", "first/stray_late.py")
-    assert module.__file__ == strays(sys.path)["stray_late"][0]
+    assert module.__file__ == modules_off(sys.path)["stray_late"][0]
     module = load("stray_late", "second/stray_late.py")
-    assert module.__file__ == strays(sys.path)["stray_late"][0]
+    assert module.__file__ == modules_off(sys.path)["stray_late"][0]
     assert 3 == len(looks)
 
 
@@ -227,5 +227,5 @@ def test_a_path_that_cannot_be_gone_through_is_no_hindrance(monkeypatch):
         odd = types.ModuleType("stray_odd")
         odd.__path__ = path
         monkeypatch.setitem(sys.modules, "stray_odd", odd)
-        assert "stray_odd" not in strays(sys.path)
+        assert "stray_odd" not in modules_off(sys.path)
     assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()

@@ -1,4 +1,4 @@
-"""Finds, in a worker, the modules that the program has loaded from places outside its ``sys.path``."""
+"""Finds, in a worker, the program's modules that are off its ``sys.path`` (_executors/_process/_search_path.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import spec_from_file_location
 
 
-class StrayFinder:
+class OffPathFinder:
     """A finder that comes before all others, because another module along the path may have the same name.
 
     A place is the file of a module (None for a namespace package), and the folders of a package's modules.
@@ -28,6 +28,6 @@ class StrayFinder:
         return spec
 
 
-def find_strays(places: dict[str, tuple[str | None, list[str] | None]]) -> None:
+def install(places: dict[str, tuple[str | None, list[str] | None]]) -> None:
     """From now on, have these modules imported from these places."""
-    sys.meta_path.insert(0, StrayFinder(places))
+    sys.meta_path.insert(0, OffPathFinder(places))
