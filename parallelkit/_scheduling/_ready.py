@@ -58,9 +58,7 @@ class Gated:
         self._timers: list[tuple[float, int, Gate]] = []
         self._running: dict[int, Lane] = {}
         self._withdrawn: set[int] = set()  # still in their lanes: a heap can only drop its head
-        self._unreported: dict[
-            int, list[Gate]
-        ] = {}  # the rate limits that each start is yet to be reported to
+        self._unreported: dict[int, list[Gate]] = {}  # the rate limits that await the start of a task
         self._called: deque[Gate] = deque()  # at which another run has reported a start or given one back
         self._asked = False  # whether another run waits for starts that this one has not reported
         self._numbers = count()  # breaks ties in the heaps, since lanes cannot be compared
