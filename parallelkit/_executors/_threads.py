@@ -29,7 +29,10 @@ from parallelkit._raised import describe_error, drop_frames, is_of_signal
 
 
 class ThreadEngine:
-    """Owns the threads: up to ``max_workers`` that run, and as many abandoned ones. ``passing``: it serves one run only."""
+    """Owns the threads: up to ``max_workers`` that run, and as many abandoned ones. ``passing``: it serves one run only.
+
+    Its interfaces: ``Crew`` for ports, ``Owner`` for threads, ``Lender`` for futures.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,6 @@ class ThreadEngine:
         return self._registry.is_entering() or self._lock._is_owned()  # type: ignore[attr-defined]  # as Condition asks it
 
     def lend(self, future: Borrower) -> list[float] | None:
-        """As ``Lender.lend``."""
         outer = lender(self)
         if outer is None:
             return [] if here() in self.abandoned else None
@@ -86,7 +88,6 @@ class ThreadEngine:
         return outer.claim
 
     def repay(self, borrower: Borrower, claim: list[float] | None = None) -> None:
-        """As ``Lender.repay``."""
         if self.slots.loans:
             with self._lock:
                 self.slots.repay(borrower, claim)
@@ -97,7 +98,6 @@ class ThreadEngine:
         return self.slots.own() + self.slots.lent()
 
     def slots_for(self, port: TicketQueue) -> tuple[int, bool]:
-        """How many attempts of a port may run now, its own included; and whether other ports have any running."""
         return self.slots.open_to(port, alone=len(self.ports) <= 1)
 
     def _count_surplus(self) -> int:
@@ -120,27 +120,22 @@ class ThreadEngine:
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
-        """Whether a free thread may take a ticket of this port."""
         return port.has_work(self.slots.free if self.lending else None)
 
     def cpu_seconds(self) -> float | None:
-        """Processor time of all threads so far; None if the system does not tell."""
         with self._lock:  # a thread takes it before it ends, so every thread that is asked is alive
             return self._registry.cpu_seconds(self.workers.union(self.abandoned, self.spares))
 
     def remove(self, port: ThreadPort) -> None:
-        """Forget a closed port."""
         with self._lock:
             self.slots.repay(port)
             self.ports = tuple(other for other in self.ports if other is not port)
             self._count_surplus()
 
     def is_spent(self) -> bool:
-        """Whether a thread that finds nothing to do may end, because no new tasks will come."""
         return self._passing and all(port.is_spent() for port in self.ports)
 
     def dismiss(self, worker: ThreadWorker) -> bool:
-        """Strike off this thread if there is one too many, and keep some of those as spares; whether it was struck off."""
         with self._lock:
             if not self._count_surplus():
                 return False
@@ -152,7 +147,6 @@ class ThreadEngine:
         return True
 
     def recall(self, worker: ThreadWorker) -> bool:
-        """In a thread that was struck off: it is no spare any more; whether it has a slot again."""
         with self._lock:
             self.spares.discard(worker)
             if worker not in self.workers:
@@ -209,7 +203,6 @@ class ThreadEngine:
             return self.broken is None and worker in self.workers
 
     def check_starts(self, now: float) -> float | None:
-        """Break the engine if an initializer takes too long; return when to look again."""
         if not self._starts:
             return None
         with self._lock:
@@ -267,7 +260,6 @@ class ThreadEngine:
         self.leave(worker)
 
     def is_abandoned(self, worker: ThreadWorker) -> bool:
-        """Whether a run has given up on this thread."""
         with self._lock:
             return worker in self.abandoned
 
