@@ -7,7 +7,6 @@ import threading
 from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
 
 SLOW = 0.8  # seconds until the slow source answers
@@ -34,9 +33,7 @@ class SourceServer:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._server.closing.set()  # ends the requests that hang, so that no thread is left
         self._server.shutdown()
         self._thread.join()

@@ -152,7 +152,7 @@ class Dispatcher:
 
     def _open_port(self) -> Port:
         flying = self._flying  # not ``self`` in the label, a cycle: self, port, job, label
-        job = Job(None, label=lambda index: label(*flying[index]), exact=not self._ahead, shared=True)
+        job = Job(None, label=lambda index: label(flying[index][1]), exact=not self._ahead, shared=True)
         return self._engine.open(job)
 
     def shut(self, cancel_futures: bool, stop: bool = False) -> None:

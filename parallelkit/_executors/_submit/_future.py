@@ -135,7 +135,7 @@ def tell(settle: Callable[[Any], object], ending: Any) -> None:
         logger.exception("a callback of a future raised an error that is no Exception; the executor goes on")
 
 
-def label(future: PoolFuture[Any], fn: object) -> str:
+def label(fn: object) -> str:
     """How messages name a call."""
     return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
 
