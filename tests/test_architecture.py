@@ -47,7 +47,7 @@ _journal/_payload
 _executors/_choice  _runs/_asking  _checkpoint  _progress
 _journal/_writer
 _journal/_file
-_journal/_claim
+_journal/_lock
 _executors/_coroutines
 _executors/_coroutine/_port
 _executors/_coroutine/_overdue

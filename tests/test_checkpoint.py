@@ -27,7 +27,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import parallelkit._journal._claim as _claim
+import parallelkit._journal._lock as _lock
 import parallelkit._journal._writer as journal_writer
 from parallelkit import (
     Checkpoint,
@@ -48,8 +48,8 @@ from parallelkit import (
 )
 from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._journal._claim import Claim
 from parallelkit._journal._file import APPLICATION, SCHEMA, Journal
+from parallelkit._journal._lock import JournalLock
 from parallelkit._journal._recorder import Recorder, Recording
 from parallelkit._ledger import Ledger
 from parallelkit._runs._asking import Asking
@@ -578,19 +578,19 @@ def test_the_lock_vanishes_with_its_holder(path):
     assert ["0", "1", "2"] == run_parallel(str, range(3), key=int, checkpoint=path).values()
 
 
-def test_a_claim_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
-    """A claim is released only after its file is closed, because the close frees all locks of the process on that file."""
-    claim, close = Claim(os.fspath(path)), os.close
+def test_a_lock_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
+    """A lock is released only after its file is closed, because the close frees all locks of the process on that file."""
+    held, close = JournalLock(os.fspath(path)), os.close
 
     def close_late(fd):
         with pytest.raises(ValueError, match="in use by another run"):
-            Claim(os.fspath(path))
+            JournalLock(os.fspath(path))
         close(fd)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", close_late)
-        claim.release(in_order=True)
-    Claim(os.fspath(path)).release(in_order=True)
+        held.release(in_order=True)
+    JournalLock(os.fspath(path)).release(in_order=True)
 
 
 FORKED = """
@@ -635,8 +635,8 @@ def test_a_fork_leaves_the_journal_to_its_parent(path):
     assert ("2", "0", "0") == (rest, attempts, status)
 
 
-def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
-    """If the file is deleted between open and lock, the claim locks a new file: otherwise a third process could lock that one."""
+def test_the_lock_of_a_file_that_was_taken_away_does_not_count(path, monkeypatch):
+    """If the file is deleted between open and lock, a new file is locked: otherwise a third process could lock that one."""
     lock, locked = fcntl.lockf, []
 
     def lock_late(fd, how):
@@ -646,10 +646,10 @@ def test_the_lock_of_a_file_that_was_taken_away_is_no_claim(path, monkeypatch):
         locked.append(fd)
 
     monkeypatch.setattr(fcntl, "lockf", lock_late)
-    claim = Claim(os.fspath(path))
-    next_one = "import sys; from parallelkit._journal._claim import Claim; Claim(sys.argv[1])"
+    held = JournalLock(os.fspath(path))
+    next_one = "import sys; from parallelkit._journal._lock import JournalLock; JournalLock(sys.argv[1])"
     done = subprocess.run([sys.executable, "-c", next_one, path], capture_output=True, text=True, check=False)
-    claim.release(in_order=True)
+    held.release(in_order=True)
     assert f"used by process {os.getpid()}" in done.stderr
     assert 2 == len(locked)
     assert not os.listdir(path.parent)
@@ -889,8 +889,8 @@ def test_after_a_power_failure_the_count_is_not_compared(killed, monkeypatch, kn
     side = Path(f"{killed}-run")
     _, boot, _ = side.read_text().split()
     if not known:  # as on macOS
-        monkeypatch.setattr(_claim, "boot_id", lambda: _claim.UNKNOWN)
-    side.write_text(side.read_text().replace(boot, boot[::-1] if known else _claim.UNKNOWN))
+        monkeypatch.setattr(_lock, "boot_id", lambda: _lock.UNKNOWN)
+    side.write_text(side.read_text().replace(boot, boot[::-1] if known else _lock.UNKNOWN))
     Path(f"{killed}-wal").unlink()
     assert 2000 == len(resume(killed).values())
     assert not side.exists()
@@ -899,8 +899,8 @@ def test_after_a_power_failure_the_count_is_not_compared(killed, monkeypatch, kn
 def test_a_journal_that_was_killed_on_several_systems_is_resumed(killed, monkeypatch):
     """A system without boot ids writes a shorter line over that of a killed run; what follows it is no reason to refuse."""
     with monkeypatch.context() as elsewhere:  # a container without /proc, say, in a folder of the machine's
-        elsewhere.setattr(_claim, "boot_id", lambda: _claim.UNKNOWN)
-        _claim.Claim(str(killed)).release(in_order=False)
+        elsewhere.setattr(_lock, "boot_id", lambda: _lock.UNKNOWN)
+        _lock.JournalLock(str(killed)).release(in_order=False)
     assert 2 == len(Path(f"{killed}-run").read_text().splitlines())
     assert 2000 == len(resume(killed).values())
 
@@ -1555,7 +1555,7 @@ def test_a_copy_of_a_journal_is_a_journal(path):
 @pytest.mark.parametrize(
     ("call", "why"),
     [
-        ("parallelkit._journal._claim.Claim.note", "No space left on device"),
+        ("parallelkit._journal._lock.JournalLock.note", "No space left on device"),
         ("fcntl.lockf", "No locks available"),
     ],
 )

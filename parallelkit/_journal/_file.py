@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
-from parallelkit._journal._claim import Claim, not_accessible, not_made, not_ours
 from parallelkit._journal._identity import told_apart
+from parallelkit._journal._lock import JournalLock, not_accessible, not_made, not_ours
 
 APPLICATION = 0x706B6A6C  # "pkjl"
 VERSION = 1
@@ -64,12 +64,12 @@ class Journal:
         whole: bool = True,
     ) -> None:
         self.path = path
-        self._claim = Claim(path)
+        self._lock = JournalLock(path)
         self._connections: list[Any] = []
         try:
             with damage(path):
                 if not os.path.lexists(path):
-                    create(path, function, self._claim.count)
+                    create(path, function, self._lock.count)
                 self._writing, self._reading = self._connect(), self._connect()
                 with guard():
                     self._check(function, whole)
@@ -97,9 +97,9 @@ class Journal:
             self._check_records()
         facts = dict(read("SELECT name, value FROM journal"))
         batches = facts.get("batches")
-        if not isinstance(batches, int) or batches < self._claim.count:
+        if not isinstance(batches, int) or batches < self._lock.count:
             raise damaged(
-                self.path, f"the last of {self._claim.count} batches are missing (in {self.path}-wal)"
+                self.path, f"the last of {self._lock.count} batches are missing (in {self.path}-wal)"
             )
         recorded = facts.get("function")
         if not isinstance(recorded, str):
@@ -107,7 +107,7 @@ class Journal:
         if (why := told_apart(recorded, function, "this run")) is not None:
             raise another_journal(self.path, why)
         self._batches = batches
-        self._claim.note(batches)
+        self._lock.note(batches)
 
     def _check_records(self) -> None:
         """Raise ValueError unless every record is whole, and in its place, so that a search finds it."""
@@ -151,7 +151,7 @@ class Journal:
                 write("ROLLBACK")
             raise
         self._batches += 1
-        self._claim.note(self._batches)
+        self._lock.note(self._batches)
 
     def close(self) -> None:
         """Merge the write-ahead log into the journal, and release it."""
@@ -166,11 +166,11 @@ class Journal:
             # If another connection is open, SQLite keeps the log, and so the count is needed.
             merged = not os.path.exists(f"{self.path}-wal")
         finally:  # even if a second Ctrl-C comes: the next run, in this process too, must find the journal free
-            self._claim.release(in_order and merged)
+            self._lock.release(in_order and merged)
 
 
 def create(path: str, function: str, count: int) -> None:
-    """Create a journal that is complete from the moment it exists; ``count`` is that of the claim."""
+    """Create a journal that is complete from the moment it exists; ``count`` is that of the lock."""
     if count or os.path.lexists(f"{path}-wal"):
         rest = ", ".join(f"{path}{end}" for end in ("-wal", "-shm", "-run"))
         raise damaged(path, f"the file is gone, but not what belongs to it; to start anew, delete {rest}")

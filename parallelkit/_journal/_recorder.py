@@ -16,9 +16,9 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._input._keys import key_text
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recalled
-from parallelkit._journal._claim import check_place
 from parallelkit._journal._file import Journal, Record, another_function
 from parallelkit._journal._identity import identity_of, told_apart
+from parallelkit._journal._lock import check_place
 from parallelkit._journal._payload import SOURCE, Payloads, recalled, unreadable
 from parallelkit._journal._writer import JournalWriter
 from parallelkit._ledger import Columns

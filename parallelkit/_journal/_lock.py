@@ -12,17 +12,17 @@ from parallelkit._system import read
 
 DIGITS = 20  # of the count in the file
 
-_held: dict[str, Claim] = {}  # those of this process, within which file locks do not exclude each other
+_held: dict[str, JournalLock] = {}  # those of this process, within which file locks do not exclude each other
 os.register_at_fork(after_in_child=_held.clear)
 
 UNKNOWN = "-"
 
 
-class Claim:
-    """The exclusive use of a journal. The kernel releases it when this process ends, however it ends.
+class JournalLock:
+    """The lock of a journal, for one run at a time. The kernel releases it when this process ends, however it ends.
 
     ``count``: the batches in the journal as of the last run, if that did not close it in order and the machine
-    is known not to have been rebooted since; else 0. Raises ValueError if another run has the claim, or no file can be made.
+    is known not to have been rebooted since; else 0. Raises ValueError if another run has the lock, or no file can be made.
     """
 
     def __init__(self, journal: str) -> None:
@@ -32,7 +32,7 @@ class Claim:
             raise in_use(journal, os.getpid())
         with ExitStack() as undo:
             undo.callback(_held.pop, journal, None)
-            self._fd = self._lock()
+            self._fd = self._acquire()
             undo.callback(os.close, self._fd)
             self._boot = boot_id()
             try:
@@ -44,7 +44,7 @@ class Claim:
                 raise not_made(journal, error) from error
             undo.pop_all()
 
-    def _lock(self) -> int:
+    def _acquire(self) -> int:
         import fcntl
 
         check_place(self._journal)
@@ -89,7 +89,7 @@ class Claim:
                     os.unlink(self._path)
         finally:
             try:
-                os.close(self._fd)  # frees all locks of this process on the file, that of a next claim too
+                os.close(self._fd)  # frees all locks of this process on the file, that of the next holder too
             finally:
                 _held.pop(self._journal, None)
 
