@@ -7,7 +7,7 @@ from _pickle import dumps
 from collections.abc import Callable
 from sys import modules
 
-from parallelkit._worker import _chance, _channel, _ends, _faults
+from parallelkit._worker import _channel, _ends, _faults
 from parallelkit._worker._buffers import OutBlocks, as_buffer, layout
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
@@ -27,6 +27,7 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._dicts import MOST, Dicts
+from parallelkit._worker._global_generators import HINT, may_have_global
 from parallelkit._worker._homeward import Homeward
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._script import MARK, is_meant
@@ -120,7 +121,7 @@ class Slots:
                 if (
                     (bare.rfind(MARK) >= 0 and is_meant(bare))
                     or (_ends.HOME in modules and bare.rfind(_ends.MARK) >= 0)
-                    or ("random" in modules and bare.rfind(_chance.HINT) >= 0 and _chance.may_have_own(bare))
+                    or ("random" in modules and bare.rfind(HINT) >= 0 and may_have_global(bare))
                 ):
                     blob = pack_by_value(value, apart, editions=self._homeward)
             length = len(blob)

@@ -24,7 +24,7 @@ from parallelkit._executors._process._captures import (
     reached,
     variables,
 )
-from parallelkit._worker._chance import HINT, is_own, may_have_any
+from parallelkit._worker._global_generators import HINT, is_global, may_have_any
 from parallelkit._worker._travel import describe
 
 KINDS = (("random", "Random"), ("numpy.random", "Generator"), ("numpy.random", "RandomState"))
@@ -126,7 +126,7 @@ def _refuse(name: str, thing: object) -> None:
 def _generator(thing: Any) -> object | None:
     """The generator that a thing is, or is a method of; those which modules share with everybody do not count."""
     owner = thing.__self__ if is_a(thing, METHODS) else thing
-    return owner if is_a(owner, _kinds()) and not is_own(owner) else None
+    return owner if is_a(owner, _kinds()) and not is_global(owner) else None
 
 
 def _kinds() -> tuple[type, ...]:
