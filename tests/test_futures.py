@@ -151,6 +151,22 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
             call(abs, [-1], executor=executor)
 
 
+@both
+def test_a_broken_executor_that_nobody_has_is_freed(make):
+    """What broke it does not keep the frames of those who caught the error, among whose variables the executor is."""
+
+    def use(later_too):
+        executor = make(1, initializer=without_model, initargs=("here",))
+        for _ in range(1 + later_too):  # its future has the error, and then ``submit`` raises it
+            with pytest.raises(BrokenExecutor):
+                executor.submit(abs, -1).result()
+        return weakref.ref(executor)
+
+    seen = [use(False), use(True)]
+    gc.collect()
+    assert [None, None] == [each() for each in seen]
+
+
 class Load:
     """An argument to which a weak reference can be made."""
 

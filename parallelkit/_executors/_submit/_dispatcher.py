@@ -16,12 +16,12 @@ from parallelkit._executors._contract import Block, Call, Ended, Job, PoolEngine
 from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
 from parallelkit._executors._submit._future import (
     UNMADE,
-    Failure,
     Flight,
     Making,
     PoolFuture,
     Request,
     cancel_waiting,
+    copy_of,
     fail,
     is_of_parent,
     label,
@@ -31,7 +31,6 @@ from parallelkit._executors._submit._future import (
 )
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._lending import Lender, LendingPort, is_thread_of
-from parallelkit._raised import give_traceback, traceback_of
 
 
 class Dispatcher:
@@ -48,8 +47,8 @@ class Dispatcher:
         self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
         self._next = 0
         self._shut = self._cancel = self._stopped = False
-        self._failure: Failure | None = None  # why nothing will ever run again
-        self._refusal: tuple[object, Failure] | None = None  # a loss, and its error
+        self._failure: BaseException | None = None  # why nothing will ever run again
+        self._refusal: tuple[object, BaseException] | None = None  # a loss, and its error
         self._opening: Opening | None = None
         self._port: Port | None = None
         self._pid = 0 if ahead else os.getpid()  # 0: nobody has used it, and nothing is open
@@ -60,7 +59,7 @@ class Dispatcher:
         if self._is_fork():
             raise is_of_parent(self._pid)
         if self._failure is not None:
-            raise give_traceback(*self._failure)  # else each raise would make the traceback longer
+            raise copy_of(self._failure)
         if self._shut:
             raise RuntimeError(shut)
         if is_exiting():
@@ -138,7 +137,7 @@ class Dispatcher:
         """Raise the last port's error while its loss lasts: a callback that resubmits what fails would never stop."""
         loss = self._engine.loss
         if loss is not None and self._refusal is not None and loss is self._refusal[0]:
-            raise give_traceback(*self._refusal[1])
+            raise copy_of(self._refusal[1])
 
     def _close(self, opening: Opening, error: BaseException) -> None:
         """The port could not be opened: fail the calls submitted meanwhile; the next call tries to open it again."""
@@ -281,17 +280,17 @@ class Dispatcher:
     def _break(self, failure: BaseException) -> None:
         """Nothing can run any more: fail every submitted call with this error, and refuse new calls with it."""
         with self._lock:
-            self._failure = failure, traceback_of(failure)
+            self._failure = failure
             self._shut = True
-        fail(self._flying, self._inbox, failure)
+        fail(self._flying, self._inbox, copy_of(failure))
 
     def _replace(self, port: Port, failure: Exception) -> Port:
         """Every slot is lost, or no worker can be started: fail every submitted call, and open a new port for later ones."""
         fresh = self._open_port()  # without the lock, as the first port was
         with self._lock:
-            self._refusal = self._engine.loss, (failure, traceback_of(failure))
+            self._refusal = self._engine.loss, failure
             inbox, self._inbox = self._inbox, deque()
             self._port = fresh
         port.close()
-        fail(self._flying, inbox, failure)
+        fail(self._flying, inbox, copy_of(failure))
         return fresh

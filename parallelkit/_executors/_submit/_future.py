@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
-from types import TracebackType
+from copy import copy
 from typing import Any, Protocol, TypeVar
 
 from parallelkit._errors import TaskCancelled
@@ -89,6 +89,13 @@ def stopped() -> TaskCancelled:
     return TaskCancelled("Ctrl-C stopped the executor before this call was done")
 
 
+def copy_of(failure: BaseException) -> BaseException:
+    """A copy to raise. The original is kept, and would keep the frames of all who catch it, the executor among their variables."""
+    raised = copy(failure)
+    raised.__cause__ = failure.__cause__
+    return raised.with_traceback(failure.__traceback__)
+
+
 def is_of_parent(pid: int) -> RuntimeError:
     """The error of a use in a forked child: the executor is that of process ``pid``."""
     return RuntimeError(
@@ -102,9 +109,6 @@ Request = tuple[PoolFuture[Any], Call, object]
 
 Flight = tuple[PoolFuture[Any], object]
 """A call that was handed over: its future and its function."""
-
-Failure = tuple[BaseException, TracebackType | None]
-"""An error, with the traceback that it had."""
 
 UNMADE = object()
 """The value of a call that was cancelled before a thread could make it."""
