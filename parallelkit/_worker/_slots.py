@@ -7,7 +7,7 @@ from _pickle import dumps
 from collections.abc import Callable
 from sys import modules
 
-from parallelkit._worker import _channel, _ends, _faults
+from parallelkit._worker import _channel, _connections, _faults
 from parallelkit._worker._buffers import OutBlocks, as_buffer, layout
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
@@ -120,7 +120,7 @@ class Slots:
                 bare = apart.bare(blob) if apart.left else blob
                 if (
                     (bare.rfind(MARK) >= 0 and is_meant(bare))
-                    or (_ends.HOME in modules and bare.rfind(_ends.MARK) >= 0)
+                    or (_connections.MODULE in modules and bare.rfind(_connections.MARK) >= 0)
                     or ("random" in modules and bare.rfind(HINT) >= 0 and may_have_global(bare))
                 ):
                     blob = pack_by_value(value, apart, editions=self._homeward)

@@ -17,7 +17,7 @@ from sys import modules, version_info
 from types import CodeType, FunctionType
 
 from parallelkit._raised import is_of_signal
-from parallelkit._worker import _classes, _ends, _script
+from parallelkit._worker import _classes, _connections, _script
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._global_generators import HINT, may_have_global, send_by_name
 
@@ -60,7 +60,7 @@ def is_plain(blob: bytes) -> bool:
     # ``__main__`` is another module there. (``rfind`` takes half the time of ``find``, and a quarter of that of ``in``.)
     by_name = blob.rfind(_script.MARK) < 0 or not _script.is_meant(blob)
     has_global = blob.rfind(HINT) >= 0 and may_have_global(blob)
-    return by_name and not has_global and not _ends.may_have_end(blob)
+    return by_name and not has_global and not _connections.may_have_connection(blob)
 
 
 def pack_by_value(
@@ -142,7 +142,7 @@ def by_value_pickler() -> Any:
     table: dict[type, Callable[[Any], Any]] = {}
     for known in reversed(pickler.tables):
         table |= known
-    _ends.refuse_ends(table)
+    _connections.refuse_connections(table)
     send_by_name(table)
     pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler

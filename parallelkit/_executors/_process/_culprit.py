@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from parallelkit._executors._process._captures import given, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._worker import _ends, _script
+from parallelkit._worker import _connections, _script
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
 
@@ -76,7 +76,7 @@ def remedy_for(culprit: object, cause: BaseException, otherwise: str = INSIDE) -
         otherwise = "pass its result() in place of it"
     if "shared between processes through inheritance" in why:
         otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
-    elif _ends.STAYS in why:
+    elif _connections.STAYS in why:
         otherwise = "pass a queue that multiprocessing.Manager() makes"
     return f"{otherwise}, or use executor='threads'"
 
