@@ -28,8 +28,8 @@ from parallelkit._worker._channel import (
 )
 from parallelkit._worker._dicts import MOST, Dicts
 from parallelkit._worker._global_generators import HINT, may_have_global
-from parallelkit._worker._homeward import Homeward
 from parallelkit._worker._outbox import Outbox
+from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
@@ -50,7 +50,7 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
-        self._homeward = Homeward()
+        self._classes = ResultClasses()
         self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,
@@ -115,7 +115,7 @@ class Slots:
             try:
                 blob = dumps(value, 5, buffer_callback=apart)
             except Exception:
-                blob = pack_by_value(value, apart, editions=self._homeward)
+                blob = pack_by_value(value, apart, editions=self._classes)
             else:
                 bare = apart.bare(blob) if apart.left else blob
                 if (
@@ -123,7 +123,7 @@ class Slots:
                     or (_connections.MODULE in modules and bare.rfind(_connections.MARK) >= 0)
                     or ("random" in modules and bare.rfind(HINT) >= 0 and may_have_global(bare))
                 ):
-                    blob = pack_by_value(value, apart, editions=self._homeward)
+                    blob = pack_by_value(value, apart, editions=self._classes)
             length = len(blob)
             end = at + length
             if apart.buffers:

@@ -17,7 +17,7 @@ KEPT = 16
 """How many classes are kept: those that were met last."""
 
 
-class Homeward:
+class ResultClasses:
     """Decides how classes go into the pickles of results, as ``Editions`` does for what is sent to workers."""
 
     by_file = False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parallelkit import Task, run_parallel
-from parallelkit._worker._homeward import Homeward
+from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
 SCRIPT = """
@@ -94,7 +94,7 @@ def test_a_result_whose_class_is_gone_has_one_made_anew(script):
     script.clear()
     gc.collect()
     made = unpack(packed)
-    sent = [pack_by_value(made(), None, editions=Homeward()) for _ in range(2)]
+    sent = [pack_by_value(made(), None, editions=ResultClasses()) for _ in range(2)]
     assert sent[0] == sent[1]
     assert type(unpack(sent[0])) is made
     gone = ref(made)
