@@ -1,7 +1,7 @@
 """An event loop in a thread of its own, on which attempts run concurrently.
 
-Two atomic ``pop`` decide who handles an attempt. Of ``unbegun``: the loop that begins it, or the run that takes it
-back. Of ``claim``: the loop that finished it, or the run that gave up on it.
+Two claims decide who handles an attempt (see ``take_claim``). ``unbegun``: the loop that begins it, or the run that
+takes it back. ``claim``: the loop that finished it, or the run that gave up on it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from parallelkit._coroutine_functions import awaited
 from parallelkit._executors._contract import Ticket
+from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._stacks import await_stack, stack_of
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
@@ -42,7 +43,7 @@ class Flight:
         self.ticket = ticket
         self.loop = loop
         self.worker = worker
-        self.unbegun = [ticket]
+        self.unbegun = [0.0]
         self.claim: list[float] = []  # holds the instant of the start once it has begun
         self.started = 0.0
         self.asked = False  # whether the run asked for its cancellation
@@ -199,11 +200,9 @@ class EventLoop:
 
     async def _fly(self, flight: Flight) -> None:
         value, error = None, None
-        try:
-            flight.unbegun.pop()
-        except IndexError:
+        if not take_claim(flight.unbegun):  # the run has taken it back meanwhile
             self._landed(flight)
-            return  # the run has taken it back meanwhile
+            return
         flight.started = monotonic()
         flight.claim.append(flight.started)
         self._home.begun(flight)

@@ -24,6 +24,7 @@ from parallelkit._executors._contract import (
 )
 from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight, join_all
 from parallelkit._executors._coroutine._overdue import SWALLOWED, Deadlines, blocked_by, overran
+from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import UNLIMITED
 from parallelkit._executors._thread._stacks import stack_of
@@ -177,11 +178,9 @@ class CoroutinePort:
         self._loop = None
         loop.retire()
         for flight in sorted(loop.flights.copy(), key=lambda flight: flight.ticket[0], reverse=True):
-            try:
-                self._queue.appendleft(flight.unbegun.pop())
-            except IndexError:
-                continue  # it has begun
-            self._flights.discard(flight)
+            if take_claim(flight.unbegun):  # else it has begun
+                self._queue.appendleft(flight.ticket)
+                self._flights.discard(flight)
 
     def _check_lost(self, now: float) -> float:
         """If every slot is lost to abandoned attempts, fail once they were given one more timeout; return when to look again."""
@@ -265,9 +264,7 @@ class CoroutinePort:
         index, ended = flight.ticket[0], monotonic()
         self._flights.discard(flight)
         self._free.append(flight.worker)
-        try:
-            flight.claim.pop()
-        except IndexError:
+        if not take_claim(flight.claim):
             self._engine.leave(flight)  # type: ignore[arg-type]  # no thread; abandoned, it costs no slot any more
             return
         if self._closed:
