@@ -87,11 +87,14 @@ class Unrecorded:
         """
 
     def record(
-        self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]
+        self,
+        book: Book,
+        refuse: Callable[[str, Exception], None],
+        call_user: Callable[[Callable[[], Any]], Any],
     ) -> Book:
         """Return a book that records in the journal, too, what is written into ``book``.
 
-        ``refuse`` ends the input, for the given reason; ``ask`` calls the caller's code (see ``Asking``).
+        ``refuse`` ends the input, for the given reason; ``call_user`` calls the caller's code (see ``InterruptibleCall``).
         """
         return book
 

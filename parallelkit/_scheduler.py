@@ -46,7 +46,7 @@ class Scheduler:
         policy: RetryPolicy | None = None,
         stop_rule: StopRule = NEVER,
         gated: Gated | None = None,
-        ask: Callable[[Callable[[], Any]], Any] = call,
+        call_user: Callable[[Callable[[], Any]], Any] = call,
     ) -> None:
         self._book = book
         self._timeout = timeout
@@ -56,7 +56,7 @@ class Scheduler:
         self.delayed = Delayed()
         self._items = Unsettled()
         self._made: set[int] = set()  # the unsettled tasks that ``then`` made
-        self._tries = Tries(policy, label, stop_rule.end_at, ask)
+        self._tries = Tries(policy, label, stop_rule.end_at, call_user)
         self.started = 0
         self.succeeded = 0
         self.failed = 0

@@ -28,7 +28,7 @@ from parallelkit._lost import Lost
 from parallelkit._marks import OPEN
 from parallelkit._outcomes import Outcome
 from parallelkit._results import Results
-from parallelkit._runs._asking import Asking
+from parallelkit._runs._interruptible import InterruptibleCall
 from parallelkit._scheduler import Scheduler
 from parallelkit._scheduling._ready import Gated
 from parallelkit._scheduling._stopping import StopRule
@@ -372,7 +372,7 @@ class FakeRun:
         self.scheduler = make_scheduler(
             self.ledger,
             gated=Gated(limits, wake=self.port.wake) if gated else None,
-            ask=Asking(self.interrupt),
+            call_user=InterruptibleCall(self.interrupt),
             **options,
         )
         source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)

@@ -44,7 +44,7 @@ _executors/_submit/_opening
 _executors/_submit/_exit
 _journal/_recorder
 _journal/_payload
-_executors/_choice  _runs/_asking  _checkpoint  _progress
+_executors/_choice  _runs/_interruptible  _checkpoint  _progress
 _journal/_writer
 _journal/_file
 _journal/_lock

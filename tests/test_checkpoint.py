@@ -52,7 +52,7 @@ from parallelkit._journal._file import APPLICATION, SCHEMA, Journal
 from parallelkit._journal._lock import JournalLock
 from parallelkit._journal._recorder import Recorder, Recording
 from parallelkit._ledger import Ledger
-from parallelkit._runs._asking import Asking
+from parallelkit._runs._interruptible import InterruptibleCall
 
 calls = collections.Counter()
 
@@ -1196,7 +1196,7 @@ def recording(values):
     journal = SimpleNamespace(path="run.journal", find=lambda keys: [])
     writer = SimpleNamespace(find=lambda keys: {}, put=entries.extend)
     book = SimpleNamespace(succeed=lambda block: booked.extend(block[1]))
-    recorder = Recorder(book, journal, writer, None, True, pytest.fail, Asking(interrupt))
+    recorder = Recorder(book, journal, writer, None, True, pytest.fail, InterruptibleCall(interrupt))
     places = range(len(values))
     recorder(Portion(list(places), list(places)), 0)
     with suppress(KeyboardInterrupt), catch_interrupt(interrupt):

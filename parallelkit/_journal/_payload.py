@@ -24,12 +24,12 @@ NAMING = b"\x93"  # the opcode that names a class; plain data has it at most by 
 class Payloads:
     """Makes the payloads of one run; the first value or error that cannot be recorded is warned of.
 
-    ``path``: the journal's, for the warning. ``ask`` calls the user's code (see ``Asking``).
+    ``path``: the journal's, for the warning. ``call_user`` calls the user's code (see ``InterruptibleCall``).
     """
 
-    def __init__(self, path: str, ask: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(self, path: str, call_user: Callable[[Callable[[], Any]], Any]) -> None:
         self._path = path
-        self._ask = ask
+        self._call_user = call_user
         self._cut_off = False  # Ctrl-C came while something was being pickled
         self._warned = False
 
@@ -38,7 +38,7 @@ class Payloads:
         made: list[bytes | None] = []
         while len(made) < len(values) and not self._cut_off:
             try:
-                answer = self._ask(partial(pickle_on, values, made))
+                answer = self._call_user(partial(pickle_on, values, made))
                 if answer is UNSET and len(made) < len(values):
                     self._give_up("value", keys[len(made)])
             except BaseException as error:  # the value's own code may even exit
@@ -58,7 +58,7 @@ class Payloads:
         """The payload of a failure; None if it cannot be recorded."""
         if self._cut_off:
             return None
-        payload: Any = self._ask(partial(pickle_error, lost))
+        payload: Any = self._call_user(partial(pickle_error, lost))
         if payload is UNSET:
             self._give_up("error", key)
             return None
@@ -81,7 +81,7 @@ class Payloads:
         if self._cut_off:
             return False
         try:
-            cut_off = self._ask(partial(loads, payload)) is UNSET
+            cut_off = self._call_user(partial(loads, payload)) is UNSET
         except BaseException as error:
             if is_of_signal(error):
                 raise

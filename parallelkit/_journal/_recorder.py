@@ -76,12 +76,17 @@ class Recording(Unrecorded):
                     raise another_function(self._path, record.key, why)
 
     def record(
-        self, book: Book, refuse: Callable[[str, Exception], None], ask: Callable[[Callable[[], Any]], Any]
+        self,
+        book: Book,
+        refuse: Callable[[str, Exception], None],
+        call_user: Callable[[Callable[[], Any]], Any],
     ) -> Book:
         assert self._journal is not None, "opened before the run begins"
         self._tasks = {}  # all were compared as the journal was opened, and there may be a million
         self._writer = JournalWriter(self._journal, self._fail)
-        recorder = Recorder(book, self._journal, self._writer, self._name, self._rerun_failed, refuse, ask)
+        recorder = Recorder(
+            book, self._journal, self._writer, self._name, self._rerun_failed, refuse, call_user
+        )
         self.recalls = (recorder,)
         return recorder
 
@@ -118,7 +123,7 @@ class Recorder:
     """A ``Book`` that records outcomes before it passes them on, and a ``Recall`` of those already recorded.
 
     ``name`` gives the identity of a call's function, or None if it is the journal's; it is None itself if tasks
-    bring no functions. ``refuse`` ends the input with an error; ``ask`` calls the user's code (see ``Asking``).
+    bring no functions. ``refuse`` ends the input with an error; ``call_user`` calls the user's code (see ``InterruptibleCall``).
     """
 
     def __init__(
@@ -129,7 +134,7 @@ class Recorder:
         name: Callable[[Any], str | None] | None,
         rerun_failed: bool,
         refuse: Callable[[str, Exception], None],
-        ask: Callable[[Callable[[], Any]], Any],
+        call_user: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._book = book
         self._journal = journal
@@ -137,7 +142,7 @@ class Recorder:
         self._name = name
         self._rerun_failed = rerun_failed
         self._refuse = refuse
-        self._payloads = Payloads(journal.path, ask)
+        self._payloads = Payloads(journal.path, call_user)
         self._open: dict[int, tuple[str, str | None]] = {}  # key and function of each task to be recorded
 
     # As a ``Recall``.

@@ -17,8 +17,8 @@ from parallelkit._ledger import Ledger
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._results import Results
-from parallelkit._runs._asking import Asking
 from parallelkit._runs._endings import interruption, noted
+from parallelkit._runs._interruptible import InterruptibleCall
 from parallelkit._runs._plan import Plan
 
 
@@ -124,10 +124,10 @@ class Collected:
 
     def _conclude(self, loop: Loop, interrupted: bool) -> tuple[Results[Any, Any], BaseException | None]:
         """Settle what is left; return the results, and the error that ends the run, if any."""
-        ask = Asking(self._interrupt)
+        call_user = InterruptibleCall(self._interrupt)
         if loop.scheduler.stopped is not None:
-            self._cancel_unread(ask, look=not interrupted)
-        ask(self._plan.intake.close)
+            self._cancel_unread(call_user, look=not interrupted)
+        call_user(self._plan.intake.close)
         if not interrupted and self._is_whole():
             self.ledger.stopped = None
         if self._plan.journal.failure is not None:
@@ -148,10 +148,10 @@ class Collected:
             return results, self._plan.intake.error
         return results, None
 
-    def _cancel_unread(self, ask: Asking, *, look: bool) -> None:
+    def _cancel_unread(self, call_user: InterruptibleCall, *, look: bool) -> None:
         """Cancel what had not been read of sized input; ``look``: see ``Intake.count_unread``."""
         intake, first = self._plan.intake, len(self.ledger)
-        unread = ask(partial(intake.count_unread, look=look))
+        unread = call_user(partial(intake.count_unread, look=look))
         if unread is UNSET:
             unread = intake.count_unread(look=False)
         if unread:

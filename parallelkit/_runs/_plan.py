@@ -29,7 +29,7 @@ from parallelkit._options import Checked, check_options
 from parallelkit._progress import open_bar
 from parallelkit._raised import repr_of
 from parallelkit._results import Results
-from parallelkit._runs._asking import Asking
+from parallelkit._runs._interruptible import InterruptibleCall
 from parallelkit._scheduler import Scheduler
 from parallelkit._scheduling._ready import Gated
 from parallelkit._scheduling._stopping import StopRule
@@ -145,13 +145,13 @@ class Plan:
         """The loop that drives the run, with its scheduler."""
         options, now = self.options, self.world.now()
         interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
-        ask = Asking(interrupt)
+        call_user = InterruptibleCall(interrupt)
         gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
         if gated is not None and hasattr(port, "announce"):
             # The tasks run in this thread, so it cannot look at what has begun while another run waits for that.
             port.announce = gated.begun
         scheduler = Scheduler(
-            self.journal.record(book, self.intake.fail, ask),
+            self.journal.record(book, self.intake.fail, call_user),
             label=lambda index: label(key(index)),
             timeout=options.timeout,
             policy=options.policy,
@@ -162,7 +162,7 @@ class Plan:
                 max_failures=options.max_failures,
             ),
             gated=gated,
-            ask=ask,
+            call_user=call_user,
         )
         self.delayed = scheduler.delayed
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)

@@ -47,7 +47,7 @@ class Tries:
         policy: RetryPolicy | None,
         label: Callable[[int], str],
         end_at: float | None = None,
-        ask: Callable[[Callable[[], Any]], Any] = call,
+        call_user: Callable[[Callable[[], Any]], Any] = call,
     ) -> None:
         self.own: dict[int, Own] = {}
         self.last: dict[int, Lost] = {}
@@ -57,7 +57,7 @@ class Tries:
         self._policy = policy
         self._label = label
         self._end_at = end_at
-        self._ask = ask
+        self._call_user = call_user
         self._cut_off = False  # Ctrl-C came while a policy was being asked
 
     def __bool__(self) -> bool:
@@ -208,7 +208,7 @@ class Tries:
         The run is about to stop then: a value is accepted, and a failed task waits for a retry, until it is
         cancelled with its error as the cause.
         """
-        answer = UNSET if self._cut_off else self._ask(question)
+        answer = UNSET if self._cut_off else self._call_user(question)
         self._cut_off = answer is UNSET
         return otherwise if self._cut_off else answer
 

@@ -9,7 +9,7 @@ from parallelkit._interrupt import Interrupt
 from parallelkit._marks import UNSET
 
 
-class Asking:
+class InterruptibleCall:
     """Calls the caller's code; a Ctrl-C that cuts the call off is kept for the loop's safe point.
 
     As in ``Interrupt.user_code``, Ctrl-C is raised inside the call at once, so that the code cannot delay the
@@ -21,14 +21,14 @@ class Asking:
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
 
-    def __call__(self, question: Callable[[], Any]) -> Any:
-        """Return the answer, or UNSET if the call was cut off."""
+    def __call__(self, code: Callable[[], Any]) -> Any:
+        """Call it; return what it returns, or UNSET if the call was cut off."""
         interrupt = self._interrupt
         before, times = interrupt.exposed, interrupt.times
         try:
             try:
                 interrupt.exposed = True
-                answer = question()
+                returned = code()
             finally:
                 interrupt.exposed = before
         except KeyboardInterrupt:
@@ -38,6 +38,6 @@ class Asking:
                 raise
         else:
             if interrupt.times == times:
-                return answer
+                return returned
         interrupt.exposed, interrupt.asked = before, True
         return UNSET

@@ -6,7 +6,7 @@ import pytest
 
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._marks import UNSET
-from parallelkit._runs._asking import Asking
+from parallelkit._runs._interruptible import InterruptibleCall
 
 
 @pytest.fixture
@@ -48,16 +48,16 @@ def raise_by_itself():
 
 def test_the_answer_is_given_on(interrupt):
     """Whatever it is, and what the code raises is raised."""
-    assert [7, None] == [Asking(interrupt)(lambda answer=answer: answer) for answer in (7, None)]
+    assert [7, None] == [InterruptibleCall(interrupt)(lambda answer=answer: answer) for answer in (7, None)]
     with pytest.raises(OSError, match="of its own"):
-        Asking(interrupt)(lambda: (_ for _ in ()).throw(OSError("of its own")))
+        InterruptibleCall(interrupt)(lambda: (_ for _ in ()).throw(OSError("of its own")))
     assert (False, False) == (interrupt.asked, interrupt.exposed)
 
 
 @pytest.mark.parametrize("question", [press_and_answer, press_and_swallow, press_and_fail, raise_by_itself])
 def test_what_ctrl_c_cuts_off_has_no_answer(interrupt, question):
     """Also where the code swallows it, or raises something else: the loop will obey it."""
-    assert UNSET is Asking(interrupt)(question)
+    assert UNSET is InterruptibleCall(interrupt)(question)
     assert (True, False) == (interrupt.asked, interrupt.exposed)
     with pytest.raises(KeyboardInterrupt):
         interrupt.obey()
@@ -66,13 +66,15 @@ def test_what_ctrl_c_cuts_off_has_no_answer(interrupt, question):
 def test_a_ctrl_c_from_before_cuts_nothing_off(interrupt):
     """The run will end soon, and what is asked by then mostly is as quick as ever; a second one is raised."""
     press()
-    assert 7 == Asking(interrupt)(lambda: 7)
-    assert UNSET is Asking(interrupt)(press_and_answer)
+    assert 7 == InterruptibleCall(interrupt)(lambda: 7)
+    assert UNSET is InterruptibleCall(interrupt)(press_and_answer)
     assert interrupt.asked
 
 
 def test_within_other_code_of_the_callers_everything_stays_exposed(interrupt):
     """As it was before the question."""
     with interrupt.user_code():
-        assert [7, UNSET] == [Asking(interrupt)(question) for question in (lambda: 7, raise_by_itself)]
+        assert [7, UNSET] == [
+            InterruptibleCall(interrupt)(question) for question in (lambda: 7, raise_by_itself)
+        ]
         assert interrupt.exposed
