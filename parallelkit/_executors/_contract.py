@@ -114,7 +114,7 @@ def consecutive(indices: Sequence[int]) -> Sequence[int]:
 class Ended(NamedTuple):
     """One attempt that did not succeed.
 
-    ``started`` is None if it never began. ``final``: a retry cannot help (something cannot be pickled).
+    ``started`` is None if it never began. ``final``: a retry cannot help (something cannot be pickled, a pool is broken).
     ``traceback`` is text, or empty if ``error.__traceback__`` is complete.
     """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from itertools import count
 from typing import Any
@@ -160,7 +160,8 @@ class ForeignPort:
             if not claim:
                 self.failure = dropped(error, self._name)
                 return None
-            return Ended(index, self._died(error), "", handed, monotonic(), self._name)
+            broken = isinstance(error, BrokenExecutor)  # for good: the run ends, and a retry has no pool
+            return Ended(index, self._died(error), "", handed, monotonic(), self._name, final=broken)
         text, final = "", False
         if self._sealed is None:
             report.clear()  # no cycle: an error refers to the pool's frames, these to the future, this to the report
