@@ -20,7 +20,7 @@ from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import InputError, ParallelKitError, RunInterrupted
-from parallelkit._input._inlet import Inlet
+from parallelkit._input._prefetch import Prefetch
 from parallelkit._limits import RateLimit
 from parallelkit._outcomes import Outcome
 from parallelkit._results import Results
@@ -146,9 +146,9 @@ class Run:
         self._input_seconds = 0.0
         self._stopped: str | None = None
         self._in_hand: Outcome[Any, Any] | None = None
-        self._inlet: Inlet | None = None
+        self._prefetch: Prefetch | None = None
         if lines.may_wait() and arguments.executor != "inline":
-            self._inlet = Inlet(self._read())
+            self._prefetch = Prefetch(self._read())
 
     def go(self, stream: Generator[Outcome[Any, Any], None, None], sink: Sink) -> int:
         """Run to the end, or to a stop or an interrupt, and return the exit code."""
@@ -158,8 +158,8 @@ class Run:
         trouble: InputError | OutputError | None = None
         try:
             with closing(stream):
-                if self._inlet is not None:
-                    self._inlet.start()
+                if self._prefetch is not None:
+                    self._prefetch.start()
                 self._drain(stream)
                 self._stopped = self._streamed.stopped
         except RunInterrupted as interrupt:
@@ -170,8 +170,8 @@ class Run:
         except ParallelKitError as error:  # the checkpoint cannot be written any more: a full disk, say
             self._stopped = str(error)
         finally:
-            if self._inlet is not None:
-                self._inlet.close()
+            if self._prefetch is not None:
+                self._prefetch.close()
         sink.renew()
         if self._tally.failed or self._stopped is not None:
             code = code or FAILED
@@ -186,7 +186,7 @@ class Run:
         if bar:
             options["progress"] = {"file": sys.stderr, "unit": "line", "dynamic_ncols": True}
         try:
-            plan = Plan.make(fn, self._inlet or self._read(), options, stream=True)
+            plan = Plan.make(fn, self._prefetch or self._read(), options, stream=True)
             plan.recalls = (recall_no_json,) if self._arguments.jsonl else ()
             self._streamed = Streamed(plan)
             return self._streamed.outcomes()

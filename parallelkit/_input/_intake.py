@@ -2,8 +2,8 @@
 
 Input is read lazily, in the caller's thread, in small portions: ``Intake.read`` stops after a
 millisecond, so that a slow input never keeps results waiting for longer than its own next item. If
-reading may block (``may_block``), what was read should be handed over before more is read. An
-``Inlet`` reads in a thread of its own and knows what has come, so that taking from it never blocks.
+reading may block (``may_block``), what was read should be handed over before more is read. A
+``Prefetch`` reads in a thread of its own and knows what has come, so that taking from it never blocks.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from math import inf
 from typing import Any
 
 from parallelkit._errors import InputError
-from parallelkit._input._inlet import Inlet
 from parallelkit._input._naming import Naming
 from parallelkit._input._portion import Portion
+from parallelkit._input._prefetch import Prefetch
 from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after, replace_form
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
@@ -69,7 +69,7 @@ class Intake:
         elif items is not None:
             self._check_at_the_door(items, keys=not lazily)
         self._source = source
-        self.inlet = source if isinstance(source, Inlet) else None
+        self.prefetch = source if isinstance(source, Prefetch) else None
         self._iterator: Iterator[Any] | None = None
         # All items are there, so that reading costs nothing. No subclasses, which may do anything.
         self.at_hand = type(source) in (list, tuple, range)
@@ -88,12 +88,12 @@ class Intake:
     @property
     def may_block(self) -> bool:
         """Whether reading an item may take any time, so that what was read must be handed over before."""
-        return self.size is None and self.inlet is None
+        return self.size is None and self.prefetch is None
 
     @property
     def ready(self) -> bool:
         """Whether there is something to read; True where the input cannot tell."""
-        return self.inlet is None or self.inlet.available() > 0
+        return self.prefetch is None or self.prefetch.available() > 0
 
     def read(self, limit: int) -> Portion | None:
         """Up to ``limit`` tasks, or what can be read in a millisecond; None where there is nothing.
@@ -133,8 +133,8 @@ class Intake:
         """Up to ``limit`` items, or what can be read in a millisecond."""
         # No task of a portion starts before it is complete, so a slow input is read item by item.
         limit, self._stride = limit if self._whole else min(limit, self._stride), 1
-        if self.inlet is not None:
-            limit = min(limit, self.inlet.available())
+        if self.prefetch is not None:
+            limit = min(limit, self.prefetch.available())
         return self._items(limit, inf if self._whole else self._clock() + PORTION)
 
     def _items(self, limit: int, end: float) -> Iterator[Any]:

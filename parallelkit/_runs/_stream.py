@@ -78,8 +78,8 @@ class Stream:
     def outcomes(self) -> Iterator[Outcome[Any, Any]]:
         """Start the thread, and yield every outcome."""
         self._thread.start()
-        if self._intake.inlet is not None:
-            self._intake.inlet.wake = self._outbox.gate.open
+        if self._intake.prefetch is not None:
+            self._intake.prefetch.wake = self._outbox.gate.open
         ready = self._outbox.ready
         while True:
             self._check_process()

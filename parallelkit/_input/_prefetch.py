@@ -14,15 +14,15 @@ from typing import Any
 AHEAD = 1024  # at most so many items are read and not yet taken
 
 
-class Inlet:
+class Prefetch:
     """The items of a source, in order, then its error, if it raises one. ``start`` starts the thread that reads.
 
     The thread is a daemon, because nothing can end a read that blocks; a source that is not read to its end stays
     in use by it. For streams whose loop has a thread (not inline): only they wait for input and outcomes at once.
 
-    >>> inlet = Inlet(iter("ab"))
-    >>> inlet.start()
-    >>> list(inlet)
+    >>> prefetch = Prefetch(iter("ab"))
+    >>> prefetch.start()
+    >>> list(prefetch)
     ['a', 'b']
     """
 
@@ -63,7 +63,7 @@ class Inlet:
         ended = self._ended  # read first: once it is set, all items are there
         return len(self._items) + ended
 
-    def __iter__(self) -> Inlet:
+    def __iter__(self) -> Prefetch:
         return self
 
     def __next__(self) -> Any:

@@ -3,13 +3,13 @@ import threading
 import pytest
 
 from parallelkit import InputError, iter_parallel
-from parallelkit._input._inlet import AHEAD, Inlet
+from parallelkit._input._prefetch import AHEAD, Prefetch
 
 
 def started(source):
-    inlet = Inlet(iter(source))
-    inlet.start()
-    return inlet
+    prefetch = Prefetch(iter(source))
+    prefetch.start()
+    return prefetch
 
 
 def broken():
@@ -19,17 +19,17 @@ def broken():
 
 def test_items_come_in_order_and_end():
     """All of them, however many; the end stays the end."""
-    inlet = started(range(5 * AHEAD))
-    assert list(range(5 * AHEAD)) == list(inlet)
-    assert [] == list(inlet)
+    prefetch = started(range(5 * AHEAD))
+    assert list(range(5 * AHEAD)) == list(prefetch)
+    assert [] == list(prefetch)
 
 
 def test_an_error_comes_in_its_place():
     """Behind what was read before it."""
-    inlet = started(broken())
-    assert 1 == next(inlet)
+    prefetch = started(broken())
+    assert 1 == next(prefetch)
     with pytest.raises(OSError, match="no more"):
-        next(inlet)
+        next(prefetch)
 
 
 def test_it_reads_no_further_ahead_than_it_may():
@@ -44,11 +44,11 @@ def test_it_reads_no_further_ahead_than_it_may():
                 full.set()
             yield None
 
-    inlet = started(source())
+    prefetch = started(source())
     assert full.wait(10)
-    assert inlet.available() in (AHEAD, AHEAD + 1)
-    inlet.close()
-    next(inlet)
+    assert prefetch.available() in (AHEAD, AHEAD + 1)
+    prefetch.close()
+    next(prefetch)
     assert len(read) <= AHEAD + 2
 
 
