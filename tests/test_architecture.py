@@ -72,7 +72,7 @@ _report/_format  _report/_rows
 _report/__init__
 _executors/_process/_stacks
 _executors/_process/_supervisor  _executors/_process/_sharing
-_executors/_process/_crew  _executors/_process/_poller  _executors/_process/_deaths  _executors/_process/_starter
+_executors/_process/_worker_pool  _executors/_process/_poller  _executors/_process/_deaths  _executors/_process/_starter
 _executors/_process/_handle  _executors/_process/_prestart
 _executors/_process/_startable
 _executors/_process/_wire  _executors/_process/_decode  _executors/_process/_records  _executors/_process/_zygote  _executors/_process/_holding  _executors/_process/_packing

@@ -44,7 +44,7 @@ def test_block_that_cannot_be_mapped_is_closed(monkeypatch):
     monkeypatch.setattr(_blocks, "map_file", lack)
     before = descriptors()
     with pytest.raises(OSError, match="Cannot allocate memory"):
-        _blocks.Pool().put([memoryview(bytes(LONG))], b"")
+        _blocks.BlockPool().put([memoryview(bytes(LONG))], b"")
     assert before == descriptors()
 
 
@@ -134,8 +134,8 @@ def test_array_comes_back_as_it_is(engine, array):
 @pytest.mark.parametrize("times", [20_000, 500_000])
 def test_large_bytes_and_texts_come_back_as_they_are(engine, whole, times, monkeypatch):
     """They arrive with their type, in a block; they are copied, because they own their memory."""
-    put, blocks = _blocks.Pool.put, []
-    monkeypatch.setattr(_blocks.Pool, "put", lambda *args: blocks.append(1) or put(*args))
+    put, blocks = _blocks.BlockPool.put, []
+    monkeypatch.setattr(_blocks.BlockPool, "put", lambda *args: blocks.append(1) or put(*args))
     (back,) = drive(engine, far.give_back, [whole * times]).values.values()
     assert (type(whole), whole * times) == (type(back), back)
     assert [1] == blocks
@@ -143,8 +143,8 @@ def test_large_bytes_and_texts_come_back_as_they_are(engine, whole, times, monke
 
 def test_large_texts_among_the_arguments_of_a_call_travel_in_a_block(monkeypatch):
     """As fast as items do, by position or name; one that comes twice is one object there, too, and a bytearray stays shared."""
-    put, blocks = _blocks.Pool.put, []
-    monkeypatch.setattr(_blocks.Pool, "put", lambda *args: blocks.append(1) or put(*args))
+    put, blocks = _blocks.BlockPool.put, []
+    monkeypatch.setattr(_blocks.BlockPool, "put", lambda *args: blocks.append(1) or put(*args))
     text, many, data = "é" * 40_000, b"x" * 300_000, bytearray(40_000)
     with ProcessExecutor(1) as executor:
         made = executor.submit(far.call_back, text, many, [data], data, again=text, last=1)
@@ -254,7 +254,7 @@ def test_results_wait_unread_without_harm(engine):
 
 
 def workers_of(engine):
-    return engine._supervisor.crew.workers
+    return engine._supervisor.pool.workers
 
 
 def test_blocks_are_used_again(engine, monkeypatch):
@@ -276,7 +276,7 @@ def test_free_blocks_do_not_pile_up(engine, monkeypatch):
     """Except for a few spare ones, blocks of items are freed, by the workers, too."""
     monkeypatch.setattr(_blocks, "SPARE_BYTES", 1_000_000)
     drive(engine, far.total, [numbered(number) for number in range(50)])
-    assert sum(block.size for block in engine._supervisor.pool._free) < 3_000_000
+    assert sum(block.size for block in engine._supervisor.blocks._free) < 3_000_000
 
 
 def test_sizes_may_vary(engine):

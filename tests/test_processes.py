@@ -28,7 +28,6 @@ from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._process import _reserve
 from parallelkit._executors._process._bell import Bell
-from parallelkit._executors._process._crew import Crew
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane
@@ -37,6 +36,7 @@ from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._wire import Wire
+from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
 from parallelkit._worker._channel import EACH, LARGE, SLOTS
 
@@ -72,7 +72,7 @@ def test_every_item_has_its_value(engine):
     seen = drive(engine, far.give_back, range(5000), timeout=10)
 
     assert {index: index for index in range(5000)} == seen.values
-    assert {f"process {worker.pid}" for worker in engine._supervisor.crew.workers} >= set(
+    assert {f"process {worker.pid}" for worker in engine._supervisor.pool.workers} >= set(
         seen.workers.values()
     )
 
@@ -101,20 +101,20 @@ def test_calls_bring_their_own_function(engine):
 
 def test_workers_start_when_there_is_work(engine):
     """No process starts before the first task, and only one starts for one task."""
-    assert [] == engine._supervisor.crew.workers
+    assert [] == engine._supervisor.pool.workers
     with opened(engine, far.give_back) as port:
-        assert [] == engine._supervisor.crew.workers
+        assert [] == engine._supervisor.pool.workers
         port.start([(0, 1, "x", None)])
         wait(port)
-        assert 1 == len(engine._supervisor.crew.workers)
+        assert 1 == len(engine._supervisor.pool.workers)
 
 
 def test_workers_stay_for_the_next_run(engine):
     """A port that is closed after its tasks are done leaves the workers for the next run."""
     drive(engine, far.nothing, range(50))
-    before = list(engine._supervisor.crew.workers)
+    before = list(engine._supervisor.pool.workers)
     drive(engine, far.nothing, range(50))
-    assert before == engine._supervisor.crew.workers[: len(before)]
+    assert before == engine._supervisor.pool.workers[: len(before)]
 
 
 # Death
@@ -318,8 +318,8 @@ def test_who_takes_the_place_of_an_overdue_worker_is_there_before():
     engine = ProcessEngine(1)
     with opened(engine, far.nap) as port:
         port.start([(0, 1, 1000, 2.0), (1, 1, 0, 2.0)])
-        wait_until(lambda: engine._supervisor.crew.spare is not None)
-        spare = engine._supervisor.crew.spare
+        wait_until(lambda: engine._supervisor.pool.spare is not None)
+        spare = engine._supervisor.pool.spare
         assert [0] == [index for index, _, _ in port.running()], "it has not been killed yet"
         seen = Seen()
         while len(seen) < 2:
@@ -433,7 +433,7 @@ def test_committed_result_beats_a_late_look(engine, scale):
     drive(engine, far.nothing, [0])
     with opened(engine, far.nap) as port:
         port.start([(0, 1, 0.3 * scale, 0.25 * scale)])
-        wait_until(lambda: any(worker.pending for worker in engine._supervisor.crew.workers))
+        wait_until(lambda: any(worker.pending for worker in engine._supervisor.pool.workers))
         # This holds the GIL, so the supervisor cannot look.
         ctypes.PyDLL(None).usleep(500_000 * scale)
         seen = drive_rest(port, 1)
@@ -447,26 +447,26 @@ def test_committed_result_beats_a_late_look(engine, scale):
 def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
     """A worker with a large stock is only polled, so it must ring at its last task: its tasks may be shorter than estimated."""
     rung = []
-    crew = Crew(1, None, lambda now: None, lambda wanted: 0)
+    pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=rung.append)
     busy = {"pending": 10, "sent": 30, "stock": lambda: 6 * LOOK, "takes_more": lambda: False}
-    crew.workers.append(SimpleNamespace(**busy, wire=wire, ready=False))
+    pool.workers.append(SimpleNamespace(**busy, wire=wire, ready=False))
 
-    assert 2 * LOOK == crew.listen(0.0, moved=True)
+    assert 2 * LOOK == pool.listen(0.0, moved=True)
     assert [29] == rung
 
 
 @pytest.mark.parametrize(("bell", "look_at"), [(30, LOOK), (21, math.inf), (EACH, math.inf)])
 def test_who_rings_later_than_at_its_next_commit_is_looked_at_again(bell, look_at):
     """A worker that rings only after several commits is polled, too: if it hung in between, its committed results would wait."""
-    crew = Crew(1, None, lambda now: None, lambda wanted: 0)
+    pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
     wire = SimpleNamespace(arm=lambda number: False, armed=True, head=20)
     busy = {"pending": 10, "done": 20, "sent": 30, "stock": lambda: 0.0, "takes_more": lambda: False}
     worker = SimpleNamespace(**busy, wire=wire, ready=False)
     worker.bell_at = lambda in_vain: bell
-    crew.workers.append(worker)
+    pool.workers.append(worker)
 
-    assert look_at == crew.listen(0.0, moved=True)
+    assert look_at == pool.listen(0.0, moved=True)
 
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
@@ -492,17 +492,17 @@ def test_what_is_offered_in_the_midst_of_a_turn_is_given_out(engine, monkeypatch
     """Work offered during a turn, after the queue was checked and before a worker is known to be hungry, is still given out."""
     with opened(engine, far.give_back) as port:
         port.start([(0, 1, "first", None)])
-        listen = Crew.listen
+        listen = WorkerPool.listen
 
-        def offer_before(crew, now, moved):
-            if moved and not crew.workers[0].pending and not late:
-                crew.hungry = False  # as it was when there was enough to do
+        def offer_before(pool, now, moved):
+            if moved and not pool.workers[0].pending and not late:
+                pool.hungry = False  # as it was when there was enough to do
                 late.append("late")
                 port.start([(1, 1, *late, None)])
-            return listen(crew, now, moved)
+            return listen(pool, now, moved)
 
         late = []
-        monkeypatch.setattr(Crew, "listen", offer_before)
+        monkeypatch.setattr(WorkerPool, "listen", offer_before)
         seen, until = Seen(), time.monotonic() + 5
         while len(seen) < 2 and time.monotonic() < until:
             seen.add(port.wait(until))
@@ -519,7 +519,7 @@ def test_a_worker_that_outran_a_hold_serves_on(engine, tmp_path):
         port._lane.pace.limit = 2  # both are sent at once
         port.start([(100, 1, -1, None), (101, 1, 1, None)])
         far.hear(begun)
-        (worker,) = engine._supervisor.crew.workers
+        (worker,) = engine._supervisor.pool.workers
         wait_until(lambda: worker.pending == 2)
 
         def hold_too_late():
@@ -958,7 +958,7 @@ def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table,
     """If even the reserved descriptor is taken, the value's task fails and says why; its worker is not blamed, and goes on."""
     drive(engine, far.nap, [0.01] * 2)
     monkeypatch.setattr(Reserve, "lend", lambda reserve: None)
-    before = {worker.pid for worker in engine._supervisor.crew.workers}
+    before = {worker.pid for worker in engine._supervisor.pool.workers}
     with full_table:
         failures = drive(engine, make_large, [size]).failures
     again = drive(engine, make_large, [size])
@@ -970,7 +970,7 @@ def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table,
     )
     assert not failures[0].final
     assert {0: make_large(size)} == again.values
-    assert before == {worker.pid for worker in engine._supervisor.crew.workers}
+    assert before == {worker.pid for worker in engine._supervisor.pool.workers}
 
 
 class Vast:
@@ -995,7 +995,7 @@ def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
         drive(engine, far.nothing, [None])
         with full_table:
             seen = drive(engine, far.give_back, range(100))
-            assert 1 == len(engine._supervisor.crew.workers)
+            assert 1 == len(engine._supervisor.pool.workers)
     finally:
         engine.close()
     assert {index: index for index in range(100)} == seen.values
@@ -1036,7 +1036,7 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
     spawn, refusals = Starter.spawn, []
 
     def refuse_second(starter):
-        if engine._supervisor.crew.workers and not refusals:
+        if engine._supervisor.pool.workers and not refusals:
             refusals.append(BlockingIOError(errno.EAGAIN, "no more processes"))
             raise refusals[0]
         return spawn(starter)
@@ -1109,10 +1109,10 @@ def test_message_that_the_system_refuses_is_sent_again(monkeypatch):
     engine = ProcessEngine(1)
     try:
         drive(engine, far.nothing, [None])
-        (worker,) = engine._supervisor.crew.workers
+        (worker,) = engine._supervisor.pool.workers
         worker.wire.socket = Refusing(worker.wire.socket, 5)
         assert {0: 7} == drive(engine, far.give_back, [7]).values
-        assert [worker] == engine._supervisor.crew.workers
+        assert [worker] == engine._supervisor.pool.workers
         assert 0 == worker.wire.socket.times
     finally:
         engine.close()
@@ -1223,10 +1223,10 @@ def test_a_close_that_is_broken_off_is_made_up_for_by_the_next(engine, monkeypat
         patched.setattr(Supervisor, "ask", lambda *_: sys.exit())
         with pytest.raises(SystemExit):
             port.close()
-    (worker,) = engine._supervisor.crew.workers
+    (worker,) = engine._supervisor.pool.workers
     port.close()
     assert worker.gone.is_set()
-    assert [] == engine._supervisor.crew.lanes
+    assert [] == engine._supervisor.pool.lanes
 
 
 @given_time
@@ -1319,7 +1319,7 @@ def test_fault_of_ours_ends_the_run(engine, monkeypatch):
     def fail(now):
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(engine._supervisor.crew, "assign", fail)
+    monkeypatch.setattr(engine._supervisor.pool, "assign", fail)
     with opened(engine, far.nothing) as port:
         port.start([(0, 1, 0, None)])
         assert [] == port.wait(time.monotonic() + 30)

@@ -82,7 +82,7 @@ def test_a_worker_with_more_to_do_is_replaced_once_that_is_done(edited):
         old = next(stream).worker
         edit(22)
         assert [22] == run_parallel(module.version, [0], executor=executor).values()
-        (worker,) = executor._pool._supervisor.crew.workers
+        (worker,) = executor._pool._supervisor.pool.workers
         assert old != worker.label
         assert 5 == len(list(stream))
 

@@ -13,11 +13,11 @@ import remote_tasks as far
 from port_driver import Seen, drive, fifo, opened, wait
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._process._crew import STUCK, Crew
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._wire import Wire
+from parallelkit._executors._process._worker_pool import STUCK, WorkerPool
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker._channel import EACH
 
@@ -83,99 +83,99 @@ class FakeWorker(SimpleNamespace):
         return False
 
 
-def calm_crew(queued=9, mean=LONG):
+def calm_pool(queued=9, mean=LONG):
     lane = Lane(1, b"", False)
     lane.pace.measure(1, mean)
     lane.pace.limit = 1
     lane.queue.append(Batch(lane, [(index, 1, index, None) for index in range(queued)], None))
-    crew = Crew(1, None, lambda now: None, lambda wanted: 0)
-    crew.lanes.append(lane)
-    crew.workers.append(FakeWorker(lane))
-    crew.calm = True
-    return crew
+    pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
+    pool.lanes.append(lane)
+    pool.workers.append(FakeWorker(lane))
+    pool.calm = True
+    return pool
 
 
 def test_who_rang_is_given_more():
     """A worker that rang gets one more attempt of this length, behind the one that it runs."""
-    crew = calm_crew()
-    (worker,) = crew.workers
-    assert crew.refill(worker, 0.0)
-    assert (1, 8) == (worker.given, crew.lanes[0].waiting())
+    pool = calm_pool()
+    (worker,) = pool.workers
+    assert pool.refill(worker, 0.0)
+    assert (1, 8) == (worker.given, pool.lanes[0].waiting())
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda crew, worker, lane: setattr(crew, "calm", False),
-        lambda crew, worker, lane: crew.lanes.append(Lane(2, b"", False)),
-        lambda crew, worker, lane: crew.lanes.clear(),
-        lambda crew, worker, lane: lane.queue.clear(),
-        lambda crew, worker, lane: setattr(lane, "halted", True),
-        lambda crew, worker, lane: setattr(lane, "broken", "for a reason"),
-        lambda crew, worker, lane: setattr(lane.pace, "_time", 0.0),
-        lambda crew, worker, lane: setattr(worker.wire, "head", 7),
-        lambda crew, worker, lane: setattr(worker.wire, "armed", 0),
-        lambda crew, worker, lane: setattr(worker.wire, "armed", 8),
-        lambda crew, worker, lane: setattr(worker, "ready", False),
-        lambda crew, worker, lane: setattr(worker, "held", 3),
-        lambda crew, worker, lane: setattr(worker, "retiring", True),
-        lambda crew, worker, lane: setattr(worker, "garbage", True),
+        lambda pool, worker, lane: setattr(pool, "calm", False),
+        lambda pool, worker, lane: pool.lanes.append(Lane(2, b"", False)),
+        lambda pool, worker, lane: pool.lanes.clear(),
+        lambda pool, worker, lane: lane.queue.clear(),
+        lambda pool, worker, lane: setattr(lane, "halted", True),
+        lambda pool, worker, lane: setattr(lane, "broken", "for a reason"),
+        lambda pool, worker, lane: setattr(lane.pace, "_time", 0.0),
+        lambda pool, worker, lane: setattr(worker.wire, "head", 7),
+        lambda pool, worker, lane: setattr(worker.wire, "armed", 0),
+        lambda pool, worker, lane: setattr(worker.wire, "armed", 8),
+        lambda pool, worker, lane: setattr(worker, "ready", False),
+        lambda pool, worker, lane: setattr(worker, "held", 3),
+        lambda pool, worker, lane: setattr(worker, "retiring", True),
+        lambda pool, worker, lane: setattr(worker, "garbage", True),
     ],
 )
 def test_where_more_is_to_decide_all_are_looked_at(change):
     """If more has to be decided, nothing is given in a short turn, and a full turn follows."""
-    crew = calm_crew()
-    (worker,) = crew.workers
-    change(crew, worker, crew.lanes[0])
-    assert not crew.refill(worker, 0.0)
+    pool = calm_pool()
+    (worker,) = pool.workers
+    change(pool, worker, pool.lanes[0])
+    assert not pool.refill(worker, 0.0)
     assert worker.given == 0
 
 
 def test_who_takes_the_last_has_all_looked_at():
     """A worker that takes the last queued attempt causes a full turn, so that it is known who is hungry when new work comes."""
-    crew = calm_crew(queued=1)
-    assert not crew.refill(crew.workers[0], 0.0)
-    assert crew.workers[0].given == 1
+    pool = calm_pool(queued=1)
+    assert not pool.refill(pool.workers[0], 0.0)
+    assert pool.workers[0].given == 1
 
 
 @pytest.mark.parametrize(
     ("change", "calm"),
     [
-        (lambda crew, worker: None, True),
-        (lambda crew, worker: setattr(worker, "ready", False), False),
-        (lambda crew, worker: setattr(worker, "held", 3), False),
-        (lambda crew, worker: setattr(crew, "act_at", 7.0), False),
-        (lambda crew, worker: setattr(crew, "wants_spare", True), False),
-        (lambda crew, worker: setattr(crew, "max_workers", 2), False),
-        (lambda crew, worker: setattr(crew, "_max_tasks", 10), False),
+        (lambda pool, worker: None, True),
+        (lambda pool, worker: setattr(worker, "ready", False), False),
+        (lambda pool, worker: setattr(worker, "held", 3), False),
+        (lambda pool, worker: setattr(pool, "act_at", 7.0), False),
+        (lambda pool, worker: setattr(pool, "wants_spare", True), False),
+        (lambda pool, worker: setattr(pool, "max_workers", 2), False),
+        (lambda pool, worker: setattr(pool, "_max_tasks", 10), False),
     ],
 )
-def test_when_a_crew_is_calm(change, calm):
-    """A crew is calm if no worker is starting, ending, held or missing."""
-    crew = calm_crew()
-    (worker,) = crew.workers
+def test_when_a_pool_is_calm(change, calm):
+    """A pool is calm if no worker is starting, ending, held or missing."""
+    pool = calm_pool()
+    (worker,) = pool.workers
     worker.stock = lambda: 0.0
     worker.bell_at = lambda in_vain: EACH
     worker.wire.arm = lambda number: False
-    change(crew, worker)
-    assert crew.listen(0.0, moved=True) == inf
-    assert crew.calm is calm
+    change(pool, worker)
+    assert pool.listen(0.0, moved=True) == inf
+    assert pool.calm is calm
 
 
 def test_a_commit_whose_bell_was_heard_with_the_one_before_is_looked_at_at_once():
     """A commit whose bell coincided with that of the previous one is looked at at once: the worker will not ring for it again."""
-    crew = calm_crew()
-    (worker,) = crew.workers
+    pool = calm_pool()
+    (worker,) = pool.workers
     worker.stock = lambda: 0.0
     worker.bell_at = lambda in_vain: EACH
     worker.wire.arm = lambda number: False
     worker.wire.head = worker.done + 1
-    assert crew.listen(7.0, moved=True) == 7.0
+    assert pool.listen(7.0, moved=True) == 7.0
     # Of these nothing is taken any more: to look all the time would take a cpu until they end.
     worker.doomed = True
-    assert crew.listen(7.0, moved=True) == inf
+    assert pool.listen(7.0, moved=True) == inf
     worker.doomed, worker.garbage = False, True
-    assert crew.listen(7.0, moved=True) == inf
+    assert pool.listen(7.0, moved=True) == inf
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, 
         go_on = Timer(pause or 0.0, far.tell, (paths["b"][1], "go on"))
         go_on.start()
         if pause is None:  # it is left before anybody waits to hear of it
-            while engine._supervisor.crew.others(port._lane):
+            while engine._supervisor.pool.others(port._lane):
                 time.sleep(0.01)
             time.sleep(0.05)
         until = time.monotonic() + 5
@@ -237,18 +237,18 @@ def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, 
 
 def test_who_has_not_begun_what_it_holds_is_looked_at_again():
     """A worker that has not begun its attempt, and so cannot ring, is looked at again: what waits behind it is for idle workers."""
-    crew = calm_crew(queued=1)
-    crew.lanes[0].queue.clear()
-    (worker,) = crew.workers
-    crew.max_workers, worker.pending = 2, 2
+    pool = calm_pool(queued=1)
+    pool.lanes[0].queue.clear()
+    (worker,) = pool.workers
+    pool.max_workers, worker.pending = 2, 2
     worker.stuck_since = lambda: inf
-    crew.assign(7.0)
-    assert 7.0 + STUCK == crew.act_at
+    pool.assign(7.0)
+    assert 7.0 + STUCK == pool.act_at
 
     worker.stuck_since = lambda: 7.0 - STUCK
     held = []
     worker.hold = held.append
-    crew.assign(7.0)
+    pool.assign(7.0)
     assert [7.0] == held
 
 
@@ -300,7 +300,7 @@ def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
 
 
 @pytest.mark.all
-def test_a_task_that_hangs_in_a_calm_crew_is_killed_in_time(engine):
+def test_a_task_that_hangs_in_a_calm_pool_is_killed_in_time(engine):
     """A hung task is killed in time, although only the other worker rings."""
     items = [LONG] * 20 + [60.0] + [LONG] * 200
     with opened(engine, far.nap, patient=True) as port:

@@ -82,7 +82,7 @@ def is_forked(worker):
 def test_forked_workers_are_children_of_the_engine(engine, tmp_path):
     """Each forked worker has its own process group and random numbers, and this process as its parent."""
     with crowd(engine, tmp_path / "gate") as seen:
-        forked = [worker for worker in engine._supervisor.crew.workers if is_forked(worker)]
+        forked = [worker for worker in engine._supervisor.pool.workers if is_forked(worker)]
     found = list(seen.values.values())
 
     assert WIDE - 1 == len(forked), "all but the first were forked"
@@ -189,7 +189,7 @@ def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     old = os.umask(0o31)
     try:
-        pids = {worker.pid for worker in engine._supervisor.crew.workers}
+        pids = {worker.pid for worker in engine._supervisor.pool.workers}
         drive(engine, far.end_by, [signal.SIGKILL] * WIDE)
         with crowd(engine, tmp_path / "gate") as seen:
             assert zygote_of(engine) is not first, "a umask cannot be sent: so another zygote took over"
@@ -313,7 +313,7 @@ def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeyp
     """If the system refuses the zygote's fork, workers are started without it."""
     monkeypatch.setattr(Zygote, "fork", refuse)
     with crowd(engine, tmp_path / "gate") as seen:
-        assert all(not is_forked(worker) for worker in engine._supervisor.crew.workers)
+        assert all(not is_forked(worker) for worker in engine._supervisor.pool.workers)
 
     assert WIDE == len(seen.values)
 
@@ -325,7 +325,7 @@ def test_zygote_that_cannot_be_compared_is_done_without(engine, tmp_path, monkey
         monkeypatch.setattr(_zygote, "inheritance", lack)
     drive(engine, far.end_by, [signal.SIGKILL] * 3)
     with crowd(engine, tmp_path / "gate") as seen:
-        assert any(not is_forked(worker) for worker in engine._supervisor.crew.workers)
+        assert any(not is_forked(worker) for worker in engine._supervisor.pool.workers)
 
     assert WIDE == len(seen.values)
 
@@ -410,7 +410,7 @@ with opened(engine, far.nap) as port:
     while len(port.running()) < 6:
         pass
     starter = engine._supervisor._starter
-    print(starter._zygote._process.pid, *[worker.pid for worker in engine._supervisor.crew.workers], flush=True)
+    print(starter._zygote._process.pid, *[worker.pid for worker in engine._supervisor.pool.workers], flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from parallelkit._collector import without_collector
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
-from parallelkit._executors._process._crew import PATIENCE
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
@@ -24,6 +23,7 @@ from parallelkit._executors._process._sharing import pack_initializer, pack_shar
 from parallelkit._executors._process._stacks import whereabouts
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._process._worker_pool import PATIENCE
 from parallelkit._executors._tickets import items_of
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts
@@ -76,7 +76,7 @@ class ProcessEngine:
         port = ProcessPort(self, self._supervisor, lane, job)
         port.sent = took, len(packed)
         if self.reloads is not None and self.reloads.look():
-            self._supervisor.ask(self._supervisor.crew.renew)
+            self._supervisor.ask(self._supervisor.pool.renew)
         return port
 
     def supply(self, tickets: int) -> None:
@@ -123,12 +123,12 @@ class ProcessPort:
         self._interrupted = self._woken = self._withdrawn = False
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """Entered around pickling and unpickling, which run the caller's own code."""
-        supervisor.crew.lanes.append(lane)
+        supervisor.pool.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
 
     def _packer(self, supervisor: Supervisor) -> Pack:
-        return Packer(supervisor.pool, calls=self._job.fn is None)
+        return Packer(supervisor.blocks, calls=self._job.fn is None)
 
     def room(self) -> int:
         """The free slots, for an exact job; for others, enough that no worker starves, within the limits of memory."""
@@ -136,7 +136,7 @@ class ProcessPort:
         if lane.closed or lane.broken is not None:
             return 0
         if lane.exact:
-            lane.others = self._supervisor.crew.others(lane)
+            lane.others = self._supervisor.pool.others(lane)
             free = width - lane.others - self._pending
             if self._job.shared:  # one more waits for the first worker to get free, as in a standard pool
                 free += 1
@@ -211,7 +211,7 @@ class ProcessPort:
 
     def _has_news(self) -> object:
         lane = self._lane
-        return lane.events or self._woken or lane.broken is not None or self._supervisor.crew.has_left(lane)
+        return lane.events or self._woken or lane.broken is not None or self._supervisor.pool.has_left(lane)
 
     def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], tuple[int, int]]:
         """The outcomes in an event, and how many bytes and descriptors their packed items took."""
@@ -257,7 +257,7 @@ class ProcessPort:
 
     def _find_running(self) -> list[tuple[int, float, str]]:
         found = []
-        for worker in self._supervisor.crew.workers:
+        for worker in self._supervisor.pool.workers:
             running = worker.running() if worker.lane is self._lane else None
             if running is not None:
                 found.append((running[0][0], running[1], worker.label))
@@ -287,7 +287,7 @@ class ProcessPort:
         if self._pending == 0:
             self._supervisor.let_go(self._lane)
         else:
-            victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
+            victims = self._supervisor.ask(lambda: self._supervisor.pool.drop(self._lane))
         self._withdrawn = True  # only now: if a signal handler raised above, the next call does it again
         deadline = monotonic() + PATIENCE
         for worker in victims:

@@ -76,7 +76,7 @@ MUTANTS = [
         "results dropped on death: those that nobody has taken by then",
         SUPERVISOR,
         "        status = worker.reap()\n",
-        "        status = worker.reap()\n        [lane.events.clear() for lane in self.crew.lanes]\n",
+        "        status = worker.reap()\n        [lane.events.clear() for lane in self.pool.lanes]\n",
         f"{FAULTS}/test_p02_committed_results.py",
         f"{FAULTS}/test_random_kills.py",
     ),

@@ -310,8 +310,8 @@ def test_an_interrupt_between_the_steps_of_an_opening_leaves_nothing_open(run, t
         patch.setattr(Reloads, "look", pressed(Reloads.look))
         with pytest.raises(KeyboardInterrupt):
             run(abs, [1], executor=pool)
-        crew = pool._engine()._supervisor.crew
-        until(lambda: not crew.lanes)
+        workers = pool._engine()._supervisor.pool
+        until(lambda: not workers.lanes)
 
 
 def test_an_interrupt_that_comes_too_late_to_stop_anything_keeps_the_results(monkeypatch):

@@ -30,7 +30,7 @@ class Killer(threading.Thread):
 
     def run(self):
         while not self.enough.wait(self.random.uniform(0, self.longest)):
-            ready = [worker for worker in tuple(self.engine._supervisor.crew.workers) if worker.done]
+            ready = [worker for worker in tuple(self.engine._supervisor.pool.workers) if worker.done]
             if ready:
                 victim = self.random.choice(ready)
                 try:

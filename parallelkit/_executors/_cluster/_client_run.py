@@ -46,7 +46,7 @@ class ClientRun:
         self, client: Any, lane: Lane, job: bytes, cap: int | None, widen: Callable[[int], None]
     ) -> None:
         # These two a port asks of a supervisor.
-        self.crew = SimpleNamespace(lanes=[lane], has_left=lambda lane: False)
+        self.pool = SimpleNamespace(lanes=[lane], has_left=lambda lane: False)
         self.broken = None
         self.run = uuid4().hex
         self._in_flight = InFlight(lane)

@@ -92,7 +92,7 @@ class WorkerRun:
         with self._learning:
             if not self._taught:
                 self._lane.job = payload_of(fetch(job))
-                self._supervisor.crew.lanes.append(self._lane)
+                self._supervisor.pool.lanes.append(self._lane)
                 self._taught = True
                 if self._supervisor.broken is not None:
                     self._lane.fail(self._supervisor.broken)
@@ -211,8 +211,8 @@ class WorkerRun:
 
     def _inspect(self, now: float) -> Sight:
         """Look at the worker processes; runs in the supervisor's thread."""
-        crew, lane = self._supervisor.crew, self._lane
-        workers = [worker for worker in crew.workers if worker.lane is lane]
+        pool, lane = self._supervisor.pool, self._lane
+        workers = [worker for worker in pool.workers if worker.lane is lane]
         running = [
             (found[0][0], found[1], worker.label)
             for worker in workers
@@ -222,8 +222,8 @@ class WorkerRun:
             if self._is_stuck(worker, now):
                 _uncover(worker, lane, now)
         withdrawn = []
-        full = len(crew.workers) >= self._supervisor.max_workers
-        if lane.queue and full and all(self._is_stuck(worker, now) for worker in crew.workers):
+        full = len(pool.workers) >= self._supervisor.max_workers
+        if lane.queue and full and all(self._is_stuck(worker, now) for worker in pool.workers):
             withdrawn = [ticket[0] for batch in lane.queue for ticket in batch.tickets]
             lane.queue.clear()
         behind = bool(lane.queue) or any(worker.pending > 1 for worker in workers)
@@ -247,7 +247,7 @@ class WorkerRun:
         """Kill what runs, and release the threads of the dask worker."""
         self._closed = self._lane.closed = True
         self._lane.gate.open()
-        victims = self._supervisor.ask(lambda: self._supervisor.crew.drop(self._lane))
+        victims = self._supervisor.ask(lambda: self._supervisor.pool.drop(self._lane))
         for pending in list(self._pendings.values()):
             pending.over.set()
         for worker in victims:

@@ -52,7 +52,7 @@ class ItemBlock(Block):
         os.close(self.fd)
 
 
-class Pool:
+class BlockPool:
     """The blocks for items. One comes back, in any thread, when the last reference to its item's payload goes."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Buffered:
 
     __slots__ = ("_pool", "blob", "block", "size", "spans")
 
-    def __init__(self, pool: Pool, block: ItemBlock, blob: bytes, spans: list[Any], size: int) -> None:
+    def __init__(self, pool: BlockPool, block: ItemBlock, blob: bytes, spans: list[Any], size: int) -> None:
         self._pool = pool
         self.block = block
         self.blob = blob

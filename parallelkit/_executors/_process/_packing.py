@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
-from parallelkit._executors._process._blocks import Pool
+from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._carried import CarriedClasses, carry
 from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
@@ -197,7 +197,7 @@ class Packer:
     are calls.
     """
 
-    def __init__(self, pool: Pool, calls: bool) -> None:
+    def __init__(self, pool: BlockPool, calls: bool) -> None:
         self._pool, self._calls = pool, calls
         self._apart = self._usual = Apart(APART)
         self._sparing = Apart()

@@ -35,7 +35,7 @@ def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
 
 
 def _workers_of(supervisor: Supervisor, lane: Lane) -> list[Worker]:
-    return [worker for worker in supervisor.crew.workers if worker.lane is lane and not worker.garbage]
+    return [worker for worker in supervisor.pool.workers if worker.lane is lane and not worker.garbage]
 
 
 def _hold(workers: list[Worker]) -> bool:

@@ -14,8 +14,7 @@ from threading import RLock, Thread, current_thread
 from typing import TypeVar
 
 from parallelkit._executors._process._bell import Bell
-from parallelkit._executors._process._blocks import Pool
-from parallelkit._executors._process._crew import Crew
+from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of, why_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
@@ -25,6 +24,7 @@ from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._wire import LAST_READS, READS
+from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
@@ -41,9 +41,9 @@ class Supervisor:
         self.broken: Broken | None = None
         self.closing = False
         self._initializer = initializer
-        self.crew = Crew(max_workers, max_tasks, self._spawn, self._startable)
+        self.pool = WorkerPool(max_workers, max_tasks, self._spawn, self._startable)
         self._deaths, self._shortage = Deaths(max_workers), Shortage()
-        self.pool = Pool()
+        self.blocks = BlockPool()
         self._calm_until = -inf  # when to look at everything again, at the latest
         self._tell_at = inf  # when to wake a run again, at the latest
         self._questions = Questions()
@@ -59,7 +59,7 @@ class Supervisor:
     def offer(self) -> None:
         """Tell of something new in a queue, which calls for a turn only if some worker could take it."""
         self._offered = True
-        if self.crew.hungry:
+        if self.pool.hungry:
             self.poke()
 
     def poke(self) -> None:
@@ -86,9 +86,9 @@ class Supervisor:
     def let_go(self, lane: Lane) -> None:
         """Have a closed lane withdrawn of which no worker holds anything; do not wait for that."""
         if self._is_here():
-            self.crew.drop(lane)
+            self.pool.drop(lane)
         else:
-            self._questions.post(lambda: self.crew.drop(lane), self.poke)
+            self._questions.post(lambda: self.pool.drop(lane), self.poke)
 
     def _is_here(self) -> bool:
         """Whether the caller may do the thread's work: it is the thread, or there is none."""
@@ -101,7 +101,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Have all workers and the thread end; do not wait for that."""
-        self.closing = self.pool.closed = True
+        self.closing = self.blocks.closed = True
         self.poke()
         with self._starting:
             if self._thread is None:
@@ -111,9 +111,9 @@ class Supervisor:
     def _turn_away(self) -> None:
         """Fail every lane that is left or is opened at this moment, so that no run waits for ever."""
         self.broken = self.broken or Broken("the executor was shut down")
-        for lane in tuple(self.crew.lanes):
+        for lane in tuple(self.pool.lanes):
             lane.fail(self.broken)
-        self.pool.clear()
+        self.blocks.clear()
 
     def join(self) -> None:
         """Wait until everything is gone."""
@@ -131,7 +131,7 @@ class Supervisor:
         try:
             self._reserve = Reserve(self._bell.fd)
             self._opened.callback(self._reserve.close)
-            self._starter = Starter(self.max_workers, self._poller.poll, self.crew.homes)
+            self._starter = Starter(self.max_workers, self._poller.poll, self.pool.homes)
             self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()
@@ -156,7 +156,7 @@ class Supervisor:
 
         Most turns are no more than this where tasks take a millisecond or more, and it costs the same for any width.
         """
-        if self.pool.dropped or not all(self.crew.refill(worker, now) for worker in rang):
+        if self.blocks.dropped or not all(self.pool.refill(worker, now) for worker in rang):
             return False
         for worker in rang:
             worker.wire.arrivals.release_blocks()
@@ -167,7 +167,7 @@ class Supervisor:
 
     def _decide(self, dead: list[Worker], moved: bool, now: float) -> None:
         """Look at everything."""
-        for worker in self.crew.workers:
+        for worker in self.pool.workers:
             moved |= not worker.garbage and self._drain(worker)
             worker.wire.arrivals.release_blocks()
         for worker in dead:
@@ -176,27 +176,27 @@ class Supervisor:
             self._tell(now)
         self._questions.answer()
         self._starter.check(now)
-        for worker in self.crew.everybody():
+        for worker in self.pool.everybody():
             if now >= worker.check_at or now >= worker.deadline:
                 self._watch(worker, now)
-                self.crew.wants_spare |= worker.in_danger
+                self.pool.wants_spare |= worker.in_danger
         self._offered = False
-        self.crew.assign(now)
-        self.crew.forget_blocks(self.pool.dropped)
-        for worker in self.crew.everybody():
+        self.pool.assign(now)
+        self.pool.forget_blocks(self.blocks.dropped)
+        for worker in self.pool.everybody():
             self._poller.heed(worker)
-        look_at = self.crew.listen(now, moved)
-        if self._offered and self.crew.hungry:  # ``offer`` came after the look at the queues
+        look_at = self.pool.listen(now, moved)
+        if self._offered and self.pool.hungry:  # ``offer`` came after the look at the queues
             self._poked = True
         self._tell_at = self._tell(now)
-        if (spare := self.crew.keep_spare(now)) is not None:
+        if (spare := self.pool.keep_spare(now)) is not None:
             self._poller.heed(spare)
-        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.crew.everybody()]
-        self._calm_until = min([look_at, self.crew.act_at, self._starter.deadline, *checks])
+        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.pool.everybody()]
+        self._calm_until = min([look_at, self.pool.act_at, self._starter.deadline, *checks])
 
     def _tell(self, now: float) -> float:
         """Wake the runs that have something to look at; return when to do so again."""
-        return min([lane.tell(now, self.max_workers) for lane in self.crew.lanes], default=inf)
+        return min([lane.tell(now, self.max_workers) for lane in self.pool.lanes], default=inf)
 
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
@@ -240,15 +240,15 @@ class Supervisor:
             worker.condemn()
 
     def _startable(self, wanted: int) -> int:
-        return self._starter.startable(wanted, len(self.crew.workers), self.crew.wants_spare)
+        return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
 
     def _spawn(self, now: float) -> Worker | None:
         try:
             born = self._starter.spawn()
         except OSError as error:
-            if not self.crew.workers and self._shortage.lasts(error, now):
+            if not self.pool.workers and self._shortage.lasts(error, now):
                 broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
-                for lane in [lane for lane in tuple(self.crew.lanes) if lane.queue]:
+                for lane in [lane for lane in tuple(self.pool.lanes) if lane.queue]:
                     lane.give_up(broken)  # but not the engine: a later run may have better luck
             return None
         worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
@@ -262,7 +262,7 @@ class Supervisor:
         self._drain(worker, LAST_READS)
         self._poller.remove(worker)
         status = worker.reap()
-        self.crew.remove(worker)
+        self.pool.remove(worker)
         began_at = worker.blamed_since(now)
         if began_at is not None:
             batch = worker.batches[0]
@@ -276,25 +276,25 @@ class Supervisor:
 
     def _learn_from(self, worker: Worker, status: int | None, blamed: bool) -> None:
         """After too many ends that no attempt can be blamed for, fail the lane or the engine; else ask for a spare."""
-        broken, lane = self._deaths.take(worker, status, self.crew.lanes, blamed)
+        broken, lane = self._deaths.take(worker, status, self.pool.lanes, blamed)
         if lane is not None:
             end = end_of(worker, status)
             lane.give_up(Broken(f"worker processes end while they load the function: {end}"))
         if broken is not None:
             self._break(broken)
-        self.crew.wants_spare = self.broken is None
+        self.pool.wants_spare = self.broken is None
 
     def _break(self, broken: Broken) -> None:
         self.broken = broken
-        for lane in tuple(self.crew.lanes):
+        for lane in tuple(self.pool.lanes):
             lane.give_up(broken)
-        for worker in self.crew.everybody():
+        for worker in self.pool.everybody():
             worker.dismissed = True
             worker.kill()
 
     def _end_all(self) -> None:
         """Fail the lanes, kill every worker's group and wait for their ends."""
-        self.closing = self.pool.closed = True
+        self.closing = self.blocks.closed = True
         self._turn_away()
-        self.crew.end()
+        self.pool.end()
         self._opened.close()

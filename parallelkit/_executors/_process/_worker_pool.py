@@ -26,7 +26,7 @@ PATIENCE = 10.0
 """Seconds for which the end of a run, or of the engine, waits for killed workers to end."""
 
 
-class Crew:
+class WorkerPool:
     """Decides who gets what, and gives it. Only the supervisor's thread calls this."""
 
     def __init__(
@@ -158,7 +158,7 @@ class Crew:
     def refill(self, worker: Worker, now: float) -> bool:
         """Give more to a worker that rang, as ``assign`` and ``listen`` would; False if all must be looked at instead.
 
-        That needs a crew that was calm at the last look, a single lane with more queued, and attempts so long that each
+        That needs a pool that was calm at the last look, a single lane with more queued, and attempts so long that each
         commit rings. A worker that has committed more than was taken needs a full look: its bell may have been heard.
         """
         if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
