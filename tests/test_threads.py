@@ -1029,9 +1029,9 @@ def test_no_more_threads_are_kept_for_lent_slots_than_there_are_slots():
 def test_a_thread_without_a_slot_lends_none(engine):
     """A finalizer that waits in a thread which is about to end, or kept for the next lent slot, makes no room for one more."""
     worker = ThreadWorker(engine, "spare", 0)
-    assert worker.between(engine) is None
+    assert worker.stand_in(engine) is None
     engine.workers.add(worker)
-    assert worker.between(engine) is not None
+    assert worker.stand_in(engine) is not None
     engine.workers.clear()
 
 

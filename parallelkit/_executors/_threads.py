@@ -16,7 +16,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
-from parallelkit._executors._thread._lending import Borrower, here, lender, take_claim
+from parallelkit._executors._thread._lending import Borrower, current_worker, lender, take_claim
 from parallelkit._executors._thread._loss import Loss, loss_at
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import TicketQueue
@@ -69,7 +69,7 @@ class ThreadEngine:
                 self.lending = True
                 self.slots.lend(port, outer.claim)
             self.ports += (port,)
-            if here() in self.abandoned:
+            if current_worker() in self.abandoned:
                 port.cut_off()
         return port
 
@@ -80,7 +80,7 @@ class ThreadEngine:
     def lend(self, future: Borrower) -> list[float] | None:
         outer = lender(self)
         if outer is None:
-            return [] if here() in self.abandoned else None
+            return [] if current_worker() in self.abandoned else None
         with self._lock:
             self.lending = True
             self.slots.lend(future, outer.claim)

@@ -22,7 +22,7 @@ class Lender(Protocol):
     """An engine whose tasks may wait for futures of the same executor."""
 
     def lend(self, future: Borrower) -> list[float] | None:
-        """Lend the slot of the calling task, which is about to wait, and return the task's claim (see ``Around``).
+        """Lend the slot of the calling task, which is about to wait, and return the task's claim (see ``Enclosing``).
 
         None if it is no task of this engine; an empty claim if it was abandoned, and must not wait.
         """
@@ -39,68 +39,68 @@ class LendingPort(Protocol):
         """Run this attempt next, for a task of the engine waits for it."""
 
 
-class Around(NamedTuple):
+class Enclosing(NamedTuple):
     """An attempt that encloses some code. ``claim`` is empty once it has ended or was abandoned."""
 
     engine: object
     claim: list[float]
 
 
-class Here(Protocol):
+class CurrentWorker(Protocol):
     """A worker thread, as the code that it runs sees it."""
 
     @property
     def engine(self) -> object:
         """Whose thread it is."""
 
-    def around(self) -> Around | None:
+    def attempt(self) -> Enclosing | None:
         """The attempt that it runs."""
 
-    def between(self, engine: object) -> Around | None:
+    def stand_in(self, engine: object) -> Enclosing | None:
         """A stand-in for an attempt of this engine, for a finalizer that is called between attempts."""
 
 
-_outer: ContextVar[tuple[Around, ...]] = ContextVar("parallelkit_outer", default=())
+_outer: ContextVar[tuple[Enclosing, ...]] = ContextVar("parallelkit_outer", default=())
 _thread = threading.local()
 
 
-def enter_thread(worker: Here) -> None:
+def enter_thread(worker: CurrentWorker) -> None:
     """Called in a worker's thread: note whose thread this is."""
     _thread.worker = worker
 
 
-def here() -> Here | None:
+def current_worker() -> CurrentWorker | None:
     """The worker whose thread this is; None in any other thread."""
-    worker: Here | None = getattr(_thread, "worker", None)
+    worker: CurrentWorker | None = getattr(_thread, "worker", None)
     return worker
 
 
 def is_thread_of(engine: object) -> bool:
     """Whether the calling thread is one of this engine's."""
-    worker = here()
+    worker = current_worker()
     return worker is not None and worker.engine is engine
 
 
 def mark_context() -> None:
     """In the context of future attempts: note the attempts that enclose the calling code."""
-    _outer.set(around())
+    _outer.set(enclosing_attempts())
 
 
-def around() -> tuple[Around, ...]:
+def enclosing_attempts() -> tuple[Enclosing, ...]:
     """The attempts that enclose the calling code, innermost last, without those that have ended."""
-    worker = here()
-    own = None if worker is None else worker.around()
+    worker = current_worker()
+    own = None if worker is None else worker.attempt()
     outer = [attempt for attempt in _outer.get() if attempt.claim]
     return (*outer, own) if own is not None and own not in outer else tuple(outer)
 
 
-def lender(engine: object) -> Around | None:
+def lender(engine: object) -> Enclosing | None:
     """The innermost attempt of this engine that encloses the calling code."""
-    for attempt in reversed(around()):
+    for attempt in reversed(enclosing_attempts()):
         if attempt.engine is engine:
             return attempt
-    worker = here()
-    return None if worker is None else worker.between(engine)
+    worker = current_worker()
+    return None if worker is None else worker.stand_in(engine)
 
 
 def take_claim(claim: list[float]) -> bool:

@@ -12,7 +12,7 @@ from typing import Protocol
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Ended, Ticket
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._thread._lending import Around, enter_thread, here, take_claim
+from parallelkit._executors._thread._lending import Enclosing, current_worker, enter_thread, take_claim
 from parallelkit._executors._thread._port import Current, ThreadPort
 from parallelkit._executors._thread._queue import OWN
 from parallelkit._forked import end_child
@@ -153,19 +153,19 @@ class ThreadWorker:
         if self.current is not None:
             take_claim(self.current[2])
 
-    def around(self) -> Around | None:
+    def attempt(self) -> Enclosing | None:
         """The attempt that this thread runs; None between attempts."""
         claim = self.current[2] if self.current is not None else None
-        return Around(self.engine, claim) if claim else None
+        return Enclosing(self.engine, claim) if claim else None
 
-    def between(self, engine: object) -> Around | None:
+    def stand_in(self, engine: object) -> Enclosing | None:
         """A stand-in for an attempt, between attempts: a finalizer called there may wait too, and lend the slot."""
         if self.engine is not engine or (self.current and self.current[2]) or self not in self.engine.workers:
             return None  # it has no slot, or its attempt lends that
         with suppress(ValueError):
             self.engine.idle.remove(self)  # so that nobody wakes it meanwhile and counts on it
             self.gate.force()  # it looks for work again afterwards
-        return Around(engine, [0.0])
+        return Enclosing(engine, [0.0])
 
     def _serve(self) -> None:
         engine = self.engine
@@ -238,7 +238,7 @@ def end_each(workers: Collection[ThreadWorker], abandoned: Container[ThreadWorke
 
 
 def _disown_in_child() -> None:
-    worker = here()
+    worker = current_worker()
     if isinstance(worker, ThreadWorker):
         worker.disown()
 
