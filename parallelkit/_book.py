@@ -12,7 +12,7 @@ from parallelkit._lost import Lost, cancelled
 
 
 class Book(Protocol):
-    """Where outcomes are written: a ``Ledger``, or the outbox of a stream."""
+    """Where outcomes are written: a ``Ledger``, or the queue of a stream."""
 
     stopped: str | None
 

@@ -35,7 +35,7 @@ _calls  _runs/_collected  _runs/_streamed
 _runs/_plan
 _form
 _runs/_endings  _options  _rebuilt  _runs/_stream
-_input/_growth  _runs/_outbox
+_input/_growth  _runs/_queues
 _loop
 _events
 _executors/_futures

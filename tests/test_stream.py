@@ -30,7 +30,7 @@ from parallelkit import (
 )
 from parallelkit._ledger import Facts
 from parallelkit._rebuilt import ledger_of
-from parallelkit._runs._outbox import Outbox
+from parallelkit._runs._queues import OutcomeQueue
 from parallelkit._runs._stream import _close_all
 
 PATIENCE = 30.0
@@ -699,7 +699,9 @@ def test_ctrl_c_as_an_outcome_is_taken_does_not_lose_it():
     """Ctrl-C that comes as an outcome is taken from the others leaves it to the results: it is in neither twice, nor in none."""
 
     def strike(frame, event, called):
-        if event == "c_return" and frame.f_code is Outbox.take.__code__:  # where Ctrl-C would be raised, too
+        if (
+            event == "c_return" and frame.f_code is OutcomeQueue.take.__code__
+        ):  # where Ctrl-C would be raised, too
             sys.setprofile(before)
             raise KeyboardInterrupt
 

@@ -36,7 +36,7 @@ from parallelkit._scheduling._stopping import StopRule
 from parallelkit._world import World, the_world
 
 if TYPE_CHECKING:
-    from parallelkit._runs._outbox import Outbox
+    from parallelkit._runs._queues import OutcomeQueue
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -104,7 +104,7 @@ class Plan:
             limits=tuple(map(repr, options.limits)),
         )
 
-    def enter(self, book: Ledger | Outbox, portion: Portion) -> None:
+    def enter(self, book: Ledger | OutcomeQueue, portion: Portion) -> None:
         """Give tasks just read, or made by ``then``, their keys and their rows in the book."""
         self.intake.number(portion, len(book))
         rows = portion.keys, len(portion.items), self.world.now(), portion.parent
@@ -192,7 +192,7 @@ class Plan:
         at_hand = 0 if careful else getattr(engine, "at_hand", AT_HAND)
         return Window(engine.max_workers, self.options.buffersize or whole, at_hand)
 
-    def let_grow(self, loop: Loop, book: Ledger | Outbox, enter: Callable[[Portion], None]) -> None:
+    def let_grow(self, loop: Loop, book: Ledger | OutcomeQueue, enter: Callable[[Portion], None]) -> None:
         """Have the loop call ``then``, if there is one."""
         if self.options.then is not None:
             book.keep_settled()

@@ -27,7 +27,7 @@ from parallelkit._input._source import WIDEST, DirectSource, Window
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import Outcome
-from parallelkit._runs._outbox import HandedSource, Outbox
+from parallelkit._runs._queues import OutcomeQueue, QueuedSource
 from parallelkit._system import monotonic
 
 T = TypeVar("T")
@@ -39,11 +39,11 @@ class Stream:
     """Connects the caller's thread, which reads and yields, with the thread that drives the loop."""
 
     def __init__(
-        self, loop: Loop, source: HandedSource, outbox: Outbox, intake: Intake, window: Window
+        self, loop: Loop, source: QueuedSource, queue: OutcomeQueue, intake: Intake, window: Window
     ) -> None:
         self._loop = loop
         self._source = source
-        self._outbox = outbox
+        self._queue = queue
         self._intake = intake
         self._window = window
         self._slow = False
@@ -51,7 +51,7 @@ class Stream:
         self._crash: BaseException | None = None
         self._pid = os.getpid()
         self._driver: dict[str, threading.Thread | None] = {}
-        intake.ended_early = outbox.gate.open
+        intake.ended_early = queue.gate.open
         context = copy_context()
         context.run(mark_context)  # code called there may wait for the executor that runs the task we are in
         drive = partial(context.run, self._drive)  # because it calls the user's code
@@ -73,21 +73,21 @@ class Stream:
             self._crash = error  # a bug of ours: the caller's thread raises it
         finally:
             self._over = True
-            self._outbox.gate.open()
+            self._queue.gate.open()
 
     def outcomes(self) -> Iterator[Outcome[Any, Any]]:
         """Start the thread, and yield every outcome."""
         self._thread.start()
         if self._intake.prefetch is not None:
-            self._intake.prefetch.wake = self._outbox.gate.open
-        ready = self._outbox.ready
+            self._intake.prefetch.wake = self._queue.gate.open
+        ready = self._queue.ready
         while True:
             self._check_process()
             self._read()
             if ready:
                 for _ in range(self._before_reading()):
                     self._intake.naming.forget(ready[0].key)
-                    yield self._outbox.take()  # without keeping a reference to it here
+                    yield self._queue.take()  # without keeping a reference to it here
                     self._check_process()
                     if not ready:
                         break
@@ -95,7 +95,7 @@ class Stream:
                 if not (ready or self._cancel_handed()):
                     break
             elif not self._may_read():
-                self._outbox.gate.wait(lambda: ready or self._over or self._must_end() or self._may_read())
+                self._queue.gate.wait(lambda: ready or self._over or self._must_end() or self._may_read())
         if self._crash is not None:
             raise self._crash
 
@@ -106,10 +106,10 @@ class Stream:
     def _cancel_handed(self) -> bool:
         """Cancel what was handed over too late for the loop, which has ended; return whether an outcome is ready."""
         if self._crash is None:
-            while self._source.next(0) is not None:  # admits each to the outbox
+            while self._source.next(0) is not None:  # admits each to the queue
                 pass
-            self._outbox.cancel_rest()
-        return bool(self._outbox.ready)
+            self._queue.cancel_rest()
+        return bool(self._queue.ready)
 
     def _check_process(self) -> None:
         """Raise RuntimeError in a forked process, which has none of the threads and must leave the workers alone."""
@@ -117,7 +117,7 @@ class Stream:
             raise RuntimeError("this stream belongs to the process that began it, not to a forked child")
 
     def _room(self) -> int:
-        yielded = self._outbox.input_yielded
+        yielded = self._queue.input_yielded
         return self._window.room(self._intake.read_so_far - yielded, yielded)
 
     def _may_read(self) -> bool:
@@ -134,7 +134,7 @@ class Stream:
             if (
                 room <= 0
                 or not self._intake.ready
-                or (self._outbox.ready and (self._slow or room < self._yielded_share()))
+                or (self._queue.ready and (self._slow or room < self._yielded_share()))
             ):
                 return
             self._hand_over(room)
@@ -166,11 +166,11 @@ class Stream:
     def _before_reading(self) -> int:
         """How many outcomes can be yielded before ``_read`` need be called again."""
         if self._source.ended or self._slow:
-            return len(self._outbox.ready)
+            return len(self._queue.ready)
         return max(1, self._yielded_share() - self._room()) if self._intake.ready else 1
 
     def _yielded_share(self) -> int:
-        ahead = self._intake.read_so_far - self._outbox.input_yielded
+        ahead = self._intake.read_so_far - self._queue.input_yielded
         return max(1, (ahead + self._room()) // 4)
 
     def close(self, reason: str, unseen: bool = False) -> None:
@@ -192,8 +192,8 @@ class Stream:
     def rest(self) -> list[Outcome[Any, Any]]:
         """The outcomes that have not been yielded; call it after ``close``."""
         self._cancel_handed()
-        rest = list(self._outbox.ready)
-        self._outbox.ready.clear()
+        rest = list(self._queue.ready)
+        self._queue.ready.clear()
         return rest
 
 
@@ -201,10 +201,10 @@ class Stream:
 class HeldSource(DirectSource):
     """The source of an inline stream; tasks that are done and not yet yielded still count as read ahead."""
 
-    outbox: Outbox = field(kw_only=True)
+    queue: OutcomeQueue = field(kw_only=True)
 
     def _room(self, ahead: int) -> int:
-        return DirectSource._room(self, self.intake.read_so_far - self.outbox.input_yielded)
+        return DirectSource._room(self, self.intake.read_so_far - self.queue.input_yielded)
 
 
 _open: WeakSet[Generator[Any, None, None]] = WeakSet()
@@ -232,21 +232,23 @@ atexit.register(_close_all)
 os.register_at_fork(after_in_child=_open.clear)
 
 
-def stepwise(loop: Loop, outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
+def stepwise(loop: Loop, queue: OutcomeQueue, intake: Intake) -> Iterator[Outcome[Any, Any]]:
     """Yield every outcome, driving the loop in the caller's thread (inline runs)."""
     going = True
-    while going or outbox.ready:
-        yield from emptied(outbox, intake)
+    while going or queue.ready:
+        yield from emptied(queue, intake)
         going = going and loop.step()
 
 
-def unread(intake: Intake, outbox: Outbox, enter: Callable[[Portion], None]) -> Iterator[Outcome[Any, Any]]:
+def unread(
+    intake: Intake, queue: OutcomeQueue, enter: Callable[[Portion], None]
+) -> Iterator[Outcome[Any, Any]]:
     """After a stop: yield the rest of a sized input as cancelled. It is read only if keys are made of its items."""
     keyed = intake.keys is None and (intake.keyed or intake.shape.tasks)
     for portion in iter(partial(intake.read, WIDEST), None) if keyed else unread_places(intake):
         enter(portion)
-        outbox.cancel_rest()
-        yield from emptied(outbox, intake)
+        queue.cancel_rest()
+        yield from emptied(queue, intake)
 
 
 def unread_places(intake: Intake) -> Iterator[Portion]:
@@ -261,8 +263,8 @@ def unread_places(intake: Intake) -> Iterator[Portion]:
     intake.exhausted = True
 
 
-def emptied(outbox: Outbox, intake: Intake) -> Iterator[Outcome[Any, Any]]:
+def emptied(queue: OutcomeQueue, intake: Intake) -> Iterator[Outcome[Any, Any]]:
     """Yield what is ready, keeping no reference to what has been yielded."""
-    while outbox.ready:
-        intake.naming.forget(outbox.ready[0].key)
-        yield outbox.take()
+    while queue.ready:
+        intake.naming.forget(queue.ready[0].key)
+        yield queue.take()

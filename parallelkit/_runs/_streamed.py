@@ -21,8 +21,8 @@ from parallelkit._raised import add_note
 from parallelkit._rebuilt import ledger_of
 from parallelkit._results import Results
 from parallelkit._runs._endings import interruption, noted
-from parallelkit._runs._outbox import HandedSource, Outbox
 from parallelkit._runs._plan import Plan
+from parallelkit._runs._queues import OutcomeQueue, QueuedSource
 from parallelkit._runs._stream import HeldSource, Stream, closed_at_exit, stepwise, unread
 
 
@@ -38,8 +38,8 @@ class Streamed:
         self._whole = False
         self.cut_short = False  # whether the run was stopped with input left that no outcome tells of
         self._raising = plan.options.on_error == "raise"
-        self._outbox = Outbox(plan.world.now, plan.options.order == "input", self._raising)
-        self._enter: Callable[[Portion], None] = partial(plan.enter, self._outbox)
+        self._queue = OutcomeQueue(plan.world.now, plan.options.order == "input", self._raising)
+        self._enter: Callable[[Portion], None] = partial(plan.enter, self._queue)
         self._loop: Loop | None = None
         self._facts = Facts()
 
@@ -55,7 +55,7 @@ class Streamed:
 
         ``reason``: why it ended, for an end that came too late to stop the run.
         """
-        facts = replace(self._facts, began_at=0.0, ended_at=self._plan.world.now() - self._outbox.began)
+        facts = replace(self._facts, began_at=0.0, ended_at=self._plan.world.now() - self._queue.began)
         return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
@@ -100,24 +100,24 @@ class Streamed:
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Make the stream and the loop of the run; ``opened`` gets what closes them."""
-        plan, outbox = self._plan, self._outbox
+        plan, queue = self._plan, self._queue
         self._facts = plan.facts(engine)
-        outbox.began = self._facts.began_at
+        queue.began = self._facts.began_at
         with hold_interrupt() as guard:
-            port = engine.open(plan.job(outbox.key, whole=self._lenient, guard=guard))
+            port = engine.open(plan.job(queue.key, whole=self._lenient, guard=guard))
             opened.callback(port.close)
-        handed, window = HandedSource(self._enter), plan.window(engine)
-        self._loop = loop = plan.loop(outbox, outbox.key, port, handed)
+        handed, window = QueuedSource(self._enter), plan.window(engine)
+        self._loop = loop = plan.loop(queue, queue.key, port, handed)
         opened.callback(self._let_go, loop)
         opened.callback(loop.bar.close)
         opened.callback(loop.show)
         opened.callback(port.close)  # closed before the bar is last drawn
-        plan.let_grow(loop, outbox, self._enter)
-        stream = Stream(loop, handed, outbox, plan.intake, window)
+        plan.let_grow(loop, queue, self._enter)
+        stream = Stream(loop, handed, queue, plan.intake, window)
         opened.callback(stream.close, "the stream was closed", unseen=True)
         if plan.options.executor == "inline":
             reading = plan.intake, window, Interrupt(), self._enter, lambda: loop.eager
-            loop.source = HeldSource(*reading, outbox=outbox)
+            loop.source = HeldSource(*reading, queue=queue)
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
@@ -125,11 +125,11 @@ class Streamed:
         self._plan.growth, loop.grow = None, bool
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
-        plan, outbox, intake = self._plan, self._outbox, self._plan.intake
+        plan, queue, intake = self._plan, self._queue, self._plan.intake
         error: BaseException | None = None
         try:
             if plan.options.executor == "inline":
-                yield from stepwise(loop, outbox, intake)
+                yield from stepwise(loop, queue, intake)
             else:
                 yield from stream.outcomes()
             if self._raising and loop.scheduler.first_error is not None:
@@ -138,7 +138,7 @@ class Streamed:
                 broken, intake.error = intake.error, None
                 raise noted(error, f"{loop.scheduler.succeeded} succeeded", broken)
             if loop.scheduler.stopped is not None and intake.size is not None:
-                yield from unread(intake, outbox, self._enter)
+                yield from unread(intake, queue, self._enter)
             if intake.error is not None:
                 error, intake.error = intake.error, None
                 error.results = Results(Ledger())

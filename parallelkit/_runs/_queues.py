@@ -1,4 +1,4 @@
-"""Both ends of a stream's loop: ``Outbox``, where outcomes wait to be yielded, and ``HandedSource`` for its input."""
+"""Both ends of a stream's loop: ``OutcomeQueue``, where outcomes wait to be yielded, and ``QueuedSource`` for its input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parallelkit._marks import UNSET
 from parallelkit._outcomes import Outcome, Success
 
 
-class Outbox:
+class OutcomeQueue:
     """The book of a stream: an outcome becomes ``ready`` when its turn comes, and is dropped when it is yielded.
 
     With ``raising``, the first failure is raised by the stream: it never becomes ready, nor do the tasks
@@ -132,7 +132,7 @@ class Outbox:
             self.ready.append(outcome)
 
 
-class HandedSource:
+class QueuedSource:
     """A queue of what the caller's thread has read, for the loop's thread.
 
     A run hands over either portions or single items, never both.
