@@ -16,9 +16,9 @@ from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, Recalled, parted
 from parallelkit._input._source import DirectSource, Source
 from parallelkit._interrupt import Interrupt
-from parallelkit._lost import describe
 from parallelkit._marks import UNSET
 from parallelkit._progress import Silent
+from parallelkit._raised import describe_error
 from parallelkit._scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -229,5 +229,5 @@ class Loop:
 
 def reason_of(failure: Exception) -> str:
     """Why nothing can run any more, with the cause of that, if the text does not name it yet."""
-    because = "" if failure.__cause__ is None else describe(failure.__cause__)
+    because = "" if failure.__cause__ is None else describe_error(failure.__cause__)
     return f"{failure}" if because in str(failure) else f"{failure} ({because})"

@@ -155,7 +155,7 @@ def as_text(error: BaseException, frames: TracebackType | None) -> str:
     except BaseException as broken:  # raised by its own __str__, say
         if is_of_signal(broken):
             raise
-        return describe(error) + "\n"
+        return describe_error(error) + "\n"
 
 
 def with_source(text: str) -> str:
@@ -166,9 +166,6 @@ def with_source(text: str) -> str:
 def _shown(frame: re.Match[str]) -> str:
     line = linecache.getline(frame["path"], int(frame["number"])).strip()
     return f"{frame[0]}{frame['indent']}  {line}\n" if line else frame[0]
-
-
-describe = describe_error
 
 
 def is_a(error: BaseException | None, kind: type[E]) -> TypeGuard[E]:

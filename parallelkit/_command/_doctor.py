@@ -14,7 +14,7 @@ from parallelkit._command import own_version
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._width import cgroup_quota, usable_cpus
-from parallelkit._lost import describe
+from parallelkit._raised import describe_error
 from parallelkit._report._format import count, seconds
 from parallelkit._results import Results
 from parallelkit._run import run_parallel
@@ -77,7 +77,7 @@ def proven(what: str, proof: Callable[[], str]) -> Iterator[Finding]:
         shown = proof()
         yield True, f"{what}; {shown}" if shown else what
     except Exception as error:
-        yield False, f"{what}; {describe(error)}"
+        yield False, f"{what}; {describe_error(error)}"
 
 
 def work_in_threads() -> str:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
-from parallelkit._raised import repr_of
+from parallelkit._raised import describe_error, repr_of
 
 
 class OutputError(Exception):
@@ -119,7 +118,7 @@ def line_of(outcome: Outcome[Any, Any]) -> bytes:
     if outcome.ok:
         row["value"] = outcome.value
     else:
-        row["error"] = describe(outcome.error)
+        row["error"] = describe_error(outcome.error)
         row["error_type"] = type(outcome.error).__name__
     row["attempts"] = outcome.attempts
     row["seconds"] = round(outcome.duration, 6)

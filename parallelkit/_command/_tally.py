@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parallelkit._journal._payload import SOURCE
-from parallelkit._lost import describe, is_of_stop
+from parallelkit._lost import is_of_stop
 from parallelkit._outcomes import Outcome
+from parallelkit._raised import describe_error
 from parallelkit._report._failures import shape
 from parallelkit._report._format import clip, count, encodable, key_text, number, seconds
 
@@ -59,7 +60,7 @@ class Tally:
         return True
 
     def _note(self, key: Any, error: BaseException) -> None:
-        text = encodable(describe(error))
+        text = encodable(describe_error(error))
         name: tuple[type[BaseException] | None, str] = (type(error), shape(text))
         if name not in self.kinds and len(self.kinds) >= KINDS:
             name, text = (None, ""), "of other kinds"

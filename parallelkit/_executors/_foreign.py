@@ -23,9 +23,8 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._packing import refusal
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._executors._width import widen
-from parallelkit._lost import describe
 from parallelkit._numbers import as_whole
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack
@@ -180,7 +179,7 @@ class ForeignPort:
     def _died(self, error: BaseException) -> Exception:
         from parallelkit._died import WorkerDied
 
-        text = f"the {self._name} broke while this task was in flight: {describe(error)}"
+        text = f"the {self._name} broke while this task was in flight: {describe_error(error)}"
         died = WorkerDied(text, may_have_run=True)
         died.__cause__ = error
         return died

@@ -7,8 +7,7 @@ from typing import Any
 
 from parallelkit._executors._contract import Job, call_with
 from parallelkit._executors._process._culprit import pack_job
-from parallelkit._lost import describe
-from parallelkit._raised import drop_frames
+from parallelkit._raised import describe_error, drop_frames
 from parallelkit._system import monotonic
 from parallelkit._worker._faults import capture, capture_unsendable, restore
 from parallelkit._worker._travel import pack, unpack
@@ -65,6 +64,6 @@ def opened(ok: bool, blob: bytes, label: Callable[[], str]) -> tuple[Any, str, b
 
 def broken_value(label: str, error: BaseException) -> Exception:
     """The error of a task whose value cannot be unpickled."""
-    broken = TypeError(f"{label} returned a value that cannot be unpickled: {describe(error)}")
+    broken = TypeError(f"{label} returned a value that cannot be unpickled: {describe_error(error)}")
     broken.__cause__ = error
     return broken

@@ -14,8 +14,7 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
 from parallelkit._joblib._packing import Packer
 from parallelkit._joblib._worker import run
-from parallelkit._lost import describe
-from parallelkit._raised import repr_of
+from parallelkit._raised import describe_error, repr_of
 
 GRACE = 1.0  # seconds that ``close`` waits for the thread, which may be in a callback
 SHOWN = 3  # how many calls of a batch, and arguments of a call, a message shows
@@ -185,7 +184,7 @@ def as_joblib_has_it(ended: Ended, label: str) -> BaseException:
 def refusal(label: str, error: BaseException) -> PicklingError:
     """The error of a batch that cannot be pickled, of the class that joblib raises."""
     refused = PicklingError(
-        f"the task to send to a worker process cannot be pickled, {label}: {describe(error)}"
+        f"the task to send to a worker process cannot be pickled, {label}: {describe_error(error)}"
     )
     refused.__cause__ = error
     return refused

@@ -11,9 +11,9 @@ from typing import Any
 from parallelkit._input._recall import Recalled
 from parallelkit._journal._file import Record
 from parallelkit._logger import logger
-from parallelkit._lost import Lost, describe
+from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker._faults import capture_here, restore
 
 SOURCE = "checkpoint"  # the ``worker`` of a recalled outcome
@@ -44,7 +44,7 @@ class Payloads:
             except BaseException as error:  # the value's own code may even exit
                 if is_of_signal(error):
                     raise
-                self._warn("value", keys[len(made)], f"it cannot be pickled ({describe(error)})")
+                self._warn("value", keys[len(made)], f"it cannot be pickled ({describe_error(error)})")
                 made.append(None)
         made += [None] * (len(values) - len(made))
         return [
@@ -85,7 +85,7 @@ class Payloads:
         except BaseException as error:
             if is_of_signal(error):
                 raise
-            self._warn("value", key, f"its pickle cannot be unpickled ({describe(error)})")
+            self._warn("value", key, f"its pickle cannot be unpickled ({describe_error(error)})")
             return False
         if cut_off:
             self._give_up("value", key)
@@ -141,7 +141,7 @@ def recalled(record: Record) -> Recalled:
 def unreadable(path: str, record: Record, error: Exception) -> ValueError:
     """The error for a record that cannot be unpickled, because its class is gone, say."""
     return ValueError(
-        f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe(error)}; "
+        f"checkpoint must hold outcomes that can be unpickled, got {path}, key {record.key}: {describe_error(error)}; "
         "the modules and classes that they need must be importable, as when they were recorded; "
         "to have the task run again, delete its row from the table outcomes of this SQLite file"
     )

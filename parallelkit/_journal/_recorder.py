@@ -23,10 +23,10 @@ from parallelkit._journal._payload import SOURCE, Payloads, recalled, unreadable
 from parallelkit._journal._writer import JournalWriter
 from parallelkit._ledger import Columns
 from parallelkit._logger import logger
-from parallelkit._lost import Lost, describe
+from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._tasks import Task, as_call, function_of
 
 
@@ -101,7 +101,7 @@ class Recording(Unrecorded):
         self._stop = stop
 
     def _fail(self, error: Exception) -> None:
-        text = f"the checkpoint {self._path} could not be written: {describe(error)}"
+        text = f"the checkpoint {self._path} could not be written: {describe_error(error)}"
         self.failure = ParallelKitError(text)
         self.failure.__cause__ = error
         logger.error("%s", text)

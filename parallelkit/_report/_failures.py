@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 
 from parallelkit._ledger import Ledger
-from parallelkit._lost import Lost, describe
+from parallelkit._lost import Lost
+from parallelkit._raised import describe_error
 from parallelkit._report._format import clip
 
 KEYS = 3  # example tasks that a kind remembers
@@ -56,7 +57,7 @@ def kinds_of_failure(ledger: Ledger) -> list[Kind]:
 
 def _kind_of(lost: Lost, kinds: dict[tuple[type, str], Kind]) -> Kind:
     assert lost.error is not None, "only what is cut off has no error"
-    text = describe(lost.error)
+    text = describe_error(lost.error)
     name = type(lost.error), shape(text)
     if name not in kinds:
         kinds[name] = Kind(clip(text, LOOKED_AT), lost)

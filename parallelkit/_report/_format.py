@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from parallelkit._lost import describe
-from parallelkit._raised import repr_of
+from parallelkit._raised import describe_error, repr_of
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f]")  # DEL is not: JSON has it as it is
 
@@ -112,4 +111,4 @@ def key_text(key: Any, width: int = 60) -> str:
 
 def error_text(error: BaseException | None, width: int = 160) -> str:
     """The type and text of an error; None stands for an attempt that the stop of the run cut off."""
-    return "cut off by the stop of the run" if error is None else clip(describe(error), width)
+    return "cut off by the stop of the run" if error is None else clip(describe_error(error), width)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
-from parallelkit._lost import describe
 from parallelkit._outcomes import Outcome
+from parallelkit._raised import describe_error
 
 COLUMNS = [
     "key",
@@ -32,7 +32,7 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
         "ok": outcome.ok,
         "value": outcome.value if outcome.ok else None,
         "error_type": None if outcome.ok else type(outcome.error).__name__,
-        "error": None if outcome.ok else describe(outcome.error),
+        "error": None if outcome.ok else describe_error(outcome.error),
         "attempts": outcome.attempts,
         "queued_at": outcome.queued_at,
         "started_at": outcome.started_at,

@@ -11,9 +11,9 @@ from typing import Any
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Ended
-from parallelkit._lost import Lost, describe, is_a, uncounted
+from parallelkit._lost import Lost, is_a, uncounted
 from parallelkit._marks import UNSET
-from parallelkit._raised import add_note, is_of_signal, tolerated
+from parallelkit._raised import add_note, describe_error, is_of_signal, tolerated
 from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._scheduling._retry_after import LONGEST, did_not_run, retry_after
 from parallelkit._tasks import Own
@@ -168,7 +168,7 @@ class Tries:
         except Exception as broken:  # from the user's predicate: only this task loses its retries
             if is_of_signal(broken):
                 raise
-            verdict.why = not_again(f"retries raised {describe(broken)}")
+            verdict.why = not_again(f"retries raised {describe_error(broken)}")
             return
         if delay is None:
             covers = f"on={on_text(policy.on)} does not cover it" if isinstance(policy, Retry) else ""
@@ -257,7 +257,7 @@ def as_exception(error: BaseException) -> Exception:
     """What a task raised, wrapped unless it is an ``Exception``: anything else could end the user's program."""
     if is_a(error, Exception):
         return error
-    exited = TaskExited(f"the task raised {describe(error)}")
+    exited = TaskExited(f"the task raised {describe_error(error)}")
     exited.__cause__ = error
     return exited
 
