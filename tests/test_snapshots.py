@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from parallelkit._executors._process._blocks import Pool
+from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._slots import Slots
@@ -102,7 +102,7 @@ def a_pool():
     class Freed:
         size, spoiled, number = 1, False, 0
 
-    pool = Pool()
+    pool = BlockPool()
     pool._free.extend(Freed() for _ in range(MANY))
 
     def change():
