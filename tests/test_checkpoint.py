@@ -425,7 +425,7 @@ BAD = [
 def test_a_key_that_may_mean_something_else_tomorrow_is_refused(path, key):
     """A key that is not stable between programs is refused, with the rule and its type, before anything runs."""
     with pytest.raises(
-        TypeError, match=r"key must be a str, int, float .* at position 0; make a str or a number"
+        TypeError, match=r"key must be a str, int, float .* at position 0; make a str of it, or a number"
     ):
         run_parallel(work, ["x"], key=lambda item: key, checkpoint=path)
     assert not calls

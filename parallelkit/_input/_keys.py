@@ -52,7 +52,7 @@ def check_lasting(key: Any, position: int) -> None:
         raise TypeError(
             "key must be a str, int, float (not nan), bool, bytes, None or a tuple of these for a checkpoint, "
             f"got {shown} of type {kind.__module__}.{kind.__qualname__} at position {position}; "
-            "make a str or a number of it"
+            "make a str of it, or a number of Python's own (numpy's have .item())"
         )
 
 
