@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._decode import Opening
 from parallelkit._executors._process._lane import Batch, File, Span
 from parallelkit._executors._process._reserve import Reserve
+from parallelkit._executors._process._wake_up import WakeUp
 from parallelkit._executors._process._wire import READS, Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
@@ -200,13 +200,13 @@ def wire_and_far(pair, ring):
     """The parent's end of a channel, and the socket of the other end."""
     ours, far = pair
     ours.setblocking(False)
-    bell = Bell()
-    reserve = Reserve(bell.fd)
+    wake_up = WakeUp()
+    reserve = Reserve(wake_up.fd)
     wire = Wire(ours, ring, reserve)
     yield wire, far
     wire.arrivals.close()
     reserve.close()
-    bell.close()
+    wake_up.close()
 
 
 def received(far, count, wire):
@@ -331,16 +331,16 @@ def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
     outbox = Outbox(Refusing(near, [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM]), ring)
     fd = _channel.new_file("test")
     outbox.send(frame(_channel.BIG_RESULT, b"", 1), fd)
-    outbox.send(frame(_channel.BELL))
+    outbox.send(frame(_channel.WAKE))
     os.close(fd)
     inbox = Inbox(far)
     inbox.receive()
     assert (_channel.BIG_RESULT, b"", 1) == inbox.take()
     os.close(inbox.take_fd())
-    if (bell := inbox.take()) is None:
+    if (wake := inbox.take()) is None:
         inbox.receive()
-        bell = inbox.take()
-    assert (_channel.BELL, b"", 0) == bell
+        wake = inbox.take()
+    assert (_channel.WAKE, b"", 0) == wake
     assert (2, 1) == (ring.head[_channel.SENT], ring.head[_channel.FDS])
 
 
@@ -350,7 +350,7 @@ def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patienc
     monkeypatch.setattr("parallelkit._worker._outbox.PATIENCE", patience)
     refusing = Refusing(pair[0], [number] * 9)
     with pytest.raises(OSError, match="refused"):
-        Outbox(refusing, ring).send(frame(_channel.BELL))
+        Outbox(refusing, ring).send(frame(_channel.WAKE))
     assert 8 == len(refusing.errors)
     assert 0 == ring.head[_channel.SENT]
 
@@ -359,7 +359,7 @@ def test_what_a_forked_child_sends_is_not_counted(wire_and_far, ring):
     """A task's child must not write the count, which its parent would overwrite. What it logs arrives all the same."""
     wire, far = wire_and_far
     outbox = Outbox(far, ring)
-    outbox.send(frame(_channel.BELL))
+    outbox.send(frame(_channel.WAKE))
     pid = os.fork()
     if pid == 0:
         try:
@@ -370,7 +370,7 @@ def test_what_a_forked_child_sends_is_not_counted(wire_and_far, ring):
     assert not outbox.is_of_child()
     assert [b"", b"logged"] == [body for _, body, _ in wire.frames(READS)]
     assert 1 == ring.head[_channel.SENT]
-    outbox.send(frame(_channel.BELL))
+    outbox.send(frame(_channel.WAKE))
     assert wire.has_frames
 
 
@@ -382,9 +382,9 @@ def test_a_turn_reads_what_was_promised_and_no_flood(wire_and_far, ring):
         far.sendall(frame(_channel.RECORD_OF_CHILD, body))
     assert [] == [*wire.frames(0)]
     assert 1 == len([*wire.frames(1)])
-    Outbox(far, ring).send(frame(_channel.BELL))
+    Outbox(far, ring).send(frame(_channel.WAKE))
     kinds = [kind for kind, _, _ in wire.frames(0)]
-    assert [_channel.RECORD_OF_CHILD] * 2 + [_channel.BELL] == kinds
+    assert [_channel.RECORD_OF_CHILD] * 2 + [_channel.WAKE] == kinds
 
 
 def test_a_batch_of_huge_integers_is_sent_in_several_frames(wire_and_far, monkeypatch):

@@ -27,7 +27,6 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._process import _reserve
-from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane
@@ -35,6 +34,7 @@ from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._process._wake_up import WakeUp
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
@@ -444,46 +444,46 @@ def test_committed_result_beats_a_late_look(engine, scale):
 # Who waits for whom
 
 
-def test_who_has_plenty_to_do_rings_as_it_comes_to_its_last():
-    """A worker with a large stock is only polled, so it must ring at its last task: its tasks may be shorter than estimated."""
-    rung = []
+def test_who_has_plenty_to_do_wakes_the_parent_as_it_comes_to_its_last():
+    """A worker with a large stock is only polled, so it must send a wake-up at its last task: its tasks may be shorter than estimated."""
+    asked = []
     pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
-    wire = SimpleNamespace(arm=rung.append)
+    wire = SimpleNamespace(wake_at=asked.append)
     busy = {"pending": 10, "sent": 30, "stock": lambda: 6 * LOOK, "takes_more": lambda: False}
     pool.workers.append(SimpleNamespace(**busy, wire=wire, ready=False))
 
     assert 2 * LOOK == pool.listen(0.0, moved=True)
-    assert [29] == rung
+    assert [29] == asked
 
 
-@pytest.mark.parametrize(("bell", "look_at"), [(30, LOOK), (21, math.inf), (EACH, math.inf)])
-def test_who_rings_later_than_at_its_next_commit_is_looked_at_again(bell, look_at):
-    """A worker that rings only after several commits is polled, too: if it hung in between, its committed results would wait."""
+@pytest.mark.parametrize(("wake_at", "look_at"), [(30, LOOK), (21, math.inf), (EACH, math.inf)])
+def test_who_wakes_the_parent_later_than_at_its_next_commit_is_looked_at_again(wake_at, look_at):
+    """A worker that sends a wake-up only after several commits is polled, too: if it hung in between, its committed results would wait."""
     pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
-    wire = SimpleNamespace(arm=lambda number: False, armed=True, head=20)
+    wire = SimpleNamespace(wake_at=lambda number: False, wakes_at=30, head=20)
     busy = {"pending": 10, "done": 20, "sent": 30, "stock": lambda: 0.0, "takes_more": lambda: False}
     worker = SimpleNamespace(**busy, wire=wire, ready=False)
-    worker.bell_at = lambda in_vain: bell
+    worker.wake_at = lambda in_vain: wake_at
     pool.workers.append(worker)
 
     assert look_at == pool.listen(0.0, moved=True)
 
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
-def test_who_takes_long_is_told_once_to_ring_at_each(engine, monkeypatch):
-    """A worker with long tasks is told once to ring at each commit; the supervisor then takes one turn per task, and polls nothing."""
-    armed, turns = [], []
-    arm, turn = Wire.arm, Supervisor._turn
+def test_who_takes_long_is_asked_once_to_wake_the_parent_at_each(engine, monkeypatch):
+    """A worker with long tasks is asked once for a wake-up at each commit; the supervisor then takes one turn per task, and polls nothing."""
+    asked, turns = [], []
+    wake_at, turn = Wire.wake_at, Supervisor._turn
     monkeypatch.setattr(
-        Wire, "arm", lambda wire, number: arm(wire, number) and (armed.append(number) or True)
+        Wire, "wake_at", lambda wire, number: wake_at(wire, number) and (asked.append(number) or True)
     )
     monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(own) or turn(own))
     drive(engine, far.nap, [0.006] * 5)
-    armed.clear()
+    asked.clear()
     turns.clear()
     drive(engine, far.nap, [0.006] * 40)
 
-    assert len(armed) <= 4
+    assert len(asked) <= 4
     assert len(turns) <= 60
 
 
@@ -1028,7 +1028,7 @@ def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypat
         assert isinstance(port.failure.__cause__, OSError)
         assert "Too many open files (limit " in str(port.failure)
     engine.close()
-    assert engine._supervisor._bell._closed
+    assert engine._supervisor._wake_up._closed
 
 
 def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
@@ -1177,36 +1177,36 @@ def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
 
 
 def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
-    """A finalizer may ring the bell while its own thread is ringing it; this was once a deadlock."""
-    bell = Bell()
+    """A finalizer may call ``set`` while its own thread does; this was once a deadlock."""
+    wake_up = WakeUp()
     write = os.eventfd_write
 
     def collect(fd, number):
         monkeypatch.setattr(os, "eventfd_write", write)
-        bell.ring()
+        wake_up.set()
         write(fd, number)
 
     monkeypatch.setattr(os, "eventfd_write", collect)
-    bell.ring()
-    assert 2 == os.eventfd_read(bell.fd)
-    bell.close()
+    wake_up.set()
+    assert 2 == os.eventfd_read(wake_up.fd)
+    wake_up.close()
 
 
 def test_a_bell_that_nobody_closed_is_closed_with_its_last_reference():
-    """A bell that was never closed, as after Ctrl-C while an engine is made, closes its descriptor when it is collected."""
-    bell = Bell()
-    fd = bell.fd
-    del bell
+    """A wake-up that was never closed, as after Ctrl-C while an engine is made, closes its descriptor when it is collected."""
+    wake_up = WakeUp()
+    fd = wake_up.fd
+    del wake_up
     gc.collect()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
 
 
 def test_a_bell_that_could_not_be_made_says_only_that(monkeypatch):
-    """A bell whose descriptor cannot be created raises that error, and no second one when it is collected."""
+    """A wake-up whose descriptor cannot be created raises that error, and no second one when it is collected."""
     monkeypatch.setattr(os, "eventfd", lambda *args: refuse(errno.EMFILE))
     with pytest.raises(OSError, match="Too many"):
-        Bell()
+        WakeUp()
     gc.collect()
 
 

@@ -117,7 +117,7 @@ def test_any_mixture_comes_back(engine, items):
 def test_size_does_not_matter(size):
     """Values come back at all sizes, also around those at which the way through the channel changes, and without delay.
 
-    There was a delay once: a bell received together with the previous descriptor was lost.
+    There was a delay once: a wake-up received together with the previous descriptor was lost.
     """
     began = time.monotonic()
     items = [letter * (size + number) for number, letter in enumerate((b"a", "b", b"c", "d"))]

@@ -1,4 +1,4 @@
-"""The supervisor's short turns, in which it looks only at workers that rang, and what these must not miss."""
+"""The supervisor's short turns, in which it looks only at workers that sent something, and what these must not miss."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from parallelkit._executors._process._worker_pool import STUCK, WorkerPool
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker._channel import EACH
 
-LONG = 0.006  # seconds; whoever takes so long rings at each commit
+LONG = 0.006  # seconds; whoever takes so long sends a wake-up at each commit
 SHORT = 0.002  # so does who takes this; but two are handed over at once
 
 
@@ -33,7 +33,7 @@ def engine():
 
 
 def test_most_turns_of_long_tasks_are_short(engine, monkeypatch):
-    """While enough is queued, a turn looks only at workers that rang."""
+    """While enough is queued, a turn looks only at workers that sent something."""
     decided = []
     decide = Supervisor._decide
     monkeypatch.setattr(Supervisor, "_decide", lambda own, *args: decided.append(args) or decide(own, *args))
@@ -59,7 +59,7 @@ def test_a_task_that_closes_its_workers_socket_makes_no_turns(engine, monkeypatc
 
 
 class FakeWorker(SimpleNamespace):
-    """A worker that rings at each commit, and runs its last attempt."""
+    """A worker that sends a wake-up at each commit, and runs its last attempt."""
 
     def __init__(self, lane):
         super().__init__(
@@ -73,7 +73,7 @@ class FakeWorker(SimpleNamespace):
             outdated=False,
         )
         self.sent, self.done = 7, 6
-        self.wire = SimpleNamespace(armed=EACH, loading=False, head=6)
+        self.wire = SimpleNamespace(wakes_at=EACH, loading=False, head=6)
         self.given = 0
 
     def give(self, batch, now):
@@ -96,7 +96,7 @@ def calm_pool(queued=9, mean=LONG):
 
 
 def test_who_rang_is_given_more():
-    """A worker that rang gets one more attempt of this length, behind the one that it runs."""
+    """A worker that sent something gets one more attempt of this length, behind the one that it runs."""
     pool = calm_pool()
     (worker,) = pool.workers
     assert pool.refill(worker, 0.0)
@@ -114,8 +114,8 @@ def test_who_rang_is_given_more():
         lambda pool, worker, lane: setattr(lane, "broken", "for a reason"),
         lambda pool, worker, lane: setattr(lane.pace, "_time", 0.0),
         lambda pool, worker, lane: setattr(worker.wire, "head", 7),
-        lambda pool, worker, lane: setattr(worker.wire, "armed", 0),
-        lambda pool, worker, lane: setattr(worker.wire, "armed", 8),
+        lambda pool, worker, lane: setattr(worker.wire, "wakes_at", 0),
+        lambda pool, worker, lane: setattr(worker.wire, "wakes_at", 8),
         lambda pool, worker, lane: setattr(worker, "ready", False),
         lambda pool, worker, lane: setattr(worker, "held", 3),
         lambda pool, worker, lane: setattr(worker, "retiring", True),
@@ -155,20 +155,20 @@ def test_when_a_pool_is_calm(change, calm):
     pool = calm_pool()
     (worker,) = pool.workers
     worker.stock = lambda: 0.0
-    worker.bell_at = lambda in_vain: EACH
-    worker.wire.arm = lambda number: False
+    worker.wake_at = lambda in_vain: EACH
+    worker.wire.wake_at = lambda number: False
     change(pool, worker)
     assert pool.listen(0.0, moved=True) == inf
     assert pool.calm is calm
 
 
-def test_a_commit_whose_bell_was_heard_with_the_one_before_is_looked_at_at_once():
-    """A commit whose bell coincided with that of the previous one is looked at at once: the worker will not ring for it again."""
+def test_a_commit_whose_wake_up_was_received_with_the_one_before_is_looked_at_at_once():
+    """A commit whose wake-up was received with that of the previous one is looked at at once: no other will come for it."""
     pool = calm_pool()
     (worker,) = pool.workers
     worker.stock = lambda: 0.0
-    worker.bell_at = lambda in_vain: EACH
-    worker.wire.arm = lambda number: False
+    worker.wake_at = lambda in_vain: EACH
+    worker.wire.wake_at = lambda number: False
     worker.wire.head = worker.done + 1
     assert pool.listen(7.0, moved=True) == 7.0
     # Of these nothing is taken any more: to look all the time would take a cpu until they end.
@@ -187,8 +187,8 @@ def single():
 
 
 @pytest.mark.all
-def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monkeypatch):
-    """A commit and its bell that come between the supervisor's look and its wait are not lost."""
+def test_a_wake_up_that_is_received_before_its_commit_is_seen_is_not_lost(single, monkeypatch):
+    """A commit and its wake-up that come between the supervisor's look and its wait are not lost."""
     drive(single, far.nap, [SHORT] * 40)
     check = Wire.check
 
@@ -196,7 +196,7 @@ def test_a_bell_that_is_heard_before_its_commit_is_seen_is_not_lost(single, monk
         head, until = wire.head, time.monotonic() + 3 * SHORT
         while wire.head == head and time.monotonic() < until:
             time.sleep(SHORT / 10)
-        time.sleep(SHORT / 5)  # now it has rung
+        time.sleep(SHORT / 5)  # now it has sent its wake-up
         check(wire)
 
     monkeypatch.setattr(Wire, "check", wait_and_check)
@@ -279,9 +279,9 @@ def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
     course = []
     turn, refill, decide = Supervisor._turn, Supervisor._refill, Supervisor._decide
 
-    def poke_behind(own, rang, now):
-        short = refill(own, rang, now)
-        if short and rang and "poke" not in course:
+    def poke_behind(own, active, now):
+        short = refill(own, active, now)
+        if short and active and "poke" not in course:
             own._poked = True  # what another thread does as long as this one is awake
             course.append("poke")
         return short
@@ -301,7 +301,7 @@ def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
 
 @pytest.mark.all
 def test_a_task_that_hangs_in_a_calm_pool_is_killed_in_time(engine):
-    """A hung task is killed in time, although only the other worker rings."""
+    """A hung task is killed in time, although only the other worker sends wake-ups."""
     items = [LONG] * 20 + [60.0] + [LONG] * 200
     with opened(engine, far.nap, patient=True) as port:
         port.start([(index, 1, item, 0.3 if index == 20 else 30.0) for index, item in enumerate(items)])

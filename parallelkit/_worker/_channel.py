@@ -1,7 +1,7 @@
 """What both ends of a worker's channel share: frames on a socket, and the ring into which results are committed.
 
 A *frame* is a kind, a body, and maybe a file: large data travels as a descriptor. Frames carry what is rare
-or large: set-up and batches to the worker; log records, descriptors and the bell to the parent. Results go
+or large: set-up and batches to the worker; log records, descriptors and wake-ups to the parent. Results go
 through the ring, because a store into shared memory costs no system call and outlives its process.
 """
 
@@ -22,7 +22,7 @@ from parallelkit._worker._kernel import memfd_create
 # Frames to the worker
 SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
 # Frames to the parent
-READY, UNREADY, BELL, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY, RECORD_OF_CHILD = range(16, 26)
+READY, UNREADY, WAKE, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY, RECORD_OF_CHILD = range(16, 26)
 
 HEADER = Struct("<IBQ")
 """The head of a frame: length of its body, kind, length of the file that comes with it (0: none)."""
@@ -62,8 +62,10 @@ HEAD = 0  # by the worker: how many tasks are committed
 SENT = 1  # by the worker: how many frames it has sent to the parent; those of its children do not count
 PHASE = 2  # by the worker: STARTING, WAITING, LOADING_IN_TASK, or LOADING plus the number of the job whose function it loads
 FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
-ARMED = 8  # by the parent: ring the bell once so many tasks are committed; the worker then clears it ...
-EACH = 1  # ... unless this is the value: then it rings at each commit (and so does one asked to ring at its first)
+WAKE_AT = (
+    8  # by the parent: wake it, by a frame, once so many tasks are committed; the worker then clears this ...
+)
+EACH = 1  # ... unless this is the value: then it wakes it at each commit (and so does one that is to do so at its first)
 LIMIT = 16  # by the parent: the worker must not begin this task or a later one
 TAIL = 24  # by the parent: how far it has read the heap
 MARK = 25  # by the parent: always MARKED; any other value means that the header was overwritten

@@ -18,7 +18,6 @@ from parallelkit._system import monotonic
 from parallelkit._worker import _call_functions, _channel, _faults, _initial, _lifeline, _script
 from parallelkit._worker._buffers import InBlocks
 from parallelkit._worker._channel import (
-    ARMED,
     BATCH_HEAD,
     EACH,
     HEAD,
@@ -27,6 +26,7 @@ from parallelkit._worker._channel import (
     MASK,
     NONE,
     PHASE,
+    WAKE_AT,
     WORD,
     frame,
 )
@@ -251,16 +251,16 @@ class _Worker:
             if _channel.WEAKLY_ORDERED:
                 _channel.barrier()
             head[HEAD] = number
-            bell = head[ARMED]
-            if bell and number >= bell:
-                now = self._ring(bell)
+            wake_at = head[WAKE_AT]
+            if wake_at and number >= wake_at:
+                now = self._wake_parent(wake_at)
         return True
 
-    def _ring(self, bell: int) -> float:
+    def _wake_parent(self, wake_at: int) -> float:
         """Wake the parent; return the instant afterwards, when the next attempt begins."""
-        if bell != EACH:
-            self.ring.head[ARMED] = 0
-        self.outbox.send(_BELL)
+        if wake_at != EACH:
+            self.ring.head[WAKE_AT] = 0
+        self.outbox.send(_WAKE)
         return monotonic()
 
     def _send_record(self, record: bytes) -> None:
@@ -268,7 +268,7 @@ class _Worker:
         self.outbox.post(frame(kind, WORD.pack(self.ring.head[HEAD]) + record))
 
 
-_BELL = frame(_channel.BELL)
+_WAKE = frame(_channel.WAKE)
 
 
 def _cut(body: bytes, count: int) -> Iterable[bytes]:

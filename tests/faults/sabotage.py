@@ -155,7 +155,7 @@ def send_endless_frame():
 
 def flood(kind):
     """Send frames endlessly, faster than the parent can read them."""
-    blob = frame(kind, WORD.pack(0) if kind != _channel.BELL else b"") * 5000
+    blob = frame(kind, WORD.pack(0) if kind != _channel.WAKE else b"") * 5000
     while True:
         line().sendall(blob)
 

@@ -110,16 +110,16 @@ WORDS = {
     "too many frames": (_channel.SENT, 1 << 40),
     "some frames too many": (_channel.SENT, 30_000),
     "a phase that there is not": (_channel.PHASE, 1 << 50),
-    "no bell": (_channel.ARMED, 0),
-    "a bell for nothing": (_channel.ARMED, 1 << 60),
+    "no wake-up": (_channel.WAKE_AT, 0),
+    "a wake-up for nothing": (_channel.WAKE_AT, 1 << 60),
     "no room": (_channel.TAIL, 12345),
     "a limit": (_channel.LIMIT, 0),
 }
 
 
-@pytest.mark.parametrize("what", mostly_rare(WORDS, "no bell"))
+@pytest.mark.parametrize("what", mostly_rare(WORDS, "no wake-up"))
 def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
-    """A task that overwrites a word of the protocol costs at most itself; a lost bell costs only time."""
+    """A task that overwrites a word of the protocol costs at most itself; a lost wake-up costs only time."""
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
     others_are_well(in_time(partial(sabotage.set_word, *WORDS[what])))
 
@@ -179,7 +179,7 @@ def test_task_that_writes_to_its_socket(what):
 
 
 @pytest.mark.all
-@pytest.mark.parametrize("kind", [_channel.BELL, _channel.RECORD, _channel.KEPT])
+@pytest.mark.parametrize("kind", [_channel.WAKE, _channel.RECORD, _channel.KEPT])
 def test_task_that_floods_its_socket(kind, monkeypatch):
     """While a task floods its socket, its own timeout and that of another task are still enforced."""
     monkeypatch.setattr("logging.raiseExceptions", False)

@@ -135,7 +135,7 @@ class Worker(Holding):
             self._stopped_at = word_of(body)
             if self.held is None or self.held >= self._given or self._stopped_at != self.wire.head:
                 raise GarbageError(f"it says that it stopped at {self._stopped_at}")
-        elif kind != _channel.BELL:
+        elif kind != _channel.WAKE:
             self._take_thing(kind, body, length)
 
     def _take_thing(self, kind: int, body: bytes, length: int) -> None:

@@ -44,10 +44,10 @@ class Holding:
             return False
         return self.pending <= lane.pace.limit or (lane.pace.limit > 1 and self.stock() < LOOK)
 
-    def bell_at(self, in_vain: bool) -> int:
-        """At which commit it should ring: at each, if they are rare; else at the next or, if all is soon done, a batch's last.
+    def wake_at(self, in_vain: bool) -> int:
+        """At which commit it should wake the supervisor: at each, if they are rare; else at the next or, if all is soon done, a batch's last.
 
-        ``in_vain``: its bell was set before, and nothing has come since.
+        ``in_vain``: it was asked for a wake-up before, and nothing has come since.
         """
         if self.batches[0].lane.pace.expected(1) >= LOOK:
             return EACH

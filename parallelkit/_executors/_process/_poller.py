@@ -1,20 +1,20 @@
-"""The one ``epoll`` in which the supervisor's thread waits: for its bell, workers' ends and sockets, and a zygote."""
+"""The one ``epoll`` in which the supervisor's thread waits: for a wake-up, workers' ends and sockets, and a zygote."""
 
 from __future__ import annotations
 
 import select
 
-from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._wake_up import WakeUp
 
 
 class Poller:
     """Knows which worker each descriptor belongs to, and listens to a worker only while there is reason to."""
 
-    def __init__(self, bell: Bell) -> None:
+    def __init__(self, wake_up: WakeUp) -> None:
         self.poll = select.epoll()
         self.workers: dict[int, Worker] = {}
-        self.poll.register(bell.fd, select.EPOLLIN)
+        self.poll.register(wake_up.fd, select.EPOLLIN)
 
     def add(self, worker: Worker) -> None:
         """Listen for its end, and to what it sends."""

@@ -13,7 +13,6 @@ from math import inf
 from threading import RLock, Thread, current_thread
 from typing import TypeVar
 
-from parallelkit._executors._process._bell import Bell
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of, why_of
 from parallelkit._executors._process._handle import Worker
@@ -23,6 +22,7 @@ from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
 from parallelkit._executors._process._starter import Starter
+from parallelkit._executors._process._wake_up import WakeUp
 from parallelkit._executors._process._wire import LAST_READS, READS
 from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._system import monotonic
@@ -48,10 +48,10 @@ class Supervisor:
         self._tell_at = inf  # when to wake a run again, at the latest
         self._questions = Questions()
         self._poked = self._offered = self._asleep = False
-        self._bell = Bell()
+        self._wake_up = WakeUp()
         self._opened = ExitStack()  # closed at the end
-        self._opened.callback(self._bell.close)
-        self._poller = Poller(self._bell)  # now, while there is a descriptor: the thread cannot do without
+        self._opened.callback(self._wake_up.close)
+        self._poller = Poller(self._wake_up)  # now, while there is a descriptor: the thread cannot do without
         self._opened.callback(self._poller.poll.close)
         self._thread: Thread | None = None
         self._starting = RLock()  # reentrant: a finalizer may call ``poke`` while a thread is being made
@@ -66,7 +66,7 @@ class Supervisor:
         """Have the thread make a turn."""
         self._poked = True
         if self._asleep:
-            self._bell.ring()
+            self._wake_up.set()
         elif self._thread is None:
             self._start()
 
@@ -129,7 +129,7 @@ class Supervisor:
             if not self.is_own_thread():  # a signal handler raised while ``_start`` was starting this
                 return
         try:
-            self._reserve = Reserve(self._bell.fd)
+            self._reserve = Reserve(self._wake_up.fd)
             self._opened.callback(self._reserve.close)
             self._starter = Starter(self.max_workers, self._poller.poll, self.pool.homes)
             self._opened.callback(self._starter.close)
@@ -145,20 +145,20 @@ class Supervisor:
                 self._questions.end()
 
     def _turn(self) -> None:
-        dead, rang = self._hear(self._sleep())
+        dead, active = self._hear(self._sleep())
         now = monotonic()
-        if dead or self._poked or now >= self._calm_until or not self._refill(rang, now):
+        if dead or self._poked or now >= self._calm_until or not self._refill(active, now):
             self._poked = False  # cleared first: what changes from now on sets it again
-            self._decide(dead, bool(rang), now)
+            self._decide(dead, bool(active), now)
 
-    def _refill(self, rang: list[Worker], now: float) -> bool:
-        """Give more to the workers that rang, and tell the run what they did; False if there is more to do than that.
+    def _refill(self, active: list[Worker], now: float) -> bool:
+        """Give more to the workers that were active, and tell the run what they did; False if there is more to do than that.
 
         Most turns are no more than this where tasks take a millisecond or more, and it costs the same for any width.
         """
-        if self.blocks.dropped or not all(self.pool.refill(worker, now) for worker in rang):
+        if self.blocks.dropped or not all(self.pool.refill(worker, now) for worker in active):
             return False
-        for worker in rang:
+        for worker in active:
             worker.wire.arrivals.release_blocks()
             self._poller.heed(worker)
             self._calm_until = min(self._calm_until, worker.check_at, worker.deadline, worker.wire.again_at)
@@ -201,7 +201,7 @@ class Supervisor:
     def _sleep(self) -> list[tuple[int, int]]:
         """Block until something happens or is due."""
         self._asleep = True
-        # Read after ``_asleep`` is set: an earlier ``poke`` is seen here, a later one rings the bell.
+        # Read after ``_asleep`` is set: an earlier ``poke`` is seen here, a later one wakes this thread.
         patience = 0.0 if self._poked else max(0.0, min(self._calm_until, self._tell_at) - monotonic())
         events = self._poller.poll.poll(min(patience, LONGEST_POLL))
         self._asleep = False
@@ -209,22 +209,22 @@ class Supervisor:
 
     def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
         """Sort out the events: the workers that died, and those that sent something."""
-        dead, rang = [], []
+        dead, active = [], []
         for fd, what in events:
             worker = self._poller.workers.get(fd)
-            if worker is None and fd == self._bell.fd:
-                self._bell.hear()
+            if worker is None and fd == self._wake_up.fd:
+                self._wake_up.clear()
             elif worker is None:
                 self._poked = True
                 self._starter.hear()
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:
-                rang.append(worker)
+                active.append(worker)
                 if what & select.EPOLLOUT:
                     worker.wire.flush()
                 self._drain(worker, READS)
-        return dead, rang
+        return dead, active
 
     def _drain(self, worker: Worker, reads: int = 0) -> bool:
         try:

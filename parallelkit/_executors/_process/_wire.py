@@ -24,7 +24,7 @@ from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, MARK, MARKED, SENT, SLOTS, TAIL, GarbageError
 
-READS = 4  # of the socket of a worker that rang: a flood must not delay other workers
+READS = 4  # of the socket of a worker that sent something: a flood must not delay other workers
 LAST_READS = 64  # of a dead worker's socket: a child of it may hold the other end open
 MOST_AT_ONCE = 64  # messages in one write
 UNREAD = 1 << 16  # frames; more than fit into a socket

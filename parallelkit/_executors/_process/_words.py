@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import ARMED, HEAD, PHASE
+from parallelkit._worker._channel import HEAD, PHASE, WAKE_AT
 
 
 class Words:
@@ -43,15 +43,15 @@ class Words:
         return bytes(self.ring.stack).partition(b"\0")[0].decode(errors="replace")
 
     @property
-    def armed(self) -> int:
-        """At which commit the worker will ring; 0: at none."""
-        return self.ring.head[ARMED]
+    def wakes_at(self) -> int:
+        """At which commit the worker will wake us; 0: at none."""
+        return self.ring.head[WAKE_AT]
 
-    def arm(self, number: int) -> bool:
-        """Ask for the bell when ``number`` attempts are committed (0: never); False if that is asked for already."""
-        if self.ring.head[ARMED] == number:
+    def wake_at(self, number: int) -> bool:
+        """Ask for a wake-up when ``number`` attempts are committed (0: for none); False if that is asked for already."""
+        if self.ring.head[WAKE_AT] == number:
             return False
-        self.ring.head[ARMED] = number
+        self.ring.head[WAKE_AT] = number
         return True
 
     def limit(self, number: int) -> None:

@@ -121,14 +121,14 @@ class WorkerPool:
         self.calm = False
 
     def listen(self, now: float, moved: bool) -> float:
-        """Set at which commit each worker rings; return when to look at the rings even if none does.
+        """Set at which commit each worker wakes this thread; return when to look at the rings even if none does.
 
-        A worker that has plenty to do is looked at now and then instead, which costs it nothing. It rings only as it
-        comes to its last attempt, if it is faster than expected. A worker is looked at once more
-        - after its bell was set: it may have committed before it saw that, even after we looked, for our store and its
+        A worker that has plenty to do is looked at now and then instead, which costs it nothing. It sends a wake-up only as
+        it comes to its last attempt, if it is faster than expected. A worker is looked at once more
+        - after it was asked for one: it may have committed before it saw that, even after we looked, for our store and its
           load may cross;
-        - if it is to ring later than at its next commit: should it get stuck, its results until then must not wait;
-        - if it rings at each commit and has committed more than was taken: its bell may have been heard with the last.
+        - if that is to come later than at its next commit: should it get stuck, its results until then must not wait;
+        - if one comes at each commit and it has committed more than was taken: two may have been received together.
         """
         stocks = [worker.stock() for worker in self.workers]
         everyone = len(stocks) == self.max_workers
@@ -143,25 +143,27 @@ class WorkerPool:
         look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
             if not worker.pending:
-                worker.wire.arm(0)  # with an old number it would ring at the next commit already
+                worker.wire.wake_at(0)  # with an old number it would wake us at the next commit already
             elif moved and stock > LOOK:
-                worker.wire.arm(worker.sent - 1)
+                worker.wire.wake_at(worker.sent - 1)
             else:
-                bell = worker.bell_at(worker.wire.armed != 0 and not moved)
-                changed, ahead = worker.wire.arm(bell), worker.wire.head != worker.done
-                if ahead and (changed or bell == EACH) and not (worker.doomed or worker.garbage):
+                wake_at = worker.wake_at(worker.wire.wakes_at != 0 and not moved)
+                changed, ahead = worker.wire.wake_at(wake_at), worker.wire.head != worker.done
+                if ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.garbage):
                     look_at = now
-                elif changed or bell > worker.done + 1:
+                elif changed or wake_at > worker.done + 1:
                     look_at = min(look_at, now + LOOK)
         return look_at
 
     def refill(self, worker: Worker, now: float) -> bool:
-        """Give more to a worker that rang, as ``assign`` and ``listen`` would; False if all must be looked at instead.
+        """Give more to a worker that sent something, as ``assign`` and ``listen`` would; False if all must be looked at instead.
 
         That needs a pool that was calm at the last look, a single lane with more queued, and attempts so long that each
-        commit rings. A worker that has committed more than was taken needs a full look: its bell may have been heard.
+        commit sends a wake-up. A worker that has committed more than was taken needs a full look: that may have been received.
         """
-        if not (self.calm and len(self.lanes) == 1 and worker.wire.armed == EACH and _may_be_given(worker)):
+        if not (
+            self.calm and len(self.lanes) == 1 and worker.wire.wakes_at == EACH and _may_be_given(worker)
+        ):
             return False
         if worker.wire.head != worker.done:
             return False
@@ -271,7 +273,7 @@ class WorkerPool:
                     requeue(worker.take_back())
                     due = now
             else:
-                # One that has not begun yet, because the system runs others, does not ring when it begins.
+                # One that has not begun yet, because the system runs others, does not tell us when it begins.
                 due = min(worker.stuck_since(), now) + STUCK
                 if now >= due:
                     worker.hold(now)

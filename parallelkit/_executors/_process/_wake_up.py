@@ -6,20 +6,20 @@ import os
 from threading import RLock
 
 
-class Bell:
-    """An eventfd with a lock, so that nobody rings after it is closed, when its number may be another file's."""
+class WakeUp:
+    """An eventfd with a lock, so that nobody writes to it once it is closed, when its number may be another file's."""
 
     def __init__(self) -> None:
-        self._lock = RLock()  # reentrant: a finalizer may ring while this thread does
+        self._lock = RLock()  # reentrant: a finalizer may call ``set`` while this thread does
         self._closed = True
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
 
-    def hear(self) -> None:
-        """Reset it after it rang."""
+    def clear(self) -> None:
+        """Reset it once the thread is awake."""
         os.eventfd_read(self.fd)
 
-    def ring(self) -> None:
+    def set(self) -> None:
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self.fd, 1)
