@@ -1,13 +1,23 @@
 """How a run in processes packs its items, and how many ahead."""
 
+from collections import namedtuple
 from pickle import loads
+
+import pytest
 
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process import _packing
-from parallelkit._executors._process._blocks import Buffered, Pool
+from parallelkit._executors._process._blocks import BlockPool, Buffered
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._lane import Batch, Payload
-from parallelkit._executors._process._packing import QUEUED_BYTES, QUEUED_FILES, Packer, Packing, taken_by
+from parallelkit._executors._process._packing import (
+    QUEUED_BYTES,
+    QUEUED_FILES,
+    Packer,
+    Packing,
+    all_atoms,
+    taken_by,
+)
 
 SMALL, MIDDLING, LARGE, HUGE = bytes(100), bytes(40_000), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
 
@@ -75,7 +85,7 @@ def test_small_items_between_large_ones_are_packed_far_ahead():
 def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     """Once all runs of an engine have many blocks, smaller buffers travel in the pickles, until some of the blocks come back."""
     monkeypatch.setattr(_packing, "limit", lambda: 8 * (QUEUED_FILES + 8))
-    pack, classes = Packer(Pool(), calls=False), CarriedClasses()
+    pack, classes = Packer(BlockPool(), calls=False), CarriedClasses()
     payloads = [pack(MIDDLING, classes) for _ in range(100)]
     assert QUEUED_FILES + 8 == sum(type(payload) is Buffered for payload in payloads)
     assert Buffered is type(pack(LARGE, classes))
@@ -93,3 +103,21 @@ def test_texts_are_packed_without_a_search():
     packing.pack(0, [], payloads, [])
 
     assert texts == [loads(payload) for payload in payloads]
+
+
+@pytest.mark.parametrize(
+    ("items", "together"),
+    [
+        ([1, "a", None], True),
+        ([(1, "a"), (), (2.5, None, b"x")], True),
+        ([(1, "a"), 2], False),
+        ([(1, "a"), (2, [])], False),
+        ([(1, (2, 3))], False),
+        ([(1, "a" * 2000)], False),
+        ([(1,) * 100], False),
+        ([namedtuple("Pair", "a b")(1, 2)], False),
+    ],
+)
+def test_short_tuples_of_atoms_are_pickled_together(items, together):
+    """Rows, pairs and products are the usual items of a run: to pickle each by itself would take three times as long."""
+    assert together == all_atoms(items)

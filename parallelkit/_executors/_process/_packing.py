@@ -5,6 +5,7 @@ from __future__ import annotations
 from _pickle import PicklingError, dumps
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -33,6 +34,7 @@ QUEUED_BYTES = 64 << 20  # of packed items that have not ended; exceeded only to
 QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if that is more, but ...
 SHARE = 8  # ... at most one in eight of the descriptors that the process may have: workers need some, too
 SHORT = 1024  # a str or bytes up to this length is an atom
+FEW = 16  # atoms in a tuple that is handled like one
 UNBOUNDED = 1 << 30
 FADING = 0.5  # what is left of the largest size each time that some are packed: one in a million must not slow down the rest
 
@@ -217,7 +219,9 @@ class Packer:
 
 
 def all_atoms(items: list[Any]) -> bool:
-    """Whether all are atoms, so that one pickle may hold them all."""
+    """Whether all are atoms, or short tuples of atoms, so that one pickle may hold them all."""
+    if set(map(type, items)) == {tuple} and max(map(len, items)) <= FEW:
+        items = list(chain.from_iterable(items))
     kinds = set(map(type, items))
     if kinds <= ATOMS:
         return True
