@@ -517,7 +517,8 @@ def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
     assert [TaskExited] * 2 == [type(one.error) for one in results.failures.values()]
 
 
-def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
+@pytest.mark.parametrize("options", [{}, {"max_failures": 9}])
+def test_a_run_of_which_every_slot_is_lost_ends_and_says_why(options):
     """If every slot is held by a coroutine that swallows its cancellation, the run ends and cancels the rest."""
 
     async def stubborn(_):
@@ -527,9 +528,38 @@ def test_a_run_of_which_every_slot_is_lost_ends_and_says_why():
             except asyncio.CancelledError:
                 pass
 
-    results = run_parallel(stubborn, range(5), timeout=0.01, max_workers=1)
+    results = run_parallel(stubborn, range(5), timeout=0.01, max_workers=1, **options)
     assert "every slot is lost: 2 attempts overran their timeout" in results.stopped
     assert [TaskTimeout] * 2 + [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+def test_lost_slots_end_no_run_while_nothing_waits_for_one(kind):
+    """While all tasks that are left wait for their retries, abandoned attempts may yet end: a run is failed only if none has by then."""
+    release = threading.Event()
+
+    def plain(_):
+        release.wait(PATIENCE)
+
+    async def coroutine(_):
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.001)
+
+    engine = CoroutineEngine(1)
+    port = engine.open(Job({"plain": plain, "coroutine": coroutine}[kind]))
+    port.start([(index, 1, None, 0.01) for index in range(2)])
+    ended = []
+    while len(ended) < 2:
+        ended += port.wait(time.monotonic() + PATIENCE)
+    assert [] == port.wait(time.monotonic() + 0.03)  # longer than one timeout
+    assert port.failure is None
+    port.start([(2, 1, None, 0.01)])
+    assert [] == port.wait(time.monotonic() + PATIENCE)
+    assert "every slot is lost" in str(port.failure)
+    release.set()
+    port.close()
+    engine.close()
 
 
 @pytest.mark.all

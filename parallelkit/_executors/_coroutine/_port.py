@@ -73,9 +73,14 @@ class CoroutinePort:
         if not self._exact:
             return UNLIMITED
         self._short = True  # before the count, so that whoever frees a slot after it sees this
-        room = self._engine.capacity() - len(self._held) - sum(self._out.values())
+        given = self._given()
+        room = self._engine.capacity() - given
         self._short = room <= 0
-        return max(0, room)
+        return max(room, 0 if given else 1)  # with one ticket queued, it is noticed that every slot is lost
+
+    def _given(self) -> int:
+        """How many tickets were handed over and not reported back."""
+        return len(self._held) + sum(self._out.values())
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         self._held.extend(tickets)
@@ -183,9 +188,9 @@ class CoroutinePort:
                 self._flights.discard(flight)
 
     def _check_lost(self, now: float) -> float:
-        """If every slot is lost to abandoned attempts, fail once they were given one more timeout; return when to look again."""
+        """As ``ThreadPort._check_engine``, for tickets of both kinds."""
         loss = self._engine.loss
-        if loss is None:
+        if loss is None or not self._given():
             return inf
         if now >= loss.until:
             self._threads.fail(loss.error(self._engine.abandoned, "attempts", "could not be ended"))
