@@ -142,11 +142,15 @@ def test_files_and_stdin_one_after_another(here):
 
 
 def test_a_file_in_a_package_is_a_part_of_it(here):
-    """Its relative imports work, and it is not imported once more under another name."""
+    """Its relative imports work, and it is not imported once more under another name. Modules beside it are found, too, but hide no others."""
     (here / "shop" / "web").mkdir(parents=True)
     for package in ("shop", "shop/web"):
         (here / package / "__init__.py").touch()
-    (here / "shop" / "web" / "calls.py").write_text("from ..names import f")
+    (here / "shop" / "web" / "calls.py").write_text(
+        "import beside, colorsys\nfrom ..names import f\ncolorsys.rgb_to_hsv"
+    )
+    (here / "shop" / "web" / "beside.py").touch()
+    (here / "shop" / "web" / "colorsys.py").touch()
     (here / "shop" / "names.py").write_text(
         "def f(line): return __name__, *__import__('sys').modules.keys() & {'names', 'calls'}"
     )

@@ -50,10 +50,13 @@ def import_file(path: str) -> ModuleType:
         raise UsageError(
             f"argument MODULE:FUNCTION: a file's name must have no dot except in .py, got {file}"
         )
-    while os.path.isfile(os.path.join(folder, "__init__.py")) and os.path.basename(folder).isidentifier():
-        folder, package = os.path.split(folder)
+    place = folder
+    while os.path.isfile(os.path.join(place, "__init__.py")) and os.path.basename(place).isidentifier():
+        place, package = os.path.split(place)
         name = package if name == "__init__" else f"{package}.{name}"
-    put_first(folder)
+    put_first(place)
+    if place != folder:  # which may be a package by accident: its scripts import what is beside them
+        sys.path.append(folder)
     module = importing(name)
     found = getattr(module, "__file__", None)
     if found is None or not os.path.samefile(found, path):
