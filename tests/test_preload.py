@@ -24,9 +24,9 @@ from parallelkit._executors._process._preload import (
     HARMLESS,
     SCRIPT,
     UNPACKING,
-    home_of,
-    homes_of,
     is_standard,
+    module_for,
+    modules_for,
     needs,
     stand_ins,
 )
@@ -53,7 +53,7 @@ of_the_script.__module__ = "__mp_main__"
 
 
 @pytest.mark.parametrize(
-    ("fn", "home"),
+    ("fn", "module"),
     [
         (far.nothing, "remote_tasks"),
         (functools.partial(functools.partial(far.nothing)), "remote_tasks"),
@@ -68,9 +68,9 @@ of_the_script.__module__ = "__mp_main__"
         (None, ""),
     ],
 )
-def test_home_is_the_module_that_a_worker_imports(fn, home):
-    """The home of a function is the module that a worker imports for it; for a function sent by value, the script."""
-    assert home == home_of(fn)
+def test_the_module_for_a_function_is_what_a_worker_imports(fn, module):
+    """The module for a function is the one that a worker imports; for a function sent by value, the script."""
+    assert module == module_for(fn)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "homes"),
+    ("given", "modules"),
     [
         (far.nothing, {"remote_tasks"}),
         ([far.nothing, lambda: None], {"remote_tasks", SCRIPT}),
@@ -128,15 +128,15 @@ def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):
         (None, {""}),
     ],
 )
-def test_homes_are_those_of_all_functions_that_are_tasks(given, homes):
-    """The homes are those of all functions that are tasks, or of the one function."""
-    assert homes == homes_of(given)
+def test_the_modules_for_tasks_are_those_of_all_their_functions(given, modules):
+    """The modules are those of all functions that are tasks, or of the one function."""
+    assert modules == modules_for(given)
 
 
 def test_an_iterable_that_is_no_list_is_not_read_for_its_homes():
-    """A lazy iterable of tasks is not read for its homes: the run would miss them."""
+    """A lazy iterable of tasks is not read for its modules: the run would miss them."""
     tasks = iter([far.nothing])
-    homes_of(tasks)
+    modules_for(tasks)
     assert far.nothing is next(tasks)
 
 
@@ -225,7 +225,7 @@ def test_a_class_without_a_module_comes_from_nowhere(program):
         _ = bare.__module__
     program("first", bare=bare, one=bare(), sub=subprocess)
     assert ["subprocess"] == needs(["first"])
-    assert "" == home_of(bare) == home_of(bare())
+    assert "" == module_for(bare) == module_for(bare())
 
 
 def test_what_takes_the_place_of_a_standard_module_is_not_loaded_ahead(program):
@@ -299,7 +299,7 @@ def test_zygote_loads_what_the_function_needs(fn):
     engine = ProcessEngine(5)
     try:
         drive(engine, fn, range(5))
-        assert needs([home_of(fn)]) == list(engine._supervisor._starter._zygote._modules)
+        assert needs([module_for(fn)]) == list(engine._supervisor._starter._zygote._modules)
     finally:
         engine.close()
 

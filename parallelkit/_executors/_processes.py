@@ -16,7 +16,7 @@ from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms, taken_by
-from parallelkit._executors._process._preload import home_of
+from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._records import handle
 from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._process._sharing import pack_initializer, pack_shared
@@ -71,8 +71,8 @@ class ProcessEngine:
         with job.guard():
             packed = pack_shared(job)
         took = monotonic() - began
-        home, pace = home_of(job.fn), self._paces.recall(packed)
-        lane = Lane(next(self._numbers), packed, job.exact, job.patient, home, pace=pace)
+        module, pace = module_for(job.fn), self._paces.recall(packed)
+        lane = Lane(next(self._numbers), packed, job.exact, job.patient, module, pace=pace)
         port = ProcessPort(self, self._supervisor, lane, job)
         port.sent = took, len(packed)
         if self.reloads is not None and self.reloads.look():

@@ -54,7 +54,7 @@ def as_buffer(whole: bytes | bytearray | str, least: int = _channel.LARGE) -> ob
 
 def with_buffers(call: tuple[Any, ...], least: int) -> tuple[Any, ...]:
     """A call with each large text among its arguments wrapped so, and one that comes twice once; a ``bytearray`` may change, and is left."""
-    home, fn, args, kwargs = call
+    module, fn, args, kwargs = call
     for one in (*args, *kwargs.values()) if kwargs else args:
         if type(one) in _LASTING and len(one) >= least:
             break
@@ -64,7 +64,7 @@ def with_buffers(call: tuple[Any, ...], least: int) -> tuple[Any, ...]:
     for one in (*args, *kwargs.values()):
         wrapped[id(one)] = as_buffer(one, least) if type(one) in _LASTING else one
     args = tuple([wrapped[id(one)] for one in args])
-    return home, fn, args, {name: wrapped[id(one)] for name, one in kwargs.items()}
+    return module, fn, args, {name: wrapped[id(one)] for name, one in kwargs.items()}
 
 
 class _Copied:

@@ -73,8 +73,8 @@ def _preload(modules: list[str]) -> None:
     import gc
 
     gc.disable()  # it would free little, and leave holes; to write into one copies its page, in each worker
-    path, home = sys.path, os.path.dirname(os.__file__)
-    sys.path = [home, home + "/lib-dynload"]
+    path, folder = sys.path, os.path.dirname(os.__file__)
+    sys.path = [folder, folder + "/lib-dynload"]
     for name in modules:
         __import__(name)
     sys.path = path

@@ -11,7 +11,7 @@ import sys
 from importlib import _bootstrap
 from typing import Any
 
-from parallelkit._executors._process._preload import home_of
+from parallelkit._executors._process._preload import module_for
 
 _locks: dict[str, object] = _bootstrap._module_locks  # type: ignore[attr-defined]  # of modules that are being imported
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
@@ -30,23 +30,23 @@ def is_worker() -> bool:
 def refuse_function(fn: object) -> None:
     """Raise AtImportError if this is a worker that is importing the function's module, or a package that contains it."""
     if is_worker():
-        _refuse(home_of(fn))
+        _refuse(module_for(fn))
 
 
 def refuse_packed(packed: bytes) -> None:
     """Do the same for the module of everything to which a pickle refers."""
     if is_worker() and _locks:
-        for home in modules_in(packed):
-            _refuse(home)
+        for module in modules_in(packed):
+            _refuse(module)
 
 
-def _refuse(home: str) -> None:
-    name = home
+def _refuse(module: str) -> None:
+    name = module
     while name:
         spec = getattr(sys.modules.get(name), "__spec__", None)
         if getattr(spec, "_initializing", False):
             raise AtImportError(
-                f"module {home!r} starts worker processes while it is imported, and these import it in turn; "
+                f"module {module!r} starts worker processes while it is imported, and these import it in turn; "
                 "start them in a function, or under if __name__ == '__main__'"
             )
         name = name.rpartition(".")[0]

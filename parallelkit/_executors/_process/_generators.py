@@ -130,7 +130,7 @@ def _generator(thing: Any) -> object | None:
 
 
 def _kinds() -> tuple[type, ...]:
-    return tuple(filter(None, (getattr(modules.get(home), name, None) for home, name in KINDS)))
+    return tuple(filter(None, (getattr(modules.get(module), name, None) for module, name in KINDS)))
 
 
 def _generators_in(item: object) -> list[object]:

@@ -187,8 +187,8 @@ class Lane:
     """The function with its arguments, packed."""
     exact: bool
     patient: bool = False
-    home: str = ""
-    """The module of the function (``home_of`` in _preload.py)."""
+    module: str = ""
+    """The module of the function (``module_for`` in _preload.py)."""
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""

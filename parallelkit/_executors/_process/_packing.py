@@ -16,7 +16,7 @@ from parallelkit._executors._process._carried import CarriedClasses, carry
 from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Batch, Payload, payload_of
-from parallelkit._executors._process._preload import home_of
+from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._system import monotonic
@@ -62,7 +62,7 @@ class Packing:
         self._job = job
         self._neighbours = Neighbours()
         self._classes = CarriedClasses()
-        self._latest: tuple[object, str] = None, ""  # a call's function, and its home
+        self._latest: tuple[object, str] = None, ""  # a call's function, and its module
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
@@ -122,14 +122,14 @@ class Packing:
         """A call as it is packed: after the name of the module that a worker needs for its function."""
         fn = _function_of(call)
         refuse_function(fn)
-        latest, home = self._latest
+        latest, module = self._latest
         if fn is not latest:
-            home = as_sent(home_of(fn))
-            if home and type(fn) is FunctionType:
-                self._latest = fn, home  # nothing else may be kept: it may refer to the user's objects
+            module = as_sent(module_for(fn))
+            if module and type(fn) is FunctionType:
+                self._latest = fn, module  # nothing else may be kept: it may refer to the user's objects
             else:  # it may be a function of the script
                 call = carry(call, editions, several=not self._job.shared)
-        return home, *call
+        return module, *call
 
     def _left(self, space: int, payload: Payload, ahead: int) -> int:
         size, is_file = len(payload), type(payload) is not bytes

@@ -41,41 +41,41 @@ _PUBLIC = frozenset(name for name in sys.stdlib_module_names if name[0] != "_")
 _get_module: Any = type.__dict__["__module__"].__get__
 
 
-def home_of(fn: Any) -> str:
+def module_for(fn: Any) -> str:
     """The module that a worker imports for this function; ``SCRIPT`` if it travels by value; empty if that is not known."""
     while type(fn) in (partial, MethodType):
         fn = fn.func if type(fn) is partial else fn.__func__
     if fn is None:
         return ""
-    home = _module_of(fn)
-    by_value = home in NAMES or (type(fn) is FunctionType and "<" in fn.__qualname__)
-    return SCRIPT if by_value else home
+    module = _module_of(fn)
+    by_value = module in NAMES or (type(fn) is FunctionType and "<" in fn.__qualname__)
+    return SCRIPT if by_value else module
 
 
-def homes_of(given: object) -> set[str]:
-    """The homes of a function, or of all tasks (functions or ``Task`` objects) in a dict, list or tuple."""
+def modules_for(given: object) -> set[str]:
+    """The modules for a function, or for all tasks (functions or ``Task`` objects) in a dict, list or tuple."""
     many: Any = list(given.values()) if type(given) is dict else given
     if type(many) not in (list, tuple):  # to iterate over a class of the program's own might run its code
-        return {home_of(given)}
+        return {module_for(given)}
     tasks = sys.modules.get("parallelkit._tasks")  # if it is not loaded, there are no Task objects
-    return {home_of(one.fn if tasks and type(one) is tasks.Task else one) for one in many[:MOST]}
+    return {module_for(one.fn if tasks and type(one) is tasks.Task else one) for one in many[:MOST]}
 
 
-def needs(homes: Iterable[str]) -> list[str]:
-    """The modules that functions of these homes need, if they are loaded here and are the standard library's own."""
-    wanted = set().union(*map(_needs_of, homes))
+def needs(modules: Iterable[str]) -> list[str]:
+    """The modules of the standard library that functions of these modules need, as far as they are loaded here."""
+    wanted = set().union(*map(_needs_of, modules))
     return sorted(filter(is_standard, wanted))
 
 
-def _needs_of(home: str) -> frozenset[str]:
-    if home == SCRIPT or (not home and "cloudpickle" in sys.modules):
+def _needs_of(module: str) -> frozenset[str]:
+    if module == SCRIPT or (not module and "cloudpickle" in sys.modules):
         return UNPACKING | COMMON
-    return _used_by(home) if home else COMMON
+    return _used_by(module) if module else COMMON
 
 
-def _used_by(home: str) -> frozenset[str]:
+def _used_by(module: str) -> frozenset[str]:
     """The modules used by a module, and by those of the program that it uses in turn."""
-    line, looked_at = [home], 0
+    line, looked_at = [module], 0
     for name in line:  # grows meanwhile
         things = _things_in(name)
         looked_at += len(things)

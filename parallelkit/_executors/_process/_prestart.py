@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from parallelkit._executors._process._preload import SCRIPT, UNPACKING, homes_of, needs
+from parallelkit._executors._process._preload import SCRIPT, UNPACKING, modules_for, needs
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
@@ -41,11 +41,11 @@ class started_ahead:  # noqa: N801  # used as a function; contextlib's would set
 
 
 def _start(fn: object) -> tuple[int, Zygote] | None:
-    homes = homes_of(fn)
+    modules = modules_for(fn)
     try:
         check_watchable()
         check_startable()
-        entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in homes else needs(homes))
+        entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in modules else needs(modules))
     except (OSError, RuntimeError):  # the engine will do without one, or say what is wrong
         return None
     _ahead.append(entry)

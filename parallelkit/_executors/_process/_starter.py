@@ -29,13 +29,13 @@ AT_ONCE = 2
 class Starter:
     """Decides how many workers may start in a turn, and how. If there can be no zygote, all are started directly.
 
-    ``homes`` gives the modules of the functions that the workers will run.
+    ``modules`` gives the modules of the functions that the workers will run.
     """
 
-    def __init__(self, width: int, poll: select.epoll, homes: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, width: int, poll: select.epoll, modules: Callable[[], Iterable[str]]) -> None:
         self._width = width
         self._poll = poll
-        self._homes = homes
+        self._modules = modules
         self._zygote: Zygote | None = None
         self._now = -inf
         self._proven = False  # the present zygote has forked a worker
@@ -109,7 +109,7 @@ class Starter:
 
     def _open(self, ahead: Zygote | None = None) -> None:
         try:
-            zygote = ahead or Zygote(needs(self._homes()))
+            zygote = ahead or Zygote(needs(self._modules()))
         except OSError as error:
             self._forgone = not is_lack(error)
             return

@@ -131,7 +131,7 @@ class Supervisor:
         try:
             self._reserve = Reserve(self._wake_up.fd)
             self._opened.callback(self._reserve.close)
-            self._starter = Starter(self.max_workers, self._poller.poll, self.pool.homes)
+            self._starter = Starter(self.max_workers, self._poller.poll, self.pool.modules)
             self._opened.callback(self._starter.close)
             while not self.closing:
                 self._turn()

@@ -53,9 +53,9 @@ class WorkerPool:
         """All workers, the spare included."""
         return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
 
-    def homes(self) -> set[str]:
+    def modules(self) -> set[str]:
         """The modules of the functions of all lanes."""
-        return {lane.home for lane in self.lanes}
+        return {lane.module for lane in self.lanes}
 
     def others(self, lane: Lane) -> int:
         """How many workers serve other lanes."""
