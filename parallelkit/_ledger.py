@@ -207,10 +207,6 @@ class Ledger:
             return None
         return [*(index for index in range(len(self)) if index not in self.parents), *self.parents]
 
-    def outcomes(self) -> Iterator[Outcome[Any, Any]]:
-        """Every outcome, in order of admission."""
-        return map(self.outcome, range(len(self.values)))
-
     def attempts(self) -> list[Attempt[Any]]:
         """Every attempt, by the time it started; those that never began come last."""
         log = [self._attempt(index, lost) for index, lost in self.tried]

@@ -162,9 +162,9 @@ class Results(Keyed[K, V], Generic[K, V]):
         (successes known without an attempt). Seconds: ``wall``, ``busy`` (the sum over all attempts), ``longest``
         (of one task). ``parallelism`` is busy ÷ wall.
         """
-        from parallelkit._report._summary import summarize
+        from parallelkit._report._summary import survey
 
-        return summarize(self._ledger)
+        return survey(self._ledger).summary
 
     def report(self, cost_per_attempt: float | None = None) -> str:
         """Describe the run in a text of about a screenful.

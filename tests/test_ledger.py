@@ -5,6 +5,7 @@ from array import array
 from itertools import pairwise
 
 import pytest
+from fakes import outcomes_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ def test_both_ways_of_settling_agree(data):
     for first in range(0, count, 7):
         succeed(scattered, order[first : first + 7])
 
-    assert list(in_slices.outcomes()) == list(scattered.outcomes())
+    assert outcomes_of(in_slices) == outcomes_of(scattered)
     assert [Success(0, 0, "value 0", 1, 0.0, 0.125, 0.5, "worker 0")] == [in_slices.outcome(0)]
     assert in_slices.attempts() == scattered.attempts()
 

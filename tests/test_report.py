@@ -15,7 +15,7 @@ from parallelkit._lost import Lost
 from parallelkit._report._failures import VARIABLE, kinds_of_failure, shape
 from parallelkit._report._html import page
 from parallelkit._report._lanes import all_bars
-from parallelkit._report._summary import summarize, survey
+from parallelkit._report._summary import survey
 
 
 def lines_of(ledger, **options):
@@ -44,7 +44,7 @@ def test_busy_is_the_sum_of_all_attempts():
     retry(ledger, 0, ValueError("again"), 0.5)
     fail(ledger, 1, ValueError("no"))
     cut_off(ledger, [3], "Ctrl-C")
-    summary = summarize(ledger)
+    summary = survey(ledger).summary
     assert 10.0 == summary.busy
     assert (4, 2, 1, 1, 5, 1) == (
         summary.tasks,
@@ -61,7 +61,7 @@ def test_the_longest_task_counts_all_its_attempts():
     """The longest task counts all its attempts: one failed second and two more are three."""
     ledger = plant([2.5, 3.0])
     retry(ledger, 1, ValueError("again"), 1.0)
-    assert 3.0 == summarize(ledger).longest
+    assert 3.0 == survey(ledger).summary.longest
 
 
 def test_a_task_that_never_began_is_no_attempt():
@@ -71,7 +71,7 @@ def test_a_task_that_never_began_is_no_attempt():
     ledger.cancel([1], {})
     fail(ledger, 2, TypeError("cannot be pickled"))
     ledger.failed[2].started = None
-    summary = summarize(ledger)
+    summary = survey(ledger).summary
     assert (1, 1.0) == (summary.attempts, summary.busy)
 
 
@@ -82,7 +82,7 @@ def test_an_attempt_that_waited_for_its_next_one_is_counted_once():
     _, lost = ledger.tried[0]
     ledger.cancel([0], {0: lost})
     ledger.started[0] = ledger.ended[0] = 0.0
-    assert (1, 0.5) == (summarize(ledger).attempts, summarize(ledger).busy)
+    assert (1, 0.5) == (survey(ledger).summary.attempts, survey(ledger).summary.busy)
 
 
 def test_the_summary_agrees_with_the_log_of_attempts():

@@ -11,7 +11,7 @@ import pytest
 from fakes import Delays, Done, Fail, FakeRun, Script
 
 from parallelkit import RateLimit, Retry, run_parallel
-from parallelkit._report._summary import summarize
+from parallelkit._report._summary import survey
 from parallelkit._scheduling._retry_after import did_not_run, retry_after
 from parallelkit.testing import inline_runs
 
@@ -198,7 +198,7 @@ def test_a_refusal_that_is_not_waited_for_is_no_attempt(before):
     run = FakeRun(script, ["a"], policy=Retry(3, delay=0)).drive()
     [outcome] = run.outcomes
     assert (before, None, 0.0) == (outcome.attempts, outcome.started_at, outcome.duration)
-    assert before == summarize(run.ledger).attempts
+    assert before == survey(run.ledger).summary.attempts
     assert [*range(1, before + 1)] == [
         one.number for one in run.ledger.attempts() if one.started_at is not None
     ]

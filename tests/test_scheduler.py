@@ -4,7 +4,7 @@ import time
 
 import pytest
 import tenacity
-from fakes import Delays, make_scheduler
+from fakes import Delays, make_scheduler, outcomes_of
 
 from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
 from parallelkit._executors._contract import Block, Ended
@@ -126,7 +126,7 @@ def test_events_of_one_wait_are_settled_together():
     )
     assert (0, 2, 2) == (bench.scheduler.open, bench.scheduler.succeeded, bench.scheduler.failed)
     assert ["a", ERROR, "c", ERROR] == [
-        outcome.value if outcome.ok else outcome.error for outcome in bench.ledger.outcomes()
+        outcome.value if outcome.ok else outcome.error for outcome in outcomes_of(bench.ledger)
     ]
 
 
@@ -458,7 +458,7 @@ def test_options_that_say_the_same_change_nothing():
         bench.succeed(1, started=2.0, ended=3.0)
         tickets += bench.start(3.0)
         bench.scheduler.stop("enough", 4.0, [(3, 3.0, "w")])
-        return tickets, [str(outcome) for outcome in bench.ledger.outcomes()], bench.ledger.attempts()[:-1]
+        return tickets, [str(outcome) for outcome in outcomes_of(bench.ledger)], bench.ledger.attempts()[:-1]
 
     assert play(None) == play(dict.fromkeys(range(4), Own(5, Retry(2, delay=0), True)))
 
@@ -563,7 +563,7 @@ def test_a_stop_settles_everything_as_cancelled():
     bench = stopped_bench()
     assert 0 == bench.scheduler.open
     assert "enough" == bench.scheduler.stopped == bench.ledger.stopped
-    kinds = [outcome.ok or type(outcome.error) for outcome in bench.ledger.outcomes()]
+    kinds = [outcome.ok or type(outcome.error) for outcome in outcomes_of(bench.ledger)]
     assert [*[TaskCancelled] * 4, True, OSError, TaskCancelled] == kinds
 
 
@@ -572,7 +572,7 @@ def test_a_cancelled_task_keeps_what_is_known_of_its_attempts():
     bench = stopped_bench()
     seen = {
         index: (one.attempts, one.started_at, one.duration, one.worker, one.error.__cause__)
-        for index, one in enumerate(bench.ledger.outcomes())
+        for index, one in enumerate(outcomes_of(bench.ledger))
         if not one.ok and isinstance(one.error, TaskCancelled)
     }
     assert {
@@ -603,7 +603,7 @@ def test_what_ended_before_the_stop_is_not_cancelled_by_it():
     bench.start()
     bench.succeed(0)
     bench.scheduler.stop("enough", 2.0, [(0, 0.0, "w"), (1, 0.0, "w")])
-    assert [True, False] == [outcome.ok for outcome in bench.ledger.outcomes()]
+    assert [True, False] == [outcome.ok for outcome in outcomes_of(bench.ledger)]
 
 
 # Cost

@@ -10,7 +10,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import pytest
-from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Hang, Script, StrictLedger
+from fakes import (
+    Delays,
+    Die,
+    Done,
+    Fail,
+    FakeClock,
+    FakeExecutor,
+    FakeRun,
+    Hang,
+    Script,
+    StrictLedger,
+    outcomes_of,
+)
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -424,8 +436,8 @@ class Machine(RuleBasedStateMachine):
             self.loop.drive()
         assert 0 == self.scheduler.open
         handed = len(self.script_of) - sum(len(portion.items) for portion in self.source.portions)
-        assert handed == len(list(self.ledger.outcomes()))
-        cancelled = TaskCancelled in {kind_of(outcome) for outcome in self.ledger.outcomes()}
+        assert handed == len(outcomes_of(self.ledger))
+        cancelled = TaskCancelled in {kind_of(outcome) for outcome in outcomes_of(self.ledger)}
         assert cancelled <= (self.ledger.stopped is not None)
 
 

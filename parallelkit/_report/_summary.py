@@ -88,11 +88,6 @@ def survey(ledger: Ledger) -> Survey:
     return Survey(ledger, summary, seconds)
 
 
-def summarize(ledger: Ledger) -> Summary:
-    """The summary of a run."""
-    return survey(ledger).summary
-
-
 def durations(ledger: Ledger) -> Iterator[float]:
     """The seconds of every attempt, and a zero for each task that gave no value."""
     yield from map(sub, ledger.ended, ledger.started)
