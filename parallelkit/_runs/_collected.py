@@ -73,7 +73,7 @@ class Collected:
     def _loop(self, engine: Engine, port: Port) -> Loop:
         plan, interrupt = self._plan, self._interrupt
         interrupt.wake = port.wake
-        if hasattr(port, "guard"):  # that of an executor that runs the tasks in this thread
+        if hasattr(port, "guard"):  # it runs code of the caller in this thread: tasks, or what pickling calls
             port.guard = interrupt.user_code
         enter = partial(plan.enter, self.ledger)
         source = DirectSource(plan.intake, plan.window(engine), interrupt, enter)

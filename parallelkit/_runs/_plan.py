@@ -166,8 +166,9 @@ class Plan:
         )
         self.delayed = scheduler.delayed
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
-        # With gates, handing over item by item would cost a run half as much again; a stream has a thread for it.
         loop.interrupt = interrupt
+        # With limits or priorities, handing over item by item would cost a run half as much again; a stream has a
+        # thread for it.
         loop.may_block = self.intake.may_block and not self.intake.shape.gated
         if options.on_event is not None:
             scheduler.news = []
