@@ -167,9 +167,9 @@ MUTANTS = [
     ),
     mutant(
         "an abandoned thread keeps its slot",
-        "_executors/_threads.py",
-        "return self.max_workers - max(0, len(self.abandoned) - self.max_workers)",
-        "return self.max_workers - len(self.abandoned)",
+        "_executors/_thread/_slots.py",
+        "return self._max_workers - max(0, len(self._abandoned) - self._max_workers)",
+        "return self._max_workers - len(self._abandoned)",
         f"{FAULTS}/test_p04_timeouts_kill_or_abandon.py",
     ),
     mutant(
