@@ -49,6 +49,15 @@ def test_tasks_of_their_own_are_answered_too(cached):
     assert 0 == grown.outcomes[1].attempts
 
 
+def test_a_hit_is_that_of_the_whole_call(tmp_path):
+    """What is looked up is the call with the ``args`` of the run, an item with ``star`` unpacked: other arguments have other values."""
+    raised = joblib.Memory(tmp_path, verbose=0).cache(pow)
+    assert [2, 3] == run_parallel(raised, [2, 3], args=(1,)).values()
+    assert [4, 9] == run_parallel(raised, [2, 3], args=(2,)).values()
+    again = run_parallel(raised, [(2, 1), (3, 2), (2, 3)], star=True)
+    assert ([2, 9, 8], [0, 0, 1]) == (again.values(), [one.attempts for one in again.outcomes.values()])
+
+
 def test_looking_up_keeps_nobody_waiting(tmp_path, monkeypatch):
     """A list is read far ahead; but not where each item is first looked for in a folder, before the first can start."""
     looked, starts = [], []

@@ -19,6 +19,7 @@ from math import inf
 import pytest
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
+from parallelkit._executors import _choice
 from parallelkit._executors._contract import Job
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread import _loss, _starts
@@ -1113,6 +1114,15 @@ def test_a_submitted_call_sees_the_context_of_its_submit():
             *[future.result() for future in futures],
             executor.submit(VARIABLE.get).result(),
         ]
+
+
+def test_a_nested_run_has_its_share_of_the_machine(monkeypatch):
+    """By default, a run within three tasks at a time has a third of the threads, or workers, that it would have alone; at least one."""
+    monkeypatch.setattr(_choice, "usable_cpus", lambda: 8)
+    choices = [_choice.default_threads, _choice.default_processes]
+    assert [12, 8] == [choose() for choose in choices]
+    assert [4, 2] == run_parallel(choices, max_workers=3).values()
+    assert [1, 1] == run_parallel(choices, max_workers=30).values()
 
 
 def test_submitted_calls_are_counted_as_a_width():
