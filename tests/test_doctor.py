@@ -69,6 +69,13 @@ def test_missing_packages_are_named(monkeypatch, package, mark, cure):
     assert {f"{package} missing: {cure}": False if mark == "FAIL" else None} == found
 
 
+def test_a_python_without_sqlite3_is_told_from_others(monkeypatch):
+    """Only a checkpoint needs it."""
+    assert not any("sqlite3" in text for _, text in _doctor.packages())
+    monkeypatch.setattr(_doctor, "find_spec", lambda name: None)
+    assert [None] == [fine for fine, text in _doctor.packages() if "sqlite3 missing" in text]
+
+
 def test_the_core_is_what_pyproject_says():
     """The packages that are always needed are those which the project depends on."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
