@@ -135,7 +135,7 @@ def packages() -> Iterator[Finding]:
         found = version_of(name)
         missing = f"missing: pip install 'parallelkit[{extra}]'"
         yield True if found else None, f"{name} {found or missing}"
-    if find_spec("_sqlite3") is None:  # its headers were not there when this Python was compiled, by pyenv say
+    if find_spec("_sqlite3") is None:  # a Python that pyenv compiled without its headers
         yield None, "sqlite3 missing, which a checkpoint needs: Python was built without it"
     others = [f"{name} {version_of(name) or 'none'}" for name in RECOGNISED]
     yield None, f"used if installed: {', '.join(others)}"
