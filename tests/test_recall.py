@@ -52,10 +52,15 @@ def test_tasks_of_their_own_are_answered_too(cached):
 def test_a_hit_is_that_of_the_whole_call(tmp_path):
     """What is looked up is the call with the ``args`` of the run, an item with ``star`` unpacked: other arguments have other values."""
     raised = joblib.Memory(tmp_path, verbose=0).cache(pow)
-    assert [2, 3] == run_parallel(raised, [2, 3], args=(1,)).values()
-    assert [4, 9] == run_parallel(raised, [2, 3], args=(2,)).values()
-    again = run_parallel(raised, [(2, 1), (3, 2), (2, 3)], star=True)
-    assert ([2, 9, 8], [0, 0, 1]) == (again.values(), [one.attempts for one in again.outcomes.values()])
+
+    def attempts_of(items, **options):
+        results = run_parallel(raised, items, **options)
+        return results.values(), [outcome.attempts for outcome in results.outcomes.values()]
+
+    assert ([2, 3], [1, 1]) == attempts_of([2, 3], args=(1,))
+    assert ([4, 9], [1, 1]) == attempts_of([2, 3], args=(2,))
+    assert ([4, 16], [0, 1]) == attempts_of([2, 4], args=(2,))
+    assert ([2, 9, 8], [0, 0, 1]) == attempts_of([(2, 1), (3, 2), (2, 3)], star=True)
 
 
 def test_looking_up_keeps_nobody_waiting(tmp_path, monkeypatch):
