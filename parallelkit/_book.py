@@ -53,16 +53,18 @@ class Failed(NamedTuple):
 News: TypeAlias = Block | Failed
 
 
-def told_cancelled(reason: str, last: Mapping[int, Lost], running: Container[int], now: float) -> list[News]:
+def news_of_cancelled(
+    reason: str, last: Mapping[int, Lost], running: Container[int], now: float
+) -> list[News]:
     """News of the tasks that a stop cancels after they had begun; ``last`` is the last attempt of each."""
     news: list[News] = []
     for index, before in last.items():
         lost = cancelled(reason, before)
         is_running = index in running
-        news.append(Failed(index, lost, None, True, True) if is_running else told_lapsed(index, lost, now))
+        news.append(Failed(index, lost, None, True, True) if is_running else news_of_lapsed(index, lost, now))
     return news
 
 
-def told_lapsed(index: int, lost: Lost, now: float) -> Failed:
+def news_of_lapsed(index: int, lost: Lost, now: float) -> Failed:
     """News of a task whose next attempt will not come; the end of its last one has been reported already."""
     return Failed(index, replace(lost, started=None, ended=now, worker=None), None, True)

@@ -122,7 +122,7 @@ def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None
         error.__cause__ = cause
         return Lost(error, 0, None, 0.0, None)
     if last.error is None:  # its first attempt was cut off
-        told_where(error, last.stack)
+        note_where(error, last.stack)
     text = f"{last.text}{BECAUSE}{as_text(error, None)}" if last.text else ""
     error.__cause__ = last.error
     return Lost(error, last.number, last.started, last.ended, last.worker, text, last.stack)
@@ -140,7 +140,7 @@ def uncounted(lost: Lost) -> Lost:
     return replace(lost, started=None, worker=None)
 
 
-def told_where(error: E, stack: str | None) -> E:
+def note_where(error: E, stack: str | None) -> E:
     """Add a note to the error on where the attempt stood when it was given up, and return it."""
     if stack:
         lines = stack.rstrip().splitlines()

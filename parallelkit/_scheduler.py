@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from operator import call
 from typing import Any
 
-from parallelkit._book import Book, Failed, News, told_cancelled, told_lapsed
+from parallelkit._book import Book, Failed, News, news_of_cancelled, news_of_lapsed
 from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
 from parallelkit._lost import Lost, cut_off, uncounted
@@ -158,7 +158,7 @@ class Scheduler:
         for index in late:
             lost = self._tries.lapse(index)
             if self.news is not None:
-                self.news.append(told_lapsed(index, lost, now))
+                self.news.append(news_of_lapsed(index, lost, now))
             self._settle_failure(index, lost)
         return True
 
@@ -289,7 +289,7 @@ class Scheduler:
         for index, started, worker in running:
             last[index] = cut_off(started, now, worker, last.get(index), (stacks or {}).get(index))
         if self.news is not None:
-            self.news += told_cancelled(reason, last, {index for index, _, _ in running}, now)
+            self.news += news_of_cancelled(reason, last, {index for index, _, _ in running}, now)
         self._book.cancel(list(self._items), last, cause)
         for index in self._items:
             self._tries.forget(index)

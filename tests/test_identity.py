@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from parallelkit import InputError, Task, iter_parallel, run_parallel
-from parallelkit._journal._identity import identity_of, told_apart
+from parallelkit._journal._identity import difference, identity_of
 
 
 @pytest.fixture
@@ -345,7 +345,7 @@ def test_a_lambda_of_another_python_is_refused_with_the_versions():
     """A lambda of another Python version, which has other bytecode, is refused with both versions."""
     now = identity_of(lambda x: x)
     before = now.replace(f"code = {sys.implementation.cache_tag} ", "code = cpython-39 0")
-    why = told_apart(before, now, "this run")
+    why = difference(before, now, "this run")
     assert f"its code, compiled by cpython-39 and now by {sys.implementation.cache_tag}: give" in why
 
 
@@ -464,7 +464,7 @@ def test_a_named_function_is_its_name_alone(path):
     """A named function is identified by its name alone: its code, defaults, and what it wraps may change."""
     assert f"{__name__}:convert" == identity_of(convert) == identity_of(functools.partial(convert))
     assert f"{__name__}:weigh" == identity_of(weigh) == identity_of(functools.partial(weigh))
-    assert told_apart(identity_of(convert), identity_of(in_unit("kg")(convert)), "this run") is None
+    assert difference(identity_of(convert), identity_of(in_unit("kg")(convert)), "this run") is None
     assert "builtins:len" == identity_of(len)
     assert f"{__name__}:Multiply.go" == identity_of(Multiply.go) == identity_of(Multiply(2).go)
     assert f"{__name__}:Multiply" == identity_of(Multiply) == identity_of(Multiply(2))

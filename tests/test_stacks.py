@@ -29,7 +29,7 @@ from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._stacks import await_stack, stack_of
 from parallelkit._journal._file import Journal
-from parallelkit._lost import SHOWN, told_where
+from parallelkit._lost import SHOWN, note_where
 from parallelkit._worker._channel import STACK_SIGNAL
 
 
@@ -119,14 +119,14 @@ def test_where_no_frame_is_told_there_is_no_stack(words):
 
 def test_the_error_tells_where_the_attempt_stood():
     """A note on the error shows the line that hangs, or the innermost part of a long stack."""
-    error = told_where(ValueError(), "".join(f"line {number}\n" for number in range(100)))
+    error = note_where(ValueError(), "".join(f"line {number}\n" for number in range(100)))
     [note] = error.__notes__
     assert note.splitlines() == [
         "it stood at",
         "  …",
         *(f"line {number}" for number in range(100 - SHOWN, 100)),
     ]
-    assert not hasattr(told_where(ValueError(), None), "__notes__")
+    assert not hasattr(note_where(ValueError(), None), "__notes__")
 
 
 RELEASE = threading.Event()

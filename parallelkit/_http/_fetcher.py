@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._http._sent import Sent, forget_sent
-from parallelkit._journal._identity import Telling
+from parallelkit._journal._identity import SelfIdentified
 from parallelkit._lost import is_a
 from parallelkit._raised import attribute_or_none
 from parallelkit._system import monotonic
@@ -27,7 +27,7 @@ CHUNK = 1 << 16  # bytes read of a body at a time
 LONGEST = 1e6  # seconds, 11 days; a socket refuses infinity, on some systems more than 24 days, too
 
 
-class Fetcher(Telling):
+class Fetcher(SelfIdentified):
     """Fetches a URL: called with one, returns the response; raises for every error, a status of 400 or more included.
 
     ``timeouts``: seconds to connect, and seconds without a byte. ``timeout``: seconds for the whole attempt,

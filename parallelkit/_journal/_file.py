@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
-from parallelkit._journal._identity import told_apart
+from parallelkit._journal._identity import difference
 from parallelkit._journal._lock import JournalLock, not_accessible, not_made, not_ours
 
 APPLICATION = 0x706B6A6C  # "pkjl"
@@ -104,7 +104,7 @@ class Journal:
         recorded = facts.get("function")
         if not isinstance(recorded, str):
             raise damaged(self.path, "it does not say whose it is")
-        if (why := told_apart(recorded, function, "this run")) is not None:
+        if (why := difference(recorded, function, "this run")) is not None:
             raise another_journal(self.path, why)
         self._batches = batches
         self._lock.note(batches)

@@ -68,7 +68,7 @@ def name_in(thing: Any, attribute: str = "__qualname__") -> str | None:
     return name if isinstance(name, str) else None
 
 
-class Telling:
+class SelfIdentified:
     """A callable object of this package that gives its own facts; of other objects no attribute counts.
 
     Its name is that of the public function it stands for, which stays when its class moves. ``facts`` gives digests.
@@ -78,7 +78,7 @@ class Telling:
         self.__module__, self.__qualname__, self.facts = module, name, facts
 
 
-def told_apart(before: str | None, now: str | None, whose: str) -> str | None:
+def difference(before: str | None, now: str | None, whose: str) -> str | None:
     """How a function differs from the one that was recorded, and what to do; None if it does not.
 
     A variable that only one of them has captured does not count, so that a nested function may be mended, too.
@@ -129,7 +129,7 @@ def facts_of(fn: Any, seen: Seen) -> Facts:
             yield f"keyword {name!a}", digest(text_of(value, seen))
     elif isinstance(fn, FunctionType):
         yield from facts_of_function(fn, seen)
-    elif isinstance(fn, Telling):
+    elif isinstance(fn, SelfIdentified):
         yield from fn.facts()
     elif not isinstance(fn, type):
         yield from facts_of_object(fn, seen)

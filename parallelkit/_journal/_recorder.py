@@ -17,7 +17,7 @@ from parallelkit._input._keys import key_text
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recalled
 from parallelkit._journal._file import Journal, Record, another_function
-from parallelkit._journal._identity import identity_of, told_apart
+from parallelkit._journal._identity import difference, identity_of
 from parallelkit._journal._lock import check_place
 from parallelkit._journal._payload import SOURCE, Payloads, recalled, unreadable
 from parallelkit._journal._writer import JournalWriter
@@ -72,7 +72,7 @@ class Recording(Unrecorded):
         self._journal = Journal(self._path, self._function, guard, whole=whole)
         with guard():
             for record in self._journal.find(list(self._tasks)):
-                if (why := told_apart(record.function, self._tasks[record.key], "this task")) is not None:
+                if (why := difference(record.function, self._tasks[record.key], "this task")) is not None:
                     raise another_function(self._path, record.key, why)
 
     def record(
@@ -164,7 +164,7 @@ class Recorder:
 
     def _recall(self, record: Record, function: str | None) -> Recalled | None:
         """The recorded outcome; None if the task is to be run again."""
-        if (why := told_apart(record.function, function, "this task")) is not None:
+        if (why := difference(record.function, function, "this task")) is not None:
             return self._reject(another_function(self._journal.path, record.key, why))
         if not record.ok and self._rerun_failed:
             return None

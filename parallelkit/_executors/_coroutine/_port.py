@@ -30,7 +30,7 @@ from parallelkit._executors._thread._queue import UNLIMITED
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._ledger import Facts
-from parallelkit._lost import told_where
+from parallelkit._lost import note_where
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._tasks import function_of
@@ -173,7 +173,7 @@ class CoroutinePort:
             self._replace(flight.loop)
         if self._queue:
             self._try(self._offer)  # its slot is free
-        told_where(error, stack)
+        note_where(error, stack)
         return [Ended(flight.ticket[0], error, "", flight.started, now, flight.worker, stack)]
 
     def _replace(self, loop: EventLoop) -> None:

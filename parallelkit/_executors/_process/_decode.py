@@ -14,7 +14,7 @@ from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._lane import Columns, Lost, Span, Why
 from parallelkit._executors._process._reserve import is_shortage, shortage
 from parallelkit._executors._tickets import indices_of
-from parallelkit._lost import told_where
+from parallelkit._lost import note_where
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
@@ -242,7 +242,7 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
     else:
         error = _death(lost)
     stack = as_stack(lost.stack)
-    return Ended(index, told_where(error, stack), "", lost.started, lost.ended, lost.worker, stack)
+    return Ended(index, note_where(error, stack), "", lost.started, lost.ended, lost.worker, stack)
 
 
 def _death(lost: Lost) -> Exception:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from parallelkit._executors._contract import Ended, Ticket, timed_out
-from parallelkit._lost import told_where
+from parallelkit._lost import note_where
 from parallelkit._system import monotonic
 
 
@@ -44,4 +44,4 @@ def overrun(ticket: Ticket, label: str, started: float, now: float, worker: str,
     """The end of an attempt whose thread was abandoned at its timeout."""
     assert ticket[3] is not None, "only what has a timeout is overdue"
     error = timed_out(label, ticket[3], "its thread, which cannot be killed, was abandoned", abandoned=True)
-    return Ended(ticket[0], told_where(error, stack), "", started, now, worker, stack)
+    return Ended(ticket[0], note_where(error, stack), "", started, now, worker, stack)
