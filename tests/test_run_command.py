@@ -212,6 +212,16 @@ def test_what_tasks_print_and_read_is_kept_apart(here):
     assert 4 == done.stderr.count("a word to the user")
 
 
+def test_stdin_that_is_no_input_is_not_read(here):
+    """A shell's loop around the command keeps its lines; except from inline tasks, whose debugger may read commands."""
+    (here / "in").write_text("1\n")
+    assert "of the loop" not in run(here, "tasks:chatty", "in", stdin="of the loop\n").stderr
+    assert (
+        "of the loop" in run(here, "tasks:chatty", "in", "--executor", "inline", stdin="of the loop\n").stderr
+    )
+    assert {0: 70} == values_of(run(here, "tasks:scaled", "/dev/stdin", stdin="7\n").stdout)
+
+
 @everywhere
 def test_processes_crash_one_task(here):
     """A task that kills its process is one failure, named as such."""

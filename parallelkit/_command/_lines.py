@@ -28,7 +28,7 @@ class Lines:
     """
 
     def __init__(self, paths: Sequence[str], rows: bool = False) -> None:
-        self.paths = list(paths) or [STDIN]
+        self.paths = [STDIN if path in ("/dev/stdin", "/dev/fd/0") else path for path in paths] or [STDIN]
         self._rows = rows
         self._stdin = 0  # the descriptor from which standard input is read
         for path in self.paths:
@@ -40,7 +40,7 @@ class Lines:
         return STDIN in self.paths
 
     def take_stdin(self, at_the_end: ExitStack) -> None:
-        """Replace descriptor 0 by /dev/null meanwhile, so that no task, nor a program that it starts, reads our lines."""
+        """Replace descriptor 0 by /dev/null meanwhile, so that no task, nor a program that it starts, reads our lines, or those of a shell's loop around us."""
         self._stdin = os.dup(0)
         at_the_end.callback(os.close, self._stdin)
         at_the_end.callback(os.dup2, self._stdin, 0)

@@ -51,9 +51,9 @@ def run_command(arguments: Namespace) -> int:
         stale = False
         if fd is None:
             fd, stale = open_output(arguments.output, arguments.checkpoint is not None, at_the_end)
-        if lines.from_stdin:
-            if not arguments.quiet and os.isatty(0):
-                say("parallelkit: reading lines from the terminal; end them with Ctrl-D")
+        if lines.from_stdin and not arguments.quiet and os.isatty(0):
+            say("parallelkit: reading lines from the terminal; end them with Ctrl-D")
+        if lines.from_stdin or arguments.executor != "inline":  # which may be for a debugger
             lines.take_stdin(at_the_end)
         return run.go(stream, Sink(fd, at_the_end.enter_context(signals_heard()), stale))
 
