@@ -158,8 +158,12 @@ class QueuedSource:
 
     def next(self, ahead: int) -> Portion | None:
         if self._items:
-            pairs = [self._items.popleft() for _ in range(len(self._items))]
-            portion = Portion([item for _, item in pairs], [key for key, _ in pairs])
+            items, keys = list[Any](), list[Any]()
+            for _ in range(len(self._items)):
+                key, item = self._items.popleft()
+                keys.append(key)
+                items.append(item)
+            portion = Portion(items, keys)
         elif self._portions:
             portion = self._portions.popleft()
             while self._portions:
