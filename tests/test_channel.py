@@ -234,7 +234,7 @@ def test_what_is_sent_waits_for_the_flush(wire_and_far):
         far.recv(1)
     wire.flush()
     assert len(far.recv(1000)) == 2 * (_channel.HEADER.size + 3)
-    assert not wire.stuffed
+    assert not wire.is_full
 
 
 def test_a_message_to_a_worker_that_is_gone_is_no_signal_to_the_program(wire_and_far, broken_pipes):
@@ -243,7 +243,7 @@ def test_a_message_to_a_worker_that_is_gone_is_no_signal_to_the_program(wire_and
     far.close()
     wire.send(_channel.frame(_channel.FORGET, b"one"))
     wire.flush()
-    assert not wire.stuffed
+    assert not wire.is_full
     assert not broken_pipes
 
 
@@ -261,9 +261,9 @@ def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and
         sent.append((_channel.BATCH, body, 5 if file else 0))
         wire.send(_channel.frame(_channel.BATCH, body, 5 if file else 0), file)
     wire.flush()
-    assert wire.stuffed
+    assert wire.is_full
     assert received(far, len(sent), wire) == sent
-    assert not wire.stuffed
+    assert not wire.is_full
 
 
 class Refusing:
@@ -290,7 +290,7 @@ def test_what_the_system_has_no_room_for_waits_for_the_next_flush(wire_and_far):
     for _ in range(3):
         wire.flush()
         assert wire.again_at < inf
-        assert not wire.stuffed  # the socket would take it: to listen for that would be to spin
+        assert not wire.is_full  # the socket would take it: to listen for that would be to spin
     wire.flush()
     assert frame == far.recv(1000)
     assert inf == wire.again_at
@@ -409,7 +409,7 @@ def test_what_nobody_will_read_is_dropped(wire_and_far):
     wire.send(_channel.frame(_channel.FORGET, b"one"))
     wire.flush()
     assert inf == wire.again_at
-    assert not wire.stuffed
+    assert not wire.is_full
 
 
 def commit_one(ring, value):

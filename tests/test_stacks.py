@@ -232,7 +232,7 @@ async def sleep_in(item):
 )
 def test_what_a_stop_cuts_off_tells_where_it_stood(executor, fn, monkeypatch):
     """Tasks that ``run_timeout`` cuts off have stacks; those that never began have none."""
-    monkeypatch.setattr(_stacks, "LAST_WORDS", 10.0)  # a busy machine may not run the worker for a while
+    monkeypatch.setattr(_stacks, "STACK_PATIENCE", 10.0)  # a busy machine may not run the worker for a while
     RELEASED.clear()
     for seconds in (0.3, 0.6, 1.2, 2.4, 4.8, 9.6, 19.2):  # until both have begun by then
         results = run_parallel(fn, range(3), executor=executor, max_workers=2, run_timeout=seconds)

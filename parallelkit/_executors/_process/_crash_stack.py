@@ -6,7 +6,7 @@ import re
 from itertools import takewhile
 from traceback import FrameSummary, format_list
 
-LAST_WORDS = 0.015
+STACK_PATIENCE = 0.015
 """Seconds that a worker is given to write down its stack."""
 
 _FRAME = re.compile(r'\s*File "(.*)", line (\d+) in (.*)')

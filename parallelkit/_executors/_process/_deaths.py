@@ -26,7 +26,7 @@ class Deaths:
 
     def __init__(self, max_workers: int) -> None:
         self._patience = 2 * max_workers + 8
-        self._barren = 0  # workers in a row that ended before they did anything
+        self._in_vain = 0  # workers in a row that ended before they did anything
         self._unstarted = 0  # of these, the ones that failed to start and were not killed from outside
 
     def take(
@@ -34,24 +34,24 @@ class Deaths:
     ) -> tuple[Broken | None, Lane | None]:
         """Why the engine is broken by now, if it is; and the lane, if any, whose function kills workers that load it."""
         number = worker.wire.loads
-        struck = status in _FROM_OUTSIDE and not (worker.garbage or worker.overran)
+        from_outside = status in _FROM_OUTSIDE and not (worker.garbage or worker.overran)
         if blamed or worker.done or worker.dismissed or number is not None:
-            self._barren = self._unstarted = 0
-            return None, None if blamed or worker.dismissed else self._fatal_load(number, lanes, struck)
-        self._barren += 1
-        self._unstarted += not worker.ready and not struck
+            self._in_vain = self._unstarted = 0
+            return None, None if blamed or worker.dismissed else self._fatal_load(number, lanes, from_outside)
+        self._in_vain += 1
+        self._unstarted += not worker.ready and not from_outside
         if self._unstarted >= FATAL_STARTS or worker.refusal is not None or worker.overran:
             return Broken(f"worker processes do not start: {end_of(worker, status)}", worker.refusal), None
-        if self._barren >= self._patience:
+        if self._in_vain >= self._patience:
             return Broken("worker processes end before they run anything"), None
         return None, None
 
-    def _fatal_load(self, number: int | None, lanes: Iterable[Lane], struck: bool) -> Lane | None:
+    def _fatal_load(self, number: int | None, lanes: Iterable[Lane], from_outside: bool) -> Lane | None:
         for lane in lanes:
             if lane.number == number:
-                lane.fatal_loads += not struck
-                lane.struck_loads += struck
-                fatal = lane.fatal_loads >= FATAL_LOADS or lane.struck_loads >= self._patience
+                lane.fatal_loads += not from_outside
+                lane.killed_loads += from_outside
+                fatal = lane.fatal_loads >= FATAL_LOADS or lane.killed_loads >= self._patience
                 return lane if fatal else None
         return None
 

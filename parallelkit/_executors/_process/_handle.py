@@ -10,7 +10,7 @@ from math import inf
 from threading import Event
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._process._crash_stack import LAST_WORDS
+from parallelkit._executors._process._crash_stack import STACK_PATIENCE
 from parallelkit._executors._process._holding import LOOK, Holding, requeue
 from parallelkit._executors._process._killing import ask, kill, status_of
 from parallelkit._executors._process._lane import Batch, File, Lane, Record, Span
@@ -154,7 +154,7 @@ class Worker(Holding):
         columns = self.wire.take(slot, count, batch.lane.exact)
         self.deadline, self._moved_at = inf, columns.ended[-1]
         batch = self.advance(count)
-        batch.lane.struck_loads = 0
+        batch.lane.killed_loads = 0
         if self.done == count:  # its first: new workers can load the function
             batch.lane.fatal_loads = 0
         batch.lane.pace.measure(count, columns.ended[-1] - columns.started[0])
@@ -233,7 +233,7 @@ class Worker(Holding):
             self.hold(now)
         elif not self.doomed and now >= self.held_at + LOOK:
             self.overdue = self.ask_where(now)
-        elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else LAST_WORDS):
+        elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else STACK_PATIENCE):
             self.check_at, self.overdue = inf, True
             self.kill()
 

@@ -48,15 +48,15 @@ _DROPPED = {
 class File:
     """Something packed that is too large for the socket, in a file without a name; closed with its last reference.
 
-    ``told``: what is sent with the descriptor through the socket.
+    ``header``: what is sent with the descriptor through the socket.
     """
 
-    __slots__ = ("fd", "length", "told")
+    __slots__ = ("fd", "header", "length")
 
-    def __init__(self, fd: int, length: int, told: bytes = b"") -> None:
+    def __init__(self, fd: int, length: int, header: bytes = b"") -> None:
         self.fd = fd
         self.length = length
-        self.told = told
+        self.header = header
 
     def __len__(self) -> int:
         return self.length
@@ -214,7 +214,7 @@ class Lane:
     _stalls: int = 0
     fatal_loads: int = 0
     """How many workers ended by themselves while they loaded the function, since a new one last committed something."""
-    struck_loads: int = 0
+    killed_loads: int = 0
     """How many were killed from outside while they loaded it, since an attempt was last committed."""
     pace: Pace = field(default_factory=Pace)
     _unseen: float = 0

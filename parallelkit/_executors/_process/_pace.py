@@ -49,8 +49,8 @@ class Pace:
         """
         if idle and self.expected(waiting) <= SOON * idle:
             workers = idle
-        crumbs = _within(GRAIN, self._time / self._count) if self._count else 1
-        return min(self.limit, max(crumbs, -(-waiting // workers)))
+        least = _within(GRAIN, self._time / self._count) if self._count else 1
+        return min(self.limit, max(least, -(-waiting // workers)))
 
     def expected(self, count: int) -> float:
         """Seconds that ``count`` attempts will take; infinity if nothing was measured."""

@@ -28,11 +28,11 @@ class Poller:
         self.poll.unregister(worker.pidfd)
         del self.workers[worker.pidfd], self.workers[worker.wire.socket.fileno()]
 
-    def heed(self, worker: Worker) -> None:
+    def update(self, worker: Worker) -> None:
         """Send what was queued for a worker in this turn; listen for what its socket may bring, or take, now."""
         worker.wire.flush()
-        events = 0 if worker.wire.deaf or worker.garbage else select.EPOLLIN
-        if worker.wire.stuffed:
+        events = 0 if worker.wire.at_end or worker.garbage else select.EPOLLIN
+        if worker.wire.is_full:
             events |= select.EPOLLOUT
         if worker.awaited != events:
             self._listen(worker, events)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import sleep
 
-from parallelkit._executors._process._crash_stack import LAST_WORDS, as_stack
+from parallelkit._executors._process._crash_stack import STACK_PATIENCE, as_stack
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Lane
@@ -15,14 +15,14 @@ from parallelkit._system import monotonic
 def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
     """The stacks of the running attempts by index. Nothing more begins from now on, and these attempts are lost.
 
-    Takes no time if nothing runs, and little more than ``LAST_WORDS`` at most. The run's own thread calls this.
+    Takes no time if nothing runs, and little more than ``STACK_PATIENCE`` at most. The run's own thread calls this.
     """
     lane.halted = True
     if not supervisor.ask(lambda: _hold(_workers_of(supervisor, lane))):
         return {}
     sleep(LOOK)
     asked = supervisor.ask(lambda: _ask(_workers_of(supervisor, lane)))
-    until = monotonic() + LAST_WORDS
+    until = monotonic() + STACK_PATIENCE
     while asked and len(supervisor.ask(lambda: _told(asked))) < len(asked) and monotonic() < until:
         sleep(LOOK)
     if asked:

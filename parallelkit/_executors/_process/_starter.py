@@ -16,7 +16,7 @@ from parallelkit._system import monotonic
 WORTHWHILE = 5
 """Number of workers from which on a zygote pays. After the first death it pays in any case."""
 
-HANDS = 2
+DIRECT = 2
 """Workers that may be started directly before the zygote is ready, if a death has made it pay; otherwise it is one."""
 
 EXPECTED = 0.1
@@ -60,8 +60,8 @@ class Starter:
         if self._zygote.ready:
             self._more |= wanted > AT_ONCE
             return min(wanted, AT_ONCE)
-        hands = 0 if self._now < self._expected else HANDS if deaths else 1
-        return max(0, min(wanted, hands - there))
+        direct = 0 if self._now < self._expected else DIRECT if deaths else 1
+        return max(0, min(wanted, direct - there))
 
     def check(self, now: float) -> None:
         """Begin a turn: give up a zygote that takes too long to start."""
@@ -92,11 +92,11 @@ class Starter:
                 return born
         return spawn(self._width)
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read what the zygote has sent."""
         assert self._zygote is not None, "one that has ended is not polled"
         try:
-            self._zygote.hear()
+            self._zygote.receive()
         except OSError:
             self._forgo()
 

@@ -145,7 +145,7 @@ class Supervisor:
                 self._questions.end()
 
     def _turn(self) -> None:
-        dead, active = self._hear(self._sleep())
+        dead, active = self._sort_out(self._sleep())
         now = monotonic()
         if dead or self._poked or now >= self._calm_until or not self._refill(active, now):
             self._poked = False  # cleared first: what changes from now on sets it again
@@ -160,7 +160,7 @@ class Supervisor:
             return False
         for worker in active:
             worker.wire.arrivals.release_blocks()
-            self._poller.heed(worker)
+            self._poller.update(worker)
             self._calm_until = min(self._calm_until, worker.check_at, worker.deadline, worker.wire.again_at)
         self._tell_at = self._tell(now)
         return True
@@ -184,13 +184,13 @@ class Supervisor:
         self.pool.assign(now)
         self.pool.forget_blocks(self.blocks.dropped)
         for worker in self.pool.everybody():
-            self._poller.heed(worker)
+            self._poller.update(worker)
         look_at = self.pool.listen(now, moved)
         if self._offered and self.pool.hungry:  # ``offer`` came after the look at the queues
             self._poked = True
         self._tell_at = self._tell(now)
         if (spare := self.pool.keep_spare(now)) is not None:
-            self._poller.heed(spare)
+            self._poller.update(spare)
         checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.pool.everybody()]
         self._calm_until = min([look_at, self.pool.act_at, self._starter.deadline, *checks])
 
@@ -207,7 +207,7 @@ class Supervisor:
         self._asleep = False
         return events
 
-    def _hear(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
+    def _sort_out(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
         """Sort out the events: the workers that died, and those that sent something."""
         dead, active = [], []
         for fd, what in events:
@@ -216,7 +216,7 @@ class Supervisor:
                 self._wake_up.clear()
             elif worker is None:
                 self._poked = True
-                self._starter.hear()
+                self._starter.receive()
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:

@@ -36,7 +36,7 @@ class Wire(Words):
     def __init__(self, socket: Any, ring: _channel.Ring, reserve: Reserve) -> None:
         super().__init__(ring)
         self.socket = socket
-        self.deaf = False  # nothing more will come out of the socket
+        self.at_end = False  # nothing more will come out of the socket
         self.again_at = inf  # when to flush again, if the system had no room for what waits
         self._refused_at = inf  # since when it has had none
         self._inbox = _channel.Inbox(socket)
@@ -65,7 +65,7 @@ class Wire(Words):
 
     def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
         if isinstance(payload, File):
-            self.send(_channel.frame(kind, head + payload.told, payload.length), payload)
+            self.send(_channel.frame(kind, head + payload.header, payload.length), payload)
         else:
             self.send(_channel.frame(kind, head + payload))
 
@@ -153,7 +153,7 @@ class Wire(Words):
         return [message for message, _ in bare], None
 
     @property
-    def stuffed(self) -> bool:
+    def is_full(self) -> bool:
         """Whether something waits for the socket to take more."""
         return bool(self._out) and self.again_at == inf
 
@@ -177,17 +177,17 @@ class Wire(Words):
             raise GarbageError(f"it says that it sent {promised} frames, of which {self._frames} came")
 
     def _receive(self) -> bool:
-        if self.deaf:
+        if self.at_end:
             return False
         if self.ring.head[_channel.FDS] != self._inbox.came:
             self._reserve.lend()
         try:
-            self.deaf = not self._inbox.receive()
+            self.at_end = not self._inbox.receive()
         except BlockingIOError:
             return False
         except OSError:
-            self.deaf = True
-        return not self.deaf
+            self.at_end = True
+        return not self.at_end
 
     @property
     def has_frames(self) -> bool:

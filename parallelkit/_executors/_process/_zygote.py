@@ -81,7 +81,7 @@ class Zygote:
         except OSError:
             return False
 
-    def hear(self) -> None:
+    def receive(self) -> None:
         """Read its one unasked message: that it is ready. Raises OSError if it cannot be, or is gone."""
         if self._answer():
             raise OSError(EPROTO, "the zygote speaks out of turn")
