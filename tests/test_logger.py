@@ -43,7 +43,9 @@ def say(item):
 
 
 @pytest.mark.parametrize("executor", ["threads", "inline"])
-@pytest.mark.parametrize("options", [{"on_event": refuse}, {"progress": {"file": object(), "disable": False}}])
+@pytest.mark.parametrize(
+    "options", [{"on_event": refuse}, {"progress": {"file": object(), "disable": False}}]
+)
 def test_what_cannot_be_told_of_a_listener_or_a_bar_costs_no_outcome(executor, options):
     """They are switched off, and the run goes on."""
     with unheard():
