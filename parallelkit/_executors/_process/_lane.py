@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from itertools import accumulate, takewhile
 from math import inf
 from typing import NamedTuple, TypeAlias
 
@@ -292,9 +293,5 @@ def most_unseen(workers: int) -> int:
 
 def _light_part(payloads: Sequence[Payload]) -> int:
     """How many of the first payloads fit into the bytes of a batch; at least one."""
-    total = 0
-    for count, payload in enumerate(payloads):
-        total += len(payload)
-        if total > HEAVY:
-            return max(1, count)
-    return len(payloads)
+    totals = accumulate(map(len, payloads))
+    return max(1, len(list(takewhile(lambda total: total <= HEAVY, totals))))
