@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from parallelkit._executors._process._decode import Opening
 from parallelkit._executors._process._lane import Batch, File, Span
+from parallelkit._executors._process._poller import WakeUp
 from parallelkit._executors._process._reserve import Reserve
-from parallelkit._executors._process._wake_up import WakeUp
 from parallelkit._executors._process._wire import READS, Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place

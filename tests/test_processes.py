@@ -30,11 +30,11 @@ from parallelkit._executors._process import _reserve
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._process._poller import WakeUp
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._supervisor import Supervisor
-from parallelkit._executors._process._wake_up import WakeUp
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._executors._processes import ProcessEngine, ProcessPort

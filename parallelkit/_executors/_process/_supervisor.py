@@ -18,11 +18,10 @@ from parallelkit._executors._process._deaths import Deaths, end_of, why_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
 from parallelkit._executors._process._lane import Broken, File, Lane, Lost
-from parallelkit._executors._process._poller import Poller
+from parallelkit._executors._process._poller import Poller, WakeUp
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
 from parallelkit._executors._process._starter import Starter
-from parallelkit._executors._process._wake_up import WakeUp
 from parallelkit._executors._process._wire import LAST_READS, READS
 from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._system import monotonic
