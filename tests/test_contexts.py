@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar
 
 import pytest
@@ -37,9 +38,20 @@ def run(fn, items, width):
     return run_parallel(fn, items, max_workers=width).values()
 
 
-@pytest.mark.parametrize("executor", ["threads", "inline"])
-def test_what_an_attempt_sets_is_its_own(executor, precision):
-    """What an attempt sets in a context variable neither the next attempt nor the caller sees, on any executor."""
+def streamed(fn, items, **options):
+    """The values of a stream, whose attempts are handed over by another thread than the caller's."""
+    return [outcome.value for outcome in iter_parallel(fn, items, **options)]
+
+
+def collected(fn, items, **options):
+    """The values of a run."""
+    return run_parallel(fn, items, **options).values()
+
+
+@pytest.mark.parametrize("values_of", [collected, streamed])
+@pytest.mark.parametrize("executor", ["threads", "inline", "a pool of threads"])
+def test_what_an_attempt_sets_is_its_own(executor, values_of, precision):
+    """What an attempt sets in a context variable neither the next attempt nor the caller sees, in any thread."""
     VARIABLE.set("the caller's")
 
     def look(item):
@@ -48,8 +60,10 @@ def test_what_an_attempt_sets_is_its_own(executor, precision):
         decimal.getcontext().prec = 3
         return seen
 
-    seen = run_parallel(look, range(2), executor=executor, max_workers=1 if executor == "threads" else None)
-    assert [("the caller's", 7)] * 2 == seen.values()
+    with ThreadPoolExecutor(1) as pool:
+        options = {"executor": pool if executor == "a pool of threads" else executor}
+        options |= {"max_workers": 1} if executor == "threads" else {}
+        assert [("the caller's", 7)] * 2 == values_of(look, range(2), **options)
     assert ("the caller's", 7) == (VARIABLE.get(), precision.prec)
 
 

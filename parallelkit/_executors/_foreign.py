@@ -12,17 +12,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
-from contextvars import copy_context
 from itertools import count
 from typing import Any
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, timed_out
 from parallelkit._executors._foreign_calls import broken_value, opened, our_time, run_sealed, sealed, timed
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._packing import refusal
-from parallelkit._executors._thread._lending import mark_context
-from parallelkit._executors._width import widen
 from parallelkit._numbers import as_whole
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._system import monotonic
@@ -61,9 +59,7 @@ class ForeignPort:
         self._job = job
         self._sealed = sealed(job) if not isinstance(engine.executor, ThreadPoolExecutor) else None
         self._call = call_with(job)
-        self._context = copy_context()  # the caller's: another thread may hand the calls over
-        self._context.run(mark_context)
-        self._context.run(widen, engine)
+        self._variables = Variables(engine, initialized=False)  # the caller's
         self._flights: dict[Future[Any], Flight] = {}
         self._overdue: set[Future[Any]] = set()  # past their timeout, not cancellable, not ended
         self._patience = 0.0  # the timeout of the last attempt that became overdue
@@ -111,7 +107,7 @@ class ForeignPort:
 
     def _call_of(self, item: Any, claim: list[float]) -> tuple[Any, ...]:
         if self._sealed is None:
-            return self._context.copy().run, timed, self._call, item, claim
+            return self._variables.call, timed, self._call, item, claim
         return run_sealed, self._sealed, pack(item, editions=Editions()), next(_serials)
 
     def _land(self, future: Future[Any]) -> None:
