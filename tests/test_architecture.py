@@ -60,7 +60,7 @@ _executors/_threads _executors/_processes _executors/_inline _executors/_foreign
 _book  _scheduling/_delayed  _scheduling/_fifo  _scheduling/_ready  _scheduling/_stopping  _scheduling/_tries  _scheduling/_unawaited  _scheduling/_unsettled
 _scheduling/_lanes  _executors/_foreign_calls
 _input/_recall
-_executors/_thread/_registry  _executors/_thread/_slots  _executors/_thread/_spares  _executors/_thread/_starts
+_executors/_thread/_registry  _executors/_thread/_slots  _executors/_thread/_starts
 _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port
 _report/_text  _report/_html  _report/_trace  _report/_card

@@ -25,7 +25,6 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread import _loss, _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
-from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
@@ -1019,12 +1018,14 @@ def test_a_shutdown_waits_for_threads_whose_lent_slot_was_given_back(idle, monke
 
 def test_no_more_threads_are_kept_for_lent_slots_than_there_are_slots():
     """A deep chain of calls leaves few threads behind."""
-    spares, workers = Spares(2), set()
-    kept = [ThreadWorker(None, "spare", number) for number in range(3)]
-    assert [True, True, False] == [spares.add(each) for each in kept]
-    assert kept[:2] == list(spares)
-    assert [True, True, False] == [spares.use(workers) for _ in range(3)]
-    assert set(kept[:2]) == workers
+    engine = ThreadEngine(2)
+    threads = [ThreadWorker(engine, "spare", number) for number in range(5)]
+    engine.workers.update(threads)
+    assert [True] * 3 + [False] * 2 == [engine.dismiss(each) for each in threads]
+    assert threads[:2] == list(engine.spares)
+    engine.workers.clear()
+    engine.supply(2)
+    assert (set(threads[:2]), {}) == (engine.workers, engine.spares)
 
 
 def test_a_thread_without_a_slot_lends_none(engine):

@@ -22,7 +22,6 @@ from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._slots import Slots
-from parallelkit._executors._thread._spares import Spares
 from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
@@ -49,7 +48,7 @@ class ThreadEngine:
         self.workers: set[ThreadWorker] = set()
         self.abandoned: set[ThreadWorker] = set()
         self.idle: deque[ThreadWorker] = deque()
-        self.spares = Spares(max_workers)
+        self.spares: dict[ThreadWorker, None] = {}  # had a slot that was lent, and wait for the next
         self.loss: Loss | None = None
         self.initializes = initializer is not None
         self._starts = Starts(initializer, initargs)
@@ -141,14 +140,16 @@ class ThreadEngine:
                 return False
             self.workers.discard(worker)
             self.surplus -= 1
-            if not self.spares.add(worker):
+            if len(self.spares) < self.max_workers:
+                self.spares[worker] = None
+            else:
                 self._registry.leave(worker)  # now, since it is in no other set: ``close`` waits for it
         self._supply_all()  # it may have been woken for a ticket
         return True
 
     def recall(self, worker: ThreadWorker) -> bool:
         with self._lock:
-            self.spares.discard(worker)
+            self.spares.pop(worker, None)
             if worker not in self.workers:
                 self._registry.leave(worker)
             return worker in self.workers
@@ -160,10 +161,15 @@ class ThreadEngine:
             with self._lock:
                 missing = min(tickets - woken - len(self.idle), self.capacity() - len(self.workers))
                 for _ in range(missing if not self.closed else 0):
-                    if not self.spares.use(self.workers):
-                        self._start_worker(self.slots.lent() if awaited else 0)
+                    self._add_worker(self.slots.lent() if awaited else 0)
 
-    def _start_worker(self, held: int) -> None:
+    def _add_worker(self, held: int) -> None:
+        if self.spares:
+            worker = next(reversed(self.spares))  # the latest, so that the others may end
+            worker.gate.open()  # first, as a signal handler may raise: a spare that is woken for nothing ends
+            self.workers.add(worker)
+            del self.spares[worker]
+            return
         worker = ThreadWorker(self, self.name_prefix, self._registry.number())
         try:
             self._registry.enter(worker)

@@ -33,10 +33,7 @@ class Owner(Protocol):
     ports: tuple[ThreadPort, ...]
     workers: set[ThreadWorker]
     idle: deque[ThreadWorker]
-
-    @property
-    def spares(self) -> Container[ThreadWorker]:
-        """The threads that wait for a slot to be lent."""
+    spares: dict[ThreadWorker, None]
 
     def initialize(self, worker: ThreadWorker) -> bool:
         """Run the initializer; False if the thread must end."""
