@@ -84,18 +84,15 @@ class CoroutinePort:
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         self._held.extend(tickets)
-        if self._begun:
-            self._try(self._hand_over)
-        else:
-            self._hand_over()
-            self._begun = True
+        self._try(self._hand_over)
+        self._begun = True
 
     def _try(self, step: Callable[[], None]) -> None:
-        """Do a step that may start a thread; fail if the system has none left, for to raise the error would cost outcomes."""
+        """Do a step that may start a thread; if the system has none left, fail: once some have begun, an error would cost outcomes."""
         try:
             step()
         except (OSError, RuntimeError) as error:  # OSError: it has no descriptors for a loop
-            if is_of_signal(error):
+            if not self._begun or is_of_signal(error):
                 raise
             self._threads.fail(error)
 
