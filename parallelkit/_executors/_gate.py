@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from parallelkit._executors._greenlets import check_lock
+from parallelkit._executors._greenlets import refuse_late_patching
 
 BREATHS = (0.05, 1.0)
 """Seconds after which a waiter stops blocking for a moment, once each. Python misses a signal that arrives at
@@ -26,7 +26,7 @@ class Gate:
 
     def __init__(self) -> None:
         if _thread.allocate_lock is not allocate_lock:
-            check_lock(allocate_lock)
+            refuse_late_patching()
         self._lock = allocate_lock()
         self._lock.acquire()
         self._tokens: deque[None] = deque()

@@ -13,10 +13,10 @@ def patched_by() -> str | None:
     return library if library in _LIBRARIES else None
 
 
-def check_lock(allocate_lock: object) -> None:
-    """Raise RuntimeError if ``allocate_lock`` was imported before the patching: its locks would block all greenlets."""
+def refuse_late_patching() -> None:
+    """Raise RuntimeError if there was patching; the caller has imported ``allocate_lock`` before that."""
     library = patched_by()
-    if library and _thread.allocate_lock is not allocate_lock:
+    if library:
         raise RuntimeError(
             f"{library} has turned threads into greenlets after parallelkit was loaded, whose locks would block all greenlets "
             "for ever: let it patch first, before anything imports parallelkit"
