@@ -308,6 +308,20 @@ def test_an_interrupt_as_a_run_is_opened_leaves_none_open(client, run, monkeypat
     assert not [name for name in client.run_on_scheduler(plugins) if "parallelkit" in name]
 
 
+def test_a_client_may_be_closed_as_soon_as_a_run_is_over(cluster, monkeypatch):
+    """The run's thread may come to give its connection back only then; that logs no error."""
+    from distributed import Client
+
+    late, hang_up = [], ClientRun._hang_up
+    monkeypatch.setattr(ClientRun, "_hang_up", property(lambda run: partial(late.append, run)))
+    with Client(cluster.address, set_as_default=False) as own:
+        run_parallel(abs, [1], executor=own)
+        wait_until(lambda: late)
+    (run,) = late
+    hang_up(run)
+    assert own.scheduler is None
+
+
 @pytest.mark.all
 def test_two_runs_share_the_cluster(client):
     """Two runs share the cluster: neither waits for the other to end."""

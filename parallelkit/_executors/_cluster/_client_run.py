@@ -194,8 +194,8 @@ class ClientRun:
         return await send_recv(self._connection, op=f"{broker_name()}_take", run=self.run)
 
     def _hang_up(self) -> None:
-        """Give the connection back to dask. Runs in the client's event loop."""
-        if self._connection is not None:
+        """Give the connection back to dask, unless its client is closed by now. Runs in the client's event loop."""
+        if self._connection is not None and self._client.scheduler is not None:
             self._client.rpc.reuse(self._client.scheduler.address, self._connection)
 
     def _listen(self) -> None:
