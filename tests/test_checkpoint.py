@@ -1455,23 +1455,25 @@ class Moved:
 
 
 def test_a_recorded_value_that_cannot_be_unpickled_is_not_made_again(path, monkeypatch):
-    """If a recorded value's class is gone, an error says so; the task does not run again, which might do harm."""
+    """If a recorded value's class is gone, one error says so; the tasks do not run again, which might do harm."""
 
     def make(item):
         calls[item] += 1
-        return Moved() if item == "a" else item
+        return item if item == "b" else Moved()
 
-    run("ab", path, fn=make)
+    run("abc", path, fn=make)
     monkeypatch.delattr(sys.modules[__name__], "Moved")
     with pytest.raises(InputError, match=r"key 'a': AttributeError: .*Moved") as caught:
-        run("ab", path, fn=make)
+        run("abc", path, fn=make)
+    assert not hasattr(caught.value, "__notes__")  # a note for each of many such values would be a flood
     assert {"b": "b"} == caught.value.results.successes
-    assert {"a": 1, "b": 1} == calls
+    assert ["a", "c"] == list(caught.value.results.failures)
+    assert {"a": 1, "b": 1, "c": 1} == calls
     assert str(caught.value).endswith("delete its row from the table outcomes of this SQLite file")
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM outcomes WHERE key = ?", (ascii("a"),))
     monkeypatch.undo()
-    assert [Moved, str] == list(map(type, run("ab", path, fn=make).values()))
+    assert [Moved, str, Moved] == list(map(type, run("abc", path, fn=make).values()))
 
 
 SCRIPT = """

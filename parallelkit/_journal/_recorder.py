@@ -142,6 +142,7 @@ class Recorder:
         self._name = name
         self._rerun_failed = rerun_failed
         self._refuse = refuse
+        self._refused = False
         self._payloads = Payloads(journal.path, call_user)
         self._open: dict[int, tuple[str, str | None]] = {}  # key and function of each task to be recorded
 
@@ -176,8 +177,10 @@ class Recorder:
             return self._reject(unreadable(self._journal.path, record, error))
 
     def _reject(self, error: ValueError) -> Recalled:
-        """Neither run the task nor use its record: the task fails with this error, which also ends the input."""
-        self._refuse(str(error), error)
+        """Neither run the task nor use its record: the task fails with this error. The first also ends the input."""
+        if not self._refused:
+            self._refused = True
+            self._refuse(str(error), error)
         return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE))
 
     # As a ``Book``.
