@@ -102,7 +102,7 @@ class Program:
         return bool(self.grows or self.ranked or self.rates)
 
 
-class Gate:
+class Limiter:
     """One group of a rate."""
 
     def __init__(self, rate):
@@ -152,7 +152,7 @@ class Model:
         self.tasks, self.order, self.events, self.again, self.fresh = [], [], [], [], []
         self.unread, self.exhausted, self.stride = list(program.scripts), False, 1
         self.started = self.retried = 0
-        self.gates = {}
+        self.limiters = {}
         while self.stopped is None and self.step():
             pass
 
@@ -246,15 +246,15 @@ class Model:
         return None
 
     def next_task(self):
-        """The task to call now, if any: what is tried again goes first, unless gates and priorities decide."""
+        """The task to call now, if any: what is tried again goes first, unless limiters and priorities decide."""
         ready = [task for task in self.open() if task.state == "ready"]
         if not self.program.gated:
             return self.again.pop(0) if self.again else ready[0] if ready else None
         for task in sorted(ready, key=lambda task: (-self.priority(task), task.index)):
-            gates = self.gates_of(task)
-            if all(gate.opens_at(self.now) <= self.now for gate in gates):
-                for gate in gates:
-                    gate.take(self.now)
+            limiters = self.limiters_of(task)
+            if all(limiter.opens_at(self.now) <= self.now for limiter in limiters):
+                for limiter in limiters:
+                    limiter.take(self.now)
                 return task
         return None
 
@@ -267,10 +267,10 @@ class Model:
         """Its own options."""
         return task.script.own if self.program.tasks or task.parent is not None else {}
 
-    def gates_of(self, task):
-        """The gates at which it may have to wait."""
+    def limiters_of(self, task):
+        """The limiters at which it may have to wait."""
         keys = [(rate, rate.group(task.script)) for rate in self.program.rates]
-        return [self.gates.setdefault(key, Gate(key[0])) for key in keys if key[1] is not None]
+        return [self.limiters.setdefault(key, Limiter(key[0])) for key in keys if key[1] is not None]
 
     def instants(self):
         """When something may happen."""
@@ -279,7 +279,7 @@ class Model:
             if task.last is not None:
                 yield math.nextafter(task.last, math.inf)
             if task.state == "ready":
-                yield from (gate.opens_at(self.now) for gate in self.gates_of(task))
+                yield from (limiter.opens_at(self.now) for limiter in self.limiters_of(task))
         if "run_timeout" in self.options:
             yield self.options["run_timeout"]
 
@@ -301,8 +301,8 @@ class Model:
             return
         delay = self.delay_after(task, step.told)
         if task.error == "Told" and step.told <= LONGEST_TOLD:
-            for gate in self.gates_of(task):
-                gate.paused = max(gate.paused, self.now + step.told)
+            for limiter in self.limiters_of(task):
+                limiter.paused = max(limiter.paused, self.now + step.told)
         if delay is None:
             self.fail(task)
             return

@@ -58,7 +58,7 @@ _executors/_cluster/_worker_run
 _executors/_cluster/_wire  _executors/_cluster/_pending  _executors/_cluster/_in_flight  _executors/_cluster/_sizes
 _executors/_threads _executors/_processes _executors/_inline _executors/_foreign _results _scheduler
 _book  _scheduling/_delayed  _scheduling/_fifo  _scheduling/_ready  _scheduling/_stopping  _scheduling/_tries  _scheduling/_unawaited  _scheduling/_unsettled
-_scheduling/_lanes  _executors/_foreign_calls
+_scheduling/_limiters  _executors/_foreign_calls
 _input/_recall
 _executors/_thread/_registry  _executors/_thread/_slots  _executors/_thread/_starts
 _executors/_coroutine/_event_loop  _executors/_thread/_worker

@@ -72,7 +72,7 @@ def ticket(index):
     return index, 2, None, None
 
 
-def closed_gate(*indices):
+def closed_limiter(*indices):
     """A queue in which these tasks wait, in this order, for a rate of one start in ten seconds, which is used up."""
     ready = Gated([RateLimit(1, per=10)])
     for index in (9, *indices):
@@ -87,8 +87,8 @@ def closed_gate(*indices):
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_those_behind_a_withdrawn_one_keep_their_places(gone):
-    """Withdrawing a task, at the head of its lane or not, leaves the others in their order."""
-    ready = closed_gate(0, 1, 2)
+    """Withdrawing a task, at the head of its queue or not, leaves the others in their order."""
+    ready = closed_limiter(0, 1, 2)
     ready.withdraw([gone], 5.0)
     left = [index for index in range(3) if index != gone]
     for at, index in zip((11.0, 22.0), left, strict=True):
@@ -97,11 +97,11 @@ def test_those_behind_a_withdrawn_one_keep_their_places(gone):
     assert [] == list(ready.pop(40.0, 9))
 
 
-def test_a_lane_that_was_emptied_can_be_filled_again():
-    """After the last task of a lane was withdrawn, the lane can be used again."""
-    ready = closed_gate(0)
+def test_a_queue_that_was_emptied_can_be_filled_again():
+    """After the last task of a queue was withdrawn, the queue can be used again."""
+    ready = closed_limiter(0)
     ready.withdraw([0], 5.0)
-    assert not ready._lanes, "a lane at rest is forgotten"
+    assert not ready._queues, "a queue at rest is forgotten"
     assert [] == list(ready.pop(11.0, 9))
     ready.describe(1, 0.0, (None,))
     ready.push_again(ticket(1))

@@ -1,4 +1,4 @@
-"""Lanes, of ready tasks that are in the same groups, and gates, of limits, at which they wait (see ``Gated``)."""
+"""Queues of ready tasks that are in the same groups, and limiters, which hold them up (see ``Gated``)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from parallelkit._scheduling._meters import Cap, RateLog
 Rank = tuple[float, int]  # minus the priority, then the index: the smallest goes first
 
 
-class Gate:
-    """A meter, and the lanes that wait until it allows a start.
+class Limiter:
+    """A meter, and the queues that wait until it allows a start.
 
     ``timer``: when it is looked at next, if set. ``shut_until``: until when other runs go first.
     """
 
     __slots__ = ("__weakref__", "call", "meter", "shut_until", "timer", "waiting")
 
-    def __init__(self, meter: RateLog | Cap, call: Callable[[Gate, bool], None]) -> None:
+    def __init__(self, meter: RateLog | Cap, call: Callable[[Limiter, bool], None]) -> None:
         self.meter = meter
         self.call = call
-        self.waiting: list[tuple[Rank, int, Lane]] = []
+        self.waiting: list[tuple[Rank, int, GroupQueue]] = []
         self.timer: float | None = None
         self.shut_until = -inf
 
@@ -35,13 +35,13 @@ class Gate:
         self.call(self, asked)
 
 
-class Lane:
-    """The ready tasks of the same groups, in a heap. ``place``: the heap of lanes in which it stands, or None."""
+class GroupQueue:
+    """The ready tasks of the same groups, in a heap. ``place``: the heap of queues in which it is, or None."""
 
-    __slots__ = ("gates", "groups", "place", "tickets")
+    __slots__ = ("groups", "limiters", "place", "tickets")
 
-    def __init__(self, groups: tuple[Hashable, ...], gates: tuple[Gate, ...]) -> None:
+    def __init__(self, groups: tuple[Hashable, ...], limiters: tuple[Limiter, ...]) -> None:
         self.groups = groups
-        self.gates = gates
+        self.limiters = limiters
         self.tickets: list[tuple[Rank, Ticket]] = []
-        self.place: list[tuple[Rank, int, Lane]] | None = None
+        self.place: list[tuple[Rank, int, GroupQueue]] | None = None
