@@ -17,7 +17,7 @@ from parallelkit._errors import InputError
 from parallelkit._input._naming import Naming
 from parallelkit._input._portion import Portion
 from parallelkit._input._prefetch import Prefetch
-from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after, replace_form
+from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of, broken_after
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._raised import add_note, describe_error, is_of_signal
@@ -213,7 +213,7 @@ class Intake:
     def adopt(self, children: Iterable[Any], parent: Any, index: int) -> Portion:
         """Return the tasks that ``then`` made of the outcome under the key ``parent``; raise if one is bad."""
         portion = Portion(keys=[], traits=[], parent=parent)
-        shape = replace_form(self.shape)
+        shape = self.shape._replace(tasks=True)
         for position, task in enumerate(children, index):
             key = shape.checked(task.key if isinstance(task, Task) else UNSET, position)
             key = self.naming.of_child(key, position, self.read_so_far)

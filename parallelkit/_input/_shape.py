@@ -117,11 +117,6 @@ def broken_after(items: int, error: Exception) -> str:
     return f"the input raised {describe_error(error, f'after {items} item' + 's' * (items != 1))}"
 
 
-def replace_form(shape: Shape) -> Shape:
-    """The shape of tasks that ``then`` adds to the items of a run."""
-    return shape._replace(tasks=True, key=None, gated=True, star=False)
-
-
 def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -> Any:
     """The answer of a user's callable for an item; if it raises, an InputError that ends the input."""
     try:
