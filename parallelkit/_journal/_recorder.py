@@ -24,10 +24,9 @@ from parallelkit._journal._writer import JournalWriter
 from parallelkit._ledger import Columns
 from parallelkit._logger import logger
 from parallelkit._lost import Lost
-from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._tasks import Task, as_call, function_of
+from parallelkit._tasks import as_call, function_of
 
 
 class Recording(Unrecorded):
@@ -248,12 +247,7 @@ def close_whole(writer: JournalWriter) -> None:
 
 
 def functions_of(tasks: Any) -> Iterator[tuple[str, str]]:
-    """The key of each task, as text, and the identity of its function."""
-    pairs = tasks.items() if isinstance(tasks, Mapping) else ((task_key(task), task) for task in tasks)
+    """The key of each task, as text, and the identity of its function; each was checked to have a key."""
+    pairs = tasks.items() if isinstance(tasks, Mapping) else ((task.key, task) for task in tasks)
     for key, task in pairs:
         yield key_text(key), identity_of(as_call(task)[0])
-
-
-def task_key(task: Any) -> Any:
-    """The key of a task in an iterable; UNSET if it has none."""
-    return task.key if isinstance(task, Task) else UNSET
