@@ -24,10 +24,8 @@ def seeds_of(urls: Any, once: bool) -> tuple[Any, Callable[[str], str] | None, s
     if isinstance(urls, Mapping):
         return urls, None, set(each_of(urls.values()))
     seen: set[str] = set()
-    if length_of(urls) is not None:
-        sized = list(each_of(urls))
-        return [url for url in sized if not once or is_new(url, seen)], itself, seen
-    return (url for url in each_of(urls) if not once or is_new(url, seen)), itself, seen
+    wanted = (url for url in each_of(urls) if not once or is_new(url, seen))
+    return wanted if length_of(urls) is None else list(wanted), itself, seen
 
 
 def each_of(urls: Iterable[Any]) -> Iterator[str]:
