@@ -11,6 +11,8 @@ from numbers import Real
 from operator import index
 from typing import Any
 
+HINTS = {"max_workers": "; leave it out for as many as suit this machine"}  # -1 in other libraries
+
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
     """The value as an int. Raises TypeError if it is no whole number (2.0 is none), ValueError if below ``least``."""
@@ -19,7 +21,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
         raise TypeError(f"{name} must be an int, got {value!r}")
     if whole < least:
         rule = "greater than 0" if least == 1 else f"at least {least}"  # as the standard pools say it
-        raise ValueError(f"{name} must be {rule}, got {whole}")
+        raise ValueError(f"{name} must be {rule}, got {whole}{HINTS.get(name, '')}")
     return whole
 
 

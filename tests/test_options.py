@@ -91,7 +91,11 @@ BAD_OPTIONS = [
     ({"executor": ThreadPoolExecutor}, TypeError, "executor must be .* got <class 'concurrent.+ThreadPool"),
     # counts
     ({"max_workers": 0}, ValueError, "max_workers must be greater than 0, got 0"),
-    ({"max_workers": -3}, ValueError, "max_workers must be greater than 0, got -3"),
+    (
+        {"max_workers": -3},
+        ValueError,
+        "greater than 0, got -3; leave it out for as many as suit this machine",
+    ),
     ({"max_workers": 2.0}, TypeError, "max_workers must be an int, got 2.0"),
     ({"max_workers": "2"}, TypeError, "max_workers must be an int, got '2'"),
     ({"max_workers": True}, TypeError, "max_workers must be an int, got True"),
