@@ -247,7 +247,7 @@ class ClientRun:
             self._in_flight.batches.pop(key, None)
 
     def _mend(self, report: Report) -> None:
-        if report.missing is not None and self._scattered is not None:
+        if report.missing and self._scattered is not None:
             self._send_job()
         if report.broken is not None:
             self._fail(f"{report.broken} on {report.host}", None)

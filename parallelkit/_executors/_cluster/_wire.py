@@ -74,7 +74,7 @@ class Report:
     records: list[tuple[bytes, int | None, int | None]] = field(default_factory=list)
     begun: list[tuple[int, float, str]] = field(default_factory=list)
     unbegun: list[int] = field(default_factory=list)
-    missing: str | None = None  # why ``unbegun`` could not begin: something that dask kept is gone
+    missing: bool = False  # whether ``unbegun`` could not begin because something that dask kept is gone
     broken: str | None = None  # why nothing can run on this worker any more
 
     def __bool__(self) -> bool:

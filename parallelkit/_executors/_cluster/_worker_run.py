@@ -73,8 +73,8 @@ class WorkerRun:
             self._learn(order.job, fetch)
             if order.payloads is not None:
                 payloads = [payload_of(fetch(payload)) for payload in order.payloads]
-        except Exception as error:  # what dask kept is gone, with the worker that had it
-            self._give_back(order, describe_error(error))
+        except Exception:  # what dask kept is gone, with the worker that had it
+            self._give_back(order)
             return
         pending = Pending(order.key, order.tickets(), payloads, order.portion, granted)
         self._patience, self._rest = order.expected, order.rest
@@ -97,10 +97,10 @@ class WorkerRun:
                 if self._supervisor.broken is not None:
                     self._lane.fail(self._supervisor.broken)
 
-    def _give_back(self, order: Order, why: str) -> None:
+    def _give_back(self, order: Order) -> None:
         report = Report(self._report.host)
         report.unbegun.extend(order.indices)
-        report.missing = why
+        report.missing = True
         self._tell(self._run, report.seal(), [order.key], {})
 
     # In its own thread
