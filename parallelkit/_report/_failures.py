@@ -45,32 +45,26 @@ def kinds_of_failure(ledger: Ledger) -> list[Kind]:
     """The kinds of failure, most frequent first: by the tasks that failed for good, then by retried attempts."""
     kinds: dict[tuple[type, str], Kind] = {}
     for index, lost in ledger.failed.items():
-        kind = _kind_of(lost, kinds)
-        kind.failed += 1
-        _remember(kind, index)
+        _kind_of(index, lost, kinds).failed += 1
     for index, lost in ledger.tried:
-        kind = _kind_of(lost, kinds)
-        kind.retried += 1
-        _remember(kind, index)
+        _kind_of(index, lost, kinds).retried += 1
     return sorted(kinds.values(), key=lambda kind: (-kind.failed, -kind.retried))
 
 
-def _kind_of(lost: Lost, kinds: dict[tuple[type, str], Kind]) -> Kind:
+def _kind_of(index: int, lost: Lost, kinds: dict[tuple[type, str], Kind]) -> Kind:
+    """The kind to which a task's failed attempt belongs, with the task among its examples."""
     assert lost.error is not None, "only what is cut off has no error"
     text = describe_error(lost.error)
     name = type(lost.error), shape(text)
     if name not in kinds:
         kinds[name] = Kind(clip(text, LOOKED_AT), lost)
-    return kinds[name]
-
-
-def _remember(kind: Kind, index: int) -> None:
-    if index in kind.tasks:
-        return
-    if len(kind.tasks) < KEYS:
-        kind.tasks.append(index)
-    else:
-        kind.more = True
+    kind = kinds[name]
+    if index not in kind.tasks:
+        if len(kind.tasks) < KEYS:
+            kind.tasks.append(index)
+        else:
+            kind.more = True
+    return kind
 
 
 def shape(message: str) -> str:
