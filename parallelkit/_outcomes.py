@@ -29,8 +29,8 @@ class Success(Generic[K, V]):
     - ``index``: the task's place in order of admission, from 0.
     - ``queued_at``: when the task was admitted. ``started_at``, ``duration``: those of its last attempt; if the
       value was known, when it was found, and 0. All are in seconds, instants since the run began.
-    - ``worker``: the name of the thread or process, or "inline"; if the value was known, "checkpoint" or, for a
-      hit of a ``joblib.Memory``, "cache".
+    - ``worker``: the name of the thread or process, "inline", or the class of another library's pool; if the value
+      was known, "checkpoint" or, for a hit of a ``joblib.Memory``, "cache".
     - ``parent``: the key of the task from whose outcome ``then`` made this one.
     """
 
