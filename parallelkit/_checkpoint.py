@@ -5,12 +5,12 @@ The design and its reasons: docs/design/checkpoint.md.
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from parallelkit._book import Book
 from parallelkit._input._recall import Recall
+from parallelkit._interrupt import Guard, UserCall
 from parallelkit._keywords import suggests
 from parallelkit._public import public
 
@@ -77,24 +77,16 @@ class Unrecorded:
     failure: Exception | None = None
     """Why recording ended before the run did; its ``__cause__`` is the original error."""
 
-    def check(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
-        """Raise ValueError if the journal cannot be used, as far as shows at once; create nothing. ``guard``: as for ``open``."""
+    def check(self, guard: Guard) -> None:
+        """Raise ValueError if the journal cannot be used, as far as shows at once; create nothing."""
 
-    def open(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
-        """Acquire the journal, until ``close``, which must follow also if this raises, as ``check`` does.
+    def open(self, guard: Guard) -> None:
+        """Acquire the journal, until ``close``, which must follow also if this raises, as ``check`` does."""
 
-        ``guard`` is entered around what may take seconds, where alone Ctrl-C may be raised.
-        """
-
-    def record(
-        self,
-        book: Book,
-        refuse: Callable[[str, Exception], None],
-        call_user: Callable[[Callable[[], Any]], Any],
-    ) -> Book:
+    def record(self, book: Book, refuse: Callable[[str, Exception], None], call_user: UserCall) -> Book:
         """Return a book that records in the journal, too, what is written into ``book``.
 
-        ``refuse`` ends the input, for the given reason; ``call_user`` calls the caller's code (see ``InterruptibleCall``).
+        ``refuse`` ends the input, for the given reason.
         """
         return book
 

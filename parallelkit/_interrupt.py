@@ -10,9 +10,16 @@ from _signal import (  # type: ignore[import-not-found]  # the wrappers in ``sig
     signal,
 )
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from math import nan
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
+
+Guard: TypeAlias = Callable[[], AbstractContextManager[object]]
+"""Entered around the caller's code, or what takes long: Ctrl-C may be raised there alone."""
+
+UserCall: TypeAlias = Callable[[Callable[[], Any]], Any]
+"""Calls the caller's code, and returns what that returns, or UNSET if Ctrl-C cut it off (see ``InterruptibleCall``)."""
 
 
 class Interrupt:

@@ -22,6 +22,7 @@ from typing import Any
 from parallelkit._book import Book, Failed, News, news_of_cancelled, news_of_lapsed
 from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
+from parallelkit._interrupt import UserCall
 from parallelkit._lost import Lost, cut_off, uncounted
 from parallelkit._retry import RetryPolicy
 from parallelkit._scheduling._delayed import Delayed
@@ -46,7 +47,7 @@ class Scheduler:
         policy: RetryPolicy | None = None,
         stop_rule: StopRule = NEVER,
         gated: Gated | None = None,
-        call_user: Callable[[Callable[[], Any]], Any] = call,
+        call_user: UserCall = call,
     ) -> None:
         self._book = book
         self._timeout = timeout

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import Any, NamedTuple
 
+from parallelkit._interrupt import Guard
 from parallelkit._journal._identity import difference
 from parallelkit._journal._lock import JournalLock, not_accessible, not_made, not_ours
 
@@ -59,7 +60,7 @@ class Journal:
         self,
         path: str,
         function: str,
-        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+        guard: Guard = nullcontext,
         *,
         whole: bool = True,
     ) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from _pickle import dumps, loads
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice, repeat
 from typing import Any
 
 from parallelkit._input._recall import Recalled
+from parallelkit._interrupt import UserCall
 from parallelkit._journal._file import Record
 from parallelkit._logger import logger
 from parallelkit._lost import Lost
@@ -24,10 +25,10 @@ NAMING = b"\x93"  # the opcode that names a class; plain data has it at most by 
 class Payloads:
     """Makes the payloads of one run; the first value or error that cannot be recorded is warned of.
 
-    ``path``: the journal's, for the warning. ``call_user`` calls the user's code (see ``InterruptibleCall``).
+    ``path``: the journal's, for the warning.
     """
 
-    def __init__(self, path: str, call_user: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(self, path: str, call_user: UserCall) -> None:
         self._path = path
         self._call_user = call_user
         self._cut_off = False  # Ctrl-C came while something was being pickled

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 from parallelkit._book import Book
@@ -16,6 +15,7 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._input._keys import key_text
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recalled
+from parallelkit._interrupt import Guard, UserCall
 from parallelkit._journal._file import Journal, Record, another_function
 from parallelkit._journal._identity import difference, identity_of
 from parallelkit._journal._lock import check_place
@@ -55,7 +55,7 @@ class Recording(Unrecorded):
         self._writer: JournalWriter | None = None
         self._stop: Callable[[str], None] = stop_nobody
 
-    def check(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
+    def check(self, guard: Guard) -> None:
         if os.path.lexists(self._path):
             try:
                 self._open(guard, whole=False)
@@ -64,22 +64,17 @@ class Recording(Unrecorded):
         else:
             check_place(self._path)
 
-    def open(self, guard: Callable[[], AbstractContextManager[object]]) -> None:
+    def open(self, guard: Guard) -> None:
         self._open(guard, whole=True)
 
-    def _open(self, guard: Callable[[], AbstractContextManager[object]], *, whole: bool) -> None:
+    def _open(self, guard: Guard, *, whole: bool) -> None:
         self._journal = Journal(self._path, self._function, guard, whole=whole)
         with guard():
             for record in self._journal.find(list(self._tasks)):
                 if (why := difference(record.function, self._tasks[record.key], "this task")) is not None:
                     raise another_function(self._path, record.key, why)
 
-    def record(
-        self,
-        book: Book,
-        refuse: Callable[[str, Exception], None],
-        call_user: Callable[[Callable[[], Any]], Any],
-    ) -> Book:
+    def record(self, book: Book, refuse: Callable[[str, Exception], None], call_user: UserCall) -> Book:
         assert self._journal is not None, "opened before the run begins"
         self._tasks = {}  # all were compared as the journal was opened, and there may be a million
         self._writer = JournalWriter(self._journal, self._fail)
@@ -122,7 +117,7 @@ class Recorder:
     """A ``Book`` that records outcomes before it passes them on, and a ``Recall`` of those already recorded.
 
     ``name`` gives the identity of a call's function, or None if it is the journal's; it is None itself if tasks
-    bring no functions. ``refuse`` ends the input with an error; ``call_user`` calls the user's code (see ``InterruptibleCall``).
+    bring no functions. ``refuse`` ends the input with an error.
     """
 
     def __init__(
@@ -133,7 +128,7 @@ class Recorder:
         name: Callable[[Any], str | None] | None,
         rerun_failed: bool,
         refuse: Callable[[str, Exception], None],
-        call_user: Callable[[Callable[[], Any]], Any],
+        call_user: UserCall,
     ) -> None:
         self._book = book
         self._journal = journal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +21,7 @@ from parallelkit._input._keys import check_keys
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, memory_recall
 from parallelkit._input._source import AT_HAND, DirectSource, Source, Window
-from parallelkit._interrupt import Interrupt
+from parallelkit._interrupt import Guard, Interrupt
 from parallelkit._ledger import Facts, Ledger, numbered
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
@@ -117,7 +117,7 @@ class Plan:
         self,
         key: Callable[[int], Any],
         whole: bool,
-        guard: Callable[[], AbstractContextManager[object]] = nullcontext,
+        guard: Guard = nullcontext,
     ) -> Job:
         """What all attempts have in common. ``key`` maps an index to its key; ``guard``: see ``Job``.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from parallelkit._errors import TaskExited
 from parallelkit._executors._contract import Block, Ended
+from parallelkit._interrupt import UserCall
 from parallelkit._lost import Lost, is_a, uncounted
 from parallelkit._marks import UNSET
 from parallelkit._raised import add_note, describe_error, is_of_signal, tolerated
@@ -47,7 +48,7 @@ class Tries:
         policy: RetryPolicy | None,
         label: Callable[[int], str],
         end_at: float | None = None,
-        call_user: Callable[[Callable[[], Any]], Any] = call,
+        call_user: UserCall = call,
     ) -> None:
         self.own: dict[int, Own] = {}
         self.last: dict[int, Lost] = {}
