@@ -299,7 +299,7 @@ def test_engine_does_without_a_zygote_that_cannot_start(engine, tmp_path, monkey
 def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, monkeypatch):
     """A zygote that does not answer is given up after its time."""
     hung = []
-    monkeypatch.setattr(_zygote, "start", lambda fds, args: hung.append(hung_zygote(fds)) or hung[0])
+    monkeypatch.setattr(_zygote, "start", lambda fds, args: hung.append(hung_zygote(fds, args)) or hung[0])
     monkeypatch.setattr(_zygote, "PATIENCE", 0.1)
     with crowd(engine, tmp_path / "gate") as seen:
         pass
