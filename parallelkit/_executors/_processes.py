@@ -243,12 +243,12 @@ class ProcessPort:
     def _explain(self, broken: Broken) -> Exception:
         from concurrent.futures.process import BrokenProcessPool
 
-        error = BrokenProcessPool(broken.reason)
-        error.__cause__ = broken.cause
+        reason, cause = broken.reason, broken.cause
         if broken.refusal is not None:
             cause, _, _ = _faults.restore(broken.refusal, lambda: "the initializer")
-            error = BrokenProcessPool(f"the initializer of a worker process raised {describe_error(cause)}")
-            error.__cause__ = cause
+            reason = f"the initializer of a worker process raised {describe_error(cause)}"
+        error = BrokenProcessPool(reason)
+        error.__cause__ = cause
         return error
 
     def running(self) -> list[tuple[int, float, str]]:

@@ -64,8 +64,7 @@ def capture_unsendable(value: object, error: BaseException) -> bytes:
     if isinstance(value, CoroutineType):
         value.close()  # else Python warns, beside the point, that it was never awaited
         advice = "have the task call asyncio.run, or pass the coroutine function itself (async def) to run_parallel with executor='threads'"
-    named = b"PicklingError" if isinstance(error, PicklingError) else None
-    return dumps((UNSENDABLE, named, describe_error(error), kind, advice), 5)
+    return dumps((UNSENDABLE, isinstance(error, PicklingError), describe_error(error), kind, advice), 5)
 
 
 def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, bool]:
@@ -73,7 +72,7 @@ def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, 
     what, packed, shown, kind, text = loads(blob)
     if what == UNSENDABLE:
         message = f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"
-        return unpicklable(message, packed is not None), "", True
+        return unpicklable(message, by_pickle=packed), "", True
     return _unpack_error(packed, shown, kind), text, False
 
 

@@ -86,10 +86,14 @@ def gather(
         _arrived = None  # the globals of tasks must not be kept: there is no end of them
 
 
-def keep(assigned: Mapping[str, Any], assigned_to: Iterable[tuple[type, Iterable[str]]]) -> None:
-    """Keep globals for the script's tasks, and remember the attributes of classes that an initializer has assigned."""
+def keep(assigned: Mapping[str, Any]) -> None:
+    """Keep globals for the script's tasks."""
     _assigned.update(assigned)
-    _assigned_to.update((cls, frozenset(names)) for cls, names in assigned_to)
+
+
+def keep_attributes(cls: type, names: Iterable[str]) -> None:
+    """Remember the attributes of a class that an initializer has assigned."""
+    _assigned_to[cls] = frozenset(names)
 
 
 def give_classes() -> None:

@@ -113,11 +113,11 @@ class _Worker:
 
     def _map_file(self, length: int, kind: int, body: bytes) -> mmap:
         fd = self.inbox.take_fd()
+        job = kind == _channel.JOB
         try:
-            if kind == _channel.JOB and len(body) > WORD.size:
+            if job and len(body) > WORD.size:
                 _, own = loads(memoryview(body)[WORD.size :])
                 self._own = _channel.map_file(fd, own, own=True) if own else None
-            job = kind == _channel.JOB
             return _channel.map_file(fd, length, to_read=job, keeps_fd=not job)
         finally:
             os.close(fd)

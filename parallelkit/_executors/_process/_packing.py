@@ -152,16 +152,18 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
     """The failure of an attempt whose item could not be packed."""
     index, _, item, _ = ticket
     label = job.label(index)
+    told: BaseException
     if is_shortage(error):
         told = shortage(error, f"the item of {label} could not be sent")
-        return Ended(index, told, "", None, monotonic(), None)
-    if isinstance(error, (AtImportError, AlikeError)):
-        refused = TypeError(str(error)) if isinstance(error, AlikeError) else error
-        return Ended(index, refused, "", None, monotonic(), None, final=True)
-    message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
-    unfit = _faults.unpicklable(message, isinstance(error, PicklingError))
-    unfit.__cause__ = detached(error)
-    return Ended(index, unfit, "", None, monotonic(), None, final=True)
+    elif isinstance(error, AlikeError):
+        told = TypeError(str(error))
+    elif isinstance(error, AtImportError):
+        told = error
+    else:
+        message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
+        told = _faults.unpicklable(message, isinstance(error, PicklingError))
+        told.__cause__ = detached(error)
+    return Ended(index, told, "", None, monotonic(), None, final=not is_shortage(error))
 
 
 def _blame_item(label: str, item: object, error: BaseException) -> str:
