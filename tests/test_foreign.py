@@ -426,10 +426,22 @@ class Breaking(Pool):
         return future
 
 
+class BreakingSilently(Pool):
+    """A pool that breaks with two calls in flight, and has not told their futures by the time it is given a third."""
+
+    _max_workers = 3
+
+    def submit(self, fn, /, *args, **kwargs):
+        if len(self.calls) == 2:
+            raise BrokenProcessPool("broken")
+        return super().submit(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize("pool", [Breaking, BreakingSilently])
 @pytest.mark.parametrize("retries", [0, 2])
-def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries):
+def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries, pool):
     """When a pool breaks, only calls in flight are WorkerDied, whatever the retries; others are cancelled and never began."""
-    results = run_parallel(abs, range(5), executor=Breaking(), retries=Retry(retries, delay=0))
+    results = run_parallel(abs, range(5), executor=pool(), retries=Retry(retries, delay=0))
     lost = [one.error for one in list(results.outcomes.values())[:2]]
     assert [(WorkerDied, True)] * 2 == [(type(error), error.may_have_run) for error in lost]
     assert [(TaskCancelled, 0)] * 3 == [

@@ -96,6 +96,8 @@ class ForeignPort:
                     raise
                 if isinstance(error, RuntimeError):  # broken, or shut down: the run ends
                     self.failure = error
+                    if isinstance(error, BrokenExecutor):
+                        self._lose(error)
                     return
                 # The pool would not take it another time either.
                 self._kept.append(Ended(ticket[0], error, "", None, monotonic(), None, final=True))
@@ -104,6 +106,14 @@ class ForeignPort:
                 claim.append(monotonic())
             self._flights[future] = (ticket, handed, claim)
             future.add_done_callback(self._land)
+
+    def _lose(self, error: BrokenExecutor) -> None:
+        """Report what was in flight when the pool broke; its futures may hear of that only later."""
+        for future, (ticket, handed, claim) in list(self._flights.items()):
+            if claim and not future.done():
+                del self._flights[future]
+                died = self._died(error)
+                self._kept.append(Ended(ticket[0], died, "", handed, monotonic(), self._name, final=True))
 
     def _call_of(self, item: Any, claim: list[float]) -> tuple[Any, ...]:
         if self._sealed is None:
