@@ -12,23 +12,9 @@ from mmap import mmap
 from typing import TypeAlias
 
 from parallelkit._executors._process._validation import content_of, word_of
-from parallelkit._worker import _leases
+from parallelkit._worker import _channel, _leases
 from parallelkit._worker._buffers import Block
-from parallelkit._worker._channel import (
-    BIG_FAILED,
-    BIG_RESULT,
-    BIG_VALUE,
-    BLOCK,
-    BLOCK_NUMBER,
-    BLOCKS,
-    BUFFERED,
-    FREE,
-    GIVEN_UP,
-    KEY,
-    LEASED,
-    GarbageError,
-    Inbox,
-)
+from parallelkit._worker._channel import FREE, GIVEN_UP, LEASED, GarbageError, Inbox
 from parallelkit._worker._dicts import KEYS, LONGEST, as_known
 
 Content: TypeAlias = "bytes | mmap | OSError"
@@ -50,20 +36,20 @@ class Arrivals:
 
     def accept(self, kind: int, body: bytes, length: int, most: int) -> None:
         """Take in what a frame brings; at most ``most`` results can be on their way."""
-        if kind == BIG_RESULT:
+        if kind == _channel.BIG_RESULT:
             if len(self._files) >= most:
                 raise GarbageError(f"more than {most} large results")
             self._files.append(self._receive(length, False))
-        elif kind == BLOCK:
+        elif kind == _channel.BLOCK:
             self._accept_block(word_of(body), length)
-        elif kind == KEY:
+        elif kind == _channel.KEY:
             self._accept_key(body)
         else:
             raise GarbageError(f"a frame of kind {kind}")
 
     def _accept_block(self, number: int, size: int) -> None:
         """Take in a block for results; it replaces the one that had its number."""
-        if number >= BLOCKS:
+        if number >= _channel.BLOCKS:
             raise GarbageError(f"a block of number {number}")
         content = self._receive(size, True)
         if isinstance(content, mmap):
@@ -93,8 +79,8 @@ class Arrivals:
         files: list[Content] = []
         for kind, word in zip(kinds, words, strict=True):
             try:
-                if kind == BUFFERED:
-                    files.append(self._take_block(word >> BLOCK_NUMBER & 0xFF))
+                if kind == _channel.BUFFERED:
+                    files.append(self._take_block(word >> _channel.BLOCK_NUMBER & 0xFF))
                 elif kind in _OUTSIDE:
                     files.append(self._files.popleft())
             except LookupError:
@@ -119,4 +105,4 @@ class Arrivals:
             held.clear()
 
 
-_OUTSIDE = (BIG_VALUE, BIG_FAILED, BUFFERED)
+_OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)
