@@ -30,6 +30,18 @@ def test_hits_take_no_worker_and_no_token(cached, executor):
     assert {"cache"} == {again.outcomes[index].worker for index in range(5)}
 
 
+def test_hits_of_a_coroutine_function_start_none(tmp_path):
+    """What a coroutine function has returned is answered in the parent, too."""
+
+    async def double(number):
+        return 2 * number
+
+    cached = joblib.Memory(tmp_path, verbose=0).cache(double)
+    assert [2, 4] == run_parallel(cached, [1, 2]).values()
+    again = run_parallel(cached, [1, 2, 3])
+    assert ([2, 4, 6], [0, 0, 1]) == (again.values(), [one.attempts for one in again.outcomes.values()])
+
+
 def test_tasks_of_their_own_are_answered_too(cached):
     """Also in the tasks form, and for children of ``then``."""
     cached("a long text of words", width=9)

@@ -82,8 +82,9 @@ class MemoryRecall:
         try:
             if not fn.check_call_in_cache(*args, **kwargs):
                 return UNSET
-            # Unlike a plain call, this never computes the value here, in the parent.
-            return fn.call_and_shelve(*args, **kwargs).get()
+            # Unlike a plain call, this never computes the value here, in the parent. The method of the base class,
+            # because a coroutine function's own is a coroutine.
+            return sys.modules["joblib.memory"].MemorizedFunc.call_and_shelve(fn, *args, **kwargs).get()
         except Exception as error:  # bad arguments, or a damaged entry: the worker reports or replaces these
             if is_of_signal(error):
                 raise
