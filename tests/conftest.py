@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from contextlib import contextmanager
 
 import pytest
@@ -37,6 +38,15 @@ def executor():
     """One worker, for all runs and calls of the test."""
     with ProcessExecutor(1) as executor:
         yield executor
+
+
+@pytest.fixture
+def restless():
+    """Make threads switch a thousand times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The gate, on which everything waits: no opening is ever slept through."""
 
 import signal
-import sys
 import threading
 from collections import deque
 from itertools import count
@@ -16,15 +15,6 @@ LONG = 30  # seconds: a wait that takes so long has lost its wake-up
 
 def nothing():
     return False
-
-
-@pytest.fixture
-def restless():
-    """Make threads switch a thousand times as often as usual."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(5e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def test_no_wake_up_is_lost(restless):

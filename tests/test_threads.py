@@ -39,15 +39,6 @@ def engine():
     engine.close()
 
 
-@pytest.fixture
-def restless():
-    """Make threads switch a thousand times as often as usual."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(5e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
 def tickets(*items, timeout=None):
     return [(index, 1, item, timeout) for index, item in enumerate(items)]
 
