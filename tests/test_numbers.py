@@ -95,7 +95,7 @@ def test_what_is_not_whole_is_no_count(name, value):
 def test_a_count_is_above_nothing(name):
     """A count must be positive, or for ``retries`` not negative; the message shows a plain number, whatever kind was given."""
     least, wrong = ("at least 0", -1) if name == "retries" else ("greater than 0", 0)
-    with pytest.raises(ValueError, match=f"must be {least}, got {wrong}$"):
+    with pytest.raises(ValueError, match=f"must be {least}, got {wrong}($|;)"):
         COUNTS[name](numpy.int64(wrong))
 
 
