@@ -16,6 +16,7 @@ from parallelkit._executors._process._packing import QUEUED_FILES
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _buffers, _channel
+from parallelkit._worker._editions import Editions
 
 LONG = 100_000  # of 8 bytes: beyond what travels inside a pickle
 
@@ -315,7 +316,7 @@ def test_values_outlive_their_worker():
 def test_lease_ends_with_the_last_user():
     """A block is in use as long as any array or slice refers to its mapping."""
     apart = _buffers.Apart()
-    blob = _buffers.pack_apart(numbered(1), apart)
+    blob = _buffers.pack_apart(numbered(1), apart, Editions())
     buffers = apart.take()
     spans, size = _buffers.layout(buffers)
     fd, size = _buffers.new_block(buffers, spans, size)

@@ -38,7 +38,7 @@ _LASTING = frozenset({bytes, str})
 _UTF_8 = ("utf-8", "surrogatepass")
 
 
-def pack_apart(thing: object, apart: Apart, editions: Reducer | None = None) -> bytes:
+def pack_apart(thing: object, apart: Apart, editions: Reducer) -> bytes:
     """Pickle the thing with its large buffers apart. A large ``bytes`` or text is sent as a buffer too, and copied on arrival."""
     if type(thing) in _TEXTS:
         thing = as_buffer(thing, apart.least)  # type: ignore[arg-type]  # its type was checked

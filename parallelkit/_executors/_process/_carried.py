@@ -65,7 +65,7 @@ class CarriedClasses:
             self.known[id(cls)] = cached_class, (blob[::-1],)
 
 
-def carry(call: Call, editions: Editions | None = None, several: bool = False) -> Call:
+def carry(call: Call, editions: Editions, several: bool) -> Call:
     """The call with its function packed, if that belongs to the script; raises what packing the function raises.
 
     ``several``: the call is one of a run's tasks, so its function must not bring a random generator along.
@@ -80,7 +80,7 @@ def carry(call: Call, editions: Editions | None = None, several: bool = False) -
     return _carried(fn, editions, several), args, kwargs
 
 
-def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -> Any:
+def _carried(fn: Callable[..., Any], editions: Editions, several: bool) -> Any:
     if type(fn) is partial:
         inner = _carried(fn.func, editions, several)
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
@@ -88,7 +88,7 @@ def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -
         return fn
     if fn in _large:
         return fn
-    if editions is not None and fn in editions.functions:
+    if fn in editions.functions:
         return editions.functions[fn]
     blob = pack(fn, editions=editions)
     refuse_packed(blob)
@@ -100,7 +100,5 @@ def _carried(fn: Callable[..., Any], editions: Editions | None, several: bool) -
     if len(blob) > SMALL:
         _large.add(fn)
         return fn
-    carried = Carried(blob)
-    if editions is not None:
-        editions.functions[fn] = carried
+    carried = editions.functions[fn] = Carried(blob)
     return carried
