@@ -225,9 +225,8 @@ def _empty_local(*_: str) -> _local:
 
 
 def _is_hidden(arg: object) -> bool:
-    return (
-        isinstance(arg, str) and arg == "<dynamic-code>"
-    )  # under python -bb, to compare bytes to a text is an error
+    # The type is asked first: under python -bb, to compare bytes to a text is an error.
+    return isinstance(arg, str) and arg == "<dynamic-code>"
 
 
 def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
