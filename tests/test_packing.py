@@ -114,6 +114,8 @@ def test_texts_are_packed_without_a_search():
         ([(1, "a"), (2, [])], False),
         ([(1, (2, 3))], False),
         ([(1, "a" * 2000)], False),
+        ([("a" * 500,) * 2, ("b" * 500,) * 2], True),
+        ([("a" * 500,) * 3, ("b" * 500,) * 3], False),
         ([(1,) * 100], False),
         ([namedtuple("Pair", "a b")(1, 2)], False),
     ],

@@ -221,7 +221,8 @@ class Packer:
 
 
 def all_atoms(items: list[Any]) -> bool:
-    """Whether all are atoms, or short tuples of atoms, so that one pickle may hold them all."""
+    """Whether all are atoms, or short tuples of atoms with no more text than an atom, so that one pickle may hold them all."""
+    most = SHORT * len(items)
     if set(map(type, items)) == {tuple} and max(map(len, items)) <= FEW:
         items = list(chain.from_iterable(items))
     kinds = set(map(type, items))
@@ -229,4 +230,5 @@ def all_atoms(items: list[Any]) -> bool:
         return True
     if not kinds <= ATOMS | TEXTS:
         return False
-    return max(len(item) for item in items if type(item) in TEXTS) <= SHORT
+    lengths = [len(item) for item in items if type(item) in TEXTS]
+    return max(lengths) <= SHORT and sum(lengths) <= most
