@@ -258,10 +258,13 @@ def test_a_file_that_the_function_or_the_initializer_names_is_that_file(mapped):
 
 
 def test_a_file_that_is_mapped_to_be_read_is_read_only(mapped, executor):
-    """A file that is mapped for reading is read-only in workers, and needs no memory, whatever its size."""
-    array = mapped("r")
-    results = run_parallel(lambda _, array: kind_of(array), range(2), args=(array,), executor=executor)
-    assert [("memmap", False, float(array.sum()))] * 2 == results.values()
+    """An array that cannot be written to here, by its file's mode or by its flag, cannot be in workers; it needs no memory there."""
+    array, guarded = mapped("r"), mapped("r+")
+    guarded.flags.writeable = False
+    results = run_parallel(
+        lambda _, *arrays: [*map(kind_of, arrays)], [0], args=(array, guarded), executor=executor
+    )
+    assert [("memmap", False, float(array.sum()))] * 2 == results[0]
 
 
 def test_what_is_no_longer_as_in_its_file_travels_as_it_is(mapped, tmp_path, executor):

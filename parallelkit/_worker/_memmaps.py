@@ -41,12 +41,10 @@ def reduce_memmap(array: Any) -> Any:
     while isinstance(backing.base, np.ndarray):
         backing = backing.base
     order = "C" if array.flags.c_contiguous else "F" if array.flags.f_contiguous else None
-    mode = getattr(backing, "mode", PRIVATE)
-    if order is None or mode == PRIVATE or not _is_there(backing):
+    if order is None or getattr(backing, "mode", PRIVATE) == PRIVATE or not _is_there(backing):
         return np.array(array).__reduce_ex__(5)
     start = array.__array_interface__["data"][0] - backing.__array_interface__["data"][0]
-    if mode == "w+":
-        mode = "r+"  # else the other end would empty the file
+    mode = "r+" if array.flags.writeable else "r"  # with "w+" the other end would empty the file
     return open_memmap, (str(backing.filename), array.dtype, mode, backing.offset + start, array.shape, order)
 
 
