@@ -21,7 +21,7 @@ from port_driver import Seen, drive, opened, wait
 from test_processes import is_alive, wait_until
 
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._process import _prestart, _starter, _zygote
+from parallelkit._executors._process import _prestart, _spawn, _starter, _zygote
 from parallelkit._executors._process._starter import AT_ONCE, Starter
 from parallelkit._executors._process._zygote import Zygote
 from parallelkit._executors._processes import ProcessEngine
@@ -312,6 +312,22 @@ def test_engine_does_without_a_zygote_that_does_not_answer(engine, tmp_path, mon
 def test_engine_does_without_a_zygote_that_cannot_fork(engine, tmp_path, monkeypatch):
     """If the system refuses the zygote's fork, workers are started without it."""
     monkeypatch.setattr(Zygote, "fork", refuse)
+    with crowd(engine, tmp_path / "gate") as seen:
+        assert all(not is_forked(worker) for worker in engine._supervisor.pool.workers)
+
+    assert WIDE == len(seen.values)
+
+
+@pytest.mark.all
+def test_a_process_that_a_debugger_has_given_threads_forks_no_worker(engine, tmp_path, monkeypatch):
+    """A fork would lack them: it would stop at a breakpoint, and nobody could tell it to go on."""
+    script = tmp_path / "debugger.py"  # runs the process's file, as the one of VS Code and PyCharm does
+    script.write_text(
+        "import runpy, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+        f"runpy.run_path({_spawn.ENTRY!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(_spawn, "ENTRY", str(script))
     with crowd(engine, tmp_path / "gate") as seen:
         assert all(not is_forked(worker) for worker in engine._supervisor.pool.workers)
 

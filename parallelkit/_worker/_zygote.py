@@ -11,6 +11,7 @@ import os
 import sys
 from _pickle import loads
 from _socket import socket as Socket  # noqa: N812  # a class
+from _thread import _count as number_of_threads
 
 from parallelkit._worker import _lifeline
 from parallelkit._worker._channel import PID, map_file, receive, socket_of
@@ -26,6 +27,8 @@ LONGEST = 1 << 20  # bytes of a request: an environment
 def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
     """Fork a worker for each request, until the parent is gone. End at once, which tells it so, if that is impossible here."""
     _lifeline.arm(lifeline)
+    if number_of_threads() > 0:  # a debugger's, beside this one: a fork lacks them, and would stop at a breakpoint for ever
+        return
     _fill_streams()
     bare = frozenset(sys.modules)
     _preload(modules)
