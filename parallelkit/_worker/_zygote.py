@@ -27,8 +27,8 @@ LONGEST = 1 << 20  # bytes of a request: an environment
 def tend(socket: int, lifeline: int, born: int, modules: list[str]) -> None:
     """Fork a worker for each request, until the parent is gone. End at once, which tells it so, if that is impossible here."""
     _lifeline.arm(lifeline)
-    if number_of_threads() > 0:  # a debugger's, beside this one: a fork lacks them, and would stop at a breakpoint for ever
-        return
+    if number_of_threads() > 0:
+        return  # a debugger's, beside this one: a fork would lack them, and stop at a breakpoint for ever
     _fill_streams()
     bare = frozenset(sys.modules)
     _preload(modules)
