@@ -135,15 +135,19 @@ attempt()
 """
 
 
-@pytest.mark.parametrize("says", ["sys.frozen = True", "sys.orig_argv.clear()"], ids=["frozen", "embeds"])
-def test_a_program_that_has_python_in_it_is_not_started_again_as_its_worker(says, tmp_path):
+@pytest.mark.parametrize(
+    ("says", "cure"),
+    [("sys.frozen = True", "use executor='threads'"), ("sys.orig_argv.clear()", "set it to the path of one")],
+    ids=["frozen", "embeds"],
+)
+def test_a_program_that_has_python_in_it_is_not_started_again_as_its_worker(says, cure, tmp_path):
     """It would start as many more, without end: 69 processes after three seconds. Another interpreter may be named."""
     (tmp_path / "script.py").write_text(HOST.format(says=says))
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False
     )
     refused, tried = done.stdout.splitlines()
-    assert "this program itself, which would be started again" in refused
+    assert f"this program itself, which would be started again: {cure}" in refused
     assert "itself" not in tried
     assert "/no/such/python" in tried
 

@@ -14,6 +14,9 @@ from parallelkit._executors._process._spawn import ENTRY
 from parallelkit._system import read
 from parallelkit._worker._kernel import pidfd_open
 
+INSTEAD = (
+    "use executor='threads' here, or for CPU-bound work executor=ProcessPoolExecutor() of concurrent.futures"
+)
 _SELF, _OWN_COMMAND = "/proc/self/exe", "/proc/self/cmdline"
 
 
@@ -36,10 +39,7 @@ def check_watchable() -> None:
 
 
 def _refuse_system(why: str = "") -> NoReturn:
-    raise NotImplementedError(
-        f"worker processes need Linux 5.4 or newer{why}; use executor='threads' here, "
-        "or for CPU-bound work executor=ProcessPoolExecutor() of concurrent.futures"
-    )
+    raise NotImplementedError(f"worker processes need Linux 5.4 or newer{why}; {INSTEAD}")
 
 
 def check_startable() -> None:
@@ -47,14 +47,15 @@ def check_startable() -> None:
     executable = getattr(sys, "executable", None)
     if not executable or _is_host(executable) or _is_taken_for_an_interpreter():
         which = ", this program itself, which would be started again" if executable else ""
+        # No other interpreter would find the modules of a frozen program.
+        cure = "" if getattr(sys, "frozen", False) else "set it to the path of one, or "
         raise RuntimeError(
-            f"worker processes are fresh interpreters, but sys.executable is {executable!r}{which}: "
-            "set it to the path of one, or use executor='threads'"
+            f"worker processes are fresh interpreters, but sys.executable is {executable!r}{which}: {cure}{INSTEAD}"
         )
     if not os.path.isfile(ENTRY):
         raise RuntimeError(
             f"worker processes run the package's own files, and there is no {ENTRY}: "
-            "have it installed unpacked, not in an archive, or use executor='threads'"
+            f"have it installed unpacked, not in an archive, or {INSTEAD}"
         )
 
 
