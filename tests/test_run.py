@@ -140,6 +140,14 @@ def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(executor):
     assert ["parallelkit: task 0, attempt 1 of 1"] == notes(pow, 1)
 
 
+@everywhere
+def test_a_function_without_arguments_says_how_it_is_called_many_times(executor):
+    """If the function takes no argument, a note on the error says what to write; a list of functions does work."""
+    error = run_parallel(lambda: 6, range(2), executor=executor).failures[1].error
+    assert "write run_parallel([fn] * n)" in error.__notes__[0]
+    assert [6, 6] == run_parallel([lambda: 6] * 2, executor=executor).values()
+
+
 def test_an_input_of_any_length_will_do():
     """The input may have no item, one, or more than there is room for."""
     for size in (0, 1, 5_000):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 UNPACK = "an item is one argument: star=True unpacks a tuple into several, and lambda item: fn(**item) a dict"
+ALONE = "every item is passed to the function; to call one without arguments n times, write run_parallel([fn] * n)"
+VARARGS = 0x04  # inspect.CO_VARARGS, without its import
 
 
 def bind(
@@ -27,30 +29,35 @@ def bind(
     if star:
         return starred(fn, args, kwargs)
     call = (lambda item: fn(item, *args, **kwargs)) if args or kwargs else fn
-    return suggesting(call) if lacks_arguments(fn, args, kwargs) else call
+    hint = misfit(fn, args, kwargs)
+    return suggesting(call, hint) if hint else call
 
 
-def lacks_arguments(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether no call of the function with an item and these arguments can succeed, because it requires more.
+def misfit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """What to write if no call of the function with an item and these arguments can succeed; else nothing.
 
-    >>> lacks_arguments(lambda a, b: a, (), {}), lacks_arguments(lambda a, b: a, (), {"b": 1})
-    (True, False)
+    >>> misfit(lambda a, b: a, (), {}) == UNPACK, misfit(lambda: 1, (), {}) == ALONE
+    (True, True)
+    >>> misfit(lambda a, b: a, (), {"b": 1}), misfit(lambda *a: a, (), {})
+    ('', '')
     """
     if type(fn) is not FunctionType:
-        return False
+        return ""
     code = fn.__code__
+    if not code.co_argcount and not code.co_flags & VARARGS:
+        return ALONE
     required = code.co_varnames[: code.co_argcount - len(fn.__defaults__ or ())]
-    return any(name not in kwargs for name in required[1 + len(args) :])
+    return UNPACK if any(name not in kwargs for name in required[1 + len(args) :]) else ""
 
 
-def suggesting(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A call that ``lacks_arguments``; a note on its error says how an item becomes several."""
+def suggesting(call: Callable[[Any], Any], hint: str) -> Callable[[Any], Any]:
+    """A call that cannot succeed; a note on its error is the hint."""
 
     def attempt(item: Any) -> Any:
         try:
             return call(item)
         except TypeError as error:
-            add_note(error, UNPACK)
+            add_note(error, hint)
             raise
 
     return attempt
