@@ -205,6 +205,16 @@ def test_a_child_and_an_item_have_no_key_in_common_though_their_places_are_alike
     assert {0: 0, 1: 1, 2: 2, 3: 99} == caught.value.results.to_dict()
 
 
+def test_a_key_given_twice_by_then_says_how_to_keep_it_from_that():
+    """A crawl that meets a page again ends with an InputError that says what to do."""
+
+    def then(outcome):
+        return [Task(str, key="home")] if outcome.parent is None else ()
+
+    with pytest.raises(InputError, match=r"got 'home' at .*; keep the keys that then has given in a set"):
+        run_parallel(abs, [1, 2], executor="inline", then=then)
+
+
 def test_a_task_that_is_numbered_late_and_one_with_a_key_are_told_apart():
     """A task that is numbered late is refused if an item has that number as its key, even if both have the same index."""
     naming = Naming(grows=True)

@@ -68,7 +68,7 @@ class Naming:
             raise ValueError(
                 f"key must be unique, got {key!r}, which is the key of an item of the input, by its position"
             )
-        self._note(key, ~index)
+        self._note(key, ~index, "; keep the keys that then has given in a set, and skip those")
         return key
 
     def number(self, keys: list[Any], first: int) -> None:
@@ -91,7 +91,7 @@ class Naming:
             position is not None and read_so_far <= position and (self._size is None or position < self._size)
         )
 
-    def _note(self, key: Any, position: int) -> None:
+    def _note(self, key: Any, position: int, hint: str = "") -> None:
         try:
             earlier = self._seen.setdefault(key, position)
         except TypeError:
@@ -105,7 +105,7 @@ class Naming:
             ) from error
         if earlier != position:
             raise ValueError(
-                f"key must be unique, got {key!r} at positions {shown(earlier)} and {shown(position)}"
+                f"key must be unique, got {key!r} at positions {shown(earlier)} and {shown(position)}{hint}"
             )
 
 
