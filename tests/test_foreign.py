@@ -6,6 +6,7 @@ import threading
 import weakref
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
 from time import monotonic
 
@@ -447,6 +448,31 @@ def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries,
     assert [(TaskCancelled, 0)] * 3 == [
         (type(one.error), one.attempts) for one in list(results.outcomes.values())[2:]
     ]
+    assert "broken" == results.stopped
+
+
+class BreakingThreads(ThreadPoolExecutor):
+    """A pool of threads that breaks as it is given a second call; what has begun goes on."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        if self._threads:
+            raise BrokenThreadPool("broken")
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_when_a_pool_of_threads_breaks_no_thread_has_died():
+    """Its initializer has failed in another thread. What runs goes on, as after a shutdown, and is cancelled."""
+    begun, over = threading.Event(), threading.Event()
+    with BreakingThreads(2) as pool:
+
+        def items():
+            yield lambda: (begun.set(), over.wait(30))
+            assert begun.wait(30)
+            yield abs
+
+        results = run_parallel(items(), executor=pool)
+        over.set()
+    assert (TaskCancelled, 1) == (type(results.failures[0].error), results.failures[0].attempts)
     assert "broken" == results.stopped
 
 

@@ -96,7 +96,7 @@ class ForeignPort:
                     raise
                 if isinstance(error, RuntimeError):  # broken, or shut down: the run ends
                     self.failure = error
-                    if isinstance(error, BrokenExecutor):
+                    if isinstance(error, BrokenExecutor) and self._sealed is not None:  # threads go on
                         self._lose(error)
                     return
                 # The pool would not take it another time either.
