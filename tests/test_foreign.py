@@ -451,6 +451,24 @@ def test_when_a_pool_breaks_only_what_was_in_flight_has_lost_its_worker(retries,
     assert "broken" == results.stopped
 
 
+class Healing(Pool):
+    """A pool that loses its first call, and starts new workers then."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = super().submit(fn, *args, **kwargs)
+        if len(self.calls) == 1:
+            future.set_exception(BrokenProcessPool("broken"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_a_call_lost_by_a_pool_that_starts_new_workers_is_retried():
+    """Only a pool that has broken for good takes no retry."""
+    results = run_parallel(abs, [-1, -2], executor=Healing(), retries=Retry(1, delay=0))
+    assert ([1, 2], [2, 1]) == (results.values(), [one.attempts for one in results.outcomes.values()])
+
+
 class BreakingThreads(ThreadPoolExecutor):
     """A pool of threads that breaks as it is given a second call; what has begun goes on."""
 

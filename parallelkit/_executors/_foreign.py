@@ -165,8 +165,8 @@ class ForeignPort:
             if not claim:
                 self.failure = dropped(error, self._name)
                 return None
-            broken = isinstance(error, BrokenExecutor)  # for good: the run ends, and a retry has no pool
-            return Ended(index, self._died(error), "", handed, monotonic(), self._name, final=broken)
+            final = isinstance(error, BrokenExecutor) and not self._takes_calls()  # a retry would have no pool
+            return Ended(index, self._died(error), "", handed, monotonic(), self._name, final=final)
         text, final = "", False
         if self._sealed is None:
             report.clear()  # no cycle: an error refers to the pool's frames, these to the future, this to the report
@@ -181,6 +181,16 @@ class ForeignPort:
         if ok:
             return Block((index,), (value,), (started,), (ended,), (self._name,))
         return Ended(index, value, text, started, ended, self._name, final=final)
+
+    def _takes_calls(self) -> bool:
+        """Whether a pool that broke takes calls nevertheless, as one does that starts new workers."""
+        try:
+            self._engine.executor.submit(bool).cancel()
+        except Exception as error:
+            if is_of_signal(error):
+                raise
+            return False
+        return True
 
     def _died(self, error: BaseException) -> Exception:
         from parallelkit._died import WorkerDied
