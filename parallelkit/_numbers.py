@@ -25,7 +25,9 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return whole
 
 
-def check_number(name: str, value: Any, least: float = float("-inf"), *, exact: bool = False) -> float:
+def check_number(
+    name: str, value: Any, least: float = float("-inf"), *, exact: bool = False, what: str = "a number"
+) -> float:
     """The value as an int or float. Raises TypeError if it is no number, ValueError if it is NaN or below ``least``.
 
     Raises ValueError, too, for what is too large for a float, except for an int with ``exact``.
@@ -33,16 +35,16 @@ def check_number(name: str, value: Any, least: float = float("-inf"), *, exact: 
     whole = as_whole(value)
     number = value if whole is None else whole
     if isinstance(number, bool) or not isinstance(number, Real):  # no Decimal: it does not add to a float
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be {what}, got {value!r}")
     if number != number:
-        raise ValueError(f"{name} must be a number, got {value!r}")
+        raise ValueError(f"{name} must be {what}, got {value!r}")
     if number < least:
         raise ValueError(f"{name} must be at least {least:g}, got {value!r}")
     try:
         approximate = float(number)
     except OverflowError:
         if not exact or whole is None:  # the message leaves it out: Python may refuse to print so many digits
-            text = f"{name} must be a number that a float can hold, below 1.8e308, got one above that"
+            text = f"{name} must be {what} that a float can hold, below 1.8e308, got one above that"
             raise ValueError(text) from None
         return whole
     return approximate if whole is None else whole
@@ -50,7 +52,7 @@ def check_number(name: str, value: Any, least: float = float("-inf"), *, exact: 
 
 def check_seconds(name: str, value: Any, hint: str = "") -> float:
     """Seconds, greater than 0."""
-    seconds = check_number(name, value)
+    seconds = check_number(name, value, what="a number of seconds")
     if seconds <= 0:
         raise ValueError(f"{name} must be greater than 0, got {value!r}{hint}")
     return seconds

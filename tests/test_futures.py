@@ -370,7 +370,7 @@ def test_a_timeout_that_is_none_is_refused(make):
     """A timeout of 0 is refused, as for a run: it would end every call."""
     with pytest.raises(ValueError, match=r"timeout must be greater than 0, got 0; math.inf means no limit"):
         make(1, timeout=0)
-    with pytest.raises(ValueError, match="timeout must be a number that a float can hold"):
+    with pytest.raises(ValueError, match="timeout must be a number of seconds that a float can hold"):
         make(1, timeout=10**400)
 
 

@@ -241,7 +241,7 @@ def test_a_log_that_somebody_still_holds_is_found_again():
         (lambda: RateLimit(0, per=1), "calls must be greater than 0, got 0"),
         (lambda: RateLimit(1.5, per=1), r"calls must be an int, got 1\.5"),
         (lambda: RateLimit(1, per=0), "per must be greater than 0, got 0"),
-        (lambda: RateLimit(1, per=float("nan")), "per must be a number, got nan"),
+        (lambda: RateLimit(1, per=float("nan")), "per must be a number of seconds, got nan"),
         (lambda: RateLimit(1, per=float("inf")), "per must be finite, got inf"),
         (lambda: RateLimit(1, per=1, by=3), "by must be callable, got 3"),
         (
