@@ -165,8 +165,8 @@ class ForeignPort:
             if not claim:
                 self.failure = dropped(error, self._name)
                 return None
-            final = isinstance(error, BrokenExecutor) and not self._takes_calls()  # a retry would have no pool
-            return Ended(index, self._died(error), "", handed, monotonic(), self._name, final=final)
+            lost = isinstance(error, BrokenExecutor) and not self._takes_calls()  # then a retry has no pool
+            return Ended(index, self._died(error), "", handed, monotonic(), self._name, final=lost)
         text, final = "", False
         if self._sealed is None:
             report.clear()  # no cycle: an error refers to the pool's frames, these to the future, this to the report
