@@ -31,10 +31,11 @@ ELSEWHERE = {
         ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "semaphore", "threads"),
         "max_workers",
     ),
-    **dict.fromkeys(("backend", "pool", "prefer", "require", "scheduler"), "executor"),
+    **dict.fromkeys(("backend", "mode", "pool", "prefer", "require", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),
     "pre_dispatch": "buffersize",
     "shared_objects": "args",
+    **dict.fromkeys(("cache", "resume"), "checkpoint"),
     **dict.fromkeys(("deadline", "global_timeout", "total_timeout"), "run_timeout"),
 }
 """What options are called in other libraries."""
@@ -139,8 +140,7 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     for name in ("key", "priority", "then", "on_event"):
         if given.get(name) is not None:
             if not callable(given[name]):
-                hint = field_hint(given[name]) if name in ("key", "priority") else ""
-                raise TypeError(f"{name} must be callable, got {given[name]!r}{hint}")
+                raise TypeError(f"{name} must be callable, got {given[name]!r}{_hint(name, given[name])}")
             check_called(name, given[name])
     if not isinstance(given.get("star", False), bool):
         raise TypeError(f"star must be a bool, got {given['star']!r}")
@@ -151,6 +151,13 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     given["policy"] = as_policy(given.pop("retries", 0))
     given["checkpoint"] = as_checkpoint(given.get("checkpoint"))
     return Checked(**given)
+
+
+def _hint(name: str, given: Any) -> str:
+    """What to write in place of something that is not callable."""
+    if name == "key" and isinstance(given, (list, tuple)):
+        return "; for a list of keys pass dict(zip(keys, items)) as items"
+    return field_hint(given) if name in ("key", "priority") else ""
 
 
 def _check_names(given: Mapping[str, Any]) -> None:

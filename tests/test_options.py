@@ -65,6 +65,8 @@ BAD_OPTIONS = [
     # names
     ({"max_worker": 4}, TypeError, "unknown option 'max_worker'; did you mean 'max_workers'?"),
     ({"time_out": 4}, TypeError, "unknown option 'time_out'; did you mean 'timeout'?"),
+    ({"mode": "process"}, TypeError, "unknown option 'mode'; did you mean 'executor'?"),
+    ({"resume": "run.journal"}, TypeError, "unknown option 'resume'; did you mean 'checkpoint'?"),
     ({"retry": 4}, TypeError, "unknown option 'retry'; did you mean 'retries'?"),
     ({"on_eror": 4}, TypeError, "unknown option 'on_eror'; did you mean 'on_error'?"),
     ({"buffer_size": 4}, TypeError, "unknown option 'buffer_size'; did you mean 'buffersize'?"),
@@ -143,6 +145,11 @@ BAD_OPTIONS = [
         {"key": "name"},
         TypeError,
         r"key must be callable, got 'name'; for a field of the item write lambda item: item\['name'\]",
+    ),
+    (
+        {"key": ["a", "b"]},
+        TypeError,
+        r"key must be callable, got \['a', 'b'\]; for a list of keys pass dict\(zip\(keys, items\)\) as items",
     ),
     ({"priority": 3}, TypeError, "priority must be callable, got 3"),
     ({"then": []}, TypeError, r"then must be callable, got \[\]"),
