@@ -82,10 +82,11 @@ def python(wheel, place):
 
 
 def test_the_sdist_has_all_that_is_needed_to_build(sdist):
-    """Every file of the package, and what the build reads."""
+    """Every file of the package, and what the build reads; no tests, which could not run without all their files."""
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     assert {*files_of_the_package(), "pyproject.toml", "README.md", "LICENSE"} <= held
+    assert not [name for name in held if name.startswith("tests/")]
 
 
 def test_the_wheel_is_the_package(wheel):
