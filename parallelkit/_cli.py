@@ -24,6 +24,7 @@ from parallelkit._command._arguments import (
     rate,
     seconds,
 )
+from parallelkit._keywords import did_you_mean
 
 EXAMPLES = """\
 examples:
@@ -142,7 +143,10 @@ class Intermixed(argparse.ArgumentParser):
         finally:
             self._mixing = False
         if unknown:  # reported here, to show the usage of this command, not of the whole program
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            # After an unknown option, inputs that are right are unknown, too: leave these out.
+            options = [word for word in unknown if word.startswith("-")]
+            hint = did_you_mean(options[0], self._option_string_actions) if options else ""
+            self.error(f"unrecognized arguments: {' '.join(options or unknown)}{hint and f'; {hint}'}")
         return found, unknown
 
 

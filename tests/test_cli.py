@@ -17,6 +17,12 @@ def test_wrong_usage_is_code_2(argv, capsys):
     assert "usage: parallelkit" in capsys.readouterr().err
 
 
+def test_an_unknown_option_is_named_with_the_nearest_known(capsys):
+    """The error names the unknown option, not the inputs after it, and suggests the nearest option."""
+    assert 2 == main(["run", "builtins:int", "--workers=3", os.devnull])
+    assert capsys.readouterr().err.endswith("arguments: --workers=3; did you mean '--max-workers'?\n")
+
+
 def test_help_names_every_command(capsys):
     """Whoever asks for help gets the commands, and exit code 0."""
     assert 0 == main(["--help"])
