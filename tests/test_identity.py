@@ -250,6 +250,8 @@ OTHERS = {
     ),
     "methods of frozen dataclasses": (Model(0.5).go, Model(0.1).go, "object"),
     "frozen dataclasses that are called": (Model(0.5), Model(0.5, (3,)), "object"),
+    "methods of frozen dataclasses of what may change": (Model(0.5, [2]).go, Model(0.1, [2]).go, "object"),
+    "closures by tuple of functions": (made((convert, [])), made((scale, [])), "captured variable number"),
     "closures by function": (decorated(convert), decorated(scale), "captured variable fn"),
     "closures by closure": (decorated(made(1)), decorated(made(2)), "captured variable fn"),
     "decorated closures": (in_unit("kg")(convert), in_unit("lb")(convert), "captured variable unit"),

@@ -189,7 +189,7 @@ def facts_of_object(fn: Any, seen: Seen) -> Facts:
     """The owner of a method, the facts of a wrapped function; attributes count only where they cannot change."""
     if isinstance(fn, MethodType):
         yield from facts_of(fn.__func__, seen)
-    elif is_plain(fn):  # an object of a frozen dataclass
+    elif is_plain(fn):  # an object of a frozen dataclass, say
         yield "object", digest(text_of(fn, seen))
     owner, name = getattr(fn, "__self__", None), name_in(fn)
     if name is not None and owner is not None and not isinstance(owner, ModuleType):
@@ -260,12 +260,10 @@ def digest_of_code(code: CodeType) -> str:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether a value cannot change, and its text tells it in full."""
+    """Whether a value cannot change, so that its text tells it in full; what may change within it counts by its type."""
     kind = type(value)
-    if (parts := value if kind is frozenset else parts_of(value)) is not None:
-        return all(map(is_plain, parts))
-    is_one = kind in PLAIN or kind in (int, Pattern) or issubclass(kind, Enum)
-    return is_one or is_spoken(kind) or is_scalar(kind)
+    is_one = kind in PLAIN or kind in (int, Pattern, frozenset) or issubclass(kind, Enum)
+    return is_one or is_spoken(kind) or is_scalar(kind) or parts_of(value) is not None
 
 
 def parts_of(value: Any) -> Iterable[Any] | None:
