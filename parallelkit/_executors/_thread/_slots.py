@@ -53,8 +53,9 @@ class Slots:
         if not self.loans:
             return OWN
         taken = [id(worker.slot) for worker in list(self._workers) if worker.ticket is not None]
-        for borrower, claims in list(self.loans.items()):
-            if borrower is port or (port is None and not isinstance(borrower, TicketQueue)):
+        loans = list(self.loans.items()) if port is None else [(port, self.loans.get(port, ()))]
+        for borrower, claims in loans:
+            if borrower is port or not isinstance(borrower, TicketQueue):
                 for claim in claims:
                     if claim and id(claim) not in taken:
                         return claim
