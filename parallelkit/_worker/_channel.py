@@ -29,7 +29,7 @@ HEADER = Struct("<IBQ")
 BATCH_HEAD = Struct("<IIB")
 """The head of a batch: number of its job, count of tasks, and how their items are sent, which is one of these:"""
 ONE_BY_ONE, TOGETHER, BUFFERED_ITEM = range(3)
-"""A pickle for each item; one pickle of all items, which are atoms; one item with its large buffers apart."""
+"""A pickle for each item; one pickle of all items (``all_atoms`` in _packing.py); one item with its large buffers apart."""
 LENGTH = Struct("<I")
 WORD = Struct("<Q")
 PID = Struct("<q")

@@ -42,7 +42,7 @@ PackedLost = tuple[int, float, float, int, int | None, str, str, str]
 
 
 class Order(NamedTuple):
-    """A batch on its way to a guard. If there are no payloads, all items are plain atoms."""
+    """A batch on its way to a guard. If there are no payloads, it has the items themselves."""
 
     key: str
     run: str

@@ -82,7 +82,7 @@ def payload_of(blob: bytes) -> bytes | File:
 
 
 class Batch(NamedTuple):
-    """Attempts of one lane, with their packed items; None where all items are plain atoms."""
+    """Attempts of one lane, with their packed items; None where the items are pickled together (``all_atoms``)."""
 
     lane: Lane
     tickets: Sequence[Ticket]

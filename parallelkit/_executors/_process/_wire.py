@@ -86,7 +86,7 @@ class Wire(Words):
                 self.send(_channel.frame(_channel.BATCH, b"".join((head, lengths, *some))))
 
     def _send_together(self, number: int, items: list[Any]) -> None:
-        """Send items that are atoms as one pickle; each by itself if huge integers make it too long for a frame."""
+        """Send items as one pickle; each by itself if huge integers make it too long for a frame."""
         packed = dumps(items, 5)
         if len(packed) > _channel.LONGEST // 2 and len(items) > 1:
             for item in items:
