@@ -1,6 +1,7 @@
 """``iter_parallel``: outcomes come one by one, input is read in the caller's thread, and nothing yielded is kept."""
 
 import gc
+import operator
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from late_threads import LateThreads
 from patience import given_time
 
 from parallelkit import (
+    ConcurrencyLimit,
     Failure,
     InputError,
     RateLimit,
@@ -408,6 +410,22 @@ def test_no_yielded_outcome_is_kept(executor, order):
     assert 20 == len(alive)
 
 
+@in_both
+@pytest.mark.parametrize("limits", [None, ConcurrencyLimit(2)])
+def test_a_stream_that_has_ended_keeps_nothing(executor, limits):
+    """Items and arguments are freed with the stream, even without garbage collection."""
+    gc.disable()
+    try:
+        items, extra = [Thing()], Thing()
+        alive = weakref.ref(items[0]), weakref.ref(extra)
+        for outcome in iter_parallel(operator.is_, items, args=(extra,), executor=executor, limits=limits):
+            assert outcome.value is False
+        del items, extra
+        assert [None, None] == [ref() for ref in alive]
+    finally:
+        gc.enable()
+
+
 # Stops
 
 
@@ -656,13 +674,14 @@ def test_timeouts_and_retries_go_on_while_the_caller_is_busy(gate, scale):
 
 
 def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
-    """Ctrl-C inside the stream stops the run, and RunInterrupted has the outcomes that were not yielded."""
+    """Ctrl-C inside the stream stops the run; RunInterrupted has the outcomes that were not yielded, and says so."""
     stream = iter_parallel(square, range(100), order="input")
     assert 0 == next(stream).value
     with pytest.raises(RunInterrupted) as caught:
         stream.throw(KeyboardInterrupt)
     results = caught.value.results
     assert [*range(1, 100)] == list(results)
+    assert f"interrupted; not yet delivered: {results}, in .results of this" in str(caught.value)
     assert all(one.ok or isinstance(one.error, TaskCancelled) for one in results.outcomes.values())
     assert [] == list(stream)
 

@@ -10,9 +10,9 @@ from parallelkit._results import Results
 
 
 def interruption(what: str, results: Results[Any, Any]) -> RunInterrupted:
-    """The error of an interrupted run, which says where to find what was done."""
-    hint = "what was done is in .results of this exception (afterwards: sys.last_value.results)"
-    return RunInterrupted(f"{what}: {results!r}; {hint}", results)
+    """The error of an interrupted run, which says where to find its results."""
+    place = "in .results of this exception (afterwards: sys.last_value.results)"
+    return RunInterrupted(f"{what}: {results!r}, {place}", results)
 
 
 def noted(error: BaseException, done: object, broken: InputError | None) -> BaseException:

@@ -121,8 +121,10 @@ class Streamed:
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
-        """Break the reference cycle of ``then`` and the loop, which would keep the whole run until it is collected."""
+        """Break the reference cycles of the loop, which would keep the whole run until they are collected."""
         self._plan.growth, loop.grow = None, bool
+        if isinstance(loop.source, HeldSource):
+            loop.source.one_by_one = bool
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         plan, queue, intake = self._plan, self._queue, self._plan.intake
@@ -150,7 +152,7 @@ class Streamed:
             stream.close(reason)
             intake.close()
             rest = self.results_of(stream.rest(), reason)
-            raise interruption("interrupted; not yet yielded", rest) from None
+            raise interruption("interrupted; not yet delivered", rest) from None
         finally:
             del error  # breaks the cycle: error → traceback → this frame → error, and what was not yielded
 
