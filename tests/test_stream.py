@@ -1,7 +1,6 @@
 """``iter_parallel``: outcomes come one by one, input is read in the caller's thread, and nothing yielded is kept."""
 
 import gc
-import operator
 import sys
 import threading
 import time
@@ -16,7 +15,6 @@ from late_threads import LateThreads
 from patience import given_time
 
 from parallelkit import (
-    ConcurrencyLimit,
     Failure,
     InputError,
     RateLimit,
@@ -408,22 +406,6 @@ def test_no_yielded_outcome_is_kept(executor, order):
         gc.collect()
         assert alive[-1]() is None
     assert 20 == len(alive)
-
-
-@in_both
-@pytest.mark.parametrize("limits", [None, ConcurrencyLimit(2)])
-def test_a_stream_that_has_ended_keeps_nothing(executor, limits):
-    """Items and arguments are freed with the stream, even without garbage collection."""
-    gc.disable()
-    try:
-        items, extra = [Thing()], Thing()
-        alive = weakref.ref(items[0]), weakref.ref(extra)
-        for outcome in iter_parallel(operator.is_, items, args=(extra,), executor=executor, limits=limits):
-            assert outcome.value is False
-        del items, extra
-        assert [None, None] == [ref() for ref in alive]
-    finally:
-        gc.enable()
 
 
 # Stops

@@ -121,10 +121,8 @@ class Streamed:
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
-        """Break the reference cycles of the loop, which would keep the whole run until they are collected."""
+        """Break the reference cycle of ``then`` and the loop, which would keep the whole run until it is collected."""
         self._plan.growth, loop.grow = None, bool
-        if isinstance(loop.source, HeldSource):
-            loop.source.one_by_one = bool
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         plan, queue, intake = self._plan, self._queue, self._plan.intake
