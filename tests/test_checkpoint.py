@@ -1433,6 +1433,26 @@ def test_the_values_of_a_run_go_with_its_results(path):
         gc.enable()
 
 
+class Answer(Trace):
+    """A function to which a weak reference can be made."""
+
+    def __call__(self):
+        return 42
+
+
+def test_the_functions_of_a_run_go_with_it(path):
+    """A run with a journal keeps no function of its tasks, nor what it holds, even without garbage collection."""
+    gc.disable()
+    try:
+        tasks = {"a": Answer()}
+        made = weakref.ref(tasks["a"])
+        assert {"a": 42} == run_parallel(tasks, checkpoint=path).successes
+        del tasks
+        assert made() is None
+    finally:
+        gc.enable()
+
+
 def test_a_stream_of_a_million_tasks_does_not_keep_what_their_functions_are_known_by(path):
     """Keys and functions of all tasks are compared with the journal as it is opened, and not kept while the run lasts."""
     stream = iter_parallel([Task(abs, number, key=number) for number in range(9)], checkpoint=path)

@@ -49,7 +49,7 @@ class Recording(Unrecorded):
         self._rerun_failed = checkpoint.rerun_failed
         self._fn, self._function = fn, identity_of(fn, args, kwargs)
         self._own = None if fn is None else identity_of(fn)
-        self._name = self._identity_of_call if calls else None
+        self._calls = calls
         self._tasks = dict(functions_of(tasks)) if fn is None and length_of(tasks) is not None else {}
         self._journal: Journal | None = None
         self._writer: JournalWriter | None = None
@@ -78,9 +78,8 @@ class Recording(Unrecorded):
         assert self._journal is not None, "opened before the run begins"
         self._tasks = {}  # all were compared as the journal was opened, and there may be a million
         self._writer = JournalWriter(self._journal, self._fail)
-        recorder = Recorder(
-            book, self._journal, self._writer, self._name, self._rerun_failed, refuse, call_user
-        )
+        name = self._identity_of_call if self._calls else None
+        recorder = Recorder(book, self._journal, self._writer, name, self._rerun_failed, refuse, call_user)
         self.recalls = (recorder,)
         return recorder
 
