@@ -254,6 +254,9 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
         raise TypeError(f"urls must be an iterable of URLs, got {urls!r}")
     if session is not None and not callable(session):
         raise TypeError(f"session must be a function that makes a requests.Session, got {session!r}")
+    if isinstance(pair := options.get("timeout"), tuple):
+        two = "the two of requests are connect_timeout and read_timeout"
+        raise TypeError(f"timeout must be a number of seconds, got {pair!r}; {two}")
     for name in NOT_OURS.intersection(options):
         where = "runs in threads, with the URLs, or the keys of a mapping of URLs, as keys"
         raise TypeError(f"{name} is not an option of fetch, which {where}")

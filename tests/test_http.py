@@ -1174,6 +1174,12 @@ async def find_none(outcome):
         ([], {"method": "é"}, ValueError, "method must be a word such as 'GET', got 'é'"),
         ([], {"per_host": 0}, ValueError, "per_host must be greater than 0, got 0"),
         ([], {"connect_timeout": 0}, ValueError, "connect_timeout must be greater than 0, got 0"),
+        (
+            [],
+            {"timeout": (3, 5)},
+            TypeError,
+            "timeout must be a number of seconds, got (3, 5); the two of requests are connect_timeout and",
+        ),
         ([], {"read_timeout": None}, TypeError, "read_timeout must be a number of seconds, got None"),
         ([], {"max_bytes": "1M"}, TypeError, "max_bytes must be an int, got '1M'"),
         ([], {"retries": "2"}, TypeError, "retries must be an int, a Retry or a tenacity.Retrying, got '2'"),
