@@ -15,6 +15,8 @@ from parallelkit._world import the_world
 
 On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
+MAX_DELAY = 30  # seconds; the default
+
 
 class RetryPolicy(Protocol):
     """Decides, after a failed attempt, whether and when there is another."""
@@ -56,8 +58,8 @@ class Retry:
     If the error says how long to wait (by a Retry-After header or a ``retry_after`` attribute), the task is
     retried no sooner than that, and not at all if it is more than 300 s.
 
-    Raises TypeError or ValueError for a number below 0 (``factor``: below 1), and for an ``on`` that is neither
-    types nor a function.
+    Raises TypeError or ValueError for a number below 0 (``factor``: below 1), for an ``on`` that is neither
+    types nor a function, and for a ``delay`` above 30 s without a ``max_delay``.
 
     >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
     0.0
@@ -70,7 +72,7 @@ class Retry:
     on: On = Exception
     delay: float = 0.1
     factor: float = 2
-    max_delay: float = 30
+    max_delay: float = MAX_DELAY
     max_time: float | None = None
     budget: float | None = None
 
@@ -82,6 +84,9 @@ class Retry:
         for name in ("max_time", "budget"):
             if getattr(self, name) is not None:
                 plain[name] = check_number(name, getattr(self, name), 0.0)
+        if plain["delay"] > plain["max_delay"] == MAX_DELAY:  # else asked for
+            rule = f"max_delay must be given with a delay of more than {MAX_DELAY} s, for no wait is longer than it"
+            raise ValueError(f"{rule}, got delay={self.delay!r} alone")
         for name, number in plain.items():
             object.__setattr__(self, name, number)  # the dataclass is frozen
 

@@ -103,7 +103,7 @@ def test_a_wait_without_a_wake_up_is_an_error():
 def test_the_loop_does_not_poll():
     """The loop wakes up only when something ends or falls due."""
     script = Script({index: [Fail(ERROR, after=60), Done(1, after=600)] for index in range(8)})
-    run = FakeRun(script, range(8), workers=1, policy=Retry(1, delay=100, factor=1)).drive()
+    run = FakeRun(script, range(8), workers=1, policy=Retry(1, delay=100, max_delay=100)).drive()
     assert run.clock() >= 8 * 660
     assert run.port.waits <= 1 + 1 + 16 + 8, "one for the input, one for its end, one an attempt, one a delay"
 
