@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from parallelkit import ProcessExecutor, Task, WorkerDied, run_parallel
+from parallelkit._worker import _initial
 
 LONG = 1 << 17  # of 8 bytes: a mebibyte
 
@@ -255,6 +256,14 @@ def test_a_file_that_the_function_or_the_initializer_names_is_that_file(mapped):
     with ProcessExecutor(1, initializer=fill, initargs=(1,)) as executor:
         assert not run_parallel(fill, [0], executor=executor).failures
     assert [-1.0, -1.0, 2.0] == array[:3].tolist()
+
+
+def test_a_file_is_not_read_to_see_what_an_initializer_changes(mapped):
+    """A memory-mapped array among the globals of an initializer may be larger than the memory."""
+    array = mapped("r+")
+    before = _initial._content(array)
+    array[0] = 1.0
+    assert None is not before == _initial._content(array)
 
 
 def test_a_file_that_is_mapped_to_be_read_is_read_only(mapped, executor):

@@ -71,7 +71,7 @@ def _content(thing: object) -> tuple[int, ...] | None:
     """Numbers that are others once the thing contains something else; None if it cannot be pickled."""
     apart = Apart()
     with tolerated():
-        blob = pack(thing, apart)
+        blob = pack(thing, apart, by_file=True)  # a mapped file is not read: it may be huge
         from zlib import crc32  # late: workers do not need it to start
 
         return hash(blob), *map(crc32, apart.buffers)
