@@ -55,6 +55,13 @@ class Model:
         return self.go(item)
 
 
+class Named(Model):
+    """Inherits its fields, which cannot be set in its objects either."""
+
+    def go(self, item):
+        return f"named {super().go(item)}"
+
+
 class Access(enum.Flag):
     READ = 1
     WRITE = 2
@@ -251,6 +258,7 @@ OTHERS = {
     "methods of frozen dataclasses": (Model(0.5).go, Model(0.1).go, "object"),
     "frozen dataclasses that are called": (Model(0.5), Model(0.5, (3,)), "object"),
     "methods of frozen dataclasses of what may change": (Model(0.5, [2]).go, Model(0.1, [2]).go, "object"),
+    "methods of a frozen dataclass's subclass": (Named(0.5).go, Named(0.1).go, "object"),
     "closures by tuple of functions": (made((convert, [])), made((scale, [])), "captured variable number"),
     "closures by function": (decorated(convert), decorated(scale), "captured variable fn"),
     "closures by closure": (decorated(made(1)), decorated(made(2)), "captured variable fn"),

@@ -267,11 +267,11 @@ def is_plain(value: Any) -> bool:
 
 
 def parts_of(value: Any) -> Iterable[Any] | None:
-    """What a tuple, a named tuple or an object of a frozen dataclass consists of. None for other objects, which may have more to them."""
+    """What a tuple or a named tuple consists of, or the fields of a frozen dataclass or its subclass; None for other objects."""
     kind = type(value)
     if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
         return value  # type: ignore[no-any-return]  # a tuple
-    if not getattr(vars(kind).get("__dataclass_params__"), "frozen", False):
+    if not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
         return None
     return [getattr(value, field.name, None) for field in fields(kind) if field.compare]
 
