@@ -1,7 +1,9 @@
 """Functions of the script that come with each call: a worker unpickles a function once, and what it keeps is there for the next call."""
 
+import gc
 from collections.abc import Callable
 from functools import partial
+from weakref import ref
 
 import pytest
 
@@ -94,6 +96,17 @@ def test_a_partial_of_it_is_no_other_function(executor, script):
         _carried.carry((own, (), {}), Editions(), several=False)[0]()
     loads.note = "mine"
     assert loads is _carried.carry((loads, (), {}), Editions(), several=False)[0]
+
+
+def test_an_executor_lets_go_of_the_function_of_its_last_call(executor, script):
+    """What the function refers to, which may be large, is gone with the call, and not only with the executor."""
+    exec("def holding(held): return lambda: len(held)", script)
+    held = {1, 2}
+    assert 2 == executor.submit(script["holding"](held)).result()
+    gone = ref(held)
+    del held
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way is not starred])

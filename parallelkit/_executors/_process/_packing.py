@@ -103,7 +103,9 @@ class Packing:
 
     def _looked_at(self) -> CarriedClasses:
         """The script's classes in items: those of a run are looked at once, as its function is; those of calls each time."""
-        if self._job.fn is None or len(self._classes.seen) > MOST_CLASSES:
+        if self._job.fn is None:
+            return CarriedClasses()  # not kept: it refers to the function of its last call
+        if len(self._classes.seen) > MOST_CLASSES:
             self._classes = CarriedClasses()
         return self._classes
 
