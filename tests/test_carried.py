@@ -9,9 +9,9 @@ import pytest
 
 from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
+from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._worker import _call_functions
 from parallelkit._worker._call_functions import cached_function
-from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack
 
 SCRIPT = """
@@ -93,9 +93,9 @@ def test_a_partial_of_it_is_no_other_function(executor, script):
     own = partial(script["keep"], kept := [])
     assert ([1, 1], []) == ([executor.submit(own, 0).result() for _ in range(2)], kept)
     with pytest.raises(AssertionError, match="not called here"):
-        _carried.carry((own, (), {}), Editions(), several=False)[0]()
+        _carried.carry((own, (), {}), CarriedClasses(mapped=True), several=False)[0]()
     loads.note = "mine"
-    assert loads is _carried.carry((loads, (), {}), Editions(), several=False)[0]
+    assert loads is _carried.carry((loads, (), {}), CarriedClasses(mapped=True), several=False)[0]
 
 
 def test_an_executor_lets_go_of_the_function_of_its_last_call(executor, script):
@@ -148,14 +148,14 @@ def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
 
 def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
     """The pickle of a call contains no name of the script; otherwise it would be pickled a second time, with the slower cloudpickle."""
-    call = _carried.carry((script["loads"], (1,), {}), Editions(), several=False)
+    call = _carried.carry((script["loads"], (1,), {}), CarriedClasses(mapped=True), several=False)
     assert b"__main__" not in pack(call)
 
 
 def test_the_function_of_a_module_goes_by_its_name(executor):
     """A function of a module is sent by its name."""
     call = (submitted, (1,), {})
-    assert call == _carried.carry(call, Editions(), several=False)
+    assert call == _carried.carry(call, CarriedClasses(mapped=True), several=False)
 
 
 def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script, executor, monkeypatch):

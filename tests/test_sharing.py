@@ -258,6 +258,21 @@ def test_a_file_that_the_function_or_the_initializer_names_is_that_file(mapped):
     assert [-1.0, -1.0, 2.0] == array[:3].tolist()
 
 
+def test_a_file_that_a_calls_function_or_the_class_of_an_item_names_is_that_file(mapped, executor):
+    """An item is its task's own, but not what its class, or the function of a call, refers to: that may be larger than the memory."""
+
+    class Model:
+        weights = mapped("r+")
+
+    def fill(item, model=None):
+        Model.weights[item] = (model or Model).weights[3] = -1.0
+
+    assert not run_parallel(lambda model: fill(0, model), [Model()], executor=executor).failures
+    assert not run_parallel([Task(fill, 1)], executor=executor).failures
+    executor.submit(fill, 2).result()
+    assert [-1.0, -1.0, -1.0, -1.0, 4.0] == Model.weights[:5].tolist()
+
+
 def test_a_file_is_not_read_to_see_what_an_initializer_changes(mapped):
     """A memory-mapped array among the globals of an initializer may be larger than the memory."""
     array = mapped("r+")

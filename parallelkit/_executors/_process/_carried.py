@@ -42,10 +42,14 @@ class Carried:
 
 
 class CarriedClasses:
-    """Has a class that many items bring packed once for all of them, apart; for the rest, it leaves classes to ``Editions``."""
+    """Has a class that many items bring packed once for all of them, apart; for the rest, it leaves classes to ``Editions``.
 
-    def __init__(self) -> None:
+    ``mapped``: an array that is a file is sent as the file's name with a class or a function, though not with the items themselves.
+    """
+
+    def __init__(self, mapped: bool) -> None:
         self.by_file = False
+        self.mapped = mapped
         self.known: dict[int, Any] = {}
         self.editions = Editions()
         self.seen: set[type] = set()
@@ -59,38 +63,39 @@ class CarriedClasses:
 
     def _carry(self, cls: type) -> None:
         apart = Apart()
-        blob = pack_by_value(cls, apart, editions=self.editions)
+        blob = pack_by_value(cls, apart, self.mapped, self.editions)
         refuse_packed(blob)
         if not apart.buffers and len(blob) <= SMALL:
             self.known[id(cls)] = cached_class, (blob[::-1],)
 
 
-def carry(call: Call, editions: Editions, several: bool) -> Call:
+def carry(call: Call, classes: CarriedClasses, several: bool) -> Call:
     """The call with its function packed, if that belongs to the script; raises what packing the function raises.
 
     ``several``: the call is one of a run's tasks, so its function must not bring a random generator along.
     """
     fn, args, kwargs = call
     if fn is call_star:
-        return fn, (_carried(args[0], editions, several), *args[1:]), kwargs
+        return fn, (_carried(args[0], classes, several), *args[1:]), kwargs
     if isinstance(fn, Chunk):
         chunk = copy(fn)
-        chunk.fn = _carried(fn.fn, editions, several)
+        chunk.fn = _carried(fn.fn, classes, several)
         return chunk, args, kwargs
-    return _carried(fn, editions, several), args, kwargs
+    return _carried(fn, classes, several), args, kwargs
 
 
-def _carried(fn: Callable[..., Any], editions: Editions, several: bool) -> Any:
+def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> Any:
     if type(fn) is partial:
-        inner = _carried(fn.func, editions, several)
+        inner = _carried(fn.func, classes, several)
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
     if not isinstance(fn, (FunctionType, CACHED)) or getattr(fn, "__module__", None) not in NAMES:
         return fn
     if fn in _large:
         return fn
-    if fn in editions.functions:
-        return editions.functions[fn]
-    blob = pack(fn, editions=editions)
+    functions = classes.editions.functions
+    if fn in functions:
+        return functions[fn]
+    blob = pack(fn, by_file=classes.mapped, editions=classes.editions)
     refuse_packed(blob)
     if several:
         try:
@@ -100,5 +105,5 @@ def _carried(fn: Callable[..., Any], editions: Editions, several: bool) -> Any:
     if len(blob) > SMALL:
         _large.add(fn)
         return fn
-    carried = editions.functions[fn] = Carried(blob)
+    carried = functions[fn] = Carried(blob)
     return carried

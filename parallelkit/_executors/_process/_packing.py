@@ -26,7 +26,6 @@ from parallelkit._worker._buffers import pack_apart, with_buffers
 from parallelkit._worker._call_functions import as_sent
 from parallelkit._worker._channel import APART
 from parallelkit._worker._chunk import Chunk
-from parallelkit._worker._editions import Editions
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import Apart, describe
 
@@ -61,7 +60,8 @@ class Packing:
         self._pack = pack
         self._job = job
         self._neighbours = Neighbours()
-        self._classes = CarriedClasses()
+        self._mapped = isinstance(pack, Packer)  # on other machines there may be other files
+        self._classes = CarriedClasses(self._mapped)
         self._latest: tuple[object, str] = None, ""  # a call's function, and its module
 
     def space(self, ahead: int) -> int:
@@ -104,23 +104,21 @@ class Packing:
     def _looked_at(self) -> CarriedClasses:
         """The script's classes in items: those of a run are looked at once, as its function is; those of calls each time."""
         if self._job.fn is None:
-            return CarriedClasses()  # not kept: it refers to the function of its last call
+            return CarriedClasses(self._mapped)  # not kept: it refers to the function of its last call
         if len(self._classes.seen) > MOST_CLASSES:
-            self._classes = CarriedClasses()
+            self._classes = CarriedClasses(self._mapped)
         return self._classes
 
     def _packed(self, ticket: Ticket, classes: CarriedClasses) -> Payload:
         index, _, item, _ = ticket
         if type(item) in TEXTS and len(item) < APART:
             return dumps(item, 5)  # it refers to nothing; to search the pickle takes longer than to make it
-        payload = self._pack(
-            item if self._job.fn is not None else self._with_module(item, classes.editions), classes
-        )
+        payload = self._pack(item if self._job.fn is not None else self._with_module(item, classes), classes)
         if may_draw(payload) and not self._job.shared:
             self._neighbours.refuse_alike(index, item, self._job.label)
         return payload
 
-    def _with_module(self, call: Call, editions: Editions) -> tuple[Any, ...]:
+    def _with_module(self, call: Call, classes: CarriedClasses) -> tuple[Any, ...]:
         """A call as it is packed: after the name of the module that a worker needs for its function."""
         fn = _function_of(call)
         refuse_function(fn)
@@ -130,7 +128,7 @@ class Packing:
             if module and type(fn) is FunctionType:
                 self._latest = fn, module  # nothing else may be kept: it may refer to the user's objects
             else:  # it may be a function of the script
-                call = carry(call, editions, several=not self._job.shared)
+                call = carry(call, classes, several=not self._job.shared)
         return module, *call
 
     def _left(self, space: int, payload: Payload, ahead: int) -> int:
