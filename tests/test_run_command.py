@@ -397,7 +397,7 @@ def test_a_full_disk_after_ctrl_c_is_told_without_a_traceback(here, monkeypatch,
     with pytest.raises(KeyboardInterrupt):
         main(["run", "pressing:press", "in", "--order", "input"])
     said = capfd.readouterr().err
-    assert "\nstopped: interrupted; not done: 1 that had begun\n" in said
+    assert "\nstopped: interrupted; not done: 1 that had begun" in said
     assert "\nparallelkit run: error: the output cannot be written: it is full\n" in said
     sys.modules.pop("pressing", None)
 
