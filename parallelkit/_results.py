@@ -123,13 +123,13 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def successes(self) -> dict[K, V]:
-        """A dict from key to value, of the tasks that succeeded."""
+        """A dict from key to value, of the tasks that succeeded. It is made at each access: in a loop, keep it in a variable."""
         key, values = self._ledger.key, self._ledger.values
         return {key(index): values[index] for index in self._indices() if self._is_success(index)}
 
     @property
     def failures(self) -> dict[K, Failure[K]]:
-        """A dict from key to ``Failure``, of the tasks that gave no value, including cancelled ones."""
+        """A dict from key to ``Failure``, of the tasks that gave no value, including cancelled ones; made at each access."""
         found = map(self._ledger.outcome, self._lost())
         return {failure.key: failure for failure in found}  # type: ignore[misc]  # no success
 
