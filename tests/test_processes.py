@@ -448,7 +448,7 @@ def test_who_has_plenty_to_do_wakes_the_parent_as_it_comes_to_its_last():
     """A worker with a large stock is only polled, so it must send a wake-up at its last task: its tasks may be shorter than estimated."""
     asked = []
     pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
-    wire = SimpleNamespace(wake_at=asked.append)
+    wire = SimpleNamespace(set_wake_at=asked.append)
     busy = {"pending": 10, "sent": 30, "stock": lambda: 6 * LOOK, "takes_more": lambda: False}
     pool.workers.append(SimpleNamespace(**busy, wire=wire, ready=False))
 
@@ -460,7 +460,7 @@ def test_who_has_plenty_to_do_wakes_the_parent_as_it_comes_to_its_last():
 def test_who_wakes_the_parent_later_than_at_its_next_commit_is_looked_at_again(wake_at, look_at):
     """A worker that sends a wake-up only after several commits is polled, too: if it hung in between, its committed results would wait."""
     pool = WorkerPool(1, None, lambda now: None, lambda wanted: 0)
-    wire = SimpleNamespace(wake_at=lambda number: False, wakes_at=30, head=20)
+    wire = SimpleNamespace(set_wake_at=lambda number: False, wakes_at=30, head=20)
     busy = {"pending": 10, "done": 20, "sent": 30, "stock": lambda: 0.0, "takes_more": lambda: False}
     worker = SimpleNamespace(**busy, wire=wire, ready=False)
     worker.wake_at = lambda in_vain: wake_at
@@ -473,9 +473,9 @@ def test_who_wakes_the_parent_later_than_at_its_next_commit_is_looked_at_again(w
 def test_who_takes_long_is_asked_once_to_wake_the_parent_at_each(engine, monkeypatch):
     """A worker with long tasks is asked once for a wake-up at each commit; the supervisor then takes one turn per task, and polls nothing."""
     asked, turns = [], []
-    wake_at, turn = Wire.wake_at, Supervisor._turn
+    wake_at, turn = Wire.set_wake_at, Supervisor._turn
     monkeypatch.setattr(
-        Wire, "wake_at", lambda wire, number: wake_at(wire, number) and (asked.append(number) or True)
+        Wire, "set_wake_at", lambda wire, number: wake_at(wire, number) and (asked.append(number) or True)
     )
     monkeypatch.setattr(Supervisor, "_turn", lambda own: turns.append(own) or turn(own))
     drive(engine, far.nap, [0.006] * 5)

@@ -156,7 +156,7 @@ def test_when_a_pool_is_calm(change, calm):
     (worker,) = pool.workers
     worker.stock = lambda: 0.0
     worker.wake_at = lambda in_vain: EACH
-    worker.wire.wake_at = lambda number: False
+    worker.wire.set_wake_at = lambda number: False
     change(pool, worker)
     assert pool.listen(0.0, moved=True) == inf
     assert pool.calm is calm
@@ -168,7 +168,7 @@ def test_a_commit_whose_wake_up_was_received_with_the_one_before_is_looked_at_at
     (worker,) = pool.workers
     worker.stock = lambda: 0.0
     worker.wake_at = lambda in_vain: EACH
-    worker.wire.wake_at = lambda number: False
+    worker.wire.set_wake_at = lambda number: False
     worker.wire.head = worker.done + 1
     assert pool.listen(7.0, moved=True) == 7.0
     # Of these nothing is taken any more: to look all the time would take a cpu until they end.

@@ -47,7 +47,7 @@ class Words:
         """At which commit the worker will wake us; 0: at none."""
         return self.ring.head[WAKE_AT]
 
-    def wake_at(self, number: int) -> bool:
+    def set_wake_at(self, number: int) -> bool:
         """Ask for a wake-up when ``number`` attempts are committed (0: for none); False if that is asked for already."""
         if self.ring.head[WAKE_AT] == number:
             return False

@@ -143,12 +143,12 @@ class WorkerPool:
         look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
             if not worker.pending:
-                worker.wire.wake_at(0)  # with an old number it would wake us at the next commit already
+                worker.wire.set_wake_at(0)  # with an old number it would wake us at the next commit already
             elif moved and stock > LOOK:
-                worker.wire.wake_at(worker.sent - 1)
+                worker.wire.set_wake_at(worker.sent - 1)
             else:
                 wake_at = worker.wake_at(worker.wire.wakes_at != 0 and not moved)
-                changed, ahead = worker.wire.wake_at(wake_at), worker.wire.head != worker.done
+                changed, ahead = worker.wire.set_wake_at(wake_at), worker.wire.head != worker.done
                 if ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.garbage):
                     look_at = now
                 elif changed or wake_at > worker.done + 1:
