@@ -33,7 +33,8 @@ class Facts:
     pickling arguments and unpickling results, in the parent. ``job_seconds``: for pickling the function and
     what is passed to all tasks, together ``job_bytes`` long. ``limits``: the run's limits as text.
     ``blocked_seconds``: how long coroutines held their event loop in long steps; the longest one took
-    ``longest_step``, in the task with the index ``longest_step_of``.
+    ``longest_step``, in the task with the index ``longest_step_of``. ``outer``: by what the default width of a run
+    in threads was divided; 1 for any other width.
     """
 
     executor: str = "threads"
@@ -54,6 +55,7 @@ class Facts:
     blocked_seconds: float = 0.0
     longest_step: float = 0.0
     longest_step_of: int = -1
+    outer: int = 1
 
 
 @dataclass(eq=False, repr=False, slots=True)

@@ -8,11 +8,11 @@ from itertools import count
 import pytest
 from planted import BEGAN, cut_off, fail, plant, retry
 
-from parallelkit import RateLimit, Results, Retry, TaskTimeout, run_parallel
+from parallelkit import RateLimit, Results, Retry, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._contract import timed_out
 from parallelkit._lost import Lost
-from parallelkit._report import _coroutines, _slow, _wasted
+from parallelkit._report import _coroutines, _slow, _wasted, _width
 from parallelkit._report._advice import LOOKS, advise
 from parallelkit._report._summary import survey
 
@@ -436,7 +436,7 @@ def test_a_coroutine_that_runs_alone_keeps_nobody_waiting():
 
 def test_coroutines_of_the_default_width_are_few():
     """That more could run at a time is said where nobody chose the number, and only of coroutines."""
-    advice = only(plant([0.2] * 80, coroutines=True, cpu_seconds=0.3), _coroutines.few_at_a_time)
+    advice = only(plant([0.2] * 80, coroutines=True, cpu_seconds=0.3), _width.few_at_a_time)
     assert "Only 8 coroutines ran at a time, the default of max_workers" in advice.cause
     assert "all at once would take about 300 ms" in advice.cure
     assert 1.7 == pytest.approx(advice.saves)
@@ -448,7 +448,28 @@ def test_coroutines_of_the_default_width_are_few():
 def test_coroutines_that_something_else_holds_back_are_not_too_few(facts):
     """A number that somebody chose, computation, a limit, gaps between the starts: a larger width would not help."""
     run = survey(plant([0.2] * 80, coroutines=True, **facts))
-    assert _coroutines.few_at_a_time(run) is None
+    assert _width.few_at_a_time(run) is None
+
+
+def test_a_run_within_a_task_has_a_share_of_the_default_width():
+    """That more could run at a time is said where the default was divided and tasks wait; not where they compute, or where it was not."""
+    advice = only(plant([0.2] * 80, workers=1, outer=100), _width.divided)
+    assert "Only 1 task ran at a time: this run is within a task, of which 100 may run" in advice.cause
+    assert advice.cure.startswith("max_workers=8 would take about 2.0 s")
+    for facts in (
+        {},
+        {"outer": 100, "cpu_seconds": 15.0},
+        {"outer": 100, "limits": ("ConcurrencyLimit(1)",)},
+    ):
+        assert _width.divided(survey(plant([0.2] * 80, workers=1, **facts))) is None
+
+
+def test_only_a_default_counts_as_divided():
+    """In a task of a wide executor, the report of a run says so unless the run has chosen its width."""
+    with ThreadExecutor(100) as executor:
+        for chosen, said in (({}, True), ({"max_workers": 1}, False)):
+            results = executor.submit(run_parallel, time.sleep, [0.08] * 4, **chosen).result()
+            assert said == ("of which 100 may run at a time" in results.report())
 
 
 # What was wasted

@@ -65,7 +65,7 @@ _executors/_coroutine/_event_loop  _executors/_thread/_worker
 _executors/_thread/_port
 _report/_text  _report/_html  _report/_trace  _report/_card
 _report/_advice
-_report/_slow  _report/_coroutines  _report/_wasted
+_report/_slow  _report/_coroutines  _report/_width  _report/_wasted
 _report/_words  _report/_lanes  _report/_estimates
 _report/_failures  _report/_summary
 _report/_format  _report/_rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from parallelkit._report import _coroutines, _slow, _wasted
+from parallelkit._report import _coroutines, _slow, _wasted, _width
 from parallelkit._report._estimates import Advice
 from parallelkit._report._summary import Survey
 
@@ -15,7 +15,8 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
     _slow.slow_to_start,
     _slow.starved,
     _coroutines.blocked_loop,
-    _coroutines.few_at_a_time,
+    _width.few_at_a_time,
+    _width.divided,
     _slow.held_by_limits,
     _slow.costly_pickling,
     _slow.oversubscribed,

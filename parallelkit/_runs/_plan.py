@@ -13,7 +13,7 @@ from parallelkit._checkpoint import Unrecorded
 from parallelkit._errors import InputError
 from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
-from parallelkit._executors._width import usable_cpus
+from parallelkit._executors._width import outer_width, usable_cpus
 from parallelkit._form import check_form, shape_of
 from parallelkit._input._growth import Growth
 from parallelkit._input._intake import Intake
@@ -102,6 +102,7 @@ class Plan:
             timeout=options.timeout,
             timeouts_enforced=executor != "inline" or self.world.staged,
             limits=tuple(map(repr, options.limits)),
+            outer=outer_width() if executor == "threads" and options.max_workers is None else 1,
         )
 
     def enter(self, book: Ledger | OutcomeQueue, portion: Portion) -> None:
