@@ -12,7 +12,7 @@ from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._options import Checked
-from parallelkit._retry import Retry
+from parallelkit._retry import is_bounded
 from parallelkit._tasks import Task
 
 ROWS = {
@@ -136,11 +136,13 @@ def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[A
     """How the items of this run become tasks; ``fn`` is None if they are tasks already."""
     tasks = source if fn is None else ()
     ranked = options.priority is not None or any_task(tasks, lambda task: task.priority is not None)
+    chosen = options.limits or options.priority is not None or options.then is not None
     return Shape(
         tasks=fn is None,
         key=options.key,
         gated=bool(options.limits) or ranked or options.then is not None,
         bounded=is_bounded(options.policy) or any_task(tasks, lambda task: is_bounded(task.retries)),
+        tentative=length_of(tasks) is None and not (chosen or is_bounded(options.policy)),
         ranked=ranked,
         priority=options.priority,
         bys=tuple(limit.by for limit in options.limits),
@@ -159,8 +161,3 @@ def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:
     elif length_of(tasks) is None:
         return True
     return any(isinstance(task, Task) and claim(task) for task in tasks)
-
-
-def is_bounded(policy: Any) -> bool:
-    """Whether the retries of a policy must start by a certain time (``max_time``)."""
-    return isinstance(policy, Retry) and policy.max_time is not None

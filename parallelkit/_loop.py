@@ -45,6 +45,7 @@ class Loop:
     unseen: bool = False  # whether nobody will look at the outcomes of what a stop cuts off
     may_block: bool = False  # whether reading an item may take any time
     flowing: DirectSource | None = None  # the source, if its items may be started before they are admitted
+    be_exact: Callable[[], None] | None = None  # to be called once a task of the input calls for an order
     lapsed: bool = False  # whether in this step a task failed because it was too late to try it again
     handed: bool = False  # whether in this step something was handed over that had been admitted before
     stirred: bool = False  # whether the last wait ended because something had happened
@@ -147,6 +148,8 @@ class Loop:
 
     def admit(self, portion: Portion) -> None:
         """Admit new tasks, of the input or of ``then``."""
+        if self.be_exact is not None and portion.is_ordered:
+            self.be_exact()
         scheduler = self.scheduler
         first = scheduler.admitted
         known: dict[int, Recalled] = {}

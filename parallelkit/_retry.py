@@ -112,6 +112,11 @@ class Retry:
         return isinstance(error, self.on) or isinstance(raised, self.on)
 
 
+def is_bounded(policy: object) -> bool:
+    """Whether the retries of a policy must start by a certain time (``max_time``)."""
+    return isinstance(policy, Retry) and policy.max_time is not None
+
+
 class Retrying(Protocol):
     """A ``tenacity.Retrying``, for type checkers."""
 

@@ -22,7 +22,7 @@ import remote_tasks as far
 from patience import given_time
 from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 
-from parallelkit import ProcessExecutor, RunInterrupted, run_parallel
+from parallelkit import ProcessExecutor, Retry, RunInterrupted, Task, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
@@ -600,6 +600,35 @@ def test_nothing_is_looked_at_while_a_long_task_runs(engine, monkeypatch, scale)
     assert 221 == len(seen.values)
     assert ended - alone > 0.15
     assert len(looks) <= 10
+
+
+def test_a_job_that_may_yet_be_exact_has_more_ahead_until_it_is(engine):
+    """A port takes more tasks than it has slots while only tasks that have yet to be read may call for an order."""
+    with opened(engine, None, exact=True, tentative=True) as port:
+        assert port.room() > engine.max_workers
+        port.be_exact()
+        assert engine.max_workers == port.room()
+
+
+@pytest.mark.parametrize(
+    ("last", "called"),
+    [
+        (Task(abs, 2), 0),
+        (Task(abs, 2, retries=1), 0),
+        (Task(abs, 2, priority=1), 1),
+        (Task(abs, 2, retries=Retry(1, max_time=9)), 1),
+    ],
+)
+def test_a_task_of_a_generator_may_call_for_an_order(monkeypatch, last, called):
+    """From a ``Task`` with a priority or a limit in time on, tasks of a generator are handed over one by one."""
+    calls = []
+    monkeypatch.setattr(ProcessPort, "be_exact", lambda port: calls.append(port.room()))
+    tasks = [Task(abs, -1), last]
+    assert [1, 2] == run_parallel(iter(tasks), executor="processes", max_workers=1).values()
+    assert called == len(calls)
+    calls.clear()
+    assert [1, 2] == run_parallel(tasks, executor="processes", max_workers=1).values()
+    assert not calls, "those of a list are known before"
 
 
 def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):

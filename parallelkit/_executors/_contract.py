@@ -40,6 +40,8 @@ class Job(NamedTuple):
     - ``args``, ``kwargs``: passed after the item's own arguments.
     - ``exact``: no attempt may be handed over before a slot is free for it, because limits, priorities,
       ``then`` or ``max_time`` decide what starts next.
+    - ``tentative``: the job is exact only because a task that has yet to be read may call for it. A port that has
+      ``be_exact`` need not be exact before that is called.
     - ``wary``: a failure may stop the run, so threads begin nothing after one until the run has seen it. (A worker
       process goes on with the few milliseconds of work that it has.)
     - ``label``: names a task in messages (index → text).
@@ -63,6 +65,7 @@ class Job(NamedTuple):
     ended: Callable[[], bool] = bool
     patient: bool = False
     guard: Callable[[], AbstractContextManager[object]] = nullcontext
+    tentative: bool = False
 
 
 class Block(NamedTuple):

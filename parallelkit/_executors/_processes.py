@@ -72,7 +72,9 @@ class ProcessEngine:
             packed = pack_shared(job)
         took = monotonic() - began
         module, pace = module_for(job.fn), self._paces.recall(packed)
-        lane = Lane(next(self._numbers), packed, job.exact, job.patient, module, pace=pace)
+        lane = Lane(
+            next(self._numbers), packed, job.exact and not job.tentative, job.patient, module, pace=pace
+        )
         port = ProcessPort(self, self._supervisor, lane, job)
         port.sent = took, len(packed)
         if self.reloads is not None and self.reloads.look():
@@ -145,6 +147,10 @@ class ProcessPort:
             return 0
         room = lane.stock(width) - self._pending
         return max(0, min(room, self._packing.space(self._pending)))
+
+    def be_exact(self) -> None:
+        """From now on, take nothing before a slot is free for it."""
+        self._lane.exact = True
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         """Pack the items and queue them; ``wait`` reports those that cannot be packed."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from parallelkit._input._shape import Shape, Trait
 from parallelkit._marks import UNSET
+from parallelkit._retry import is_bounded
 from parallelkit._tasks import Own, own_options
 
 
@@ -39,6 +40,13 @@ class Portion:
             self.traits.append(trait)
         self.keys.append(key)
         self.items.append(call)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a task of these has a priority, or retries that must start by a certain time."""
+        return any(priority for priority, _ in self.traits or ()) or any(
+            is_bounded(own.policy) for own in self.own.values()
+        )
 
     def extend(self, more: Portion) -> None:
         """Append the next portion of the same run."""

@@ -25,6 +25,7 @@ class Shape(NamedTuple):
 
     ``tasks``: items are callables or ``Task`` objects. ``gated``: tasks need a priority and groups, which
     ``priority`` and ``bys`` give. ``bounded``: a retry may have to start by a certain instant (``max_time``).
+    ``tentative``: ``gated`` and ``bounded`` are so only because a ``Task`` that has yet to be read may ask for it.
     ``fn``: set in a run with ``then``, where each item becomes a call of its own. ``executor``: that of the run;
     only threads run coroutine functions. ``check_key``: called with a key (or UNSET) and its position, raises if
     the key is not acceptable. ``grows``: the run has a ``then``. ``ranked``: there are priorities, so any item of
@@ -35,6 +36,7 @@ class Shape(NamedTuple):
     key: Callable[[Any], Any] | None = None
     gated: bool = False
     bounded: bool = False
+    tentative: bool = False
     priority: Callable[[Any], float] | None = None
     bys: tuple[Callable[[Any], Hashable] | None, ...] = ()
     fn: Callable[..., Any] | None = None

@@ -140,6 +140,7 @@ class Plan:
             ended=lambda: self.intake.exhausted and not (exact or self.delayed),
             patient=whole and not exact and options.on_event is None and options.checkpoint is None,
             guard=guard,
+            tentative=shape.tentative,
         )
 
     def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
@@ -170,6 +171,7 @@ class Plan:
         loop.interrupt = interrupt
         # With limits or priorities, handing over item by item would cost a run half as much again; a stream has a
         # thread for it.
+        loop.be_exact = getattr(port, "be_exact", None) if self.intake.shape.tentative else None
         loop.may_block = self.intake.may_block and not self.intake.shape.gated
         if options.on_event is not None:
             scheduler.news = []
