@@ -71,7 +71,7 @@ class ProcessEngine:
         with job.guard():
             packed = pack_shared(job)
         took = monotonic() - began
-        module, pace = module_for(job.fn), self._paces.recall(packed)
+        module, pace = module_for(job.fn), self._paces.recall(None if job.tentative else packed)
         lane = Lane(
             next(self._numbers), packed, job.exact and not job.tentative, job.patient, module, pace=pace
         )
