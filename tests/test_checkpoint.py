@@ -1436,7 +1436,7 @@ def test_the_values_of_a_run_go_with_its_results(path):
 class Answer(Trace):
     """A function to which a weak reference can be made."""
 
-    def __call__(self):
+    def __call__(self, *item):
         return 42
 
 
@@ -1444,10 +1444,12 @@ def test_the_functions_of_a_run_go_with_it(path):
     """A run with a journal keeps no function of its tasks, nor what it holds, even without garbage collection."""
     gc.disable()
     try:
-        tasks = {"a": Answer()}
-        made = weakref.ref(tasks["a"])
-        assert {"a": 42} == run_parallel(tasks, checkpoint=path).successes
-        del tasks
+        fn = Answer()
+        made = weakref.ref(fn)
+        assert {"a": 42} == run_parallel({"a": fn}, checkpoint=path).successes
+        then = run_parallel(fn, ["a"], key=str, checkpoint=path.with_suffix(".then"), then=lambda outcome: [])
+        assert {"a": 42} == then.successes
+        del fn
         assert made() is None
     finally:
         gc.enable()
