@@ -59,7 +59,7 @@ class Retry:
     retried no sooner than that, and not at all if it is more than 300 s.
 
     Raises TypeError or ValueError for a number below 0 (``factor``: below 1), for an ``on`` that is neither
-    types nor a function, and for a ``delay`` above 30 s without a ``max_delay``.
+    types nor a function, and for a ``delay`` above 30 s with a ``max_delay`` of 30.
 
     >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
     0.0
@@ -85,8 +85,8 @@ class Retry:
             if getattr(self, name) is not None:
                 plain[name] = check_number(name, getattr(self, name), 0.0)
         if plain["delay"] > plain["max_delay"] == MAX_DELAY:  # else asked for
-            rule = f"max_delay must be given with a delay of more than {MAX_DELAY} s, for no wait is longer than it"
-            raise ValueError(f"{rule}, got delay={self.delay!r} alone")
+            rule = f"max_delay must be raised with a delay of more than {MAX_DELAY} s, for no wait is longer than it"
+            raise ValueError(f"{rule}, got delay={self.delay!r}, max_delay={self.max_delay!r}")
         for name, number in plain.items():
             object.__setattr__(self, name, number)  # the dataclass is frozen
 
