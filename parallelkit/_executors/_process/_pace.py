@@ -6,7 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from math import inf
 
-AHEAD = 0.005  # seconds of measured work in a batch, and so behind what a worker runs
+AHEAD = 0.010  # seconds of measured work in a batch
+SHORT = 0.025  # seconds up to which a task is so short that a second batch may wait in a worker
 GRAIN = 0.0001  # seconds of work that are not worth sharing out among workers
 SOON = 0.001  # seconds of work for each idle worker up to which all that waits is given out
 LONGEST_BATCH = 4000  # attempts; two such batches fit into the ring
@@ -38,7 +39,7 @@ class Pace:
         mean = self._time / self._count
         rounded = _within(AHEAD + mean / 2, mean)
         self.limit = min(self.limit * RAMP, max(1, rounded))
-        self.ahead = mean < 5 * AHEAD
+        self.ahead = mean < SHORT
 
     def share(self, waiting: int, workers: int, idle: int) -> int:
         """How many of the waiting attempts to give to one worker, when ``idle`` workers are idle, itself included.

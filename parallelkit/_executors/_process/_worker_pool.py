@@ -16,7 +16,7 @@ from parallelkit._worker._channel import EACH
 STUCK = 0.002
 """Seconds that an attempt has run when those behind it are taken back for an idle worker."""
 
-LONG_LOOK = 4 * LOOK
+LONG_LOOK = 8 * LOOK
 """Longest time in seconds between looks at workers that have plenty to do, and so the longest delay of a result."""
 
 PAUSE = 0.1
