@@ -4,7 +4,7 @@ import gc
 import signal
 import threading
 import weakref
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
@@ -337,6 +337,22 @@ def test_what_a_thread_pool_drops_unbegun_never_ran(cancel):
     unbegun = list(results.outcomes.values())[cancel:]
     assert {(TaskCancelled, 0)} == {(type(one.error), one.attempts) for one in unbegun}
     assert ("cancelled a call" if cancel else "initializer failed") in results.stopped
+
+
+class Processes(Pool, ProcessPoolExecutor):
+    """A pool of processes that runs nothing before it is told to."""
+
+
+def test_what_a_process_pool_cancels_never_ran():
+    """If others shut down a pool of processes, and cancel its calls, no worker has died: only what runs has an attempt."""
+    pool = Processes()
+    port = ForeignEngine(pool, None).open(Job(abs))
+    port.start([(0, 1, -1, None), (1, 1, -1, None)])
+    pool.calls[0][0].set_running_or_notify_cancel()
+    pool.calls[1][0].cancel()
+    assert [0] == [index for index, _, _ in port.running()]
+    assert [] == port.wait(monotonic())
+    assert "Processes cancelled a call that had not begun" in str(port.failure)
 
 
 def test_what_has_begun_keeps_its_slot_beyond_its_timeout():

@@ -9,6 +9,7 @@ returns within one more timeout. The pool is never shut down from here.
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
@@ -162,7 +163,7 @@ class ForeignPort:
             if is_of_signal(error):
                 raise
             # Attempts never raise (see ``timed``): this is the pool's own failure.
-            if not claim:
+            if not claim or never_began(future, self._engine.executor):
                 self.failure = dropped(error, self._name)
                 return None
             lost = isinstance(error, BrokenExecutor) and not self._takes_calls()  # then a retry has no pool
@@ -238,7 +239,11 @@ class ForeignPort:
             )
 
     def running(self) -> list[tuple[int, float, str]]:
-        return [(ticket[0], claim[0], self._name) for ticket, _, claim in self._flights.values() if claim]
+        return [
+            (ticket[0], claim[0], self._name)
+            for future, (ticket, _, claim) in self._flights.items()
+            if claim and not never_began(future, self._engine.executor)
+        ]
 
     def wake(self) -> None:
         self._woken = True
@@ -259,6 +264,11 @@ def due_at(flight: Flight) -> float | None:
     """When an attempt becomes overdue; None if it has no timeout."""
     (_, _, _, limit), handed, claim = flight
     return None if limit is None else (claim[0] if claim else handed) + limit
+
+
+def never_began(future: Future[Any], pool: Executor) -> bool:
+    """Whether a call was surely cancelled before it began; pools of other kinds, such as dask's, also cancel what runs."""
+    return future.cancelled() and isinstance(pool, concurrent.futures.ProcessPoolExecutor)
 
 
 def overran(label: str, limit: float, pool: str, withdrawn: bool) -> TaskTimeout:
