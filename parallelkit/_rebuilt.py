@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parallelkit._ledger import Facts, Ledger
-from parallelkit._lost import Lost, is_of_stop
+from parallelkit._lost import BECAUSE, Lost, is_of_stop
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import Outcome
 
@@ -33,7 +33,7 @@ def add(ledger: Ledger, outcome: Outcome[Any, Any], kept: Callable[[Lost], Lost]
     if not is_of_stop(outcome.error):
         ledger.fail(index, kept(lost))
         return
-    lost.error = outcome.error.__cause__
+    lost.error, lost.text = outcome.error.__cause__, outcome.traceback.rpartition(BECAUSE)[0]
     lost = kept(lost)
     begun = {index: lost} if outcome.attempts else {}
     ledger.cancel((index,), begun, None if begun else lost.error)

@@ -29,6 +29,7 @@ from parallelkit import (
     iter_parallel,
 )
 from parallelkit._ledger import Facts
+from parallelkit._lost import Lost, cancelled, cut_off, failure
 from parallelkit._rebuilt import ledger_of
 from parallelkit._runs._queues import OutcomeQueue
 from parallelkit._runs._stream import _close_all
@@ -779,6 +780,17 @@ def test_a_rebuilt_ledger_keeps_why_the_run_was_stopped():
     rest = [Failure("a", 0, withdrawn, 0, 0.5, None, 0.0, None)]
     told = Results(ledger_of(rest, Facts("threads", ended_at=1.0), "no more threads")).failures["a"].error
     assert (TaskCancelled, cause) == (type(told), told.__cause__)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Traceback (most recent call last): …"], ids=["first", "second attempt"]
+)
+def test_a_rebuilt_ledger_repeats_no_traceback(text):
+    """The traceback of what a stop cut off is as it was: that of the attempt before it, if any, and its own, once."""
+    before = Lost(OSError("down"), 1, 0.0, 1.0, "w", text) if text else None
+    cut = failure("a", 0, cancelled("Ctrl-C", cut_off(1.0, 2.0, "w", before)), 0.0, 0.0)
+    told = Results(ledger_of([cut], Facts("processes", ended_at=2.0), "Ctrl-C")).failures["a"]
+    assert cut.traceback == told.traceback
 
 
 def test_a_fault_of_the_loop_is_raised_in_the_callers_thread(monkeypatch):
