@@ -165,11 +165,14 @@ def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:
     add = run.add_argument
     add("target", metavar="MODULE:FUNCTION", help="a module by its name or as FILE.py, and a function in it")
     add("inputs", type=file, metavar="INPUT", nargs="*", default=[], help="text files; -, or none: stdin")
-    add(
+    one_of = run.add_mutually_exclusive_group().add_argument
+    one_of(
         "--jsonl",
         action="store_true",
         help="parse each line as JSON and pass its value (a dict, say) to the function; skip blank lines",
     )
+    one_of("-0", "--null", action="store_true", help="items end in a NUL byte, as those of find -print0")
+    run._has_negative_number_optionals.clear()  # for -0 alone is one: the -1 of "--max-workers -1" is a value
     add_engine_options(run.add_argument_group("execution").add_argument)
     add_output_options(run.add_argument_group("output").add_argument)
     run.set_defaults(command=run_function, usage=run.format_usage() + run.prog)

@@ -20,8 +20,9 @@ from weakref import WeakSet
 import pytest
 
 from parallelkit import Retry, iter_parallel
-from parallelkit._command import _sink
+from parallelkit._command import _lines, _sink
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
+from parallelkit._command._lines import Lines
 from parallelkit._command._sink import Sink, as_json, signals_heard
 from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
@@ -649,17 +650,18 @@ def test_head_ends_it(here):
     assert (141, -signal.SIGPIPE) == (command.returncode, source.returncode)
 
 
-def test_no_result_waits_for_the_next_line(here):
-    """Each line's outcome is written before the next line arrives."""
+@pytest.mark.parametrize(("options", "end"), [((), "\n"), (("-0",), "\0")], ids=["lines", "null"])
+def test_no_result_waits_for_the_next_line(here, options, end):
+    """Each line's outcome is written before the next line arrives; so is that of an item before a NUL byte."""
     with subprocess.Popen(
-        [*COMMAND, "tasks:scaled", "--quiet"],
+        [*COMMAND, "tasks:scaled", "--quiet", *options],
         cwd=here,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as command:
         for number in range(3):
-            command.stdin.write(f"{number}\n")
+            command.stdin.write(f"{number}{end}")
             command.stdin.flush()
             assert number * 10 == json.loads(command.stdout.readline())["value"]
         command.stdin.close()
@@ -755,6 +757,8 @@ def __getattr__(name):
         (["tasks:scaled", "--key", "item", "--checkpoint", "j", "--output", "./j"], "--output: ./j is --checkpoint"),
         (["tasks:scaled", "--report", "page", "--trace", "page"], "--trace: page is --report as well"),
         (["tasks:scaled", "--max-workers", "0"], "--max-workers: must be a whole number, at least 1"),
+        (["tasks:scaled", "--max-workers", "-1"], "--max-workers: must be a whole number, at least 1"),
+        (["tasks:scaled", "-0", "--jsonl"], "argument --jsonl: not allowed with argument -0/--null"),
         (["tasks:coroutine", "--executor", "processes", "--output", "tasks.py"], "coroutine"),
         (["tasks:scaled", "--rate", f"1/{'9' * 400}d"], "--rate: must be STARTS/TIME"),
         (["tasks:scaled", "--key", "item["], "--key: must be a Python expression"),
@@ -853,6 +857,15 @@ def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
         row["value"] for row in rows_of(run(here, "builtins:str", "--order", "input", stdin=blank).stdout)
     ]
     assert {0: "1"} == values_of(run(here, "builtins:str", "--jsonl", stdin=blank).stdout)
+
+
+def test_items_between_null_bytes_are_as_they_are(tmp_path, monkeypatch):
+    """With -0 no line end, byte order mark or byte that is not UTF-8 is lost, wherever a block of what is read ends; the last NUL may lack."""
+    texts = ["\ufeffa\nb\r\n", "", "\udcff", " ü ", "last"]
+    (tmp_path / "items").write_bytes("\0".join(texts).encode(errors="surrogateescape"))
+    for block in (1, 1 << 16):
+        monkeypatch.setattr(_lines, "BLOCK", block)
+        assert [*texts, *texts] == list(Lines([f"{tmp_path}/items"] * 2, null=True))
 
 
 @everywhere

@@ -1,4 +1,4 @@
-"""The input of ``parallelkit run``: files and stdin, read line by line as needed."""
+"""The input of ``parallelkit run``: files and stdin, read item by item as needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import IO, Any
+from io import BufferedReader
+from typing import Any
 
 from parallelkit._command import UsageError
 from parallelkit._input._portion import Portion
@@ -17,6 +18,7 @@ from parallelkit._input._recall import Recalled
 from parallelkit._lost import Lost
 
 STDIN = "-"
+BLOCK = 1 << 16  # bytes read at a time
 
 
 class Lines:
@@ -24,12 +26,12 @@ class Lines:
 
     A line comes without its line ending, the first without a byte order mark; bytes that are not UTF-8 become
     surrogate escapes, as in file names. With ``rows`` every line that is not blank is parsed as one JSON value, or is a ``NoJson``.
-    A file that cannot be read further raises while it is read.
+    With ``null`` the items are what is between NUL bytes, as it is. A file that cannot be read further raises while it is read.
     """
 
-    def __init__(self, paths: Sequence[str], rows: bool = False) -> None:
+    def __init__(self, paths: Sequence[str], rows: bool = False, null: bool = False) -> None:
         self.paths = [STDIN if path in ("/dev/stdin", "/dev/fd/0") else path for path in paths] or [STDIN]
-        self._rows = rows
+        self._rows, self._null = rows, null
         self._stdin = 0  # the descriptor from which standard input is read
         for path in self.paths:
             check_readable(path)
@@ -50,13 +52,14 @@ class Lines:
 
     def __iter__(self) -> Iterator[Any]:
         for path in self.paths:
-            with self._open(path) as file:
-                name = "standard input" if path == STDIN else path
-                yield from parsed(file, name) if self._rows else map(without_end, file)
-
-    def _open(self, path: str) -> IO[str]:
-        place: int | str = os.dup(self._stdin) if path == STDIN else path
-        return open(place, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
+            place: int | str = os.dup(self._stdin) if path == STDIN else path
+            if self._null:
+                with open(place, "rb") as blocks:
+                    yield from between_nulls(blocks)
+            else:
+                with open(place, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+                    name = "standard input" if path == STDIN else path
+                    yield from parsed(file, name) if self._rows else map(without_end, file)
 
     def may_wait(self) -> bool:
         """Whether reading may block until somebody writes: on a pipe or a terminal."""
@@ -96,6 +99,16 @@ def without_end(line: str) -> str:
     ('one', 'two', ' three ')
     """
     return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+
+
+def between_nulls(file: BufferedReader) -> Iterator[str]:
+    """Yield the texts that end in a NUL byte, each as soon as that has been read; the last may lack it."""
+    rest = b""
+    while block := file.read1(BLOCK):
+        *whole, rest = (rest + block).split(b"\0")
+        yield from (str(text, "utf-8", "surrogateescape") for text in whole)
+    if rest:
+        yield str(rest, "utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)

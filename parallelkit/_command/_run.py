@@ -38,7 +38,7 @@ def run_command(arguments: Namespace) -> int:
         to_screen = arguments.output is None and os.isatty(1)
         fd = None if arguments.output is not None else take_stdout(at_the_end)
         fn, module = find_function(arguments.target)
-        lines = Lines(arguments.inputs, arguments.jsonl)
+        lines = Lines(arguments.inputs, arguments.jsonl, arguments.null)
         if fd is not None:
             refuse_input(lines, os.fstat(fd), "INPUT")
         by, key = (function_of(text, vars(module)) for text in (arguments.by, arguments.key))
