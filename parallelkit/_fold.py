@@ -114,7 +114,7 @@ class failures_of:  # noqa: N801  # used as a function; contextlib's would set a
         return self._failures
 
     def __exit__(self, kind: object, error: BaseException | None, frames: object) -> None:
-        if is_a(error, InputError) and (error.results is None or not len(error.results)):
+        if is_a(error, InputError) and not error.results:  # None, or empty
             error.results = self._run.results_of(self._failures)
         self._stream.close()
 

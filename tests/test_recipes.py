@@ -81,9 +81,18 @@ def test_the_results_of_an_error_say_why_the_run_was_stopped():
 
 
 def test_a_reduce_that_raises_ends_the_run():
-    """A ``reduce`` that raises ends the run with an InputError, which has that error as its cause."""
+    """A ``reduce`` that raises ends the run, also while its error is kept: an InputError with that error as its cause."""
+
+    def items():
+        try:
+            yield from count()
+        finally:
+            closed.append(True)
+
+    closed = []
     with pytest.raises(InputError, match="reduce raised TypeError") as caught:
-        map_reduce(str, range(10), int.__add__, initial=0)
+        map_reduce(str, items(), int.__add__, initial=0)
+    assert [True] == closed
     assert isinstance(caught.value.__cause__, TypeError)
 
 
@@ -192,6 +201,20 @@ def test_a_winner_is_not_lost_where_the_input_raises_as_it_is_closed():
         first_success(tasks(), executor="inline", buffersize=1)
     assert isinstance(caught.value.__cause__, LookupError)
     assert ([0, 1], {1: 7}) == (list(caught.value.results), caught.value.results.successes)
+
+
+def test_failures_are_not_lost_where_the_input_raises_as_it_is_closed():
+    """If the input's close raises after a stop, the InputError of a fold has the failures."""
+
+    def items():
+        try:
+            yield from range(100)
+        finally:
+            raise LookupError("gone")
+
+    with pytest.raises(InputError, match="closing the input raised LookupError") as caught:
+        map_reduce(lambda n: 1 // n, items(), int.__add__, initial=0, executor="inline", max_failures=1)
+    assert ZeroDivisionError in map(type, (one.error for one in caught.value.results.failures.values()))
 
 
 def test_what_reduce_was_given_is_in_the_error():

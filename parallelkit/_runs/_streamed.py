@@ -160,6 +160,7 @@ class Streamed:
         known = intake.error
         intake.close()
         if intake.error is not known and intake.error is not None:
+            intake.error.results = Results(Ledger())
             raise intake.error
 
 
