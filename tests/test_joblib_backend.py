@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
-from pickle import PicklingError
+from pickle import PickleBuffer, PicklingError
 
 import numpy as np
 import pytest
@@ -466,6 +466,20 @@ def test_a_call_may_have_more_arrays_than_a_process_has_descriptors(monkeypatch)
     del arrays[0]
     assert [True, True, False] == are_copies()
     packer.close()
+
+
+@pytest.mark.parametrize("max_nbytes", [None, 3_000_000])
+def test_an_array_is_not_shared_below_the_bound_of_the_caller(max_nbytes):
+    """An array smaller than ``max_nbytes``, or any if that is None, is sent with each batch: it may change meanwhile."""
+    packer, array = _packing.Packer(max_nbytes), np.ones(300_000)
+    assert [True] * 3 == [isinstance(packer.pack(array)[1][0], PickleBuffer) for _ in range(3)]
+
+
+def test_what_must_be_pickled_twice_has_each_array_once():
+    """Arrays before and after what plain pickle refuses stay apart; were the first sent twice, it would take the place of the second."""
+    arrays = np.zeros(300_000), np.ones(300_000)
+    _, parts = _packing.Packer(None).pack((arrays[0], lambda: None, arrays[1]))
+    assert [0, 1] == [np.frombuffer(part)[0] for part in parts]
 
 
 class Grid:
