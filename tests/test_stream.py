@@ -4,7 +4,9 @@ import gc
 import sys
 import threading
 import time
+import tracemalloc
 import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count, islice
@@ -15,6 +17,7 @@ from late_threads import LateThreads
 from patience import given_time
 
 from parallelkit import (
+    ConcurrencyLimit,
     Failure,
     InputError,
     RateLimit,
@@ -407,6 +410,40 @@ def test_no_yielded_outcome_is_kept(executor, order):
         gc.collect()
         assert alive[-1]() is None
     assert 20 == len(alive)
+
+
+def test_memory_is_flat_with_every_option():
+    """A yielded task leaves nothing behind, nor does its group: an endless stream does not use more and more memory."""
+    tried = set()
+
+    def fail_once(item):
+        if item % 4 == 1 and item not in tried:
+            tried.add(item)
+            raise OSError
+        tried.discard(item)
+        return 1 // (item % 4)
+
+    options = {
+        "key": str,
+        "limits": [
+            RateLimit(1000, per=0.001, by=lambda item: item),
+            ConcurrencyLimit(1, by=lambda item: -item),
+        ],
+        "priority": lambda item: -item,
+        "retries": Retry(1, delay=0, max_time=60),
+        "on_event": lambda event: None,
+    }
+    sizes = []
+    tracemalloc.start()
+    try:
+        with closing(iter_parallel(fail_once, count(), executor="inline", buffersize=4, **options)) as stream:
+            for number in (100, 200):
+                deque(islice(stream, number), maxlen=0)
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert sizes[1] - sizes[0] < 12_000  # 60 bytes a task
 
 
 # Stops
