@@ -140,6 +140,26 @@ def test_workers_that_join_are_used(cluster):
     assert 3 == len(seen)
 
 
+def test_a_large_function_is_sent_again_to_workers_that_have_nobody_to_fetch_it_from(cluster):
+    """If all workers that had a function are gone, those that join get it anew: only what was running is lost."""
+    outcomes = []
+    options = {"args": (bytes(100_000),), "executor": cluster.client, "run_timeout": 20}
+    for outcome in iter_parallel(nap_beside, [0.02] * 30, **options):
+        outcomes.append(outcome)
+        if len(outcomes) == 4:
+            for name in ("0", "1"):
+                cluster.kill(name)
+                cluster.add_worker(f"new{name}")
+    lost = [outcome.error for outcome in outcomes if not outcome.ok]
+    assert all(isinstance(error, WorkerDied) for error in lost), lost
+    assert len(lost) <= 4
+
+
+def nap_beside(nap, big):
+    """Take a while, with something large at hand."""
+    time.sleep(nap)
+
+
 def where(nap):
     """The dask worker beside which this runs."""
     time.sleep(nap)
