@@ -441,6 +441,11 @@ def test_the_clock_never_goes_back():
     with pytest.raises(ValueError, match=r"instant must be a number, got nan"):
         clock.call_at(float("nan"), clock)
     assert 3.0 == clock()
+    instants = []
+    clock.call_at(1, lambda: instants.append(clock()))  # for which it is late
+    clock.call_at(4, lambda: clock.advance(5))  # further than it was to move
+    clock.advance(2)
+    assert ([3.0], 9.0) == (instants, clock())
 
 
 def test_calls_come_at_their_instants_in_order():
