@@ -165,7 +165,7 @@ class _Stage:
 
     def __call__(self, options: Checked) -> Checked:
         limits = tuple(map(self._own, options.limits))
-        return replace(options, executor="inline", max_workers=None, limits=limits)
+        return replace(options, executor="inline", limits=limits)
 
     def _own(self, limit: Limit) -> Limit:
         if not isinstance(limit, RateLimit):

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import threading
+import time
 import warnings
 from bdb import BdbQuit
 from concurrent.futures import ThreadPoolExecutor
@@ -154,6 +155,24 @@ def test_it_decorates_a_coroutine_function():
 
     assert [HERE] == asyncio.run(work())
     assert HERE not in run_parallel(where, [1]).values()
+
+
+def test_a_decorated_function_runs_by_the_clock_that_was_given():
+    """A clock given to the decorator is that of each call, also of a coroutine function."""
+    clock = FakeClock()
+
+    @inline_runs(clock)
+    def work():
+        run_parallel(asyncio.sleep, [5])
+
+    @inline_runs(clock)
+    async def work_too():
+        run_parallel(asyncio.sleep, [5])
+
+    work()
+    assert 5.0 == clock()
+    asyncio.run(work_too())
+    assert 10.0 == clock()
 
 
 def test_what_it_cannot_decorate_is_refused():
@@ -311,6 +330,21 @@ def test_a_rate_limit_is_kept_by_the_clock():
     assert [10, 10, 5] == [sum(start // 60 == minute for start in starts) for minute in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("limit", "starts"),
+    [
+        (RateLimit(1, per=60, by={"a": "group"}.get), [0, 60, 0, 0]),
+        (RateLimit(2, per=60, smooth=True), [0, 30, 60, 90]),
+    ],
+    ids=["by", "smooth"],
+)
+def test_a_rate_limit_is_kept_in_all_its_parts(limit, starts):
+    """A limit of the program holds in the block as it does outside: by group, or not at all; smoothly."""
+    with inline_runs() as clock:
+        values = run_parallel(lambda item: clock(), list("aabb"), limits=limit).values()
+    assert starts == pytest.approx(values, abs=1)
+
+
 def test_a_rate_limit_of_the_program_has_no_memory_of_the_block():
     """A limit is shared by the runs of a block, but not between blocks, nor with real runs."""
     limit = RateLimit(1, per=3600)
@@ -396,6 +430,20 @@ def test_a_coroutine_may_wait_for_a_thread():
         assert 0.0 == clock()
         assert isinstance(run_parallel(aside, [0.2], timeout=0.1).failures[0].error, TaskTimeout)
         assert 0.1 <= clock() < 0.11
+
+
+def test_a_coroutine_that_has_waited_for_a_thread_sleeps_by_the_clock_again():
+    """Only while it waits for the thread does time pass as it does outside."""
+
+    async def aside(item):
+        await asyncio.to_thread(int)
+        await asyncio.sleep(item)
+
+    began = time.monotonic()
+    with inline_runs() as clock:
+        run_parallel(aside, [20]).raise_failures()
+    assert 20.0 == clock()
+    assert time.monotonic() - began < 20
 
 
 def test_coroutines_complete_within_a_running_loop():
