@@ -143,7 +143,7 @@ def test_workers_that_join_are_used(cluster):
 def test_a_large_function_is_sent_again_to_workers_that_have_nobody_to_fetch_it_from(cluster):
     """If all workers that had a function are gone, those that join get it anew: only what was running is lost."""
     outcomes = []
-    options = {"args": (bytes(100_000),), "executor": cluster.client, "run_timeout": 20}
+    options = {"args": (bytes(100_000),), "executor": cluster.client, "run_timeout": 60}
     for outcome in iter_parallel(nap_beside, [0.02] * 30, **options):
         outcomes.append(outcome)
         if len(outcomes) == 4:
@@ -186,11 +186,11 @@ def test_a_worker_that_is_retired_loses_nothing(cluster, tmp_path):
 
 
 FROM_ZERO = """
-    import os, time
+    import os, sys, time
     from distributed import Client, LocalCluster
     from parallelkit import run_parallel
 
-    def where(nap):
+    def where(nap, ballast):
         time.sleep(nap)
         return os.getppid()
 
@@ -200,16 +200,19 @@ FROM_ZERO = """
             Client(cluster) as client,
         ):
             cluster.adapt(minimum=0, maximum=2, interval="100ms")
-            print(len(set(run_parallel(where, [0.1] * 40, executor=client).values())))
+            ballast = bytes(int(sys.argv[1]))
+            print(len(set(run_parallel(where, [0.1] * 40, args=(ballast,), executor=client).values())))
 """
 
 
-def test_a_cluster_that_scales_from_zero_is_waited_for(tmp_path):
-    """A run waits for an adaptive cluster without workers, and uses both that come."""
+@pytest.mark.parametrize(("ballast", "workers"), [(0, 2), (100_000, 1)])
+def test_a_cluster_that_scales_from_zero_is_waited_for(tmp_path, ballast, workers):
+    """A run waits for an adaptive cluster without workers, and uses those that come, also if its function is scattered."""
     script = tmp_path / "from_zero.py"
     script.write_text(textwrap.dedent(FROM_ZERO))
-    said = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=True)
-    assert "2" == said.stdout.strip()
+    command = [sys.executable, script, str(ballast)]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert int(said.stdout) >= workers
 
 
 def test_a_run_ends_with_the_scheduler(cluster):
