@@ -56,10 +56,10 @@ def retry(ledger: Ledger, index: int, error: BaseException, took: float) -> None
     ledger.started[index] += took
 
 
-def cut_off(ledger: Ledger, indices: Iterable[int], reason: str) -> None:
-    """Stop the run while these tasks are running."""
+def cut_off(ledger: Ledger, indices: Iterable[int], reason: str, before: BaseException | None = None) -> None:
+    """Stop the run while these tasks are running, each for the second time if one failed with an error ``before``."""
     ledger.stopped = reason
-    last = {index: _lost(ledger, index, None, 1) for index in indices}
+    last = {index: _lost(ledger, index, before, 1 if before is None else 2) for index in indices}
     ledger.cancel(list(last), last)
     for index in last:
         ledger.started[index] = ledger.ended[index] = 0.0

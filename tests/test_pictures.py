@@ -109,6 +109,15 @@ def test_the_columns_of_the_page_are_those_of_the_run(tmp_path):
     }
 
 
+def test_what_was_cut_off_does_not_bear_the_error_of_the_attempt_before(tmp_path):
+    """An attempt that was cut off is shown as such, though the one before it failed with an error."""
+    ledger = plant([1.0])
+    cut_off(ledger, [0], "run_timeout of 1 s", OSError("before"))
+    assert ["cut off by the stop of the run"] == data_of(page_of(ledger, tmp_path))["texts"]
+    (event,) = slices(trace_of(ledger, tmp_path))
+    assert ("cut off by the stop of the run", 2) == (event["args"]["error"], event["args"]["attempt"])
+
+
 def test_positions_need_no_column_of_keys(tmp_path):
     """Positions as keys are not stored in the page."""
     assert data_of(page_of(plant([1.0] * 3), tmp_path))["keys"] is None
@@ -244,6 +253,14 @@ def test_the_trace_has_a_slice_for_each_attempt(tmp_path):
     (failed,) = [event for event in events if event["cat"] == "failed"]
     assert "ValueError: no" == failed["args"]["error"]
     assert {"retried", "failed", "cut_off", "succeeded"} == {event["cat"] for event in events}
+
+
+def test_slices_are_where_their_attempts_were(tmp_path):
+    """Where a worker had nothing to do, its track has a gap."""
+    events = slices(trace_of(plant([0.5] * 3, workers=1, pause=2.0), tmp_path))
+    assert [(0, 500_000), (2_000_000, 500_000), (4_000_000, 500_000)] == [
+        (event["ts"], event["dur"]) for event in events
+    ]
 
 
 def test_the_tracks_of_the_trace_are_the_workers(tmp_path):

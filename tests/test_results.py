@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import pytest
+from planted import cut_off, plant
 
 from parallelkit import (
     Checkpoint,
@@ -613,6 +614,18 @@ def test_tracebacks_survive_pickling_as_text():
     assert "in invert" in copied.failures["b"].traceback
 
 
+def test_what_was_cut_off_survives_pickling():
+    """A task whose first attempt was running when the run stopped, which has no error of its own, survives pickling."""
+    ledger = plant([1.0])
+    cut_off(ledger, [0], "run_timeout of 1 s")
+    failure, copied = Results(ledger).failures[0], journey(Results(ledger)).failures[0]
+    assert (failure.traceback, repr(failure.error), 1) == (
+        copied.traceback,
+        repr(copied.error),
+        copied.attempts,
+    )
+
+
 def test_notes_survive_pickling():
     """The note that names task and attempt survives pickling."""
     assert ["parallelkit: task 'b', attempt 1 of 1"] == journey(make()).failures["b"].error.__notes__
@@ -784,6 +797,7 @@ def test_results_compare_as_mappings_do():
     failed = run_parallel(lambda n: 1 / n, [0], executor="inline")
     assert failed == failed
     assert {} != failed
+    assert failed != run_parallel(abs, [0], executor="inline") != failed
 
 
 def test_a_group_of_failures_counts_their_kinds():
