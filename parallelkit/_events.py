@@ -125,15 +125,14 @@ class Observer:
         self._end(index, lost.started, lost.worker)
         self._about_worker(one)
         duration = None if lost.started is None else lost.ended - lost.started
-        if lost.started is None or one.cut_off:
-            self._tries[index] = max(lost.number - 1, 0)  # the event is about the last attempt there was
+        self._tries[index] = max(lost.number - one.counted, 0)  # also if the last attempt was told before
         kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
         self._about(
             kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error
         )
         if one.delay is None:
             self._forget(index)
-        elif one.counted:
+        else:
             self._tries[index] = lost.number
 
     def _forget(self, index: int) -> None:

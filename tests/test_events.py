@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from exact_model import RateLimitException
 from patience import given_time
 
 from parallelkit import (
     ConcurrencyLimit,
     Event,
+    RateLimit,
     Retry,
     Task,
     TaskCancelled,
@@ -24,8 +26,10 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._events import Observer
+from parallelkit.testing import inline_runs
 
 AT_ONCE = Retry(1, delay=0)
+REFUSED = RateLimitException(1)
 LONG = 3600  # seconds, which nobody waits
 
 
@@ -74,6 +78,40 @@ def test_a_retry_tells_its_delay_and_error():
     assert [("started", 1), ("retrying", 1), ("started", 2), ("failed", 2)] == story(heard, 0)
     assert 0 == next(event.delay for event in heard if event.kind == "retrying")
     assert isinstance(heard[-1].error, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        (
+            [ValueError(), REFUSED, "done"],
+            "started 1, retrying 1, started 2, waiting 2, started 2, succeeded 2",
+        ),
+        (
+            [REFUSED, ValueError(), REFUSED],
+            "started 1, waiting 1, started 1, retrying 1, started 2, waiting 2, failed 1",
+        ),
+        (
+            [ValueError(), ValueError(), ValueError()],
+            "started 1, retrying 1, started 2, retrying 2, started 3, retrying 3, failed 3",
+        ),
+        ([REFUSED] * 3, "started 1, waiting 1, started 1, waiting 1, started 1, waiting 1, failed 1"),
+    ],
+)
+def test_events_number_the_attempts(ends, told):
+    """Each event has the number of its attempt: what was told to wait counts as none, and a lapse is about the last."""
+    ends = iter(ends)
+
+    def attempt(_):
+        if isinstance(end := next(ends), Exception):
+            raise end
+        return end
+
+    with inline_runs():
+        heard = run_and_hear(
+            attempt, [0], retries=Retry(3, delay=0, max_time=20), limits=RateLimit(3, per=60)
+        )
+    assert told == ", ".join(f"{one.kind} {one.attempt}" for one in heard if one.key == 0)
 
 
 @pytest.mark.abandons(1)
