@@ -1,5 +1,6 @@
 """Rate limits and caps: the meters by arithmetic, whole runs on the fake clock, and a few in real time."""
 
+import gc
 import os
 import threading
 import time
@@ -104,14 +105,16 @@ def test_a_start_counts_from_its_report():
 
 
 def test_a_start_that_is_not_reported_is_looked_for_when_it_matters():
-    """An unreported start is looked up only when the window could open; if it has not begun by then, it counts at least from then."""
-    log = RateLog(1, 1.0, False, threading.Lock())
+    """Unreported starts are looked up only when the window could open; if they have not begun by then, they count at least from then."""
+    log = RateLog(2, 1.0, False, threading.Lock())
+    assert log.take(0.0, RUN)
     assert log.take(0.0, RUN)
     assert log.earliest(0.2) == pytest.approx(1.005)
     log.looked(1.005, RUN)
     assert not log.take(1.005, RUN)
     assert log.earliest(1.005) == pytest.approx(2.01)
     log.confirm(1.3, RUN)
+    log.confirm(1.4, RUN)
     assert log.earliest(2.01) == pytest.approx(2.305)
 
 
@@ -607,6 +610,24 @@ def test_a_stopped_run_gives_back_the_start_that_it_has_not_made(pool, smooth):
         results = run_parallel(abs, [-1], limits=limit, run_timeout=5)
         release.set()
     assert (1, [1]) == (len(stopped.failures), results.values())
+
+
+def test_a_start_that_a_stopped_run_will_not_report_counts():
+    """What may have begun as its run was stopped, and was killed there, counts in a rate that others share."""
+    rate = RateLimit(1, per=60)
+
+    def start(now):
+        gated = Gated([rate])
+        gated.describe(0, 0.0, (None,))
+        gated.push([(0, 1, "item", None)])
+        started = len(gated.pop(now, 1))
+        gated.clear(now + 1)
+        return started
+
+    assert 1 == start(0.0)
+    gc.collect()  # what is left of the stopped run
+    assert 0 == start(60.0)
+    assert 1 == start(62.0)
 
 
 def test_what_another_run_has_snatched_away_costs_no_other_limit_a_place(monkeypatch):

@@ -193,9 +193,7 @@ class Cap:
         return now if self._running < self._n else float("inf")
 
     def take(self, now: float, run: Asker) -> bool:
-        """Count one more, if there is room; return whether there was."""
-        if self._running >= self._n:
-            return False
+        """Count one more. True: what ``is_open`` said a moment ago still holds, since no other run takes here."""
         self._running += 1
         return True
 

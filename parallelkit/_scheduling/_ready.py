@@ -127,7 +127,7 @@ class Gated:
         """Remove and return the best queue of a heap, dropping entries that are out of date."""
         while place:
             rank, _, queue = heappop(place)
-            if queue.place is place and queue.tickets and queue.tickets[0][0] == rank:
+            if queue.place is place and queue.tickets[0][0] == rank:
                 queue.place = None
                 return queue
         return None
