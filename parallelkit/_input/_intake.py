@@ -215,8 +215,7 @@ class Intake:
         portion = Portion(keys=[], traits=[], parent=parent)
         shape = self.shape._replace(tasks=True)
         for position, task in enumerate(children, index):
-            key = shape.checked(task.key if isinstance(task, Task) else UNSET, position)
-            key = self.naming.of_child(key, position, self.read_so_far)
+            key = self.naming.of_child(shape.key_of(task, position), position, self.read_so_far)
             portion.add(shape, task, key, position)
         return portion
 

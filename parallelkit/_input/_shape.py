@@ -53,15 +53,15 @@ class Shape(NamedTuple):
 
     def key_of(self, item: Any, position: int) -> Any:
         """The task's key, or UNSET if its index will be its key."""
-        if isinstance(item, Task) and (self.tasks or self.fn is not None):
-            return self.checked(item.key, position)
-        if self.tasks or self.key is None:
-            return self.checked(UNSET, position)
-        return self.checked(asked("key", self.key, item, position), position)
+        if self.tasks:
+            key = item.key if isinstance(item, Task) else UNSET
+        else:
+            key = UNSET if self.key is None else asked("key", self.key, item, position)
+        return self.checked(key, position)
 
     def keys_of(self, items: Sequence[Any]) -> list[Any]:
         """The keys of all items of the input."""
-        if self.key is None or self.check_key is not None or not self.plain:
+        if self.key is None or self.check_key is not None:
             return [self.key_of(item, position) for position, item in enumerate(items)]
         key, keys = self.key, list[Any]()
         try:
