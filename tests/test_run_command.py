@@ -791,6 +791,46 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize(("inputs", "named"), [(["in"], "in"), ([], "standard input")])
+def test_an_output_that_is_also_the_input_is_refused(here, inputs, named):
+    """``>> in`` would make lines of its own lines until the disk is full."""
+    (here / "in").write_text("1\n")
+    with open(here / "in") as source, open(here / "in", "a") as out:
+        command = [*COMMAND, "builtins:str", *inputs]
+        done = subprocess.run(
+            command,
+            stdin=source,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=here,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert 2 == done.returncode
+    assert f"argument INPUT: {named} is the input and the output at once\n" in done.stderr
+    assert "1\n" == (here / "in").read_text()
+
+
+def test_who_types_lines_is_told_how_to_end_them(here):
+    """A command that reads from the terminal says so: it seems to hang otherwise."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "tasks:scaled"],
+        cwd=here,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
+        os.write(ours, b"1\n\x04")
+        out, said = command.communicate(timeout=PATIENCE)
+    os.close(ours)
+    os.close(theirs)
+    assert {0: 10} == values_of(out)
+    assert said.startswith("parallelkit: reading lines from the terminal; end them with Ctrl-D\n")
+
+
 LAME = '{"a": 1, "b": 2, "id": "x"}\n\n{"a":\n{"a": 3, "b": 4, "id": "y"}\r\nwhat?\r\n'
 
 
@@ -857,6 +897,12 @@ def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
         row["value"] for row in rows_of(run(here, "builtins:str", "--order", "input", stdin=blank).stdout)
     ]
     assert {0: "1"} == values_of(run(here, "builtins:str", "--jsonl", stdin=blank).stdout)
+
+
+def test_a_line_that_is_not_utf8_is_the_name_of_its_file(tmp_path):
+    """Other bytes become what ``open`` turns back into them, as in a file name of Latin-1."""
+    (tmp_path / "names").write_bytes(b"\xe4.txt\n")
+    assert [b"\xe4.txt"] == [os.fsencode(line) for line in Lines([f"{tmp_path}/names"])]
 
 
 def test_items_between_null_bytes_are_as_they_are(tmp_path, monkeypatch):
