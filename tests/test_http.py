@@ -450,6 +450,20 @@ def test_a_server_that_says_nothing_is_left_after_the_read_timeout(site):
     assert 1 == len(results.successes)
 
 
+def test_a_server_that_says_nothing_is_left_at_the_timeout(site):
+    """A shorter timeout of the attempt ends the wait for a first byte, too: its abandoned thread would wait for the whole read timeout."""
+    done = threading.Event()
+    (silent,) = urls_of(site, ["silent"], lambda visit: done.wait(PATIENCE))
+    began = time.monotonic()
+    try:
+        with inline_runs():  # in this thread, so that it shows how long a thread takes
+            results = fetch([silent], timeout=0.1, read_timeout=10, retries=0)
+    finally:
+        done.set()
+    assert errors.ReadTimeout is type(error_of(results))
+    assert time.monotonic() - began < 10
+
+
 def test_a_body_that_stops_is_left_after_the_read_timeout(site):
     """The read timeout also applies in the middle of a body."""
     done = threading.Event()
