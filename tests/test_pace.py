@@ -19,12 +19,20 @@ def test_first_batch_is_a_single_task():
 
 
 @pytest.mark.parametrize("mean", [1e-6, 50e-6, 1e-3, 2.6e-3, 0.1])
-def test_batch_is_about_five_milliseconds_of_work(mean):
+def test_batch_is_about_ten_milliseconds_of_work(mean):
     """Long tasks go one by one, short ones in hundreds; half a task more or less does not matter."""
     limit = measured(mean).limit
 
     assert limit == 1 or limit * mean <= AHEAD + mean / 2
     assert limit in (LONGEST_BATCH, 1) or limit * mean > AHEAD - mean / 2
+
+
+def test_long_tasks_may_be_handed_over_by_themselves():
+    """What takes several milliseconds need not wait until a generator yields a whole batch; nor what was never measured."""
+    long, short = measured(4e-3), measured(2e-3)
+
+    assert [True] * 3 == [Pace().single, long.single, long.again().single]
+    assert [False] * 2 == [short.single, short.again().single]
 
 
 def test_batches_grow_in_few_steps():

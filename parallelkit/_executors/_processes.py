@@ -112,7 +112,7 @@ class ProcessPort:
     fate = "worker_died"  # the event for an attempt that a stop of the run cuts off
     sent = (0.0, 0)
     """Seconds that packing the job took, and its length in bytes."""
-    eager = property(lambda self: self._lane.pace.limit == 1)  # tasks are so long that each is a batch
+    eager = property(lambda self: self._lane.pace.single)
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
         self._engine, self._supervisor = engine, supervisor

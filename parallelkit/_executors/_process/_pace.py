@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 
 AHEAD = 0.010  # seconds of measured work in a batch
+LONG = 0.003  # seconds from which on a task may be handed over by itself: that costs 0.2 ms
 SHORT = 0.025  # seconds up to which a task is so short that a second batch may wait in a worker
 GRAIN = 0.0001  # seconds of work that are not worth sharing out among workers
 SOON = 0.001  # seconds of work for each idle worker up to which all that waits is given out
@@ -25,12 +26,15 @@ class Pace:
     """How many attempts a batch may have."""
     ahead: bool = False
     """Whether a second batch may wait in a worker behind the one that runs."""
+    single: bool = True
+    """Whether attempts take so long, or nobody knows how long, that each may be handed over by itself."""
     _count: float = 0.0
     _time: float = 0.0
 
     def again(self) -> Pace:
         """The pace for a new run: that of the last, but with the weight of a single measured task."""
-        return Pace(self.limit, self.ahead, 1.0, self._time / self._count) if self._count else Pace()
+        mean = self.expected(1)
+        return Pace(self.limit, self.ahead, self.single, 1.0, mean) if self._count else Pace()
 
     def measure(self, count: int, seconds: float) -> None:
         """Learn from attempts that were committed."""
@@ -39,7 +43,7 @@ class Pace:
         mean = self._time / self._count
         rounded = _within(AHEAD + mean / 2, mean)
         self.limit = min(self.limit * RAMP, max(1, rounded))
-        self.ahead = mean < SHORT
+        self.ahead, self.single = mean < SHORT, mean > LONG
 
     def share(self, waiting: int, workers: int, idle: int) -> int:
         """How many of the waiting attempts to give to one worker, when ``idle`` workers are idle, itself included.
