@@ -49,7 +49,7 @@ from parallelkit import (
 )
 from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt, catch_interrupt
-from parallelkit._journal._file import APPLICATION, SCHEMA, Journal
+from parallelkit._journal._file import APPLICATION, SCHEMA, Journal, Record
 from parallelkit._journal._lock import JournalLock
 from parallelkit._journal._recorder import Recorder, Recording
 from parallelkit._ledger import Ledger
@@ -1423,6 +1423,26 @@ def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monk
         list(iter_parallel(same, list("abc"), key=same, checkpoint=path, executor="inline"))
     assert 1 == len(recorded(path))
     assert not caplog.records
+
+
+def test_a_record_that_is_replaced_while_it_is_written_is_written_again():
+    """In a stream, a key whose failure is just being written may come again, and succeed: the success must not be lost."""
+    written, writing, go_on = [], threading.Event(), threading.Event()
+
+    class SlowJournal:
+        def write(self, records):
+            writing.set()
+            go_on.wait()
+            written.extend(records)
+
+    writer = journal_writer.JournalWriter(SlowJournal(), None)
+    failure, success = Record("'a'", None, False, b"1"), Record("'a'", None, True, b"2")
+    writer.put([failure])
+    writing.wait()
+    writer.put([success])
+    go_on.set()
+    writer.close()
+    assert [failure, success] == written
 
 
 class Trace:

@@ -74,6 +74,7 @@ def test_every_response_comes_back_by_its_url(site):
         url: response.text for url, response in results.items()
     }
     assert {requests.Response} == set(map(type, results.values()))
+    assert {HTTPResponse} == {type(response.raw) for response in results.values()}
 
 
 def test_a_mapping_lends_its_keys(site):
