@@ -12,6 +12,7 @@ import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -908,6 +909,20 @@ def test_a_submitted_call_may_wait_for_calls_that_it_submits():
         assert 6 == executor.submit(call, 3).result(PATIENCE)
         assert [5] * 50 == [other.result(PATIENCE) for other in others]
         assert [6] == run_parallel(call, [3], executor=executor, run_timeout=PATIENCE).values()
+
+
+def test_a_call_may_be_waited_for_again():
+    """A call that looks for the result of another, which has no thread, and waits for it later, does not deadlock."""
+
+    def call():
+        inner = executor.submit(abs, -1)
+        with suppress(TimeoutError):
+            inner.result(0)
+        wait_until(lambda: executor._dispatcher._port.urgent or inner.done())
+        return inner.result(PATIENCE)
+
+    with ThreadExecutor(1) as executor:
+        assert 1 == executor.submit(call).result()
 
 
 @pytest.mark.parametrize("opened", ["within", "before"])
