@@ -669,8 +669,8 @@ def test_however_input_is_taken_in_the_outcomes_are_the_same(buffersize, key):
 
 @pytest.mark.parametrize("way", ["portions", "one by one", "flow"])
 def test_a_bad_key_ends_the_input_however_it_is_taken_in(way):
-    """The items before one whose key is taken are run under their keys, and the error names both positions."""
-    run = taken_in(FakeRun(Script(), iter("abca"), key=str.upper), way).drive()
+    """The items before one whose key is taken are run under their keys, none behind it is, and the error names both positions."""
+    run = taken_in(FakeRun(Script(), iter("abcad"), key=str.upper), way).drive()
     assert {"A": "a", "B": "b", "C": "c"} == dict(run.results)
     assert "key must be unique, got 'A' at positions 0 and 3" == str(run.intake.error)
 
