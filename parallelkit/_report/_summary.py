@@ -95,10 +95,9 @@ def durations(ledger: Ledger) -> Iterator[float]:
 
 
 def first_start(ledger: Ledger, index: int) -> float:
-    """When the first attempt of a task started; not for a task that was cancelled."""
-    starts = [lost.started for tried, lost in ledger.tried if tried == index]
-    starts.append(ledger.failed[index].started if index in ledger.failed else ledger.started[index])
-    return min(start for start in starts if start is not None)
+    """When the first attempt of a task that succeeded started."""
+    starts = [lost.started for tried, lost in ledger.tried if tried == index and lost.started is not None]
+    return min([*starts, ledger.started[index]])
 
 
 def first_start_of_all(ledger: Ledger) -> float:

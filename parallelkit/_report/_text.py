@@ -83,7 +83,7 @@ def costs(run: Survey, cost: float) -> Iterator[str]:
     """Time, calls and cost, sequential against parallel."""
     summary = run.summary
     # Threads that compute slow each other down; a plain loop would need only their processor time.
-    alone = min(summary.busy, compute_seconds(run)) if interpreter_bound(run) else summary.busy
+    alone = compute_seconds(run) if interpreter_bound(run) else summary.busy
     saved = percent(1 - summary.wall / alone) if summary.wall < alone else "none"
     calls, price = f"{summary.attempts:,}", money(summary.attempts, cost)
     rows = [
