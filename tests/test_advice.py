@@ -237,6 +237,14 @@ def test_a_first_task_that_failed_had_begun_all_the_same():
     assert "The first task started 800 ms into" in only(ledger, _slow.slow_to_start).cause
 
 
+def test_what_was_known_before_needs_no_worker_to_start():
+    """A value that a checkpoint had is there before any worker is."""
+    ledger = late([0.02] * 10)
+    ledger.succeed_again(0, 0)
+    ledger.started[0] = ledger.ended[0] = ledger.facts.began_at
+    assert "The first task started 800 ms into" in only(ledger, _slow.slow_to_start).cause
+
+
 @pytest.mark.parametrize(
     ("tasks", "facts"),
     [

@@ -118,6 +118,23 @@ def test_the_report_begins_with_the_counts():
     assert "stopped: max_failures of 1 reached" == lines[1]
 
 
+def test_the_report_of_a_healthy_run_says_nothing_else():
+    """Without failure, stop or advice, a report has counts, times and the slowest tasks; of a run of no time, the counts."""
+    assert [
+        "2 tasks: 2 succeeded, 0 failed",
+        "executor threads, 2 workers",
+        "",
+        "wall 1.00 s, busy 1.75 s: ran 1.8 at a time",
+        "longest task 1.00 s, 100 % of the wall time",
+        "",
+        "slowest tasks",
+        "     1.00 s  a",
+        "     750 ms  b",
+    ] == lines_of(plant([1.0, 0.75], 2, keys=["a", "b"]))
+    assert ["wall 0 s, busy 0 s: ran 0.0 at a time"] == lines_of(plant([0.0]))[3:]
+    part(plant([0.8] * 80, cpu_seconds=8.0), "advice")
+
+
 def test_the_report_says_how_much_ran_at_a_time():
     """The report says how much ran at a time, and does not call it a speedup, which contention would falsify."""
     ledger = plant([1.0] * 32 + [2.0])
@@ -271,6 +288,7 @@ def test_the_cost_table_says_that_parallel_runs_save_time_and_not_cost():
         ["calls", "5", "5", "none"],
         ["cost", "0.15", "0.15", "none"],
     ] == [line_with(ledger, word, cost_per_attempt=0.03).split() for word in ("time  ", "calls  ", "cost  ")]
+    assert "repeated" not in Results(ledger).report(0.03)
     assert "sequential" not in "".join(lines_of(ledger))
 
 
