@@ -302,7 +302,8 @@ def test_tenacity_never_sleeps_here():
     def forbidden(*_):
         raise AssertionError("nobody may call this")
 
-    policy = tenacious(sleep=forbidden, before=forbidden, after=forbidden, wait=tenacity.wait_fixed(1))
+    names = ("sleep", "before", "after", "before_sleep", "retry_error_callback")
+    policy = tenacious(wait=tenacity.wait_fixed(1), **dict.fromkeys(names, forbidden))
     assert 1.0 == policy.delay_after(1, ERROR, 0.0)
 
 

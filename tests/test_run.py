@@ -270,11 +270,13 @@ def test_after_a_stop_what_is_a_task_has_its_outcome(executor, sized):
     assert [True] * (not sized) == closed
 
 
+@pytest.mark.parametrize("on_error", ["collect", "raise"])
 @given_time
-def test_the_end_of_the_run_keeps_what_is_done(gate, scale):
-    """At ``run_timeout`` nothing is waited for, and each unfinished task says why it has no value."""
+def test_the_end_of_the_run_keeps_what_is_done(gate, scale, on_error):
+    """At ``run_timeout`` nothing is waited for or raised, and each unfinished task says why it has no value."""
     limit = 0.2 * scale
-    results = run_parallel(lambda item: item or gate(item), range(3), max_workers=3, run_timeout=limit)
+    options = {"max_workers": 3, "run_timeout": limit, "on_error": on_error}
+    results = run_parallel(lambda item: item or gate(item), range(3), **options)
     assert {1: 1, 2: 2} == results.successes
     assert f"run_timeout of {limit:g} s" == results.stopped
     cut = results.failures[0]
