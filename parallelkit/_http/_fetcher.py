@@ -174,13 +174,12 @@ class Sessions:
                     f"session must make a new requests.Session each time, {self._make!r} gave the same one again; "
                     "two threads must not use the same one"
                 ) from None
-            own_pools(session)
             return session, copied(session.cookies)
 
     def give_back(self, session: Session, cookies: CookieJar) -> None:
         """Take a session back after its request, with the cookies that it began with."""
         session.cookies = copied(cookies)  # type: ignore[assignment]  # of the same kind as they were
-        own_pools(session)  # again: the request may have added a proxy's pool
+        own_pools(session)  # each time: the request may have added a proxy's pool
         self._idle.append((session, cookies))
         if self._closed:  # after the append: either close() has seen the session, or this sees the flag
             self.close()
