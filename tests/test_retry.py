@@ -9,7 +9,7 @@ from fakes import Done, Fail, FakeRun, Script
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from parallelkit import Retry, TaskExited, TaskTimeout, WorkerDied
+from parallelkit import Retry, Task, TaskExited, TaskTimeout, WorkerDied
 from parallelkit._retry import TenacityPolicy, as_policy
 
 ERROR = OSError("down")
@@ -330,6 +330,20 @@ def test_tenacity_may_refuse_a_value():
     assert ("c", 1) == (plain.value, plain.attempts)
     assert isinstance(refused.error, tenacity.RetryError)
     assert (3, 4.0) == (refused.attempts, run.clock())
+
+
+def test_only_tasks_of_that_policy_have_values_refused():
+    """``retry_if_result`` in a Task's own ``retries`` is about its value alone; in those of the run, not about Tasks with others."""
+    refuse = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda value: value is None), stop=tenacity.stop_after_attempt(1)
+    )
+
+    def oks(*policies, **options):
+        tasks = [Task(lambda: None, retries=policy) for policy in policies]
+        return [outcome.ok for outcome in FakeRun(None, tasks, **options).drive().outcomes]
+
+    assert [False, True, True] == oks(refuse, 1, None)
+    assert [False, True] == oks(None, 1, policy=as_policy(refuse))
 
 
 def test_a_predicate_on_values_that_raises_costs_its_task_only():

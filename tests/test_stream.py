@@ -424,19 +424,19 @@ def test_memory_is_flat_with_every_option():
         return 1 // (item % 4)
 
     options = {
-        "key": str,
         "limits": [
-            RateLimit(1000, per=0.001, by=lambda item: item),
-            ConcurrencyLimit(1, by=lambda item: -item),
+            RateLimit(1000, per=0.001, by=lambda task: task.args[0]),
+            ConcurrencyLimit(1, by=lambda task: -task.args[0]),
         ],
-        "priority": lambda item: -item,
+        "priority": lambda task: -task.args[0],
         "retries": Retry(1, delay=0, max_time=60),
         "on_event": lambda event: None,
     }
+    tasks = (Task(fail_once, item, key=str(item), timeout=60) for item in count())
     sizes = []
     tracemalloc.start()
     try:
-        with closing(iter_parallel(fail_once, count(), executor="inline", buffersize=4, **options)) as stream:
+        with closing(iter_parallel(tasks, executor="inline", buffersize=4, **options)) as stream:
             for number in (100, 200):
                 deque(islice(stream, number), maxlen=0)
                 gc.collect()
