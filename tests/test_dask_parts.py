@@ -9,6 +9,7 @@ import pytest
 from clusters import wait_until
 
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
+from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
 from parallelkit._executors._cluster._guard import Guard, compare
 from parallelkit._executors._cluster._pending import Pending
@@ -16,7 +17,7 @@ from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import Order, boot_id, unseal
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
-from parallelkit._executors._process._lane import Broken, Lane
+from parallelkit._executors._process._lane import Batch, Broken, Lane
 from parallelkit._executors._process._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
@@ -272,6 +273,18 @@ def order(number, count=1, **about):
         | {"timeouts": [None] * count, "items": [0] * count, "payloads": None}
         | about
     )
+
+
+def test_a_batch_is_of_items_of_one_form_and_ends_with_a_large_one():
+    """What was queued in parts goes out together, but not atoms with packed items, nor anything after what is scattered."""
+    lane = Lane(0, b"", False)
+    client_run = ClientRun(None, lane, b"", None, print)
+    tickets = [(index, 1, index, None) for index in range(7)]
+    for index, payload in enumerate([None, None, b"2", b"3", bytes(ALONE), b"5", None]):
+        lane.queue.append(Batch(lane, [tickets[index]], None if payload is None else [payload]))
+    batches = [client_run._take(10) for _ in range(4)]
+    assert [tickets[:2], tickets[2:5], tickets[5:6], tickets[6:]] == [batch.tickets for batch in batches]
+    assert [None, [b"2", b"3", bytes(ALONE)], [b"5"], None] == [batch.payloads for batch in batches]
 
 
 def test_processes_that_cannot_go_on_are_told_of_and_replaced():
