@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 
 import pytest
@@ -31,6 +31,7 @@ from parallelkit import (
     ParallelKitError,
     ProcessExecutor,
     Task,
+    TaskCancelled,
     TaskExited,
     TaskTimeout,
     ThreadExecutor,
@@ -62,6 +63,18 @@ def test_a_shutdown_stops_the_runs_on_the_executor(make, used):
     results = run_parallel(abs, items(), executor=executor)
     assert "the executor was shut down" == results.stopped
     assert results.failures
+
+
+@both
+def test_a_shutdown_ends_the_streams_on_the_executor(make):
+    """A stream ends as well, and its last outcomes say why."""
+    executor = make(1)
+    with closing(iter_parallel(abs, range(-1000, 0), executor=executor)) as stream:
+        next(stream)
+        executor.shutdown(wait=True)
+        *_, last = stream
+    assert isinstance(last.error, TaskCancelled)
+    assert "the executor was shut down" in str(last.error)
 
 
 @both
