@@ -12,6 +12,7 @@ from parallelkit._executors._cluster._broker import PREFIX, Broker, install
 from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
 from parallelkit._executors._cluster._guard import Guard, compare
+from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import Order, boot_id, unseal
@@ -285,6 +286,32 @@ def test_a_batch_is_of_items_of_one_form_and_ends_with_a_large_one():
     batches = [client_run._take(10) for _ in range(4)]
     assert [tickets[:2], tickets[2:5], tickets[5:6], tickets[6:]] == [batch.tickets for batch in batches]
     assert [None, [b"2", b"3", bytes(ALONE)], [b"5"], None] == [batch.payloads for batch in batches]
+
+
+def test_of_a_lost_worker_only_what_was_granted_and_not_given_back_is_lost():
+    """What has ended, was given back or was handed out anew is none of a lost batch; what was not granted is first in the queue."""
+    lane = Lane(0, b"", False)
+    in_flight = InFlight(lane)
+    plain, packed = [[(index, 1, index, None) for index in some] for some in (range(3), range(3, 7))]
+    in_flight.enter("plain", Batch(lane, plain, None))
+    in_flight.enter("packed", Batch(lane, packed, [b"3", b"4", b"5", b"6"]))
+    for index in (0, 4):
+        in_flight.note_begun(index, 1.0, "a process")
+    in_flight.land([0])
+    in_flight.note_begun(0, 1.0, "a process")
+    assert {4: (1.0, "a process")} == in_flight.begun
+    in_flight.put_back([1, 5, 0])
+    assert [Batch(lane, plain[1:2], None), Batch(lane, packed[2:3], [b"5"])] == [*lane.queue]
+    in_flight.enter("anew", lane.queue.popleft())
+    assert [2] == in_flight.still_in("plain")
+    (first, second) = in_flight.lose("packed", 3, "its host")
+    assert [(packed[0], "its host"), (packed[1], "a process")] == [
+        (lost.batch.tickets[0], lost.worker) for lost in (first, second)
+    ]
+    assert (1.0, {}) == (second.started, in_flight.begun)
+    assert [Batch(lane, packed[3:], [b"6"]), Batch(lane, packed[2:3], [b"5"])] == [*lane.queue]
+    assert ["plain", "anew"] == [*in_flight.batches]
+    assert [] == in_flight.lose("packed", 3, "its host") == in_flight.still_in("packed")
 
 
 def test_processes_that_cannot_go_on_are_told_of_and_replaced():
