@@ -1124,8 +1124,11 @@ def break_writing(monkeypatch):
     monkeypatch.setattr(Journal, "write", full)
 
 
-def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
-    """With a slow disk, the run waits once a limited number of records wait in memory."""
+@pytest.mark.parametrize(
+    ("bound", "most_waiting"), [("MOST_ENTRIES", 20), ("MOST_BYTES", 20 * len(pickle.dumps([1], 5)))]
+)
+def test_the_run_waits_for_a_slow_disk(path, monkeypatch, bound, most_waiting):
+    """With a slow disk, the run waits once a limited number of records, or bytes of them, wait in memory."""
     most, original = [], Journal.write
 
     def slow(self, records):
@@ -1133,9 +1136,9 @@ def test_the_run_waits_for_a_slow_disk(path, monkeypatch):
         original(self, records)
 
     monkeypatch.setattr(Journal, "write", slow)
-    monkeypatch.setattr(journal_writer, "MOST_ENTRIES", 20)
+    monkeypatch.setattr(journal_writer, bound, most_waiting)
     monkeypatch.setattr(journal_writer, "GATHER", 5)
-    assert 500 == len(run(range(500), path, executor="inline").values())
+    assert 250 == len(run(range(250), path, executor="inline").values())
     assert 21 == max(most)
 
 
