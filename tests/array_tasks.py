@@ -85,10 +85,18 @@ def cramp():
 
 
 def fork_and_spoil(array):
-    """Have a forked child overwrite the whole item; return the sum of it."""
+    """Double the item, between two forks that overwrite all of it; return the sum of it, and spoil it."""
+    have_a_child_spoil(array)
+    array *= 2
+    have_a_child_spoil(array)
+    total = float(array.sum())
+    array[:] = -1.0
+    return total
+
+
+def have_a_child_spoil(array):
     child = os.fork()
     if child == 0:
         array[:] = -1.0
         os._exit(0)
     os.waitpid(child, 0)
-    return float(array.sum())

@@ -3,6 +3,7 @@ import os
 import pickle
 import random
 from functools import partial
+from types import SimpleNamespace
 
 import array_tasks as far
 import numpy as np
@@ -333,6 +334,18 @@ def test_lease_ends_with_the_last_user():
     assert [1.0, 1.0] == part.tolist()
     del part
     assert block.is_at_rest()
+
+
+def test_a_free_block_that_is_too_small_is_replaced():
+    """Where no more blocks are allowed, a value that is larger than those before still travels in a block."""
+    sent, ring = [], SimpleNamespace(leases=bytearray(1))
+    blocks = _buffers.OutBlocks(ring, SimpleNamespace(send=lambda frame, fd: sent.append(frame)), limit=1)
+    for value in (bytes(LONG), bytes(100 * LONG)):
+        buffers = [memoryview(value)]
+        assert 0 == blocks.put(buffers, *_buffers.layout(buffers))
+        ring.leases[0] = _channel.FREE
+
+    assert 2 == len(sent)
 
 
 def test_medium_buffers_are_not_searched():

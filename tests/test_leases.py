@@ -88,10 +88,10 @@ def test_forks_use_up_no_blocks_and_descriptors(engine):
 
 
 def test_items_are_not_shared_with_a_forked_child(engine):
-    """What a forked child of a task writes into the item does not change the task's item, or a later one."""
+    """What forked children of a task write into the item does not change the task's; nor does any of that change a later one."""
     items = [np.full(LONG, float(number)) for number in range(10)]
     for _ in range(2):
-        assert {n: n * float(LONG) for n in range(10)} == drive(engine, far.fork_and_spoil, items).values
+        assert {n: 2 * n * float(LONG) for n in range(10)} == drive(engine, far.fork_and_spoil, items).values
 
 
 def test_only_what_is_used_counts_as_in_use(engine):
