@@ -887,11 +887,16 @@ def test_a_log_that_outlives_its_run_is_no_silent_loss(path):
         resume(kept / "run.journal")
 
 
-def test_a_journal_that_is_gone_while_its_log_is_there_is_no_silent_loss(killed):
-    """If the journal is gone but its log is there, no new journal is made; the error says what to delete first."""
-    killed.unlink()
+@pytest.mark.parametrize(
+    "gone", [[""], ["", "-run"], ["", "-wal"]], ids=lambda gone: "".join(gone) or "alone"
+)
+def test_a_journal_that_is_gone_while_its_log_is_there_is_no_silent_loss(killed, gone):
+    """If the journal is gone but its log or count is there, no new journal is made; the error says what to delete first."""
+    for end in gone:
+        Path(f"{killed}{end}").unlink()
     with pytest.raises(ValueError, match=r"to start anew, delete .*-wal, .*-shm, .*-run"):
         resume(killed)
+    assert not killed.exists()
     for end in ("-wal", "-shm", "-run"):
         Path(f"{killed}{end}").unlink(missing_ok=True)
     assert 2000 == len(resume(killed).values())
@@ -1426,6 +1431,32 @@ def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monk
         list(iter_parallel(same, list("abc"), key=same, checkpoint=path, executor="inline"))
     assert 1 == len(recorded(path))
     assert not caplog.records
+
+
+def test_a_batch_that_ctrl_c_broke_off_can_be_written_again(path):
+    """Ctrl-C in the midst of a batch, which comes where this thread has to write, undoes the batch, so that the next try works."""
+
+    class Interrupted:
+        def __init__(self, connection):
+            self.connection, self.pressed = connection, False
+
+        def __getattr__(self, name):
+            return getattr(self.connection, name)
+
+        def execute(self, statement, *values):
+            if statement.startswith("UPDATE") and not self.pressed:
+                self.pressed = True
+                raise KeyboardInterrupt
+            return self.connection.execute(statement, *values)
+
+    journal = Journal(str(path), "f")
+    journal._writing = Interrupted(journal._writing)
+    records = [Record("'a'", None, True, b"1")]
+    with pytest.raises(KeyboardInterrupt):
+        journal.write(records)
+    journal.write(records)
+    journal.close()
+    assert ["'a'"] == recorded(path)
 
 
 def test_a_record_that_is_replaced_while_it_is_written_is_written_again():

@@ -7,6 +7,7 @@ import io
 import math
 import pickle
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from refusing import KINDS, fail_at_one
 from requests.auth import HTTPBasicAuth
 from requests.cookies import create_cookie
 from urllib3 import HTTPResponse
+from urllib3.exceptions import SSLError
 from website import PATIENCE, Website, dropped, endless, good, short, short_chunks, status, then
 
 from parallelkit import (
@@ -827,6 +829,21 @@ def test_an_error_that_refuses_attributes_is_the_failure_itself(kind, reading):
 
     error = fetch(["mine://x"], session=partial(answering, answer)).failures["mine://x"].error
     assert kind == type(error).__name__
+
+
+@pytest.mark.parametrize(("cause", "attempts"), [(None, 1), (ssl.SSLEOFError(), 2)])
+def test_an_error_of_tls_within_a_body_is_that_of_requests(cause, attempts):
+    """urllib3's SSLError becomes that of requests; it is tried again only if the server has closed the connection."""
+
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise SSLError("broken") from cause
+
+    def answer(response):
+        response.raw = Broken()
+
+    failure = fetch(["mine://x"], session=partial(answering, answer), retries=1).failures["mine://x"]
+    assert (errors.SSLError, attempts) == (type(failure.error), failure.attempts)
 
 
 def test_a_response_that_is_read_already_is_not_unpacked_again():
