@@ -7,6 +7,7 @@ import logging
 import math
 import multiprocessing as mp
 import multiprocessing.connection
+import multiprocessing.managers
 import os
 import pickle
 import re
@@ -630,6 +631,12 @@ def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
         run_parallel([Task(abs, [shared])], executor="processes"),
     ):
         assert re.search(said, str(results.failures[0].error))
+
+
+def test_what_a_manager_makes_can_be_used_in_a_worker():
+    """Its proxies connect by the key of the process: a worker has that of its parent, where managers are in use."""
+    (key,) = run_parallel(lambda _: bytes(mp.current_process().authkey), [0], executor="processes").values()
+    assert mp.current_process().authkey == key
 
 
 @pytest.fixture
