@@ -187,8 +187,9 @@ def test_the_first_failure_is_raised_if_asked_for(executor):
         run_parallel(
             invert, [3, 0, *range(1, 50)], executor=executor, on_error="raise", retries=Retry(1, delay=0)
         )
-    assert any("attempt 2 of 2" in note for note in caught.value.__notes__)
-    assert any("the run was stopped at this failure: " in note for note in caught.value.__notes__)
+    named, stopped = caught.value.__notes__
+    assert "attempt 2 of 2" in named
+    assert "the run was stopped at this failure: " in stopped
 
 
 @pytest.mark.parametrize(
