@@ -210,7 +210,9 @@ def test_what_an_initializer_sets_in_a_class_stays(script):
         script["Settings"].rate = 2
         script["Model"].more = 1
         assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
-    assert script["Settings"].extra is None
+        assert script["Settings"].extra is None
+        del script["Settings"].extra
+        assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
 
 
 def test_what_an_initializer_puts_into_an_attribute_stays(script):
