@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import sqlite3
@@ -29,6 +30,7 @@ import numpy as np
 import pytest
 
 import parallelkit._journal._lock as _lock
+import parallelkit._journal._payload as _payload
 import parallelkit._journal._writer as journal_writer
 from parallelkit import (
     Checkpoint,
@@ -1284,6 +1286,25 @@ def test_a_value_that_cannot_be_pickled_costs_a_warning(path, caplog):
         (warning,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert "task 1 cannot be recorded in" in warning.getMessage()
         assert "cannot pickle '_thread.lock'" in warning.getMessage()
+
+
+@pytest.mark.parametrize("what", ["value", "error"])
+def test_what_is_too_large_for_a_journal_costs_a_warning(path, monkeypatch, caplog, what):
+    """A value or error larger than a row of SQLite is not recorded; it would have ended the run."""
+
+    def make(item):
+        if item and what == "error":
+            raise ValueError("x" * 5000)
+        return "x" * 5000 * item
+
+    monkeypatch.setattr(_payload, "LARGEST", 5000)
+    results = run([0, 1, 2], path, fn=make)
+    assert (None, 3) == (results.stopped, len(results))
+    assert ["0"] == recorded(path)
+    (warning,) = caplog.records
+    assert re.search(
+        rf"the {what} of task 1 .* because it takes [0-9,]+ bytes, and at most 5,000", warning.getMessage()
+    )
 
 
 class Coded(Exception):
