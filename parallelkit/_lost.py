@@ -12,7 +12,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, keep_frames
-from parallelkit._raised import add_note, describe_error, give_traceback, is_of_signal, traceback_of
+from parallelkit._raised import add_note, describe_error, give_traceback, tolerated, traceback_of
 
 E = TypeVar("E", bound=BaseException)
 
@@ -150,12 +150,9 @@ def note_where(error: E, stack: str | None) -> E:
 
 def as_text(error: BaseException, frames: TracebackType | None) -> str:
     """An error with its traceback, as text; one that cannot be formatted is described by its type."""
-    try:
+    with tolerated():
         return "".join(traceback.format_exception(type(error), error, frames))
-    except BaseException as broken:  # raised by its own __str__, say
-        if is_of_signal(broken):
-            raise
-        return describe_error(error) + "\n"
+    return describe_error(error) + "\n"
 
 
 def with_source(text: str) -> str:

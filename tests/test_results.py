@@ -825,21 +825,33 @@ def give_up(number, frame):
     raise SystemExit("told to end")
 
 
+class Query(Exception):
+    """A signal arrives while it is shown, or its notes are read."""
+
+    def __repr__(self):
+        signal.raise_signal(signal.SIGINT)
+        return "rows"
+
+    __notes__ = property(__repr__)
+
+
 @pytest.mark.parametrize(
     ("handler", "kind"), [(signal.default_int_handler, KeyboardInterrupt), (give_up, SystemExit)]
 )
-def test_a_signal_ends_the_repr_of_an_outcome(handler, kind):
-    """That of its value may take long: a database query of an ORM shows its rows."""
-
-    class Query:
-        def __repr__(self):
-            signal.raise_signal(signal.SIGINT)
-            return "rows"
-
+@pytest.mark.parametrize(
+    "show",
+    [
+        lambda: repr(Success("a", 0, Query(), 1, 0.0, 0.0, 0.1, "w")),
+        lambda: Lost(Query(), 1, 0.0, 1.0, "w").traceback,
+    ],
+    ids=["repr", "traceback"],
+)
+def test_a_signal_ends_the_repr_and_the_traceback_of_an_outcome(show, handler, kind):
+    """A repr may take long, as of a database query of an ORM that shows its rows; and so do the tracebacks of many failures."""
     former = signal.signal(signal.SIGINT, handler)
     try:
         with pytest.raises(kind):
-            repr(Success("a", 0, Query(), 1, 0.0, 0.0, 0.1, "w"))
+            show()
     finally:
         signal.signal(signal.SIGINT, former)
 
