@@ -67,19 +67,18 @@ class RateLimit:
             if log is None:
                 log = RateLog(self.calls, self.per, self.smooth, self._lock)
             self._logs[group] = self._held[group] = log
-            self._logs.move_to_end(group)
             return log
 
     def _forget(self, group: Hashable, now: float) -> bool:
         """Forget a group that is at rest, unless a run holds its log and so will still start tasks by it."""
+        self._logs.move_to_end(group)  # so that those behind it can be forgotten
         if not self._logs[group].at_rest(now):
             return False
         del self._logs[group]
         held = self._held.get(group)
-        if held is None:
-            return True
-        self._logs[group] = held  # at the end of the queue, so that those behind it can be forgotten
-        return False
+        if held is not None:
+            self._logs[group] = held
+        return held is None
 
 
 _made: WeakSet[RateLimit] = WeakSet()

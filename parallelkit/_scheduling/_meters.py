@@ -58,7 +58,7 @@ class RateLog:
     def at_rest(self, now: float) -> bool:
         """Whether forgetting this log would change nothing."""
         spent = not self._starts or self._starts[-1] + self._per <= now
-        return spent and not self._pending and self._paused_until <= now and self._next <= now
+        return spent and not self._pending and self._paused_until <= now
 
     def is_open(self, now: float) -> bool:
         """Whether a start may be granted now, as far as is known."""
