@@ -213,10 +213,7 @@ class ThreadEngine:
             return None
         with self._lock:
             limit = self._starts.limit()
-            overdue = limit is not None and limit <= now
-            if overdue:
-                self._starts.give_up(self.workers, self.abandoned)
-        if overdue:
+        if limit is not None and limit <= now:
             self._break(overran())
         return limit
 
