@@ -2,8 +2,10 @@ import errno
 import os
 import pickle
 import random
+from array import array
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import array_tasks as far
 import numpy as np
@@ -13,6 +15,7 @@ from port_driver import drive, drive_port, opened, wait
 from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._executors._process import _blocks
+from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._packing import QUEUED_FILES
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
@@ -346,6 +349,17 @@ def test_a_free_block_that_is_too_small_is_replaced():
         ring.leases[0] = _channel.FREE
 
     assert 2 == len(sent)
+
+
+def test_a_block_that_cannot_be_received_is_not_taken_for_the_one_before():
+    """If there is no descriptor for a block that replaces another, its value is an error, and not what the other holds."""
+    fd, size = _buffers.new_block([memoryview(bytes(LONG))], [(0, LONG)], LONG)
+    inbox = SimpleNamespace(take_fd=Mock(side_effect=[fd, lack := OSError(errno.EMFILE, "none is left")]))
+    arrivals = Arrivals(inbox, memoryview(bytearray(1)))
+    for _ in range(2):
+        arrivals.accept(_channel.BLOCK, _channel.WORD.pack(0), size, most=1)
+
+    assert [lack] == arrivals.take(bytes([_channel.BUFFERED]), memoryview(array("q", [0])))
 
 
 def test_medium_buffers_are_not_searched():
