@@ -26,7 +26,7 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._events import Observer
-from parallelkit.testing import inline_runs
+from parallelkit.testing import FakeClock, inline_runs
 
 AT_ONCE = Retry(1, delay=0)
 REFUSED = RateLimitException(1)
@@ -78,6 +78,25 @@ def test_a_retry_tells_its_delay_and_error():
     assert [("started", 1), ("retrying", 1), ("started", 2), ("failed", 2)] == story(heard, 0)
     assert 0 == next(event.delay for event in heard if event.kind == "retrying")
     assert isinstance(heard[-1].error, ZeroDivisionError)
+
+
+def test_events_tell_when_and_for_how_long():
+    """``at`` counts from the begin of the run, and ``duration`` is that of the attempt, also of one that failed."""
+    clock = FakeClock(100.0)
+
+    def work(seconds):
+        clock.advance(seconds)
+        return 1 / (seconds - 2)
+
+    with inline_runs(clock):
+        heard = run_and_hear(work, [3, 2])
+    assert [
+        ("worker_started", 0.0, None),
+        ("started", 0.0, None),
+        ("succeeded", 3.0, 3.0),
+        ("started", 3.0, None),
+        ("failed", 5.0, 2.0),
+    ] == [(event.kind, event.at, event.duration) for event in heard]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Han
 from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._input._recall import Recalled
 from parallelkit._input._source import AT_HAND, WIDEST, WINDOW, Window
 from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
 from parallelkit._progress import Silent
@@ -732,3 +733,16 @@ def test_an_input_that_raises_ends_a_flow_as_it_ends_a_portion():
     run.loop.flowing = run.loop.source
     assert [0, 1, 2] == run.drive().results.values()
     assert "the input raised LookupError after 3 items: gone" == str(run.intake.error)
+
+
+def test_only_what_may_start_has_events():
+    """A task whose outcome is known before has none, whichever portion of the input it comes in."""
+    told = []
+    run = FakeRun(Script(), iter(range(7)))
+    run.scheduler.news = []
+    run.loop.observer = Observer(lambda event: told.append((event.kind, event.key)), int, 0.0)
+    known = {1: Recalled("known", "cache")}  # the second of each portion
+    run.loop.recalls = [lambda portion, first: known if len(portion.items) > 1 else {}]
+    assert [0, 1, "known", 3, "known", 5, 6] == run.drive().results.values()
+    assert [0, 1, 3, 5, 6] == [key for kind, key in told if kind == "succeeded"]
+    assert run.loop.observer.look_at(0.0, None, True) is None  # no start is still to come
