@@ -1014,6 +1014,7 @@ def prompt_session():
 SAME_QUESTIONS = {
     "names of headers": ({"headers": {"Accept": "a", "B": "b"}}, {"headers": {"b": "b", "accept": "a"}}),
     "order of names": (asked(json={"a": 1, "b": [2]}), asked(json={"b": [2], "a": 1})),
+    "kind of bytes": (asked(data=b"x" * 9), asked(data=bytearray(b"x" * 9))),
     "kind of list": (asked(data=[("a", "1")]), asked(data=(["a", "1"],))),
     "none": ({}, {"headers": {}, "kwargs": {"params": None}}),
     "session": ({}, {"session": prompt_session}),
