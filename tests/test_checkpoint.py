@@ -567,6 +567,15 @@ def test_a_run_that_has_just_begun_is_named_though_its_number_is_not_known(path,
         run("a", path)
 
 
+def test_a_lock_that_somebody_has_deleted_is_no_failure(path):
+    """A run whose ``-run`` file is deleted meanwhile ends as usual."""
+    stream = iter_parallel(work, [1, 2], key=same, checkpoint=path, executor="inline")
+    next(stream)
+    os.unlink(f"{path}-run")
+    assert [2] == [outcome.key for outcome in stream]
+    assert ["1", "2"] == sorted(recorded(path))
+
+
 def test_the_lock_vanishes_with_its_holder(path):
     """A second process is refused while the first runs, and admitted after the first was killed."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)

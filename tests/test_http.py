@@ -1015,6 +1015,7 @@ SAME_QUESTIONS = {
     "names of headers": ({"headers": {"Accept": "a", "B": "b"}}, {"headers": {"b": "b", "accept": "a"}}),
     "order of names": (asked(json={"a": 1, "b": [2]}), asked(json={"b": [2], "a": 1})),
     "kind of bytes": (asked(data=b"x" * 9), asked(data=bytearray(b"x" * 9))),
+    "order of a set": (asked(params={"id": {0, 8}}), asked(params={"id": {8, 0}})),
     "kind of list": (asked(data=[("a", "1")]), asked(data=(["a", "1"],))),
     "none": ({}, {"headers": {}, "kwargs": {"params": None}}),
     "session": ({}, {"session": prompt_session}),
