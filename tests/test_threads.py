@@ -1,5 +1,6 @@
 """The thread engine: wake-ups, slots, abandoned threads, nested runs, contexts, initializers."""
 
+import ctypes
 import gc
 import os
 import queue
@@ -182,6 +183,22 @@ def test_a_ticket_for_which_a_thread_idles_starts_none():
     port.close()
     assert 1 == len(set(map(id, seen))) == len(engine.workers)
     engine.close()
+
+
+def test_an_idle_thread_that_is_ended_from_outside_is_replaced(engine):
+    """If an exception is sent into a thread that idles, the next task is not left to that thread."""
+    port = engine.open(Job(abs))
+    port.start(tickets(-1))
+    assert {0: 1} == take(port, 1)
+    wait_until(lambda: engine.idle)
+    (worker,) = engine.idle
+    ident, error = ctypes.c_ulong(worker.thread.ident), ctypes.py_object(LookupError)
+    assert 1 == ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, error)
+    worker.gate.force()
+    worker.thread.join(PATIENCE)
+    port.start(tickets(-2))
+    assert {0: 2} == take(port, 1)
+    port.close()
 
 
 def test_idle_threads_retire(monkeypatch):
