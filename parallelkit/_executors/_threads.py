@@ -244,7 +244,7 @@ class ThreadEngine:
         """Offer a slot that has come free to whoever waits for one."""
         tell_of_room(self.ports)
         try:
-            if not self.closed and (waiting := sum(port.waiting() for port in self.ports)):
+            if waiting := sum(port.waiting() for port in self.ports):
                 self.supply(waiting)
         except RuntimeError as error:  # the system has no thread left
             if is_of_signal(error):
