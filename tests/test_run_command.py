@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from bisect import bisect
+from collections import deque
 from contextlib import closing, suppress
 from functools import reduce
 from weakref import WeakSet
@@ -912,6 +913,17 @@ def test_items_between_null_bytes_are_as_they_are(tmp_path, monkeypatch):
     for block in (1, 1 << 16):
         monkeypatch.setattr(_lines, "BLOCK", block)
         assert [*texts, *texts] == list(Lines([f"{tmp_path}/items"] * 2, null=True))
+
+
+def test_a_long_item_takes_no_longer_than_many_short_ones(tmp_path):
+    """A whole file of lines for which somebody gives -0 is read at once, and not copied again with each block of it."""
+    seconds = []
+    for name, text in (("long", b"line\n" * 1_600_000), ("short", (b"x" * 999 + b"\0") * 8_000)):
+        (tmp_path / name).write_bytes(text)
+        began = time.thread_time()
+        deque(Lines([f"{tmp_path}/{name}"], null=True), maxlen=0)
+        seconds.append(time.thread_time() - began)
+    assert seconds[0] < 5 * seconds[1]
 
 
 @everywhere

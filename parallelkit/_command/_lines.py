@@ -103,10 +103,12 @@ def without_end(line: str) -> str:
 
 def between_nulls(file: BufferedReader) -> Iterator[str]:
     """Yield the texts that end in a NUL byte, each as soon as that has been read; the last may lack it."""
-    rest = b""
+    rest = bytearray()
     while block := file.read1(BLOCK):
-        *whole, rest = (rest + block).split(b"\0")
-        yield from (str(text, "utf-8", "surrogateescape") for text in whole)
+        rest += block
+        if b"\0" in block:  # else a long text would be copied with each block
+            *whole, rest = rest.split(b"\0")
+            yield from (str(text, "utf-8", "surrogateescape") for text in whole)
     if rest:
         yield str(rest, "utf-8", "surrogateescape")
 
