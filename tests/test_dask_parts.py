@@ -232,18 +232,28 @@ def test_each_version_has_a_broker_of_its_own_in_a_scheduler():
 
 @pytest.mark.parametrize(
     ("duration", "workers", "batch", "portion"),
-    [(0.0, 2, 2000, 801), (0.00099, 2, 50, 21), (0.021, 2, 2, 1), (1.0, 2, 1, 1), (0.00099, 100, 505, 203)],
+    [
+        (0.0, 2, 2000, 801),
+        (0.00099, 2, 50, 21),
+        (0.021, 2, 2, 1),
+        (1.0, 2, 1, 1),
+        (0.00099, 100, 505, 203),
+        (0.00099, 1000, 505, 2021),
+    ],
 )
 def test_portions_are_of_so_much_work(duration, workers, batch, portion):
     """A portion is a fixed amount of work, and one attempt more; it grows with the number of workers. An exact run has one attempt at a time."""
     sizes = Sizes(Pace(), False, threads=workers, workers=workers)
     assert (1, 1) == (sizes.batch(10**6), sizes.portion), "nothing is known yet"
+    sizes.measure(10, 10 * duration)
+    assert min(4, batch) == sizes.batch(10**6), "the first attempts may have been the shortest"
     for _ in range(10):
         sizes.measure(10, 10 * duration)
     assert (batch, portion) == (sizes.batch(10**6), sizes.portion)
     assert 3 == sizes.batch(3 * workers) or batch < 3
     exact = Sizes(sizes.pace, True, threads=workers, workers=workers)
     assert (1, 1) == (exact.batch(10**6), exact.portion)
+    assert 1 == Sizes(Pace(), False).batch(10**6), "no worker has joined yet"
 
 
 # A guard
