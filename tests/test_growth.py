@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from time import sleep
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from parallelkit import (
     RateLimit,
     RunInterrupted,
     Task,
+    TaskFailures,
     iter_parallel,
+    map_reduce,
     run_parallel,
 )
 from parallelkit._input._intake import Intake
@@ -132,6 +135,27 @@ def test_what_a_stop_leaves_unread_has_its_positions_too():
     assert [0, 1, 2, 3, 4] == sorted(results)
     assert isinstance(results.outcomes[4].error, ZeroDivisionError), "the child"
     assert all(results.outcomes[key].parent is None for key in range(4))
+
+
+def test_a_stop_that_left_then_uncalled_is_told():
+    """Where a stop comes as the last task ends, a run with ``then`` says so: its outcome may have led to more tasks."""
+
+    def late(run, *given, **options):
+        return run(sleep, [0.02], *given, executor="inline", buffersize=1, run_timeout=0.01, **options)
+
+    def child(outcome):
+        return [Task(abs, -1)]
+
+    whole, cut = late(run_parallel), late(run_parallel, then=child)
+    assert (1, None) == (len(whole), whole.stopped)
+    assert (1, "run_timeout of 0.01 s") == (len(cut), cut.stopped)
+    assert 1 == late(map_reduce, count_up, initial=0)
+    with pytest.raises(TaskFailures, match="the run was stopped before the end of its input"):
+        late(map_reduce, count_up, initial=0, then=child)
+
+
+def count_up(so_far, _):
+    return so_far + 1
 
 
 def test_input_without_an_end_is_keyed_as_it_is_admitted():
