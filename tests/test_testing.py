@@ -232,10 +232,12 @@ def test_the_instants_of_the_results_are_those_of_the_clock():
 
 @pytest.mark.parametrize(("seconds", "error"), [(5, None), (5.001, TaskTimeout)])
 def test_the_clock_judges_timeouts(seconds, error):
-    """A task that advances the clock beyond its timeout is overdue."""
+    """A task that advances the clock beyond its timeout is overdue, and the report does not say that timeouts are not enforced."""
     with inline_runs() as clock:
-        outcome = run_parallel(clock.advance, [seconds], timeout=5).outcomes[0]
+        results = run_parallel(clock.advance, [seconds], timeout=5)
+    outcome = results.outcomes[0]
     assert (error is None) == outcome.ok
+    assert "not enforced" not in results.report()
     assert error is None or isinstance(outcome.error, error)
 
 
