@@ -33,7 +33,7 @@ import remote_tasks as far
 import typing_extensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from port_driver import drive, drive_rest, opened, wait
+from port_driver import drive, drive_rest, opened
 
 import parallelkit
 from parallelkit import ProcessExecutor, Task, TaskFailures, run_parallel
@@ -1408,24 +1408,31 @@ def look_around(_):
     return os.getcwd(), os.environ.get("PARALLELKIT_TEST"), list(sys.path), sys.argv, sys.prefix
 
 
-def disturb(_):
+def fail_elsewhere():
     os.chdir("/")
-    os.environ["PARALLELKIT_TEST"] = "changed"
-    os.environ.pop("PATH", None)
-    sys.path.insert(0, "/elsewhere")
+    raise ValueError("elsewhere")
+
+
+CHANGES = [
+    lambda: os.chdir("/"),
+    lambda: os.fchdir(os.open("/", os.O_RDONLY)),
+    lambda: os.environ.update(PARALLELKIT_TEST="changed"),
+    lambda: os.environ.pop("PATH"),
+    lambda: sys.path.insert(0, "/elsewhere"),
+    fail_elsewhere,
+]
 
 
 def test_what_a_task_changes_is_put_back(engine):
-    """The next task finds directory, environment and ``sys.path`` as they were; other state of the process is shared."""
-    with opened(
-        engine, lambda how: disturb(how) if how else (*look_around(how), os.environ.get("PATH"))
-    ) as port:
-        port.start([(0, 1, 0, None), (1, 1, 1, None), (2, 1, 0, None)])
-        seen = {}
-        while len(seen) < 3:
-            for block in wait(port):
-                seen.update(zip(block.indices, block.values, strict=True))
-    assert seen[0] == seen[2]
+    """The next task finds directory, environment and ``sys.path`` as they were, whichever of them a task has changed."""
+
+    def look():
+        return *look_around(None), dict(os.environ)
+
+    acts = [act for change in CHANGES for act in (look, change)]
+    seen = drive(engine, lambda act: act(), [*acts, look])
+    first, *later = [value for index, value in seen.values.items() if index % 2 == 0]
+    assert [first] * len(CHANGES) == later
 
 
 @pytest.mark.parametrize("deed", ["trace", "profile", "trace and fail", "profile and fail", "break"])
