@@ -473,6 +473,25 @@ def test_ctrl_c_in_the_input_gives_what_was_read():
     assert [0, 1, 2] == list(caught.value.results)
 
 
+def test_after_ctrl_c_nothing_more_is_read():
+    """After Ctrl-C, the rest of an input with a length is cancelled unread: its next item might be long in coming."""
+
+    class Source:
+        def __len__(self):
+            return 9
+
+        def __iter__(self):
+            for item in range(9):
+                read.append(item)
+                yield item
+
+    read = []
+    with pytest.raises(RunInterrupted) as caught:
+        run_parallel(lambda _: signal.raise_signal(signal.SIGINT), Source(), executor="inline", buffersize=1)
+    assert [0] == read
+    assert 9 == len(caught.value.results)
+
+
 # Executors
 
 
