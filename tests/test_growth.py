@@ -286,6 +286,19 @@ def test_what_is_wrong_with_then_ends_the_input_and_loses_nothing(children, text
     assert 2 == len(caught.value.results)
 
 
+def test_a_question_about_a_child_that_raises_ends_the_input():
+    """If ``priority`` raises for a task that ``then`` returned, the run does not pass for complete without that task."""
+
+    def urgency(item):
+        return 1 / item
+
+    with pytest.raises(
+        InputError, match="priority raised ZeroDivisionError for the item at position 1"
+    ) as caught:
+        run_parallel(abs, [-3], priority=urgency, then=lambda outcome: [Task(abs, 0)], executor="inline")
+    assert [3] == caught.value.results.values()
+
+
 def test_groups_and_priorities_see_a_childs_first_argument():
     """For children, too, ``by`` and ``priority`` get the first argument."""
     asked = []

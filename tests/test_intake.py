@@ -66,6 +66,18 @@ class Clocked:
 # Portions
 
 
+def test_portions_that_are_joined_or_cut_keep_the_options_of_each_task():
+    """Options stay with their task, also where several portions are admitted as one, or a part of one."""
+    tasks = [Task(abs, item, timeout=item or None) for item in (0, 1, 2, 0, 4)]
+    intake = Intake(iter(tasks), Shape(tasks=True))
+    joined = intake.read(1)
+    while portion := intake.read(9):
+        joined.extend(portion)
+    assert {1: 1, 2: 2, 4: 4} == {offset: own.timeout for offset, own in joined.own.items()}
+    joined.cut(2)
+    assert [1] == list(joined.own)
+
+
 @pytest.mark.parametrize(
     "source",
     [[1, 2, 3], (1, 2, 3), range(1, 4), deque([1, 2, 3]), iter([1, 2, 3]), {1: 1, 2: 2, 3: 3}.values()],
