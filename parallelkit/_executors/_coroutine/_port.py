@@ -131,7 +131,7 @@ class CoroutinePort:
             over = bool(events or self._woken or self.failure) or (until is not None and now >= until)
             at = now if over else min(look_at, inf if until is None else until)
             plain = self._threads.wait(None if at == inf else at)
-            self.failure = self.failure or self._threads.failure
+            self.failure = self._threads.failure
             self._out[False] -= sum(len(event.indices) if isinstance(event, Block) else 1 for event in plain)
             if plain or over:
                 self._woken = False
