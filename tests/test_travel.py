@@ -1194,6 +1194,21 @@ def test_member_that_cannot_travel_leaves_the_others(engine):
     assert "KeyError('first')" == repr(error.__cause__.__cause__)
 
 
+def test_error_with_a_very_long_chain_comes_back(engine):
+    """The error is of its own class, even if its chain is too long to be pickled; its traceback as text tells the chain."""
+
+    def fail(links):
+        error = KeyError("first")
+        for number in range(links):
+            error, cause = ValueError(number), error
+            error.__cause__ = cause
+        raise error
+
+    ended = drive(engine, fail, [2000]).failures[0]
+    assert (ValueError, (1999,)) == (type(ended.error), ended.error.args)
+    assert "KeyError: 'first'" in ended.traceback
+
+
 def test_chain_that_bites_its_tail_comes_back(engine):
     """A cycle of causes comes back, and does not hang."""
 
