@@ -746,3 +746,22 @@ def test_only_what_may_start_has_events():
     assert [0, 1, "known", 3, "known", 5, 6] == run.drive().results.values()
     assert [0, 1, 3, 5, 6] == [key for kind, key in told if kind == "succeeded"]
     assert run.loop.observer.look_at(0.0, None, True) is None  # no start is still to come
+
+
+def test_a_listener_that_ctrl_c_has_cut_off_is_not_called_again():
+    """A listener may hang, and the stop that follows a Ctrl-C in it must not wait for it once more."""
+    told = []
+
+    def hear(event):
+        told.append(event.kind)
+        if event.kind == "succeeded":
+            raise KeyboardInterrupt
+
+    run = FakeRun(Script({1: Hang()}), [0, 1])
+    run.scheduler.news = []
+    run.loop.observer = Observer(hear, int, 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        run.drive()
+    run.loop.stop("interrupted")
+    assert "succeeded" == told[-1]
+    assert "interrupted" == run.scheduler.stopped
