@@ -223,6 +223,16 @@ def test_an_interrupt_is_obeyed_where_nothing_is_lost():
     assert [(1, 2.0), (1, 0.0)] == [(one.attempts, one.duration) for one in run.outcomes[2:]]
 
 
+def test_an_interrupt_after_the_first_was_obeyed_is_raised_at_once():
+    """If the stop that follows a Ctrl-C takes too long, another leaves it."""
+    interrupt = Interrupt()
+    interrupt(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.obey()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(signal.SIGINT, None)
+
+
 def test_an_interrupt_while_a_policy_is_asked_costs_no_outcome():
     """If Ctrl-C interrupts a retry policy, all other outcomes are settled, and the judged task is cancelled, because of its error; no policy is asked again."""
     asked = []
