@@ -453,6 +453,15 @@ def test_arrays_that_were_dropped_are_forgotten(ours):
     assert [300_000 * n for n in range(40) for _ in range(2)] == results
 
 
+def test_the_copy_of_an_array_ends_with_its_parallel(ours):
+    """Its descriptor, and so its memory, is given back at the end, though the caller still has the array."""
+    array = np.ones(300_000)
+    assert [300_000.0] * 4 == parallel(delayed(np.sum)(array) for _ in range(4))
+    with os.scandir("/proc/self/fd") as entries:
+        names = [os.readlink(entry.path) for entry in entries if os.path.lexists(entry.path)]
+    assert not [name for name in names if "parallelkit-array" in name]
+
+
 def test_a_call_may_have_more_arrays_than_a_process_has_descriptors(monkeypatch):
     """Each copy takes a descriptor, so only so many arrays are copied, and another once one of them is gone."""
 
