@@ -2,7 +2,6 @@
 
 import signal
 import threading
-from time import sleep
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from parallelkit import (
 from parallelkit._input._intake import Intake
 from parallelkit._input._naming import Naming
 from parallelkit._marks import UNSET
+from parallelkit.testing import inline_runs
 
 LINKS = {"/": ["/a", "/b"], "/a": ["/a/1"], "/b": ["/b/1", "/b/2"]}
 
@@ -141,14 +141,15 @@ def test_a_stop_that_left_then_uncalled_is_told():
     """Where a stop comes as the last task ends, a run with ``then`` says so: its outcome may have led to more tasks."""
 
     def late(run, *given, **options):
-        return run(sleep, [0.02], *given, executor="inline", buffersize=1, run_timeout=0.01, **options)
+        with inline_runs() as clock:
+            return run(clock.advance, [2], *given, buffersize=1, run_timeout=1, **options)
 
     def child(outcome):
         return [Task(abs, -1)]
 
     whole, cut = late(run_parallel), late(run_parallel, then=child)
     assert (1, None) == (len(whole), whole.stopped)
-    assert (1, "run_timeout of 0.01 s") == (len(cut), cut.stopped)
+    assert (1, "run_timeout of 1 s") == (len(cut), cut.stopped)
     assert 1 == late(map_reduce, count_up, initial=0)
     with pytest.raises(TaskFailures, match="the run was stopped before the end of its input"):
         late(map_reduce, count_up, initial=0, then=child)
