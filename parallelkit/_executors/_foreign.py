@@ -9,7 +9,7 @@ returns within one more timeout. The pool is never shut down from here.
 
 from __future__ import annotations
 
-import concurrent.futures
+import concurrent.futures  # from which ProcessPoolExecutor is taken only when needed: it loads multiprocessing
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor

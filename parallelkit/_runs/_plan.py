@@ -169,9 +169,9 @@ class Plan:
         self.delayed = scheduler.delayed
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         loop.interrupt = interrupt
+        loop.be_exact = getattr(port, "be_exact", None) if self.intake.shape.tentative else None
         # With limits or priorities, handing over item by item would cost a run half as much again; a stream has a
         # thread for it.
-        loop.be_exact = getattr(port, "be_exact", None) if self.intake.shape.tentative else None
         loop.may_block = self.intake.may_block and not self.intake.shape.gated
         if options.on_event is not None:
             scheduler.news = []
