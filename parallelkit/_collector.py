@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
@@ -37,6 +38,13 @@ def watch() -> None:
     """Note every collection from now on. Idempotent."""
     if _note not in gc.callbacks:
         gc.callbacks.append(_note)
+
+
+@atexit.register  # before ``_exit`` and ``_stream``, whose functions are called first and may need the notes
+def _ignore_the_last() -> None:
+    """Note no collection once the interpreter goes: the locals of gevent and eventlet raise by then, which is printed."""
+    if _note in gc.callbacks:
+        gc.callbacks.remove(_note)
 
 
 def is_collecting() -> bool:

@@ -3,6 +3,8 @@
 import _thread
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +94,25 @@ def test_a_kernel_that_is_too_old_for_its_python_is_refused(monkeypatch, code, c
         match=rf"5\.4 or newer, and pidfd_open says '{os.strerror(code)}'; use executor='threads'",
     ):
         call()
+
+
+def test_a_program_with_greenlets_ends_in_silence():
+    """Locals of greenlets cannot be read when the interpreter goes, and collects garbage for the last time."""
+    script = """
+import sys, threading
+
+class Local:
+    def __getattribute__(self, name):
+        if sys.is_finalizing():
+            raise RuntimeError("greenlet is being finalized")
+        return object.__getattribute__(self, name)
+
+threading.local = Local
+from parallelkit import ThreadExecutor
+with ThreadExecutor(1) as pool:
+    pool.submit(abs, -1).result()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=30, stderr=subprocess.PIPE, text=True
+    )
+    assert "" == ended.stderr
