@@ -9,7 +9,7 @@ from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process import _packing
 from parallelkit._executors._process._blocks import BlockPool, Buffered
 from parallelkit._executors._process._carried import CarriedClasses
-from parallelkit._executors._process._lane import Batch, Payload
+from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._packing import (
     QUEUED_BYTES,
     QUEUED_FILES,
@@ -18,6 +18,7 @@ from parallelkit._executors._process._packing import (
     all_atoms,
     taken_by,
 )
+from parallelkit._executors._process._payload import Payload
 
 SMALL, MIDDLING, LARGE, HUGE = bytes(100), bytes(40_000), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
 

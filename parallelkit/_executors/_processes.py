@@ -13,14 +13,15 @@ from parallelkit._collector import without_collector
 from parallelkit._executors._contract import Block, Ended, Job, Ticket
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Payload, Record, Span
+from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms, taken_by
+from parallelkit._executors._process._payload import Payload
 from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._records import handle
 from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._process._sharing import pack_initializer, pack_shared
-from parallelkit._executors._process._stacks import whereabouts
+from parallelkit._executors._process._stacks import running, whereabouts
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._worker_pool import PATIENCE
@@ -259,15 +260,7 @@ class ProcessPort:
 
     def running(self) -> list[tuple[int, float, str]]:
         """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
-        return self._supervisor.ask(self._find_running)
-
-    def _find_running(self) -> list[tuple[int, float, str]]:
-        found = []
-        for worker in self._supervisor.pool.workers:
-            running = worker.running() if worker.lane is self._lane else None
-            if running is not None:
-                found.append((running[0][0], running[1], worker.label))
-        return found
+        return running(self._supervisor, self._lane)
 
     def stacks(self) -> dict[int, str]:
         """The stacks of the running attempts by index, as far as their workers can tell them."""

@@ -7,7 +7,8 @@ from itertools import repeat
 from typing import Any, NamedTuple
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._process._lane import Batch, Lane, Payload
+from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._process._payload import Payload
 from parallelkit._system import monotonic
 
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from threading import Event
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._process._lane import Batch, Lane, Payload
+from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._process._payload import Payload
 
 
 class Pending:

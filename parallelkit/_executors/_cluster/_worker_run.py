@@ -13,7 +13,8 @@ from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._wire import Order, Report, pack_lost, pack_record, pack_span
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK
-from parallelkit._executors._process._lane import Lane, Lost, Payload, Record, Span, payload_of
+from parallelkit._executors._process._lane import Lane, Lost, Record, Span
+from parallelkit._executors._process._payload import Payload, payload_of
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic

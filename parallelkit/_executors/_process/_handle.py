@@ -13,7 +13,8 @@ from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._crash_stack import STACK_PATIENCE
 from parallelkit._executors._process._holding import LOOK, Holding, requeue
 from parallelkit._executors._process._killing import ask, kill, status_of
-from parallelkit._executors._process._lane import Batch, File, Lane, Record, Span
+from parallelkit._executors._process._lane import Batch, Lane, Record, Span
+from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._spawn import Spawned, cut_lifeline, setup_frame
 from parallelkit._executors._process._validation import word_of

@@ -5,7 +5,6 @@ Two threads use a lane, the run's and the supervisor's. Each field says which of
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -18,8 +17,8 @@ from typing import NamedTuple, TypeAlias
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._arrivals import Content
-from parallelkit._executors._process._blocks import Buffered
 from parallelkit._executors._process._pace import Pace
+from parallelkit._executors._process._payload import File, Payload
 from parallelkit._executors._tickets import shortest_timeout
 from parallelkit._worker import _channel
 from parallelkit._worker._travel import pack
@@ -44,41 +43,6 @@ _DROPPED = {
     "levelname": "WARNING",
     "msg": "tasks log faster than their records are handled: some are dropped",
 }
-
-
-class File:
-    """Something packed that is too large for the socket, in a file without a name; closed with its last reference.
-
-    ``header``: what is sent with the descriptor through the socket.
-    """
-
-    __slots__ = ("fd", "header", "length")
-
-    def __init__(self, fd: int, length: int, header: bytes = b"") -> None:
-        self.fd = fd
-        self.length = length
-        self.header = header
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-
-Payload: TypeAlias = bytes | File | Buffered
-"""Something packed."""
-
-OWN_FILE = 1 << 20  # a pickle of this many bytes or more travels in a file of its own
-
-
-def payload_of(blob: bytes) -> bytes | File:
-    """The pickle itself, or in a file if it is large."""
-    if len(blob) < OWN_FILE:
-        return blob
-    file = File(_channel.new_file("parallelkit-large"), len(blob))
-    _channel.write_all(file.fd, blob)
-    return file
 
 
 class Batch(NamedTuple):

@@ -15,7 +15,8 @@ from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._carried import CarriedClasses, carry
 from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, remedy_for
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
-from parallelkit._executors._process._lane import Batch, Payload, payload_of
+from parallelkit._executors._process._lane import Batch
+from parallelkit._executors._process._payload import Payload, payload_of
 from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._reserve import is_shortage, limit, shortage
 from parallelkit._raised import describe_error, is_of_signal

@@ -15,7 +15,7 @@ from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._captures import goes_by_value
 from parallelkit._executors._process._culprit import unfit_initializer, unfit_job
 from parallelkit._executors._process._generators import refuse_alike
-from parallelkit._executors._process._lane import File, payload_of
+from parallelkit._executors._process._payload import File, payload_of
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._editions import Editions

@@ -1,4 +1,4 @@
-"""Collects the stacks of the attempts of a lane that is about to be closed: their workers write them when asked."""
+"""Finds out which attempts of a lane are running, and, when it is about to be closed, their stacks: workers write them when asked."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Lane
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._system import monotonic
+
+
+def running(supervisor: Supervisor, lane: Lane) -> list[tuple[int, float, str]]:
+    """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
+    return supervisor.ask(lambda: _running(supervisor, lane))
 
 
 def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
@@ -32,6 +37,15 @@ def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
 
 
 # In the supervisor's thread
+
+
+def _running(supervisor: Supervisor, lane: Lane) -> list[tuple[int, float, str]]:
+    found = []
+    for worker in supervisor.pool.workers:
+        running = worker.running() if worker.lane is lane else None
+        if running is not None:
+            found.append((running[0][0], running[1], worker.label))
+    return found
 
 
 def _workers_of(supervisor: Supervisor, lane: Lane) -> list[Worker]:

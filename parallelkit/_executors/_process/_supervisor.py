@@ -17,7 +17,8 @@ from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of, why_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
-from parallelkit._executors._process._lane import Broken, File, Lane, Lost
+from parallelkit._executors._process._lane import Broken, Lane, Lost
+from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller, WakeUp
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain

@@ -15,7 +15,8 @@ from typing import Any
 
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._blocks import Buffered, ItemBlock
-from parallelkit._executors._process._lane import Batch, Columns, File
+from parallelkit._executors._process._lane import Batch, Columns
+from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._validation import check_instants, check_kinds
 from parallelkit._executors._process._words import Words
