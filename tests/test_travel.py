@@ -584,7 +584,7 @@ def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():
     ):
         ProcessExecutor(1, initializer=lambda: lock)
     with pytest.raises(
-        TypeError, match=r"^initargs\[1\] cannot be sent .* multiprocessing.Manager\(\) makes"
+        TypeError, match=r"^initargs\[1\] cannot be sent .* from multiprocessing.Manager\(\), or"
     ):
         ProcessExecutor(1, initializer=print, initargs=(1, mp.Lock()))
 
@@ -621,9 +621,9 @@ def test_whoever_passes_a_future_is_told_to_pass_its_result():
 
 @pytest.mark.parametrize("make", [mp.SimpleQueue, mp.Lock])
 def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
-    """For multiprocessing's own queues and locks, the error advises to pass a manager's, which can be sent."""
+    """The error advises to take a manager's, or, where it is in a logger of loguru, say, to make that inside the task."""
     shared = make()
-    said = r"; pass one that multiprocessing.Manager\(\) makes, which can be sent, or use executor='threads'"
+    said = r"; take locks and queues from multiprocessing.Manager\(\), or create it inside the task, or use"
     with pytest.raises(TypeError, match=said):
         run_parallel(abs, [1], args=(shared,), executor="processes")
     for results in (

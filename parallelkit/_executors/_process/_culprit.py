@@ -75,7 +75,7 @@ def remedy_for(culprit: object, cause: BaseException, otherwise: str = INSIDE) -
     elif isinstance(culprit, Future):
         otherwise = "pass its result() in place of it"
     if "shared between processes through inheritance" in why:
-        otherwise = "pass one that multiprocessing.Manager() makes, which can be sent"
+        otherwise = f"take locks and queues from multiprocessing.Manager(), or {otherwise}"
     elif _connections.STAYS in why:
         otherwise = "pass a queue that multiprocessing.Manager() makes"
     return f"{otherwise}, or use executor='threads'"
