@@ -180,6 +180,17 @@ def test_a_broken_executor_that_nobody_has_is_freed(make):
     assert [None, None] == [each() for each in seen]
 
 
+@both
+def test_a_broken_executor_ends_its_threads(make):
+    """Without a ``shutdown``: else its own thread would look for more calls again and again, and use a processor."""
+    executor = make(1, initializer=without_model, initargs=("here",))
+    with pytest.raises(BrokenExecutor):
+        executor.submit(abs, -1).result(30)
+    own = executor._dispatcher._opening.thread
+    own.join(30)
+    assert not own.is_alive()
+
+
 class Load:
     """An argument to which a weak reference can be made."""
 
@@ -300,6 +311,16 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
         "PENDING",
     ]
     assert states == [future._state for future in futures]
+
+
+def test_a_shutdown_that_cancels_spares_the_call_of_an_idle_thread():
+    """The thread may not have woken up yet; that of a standard pool would have taken the call at once."""
+    for _ in range(10):
+        with ThreadExecutor(1) as executor:
+            executor.submit(abs, -1).result(30)
+            call = executor.submit(abs, -2)
+            executor.shutdown(cancel_futures=True)
+            assert 2 == call.result(30)
 
 
 def test_a_shutdown_that_cancels_begins_with_the_last_call():
