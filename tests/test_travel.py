@@ -10,6 +10,7 @@ import multiprocessing.connection
 import multiprocessing.managers
 import os
 import pickle
+import posix
 import re
 import subprocess
 import sys
@@ -623,7 +624,7 @@ def test_whoever_passes_a_future_is_told_to_pass_its_result():
 def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
     """The error advises to take a manager's, or, where it is in a logger of loguru, say, to make that inside the task."""
     shared = make()
-    said = r"; take locks and queues from multiprocessing.Manager\(\), or create it inside the task, or use"
+    said = r"; take locks and queues from multiprocessing.Manager\(\), or \w[\w ]* inside the task, or use"
     with pytest.raises(TypeError, match=said):
         run_parallel(abs, [1], args=(shared,), executor="processes")
     for results in (
@@ -1430,6 +1431,7 @@ def fail_elsewhere():
 
 CHANGES = [
     lambda: os.chdir("/"),
+    lambda: posix.chdir("/"),  # as which a script's ``from os import chdir`` arrives
     lambda: os.fchdir(os.open("/", os.O_RDONLY)),
     lambda: os.environ.update(PARALLELKIT_TEST="changed"),
     lambda: os.environ.pop("PATH"),
@@ -1448,6 +1450,29 @@ def test_what_a_task_changes_is_put_back(engine):
     seen = drive(engine, lambda act: act(), [*acts, look])
     first, *later = [value for index, value in seen.values.items() if index % 2 == 0]
     assert [first] * len(CHANGES) == later
+
+
+class Elsewhere:
+    """``look_around``, as of a module that changes the directory as it is imported."""
+
+    def __reduce__(self):
+        return go_elsewhere, ()
+
+
+def go_elsewhere():
+    os.chdir("/")
+    return look_around
+
+
+@pytest.mark.parametrize("options", [{}, {"initializer": go_elsewhere}])
+def test_what_loading_the_function_or_the_initializer_changes_stays(options):
+    """All tasks of a worker, not only its first, find what the function's import or the initializer has changed."""
+    own = ProcessEngine(1, **options)
+    try:
+        seen = drive(own, look_around if options else Elsewhere(), range(3))
+    finally:
+        own.close()
+    assert ["/"] * 3 == [directory for directory, *_ in seen.values.values()]
 
 
 @pytest.mark.parametrize("deed", ["trace", "profile", "trace and fail", "profile and fail", "break"])
