@@ -42,6 +42,10 @@ def test_an_initializer_that_exits_is_told_with_its_code():
 def test_a_function_that_takes_too_long_to_load_is_told_so(monkeypatch, max_workers):
     """A SIGKILL of ours looks like that of the system, which would send whoever reads it looking for memory."""
     monkeypatch.setattr(_handle, "LOAD_LIMIT", 2.0)  # enough for a worker to start, on a busy machine too
-    results = run_parallel(Heavy(), [1], executor="processes", max_workers=max_workers)
-    assert "end while they load the function: worker process" in results.stopped
-    assert "took more than 2 s, and was killed" in results.stopped
+    with ProcessExecutor(max_workers) as executor:
+        results = [run_parallel(Heavy(), [1], executor=executor)]
+        assert [1] == run_parallel(abs, [-1], executor=executor).values()
+        results.append(run_parallel(Heavy(), [1], executor=executor))  # by a worker that has done something
+    for stopped in [each.stopped for each in results]:
+        assert "end while they load the function: worker process" in stopped
+        assert "took more than 2 s, and was killed" in stopped

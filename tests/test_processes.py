@@ -1173,6 +1173,22 @@ def test_no_task_is_blamed_for_what_the_system_refuses_to_send(monkeypatch):
     assert [] == list(refusing)
 
 
+@pytest.mark.parametrize("engine", [1], indirect=True)
+def test_a_worker_that_has_idled_for_long_is_not_taken_for_one_that_stands_still(engine, monkeypatch):
+    """Ten seconds without progress count only while a worker has work: one that a busy system lets begin a moment late is no fault."""
+    before = drive(engine, far.pid_of, [0]).values
+    give = Worker.give
+
+    def give_after_a_minute(worker, batch, now):
+        os.kill(worker.pid, signal.SIGSTOP)
+        give(worker, batch, now + 60)
+        worker.watch(now + 61)
+        os.kill(worker.pid, signal.SIGCONT)
+
+    monkeypatch.setattr(Worker, "give", give_after_a_minute)
+    assert before == drive(engine, far.pid_of, [0]).values
+
+
 def test_a_supervisor_whose_start_was_broken_off_does_nothing(monkeypatch):
     """If a signal handler raises while the supervisor's thread starts, that thread does nothing: two supervisors would interfere."""
 

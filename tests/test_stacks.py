@@ -386,3 +386,20 @@ def test_a_worker_that_ends_as_it_is_asked_is_no_timeout_but_where_it_is():
     assert isinstance(results.failures[0].error, (WorkerDied, TaskCancelled))
     results = run_parallel(exit_when_asked, [0], executor="processes", timeout=0.3)
     assert isinstance(results.failures[0].error, TaskTimeout)
+
+
+def return_when_asked(item):
+    def interrupt(*_):
+        raise InterruptedError
+
+    signal.signal(STACK_SIGNAL, interrupt)
+    try:
+        time.sleep(60)
+    except InterruptedError:
+        return "half of it"
+
+
+def test_what_is_committed_after_a_worker_was_asked_does_not_count():
+    """The signal that asks a worker for its stack may interrupt what the task hung in: what it then returns is no result."""
+    results = run_parallel(return_when_asked, [0], executor="processes", timeout=0.2)
+    assert isinstance(results.failures[0].error, TaskTimeout)
