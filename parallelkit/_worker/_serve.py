@@ -148,7 +148,6 @@ class _Worker:
         except BaseException as error:
             self.outbox.send(frame(_channel.UNREADY, _faults.capture(error)))
             return False
-        self.surroundings.keep()
         return True
 
     def _obey(self, kind: int, body: bytes) -> bool:

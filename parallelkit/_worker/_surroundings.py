@@ -5,9 +5,9 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # what signal is made of, which would load enum
 import builtins
 import os
+import posix
 import sys
 from _sitebuiltins import Quitter
-from collections.abc import Callable
 
 from parallelkit._forked import end_child
 from parallelkit._system import environment
@@ -97,7 +97,7 @@ class Surroundings:
     """Working directory, environment, timers, ``sys.path``, trace and profile functions, as each task is to find them.
 
     Changes of the first three set a flag, so that the check after each task costs next to nothing. What the
-    initializer and the loading of a function change stays: ``keep`` is called after them.
+    initializer and the loading of a function change stays: ``keep`` is called once a function is loaded.
     """
 
     trace: Any = None
@@ -113,12 +113,9 @@ class Surroundings:
         self._environ: dict[str, str] = {}
         self._directory: int | None = None
         for name in ("chdir", "fchdir", "putenv", "unsetenv"):
-            setattr(os, name, self._watched(getattr(os, name)))
+            self._watch(name, os, posix)
         for name in ("alarm", "setitimer"):
-            watched = self._watched(getattr(_signal, name))
-            for module in (_signal, sys.modules.get("signal")):
-                if module is not None:
-                    setattr(module, name, watched)
+            self._watch(name, _signal, sys.modules.get("signal"))
         os.register_at_fork(after_in_child=self._touch)
         self.keep()
 
@@ -175,11 +172,16 @@ class Surroundings:
     def _touch(self) -> None:
         self.touched.append(None)
 
-    def _watched(self, change: Callable[..., Any]) -> Callable[..., Any]:
+    def _watch(self, name: str, *modules: Any) -> None:
+        """Have the flag set by a function, in each of the modules that have it: a script's ``from os import chdir`` arrives as ``posix.chdir``."""
+        change = getattr(modules[0], name)
+
         def watched(*args: Any, **kwargs: Any) -> Any:
             self.touched.append(None)
             return change(*args, **kwargs)
 
-        watched.__name__ = change.__name__
+        watched.__name__ = name
         watched.__doc__ = change.__doc__
-        return watched
+        for module in modules:
+            if module is not None:
+                setattr(module, name, watched)
