@@ -483,13 +483,20 @@ def test_another_function_is_refused(path):
 
 def test_another_function_under_the_same_key_is_refused(path):
     """In a run of tasks, a key recorded with another function is refused: at once if all tasks are known, otherwise when it is read."""
-    run_parallel({"a": Task(work, "a"), "b": Task(len, "b")}, checkpoint=path)
-    with pytest.raises(ValueError, match=rf"key 'a': it is of {__name__}:work, this task of {__name__}:fail"):
-        run_parallel({"a": Task(fail, "a")}, checkpoint=path)
-    with pytest.raises(InputError, match="key 'a': it is of") as caught:
-        run_parallel(iter([Task(len, "b", key="b"), Task(fail, "a", key="a")]), checkpoint=path)
-    assert {"b": 1} == caught.value.results.successes
-    assert {"a": 1} == calls
+    run_parallel({"a": Task(work, "a"), "b": Task(len, "b"), "c": Task(fail, "c")}, checkpoint=path)
+    for form in (iter_parallel, run_parallel):
+        with pytest.raises(
+            ValueError, match=rf"key 'a': it is of {__name__}:work, this task of {__name__}:fail"
+        ):
+            form({"a": Task(fail, "a")}, checkpoint=path)
+    for other in (
+        Task(fail, "a", key="a"),
+        Task(work, "c", key="c"),
+    ):  # the latter failed, and would run again
+        with pytest.raises(InputError, match=f"key '{other.key}': it is of") as caught:
+            run_parallel(iter([Task(len, "b", key="b"), other]), checkpoint=path)
+        assert {"b": 1} == caught.value.results.successes
+    assert {"a": 1, "c": 1} == calls
 
 
 def test_a_partial_is_known_by_its_function(path):
@@ -1159,6 +1166,33 @@ def test_the_run_waits_for_a_slow_disk(path, monkeypatch, bound, most_waiting):
     assert 21 == max(most)
 
 
+@pytest.mark.parametrize("bound", ["MOST_ENTRIES", "MOST_BYTES"])
+def test_a_disk_that_is_full_while_the_run_waits_for_it_ends_the_wait(monkeypatch, bound):
+    """If writing fails while the run waits for the disk, the run goes on, so that it can stop and say why."""
+
+    class FullDisk:
+        def write(self, records):
+            writing.set()
+            while not writer._is_full():  # and then the run waits
+                time.sleep(0.001)
+            raise OSError("No space left on device")
+
+    def put_many():
+        for number in range(9):
+            writer.put([Record(str(number), None, True, b"1")])
+            writing.wait()
+
+    monkeypatch.setattr(journal_writer, bound, 2)
+    failures, writing = [], threading.Event()
+    writer = journal_writer.JournalWriter(FullDisk(), failures.append)
+    putting = threading.Thread(target=put_many, daemon=True)
+    putting.start()
+    putting.join(10)
+    assert not putting.is_alive()
+    writer.close()
+    assert 1 == len(failures)
+
+
 # Ctrl-C
 
 
@@ -1508,6 +1542,25 @@ def test_a_record_that_is_replaced_while_it_is_written_is_written_again():
     go_on.set()
     writer.close()
     assert [failure, success] == written
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_is_about_to_be_written_counts_before_what_was(at_once):
+    """A key that comes again after it has succeeded is answered, even if the journal has only an earlier failure, or gets the record just then."""
+    waiting = {"'a'": Record("'a'", None, True, pickle.dumps(1))}
+    written = {"'a'": Record("'a'", None, False, b"")}
+
+    def find(records):
+        found = dict(records)
+        if at_once:  # what waits is written after the first question
+            written.update(waiting)
+            waiting.clear()
+        return found
+
+    journal = SimpleNamespace(path="run.journal", find=lambda keys: find(written).values())
+    writer = SimpleNamespace(find=lambda keys: find(waiting))
+    recorder = Recorder(None, journal, writer, None, True, pytest.fail, None)
+    assert [1] == [recalled.value for recalled in recorder(Portion(["a"], ["a"]), 0).values()]
 
 
 class Trace:
