@@ -223,7 +223,6 @@ class Recorder:
         self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
     ) -> None:
         """Cancel tasks without recording them: they are to be run when the run is resumed."""
-        self._open.clear()
         self._book.cancel(indices, last, cause)
 
 
