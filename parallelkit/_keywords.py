@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-WORKERS = dict.fromkeys(("n_jobs", "num_workers", "processes"), "max_workers")
+WORKERS = dict.fromkeys(
+    ("n_jobs", "ncpus", "nodes", "num_cpus", "num_workers", "processes"),
+    "max_workers",
+)
 """What other libraries call the number of workers."""
 
 TRIES = {name: f"retries={name} - 1" for name in ("attempts", "max_attempts", "max_tries", "tries")}

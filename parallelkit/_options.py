@@ -33,6 +33,8 @@ ELSEWHERE = {
     ),
     **dict.fromkeys(("backend", "mode", "pool", "prefer", "require", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),
+    "argument_type": "star",
+    "exception_behaviour": "on_error",
     "pre_dispatch": "buffersize",
     "shared_objects": "args",
     **dict.fromkeys(("cache", "resume"), "checkpoint"),
@@ -40,7 +42,12 @@ ELSEWHERE = {
 }
 """What options are called in other libraries."""
 
+BACKENDS = {"loky": "processes", "multiprocessing": "processes", "sequential": "inline"}
+"""What joblib calls the executors."""
+
 _BATCHES = "batches are sized automatically, and every task is reported separately"
+_UNCHOSEN = "a worker process is always a fresh interpreter"
+_UNFILED = "large arrays in args are shared in memory, and no file is written"
 _LISTENED = "iter_parallel yields each outcome as it comes; on_event gets every event, but no values"
 _BAR = "pass options of the bar in a dict: progress={{{0!r}: ...}}"
 _OF_EXECUTORS = (
@@ -51,6 +58,8 @@ _OF_ONE = "pass it to an executor of your own: executor={0}(..., {1}=...)"
 _RECYCLED = _OF_ONE.format("ProcessExecutor", "max_tasks_per_child")
 ANSWERED = {
     **dict.fromkeys(("batch_size", "batchsize", "chunk_size", "chunksize"), _BATCHES),
+    **dict.fromkeys(("mp_context", "start_method"), _UNCHOSEN),
+    **dict.fromkeys(("max_nbytes", "mmap_mode", "temp_folder"), _UNFILED),
     **dict.fromkeys(("callback", "done_callback", "error_callback"), _LISTENED),
     **dict.fromkeys(("desc", "disable", "leave", "ncols", "total", "unit"), _BAR),
     **dict.fromkeys(("max_tasks", "max_tasks_per_child", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
@@ -175,7 +184,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str =
     """Raise ValueError for a str that is none of the choices, TypeError for anything that is no str."""
     if isinstance(value, str) and value in choices:
         return
-    near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    near = did_you_mean(value, choices, BACKENDS) if isinstance(value, str) else ""
     hint = f"; {near or hint}" if near or hint else ""
     message = f"{name} must be one of {', '.join(map(repr, choices))}{others}, got {value!r}{hint}"
     raise (ValueError if isinstance(value, str) else TypeError)(message)

@@ -617,7 +617,13 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
     [
         ({"n_jobs": 2}, "did you mean 'max_workers'"),
         ({"backend": "threads"}, "did you mean 'executor'"),
+        ({"num_cpus": 2}, "did you mean 'max_workers'"),
+        ({"argument_type": "args"}, "did you mean 'star'"),
         ({"executor": "process"}, "did you mean 'processes'"),
+        ({"executor": "loky"}, "did you mean 'processes'"),
+        ({"executor": "sequential"}, "did you mean 'inline'"),
+        ({"start_method": "spawn"}, "a worker process is always a fresh interpreter$"),
+        ({"mmap_mode": "r"}, "large arrays in args are shared in memory, and no file is written$"),
         ({"concurrency": 2}, "did you mean 'max_workers'"),
         ({"executor": "asyncio"}, "executor='threads' runs coroutine functions, too"),
         ({"task_timeout": 2}, "did you mean 'timeout'"),
