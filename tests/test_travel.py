@@ -286,6 +286,22 @@ def test_an_error_of_unpickling_says_so(what, tasks, options):
     )
 
 
+class Sentinel:
+    def __reduce__(self):
+        return "MISSING"
+
+
+MISSING = Sentinel()
+
+
+def test_an_object_of_the_script_that_is_pickled_by_its_name_belongs_in_a_module(monkeypatch):
+    """A worker cannot look it up, since it does not import the script; the error says what to do."""
+    monkeypatch.setattr(sys.modules["__main__"], "MISSING", MISSING, raising=False)
+    monkeypatch.setattr(Sentinel, "__module__", "__main__")
+    error = run_parallel(repr, [MISSING], executor="processes").failures[0].error
+    assert "workers do not import the script: define this in a module" in error.__notes__[0]
+
+
 # Functions
 
 

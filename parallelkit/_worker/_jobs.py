@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from _pickle import loads
 
-from parallelkit._raised import add_note, give_traceback, traceback_of
+from parallelkit._raised import add_note, describe_error, give_traceback, traceback_of
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._call_functions import unpack_call
@@ -43,7 +43,9 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
         try:
             return load(*packed)
         except Exception as error:
-            add_note(error, f"this was raised when a worker process unpickled {what}")
+            is_of_script = "<module '__main__'>" in describe_error(error)
+            cure = "; workers do not import the script: define this in a module" if is_of_script else ""
+            add_note(error, f"this was raised when a worker process unpickled {what}{cure}")
             raise
 
     return noting
