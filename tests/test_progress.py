@@ -1,4 +1,5 @@
 import io
+import logging
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import types
 
 import pytest
 import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from parallelkit import Retry, RunInterrupted, Task, iter_parallel, run_parallel
 from parallelkit._progress import Bar, Silent, open_bar
@@ -255,6 +257,23 @@ def test_new_tasks_make_the_bar_longer():
 
     _, line = run_on_screen(abs, range(3), then=then)
     assert "6/6" in line
+
+
+def log(item):
+    logging.getLogger(__name__).warning("item %d", item)
+
+
+def test_log_records_of_processes_stand_in_lines_of_their_own(monkeypatch):
+    """Inside tqdm's ``logging_redirect_tqdm``, no record of a task stands in the bar's line, as the guide says."""
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    logger = logging.getLogger(__name__)
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler()])
+    monkeypatch.setattr(logger, "propagate", False)
+    with logging_redirect_tqdm([logger]):
+        run_parallel(log, range(2), executor="processes", progress={"ncols": 60})
+    lines = screen.getvalue().replace("\r", "\n").splitlines()
+    assert {"item 0", "item 1"} < set(lines)
 
 
 # When it fails
