@@ -2,11 +2,13 @@
 
 import os
 import resource
+import weakref
 from pathlib import Path
 
 import numpy as np
 
 kept = []
+returned = []
 
 
 def total(array):
@@ -23,6 +25,13 @@ def double(array):
 
 def make(number):
     return np.full(100_000, float(number))
+
+
+def count_earlier(_):
+    """An array whose elements tell how many of those that were returned before are still there."""
+    array = make(sum(earlier() is not None for earlier in returned))
+    returned.append(weakref.ref(array))
+    return array
 
 
 def spoil(array):

@@ -225,6 +225,12 @@ def test_result_may_be_a_view_of_the_item(engine):
         assert {float(number)} == set(some) == set(half)
 
 
+def test_worker_lets_go_of_a_value_once_it_is_sent(engine):
+    """A value does not take memory in its worker while the next task runs, or none."""
+    values = drive(engine, far.count_earlier, range(6)).values.values()
+    assert [0.0] * 6 == [value[0] for value in values]
+
+
 @pytest.mark.all
 def test_results_that_are_kept_stay_as_they_are(engine):
     """Many more results than there are blocks can be kept, unchanged, and without a descriptor each."""
