@@ -1403,6 +1403,26 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
     assert {1: 1} == calls
 
 
+@pytest.mark.parametrize(
+    "form", [run_parallel, lambda *given, **options: list(iter_parallel(*given, **options))]
+)
+@pytest.mark.parametrize("step", ["_check_records", "find"])
+def test_ctrl_c_as_a_journal_is_opened_is_obeyed_at_once(path, monkeypatch, form, step):
+    """Ctrl-C while a journal is checked, which may take long, or compared with the tasks, is raised at once, and leaves it free."""
+    went_on, tasks = [], {"a": Task(work, "a")}
+    run_parallel(tasks, checkpoint=path)
+
+    def press(*_):
+        signal.raise_signal(signal.SIGINT)
+        went_on.append(True)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Journal, step, press)
+        form(tasks, checkpoint=path)
+    assert not went_on
+    assert {"a": ["a"]} == run_parallel(tasks, checkpoint=path).to_dict()
+
+
 @pytest.mark.parametrize("form", [run_parallel, iter_parallel])
 def test_ctrl_c_as_a_journal_is_closed_costs_no_record(path, monkeypatch, caplog, form):
     """One Ctrl-C while a journal is being closed does not interrupt its writer."""
