@@ -37,11 +37,19 @@ HEALTHY = {
     "calls in threads, of mixed length": plant([0.1, 0.2, 0.4, 0.8] * 20, cpu_seconds=0.3),
     "as many workers as tasks": plant([2.0, 1.9, 2.1], workers=3, cpu_seconds=0.01),
     "computing in processes": plant([0.05] * 400, workers=4, executor="processes", cpu_seconds=0.2),
-    "arrays in threads, without the lock": plant([0.05] * 400, workers=4, cpu_seconds=18.0),
+    "processes, and a parent that computes": plant([0.8] * 80, executor="processes", cpu_seconds=8.0),
+    "arrays in threads, without the lock": plant([0.05] * 400, workers=4, cpu_seconds=10.0),
     "one by one": plant([0.1] * 20, workers=1, executor="inline", cpu_seconds=2.0),
+    "one by one, one of them long": plant([10.0] + [0.1] * 20, workers=1, executor="inline"),
+    "one by one, from a slow input": plant([0.1] * 20, 1, executor="inline", pause=0.5, input_seconds=8.0),
     "a quick input": plant([0.1] * 100, input_seconds=0.2),
     "a limit that lets all workers run": plant([0.1] * 100, limits=("RateLimit(1000, per=1)",)),
     "tiny": plant([0.00001] * 100, executor="processes", ended_at=BEGAN + 0.05),
+    "tiny, in threads": plant([0.00001] * 20_000, ended_at=BEGAN + 2),
+    "a long task in a longer run": plant([2.0] + [0.1] * 20, ended_at=BEGAN + 5),
+    "one task with threads of its own": plant([8.0], 1, cpu_seconds=32.0, worker_cpu_seconds=4.0),
+    "threads of the tasks' own that do little": plant([0.8] * 80, cpu_seconds=3.0, worker_cpu_seconds=0.5),
+    "one coroutine": plant([5.0], coroutines=True, blocked_seconds=3.0, longest_step=2.0, longest_step_of=0),
     "empty": plant([]),
 }
 
@@ -70,6 +78,12 @@ def test_tasks_that_compute_belong_into_processes():
     assert cure == advice.cure
     assert "used 8.00 s of processor time in 8.00 s" in advice.cause
     assert pytest.approx(5.9) == advice.saves
+
+
+def test_processes_are_not_promised_to_split_a_task():
+    """A task with a third of the 8 s of processor time takes 2.7 s in a process, too."""
+    advice = _slow.cpu_bound_threads(survey(plant([8.0] + [0.8] * 20, cpu_seconds=8.0)))
+    assert 'executor="processes" would take about 2.8 s' in advice.cure
 
 
 def test_coroutines_that_compute_cannot_go_into_processes_as_they_are():
@@ -119,7 +133,16 @@ def test_a_dominating_task_that_was_retried_began_with_its_first_attempt():
     """What is said of its begin is not said of its last attempt."""
     ledger = plant([10.0] + [0.1] * 100)
     retry(ledger, 0, ValueError("no"), 4.0)
-    assert "It started" not in only(ledger, _slow.dominating_task).cure
+    advice = only(ledger, _slow.dominating_task)
+    assert "It started" not in advice.cure
+    assert advice.cure.startswith("Split it:")  # most of it was the attempt that succeeded
+
+
+def test_the_attempts_of_others_are_not_those_of_a_dominating_task():
+    """Another task has spent its timeout."""
+    ledger = plant([10.0] + [0.1] * 100)
+    retry(ledger, 1, TaskTimeout("too long"), 0.05)
+    assert only(ledger, _slow.dominating_task).cure.startswith("Split it:")
 
 
 def test_one_other_task_is_one():
@@ -179,10 +202,16 @@ def test_a_task_that_was_cut_off_does_not_dominate():
 
 def test_tasks_may_be_too_small_for_processes():
     """20,000 tasks of 10 µs that took 2 s: a plain loop needs 0.2 s."""
-    ledger = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2)
+    ledger = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2, travel_seconds=1.0)
     advice = only(ledger, _slow.too_small)
     assert "20,000 of about 10 µs, 200 ms of work in a run of 2.00 s" in advice.cause
     assert advice.cure.startswith("A plain loop would take about 200 ms")
+
+    ledger.facts.limits = ("RateLimit(10000, per=1)",)
+    assert _slow.too_small(survey(ledger)) is None
+    ledger.facts.limits = ()
+    retry(ledger, 0, ValueError("no"), 0.0)
+    assert _slow.too_small(survey(ledger)) is None
 
 
 def late(tasks, *, start=0.8, **facts):
@@ -200,6 +229,7 @@ def test_workers_may_take_longer_to_start_than_the_work_takes():
     )
     assert "A ProcessExecutor of your own" in advice.cure
     assert advice.cure.endswith("; a plain loop would need about 200 ms for the work.")
+    assert "a plain loop" not in only(late([0.7] * 2), _slow.slow_to_start).cure  # which would need longer
 
 
 def test_what_all_workers_are_sent_may_take_longer_than_the_work():
@@ -254,11 +284,12 @@ def test_what_was_known_before_needs_no_worker_to_start():
         ([0.02] * 10, {"executor": "threads"}),
         ([0.02] * 10, {"executor": "ProcessExecutor"}),
         ([0.02] * 10, {"input_seconds": 0.45}),
+        ([0.02] * 10, {"travel_seconds": 0.45}),
         ([0.0001] * 10, {}),
     ],
 )
 def test_a_late_first_task_may_have_other_reasons_or_not_matter(tasks, facts):
-    """A share of the run, a moment, a limit, no workers to start, a slow input; or the tasks are too small anyway."""
+    """A share of the run, a moment, a limit, no workers to start, a slow input, large arguments; or the tasks are too small anyway."""
     ledger = late(tasks, start=facts.pop("start", 0.8))
     for name, value in facts.items():
         setattr(ledger.facts, name, value)
@@ -280,31 +311,33 @@ def test_a_slow_input_starves_the_workers():
         ({"cpu_seconds": 20.0}, "5.0 s"),
         ({"cpu_seconds": 9.0, "worker_cpu_seconds": 3.0}, "3.0 s"),
         ({"cpu_seconds": 10.0, "executor": "processes"}, "1.6 s"),
+        ({"input_seconds": 8.0}, "4.8 s"),
     ],
 )
 def test_threads_that_compute_are_not_said_to_do_so_at_the_same_time(facts, estimate):
-    """Not unless they have: 20 s of processor time in 12.8 s. Threads of the tasks' own do not count, nor do processes wait for a lock."""
-    ledger = plant([0.1] * 128, pause=0.1, input_seconds=11.5, **facts)
+    """Not unless they have: 20 s of processor time in 12.8 s. Threads of the tasks' own do not count, nor do processes wait for a lock.
+
+    And no more time is saved than the input took.
+    """
+    ledger = plant([0.1] * 128, pause=0.1, **{"input_seconds": 11.5, **facts})
     assert f"would take about {estimate}:" in only(ledger, _slow.starved).cure
 
 
 def test_an_input_slowed_by_the_tasks_is_not_to_blame():
     """Tasks that hold the interpreter's lock slow down reading too; the workers are busy all the same."""
     assert _slow.starved(survey(plant([0.8] * 80, cpu_seconds=8.0, input_seconds=7.0))) is None
+    assert _slow.starved(survey(plant([0.1] * 128, pause=0.1, input_seconds=6.0))) is None
 
 
 def test_a_wait_that_nobody_asked_for_held_nothing_back():
-    """``http.fetch`` has a limit that is there for Retry-After alone."""
-    limits = {"limits": ("Retry-After", "RateLimit(10, per=1)")}
-    ledger = plant([0.1] * 140, 10, pause=0.1, **limits)
+    """``http.fetch`` has a limit that is there for Retry-After alone. A pause that explains a part only is not all of the reason."""
+    ledger = plant([0.1] * 140, 10, pause=0.1, limits=("Retry-After", "RateLimit(10, per=1)"))
     assert "held back by RateLimit(10, per=1)." in only(ledger, _slow.held_by_limits).cause
-    error = OSError()
-    error.retry_after = 2
-    ledger.try_again(0, Lost(error, 1, 0.0, 0.0, "thread 1"))
-    assert "held back by Retry-After, RateLimit(10, per=1)." in only(ledger, _slow.held_by_limits).cause
 
     alone = plant([0.1] * 140, 10, pause=0.1, limits=("Retry-After",))
     assert _slow.held_by_limits(survey(alone)) is None
+    for limit in ("Retry-After", ""):
+        assert _slow.held_by_limits(survey(paused(limit, tried=[(3, 1, 2)]))) is None
 
 
 def told(seconds):
@@ -328,25 +361,29 @@ def paused(limit, tried=(), failed=()):
 
 
 @pytest.mark.parametrize(
-    ("ledger", "why"),
+    ("ledger", "why", "estimate"),
     [
-        (
-            paused("RateLimit(100, per=1)", failed=[(3, 1, 8)]),
-            "a pause of 8.00 s, since task 3 was told to wait.",
+        (paused("RateLimit(100, per=1)", failed=[(3, 1, 8)]), "8.00 s, since task 3 was", "1.6 s"),
+        (paused("Retry-After", failed=[(3, 1, 8)]), "8.00 s, since task 3 was", "1.6 s"),
+        (paused("", tried=[(3, 1, 8)]), "8.00 s, since task 3 was", "1.6 s"),
+        (paused("", tried=[(3, 1, 3), (3, 5, 4)]), "7.00 s, since task 3 was", "2.6 s"),
+        (  # until the last start, and not for what the checkpoint had
+            paused("Retry-After", tried=[(3, 2, 80)], failed=[(2, -BEGAN, 8), (5, 9.5, 8)]),
+            "7.50 s, since task 3 was",
+            "2.1 s",
         ),
-        (paused("Retry-After", failed=[(3, 1, 8)]), "a pause of 8.00 s, since task 3 was told to wait."),
-        (paused("", tried=[(3, 1, 8)]), "a pause of 8.00 s, since task 3 was told to wait."),
         (
-            paused("RateLimit(100, per=1)", tried=[(5, 1, 3), (4, 0, 3), (4, 5, 3)], failed=[(7, 2, 1)]),
-            "a pause of 7.00 s, since task 4 and 2 others were told to wait.",
+            paused("Retry-After", [(5, 1, 3), (4, 0, 3), (4, 0.5, 1), (4, 5, 3)], failed=[(7, 2, 1)]),
+            "7.00 s, since task 4 and 2 others were",
+            "2.6 s",
         ),
     ],
 )
-def test_workers_idle_because_a_task_was_told_to_wait(ledger, why):
+def test_workers_idle_because_a_task_was_told_to_wait(ledger, why, estimate):
     """The wait pauses its group: it is to blame, and not the limit, without which it would last as long."""
     advice = only(ledger, _slow.held_by_limits)
-    assert advice.cause.endswith(f" % of the time, held back by {why}")
-    assert "Without that, the run would take about" in advice.cure
+    assert advice.cause.endswith(f" % of the time, held back by a pause of {why} told to wait.")
+    assert f"Without that, the run would take about {estimate}:" in advice.cure
     assert "instead of" not in advice.cure
 
 
@@ -380,6 +417,27 @@ def test_workers_idle_for_a_limit():
     )
     both = plant([0.1] * 140, 10, pause=0.1, limits=("RateLimit(10, per=1)", "ConcurrencyLimit(9)"))
     assert "Without the limits, the run" in only(both, _slow.held_by_limits).cure
+
+    busier = plant([0.14] * 100, 2, pause=0.1, limits=("RateLimit(10, per=1)",))
+    assert only(busier, _slow.held_by_limits).cure.startswith("Without the limit, the run")
+
+
+def test_what_came_after_the_last_start_says_nothing_about_a_limit():
+    """The last task is a long one; its time bounds the estimate, and is not counted among what kept the workers busy."""
+    long = plant([0.1] * 139 + [10.0], 10, pause=0.1, limits=("RateLimit(10, per=1)",))
+    advice = only(long, _slow.held_by_limits)
+    assert advice.cause.startswith("The workers idled 90 % of the time")
+    assert advice.cure.startswith(
+        "2 workers instead of 10 would do. Without the limit, the run would take about 10 s"
+    )
+
+
+def test_a_slow_input_is_not_the_fault_of_a_limit_nor_of_tiny_tasks():
+    """The workers had nothing to start, with or without it."""
+    ledger = plant([0.1] * 128, pause=0.1, input_seconds=11.5, limits=("RateLimit(100, per=1)",))
+    only(ledger, _slow.starved)
+    tiny = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2, input_seconds=1.7)
+    only(tiny, _slow.starved)
 
 
 def test_a_limit_that_holds_nobody_up_is_not_to_blame_for_a_long_last_task():
@@ -415,10 +473,10 @@ def test_pickling_that_costs_little_is_not_mentioned():
 
 
 def test_tasks_with_threads_of_their_own_crowd_the_processors():
-    """8 workers whose tasks start threads: 24 s of the 32 s of processor time are not the workers'."""
-    ledger = plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=8.0)
+    """8 workers whose tasks start threads, nine each: 28.8 s of the 32 s of processor time are not the workers'."""
+    ledger = plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=3.2)
     advice = only(ledger, _slow.oversubscribed)
-    assert "these used 75 % of the processor time, with about 8.0 threads per processor." in advice.cause
+    assert "these used 90 % of the processor time, with about 20 threads per processor." in advice.cause
     assert advice.cure.endswith("or use max_workers=1.")
 
 
@@ -448,6 +506,9 @@ def test_coroutines_of_the_default_width_are_few():
     assert "Only 8 coroutines ran at a time, the default of max_workers" in advice.cause
     assert "all at once would take about 300 ms" in advice.cure
     assert 1.7 == pytest.approx(advice.saves)
+    for facts, estimate in (({}, "200 ms"), ({"input_seconds": 0.4}, "400 ms")):
+        cure = only(plant([0.2] * 80, coroutines=True, **facts), _width.few_at_a_time).cure
+        assert f"would take about {estimate}" in cure
 
 
 @pytest.mark.parametrize(
@@ -464,6 +525,8 @@ def test_a_run_within_a_task_has_a_share_of_the_default_width():
     advice = only(plant([0.2] * 80, workers=1, outer=100), _width.divided)
     assert "Only 1 task ran at a time: this run is within a task, of which 100 may run" in advice.cause
     assert advice.cure.startswith("max_workers=8 would take about 2.0 s")
+    long = only(plant([3.0] + [0.2] * 65, workers=1, outer=100), _width.divided)
+    assert long.cure.startswith("max_workers=8 would take about 3.0 s")
     for facts in (
         {},
         {"outer": 100, "cpu_seconds": 15.0},
@@ -492,6 +555,14 @@ def test_a_storm_of_retries():
     assert "60 of 260 attempts failed and were retried (23 %, 6.00 s of work)" in advice.cause
     assert "mostly for ConnectionError: no answer from 10.0.0.0" in advice.cause
     assert "budget=0.1) would have allowed about 20 retries" in advice.cure
+
+
+def test_a_storm_of_retries_that_take_no_time():
+    """As in ``inline_runs``, where only the clock of the backoff moves."""
+    ledger = plant([0.0] * 20, ended_at=BEGAN + 20)
+    for index in range(20):
+        retry(ledger, index, ConnectionError("no"), 0.0)
+    assert "(50 %, 0 s of work)" in only(ledger, _wasted.retry_storm).cause
 
 
 def test_a_few_retries_are_no_storm():

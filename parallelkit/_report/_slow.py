@@ -174,23 +174,24 @@ def held_by_limits(run: Survey) -> Advice | None:
     # Until the last start there was always something to start, unless the input was slow.
     until = max(ledger.started, default=0.0) - facts.began_at
     paused, why = pauses(ledger, until)
-    estimate = max(ideal(run), summary.wall - paused) if paused > until / 2 else ideal(run)
+    mostly = paused > until / 2
+    estimate = max(ideal(run), summary.wall - paused) if mostly else ideal(run)
     saved = summary.wall - estimate
-    limits = [limit for limit in facts.limits if limit != PAUSES or (not paused and was_told_to_wait(ledger))]
-    if not (limits or paused) or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
+    limits = [limit for limit in facts.limits if limit != PAUSES]
+    if not (limits or mostly) or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
         return None
     busy = sum(max(0.0, min(bar.end, until) - bar.start) for bar in all_bars(ledger))
     idle = 1 - busy / (until * facts.max_workers)
     if idle < IDLE:
         return None
     idled = f"The workers idled {percent(idle)} of the time, held back by"
-    if paused > until / 2:
+    if mostly:
         return Advice(
             f"{idled} {why}.",
             f"Without that, the run would take about {about(estimate)}: a lower rate, or fewer workers, may avoid it.",
             saved,
         )
-    enough = min(facts.max_workers, ceil(SPARE * busy / until))
+    enough = ceil(SPARE * busy / until)  # no more than there are, since some idled
     fewer = (
         f"{count(enough, 'worker')} instead of {facts.max_workers} would do. "
         if enough < facts.max_workers
@@ -221,12 +222,6 @@ def pauses(ledger: Ledger, until: float) -> tuple[float, str]:
     others = f" and {count(len(set(tasks)) - 1, 'other')}" if len(set(tasks)) > 1 else ""
     was = "were" if others else "was"
     return paused, f"a pause of {seconds(paused)}, since task {first}{others} {was} told to wait"
-
-
-def was_told_to_wait(ledger: Ledger) -> bool:
-    """Whether any error of the run said how long to wait."""
-    lost = chain(ledger.failed.values(), (one for _, one in ledger.tried))
-    return any(one.error is not None and retry_after(one.error) is not None for one in lost)
 
 
 def costly_pickling(run: Survey) -> Advice | None:
