@@ -47,6 +47,10 @@ Exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 130 interrupted.
 """
 
 
+WORKERS = dict.fromkeys(("-P", "--max-procs", "-j", "--jobs"), "--max-workers")
+"""What xargs and GNU parallel call the number of workers."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code. If interrupted, end the program by SIGINT.
 
@@ -145,7 +149,8 @@ class Intermixed(argparse.ArgumentParser):
         if unknown:  # reported here, to show the usage of this command, not of the whole program
             # After an unknown option, inputs that are right are unknown, too: leave these out.
             options = [word for word in unknown if word.startswith("-")]
-            hint = did_you_mean(options[0], self._option_string_actions) if options else ""
+            first = options[0].rstrip("=0123456789") if options else ""
+            hint = did_you_mean(first, self._option_string_actions, WORKERS)
             self.error(f"unrecognized arguments: {' '.join(options or unknown)}{hint and f'; {hint}'}")
         return found, unknown
 

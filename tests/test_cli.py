@@ -21,6 +21,8 @@ def test_an_unknown_option_is_named_with_the_nearest_known(capsys):
     """The error names the unknown option, not the inputs after it, and suggests the nearest option."""
     assert 2 == main(["run", "builtins:int", "--workers=3", os.devnull])
     assert capsys.readouterr().err.endswith("arguments: --workers=3; did you mean '--max-workers'?\n")
+    assert 2 == main(["run", "builtins:int", "-P4", os.devnull])  # as xargs has it
+    assert capsys.readouterr().err.endswith("arguments: -P4; did you mean '--max-workers'?\n")
 
 
 def test_help_names_every_command(capsys):
