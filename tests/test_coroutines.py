@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import gc
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 import traceback
 import warnings
+import weakref
 from collections import Counter
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -220,6 +222,25 @@ def test_a_traceback_has_no_frames_of_ours():
 
     frames = traceback.extract_tb(run_parallel(wait, [1]).failures[0].error.__traceback__)
     assert ["wait", "fail"] == [frame.name for frame in frames]
+
+
+def test_what_a_stopped_coroutine_refers_to_is_freed_with_its_results():
+    """Its error, with the frames and variables to which that refers, needs no garbage collection."""
+
+    class Load:
+        pass
+
+    load = Load()
+    seen = weakref.ref(load)
+    gc.disable()
+    try:
+        results = run_parallel(hang, [load], run_timeout=0.02)
+        del load
+        assert [0] == list(results.failures)
+        del results
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
@@ -500,6 +521,8 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
     assert {1: 1, 2: 2} == results.successes
     assert "did not end when it was cancelled" in caplog.text
     assert "stubborn" in caplog.text
+    gc.collect()
+    assert "Task was destroyed" not in caplog.text, "asyncio said the same again"
 
 
 def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
@@ -636,9 +659,30 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     assert "release.wait(30)" in caplog.text
 
 
+def test_what_a_blocked_loop_has_not_begun_moves_to_the_new_one():
+    """It begins there once, in the same order, and has as many slots as before."""
+    release, begun = threading.Event(), []
+
+    async def maybe(item):
+        begun.append(item)
+        if item == 0:
+            release.wait(30)
+        while len(begun) < 4:
+            await asyncio.sleep(0.001)
+        return item
+
+    tasks = [Task(maybe, item, timeout=PATIENCE if item else 0.05) for item in range(4)]
+    try:
+        results = run_parallel(tasks, max_workers=3)
+    finally:
+        release.set()
+    assert {1: 1, 2: 2, 3: 3} == results.successes
+    assert [0, 1, 2, 3] == begun
+
+
 def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():
-    """An attempt that was abandoned because another blocked its loop does not go on for ever: it ends when the loop can end it."""
-    release, waiting, cleaned = threading.Event(), asyncio.Event(), threading.Event()
+    """An attempt that was abandoned because another blocked its loop does not go on for ever: it ends when the loop can end it, as does the loop."""
+    release, waiting, cleaned, blocked = threading.Event(), asyncio.Event(), threading.Event(), []
 
     async def wait():
         try:
@@ -648,13 +692,15 @@ def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():
             cleaned.set()
 
     async def block():
+        blocked.append(threading.current_thread())
         await waiting.wait()
         release.wait(30)
 
     async def look():
         release.set()
         await asyncio.to_thread(cleaned.wait, 30)
-        return cleaned.is_set()
+        await asyncio.to_thread(blocked[0].join, 30)
+        return cleaned.is_set() and not blocked[0].is_alive()
 
     tasks = {"wait": Task(wait, timeout=0.1), "block": block, "look": look}
     try:
@@ -827,6 +873,25 @@ def test_async_generators_and_background_tasks_end_with_the_run():
 
     assert [1] == run_parallel(start, [0]).values()
     assert ["background", "generator"] == sorted(ended)
+    del start.kept
+
+
+def test_an_async_generator_that_does_not_close_is_left_behind(caplog):
+    """Its clean-up is cancelled, the run ends all the same, and a warning is logged."""
+
+    async def numbers():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(LONG)
+
+    async def start(_):
+        start.kept = numbers()
+        return await anext(start.kept)
+
+    assert [1] == run_parallel(start, [0]).values()
+    assert "an async generator did not end when it was closed" in caplog.text
+    assert "blocks its event loop" not in caplog.text
     del start.kept
 
 
