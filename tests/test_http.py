@@ -1241,6 +1241,7 @@ async def find_none(outcome):
             TypeError,
             "timeout must be a number of seconds, got (3, 5); the two of requests are connect_timeout and",
         ),
+        ([], {"timeout": "3"}, TypeError, "timeout must be a number of seconds, got '3'"),
         ([], {"read_timeout": None}, TypeError, "read_timeout must be a number of seconds, got None"),
         ([], {"max_bytes": "1M"}, TypeError, "max_bytes must be an int, got '1M'"),
         ([], {"retries": "2"}, TypeError, "retries must be an int, a Retry or a tenacity.Retrying, got '2'"),
