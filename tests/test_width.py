@@ -37,3 +37,12 @@ def test_usable_cpus_are_those_of_the_affinity_and_the_quota(monkeypatch, files,
     monkeypatch.setattr(_width, "_quota", (-inf, None))
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     assert cpus == _width.usable_cpus()
+
+
+def test_usable_cpus_are_what_python_cpu_count_says(monkeypatch):
+    """Where Python has ``PYTHON_CPU_COUNT``, which sets the width of its own pools, it sets that of ours."""
+    monkeypatch.setattr(_width, "cgroup_quota", lambda: None)
+    monkeypatch.setattr(_width, "_quota", (-inf, None))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr("os.process_cpu_count", lambda: 3, raising=False)
+    assert 3 == _width.usable_cpus()

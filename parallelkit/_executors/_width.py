@@ -45,12 +45,18 @@ def outer_width() -> int:
 def usable_cpus() -> int:
     """The number of cpus that this process may use, by its affinity and the quota of its cgroup (Linux)."""
     global _quota
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = _allowed_cpus()
     read_at, quota = _quota
     if monotonic() >= read_at + QUOTA_HOLDS:
         quota = cgroup_quota()
         _quota = monotonic(), quota
     return cpus if quota is None else max(1, min(cpus, int(quota + 0.5)))
+
+
+def _allowed_cpus() -> int:
+    if hasattr(os, "process_cpu_count"):  # since Python 3.13; PYTHON_CPU_COUNT sets it
+        return os.process_cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cgroup_quota() -> float | None:
