@@ -661,23 +661,48 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
 
 def test_what_a_blocked_loop_has_not_begun_moves_to_the_new_one():
     """It begins there once, in the same order, and has as many slots as before."""
-    release, begun = threading.Event(), []
+    release, together, begun = threading.Event(), asyncio.Event(), []
 
     async def maybe(item):
         begun.append(item)
         if item == 0:
             release.wait(30)
-        while len(begun) < 4:
-            await asyncio.sleep(0.001)
-        return item
+            return
+        if len(begun) == 4:
+            together.set()
+        await together.wait()
 
     tasks = [Task(maybe, item, timeout=PATIENCE if item else 0.05) for item in range(4)]
     try:
         results = run_parallel(tasks, max_workers=3)
     finally:
         release.set()
-    assert {1: 1, 2: 2, 3: 3} == results.successes
+    assert [1, 2, 3] == list(results.successes)
     assert [0, 1, 2, 3] == begun
+
+
+def test_what_a_blocked_loop_has_not_begun_when_the_run_stops_never_begins():
+    """Such a task is reported as never started, and is not started after the run either, when the loop is free."""
+    release, blocked, begun, loops = threading.Event(), threading.Event(), [], []
+
+    async def block(item):
+        begun.append(item)
+        loops.append(threading.current_thread())
+        blocked.set()
+        release.wait(30)
+
+    def fail():
+        assert blocked.wait(30)
+        raise OSError
+
+    tasks = [*(Task(block, item) for item in range(3)), fail]
+    try:
+        results = run_parallel(tasks, max_workers=4, max_failures=1)
+    finally:
+        release.set()
+    assert [1, 0, 0, 1] == [failure.attempts for failure in results.failures.values()]
+    loops[0].join(30)
+    assert [0] == begun
 
 
 def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():

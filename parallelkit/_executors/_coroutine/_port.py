@@ -221,6 +221,7 @@ class CoroutinePort:
         self._held.clear()
         self._queue.clear()
         for flight in self._flights.copy():
+            flight.unbegun.clear()
             flight.claim.clear()
         self._threads.close()
         for loop in self._loops:
