@@ -4,6 +4,7 @@ import pickle
 import random
 from array import array
 from functools import partial
+from threading import Lock
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -40,13 +41,14 @@ def descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_block_that_cannot_be_mapped_is_closed(monkeypatch):
-    """If a block cannot be mapped for want of memory, the caller gets the error, and nothing is left or printed."""
+@pytest.mark.parametrize("place", [(_channel, "write_all"), (_blocks, "map_file")])
+def test_block_for_which_there_is_no_memory_is_closed(place, monkeypatch):
+    """If a block cannot be filled or mapped for want of memory, the caller gets the error, and nothing is left or printed."""
 
     def lack(*args, **kwargs):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(_blocks, "map_file", lack)
+    monkeypatch.setattr(*place, lack)
     before = descriptors()
     with pytest.raises(OSError, match="Cannot allocate memory"):
         _blocks.BlockPool().put([memoryview(bytes(LONG))], b"")
@@ -170,6 +172,15 @@ def test_several_buffers_in_one_item(engine):
     assert item["d"] == back["d"]
 
 
+def test_what_cannot_be_pickled_leaves_no_array_to_the_next(engine):
+    """If an item or a value cannot be sent, the arrays in it are not taken for those of the next."""
+    items = [numbered(number) for number in range(20)]
+    items[1] = [items[1], Lock()]
+    seen = drive(engine, partial(far.add_lock_at, 3), items)
+    assert [1, 3] == sorted(seen.failures)
+    assert all(index == array[0] == array[-1] for index, array in seen.values.items())
+
+
 def test_classes_of_tests_with_arrays_come_back(engine):
     """Objects of classes that are sent by value may hold arrays."""
 
@@ -283,11 +294,29 @@ def test_blocks_are_used_again(engine, monkeypatch):
     assert len(made) < 50
 
 
-def test_free_blocks_do_not_pile_up(engine, monkeypatch):
+def test_free_blocks_do_not_pile_up(monkeypatch):
     """Except for a few spare ones, blocks of items are freed, by the workers, too."""
     monkeypatch.setattr(_blocks, "SPARE_BYTES", 1_000_000)
-    drive(engine, far.total, [numbered(number) for number in range(50)])
-    assert sum(block.size for block in engine._supervisor.blocks._free) < 3_000_000
+    own = ProcessEngine(1)
+    try:
+        drive(own, far.total, [numbered(number) for number in range(50)])
+        (mapped,) = drive(own, far.count_blocks, [0]).values.values()
+        assert sum(block.size for block in own._supervisor.blocks._free) < 3_000_000
+    finally:
+        own.close()
+    assert mapped < 5
+
+
+def test_a_closed_pool_keeps_no_block():
+    """What an executor that was closed had for items is given back, though somebody may still refer to it."""
+    before = descriptors()
+    pool = _blocks.BlockPool()
+    free, used = [pool.put([memoryview(bytes(LONG))], b"") for _ in range(2)]
+    del free
+    pool.closed = True
+    pool.clear()
+    del used
+    assert before == descriptors()
 
 
 def test_sizes_may_vary(engine):

@@ -345,6 +345,22 @@ def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
     assert (2, 1) == (ring.head[_channel.SENT], ring.head[_channel.FDS])
 
 
+def test_what_a_signal_handler_logs_while_its_thread_sends_is_sent_next(pair, ring):
+    """The handler of a task may log in the midst of a send: it does not wait for the lock, and the record does not wait for the next send."""
+    near, far = pair
+
+    class Interrupted:
+        def sendmsg(self, messages, rights):
+            if messages != [logged]:
+                outbox.post(logged)
+            return near.sendmsg(messages, rights)
+
+    logged = frame(_channel.RECORD, b"logged")
+    outbox = Outbox(Interrupted(), ring)
+    outbox.send(frame(_channel.WAKE))
+    assert frame(_channel.WAKE) + logged == far.recv(100)
+
+
 @pytest.mark.parametrize(("number", "patience"), [(errno.EBADF, 10.0), (errno.ENOBUFS, 0.0)])
 def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patience):
     """A worker gives up after a while, and at once if retrying would be in vain."""

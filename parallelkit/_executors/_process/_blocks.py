@@ -101,12 +101,8 @@ class BlockPool:
                 return
 
     def clear(self) -> None:
-        """Give up all free blocks; those in use go with their items."""
-        while self._free:
-            try:
-                self.dropped.append(self._free.popleft().number)
-            except IndexError:
-                return
+        """Give up all free blocks, once there are no more workers; those in use go with their items."""
+        self._free.clear()
 
 
 class Buffered:
