@@ -27,7 +27,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._process import _reserve
-from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._executors._process._poller import WakeUp
@@ -503,6 +503,23 @@ def test_who_takes_long_is_asked_once_to_wake_the_parent_at_each(engine, monkeyp
 
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
+def test_what_a_socket_does_not_take_at_once_follows_soon(engine):
+    """Large items that travel in a socket wait for their worker to read, not for the supervisor to look at everything."""
+    large = [str(number) * 200 for number in range(1000)]
+    items = [[]] * 10 + [large] * 3 + [[]] * 3
+    with opened(engine, nap_and_count, patient=True) as port:
+        began = time.monotonic()
+        port.start([(index, 1, item, None) for index, item in enumerate(items)])
+        drive_rest(port, len(items))
+        assert time.monotonic() < began + STANDSTILL / 2
+
+
+def nap_and_count(item):
+    time.sleep(0.006)
+    return len(item)
+
+
+@pytest.mark.parametrize("engine", [1], indirect=True)
 def test_what_is_offered_in_the_midst_of_a_turn_is_given_out(engine, monkeypatch):
     """Work offered during a turn, after the queue was checked and before a worker is known to be hungry, is still given out."""
     with opened(engine, far.give_back) as port:
@@ -924,6 +941,31 @@ def test_initializer_that_fails_once_breaks_the_engine(tmp_path):
         engine.close()
 
 
+def test_what_broke_the_engine_is_what_later_runs_are_told(tmp_path):
+    """That is how the first workers ended, not that the package killed the others for it."""
+
+    def exit_or_hang():
+        for number in range(2):
+            try:
+                (tmp_path / str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            os._exit(3)
+        time.sleep(1000)
+
+    engine = ProcessEngine(3, initializer=exit_or_hang)
+    try:
+        with opened(engine, far.nothing) as port:
+            port.start([(index, 1, 0, None) for index in range(3)])
+            assert [] == port.wait(time.monotonic() + 30)
+        wait_until(lambda: not engine._supervisor.pool.everybody())
+        with opened(engine, far.nothing) as port:
+            assert [] == port.wait(0.0)
+            assert "code 3" in str(port.failure)
+    finally:
+        engine.close()
+
+
 @pytest.mark.parametrize(
     "initializer",
     [partial(far.fail, ValueError("no")), pytest.param(partial(far.nap, 1000), marks=pytest.mark.all)],
@@ -1038,8 +1080,9 @@ def test_a_value_for_which_there_is_no_memory_is_not_to_blame(engine):
     assert not ended.final
 
 
-def test_run_goes_on_narrower_where_descriptors_are_short(full_table):
-    """If only one worker can be started, it runs everything."""
+def test_run_goes_on_narrower_where_descriptors_are_short(full_table, monkeypatch):
+    """If only one worker can be started, it runs everything, however long there is no other."""
+    monkeypatch.setattr(_reserve, "PATIENCE", 0.0)
     engine = ProcessEngine(6)
     try:
         drive(engine, far.nothing, [None])
@@ -1122,17 +1165,19 @@ def test_a_moment_without_processes_fails_no_run(engine, monkeypatch, refusals):
 
 
 def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
-    """An interpreter that is gone will not come back."""
+    """An interpreter that is gone will not come back. Only a run that waits for a worker fails."""
 
     def refuse(_):
         raise FileNotFoundError(errno.ENOENT, "no such interpreter")
 
     monkeypatch.setattr(Starter, "spawn", refuse)
     monkeypatch.setattr(_reserve, "PATIENCE", 1000.0)
-    with opened(engine, far.nothing) as port:
+    with opened(engine, far.nothing) as idle, opened(engine, far.nothing) as port:
         port.start([(0, 1, 0, None)])
         assert [] == port.wait(time.monotonic() + 30)
         assert "no worker process can be started: [Errno 2] no such interpreter" in str(port.failure)
+        assert [] == idle.wait(0.0)
+        assert idle.failure is None
 
 
 class Refusing:
@@ -1363,6 +1408,16 @@ def test_close_ends_everything_at_once(tmp_path):
     port.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine_port(engine, far.nothing)
+
+
+def test_a_run_whose_executor_is_closed_before_its_first_task_does_not_wait_for_ever():
+    """No worker or thread was ever needed, so none can tell it; its first task may come later, out of a slow input."""
+    engine = ProcessEngine(1)
+    with opened(engine, far.nothing) as port:
+        engine.close()
+        port.start([(0, 1, 0, None)])
+        assert [] == port.wait(time.monotonic() + 30)
+        assert "shut down" in str(port.failure)
 
 
 def engine_port(engine, fn):

@@ -74,7 +74,7 @@ def test_a_run_that_is_under_way_ends_with_what_it_has(edited):
 
 
 def test_a_worker_with_more_to_do_is_replaced_once_that_is_done(edited):
-    """After a reload no more tasks run at a time than before, and a worker that had several to do still ends."""
+    """After a reload no more tasks run at a time than before; a worker that had several to do still ends, and calls for no spare."""
     module, edit = edited
     with ProcessExecutor(1) as executor:
         run_parallel(module.version, [0] * 100, executor=executor)  # so short that a worker gets several
@@ -85,6 +85,7 @@ def test_a_worker_with_more_to_do_is_replaced_once_that_is_done(edited):
         (worker,) = executor._pool._supervisor.pool.workers
         assert old != worker.label
         assert 5 == len(list(stream))
+        assert executor._pool._supervisor.pool.spare is None
 
 
 @pytest.mark.all
