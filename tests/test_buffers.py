@@ -193,6 +193,12 @@ def test_classes_of_tests_with_arrays_come_back(engine):
     assert (2.0, 2.0) == (back.array[0], back.array[-1])
 
 
+def test_arrays_around_what_is_sent_by_value_come_back(engine):
+    """An array after a lambda is not taken for the one before, though plain pickle has come as far as the lambda."""
+    (back,) = drive(engine, far.give_back, [(numbered(1), lambda: 0, numbered(2))]).values.values()
+    assert (1.0, 2.0) == (back[0][0], back[2][0])
+
+
 # Whose memory it is
 
 

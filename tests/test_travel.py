@@ -19,6 +19,7 @@ import threading
 import time
 import types
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
@@ -42,7 +43,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _forms, _memmaps, _travel
+from parallelkit._worker import _faults, _forms, _memmaps, _travel
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -207,14 +208,18 @@ def test_coroutine_as_value_says_what_to_pass(engine):
     )
 
 
-def test_value_that_breaks_on_unpickling_fails_its_task(engine):
-    """A value whose unpickling raises in the parent fails its task; the values around it are kept."""
-    seen = drive(engine, partial(far.on, {2: (far.Bomb, "out")}), range(5))
+@pytest.mark.parametrize("wrap", [int, lambda number: (number,)], ids=["numbers", "tuples"])
+def test_value_that_breaks_on_unpickling_fails_its_task(engine, wrap):
+    """A value whose unpickling raises in the parent fails its task for good; those that came with it are kept."""
+    bombs = {wrap(number): (far.Bomb, "out") for number in (20, 21, 50)}
+    seen = drive(engine, partial(far.on, bombs), map(wrap, range(100)))
 
-    assert [2] == list(seen.failures)
-    assert {0: 0, 1: 1, 3: 3, 4: 4} == seen.values
-    assert "task 2" in str(seen.failures[2].error)
-    assert isinstance(seen.failures[2].error.__cause__, SystemExit)
+    assert [20, 21, 50] == sorted(seen.failures)
+    assert {number: wrap(number) for number in range(100) if number not in seen.failures} == seen.values
+    for index, ended in seen.failures.items():
+        assert f"task {index} cannot be unpickled" in str(ended.error)
+        assert isinstance(ended.error.__cause__, SystemExit)
+        assert ended.final
 
 
 # Items
@@ -1296,6 +1301,22 @@ def test_memory_error_is_an_error_of_the_task(engine):
     seen = drive(engine, lambda size: len(bytearray(size)), [1 << 60, 5])
     assert isinstance(seen.failures[0].error, MemoryError)
     assert {1: 5} == seen.values
+
+
+def test_memory_error_lets_go_of_what_filled_the_memory():
+    """Before the error is pickled, which takes memory, the variables of the frames that it came through are released."""
+    large = []
+
+    def fill():
+        filling = np.zeros(10)
+        large.append(weakref.ref(filling))
+        raise MemoryError
+
+    try:
+        fill()
+    except MemoryError as error:
+        _faults.capture(error)
+        assert large[0]() is None
 
 
 # The user's main module
