@@ -196,6 +196,19 @@ def make_lock(_):
     return threading.Lock()
 
 
+def test_value_whose_pickling_exits_fails_its_task(engine):
+    """An exit as its value is pickled is the error of the task; its worker goes on."""
+    seen = drive(engine, lambda item: Leaving() if item == 1 else item, range(3))
+
+    assert [SystemExit] == [type(ended.error) for ended in seen.failures.values()]
+    assert {0: 0, 2: 2} == seen.values
+
+
+class Leaving:
+    def __reduce__(self):
+        raise SystemExit(3)
+
+
 def test_coroutine_as_value_says_what_to_pass(engine):
     """A plain function that returns a coroutine fails with advice, and without a warning."""
 
@@ -1761,6 +1774,12 @@ def test_a_worker_keeps_no_function_that_came_with_a_task(initializer):
     with ProcessExecutor(1, initializer=initializer) as executor:
         found = run_parallel([Task(script["tables"], number) for number in range(20)], executor=executor)
     assert [1] * 20 == found.values()
+
+
+def test_a_worker_that_stays_keeps_no_arguments_of_earlier_runs(engine):
+    """Arguments of runs, which may be large, are dropped with the run by workers that serve several."""
+    for _ in range(4):
+        assert {0: 0, 1: 0} == drive(engine, far.count_arguments, range(2), kwargs={"of": {"one"}}).values
 
 
 CELL = """
