@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
+from multiprocessing import get_context
 from time import monotonic
 
 import pytest
@@ -353,6 +354,23 @@ def test_what_a_process_pool_cancels_never_ran():
     assert [0] == [index for index, _, _ in port.running()]
     assert [] == port.wait(monotonic())
     assert "Processes cancelled a call that had not begun" in str(port.failure)
+
+
+TABLE = {}
+
+
+def look_up(key):
+    return TABLE[key]
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")  # since 3.12, beside any thread
+def test_a_pool_that_forks_shares_what_a_module_has_loaded(monkeypatch):
+    """A function of a module is sent by name, so that the workers use the globals that they were forked with."""
+    monkeypatch.setitem(TABLE, "a", 1)
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        pool.submit(abs, 0).result()  # now it has forked
+        monkeypatch.setitem(TABLE, "a", 2)
+        assert [1] == run_parallel(look_up, ["a"], executor=pool).values()
 
 
 def test_what_has_begun_keeps_its_slot_beyond_its_timeout():
