@@ -18,6 +18,8 @@ import pytest
 
 from parallelkit import ProcessExecutor, Task, WorkerDied, run_parallel
 from parallelkit._worker import _initial
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._travel import pack
 
 LONG = 1 << 17  # of 8 bytes: a mebibyte
 
@@ -93,12 +95,14 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
 
 
 def test_who_writes_to_an_array_of_his_own_is_not_told_of_others(executor):
-    """For a read-only array of the task's own, the error has no note about shared arrays."""
+    """For a read-only array of the task's own, and where it is about something else, the error has no note about shared arrays."""
     array = np.zeros(LONG)
     array.flags.writeable = False
     for args in ((array[:10].copy(),), ()):
         results = run_parallel(lambda item, *_: write(item, array), [0], args=args, executor=executor)
         assert ["parallelkit: task 0, attempt 1 of 1"] == results.failures[0].error.__notes__
+    results = run_parallel(lambda item, _: int(item), ["no number"], args=(array,), executor=executor)
+    assert ["parallelkit: task 0, attempt 1 of 1"] == results.failures[0].error.__notes__
 
 
 def test_who_writes_past_the_flags_ends_by_that(executor):
@@ -271,6 +275,17 @@ def test_a_file_that_a_calls_function_or_the_class_of_an_item_names_is_that_file
     assert not run_parallel([Task(fill, 1)], executor=executor).failures
     executor.submit(fill, 2).result()
     assert [-1.0, -1.0, -1.0, -1.0, 4.0] == Model.weights[:5].tolist()
+
+
+def test_a_file_is_not_read_to_see_whether_a_class_has_changed(mapped):
+    """A class that refers to a file is the same for workers whatever is in the file, which may be huge."""
+
+    class Model:
+        weights = mapped("r+")
+
+    before = pack(Model, by_file=True, editions=Editions())
+    Model.weights[0] = -1.0
+    assert before == pack(Model, by_file=True, editions=Editions())
 
 
 def test_a_file_is_not_read_to_see_what_an_initializer_changes(mapped):
