@@ -74,6 +74,7 @@ _executors/_process/_stacks
 _executors/_process/_supervisor  _executors/_process/_sharing
 _executors/_process/_worker_pool  _executors/_process/_poller  _executors/_process/_deaths  _executors/_process/_starter
 _executors/_process/_handle  _executors/_process/_prestart
+_executors/_process/_taught
 _executors/_process/_startable
 _executors/_process/_wire  _executors/_process/_decode  _executors/_process/_records  _executors/_process/_zygote  _executors/_process/_holding  _executors/_process/_packing
 _executors/_process/_spawn
@@ -81,7 +82,7 @@ _executors/_process/_lane
 _executors/_process/_pace  _executors/_tickets  _executors/_process/_reloads
 _executors/_process/_carried  _executors/_process/_search_path
 _executors/_process/_payload
-_executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
+_executors/_process/_definitions  _executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
 _executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_queue  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_questions  _executors/_process/_reserve
 _executors/_process/_generators
 _executors/_process/_captures  _executors/_greenlets

@@ -9,6 +9,7 @@ from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process import _packing
 from parallelkit._executors._process._blocks import BlockPool, Buffered
 from parallelkit._executors._process._carried import CarriedClasses
+from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._packing import (
     QUEUED_BYTES,
@@ -50,6 +51,17 @@ class Packed:
         size, files = taken_by(ended)
         self.packing.bytes -= size
         self.packing.files -= files
+
+
+def test_items_name_the_classes_of_the_script():
+    """The class of an item is packed once for a run, and an item has but its number; from the 65th on it has the class."""
+    exec("kinds = [type(f'Kind{n}', (), {'__module__': '__main__'}) for n in range(66)]", scope := {})
+    packing = Packing(lambda: 2, Packer(BlockPool(), calls=False), Job(len), definitions := Definitions(3))
+    packing.line.extend((index, 1, kind(), None) for index, kind in enumerate(scope["kinds"] * 2))
+    packing.pack(0, [], payloads := [], [])
+    assert 64 == len(definitions.blobs)
+    *named, next_to_last, last = payloads[66:]
+    assert max(map(len, named)) < 150 < 300 < min(len(next_to_last), len(last))
 
 
 def test_one_large_item_does_not_slow_down_all_that_follow():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parallelkit import Task, run_parallel
-from parallelkit._worker._result_classes import ResultClasses
+from parallelkit._worker._result_classes import ResultClasses, reading
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
 SCRIPT = """
@@ -88,19 +88,22 @@ def test_more_classes_than_are_kept_travel(executor):
     assert [type(item) for item in items] == [type(result) for result in results]
 
 
-def test_a_result_whose_class_is_gone_has_one_made_anew(script):
+def test_a_result_whose_class_is_gone_has_one_made_anew(script, monkeypatch):
     """A result whose class the caller has dropped meanwhile has a class like it."""
     packed = pack(script["Whole"])
     script.clear()
     gc.collect()
     made = unpack(packed)
-    sent = [pack_by_value(made(), None, editions=ResultClasses()) for _ in range(2)]
-    assert sent[0] == sent[1]
+    told = []
+    classes = ResultClasses(told.append)
+    sent = [pack_by_value(made(), None, editions=classes) for _ in range(2)]
+    assert (sent[0], 1) == (sent[1], len(told))
     assert type(unpack(sent[0])) is made
     gone = ref(made)
-    del made
+    del made, classes
     gc.collect()
     assert gone() is None
+    monkeypatch.setattr(reading, "told", told)
     first, second = map(unpack, sent)
     assert ("Whole", None) == (type(first).__name__, first.part)
     assert type(first) is type(second)

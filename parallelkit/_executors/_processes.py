@@ -119,7 +119,7 @@ class ProcessPort:
         self._engine, self._supervisor = engine, supervisor
         self._lane, self._job = lane, job
         self._pending = 0  # tickets that were handed over and have not come out of ``wait``
-        self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job)
+        self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job, lane.definitions)
         self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None

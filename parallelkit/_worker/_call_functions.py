@@ -11,7 +11,7 @@ from sys import modules
 
 from parallelkit._system import monotonic
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import HEAD, LOADING_IN_TASK, MASK, PHASE, WAITING
+from parallelkit._worker._channel import DEFINITIONS, HEAD, LOADING_IN_TASK, MASK, PHASE, WAITING
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import unpack
 
@@ -36,6 +36,9 @@ CACHED = 16
 
 _functions: dict[bytes, Any] = {}
 _classes: dict[bytes, Any] = {}
+
+_defined: dict[int, Any] = {}
+"""The definitions by number: their bytes, until they are used for the first time."""
 
 
 def attach(ring: _channel.Ring, keep: Callable[[], None]) -> None:
@@ -62,17 +65,37 @@ def unpack_call(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
     return unpack(blob, buffers)
 
 
-def cached_function(blob: bytes) -> Any:
-    """The function in these bytes, which are reversed (see ``Carried``).
+def define(number: int, blob: bytes) -> None:
+    """Take in a definition that items will refer to."""
+    _defined[number] = blob
+
+
+def forget(lane: int) -> None:
+    """Drop the definitions of a lane."""
+    for number in [number for number in _defined if number // DEFINITIONS == lane]:
+        del _defined[number]
+
+
+def cached_function(packed: bytes | int) -> Any:
+    """The function in these bytes, which are reversed (see ``Carried``); or the one that is defined under this number.
 
     They name the edition of each class of the script that they refer to (_classes.py), so they differ once one has changed.
     """
-    return _cached(_functions, blob)
+    return _known(_functions, packed)
 
 
-def cached_class(blob: bytes) -> Any:
+def cached_class(packed: bytes | int) -> Any:
     """The same for a class that comes with items."""
-    return _cached(_classes, blob)
+    return _known(_classes, packed)
+
+
+def _known(cache: dict[bytes, Any], packed: bytes | int) -> Any:
+    if isinstance(packed, bytes):
+        return _cached(cache, packed)
+    thing = _defined[packed]
+    if type(thing) is bytes:
+        thing = _defined[packed] = _cached(cache, thing)
+    return thing
 
 
 def _cached(cache: dict[bytes, Any], blob: bytes) -> Any:

@@ -20,9 +20,9 @@ from mmap import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 from parallelkit._worker._kernel import memfd_create
 
 # Frames to the worker
-SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK = range(1, 9)
+SETUP, INITIALIZER, JOB, FORGET, BATCH, RESUME, STOP, FORGET_BLOCK, DEFINITION = range(1, 10)
 # Frames to the parent
-READY, UNREADY, WAKE, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY, RECORD_OF_CHILD = range(16, 26)
+READY, UNREADY, WAKE, STOPPED, RECORD, BIG_RESULT, BLOCK, KEPT, KEY, RECORD_OF_CHILD, CLASS = range(16, 27)
 
 HEADER = Struct("<IBQ")
 """The head of a frame: length of its body, kind, length of the file that comes with it (0: none)."""
@@ -36,6 +36,7 @@ PID = Struct("<q")
 """A zygote's answer: the pid of the new process, or a negative errno; 0: the zygote is ready."""
 BORN = Struct("i")
 """In a page that a zygote shares with its parent: the pid of the process that it is forking."""
+DEFINITIONS = 64  # at most, of a lane; number n is one of lane n // DEFINITIONS
 LONGEST = 1 << 28  # bytes; a longer frame is garbage, since large data travels in a file of its own
 CHUNK = 1 << 16
 MOST_FDS = 64  # descriptors of frames that are not yet whole; more than two are never expected

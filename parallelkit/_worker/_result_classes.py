@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from _thread import _local
+
 from parallelkit._raised import tolerated
 from parallelkit._worker import _classes
 from parallelkit._worker._travel import Apart, pack_by_value, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 SMALL = 64 << 10
@@ -16,15 +19,31 @@ SMALL = 64 << 10
 KEPT = 16
 """How many classes are kept: those that were met last."""
 
+TOLD = 64
+"""How many classes a worker sends to the caller by themselves; more travel with each result."""
+
+
+class _Reading(_local):
+    told: Sequence[bytes] = ()
+    """The classes that the worker has sent whose results this thread unpickles."""
+
+
+reading = _Reading()
+
 
 class ResultClasses:
-    """Decides how classes go into the pickles of results, as ``Editions`` does for what is sent to workers."""
+    """Decides how classes go into the pickles of results, as ``Editions`` does for what is sent to workers.
+
+    ``tell`` sends the caller the bytes of a class, which results then refer to by number.
+    """
 
     by_file = False
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[bytes], None]) -> None:
         self.known: dict[int, Any] = {}
         self._kept: dict[type, bool] = {}
+        self._tell = tell
+        self._told = 0
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """What stands for the class, if it came from elsewhere and is not large; else the class itself."""
@@ -36,8 +55,16 @@ class ResultClasses:
             self._kept[cls] = True
             blob = _packed(cls)
             if blob is not None:
-                self.known[id(cls)] = find_class, (reduced[1][_classes.TRACKER], blob[::-1])
+                self.known[id(cls)] = find_class, (reduced[1][_classes.TRACKER], self._reference(blob))
         return self.known.get(id(cls), reduced)
+
+    def _reference(self, blob: bytes) -> bytes | int:
+        """The number under which the caller has these bytes; if it has enough, the bytes themselves, reversed."""
+        if self._told == TOLD:
+            return blob[::-1]
+        self._tell(blob)
+        self._told += 1
+        return self._told - 1
 
 
 def _packed(cls: type) -> bytes | None:
@@ -49,9 +76,12 @@ def _packed(cls: type) -> bytes | None:
     return b""
 
 
-def find_class(tracker: str, blob: bytes) -> Any:
-    """The class that has this id in the caller's process; if that has it no more, one made of the bytes, which are reversed."""
+def find_class(tracker: str, packed: bytes | int) -> Any:
+    """The class that has this id in the caller's process; if that has it no more, one made of what the worker has packed."""
     known = _classes.find(tracker)
-    if known is None and not blob:
+    if known is not None:
+        return known
+    blob = packed[::-1] if isinstance(packed, bytes) else reading.told[packed]
+    if not blob:
         raise LookupError("its class is no longer in the caller, and cannot be pickled in the worker")
-    return unpack(blob[::-1]) if known is None else known
+    return unpack(blob)

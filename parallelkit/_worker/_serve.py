@@ -157,7 +157,10 @@ class _Worker:
         if kind == _channel.JOB:
             self._load(WORD.unpack_from(body)[0], body[WORD.size :])
         elif kind == _channel.FORGET:
-            self.jobs.pop(WORD.unpack(body)[0], None)
+            _call_functions.forget(number := WORD.unpack(body)[0])
+            self.jobs.pop(number, None)
+        elif kind == _channel.DEFINITION:
+            _call_functions.define(WORD.unpack_from(body)[0], body[WORD.size :])
         elif kind == _channel.FORGET_BLOCK:
             self.blocks.forget(WORD.unpack(body)[0])
         return True

@@ -12,6 +12,7 @@ from parallelkit._worker._buffers import OutBlocks, as_buffer, layout
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
     BUFFERED,
+    CLASS,
     DICT,
     FAILED,
     FALSE,
@@ -31,7 +32,7 @@ from parallelkit._worker._global_generators import HINT, may_have_global
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._script import MARK, is_meant
-from parallelkit._worker._travel import Apart, pack, pack_by_value
+from parallelkit._worker._travel import Apart, dump_by_name, pack, pack_by_value
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
-        self._classes = ResultClasses()
+        self._classes = ResultClasses(lambda packed: outbox.send(frame(CLASS, packed)))
         self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,
@@ -113,7 +114,8 @@ class Slots:
         # All of the common case is inlined: one more call would cost half as much as the rest.
         try:
             try:
-                blob = dumps(value, 5, buffer_callback=apart)
+                known = self._classes.known
+                blob = dump_by_name(value, apart, known) if known else dumps(value, 5, buffer_callback=apart)
             except Exception:
                 blob = pack_by_value(value, apart, editions=self._classes)
             else:

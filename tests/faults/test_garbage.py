@@ -152,6 +152,7 @@ FRAMES = {
     "stopped, unasked": partial(sabotage.send_frame, _channel.STOPPED, b"1" * 8),
     "a record of nothing": partial(sabotage.send_frame, _channel.RECORD),
     "a kept block in no bytes": partial(sabotage.send_frame, _channel.KEPT),
+    "a class that is too large": partial(sabotage.send_frame, _channel.CLASS, bytes(70_000)),
     "a block of no number": partial(sabotage.send_frame, _channel.BLOCK, b"", 10),
     "a block of a number too large": partial(sabotage.send_block, 999),
     "a block that did not come": partial(sabotage.send_frame, _channel.BLOCK, b"\0" * 8, 10),
@@ -358,7 +359,7 @@ def play(acts):
     reported = Counter()
     with stand() as (worker, line, ring):
         mad = Far(line, ring)
-        worker.known.add(1)
+        worker.taught.lanes[1] = 0
         worker.give(Batch(lane, [(index, 1, index, 5.0) for index in range(12)], None), time.monotonic())
         for act in [*acts, ("drain", READS, None)]:
             try:

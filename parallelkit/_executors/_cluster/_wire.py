@@ -37,7 +37,9 @@ def _content(path: str) -> str:
         return ""
 
 
-PackedSpan = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], bytes, str]
+PackedSpan = tuple[
+    bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], bytes, list[bytes], str
+]
 PackedLost = tuple[int, float, float, int, int | None, str, str, str]
 
 
@@ -103,6 +105,7 @@ def pack_span(span: Span, host: str) -> PackedSpan:
         columns.heap_from,
         files,
         columns.keys,
+        list(columns.classes),
         f"{span.worker} on {host}",
     )
 
@@ -125,7 +128,7 @@ def _flat_files(columns: Columns) -> list[bytes | OSError]:
 
 def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
     """Return the columns, with their instants converted to this machine's clock."""
-    _, started, ended, kinds, words, heap, heap_from, flat, keys, _ = packed
+    _, started, ended, kinds, words, heap, heap_from, flat, keys, classes, _ = packed
     return Columns(
         _shifted(started, shift, latest),
         _shifted(ended, shift, latest),
@@ -135,6 +138,7 @@ def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
         heap_from,
         _files(kinds, flat),
         keys,
+        classes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Receives the parts of results that come outside of the ring: files of their own, the worker's blocks, keys of dicts.
+"""Receives the parts of results that come outside of the ring: files of their own, the worker's blocks, keys of dicts, classes.
 
 Their descriptors arrive before the slots that refer to them. If there is no room for a descriptor or a mapping, the
 content is read at once. If even the descriptor was dropped on its way, an error takes the result's place; the worker
@@ -16,6 +16,7 @@ from parallelkit._worker import _channel, _leases
 from parallelkit._worker._buffers import Block
 from parallelkit._worker._channel import FREE, GIVEN_UP, LEASED, GarbageError, Inbox
 from parallelkit._worker._dicts import KEYS, LONGEST, as_known
+from parallelkit._worker._result_classes import SMALL, TOLD
 
 Content: TypeAlias = "bytes | mmap | OSError"
 """The content of a file or block, or why it could not be received."""
@@ -33,6 +34,8 @@ class Arrivals:
         self._told = 0  # how many keys have come
         self.keys = b""
         """The pickled keys, to be put before the pickles of small dicts."""
+        self.classes: list[bytes] = []
+        """The packed classes, to which results refer by number."""
 
     def accept(self, kind: int, body: bytes, length: int, most: int) -> None:
         """Take in what a frame brings; at most ``most`` results can be on their way."""
@@ -44,6 +47,8 @@ class Arrivals:
             self._accept_block(word_of(body), length)
         elif kind == _channel.KEY:
             self._accept_key(body)
+        elif kind == _channel.CLASS:
+            self._accept_class(body)
         else:
             raise GarbageError(f"a frame of kind {kind}")
 
@@ -65,6 +70,12 @@ class Arrivals:
             raise GarbageError(f"key {self._told} of dicts, of {len(key)} bytes")
         self.keys += as_known(self._told, key)
         self._told += 1
+
+    def _accept_class(self, packed: bytes) -> None:
+        """Take in a class to which results will refer."""
+        if len(self.classes) == TOLD or len(packed) > SMALL:
+            raise GarbageError(f"class {len(self.classes)} of results, of {len(packed)} bytes")
+        self.classes.append(packed)
 
     def _receive(self, length: int, to_keep: bool) -> Content:
         try:

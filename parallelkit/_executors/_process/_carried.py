@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 from parallelkit._executors._contract import Call
 from parallelkit._executors._process._at_import import refuse_packed
+from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
 from parallelkit._tasks import call_star
 from parallelkit._worker._caches import CACHED
@@ -30,29 +31,30 @@ _large: WeakSet[Callable[..., Any]] = WeakSet()
 class Carried:
     """A packed function, in place of the function itself in a call that is about to be packed."""
 
-    def __init__(self, blob: bytes) -> None:
-        # Reversed, so that a search of the call's pickle for names of the script does not find those in here.
-        self.reversed = blob[::-1]
+    def __init__(self, packed: bytes | int) -> None:
+        self.packed = packed
 
     def __call__(self, *_: object, **__: object) -> None:
         raise AssertionError("what a partial is made of must be callable, and is not called here")
 
     def __reduce__(self) -> Any:
-        return cached_function, (self.reversed,)
+        return cached_function, (self.packed,)
 
 
 class CarriedClasses:
     """Has a class that many items bring packed once for all of them, apart; for the rest, it leaves classes to ``Editions``.
 
     ``mapped``: an array that is a file is sent as the file's name with a class or a function, though not with the items themselves.
+    ``definitions``: what the items may refer to by number, if there are workers that know it.
     """
 
-    def __init__(self, mapped: bool) -> None:
+    def __init__(self, mapped: bool, definitions: Definitions | None = None) -> None:
         self.by_file = False
         self.mapped = mapped
         self.known: dict[int, Any] = {}
         self.editions = Editions()
         self.seen: set[type] = set()
+        self._definitions = definitions
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """What stands for the class in an item; the class itself if it is large."""
@@ -66,7 +68,14 @@ class CarriedClasses:
         blob = pack_by_value(cls, apart, self.mapped, self.editions)
         refuse_packed(blob)
         if not apart.buffers and len(blob) <= SMALL:
-            self.known[id(cls)] = cached_class, (blob[::-1],)
+            self.known[id(cls)] = cached_class, (self.reference(blob),)
+
+    def reference(self, blob: bytes) -> bytes | int:
+        """What a call or an item refers to this pickle by: a number, or else the bytes themselves.
+
+        They are reversed, so that a search of the item's pickle for names of the script does not find those in here.
+        """
+        return blob[::-1] if self._definitions is None else self._definitions.reference(blob[::-1])
 
 
 def carry(call: Call, classes: CarriedClasses, several: bool) -> Call:
@@ -105,5 +114,5 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
     if len(blob) > SMALL:
         _large.add(fn)
         return fn
-    carried = functions[fn] = Carried(blob)
+    carried = functions[fn] = Carried(classes.reference(blob))
     return carried

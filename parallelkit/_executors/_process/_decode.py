@@ -34,6 +34,7 @@ from parallelkit._worker._channel import (
     VALUE,
 )
 from parallelkit._worker._dicts import read_all, read_one
+from parallelkit._worker._result_classes import reading
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import unpack
 
@@ -65,6 +66,8 @@ class Opening:
             self._values, self._plain = uniform, True
         go_on = self._unpickle if not (cautious or self._columns.kinds.strip(_VALUES)) else self._open
         while len(self._values) < len(self._columns.kinds):
+            outer = reading.told  # the code of a result may run tasks of its own
+            reading.told = self._columns.classes
             try:
                 go_on(len(self._values))
             except KeyboardInterrupt as error:
@@ -74,6 +77,8 @@ class Opening:
                 if is_of_signal(error):
                     raise
                 self._give_up(error)
+            finally:
+                reading.told = outer
         return self._outcomes()
 
     def _unpickle(self, first: int) -> None:

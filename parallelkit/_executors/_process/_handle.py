@@ -17,6 +17,7 @@ from parallelkit._executors._process._lane import Batch, Lane, Record, Span
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._spawn import Spawned, cut_lifeline, setup_frame
+from parallelkit._executors._process._taught import Taught
 from parallelkit._executors._process._validation import word_of
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._tickets import shortest_timeout
@@ -43,7 +44,7 @@ class Worker(Holding):
         self.pid, self.pidfd, socket, ring, self._lifeline = born
         self.label = f"process {self.pid}"
         self.wire = Wire(socket, ring, reserve)
-        self.known: set[int] = set()
+        self.taught = Taught(self.wire)
         self.ready = False
         self.retiring = self.outdated = False
         self.refusal: bytes | None = None  # what its initializer raised
@@ -72,17 +73,8 @@ class Worker(Holding):
 
     def teach(self, lane: Lane, now: float) -> None:
         """Have it load the lane's function, unless it has."""
-        if lane.number not in self.known:
-            self.known.add(lane.number)
-            if self.ready:
-                self.deadline = now + LOAD_LIMIT
-            self.wire.send_payload(_channel.JOB, WORD.pack(lane.number), lane.job)
-
-    def forget(self, lane: Lane) -> None:
-        """Have it drop a closed lane's function."""
-        if lane.number in self.known:
-            self.known.discard(lane.number)
-            self.wire.send(frame(_channel.FORGET, WORD.pack(lane.number)))
+        if self.taught.teach(lane) and self.ready:
+            self.deadline = now + LOAD_LIMIT
 
     def give(self, batch: Batch, now: float) -> None:
         """Send it attempts; each will take the next slot of the ring."""
@@ -129,7 +121,7 @@ class Worker(Holding):
     def _accept(self, kind: int, body: bytes, length: int) -> None:
         if kind == _channel.READY:
             self.ready = True
-            self.deadline = monotonic() + LOAD_LIMIT if self.known else inf
+            self.deadline = monotonic() + LOAD_LIMIT if self.taught.lanes else inf
         elif kind == _channel.UNREADY:
             self.refusal = body
         elif kind == _channel.STOPPED:

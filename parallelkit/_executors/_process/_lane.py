@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._arrivals import Content
+from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._pace import Pace
 from parallelkit._executors._process._payload import File, Payload
 from parallelkit._executors._tickets import shortest_timeout
@@ -76,6 +77,8 @@ class Columns(NamedTuple):
     files: list[Content]
     keys: bytes
     """The keys to which dicts among them refer (_dicts.py)."""
+    classes: Sequence[bytes] = ()
+    """The classes to which they refer (_result_classes.py)."""
 
 
 class Span(NamedTuple):
@@ -154,6 +157,7 @@ class Lane:
     patient: bool = False
     module: str = ""
     """The module of the function (``module_for`` in _preload.py)."""
+    definitions: Definitions = field(init=False)
     gate: Gate = field(default_factory=Gate)
     queue: deque[Batch] = field(default_factory=deque)
     """The run appends at the end; the supervisor takes from the front, and puts back there."""
@@ -185,6 +189,9 @@ class Lane:
     _unseen: float = 0
     """How many attempts have succeeded since the run was last woken; infinity if it should look at once."""
     _unseen_since: float = inf
+
+    def __post_init__(self) -> None:
+        self.definitions = Definitions(self.number)
 
     def post(self, event: Event) -> None:
         """Hand an event over to the run; ``tell`` wakes it, when all events of a turn are posted."""

@@ -14,6 +14,7 @@ from parallelkit._executors._process._at_import import AtImportError, refuse_fun
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._carried import CarriedClasses, carry
 from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, remedy_for
+from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import Payload, payload_of
@@ -52,7 +53,9 @@ MOST_CLASSES = 64
 class Packing:
     """The items that wait to be packed, and how many may be: an item's size is known only once it is packed."""
 
-    def __init__(self, width: Callable[[], int], pack: Pack, job: Job) -> None:
+    def __init__(
+        self, width: Callable[[], int], pack: Pack, job: Job, definitions: Definitions | None = None
+    ) -> None:
         self.line: deque[Ticket] = deque()
         self.bytes = 0  # of packed items that have not ended
         self.files = 0  # of them that hold a descriptor
@@ -62,7 +65,8 @@ class Packing:
         self._job = job
         self._neighbours = Neighbours()
         self._mapped = isinstance(pack, Packer)  # on other machines there may be other files
-        self._classes = CarriedClasses(self._mapped)
+        self._definitions = definitions if self._mapped else None  # nor are those sent there
+        self._classes = self._new_classes()
         self._latest: tuple[object, str] = None, ""  # a call's function, and its module
 
     def space(self, ahead: int) -> int:
@@ -105,10 +109,13 @@ class Packing:
     def _looked_at(self) -> CarriedClasses:
         """The script's classes in items: those of a run are looked at once, as its function is; those of calls each time."""
         if self._job.fn is None:
-            return CarriedClasses(self._mapped)  # not kept: it refers to the function of its last call
+            return self._new_classes()  # not kept: it refers to the function of its last call
         if len(self._classes.seen) > MOST_CLASSES:
-            self._classes = CarriedClasses(self._mapped)
+            self._classes = self._new_classes()
         return self._classes
+
+    def _new_classes(self) -> CarriedClasses:
+        return CarriedClasses(self._mapped, self._definitions)
 
     def _packed(self, ticket: Ticket, classes: CarriedClasses) -> Payload:
         index, _, item, _ = ticket

@@ -213,6 +213,7 @@ class Wire(Words):
         """Copy the results of these slots, and free their room in the heap; ``each``: check the times of every attempt."""
         ring, end = self.ring, slot + count
         kinds = bytes(ring.kinds[slot:end])
+        arrivals = self.arrivals
         started = array("d", ring.starts[slot:end].tobytes())
         ended = array("d", ring.ends[slot:end].tobytes())
         check_kinds(kinds)
@@ -224,8 +225,8 @@ class Wire(Words):
         heap_from = self._heap_tail
         last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
-        files = self.arrivals.take(kinds, ring.words[slot:end])
-        return Columns(started, ended, kinds, words, heap, heap_from, files, self.arrivals.keys)
+        files = arrivals.take(kinds, ring.words[slot:end])
+        return Columns(started, ended, kinds, words, heap, heap_from, files, arrivals.keys, arrivals.classes)
 
     def _take_heap(self, last: int) -> bytes:
         """Copy the pickles up to the last, which lie one after another in the circular heap, and free their room."""

@@ -92,7 +92,7 @@ class WorkerPool:
                 worker.kill()
                 victims.append(worker)
             else:
-                worker.forget(lane)
+                worker.taught.forget(lane)
         return victims
 
     def end(self) -> None:
@@ -293,4 +293,4 @@ def _may_be_given(worker: Worker) -> bool:
 def _idles(worker: Worker, lane: Lane) -> bool:
     """Whether this worker would begin an attempt of this lane at once."""
     free = _may_be_given(worker) and not worker.pending
-    return free and lane.number in worker.known and not worker.wire.loading
+    return free and lane.number in worker.taught.lanes and not worker.wire.loading
