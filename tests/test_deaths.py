@@ -1,12 +1,17 @@
 """What is said of worker processes that end without an attempt that could be blamed."""
 
 import os
+import re
 import time
+from signal import SIGKILL
+from types import SimpleNamespace
 
 import pytest
 
 from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._executors._process import _handle
+from parallelkit._executors._process._deaths import Deaths
+from parallelkit._executors._process._lane import Lane
 
 
 class Heavy:
@@ -49,3 +54,54 @@ def test_a_function_that_takes_too_long_to_load_is_told_so(monkeypatch, max_work
     for stopped in [each.stopped for each in results]:
         assert "end while they load the function: worker process" in stopped
         assert "took more than 2 s, and was killed" in stopped
+
+
+WIDTH = 3
+MANY = 2 * WIDTH + 8
+
+
+def judge(*ends):
+    """What is said of the last of these ends, each of a worker as described: why the engine is broken, ``load`` for its run, or nothing."""
+    deaths, lane = Deaths(WIDTH), Lane(1, b"", False)
+    for status, blamed, what in ends:
+        usual = {"pid": 7, "done": 0, "ready": False, "refusal": None, "loads": None}
+        usual |= {"dismissed": False, "garbage": False, "overran": False, **what}
+        worker = SimpleNamespace(**usual, wire=SimpleNamespace(loads=usual["loads"]))
+        broken, fatal = deaths.take(worker, status, [lane], blamed)
+    return broken.reason if broken else "load" if fatal else ""
+
+
+def end(status, blamed=False, **what):
+    return status, blamed, what
+
+
+KILLED = -SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ([end(3)], ""),
+        ([end(3)] * 2, "worker processes do not start: .* code 3"),
+        ([end(3), end(KILLED, loads=1), end(3)], ""),
+        ([end(3), end(3, done=1, ready=True), end(3)], ""),
+        ([end(3), end(3, blamed=True, ready=True), end(3)], ""),
+        ([end(3, ready=True)] * 2, ""),
+        ([end(3), end(3, dismissed=True)], ""),
+        ([end(KILLED)] * (MANY - 1), ""),
+        ([end(KILLED)] * MANY, "worker processes end before they run anything"),
+        ([end(KILLED, garbage=True)] * 2, "worker processes do not start: .* SIGKILL"),
+        ([end(KILLED, overran=True)], "worker processes do not start: .* took more than 300 s.*"),
+        ([end(3, loads=1)], ""),
+        ([end(3, loads=1)] * 2, "load"),
+        ([end(3, loads=2)] * 2, ""),
+        ([end(3, loads=1), end(3, loads=1, dismissed=True)], ""),
+        ([end(3, loads=1), end(3, loads=1, blamed=True)], ""),
+        ([end(KILLED, loads=1)] * (MANY - 1), ""),
+        ([end(KILLED, loads=1)] * MANY, "load"),
+        ([end(KILLED, loads=1, overran=True)] * 2, "load"),
+    ],
+)
+def test_which_ends_are_too_many(ends, said):
+    """Ends in a row that tell of the engine, or of a run's function, are counted; those that anything explains are not."""
+    assert re.fullmatch(said, judge(*ends))

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -86,6 +87,21 @@ def test_a_worker_with_more_to_do_is_replaced_once_that_is_done(edited):
         assert old != worker.label
         assert 5 == len(list(stream))
         assert executor._pool._supervisor.pool.spare is None
+
+
+def test_a_spare_has_no_older_version(edited):
+    """The worker that stands by after a death is replaced, too: it would take over with what was there as it started."""
+    module, edit = edited
+    with ProcessExecutor(1) as executor:
+        assert run_parallel(os._exit, [3], executor=executor).failures
+        assert [1] == run_parallel(module.version, [10], executor=executor).values()
+        spare = executor._pool._supervisor.pool.spare
+        until = time.monotonic() + PATIENCE
+        while not spare.ready or spare.wire.loading:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        edit(22)
+        assert [22] == run_parallel(module.version, [0], executor=executor).values()
 
 
 @pytest.mark.all

@@ -138,6 +138,20 @@ def test_who_takes_the_last_has_all_looked_at():
     assert pool.workers[0].given == 1
 
 
+def test_none_queues_ahead_while_another_run_waits():
+    """A worker gets no second attempt of its run while another run waits for a free worker."""
+    pool = calm_pool()
+    (lane,), (worker,) = pool.lanes, pool.workers
+    other = Lane(2, b"", False)
+    other.queue.append(lane.queue[0]._replace(lane=other))
+    pool.lanes.append(other)
+    pool.assign(0.0)
+    assert worker.given == 0
+    other.queue.clear()
+    pool.assign(0.0)
+    assert worker.given == 1
+
+
 @pytest.mark.parametrize(
     ("change", "calm"),
     [
