@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import math
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import warnings
 import weakref
 from collections import Counter
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import closing, suppress
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -39,7 +40,10 @@ from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._executors._contract import Job
 from parallelkit._executors._coroutine import _event_loop
 from parallelkit._executors._coroutine import _port as _coroutine_port
+from parallelkit._executors._coroutine._event_loop import Flight
+from parallelkit._executors._coroutine._overdue import Deadlines
 from parallelkit._executors._coroutines import CoroutineEngine
+from parallelkit._ledger import Facts
 from parallelkit.testing import FakeClock
 
 LONG = 3600  # seconds: what takes so long is cancelled
@@ -238,6 +242,9 @@ def test_what_a_stopped_coroutine_refers_to_is_freed_with_its_results():
         del load
         assert [0] == list(results.failures)
         del results
+        last = time.monotonic() + PATIENCE
+        while seen() is not None and time.monotonic() < last:
+            time.sleep(0.001)  # the loop may still be ending
         assert seen() is None
     finally:
         gc.enable()
@@ -311,15 +318,17 @@ def test_a_stream_takes_coroutine_functions_too():
 
 
 def test_no_more_than_max_workers_run_at_a_time():
-    """At most ``max_workers`` coroutines run at a time."""
+    """At most ``max_workers`` coroutines run at a time, under as many names, each of which is a row in the pictures."""
     meter = Meter(7)
 
     async def meet(_):
         with meter:
             await meter.meet()
 
-    run_parallel(meet, range(50), max_workers=7)
+    results = run_parallel(meet, range(50), max_workers=7)
     assert 7 == meter.most
+    names = {outcome.worker for outcome in results.outcomes.values()}
+    assert {f"coroutine_{number}" for number in range(1, 8)} == names
 
 
 def test_ten_thousand_coroutines_wait_at_the_same_time():
@@ -634,9 +643,10 @@ def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch
 
 def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     """If a coroutine blocks the loop, those that wait on it fail with its name; those that had not begun run on a new loop."""
-    release, begun, blocked = threading.Event(), asyncio.Event(), asyncio.Event()
+    release, begun, blocked, names = threading.Event(), asyncio.Event(), asyncio.Event(), {}
 
     async def maybe(item):
+        names[item] = threading.current_thread().name
         if item == "wait":
             begun.set()
             await blocked.wait()
@@ -652,6 +662,7 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
     finally:
         release.set()
     assert {"late": "late", "later": "later"} == results.successes
+    assert ["_loop_2"] * 2 == [names[item][-7:] for item in ("late", "later")]
     assert "it blocked the event loop, so it could not be cancelled" in str(results.failures["block"].error)
     assert "task 'block' blocked the event loop" in str(results.failures["wait"].error)
     assert "release.wait(30)" in results.failures["block"].stack
@@ -943,6 +954,52 @@ def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
     assert 2 == facts.longest_step_of
     assert [0.08, 0.21] == pytest.approx([facts.longest_step, facts.blocked_seconds])
     assert -1 == run_parallel(double, range(4))._ledger.facts.longest_step_of
+
+
+def test_the_report_is_told_of_each_loop():
+    """A run that had to leave a blocked loop behind counts the blocks of all its loops, and names the longest."""
+    engine = CoroutineEngine(1)
+    with closing(engine):
+        port = engine.open(Job(None))
+        port._loops = [
+            Mock(**{"blocked.return_value": blocked}) for blocked in ((3.0, 2.0, 7), (1.0, 1.0, 4))
+        ]
+        facts = Facts()
+        port.measure(facts)
+        assert (4.0, 2.0, 7) == (facts.blocked_seconds, facts.longest_step, facts.longest_step_of)
+        port._loops = []
+
+
+def begin(deadlines, number, at, limit):
+    """An attempt that begins at an instant with a timeout; whether the run must be woken for it."""
+    flight = Flight((number, 1, None, limit), None, "")
+    flight.started = at
+    flight.claim.append(at)
+    return flight, deadlines.begun(flight, limit)
+
+
+def test_an_attempt_that_begins_while_the_run_looks_wakes_it():
+    """When the run has looked at the deadlines and not yet settled when to look next, it would miss that of a new one."""
+    deadlines = Deadlines()
+    assert begin(deadlines, 0, 0.0, 5.0)[1]
+    deadlines.overdue(0.0, 1)
+    assert 5.0 == deadlines.settle_at(math.inf)
+    assert [True, False] == [begin(deadlines, 1, 1.0, limit)[1] for limit in (3.0, 9.0)]
+    deadlines.overdue(5.0, 3)
+    assert begin(deadlines, 2, 5.0, 60.0)[1]
+    assert 7.0 == deadlines.settle_at(7.0)
+
+
+def test_deadlines_of_attempts_that_have_ended_take_no_memory():
+    """However far off they are: a long run with a long timeout would keep all its items. The order of the others stays."""
+    deadlines = Deadlines()
+    for number in range(1000):
+        flight, _ = begin(deadlines, number, 0.0, 3600.0 + number)
+        if number % 100:
+            flight.claim.clear()
+        deadlines.overdue(1.0, 10)
+    assert len(deadlines._due) < 100
+    assert [0, 100, 200] == [flight.ticket[0] for flight in deadlines.overdue(3800.0, 10)]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
