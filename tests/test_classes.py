@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -453,6 +453,26 @@ def test_what_a_class_says_again_counts_against_its_other_bases(executor):
         pass
 
     assert not run(executor, lambda item: Both.verbose, 0)
+
+
+def test_typed_dicts_of_each_kind_travel(executor):
+    """A TypedDict that extends another, or was made by a call, can be named where a task's function is annotated, and used."""
+
+    class Point(TypedDict):
+        x: int
+
+    class Named(Point, total=False):
+        name: str
+
+    Pair = TypedDict("Pair", {"a": int})  # noqa: UP013  # this form is what is tested
+
+    def make(x: int) -> tuple[Named, Pair]:
+        return Named(x=x, name="origin"), Pair(a=x)
+
+    results = run_parallel(make, [0], executor=executor)
+    assert ({"x": 0, "name": "origin"}, {"a": 0}) == results[0]
+    keys = run_parallel(lambda _: (Named.__required_keys__, Pair.__required_keys__), [0], executor=executor)
+    assert ({"x"}, {"a"}) == keys[0]
 
 
 def test_classes_have_their_full_names_there(executor):

@@ -75,7 +75,11 @@ def _whole(cls: type, reduced: Any) -> Any:
 
     Without slots, objects made there would have a ``__dict__``, and would not fit the class here.
     """
+    from typing import TypedDict, is_typeddict
+
     make, (kind, name, bases, given, *more), (attributes, own), *rest = reduced
+    if is_typeddict(cls) and "__orig_bases__" not in vars(cls):  # nearly all have it from Python 3.12 on
+        bases = (TypedDict,)  # in place of dict, which the metaclass refuses
     given = given | {"__qualname__": cls.__qualname__}
     of_bases = [vars(base) for base in cls.__bases__]
     repeated = {k: v for k, v in vars(cls).items() if any(v is known.get(k, cls) for known in of_bases)}
