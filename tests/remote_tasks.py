@@ -21,6 +21,24 @@ def add(left, right, *, factor=1):
     return (left + right) * factor
 
 
+def count_files(_):
+    return len(os.listdir("/proc/self/fd"))
+
+
+class BewareWarning(UserWarning):
+    pass
+
+
+class BeCarefulWarning(BewareWarning):
+    pass
+
+
+def warn(category):
+    import warnings
+
+    warnings.warn("beware", category, stacklevel=1)
+
+
 def count_arguments(_, of):
     """How many sets that came as the argument in earlier runs are still here."""
     import weakref

@@ -1572,21 +1572,20 @@ def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
 
 
 def test_warning_filters_are_taken_over():
-    """A filter that turns a warning into an error does so in tasks, too."""
-
-    def warn(category):
-        warnings.warn("beware", category, stacklevel=1)
-
+    """A filter that turns a warning into an error does so in tasks, too, also if the warning's class comes with the function's module."""
     own = ProcessEngine(1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", FutureWarning)
-            seen = drive(own, warn, [FutureWarning, UserWarning])
+            warnings.simplefilter("error", far.BewareWarning)
+            warnings.simplefilter("ignore", far.BeCarefulWarning)
+            seen = drive(own, far.warn, [FutureWarning, UserWarning, far.BewareWarning, far.BeCarefulWarning])
     finally:
         own.close()
-    assert [0] == list(seen.failures)
-    assert isinstance(seen.failures[0].error, FutureWarning)
+    assert {0: FutureWarning, 2: far.BewareWarning} == {
+        index: type(ended.error) for index, ended in seen.failures.items()
+    }
 
 
 def test_flags_are_taken_over(tmp_path):
@@ -1780,6 +1779,12 @@ def test_a_worker_that_stays_keeps_no_arguments_of_earlier_runs(engine):
     """Arguments of runs, which may be large, are dropped with the run by workers that serve several."""
     for _ in range(4):
         assert {0: 0, 1: 0} == drive(engine, far.count_arguments, range(2), kwargs={"of": {"one"}}).values
+
+
+def test_a_worker_that_stays_opens_nothing_with_each_run(executor):
+    """The number of descriptors of a worker does not grow with the number of runs."""
+    counts = [run_parallel(far.count_files, [0], executor=executor)[0] for _ in range(4)]
+    assert [counts[0]] * 4 == counts
 
 
 CELL = """
