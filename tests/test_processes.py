@@ -117,21 +117,6 @@ def test_workers_stay_for_the_next_run(engine):
     assert before == engine._supervisor.pool.workers[: len(before)]
 
 
-@pytest.mark.parametrize("engine", [1], indirect=True)
-def test_workers_drop_the_functions_of_runs_that_have_ended(engine):
-    """A worker that stays does not keep what earlier runs have sent it, such as large arguments."""
-    drive(engine, far.add, [1], args=(Kept(2),))
-    assert {0: 0} == drive(engine, count_kept, [0]).values
-
-
-class Kept(int):
-    pass
-
-
-def count_kept(_):
-    return sum([type(thing).__name__ == "Kept" for thing in gc.get_objects()])
-
-
 # Death
 
 
