@@ -1558,6 +1558,23 @@ def break_down(frame, event, argument):
     raise RuntimeError("whoever is called now")
 
 
+def test_a_failed_task_is_no_reason_to_set_the_trace_function_anew(engine):
+    """A debugger, whose trace function it is, warns of ``sys.settrace`` wherever that is called."""
+    seen = drive(engine, fail_or_count, [True, False])
+    assert [0] == list(seen.failures)
+    assert 0 == seen.values[1]
+
+
+def fail_or_count(fail):
+    if fail:
+        settrace = sys.settrace
+        sys.calls_of_settrace = [settrace]
+        sys.settrace = lambda trace: sys.calls_of_settrace.append(trace) or settrace(trace)
+        raise ValueError
+    sys.settrace, *calls = sys.calls_of_settrace
+    return len(calls)
+
+
 def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
     """Each worker's numerical libraries may use its share of the CPUs, unless the user has set another number."""
     monkeypatch.setenv("MKL_NUM_THREADS", "7")

@@ -215,7 +215,7 @@ class _Worker:
             self.blocks.add(block, file)
         return block, spans, blob
 
-    def _run(
+    def _run(  # noqa: C901  # a function of its own for a part would cost each task more than the part
         self, call: Callable[[Any], Any], payloads: Iterable[Any], let_go: Callable[[], None] | None = None
     ) -> bool:
         """Run tasks in order, and call ``let_go`` after each; False if the parent's limit cut them short."""
@@ -234,7 +234,8 @@ class _Worker:
             try:
                 value = call(payload)
             except BaseException as error:
-                sys.settrace(trace)  # before any call of ours: the task may have set one that raises
+                if gettrace() is not trace:  # debuggers warn of each call of settrace
+                    sys.settrace(trace)  # before any call of ours: the task may have set one that raises
                 around.put_back(error)
                 self.slots.put_failure(slot, _faults.capture(error))
             else:
