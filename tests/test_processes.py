@@ -1500,11 +1500,13 @@ def test_forked_child_that_returns_publishes_nothing(engine):
     """A task that forks, and returns in both processes, has one outcome: the parent's."""
     seen = drive(engine, partial(far.on, {2: (fork_and_return, None)}), range(20))
     assert 20 == len(seen)
-    assert "parent" == seen.values[2]
+    assert ("parent", 0) == seen.values[2]
 
 
 def fork_and_return(_):
-    return "child" if os.fork() == 0 else "parent"
+    """What the parent returns, once the child has ended by its own return."""
+    pid = os.fork()
+    return "child" if pid == 0 else ("parent", os.waitpid(pid, 0)[1])
 
 
 def test_what_forked_children_log_arrives_and_is_not_counted(engine, caplog):
