@@ -42,6 +42,7 @@ from parallelkit import (
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._submit._future import PoolFuture, cancel_waiting
+from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -626,6 +627,24 @@ def test_a_finalizer_between_two_calls_may_wait_for_another(wait):
         assert ("single_0", 3) == told.get(timeout=30)
         assert 5 == executor.submit(abs, -5).result(timeout=30)
         assert 1 == executor._pool.capacity()
+
+
+def test_a_finalizer_in_a_thread_that_becomes_idle_may_wait_for_a_call(monkeypatch):
+    """Nobody counts on the thread meanwhile, and it looks for work again afterwards."""
+    become_idle, struck, made = ThreadWorker._idle, [], queue.SimpleQueue()
+
+    def strike(worker):
+        has_work = become_idle(worker)
+        if not struck:
+            struck.append(worker)
+            made.put(executor.submit(abs, -2).result())
+        return has_work
+
+    monkeypatch.setattr(ThreadWorker, "_idle", strike)
+    with ThreadExecutor(1, initializer=int) as executor:  # without one, the thread would end, and be replaced
+        assert 1 == executor.submit(abs, -1).result(timeout=30)
+        assert 2 == made.get(timeout=30)
+        assert 3 == executor.submit(abs, -3).result(timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread import _loss, _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
+from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
@@ -1422,6 +1423,19 @@ def test_failures_that_stop_nothing_cost_no_task():
     """Tasks that are held back while a failure is looked at run afterwards, even if threads became free meanwhile."""
     results = run_parallel(lambda item: 1 / (item % 3), range(300), max_workers=4, max_failures=0.9)
     assert (None, 100, 200) == (results.stopped, len(results.failures), len(results.successes))
+
+
+def test_tickets_that_are_held_after_a_failure_keep_their_order():
+    """They come before those that are handed over meanwhile, whether the run goes on with them or takes them back."""
+    tickets = [(index, 1, None, None) for index in range(4)]
+    line = TicketQueue()
+    for end in (lambda: line.release() and [*line.queue], line.withdraw):
+        line.clear()
+        line.queue.extend(tickets[:3])
+        line.hold()
+        line.queue.append(tickets[3])
+        assert (4, tickets) == (line.waiting(), end())
+    assert 0 == line.waiting()
 
 
 def test_late_failure_of_an_abandoned_thread_holds_nothing_back():

@@ -110,8 +110,8 @@ class ForeignPort:
 
     def _lose(self, error: BrokenExecutor) -> None:
         """Report what was in flight when the pool broke; its futures may hear of that only later."""
-        for future, (ticket, handed, claim) in list(self._flights.items()):
-            if claim and not future.done():
+        for future, (ticket, handed, _) in list(self._flights.items()):
+            if not future.done():
                 del self._flights[future]
                 died = self._died(error)
                 self._kept.append(Ended(ticket[0], died, "", handed, monotonic(), self._name, final=True))

@@ -157,8 +157,8 @@ class ThreadWorker:
 
     def stand_in(self, engine: object) -> Enclosing | None:
         """A stand-in for an attempt, between attempts: a finalizer called there may wait too, and lend the slot."""
-        if self.engine is not engine or (self.current and self.current[2]) or self not in self.engine.workers:
-            return None  # it has no slot, or its attempt lends that
+        if self.engine is not engine or self not in self.engine.workers:
+            return None  # it has no slot
         with suppress(ValueError):
             self.engine.idle.remove(self)  # so that nobody wakes it meanwhile and counts on it
             self.gate.force()  # it looks for work again afterwards
