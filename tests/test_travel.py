@@ -1706,6 +1706,33 @@ def test_log_records_come_back(kept):
     }
 
 
+def log_awkwardly(_):
+    logger = logging.getLogger("far")
+    logger.info("locked", extra={"own": threading.Lock()})
+    logger.info("%d items", "some")
+    return "done"
+
+
+def test_a_log_record_that_cannot_be_sent_as_it_is_fails_no_task(kept, capfd):
+    """Texts stand for what cannot be pickled; a record whose message cannot be formatted is told on stderr, as elsewhere."""
+    assert "done" == run_parallel(log_awkwardly, [0], executor="processes")[0]
+    assert [("locked", "an object of type _thread.lock")] == [(made.msg, made.own) for made in kept]
+    assert "--- Logging error ---" in capfd.readouterr().err
+
+
+@pytest.fixture
+def nothing_below_error():
+    logging.disable(logging.WARNING)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_what_the_program_has_disabled_is_not_logged_by_tasks(kept, nothing_below_error):
+    """``logging.disable`` counts in workers, too."""
+    run_parallel(log_at, [(logging.WARNING, logging.ERROR)], executor="processes").raise_failures()
+    assert ["ERROR"] == [made.levelname for made in kept]
+
+
 def log_at(levels):
     for level in levels:
         logging.getLogger("far").log(level, "at %d", level)
