@@ -312,12 +312,19 @@ class Sentinel:
 MISSING = Sentinel()
 
 
-def test_an_object_of_the_script_that_is_pickled_by_its_name_belongs_in_a_module(monkeypatch):
-    """A worker cannot look it up, since it does not import the script; the error says what to do."""
+def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypatch):
+    """Nor can a worker look up in the script what is pickled by its name. The error says what to do."""
+
+    class Fragile:
+        def __reduce__(self):
+            return Unready, ("no",)
+
+    fragile = Fragile()
     monkeypatch.setattr(sys.modules["__main__"], "MISSING", MISSING, raising=False)
     monkeypatch.setattr(Sentinel, "__module__", "__main__")
-    error = run_parallel(repr, [MISSING], executor="processes").failures[0].error
-    assert "workers do not import the script: define this in a module" in error.__notes__[0]
+    for tasks in (repr, [MISSING]), (lambda _: MISSING, [0]), (lambda _: fragile, [0]):
+        error = run_parallel(*tasks, executor="processes", max_workers=1).failures[0].error
+        assert error.__notes__[0].endswith("; if it is the script's, define it in a module, which workers import")
 
 
 # Functions

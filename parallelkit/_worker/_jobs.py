@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _pickle import loads
+from mmap import mmap
 
 from parallelkit._raised import add_note, describe_error, give_traceback, traceback_of
 from parallelkit._worker._buffers import explaining, load_shared
@@ -13,7 +14,6 @@ from parallelkit._worker._travel import unpack
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from mmap import mmap
     from typing import Any, NoReturn
 
     Job = tuple[Callable[..., Any], Callable[[Any], Any]]
@@ -43,8 +43,9 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
         try:
             return load(*packed)
         except Exception as error:
-            is_of_script = "<module '__main__'>" in describe_error(error)
-            cure = "; workers do not import the script: define this in a module" if is_of_script else ""
+            by_value = any(part.rfind(b"cloudpickle") >= 0 for part in packed if isinstance(part, (bytes, mmap)))
+            of_script = by_value or "<module '__main__'>" in describe_error(error)
+            cure = "; if it is the script's, define it in a module, which workers import" if of_script else ""
             add_note(error, f"this was raised when a worker process unpickled {what}{cure}")
             raise
 
