@@ -28,6 +28,7 @@ from parallelkit._executors._thread import _loss, _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import TicketQueue
+from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
@@ -366,6 +367,14 @@ def passing():
     engine = ThreadEngine(4, passing=True)
     yield engine, lambda fn, **job: engine.open(Job(fn, ended=lambda: True, **job))
     engine.close()
+
+
+def test_threads_that_have_ended_take_no_memory():
+    """Idle threads retire, and others take their place, for as long as an executor is used."""
+    registry = Registry()
+    for number in range(3):
+        registry.leave(ThreadWorker(None, "retired", number))  # its thread is not alive
+    assert len(registry._left) <= 1
 
 
 def test_threads_of_a_run_end_when_nothing_is_left_for_them(passing, monkeypatch):
@@ -927,6 +936,20 @@ def test_a_submitted_call_may_wait_for_calls_that_it_submits():
         assert 6 == executor.submit(call, 3).result(PATIENCE)
         assert [5] * 50 == [other.result(PATIENCE) for other in others]
         assert [6] == run_parallel(call, [3], executor=executor, run_timeout=PATIENCE).values()
+
+
+def test_what_outlives_a_task_may_wait_for_calls_and_runs_on_its_executor():
+    """Once the task has ended there is no slot to lend, and nothing was abandoned."""
+    ended = threading.Event()
+    with ThreadExecutor(1) as first, ThreadExecutor(1) as second:
+
+        def later():
+            assert ended.wait(30)
+            return first.submit(abs, -1).result(30), run_parallel(abs, [-2], executor=first)[0]
+
+        call = first.submit(lambda: second.submit(later)).result(30)
+        ended.set()
+        assert (1, 2) == call.result(30)
 
 
 def test_a_call_may_be_waited_for_again():
