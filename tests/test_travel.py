@@ -324,7 +324,9 @@ def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypat
     monkeypatch.setattr(Sentinel, "__module__", "__main__")
     for tasks in (repr, [MISSING]), (lambda _: MISSING, [0]), (lambda _: fragile, [0]):
         error = run_parallel(*tasks, executor="processes", max_workers=1).failures[0].error
-        assert error.__notes__[0].endswith("; if it is the script's, define it in a module, which workers import")
+        assert error.__notes__[0].endswith(
+            "; if it is the script's, define it in a module, which workers import"
+        )
 
 
 # Functions

@@ -43,7 +43,9 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
         try:
             return load(*packed)
         except Exception as error:
-            by_value = any(part.rfind(b"cloudpickle") >= 0 for part in packed if isinstance(part, (bytes, mmap)))
+            by_value = any(
+                part.rfind(b"cloudpickle") >= 0 for part in packed if isinstance(part, (bytes, mmap))
+            )
             of_script = by_value or "<module '__main__'>" in describe_error(error)
             cure = "; if it is the script's, define it in a module, which workers import" if of_script else ""
             add_note(error, f"this was raised when a worker process unpickled {what}{cure}")
