@@ -103,7 +103,7 @@ class Opening:
                 self._failures[at] = self._ended(at, self._lost(at, lack), "", False)
                 values.append(None)
                 continue
-            if self._cautious and at in blobs and (kind in _ERRORS or _calls_code(blobs[at])):
+            if self._cautious and at in blobs and _calls_code(blobs[at]):
                 raise InterruptedError("the run was interrupted before its turn came")
             if kind in _ERRORS:
                 self._failures[at] = self._failed(at, bytes(blobs[at]))
@@ -176,7 +176,7 @@ def _lack_of(blob: Any) -> OSError | None:
 
 
 def _calls_code(blob: Any) -> bool:
-    """Whether unpickling may call anything: a pickle looks up what it calls by STACK_GLOBAL."""
+    """Whether unpickling may call anything: a pickle, also of an error, looks up what it calls by STACK_GLOBAL."""
     return isinstance(blob, tuple) or blob.find(b"\x93") >= 0
 
 
