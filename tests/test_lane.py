@@ -1,12 +1,15 @@
 """When a run in processes is woken for attempts that have ended."""
 
+import logging
 from array import array
 
 import pytest
 
-from parallelkit import iter_parallel, map_reduce, run_parallel
+from parallelkit import Task, iter_parallel, map_reduce, run_parallel
 from parallelkit._executors import _processes
+from parallelkit._executors._process import _lane
 from parallelkit._executors._process._lane import (
+    HEAVY,
     UNSEEN,
     WEIGHTY,
     Batch,
@@ -158,6 +161,39 @@ def test_what_was_seen_is_not_counted():
         if seen:
             lane.events.clear()
         assert lane.tell(NOW + UNSEEN, WORKERS) == float("inf")
+
+
+def test_a_batch_is_of_many_attempts_only_while_their_items_are_small():
+    """No frame of many megabytes holds up a worker's other frames; one item may be of any size."""
+    lane = Lane(1, b"", False)
+    sizes = [HEAVY // 2, HEAVY // 2, 1, HEAVY, 2 * HEAVY, 1, 1]
+    tickets = [(index, 1, None, None) for index in range(len(sizes))]
+    lane.queue.append(Batch(lane, tickets, list(map(bytes, sizes))))
+    taken = []
+    while lane.queue:
+        taken.append([index for index, _, _, _ in lane.take(5).tickets])
+    assert [[0, 1], [2], [3], [4], [5, 6]] == taken
+
+
+def test_log_records_that_wait_are_few_and_each_gap_is_told_once(monkeypatch):
+    """Records that come faster than they are handled fill no memory: one warning stands for those dropped; later ones arrive."""
+    monkeypatch.setattr(_lane, "MOST_RECORDS", 1000)
+    lane, record = Lane(1, b"", False), Record(bytes(200), None)
+    for gaps in (1, 2):
+        for _ in range(20):
+            lane.post_record(record)
+        assert [record, record, record, lane.events[3]] * gaps == list(lane.events)
+        assert b"some are dropped" in lane.events[3].packed
+        lane.logged = lane.recorded
+
+
+def test_records_that_were_handled_do_not_wait(monkeypatch, executor, caplog):
+    """However many records a run has had, none is dropped while they are handled as they come."""
+    monkeypatch.setattr(_lane, "MOST_RECORDS", 1000)
+    tasks = [Task(logging.warning, number) for number in range(9)]
+    for _ in iter_parallel(tasks, executor=executor, buffersize=1):
+        pass
+    assert list(map(str, range(9))) == caplog.messages
 
 
 def test_a_patient_run_has_more_at_hand():
