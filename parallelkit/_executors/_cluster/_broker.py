@@ -35,26 +35,26 @@ class Run:
         self.guards: set[str] = set()  # workers that have claimed batches of it
         self.closing = False
         self._news: list[News] = []
-        self._told = asyncio.Event()
+        self.answer_due = asyncio.Event()  # set when a client that waits for news is to be answered
 
     def tell(self, *news: Any) -> None:
         self._news.append(news)
-        self._told.set()
+        self.answer_due.set()
 
     def note_width(self) -> None:
         """Note that workers came or went; the client is told once, however many did."""
         self._width_changed = True
-        self._told.set()
+        self.answer_due.set()
 
     async def take(self) -> list[News]:
         try:
-            await asyncio.wait_for(self._told.wait(), POLL_LIMIT)
+            await asyncio.wait_for(self.answer_due.wait(), POLL_LIMIT)
         except TimeoutError:
             pass
         return self.take_now()
 
     def take_now(self) -> list[News]:
-        self._told.clear()
+        self.answer_due.clear()
         news, self._news = self._news, []
         if self._width_changed:
             self._width_changed = False
@@ -103,14 +103,12 @@ class Broker:
         blobs = await asyncio.gather(*(self._end_on(worker, run) for worker in known.guards))
         news = known.take_now() + [("told", blob) for blob in blobs if blob is not None]
         self.runs.pop(run, None)
-        known.tell()  # ends a pending ``take``
+        known.answer_due.set()
         if not self.runs and self._name in self.scheduler.plugins:
             self.scheduler.remove_plugin(name=self._name)
         return news
 
     async def _end_on(self, worker: str, run: str) -> bytes | None:
-        if worker not in self.scheduler.workers:
-            return None
         try:
             blob = await asyncio.wait_for(self.scheduler.rpc(worker).parallelkit_end(run=run), END_LIMIT)
         except Exception:
