@@ -36,6 +36,7 @@ class Scheduler:
         self.ended = []
 
     def add_plugin(self, plugin, name):
+        assert name not in self.plugins
         self.plugins[name] = plugin
 
     def remove_plugin(self, name):
@@ -44,6 +45,8 @@ class Scheduler:
     def rpc(self, worker):
         async def end(run):
             self.ended.append((worker, run))
+            if worker == THERE:
+                raise OSError("its guard is gone")
             return b"the last"
 
         return SimpleNamespace(parallelkit_end=end)
@@ -101,7 +104,8 @@ def test_a_batch_is_given_away_once(book):
         book.place(1)
         assert await book.claim(1)
         assert not await book.claim(1)
-        assert not await book.claim(1, THERE)
+        book.place(1)
+        assert not await book.claim(1, THERE), "dask has placed it again"
         assert not await book.claim(2), "it was never placed"
         book.place(3)
         book.forget(3)
@@ -127,7 +131,10 @@ def test_a_lost_worker_costs_what_it_had_claimed(book):
         assert [("told", b"done", [book.key(2)]), ("lost", HERE, [(book.key(1), 1)])] == book.news()[:2]
         assert await book.tell(b"too late", [1]) is None
         assert not await book.claim(1, THERE)
+        assert [] == book.broker.runs["run"].belonging_to(HERE)
         assert await book.claim(3, THERE)
+        await book.broker.close("run")
+        assert [(THERE, "run")] == book.scheduler.ended, "nobody asks the lost one"
 
     check(book)
 
@@ -141,7 +148,7 @@ def test_a_batch_is_begun_only_as_far_as_it_was_granted(book):
             book.place(number)
             assert await book.claim(number, granted=10)
         assert [book.key(1)] == await book.tell(b"", over=[3], wanted={1: 30, 3: 30}), "what is over is"
-        assert [] == await book.tell(b"", wanted={2: 30}, worker=THERE), "it is not its batch"
+        assert [] == await book.tell(b"", over=[1], wanted={2: 30}, worker=THERE), "they are not its batches"
         del book.scheduler.workers[HERE]
         book.broker.remove_worker(book.scheduler, HERE)
         assert await book.tell(b"", wanted={2: 30}) is None
@@ -182,17 +189,112 @@ def test_what_others_cancel_is_returned_or_ends(book):
     check(book)
 
 
+def test_a_batch_that_ends_with_an_error_is_lost_or_returned(book):
+    """If a guard fails, what it had claimed is lost; if workers refuse a batch, the client hears why, but not of workers that dask suspects."""
+
+    @with_a_run
+    async def check(book):
+        for number, text in enumerate(["RuntimeError: it does not fit", "KilledWorker: three died"]):
+            book.place(number)
+            book.scheduler.tasks[book.key(number)].exception_text = text
+            book.scheduler.tasks[book.key(number)].erred_on = {THERE}
+            book.broker.transition(book.key(number), "processing", "erred")
+        returned = ("returned", [book.key(0)], "RuntimeError: it does not fit", [THERE])
+        assert [returned, ("returned", [book.key(1)], "", [])] == book.news()
+        book.place(2)
+        assert await book.claim(2, granted=7)
+        book.broker.transition(book.key(2), "processing", "erred")
+        assert [("lost", HERE, [(book.key(2), 7)])] == book.news()
+        assert [] == await book.tell(b"", wanted={2: 9}), "it is not granted any more"
+        assert {} == book.broker.runs["run"].granted
+
+    check(book)
+
+
+def test_a_client_hears_each_news_once(book):
+    """A client is answered as soon as there is news, and hears each once; of many workers that come or go, it hears once. The end of the run is an answer, too."""
+
+    @with_a_run
+    async def check(book):
+        book.place(1)
+        assert await book.claim(1)
+        for happens, news in (
+            (lambda: book.broker.runs["run"].tell("told", b"done"), ("told", b"done")),
+            (lambda: book.broker.add_worker(book.scheduler, THERE), ("width", 2, [HERE, THERE])),
+            (lambda: book.broker.remove_worker(book.scheduler, THERE), ("width", 2, [HERE, THERE])),
+        ):
+            asking = asyncio.ensure_future(book.broker.take("run"))
+            await asyncio.wait([asking], timeout=0.01)
+            assert not asking.done()
+            happens()
+            if news[0] == "width":
+                happens()
+            assert [news] == await asyncio.wait_for(asking, 5)
+        asking = asyncio.ensure_future(book.broker.take("run"))
+        await asyncio.wait([asking], timeout=0.01)
+        await book.broker.close("run")
+        assert [] == await asyncio.wait_for(asking, 5)
+
+    check(book)
+
+
+def test_a_run_is_closed_with_its_last_news(book):
+    """The close of a run returns what was not taken, and what guards have committed, even if one fails; other runs go on."""
+
+    @with_a_run
+    async def check(book):
+        await book.broker.open("other", "client")
+        for number, worker in ((1, HERE), (2, THERE)):
+            book.place(number)
+            assert await book.claim(number, worker)
+        await book.tell(b"done", [1])
+        closing = asyncio.ensure_future(book.broker.close("run"))
+        await asyncio.sleep(0)
+        book.place(3)
+        assert not await book.claim(3)
+        assert [("told", b"done", [book.key(1)]), ("told", b"the last")] == await closing
+        assert {(HERE, "run"), (THERE, "run")} == {*book.scheduler.ended}
+        assert ["the broker"] == list(book.scheduler.plugins)
+        assert [] == await book.broker.close("other") == await book.broker.close("other")
+        assert {} == book.scheduler.plugins
+
+    check(book)
+
+
+def test_what_waits_behind_others_is_returned_where_threads_are_free(book):
+    """Batches that wait at a busy worker while threads are free elsewhere return to the client: at the second look, and no more than find a thread."""
+
+    @with_a_run
+    async def check(book):
+        busy, quick = (SimpleNamespace(processing=range(number), nthreads=2) for number in (3, 2))
+        for number, worker in ((1, busy), (2, busy), (3, quick)):
+            book.place(number)
+            book.scheduler.tasks[book.key(number)].processing_on = worker
+        for free, returned in ((0, []), (1, [1]), (9, [2]), (9, [])):
+            book.scheduler.idle = {THERE: SimpleNamespace(processing=[], nthreads=free)}
+            book.broker._seen.clear()
+            book.broker._look()
+            assert bool(returned) == book.broker._looking, "whether it looks again"
+            assert [] == book.news()
+            book.broker._look()
+            assert [("returned", [book.key(number)], "", []) for number in returned] == book.news()
+        assert [False, False, True] == [await book.claim(number, THERE) for number in (1, 2, 3)]
+
+    check(book)
+
+
 def test_the_end_of_a_client_is_the_end_of_its_runs(book):
     """When a client ends, its runs end on all workers that have begun something, and the plugin is removed."""
 
     @with_a_run
     async def check(book):
         book.place(1)
+        book.place(2)
         assert await book.claim(1)
         book.broker.remove_client(book.scheduler, "another client")
         assert [] == book.scheduler.ended
         book.broker.remove_client(book.scheduler, "client")
-        assert not await book.claim(1, THERE), "nothing begins any more"
+        assert not await book.claim(2, THERE), "nothing begins any more"
         await asyncio.gather(*book.broker._closers)
         assert [(HERE, "run")] == book.scheduler.ended
         assert {} == book.scheduler.plugins
