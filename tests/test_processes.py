@@ -219,35 +219,37 @@ def test_function_whose_loading_kills_fails_its_run_only(engine):
     assert not drive(engine, far.nothing, range(10)).failures
 
 
+@pytest.mark.parametrize("status", [3, -signal.SIGKILL])
 @pytest.mark.all
-def test_workers_that_fail_to_load_now_and_then_do_not_fail_a_run(tmp_path):
-    """However many workers crash while they load the function, the run goes on if others have loaded it in between."""
+def test_workers_that_fail_to_load_now_and_then_do_not_fail_a_run(tmp_path, status):
+    """However many workers crash or are killed while they load the function, the run goes on if others have loaded it in between."""
     engine = ProcessEngine(1, max_tasks_per_child=1)
+    engine._supervisor._deaths._patience = 2
     try:
-        seen = drive(engine, Flaky(tmp_path / "loads"), range(5))
+        seen = drive(engine, Flaky(tmp_path / "loads", status), range(5))
     finally:
         engine.close()
     assert {number: number for number in range(5)} == seen.values
 
 
 class Flaky:
-    """A function that crashes every third worker that loads it."""
+    """A function that ends every third worker that loads it."""
 
-    def __init__(self, log):
-        self.log = log
+    def __init__(self, log, status):
+        self.log, self.status = log, status
 
     def __call__(self, item):
         return item
 
     def __reduce__(self):
-        return load_flaky, (self.log,)
+        return load_flaky, (self.log, self.status)
 
 
-def load_flaky(log):
+def load_flaky(log, status):
     with open(log, "ab", buffering=0) as file:
         file.write(b".")
         if file.tell() % 3 == 0:
-            os._exit(3)
+            far.end_by(-status) if status < 0 else far.leave(status)
     return far.give_back
 
 
