@@ -211,6 +211,8 @@ def test_what_an_initializer_sets_in_a_class_stays(script):
         script["Model"].more = 1
         assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
         assert script["Settings"].extra is None
+        script["Settings"].extra = "changed"
+        assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
         del script["Settings"].extra
         assert ("loaded", "loaded", 2) == run(executor, script["both"], 0)
 

@@ -23,7 +23,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
-from functools import cached_property, partial, singledispatch, singledispatchmethod
+from functools import cached_property, lru_cache, partial, singledispatch, singledispatchmethod
 from pathlib import Path
 from typing import Generic, NewType, ParamSpec, TypeVarTuple
 
@@ -375,7 +375,7 @@ def test_a_call_that_cannot_be_pickled_is_blamed_part_by_part():
 
     tasks = {
         r"lock, which test_travel\.\S+\.locked uses, is an object of type _thread.lock": Task(locked),
-        r"lock, which test_travel\.\S+\.Holder\.__init__ uses, is an object of type _thread.lock": Task(
+        r"lock, which test_travel\.\S+\.Holder\.__init__ uses \(its class .*\), is an object of type _thread.lock": Task(
             Holder().give
         ),
         r"args\[1\] is an object of type _thread.lock": Task(pow, 1, lock),
@@ -492,6 +492,12 @@ def test_a_class_with_a_cached_property_travels():
     assert {Circle.area.__doc__} == {result[3] for result in results}
     assert [3, 12] == [vars(result[4])["area"] for result in results]
     assert 1 == Circle.calls
+
+
+def test_a_cache_of_a_local_function_has_its_size_there():
+    """A cache by ``lru_cache`` that is sent by value has as many places as the program has given it."""
+    cached = lru_cache(maxsize=2, typed=True)(lambda number: number)
+    assert {"maxsize": 2, "typed": True} == _travel.unpack(_travel.pack(cached)).cache_parameters()
 
 
 def test_generic_functions_travel():

@@ -157,5 +157,6 @@ def _in_method(method: object, cls: type) -> Found | None:
     for variable, value in variables(method) if isinstance(method, FunctionType) else ():
         flaw = _flaw(value, past=cls)
         if flaw is not None:
-            return f"{variable}, which {describe(method)} uses,", value, flaw
+            why = "its class is sent with all methods; one at the top level of a module would be imported"
+            return f"{variable}, which {describe(method)} uses ({why}),", value, flaw
     return None
