@@ -250,6 +250,14 @@ def test_an_array_that_is_a_file_is_that_file_in_the_workers(mapped, view, execu
     assert array.size == 1 or -1.0 == array.flat[0]
 
 
+def test_an_array_in_a_file_of_numpy_is_found_behind_its_head(tmp_path, executor):
+    """What ``np.load`` maps begins after a head, in the workers, too."""
+    np.save(tmp_path / "numbers.npy", np.arange(10_000.0))
+    array = np.load(tmp_path / "numbers.npy", mmap_mode="r")
+    results = run_parallel(lambda item, array: array[item], [0, 9_999], args=(array,), executor=executor)
+    assert [0.0, 9_999.0] == results.values()
+
+
 def test_a_file_that_the_function_or_the_initializer_names_is_that_file(mapped):
     """What needs no argument is sent as the file, too: in threads a task that writes to it writes to the file."""
     array = mapped("r+")
