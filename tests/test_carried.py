@@ -1,6 +1,7 @@
 """Functions of the script that come with each call: a worker unpickles a function once, and what it keeps is there for the next call."""
 
 import gc
+from collections import UserList
 from collections.abc import Callable
 from functools import partial
 from weakref import ref
@@ -98,11 +99,11 @@ def test_a_partial_of_it_is_no_other_function(executor, script):
     assert loads is _carried.carry((loads, (), {}), CarriedClasses(mapped=True), several=False)[0]
 
 
-def test_an_executor_lets_go_of_the_function_of_its_last_call(executor, script):
+@pytest.mark.parametrize("of", ["lambda held: lambda: len(held)", "lambda held: held.__len__"])
+def test_an_executor_lets_go_of_the_function_of_its_last_call(of, executor, script):
     """What the function refers to, which may be large, is gone with the call, and not only with the executor."""
-    exec("def holding(held): return lambda: len(held)", script)
-    held = {1, 2}
-    assert 2 == executor.submit(script["holding"](held)).result()
+    held = UserList([1, 2])
+    assert 2 == executor.submit(eval(of, script)(held)).result()
     gone = ref(held)
     del held
     gc.collect()
