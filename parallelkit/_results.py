@@ -8,10 +8,10 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
-from parallelkit._input._keys import Keyed
+from parallelkit._input._keys import Keyed, no_such_key
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, raised, tally
-from parallelkit._outcomes import Attempt, Failure, Outcome, shown
+from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
 from parallelkit._worker._faults import capture, restore
@@ -53,7 +53,7 @@ class Results(Keyed[K, V], Generic[K, V]):
     # The mapping: keys and values.
 
     def __getitem__(self, key: K) -> V:
-        index = self._find(key)
+        index = self._index(key)
         if self._is_success(index):
             return self._ledger.values[index]  # type: ignore[no-any-return]  # columns hold what the tasks gave
         error = raised(self._ledger.lost(index))
@@ -69,11 +69,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return map(self._ledger.key, self._indices())
 
     def __contains__(self, key: object) -> bool:
-        try:
-            self._find(key)
-        except KeyError:
-            return False
-        return True
+        return self._find(key) >= 0
 
     @overload
     def get(self, key: K, /) -> V | None: ...
@@ -265,19 +261,24 @@ class Results(Keyed[K, V], Generic[K, V]):
         lost = self._ledger.failed.keys() | self._ledger.cancelled.keys()
         return [index for index in self._indices() if index in lost] if lost else []
 
+    def _index(self, key: Any) -> int:
+        index = self._find(key)
+        if index < 0:
+            raise no_such_key(key, self._ledger.keys)
+        return index
+
     def _find(self, key: Any) -> int:
+        """The index of the task that has this key, or -1."""
         keys = self._ledger.keys
         if keys is None:
             try:
                 index = operator.index(key)
             except TypeError:
-                index = -1
-            if 0 <= index < len(self._ledger):
-                return index
-            raise KeyError(f"{shown(key)} (keys are positions from 0; values() is a list; key= sets others)")
+                return -1
+            return index if index < len(self._ledger) else -1
         if self._index_of is None:
             self._index_of = {key: index for index, key in enumerate(keys)}
-        return self._index_of[key]
+        return self._index_of.get(key, -1)
 
 
 class _Outcomes(Keyed[K, Outcome[K, V]], Generic[K, V]):
@@ -287,7 +288,7 @@ class _Outcomes(Keyed[K, Outcome[K, V]], Generic[K, V]):
         self._results = results
 
     def __getitem__(self, key: K) -> Outcome[K, V]:
-        return self._results._ledger.outcome(self._results._find(key))
+        return self._results._ledger.outcome(self._results._index(key))
 
     def __iter__(self) -> Iterator[K]:
         return iter(self._results)

@@ -31,6 +31,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._input._keys import no_such_key
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._lost import Lost
 
@@ -218,6 +219,15 @@ def test_an_unknown_key_is_a_key_error(key):
         results[key]
     with pytest.raises(KeyError):
         results.outcomes[key]
+
+
+def test_a_position_in_place_of_a_key_is_hinted_at():
+    """The KeyError for a position, where the tasks have keys, shows a key and names values(); so it does if there are no tasks."""
+    with pytest.raises(
+        KeyError, match=r"0 \(no task has this key; the first of 3 is 'a'; values\(\) is a list"
+    ):
+        make()[0]
+    assert "no task has this key; there are no tasks" in str(no_such_key(0, []))
 
 
 # in, len, iteration and get look at keys only

@@ -8,6 +8,7 @@ from reprlib import Repr
 from typing import Any, TypeVar
 
 from parallelkit._marks import UNSET
+from parallelkit._outcomes import shown
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -44,14 +45,14 @@ def check_lasting(key: Any, position: int) -> None:
             f"got none at position {position}"
         )
     try:
-        lasts, shown = is_lasting(key), repr(key)
+        lasts, text = is_lasting(key), repr(key)
     except Exception as error:  # an int of more digits than Python prints, or a broken __repr__
-        lasts, shown = False, f"<a key whose repr raised {type(error).__name__}>"
+        lasts, text = False, f"<a key whose repr raised {type(error).__name__}>"
     if not lasts:
         kind = type(key)
         raise TypeError(
             "key must be a str, int, float (not nan), bool, bytes, None or a tuple of these for a checkpoint, "
-            f"got {shown} of type {kind.__module__}.{kind.__qualname__} at position {position}; "
+            f"got {text} of type {kind.__module__}.{kind.__qualname__} at position {position}; "
             "make a str of it, or a number of Python's own (numpy's have .item())"
         )
 
@@ -89,6 +90,18 @@ class Placed:
                 f"key must return values that can be compared, for order='key', got {self.key!r} and "
                 f"{other.key!r} at positions {self.position} and {other.position}"
             ) from None
+
+
+def no_such_key(key: Any, keys: Sequence[Any] | None) -> KeyError:
+    """The error for a key that no task has; ``keys`` is None if positions are the keys.
+
+    >>> no_such_key(0, ["ann", "bob"])
+    KeyError("0 (no task has this key; the first of 2 is 'ann'; values() is a list)")
+    """
+    if keys is None:
+        return KeyError(f"{shown(key)} (keys are positions from 0; values() is a list; key= sets others)")
+    known = f"the first of {len(keys)} is {shown(keys[0])}" if keys else "there are no tasks"
+    return KeyError(f"{shown(key)} (no task has this key; {known}; values() is a list)")
 
 
 class Keyed(Mapping[K, V]):
