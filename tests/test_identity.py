@@ -117,6 +117,11 @@ def weigh(item, unit):
     return f"{item} {unit}"
 
 
+@functools.cache
+def remember(item, unit="kg"):
+    return f"{item} {unit}"
+
+
 def decorated(fn):
     def wrapper(item):
         return fn(item)
@@ -395,6 +400,15 @@ def with_things(things):
     return go
 
 
+def of_nothing():
+    def go(item):
+        return item or later
+
+    for later in ():  # noqa: B007  it captures a variable that has no value
+        pass
+    return go
+
+
 def twice(make):
     """Made anew for the second run, as in another process."""
     return make(), make()
@@ -420,6 +434,7 @@ SAME = {
     "closure of an instant": (made(datetime(2026, 1, 1)), made(datetime(2026, 1, 2))),
     "closure of objects": (with_things([1]), with_things([2])),
     "closure of objects of other types": (made([1]), made({1})),
+    "closure of what is not there": twice(of_nothing),
     "closure of a frozenset": twice(lambda: made(frozenset("abc"))),
     "decorated": twice(lambda: decorated(made("x"))),
     "counter": once(counting()),
@@ -434,7 +449,7 @@ SAME = {
     "not a number": twice(lambda: made(float("nan"))),
     "a number of many digits": twice(lambda: made(HUGE)),
     "frozen dataclass": twice(lambda: functools.partial(convert, unit=Model(0.5))),
-    "frozen dataclass that remembers": twice(lambda: Model(0.5, cache={object(): 1})),
+    "frozen dataclass that remembers": (Model(0.5, cache=1), Model(0.5, cache=2)),
     "frozen dataclass of what may change": (made(Model([1])), made(Model([2]))),
     "half a character": twice(lambda: made("\ud800")),
 }
@@ -474,6 +489,7 @@ def test_a_named_function_is_its_name_alone(path):
     """A named function is identified by its name alone: its code, defaults, and what it wraps may change."""
     assert f"{__name__}:convert" == identity_of(convert) == identity_of(functools.partial(convert))
     assert f"{__name__}:weigh" == identity_of(weigh) == identity_of(functools.partial(weigh))
+    assert f"{__name__}:remember" == identity_of(remember) == identity_of(remember.__wrapped__)
     assert difference(identity_of(convert), identity_of(in_unit("kg")(convert)), "this run") is None
     assert "builtins:len" == identity_of(len)
     assert f"{__name__}:Multiply.go" == identity_of(Multiply.go) == identity_of(Multiply(2).go)

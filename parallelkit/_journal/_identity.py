@@ -87,7 +87,7 @@ def difference(before: str | None, now: str | None, whose: str) -> str | None:
     if before == now:
         return None
     (name, old), (new_name, new) = parsed(before), parsed(now)
-    if name != new_name or None in (before, now):
+    if name != new_name:
         return f"it is of {name}, {whose} of {new_name}; use another file"
     captured_by_one = {fact for fact in old.keys() ^ new.keys() if fact.startswith(CAPTURED)}
     differing = {fact for fact in old.keys() | new.keys() if old.get(fact) != new.get(fact)}
