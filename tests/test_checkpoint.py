@@ -55,6 +55,7 @@ from parallelkit._journal._file import APPLICATION, SCHEMA, Journal, Record
 from parallelkit._journal._lock import JournalLock
 from parallelkit._journal._recorder import Recorder, Recording
 from parallelkit._ledger import Ledger
+from parallelkit._lost import Lost
 from parallelkit._runs._interruptible import InterruptibleCall
 
 calls = collections.Counter()
@@ -334,6 +335,13 @@ def test_a_traceback_is_recorded_once(path):
     assert 1 == payload.count(b"Traceback (most recent call last)")
     kept = run_parallel(fail, ["a"], key=same, checkpoint=Checkpoint(path, rerun_failed=False))
     assert failed.traceback == kept.failures["a"].traceback
+
+
+def test_a_traceback_that_came_as_text_comes_back_as_that_text():
+    """The traceback of a failure in a worker process is recorded as it was made there, with the source that it has."""
+    lost = Lost(ValueError("no"), 1, 0.0, 0.0, "a worker", "Traceback: as it came\n")
+    record = Record("'a'", None, False, _payload.pickle_error(lost))
+    assert lost.traceback == _payload.recalled(record).lost.traceback
 
 
 def test_a_timeout_is_a_failure_and_recorded_as_one(path):
