@@ -131,6 +131,19 @@ def test_exit_costs_its_own_task(engine):
     assert (3, None, f"process {error.pid}") == (error.exitcode, error.signal, seen.failures[7].worker)
 
 
+def test_what_a_worker_has_started_ends_with_it(engine, tmp_path):
+    """The programs that a task has started are killed when its worker has ended by itself, too."""
+    path = tmp_path / "pid"
+    drive(engine, start_and_leave, [path])
+    wait_until(lambda: not is_alive(int(path.read_text())))
+
+
+def start_and_leave(path):
+    child = subprocess.Popen(["sleep", "60"])
+    path.write_text(str(child.pid))
+    os._exit(3)
+
+
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
 def test_signal_costs_its_own_task(engine, number):
     """A task whose worker is ended by a signal fails, and the failure names the signal."""

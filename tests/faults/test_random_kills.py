@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from functools import partial
 
@@ -14,6 +15,7 @@ from outside import soon
 from port_driver import drive_port, opened
 
 from parallelkit._died import WorkerDied
+from parallelkit._executors._contract import Job
 from parallelkit._executors._processes import ProcessEngine
 
 
@@ -107,22 +109,32 @@ def test_naps_under_fire(tasks, tmp_path):
 
 
 def test_workers_die_with_their_parent(tmp_path):
-    """When the parent is killed, its workers and their children are soon gone."""
-    path = far_path = tmp_path / "child"
-    os.mkfifo(path)
+    """When the parent is killed, its workers and their children are soon gone, even if it has forked a child that goes on."""
+    paths = [str(tmp_path / name) for name in ("child", "fork")]
+    for path in paths:
+        os.mkfifo(path)
     parent = os.fork()
     if parent == 0:
-        engine = ProcessEngine(1)
-        with opened(engine, far.have_child_and_hang) as port:
-            port.start([(0, 1, str(far_path), None)])
-            while not port.wait(None):
-                pass  # a start also wakes it
-        os._exit(1)
-    child = int(far.hear(str(path)))
+        try:
+            port = ProcessEngine(1).open(Job(far.have_child_and_hang))
+            port.start([(0, 1, paths[0], None)])
+            while not port.running():
+                time.sleep(0.001)
+            fork = os.fork()
+            if fork:
+                far.tell(paths[1], str(fork))
+            time.sleep(1000)
+        finally:
+            os._exit(1)
+    fork, child = (int(far.hear(path)) for path in reversed(paths))
     worker = parent_of(child)
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
-    assert False is soon(lambda: any(map(is_running, (worker, child))), False)
+    try:
+        assert False is soon(lambda: any(map(is_running, (worker, child))), False)
+        assert is_running(fork)
+    finally:
+        os.kill(fork, signal.SIGKILL)
 
 
 def parent_of(pid):
