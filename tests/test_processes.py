@@ -1182,6 +1182,20 @@ def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
         assert idle.failure is None
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EAGAIN, r"the limit of processes is reached \(ulimit -u"),
+        (errno.EFBIG, r"the limit of file sizes is too low \(ulimit -f"),
+        (errno.EMFILE, r"Too many open files \(limit \d+\)"),
+        (errno.ENOENT, r"\[Errno 2\] No such file"),
+    ],
+)
+def test_what_the_system_lacks_is_said_in_words(number, said):
+    """The system's own words for a refused fork are 'Resource temporarily unavailable'; the limits are what a user can look up."""
+    assert re.match(said, _reserve.explain(OSError(number, os.strerror(number))))
+
+
 class Refusing:
     """A worker's socket that refuses messages, for lack of room in the system, ``times`` times."""
 
