@@ -493,6 +493,18 @@ def test_what_an_error_in_the_clean_up_says_is_the_cause():
     assert "in the clean-up" == str(error.__cause__)
 
 
+def test_a_value_that_comes_after_the_timeout_is_dropped():
+    """A coroutine that returns in place of being cancelled has overrun its timeout all the same, as in a thread."""
+
+    async def late(_):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(LONG)
+        return "late"
+
+    error = run_parallel(late, [1], timeout=0.01).failures[0].error
+    assert (TaskTimeout, None) == (type(error), error.__cause__)
+
+
 @pytest.mark.usefixtures("unhurried")
 def test_retries_are_those_of_any_task():
     """A coroutine that fails, or is cancelled at its timeout, is retried."""

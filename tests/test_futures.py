@@ -42,6 +42,7 @@ from parallelkit import (
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._submit._future import PoolFuture, cancel_waiting
+from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
 
@@ -674,6 +675,23 @@ def test_a_finalizer_may_submit_in_a_thread_that_is_being_started(make, name, mo
         else:
             assert [1] == run_parallel(abs, [-1], executor=executor).values()
         assert 2 == made[0].result(timeout=30)
+
+
+@both
+def test_first_calls_that_come_together_start_one_thread(make, monkeypatch):
+    """Another thread, or a finalizer, may submit just as the executor is about to start its own thread."""
+    made, begin = [], Opening.__init__
+
+    def strike(opening, work):
+        if not made:
+            made.append(None)
+            made[0] = executor.submit(abs, -2)
+        begin(opening, work)
+
+    monkeypatch.setattr(Opening, "__init__", strike)
+    with make(1) as executor:
+        assert [1, 2] == [executor.submit(abs, -1).result(30), made[0].result(30)]
+        assert 1 == [thread.name for thread in threading.enumerate()].count("parallelkit_futures")
 
 
 def test_a_finalizer_may_submit_in_the_midst_of_the_engine(monkeypatch):

@@ -24,14 +24,16 @@ from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, T
 from parallelkit._executors import _choice
 from parallelkit._executors._contract import Job
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._thread import _loss, _starts
+from parallelkit._executors._thread import _loss, _overdue, _starts
 from parallelkit._executors._thread import _worker as _thread
+from parallelkit._executors._thread._overdue import Lookout
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
+from parallelkit.testing import FakeClock
 
 PATIENCE = 30.0
 
@@ -534,6 +536,18 @@ def test_an_overdue_thread_loses_its_slot_and_tells_where_it_stood(engine):
     assert 2 == len(engine.abandoned)
     hold.go.set()
     port.close()
+
+
+def test_the_next_look_for_overdue_attempts_is_as_early_as_any_may_be(monkeypatch):
+    """The port looks after the shortest timeout of all that may begin, whatever else was handed over before or since."""
+    monkeypatch.setattr(_overdue, "monotonic", FakeClock())
+    lookout = Lookout()
+    for limit, expected in ((9.0, 9.0), (3.0, 3.0), (5.0, 3.0), (None, 3.0)):
+        lookout.expect([(0, 1, None, limit)])
+        assert expected == lookout.look_at
+    for more, expected in ((True, 6.0), (False, 9.0)):
+        lookout.look_again(3.0, [9.0], more)
+        assert expected == lookout.look_at
 
 
 def test_a_late_end_is_dropped(engine):

@@ -139,7 +139,7 @@ class ForeignPort:
             self._gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
-        return bool(self._landed or self._kept or self._woken)
+        return bool(self._landed or self._woken)
 
     def _collect(self) -> list[Block | Ended]:
         events, self._kept = self._kept, []
