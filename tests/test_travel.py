@@ -860,7 +860,7 @@ def test_what_has_a_name_and_no_module_is_described():
 
 
 def test_function_whose_module_is_missing_fails_every_task(engine):
-    """If the worker cannot import the function's module, every task says what is missing, and the worker goes on."""
+    """If the worker cannot import the function's module, every task says alike what is missing, and the worker goes on."""
     missing = type(sys)("missing_there")
     exec("def function(item): return item", missing.__dict__)
     sys.modules["missing_there"] = missing
@@ -870,6 +870,7 @@ def test_function_whose_module_is_missing_fails_every_task(engine):
         del sys.modules["missing_there"]
     assert 5 == len(seen.failures)
     assert isinstance(seen.failures[0].error, ModuleNotFoundError)
+    assert 1 == len({ended.traceback for ended in seen.failures.values()})
 
 
 def test_closures_and_lambdas_travel(engine):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from _pickle import loads
 from mmap import mmap
 
-from parallelkit._raised import add_note, describe_error, give_traceback, traceback_of
+from parallelkit._raised import add_note, describe_error
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._call_functions import unpack_call
@@ -56,9 +56,8 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
 
 def raiser(error: BaseException) -> Callable[[Any], NoReturn]:
     """Stands in for a function that could not be loaded: every attempt fails with the reason."""
-    frames = traceback_of(error)
 
     def fail(item: object) -> NoReturn:
-        raise give_traceback(error, frames)
+        raise error
 
     return fail
