@@ -220,8 +220,7 @@ class Dispatcher:
             self._break(error)
         finally:
             port.close()
-            if self._shut:
-                self._engine.close()
+            self._engine.close()
 
     def _hand_over(self, port: Port) -> None:
         urgent = [self._urgent.popleft() for _ in range(len(self._urgent))]  # in the inbox, or past it
