@@ -132,6 +132,7 @@ def test_a_dominating_task_that_began_late_should_come_first():
 def test_a_dominating_task_that_was_retried_began_with_its_first_attempt():
     """What is said of its begin is not said of its last attempt."""
     ledger = plant([10.0] + [0.1] * 100)
+    ledger.try_again(0, Lost(TimeoutError("no worker came up"), 0, None, BEGAN, None))
     retry(ledger, 0, ValueError("no"), 4.0)
     advice = only(ledger, _slow.dominating_task)
     assert "It started" not in advice.cure
@@ -551,6 +552,8 @@ def test_a_storm_of_retries():
     ledger = plant([0.2] * 200, workers=4)
     for index in range(60):
         retry(ledger, index, ConnectionError(f"no answer from 10.0.0.{index}"), 0.1)
+    for index in range(100, 200):
+        fail(ledger, index, ValueError("no"))
     advice = only(ledger, _wasted.retry_storm)
     assert "60 of 260 attempts failed and were retried (23 %, 6.00 s of work)" in advice.cause
     assert "mostly for ConnectionError: no answer from 10.0.0.0" in advice.cause
@@ -562,13 +565,16 @@ def test_a_storm_of_retries_that_take_no_time():
     ledger = plant([0.0] * 20, ended_at=BEGAN + 20)
     for index in range(20):
         retry(ledger, index, ConnectionError("no"), 0.0)
-    assert "(50 %, 0 s of work)" in only(ledger, _wasted.retry_storm).cause
+    advice = only(ledger, _wasted.retry_storm)
+    assert "(50 %, 0 s of work)" in advice.cause
+    assert "would have allowed about 10 retries" in advice.cure  # the least that a budget allows
 
 
-def test_a_few_retries_are_no_storm():
-    """That is what they are for."""
-    ledger = plant([0.2] * 100)
-    for index in range(15):
+@pytest.mark.parametrize(("retries", "tasks"), [(15, 40), (25, 200)])
+def test_a_few_retries_are_no_storm(retries, tasks):
+    """That is what they are for: a few, or a small share."""
+    ledger = plant([0.2] * tasks)
+    for index in range(retries):
         retry(ledger, index, ConnectionError("no"), 0.1)
     assert [] == advice_on(ledger)
 
@@ -658,9 +664,10 @@ def test_processes_that_were_killed():
 
 def test_a_process_that_was_killed_at_a_timeout_of_its_own():
     """The run's own timeout says nothing of it, and no stack is no place."""
-    ledger = plant([2.0] * 3 + [0.5] * 100, executor="processes", timeout=1)
-    fail(ledger, 0, timed_out("task", 2, killed=True))
-    assert "1 attempt was killed at its timeout (2.00 s of work lost)." == advice_on(ledger)[0].cause
+    for timeout in (1, 5, None):
+        ledger = plant([2.0] * 3 + [0.5] * 100, executor="processes", timeout=timeout)
+        fail(ledger, 0, timed_out("task", 2, killed=True))
+        assert "1 attempt was killed at its timeout (2.00 s of work lost)." == advice_on(ledger)[0].cause
 
 
 def test_a_process_that_crashed_was_not_killed():
@@ -692,6 +699,7 @@ def test_an_attempt_that_waits_for_a_lock_stands_where_it_waits():
 def test_a_timeout_that_nobody_enforced():
     """An inline run says how many attempts overran, and by how much."""
     ledger = plant([0.1] * 10 + [1.5, 3.0], workers=1, executor="inline", timeout=1, timeouts_enforced=False)
+    fail(ledger, 11, ValueError("no"))
     advice = only(ledger, _wasted.timeouts_not_enforced)
     assert "2 attempts ran past the timeout of 1 s, for up to 3.00 s" in advice.cause
 
@@ -721,6 +729,8 @@ def test_a_process_killed_by_whoever_may_have_had_too_little_memory():
     ledger = plant([0.5] * 100, executor="processes")
     fail(ledger, 4, WorkerDied("killed", exitcode=-9, signal=9, pid=7))
     assert "Memory may have run short: 1 attempt ended" in only(ledger, _wasted.memory_pressure).cause
+    ledger.facts.max_workers = 1
+    assert "max_workers" not in _wasted.memory_pressure(survey(ledger)).cure
 
 
 def test_a_worker_that_ended_otherwise_is_no_sign_of_little_memory():

@@ -86,6 +86,7 @@ def test_attempts_that_touch_share_a_lane():
 def test_lanes_are_sorted_as_people_count():
     """Lanes are in natural order: 9 comes before 10."""
     assert ["w 2", "w 9", "w 10"] == sorted(["w 10", "w 9", "w 2"], key=natural)
+    assert [f"worker {number}" for number in range(11)] == timeline(plant([1.0] * 11, workers=11)).lanes
 
 
 # The page
@@ -134,10 +135,10 @@ def test_very_many_different_errors_do_not_bloat_the_page(tmp_path, monkeypatch)
     monkeypatch.setattr(_html, "TEXTS", 3)
     ledger = plant([1.0] * 10)
     for index in range(6):
-        fail(ledger, index, ValueError(f"item {index}"))
-    assert ["ValueError: item 0", "ValueError: item 1", "ValueError: item 2", "ValueError"] == data_of(
-        page_of(ledger, tmp_path)
-    )["texts"]
+        fail(ledger, index, ValueError(f"item {index % 5}"))
+    data = data_of(page_of(ledger, tmp_path))
+    assert ["ValueError: item 0", "ValueError: item 1", "ValueError: item 2", "ValueError"] == data["texts"]
+    assert [0, 1, 2, 3, 3, 0] == column("I", data["text"])
 
 
 class Reader(HTMLParser):
@@ -158,7 +159,9 @@ class Reader(HTMLParser):
 
 def hostile():
     """A run whose keys, errors, tracebacks, worker names and stop reason all try to become markup."""
-    ledger = plant([1.0] * 4, keys=[HOSTILE, HOSTILE + "2", (HOSTILE,), 4])
+    ledger = plant(
+        [30.0] + [1.0] * 3, keys=[HOSTILE, HOSTILE + "2", (HOSTILE,), 4]
+    )  # so advice names the first
     retry(ledger, 0, ValueError(HOSTILE), 0.5)
     fail(ledger, 1, TaskTimeout(HOSTILE), text=HOSTILE, stack=HOSTILE)
     ledger.workers[2] = HOSTILE
@@ -218,8 +221,19 @@ def test_the_page_tells_why_the_run_stopped_and_what_failed(tmp_path):
     """The page says why the run stopped, and has each kind of failure with a folded traceback."""
     page = page_of(eventful(), tmp_path)
     assert "Stopped: run_timeout of 5 s" in page
-    assert "ValueError: no" in page
+    assert "<dt>Cancelled</dt><dd>1</dd>" in page
+    assert '<b class="failed">1 failed</b> <span>ValueError: no</span>' in page
+    assert '<b class="retried">1 retried</b> <span>ConnectionError: again</span>' in page
     assert page.count("<details>") == 2
+
+
+def test_of_a_long_traceback_the_end_is_shown(tmp_path):
+    """The page and the card show its last frames and the error, not how the task was called."""
+    ledger = plant([1.0])
+    fail(ledger, 0, ValueError("no"), text=f"Traceback {'x' * 30_000} the end")
+    for text in (page_of(ledger, tmp_path), Results(ledger)._repr_html_()):
+        assert "the end</pre>" in text
+        assert len(text) < 100_000
 
 
 def test_very_many_kinds_of_failure_are_counted(tmp_path):
@@ -238,6 +252,8 @@ def test_the_page_has_the_advice(tmp_path):
         plant([0.8] * 80, cpu_seconds=8.0), tmp_path
     )
     assert "Advice" not in page_of(plant([0.8] * 80), tmp_path)
+    ledger = plant([10.0] + [0.1] * 100, keys=["<b>", *range(100)])
+    assert "Task &lt;b&gt; alone took" in page_of(ledger, tmp_path)
 
 
 # The trace
@@ -268,6 +284,7 @@ def test_the_tracks_of_the_trace_are_the_workers(tmp_path):
     events = trace_of(eventful(), tmp_path)
     names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert {0: "worker 0", 1: "worker 1"} == names
+    assert [0, 1] == [event["args"]["sort_index"] for event in events if "sort_index" in event["args"]]
     assert {event["tid"] for event in slices(events)} == set(names)
 
 

@@ -168,12 +168,13 @@ def test_the_slowest_tasks_are_named():
     """The five slowest tasks are named, slowest first, with what is special about each."""
     ledger = plant([0.1, 0.5, 0.2, 0.9, 0.3, 0.4, 0.7], keys=list("abcdefg"))
     retry(ledger, 3, ValueError("again"), 0.3)
-    fail(ledger, 6, ValueError("no"))
+    fail(ledger, 6, ValueError("no"), number=2)
+    cut_off(ledger, [5], "Ctrl-C")
     assert [
         ["900", "ms", "d", "succeeded", "after", "2", "attempts"],
-        ["700", "ms", "g", "failed"],
+        ["700", "ms", "g", "failed", "after", "2", "attempts"],
         ["500", "ms", "b"],
-        ["400", "ms", "f"],
+        ["400", "ms", "f", "cancelled"],
         ["300", "ms", "e"],
     ] == [line.split() for line in part(ledger, "slowest tasks")]
 
@@ -195,6 +196,13 @@ def test_failures_are_grouped_by_kind():
         "             1 failed  ValueError: host-5:80 refused after 5.5 s",
         "                       host-5",
     ] == part(ledger, "failures")
+    retry(ledger, 13, OSError("no"), 0.05)
+    for index in (10, 11, 12):
+        retry(ledger, index, ValueError("host-5:80 refused after 5.5 s"), 0.05)
+        retry(ledger, index, KeyError("host"), 0.05)
+    assert ["ConnectionError", "ValueError", "KeyError", "OSError"] == re.findall(
+        r"(\w+Error):", "\n".join(part(ledger, "failures"))
+    )
 
 
 def test_a_long_word_in_a_message_takes_no_longer_than_short_ones():
@@ -264,7 +272,8 @@ def test_many_kinds_of_failure_still_fit_the_screen():
     ledger = plant([0.1] * 30)
     for index in range(20):
         fail(ledger, index, ValueError("x" * (index + 1)))
-    assert "and 12 attempts of 12 further kinds" == line_with(ledger, "further")
+    retry(ledger, 29, OSError("again"), 0.05)
+    assert "and 13 attempts of 13 further kinds" == line_with(ledger, "further")
     assert len(lines_of(ledger)) < 40
 
 
@@ -360,7 +369,9 @@ def test_what_was_known_before_the_run_is_no_attempt_of_it(tmp_path):
     report = results.report(cost_per_attempt=2)
     assert "4 tasks: 4 succeeded (3 known before), 0 failed" == report.splitlines()[0]
     assert re.search(r"^cost +2\.00 +2\.00", report, re.MULTILINE)
-    assert 0 == run_parallel(str, range(4), key=str, checkpoint=path).summary.attempts
+    again = run_parallel(str, range(4), key=str, checkpoint=path)
+    assert 0 == again.summary.attempts
+    assert "longest task" not in again.report()
 
 
 @pytest.mark.parametrize(
