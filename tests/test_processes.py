@@ -544,9 +544,10 @@ def test_what_is_offered_in_the_midst_of_a_turn_is_given_out(engine, monkeypatch
     assert {0: "first", 1: "late"} == seen.values
 
 
+@pytest.mark.parametrize("late", [True, False])
 @pytest.mark.parametrize("engine", [1], indirect=True)
-def test_a_worker_that_outran_a_hold_serves_on(engine, tmp_path):
-    """A worker that has finished everything before it sees a hold does not report where it stopped, and goes on serving."""
+def test_a_worker_that_was_held_serves_on(engine, tmp_path, late):
+    """It may stop and tell where; or have finished everything before it sees the hold: then it tells nothing."""
     begun, go = fifo(tmp_path / "begun"), fifo(tmp_path / "go")
     with opened(engine, partial(far.on, {-1: (far.tell_and_hear, (begun, go))})) as port:
         drive_port(port, list(range(100)))
@@ -556,17 +557,19 @@ def test_a_worker_that_outran_a_hold_serves_on(engine, tmp_path):
         (worker,) = engine._supervisor.pool.workers
         wait_until(lambda: worker.pending == 2)
 
-        def hold_too_late():
-            far.tell(go)
-            wait_until(lambda: worker.wire.head == worker.sent)
+        def hold():
+            if late:
+                far.tell(go)
+                wait_until(lambda: worker.wire.head == worker.sent)
             worker.hold(time.monotonic())
 
-        engine._supervisor.ask(hold_too_late)
+        engine._supervisor.ask(hold)
+        if not late:
+            far.tell(go)
         port.start([(102, 1, 2, None)])
-        seen = Seen()
-        while len(seen) < 3:
-            seen.add(wait(port))
+        seen = drive_rest(port, 3)
         assert {101: 1, 102: 2} == {index: seen.values[index] for index in (101, 102)}
+        assert [worker] == engine._supervisor.pool.workers
 
 
 def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
