@@ -214,10 +214,11 @@ def test_forked_worker_finds_what_is_there_when_it_starts(engine, tmp_path, monk
 @pytest.mark.all
 def test_zygote_may_die(engine, tmp_path):
     """If the zygote dies, its workers go on, and a new zygote is started when more are wanted."""
-    with crowd(engine, tmp_path / "gate"):
+    with crowd(engine, tmp_path / "gate") as seen:
         pid = zygote_of(engine)._process.pid
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: zygote_of(engine) is None)
+    assert WIDE == len(seen.values)
     drive(engine, far.end_by, [signal.SIGKILL] * 3)
     with crowd(engine, tmp_path / "gate") as seen:
         wait_until(lambda: zygote_of(engine) is not None and zygote_of(engine).ready)
