@@ -539,6 +539,7 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
     failure = results.failures[0]
     assert "did not end within 0.1 s of that, and was abandoned" in str(failure.error)
     assert "await asyncio.sleep(LONG)" in failure.stack
+    assert failure.error.__notes__[0].startswith("it stood at\n")
     assert {1: 1, 2: 2} == results.successes
     assert "did not end when it was cancelled" in caplog.text
     assert "stubborn" in caplog.text

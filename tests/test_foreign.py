@@ -17,7 +17,7 @@ import remote_tasks as far
 from parallelkit import RateLimit, Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors import _foreign, _foreign_calls
 from parallelkit._executors._contract import Ended, Job
-from parallelkit._executors._foreign import ForeignEngine
+from parallelkit._executors._foreign import ForeignEngine, due_at
 from parallelkit.testing import FakeClock
 
 
@@ -287,6 +287,13 @@ def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
         (over,) = port.wait(9.0)
         assert (0, TaskTimeout, 4.0, 9.0) == (over.index, type(over.error), over.started, over.ended)
         go.set()
+
+
+def test_the_next_look_for_overdue_calls_is_when_one_may_be():
+    """A call that began late is not looked at before: the run would look all the time, and use a processor."""
+    ticket = (0, 1, None, 5.0)
+    assert [6.0, 8.0] == [due_at((ticket, 1.0, claim)) for claim in ([], [3.0])]
+    assert due_at(((0, 1, None, None), 1.0, [3.0])) is None
 
 
 def test_a_call_that_begins_as_it_is_withdrawn_has_its_whole_timeout(monkeypatch):

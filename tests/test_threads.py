@@ -531,6 +531,9 @@ def test_an_overdue_thread_loses_its_slot_and_tells_where_it_stood(engine):
     assert [TaskTimeout] * 2 == [type(seen[index].error) for index in (0, 1)]
     assert "in __call__" in seen[0].stack
     assert "assert self.go.wait(PATIENCE)" in seen[0].stack
+    (note,) = seen[0].error.__notes__
+    assert note.startswith("it stood at\n")
+    assert "assert self.go.wait(PATIENCE)" in note
     port.start([(2, 1, "next", None)])
     assert {2: "next"} == take(port, 1)
     assert 2 == len(engine.abandoned)
