@@ -969,6 +969,22 @@ def test_what_outlives_a_task_may_wait_for_calls_and_runs_on_its_executor():
         assert (1, 2) == call.result(30)
 
 
+def test_who_waits_no_longer_has_its_slot_back():
+    """A task whose wait has timed out runs on, and lends nothing more: else the call could run beside it."""
+    go = threading.Event()
+
+    def outer():
+        call = executor.submit(go.wait, 30)
+        with pytest.raises(TimeoutError):
+            call.result(timeout=0)
+        slots = executor._pool.capacity()
+        go.set()
+        return slots
+
+    with ThreadExecutor(1) as executor:
+        assert 1 == executor.submit(outer).result(30)
+
+
 def test_a_call_may_be_waited_for_again():
     """A call that looks for the result of another, which has no thread, and waits for it later, does not deadlock."""
 
