@@ -1597,11 +1597,11 @@ def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     own = ProcessEngine(1000)
     try:
-        names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "POLARS_MAX_THREADS"]
-        seen = drive(own, far.get_variable, names)
+        names = "OMP_NUM_THREADS MKL_NUM_THREADS NUMBA_NUM_THREADS POLARS_MAX_THREADS LOKY_MAX_CPU_COUNT"
+        seen = drive(own, far.get_variable, names.split())
     finally:
         own.close()
-    assert {0: "1", 1: "7", 2: "1", 3: "1"} == seen.values
+    assert {0: "1", 1: "7", 2: "1", 3: "1", 4: "1"} == seen.values
 
 
 def test_warning_filters_are_taken_over():
@@ -1876,16 +1876,18 @@ def test_a_traceback_has_lines_that_only_the_parent_knows(monkeypatch):
 
 
 def test_standard_output_is_the_parents(tmp_path):
-    """What tasks print appears on the parent's output, in whole lines."""
+    """What tasks and an initializer print appears on the parent's output, in whole lines, or at the end of the task where it ends in none."""
     source = """
-    from parallelkit._executors._processes import ProcessEngine
-    from port_driver import drive
-    engine = ProcessEngine(2)
-    drive(engine, lambda item: print("line", item), range(20))
-    engine.close()
+    import os
+    from functools import partial
+    from parallelkit import run_parallel, ProcessExecutor
+    run_parallel(lambda item: print("line", item), range(20), executor="processes", max_workers=2)
+    with ProcessExecutor(1, initializer=partial(print, end=" "), initargs=("start",)) as executor:
+        run_parallel(lambda item: print(item, end=" "), range(20, 29), executor=executor)
+        run_parallel(lambda item: (print(item), os._exit(1)), [29], executor=executor)
     """
     out = run_script(tmp_path, source)
-    assert sorted(["line"] * 20 + [str(number) for number in range(20)]) == sorted(out)
+    assert sorted(["start"] + ["line"] * 20 + [str(number) for number in range(30)]) == sorted(out)
 
 
 def warn_of(items):

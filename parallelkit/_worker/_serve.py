@@ -34,7 +34,7 @@ from parallelkit._worker._jobs import load_job, raiser
 from parallelkit._worker._logs import capture_warnings, forward_logs
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
-from parallelkit._worker._surroundings import Surroundings, furnish
+from parallelkit._worker._surroundings import Surroundings, flush, furnish
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -55,7 +55,7 @@ def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone, and the lifeline is about to end us
     finally:
-        _flush_streams()
+        flush(sys.stdout, sys.stderr)
     os._exit(0)
 
 
@@ -65,14 +65,6 @@ def _report_stacks(ring: int) -> None:
     faulthandler.enable(ring, all_threads=False)
     faulthandler.register(_channel.STACK_SIGNAL, ring, all_threads=False)
     os.register_at_fork(after_in_child=faulthandler.disable)  # a crash of a task's child is not ours
-
-
-def _flush_streams() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # closed, or replaced by a task
 
 
 class _Worker:

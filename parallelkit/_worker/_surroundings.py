@@ -15,6 +15,7 @@ from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -86,6 +87,15 @@ def _hooks_of_threads() -> tuple[Any, Any]:
     return (None, None) if threading is None else (threading.gettrace(), threading.getprofile())
 
 
+def flush(*streams: Any) -> None:
+    """Pass on what was written to these streams."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass  # there is none, it is closed, or nobody reads it any more
+
+
 TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
 
 
@@ -107,8 +117,8 @@ class Surroundings:
     def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
         self._filters = WarningFilters(filters)
         self.path: list[str] = []
-        self.touched: list[None] = []
-        """Not empty if something was changed, or if this is a forked child."""
+        self.touched: list[object] = []
+        """Has a None if something was changed, or if this is a forked child; not empty if something was printed."""
         self._pid = os.getpid()
         self._environ: dict[str, str] = {}
         self._directory: int | None = None
@@ -116,6 +126,9 @@ class Surroundings:
             self._watch(name, os, posix)
         for name in ("alarm", "setitimer"):
             self._watch(name, _signal, sys.modules.get("signal"))
+        self._streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+        for stream in self._streams:
+            stream.write = self._noted(stream.write)  # type: ignore[method-assign]  # where ``print`` finds it
         os.register_at_fork(after_in_child=self._touch)
         self.keep()
 
@@ -133,29 +146,36 @@ class Surroundings:
             self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # it was deleted, or is not readable
             self._directory = None
+        flush(*self._streams)
         self.touched.clear()
 
     def put_back(self, error: BaseException | None = None) -> None:
-        """Undo what a task has changed. A child that the task forked, and that has returned or raised, ends here."""
+        """Undo what a task has changed, and flush what it has printed. A child that it forked, and that has returned or raised, ends here."""
         if os.getpid() != self._pid:
             end_child(error)
         self._put_back_hooks()
         if sys.path != self.path:
             sys.path = list(self.path)
         if self.touched:
-            for timer in _running_timers() - self._timers:  # its signal would hit the next task
-                _signal.setitimer(timer, 0)
-            for name in set(os.environ) - set(self._environ):
-                os.environ.pop(name, None)
-            for name, value in self._environ.items():
-                if os.environ.get(name) != value:
-                    os.environ[name] = value
-            try:
-                if self._directory is not None:
-                    os.fchdir(self._directory)
-            except OSError:
-                pass  # the directory can no longer be entered
+            if None in self.touched:
+                self._put_back_process()
+            flush(*self._streams)
             self.touched.clear()
+
+    def _put_back_process(self) -> None:
+        """Restore timers, environment and directory."""
+        for timer in _running_timers() - self._timers:  # its signal would hit the next task
+            _signal.setitimer(timer, 0)
+        for name in set(os.environ) - set(self._environ):
+            os.environ.pop(name, None)
+        for name, value in self._environ.items():
+            if os.environ.get(name) != value:
+                os.environ[name] = value
+        try:
+            if self._directory is not None:
+                os.fchdir(self._directory)
+        except OSError:
+            pass  # the directory can no longer be entered
 
     def _put_back_hooks(self) -> None:
         """Restore trace and profile functions: those left by a failed task would slow down or break the next ones."""
@@ -171,6 +191,16 @@ class Surroundings:
 
     def _touch(self) -> None:
         self.touched.append(None)
+
+    def _noted(self, write: Callable[[str], int]) -> Callable[[str], int]:
+        """Have a stream flushed after the task: what it has printed may not end in a newline, and this process be killed then."""
+
+        def noted(text: str) -> int:
+            if not self.touched:
+                self.touched.append(write)
+            return write(text)
+
+        return noted
 
     def _watch(self, name: str, *modules: Any) -> None:
         """Have the flag set by a function, in each of the modules that have it: a script's ``from os import chdir`` arrives as ``posix.chdir``."""
