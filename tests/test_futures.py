@@ -376,6 +376,14 @@ def test_where_a_call_of_a_chunk_raises_those_before_it_have_their_values(tmp_pa
     assert "_chunk.py" not in told
 
 
+def test_where_a_call_of_a_chunk_raises_the_chunks_that_wait_are_cancelled():
+    """At once, and not when the error is let go of, whose traceback keeps what ``map`` has returned."""
+    with ProcessExecutor(1) as executor:
+        with pytest.raises(ZeroDivisionError) as _caught:
+            list(executor.map(lambda number: time.sleep(0.05) or 1 / number, range(20), chunksize=2))
+        assert all(future.cancelled() for future, _, _ in [*executor._dispatcher._inbox])
+
+
 def test_a_chunk_whose_worker_dies_is_named_by_its_function():
     """If a worker dies in a chunk, the error names the function, and the executor goes on."""
     with ProcessExecutor(1) as executor:

@@ -704,6 +704,18 @@ def test_slots_may_be_lost_to_timeouts_and_to_stopped_runs(engine, monkeypatch):
     port.close()
 
 
+def test_slots_are_lost_until_one_comes_back(engine):
+    """More threads than there are slots may be abandoned, where slots were lent: the return of one need not free a slot."""
+    late = [ThreadWorker(engine, "late", number) for number in range(6)]
+    engine.abandoned.update(late)
+    engine.loss = loss = _loss.loss_at(0.0, 1.0)
+    for worker in late[:3]:
+        assert loss is engine.loss
+        engine.leave(worker)
+    assert engine.loss is None
+    engine.abandoned.clear()
+
+
 def test_a_slot_that_comes_back_saves_the_port(engine):
     """If one of four hung threads returns in time, the rest is done."""
     holds = [Hold() for _ in range(4)]
@@ -824,9 +836,14 @@ def test_a_run_within_a_task_has_the_slot_of_that_task():
 
 
 def test_a_lent_slot_is_given_back():
-    """After nested runs, no more tasks run at a time than there are slots."""
+    """After a nested run, its task has its slot back, also while it goes on, and nothing is kept of the run."""
     with ThreadExecutor(1) as executor:
-        run_parallel(lambda _: run_parallel(abs, range(8), executor=executor), [0], executor=executor)
+
+        def nested(_):
+            run_parallel(abs, range(8), executor=executor)
+            return executor._pool.capacity(), executor._pool.slots.loans
+
+        assert [(1, {})] == run_parallel(nested, [0], executor=executor).values()
 
         running, most, lock = 0, 0, threading.Lock()
 
