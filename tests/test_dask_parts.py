@@ -364,7 +364,7 @@ def test_portions_are_of_so_much_work(duration, workers, batch, portion):
 def test_a_batch_asks_in_time_and_never_has_more_than_its_portion_open():
     """A batch asks for grants in time, and never has more open than its portion; what was not granted can be taken away."""
     lane = Lane(0, b"", False)
-    pending = Pending("key", [(index, 1, index, None) for index in range(20)], None, portion=6, granted=6)
+    pending = Pending("key", [(index, 1, index, None) for index in range(20)], None, portion=6)
     began = list(pending.part(lane, 0, 6).tickets)
     for done in (1, 1, 1, 4, 2, 0, 3):
         pending.count(done)
@@ -400,6 +400,25 @@ def test_a_batch_is_of_items_of_one_form_and_ends_with_a_large_one():
     assert [None, [b"2", b"3", bytes(ALONE)], [b"5"], None] == [batch.payloads for batch in batches]
 
 
+def test_a_run_ends_when_no_worker_is_left_that_fits():
+    """What a worker refuses, since it does not fit the program, goes to the others; once there are none, the run ends and says why."""
+    lane = Lane(0, b"", False)
+    client_run = ClientRun(None, lane, b"", None, print)
+    client_run._hear_returned([], "", [])  # no worker has come yet
+    client_run._hear_width(2, [HERE, THERE])
+    batch = Batch(lane, [(0, 1, "item", None)], None)
+    for worker, others in ((THERE, [HERE]), (HERE, [])):
+        assert lane.broken is None
+        client_run._in_flight.enter(f"for {worker}", batch)
+        client_run._hear_returned([f"for {worker}"], "RuntimeError: it does not fit", [worker])
+        assert {"workers": others} == client_run._placing()
+        assert batch == lane.queue.popleft()
+        assert {} == client_run._in_flight.batches
+    assert (
+        "no dask worker is left that fits this program: RuntimeError: it does not fit" == lane.broken.reason
+    )
+
+
 def test_of_a_lost_worker_only_what_was_granted_and_not_given_back_is_lost():
     """What has ended, was given back or was handed out anew is none of a lost batch; what was not granted is first in the queue."""
     lane = Lane(0, b"", False)
@@ -426,6 +445,16 @@ def test_of_a_lost_worker_only_what_was_granted_and_not_given_back_is_lost():
     assert [] == in_flight.lose("packed", 3, "its host") == in_flight.still_in("packed")
 
 
+def test_a_guard_begins_nothing_of_a_run_that_has_ended():
+    """What was claimed just before its run ended, or the dask worker began to close, is not begun: nobody would end it."""
+    worker = SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE, id="its id")
+    guard = Guard(worker)
+    assert guard._end("run") is None
+    assert guard._worker_run_of(order(1)) is None
+    asyncio.run(guard.teardown(worker))
+    assert guard._worker_run_of(order(1, run="another")) is None
+
+
 def test_processes_that_cannot_go_on_are_told_of_and_replaced():
     """If the processes beside a worker cannot go on, the run ends and says why, and the next run has new ones."""
     told = []
@@ -433,7 +462,7 @@ def test_processes_that_cannot_go_on_are_told_of_and_replaced():
     guard._tell = lambda run, blob, over, wanted: told.append((unseal(blob).broken, over)) or []
     worker_run = guard._worker_run_of(order(1))
     guard._supervisor.broken = Broken("nothing works")
-    runner = Thread(target=worker_run.run, args=(order(1), 1, bytes))
+    runner = Thread(target=worker_run.run, args=(order(1), bytes))
     runner.start()
     wait_until(lambda: told)
     assert [("nothing works", [f"{PREFIX}run-1"])] == told
@@ -467,12 +496,11 @@ def test_another_clock_is_estimated_on_the_safe_side():
 
 
 def test_an_estimate_is_renewed():
-    """Old clock measurements are dropped, because clocks drift."""
+    """Old clock measurements are dropped, because clocks drift, but not before there has been time for new ones."""
     clock = Clock()
     clock.shift("there", "boot", 1000.0, 0.0)
-    for came in (RENEW + 1, 2 * RENEW + 2):
-        shift = clock.shift("there", "boot", came + 999.0, came)
-    assert 999.0 == pytest.approx(shift)
+    shifts = [clock.shift("there", "boot", came + 999.0, came) for came in (RENEW + 1, 2 * RENEW + 2)]
+    assert [1000.0, 999.0] == pytest.approx(shifts)
 
 
 def test_a_difference_is_told_in_words():

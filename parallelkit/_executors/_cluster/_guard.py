@@ -78,12 +78,11 @@ class Guard:
 
     def run(self, order: Order) -> None:
         """Run a batch if it can be claimed; return when all that was begun has ended."""
-        granted = min(order.portion, len(order.indices))
-        if not self.ask("claim", key=order.key, worker=self._worker.address, granted=granted):
+        if not self.ask("claim", key=order.key, worker=self._worker.address, granted=order.portion):
             return
         worker_run = self._worker_run_of(order)
         if worker_run is not None:
-            worker_run.run(order, granted, self.fetch)
+            worker_run.run(order, self.fetch)
 
     def ask(self, question: str, **about: Any) -> Any:
         """Ask the broker, from any thread but that of the event loop."""

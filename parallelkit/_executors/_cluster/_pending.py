@@ -17,10 +17,10 @@ class Pending:
     """``over`` is set when nothing of it is left here. ``part`` and ``over`` are for any thread, the rest for that of the ``WorkerRun``."""
 
     def __init__(
-        self, key: str, tickets: list[Ticket], payloads: Sequence[Payload] | None, portion: int, granted: int
+        self, key: str, tickets: list[Ticket], payloads: Sequence[Payload] | None, portion: int
     ) -> None:
         self.key = key
-        self.granted = granted
+        self.granted = portion
         self.over = Event()
         self._tickets = tickets
         self._payloads = payloads

@@ -67,8 +67,8 @@ class WorkerRun:
 
     # In a thread of the dask worker
 
-    def run(self, order: Order, granted: int, fetch: Callable[[bytes | str], bytes]) -> None:
-        """Run a batch, at first only ``granted`` of its attempts; return when each has ended or was given back."""
+    def run(self, order: Order, fetch: Callable[[bytes | str], bytes]) -> None:
+        """Run a batch, of which the first portion was granted; return when each attempt has ended or was given back."""
         payloads: list[Payload] | None = None
         try:
             self._learn(order.job, fetch)
@@ -77,11 +77,11 @@ class WorkerRun:
         except Exception:  # what dask kept is gone, with the worker that had it
             self._give_back(order)
             return
-        pending = Pending(order.key, order.tickets(), payloads, order.portion, granted)
+        pending = Pending(order.key, order.tickets(), payloads, order.portion)
         self._patience, self._rest = order.expected, order.rest
         self._owners.update(dict.fromkeys(order.indices, pending))
         self._pendings[order.key] = pending
-        self._lane.queue.append(pending.part(self._lane, 0, granted))
+        self._lane.queue.append(pending.part(self._lane, 0, order.portion))
         self._changed = True
         self._supervisor.offer()
         self._lane.gate.open()
