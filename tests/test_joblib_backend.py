@@ -13,11 +13,13 @@ from pickle import PickleBuffer, PicklingError
 import numpy as np
 import pytest
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
+from joblib.parallel import FallbackToBackend
 
 from parallelkit import WorkerDied
 from parallelkit._joblib import _packing
 from parallelkit._joblib._batches import describe_calls
-from parallelkit.joblib_backend import register
+from parallelkit._joblib._worker import map_part
+from parallelkit.joblib_backend import Crew, backend_class, register
 
 register()
 PATIENCE = 30.0
@@ -322,6 +324,16 @@ def test_workers_end_with_the_block_where_a_call_has_failed(tmp_path, without_co
     assert all(map(is_gone, first | second))
 
 
+def test_other_workers_are_made_where_others_are_asked_for():
+    """A call with another width, cap of threads or initializer in the same block does not get the workers of the one before."""
+    crew = Crew()
+    for wanted in ((2, None, None, ()), (3, None, None, ()), (3, 1, None, ()), (3, 1, print, ("a",))):
+        before, engine = crew._engine, crew.engine(*wanted)
+        assert engine is not before
+        assert engine is crew.engine(*wanted)
+    assert engine is not crew.engine(3, 1, print, ("b",))
+
+
 def test_workers_end_with_their_parallel(tmp_path):
     """Workers of a Parallel outside a block end with it."""
     found = Parallel(2, backend="parallelkit", batch_size=1)(
@@ -336,6 +348,19 @@ def test_a_generator_and_another_parallel_do_not_meet(ours):
     assert 0 == next(results)
     assert [1, 2] == parallel([delayed(abs)(-1), delayed(abs)(-2)])
     assert list(range(1, 20)) == list(results)
+
+
+def test_a_parallel_beside_another_has_its_workers():
+    """A call in a block while the results of another are still being taken has the workers of the block, set up as they are."""
+    backend = backend_class()(0, 3, initializer=print, initargs=("a",))
+    assert 2 == backend.configure(2, parallel=object())
+    with pytest.raises(FallbackToBackend) as caught:
+        backend.configure(2, parallel=object())
+    sibling = caught.value.backend
+    assert 2 == sibling.configure(2, parallel=object())
+    assert sibling._workers._port._engine is backend._workers._port._engine
+    for each in (backend, sibling):
+        each.abort_everything(ensure_ready=False)
 
 
 def environment(name):
@@ -447,6 +472,19 @@ def test_a_change_between_two_calls_is_seen(ours):
 
 
 @pytest.mark.all
+def test_a_class_is_as_the_script_has_it(ours):
+    """A change to a class of the script between two calls, even of one Parallel, is seen."""
+
+    class Box:
+        factor = 0
+
+    with Parallel(batch_size=1) as several:
+        for factor in (1, 2):
+            Box.factor = factor
+            assert [factor] * 4 == several(delayed(lambda box: box.factor)(Box()) for _ in range(4))
+
+
+@pytest.mark.all
 def test_arrays_that_were_dropped_are_forgotten(ours):
     """New arrays at the addresses of dropped ones are not confused with them, and no descriptor leaks."""
     results = parallel(delayed(np.sum)(np.full(300_000, n)) for n in range(40) for _ in range(2))
@@ -482,6 +520,17 @@ def test_an_array_is_not_shared_below_the_bound_of_the_caller(max_nbytes):
     """An array smaller than ``max_nbytes``, or any if that is None, is sent with each batch: it may change meanwhile."""
     packer, array = _packing.Packer(max_nbytes), np.ones(300_000)
     assert [True] * 3 == [isinstance(packer.pack(array)[1][0], PickleBuffer) for _ in range(3)]
+
+
+def test_parts_of_one_array_are_not_taken_for_each_other():
+    """Views of one array are shared each for itself, be they as large at another place, or smaller at the same."""
+    array = np.arange(600_000)
+    views = [array[:300_000], array[300_000:], array[:200_000]]
+    packer = _packing.Packer(1_000_000)
+    packer.pack(views)
+    copies = [np.frombuffer(map_part(*part), array.dtype) for part in packer.pack(views)[1]]
+    packer.close()
+    assert [list(view) for view in views] == [list(copy) for copy in copies]
 
 
 def test_what_must_be_pickled_twice_has_each_array_once():
