@@ -13,7 +13,7 @@ from parallelkit._executors._process import _carried
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._worker import _call_functions
 from parallelkit._worker._call_functions import cached_function
-from parallelkit._worker._travel import pack
+from parallelkit._worker._travel import pack, pack_by_value
 
 SCRIPT = """
 from functools import cache
@@ -163,11 +163,11 @@ def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script
     """Packing a function takes four times as long as all the rest of a task. A later run packs it as it is then."""
     packed = []
 
-    def counted(fn, **options):
+    def counted(fn, *options):
         packed.append(fn)
-        return pack(fn, **options)
+        return pack_by_value(fn, *options)
 
-    monkeypatch.setattr(_carried, "pack", counted)
+    monkeypatch.setattr(_carried, "pack_by_value", counted)
     add, loads = script["add"], script["loads"]
     tasks = [*(Task(add, n) for n in range(500)), *(Task(partial(loads, n)) for n in range(500))]
 

@@ -175,18 +175,20 @@ def _by_value_pickler() -> Any:
     """Made at the first use, because cloudpickle takes 20 ms to import."""
     from cloudpickle import Pickler, cloudpickle
 
-    ours = _reducers()
+    by_name = frozenset(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
 
     class ByValue(Pickler):  # type: ignore[misc]  # it has no types
-        tables = ours, *Pickler.dispatch_table.maps
+        tables = _reducers(), *Pickler.dispatch_table.maps
         dispatch_table: dict[type, Any] = {}  # noqa: RUF012  # in a ChainMap, to look up each object takes twice the rest
 
         editions: _classes.Reducer | None = None
 
         def reducer_override(self, obj: Any) -> Any:
             kind = type(obj)
-            if kind is FunctionType:
-                return super().reducer_override(obj)
+            if (
+                kind is FunctionType
+            ):  # cloudpickle's own, which make the others, need no search for their names
+                return NotImplemented if obj in by_name else super().reducer_override(obj)
             if not issubclass(kind, type):  # as nearly always: this is called for each object
                 return NotImplemented
             if self.editions is not None and id(obj) in self.editions.known:
@@ -226,7 +228,9 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
     def reduce_code(code: CodeType) -> Any:
         # cloudpickle hides the file name, which tracebacks need to show where an error is.
         make, args = cloudpickle._code_reduce(code)
-        return make, tuple(code.co_filename if _is_hidden(arg) else arg for arg in args)
+        # The type is asked first: under python -bb, to compare bytes to a text is an error.
+        hidden = "<dynamic-code>"
+        return make, tuple([code.co_filename if type(arg) is str and arg == hidden else arg for arg in args])
 
     ours: dict[type, Callable[[Any], Any]] = {
         CodeType: reduce_code,
@@ -244,11 +248,6 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
 def _empty_local(*_: str) -> _local:
     """A ``threading.local()``, which is empty, as in a new thread. By the names, _initial.py sees that one has been filled."""
     return _local()
-
-
-def _is_hidden(arg: object) -> bool:
-    # The type is asked first: under python -bb, to compare bytes to a text is an error.
-    return isinstance(arg, str) and arg == "<dynamic-code>"
 
 
 def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:

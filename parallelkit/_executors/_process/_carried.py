@@ -19,7 +19,7 @@ from parallelkit._worker._call_functions import cached_class, cached_function
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._script import NAMES
-from parallelkit._worker._travel import Apart, pack, pack_by_value
+from parallelkit._worker._travel import Apart, pack_by_value
 
 SMALL = 64 << 10
 """Size in bytes up to which workers keep a packed function, with what it refers to."""
@@ -104,7 +104,7 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
     functions = classes.editions.functions
     if fn in functions:
         return functions[fn]
-    blob = pack(fn, by_file=classes.mapped, editions=classes.editions)
+    blob = pack_by_value(fn, None, classes.mapped, classes.editions)
     refuse_packed(blob)
     if several:
         try:
