@@ -73,6 +73,13 @@ def test_heap_never_overwrites_what_is_unread(steps):
     assert not unread or head == unread[-1][1]
 
 
+def test_a_heap_that_is_full_does_not_look_empty():
+    """A piece fits if the next would not begin where the unread ones do."""
+    assert (20, -1) == (place(9, 30, 20), place(10, 30, 20))
+    assert (HEAP - 10, -1) == (place(10, 5, HEAP - 10), place(10, 0, HEAP - 10))
+    assert (0, -1) == (place(99, 100, HEAP - 10), place(100, 100, HEAP - 10))
+
+
 def test_empty_heap_takes_the_largest_piece():
     """An empty heap takes a piece of the maximum size, wherever the last one ended."""
     for head in range(0, HEAP + 1, 4099):
@@ -343,6 +350,14 @@ def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
         wake = inbox.take()
     assert (_channel.WAKE, b"", 0) == wake
     assert (2, 1) == (ring.head[_channel.SENT], ring.head[_channel.FDS])
+
+
+def test_what_the_socket_takes_in_parts_is_sent_whole(pair, ring):
+    """A send that a signal interrupts has sent a part; the rest follows, and the frame counts once."""
+    near, far = pair
+    parts = SimpleNamespace(sendmsg=lambda messages, rights: near.send(bytes(messages[0])[:7]))
+    Outbox(parts, ring).send(message := frame(_channel.RECORD, bytes(range(30))))
+    assert (message, 1) == (far.recv(100), ring.head[_channel.SENT])
 
 
 def test_what_a_signal_handler_logs_while_its_thread_sends_is_sent_next(pair, ring):

@@ -1,6 +1,7 @@
 import copyreg
 import decimal
 import enum
+import errno
 import faulthandler
 import linecache
 import logging
@@ -196,29 +197,33 @@ def make_lock(_):
     return threading.Lock()
 
 
-def test_value_whose_pickling_exits_fails_its_task(engine):
-    """An exit as its value is pickled is the error of the task; its worker goes on."""
-    seen = drive(engine, lambda item: Leaving() if item == 1 else item, range(3))
+@pytest.mark.parametrize("error", [SystemExit(3), MemoryError(), OSError(errno.ENOSPC, "No space")], ids=repr)
+def test_value_whose_pickling_exits_or_finds_no_room_fails_its_task(engine, error):
+    """What has no fault of the value's type is the error of the task, and a retry may help; its worker goes on."""
+    seen = drive(engine, lambda item: Failing(error) if item == 1 else item, range(3))
 
-    assert [SystemExit] == [type(ended.error) for ended in seen.failures.values()]
+    assert [(repr(error), False)] == [(repr(ended.error), ended.final) for ended in seen.failures.values()]
     assert {0: 0, 2: 2} == seen.values
 
 
-class Leaving:
+class Failing:
+    def __init__(self, error):
+        self.error = error
+
     def __reduce__(self):
-        raise SystemExit(3)
+        raise self.error
 
 
-def test_coroutine_as_value_says_what_to_pass(engine):
+def test_coroutine_as_value_says_what_to_pass(capfd):
     """A plain function that returns a coroutine fails with advice, and without a warning."""
 
     async def later():
         pass
 
-    (ended,) = drive(engine, lambda item: later(), [0]).failures.values()
-    assert "have the task call asyncio.run, or pass the coroutine function itself (async def)" in str(
-        ended.error
-    )
+    failures = run_parallel(lambda item: later(), [0], executor="processes").failures
+    advice = "have the task call asyncio.run, or pass the coroutine function itself (async def)"
+    assert advice in str(failures[0].error)
+    assert "" == capfd.readouterr().err
 
 
 @pytest.mark.parametrize("wrap", [int, lambda number: (number,)], ids=["numbers", "tuples"])
@@ -1884,7 +1889,7 @@ def test_standard_output_is_the_parents(tmp_path):
     run_parallel(lambda item: print("line", item), range(20), executor="processes", max_workers=2)
     with ProcessExecutor(1, initializer=partial(print, end=" "), initargs=("start",)) as executor:
         run_parallel(lambda item: print(item, end=" "), range(20, 29), executor=executor)
-        run_parallel(lambda item: (print(item), os._exit(1)), [29], executor=executor)
+    run_parallel(lambda item: (print(item), os._exit(1)), [29], executor="processes")
     """
     out = run_script(tmp_path, source)
     assert sorted(["start"] + ["line"] * 20 + [str(number) for number in range(30)]) == sorted(out)
