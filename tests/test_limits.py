@@ -510,7 +510,8 @@ def test_runs_that_share_a_limit_share_it_at_once_and_one_after_another():
 
 
 @pytest.mark.all
-def test_a_run_hears_of_a_start_that_another_has_not_reported():
+@pytest.mark.parametrize("executor", ["threads", "inline"])
+def test_a_run_hears_of_a_start_that_another_has_not_reported(executor):
     """A run can learn of a start that another run, asleep in a long task, has not reported."""
     limit, held, release = RateLimit(1, per=0.2), [], threading.Event()
     started = threading.Event()
@@ -519,7 +520,9 @@ def test_a_run_hears_of_a_start_that_another_has_not_reported():
         started.set()
         assert release.wait(30)
 
-    other = threading.Thread(target=lambda: held.append(run_parallel(hold, [0], limits=limit)))
+    other = threading.Thread(
+        target=lambda: held.append(run_parallel(hold, [0], limits=limit, executor=executor))
+    )
     other.start()
     assert started.wait(30)
     results = run_parallel(stamp, range(3), limits=limit, run_timeout=30)
