@@ -1077,6 +1077,19 @@ class Vast:
         return far.fail, (MemoryError(),)
 
 
+def test_a_large_value_for_which_there_is_no_memory_costs_its_own_task(engine, monkeypatch):
+    """If this process has no memory to read a large value, its task fails and may be retried; the others go on."""
+
+    def lack(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("parallelkit._executors._process._validation._read_whole", lack)
+    seen = drive(engine, make_large, [1000, 300_002, 1000])
+    (ended,) = seen.failures.values()
+    assert (1, errno.ENOMEM, False) == (ended.index, ended.error.errno, ended.final)
+    assert "the value of task 1 was lost on its way" in str(ended.error)
+
+
 def test_a_value_for_which_there_is_no_memory_is_not_to_blame(engine):
     """If this process runs out of memory as it unpickles a value, the error says that, and a retry may help."""
     (ended,) = drive(engine, lambda item: Vast(), [0]).failures.values()
@@ -1528,17 +1541,20 @@ def close_all(_):
 # What else a process may do
 
 
-def test_forked_child_that_returns_publishes_nothing(engine):
-    """A task that forks, and returns in both processes, has one outcome: the parent's."""
-    seen = drive(engine, partial(far.on, {2: (fork_and_return, None)}), range(20))
+@pytest.mark.parametrize(("way", "status"), [("returns", 0), ("raises", 1)])
+def test_forked_child_that_comes_back_publishes_nothing(engine, way, status):
+    """A task that forks, and comes back in both processes, has one outcome: the parent's. The child ends as a program does."""
+    seen = drive(engine, partial(far.on, {2: (fork_and_wait, way)}), range(20))
     assert 20 == len(seen)
-    assert ("parent", 0) == seen.values[2]
+    assert ("parent", status) == seen.values[2]
 
 
-def fork_and_return(_):
-    """What the parent returns, once the child has ended by its own return."""
+def fork_and_wait(way):
+    """What the parent returns, once the child has ended by what it does."""
     pid = os.fork()
-    return "child" if pid == 0 else ("parent", os.waitpid(pid, 0)[1])
+    if pid == 0 and way == "raises":
+        raise ValueError(way)
+    return "child" if pid == 0 else ("parent", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def test_what_forked_children_log_arrives_and_is_not_counted(engine, caplog):
