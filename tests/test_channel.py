@@ -80,6 +80,18 @@ def test_a_heap_that_is_full_does_not_look_empty():
     assert (0, -1) == (place(99, 100, HEAP - 10), place(100, 100, HEAP - 10))
 
 
+@pytest.mark.parametrize("value", [("y" * 300,), {"y": "y" * 300}], ids=["tuple", "dict"])
+def test_a_value_overwrites_nothing_unread(ring, value):
+    """Where the heap has begun again and the parent is slow, a value that would reach what is unread goes into a file."""
+    slots = Slots(ring, SimpleNamespace(send=lambda *_: None), blocks=1)
+    slots._heap_head, ring.head[_channel.TAIL] = HEAP - 10, 500
+    slots.put_object(0, ("x" * 300,))
+    slots.dicts.fit = slots.dicts.looked = True  # as after another small dict
+    slots.puts.get(type(value), slots.put_object)(1, value)
+    assert [_channel.VALUE, _channel.BIG_VALUE] == list(ring.kinds[:2])
+    assert not any(ring.heap[400:1000])
+
+
 def test_empty_heap_takes_the_largest_piece():
     """An empty heap takes a piece of the maximum size, wherever the last one ended."""
     for head in range(0, HEAP + 1, 4099):
