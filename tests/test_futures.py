@@ -138,6 +138,24 @@ def test_what_a_call_raises_is_what_its_future_has(make):
     assert isinstance(nested.__cause__, SystemExit)
 
 
+class NoneLeft(Exception):
+    """An error that is false, as a container of errors may be that is empty."""
+
+    def __len__(self):
+        return 0
+
+
+def find_none():
+    raise NoneLeft
+
+
+@both
+def test_an_error_that_is_false_is_raised(make):
+    """A standard future takes such an error for none, and returns None (CPython issue 132063)."""
+    with make(1) as executor, pytest.raises(NoneLeft):
+        executor.submit(find_none).result()
+
+
 def without_model(place):
     raise LookupError(f"no model at {place}")
 
