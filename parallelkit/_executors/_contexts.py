@@ -37,15 +37,16 @@ class Variables:
         self._context.run(widen, engine)
         self._context.run(mark_context)
         self._own: Settings = [(variable, value.copy) for variable, value in _contexts(self._context)]
-        self._initialized = initialized
+        self.fresh: Callable[[], Context] = (
+            self._furnished if self._own or initialized else self._context.copy
+        )
+        """Makes the context of one attempt; called in its thread."""
 
-    def fresh(self) -> Context:
-        """The context of one attempt; called in its thread."""
+    def _furnished(self) -> Context:
         context = self._context.copy()
-        if self._own or self._initialized:
-            settings: Settings = getattr(_thread, "settings", [])
-            for variable, make in self._own + settings:
-                context.run(variable.set, make())
+        settings: Settings = getattr(_thread, "settings", [])
+        for variable, make in self._own + settings:
+            context.run(variable.set, make())
         return context
 
     def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -173,7 +173,9 @@ class ThreadPort(TicketQueue):
         return self._commit(worker, claim, self._done, (index, value, started, monotonic(), worker.name))
 
     def _commit(self, worker: Worker, claim: list[float], results: deque[Any], result: Any) -> bool:
-        if not take_claim(claim):
+        try:
+            claim.pop()  # as take_claim does, whose call would be a twentieth of all that a task costs
+        except IndexError:
             return False
         if self._wary and results is self._lost:
             self.hold()
