@@ -1,8 +1,9 @@
 """The parts of the dask engine by themselves: the broker's book, clocks and versions. No cluster is started."""
 
 import asyncio
-from threading import Thread
-from time import monotonic
+from array import array
+from threading import Event, Thread
+from time import monotonic, sleep
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import Order, boot_id, unseal
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
+from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._lane import Batch, Broken, Lane
 from parallelkit._executors._process._pace import Pace
 
@@ -474,6 +476,42 @@ def test_processes_that_cannot_go_on_are_told_of_and_replaced():
     for supervisor in (broken, guard._supervisor):
         supervisor.stop()
         supervisor.join()
+
+
+@pytest.mark.parametrize("answer", [lambda *_, **__: None, lambda *_, **__: 1 / 0], ids=["none", "error"])
+def test_a_run_of_which_nobody_hears_is_ended(answer):
+    """If the broker does not know a run any more, or cannot be reached, the guard ends the run's processes, and its dask worker's threads are free."""
+    guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
+    guard.ask = answer
+    batch = order(1, job=pack_job(sleep, (), {}, False), items=[60.0])
+    worker_run = guard._worker_run_of(batch)
+    runner = Thread(target=worker_run.run, args=(batch, bytes), daemon=True)
+    runner.start()
+    for thread in (runner, worker_run._thread):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert guard._supervisor is None
+
+
+def test_what_ends_while_a_report_is_under_way_is_in_the_last_one():
+    """A run that is ended while its guard waits for the broker's answer loses nothing of what was committed meanwhile."""
+    told, go_on = [], Event()
+    guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
+    guard._tell = lambda run, blob, over, wanted: told.append(blob) or (go_on.wait(30) and [])
+    batch = order(1, 2, job=pack_job(sleep, (), {}, False), items=[0.0, 0.1], portion=2)
+    worker_run = guard._worker_run_of(batch)
+    runner = Thread(target=worker_run.run, args=(batch, bytes))
+    runner.start()
+    wait_until(lambda: told)
+    wait_until(lambda: worker_run._lane.events or not worker_run._owners)  # on a slow machine it told of both
+    ending = Thread(target=lambda: told.append(guard._end("run")))
+    ending.start()
+    wait_until(lambda: worker_run._closed)
+    go_on.set()
+    for thread in (ending, runner):
+        thread.join()
+    ended = [array("q", span[0]) for blob in told if blob for span in unseal(blob).spans]
+    assert [0, 1] == [index for indices in ended for index in indices]
 
 
 # Clocks and versions
