@@ -12,26 +12,32 @@ import subprocess
 import sys
 import termios
 import time
+from argparse import Namespace
 from bisect import bisect
 from collections import deque
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import reduce
+from types import SimpleNamespace
 from weakref import WeakSet
 
 import pytest
 
-from parallelkit import Retry, iter_parallel
-from parallelkit._command import _lines, _sink
+from parallelkit import RateLimit, Results, Retry, iter_parallel, run_parallel
+from parallelkit._command import UsageError, _lines, _run, _sink, _stream_ledger
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
 from parallelkit._command._lines import Lines
 from parallelkit._command._sink import Sink, as_json, signals_heard
 from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
+from parallelkit._command._target import find_function
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, Success
+from parallelkit.testing import FakeClock, inline_runs
 
 COMMAND = [sys.executable, "-m", "parallelkit", "run"]
 PATIENCE = 30
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as a user's
 
 TASKS = """
 import os, subprocess, sys, time
@@ -104,6 +110,7 @@ def run(here, *argv, stdin="", **options):
         cwd=here,
         timeout=PATIENCE,
         check=False,
+        env=BUFFERED,
         **options,
     )
 
@@ -156,8 +163,19 @@ def test_a_file_in_a_package_is_a_part_of_it(here):
     (here / "shop" / "names.py").write_text(
         "def f(line): return __name__, *__import__('sys').modules.keys() & {'names', 'calls'}"
     )
-    done = run(here, "shop/web/calls.py:f", stdin="1\n")
-    assert {0: ["shop.names"]} == values_of(done.stdout)
+    (here / "link.py").symlink_to("shop/web/calls.py")
+    for path in ("shop/web/calls.py", "link.py"):
+        assert {0: ["shop.names"]} == values_of(run(here, f"{path}:f", stdin="1\n").stdout)
+
+
+def test_a_package_may_be_named_by_its_file(tmp_path, monkeypatch):
+    """It is not imported once more as a module of itself."""
+    (tmp_path / "stall").mkdir()
+    (tmp_path / "stall" / "__init__.py").write_text("def f(line): return __name__")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    fn, module = find_function(f"{tmp_path}/stall/__init__.py:f")
+    assert "stall" == fn(1) == module.__name__
+    del sys.modules["stall"]
 
 
 def test_the_current_folder_may_be_gone(here):
@@ -330,6 +348,17 @@ def test_the_output_is_not_emptied_before_the_journal_is_ours(here):
     assert "" == (here / "out.jsonl").read_text()
 
 
+def test_a_device_may_be_named_for_several_purposes(here, monkeypatch):
+    """A device cannot be emptied, and what is written to it destroys nothing; it may be the input as well."""
+    from parallelkit._cli import main
+
+    monkeypatch.chdir(here)
+    null = os.devnull
+    assert Lines([null]).same_file(os.stat(null)) is None
+    argv = f"run builtins:int {null} --key item --checkpoint j --output {null} --report {null} --trace {null}"
+    assert 0 == main(argv.split())
+
+
 def test_a_kill_leaves_whole_lines_and_the_journal_goes_on(here):
     """After SIGKILL, the output has only whole lines; the same command again does the rest."""
     (here / "in").write_text("".join(f"{number}\n" for number in range(200)))
@@ -441,6 +470,62 @@ def test_what_is_kept_for_the_page_holds_no_variable_of_a_task():
     )
     texts = [one.traceback for one in (*kept.ledger.failed.values(), *(one for _, one in kept.ledger.tried))]
     assert all("raise KeyError(item)" in text and "raise ExceptionGroup" in text for text in texts)
+
+
+def attempts_of(results):
+    """What is told of each attempt, by key; the index in a stream is that of its completion."""
+    told = [replace(one, index=0, error=repr(one.error)) for one in results.attempts]
+    return sorted((one.key, one.number, one) for one in told)
+
+
+def test_what_is_kept_for_the_page_is_what_the_library_keeps(monkeypatch):
+    """The page shows the same attempts as that of ``run_parallel``, and the facts of the run, without the values."""
+
+    def task(item):
+        clock.advance(1)
+        return 12 // item if clock() > 5 else 1 / 0
+
+    options = {"key": str, "executor": "inline", "retries": Retry(2, delay=3)}
+    processor, thread = iter([10.0, 17.0]), iter([4.0, 6.0])
+    monkeypatch.setattr(
+        _stream_ledger, "time", SimpleNamespace(process_time=processor.__next__, thread_time=thread.__next__)
+    )
+    kept = StreamLedger("inline", 3, 5.0, (RateLimit(100, per=1),))
+    with inline_runs() as clock:
+        for outcome in iter_parallel(task, [1, 0, 2], on_event=kept.hear, **options):
+            kept.keep(outcome)
+    kept.conclude(30.0, 1.5, "interrupted")
+    with inline_runs() as clock:
+        made = attempts_of(run_parallel(task, [1, 0, 2], **options))
+    told, facts = Results(kept.ledger), kept.ledger.facts
+    assert made == attempts_of(told)
+    assert {("0", 1), ("0", 2), ("0", 3), ("1", 1), ("1", 2)} <= {one[:2] for one in made}
+    assert {"1": None, "2": None} == dict(told.successes)
+    assert ("interrupted", 30.0) == (told.stopped, told.summary.wall)
+    assert (3, 5.0, False, 1.5, 5.0) == (
+        facts.max_workers, facts.timeout, facts.timeouts_enforced, facts.input_seconds, facts.cpu_seconds,
+    )  # fmt: skip
+    assert ("RateLimit(100, per=1)",) == facts.limits
+
+
+def test_the_time_of_the_input_is_not_that_of_the_tasks(monkeypatch):
+    """Only while the input is read does time count for it, or the page would blame it for slow tasks."""
+    clock = FakeClock()
+
+    class Slow(list):
+        def __iter__(self):
+            for item in super().__iter__():
+                clock.advance(1)
+                yield item
+
+        def may_wait(self):
+            return False
+
+    monkeypatch.setattr(_run, "time", SimpleNamespace(monotonic=clock))
+    run = _run.Run(Namespace(report=None, trace=None), Slow("ab"), ())
+    for _ in run._read():
+        clock.advance(10)
+    assert 2 == run._input_seconds
 
 
 # Signals and pipes
@@ -691,9 +776,9 @@ def test_memory_is_flat(here):
 
 
 @everywhere
-@pytest.mark.parametrize("wish", [{}, {"NO_COLOR": "1"}])
+@pytest.mark.parametrize("wish", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_color_is_obeyed(here, wish):
-    """On a terminal the summary is coloured, unless NO_COLOR is set."""
+    """On a terminal the summary is coloured, unless NO_COLOR is set or the terminal has no colours."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     try:
@@ -737,7 +822,11 @@ def __getattr__(name):
         (["nowhere:f"], "there is no module 'nowhere'"),
         (["tasks.py::scaled"], "must be two names with a colon between, got 'tasks.py::scaled'"),
         (["nowhere.py:f"], "there is no file nowhere.py"),
+        (["no/where:f"], "there is no file no/where"),
+        (["nowhere.deep:f"], "there is no module 'nowhere'"),
         (["broken.py:f"], "ZeroDivisionError"),
+        (["script.py:f"], "'script' cannot be imported\nTraceback"),
+        (["sys.py:f"], "sys.py has the same name as another module (built in); rename it"),
         (["lazy:workk"], "'lazy' has no function 'workk'; did you mean 'work'?"),
         (["lazy:heavy"], "'lazy:heavy' cannot be imported\nTraceback"),
         (["json.py:f"], "rename it"),
@@ -751,6 +840,7 @@ def __getattr__(name):
         (["tasks:scaled", "--output", "no/where"], "--output: no/where cannot be written"),
         (["tasks:scaled", "--report", "no/where"], "--report: no/where cannot be written: there is no folder no"),
         (["tasks:scaled", "--report", ""], "--report: must be a path, got ''"),
+        (["tasks:scaled", "--report", "."], "--report: . cannot be written"),
         (["tasks:scaled", ""], "INPUT: must be a path, got ''"),
         (["tasks:scaled", "tasks.py", "--output", "tasks.py"], "--output: tasks.py is the input and the output"),
         (["tasks:scaled", "tasks.py", "--report", "tasks.py"], "--report: tasks.py is the input"),
@@ -775,7 +865,9 @@ def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
     (here / "tasks.py").write_text(TASKS + "async def coroutine(line): pass\n")
     (here / "broken.py").write_text("1 / 0")
     (here / "lazy.py").write_text(LAZY)
-    (here / "json.py").write_text("def f(line): pass")
+    for name in ("json", "sys"):
+        (here / f"{name}.py").write_text("def f(line): pass")
+    (here / "script.py").write_text("import sys\nsys.exit(3)")  # as without a main guard
     monkeypatch.chdir(here)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     for name in ("tasks", "broken", "lazy"):
@@ -901,9 +993,25 @@ def test_a_blank_line_is_an_item_as_text_and_none_as_json(here):
 
 
 def test_a_line_that_is_not_utf8_is_the_name_of_its_file(tmp_path):
-    """Other bytes become what ``open`` turns back into them, as in a file name of Latin-1."""
-    (tmp_path / "names").write_bytes(b"\xe4.txt\n")
-    assert [b"\xe4.txt"] == [os.fsencode(line) for line in Lines([f"{tmp_path}/names"])]
+    """Other bytes become what ``open`` turns back into them, as in a file name of Latin-1; and a lone CR ends no line."""
+    (tmp_path / "names").write_bytes(b"\xe4.txt\na\rb\n")
+    assert [b"\xe4.txt", b"a\rb"] == [os.fsencode(line) for line in Lines([f"{tmp_path}/names"])]
+
+
+def test_a_pipe_among_files_may_make_its_reader_wait(tmp_path):
+    """Then its lines are read in a thread, wherever it stands, so that outcomes do not wait for the next line."""
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    file, pipe = f"{tmp_path}/file", f"{tmp_path}/pipe"
+    assert [False, True] == [Lines([file, path]).may_wait() for path in (file, pipe)]
+
+
+def test_a_standard_input_that_is_closed_is_missed(monkeypatch):
+    """Only where it would be read."""
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="there is no standard input; name files"):
+        Lines([])
+    Lines([os.devnull])
 
 
 def test_items_between_null_bytes_are_as_they_are(tmp_path, monkeypatch):
@@ -982,8 +1090,8 @@ def test_what_an_option_cannot_be(read, text):
 def test_summary_is_bounded():
     """However many kinds of failures there are, the summary keeps and shows only a few."""
     tally = Tally()
-    for number in range(1000):
-        kind = type(f"Error{number}", (Exception,), {})
+    kinds = [type(f"Error{number}", (Exception,), {}) for number in range(999)]
+    for number, kind in enumerate([*kinds, kinds[0]]):
         tally.count(Failure(number, number, kind("\x1b" * 1000), 1, 0.0, 0.0, 0.1, "thread 1"))
     tally.count(Success("a", 0, 1, 3, 0.0, 0.0, 0.1, "thread 1"))
     lines = list(tally.summary(2.0, "max_failures", 1001, colour=False))
@@ -992,6 +1100,34 @@ def test_summary_is_bounded():
     assert "1,001 tasks in 2.00 s: 1 succeeded, 1,000 failed, 2 retries" == lines[0]
     assert "stopped: max_failures" == lines[1]
     assert len(tally.kinds) <= 201
+    assert 2 == next(iter(tally.kinds.values())).failed
+
+
+def test_the_summary_names_the_most_frequent_kinds_of_failure():
+    """Each with its number and the first few keys; what differs in a number only is of one kind."""
+    tally = Tally()
+    for number, letter in enumerate("abcdefg"):
+        for key in range(number + 1):
+            tally.count(Failure(key, 0, OSError(f"{letter} refused {key}"), 1, 0.0, 0.0, 0.1, "thread 1"))
+    shown = list(tally.summary(0.5, None, 28, colour=False))
+    assert [
+        "  7 × OSError: g refused 0  (key 0, 1, 2, …)",
+        "  6 × OSError: f refused 0  (key 0, 1, 2, …)",
+        "  5 × OSError: e refused 0  (key 0, 1, 2, …)",
+        "  4 × OSError: d refused 0  (key 0, 1, 2, …)",
+        "  3 × OSError: c refused 0  (key 0, 1, 2)",
+        "  and 2 further kinds of failure",
+    ] == shown[1:]
+
+
+def test_the_summary_tells_what_was_known_from_what_was_tried():
+    """What the checkpoint had takes nothing off the retries, and a line that is no JSON was not in it."""
+    tally = Tally()
+    for attempts, worker in ((0, "checkpoint"), (0, "checkpoint"), (2, "thread 1"), (0, "input")):
+        tally.count(Success("a", 0, 1, attempts, 0.0, 0.0, 0.1, worker))
+    assert "4 succeeded, 0 failed, 2 from the checkpoint, 1 retry" in next(
+        tally.summary(2.0, None, 4, colour=False)
+    )
 
 
 @pytest.mark.parametrize(
@@ -1033,13 +1169,14 @@ def test_the_reason_of_a_stop_is_said_where_nothing_was_read_ahead(here, executo
 def test_the_summary_tells_a_width_that_says_something():
     """The summary leaves out the parallelism of tasks that a limit has held apart, which would be close to nothing."""
 
-    def line(duration):
+    def line(duration, wall=2.0):
         tally = Tally()
         tally.count(Success("a", 0, 1, 1, 0.0, 0.0, duration, "thread 1"))
-        return next(tally.summary(2.0, None, 1, colour=False))
+        return next(tally.summary(wall, None, 1, colour=False))
 
     assert "1 task in 2.00 s: 1 succeeded, 0 failed; ran 0.50 at a time" == line(1.0)
     assert "1 task in 2.00 s: 1 succeeded, 0 failed" == line(0.004)
+    assert "1 task in 500 ms: 1 succeeded, 0 failed" == line(0.4, wall=0.5)  # mostly the start of workers
 
 
 def test_help_shows_examples_that_parse(capsys):
