@@ -11,7 +11,9 @@ from parallelkit._worker._result_classes import ResultClasses, reading
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
 SCRIPT = """
-import threading
+import gc, threading
+
+from parallelkit._worker._result_classes import ResultClasses
 
 class Part:  # notes in a file each time that it is packed
     def __init__(self, path):
@@ -32,6 +34,9 @@ def give(item):
     if item == "lock":
         Whole.part = threading.Lock()
     return Whole()
+
+def known_in_results(_):
+    return [len(one.known) for one in gc.get_objects() if type(one) is ResultClasses]
 
 model = None
 
@@ -86,6 +91,14 @@ def test_more_classes_than_are_kept_travel(executor):
     scope["kinds"].clear()
     results = run_parallel(lambda item: item, items, executor=executor).values()
     assert [type(item) for item in items] == [type(result) for result in results]
+
+
+def test_a_class_in_results_slows_down_no_later_run(script, executor):
+    """Objects in results are looked up among the script's classes only while runs go on whose results had some: it takes longer than to pickle a tuple."""
+    run_parallel(script["give"], [0], executor=executor)
+    for _ in range(2):  # the worker may begin the first before it has heard that the other run is over
+        known = run_parallel(script["known_in_results"], [0], executor=executor).values()
+    assert [[0]] == known
 
 
 def test_a_result_whose_class_is_gone_has_one_made_anew(script, monkeypatch):

@@ -41,7 +41,8 @@ class ResultClasses:
 
     def __init__(self, tell: Callable[[bytes], None]) -> None:
         self.known: dict[int, Any] = {}
-        self._kept: dict[type, bool] = {}
+        """Emptied when a run is over: as long as it has any, each object in each result is looked up in it."""
+        self._kept: dict[type, Any] = {}
         self._tell = tell
         self._told = 0
 
@@ -52,11 +53,15 @@ class ResultClasses:
                 oldest = next(iter(self._kept))
                 del self._kept[oldest]
                 self.known.pop(id(oldest), None)
-            self._kept[cls] = True
+            self._kept[cls] = None
             blob = _packed(cls)
             if blob is not None:
-                self.known[id(cls)] = find_class, (reduced[1][_classes.TRACKER], self._reference(blob))
-        return self.known.get(id(cls), reduced)
+                self._kept[cls] = find_class, (reduced[1][_classes.TRACKER], self._reference(blob))
+        kept = self._kept.get(cls)
+        if kept is None:
+            return reduced
+        self.known[id(cls)] = kept
+        return kept
 
     def _reference(self, blob: bytes) -> bytes | int:
         """The number under which the caller has these bytes; if it has enough, the bytes themselves, reversed."""

@@ -151,6 +151,7 @@ class _Worker:
         elif kind == _channel.FORGET:
             _call_functions.forget(number := WORD.unpack(body)[0])
             self.jobs.pop(number, None)
+            self.slots.classes.known.clear()
         elif kind == _channel.DEFINITION:
             _call_functions.define(WORD.unpack_from(body)[0], body[WORD.size :])
         elif kind == _channel.FORGET_BLOCK:

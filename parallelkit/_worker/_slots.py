@@ -51,7 +51,7 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
-        self._classes = ResultClasses(lambda packed: outbox.send(frame(CLASS, packed)))
+        self.classes = ResultClasses(lambda packed: outbox.send(frame(CLASS, packed)))
         self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,
@@ -114,10 +114,10 @@ class Slots:
         # All of the common case is inlined: one more call would cost half as much as the rest.
         try:
             try:
-                known = self._classes.known
+                known = self.classes.known
                 blob = dump_by_name(value, apart, known) if known else dumps(value, 5, buffer_callback=apart)
             except Exception:
-                blob = pack_by_value(value, apart, editions=self._classes)
+                blob = pack_by_value(value, apart, editions=self.classes)
             else:
                 bare = apart.bare(blob) if apart.left else blob
                 if (
@@ -125,7 +125,7 @@ class Slots:
                     or (_connections.MODULE in modules and bare.rfind(_connections.MARK) >= 0)
                     or ("random" in modules and bare.rfind(HINT) >= 0 and may_have_global(bare))
                 ):
-                    blob = pack_by_value(value, apart, editions=self._classes)
+                    blob = pack_by_value(value, apart, editions=self.classes)
             length = len(blob)
             end = at + length
             if apart.buffers:
