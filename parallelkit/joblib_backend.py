@@ -9,7 +9,7 @@ from typing import Any
 from parallelkit._executors._contract import Engine
 from parallelkit._executors._futures import check_initializer
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._executors._width import outer_width
+from parallelkit._executors._width import outer_width, usable_cpus
 from parallelkit._joblib._batches import Batches, Sent
 from parallelkit._joblib._worker import NAME, set_up
 
@@ -129,7 +129,8 @@ class Backend:
         if n_jobs < 0:
             from joblib import cpu_count
 
-            return max(1, int(cpu_count()) // outer_width() + 1 + n_jobs)
+            share = usable_cpus() // outer_width()
+            return max(1, min(share, int(cpu_count())) + 1 + n_jobs)  # joblib heeds LOKY_MAX_CPU_COUNT
         return n_jobs
 
     def configure(self, n_jobs: int | None = 1, parallel: Any = None, **options: Any) -> int:

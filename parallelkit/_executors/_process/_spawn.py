@@ -27,8 +27,11 @@ SET_HERE = ("no_site", "safe_path")
 """Flags that every worker is started with; it is told what they are in this interpreter."""
 
 _NUMERICAL = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM", "NUMBA")
-THREADS = (*(name + "_NUM_THREADS" for name in _NUMERICAL), "POLARS_MAX_THREADS")
-"""Environment variables for libraries that would otherwise start a thread for each cpu in every worker."""
+THREADS = (*(name + "_NUM_THREADS" for name in _NUMERICAL), "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT")
+"""Environment variables for libraries that would otherwise start a thread for each cpu in every worker.
+
+By the last, joblib counts the cpus, and so does LightGBM.
+"""
 
 MAPPINGS = 128
 """Blocks that all workers together may have for their results; each costs a descriptor at both ends."""
