@@ -103,15 +103,24 @@ def test_a_full_disk_ends_it_with_a_message(monkeypatch, capsys):
 
 def test_closed_pipe_ends_it_without_a_word():
     """Where the reader goes away, as ``head`` does, the command ends as one that SIGPIPE ended: silently."""
-    talkative = "import sys, parallelkit._demo as demo, parallelkit._cli as cli\n"
-    talkative += "demo.run_demo = lambda: [print('all is well') for _ in range(100_000)]\n"
-    talkative += "sys.exit(cli.main(['demo']))"
+    talkative = """
+import sys, parallelkit._demo as demo, parallelkit._cli as cli
+
+def run_demo():
+    print("all is well", flush=True)
+    sys.stdin.read()
+    print("as was said")  # is in the buffer until the command ends
+
+demo.run_demo = run_demo
+sys.exit(cli.main(["demo"]))
+"""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [sys.executable, "-c", talkative],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered,
     ) as command:  # fmt: skip
         assert "all is well\n" == command.stdout.readline()
         command.stdout.close()
+        command.stdin.close()
         assert "" == command.stderr.read()
     assert 141 == command.returncode
