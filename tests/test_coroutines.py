@@ -637,6 +637,18 @@ def test_a_run_goes_on_when_a_lost_slot_comes_back(hangs, options):
     assert (None, {2: "done", 3: "done"}) == (results.stopped, results.successes)
 
 
+def test_a_run_that_uses_all_the_room_it_has_is_told_of_more():
+    """A slot that comes back from an abandoned attempt is used at once, and not only when another attempt ends."""
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(hang, exact=True))
+        port.start([(0, 1, None, None)])
+        assert 0 == port.room()
+        port.hear_of_room()
+        last = time.monotonic() + PATIENCE
+        assert [] == port.wait(last)
+        assert time.monotonic() < last
+
+
 def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch):
     """A run does not wait for a thread that ``asyncio.to_thread`` has started, and logs that it still runs."""
     monkeypatch.setattr(_coroutine_port, "GRACE", PATIENCE)
