@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 import pickle
 import random
@@ -20,7 +21,7 @@ from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._packing import QUEUED_FILES
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _buffers, _channel
+from parallelkit._worker import _buffers, _channel, _leases
 from parallelkit._worker._editions import Editions
 
 LONG = 100_000  # of 8 bytes: beyond what travels inside a pickle
@@ -260,7 +261,10 @@ def test_results_that_are_kept_stay_as_they_are(engine):
 def test_more_leases_than_allowed_are_copied_out(engine, monkeypatch):
     """Beyond the allowed number of leases, a value is copied into memory of its own."""
     monkeypatch.setattr(_blocks, "MOST_LEASES", 2)
+    gc.collect()
+    before = len(_leases.in_use())
     seen = drive(engine, far.make, range(40))
+    assert len(_leases.in_use()) <= max(before, 3)
     assert all(number == array.min() == array.max() for number, array in seen.values.items())
 
 
