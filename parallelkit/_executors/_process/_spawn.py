@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from _socket import AF_UNIX, SOCK_STREAM, socketpair
+from _socket import AF_UNIX, SOCK_STREAM, socketpair  # ``socket`` takes a millisecond to load
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
@@ -82,7 +82,7 @@ class Spawned(NamedTuple):
 def spawn(width: int, fork: Fork | None = None) -> Spawned:
     """Start a worker; raises OSError, and leaves nothing behind, if the system cannot give what it takes."""
     with ExitStack() as theirs, ExitStack() as ours:
-        our_socket, their_socket = socket_pair()
+        our_socket, their_socket = socketpair(AF_UNIX, SOCK_STREAM)
         theirs.callback(their_socket.close)
         ours.callback(our_socket.close)
         ring_fd = _channel.new_file("parallelkit-ring")
@@ -110,14 +110,6 @@ def _start_alone(fds: tuple[int, ...], environ: dict[str, str]) -> int:
     process = start(fds, fds, environ)
     process.returncode = 0  # else Popen would reap it some time: that is done by its pidfd
     return process.pid
-
-
-def socket_pair(kind: int = SOCK_STREAM) -> tuple[Any, Any]:
-    """A pair of sockets that block, whatever default timeout the program has set."""
-    pair = socketpair(AF_UNIX, kind)  # that of ``_socket``: ``socket`` takes a millisecond to load
-    for end in pair:
-        end.settimeout(None)
-    return pair
 
 
 def start(

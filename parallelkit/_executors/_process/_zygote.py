@@ -6,7 +6,7 @@ import os
 import sys
 from _pickle import dumps
 from _signal import SIGKILL  # type: ignore[import-not-found]  # see _killing.py
-from _socket import SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socketpair
 from array import array
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from mmap import PAGESIZE
 
 from parallelkit._executors._process._killing import end_child
 from parallelkit._executors._process._preload import is_standard, stand_ins
-from parallelkit._executors._process._spawn import cut_lifeline, new_lifeline, socket_pair, start
+from parallelkit._executors._process._spawn import cut_lifeline, new_lifeline, start
 from parallelkit._system import environment, monotonic, read
 from parallelkit._worker._channel import BORN, PID, map_file, new_file
 
@@ -53,7 +53,7 @@ class Zygote:
         self.deadline = monotonic() + PATIENCE
         self._inherited = inheritance()
         with ExitStack() as theirs, ExitStack() as ours:
-            self.socket, their_socket = socket_pair(SOCK_SEQPACKET)
+            self.socket, their_socket = socketpair(AF_UNIX, SOCK_SEQPACKET)
             theirs.callback(their_socket.close)
             ours.callback(self.socket.close)
             self.socket.settimeout(ANSWER)
