@@ -237,11 +237,6 @@ class Lane:
             self.broken = broken
         self.gate.open()
 
-    def give_up(self, broken: Broken) -> None:
-        """Do the same, and forget what is queued."""
-        self.queue.clear()
-        self.fail(broken)
-
     def waiting(self) -> int:
         """How many attempts are queued."""
         return sum([len(batch.tickets) for batch in list(self.queue)])

@@ -249,7 +249,7 @@ class Supervisor:
             if not self.pool.workers and self._shortage.lasts(error, now):
                 broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
                 for lane in [lane for lane in tuple(self.pool.lanes) if lane.queue]:
-                    lane.give_up(broken)  # but not the engine: a later run may have better luck
+                    lane.fail(broken)  # but not the engine: a later run may have better luck
             return None
         worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
         self._poller.add(worker)
@@ -279,7 +279,7 @@ class Supervisor:
         broken, lane = self._deaths.take(worker, status, self.pool.lanes, blamed)
         if lane is not None:
             end = end_of(worker, status)
-            lane.give_up(Broken(f"worker processes end while they load the function: {end}"))
+            lane.fail(Broken(f"worker processes end while they load the function: {end}"))
         if broken is not None:
             self._break(broken)
         self.pool.wants_spare = self.broken is None
@@ -287,7 +287,7 @@ class Supervisor:
     def _break(self, broken: Broken) -> None:
         self.broken = broken
         for lane in tuple(self.pool.lanes):
-            lane.give_up(broken)
+            lane.fail(broken)
         for worker in self.pool.everybody():
             worker.dismissed = True
             worker.kill()
