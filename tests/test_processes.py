@@ -739,7 +739,7 @@ def test_wait_returns_when_its_time_has_come(engine):
 
 
 def test_wake_makes_wait_return(engine):
-    """``wake`` makes ``wait`` return, whether it is called before the wait or from another thread."""
+    """``wake`` makes one ``wait`` return, whether it is called before the wait or from another thread."""
     with opened(engine, far.nothing) as port:
         port.wake()
         assert [] == port.wait(None)
@@ -747,6 +747,9 @@ def test_wake_makes_wait_return(engine):
         thread.start()
         assert [] == port.wait(None)
         thread.join()
+        start = time.monotonic()
+        assert [] == port.wait(start + 0.05)
+        assert time.monotonic() - start >= 0.05
 
 
 def test_wake_is_safe_in_a_signal_handler(engine):
