@@ -44,7 +44,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _faults, _forms, _memmaps, _travel
+from parallelkit._worker import _faults, _forms, _memmaps, _tracebacks, _travel
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -1265,6 +1265,33 @@ def test_error_with_a_very_long_chain_comes_back(engine):
     assert "KeyError: 'first'" in ended.traceback
 
 
+def test_a_context_that_is_suppressed_stays_so(engine):
+    """After ``raise … from None`` the parent's traceback, too, does not show what was being handled."""
+
+    def make():
+        error = ValueError("outer")
+        error.__context__, error.__suppress_context__ = KeyError("inner"), True
+        return error
+
+    assert error_of(engine, make).error.__suppress_context__
+
+
+def test_a_very_long_traceback_has_both_ends():
+    """Of a deep recursion, the frames where it begins and where it fails are sent."""
+
+    def fall(depth):
+        return fall(depth - 1) if depth else fail_below()
+
+    def fail_below():
+        raise ValueError
+
+    with pytest.raises(ValueError) as caught:
+        fall(300)
+    frames = [name for _, name, *_ in _tracebacks.frames_of(caught.value.__traceback__)]
+    assert 100 == len(frames)
+    assert ("test_a_very_long_traceback_has_both_ends", "fail_below") == (frames[0], frames[-1])
+
+
 def test_chain_that_bites_its_tail_comes_back(engine):
     """A cycle of causes comes back, and does not hang."""
 
@@ -1579,21 +1606,25 @@ def break_down(frame, event, argument):
     raise RuntimeError("whoever is called now")
 
 
-def test_a_failed_task_is_no_reason_to_set_the_trace_function_anew(engine):
+@pytest.mark.parametrize("how", ["fails", "prints"])
+def test_a_task_is_no_reason_to_set_the_trace_function_anew(engine, how):
     """A debugger, whose trace function it is, warns of ``sys.settrace`` wherever that is called."""
-    seen = drive(engine, fail_or_count, [True, False])
-    assert [0] == list(seen.failures)
+    seen = drive(engine, do_or_count, [how, "counts"])
+    assert (how == "fails") == (0 in seen.failures)
     assert 0 == seen.values[1]
 
 
-def fail_or_count(fail):
-    if fail:
-        settrace = sys.settrace
-        sys.calls_of_settrace = [settrace]
-        sys.settrace = lambda trace: sys.calls_of_settrace.append(trace) or settrace(trace)
+def do_or_count(how):
+    if how == "counts":
+        sys.settrace, *calls = sys.calls_of_settrace
+        return len(calls)
+    settrace = sys.settrace
+    sys.calls_of_settrace = [settrace]
+    sys.settrace = lambda trace: sys.calls_of_settrace.append(trace) or settrace(trace)
+    sys.stdout.write(" ")
+    if how == "fails":
         raise ValueError
-    sys.settrace, *calls = sys.calls_of_settrace
-    return len(calls)
+    return None
 
 
 def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):

@@ -233,7 +233,8 @@ class _Worker:
                 self.slots.put_failure(slot, _faults.capture(error))
             else:
                 if touched or gettrace() is not trace or getprofile() is not profile or sys.path != path:
-                    sys.settrace(trace)
+                    if gettrace() is not trace:
+                        sys.settrace(trace)
                     around.put_back()
                 if value is None:
                     kinds[slot] = NONE
