@@ -185,9 +185,8 @@ def _by_value_pickler() -> Any:
 
         def reducer_override(self, obj: Any) -> Any:
             kind = type(obj)
-            if (
-                kind is FunctionType
-            ):  # cloudpickle's own, which make the others, need no search for their names
+            if kind is FunctionType:
+                # Cloudpickle's own, which make the others, need no search for their names.
                 return NotImplemented if obj in by_name else super().reducer_override(obj)
             if not issubclass(kind, type):  # as nearly always: this is called for each object
                 return NotImplemented
