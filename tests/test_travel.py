@@ -499,10 +499,15 @@ def test_a_class_with_a_cached_property_travels():
     assert 1 == Circle.calls
 
 
-def test_a_cache_of_a_local_function_has_its_size_there():
-    """A cache by ``lru_cache`` that is sent by value has as many places as the program has given it."""
-    cached = lru_cache(maxsize=2, typed=True)(lambda number: number)
-    assert {"maxsize": 2, "typed": True} == _travel.unpack(_travel.pack(cached)).cache_parameters()
+def test_a_cache_of_a_local_function_has_its_name_and_size_there():
+    """A cache by ``lru_cache`` that is sent by value has the function's name, and as many places as the program has given it."""
+
+    @lru_cache(maxsize=2, typed=True)
+    def look_up(key):
+        return key
+
+    there = _travel.unpack(_travel.pack(look_up))
+    assert ("look_up", {"maxsize": 2, "typed": True}) == (there.__name__, there.cache_parameters())
 
 
 def test_generic_functions_travel():
