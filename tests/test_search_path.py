@@ -1,6 +1,8 @@
 """Modules that a search of ``sys.path`` does not find: workers get them from where the program has them."""
 
+import importlib.machinery
 import importlib.util
+import os
 import subprocess
 import sys
 import types
@@ -9,7 +11,7 @@ from importlib.machinery import SourceFileLoader
 import pytest
 
 from parallelkit import run_parallel
-from parallelkit._executors._process import _search_path
+from parallelkit._executors._process import _search_path, _spawn
 from parallelkit._executors._process._search_path import modules_off
 from parallelkit._worker._finder import OffPathFinder, install
 
@@ -229,3 +231,56 @@ def test_a_path_that_cannot_be_gone_through_is_no_hindrance(monkeypatch):
         monkeypatch.setitem(sys.modules, "stray_odd", odd)
         assert "stray_odd" not in modules_off(sys.path)
     assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()
+
+
+HOOK = """
+import importlib.util, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return importlib.util.spec_from_file_location(name, {file!r}) if name == "hooked" else None
+sys.meta_path.append(Finder)
+"""
+
+USES_HOOK = """
+from parallelkit import run_parallel
+
+def where(_):
+    import hooked
+    return hooked.__file__
+
+print(run_parallel(where, [0], executor="processes").values()[0])
+"""
+
+
+def test_hooks_that_site_installs_find_modules_in_workers_too(tmp_path):
+    """What a task imports is found by the import hook of an editable install, or of ``sitecustomize``, as in the program."""
+    file = tmp_path / "elsewhere" / "hooked.py"
+    file.parent.mkdir()
+    file.touch()
+    (tmp_path / "sitecustomize.py").write_text(HOOK.format(file=str(file)))
+    done = subprocess.run(
+        [sys.executable, "-c", USES_HOOK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+    )
+    assert (f"{file}\n", "") == (done.stdout, done.stderr)
+
+
+def test_workers_load_site_only_where_something_calls_for_it(monkeypatch):
+    """Loading ``site`` takes longer than the rest of a worker's start."""
+    usual = [importlib.machinery.BuiltinImporter, importlib.machinery.PathFinder, OffPathFinder({})]
+    monkeypatch.setattr(sys, "meta_path", usual)
+    monkeypatch.delitem(sys.modules, "sitecustomize", raising=False)
+    monkeypatch.delitem(sys.modules, "usercustomize", raising=False)
+    assert not _spawn._needs_site()
+    editable = type("Finder", (), {"__module__": "__editable___thing_1_0_finder"})
+    for finder in (editable, editable()):
+        monkeypatch.setattr(sys, "meta_path", [*usual, finder])
+        assert _spawn._needs_site()
+    monkeypatch.setattr(sys, "meta_path", usual)
+    monkeypatch.setitem(sys.modules, "usercustomize", types.ModuleType("usercustomize"))
+    assert _spawn._needs_site()
