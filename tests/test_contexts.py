@@ -2,13 +2,15 @@
 
 import asyncio
 import decimal
+import gc
 import logging
 import socket
 import sys
 import threading
 import types
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 import pytest
 
@@ -153,6 +155,24 @@ def test_a_module_of_the_program_may_have_the_name(through, monkeypatch):
     monkeypatch.setitem(sys.modules, "decimal", types.ModuleType("decimal"))
     VARIABLE.set("the caller's")
     assert ["the caller's"] == through(lambda _: VARIABLE.get(), [1], 1)
+
+
+def test_what_the_callers_variables_refer_to_is_freed_with_them(precision):
+    """A run leaves no reference cycle that keeps it, also where each attempt has a decimal context of its own."""
+
+    def look():
+        value = threading.Event()
+        VARIABLE.set(value)
+        assert [7] == run_parallel(lambda _: decimal.getcontext().prec, [1], executor="inline").values()
+        return weakref.ref(value)
+
+    gc.collect()
+    gc.disable()
+    try:
+        left = copy_context().run(look)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_a_coroutine_counts_with_a_precision_of_its_own(precision):

@@ -33,25 +33,26 @@ class Variables:
     """
 
     def __init__(self, engine: Wide, initialized: bool) -> None:
-        self._context = copy_context()
-        self._context.run(widen, engine)
-        self._context.run(mark_context)
-        self._own: Settings = [(variable, value.copy) for variable, value in _contexts(self._context)]
-        self.fresh: Callable[[], Context] = (
-            self._furnished if self._own or initialized else self._context.copy
-        )
+        context = copy_context()
+        context.run(widen, engine)
+        context.run(mark_context)
+        own: Settings = [(variable, value.copy) for variable, value in _contexts(context)]
+        self.fresh: Callable[[], Context] = context.copy
         """Makes the context of one attempt; called in its thread."""
-
-    def _furnished(self) -> Context:
-        context = self._context.copy()
-        settings: Settings = getattr(_thread, "settings", [])
-        for variable, make in self._own + settings:
-            context.run(variable.set, make())
-        return context
+        if own or initialized:
+            self.fresh = partial(_furnished, context, own)  # a method would make a cycle
 
     def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run one attempt; called in its thread."""
         return self.fresh().run(fn, *args, **kwargs)
+
+
+def _furnished(variables: Context, own: Settings) -> Context:
+    context = variables.copy()
+    settings: Settings = getattr(_thread, "settings", [])
+    for variable, make in own + settings:
+        context.run(variable.set, make())
+    return context
 
 
 def initialize(initializer: Callable[..., object], initargs: Iterable[Any]) -> None:
