@@ -1,7 +1,6 @@
 """The parts of the dask engine by themselves: the broker's book, clocks and versions. No cluster is started."""
 
 import asyncio
-from array import array
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import SimpleNamespace
@@ -494,7 +493,7 @@ def test_a_run_of_which_nobody_hears_is_ended(answer):
 
 
 def test_what_ends_while_a_report_is_under_way_is_in_the_last_one():
-    """A run that is ended while its guard waits for the broker's answer loses nothing of what was committed meanwhile."""
+    """A run that is ended while its guard waits for the broker's answer loses nothing of what was committed meanwhile; its client takes it in."""
     told, go_on = [], Event()
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append(blob) or (go_on.wait(30) and [])
@@ -510,8 +509,30 @@ def test_what_ends_while_a_report_is_under_way_is_in_the_last_one():
     go_on.set()
     for thread in (ending, runner):
         thread.join()
-    ended = [array("q", span[0]) for blob in told if blob for span in unseal(blob).spans]
-    assert [0, 1] == [index for indices in ended for index in indices]
+    lane = Lane(0, b"", False)
+    client_run = ClientRun(None, lane, b"", None, print)
+    client_run._in_flight.enter(batch.key, Batch(lane, batch.tickets(), None))
+    client_run._ask = lambda question, **about: [("told", blob) for blob in told if blob]
+    client_run.close()
+    assert [0, 1] == [ticket[0] for span in lane.events for ticket in span.batch.tickets]
+
+
+def test_what_has_begun_is_told_although_nothing_ends():
+    """The start of an attempt is reported some milliseconds later, also if a report was sent just before, and no other event comes."""
+    told = []
+    guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
+    guard._tell = lambda run, blob, over, wanted: told.append(unseal(blob)) or []
+    batch = order(1, job=pack_job(sleep, (), {}, False), items=[60.0])
+    worker_run = guard._worker_run_of(batch)
+    worker_run._told_at = monotonic() + 0.5
+    runner = Thread(target=worker_run.run, args=(batch, bytes))
+    runner.start()
+    try:
+        wait_until(lambda: told, 10)
+    finally:
+        guard._end("run")
+        runner.join()
+    assert [0] == [index for index, _, _ in told[0].begun]
 
 
 # Clocks and versions
