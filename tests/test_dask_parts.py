@@ -401,6 +401,23 @@ def test_a_batch_is_of_items_of_one_form_and_ends_with_a_large_one():
     assert [None, [b"2", b"3", bytes(ALONE)], [b"5"], None] == [batch.payloads for batch in batches]
 
 
+def test_a_large_function_is_sent_once_and_before_any_batch():
+    """No batch is handed out while the function is being sent: it would travel with each."""
+    arrivals, sent = [], []
+    lane = Lane(0, b"", False)
+    client = SimpleNamespace(submit=lambda *given, key, **options: sent.append(key))
+    client_run = ClientRun(client, lane, b"", None, print)
+    client_run._scatterer = SimpleNamespace(send=lambda blob, arrived, everywhere: arrivals.append(arrived))
+    client_run._hear_width(1, [HERE])
+    client_run._send_job()
+    client_run._send_job()
+    lane.queue.append(Batch(lane, [(0, 1, "item", None)], None))
+    client_run.offer()
+    assert ([], 1) == (sent, len(arrivals))
+    arrivals[0](SimpleNamespace(key="where dask keeps it"))
+    assert [f"{PREFIX}{client_run.run}-0"] == sent
+
+
 def test_a_run_ends_when_no_worker_is_left_that_fits():
     """What a worker refuses, since it does not fit the program, goes to the others; once there are none, the run ends and says why."""
     lane = Lane(0, b"", False)
