@@ -1,3 +1,4 @@
+import os
 import re
 import resource
 import subprocess
@@ -5,10 +6,11 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from parallelkit import RemoteError
+from parallelkit import RemoteError, TaskTimeout
 from parallelkit._cli import main
 from parallelkit._command import _doctor
 
@@ -101,6 +103,28 @@ def test_elsewhere_than_on_linux_it_says_what_can_be_had(monkeypatch):
     said = {text: fine for fine, text in _doctor.system()}
     assert said["darwin: threads and coroutines should work, untested; processes need Linux"] is None
     assert False not in said.values()
+
+
+def test_a_process_that_hangs_and_is_not_killed_is_no_worker_that_works(monkeypatch):
+    """A timeout alone does not end it."""
+    failure = SimpleNamespace(error=TaskTimeout("it went on"), duration=0.2)
+    monkeypatch.setattr(
+        _doctor, "run_parallel", lambda *given, **options: SimpleNamespace(failures=[failure])
+    )
+    ((fine, text),) = _doctor.proven("killed", _doctor.kill_one)
+    assert (False, "killed; TaskTimeout: it went on") == (fine, text)
+
+
+def test_what_is_scarce_is_noted(monkeypatch):
+    """Docker's default of shared memory, and a number of open files that does for few workers only."""
+    monkeypatch.setattr(
+        os, "statvfs", lambda path: SimpleNamespace(f_bavail=1, f_blocks=1, f_frsize=64 << 20)
+    )
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (255, 4096))
+    small = "/dev/shm 64 MiB free of 64; small: in a container, give it more with --shm-size"
+    assert (None, small) == _doctor.shared_memory()
+    few = "255 open files at most: too few for many workers; see ulimit -n (up to 4096)"
+    assert (None, few) == _doctor.open_files()
 
 
 @pytest.mark.all

@@ -234,6 +234,7 @@ def test_looks_for_starts_become_rarer_until_something_happens():
         observer.look_at(0.0, None, stirred) for stirred in (True, False, False)
     ]
     assert look == observer.look_at(0.0, 100.0, True)
+    assert look / 2 == observer.look_at(0.0, look / 2, True)  # a deadline is not overslept
     observer.begun([(0, 1.0, "a"), (1, 1.0, "b")])
     assert (None, 7.0) == (observer.look_at(0.0, None, True), observer.look_at(0.0, 7.0, False))
 
