@@ -251,10 +251,10 @@ print(run_parallel(sockets, [1, 2], executor="processes").values())
 
 
 def test_environment_of_a_worker_is_the_callers():
-    """A worker's environment is its parent's, plus the thread caps of numerical libraries."""
+    """A worker's environment is its parent's, plus the caps of threads and processes of numerical libraries."""
     (environ,) = run_parallel(lambda item: dict(os.environ), [0], executor="processes").values()
     more = {name for name in environ if name not in os.environ}
-    assert all(name.endswith(("_NUM_THREADS", "_MAX_THREADS")) for name in more)
+    assert all(name.endswith(("_NUM_THREADS", "_MAX_THREADS", "_MAX_CPU_COUNT")) for name in more)
     assert {name: environ.get(name) for name in os.environ} == dict(os.environ)
     assert MARK not in environ
 
