@@ -1,6 +1,7 @@
 """What a worker is sent once for a run: functions and classes of the script, which calls and items name by number."""
 
 import gc
+from dataclasses import MISSING
 from weakref import ref
 
 import pytest
@@ -43,6 +44,30 @@ class Running:
 
 def running_and_kept(_):
     return Running(), sys.kept(5)
+
+def exclaimed(fn):
+    return lambda holder: fn(holder) + "!"
+
+class Base:
+    def name(self):
+        return "base"
+
+class Holder(Base):
+    def name(self):
+        return "own"
+
+    @exclaimed
+    def loud(self):
+        return "loud"
+
+    def __private(self):
+        return "private"
+
+    def hold(self):
+        return [self.name, super().name, self.loud, self.__private]
+
+def opened(held):
+    return [method() for method in held], held
 """
 
 
@@ -110,6 +135,26 @@ def test_a_run_of_more_functions_than_are_defined(executor):
     exec("def adder(n): return lambda x: x + n", scope := {"__name__": "__main__"})
     tasks = [Task(scope["adder"](n), 1000) for n in range(3 * DEFINITIONS)]
     assert list(range(1000, 1000 + len(tasks))) == run_parallel(tasks, executor=executor).values()
+
+
+def test_a_method_is_the_same_in_all_items_and_results(executor, script):
+    """What is bound to an object of the script is not what the object has under that name at the other end: it may be a base's, decorated or private."""
+    names = ["own", "base", "loud!", "private"]
+    held = [script["Holder"]().hold() for _ in range(3)]
+    for told, back in run_parallel(script["opened"], held, executor=executor).values():
+        assert [names] * 2 == [told, [method() for method in back]]
+
+
+def test_the_mark_of_a_missing_default_stays_the_same_object(executor, script):
+    """Items of the script's class may have ``dataclasses.MISSING``, which is compared by identity."""
+    items = [script["Part"](MISSING) for _ in range(3)]
+    exec(
+        "def given(part): return part.number is not MISSING, part",
+        scope := {"MISSING": MISSING, "__name__": "__main__"},
+    )
+    for given, part in run_parallel(scope["given"], items, executor=executor).values():
+        assert not given
+        assert part.number is MISSING
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from sys import modules
 
 from parallelkit._worker import _channel, _connections, _faults
 from parallelkit._worker._buffers import OutBlocks, as_buffer, layout
+from parallelkit._worker._by_name import dump_by_name
 from parallelkit._worker._channel import (
     BLOCK_NUMBER,
     BUFFERED,
@@ -32,7 +33,7 @@ from parallelkit._worker._global_generators import HINT, may_have_global
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._script import MARK, is_meant
-from parallelkit._worker._travel import Apart, dump_by_name, pack, pack_by_value
+from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from types import CodeType, FunctionType
 
 from parallelkit._raised import is_of_signal
 from parallelkit._worker import _classes, _connections, _script
+from parallelkit._worker._by_name import SPOILED, dump_by_name
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._global_generators import HINT, may_have_global, send_by_name
 
@@ -57,24 +58,6 @@ def pack(
         return pack_by_value(thing, apart, by_file, editions)
     bare = apart.bare(blob) if apart is not None and apart.left else blob
     return blob if is_plain(bare) else pack_by_value(thing, apart, by_file, editions)
-
-
-class _Referring(Pickler):
-    """Pickles by name, but for classes that have something that stands for them, by their ids."""
-
-    known: dict[int, Any]
-
-    def reducer_override(self, obj: object) -> Any:
-        return self.known.get(id(obj), NotImplemented)
-
-
-def dump_by_name(thing: object, apart: Apart | None, known: dict[int, Any]) -> bytes:
-    """Pickle the thing by plain pickle, with ``known`` in place of these classes, which saves the slower cloudpickle."""
-    file = BytesIO()
-    pickler = _Referring(file, 5, buffer_callback=apart)
-    pickler.known = known
-    pickler.dump(thing)
-    return file.getvalue()
 
 
 def is_plain(blob: bytes) -> bool:
@@ -239,6 +222,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         _local: lambda local: (_empty_local, tuple(vars(local))),
         type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
     }
+    SPOILED.add(type(dataclasses.MISSING))
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
     return ours | dict.fromkeys(_type_names.kinds(), _type_names.reduce_name)
