@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from parallelkit import Task, run_parallel
-from parallelkit._worker._result_classes import ResultClasses, reading
+from parallelkit._worker._result_classes import TOLD, ResultClasses, reading
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
 SCRIPT = """
@@ -99,6 +99,21 @@ def test_a_class_in_results_slows_down_no_later_run(script, executor):
     for _ in range(2):  # the worker may begin the first before it has heard that the other run is over
         known = run_parallel(script["known_in_results"], [0], executor=executor).values()
     assert [[0]] == known
+
+
+def test_classes_that_are_told_are_kept():
+    """Results of dozens of classes, such as the kinds of events in a log, pack each class once."""
+    exec(
+        "kinds = [type(f'Kind{n}', (), {'__module__': '__main__'}) for n in range(TOLD)]",
+        scope := {"TOLD": TOLD},
+    )
+    packed = pack(scope.pop("kinds"))
+    gc.collect()
+    kinds = unpack(packed)
+    classes = ResultClasses((told := []).append)
+    for kind in kinds * 2:
+        pack_by_value(kind(), None, editions=classes)
+    assert (TOLD, TOLD) == (len(told), len(classes.known))
 
 
 def test_a_result_whose_class_is_gone_has_one_made_anew(script, monkeypatch):

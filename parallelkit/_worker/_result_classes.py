@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 SMALL = 64 << 10
 """Size in bytes up to which a packed class is kept; a larger one is packed with each result."""
 
-KEPT = 16
-"""How many classes are kept: those that were met last."""
-
 TOLD = 64
-"""How many classes a worker sends to the caller by themselves; more travel with each result."""
+"""How many classes a worker sends to the caller by themselves; more travel with each result. As many are kept: those met last."""
 
 
 class _Reading(_local):
@@ -49,7 +46,7 @@ class ResultClasses:
     def reduce(self, cls: type, reduced: Any) -> Any:
         """What stands for the class, if it came from elsewhere and is not large; else the class itself."""
         if cls not in self._kept and _classes.is_made(cls):
-            if len(self._kept) >= KEPT:
+            if len(self._kept) >= TOLD:
                 oldest = next(iter(self._kept))
                 del self._kept[oldest]
                 self.known.pop(id(oldest), None)
