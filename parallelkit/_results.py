@@ -268,7 +268,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return index
 
     def _find(self, key: Any) -> int:
-        """The index of the task that has this key, or -1."""
+        """The index of the task that has this key; a negative number if none has."""
         keys = self._ledger.keys
         if keys is None:
             try:
