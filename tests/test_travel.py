@@ -1931,6 +1931,18 @@ def test_standard_output_is_the_parents(tmp_path):
     assert sorted(["start"] + ["line"] * 20 + [str(number) for number in range(30)]) == sorted(out)
 
 
+def test_what_is_printed_into_a_file_is_in_it(tmp_path):
+    """An initializer may have what its worker prints go into a file, which nobody flushes."""
+
+    def open_log():
+        sys.stdout = open(tmp_path / str(os.getpid()), "w")  # noqa: SIM115  # it stays open
+
+    with ProcessExecutor(1, initializer=open_log) as executor:
+        run_parallel(lambda item: sys.stdout.write(f"{item}\n"), range(3), executor=executor)
+    (log,) = tmp_path.iterdir()
+    assert "0\n1\n2\n" == log.read_text()
+
+
 def warn_of(items):
     for item in items:
         with warnings.catch_warnings():

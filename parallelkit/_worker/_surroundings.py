@@ -8,6 +8,7 @@ import os
 import posix
 import sys
 from _sitebuiltins import Quitter
+from io import TextIOWrapper
 
 from parallelkit._forked import end_child
 from parallelkit._system import environment
@@ -126,9 +127,7 @@ class Surroundings:
             self._watch(name, os, posix)
         for name in ("alarm", "setitimer"):
             self._watch(name, _signal, sys.modules.get("signal"))
-        self._streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
-        for stream in self._streams:
-            stream.write = self._noted(stream.write)  # type: ignore[method-assign]  # where ``print`` finds it
+        self._streams: dict[int, TextIOWrapper] = {}
         os.register_at_fork(after_in_child=self._touch)
         self.keep()
 
@@ -146,7 +145,8 @@ class Surroundings:
             self._directory = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:  # it was deleted, or is not readable
             self._directory = None
-        flush(*self._streams)
+        self._watch_streams()
+        flush(*self._streams.values())
         self.touched.clear()
 
     def put_back(self, error: BaseException | None = None) -> None:
@@ -159,7 +159,7 @@ class Surroundings:
         if self.touched:
             if None in self.touched:
                 self._put_back_process()
-            flush(*self._streams)
+            flush(*self._streams.values())
             self.touched.clear()
 
     def _put_back_process(self) -> None:
@@ -191,6 +191,15 @@ class Surroundings:
 
     def _touch(self) -> None:
         self.touched.append(None)
+
+    def _watch_streams(self) -> None:
+        """Watch the present streams, too: an initializer may have put a file in the place of one."""
+        known = self._streams
+        streams = (sys.__stdout__, sys.__stderr__, sys.stdout, sys.stderr)
+        self._streams = {id(stream): stream for stream in streams if isinstance(stream, TextIOWrapper)}
+        for number in self._streams.keys() - known.keys():
+            stream = self._streams[number]
+            stream.write = self._noted(stream.write)  # type: ignore[method-assign]  # where ``print`` finds it
 
     def _noted(self, write: Callable[[str], int]) -> Callable[[str], int]:
         """Have a stream flushed after the task: what it has printed may not end in a newline, and this process be killed then."""
