@@ -1645,6 +1645,20 @@ def test_threads_of_numerical_libraries_are_shared_out(monkeypatch):
     assert {0: "1", 1: "7", 2: "1", 3: "1", 4: "1"} == seen.values
 
 
+def test_a_worker_shares_out_what_it_has_for_numerical_libraries(monkeypatch):
+    """Where a task has worker processes of its own, these share what its worker may use; what the user has set is kept."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "1000")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    names = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"]
+
+    def run_on_many(names):
+        with ProcessExecutor(1000) as executor:
+            return run_parallel(far.get_variable, names, executor=executor).values()
+
+    results = run_parallel(run_on_many, [names], executor="processes", max_workers=1)
+    assert [["1", "1000"]] == results.values()
+
+
 def test_warning_filters_are_taken_over():
     """A filter that turns a warning into an error does so in tasks, too, also if the warning's class comes with the function's module."""
     own = ProcessEngine(1)

@@ -273,12 +273,17 @@ class Inbox:
                 os.close(fd)
 
 
-_outer_width = 1
+_outer_width = 0
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker."""
+    return _outer_width > 0
 
 
 def outer_width() -> int:
     """The product of the widths of all engines that this worker runs in; 1 outside a worker."""
-    return _outer_width
+    return _outer_width or 1
 
 
 def set_outer_width(width: int) -> None:

@@ -131,8 +131,12 @@ def start(
 
 def _environment(width: int) -> dict[str, str]:
     """The parent's environment, with the cpus shared out among the workers' numerical libraries."""
-    share = str(max(1, usable_cpus() // (width * outer_width())))
-    return {**dict.fromkeys(THREADS, share), **environment()}
+    cpus = usable_cpus() // outer_width()
+    shares, own = dict.fromkeys(THREADS, str(max(1, cpus // width))), environment()
+    if _channel.is_worker():  # its workers are to share what it was given itself
+        given = dict.fromkeys(THREADS, str(max(1, cpus))).items()
+        own = dict(own.items() - given)
+    return {**shares, **own}
 
 
 def setup_frame(width: int, initializer: bool) -> bytes:
