@@ -147,6 +147,18 @@ def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
     assert kept is cached_function(first)
 
 
+def test_a_function_that_goes_by_its_number_is_one_that_came_last(monkeypatch, script):
+    """A function that calls name by number stays in the worker while others come, and so does what it keeps for calls of another run."""
+    monkeypatch.setattr(_call_functions, "_functions", {})
+    monkeypatch.setattr(_call_functions, "_defined", {7: (blob := pack(script["add"])[::-1])})
+    kept = cached_function(7)
+    for number in range(2 * _call_functions.CACHED):
+        script["base"] = number
+        cached_function(pack(script["add"])[::-1])
+        assert kept is cached_function(7)
+    assert kept is cached_function(blob)
+
+
 def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
     """The pickle of a call contains no name of the script; otherwise it would be pickled a second time, with the slower cloudpickle."""
     call = _carried.carry((script["loads"], (1,), {}), CarriedClasses(mapped=True), several=False)

@@ -31,14 +31,14 @@ _ring: _channel.Ring | None = None
 _keep: Callable[[], None]
 _imported = {b""}
 
-CACHED = 16
+CACHED = DEFINITIONS
 """How many functions, and how many classes, are cached: those that came last."""
 
 _functions: dict[bytes, Any] = {}
 _classes: dict[bytes, Any] = {}
 
-_defined: dict[int, Any] = {}
-"""The definitions by number: their bytes, until they are used for the first time."""
+_defined: dict[int, bytes] = {}
+"""The definitions by number."""
 
 
 def attach(ring: _channel.Ring, keep: Callable[[], None]) -> None:
@@ -81,24 +81,16 @@ def cached_function(packed: bytes | int) -> Any:
 
     They name the edition of each class of the script that they refer to (_classes.py), so they differ once one has changed.
     """
-    return _known(_functions, packed)
+    return _cached(_functions, packed)
 
 
 def cached_class(packed: bytes | int) -> Any:
     """The same for a class that comes with items."""
-    return _known(_classes, packed)
+    return _cached(_classes, packed)
 
 
-def _known(cache: dict[bytes, Any], packed: bytes | int) -> Any:
-    if isinstance(packed, bytes):
-        return _cached(cache, packed)
-    thing = _defined[packed]
-    if type(thing) is bytes:
-        thing = _defined[packed] = _cached(cache, thing)
-    return thing
-
-
-def _cached(cache: dict[bytes, Any], blob: bytes) -> Any:
+def _cached(cache: dict[bytes, Any], packed: bytes | int) -> Any:
+    blob = packed if isinstance(packed, bytes) else _defined[packed]
     thing = cache.pop(blob, None)
     if thing is None:
         with Untimed():
