@@ -17,7 +17,7 @@ from sys import modules, version_info
 from types import CodeType, FunctionType
 
 from parallelkit._raised import is_of_signal
-from parallelkit._worker import _classes, _connections, _script
+from parallelkit._worker import _classes, _connections, _functions, _script
 from parallelkit._worker._by_name import SPOILED, dump_by_name
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._global_generators import HINT, may_have_global, send_by_name
@@ -253,17 +253,10 @@ class _Unpacker(Unpickler):
         return super().find_class(module, name)
 
 
-def _fill_function(function: FunctionType, state: Any) -> None:
-    from cloudpickle import cloudpickle
-
-    cloudpickle._function_setstate(function, state)
-    _script.arrive(function)
-
-
 _CAREFUL: dict[str, Callable[..., Any]] = {
     "_make_skeleton_class": _classes.make_class,
     "_class_setstate": _classes.fill_class,
-    "_function_setstate": _fill_function,
+    **_functions.MAKERS,
 }
 
 

@@ -1,0 +1,184 @@
+"""Functions of a script are made in a worker as cloudpickle would make them, but without loading it."""
+
+import builtins
+import functools
+import subprocess
+import sys
+
+import cloudpickle
+import pytest
+
+from parallelkit._worker._travel import pack, unpack
+
+SOURCE = '''
+import os.path
+from functools import partial
+
+RATE = 3
+
+
+def plain(amount: int, *rest: int, by: int = 2) -> int:
+    """Has all that a function can have."""
+    return amount * by * RATE + sum(rest)
+
+
+plain.note = ["kept"]
+
+
+def with_default(amount, by=[2]):
+    return amount * by[0]
+
+
+def uses_a_submodule(amount):
+    return len(os.path.join("a" * amount, "b"))
+
+
+def has_code_in_its_code(amount):
+    return sum(map(lambda one: one * RATE, range(amount)))
+
+
+def counts_down(amount):
+    return 0 if amount == 0 else 1 + counts_down(amount - 1)
+
+
+def yields(amount):
+    return [*(one for one in [amount])]
+
+
+def enclosing():
+    by, log = 5, []
+
+    def even(amount):
+        return amount == 0 or odd(amount - 1)
+
+    def odd(amount):
+        return amount != 0 and even(amount - 1)
+
+    def times(amount):
+        log.append(amount)
+        return amount * by + len(log)
+
+    def unset(amount):
+        return later
+
+    if by < 0:
+        later = 1
+    return even, times, unset
+
+
+even, times, unset = enclosing()
+FUNCTIONS = [plain, with_default, uses_a_submodule, has_code_in_its_code, counts_down, yields, even, times, lambda x: x + RATE]
+'''
+
+SCRIPT = (
+    SOURCE
+    + """
+import sys
+
+from parallelkit import run_parallel
+
+
+def loaded(amount):
+    return "cloudpickle" in sys.modules
+
+
+expected = [fn(4) for fn in FUNCTIONS]
+times = enclosing()[1]
+FUNCTIONS[7] = times
+for _ in range(2):  # the workers of the first run are forked by a process that has loaded more
+    found = run_parallel(dict(enumerate([*FUNCTIONS, loaded])), args=(4,), executor="processes", max_workers=1).values()
+    assert found == [*expected, False], (found, expected)
+    assert run_parallel(times, [4], executor="processes", max_workers=1).values() == [21]
+    assert run_parallel(loaded, [4], executor="processes", max_workers=1).values() == [False]
+"""
+)
+
+
+def test_workers_make_the_functions_of_a_script_without_cloudpickle(tmp_path):
+    """A worker that runs functions of a script does not load cloudpickle, which takes as long as the worker's start."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def functions():
+    """The functions of a script; its name is that of this process's script, where they are not found."""
+    scope = {"__name__": "__main__"}
+    exec(SOURCE, scope)
+    return {fn.__name__: fn for fn in [*scope["FUNCTIONS"], scope["unset"]]}
+
+
+NAMES = sorted(functions())
+
+
+def looks(fn):
+    """What there is to see of a function, without what differs between any two copies."""
+    names = [
+        "__name__",
+        "__qualname__",
+        "__module__",
+        "__doc__",
+        "__defaults__",
+        "__kwdefaults__",
+        "__dict__",
+    ]
+    code = fn.__code__
+    free = {name for name, cell in zip(code.co_freevars, fn.__closure__ or (), strict=True) if is_set(cell)}
+    scope = {name for name in fn.__globals__ if name != "__builtins__"}
+    return [getattr(fn, name) for name in names], fn.__annotations__, free, scope, code.co_code, code.co_flags
+
+
+def is_set(cell):
+    """Whether the variable of this cell has a value."""
+    try:
+        cell.cell_contents  # raises if it has none
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_function_is_made_as_cloudpickle_makes_it(name):
+    """A function has its attributes, globals and closure at the other end, and does the same."""
+    fn = functions()[name]
+    theirs, ours = cloudpickle.loads(cloudpickle.dumps(fn)), unpack(pack(fn))
+    assert looks(theirs) == looks(ours)
+    if name == "unset":
+        with pytest.raises(NameError):
+            ours(4)
+    else:
+        assert functions()[name](4) == ours(4)
+
+
+def test_no_function_needs_what_only_cloudpickle_has(monkeypatch):
+    """All that the pickles of functions name in cloudpickle is there without it."""
+    pickles = [pack(fn) for fn in functions().values()]
+    pickles.append(pack(functools.partial(functions()["plain"], by=7)))
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    monkeypatch.setitem(sys.modules, "cloudpickle.cloudpickle", None)
+    for one in pickles:
+        unpack(one)
+
+
+def test_functions_of_one_pickle_share_their_globals():
+    """What one function of a script assigns to a global is seen by another that came along with it."""
+    scope = {"__name__": "__main__"}
+    exec(
+        "def assign(to):\n global rate\n rate = to\nrate = 1\n"
+        "def read():\n return rate\n"
+        "def both(to):\n assign(to)\n return read()",
+        scope,
+    )
+    both = unpack(pack(scope["both"]))
+    assert 7 == both(7)
+    assert 1 == scope["rate"]
+
+
+def test_a_function_of_the_script_has_the_same_builtins():
+    """A function that names ``__builtins__`` gets the module, as in a script, and not a copy of what is in it."""
+    scope = {"__name__": "__main__"}
+    exec("def given():\n return __builtins__, len", scope)
+    assert (builtins, len) == unpack(pack(scope["given"]))()
