@@ -1,5 +1,6 @@
 """Which modules a zygote imports for the functions of a run, and where workers look for modules that they import."""
 
+import csv
 import dataclasses
 import functools
 import importlib
@@ -140,21 +141,27 @@ def test_an_iterable_that_is_no_list_is_not_read_for_its_homes():
     assert far.nothing is next(tasks)
 
 
-@pytest.mark.parametrize(
-    ("given", "modules"),
-    [
-        (lambda: None, UNPACKING),
-        ({"a": far.nothing, "b": lambda: None}, UNPACKING),
-        ([far.nothing], needs(["remote_tasks"])),
-    ],
-)
-def test_zygote_of_the_first_run_loads_what_its_functions_need(given, modules):
-    """The zygote of a program's first run imports what the function, or the tasks, need."""
+@pytest.mark.parametrize("given", [lambda: None, {"a": far.nothing, "b": lambda: None}])
+def test_zygote_of_the_first_run_loads_what_its_functions_need(given, program):
+    """The zygote of a program's first run imports what the function, or the tasks, need; of the script, also what unpacks its classes."""
+    program("__main__", csv=csv)
+    assert {"csv"} <= started_with(given) < UNPACKING | {"csv"}
+    program("__main__", csv=csv, Thing=type("Thing", (), {"__module__": "__main__"}))
+    assert UNPACKING | {"csv"} <= started_with(given)
+
+
+def test_zygote_of_the_first_run_loads_nothing_for_functions_that_need_nothing():
+    """For functions of a module that uses nothing of the standard library, the zygote imports nothing."""
+    assert set(needs(["remote_tasks"])) == started_with([far.nothing])
+
+
+def started_with(given):
+    """The modules that the zygote of a program's first run imports for these functions."""
     with started_ahead(given):
         zygote = take()
         assert zygote is not None
         with closing(zygote):
-            assert sorted(modules) == list(zygote._modules)
+            return set(zygote._modules)
 
 
 def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
@@ -167,11 +174,14 @@ def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
     assert [] == needs([]) == needs(["builtins"]) == needs(["no.such.module"])
 
 
-def test_for_a_function_of_the_script_what_unpacks_it_is_needed():
-    """For a function of the script, the modules are needed that unpickle it, and those that it may use."""
-    import cloudpickle  # noqa: F401  that is what needs it
+def test_for_a_function_of_the_script_what_the_script_uses_is_needed(program):
+    """For a function of the script, the modules are needed that the script uses, and those that unpickle its classes if it has any."""
+    import cloudpickle  # noqa: F401  that is what needs them
 
-    assert sorted(UNPACKING | COMMON) == needs([SCRIPT])
+    program("__main__", csv=csv, Path=pathlib.Path, later=None)
+    assert ["csv", "pathlib"] == needs([SCRIPT])
+    program("__main__", csv=csv, Thing=type("Thing", (), {"__module__": "__main__"}))
+    assert sorted(UNPACKING | {"csv"}) == needs([SCRIPT])
 
 
 class Hostile:

@@ -31,7 +31,7 @@ COMMON = frozenset(["contextlib", "dataclasses", "pathlib", "threading", "typing
 UNPACKING = frozenset(
     ["dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid"]
 )
-"""What cloudpickle imports; a worker needs it to unpack functions that it cannot import."""
+"""What cloudpickle imports; a worker needs it to unpack classes that it cannot import."""
 
 SCRIPT = "__main__"
 MOST = 4000  # globals that are looked at, in a millisecond or two; a larger program will need ``COMMON``
@@ -67,10 +67,22 @@ def needs(modules: Iterable[str]) -> list[str]:
     return sorted(filter(is_standard, wanted))
 
 
+def needs_ahead(modules: Iterable[str]) -> list[str]:
+    """The same in a program's first run, which has not loaded yet what unpacks the script's classes."""
+    return sorted({*needs(modules), *(UNPACKING if SCRIPT in modules and _has_classes() else ())})
+
+
 def _needs_of(module: str) -> frozenset[str]:
-    if module == SCRIPT or (not module and "cloudpickle" in sys.modules):
-        return UNPACKING | COMMON
-    return _used_by(module) if module else COMMON
+    if module == SCRIPT:
+        return _used_by(SCRIPT) | UNPACKING if _has_classes() else _used_by(SCRIPT)
+    if module:
+        return _used_by(module)
+    return UNPACKING | COMMON if "cloudpickle" in sys.modules else COMMON
+
+
+def _has_classes() -> bool:
+    """Whether the script has classes of its own, which workers unpack with cloudpickle; they make functions without it."""
+    return any(issubclass(type(thing), type) and _module_of(thing) in NAMES for thing in _things_in(SCRIPT))
 
 
 def _used_by(module: str) -> frozenset[str]:

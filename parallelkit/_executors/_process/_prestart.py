@@ -1,14 +1,14 @@
 """Starts the zygote of a program's first run in processes while this process still imports what a run needs.
 
-The imports of a run take about 50 ms; a fresh interpreter takes 40 ms until it has loaded what it needs to unpack a
-function of the script. Side by side they take as long as the longer.
+The imports of a run take about 50 ms; a fresh interpreter takes 15 ms until it can fork, and twice that if it loads what
+unpacks the script's classes. Side by side they take as long as the longer.
 """
 
 from __future__ import annotations
 
 import os
 
-from parallelkit._executors._process._preload import SCRIPT, UNPACKING, modules_for, needs
+from parallelkit._executors._process._preload import modules_for, needs_ahead
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._zygote import Zygote
 from parallelkit._interrupt import Interrupt, catch_interrupt
@@ -45,7 +45,7 @@ def _start(fn: object) -> tuple[int, Zygote] | None:
     try:
         check_watchable()
         check_startable()
-        entry = os.getpid(), Zygote(sorted(UNPACKING) if SCRIPT in modules else needs(modules))
+        entry = os.getpid(), Zygote(needs_ahead(modules))
     except (OSError, RuntimeError):  # the engine will do without one, or say what is wrong
         return None
     _ahead.append(entry)
