@@ -259,17 +259,20 @@ def test_who_stands_in_for_a_standard_module_is_known(program, monkeypatch):
 
 
 SCRIPT_WITH_STAND_INS = """
+import dataclasses
 import {name}
 from parallelkit import run_parallel
 
-def fate(_):
-    return {name}.OURS, sys.modules["dataclasses"].__file__
+class Own:
+    pass  # so that what unpacks classes is loaded ahead
 
-import sys
+def fate(_):
+    return {name}.OURS, dataclasses.__file__
+
 for runs in range(2):
     seen = run_parallel(fate, range(12), executor="processes", max_workers=6).values()
     assert [True] * 12 == [ours for ours, _ in seen], seen
-    assert {{sys.modules["dataclasses"].__file__}} == {{file for _, file in seen}}, seen
+    assert {{dataclasses.__file__}} == {{file for _, file in seen}}, seen
 print("ours")
 """
 
