@@ -28,13 +28,13 @@ class Facts:
     """What the report needs to know of a run, besides its outcomes. Instants are those of the run's clock.
 
     ``cpu_seconds``: processor time of this process during the run, without the caller's thread;
-    ``worker_cpu_seconds``: that of the worker threads alone, or None if it was not measured. The difference is
-    that of threads which the tasks started. ``input_seconds``: for reading the input. ``travel_seconds``: for
-    pickling arguments and unpickling results, in the parent. ``job_seconds``: for pickling the function and
-    what is passed to all tasks, together ``job_bytes`` long. ``limits``: the run's limits as text.
-    ``blocked_seconds``: how long coroutines held their event loop in long steps; the longest one took
-    ``longest_step``, in the task with the index ``longest_step_of``. ``outer``: by what the default width of a run
-    in threads was divided; 1 for any other width.
+    ``worker_cpu_seconds``: that of the worker threads alone, or None if it was not measured. The difference is that
+    of threads which the tasks started, if the run was ``alone``: no other was under way in threads meanwhile.
+    ``input_seconds``: for reading the input. ``travel_seconds``: for pickling arguments and unpickling results, in
+    the parent. ``job_seconds``: for pickling the function and what is passed to all tasks, together ``job_bytes``
+    long. ``limits``: the run's limits as text. ``blocked_seconds``: how long coroutines held their event loop in long
+    steps; the longest one took ``longest_step``, in the task with the index ``longest_step_of``. ``outer``: by what
+    the default width of a run in threads was divided; 1 for any other width.
     """
 
     executor: str = "threads"
@@ -44,6 +44,7 @@ class Facts:
     cpus: int = 1
     cpu_seconds: float = 0.0
     worker_cpu_seconds: float | None = None
+    alone: bool = True
     input_seconds: float = 0.0
     travel_seconds: float = 0.0
     job_seconds: float = 0.0

@@ -48,6 +48,7 @@ HEALTHY = {
     "tiny, in threads": plant([0.00001] * 20_000, ended_at=BEGAN + 2),
     "a long task in a longer run": plant([2.0] + [0.1] * 20, ended_at=BEGAN + 5),
     "one task with threads of its own": plant([8.0], 1, cpu_seconds=32.0, worker_cpu_seconds=4.0),
+    "runs of threads within tasks": plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=3.2, alone=False),
     "threads of the tasks' own that do little": plant([0.8] * 80, cpu_seconds=3.0, worker_cpu_seconds=0.5),
     "one coroutine": plant([5.0], coroutines=True, blocked_seconds=3.0, longest_step=2.0, longest_step_of=0),
     "empty": plant([]),

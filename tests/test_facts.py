@@ -117,3 +117,11 @@ def test_plain_functions_that_might_have_been_coroutines_are_none():
 
     assert not facts_of({"plain": int}).coroutines
     assert facts_of({"plain": int, "other": nothing}).coroutines
+
+
+def test_a_run_notes_whether_others_had_threads_at_work_meanwhile():
+    """Processor time that its own threads have not used is then no sign of threads that its tasks start."""
+    inner = []
+    assert not facts_of(lambda item: inner.append(facts_of(abs, [item]).alone), [1]).alone
+    assert [False] == inner
+    assert facts_of(abs, [1]).alone

@@ -820,6 +820,7 @@ def test_what_is_committed_at_the_moment_of_the_timeout_counts():
     (block,) = port.wait(time.monotonic())
     assert ["item"] == list(block.values)
     assert ([], []) == (crew.given_up, port.wait(time.monotonic()))
+    port.close()
 
 
 # Runs within runs

@@ -60,10 +60,10 @@ class ThreadEngine:
     def open(self, job: Job) -> ThreadPort:
         """Open a port. If a task of this engine opens it, the port may use that task's slot as well."""
         outer = None if job.shared else lender(self)
-        port = ThreadPort(self, job, nested=outer is not None)
         with self._lock:
             if self.closed:  # since the run asked the executor for it: no thread would ever work here
                 raise RuntimeError("this executor is closed: it was shut down before the run began")
+            port = ThreadPort(self, job, nested=outer is not None)
             if outer is not None:
                 self.lending = True
                 self.slots.lend(port, outer.claim)

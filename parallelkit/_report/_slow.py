@@ -251,7 +251,9 @@ def costly_pickling(run: Survey) -> Advice | None:
 def oversubscribed(run: Survey) -> Advice | None:
     """Tasks that start threads of their own, more in all than there are processors."""
     facts, summary = run.ledger.facts, run.summary
-    if not facts.worker_cpu_seconds or facts.max_workers < 2 or facts.cpu_seconds < COMPUTES * summary.wall:
+    if not facts.worker_cpu_seconds or not facts.alone:
+        return None
+    if facts.max_workers < 2 or facts.cpu_seconds < COMPUTES * summary.wall:
         return None
     inner = 1 - facts.worker_cpu_seconds / facts.cpu_seconds
     runnable = summary.parallelism * facts.cpu_seconds / facts.worker_cpu_seconds

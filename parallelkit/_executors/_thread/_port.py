@@ -36,6 +36,8 @@ from parallelkit._system import monotonic
 Current: TypeAlias = "tuple[ThreadPort, Ticket, list[float]]"
 """What a worker runs: port, ticket, and the claim on the outcome, a list that holds the instant of the start."""
 
+_open: set[ThreadPort] = set()  # of all engines of this process
+
 
 class Worker(Protocol):
     """A thread, as its port sees it."""
@@ -110,6 +112,11 @@ class ThreadPort(TicketQueue):
         self._squeezed = False  # whether other ports hold slots that this one could use
         self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
+        self._alone = True  # no other port has been open meanwhile
+        _open.add(self)  # before the look, so that of two new ports one sees the other
+        if len(_open) > 1:
+            for port in list(_open):
+                port._alone = False
 
     def room(self) -> int:
         if not self._exact:
@@ -276,6 +283,7 @@ class ThreadPort(TicketQueue):
         spent = self._engine.cpu_seconds()
         if spent is not None and self._spent_before is not None:
             facts.worker_cpu_seconds = spent - self._spent_before
+        facts.alone = self._alone
 
     def wake(self) -> None:
         self._woken = True
@@ -283,6 +291,7 @@ class ThreadPort(TicketQueue):
 
     def close(self) -> None:
         self._closed = True
+        _open.discard(self)
         self.clear()
         for worker, ticket, claim in self._at_work():
             worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
