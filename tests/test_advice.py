@@ -216,6 +216,18 @@ def test_tasks_may_be_too_small_for_processes():
     assert _slow.too_small(survey(ledger)) is None
 
 
+@pytest.mark.parametrize("error", [WorkerDied("segfault", signal=11, pid=7), TaskTimeout("late")])
+def test_no_plain_loop_is_recommended_for_tasks_that_crash_or_hang(error):
+    """It would end, or hang, with the first of them."""
+    small = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2, travel_seconds=1.0)
+    late_to_start = late([0.02] * 10)
+    assert "a plain loop" in _slow.slow_to_start(survey(late_to_start)).cure
+    for ledger in (small, late_to_start):
+        fail(ledger, 0, error)
+    assert _slow.too_small(survey(small)) is None
+    assert "a plain loop" not in _slow.slow_to_start(survey(late_to_start)).cure
+
+
 def late(tasks, *, start=0.8, **facts):
     """A run in processes whose first task begins so many seconds after it."""
     ledger = plant(tasks, 2, executor="processes", **facts)

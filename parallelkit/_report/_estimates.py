@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parallelkit._report._summary import Survey
+from parallelkit._died import WorkerDied
+from parallelkit._errors import TaskTimeout
+from parallelkit._lost import is_a
+from parallelkit._report._summary import Survey, lost_attempts
 from parallelkit._scheduling._retry_after import PAUSES
 
 THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
@@ -26,6 +29,12 @@ class Advice:
 def worthwhile(run: Survey, saved: float) -> bool:
     """Whether saving so many seconds is worth a change."""
     return saved >= LEAST_SAVED and saved >= LEAST_SAVED * run.summary.wall
+
+
+def survives_a_loop(run: Survey) -> bool:
+    """Whether a plain loop could run the tasks: none of them has killed its process, or run past its timeout."""
+    lost = (one.error for _, one, _ in lost_attempts(run.ledger))
+    return not any(is_a(error, WorkerDied) or is_a(error, TaskTimeout) for error in lost)
 
 
 def ideal(run: Survey) -> float:

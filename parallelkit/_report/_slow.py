@@ -16,6 +16,7 @@ from parallelkit._report._estimates import (
     fetches,
     ideal,
     interpreter_bound,
+    survives_a_loop,
     worthwhile,
 )
 from parallelkit._report._format import about, count, key_text, number, percent, seconds
@@ -115,6 +116,8 @@ def too_small(run: Survey) -> Advice | None:
     waits = summary.retried or facts.limits
     if facts.executor not in PROCESSES or mean >= SMALL or waits or not worthwhile(run, saved):
         return None
+    if not survives_a_loop(run):
+        return None
     return Advice(
         f"The tasks are small: {summary.attempts:,} of about {about(mean)}, {seconds(summary.busy)} of work "
         f"in a run of {seconds(summary.wall)}. The rest went into starting processes and sending tasks to them.",
@@ -134,7 +137,7 @@ def slow_to_start(run: Survey) -> Advice | None:
     if waited < summary.wall / 2 or waited < 2 * START or not worthwhile(run, waited) or too_small(run):
         return None
     alone = about(summary.busy)
-    loop = f"; a plain loop would need about {alone} for the work" if summary.busy < waited else ""
+    loop = f"; a plain loop would need about {alone} for the work" * (summary.busy < waited and survives_a_loop(run))
     began = f"The first task started {seconds(waited)} into a run of {seconds(summary.wall)}"
     if 2 * facts.job_seconds >= waited / 2:  # pickling takes job_seconds, and unpickling about as long
         return Advice(
