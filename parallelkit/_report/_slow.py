@@ -136,8 +136,9 @@ def slow_to_start(run: Survey) -> Advice | None:
     waited = first_start_of_all(run.ledger) - facts.began_at - facts.input_seconds - facts.travel_seconds
     if waited < summary.wall / 2 or waited < 2 * START or not worthwhile(run, waited) or too_small(run):
         return None
-    alone = about(summary.busy)
-    loop = f"; a plain loop would need about {alone} for the work" * (summary.busy < waited and survives_a_loop(run))
+    loop = ""
+    if summary.busy < waited and survives_a_loop(run):
+        loop = f"; a plain loop would need about {about(summary.busy)} for the work"
     began = f"The first task started {seconds(waited)} into a run of {seconds(summary.wall)}"
     if 2 * facts.job_seconds >= waited / 2:  # pickling takes job_seconds, and unpickling about as long
         return Advice(
