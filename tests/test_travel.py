@@ -408,12 +408,14 @@ class Service:
 
 
 def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
-    """The error for a bound method says that its object is sent with it, and does not advise to create the method inside the task."""
+    """The error for a bound method says that its object is sent with it, and which attribute of that cannot be."""
     advice = "a method takes its whole object along: pass a plain function and the data that it needs, or use"
-    with pytest.raises(TypeError, match=advice):
+    why = "(attribute lock: TypeError: cannot pickle '_thread.lock' object)"
+    with pytest.raises(TypeError, match=f"{re.escape(why)}; {advice}"):
         run_parallel(Service().price_of, [1], executor="processes")
-    results = run_parallel([Task(Service().price_of, 1)], executor="processes")
-    assert advice in str(results.failures[0].error)
+    results = run_parallel([Task(Service().price_of, 1), Task(abs, Service())], executor="processes")
+    assert f"{why}; {advice}" in str(results.failures[0].error)
+    assert f"{why}; create it inside the task" in str(results.failures[1].error)
 
 
 def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
@@ -656,6 +658,25 @@ class Exits:
         raise SystemExit(1)
 
 
+class Unbound:
+    """A proxy whose object is not there, such as Flask's ``request``: each attribute raises."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("working outside of request context")
+
+    __dict__ = property(lambda self: self.path)
+
+    def __reduce__(self):
+        return self.path
+
+
+def test_an_item_whose_every_attribute_raises_costs_its_own_task():
+    """The message is made without the help of the object."""
+    results = run_parallel(id, [1, Unbound()], executor="processes", max_workers=1)
+    assert [1] == list(results.failures)
+    assert "Unbound cannot be pickled (RuntimeError: working outside of" in str(results.failures[1].error)
+
+
 def test_with_then_an_item_is_blamed_and_not_what_calls_the_function():
     """With ``then``, where each item is a call of its own, the error still names the item, also with ``star``."""
     lock = threading.Lock()
@@ -709,7 +730,7 @@ def end():
 
 
 STAYS = (
-    "(TypeError: a multiprocessing Connection is a descriptor of this process); "
+    "TypeError: a multiprocessing Connection is a descriptor of this process); "
     "pass a queue that multiprocessing.Manager() makes, or use executor='threads'"
 )
 
@@ -729,7 +750,8 @@ def test_an_end_of_a_pipe_is_refused_at_the_call(end, place, wrap):
     options = {"args": (thing,)} if place == "args[0]" else {"kwargs": {"base": thing}}
     with pytest.raises(TypeError) as caught:
         run_parallel(int, ["1"], executor="processes", **options)
-    assert f"{place} cannot be sent to worker processes: {describe(thing)} cannot be pickled {STAYS}" == str(
+    why = f"({'attribute end: ' * (wrap is Wire)}{STAYS}"
+    assert f"{place} cannot be sent to worker processes: {describe(thing)} cannot be pickled {why}" == str(
         caught.value
     )
 
@@ -750,7 +772,7 @@ def test_an_item_with_an_end_of_a_pipe_costs_itself(end):
     for index, failure in results.failures.items():
         assert str(failure.error) == (
             f"the item of task {index} cannot be sent to a worker process: {describe(items[index])} "
-            f"cannot be pickled {STAYS}"
+            f"cannot be pickled ({STAYS}"
         )
     tasks = {
         "args[0]": Task(far.give_back, [end]),

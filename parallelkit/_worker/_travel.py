@@ -262,9 +262,11 @@ _CAREFUL: dict[str, Callable[..., Any]] = {
 
 def describe(thing: object) -> str:
     """A short text for messages; never raises, whatever the object's methods do."""
-    name = getattr(thing, "__qualname__", None)
-    if isinstance(name, str):
-        module = getattr(thing, "__module__", None)
-        return f"{module}.{name}" if isinstance(module, str) else name
     kind = type(thing)
+    try:
+        name, module = getattr(thing, "__qualname__", None), getattr(thing, "__module__", None)
+    except Exception:  # the attributes of a proxy, such as Flask's, raise any error
+        name = module = None
+    if isinstance(name, str):
+        return f"{module}.{name}" if isinstance(module, str) else name
     return f"an object of type {kind.__module__}.{kind.__qualname__}"

@@ -59,8 +59,22 @@ def _unfit(found: Found, cure: str = INSIDE) -> TypeError:
     name, culprit, cause = found
     return TypeError(
         f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
-        f"({describe_error(cause)}); {remedy_for(culprit, cause, cure)}"
+        f"({reason(culprit, cause)}); {remedy_for(culprit, cause, cure)}"
     )
+
+
+def reason(culprit: object, cause: BaseException) -> str:
+    """Why a part of a call cannot be pickled, with the attribute of an object, or of that of a method, that is to blame."""
+    owner, why = culprit.__self__ if type(culprit) is MethodType else culprit, describe_error(cause)
+    try:
+        attributes = {} if isinstance(owner, (type, FunctionType)) else dict(vars(owner))
+    except Exception:  # it has none, or is a proxy
+        return why
+    for name, value in attributes.items():
+        flaw = _flaw(value)
+        if flaw is not None and describe_error(flaw) == why:
+            return f"attribute {name}: {why}"
+    return why
 
 
 def remedy_for(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
