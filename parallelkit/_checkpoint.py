@@ -30,7 +30,7 @@ class Checkpoint:
     (``args``, ``kwargs``, those of a partial), the variables that a nested function has captured, and the
     code of a lambda. Only one run at a time may use a journal.
 
-    A finished task is recorded within 100 ms, by a separate thread, at a cost of about 5 µs.
+    A finished task is recorded within 100 ms, by a separate thread, at a cost of 5 to 40 µs.
     Values are pickled, so opening a journal from an untrusted source can run its code. A value that
     cannot be pickled, or not unpickled, is not recorded (a warning says so).
 
