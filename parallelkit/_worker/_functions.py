@@ -22,17 +22,6 @@ def _import(name: str) -> types.ModuleType:
     return sys.modules[name]
 
 
-def _make(
-    code: types.CodeType,
-    scope: dict[str, Any],
-    name: str,
-    defaults: tuple[Any, ...] | None,
-    cells: tuple[types.CellType, ...] | None,
-) -> types.FunctionType:
-    scope["__builtins__"] = builtins
-    return types.FunctionType(code, scope, name, defaults, cells)
-
-
 def _fill(function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Give the function what it refers to, which may be the function itself: so that was made first, with empty cells."""
     own, rest = state
@@ -50,7 +39,7 @@ def _fill(function: types.FunctionType, state: tuple[dict[str, Any], dict[str, A
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
-    "_make_function": _make,
+    "_make_function": types.FunctionType,
     "_function_setstate": _fill,
     "_builtin_type": types.__dict__.__getitem__,
     "_make_cell": types.CellType,
