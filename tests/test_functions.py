@@ -12,6 +12,7 @@ from parallelkit._worker._travel import pack, unpack
 
 SOURCE = '''
 import os.path
+import urllib.parse as parse
 from functools import partial
 
 RATE = 3
@@ -31,6 +32,10 @@ def with_default(amount, by=[2]):
 
 def uses_a_submodule(amount):
     return len(os.path.join("a" * amount, "b"))
+
+
+def uses_a_module_of_a_package(amount):
+    return parse.quote(" " * amount)
 
 
 def has_code_in_its_code(amount):
@@ -67,7 +72,7 @@ def enclosing():
 
 
 even, times, unset = enclosing()
-FUNCTIONS = [plain, with_default, uses_a_submodule, has_code_in_its_code, counts_down, yields, even, times, lambda x: x + RATE]
+FUNCTIONS = [plain, with_default, uses_a_submodule, uses_a_module_of_a_package, has_code_in_its_code, counts_down, yields, even, times, lambda x: x + RATE]
 '''
 
 SCRIPT = (
@@ -84,7 +89,7 @@ def loaded(amount):
 
 expected = [fn(4) for fn in FUNCTIONS]
 times = enclosing()[1]
-FUNCTIONS[7] = times
+FUNCTIONS[8] = times
 for _ in range(2):  # the workers of the first run are forked by a process that has loaded more
     found = run_parallel(dict(enumerate([*FUNCTIONS, loaded])), args=(4,), executor="processes", max_workers=1).values()
     assert found == [*expected, False], (found, expected)
