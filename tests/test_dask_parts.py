@@ -473,6 +473,19 @@ def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     assert guard._worker_run_of(order(1, run="another")) is None
 
 
+def test_a_run_that_ends_while_its_function_is_fetched_begins_nothing():
+    """A function that takes long to arrive at a dask worker is not called if its run ends meanwhile, also if the processes stay for another run."""
+    guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
+    guard._worker_run_of(order(2, run="another"))
+    worker_run = guard._worker_run_of(batch := order(1))
+    runner = Thread(target=worker_run.run, args=(batch, lambda job: guard._end("run") or job), daemon=True)
+    runner.start()
+    runner.join(10)
+    assert not runner.is_alive()
+    assert [] == guard._supervisor.pool.lanes
+    guard._end("another")
+
+
 def test_processes_that_cannot_go_on_are_told_of_and_replaced():
     """If the processes beside a worker cannot go on, the run ends and says why, and the next run has new ones."""
     told = []

@@ -93,10 +93,15 @@ class WorkerRun:
         with self._learning:
             if not self._taught:
                 self._lane.job = payload_of(fetch(job))
-                self._supervisor.pool.lanes.append(self._lane)
+                self._supervisor.ask(self._enter)
                 self._taught = True
                 if self._supervisor.broken is not None:
                     self._lane.fail(self._supervisor.broken)
+
+    def _enter(self) -> None:
+        """Have the worker processes take what is queued; in the supervisor's thread, as ``drop`` may come at the same time."""
+        if not self._closed:
+            self._supervisor.pool.lanes.append(self._lane)
 
     def _give_back(self, order: Order) -> None:
         report = Report(self._report.host)
