@@ -234,11 +234,13 @@ def input_that_exits():
     sys.exit(3)
 
 
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
-def test_an_input_that_exits_exits(ours, return_as):
-    """A SystemExit out of the input, which joblib reads on in a thread of the backend, is raised by the call."""
+@pytest.mark.parametrize(
+    ("return_as", "ahead"), [("list", "2*n_jobs"), ("generator", 1), ("generator_unordered", 1)]
+)
+def test_an_input_that_exits_exits(ours, return_as, ahead):
+    """A SystemExit out of the input, which joblib reads on in a thread of the backend, is raised by the call, also if no other batch is under way."""
     with pytest.raises(SystemExit, match="3"):
-        list(parallel(input_that_exits(), return_as=return_as, timeout=PATIENCE))
+        list(parallel(input_that_exits(), return_as=return_as, pre_dispatch=ahead, timeout=PATIENCE))
     assert [2] == parallel([delayed(abs)(-2)])
 
 
