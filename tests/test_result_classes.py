@@ -102,18 +102,22 @@ def test_a_class_in_results_slows_down_no_later_run(script, executor):
 
 
 def test_classes_that_are_told_are_kept():
-    """Results of dozens of classes, such as the kinds of events in a log, pack each class once."""
+    """Results of dozens of classes, such as the kinds of events in a log, pack each class once; of more, those met last are known."""
     exec(
-        "kinds = [type(f'Kind{n}', (), {'__module__': '__main__'}) for n in range(TOLD)]",
+        "kinds = [type(f'Kind{n}', (), {'__module__': '__main__'}) for n in range(TOLD + 2)]",
         scope := {"TOLD": TOLD},
     )
     packed = pack(scope.pop("kinds"))
     gc.collect()
     kinds = unpack(packed)
     classes = ResultClasses((told := []).append)
-    for kind in kinds * 2:
+    for kind in kinds[:TOLD] * 2:
         pack_by_value(kind(), None, editions=classes)
     assert (TOLD, TOLD) == (len(told), len(classes.known))
+    for kind in kinds[TOLD:]:
+        pack_by_value(kind(), None, editions=classes)
+    assert set(kinds[2:]) == set(classes._kept)
+    assert set(map(id, kinds[2:])) == set(classes.known), "other objects may have the ids of the rest"
 
 
 def test_a_result_whose_class_is_gone_has_one_made_anew(script, monkeypatch):
