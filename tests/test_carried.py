@@ -13,6 +13,7 @@ from parallelkit._executors._process import _carried
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._worker import _call_functions
 from parallelkit._worker._call_functions import cached_function
+from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._travel import pack, pack_by_value
 
 SCRIPT = """
@@ -163,6 +164,13 @@ def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
     """The pickle of a call contains no name of the script; otherwise it would be pickled a second time, with the slower cloudpickle."""
     call = _carried.carry((script["loads"], (1,), {}), CarriedClasses(mapped=True), several=False)
     assert b"__main__" not in pack(call)
+
+
+def test_a_chunk_of_calls_keeps_its_function(script):
+    """The caller's chunk still has the function itself, which messages name, and which is packed anew with later chunks."""
+    chunk = Chunk(script["loads"])
+    carried, *_ = _carried.carry((chunk, ([(1,)],), {}), CarriedClasses(mapped=True), several=False)
+    assert [script["loads"], _carried.Carried] == [chunk.fn, type(carried.fn)]
 
 
 def test_the_function_of_a_module_goes_by_its_name(executor):
