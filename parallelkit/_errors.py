@@ -27,7 +27,10 @@ from parallelkit._public import public
 
 @public
 class ParallelKitError(Exception):
-    """Root of the errors that parallelkit itself causes; a task's own errors are never wrapped."""
+    """Root of the errors that parallelkit itself causes; a task's own errors are never wrapped.
+
+    Not among them are ``TaskFailures``, a group of errors, and ``RunInterrupted``, a KeyboardInterrupt.
+    """
 
 
 @public
