@@ -17,11 +17,11 @@ from parallelkit._tasks import Task
 
 ROWS = {
     "itertuples()": "itertuples",
-    "to_dict('records')": "to_dict",
+    "to_dict('records')": "itertuples",
     "iter_rows(named=True)": "iter_rows",
     "groupby(...) with star=True": "groupby",
 }
-"""How to get the rows of a DataFrame, and the method that this needs; pandas and polars differ."""
+"""How to get the rows of a DataFrame, and a method that frames have for which this works; pandas and polars differ."""
 
 NOT_CALLED = "pass the function itself, and not its name or what it returns"
 FUNCTION_FIRST = "the function comes first, its items second"

@@ -581,7 +581,10 @@ def test_every_item_with_a_key_has_its_outcome_whatever_the_length_that_was_told
 def test_a_data_frame_is_refused_with_what_to_pass_instead(module):
     """A DataFrame is refused, because it iterates over columns; the message says what to pass instead."""
     frames = pytest.importorskip(module, reason="a library for tables; only pandas comes with the test extra")
-    ways = {"pandas": r"df\.itertuples\(\), df\.to_dict\('records'\), df\.groupby", "polars": "iter_rows"}
+    ways = {
+        "pandas": r"df\.itertuples\(\), df\.to_dict\('records'\), df\.groupby",
+        "polars": r"pass df\.iter_rows",
+    }
     frame = frames.DataFrame({"x": [1, 2], "y": [3, 4]})
     for call in (run_parallel, iter_parallel):
         with pytest.raises(TypeError, match="items must not be a DataFrame.*" + ways[module]):
