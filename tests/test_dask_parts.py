@@ -507,6 +507,26 @@ def test_processes_that_cannot_go_on_are_told_of_and_replaced():
         supervisor.join()
 
 
+def test_results_that_cannot_be_reported_end_the_run():
+    """If a dask worker has no memory left for a report, say, the client hears of that and does not wait for ever, and the processes end with the run."""
+    told, called = [], Event()
+    guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
+    guard._tell = lambda run, blob, over, wanted: told.append(unseal(blob).broken) or called.set() or []
+    worker_run = guard._worker_run_of(order(1))
+
+    def short_of_memory(event):
+        raise MemoryError
+
+    worker_run._accept = short_of_memory
+    worker_run._lane.events += [None, None]
+    worker_run._lane.gate.open()
+    assert called.wait(10)
+    with pytest.raises(MemoryError):
+        guard._end("run")
+    assert ["what has ended cannot be reported (MemoryError)"] == told
+    assert guard._supervisor is None
+
+
 @pytest.mark.parametrize("answer", [lambda *_, **__: None, lambda *_, **__: 1 / 0], ids=["none", "error"])
 def test_a_run_of_which_nobody_hears_is_ended(answer):
     """If the broker does not know a run any more, or cannot be reached, the guard ends the run's processes, and its dask worker's threads are free."""

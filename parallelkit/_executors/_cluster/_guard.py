@@ -137,9 +137,10 @@ class Guard:
 
     def _end(self, run: str) -> bytes | None:
         worker_run = self._forget(run)
-        blob = None if worker_run is None else worker_run.end()
-        self._close_unused()
-        return blob
+        try:
+            return None if worker_run is None else worker_run.end()
+        finally:
+            self._close_unused()
 
     def _let_go(self, run: str) -> None:
         """End a run of which nobody wants a report; its own thread may call this."""

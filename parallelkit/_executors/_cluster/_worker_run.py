@@ -112,18 +112,26 @@ class WorkerRun:
     # In its own thread
 
     def _watch(self) -> None:
-        while not self._closed:
-            until = min(self._look_at, self._told_at + self._rest if self._report else inf)
-            self._lane.gate.wait(self._has_news, None if until == inf else max(0.0, until - monotonic()))
-            now = monotonic()
-            if self._gather():
-                self._pause = FIRST_LOOK
-                self._look_at = now + FIRST_LOOK if self._owners else inf
-            elif now >= self._look_at:
-                self._look(now)
-            wanted = self._find_wanted()
-            if self._over or wanted or (self._report and now >= self._told_at + self._rest):
-                self._send(wanted)
+        try:
+            while not self._closed:
+                self._turn()
+        except Exception as error:  # no memory, say: the client must not wait for ever
+            report = Report(self._report.host)
+            report.broken = f"what has ended cannot be reported ({describe_error(error)})"
+            self._tell(self._run, report.seal(), [], {})
+
+    def _turn(self) -> None:
+        until = min(self._look_at, self._told_at + self._rest if self._report else inf)
+        self._lane.gate.wait(self._has_news, None if until == inf else max(0.0, until - monotonic()))
+        now = monotonic()
+        if self._gather():
+            self._pause = FIRST_LOOK
+            self._look_at = now + FIRST_LOOK if self._owners else inf
+        elif now >= self._look_at:
+            self._look(now)
+        wanted = self._find_wanted()
+        if self._over or wanted or (self._report and now >= self._told_at + self._rest):
+            self._send(wanted)
 
     def _has_news(self) -> bool:
         broken = self._lane.broken is not None and self._report.broken is None
