@@ -572,10 +572,13 @@ def test_what_has_begun_is_told_although_nothing_ends():
     told = []
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append(unseal(blob)) or []
-    batch = order(1, job=pack_job(sleep, (), {}, False), items=[60.0])
-    worker_run = guard._worker_run_of(batch)
-    worker_run._told_at = monotonic() + 0.5
-    runner = Thread(target=worker_run.run, args=(batch, bytes))
+    job = pack_job(sleep, (), {}, False)
+    worker_run = guard._worker_run_of(order(1))
+    worker_run.run(order(1, job=job), bytes)  # so that no new process wakes it
+    wait_until(lambda: told)
+    told.clear()
+    worker_run._told_at = monotonic() + 0.1
+    runner = Thread(target=worker_run.run, args=(order(2, job=job, items=[60.0]), bytes))
     runner.start()
     try:
         wait_until(lambda: told, 10)
