@@ -16,9 +16,11 @@ from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import Order, boot_id, unseal
+from parallelkit._executors._cluster._worker_run import WorkerRun, _uncover
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._process._culprit import pack_job
+from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Batch, Broken, Lane
 from parallelkit._executors._process._pace import Pace
 
@@ -484,6 +486,56 @@ def test_a_run_that_ends_while_its_function_is_fetched_begins_nothing():
     assert not runner.is_alive()
     assert [] == guard._supervisor.pool.lanes
     guard._end("another")
+
+
+def at_work(lane, since, loading=False):
+    """A worker process that has been at attempt 0 since then, or loads a function."""
+    process = SimpleNamespace(lane=lane, label="a process", pending=1, wire=SimpleNamespace(loading=loading))
+    process.running = lambda: None if loading else ((0,), since)
+    process.stuck_since = lambda: since
+    return process
+
+
+def test_what_waits_is_given_back_once_and_only_if_all_processes_take_long():
+    """What is queued at a dask worker goes elsewhere if no process there is, or will be, free for it soon; then it is not run here, too."""
+    processes = []
+    supervisor = SimpleNamespace(
+        pool=SimpleNamespace(workers=processes, drop=lambda lane: []),
+        max_workers=2,
+        ask=lambda question: question(),
+    )
+    worker_run = WorkerRun("run", False, supervisor, "a host", None)
+    worker_run._patience = 1.0
+    lane = worker_run._lane
+    waiting = Batch(lane, [(1, 1, None, None), (2, 1, None, None)], None)
+    lane.queue.append(waiting)
+    slow, quick, loads = at_work(lane, 0.0), at_work(lane, 9.5), at_work(lane, 0.0, loading=True)
+    for present in ([slow], [slow, quick], [slow, loads]):
+        processes[:] = present
+        sight = worker_run._inspect(10.0)
+        assert ([], True, [waiting]) == (sight.withdrawn, sight.more, [*lane.queue])
+    processes[:] = [slow, slow]
+    sight = worker_run._inspect(10.0)
+    assert ([1, 2], False, []) == (sight.withdrawn, sight.more, [*lane.queue])
+    worker_run.drop()
+
+
+def test_what_a_process_holds_behind_a_slow_attempt_is_taken_back_in_order():
+    """It is first held, and asked only when it has certainly seen that; what comes back is first in the queue, in its order."""
+    lane, calls = Lane(1, b"", False), []
+    first, second, third = (Batch(lane, [(n, 1, None, None)], None) for n in range(3))
+    lane.queue.append(third)
+    process = SimpleNamespace(pending=1, held=None, held_at=10.0, hold=calls.append)
+    process.take_back = lambda: [first, second]
+    _uncover(process, lane, 10.0)
+    assert [] == calls, "nothing is behind"
+    process.pending = 3
+    _uncover(process, lane, 10.0)
+    process.held = 1
+    _uncover(process, lane, 10.0 + LOOK / 2)
+    assert ([10.0], [third]) == (calls, [*lane.queue])
+    _uncover(process, lane, 10.0 + LOOK)
+    assert [first, second, third] == [*lane.queue]
 
 
 def test_processes_that_cannot_go_on_are_told_of_and_replaced():
