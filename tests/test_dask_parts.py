@@ -1,6 +1,7 @@
 """The parts of the dask engine by themselves: the broker's book, clocks and versions. No cluster is started."""
 
 import asyncio
+from math import inf
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import Order, boot_id, unseal
-from parallelkit._executors._cluster._worker_run import WorkerRun, _uncover
+from parallelkit._executors._cluster._worker_run import Sight, WorkerRun, _uncover
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._process._culprit import pack_job
@@ -486,6 +487,30 @@ def test_a_run_that_ends_while_its_function_is_fetched_begins_nothing():
     assert not runner.is_alive()
     assert [] == guard._supervisor.pool.lanes
     guard._end("another")
+
+
+def test_a_look_tells_once_what_has_begun_and_gives_back_what_will_not():
+    """The start of an attempt is told once. If it takes long, those of its batch that were not granted run elsewhere, and looks become rare."""
+    sight = Sight([(0, 9.5, "a process")], [], False)
+    supervisor = SimpleNamespace(ask=lambda question: sight, pool=SimpleNamespace(lanes=[]), broken=None)
+    worker_run = WorkerRun("run", False, supervisor, "a host", lambda *_: [])
+    pending = Pending("key", [(index, 1, index, None) for index in range(4)], None, 2)
+    worker_run._pendings[pending.key] = pending
+    worker_run._owners = dict.fromkeys(range(4), pending)
+    worker_run._patience = 1.0
+    report = worker_run._report
+    for now, unbegun, pause in ((10.0, [], 0.008), (10.5, [2, 3], 0.016), (11.0, [2, 3], 0.032)):
+        worker_run._look(now)
+        assert ([(0, 9.5, "a process on a host")], unbegun) == (report.begun, report.unbegun)
+        assert now + pause == pytest.approx(worker_run._look_at)
+    sight = sight._replace(withdrawn=[1])
+    worker_run._look(12.0)
+    assert ([2, 3, 1], [0]) == (report.unbegun, [*worker_run._owners])
+    assert inf == worker_run._look_at, "there is nothing more to see"
+    worker_run._settle([0])
+    assert pending.over.is_set()
+    supervisor.ask = lambda question: []
+    worker_run.drop()
 
 
 def at_work(lane, since, loading=False):
