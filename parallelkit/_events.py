@@ -28,11 +28,12 @@ class Event(Generic[K]):
 
     - "started": an attempt started.
     - "succeeded", "failed": a task has its outcome. When the run is stopped, a task that had begun "failed" with
-      ``TaskCancelled``, and one that had not has no event.
+      ``TaskCancelled``. One that never began has no event, nor has one whose outcome a checkpoint has.
     - "retrying": an attempt failed with ``error``, and the task is tried again in ``delay`` seconds.
     - "waiting": the task was told to wait for ``delay`` seconds; the attempt does not count.
-    - "worker_started", "worker_died", "abandoned" (a thread or coroutine was left running): about a worker
-      alone, so that ``key``, ``index`` and ``attempt`` are None.
+    - "worker_started" (it began its first attempt of the run), "worker_died" (its process ended or was killed
+      during an attempt), "abandoned" (a thread or coroutine was left running): about a worker alone, so that
+      ``key``, ``index`` and ``attempt`` are None. Workers that end in order have no event.
 
     ``at``: seconds since the run began. ``duration``: seconds that the attempt ran.
     """
