@@ -1,6 +1,7 @@
-"""Makes the functions of the script in a worker without cloudpickle, which would take as long to load as the worker takes to start.
+"""Functions of the script: what is pickled of them, and how a worker makes them.
 
-These are in place of cloudpickle's functions that the pickle of a function names. Other things, such as classes, load cloudpickle.
+The pickles are cloudpickle's, but a worker does not load it for them, which would take as long as the worker takes to
+start. Other things, such as classes, load it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,50 @@ from parallelkit._worker import _script
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
+
+
+def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
+    """In place of cloudpickle's ``_dynamic_function_reduce``, from whose result this does not differ.
+
+    For each package that the function names (``np``), that looks through all modules that are loaded. Where there are a
+    thousand, it takes longer than all the rest, with each call that brings its function.
+    """
+    from cloudpickle import cloudpickle  # late: it takes 20 ms to import
+
+    code, variables = function.__code__, function.__globals__
+    names = cloudpickle._extract_code_globals(code)
+    used = {name: variables[name] for name in names if name in variables}
+    captured = map(cloudpickle._get_cell_contents, function.__closure__ or ())
+    rest = {
+        # Copies: otherwise the pickle would tell whether a text happens to be the same object as another.
+        "__name__": "".join(function.__name__),
+        "__qualname__": "".join(function.__qualname__),
+        "__annotations__": function.__annotations__,
+        "__kwdefaults__": function.__kwdefaults__,
+        "__defaults__": function.__defaults__,
+        "__module__": function.__module__,
+        "__doc__": function.__doc__,
+        "__closure__": function.__closure__,
+        "_cloudpickle_submodules": list(_submodules(code, [*used.values(), *captured])),
+        "__globals__": used,
+    }
+    own = {"".join(name): value for name, value in vars(function).items()}
+    args = pickler._function_getnewargs(function)
+    return cloudpickle._make_function, args, (own, rest), None, None, cloudpickle._function_setstate
+
+
+def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[types.ModuleType]:
+    """The loaded modules within these packages that the code may reach by attributes: they must be loaded there, too."""
+    ahead = [value.__name__ for value in values if isinstance(value, types.ModuleType) and value.__package__]
+    while ahead:
+        package = ahead.pop()
+        for name in code.co_names:
+            module = sys.modules.get(f"{package}.{name}")
+            if module is not None:
+                ahead.append(f"{package}.{name}")
+                yield module
 
 
 def _import(name: str) -> types.ModuleType:
@@ -46,4 +89,4 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "_make_empty_cell": types.CellType,
     "subimport": _import,
 }
-"""By the names in cloudpickle."""
+"""By the names in cloudpickle, for whose functions in the pickle of a function these stand."""

@@ -162,6 +162,7 @@ def _by_value_pickler() -> Any:
 
     class ByValue(Pickler):  # type: ignore[misc]  # it has no types
         tables = _reducers(), *Pickler.dispatch_table.maps
+        _dynamic_function_reduce = _functions.reduce_function
         dispatch_table: dict[type, Any] = {}  # noqa: RUF012  # in a ChainMap, to look up each object takes twice the rest
 
         editions: _classes.Reducer | None = None
