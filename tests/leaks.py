@@ -133,7 +133,50 @@ def describe_thread(thread: threading.Thread | int) -> str:
 
 
 def processes() -> frozenset[int]:
-    """Every living descendant, and every zombie that an object of ours should have waited for."""
+    """Every living descendant, and every zombie that an object of ours should have waited for.
+
+    Reads the process table, which takes 0.3 ms, only if the kernel's lists of children show a change since
+    then; and four times a second, to see strangers while they live.
+    """
+    global latest
+    if latest is None or listed_descendants() != latest.found or time.monotonic() > latest.at + 0.25:
+        latest = Census(time.monotonic(), descendants())
+    return latest.found
+
+
+class Census(NamedTuple):
+    """What the process table said, and when."""
+
+    at: float
+    found: frozenset[int]
+
+
+latest: Census | None = None
+
+
+def listed_descendants() -> frozenset[int] | None:
+    """All descendants by the kernel's lists of children, which may lack one while another ends; None without lists."""
+    found: list[int] = [os.getpid()]
+    for parent in found:  # which grows
+        try:
+            threads = os.listdir(f"/proc/{parent}/task")
+            found += [child for thread in threads for child in listed_children(parent, thread)]
+        except (FileNotFoundError, ProcessLookupError):
+            if parent == os.getpid():
+                return None
+    return frozenset(found[1:])
+
+
+def listed_children(pid: int, thread: str) -> list[int]:
+    descriptor = os.open(f"/proc/{pid}/task/{thread}/children", os.O_RDONLY)
+    try:
+        return [int(child) for child in os.read(descriptor, 1 << 16).split()]
+    finally:
+        os.close(descriptor)
+
+
+def descendants() -> frozenset[int]:
+    """The same by the process table, without the zombies of orphans, which are buried; and note the strangers."""
     found: set[int] = set()
     children: dict[int, list[tuple[int, bytes]]] = {}
     for pid, parent, state in process_table() if ON_LINUX else ():
