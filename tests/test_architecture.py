@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 every_module = pytest.mark.parametrize("name", MODULES)
 
 
+@cache
 def layer_of(name: str) -> int | None:
     """The number of the module's line in the table; None if it has none."""
     lines = enumerate(LAYERS.split("\n"))
