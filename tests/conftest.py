@@ -4,6 +4,8 @@ import os
 import resource
 import sys
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -38,6 +40,25 @@ def executor():
     """One worker, for all runs and calls of the test."""
     with ProcessExecutor(1) as executor:
         yield executor
+
+
+@pytest.fixture(scope="module")
+def running():
+    """One worker process, which runs already, for all tests of a file that need no new one."""
+    with ProcessExecutor(1) as executor:
+        executor.submit(abs, -1).result()
+        yield executor
+
+
+@pytest.fixture
+def in_memory(tmp_path):
+    """A folder in memory, where there is such: a journal in it is not kept waiting by a disk that others use."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    # Another test run knows by our pid that it is not to blame for it (tests/leaks.py).
+    with TemporaryDirectory(dir="/dev/shm", prefix=f"parallelkit_{os.getpid()}_") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -67,8 +67,8 @@ def _fresh_calls():
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.journal"
+def path(in_memory):
+    return in_memory / "run.journal"
 
 
 def work(item):
@@ -845,10 +845,17 @@ for outcome in iter_parallel(str, items(), key=int, checkpoint=path):
 """
 
 
+@pytest.fixture(scope="module")
+def folder_of_killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    subprocess.run([sys.executable, "-c", KILLED, folder / "run.journal"], check=False, timeout=50)
+    return folder
+
+
 @pytest.fixture
-def killed(path):
+def killed(path, folder_of_killed):
     """A journal whose run was killed, so that most of it is in the write-ahead log."""
-    subprocess.run([sys.executable, "-c", KILLED, path], check=False, timeout=50)
+    shutil.copytree(folder_of_killed, path.parent, dirs_exist_ok=True)
     assert Path(f"{path}-wal").stat().st_size > 50_000
     return path
 

@@ -25,8 +25,8 @@ from parallelkit._journal._identity import difference, identity_of
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "run.journal"
+def path(in_memory):
+    return in_memory / "run.journal"
 
 
 HUGE = 10**5000  # of more digits than Python prints
