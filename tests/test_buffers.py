@@ -139,7 +139,7 @@ def test_array_comes_back_as_it_is(engine, array):
 
 
 @pytest.mark.parametrize("whole", [b"ab", bytearray(b"ab"), "ab", "é\ud800\0"], ids=repr)
-@pytest.mark.parametrize("times", [20_000, 500_000])
+@pytest.mark.parametrize("times", [20_000, pytest.param(500_000, marks=pytest.mark.all)])
 def test_large_bytes_and_texts_come_back_as_they_are(engine, whole, times, monkeypatch):
     """They arrive with their type, in a block; they are copied, because they own their memory."""
     put, blocks = _blocks.BlockPool.put, []

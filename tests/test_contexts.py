@@ -262,7 +262,7 @@ def trap_nothing(signal):
     decimal.getcontext().traps[signal] = False
 
 
-@pytest.mark.parametrize("way", [in_a_run, in_a_stream, on_an_executor])
+@pytest.mark.parametrize("way", [in_a_run, pytest.param(in_a_stream, marks=pytest.mark.all), on_an_executor])
 def test_worker_processes_count_as_whoever_opened_them(way, precision):
     """Worker processes have the decimal context of whoever opened them, so that sums do not silently lose digits; their initializer runs as well."""
     precision.traps[decimal.Inexact] = way is on_an_executor

@@ -334,7 +334,7 @@ def test_two_runs_share_the_cluster(client):
 # Clusters that do not fit
 
 
-@pytest.mark.parametrize("registered", [False, True])
+@pytest.mark.parametrize("registered", [False, pytest.param(True, marks=pytest.mark.all)])
 @pytest.mark.parametrize("brought_by", ["items", "function"])
 def test_a_class_is_as_the_script_has_it(client, brought_by, registered, request):
     """A run has the script's current version of a class, even on workers where another run still uses an earlier one."""

@@ -572,8 +572,8 @@ def test_a_decorator_of_ratelimit_is_read_as_a_limit():
     ("pool", "width", "shared"),
     [
         (ThreadExecutor, 1, True),
-        (ThreadExecutor, 1, False),
-        (ThreadPoolExecutor, 1, False),
+        pytest.param(ThreadExecutor, 1, False, marks=pytest.mark.all),
+        pytest.param(ThreadPoolExecutor, 1, False, marks=pytest.mark.all),
         (ThreadPoolExecutor, 2, False),
     ],
 )

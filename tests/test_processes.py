@@ -1500,7 +1500,7 @@ def scribble_on_ring(what):
     os._exit(0)
 
 
-@pytest.mark.parametrize("what", ["head", "frames"])
+@pytest.mark.parametrize("what", [pytest.param("head", marks=pytest.mark.all), "frames"])
 def test_worker_that_writes_nonsense_is_ended(engine, what):
     """A task that overwrites the memory of its channel costs only itself; the parent neither hangs nor crashes."""
     seen = drive(engine, partial(far.on, {2: (scribble_on_ring, what)}), range(20))

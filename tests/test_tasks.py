@@ -168,9 +168,10 @@ class Pair:
     ("fn", "executor"),
     [(add_both, "threads"), (add_both, "processes"), (add_both, "inline"), (add_later, "threads")],
 )
-def test_an_item_that_star_cannot_unpack_is_named(fn, executor, then):
+def test_an_item_that_star_cannot_unpack_is_named(fn, executor, then, running):
     """The error of an item that ``star`` cannot unpack says what to do; the function's own errors stay as they are."""
     items = [1, (1, 2), (1, "b"), (1,), Pair()]
+    executor = running if executor == "processes" else executor
     results = run_parallel(fn, items, star=True, executor=executor, then=then)
     said = [str(failure.error) for failure in results.failures.values()]
     assert "star=True unpacks each item into the arguments of a call, got the item 1; pass tuples" in said[0]

@@ -117,7 +117,10 @@ def test_any_mixture_comes_back(engine, items):
     )
 
 
-@pytest.mark.parametrize("size", [10_000, 200_000, 262_144, 1_000_000, 1_100_000, 5_000_000])
+@pytest.mark.parametrize(
+    "size",
+    [10_000, 200_000, 262_144, 1_000_000, 1_100_000, pytest.param(5_000_000, marks=pytest.mark.all)],
+)
 def test_size_does_not_matter(size):
     """Values come back at all sizes, also around those at which the way through the channel changes, and without delay.
 
@@ -300,9 +303,9 @@ class Unready:
         ("the function and the arguments of the run", (print, [1]), {"args": (Unready(3, "no"),)}),
     ],
 )
-def test_an_error_of_unpickling_says_so(what, tasks, options):
+def test_an_error_of_unpickling_says_so(what, tasks, options, running):
     """A note tells that the error is one of unpickling, which its traceback does not, and of what."""
-    error = run_parallel(*tasks, executor="processes", **options).failures[0].error
+    error = run_parallel(*tasks, executor=running, **options).failures[0].error
     assert (TypeError, f"this was raised when a worker process unpickled {what}") == (
         type(error),
         error.__notes__[0],

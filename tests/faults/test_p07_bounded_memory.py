@@ -170,7 +170,7 @@ def noted_in_time(item, path):
         (as_list, "threads"),
         (as_list, "inline"),
         (as_results, "processes"),
-        (as_list, "processes"),
+        pytest.param(as_list, "processes", marks=pytest.mark.all),
     ],
 )
 def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path):
