@@ -286,18 +286,18 @@ def test_never_more_run_than_there_are_slots(ground, port):
 def test_an_overdue_attempt_is_reported_at_its_limit(ground, port):
     """An overdue attempt is reported as a TaskTimeout that names the limit, and not before it is over."""
     with ground.hold() as hold:
-        port.start([(0, 2, hold.call, 0.2)])
+        port.start([(0, 2, hold.call, 0.1)])
         ended = take(ground, port, 1)[0]
         assert isinstance(ended.error, TaskTimeout)
-        assert "timeout of 0.2" in str(ended.error)
-        assert 0.2 <= ended.ended - ended.started + 1e-9 < PATIENCE
+        assert "timeout of 0.1" in str(ended.error)
+        assert 0.1 <= ended.ended - ended.started + 1e-9 < PATIENCE
 
 
 @on_enforcing
 def test_after_its_timeout_an_attempt_is_not_reported_again(ground, port):
     """What an attempt produces after its timeout was reported is dropped, and others run meanwhile."""
     with ground.hold() as hold:
-        port.start([(0, 1, hold.call, 0.2)])
+        port.start([(0, 1, hold.call, 0.1)])
         take(ground, port, 1)
         port.start([(1, 1, ground.give("next"), None)])
         assert {1: "next"} == take(ground, port, 1)
@@ -319,7 +319,7 @@ def test_a_timeout_does_not_count_the_queue(ground):
 def test_timeouts_may_differ(ground, port):
     """Each ticket has its own timeout, or none."""
     with ground.hold() as short, ground.hold() as long:
-        port.start([(0, 1, long.call, None), (1, 1, short.call, 0.2)])
+        port.start([(0, 1, long.call, None), (1, 1, short.call, 0.1)])
         long.wait_until_begun()
         assert isinstance(take(ground, port, 1)[1].error, TaskTimeout)
         assert [0] == [index for index, _, _ in port.running()]
